@@ -1,0 +1,1 @@
+"""Floor 0, the vocabulary: operations, networks, regions, specifications, problems, results, budgets."""

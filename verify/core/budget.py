@@ -1,0 +1,44 @@
+"""What a piece of work may cost: seconds, memory, threads, and with which seed and device."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from math import inf, isnan
+
+from verify.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits that are passed down and asked. The clock starts with the work (:meth:`started`), not here.
+
+    ``seconds``: wall-clock limit; ``memory``: bytes for working buffers; ``threads``: for solvers and workers.
+    """
+
+    seconds: float = inf
+    memory: int = 2 << 30
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    deadline: float | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if isnan(self.seconds) or self.seconds < 0:
+            raise InputError(f"a budget's seconds must be at least 0, got {self.seconds}")
+        if self.memory <= 0 or self.threads <= 0:
+            raise InputError(f"memory and threads must be positive, got {self.memory} and {self.threads}")
+
+    def started(self) -> Budget:
+        """This budget with its clock running; a running one is returned as it is, so that deadlines are shared."""
+        return self if self.deadline is not None else replace(self, deadline=time.monotonic() + self.seconds)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left; all of them where the clock has not started."""
+        return self.seconds if self.deadline is None else self.deadline - time.monotonic()
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time is over."""
+        return self.remaining <= 0

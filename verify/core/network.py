@@ -1,0 +1,204 @@
+"""A network: operations in topological order, with the callable that it was made from as its oracle."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, singledispatch
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import InputError, InternalError
+from verify.core.ops import Input, Op, evaluate, magnitude, map_tensors, terms
+
+Oracle = Callable[[Tensor], Tensor]
+
+# The doors through which models come in, by name: floor 0 opens them but imports nothing behind them.
+FRONTENDS = ("verify.frontends.torch",)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """An operation, the positions of its operands, and the shape of its value without the batch dimension."""
+
+    op: Op
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values for one sample."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A directed acyclic graph of operations: one input (node 0), one output (the last node).
+
+    ``oracle`` is the original model, batch in and batch out; replay calls it. ``dtype`` is the floating type that
+    the oracle takes. The operations hold float64: original weights widened exactly, folded ones rounded once.
+    """
+
+    nodes: tuple[Node, ...]
+    oracle: Oracle | None = field(default=None, repr=False)
+    dtype: torch.dtype = torch.float32
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.nodes or not isinstance(self.nodes[0].op, Input):
+            raise InternalError("a network starts with its input node")
+        for position, node in enumerate(self.nodes):
+            if any(not 0 <= i < position for i in node.inputs):
+                raise InternalError(f"node {position} ({node.op.label}) is not in topological order")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The output at ``x`` (batch x input shape), in the dtype of ``x``: (batch x output shape)."""
+        return self.values(x)[-1]
+
+    def values(self, x: Tensor) -> list[Tensor]:
+        """The value of every node at ``x`` (batch x input shape), each (batch x shape of the node)."""
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise InputError(f"expected a batch of inputs of shape {self.input_shape}, got {tuple(x.shape)}")
+        nodes = self.to(x.dtype, x.device).nodes
+        values = [x]
+        for node in nodes[1:]:
+            values.append(evaluate(node.op, *(values[i] for i in node.inputs)))
+        return values
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input sample."""
+        return self.nodes[0].shape
+
+    @property
+    def output_size(self) -> int:
+        """Number of outputs for one sample; specifications speak of the flattened output."""
+        return self.nodes[-1].size
+
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Network:
+        """The network with its tensors in another dtype or on another device; kept for the next call."""
+        key = (dtype, str(torch.device(device)))
+        cache: dict[tuple[torch.dtype, str], Network] = self._casts
+        if key not in cache:
+            moved = tuple(replace(n, op=map_tensors(n.op, dtype=dtype, device=device)) for n in self.nodes)
+            cache[key] = replace(self, nodes=moved)
+        return cache[key]
+
+    @cached_property
+    def _casts(self) -> dict[tuple[torch.dtype, str], Network]:
+        return {}
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of the operations' content, their wiring and the oracle's dtype."""
+        return content_hash("network", str(self.dtype), *((n.op, n.inputs, n.shape) for n in self.nodes))
+
+    def rounding_error(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Bound on ``|y - real y|`` when the network runs in ``dtype`` at ``x``, and the magnitude of the output.
+
+        Running error analysis (Higham 2002, chapter 3): each sum of n products errs by at most
+        ``gamma_n |W||h|``, ``gamma_n = n u / (1 - n u)``, in any order of summation, and earlier errors pass
+        through ``|W|``. ``x``: (batch x input shape). Both results: (batch x output shape), float64.
+        """
+        unit = torch.finfo(dtype).eps / 2
+        size = [x.to(torch.float64).abs()]
+        error = [size[0] * unit]
+        for node in self.to(torch.float64, x.device).nodes[1:]:
+            upper = magnitude(node.op)
+            big = evaluate(upper, *(size[i] + error[i] for i in node.inputs))
+            silent = evaluate(upper, *(torch.zeros_like(size[i]) for i in node.inputs))
+            n = (terms(node.op) + 2) * unit
+            gamma = n / (1 - n) if n < 1 else float("inf")
+            passed = evaluate(upper, *(error[i] for i in node.inputs)) - silent
+            error.append(passed + (gamma * big if terms(node.op) else 0))
+            size.append(evaluate(upper, *(size[i] for i in node.inputs)))
+        return error[-1], size[-1]
+
+
+def chain(shape: Sequence[int], ops: Sequence[Op], oracle: Oracle | None = None, name: str = "") -> Network:
+    """A network without branches: ``ops`` one after the other on an input of shape ``shape``."""
+    builder = Builder(tuple(shape))
+    last = 0
+    for op in ops:
+        last = builder.add(op, last)
+    return builder.build(last, oracle=oracle, name=name)
+
+
+class Builder:
+    """Collects nodes in topological order and works out their shapes by evaluation."""
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        self.nodes: list[Node] = [Node(Input(), (), tuple(input_shape))]
+
+    def add(self, op: Op, *inputs: int) -> int:
+        """Append ``op`` applied to the nodes at ``inputs``; returns its position."""
+        op = map_tensors(op, dtype=torch.float64)
+        samples = [torch.zeros(1, *self.nodes[i].shape, dtype=torch.float64) for i in inputs]
+        with torch.no_grad():
+            shape = tuple(evaluate(op, *samples).shape[1:])
+        self.nodes.append(Node(op, tuple(inputs), shape))
+        return len(self.nodes) - 1
+
+    def build(
+        self, output: int, oracle: Oracle | None = None, dtype: torch.dtype = torch.float32, name: str = ""
+    ) -> Network:
+        """The network that ends at node ``output``; nodes that do not lead there are left out."""
+        needed = {0, output}
+        for position in range(output, 0, -1):
+            if position in needed:
+                needed.update(self.nodes[position].inputs)
+        order = sorted(needed)
+        new = {old: position for position, old in enumerate(order)}
+        nodes = tuple(replace(self.nodes[i], inputs=tuple(new[j] for j in self.nodes[i].inputs)) for i in order)
+        return Network(nodes, oracle=oracle, dtype=dtype, name=name)
+
+
+@singledispatch
+def to_network(model: Any, input_shape: Sequence[int] | None = None) -> Network:
+    """``model`` as a :class:`Network`; the frontends register the kinds of model that they read.
+
+    Raises :class:`InputError` for a kind of model that no frontend reads, :class:`UnsupportedError` with all the
+    operations that cannot be represented.
+    """
+    for module in FRONTENDS:
+        importlib.import_module(module)
+    if to_network.dispatch(type(model)) is to_network.dispatch(object):
+        raise InputError(f"expected a torch.nn.Module or a Network, got {type(model).__name__}")
+    return to_network(model, input_shape)
+
+
+@to_network.register
+def _(model: Network, input_shape: Sequence[int] | None = None) -> Network:
+    if input_shape is not None and tuple(input_shape) != model.input_shape:
+        raise InputError(f"expected inputs of shape {model.input_shape}, got {tuple(input_shape)}")
+    return model
+
+
+def content_hash(*parts: Any) -> str:
+    """SHA-256 of nested plain values, tensors and dataclasses by content: 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    _absorb(digest, parts)
+    return digest.hexdigest()[:32]
+
+
+def _absorb(digest: hashlib._Hash, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"tensor {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, (tuple, list)):
+        digest.update(f"sequence {len(value)};".encode())
+        for item in value:
+            _absorb(digest, item)
+    elif isinstance(value, float):
+        digest.update(f"float {value.hex()};".encode())
+    elif hasattr(value, "__dataclass_fields__"):
+        digest.update(f"{type(value).__name__};".encode())
+        for item in fields(value):
+            _absorb(digest, getattr(value, item.name))
+    else:
+        digest.update(f"{type(value).__name__} {value!r};".encode())

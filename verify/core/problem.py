@@ -1,0 +1,78 @@
+"""One question to a verifier: can this network, on this region, reach this unsafe set?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import InputError
+from verify.core.network import Network, content_hash, to_network
+from verify.core.region import Domain, LpBall, Region
+from verify.core.spec import Spec
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A network, a region of one sample and a specification. ``label`` is kept where the problem has one."""
+
+    network: Network
+    region: Region
+    spec: Spec
+    label: int | None = None
+
+    def __post_init__(self) -> None:
+        if tuple(self.region.shape) != self.network.input_shape:
+            raise InputError(
+                f"expected a region of one sample of shape {self.network.input_shape}, got {self.region.shape}"
+            )
+        outputs = {d.A.shape[1] for d in self.spec.disjuncts}
+        if outputs - {self.network.output_size}:
+            raise InputError(
+                f"the specification speaks of {outputs.pop()} outputs, the network has {self.network.output_size}"
+            )
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of the content of network, region and specification."""
+        return content_hash("problem", self.network.id, self.region.id, self.spec.id)
+
+    @classmethod
+    def robustness(
+        cls, model: Any, x: Tensor, label: int, eps: float, norm: float = inf, domain: Domain | None = (0.0, 1.0)
+    ) -> Problem:
+        """Is ``label`` the strictly largest output everywhere within ``eps`` of ``x``?
+
+        ``model``: a module in eval mode, or a :class:`Network`; ``x``: one sample, no batch dimension; ``eps`` in
+        the units of x; the region is the closed ball clipped to ``domain``. For many samples of one model use
+        :meth:`robustness_many`: it reads the model once.
+        """
+        return cls.robustness_many(model, torch.as_tensor(x)[None], [label], eps, norm, domain)[0]
+
+    @classmethod
+    def robustness_many(
+        cls,
+        model: Any,
+        xs: Tensor,
+        labels: Sequence[int] | Tensor,
+        eps: float,
+        norm: float = inf,
+        domain: Domain | None = (0.0, 1.0),
+    ) -> list[Problem]:
+        """One problem per sample: xs (batch x shape), labels (batch)."""
+        xs = torch.as_tensor(xs)
+        if len(xs) != len(labels):
+            raise InputError(f"expected one label per sample, got {len(xs)} samples and {len(labels)} labels")
+        network = to_network(model, tuple(xs.shape[1:]))
+        specs: dict[int, Spec] = {}
+        problems = []
+        for x, label in zip(xs, (int(value) for value in labels), strict=True):
+            if label not in specs:
+                specs[label] = Spec.robust(label, network.output_size)
+            problems.append(cls(network, LpBall(x, eps, norm, domain), specs[label], label))
+        return problems

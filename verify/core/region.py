@@ -1,0 +1,326 @@
+"""The set of inputs that a statement speaks of: a box, or a norm ball clipped to the input domain.
+
+Bounds are float64. A region's proof side (``box``) is rounded outward, its witness side (``allowed``) inward to
+the values that the model's dtype can represent, so that a point is never called a member when it is not one and a
+proof never misses one. Methods that take points take a batch: x is (batch x shape), while the region is of one
+sample (shape; it then serves the whole batch) or of a batch (batch x shape).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import InputError
+from verify.core.network import content_hash
+
+Domain = tuple[float | Tensor, float | Tensor]
+
+
+class Region(Protocol):
+    """What attacks and verifiers ask of a set of inputs."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the region's tensors: one sample's, or a batch's."""
+        ...
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no point at all (in some sample, where the region is of a batch)."""
+        ...
+
+    @property
+    def centre(self) -> Tensor:
+        """The middle of the region, float64."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Hash of the content."""
+        ...
+
+    def box(self) -> Box:
+        """The smallest box of float64 bounds that a proof has to cover."""
+        ...
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Exact membership, tolerance 0: x (batch x shape), result (batch)."""
+        ...
+
+    def project(self, x: Tensor) -> Tensor:
+        """A member near x, in the dtype of x: (batch x shape)."""
+        ...
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        """The step of one radius that a linear function with gradient ``grad`` gains most from: (batch x shape)."""
+        ...
+
+    def point(self, u: Tensor) -> Tensor:
+        """The member at coordinates u of the unit cube (batch x shape), in the dtype of u."""
+        ...
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n random members of a region of one sample: (n x shape), float32."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """``lower <= x <= upper``, element by element: one sample's shape, or (batch x shape); kept in float64."""
+
+    lower: Tensor
+    upper: Tensor
+
+    def __post_init__(self) -> None:
+        if self.lower.shape != self.upper.shape:
+            raise InputError(f"a box's bounds differ in shape: {tuple(self.lower.shape)}, {tuple(self.upper.shape)}")
+        for name in ("lower", "upper"):
+            value = getattr(self, name).detach().to(torch.float64)
+            if value.isnan().any():
+                raise InputError(f"a box's {name} bound holds NaN")
+            object.__setattr__(self, name, value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the bounds."""
+        return tuple(self.lower.shape)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the bounds contradict each other somewhere."""
+        return bool((self.lower > self.upper).any())
+
+    @property
+    def centre(self) -> Tensor:
+        """The midpoint."""
+        return self.lower + (self.upper - self.lower) / 2
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of the content."""
+        return content_hash("box", self.lower, self.upper)
+
+    def box(self) -> Box:
+        """Itself, widened where no float32 lies between the bounds: the model is then run at the nearest one."""
+        lower, upper = self.allowed(torch.float32)
+        lone = (lower.double() < self.lower) | (upper.double() > self.upper)
+        if not bool(lone.any()):
+            return self
+        return Box(torch.where(lone, torch.minimum(self.lower, lower.double()), self.lower),
+                   torch.where(lone, torch.maximum(self.upper, upper.double()), self.upper))
+
+    def allowed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value of ``dtype`` in each interval; the nearest one where there is none."""
+        lower, upper = _round_up(self.lower, dtype), _round_down(self.upper, dtype)
+        none = (lower > upper) & (self.lower <= self.upper)
+        nearest = self.centre.to(dtype)
+        return torch.where(none, nearest, lower), torch.where(none, nearest, upper)
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Whether each x lies between the bounds, compared exactly in the dtype of x."""
+        lower, upper = self.allowed(x.dtype)
+        return ((lower.to(x.device) <= x) & (x <= upper.to(x.device))).flatten(1).all(-1)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Clamp; NaN becomes the lower bound."""
+        lower, upper = self.allowed(x.dtype)
+        lower, upper = lower.to(x.device), upper.to(x.device)
+        return torch.where(x.isnan(), lower, torch.minimum(torch.maximum(x, lower), upper))
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        """Half the width along the sign of the gradient."""
+        return grad.sign() * ((self.upper - self.lower) / 2).to(grad)
+
+    def point(self, u: Tensor) -> Tensor:
+        """Linear from the lower to the upper bound."""
+        return self.project((self.lower + u.double().cpu() * (self.upper - self.lower)).to(u))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n uniform members."""
+        return self.point(torch.rand(n, *self.shape, generator=generator))
+
+
+@dataclass(frozen=True, eq=False)
+class LpBall:
+    """``||x - centre||_p <= eps`` within the domain: the closed ball, p in {1, 2, inf}.
+
+    ``centre``: one sample, or (batch x shape); ``eps``: a number, or (batch) numbers; ``domain``: lowest and
+    highest legal value, numbers or tensors of the sample's shape, or None for all of the space. The centre must
+    lie in the domain. Raises :class:`InputError` for an eps that is negative, NaN or infinite.
+    """
+
+    centre: Tensor
+    eps: float | Tensor
+    p: float = inf
+    domain: Domain | None = None
+
+    def __post_init__(self) -> None:
+        centre = self.centre.detach().to(torch.float64)
+        radius = torch.as_tensor(self.eps, dtype=torch.float64)
+        if self.p not in (1, 2, inf):
+            raise InputError(f"norm must be 1, 2 or inf, got {self.p}")
+        if not bool((radius.isfinite() & (radius >= 0)).all()):
+            raise InputError(f"eps must be a finite number >= 0, got {self.eps}")
+        if not bool(centre.isfinite().all()):
+            raise InputError("the centre of a ball must be finite, got NaN or inf in the input")
+        if self.domain is not None:
+            low, high = self._domain()
+            if not bool(((low <= centre) & (centre <= high)).all()):
+                raise InputError(
+                    f"the input has values from {centre.min():g} to {centre.max():g}, outside of the domain "
+                    f"[{low.min():g}, {high.max():g}]: scale it, or pass domain=None or the right domain"
+                )
+        object.__setattr__(self, "centre", centre)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the centre."""
+        return tuple(self.centre.shape)
+
+    @property
+    def empty(self) -> bool:
+        """Never: the centre is a member."""
+        return False
+
+    @property
+    def radius(self) -> Tensor:
+        """eps, shaped so that it broadcasts against the centre."""
+        radius = torch.as_tensor(self.eps, dtype=torch.float64)
+        return radius.reshape(*radius.shape, *[1] * (self.centre.dim() - radius.dim())) if radius.dim() else radius
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of the content."""
+        return content_hash("ball", self.centre, torch.as_tensor(self.eps, dtype=torch.float64), float(self.p),
+                            *(self._domain() if self.domain is not None else ()))
+
+    def box(self) -> Box:
+        """The bounding box of the ball within the domain, rounded outward."""
+        return self._bounding(outward=True).box()
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Exact membership: the box inward, and for l1 and l2 the norm in float64 with tolerance 0."""
+        inside = self._bounding(outward=False).contains(x)
+        return inside & self._within(x) if self.p != inf else inside
+
+    def project(self, x: Tensor) -> Tensor:
+        """A member near x; for l1 and l2 the point is shrunk about the centre until membership holds."""
+        box = self._bounding(outward=False)
+        x = box.project(x)
+        if self.p == inf:
+            return x
+        centre = self.centre.to(x.device)
+        step = x.double() - centre
+        step = _simplex_step(step, self.radius.to(x.device)) if self.p == 1 else _shrink_l2(step, self.radius.to(x.device))
+        shape = (-1,) + (1,) * (x.dim() - 1)
+        shrink = torch.ones(len(x), dtype=torch.float64, device=x.device)
+        for attempt in range(8):
+            candidate = box.project((centre + shrink.view(shape) * step).to(x.dtype))
+            inside = self.contains(candidate)
+            if bool(inside.all()):
+                return candidate
+            shrink = torch.where(inside, shrink, shrink * (1 - 1e-7 * 8**attempt))
+        fallback = box.project(centre.expand_as(x).to(x.dtype))
+        return torch.where(self.contains(candidate).view(shape), candidate, fallback)
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        """eps along the dual-norm direction: signs (inf), the gradient itself (2), its largest coordinate (1)."""
+        radius = self.radius.to(grad)
+        if self.p == inf:
+            return radius * grad.sign()
+        flat = grad.flatten(1)
+        if self.p == 2:
+            norm = flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+            return radius * (flat / norm).view_as(grad)
+        top = flat.abs().argmax(1, keepdim=True)
+        return radius * torch.zeros_like(flat).scatter(1, top, flat.gather(1, top).sign()).view_as(grad)
+
+    def point(self, u: Tensor) -> Tensor:
+        """The cube mapped onto the ball, radially for l1 and l2, then projected."""
+        step = (2 * u.double().cpu() - 1) * self.radius
+        if self.p != inf:
+            flat = step.flatten(1)
+            norm = flat.norm(p=self.p, dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+            step = (flat * flat.abs().amax(1, keepdim=True) / norm).view_as(step)
+        return self.project((self.centre + step).to(u))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n random members; uniform for p = inf, covering but not uniform for l1 and l2."""
+        return self.point(torch.rand(n, *self.shape, generator=generator))
+
+    def _domain(self) -> tuple[Tensor, Tensor]:
+        assert self.domain is not None
+        low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in self.domain)
+        return low, high
+
+    def _bounding(self, outward: bool) -> Box:
+        """centre -+ eps rounded away from the centre (or towards it), clipped to the domain."""
+        radius = self.radius.expand_as(self.centre)
+        lower = _directed_sum(self.centre, -radius, up=not outward)
+        upper = _directed_sum(self.centre, radius, up=outward)
+        if self.domain is not None:
+            low, high = self._domain()
+            lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
+        return Box(lower, upper)
+
+    def _within(self, x: Tensor) -> Tensor:
+        distance = (x.double() - self.centre.to(x.device)).flatten(1).norm(p=self.p, dim=1)
+        return distance <= torch.as_tensor(self.eps, dtype=torch.float64, device=x.device)
+
+
+def stack(regions: Sequence[Region]) -> Region:
+    """Regions of one sample each as one region of a batch; of one kind, norm and domain, or their boxes."""
+    first = regions[0]
+    if isinstance(first, LpBall):
+        balls = [r for r in regions if isinstance(r, LpBall) and r.p == first.p and r.domain == first.domain]
+        if len(balls) == len(regions):
+            eps = torch.stack([torch.as_tensor(b.eps, dtype=torch.float64) for b in balls])
+            return LpBall(torch.stack([b.centre for b in balls]), eps, first.p, first.domain)
+    boxes = [r.box() for r in regions]
+    return Box(torch.stack([b.lower for b in boxes]), torch.stack([b.upper for b in boxes]))
+
+
+def _round_up(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """The smallest number of ``dtype`` that is at least ``value`` (float64)."""
+    cast = value.to(dtype)
+    return torch.where(cast.double() < value, torch.nextafter(cast, torch.full_like(cast, inf)), cast)
+
+
+def _round_down(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return -_round_up(-value, dtype)
+
+
+def _directed_sum(a: Tensor, b: Tensor, up: bool) -> Tensor:
+    """a + b in float64 rounded up or down; exact sums stay as they are (TwoSum, Knuth)."""
+    total = a + b
+    back = total - a
+    error = (a - (total - back)) + (b - back)
+    direction = torch.full_like(total, inf if up else -inf)
+    return torch.where(error > 0 if up else error < 0, torch.nextafter(total, direction), total)
+
+
+def _shrink_l2(step: Tensor, radius: Tensor) -> Tensor:
+    flat = step.flatten(1)
+    norm = flat.norm(dim=1).view(-1, *[1] * (step.dim() - 1)).clamp(min=torch.finfo(torch.float64).tiny)
+    return step * (radius / norm).clamp(max=1)
+
+
+def _simplex_step(step: Tensor, radius: Tensor) -> Tensor:
+    """Euclidean projection onto the l1 ball (Duchi et al. 2008)."""
+    flat = step.flatten(1)
+    bound = radius.reshape(-1, 1).expand(len(flat), 1)
+    magnitude, _ = flat.abs().sort(dim=1, descending=True)
+    excess = magnitude.cumsum(1) - bound
+    rank = torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    last = (magnitude * rank > excess).sum(1, keepdim=True).clamp(min=1)
+    threshold = (excess.gather(1, last - 1) / last).clamp(min=0)
+    shrunk = flat.sign() * (flat.abs() - threshold).clamp(min=0)
+    inside = flat.abs().sum(1, keepdim=True) <= bound
+    return torch.where(inside, flat, shrunk).view_as(step)

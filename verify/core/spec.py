@@ -1,0 +1,116 @@
+"""The unsafe set of outputs: an OR of polyhedra, as in VNN-LIB. Verified means that the region reaches none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import InputError
+from verify.core.network import content_hash
+
+
+@dataclass(frozen=True, eq=False)
+class Polyhedron:
+    """One disjunct: ``A y <= b``, or ``<`` in the rows marked strict. A (rows x outputs), b and strict (rows)."""
+
+    A: Tensor
+    b: Tensor
+    strict: Tensor
+
+    def __post_init__(self) -> None:
+        if self.A.dim() != 2 or self.b.shape != self.A.shape[:1] or self.strict.shape != self.A.shape[:1]:
+            raise InputError(
+                "expected A (rows x outputs) with b and strict (rows), got "
+                f"{tuple(self.A.shape)}, {tuple(self.b.shape)}, {tuple(self.strict.shape)}"
+            )
+        if not (self.A.isfinite().all() and self.b.isfinite().all()):
+            raise InputError("a specification's coefficients must be finite")
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """The unsafe set. A disjunct without rows is all of the output space; no disjunct at all is the empty set."""
+
+    disjuncts: tuple[Polyhedron, ...]
+
+    def __post_init__(self) -> None:
+        widths = {d.A.shape[1] for d in self.disjuncts}
+        if len(widths) > 1:
+            raise InputError(f"the disjuncts speak of different numbers of outputs: {sorted(widths)}")
+
+    @classmethod
+    def robust(cls, label: int, classes: int) -> Spec:
+        """Unsafe: some other class is at least as large as ``label`` (a tie is not a right answer)."""
+        if not 0 <= label < classes:
+            raise InputError(f"label {label} is out of range: the model has {classes} classes, 0 to {classes - 1}")
+        if classes < 2:
+            raise InputError(f"robust classification needs at least 2 classes, the model has {classes}")
+        eye = torch.eye(classes, dtype=torch.float64)
+        zero, closed = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.bool)
+        return cls(tuple(Polyhedron((eye[label] - eye[j])[None], zero, closed) for j in range(classes) if j != label))
+
+    @classmethod
+    def halfspaces(cls, A: Sequence[Sequence[float]], b: Sequence[float]) -> Spec:
+        """Unsafe: all of ``A y <= b`` at once (one disjunct, non-strict)."""
+        rows = torch.tensor(A, dtype=torch.float64)
+        return cls((Polyhedron(rows, torch.tensor(b, dtype=torch.float64), torch.zeros(len(b), dtype=torch.bool)),))
+
+    @cached_property
+    def A(self) -> Tensor:
+        """All rows of all disjuncts, one under the other: (rows x outputs)."""
+        return torch.cat([d.A for d in self.disjuncts])
+
+    @cached_property
+    def b(self) -> Tensor:
+        """Right-hand sides of all rows: (rows)."""
+        return torch.cat([d.b for d in self.disjuncts])
+
+    @cached_property
+    def strict(self) -> Tensor:
+        """Strictness of all rows: (rows)."""
+        return torch.cat([d.strict for d in self.disjuncts])
+
+    @cached_property
+    def disjunct(self) -> Tensor:
+        """The disjunct that each row belongs to: (rows)."""
+        counts = torch.tensor([d.b.numel() for d in self.disjuncts])
+        return torch.arange(len(self.disjuncts)).repeat_interleave(counts)
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of the content."""
+        return content_hash("spec", self.disjuncts)
+
+    def margin(self, rows: Tensor) -> Tensor:
+        """Min over disjuncts of max over their rows: from ``A y - b`` (... x rows), or bounds of it, to (...).
+
+        Positive means outside of the unsafe set's closure. A disjunct without rows gives -inf; no disjunct +inf.
+        """
+        shape = rows.shape[:-1]
+        per_disjunct = rows.new_full((*shape, len(self.disjuncts)), -torch.inf)
+        index = self.disjunct.to(rows.device).expand_as(rows)
+        per_disjunct = per_disjunct.scatter_reduce(-1, index, rows, reduce="amax")
+        return per_disjunct.amin(-1) if self.disjuncts else rows.new_full(shape, torch.inf)
+
+    def rows(self, y: Tensor) -> Tensor:
+        """``A y - b`` in float64: y (batch x outputs), result (batch x rows)."""
+        y = y.flatten(1).to(torch.float64)
+        return y @ self.A.to(y.device).T - self.b.to(y.device)
+
+    def violated(self, y: Tensor) -> Tensor:
+        """Whether each output lies in the unsafe set, strictness honoured: y (batch x outputs), result (batch).
+
+        Evaluated in float64; an output that is not finite violates nothing.
+        """
+        if not self.disjuncts:
+            return torch.zeros(len(y), dtype=torch.bool, device=y.device)
+        gap = self.rows(y)
+        holds = torch.where(self.strict.to(gap.device), gap < 0, gap <= 0)
+        ones = holds.new_ones((len(y), len(self.disjuncts)), dtype=torch.uint8)
+        index = self.disjunct.to(gap.device).expand_as(gap)
+        inside = ones.scatter_reduce(-1, index, holds.to(torch.uint8), reduce="amin").bool()
+        return inside.any(-1) & y.flatten(1).isfinite().all(-1)

@@ -1,0 +1,67 @@
+"""The interfaces: what every method of verification offers, and the bounds that many of them are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from verify.core.budget import Budget
+from verify.core.network import Network
+from verify.core.problem import Problem
+from verify.core.region import Region
+from verify.core.result import Guarantee, Result
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """``lower <= value <= upper``, element by element; two tensors of one shape."""
+
+    lower: Tensor
+    upper: Tensor
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """A method. Its options are the fields of a frozen dataclass; its ``repr`` is the key of its records.
+
+    ``complete``: whether it decides every problem that it supports, given time. ``guarantee``: the best it gives.
+    """
+
+    name: ClassVar[str]
+    complete: ClassVar[bool]
+    guarantee: ClassVar[Guarantee]
+
+    def supports(self, problem: Problem) -> str | None:
+        """Why ``problem`` is beyond this method, in one line; None if it is not."""
+        ...
+
+    def verify(self, problem: Problem, budget: Budget) -> Result:
+        """A verdict within the budget; timeouts and unsupported problems are UNKNOWN results."""
+        ...
+
+
+@runtime_checkable
+class BatchVerifier(Verifier, Protocol):
+    """A verifier that treats many problems at once faster than one by one, with the same answers."""
+
+    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+        """One result per problem, in order; the budget is for all of them together."""
+        ...
+
+
+@runtime_checkable
+class Bounder(Protocol):
+    """A method that bounds linear functions of a network's output."""
+
+    name: ClassVar[str]
+
+    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Bounds:
+        """Bounds of ``objective @ network(x)`` over the region.
+
+        ``region``: of one sample or of a batch; ``objective``: (rows x outputs) or (batch x rows x outputs).
+        Result: (batch x rows); batch is 1 for a region of one sample.
+        """
+        ...
