@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from importlib import import_module
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -45,9 +45,8 @@ def load(kind: str, text: str, table: Mapping[str, str]) -> Any:
     return build(kind, name, getattr(import_module(module), attribute), split(rest[:-1]))
 
 
-def build(kind: str, name: str, cls: Any, pairs: list[str]) -> Any:
+def build(kind: str, name: str, cls: type[Any], pairs: list[str]) -> Any:
     """``cls`` with its fields set from ``field=value`` texts."""
-    assert is_dataclass(cls)
     hints = get_type_hints(cls)
     known = [f.name for f in fields(cls) if f.init]
     values: dict[str, Any] = {}

@@ -113,8 +113,10 @@ class Box:
         lone = (lower.double() < self.lower) | (upper.double() > self.upper)
         if not bool(lone.any()):
             return self
-        return Box(torch.where(lone, torch.minimum(self.lower, lower.double()), self.lower),
-                   torch.where(lone, torch.maximum(self.upper, upper.double()), self.upper))
+        return Box(
+            torch.where(lone, torch.minimum(self.lower, lower.double()), self.lower),
+            torch.where(lone, torch.maximum(self.upper, upper.double()), self.upper),
+        )
 
     def allowed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of ``dtype`` in each interval; the nearest one where there is none."""
@@ -144,7 +146,7 @@ class Box:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n uniform members."""
-        return self.point(torch.rand(n, *self.shape, generator=generator))
+        return self.point(torch.rand((n, *self.shape), generator=generator))
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +200,13 @@ class LpBall:
     @cached_property
     def id(self) -> str:
         """Hash of the content."""
-        return content_hash("ball", self.centre, torch.as_tensor(self.eps, dtype=torch.float64), float(self.p),
-                            *(self._domain() if self.domain is not None else ()))
+        return content_hash(
+            "ball",
+            self.centre,
+            torch.as_tensor(self.eps, dtype=torch.float64),
+            float(self.p),
+            *(self._domain() if self.domain is not None else ()),
+        )
 
     def box(self) -> Box:
         """The bounding box of the ball within the domain, rounded outward."""
@@ -218,7 +225,9 @@ class LpBall:
             return x
         centre = self.centre.to(x.device)
         step = x.double() - centre
-        step = _simplex_step(step, self.radius.to(x.device)) if self.p == 1 else _shrink_l2(step, self.radius.to(x.device))
+        step = (
+            _simplex_step(step, self.radius.to(x.device)) if self.p == 1 else _shrink_l2(step, self.radius.to(x.device))
+        )
         shape = (-1,) + (1,) * (x.dim() - 1)
         shrink = torch.ones(len(x), dtype=torch.float64, device=x.device)
         for attempt in range(8):
@@ -253,7 +262,7 @@ class LpBall:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n random members; uniform for p = inf, covering but not uniform for l1 and l2."""
-        return self.point(torch.rand(n, *self.shape, generator=generator))
+        return self.point(torch.rand((n, *self.shape), generator=generator))
 
     def _domain(self) -> tuple[Tensor, Tensor]:
         assert self.domain is not None
@@ -272,7 +281,8 @@ class LpBall:
 
     def _within(self, x: Tensor) -> Tensor:
         distance = (x.double() - self.centre.to(x.device)).flatten(1).norm(p=self.p, dim=1)
-        return distance <= torch.as_tensor(self.eps, dtype=torch.float64, device=x.device)
+        inside: Tensor = distance <= torch.as_tensor(self.eps, dtype=torch.float64, device=x.device)
+        return inside
 
 
 def stack(regions: Sequence[Region]) -> Region:
@@ -309,7 +319,8 @@ def _directed_sum(a: Tensor, b: Tensor, up: bool) -> Tensor:
 def _shrink_l2(step: Tensor, radius: Tensor) -> Tensor:
     flat = step.flatten(1)
     norm = flat.norm(dim=1).view(-1, *[1] * (step.dim() - 1)).clamp(min=torch.finfo(torch.float64).tiny)
-    return step * (radius / norm).clamp(max=1)
+    shrunk: Tensor = step * (radius / norm).clamp(max=1)
+    return shrunk
 
 
 def _simplex_step(step: Tensor, radius: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from math import isfinite
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """The answer."""
 
     VERIFIED = "verified"
@@ -20,7 +20,7 @@ class Verdict(str, Enum):
     UNKNOWN = "unknown"
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why an answer is UNKNOWN."""
 
     INCOMPLETE = "incomplete"
@@ -32,7 +32,7 @@ class Reason(str, Enum):
     VACUOUS = "vacuous"
 
 
-class Guarantee(str, Enum):
+class Guarantee(StrEnum):
     """How much an answer may be trusted, from a checked proof down to a search that found nothing."""
 
     RIGOROUS = "rigorous"
