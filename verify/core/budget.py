@@ -9,6 +9,10 @@ from math import inf, isnan
 from verify.core.errors import InputError
 
 
+class Expired(Exception):
+    """The time is over: raised by :meth:`Budget.check` inside a method, which turns it into a result."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """Limits that are passed down and asked. The clock starts with the work (:meth:`started`), not here.
@@ -42,3 +46,8 @@ class Budget:
     def expired(self) -> bool:
         """Whether the time is over."""
         return self.remaining <= 0
+
+    def check(self) -> None:
+        """Raise :class:`Expired` if the time is over."""
+        if self.expired:
+            raise Expired

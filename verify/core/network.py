@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from verify.core.errors import InputError, InternalError
-from verify.core.ops import Input, Op, evaluate, magnitude, map_tensors, terms
+from verify.core.ops import Input, Op, evaluate, magnitude, map_tensors, slopes_only, terms
 
 Oracle = Callable[[Tensor], Tensor]
 
@@ -111,10 +111,9 @@ class Network:
         for node in self.to(torch.float64, x.device).nodes[1:]:
             upper = magnitude(node.op)
             big = evaluate(upper, *(size[i] + error[i] for i in node.inputs))
-            silent = evaluate(upper, *(torch.zeros_like(size[i]) for i in node.inputs))
             n = (terms(node.op) + 2) * unit
             gamma = n / (1 - n) if n < 1 else float("inf")
-            passed = evaluate(upper, *(error[i] for i in node.inputs)) - silent
+            passed = evaluate(slopes_only(node.op), *(error[i] for i in node.inputs))
             error.append(passed + (gamma * big if terms(node.op) else 0))
             size.append(evaluate(upper, *(size[i] for i in node.inputs)))
         return error[-1], size[-1]

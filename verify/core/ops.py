@@ -145,6 +145,13 @@ def magnitude(op: Op) -> Op:
     return replace(op, **{name: tensor.abs() for name, tensor in tensors.items()}) if tensors else op
 
 
+def slopes_only(op: Op) -> Op:
+    """:func:`magnitude` of ``op`` without its constant term: it carries radii forward."""
+    upper = magnitude(op)
+    constants = {name: torch.zeros_like(getattr(upper, name)) for name in ("bias", "shift") if hasattr(upper, name)}
+    return replace(upper, **constants) if constants else upper
+
+
 @singledispatch
 def terms(op: Op) -> int:
     """How many products are summed into one output of ``op``; 0 where nothing is rounded."""

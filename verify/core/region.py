@@ -125,6 +125,10 @@ class Box:
         nearest = self.centre.to(dtype)
         return torch.where(none, nearest, lower), torch.where(none, nearest, upper)
 
+    def outward(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The bounds in another dtype, rounded away from the box."""
+        return _round_down(self.lower, dtype), _round_up(self.upper, dtype)
+
     def contains(self, x: Tensor) -> Tensor:
         """Whether each x lies between the bounds, compared exactly in the dtype of x."""
         lower, upper = self.allowed(x.dtype)
@@ -289,12 +293,35 @@ def stack(regions: Sequence[Region]) -> Region:
     """Regions of one sample each as one region of a batch; of one kind, norm and domain, or their boxes."""
     first = regions[0]
     if isinstance(first, LpBall):
-        balls = [r for r in regions if isinstance(r, LpBall) and r.p == first.p and r.domain == first.domain]
+        balls = [r for r in regions if isinstance(r, LpBall) and r.p == first.p and _same_domain(r, first)]
         if len(balls) == len(regions):
             eps = torch.stack([torch.as_tensor(b.eps, dtype=torch.float64) for b in balls])
             return LpBall(torch.stack([b.centre for b in balls]), eps, first.p, first.domain)
     boxes = [r.box() for r in regions]
     return Box(torch.stack([b.lower for b in boxes]), torch.stack([b.upper for b in boxes]))
+
+
+def _same_domain(a: LpBall, b: LpBall) -> bool:
+    if a.domain is None or b.domain is None:
+        return a.domain is b.domain
+    return a.domain is b.domain or all(
+        torch.equal(torch.as_tensor(x, dtype=torch.float64), torch.as_tensor(y, dtype=torch.float64))
+        for x, y in zip(a.domain, b.domain, strict=True)
+    )
+
+
+def take(region: Region, index: Tensor | slice) -> Region:
+    """Some samples of a region of a batch, as a region of a batch."""
+    if isinstance(region, LpBall):
+        eps = torch.as_tensor(region.eps, dtype=torch.float64)
+        domain = region.domain
+        if domain is not None:
+            low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in domain)
+            if low.dim() == region.centre.dim() or high.dim() == region.centre.dim():
+                domain = low.expand_as(region.centre)[index], high.expand_as(region.centre)[index]
+        return LpBall(region.centre[index], eps[index] if eps.dim() else eps, region.p, domain)
+    box = region.box() if not isinstance(region, Box) else region
+    return Box(box.lower[index], box.upper[index])
 
 
 def _round_up(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,62 @@
+"""Interval bound propagation (Gowal et al. 2018, arXiv:1810.12715): sound, incomplete, one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from verify.bounds import interval, layers, linear
+from verify.bounds.groups import lower_bounds
+from verify.bounds.verdicts import verify_by_bounds
+from verify.core.budget import Budget
+from verify.core.network import Network
+from verify.core.problem import Problem
+from verify.core.region import Region
+from verify.core.result import Guarantee, Result
+from verify.core.verifier import Bounds
+
+GROUP = 64
+
+
+@dataclass(frozen=True)
+class IBP:
+    """Intervals through every layer; the last affine layer is merged with the specification.
+
+    ``dtype``: precision of :meth:`bound`; verdicts are always drawn in float64.
+    """
+
+    dtype: Literal["float64", "float32"] = "float64"
+    name: ClassVar[str] = "ibp"
+    complete: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def supports(self, problem: Problem) -> str | None:
+        """Every operation needs an interval rule."""
+        missing = sorted({*interval.unsupported(problem.network), *linear.unsupported(problem.network)})
+        return f"no interval bounds for {', '.join(missing)}" if missing else None
+
+    def verify(self, problem: Problem, budget: Budget) -> Result:
+        """VERIFIED if the intervals prove it."""
+        return self.verify_many([problem], budget)[0]
+
+    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+        """One result per problem."""
+        return verify_by_bounds(self, problems, budget, _rows, getattr(torch, self.dtype))
+
+    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Bounds:
+        """Bounds of ``objective @ network(x)`` over the region: (batch x rows)."""
+        both = torch.cat([objective, -objective], dim=-2)
+        lower, upper = _rows(network, region, both, budget.started(), getattr(torch, self.dtype)).chunk(2, dim=-1)
+        return Bounds(lower, -upper)
+
+
+def _rows(network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
+    def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
+        group = layers.start(network, region, dtype)
+        return layers.lower_rows(group, layers.by_intervals(group), objective, linear=False)
+
+    return lower_bounds(of_group, network, region, objective, budget, GROUP)

@@ -1,0 +1,67 @@
+"""A batch of objectives bounded group by group: what fits into cache, memory and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from verify.bounds.layers import batch_box
+from verify.core.budget import Budget, Expired
+from verify.core.errors import InputError
+from verify.core.network import Network
+from verify.core.region import Region, take
+
+# Lower bounds of the rows of a group's objective, from its network, region and objective.
+GroupBounder = Callable[[Network, Region, Tensor, Budget], Tensor]
+
+HALVINGS = 3
+
+
+def lower_bounds(
+    bounder: GroupBounder, network: Network, region: Region, objective: Tensor, budget: Budget, size: int
+) -> Tensor:
+    """Lower bounds of ``objective @ network(x)`` over the region, ``size`` samples at a time: (batch x rows), float64.
+
+    ``objective``: (rows x outputs) or (batch x rows x outputs). NaN where the time was over before a sample's turn.
+    A group in which anything is not finite is done again one by one, since a NaN spreads through matrix products;
+    a group that does not fit into memory is halved, three times at most, then :class:`MemoryError` stands.
+    """
+    region = batch_box(region, network.input_shape)
+    objective = objective if objective.dim() == 3 else objective[None].expand(region.shape[0], -1, -1)
+    if objective.dim() != 3 or objective.shape[0] != region.shape[0] or objective.shape[2] != network.output_size:
+        raise InputError(
+            f"expected an objective of ({region.shape[0]} x) rows x {network.output_size}, got {tuple(objective.shape)}"
+        )
+    found = torch.full(objective.shape[:2], torch.nan, dtype=torch.float64)
+
+    def attempt(begin: int, end: int, halvings: int) -> None:
+        part = slice(begin, end)
+        try:
+            lower = bounder(network, take(region, part), objective[part], budget)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error) or halvings == 0 or end - begin == 1:
+                raise MemoryError(str(error)) if _out_of_memory(error) else error
+            middle = (begin + end) // 2
+            attempt(begin, middle, halvings - 1)
+            attempt(middle, end, halvings - 1)
+            return
+        if end - begin > 1 and not bool(lower.isfinite().all()):
+            for one in range(begin, end):
+                attempt(one, one + 1, halvings)
+            return
+        found[part] = lower.double()
+
+    with torch.no_grad():
+        for begin in range(0, len(objective), size):
+            try:
+                budget.check()
+                attempt(begin, min(begin + size, len(objective)), HALVINGS)
+            except Expired:
+                break
+    return found
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)

@@ -1,0 +1,140 @@
+"""Bounds of all layers of a network: by intervals, or each layer's unstable neurons by linear bounds as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from verify.bounds.interval import propagate
+from verify.bounds.linear import Form, Group, Rows, Units, lower_bound
+from verify.bounds.relax import relaxes
+from verify.core.budget import Budget
+from verify.core.network import Network
+from verify.core.ops import Add, Conv2d, Linear, Sub
+from verify.core.region import Box, LpBall, Region
+from verify.core.verifier import Bounds
+
+# Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
+MOST_ROWS = 512
+COPIES = 6  # of a block of coefficients that live at once while it passes a layer
+
+
+def start(network: Network, region: Region, dtype: torch.dtype) -> Group:
+    """A group for a region of a batch: the box is rounded outward to ``dtype``."""
+    box = region.box()
+    lower, upper = (t.reshape(-1, network.nodes[0].size).T.contiguous() for t in box.outward(dtype))
+    return Group(network.to(dtype), region, lower, upper)
+
+
+def by_intervals(group: Group) -> list[Bounds]:
+    """Interval bounds of every node: (samples x shape of the node)."""
+    bounds = [_input(group)]
+    for node in group.network.nodes[1:]:
+        bounds.append(propagate(node.op, *(bounds[i] for i in node.inputs)))
+    return bounds
+
+
+def by_linear_bounds(group: Group, budget: Budget) -> list[Bounds]:
+    """Bounds of every node, in topological order: intervals on what is known, then linear bounds for the neurons
+    that are still unstable, the intersection of both; every activation is relaxed on the way.
+
+    Raises :class:`verify.core.budget.Expired` when the time is over.
+    """
+    network = group.network
+    feeds = {node.inputs[0] for node in network.nodes if relaxes(node.op)}
+    exact = _exact_by_intervals(network, group.region)
+    bounds = [_input(group)]
+    for position, node in enumerate(network.nodes[1:], start=1):
+        if relaxes(node.op):
+            z = bounds[node.inputs[0]]
+            group.relax(position, Bounds(z.lower.flatten(1).T, z.upper.flatten(1).T))
+        known = propagate(node.op, *(bounds[i] for i in node.inputs))
+        if position in feeds and position not in exact:
+            known = _tightened(group, position, known, budget)
+        bounds.append(known)
+    return bounds
+
+
+def lower_rows(group: Group, bounds: Sequence[Bounds], objective: Tensor, linear: bool) -> Tensor:
+    """Lower bounds of ``objective @ output``: objective (samples x rows x outputs), result (samples x rows).
+
+    From the intervals at the last activations, and with ``linear`` from the backward propagation too, the larger.
+    """
+    samples, count, outputs = objective.shape
+    rows = Rows.of(torch.arange(samples).repeat_interleave(count), samples, group.lower.dtype)
+    form = Form(objective.to(group.lower).reshape(samples * count, outputs).T.contiguous())
+    last = len(group.network.nodes) - 1
+    intervals = [Bounds(b.lower.flatten(1).T, b.upper.flatten(1).T) for b in bounds]
+    lowest = lower_bound(group, last, form, rows, intervals)
+    if linear:
+        lowest = torch.maximum(lowest, lower_bound(group, last, form, rows))
+    return lowest.view(samples, count)
+
+
+def _input(group: Group) -> Bounds:
+    shape = (-1, *group.network.input_shape)
+    return Bounds(group.lower.T.reshape(shape), group.upper.T.reshape(shape))
+
+
+def _exact_by_intervals(network: Network, region: Region) -> set[int]:
+    """Nodes whose interval bounds over a box cannot be improved: at most one layer after the input sums anything."""
+    if isinstance(region, LpBall) and region.p != torch.inf:
+        return set()
+    summed = [0]
+    for node in network.nodes[1:]:
+        here = isinstance(node.op, (Linear, Conv2d, Add, Sub))
+        later = 2 if relaxes(node.op) else 0
+        summed.append(max(summed[i] for i in node.inputs) + here + later)
+    return {position for position, count in enumerate(summed) if count <= 1}
+
+
+def _tightened(group: Group, position: int, known: Bounds, budget: Budget) -> Bounds:
+    """``known`` intersected with linear bounds of the neurons that it leaves unstable, chunk by chunk."""
+    shape = known.lower.shape
+    lower, upper = known.lower.flatten(1).clone(), known.upper.flatten(1).clone()
+    sample, feature = ((lower < 0) & (upper > 0)).nonzero(as_tuple=True)
+    for chunk in _chunks(len(sample), group, budget):
+        budget.check()
+        who, what = sample[chunk], feature[chunk]
+        one = torch.ones(len(who), dtype=lower.dtype)
+        rows = Rows.of(torch.cat([who, who]), group.samples, lower.dtype)
+        lowest, highest = lower_bound(
+            group, position, Units(torch.cat([what, what]), torch.cat([one, -one])), rows
+        ).chunk(2)
+        lower[who, what], upper[who, what] = _meet(lower[who, what], upper[who, what], lowest, -highest)
+    return Bounds(lower.view(shape), upper.view(shape))
+
+
+def _meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tuple[Tensor, Tensor]:
+    """The intersection of two intervals that both hold the truth up to rounding.
+
+    Where rounding alone makes them cross, the gap between them is kept as the interval; where they are further
+    apart than that, something is wrong and NaN, which decides nothing, is what comes of it.
+    """
+    low, high = torch.maximum(lower, lower_2), torch.minimum(upper, upper_2)
+    crossed = low > high
+    if not bool(crossed.any()):
+        return low, high
+    close = low - high <= 1e3 * torch.finfo(low.dtype).eps * (1 + low.abs() + (upper - lower))
+    gap = torch.where(close, 0.0, torch.nan)
+    return torch.where(crossed, high + gap, low), torch.where(crossed, low + gap, high)
+
+
+def _chunks(count: int, group: Group, budget: Budget) -> list[slice]:
+    """Slices of at most as many unstable neurons as memory allows; each makes two rows."""
+    widest = max(node.size for node in group.network.nodes)
+    affordable = budget.memory // (COPIES * widest * group.lower.element_size())
+    step = max(1, min(MOST_ROWS, affordable) // 2)
+    return [slice(i, i + step) for i in range(0, count, step)]
+
+
+def batch_box(region: Region, shape: tuple[int, ...]) -> Region:
+    """``region`` as one of a batch: a region of one sample becomes a batch of one."""
+    if len(region.shape) > len(shape):
+        return region
+    if isinstance(region, LpBall):
+        return LpBall(region.centre[None], region.eps, region.p, region.domain)
+    box = region.box()
+    return Box(box.lower[None], box.upper[None])

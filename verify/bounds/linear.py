@@ -1,0 +1,271 @@
+"""Linear bounds propagated backwards (CROWN: Zhang et al. 2018, arXiv:1811.00866) over a small group of samples.
+
+A form is a linear function of one node's value for each of many rows; rows belong to samples and are as many as
+there are neurons worth bounding, ragged over the samples. Forms are kept features by rows, only for the features
+that can matter: a neuron that is inactive for every sample of the group has coefficient 0 and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import singledispatch
+from math import inf
+
+import torch
+from torch import Tensor
+
+from verify.bounds.matrix import Compressed, Matrix, Sparse, constant, matrix
+from verify.bounds.relax import Lines, relax, relaxes
+from verify.core.errors import UnsupportedError
+from verify.core.network import Network
+from verify.core.ops import Add, Conv2d, Linear, Op, Relu, Reshape, Scale, Sub
+from verify.core.region import LpBall, Region
+from verify.core.verifier import Bounds
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """Coefficients (features x rows); row ``i`` of them belongs to feature ``support[i]``, or to ``i`` itself."""
+
+    coef: Tensor
+    support: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Rows with one coefficient each: row r is ``value[r]`` at feature ``feature[r]``."""
+
+    feature: Tensor
+    value: Tensor
+
+
+AnyForm = Form | Units
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Which sample of the group each row belongs to, also as a 0/1 matrix (samples x rows).
+
+    Multiplying by that matrix spreads per-sample columns over rows: a matrix product is several times faster than
+    gathering columns, and exact, since the columns are finite.
+    """
+
+    sample: Tensor
+    one_hot: Tensor
+
+    @classmethod
+    def of(cls, sample: Tensor, samples: int, dtype: torch.dtype) -> Rows:
+        """Rows that belong to these samples."""
+        one_hot = torch.zeros(samples, len(sample), dtype=dtype, device=sample.device)
+        one_hot[sample, torch.arange(len(sample), device=sample.device)] = 1
+        return cls(sample, one_hot)
+
+    def spread(self, columns: Tensor) -> Tensor:
+        """(features x samples) to (features x rows), or to one column that broadcasts."""
+        return columns if columns.shape[1] == 1 else columns @ self.one_hot
+
+    def dot(self, columns: Tensor, coef: Tensor) -> Tensor:
+        """Each row's coefficients times its sample's column, summed: (rows)."""
+        return ((columns.T @ coef) * self.one_hot).sum(0)
+
+
+@dataclass(eq=False)
+class Group:
+    """A group of samples under propagation: the region, its box, and the relaxation of each activation so far.
+
+    ``lower``, ``upper``: the box (input features x samples), in the dtype of the propagation. Relaxing an activation
+    also fixes which of its features can matter (``support``); matrices are cut down to these once for the group.
+    """
+
+    network: Network
+    region: Region
+    lower: Tensor
+    upper: Tensor
+    lines: dict[int, Lines] = field(default_factory=dict)
+    support: dict[int, Tensor | None] = field(default_factory=dict)
+    matrices: dict[tuple[int, bool, int], Matrix | Compressed] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in the group."""
+        return self.lower.shape[1]
+
+    def relax(self, position: int, z: Bounds) -> None:
+        """Relax the activation at ``position``, whose input lies within ``z`` (features x samples)."""
+        lines = relax(self.network.nodes[position].op, z)
+        if isinstance(self.network.nodes[position].op, Relu):
+            possible = (z.upper > 0).any(1)
+            few = int(possible.sum()) < 0.9 * len(possible)
+            self.support[position] = possible.nonzero().flatten() if few else None
+        kept = self.support.get(position)
+        if kept is not None:
+            lines = Lines(*(t.index_select(0, kept) for t in (lines.lower_slope, lines.upper_slope, lines.intercept)))
+        self.lines[position] = lines
+
+    def wanted(self, position: int) -> Tensor | None:
+        """The features of a node that forms need to know: those of the activation that it is, or passes on."""
+        node = self.network.nodes[position]
+        if isinstance(node.op, (Reshape, Scale)):
+            return self.wanted(node.inputs[0])
+        return self.support.get(position)
+
+    def matrix(self, position: int, form: AnyForm) -> Matrix | Compressed:
+        """The matrix of the affine node at ``position``, cut down to the form's support and what its input needs."""
+        node = self.network.nodes[position]
+        (source,) = node.inputs
+        support = form.support if isinstance(form, Form) else None
+        key = (position, isinstance(form, Form), id(support))  # supports live as long as the group
+        if key not in self.matrices:
+            wanted = self.wanted(source)
+            full = matrix(node.op, self.network.nodes[source].shape)
+            cut = full if wanted is None and support is None else full.restrict(wanted, support)
+            self.matrices[key] = cut.compressed() if isinstance(cut, Sparse) and isinstance(form, Form) else cut
+        return self.matrices[key]
+
+
+def lower_bound(
+    group: Group, position: int, form: AnyForm, rows: Rows, intervals: Sequence[Bounds] | None = None
+) -> Tensor:
+    """Lower bounds of ``form`` of the value of the node at ``position``: (rows).
+
+    Every activation below must have been relaxed; or ``intervals``, bounds of every node (features x samples), are
+    given, and the propagation ends at the first activations it meets.
+    """
+    total = rows.one_hot.new_zeros(len(rows.sample))
+    pending: dict[int, AnyForm] = {position: form}
+    for current in range(position, 0, -1):
+        if current not in pending:
+            continue
+        arrived = pending.pop(current)
+        node = group.network.nodes[current]
+        if relaxes(node.op) and intervals is not None:
+            total = total + _over_box(_dense(arrived, node.size), intervals[current], rows)
+            continue
+        if relaxes(node.op):
+            form_in, offset = _through_activation(group, current, arrived, rows)
+            parts: Sequence[AnyForm] = [form_in]
+        else:
+            parts, offset = pull(node.op, arrived, group, current)
+        if offset is not None:
+            total = total + offset
+        for source, part in zip(node.inputs, parts, strict=True):
+            pending[source] = _sum(pending[source], part, group, source) if source in pending else part
+    if 0 in pending:
+        total = total + minimum(group, _dense(pending[0], group.network.nodes[0].size), rows)
+    return total
+
+
+def minimum(group: Group, coef: Tensor, rows: Rows) -> Tensor:
+    """The least value of each row's linear function over its sample's region: coef (inputs x rows), result (rows).
+
+    Over a box it is exact; over a ball clipped to a box the better of the box and the dual norm.
+    """
+    lowest = _over_box(coef, Bounds(group.lower, group.upper), rows)
+    if isinstance(group.region, LpBall) and group.region.p != inf:
+        ball = group.region
+        middle = ball.centre.reshape(group.samples, -1).T.to(coef)
+        eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(group.samples).to(coef)
+        dual = coef.norm(p=2 if ball.p == 2 else inf, dim=0)
+        lowest = torch.maximum(lowest, rows.dot(middle, coef) - eps[rows.sample] * dual)
+    return lowest
+
+
+def _over_box(coef: Tensor, box: Bounds, rows: Rows) -> Tensor:
+    centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
+    return rows.dot(centre, coef) - rows.dot(radius, coef.abs())
+
+
+def _through_activation(group: Group, position: int, form: AnyForm, rows: Rows) -> tuple[Form, Tensor]:
+    """Positive coefficients take the lower line, negative ones the upper line."""
+    lines, support = group.lines[position], group.support.get(position)
+    coef = _on_support(form, support, group.network.nodes[position].size)
+    negative = coef.clamp(max=0)
+    offset = rows.dot(lines.intercept, negative)
+    carried = coef.sub_(negative) if isinstance(form, Units) else coef - negative
+    carried.mul_(rows.spread(lines.lower_slope))
+    carried.add_(negative.mul_(rows.spread(lines.upper_slope)))
+    return Form(carried, support), offset
+
+
+@singledispatch
+def pull(op: Op, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+    """``form`` of the value of ``op`` as forms of its operands, and the constant that it leaves (rows) or None."""
+    raise UnsupportedError(f"operation {op.label} has no linear bounds")
+
+
+@pull.register(Linear)
+@pull.register(Conv2d)
+def _(op: Linear | Conv2d, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+    node = group.network.nodes[position]
+    bias = constant(op, node.shape)
+    operator = group.matrix(position, form)
+    wanted = group.wanted(node.inputs[0])
+    if isinstance(form, Units):
+        assert not isinstance(operator, Compressed)
+        return [Form(operator.columns(form.feature, form.value), wanted)], bias[form.feature] * form.value
+    assert not isinstance(operator, Sparse)
+    kept = bias if form.support is None else bias[form.support]
+    return [Form(operator.pull(form.coef), wanted)], kept @ form.coef
+
+
+@pull.register
+def _(op: Scale, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+    shape = group.network.nodes[position].shape
+    factor, shift = op.factor.expand(shape).flatten(), op.shift.expand(shape).flatten()
+    if isinstance(form, Units):
+        value = form.value * factor[form.feature]
+        return [Units(form.feature, value)], shift[form.feature] * form.value
+    if form.support is not None:
+        factor, shift = factor[form.support], shift[form.support]
+    return [Form(form.coef * factor[:, None], form.support)], shift @ form.coef
+
+
+@pull.register
+def _(op: Reshape, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+    return [form], None
+
+
+@pull.register
+def _(op: Add, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+    return [form, form], None
+
+
+@pull.register
+def _(op: Sub, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+    opposite = Units(form.feature, -form.value) if isinstance(form, Units) else Form(-form.coef, form.support)
+    return [form, opposite], None
+
+
+def unsupported(network: Network) -> list[str]:
+    """The operations of ``network`` that have no rule here."""
+    default = pull.dispatch(object)
+    kinds = {type(n.op): n.op for n in network.nodes[1:]}
+    return sorted(op.label for kind, op in kinds.items() if pull.dispatch(kind) is default and not relaxes(op))
+
+
+def _sum(a: AnyForm, b: AnyForm, group: Group, position: int) -> AnyForm:
+    size = group.network.nodes[position].size
+    if isinstance(a, Form) and isinstance(b, Form) and a.support is b.support:
+        return Form(a.coef + b.coef, a.support)
+    return Form(_dense(a, size) + _dense(b, size))
+
+
+def _dense(form: AnyForm, size: int) -> Tensor:
+    """All coefficients: (size x rows)."""
+    if isinstance(form, Form) and form.support is None:
+        return form.coef
+    if isinstance(form, Form):
+        assert form.support is not None
+        return form.coef.new_zeros(size, form.coef.shape[1]).index_copy_(0, form.support, form.coef)
+    dense = form.value.new_zeros(size, len(form.value))
+    dense[form.feature, torch.arange(len(form.value), device=form.value.device)] = form.value
+    return dense
+
+
+def _on_support(form: AnyForm, support: Tensor | None, size: int) -> Tensor:
+    """The coefficients of the features in ``support``; the others meet a zero and are dropped."""
+    if isinstance(form, Form) and form.support is support:
+        return form.coef
+    full = _dense(form, size)
+    return full if support is None else full.index_select(0, support)

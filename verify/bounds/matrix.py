@@ -1,0 +1,223 @@
+"""Affine operations as matrices between flattened values: dense for Linear, sparse rows for convolutions.
+
+Backward propagation multiplies the transposed matrix with many columns at once. A convolution as a sparse matrix
+times a block of columns is several times faster on a processor than transposed convolution, and rows and columns
+that cannot matter are cut out of it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from verify.bounds.memo import per_op
+from verify.core.errors import UnsupportedError
+from verify.core.ops import Conv2d, Linear, Op
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """``transposed``: (inputs x outputs)."""
+
+    transposed: Tensor
+
+    def restrict(self, inputs: Tensor | None, outputs: Tensor | None) -> Dense:
+        """Only these inputs and outputs; None keeps all."""
+        kept = self.transposed if inputs is None else self.transposed.index_select(0, inputs)
+        return Dense(kept if outputs is None else kept.index_select(1, outputs))
+
+    def pull(self, coef: Tensor) -> Tensor:
+        """(outputs x rows) to (inputs x rows)."""
+        return self.transposed @ coef
+
+    def columns(self, outputs: Tensor, value: Tensor) -> Tensor:
+        """``value[r]`` times the column of output ``outputs[r]``: (inputs x rows)."""
+        return self.transposed.index_select(1, outputs) * value
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """Entries of a matrix sorted by output: input and output index and value, with the first entry of each output."""
+
+    inputs: Tensor
+    outputs: Tensor
+    values: Tensor
+    starts: Tensor
+    shape: tuple[int, int]
+
+    def restrict(self, inputs: Tensor | None, outputs: Tensor | None) -> Sparse:
+        """Only these inputs and outputs, renumbered; None keeps all."""
+        new_in, new_out = _renumber(inputs, self.shape[0]), _renumber(outputs, self.shape[1])
+        rows = self.inputs if new_in is None else new_in[self.inputs]
+        cols = self.outputs if new_out is None else new_out[self.outputs]
+        keep = torch.nonzero((rows >= 0) & (cols >= 0)).flatten()
+        shape = (
+            self.shape[0] if inputs is None else len(inputs),
+            self.shape[1] if outputs is None else len(outputs),
+        )
+        return _sorted_by_output(rows[keep], cols[keep], self.values[keep], shape)
+
+    def compressed(self) -> Compressed:
+        """The transposed matrix in compressed rows, for products with many columns."""
+        order = torch.argsort(self.inputs, stable=True)
+        counts = torch.bincount(self.inputs, minlength=self.shape[0])
+        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            matrix = torch.sparse_csr_tensor(
+                starts, self.outputs[order], self.values[order], self.shape, check_invariants=False
+            )
+        return Compressed(matrix)
+
+    def columns(self, outputs: Tensor, value: Tensor) -> Tensor:
+        """``value[r]`` times the column of output ``outputs[r]``, dense: (inputs x rows)."""
+        begin, length = self.starts[outputs], self.starts[outputs + 1] - self.starts[outputs]
+        row = torch.arange(len(outputs), device=outputs.device).repeat_interleave(length)
+        first = length.cumsum(0) - length
+        entry = torch.arange(len(row), device=outputs.device) + (begin - first)[row]
+        dense = self.values.new_zeros(self.shape[0], len(outputs))
+        dense[self.inputs[entry], row] = self.values[entry] * value[row]
+        return dense
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """A sparse matrix ready for multiplication: (inputs x outputs), compressed rows."""
+
+    matrix: Tensor
+
+    def pull(self, coef: Tensor) -> Tensor:
+        """(outputs x rows) to (inputs x rows)."""
+        if 0 in self.matrix.shape:
+            return coef.new_zeros(self.matrix.shape[0], coef.shape[1])
+        return self.matrix @ coef
+
+
+@dataclass(frozen=True, eq=False)
+class Convolved:
+    """A convolution too large to be written out: transposed convolution of all outputs, then a choice of inputs."""
+
+    op: Conv2d
+    input_shape: tuple[int, ...]
+    inputs: Tensor | None = None
+    outputs: Tensor | None = None
+
+    def restrict(self, inputs: Tensor | None, outputs: Tensor | None) -> Convolved:
+        """Only these inputs and outputs; None keeps all."""
+        return replace(self, inputs=inputs, outputs=outputs)
+
+    def pull(self, coef: Tensor) -> Tensor:
+        """(outputs x rows) to (inputs x rows)."""
+        op, size = self.op, self.input_shape[1:]
+        space = _conv_output(op, size)
+        if self.outputs is not None:
+            full = coef.new_zeros(op.weight.shape[0] * space[0] * space[1], coef.shape[1])
+            coef = full.index_copy(0, self.outputs, coef)
+        reach = [
+            (n - 1) * s - 2 * p + d * (k - 1) + 1
+            for n, s, p, d, k in zip(space, op.stride, op.padding, op.dilation, op.weight.shape[2:], strict=True)
+        ]
+        extra = [n - r for n, r in zip(size, reach, strict=True)]
+        images = coef.T.reshape(-1, op.weight.shape[0], *space)
+        back = F.conv_transpose2d(images, op.weight, None, op.stride, op.padding, extra, op.groups, op.dilation)
+        flat = back.flatten(1).T
+        return flat if self.inputs is None else flat.index_select(0, self.inputs)
+
+    def columns(self, outputs: Tensor, value: Tensor) -> Tensor:
+        """``value[r]`` times the column of output ``outputs[r]``: (inputs x rows)."""
+        space = _conv_output(self.op, self.input_shape[1:])
+        seed = value.new_zeros(self.op.weight.shape[0] * space[0] * space[1], len(outputs))
+        seed[outputs, torch.arange(len(outputs), device=outputs.device)] = value
+        return self.pull(seed)
+
+
+Matrix = Dense | Sparse | Convolved
+
+# Above this many entries (about 1 GB with indices) a convolution is not written out as a sparse matrix.
+LARGEST = 40_000_000
+
+
+@singledispatch
+def _entries(op: Op, shape: tuple[int, ...]) -> Matrix:
+    raise UnsupportedError(f"operation {op.label} has no matrix")
+
+
+@_entries.register
+def _(op: Linear, shape: tuple[int, ...]) -> Matrix:
+    if len(shape) == 1:
+        return Dense(op.weight.T.contiguous())
+    # On the last axis of several: one copy of the weight for each position on the other axes.
+    outputs, inputs = op.weight.shape
+    copies = torch.arange(torch.Size(shape[:-1]).numel(), device=op.weight.device)[:, None, None]
+    out = copies * outputs + torch.arange(outputs, device=op.weight.device)[:, None]
+    into = copies * inputs + torch.arange(inputs, device=op.weight.device)
+    size = (len(copies) * inputs, len(copies) * outputs)
+    full = (len(copies), outputs, inputs)
+    return _sorted_by_output(
+        into.expand(full).flatten(), out.expand(full).flatten(), op.weight.expand(full).flatten(), size
+    )
+
+
+@_entries.register
+def _(op: Conv2d, shape: tuple[int, ...]) -> Matrix:
+    """Unfold the numbers of the input's elements instead of their values: it tells which element meets which weight."""
+    channels, height, width = shape
+    out_channels, per_group, *kernel = op.weight.shape
+    space = _conv_output(op, shape[1:])
+    if op.weight.numel() * space[0] * space[1] > LARGEST:
+        return Convolved(op, shape)
+    size = channels * height * width
+    number = torch.arange(1, size + 1, dtype=torch.float64, device=op.weight.device).view(1, *shape)
+    patches = F.unfold(number, tuple(kernel), op.dilation, op.padding, op.stride)[0].long() - 1
+    places = patches.shape[1]
+    patches = patches.view(op.groups, per_group * kernel[0] * kernel[1], places)
+    group = torch.arange(out_channels, device=op.weight.device) // (out_channels // op.groups)
+    into = patches[group].transpose(1, 2)  # (out channels x places x kernel elements)
+    place = torch.arange(out_channels * places, device=op.weight.device).view(out_channels, places, 1)
+    value = op.weight.reshape(out_channels, 1, -1).expand_as(into)
+    inside = into >= 0
+    return _sorted_by_output(into[inside], place.expand_as(into)[inside], value[inside], (size, out_channels * places))
+
+
+def matrix(op: Op, shape: tuple[int, ...]) -> Matrix:
+    """The matrix of ``op`` on inputs of ``shape``; worked out once for each operation."""
+    known = _matrices(op)
+    if shape not in known:
+        known[shape] = _entries(op, shape)
+    return known[shape]
+
+
+@per_op
+def _matrices(op: Op) -> dict[tuple[int, ...], Matrix]:
+    return {}
+
+
+def constant(op: Linear | Conv2d, shape: tuple[int, ...]) -> Tensor:
+    """The bias of every output of ``op`` whose output has ``shape``: (outputs)."""
+    bias = op.bias if isinstance(op, Linear) else op.bias.view(-1, 1, 1)
+    return bias.expand(shape).flatten()
+
+
+def _conv_output(op: Conv2d, size: tuple[int, ...]) -> list[int]:
+    """Height and width of a convolution's output."""
+    options = zip(size, op.padding, op.dilation, op.weight.shape[2:], op.stride, strict=True)
+    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in options]
+
+
+def _renumber(kept: Tensor | None, size: int) -> Tensor | None:
+    """Old index to new index, -1 for what is dropped."""
+    if kept is None:
+        return None
+    new = torch.full((size,), -1, dtype=torch.long, device=kept.device)
+    new[kept] = torch.arange(len(kept), device=kept.device)
+    return new
+
+
+def _sorted_by_output(inputs: Tensor, outputs: Tensor, values: Tensor, shape: tuple[int, int]) -> Sparse:
+    counts = torch.bincount(outputs, minlength=shape[1])
+    return Sparse(inputs, outputs, values, torch.cat([counts.new_zeros(1), counts.cumsum(0)]), shape)

@@ -1,0 +1,101 @@
+"""From lower bounds of a specification's rows to results: the one place where bounds become verdicts."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from verify.core.budget import Budget
+from verify.core.network import Network
+from verify.core.problem import Problem
+from verify.core.region import LpBall, Region, stack
+from verify.core.result import Reason, Result, Verdict
+from verify.core.verifier import Verifier
+
+# Lower bounds of objective @ network(x) over a region of a batch in a dtype: (batch x rows).
+RowBounder = Callable[[Network, Region, Tensor, Budget, torch.dtype], Tensor]
+
+
+def verify_by_bounds(
+    verifier: Verifier, problems: Sequence[Problem], budget: Budget, bounder: RowBounder, dtype: torch.dtype
+) -> list[Result]:
+    """One result per problem. What is alike is bounded as one batch; a lower precision only sieves: what decides
+    is float64, all intermediate bounds included."""
+    budget = budget.started()
+    results: dict[int, Result] = {}
+    batches: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for i, problem in enumerate(problems):
+        reason = _no_question(problem) or (Reason.UNSUPPORTED if verifier.supports(problem) else None)
+        if reason is not None:
+            why = verifier.supports(problem) or _vacuity(problem)
+            results[i] = Result(problem.id, repr(verifier), Verdict.UNKNOWN, reason, stats={"explanation": why})
+        else:
+            batches[_kind(problem)].append(i)
+    for members in batches.values():
+        begun = time.monotonic()
+        batch = [problems[i] for i in members]
+        margins, reason = _margins(batch, budget, bounder, dtype)
+        if dtype != torch.float64 and reason is None:
+            promising = [k for k, margin in enumerate(margins) if margin > 0]
+            if promising:
+                precise, reason = _margins([batch[k] for k in promising], budget, bounder, torch.float64)
+                for k, margin in zip(promising, precise, strict=True):
+                    margins[k] = margin
+        seconds = (time.monotonic() - begun) / len(batch)
+        for i, margin in zip(members, margins, strict=True):
+            results[i] = _result(verifier, problems[i], margin, seconds, budget, reason)
+    return [results[i] for i in range(len(problems))]
+
+
+def _margins(
+    problems: Sequence[Problem], budget: Budget, bounder: RowBounder, dtype: torch.dtype
+) -> tuple[list[float], Reason | None]:
+    """Lower bounds of the margins of problems of one kind; MEMORY where there was not enough of it."""
+    network, specs = problems[0].network, [p.spec for p in problems]
+    objective = torch.stack([spec.A for spec in specs])
+    try:
+        lower = bounder(network, stack([p.region for p in problems]), objective, budget, dtype)
+    except MemoryError:
+        return [float("nan")] * len(problems), Reason.MEMORY
+    lower = lower.double() - torch.stack([spec.b for spec in specs])
+    # amax and amin keep NaN, so that a row without a bound decides nothing.
+    return specs[0].margin(lower).tolist(), None
+
+
+def _result(
+    verifier: Verifier, problem: Problem, margin: float, seconds: float, budget: Budget, reason: Reason | None
+) -> Result:
+    """The verdict test is ``isfinite(margin) and margin > 0``, nothing else."""
+    decided = isfinite(margin) and margin > 0
+    if reason is None:
+        missing = Reason.TIMEOUT if budget.expired else Reason.NUMERICAL
+        reason = Reason.INCOMPLETE if isfinite(margin) else missing
+    return Result(
+        problem.id,
+        repr(verifier),
+        Verdict.VERIFIED if decided else Verdict.UNKNOWN,
+        None if decided else reason,
+        guarantee=verifier.guarantee,
+        margin=margin if isfinite(margin) else None,
+        seconds=seconds,
+    )
+
+
+def _no_question(problem: Problem) -> Reason | None:
+    return Reason.VACUOUS if problem.region.empty or not problem.spec.disjuncts else None
+
+
+def _vacuity(problem: Problem) -> str:
+    return "the region is empty" if problem.region.empty else "the unsafe set is empty"
+
+
+def _kind(problem: Problem) -> tuple[object, ...]:
+    """Problems of one kind share network, norm and the shape of their specification."""
+    region = problem.region
+    norm = region.p if isinstance(region, LpBall) else "box"
+    return (id(problem.network), norm, tuple(problem.spec.disjunct.tolist()), len(problem.spec.disjuncts))

@@ -1,0 +1,55 @@
+"""Constant scalings folded into the layer before them, in float64: batch normalisation costs no bound anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from verify.core.network import Builder, Network
+from verify.core.ops import Conv2d, Linear, Op, Scale
+
+
+def fold(network: Network) -> Network:
+    """The same function with every ``Scale`` merged into the Linear, Conv2d or Scale whose only reader it is."""
+    readers = [0] * len(network.nodes)
+    for node in network.nodes:
+        for i in node.inputs:
+            readers[i] += 1
+    builder = Builder(network.input_shape)
+    new = {0: 0}
+    for position, node in enumerate(network.nodes[1:], start=1):
+        (source, *others) = node.inputs
+        before = builder.nodes[new[source]]
+        merged = _merge(before.op, node.op, before.shape) if not others and readers[source] == 1 else None
+        if merged is None:
+            new[position] = builder.add(node.op, *(new[i] for i in node.inputs))
+        else:
+            new[position] = builder.add(merged, *before.inputs)
+    return replace(
+        builder.build(new[len(network.nodes) - 1], name=network.name), oracle=network.oracle, dtype=network.dtype
+    )
+
+
+def _merge(first: Op, second: Op, shape: tuple[int, ...]) -> Op | None:
+    """``second`` after ``first`` as one operation, where both are constant and that is exact up to one rounding."""
+    if not isinstance(second, Scale):
+        return None
+    if isinstance(first, Scale):
+        return Scale(first.factor * second.factor, first.shift * second.factor + second.shift)
+    if isinstance(first, Linear):
+        factor, shift = _per_unit(second.factor, shape, -1), _per_unit(second.shift, shape, -1)
+        if factor is not None and shift is not None:
+            return Linear(first.weight * factor[:, None], first.bias * factor + shift)
+    if isinstance(first, Conv2d):
+        factor, shift = _per_unit(second.factor, shape, 0), _per_unit(second.shift, shape, 0)
+        if factor is not None and shift is not None:
+            return replace(first, weight=first.weight * factor[:, None, None, None], bias=first.bias * factor + shift)
+    return None
+
+
+def _per_unit(value: Tensor, shape: tuple[int, ...], axis: int) -> Tensor | None:
+    """``value`` as one number per index of ``axis`` of a sample, or None where it varies along another axis."""
+    full = torch.broadcast_to(value, shape).movedim(axis, 0).flatten(1)
+    return full[:, 0].clone() if bool((full == full[:, :1]).all()) else None

@@ -1,0 +1,49 @@
+"""The table of methods: names to classes that are imported on first use, and third parties' entry points."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from verify.core import options
+from verify.core.errors import InputError
+from verify.core.verifier import Bounder, Verifier
+
+VERIFIERS = {
+    "auto": "verify.auto:Auto",
+    "crown": "verify.backends.crown:CROWN",
+    "ibp": "verify.backends.ibp:IBP",
+}
+
+ENTRY_POINTS = "assay.verifiers"
+
+
+def table() -> dict[str, str]:
+    """Every known method, name -> "module:Class"; a third party's name never hides one of ours."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | VERIFIERS
+
+
+def list_verifiers() -> list[str]:
+    """The names that :func:`get_verifier` knows."""
+    return sorted(table())
+
+
+def get_verifier(text: str) -> Verifier:
+    """The method written as ``name`` or ``name(option=value,...)``.
+
+    Raises :class:`InputError` for an unknown name or option, or a value of the wrong type.
+    """
+    verifier = options.load("method", text, table())
+    if not isinstance(verifier, Verifier):
+        raise InputError(f"method {text!r} is not a Verifier: it lacks name, complete, guarantee, supports or verify")
+    return verifier
+
+
+def get_bounder(text: str) -> Bounder:
+    """The method written as ``name`` or ``name(option=value,...)``, as one that bounds objectives.
+
+    Raises :class:`InputError` as :func:`get_verifier` does, and for a method that gives no bounds.
+    """
+    bounder = options.load("method", text, table())
+    if not isinstance(bounder, Bounder):
+        raise InputError(f"method {text!r} gives verdicts, not bounds")
+    return bounder
