@@ -41,8 +41,10 @@ def lower_bounds(
         try:
             lower = bounder(network, take(region, part), objective[part], budget)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or halvings == 0 or end - begin == 1:
-                raise MemoryError(str(error)) if _out_of_memory(error) else error
+            if not _out_of_memory(error):
+                raise
+            if halvings == 0 or end - begin == 1:
+                raise MemoryError(str(error)) from error
             middle = (begin + end) // 2
             attempt(begin, middle, halvings - 1)
             attempt(middle, end, halvings - 1)

@@ -41,6 +41,7 @@ class Units:
 
 
 AnyForm = Form | Units
+Pulled = tuple[Sequence[AnyForm], Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ class Group:
         """Relax the activation at ``position``, whose input lies within ``z`` (features x samples)."""
         lines = relax(self.network.nodes[position].op, z)
         if isinstance(self.network.nodes[position].op, Relu):
-            possible = (z.upper > 0).any(1)
+            possible = ~(z.upper <= 0).all(1)  # a NaN is possible: it must be met, and decide nothing
             few = int(possible.sum()) < 0.9 * len(possible)
             self.support[position] = possible.nonzero().flatten() if few else None
         kept = self.support.get(position)
@@ -132,7 +133,7 @@ def lower_bound(
     Every activation below must have been relaxed; or ``intervals``, bounds of every node (features x samples), are
     given, and the propagation ends at the first activations it meets.
     """
-    total = rows.one_hot.new_zeros(len(rows.sample))
+    total: Tensor = rows.one_hot.new_zeros(len(rows.sample))
     pending: dict[int, AnyForm] = {position: form}
     for current in range(position, 0, -1):
         if current not in pending:
@@ -142,11 +143,7 @@ def lower_bound(
         if relaxes(node.op) and intervals is not None:
             total = total + _over_box(_dense(arrived, node.size), intervals[current], rows)
             continue
-        if relaxes(node.op):
-            form_in, offset = _through_activation(group, current, arrived, rows)
-            parts: Sequence[AnyForm] = [form_in]
-        else:
-            parts, offset = pull(node.op, arrived, group, current)
+        parts, offset = pull(node.op, arrived, group, current, rows)
         if offset is not None:
             total = total + offset
         for source, part in zip(node.inputs, parts, strict=True):
@@ -176,27 +173,28 @@ def _over_box(coef: Tensor, box: Bounds, rows: Rows) -> Tensor:
     return rows.dot(centre, coef) - rows.dot(radius, coef.abs())
 
 
-def _through_activation(group: Group, position: int, form: AnyForm, rows: Rows) -> tuple[Form, Tensor]:
+@singledispatch
+def pull(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
+    """``form`` of the value of ``op`` as forms of its operands, and the constant that it leaves (rows) or None."""
+    raise UnsupportedError(f"operation {op.label} has no linear bounds")
+
+
+@pull.register
+def _(op: Relu, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     """Positive coefficients take the lower line, negative ones the upper line."""
     lines, support = group.lines[position], group.support.get(position)
     coef = _on_support(form, support, group.network.nodes[position].size)
     negative = coef.clamp(max=0)
     offset = rows.dot(lines.intercept, negative)
-    carried = coef.sub_(negative) if isinstance(form, Units) else coef - negative
+    carried = coef - negative
     carried.mul_(rows.spread(lines.lower_slope))
     carried.add_(negative.mul_(rows.spread(lines.upper_slope)))
-    return Form(carried, support), offset
-
-
-@singledispatch
-def pull(op: Op, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
-    """``form`` of the value of ``op`` as forms of its operands, and the constant that it leaves (rows) or None."""
-    raise UnsupportedError(f"operation {op.label} has no linear bounds")
+    return [Form(carried, support)], offset
 
 
 @pull.register(Linear)
 @pull.register(Conv2d)
-def _(op: Linear | Conv2d, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+def _(op: Linear | Conv2d, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     node = group.network.nodes[position]
     bias = constant(op, node.shape)
     operator = group.matrix(position, form)
@@ -210,7 +208,7 @@ def _(op: Linear | Conv2d, form: AnyForm, group: Group, position: int) -> tuple[
 
 
 @pull.register
-def _(op: Scale, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+def _(op: Scale, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     shape = group.network.nodes[position].shape
     factor, shift = op.factor.expand(shape).flatten(), op.shift.expand(shape).flatten()
     if isinstance(form, Units):
@@ -222,17 +220,17 @@ def _(op: Scale, form: AnyForm, group: Group, position: int) -> tuple[Sequence[A
 
 
 @pull.register
-def _(op: Reshape, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+def _(op: Reshape, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     return [form], None
 
 
 @pull.register
-def _(op: Add, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+def _(op: Add, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     return [form, form], None
 
 
 @pull.register
-def _(op: Sub, form: AnyForm, group: Group, position: int) -> tuple[Sequence[AnyForm], Tensor | None]:
+def _(op: Sub, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     opposite = Units(form.feature, -form.value) if isinstance(form, Units) else Form(-form.coef, form.support)
     return [form, opposite], None
 
@@ -240,8 +238,7 @@ def _(op: Sub, form: AnyForm, group: Group, position: int) -> tuple[Sequence[Any
 def unsupported(network: Network) -> list[str]:
     """The operations of ``network`` that have no rule here."""
     default = pull.dispatch(object)
-    kinds = {type(n.op): n.op for n in network.nodes[1:]}
-    return sorted(op.label for kind, op in kinds.items() if pull.dispatch(kind) is default and not relaxes(op))
+    return sorted({n.op.label for n in network.nodes[1:] if pull.dispatch(type(n.op)) is default})
 
 
 def _sum(a: AnyForm, b: AnyForm, group: Group, position: int) -> AnyForm:

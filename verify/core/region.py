@@ -250,7 +250,7 @@ class LpBall:
             return radius * grad.sign()
         flat = grad.flatten(1)
         if self.p == 2:
-            norm = flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+            norm: Tensor = flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
             return radius * (flat / norm).view_as(grad)
         top = flat.abs().argmax(1, keepdim=True)
         return radius * torch.zeros_like(flat).scatter(1, top, flat.gather(1, top).sign()).view_as(grad)
