@@ -1,0 +1,79 @@
+"""Projected ascent of a goal over a region: the one step loop that the gradient attacks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attacks.base import AttackResult
+from attacks.streams import sample_keys, uniform
+from attacks.task import Record, Task
+from verify.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to ascend. ``step_size`` in radii of the region; ``momentum`` is the decay of earlier gradients.
+
+    The first of the ``restarts`` begins at the clean sample, or with ``random_start`` at a random member as the
+    others do; the clean sample itself is always tried.
+    """
+
+    steps: int
+    step_size: float
+    restarts: int = 1
+    momentum: float = 0.0
+    random_start: bool = False
+
+
+def ascend(task: Task, schedule: Schedule, seed: int) -> AttackResult:
+    """Climb from the clean samples, then from random members those that still stand; a broken sample costs no more."""
+    record = Record(task.clean)
+    first = 0 if schedule.random_start else 1
+    climb(record, task, record.standing, task.clean, replace(schedule, steps=0) if schedule.random_start else schedule)
+    keys = sample_keys(task.clean, seed) if schedule.restarts > first else record.queries
+    for restart in range(first, schedule.restarts):
+        standing = record.standing
+        part = task.take(standing)
+        cube = uniform(keys[standing], task.clean.shape[1:], restart, task.clean.dtype)
+        climb(record, part, standing, part.region.point(cube), schedule)
+    return record.result(task.region)
+
+
+def climb(record: Record, task: Task, index: Tensor, x: Tensor, schedule: Schedule) -> None:
+    """``schedule.steps`` steps from the members ``x`` of the samples ``index``; broken ones leave at once.
+
+    Momentum as in MI-FGSM (Dong et al. 2018, arXiv:1710.06081): gradients of l1 norm 1, summed with decay.
+    """
+    velocity = torch.zeros_like(x) if schedule.momentum else None
+    for _ in range(schedule.steps):
+        if not len(index):
+            return
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            loss, success = task.evaluate(point)
+        record.note(index, x, loss.detach(), success)
+        if bool(success.all()):
+            return
+        grad = gradient(loss, point)
+        if bool(success.any()):
+            standing = (~success).nonzero()[:, 0]
+            index, task, x, grad = index[standing], task.take(standing), x[standing], grad[standing]
+            velocity = velocity[standing] if velocity is not None else None
+        if velocity is not None:
+            size = grad.abs().flatten(1).sum(1).clamp(min=torch.finfo(grad.dtype).tiny)
+            grad = velocity = schedule.momentum * velocity + grad / size.view(-1, *[1] * (grad.dim() - 1))
+        x = task.step(x, grad, schedule.step_size)
+    if len(index):
+        record.note(index, x, *task.evaluate(x))
+
+
+def gradient(loss: Tensor, x: Tensor) -> Tensor:
+    """The gradient of each sample's loss (batch) in x, made finite; the model's parameters collect nothing."""
+    with torch.enable_grad():
+        (grad,) = torch.autograd.grad(loss.sum(), x, allow_unused=True) if loss.requires_grad else (None,)
+    if grad is None:
+        raise InputError("the model's output does not depend differentiably on its input: no gradient to follow")
+    return grad.nan_to_num()

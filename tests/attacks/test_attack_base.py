@@ -1,0 +1,93 @@
+"""What attacks refuse, and regions of a batch by index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from attack_models import linear, mlp, samples
+from torch import Tensor, nn
+
+from attacks.base import norm, take
+from attacks.fgsm import FGSM
+from attacks.pgd import PGD
+from verify.core.errors import InputError, UnsupportedError
+from verify.core.region import Box, LpBall
+
+X = samples(0, 4)
+LABELS = torch.zeros(4, dtype=torch.int64)
+REGION = LpBall(X, 0.1)
+
+
+def run(**changed: Any) -> None:
+    call = {"model": mlp(0), "x": X, "labels": LABELS, "region": REGION} | changed
+    for attack in (FGSM(), PGD(steps=2)):
+        attack.run(**call)
+
+
+def test_the_unchanged_call_is_fine() -> None:
+    run()
+    run(labels=LABELS.to(torch.uint8), region=LpBall(X, torch.full((4,), 0.1)))
+
+
+def partly_training() -> nn.Module:
+    model = mlp(0)
+    model.get_submodule("2").train()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": mlp(0).train()}, r"train mode: call model\.eval\(\)"),
+        ({"model": partly_training()}, "submodule '2' is in train mode"),
+        ({"model": 3}, "expected a model that can be called"),
+        ({"model": mlp(0).double()}, "dtype torch.float64, got torch.float32"),
+        ({"model": mlp(0, inputs=7)}, r"does not run on inputs of shape \(4, 6\)"),
+        ({"model": lambda x: x.sum()}, r"expected outputs \(batch x classes\) for a batch of 4, got \(\)"),
+        ({"model": lambda x: [x]}, "got list"),
+        ({"model": lambda x: x.detach(), "labels": X.argmax(1)}, "differentiably"),
+        ({"model": linear([[torch.nan] * 6] * 2, [0, 0])}, "no finite output for sample 0"),
+        ({"x": X[0]}, "expected a batch of samples"),
+        ({"x": X.long()}, "expected floating-point samples"),
+        ({"x": X.clone().fill_(torch.nan)}, "NaN or inf"),
+        ({"x": X + 0.5}, "inside of the region, sample 0 lies outside"),
+        ({"labels": LABELS[:3]}, r"shape \(4,\), got \(3,\)"),
+        ({"labels": LABELS.float()}, "integer labels"),
+        ({"labels": LABELS - 1}, "label -1 is out of range"),
+        ({"labels": LABELS + 4}, "label 4 is out of range: the model has 4 classes, 0 to 3"),
+        ({"region": LpBall(X[:, :5], 0.1)}, r"expected a region of shape \(6,\) or \(4, 6\), got \(4, 5\)"),
+        ({"region": LpBall(X[:3], 0.1)}, r"got \(3, 6\)"),
+        ({"region": LpBall(X, torch.full((3,), 0.1))}, r"one per sample \(4,\), got shape \(3,\)"),
+    ],
+)
+def test_refusals_say_what_is_wrong(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(**changed)
+
+
+def test_take_gives_the_regions_of_the_samples() -> None:
+    index = torch.tensor([3, 1])
+    eps = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    ball = take(LpBall(X, eps, 2, (0.0, 1.0)), index)
+    assert isinstance(ball, LpBall)
+    assert torch.equal(ball.centre, X[index].double())
+    assert torch.equal(torch.as_tensor(ball.eps), eps[index])
+    assert (ball.p, ball.domain, norm(ball)) == (2, (0.0, 1.0), 2)
+    assert take(LpBall(X, 0.5), index).eps == 0.5  # type: ignore[attr-defined]
+    box = take(Box(X, X + 1), index)
+    assert isinstance(box, Box)
+    assert torch.equal(box.lower, X[index].double())
+    assert torch.equal(box.upper, (X[index] + 1).double())
+    assert norm(box) == torch.inf
+    with pytest.raises(UnsupportedError, match="object"):
+        take(object(), index)  # type: ignore[arg-type]
+
+
+def test_running_out_of_memory_is_not_the_callers_fault() -> None:
+    def hungry(x: Tensor) -> Tensor:
+        raise RuntimeError("not enough memory: you tried to allocate 1 byte")
+
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        run(model=hungry)

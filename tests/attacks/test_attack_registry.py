@@ -1,0 +1,91 @@
+"""Attacks by name; a third party's broken attack harms nobody else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+import attacks
+from attacks import get_attack, list_attacks, registry
+from attacks.base import Attack
+from attacks.fgsm import FGSM
+from attacks.pgd import PGD
+from verify.core.errors import InputError
+
+
+def test_names_and_options() -> None:
+    assert get_attack("fgsm") == FGSM()
+    assert get_attack("pgd(steps=7, restarts=2, step_size=0.5, momentum=1, loss=margin, random_start=true)") == PGD(
+        7, 2, 0.5, 1.0, "margin", True
+    )
+    assert get_attack("pgd(step_size=none)") == PGD()
+
+
+def test_every_listed_attack_is_one() -> None:
+    assert {"fgsm", "pgd"} <= set(list_attacks())
+    for name in registry.ATTACKS:
+        attack = get_attack(name)
+        assert isinstance(attack, Attack)
+        assert attack.name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pdg", "did you mean 'pgd'"),
+        ("pgd(stepz=3)", "did you mean 'steps'"),
+        ("pgd(steps=0)", "steps of pgd must be a whole number of at least 1, got 0"),
+        ("pgd(steps=2.5)", "expected int, got '2.5'"),
+        ("pgd(restarts=0)", "restarts of pgd"),
+        ("pgd(step_size=0)", "step_size of pgd must be a positive"),
+        ("pgd(step_size=nan)", "step_size of pgd must be a positive"),
+        ("pgd(momentum=-1)", "momentum of pgd"),
+        ("pgd(momentum=inf)", "momentum of pgd"),
+        ("pgd(loss=dlr)", "expected one of ce, margin"),
+        ("fgsm(loss=)", "expected one of ce, margin"),
+    ],
+)
+def test_bad_text_is_an_input_error(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        get_attack(text)
+
+
+def test_options_are_checked_from_python_too() -> None:
+    with pytest.raises(InputError, match="unknown loss 'crossentropy'"):
+        FGSM(loss="crossentropy")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="steps of pgd"):
+        PGD(steps=2.5)  # type: ignore[arg-type]
+
+
+def test_third_parties_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        EntryPoint("broken", "no_such_module:X", registry.ENTRY_POINTS),
+        EntryPoint("nothing", "math:pi", registry.ENTRY_POINTS),
+        EntryPoint("foreign", "verify.core.budget:Budget", registry.ENTRY_POINTS),
+        EntryPoint("pgd", "no_such_module:X", registry.ENTRY_POINTS),
+        EntryPoint("theirs", "attacks.fgsm:FGSM", registry.ENTRY_POINTS),
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "assay.attacks" else [])
+    assert {"broken", "pgd", "theirs"} <= set(list_attacks())
+    assert get_attack("pgd") == PGD()
+    assert get_attack("theirs(loss=margin)") == FGSM(loss="margin")
+    for name in ("broken", "nothing"):
+        with pytest.raises(InputError, match=f"attack '{name}' .* cannot be loaded"):
+            get_attack(name)
+    with pytest.raises(InputError, match="'foreign' is not an Attack"):
+        get_attack("foreign")
+
+
+def test_importing_and_listing_load_no_torch() -> None:
+    code = "import sys, attacks; attacks.list_attacks(); assert 'torch' not in sys.modules; attacks.AttackResult"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_public_names() -> None:
+    assert attacks.__all__ == ["AttackResult", "get_attack", "list_attacks"]
+    assert dir(attacks) == attacks.__all__
+    with pytest.raises(AttributeError, match="no attribute 'foo'"):
+        _ = attacks.foo
