@@ -1,0 +1,156 @@
+"""Model cards: what a stored network is, how well it does, and the command that makes it again; JSON by the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as decode_weights
+from safetensors.torch import save as encode_weights
+from torch import nn
+
+from models import architectures
+from verify.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Card:
+    """A network of its own card. Accuracies are shares of the ``samples`` of the test split.
+
+    ``eps``: the linf radius that was trained for (0: none); ``pgd_accuracy``: right, and still right where the
+    attack ``pgd_attack`` of radius ``pgd_eps`` ends; ``sha256``: of the weights file; ``version``: of this package.
+    """
+
+    name: str
+    architecture: str
+    input_shape: tuple[int, ...]
+    classes: int
+    data: str
+    recipe: str
+    eps: float
+    epochs: int
+    seed: int
+    command: str
+    samples: int
+    clean_accuracy: float
+    pgd_accuracy: float
+    pgd_eps: float
+    pgd_attack: str
+    sha256: str
+    version: str
+
+    def to_json(self) -> str:
+        """One JSON object, one field a line."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> Card:
+        """The inverse of :meth:`to_json`; ``source`` names the text in errors.
+
+        Raises :class:`InputError` for text that is not JSON, and for missing, unknown or mistyped keys.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{source}:{error.lineno}:{error.colno}: the card is not JSON: {error.msg}") from None
+        if not isinstance(data, dict):
+            raise InputError(f"{source}: expected a card (a JSON object), got {type(data).__name__}")
+        known = {f.name: str(f.type) for f in fields(cls)}
+        if missing := sorted(known.keys() - data.keys()):
+            raise InputError(f"{source}: the card lacks {', '.join(missing)}")
+        if unknown := sorted(data.keys() - known.keys()):
+            raise InputError(f"{source}: the card has keys that this version does not know: {', '.join(unknown)}")
+        return cls(**{key: _typed(data[key], hint, f"{source}: {key}") for key, hint in known.items()})
+
+
+def sha256(weights: bytes) -> str:
+    """The checksum that cards carry."""
+    return hashlib.sha256(weights).hexdigest()
+
+
+def encode(model: nn.Module) -> bytes:
+    """The weights as a .safetensors file: the same bytes for the same weights."""
+    return encode_weights({key: value.detach().contiguous() for key, value in model.state_dict().items()})
+
+
+def save(folder: Path, card: Card, weights: bytes) -> tuple[Path, Path]:
+    """Write ``NAME.safetensors`` and ``NAME.json``, each whole or not at all; returns both paths."""
+    if card.sha256 != sha256(weights):
+        raise InputError(f"the card of {card.name!r} belongs to other weights")
+    paths = folder / f"{card.name}.safetensors", folder / f"{card.name}.json"
+    for path, content in zip(paths, (weights, card.to_json().encode()), strict=True):
+        _write(path, content)
+    return paths
+
+
+def read(path: Path) -> Card:
+    """The card in a .json file. Raises :class:`InputError` naming the file if it cannot be read."""
+    try:
+        return Card.from_json(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise InputError(f"cannot read the card {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: the card is not UTF-8 text") from None
+
+
+def load(path: Path) -> tuple[nn.Module, Card]:
+    """The network of a .safetensors file, in eval mode, rebuilt from the card beside it and checked against it.
+
+    Raises :class:`InputError` where a file is missing or damaged, or weights and card do not belong together.
+    """
+    try:
+        weights = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the weights {path}: {error.strerror}") from None
+    beside = path.with_suffix(".json")
+    if not beside.exists():
+        raise InputError(f"{path} has no card: expected {beside}, as `assay train` writes it")
+    card = read(beside)
+    if (found := sha256(weights)) != card.sha256:
+        raise InputError(f"{path}: expected sha256 {card.sha256[:16]}... as in its card, got {found[:16]}...")
+    try:
+        state = decode_weights(weights)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a .safetensors file: {error}") from None
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are about to be replaced
+        model = architectures.parse(card.architecture).build(card.input_shape, card.classes)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} does not fit its card's architecture {card.architecture}: {reason}") from None
+    return model.eval(), card
+
+
+def _typed(value: Any, hint: str, what: str) -> Any:
+    """``value`` as a field of the annotated type; whole numbers pass for floats, bool passes for nothing."""
+    if hint == "tuple[int, ...]":
+        if not isinstance(value, list) or not all(type(item) is int and item > 0 for item in value):
+            raise InputError(f"{what}: expected a list of positive whole numbers, got {value!r}")
+        return tuple(value)
+    if hint == "float" and type(value) in (int, float):
+        return float(value)
+    if type(value).__name__ != hint:
+        raise InputError(f"{what}: expected {hint}, got {value!r}")
+    return value
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside, flush to disk, rename: a crash or a full disk leaves the old file."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)

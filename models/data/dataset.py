@@ -1,0 +1,50 @@
+"""A labelled data set in memory: samples in their domain, labels, and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split of a data set: x (n x shape) float32 within ``domain``, y (n) int64 from 0 to ``classes`` - 1."""
+
+    name: str
+    split: str
+    x: Tensor
+    y: Tensor
+    classes: int
+    domain: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.x.dtype != torch.float32 or self.y.dtype != torch.int64:
+            raise InputError(f"{self.name}: expected x in float32 and y in int64, got {self.x.dtype}, {self.y.dtype}")
+        shapes = f"{tuple(self.x.shape)} and {tuple(self.y.shape)}"
+        if self.x.dim() < 2 or self.y.dim() != 1 or len(self.x) != len(self.y) or not len(self.x):
+            raise InputError(f"{self.name}: expected x (n x shape) and y (n) with n > 0, got {shapes}")
+        low, high = self.domain
+        if not bool(((low <= self.x) & (self.x <= high)).all()):
+            raise InputError(f"{self.name}: expected values from {low:g} to {high:g}, got others or NaN")
+        if not bool(((self.y >= 0) & (self.y < self.classes)).all()):
+            raise InputError(
+                f"{self.name}: expected labels from 0 to {self.classes - 1}, got {self.y.min()} to {self.y.max()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.x.shape[1:])
+
+    def take(self, n: int) -> Dataset:
+        """The first n samples. Raises :class:`InputError` unless 1 <= n <= len."""
+        if not 1 <= n <= len(self):
+            raise InputError(f"expected from 1 to {len(self)} samples of {self.name} ({self.split}), got n = {n}")
+        return replace(self, x=self.x[:n], y=self.y[:n])

@@ -1,0 +1,131 @@
+"""What the user calls a model, as a module: a zoo network, a .safetensors file, or a factory in Python code."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from models import cards, zoo
+from models.cards import Card
+from verify.core.errors import AssayError, InputError
+
+FORMS = "zoo:NAME, file.safetensors with its card beside it, path/file.py:factory, or module:factory"
+PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A module in eval mode, the text that named it, and its card where it has one."""
+
+    name: str
+    module: nn.Module
+    card: Card | None = None
+
+
+def resolve(text: str) -> LoadedModel:
+    """The model that ``text`` names, in one of the four forms.
+
+    A factory is a function without arguments that returns a ``torch.nn.Module`` in eval mode. Its code runs: name
+    only files that you trust. Raises :class:`InputError` for whatever cannot be loaded.
+    """
+    left, colon, right = text.rpartition(":")
+    suffix = Path(text).suffix.lower()
+    if colon and left == "zoo":
+        return LoadedModel(text, zoo.load(right), zoo.card(right))
+    if suffix == ".safetensors":
+        module, card = cards.load(Path(text))
+        return LoadedModel(text, module, card)
+    if suffix in PICKLES:
+        raise InputError(
+            f"{text}: {suffix} files can run code when they are loaded and are refused; save the weights with "
+            "safetensors.torch.save_file, or pass path/file.py:factory"
+        )
+    if colon and left and right:
+        source = _file(Path(left)) if left.endswith(".py") else _module(left)
+        return LoadedModel(text, _made(source, right, left))
+    if text in zoo.names():
+        raise InputError(f"unknown model {text!r}; did you mean zoo:{text}?")
+    raise InputError(f"unknown model {text!r}: expected {FORMS}")
+
+
+def _file(path: Path) -> ModuleType:
+    """A Python file as a module; files beside it can be imported by it."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    name = f"assay_model_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look modules up by name
+    try:
+        with _importable(path.resolve().parent), _blamed_on(str(path)):
+            spec.loader.exec_module(module)
+    except InputError:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _module(name: str) -> ModuleType:
+    """An installed module, or one in the current folder."""
+    with _importable(Path.cwd()):
+        try:
+            with _blamed_on(name):
+                return importlib.import_module(name)
+        except InputError as error:
+            cause = error.__cause__
+            if isinstance(cause, ModuleNotFoundError) and cause.name and f"{name}.".startswith(f"{cause.name}."):
+                raise InputError(f"there is no module {cause.name!r} (for a model: {FORMS})") from None
+            raise
+
+
+def _made(source: ModuleType, factory: str, where: str) -> nn.Module:
+    """What the factory returns, if it is a module in eval mode."""
+    make = getattr(source, factory, None)
+    if make is None:
+        raise InputError(f"{where} ({source.__file__}) has no factory {factory!r}")
+    if not callable(make):
+        raise InputError(f"{where}:{factory} is of type {type(make).__name__}: expected a function without arguments")
+    with _importable(Path(source.__file__ or ".").resolve().parent), _blamed_on(f"{where}:{factory}"):
+        model = make()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{where}:{factory} returned {type(model).__name__}: expected a torch.nn.Module")
+    if any(part.training for part in model.modules()):
+        raise InputError(
+            f"{where}:{factory} returned a module in train mode: call .eval() on it, so that Dropout and BatchNorm "
+            "do what they do in use"
+        )
+    return model
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Make the folder's modules importable, last in order so that they hide nothing that is installed."""
+    added = str(folder) not in sys.path
+    if added:
+        sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(str(folder))
+
+
+@contextmanager
+def _blamed_on(what: str) -> Iterator[None]:
+    """Any failure of the user's code as one clear line."""
+    try:
+        yield
+    except AssayError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{what} failed: {type(error).__name__}: {error}") from error

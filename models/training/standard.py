@@ -1,0 +1,27 @@
+"""Standard training: cross-entropy on the samples as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.training.recipe import Step
+
+
+@dataclass(frozen=True)
+class Standard:
+    """No defence: the baseline of the others."""
+
+    name: ClassVar[str] = "standard"
+
+    @property
+    def eps(self) -> float:
+        """None is trained for."""
+        return 0.0
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(model(x), y)

@@ -1,0 +1,150 @@
+"""Resolve: the forms that a model can be named in, and every way in which they fail."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models import zoo
+from models.resolve import resolve
+from verify.core.errors import InputError
+
+CODE = """
+from torch import nn
+
+import beside_{stem}
+
+not_callable = 3
+constant = nn.Linear(3, 2).eval()
+
+def good():
+    return nn.Linear(beside_{stem}.WIDTH, 2).eval()
+
+def training():
+    return nn.Linear(3, 2)
+
+def partly_training():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout()).eval()
+    model[1].train()
+    return model
+
+def number():
+    return 5
+
+def failing():
+    return 1 / 0
+
+def leaving():
+    raise SystemExit(3)
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """A user's file with factories, and a module beside it that it imports; of names no other test uses."""
+    stem = tmp_path.name.replace("-", "_")
+    (tmp_path / f"beside_{stem}.py").write_text("WIDTH = 3\n")
+    path = tmp_path / f"nets_{stem}.py"
+    path.write_text(CODE.format(stem=stem))
+    return path
+
+
+def test_a_zoo_name() -> None:
+    loaded = resolve("zoo:digits-mlp-pgd")
+    assert loaded.name == "zoo:digits-mlp-pgd"
+    assert loaded.card == zoo.card("digits-mlp-pgd")
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(loaded.module(x), zoo.load("digits-mlp-pgd")(x))
+
+
+def test_a_safetensors_file_with_its_card(tmp_path: Path) -> None:
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(zoo.FOLDER / f"digits-mlp-pgd{suffix}", tmp_path / f"mine{suffix}")
+    loaded = resolve(str(tmp_path / "mine.safetensors"))
+    assert loaded.card == zoo.card("digits-mlp-pgd")
+    assert not loaded.module.training
+
+
+def test_a_factory_in_a_file(code: Path) -> None:
+    before = list(sys.path)
+    loaded = resolve(f"{code}:good")
+    assert isinstance(loaded.module, nn.Linear)
+    assert loaded.module.in_features == 3
+    assert loaded.card is None
+    assert sys.path == before
+
+
+def test_a_factory_in_a_module_of_the_current_folder(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(code.parent)
+    before = list(sys.path)
+    assert isinstance(resolve(f"{code.stem}:good").module, nn.Linear)
+    assert sys.path == before
+
+
+def test_a_module_of_ours_is_not_hidden_by_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('the wrong models')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    assert resolve("zoo:digits-mlp-pgd").card is not None
+    with pytest.raises(InputError, match="has no factory 'mine'"):
+        resolve("models.zoo:mine")
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("missing", "has no factory 'missing'"),
+        ("not_callable", "is of type int: expected a function without arguments"),
+        ("constant", r"failed: TypeError"),
+        ("training", r"in train mode: call \.eval\(\)"),
+        ("partly_training", r"in train mode: call \.eval\(\)"),
+        ("number", r"number returned int: expected a torch\.nn\.Module"),
+        ("failing", "failing failed: ZeroDivisionError: division by zero"),
+        ("leaving", "leaving failed: SystemExit: 3"),
+    ],
+)
+def test_factories_that_give_no_model(code: Path, factory: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve(f"{code}:{factory}")
+
+
+def test_a_file_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
+    path = tmp_path / "broken_file.py"
+    path.write_text("def f(:\n")
+    with pytest.raises(InputError, match=r"broken_file\.py failed: SyntaxError"):
+        resolve(f"{path}:f")
+    assert "assay_model_broken_file" not in sys.modules
+
+
+def test_a_module_whose_own_import_fails_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imports_nothing.py").write_text("import no_such_module_at_all\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"imports_nothing failed: ModuleNotFoundError.*no_such_module_at_all"):
+        resolve("imports_nothing:f")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("zoo:nothing", "unknown zoo model 'nothing'"),
+        ("digits-mlp-pgd", "did you mean zoo:digits-mlp-pgd"),
+        ("nothing", "expected zoo:NAME, file.safetensors"),
+        ("", "expected zoo:NAME"),
+        ("module:", "expected zoo:NAME"),
+        (":factory", "expected zoo:NAME"),
+        ("none.safetensors", "cannot read the weights none.safetensors"),
+        ("none/none.py:factory", "there is no file none/none.py"),
+        ("no_such_package.part:factory", "there is no module 'no_such_package'"),
+        ("model.pt", "refused; save the weights with safetensors"),
+        ("model.PTH", "refused; save the weights with safetensors"),
+    ],
+)
+def test_texts_that_name_no_model(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve(text)

@@ -1,0 +1,129 @@
+"""``assay train``: the files, the card, the same bits again, and what is refused before any training."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from assay.commands.train import train
+from models import cards, data
+from models.cards import Card
+from models.training import Training, clean_accuracy
+from verify.core.errors import InputError
+
+TINY: dict[str, Any] = {"name": "tiny", "arch": "mlp(hidden=8)", "recipe": "pgd(eps=0.05,steps=1)", "epochs": 2}
+
+
+@pytest.fixture(autouse=True)
+def quick_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card's attack, shortened; and a stderr that is no terminal."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setattr("assay.commands.train.ATTACK", "pgd(steps=3)")
+
+
+def test_it_writes_a_network_that_is_what_its_card_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(**TINY, out=tmp_path / "new" / "folder")
+    model, card = cards.load(tmp_path / "new" / "folder" / "tiny.safetensors")
+    assert clean_accuracy(model, data.load("digits")) == card.clean_accuracy
+    assert (card.name, card.data, card.epochs, card.seed, card.samples) == ("tiny", "digits", 2, 0, 360)
+    assert (card.eps, card.pgd_eps, card.pgd_attack) == (0.05, 0.05, "pgd(steps=3)")
+    assert card.pgd_accuracy < card.clean_accuracy
+    out, err = capsys.readouterr()
+    assert f"clean accuracy {card.clean_accuracy:.2%}, PGD accuracy {card.pgd_accuracy:.2%} at eps 0.05" in out
+    assert "epoch 1 of 2: loss" in err
+    assert "epoch 2 of 2: loss" in err
+
+
+def test_a_terminal_gets_a_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    train(**TINY, out=tmp_path)
+    err = capsys.readouterr().err
+    assert "\x1b[" in err
+    assert "2/2" in err
+    assert "epoch 1 of" not in err
+
+
+def test_json_is_one_document_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = torch.get_rng_state()
+    train(**TINY, out=tmp_path, json_=True)
+    out, err = capsys.readouterr()
+    assert Card.from_json(out, "stdout") == cards.read(tmp_path / "tiny.json")
+    assert "clean accuracy" in err
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_command_of_the_card_makes_the_same_files_bit_for_bit(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(**TINY, seed=5, shift=1, weight_decay=1e-4, schedule="step", eval_eps=0.02, out=first)
+    app = typer.Typer()
+    app.command()(train)
+    words = shlex.split(cards.read(first / "tiny.json").command)
+    assert words[:2] == ["assay", "train"]
+    result = CliRunner().invoke(app, [*words[2:], "--out", str(second)])
+    assert result.exit_code == 0, result.output
+    for name in ("tiny.safetensors", "tiny.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_standard_training_is_attacked_at_a_radius_all_the_same(tmp_path: Path) -> None:
+    train(name="plain", arch="mlp(hidden=8)", recipe="standard", epochs=1, out=tmp_path)
+    card = cards.read(tmp_path / "plain.json")
+    assert (card.eps, card.pgd_eps) == (0.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../up"}, "expected a name of letters, digits, dots and dashes, got '../up'"),
+        ({"name": ""}, "expected a name"),
+        ({"arch": "mpl"}, "unknown architecture"),
+        ({"recipe": "pdg"}, "unknown recipe"),
+        ({"data": "digit"}, "unknown data set"),
+        ({"epochs": 0}, "epochs >= 1"),
+        ({"schedule": "linear"}, "--schedule: expected one of cosine, step, got 'linear'"),
+        ({"eval_eps": float("nan")}, "--eval-eps must be"),
+        ({"arch": "cnn(channels=2-2-2-2)"}, "too many for images"),
+    ],
+)
+def test_bad_options_are_refused_and_leave_no_files(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train(**{**TINY, **change}, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        pytest.fail("the training started")
+
+    monkeypatch.setattr(Training, "run", never)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write to the folder .*file"):
+        train(**TINY, out=tmp_path / "file")
+    with pytest.raises(InputError, match=r"cannot write to the folder .*inside.*Not a directory"):
+        train(**TINY, out=tmp_path / "file" / "inside")
+
+
+def test_an_interrupted_training_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(**TINY, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_document_is_plain_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(**TINY, out=tmp_path, json_=True)
+    assert json.loads(capsys.readouterr().out)["input_shape"] == [1, 8, 8]
