@@ -1,0 +1,110 @@
+"""``assay`` and ``python -m assay``: the commands, and how every way to end becomes an exit code and one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from assay.commands.compare import compare
+from assay.commands.methods import methods
+from assay.commands.models import models
+from assay.commands.train import train
+from benchmarks.origin import version
+from benchmarks.plain import plain
+from verify.core.errors import AlarmError, AssayError, InputError, InternalError, ResourceError
+
+INTERRUPTED = 130
+DEBUG = "--debug"
+
+EPILOG = """Example:
+
+assay compare --model zoo:digits-mlp-pgd --data digits --eps 0.02,0.05,0.1
+"""
+
+app = typer.Typer(
+    name="assay",
+    help=(
+        "How robust is a neural network really? assay bounds its robust accuracy from below with certificates and "
+        "from above with attacks, checks every verdict a second time, and reports the bracket."
+    ),
+    epilog=EPILOG,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(short_help="Bracket a model's robust accuracy on a data set.")(compare)
+app.command(short_help="List methods, attacks, their options, and packages.")(methods)
+app.command(short_help="List the trained networks that come with assay.")(models)
+app.command(short_help="Train a network reproducibly, with its card.")(train)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"assay {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Print the traceback of an error too (also ASSAY_DEBUG=1); may stand anywhere.")
+    ] = False,
+) -> None:
+    """Options of the command itself; :func:`main` reads ``--debug``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's own) and return its exit code; never raises an error.
+
+    With ``--json`` an error is a JSON document on stdout too: stdout stays one document whatever happens. Only an
+    alarm adds none, since it is raised when the command's own document, alarms included, has been printed.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = DEBUG in arguments or os.environ.get("ASSAY_DEBUG", "") not in ("", "0")
+    arguments = [argument for argument in arguments if argument != DEBUG]
+    as_json = "--json" in arguments
+    arguments = arguments or ["--help"]
+    try:
+        code = app(arguments, prog_name="assay", standalone_mode=False, obj=arguments)
+        if code == INTERRUPTED:  # typer turns an interrupt into this code
+            raise KeyboardInterrupt
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        if as_json:
+            print(json.dumps({"error": "interrupted", "exit_code": INTERRUPTED}))
+        print("assay: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except typer.TyperException as error:
+        failure: AssayError = InputError(error.format_message())
+        failure.__cause__ = error
+    except AssayError as error:
+        failure = error
+    except MemoryError as error:
+        failure = ResourceError("out of memory")
+        failure.__cause__ = error
+    except OSError as error:  # a full disk, too many open files, a folder that went away
+        failure = ResourceError(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        failure.__cause__ = error
+    except Exception as error:
+        failure = InternalError(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
+        failure.__cause__ = error
+    if debug:
+        traceback.print_exception(failure, file=sys.stderr)
+    line = plain(failure) or type(failure).__name__
+    if as_json and not isinstance(failure, AlarmError):
+        print(json.dumps({"error": line, "exit_code": failure.exit_code}))
+    print(f"assay: error: {line}", file=sys.stderr)
+    return failure.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

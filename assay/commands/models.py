@@ -1,0 +1,38 @@
+"""``assay models``: the zoo, from its cards."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+
+def models(
+    json_: Annotated[bool, typer.Option("--json", help="Print the cards as one JSON document.")] = False,
+) -> None:
+    """List the trained networks that come with assay."""
+    from benchmarks.report import dump
+    from models import zoo
+
+    cards = [zoo.card(name) for name in zoo.names()]
+    if json_:
+        print(dump({"models": [{"model": f"zoo:{card.name}", **asdict(card)} for card in cards]}))
+        return
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model, architecture, recipe", overflow="fold")
+    table.add_column("data")
+    for column in ("clean", "under PGD", "at eps"):
+        table.add_column(column, justify="right")
+    for card in cards:
+        what = Text(f"zoo:{card.name}", "bold").append(f"\n{card.architecture}\n{card.recipe}", "not bold dim")
+        accuracies = f"{card.clean_accuracy:.1%}", f"{card.pgd_accuracy:.1%}"
+        table.add_row(what, Text(card.data), *accuracies, f"{card.pgd_eps:g}", end_section=True)
+    Console().print(table)
+    print("`assay models --json` prints the cards, each with the command that trains its network again.")

@@ -1,0 +1,261 @@
+"""The bracket harness: attacks from above and methods from below, sample by sample over a data set.
+
+clean accuracy >= what attacks leave standing >= the true robust accuracy >= what methods certify. Every decided
+verdict is checked before it counts (``verify.pipeline.decide``), an attack's success like a method's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks.base import Attack
+from benchmarks import alarms, bracket
+from benchmarks.alarms import Alarm, Case
+from benchmarks.bracket import Judged, Role, Row
+from benchmarks.progress import SILENT, Progress
+from benchmarks.store import Key, Record, Store
+from models.data import Dataset
+from verify import pipeline
+from verify.core.budget import Budget
+from verify.core.errors import AlarmError, InputError, InternalError, ResourceError, UnsupportedError
+from verify.core.network import Network, to_network
+from verify.core.problem import Problem
+from verify.core.result import Reason, Result, Verdict
+from verify.core.verifier import BatchVerifier, Verifier
+
+NO_LIMIT = Budget()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of the bracket, clean first, then eps by eps: attacks, upper jaw, lower jaw, methods.
+
+    ``folders``: where each alarm was saved, in their order; empty where no folder was named.
+    """
+
+    model: str
+    data: str
+    norm: float
+    seed: int
+    n: int
+    rows: tuple[Row, ...]
+    alarms: tuple[Alarm, ...]
+    folders: tuple[Path, ...]
+    seconds: float
+
+    def raise_alarm(self) -> None:
+        """Raise :class:`AlarmError` if there was an alarm; to be called once everything is written."""
+        if self.alarms:
+            where = f" (saved in {self.folders[0]})" if self.folders else ""
+            more = f"; {len(self.alarms) - 1} more" if len(self.alarms) > 1 else ""
+            raise AlarmError(f"soundness alarm: {self.alarms[0].explanation}{where}{more}")
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A method, or an attack in a method's clothes, with its role and the name of its rows."""
+
+    role: Role
+    name: str
+    key: str
+    verifier: Verifier
+
+
+def compare(
+    model: nn.Module | Network,
+    data: Dataset,
+    eps: Sequence[float],
+    methods: Sequence[Verifier],
+    attacks: Sequence[Attack],
+    *,
+    norm: float = inf,
+    budget: Budget = NO_LIMIT,
+    batch: int = 50,
+    name: str = "model",
+    store: Store | None = None,
+    alarm_folder: Path | None = None,
+    progress: Progress = SILENT,
+) -> Comparison:
+    """Judge every sample of ``data`` at every ``eps`` (units of x, in the ``norm``) by every method and attack.
+
+    ``budget``: its seconds are for each sample and participant, its seed for whatever is random; ``batch``: samples
+    treated at once. A misclassified clean sample counts as falsified at every eps, and nobody is asked about it.
+    Records go to ``store`` and the cases of soundness alarms to ``alarm_folder`` as they are decided.
+
+    Raises :class:`InputError` for input that cannot be used, :class:`InternalError` where a participant fails: an
+    exception is never a verdict. Alarms are returned: see :meth:`Comparison.raise_alarm`.
+    """
+    began = time.monotonic()
+    if batch < 1:
+        raise InputError(f"the batch must be at least 1, got {batch}")
+    if not eps:
+        raise InputError("expected at least one eps")
+    radii = sorted(set(eps))
+    network = to_network(model, data.shape)
+    for radius in radii:  # bad radii and norms are refused before the work, not in the midst of it
+        Problem.robustness_many(network, data.x[:1], data.y[:1], radius, norm, data.domain)
+    participants = [*_attackers(attacks), *_verifiers(methods)]
+    if repeated := {p.name for p in participants if sum(q.name == p.name for q in participants) > 1}:
+        raise InputError(f"{', '.join(sorted(repeated))} is given twice")
+    right = _rightly_classified(network, data, batch)
+    wrong = len(data) - len(right)
+
+    judged: list[Judged] = []
+    found: list[Alarm] = []
+    folders: list[Path] = []
+    progress.begin(len(right) * len(radii) * len(participants))
+    for start in range(0, len(right), batch):
+        chunk = right[start : start + batch]
+        cases = []
+        for participant, radius, problems in _work(network, data, chunk, radii, norm, participants):
+            progress.running(f"{participant.name}, eps {radius:g}")
+            results = _judge(participant, problems, budget, f"samples {chunk[0]} to {chunk[-1]} at eps {radius:g}")
+            new = [
+                Case(participant.name, sample, radius, problem, result)
+                for sample, problem, result in zip(chunk.tolist(), problems, results, strict=True)
+            ]
+            if store is not None:
+                records = [_record(case, participant, norm, budget) for case in new]
+                cases += _earlier(store.put(records), new, participant)
+            cases += new
+            judged += [_tally(participant, case) for case in new]
+            progress.advance(len(chunk))
+        for alarm in alarms.find(cases):
+            found.append(alarm)
+            if alarm_folder is not None:
+                folders.append(alarms.save(alarm, alarm_folder))
+
+    return Comparison(
+        name,
+        f"{data.name} ({data.split})",
+        norm,
+        budget.seed,
+        len(data),
+        tuple(_rows(participants, radii, len(data), wrong, judged)),
+        tuple(found),
+        tuple(folders),
+        time.monotonic() - began,
+    )
+
+
+def title(options: Any) -> str:
+    """A method or an attack as short as the command takes it: its name and the options that differ from the default.
+
+    >>> from verify.registry import get_verifier
+    >>> title(get_verifier("ibp"))
+    'ibp'
+    """
+    values = [(f, getattr(options, f.name)) for f in fields(options) if f.init]
+    given = [f"{f.name}={value}" for f, value in values if value != f.default]
+    return f"{options.name}({','.join(given)})" if given else str(options.name)
+
+
+def _attackers(attacks: Sequence[Attack]) -> Iterator[Participant]:
+    for attack in attacks:
+        yield Participant(Role.ATTACK, title(attack), repr(attack), pipeline.Falsifier(attack))
+
+
+def _verifiers(methods: Sequence[Verifier]) -> Iterator[Participant]:
+    for method in methods:
+        yield Participant(Role.METHOD, title(method), repr(method), method)
+
+
+def _work(
+    network: Network, data: Dataset, chunk: Tensor, radii: Sequence[float], norm: float, who: Sequence[Participant]
+) -> Iterator[tuple[Participant, float, list[Problem]]]:
+    """Everybody's tasks on one chunk of samples; the problems are shared, with what they cache."""
+    for radius in radii:
+        problems = Problem.robustness_many(network, data.x[chunk], data.y[chunk], radius, norm, data.domain)
+        for participant in who:
+            yield participant, radius, problems
+
+
+def _rows(
+    participants: Sequence[Participant], radii: Sequence[float], n: int, wrong: int, judged: Sequence[Judged]
+) -> Iterator[Row]:
+    """All rows in the order of :class:`Comparison`."""
+    yield bracket.clean(n, wrong)
+    for radius in radii:
+        here = [item for item in judged if item.eps == radius]
+        rows = [
+            bracket.row(p.role, p.name, p.key, radius, n, wrong, [item for item in here if item.name == p.name])
+            for p in participants
+        ]
+        yield from (row for row in rows if row.role is Role.ATTACK)
+        yield from bracket.jaws(radius, n, wrong, here)
+        yield from (row for row in rows if row.role is Role.METHOD)
+
+
+def _judge(participant: Participant, problems: Sequence[Problem], budget: Budget, where: str) -> list[Result]:
+    """Checked results, one per problem. Each problem has the budget's seconds; a batch shares the sum of them."""
+    groups = [problems] if isinstance(participant.verifier, BatchVerifier) else [[problem] for problem in problems]
+    results = []
+    try:
+        for group in groups:
+            limit = replace(budget, seconds=budget.seconds * len(group))
+            results += pipeline.decide(participant.verifier, group, limit)
+    except UnsupportedError as error:
+        why = {"explanation": str(error)}
+        return [
+            Result(problem.id, participant.key, Verdict.UNKNOWN, Reason.UNSUPPORTED, stats=why) for problem in problems
+        ]
+    except (MemoryError, torch.OutOfMemoryError, ResourceError) as error:
+        raise ResourceError(
+            f"{participant.name} ran out of memory on {where}: take a smaller batch ({error})"
+        ) from error
+    except Exception as error:
+        raise InternalError(f"{participant.name} failed on {where}: {type(error).__name__}: {error}") from error
+    if [result.problem_id for result in results] != [problem.id for problem in problems]:
+        raise InternalError(f"{participant.name} answered other problems than it was asked on {where}")
+    return results
+
+
+def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
+    """Positions of the samples whose label is strictly the largest output of the original model; NaN is wrong."""
+    if int(data.y.max()) >= network.output_size:
+        raise InputError(f"{data.name} has the label {int(data.y.max())}, the model only {network.output_size} outputs")
+    oracle = network.oracle or network
+    right = []
+    with torch.no_grad():
+        for x, y in zip(torch.split(data.x, batch), torch.split(data.y, batch), strict=True):
+            outputs = oracle(x.to(network.dtype)).flatten(1)
+            own = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, y[:, None], True)
+            right.append(outputs[own] > outputs.masked_fill(own, -inf).amax(1))
+    return torch.cat(right).nonzero().flatten()
+
+
+def _record(case: Case, participant: Participant, norm: float, budget: Budget) -> Record:
+    key = Key(case.problem.id, participant.key, budget.seed, budget.device)
+    label = case.problem.label
+    return Record(key, case.result, participant.role.value, case.sample, label, case.eps, norm, budget.seconds)
+
+
+def _earlier(contradicted: Sequence[Record], new: Sequence[Case], participant: Participant) -> list[Case]:
+    """Stored verdicts of the same method on the same problem that its new ones contradict."""
+    by_problem = {case.problem.id: case for case in new}
+    return [
+        replace(by_problem[record.key.problem], name=f"{participant.name} (earlier)", result=record.result)
+        for record in contradicted
+    ]
+
+
+def _tally(participant: Participant, case: Case) -> Judged:
+    result = case.result
+    return Judged(
+        participant.role,
+        participant.name,
+        case.eps,
+        case.sample,
+        result.verdict,
+        result.reason,
+        result.seconds,
+        result.subject,
+    )

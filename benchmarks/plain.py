@@ -1,0 +1,18 @@
+"""Names that came from outside, made safe for a terminal: no escape sequences, no control characters, one line."""
+
+from __future__ import annotations
+
+import re
+
+# CSI sequences (colours, cursor), OSC sequences (titles, links), and two-character escapes: ECMA-48.
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\x9b[0-?]*[ -/]*[@-~]")
+
+
+def plain(text: object) -> str:
+    r"""``text`` without escape sequences, whitespace runs as one space, what else cannot be printed left out.
+
+    >>> plain("a\x1b[31mred\x1b[0m\nline \x07\x00end")
+    'ared line end'
+    """
+    words = ESCAPES.sub("", str(text)).split()
+    return " ".join("".join(char for char in word if char.isprintable()) for word in words)

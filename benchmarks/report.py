@@ -1,0 +1,137 @@
+"""A comparison as a table for people and as summary.json for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, Role, Row
+from benchmarks.files import write_atomic
+from benchmarks.harness import Comparison
+from benchmarks.origin import source_hash, versions
+from benchmarks.plain import plain
+
+NORMS = {inf: "linf", 2.0: "l2", 1.0: "l1"}
+JAWS = (ALL_ATTACKS, ALL_METHODS)
+
+
+def summary(comparison: Comparison, command: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything a reader needs as plain data; numbers that are not finite are strings."""
+    alarms = [alarm.to_json() for alarm in comparison.alarms]
+    for entry, folder in zip(alarms, comparison.folders, strict=False):
+        entry["folder"] = str(folder)
+    document = {
+        "model": comparison.model,
+        "data": comparison.data,
+        "norm": comparison.norm,
+        "rows": [row.to_json() for row in comparison.rows],
+        "alarms": alarms,
+        "n": comparison.n,
+        "seed": comparison.seed,
+        "confidence": CONFIDENCE,
+        "seconds": round(comparison.seconds, 3),
+        "command": list(command),
+        "versions": versions(),
+        "source": source_hash(),
+    }
+    finite: dict[str, Any] = _finite(document)
+    return finite
+
+
+def dump(document: dict[str, Any]) -> str:
+    """One JSON document that every parser reads."""
+    return json.dumps(document, indent=1, allow_nan=False)
+
+
+def write_summary(document: dict[str, Any], path: Path) -> None:
+    """Replace ``path`` by the document, whole or not at all."""
+    write_atomic(path, f"{dump(document)}\n".encode())
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Print the table and what the rows alone do not say."""
+    console.print(table(comparison))
+
+
+def table(comparison: Comparison) -> RenderableType:
+    """Clean accuracy first; then for each eps, falling: attacks, the bracket's two jaws, methods."""
+    norm = NORMS.get(comparison.norm, f"l{comparison.norm:g}")
+    head = f"{plain(comparison.model)} on {plain(comparison.data)}, {norm}, {comparison.n} samples"
+    grid = Table(
+        title=Text(head, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    grid.add_column("eps", justify="right", no_wrap=True)
+    grid.add_column("", overflow="fold", min_width=11)
+    grid.add_column("accuracy", justify="right", no_wrap=True)
+    grid.add_column(f"{CONFIDENCE:.0%} CI", justify="right", no_wrap=True)
+    for column in ("verified", "falsified", "unknown", "seconds"):
+        grid.add_column(column, justify="right", no_wrap=True)
+    clean, *others = comparison.rows
+    grid.add_row(*_cells(clean, "", ""), end_section=True)
+    for eps in sorted({row.eps for row in others}):
+        group = ordered([row for row in others if row.eps == eps])
+        for position, row in enumerate(group):
+            shown = f"{eps:g}" if position == 0 else ""
+            side = "\u2264" if row.role is Role.ATTACK else "\u2265"
+            style = "bold" if row.name in JAWS else ""
+            grid.add_row(*_cells(row, shown, f"{side} "), style=style, end_section=row is group[-1])
+    lines: list[RenderableType] = [grid, *(Text(line, "dim") for line in _notes(comparison))]
+    lines += [Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red") for alarm in comparison.alarms]
+    return Group(*lines)
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """Attacks falling, the upper jaw, the lower jaw, methods falling: accuracies from top to bottom never rise."""
+    attacks = [row for row in rows if row.role is Role.ATTACK and row.name not in JAWS]
+    methods = [row for row in rows if row.role is Role.METHOD and row.name not in JAWS]
+    both = [row for name in JAWS for row in rows if row.name == name]
+    attacks.sort(key=lambda row: -row.accuracy)
+    methods.sort(key=lambda row: -row.accuracy)
+    return [*attacks, *both, *methods]
+
+
+def _cells(row: Row, eps: str, side: str) -> list[Text | str]:
+    low, high = row.interval
+    subject = "" if row.subject == "network" else f" of {plain(row.subject)}"
+    return [
+        eps,
+        Text(plain(row.name) + subject),
+        f"{side}{row.accuracy:.1%}",
+        f"{100 * low:.1f}\u2013{100 * high:.1f}",
+        str(row.verified) if row.role is Role.METHOD else "",
+        str(row.falsified),
+        str(row.unknown) if row.role is Role.METHOD else "",
+        f"{row.seconds:.2f}" if row.seconds else "",
+    ]
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    notes = []
+    if wrong := comparison.rows[0].misclassified:
+        notes.append(
+            f"{wrong} of {comparison.n} samples are misclassified without any attack; they count as falsified."
+        )
+    for row in comparison.rows:
+        odd = {reason: count for reason, count in row.reasons.items() if reason != "incomplete"}
+        if odd:
+            why = ", ".join(f"{count} {reason}" for reason, count in odd.items())
+            notes.append(f"{plain(row.name)} at eps {row.eps:g}: of the unknown, {why}.")
+    return notes
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,121 @@
+"""The command as a whole: help, version, and how every way to end becomes an exit code and one line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+
+import assay
+from assay import __main__ as face
+from assay.__main__ import main
+from benchmarks.origin import version
+from verify.core.errors import AlarmError, InternalError, ResourceError, UnsupportedError
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"assay {version()}\n"
+    assert assay.__version__ == version()
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["--debug"]])
+def test_help_names_every_command_and_an_example(capsys, arguments):
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    order = [text.index(f"\n  {name} ") for name in ("compare", "methods", "models", "train")]
+    assert order == sorted(order)
+    assert "assay compare --model zoo:" in text
+
+
+@pytest.mark.parametrize("command", ["compare", "methods", "models", "train"])
+def test_every_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"Usage: assay {command}" in capsys.readouterr().out
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = "import sys; from assay.__main__ import main; main(['--help']); main(['--version']); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "scipy", "matplotlib", "sklearn"} & set(loaded)
+
+
+def test_python_dash_m():
+    done = subprocess.run([sys.executable, "-m", "assay", "nonsense"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (40, "")
+    assert done.stderr.startswith("assay: error: ")
+    assert done.stderr.count("\n") == 1
+    assert "nonsense" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["compare"], ["compare", "--eps"], ["models", "--nonsense"], ["--nonsense"], ["methods", "extra"]],
+)
+def test_bad_usage_is_one_line_and_40(arguments, capsys):
+    assert main(arguments) == 40
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("assay: error: ")
+    assert err.count("\n") == 1
+
+
+ENDS = [
+    (UnsupportedError("no softmax"), 50, "no softmax"),
+    (ResourceError("too big"), 60, "too big"),
+    (MemoryError(), 60, "out of memory"),
+    (OSError(28, "No space left on device", "out/x"), 60, "No space left on device: out/x"),
+    (InternalError("crossed\nbounds"), 70, "crossed bounds"),
+    (AlarmError("\x1b[31mliar"), 70, "liar"),
+    (ZeroDivisionError("x / 0"), 70, "unexpected ZeroDivisionError: x / 0 (--debug shows where)"),
+]
+
+
+@pytest.fixture
+def ending(monkeypatch):
+    """Makes the command ``models`` end with an exception."""
+
+    def install(error):
+        def models(json_: bool = typer.Option(False, "--json")) -> None:
+            raise error
+
+        app = typer.Typer(rich_markup_mode=None)
+        app.command()(models)
+        app.callback()(face.options)
+        monkeypatch.setattr(face, "app", app)
+
+    return install
+
+
+@pytest.mark.parametrize(("error", "code", "line"), ENDS)
+def test_every_error_has_its_code_and_one_line(ending, capsys, error, code, line):
+    ending(error)
+    assert main(["models"]) == code
+    assert capsys.readouterr() == ("", f"assay: error: {line}\n")
+
+
+def test_with_json_an_error_is_a_document_too(ending, capsys):
+    ending(UnsupportedError("no softmax"))
+    assert main(["models", "--json"]) == 50
+    assert json.loads(capsys.readouterr().out) == {"error": "no softmax", "exit_code": 50}
+
+
+def test_an_interrupt_is_130(ending, capsys):
+    ending(KeyboardInterrupt())
+    assert main(["models"]) == 130
+    assert capsys.readouterr() == ("", "assay: interrupted\n")
+    assert main(["models", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out) == {"error": "interrupted", "exit_code": 130}
+
+
+def test_a_traceback_only_on_demand(ending, capsys, monkeypatch):
+    ending(ZeroDivisionError("x / 0"))
+    for arguments in (["--debug", "models"], ["models", "--debug"]):
+        assert main(arguments) == 70
+        assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("ASSAY_DEBUG", "1")
+    assert main(["models"]) == 70
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("assay: error: unexpected ZeroDivisionError")
