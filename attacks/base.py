@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import singledispatch
 from math import inf
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from verify.core.errors import InputError, UnsupportedError
+from verify.core.errors import InputError
 from verify.core.problem import Problem
-from verify.core.region import Box, LpBall, Region
+from verify.core.region import LpBall, Region
 
 Model = Callable[[Tensor], Tensor]
 
@@ -114,27 +113,6 @@ def forward(model: Model, x: Tensor) -> Tensor:
         got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         raise InputError(f"expected outputs (batch x classes) for a batch of {len(x)}, got {got}")
     return y.flatten(1)
-
-
-@singledispatch
-def take(region: Region, index: Tensor) -> Region:
-    """The samples ``index`` (int64 positions) of a region of a batch."""
-    raise UnsupportedError(f"cannot take samples out of a batch of {type(region).__name__} regions")
-
-
-@take.register
-def _(region: Box, index: Tensor) -> Region:
-    index = index.to(region.lower.device)
-    return Box(region.lower[index], region.upper[index])
-
-
-@take.register
-def _(region: LpBall, index: Tensor) -> Region:
-    index = index.to(region.centre.device)
-    eps = region.eps
-    if isinstance(eps, Tensor) and eps.dim():
-        eps = eps[index.to(eps.device)]
-    return LpBall(region.centre[index], eps, region.p, region.domain)
 
 
 def norm(region: Region) -> float:

@@ -9,11 +9,11 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from attacks.base import AttackResult, Model, check_inputs, check_model, forward, norm, take
+from attacks.base import AttackResult, Model, check_inputs, check_model, forward, norm
 from attacks.losses import Goal, LossName, Misclassify, Violate
-from verify.core.errors import InputError, InternalError, UnsupportedError
+from verify.core.errors import InputError, InternalError
 from verify.core.problem import Problem
-from verify.core.region import Box, LpBall, Region, stack
+from verify.core.region import Region, kind, stack, take
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ def search(problems: Sequence[Problem], method: Method) -> AttackResult:
     shape, dtype = next(iter(kinds), ((), torch.float32))
     groups: dict[object, list[int]] = {}
     for position, problem in enumerate(problems):
-        groups.setdefault((id(problem.network), _kind(problem.region)), []).append(position)
+        groups.setdefault((id(problem.network), kind(problem.region)), []).append(position)
     with torch.inference_mode(False), torch.no_grad():
         blank = Record(torch.zeros((len(problems), *shape), dtype=dtype))
         distance = torch.zeros(len(problems), dtype=torch.float64)
@@ -161,13 +161,3 @@ def _model(problem: Problem) -> tuple[Model, torch.device]:
         return problem.network, torch.device("cpu")
     weight = next(oracle.parameters(), None)
     return oracle, torch.device("cpu") if weight is None else weight.device
-
-
-def _kind(region: Region) -> object:
-    """Regions of one kind stack to a region of exactly their members."""
-    if isinstance(region, LpBall):
-        domain = region.domain and tuple(id(d) if isinstance(d, Tensor) else float(d) for d in region.domain)
-        return LpBall, region.p, domain
-    if isinstance(region, Box):
-        return Box
-    raise UnsupportedError(f"attacks search boxes and norm balls, not {type(region).__name__} regions")

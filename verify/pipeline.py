@@ -53,22 +53,30 @@ class Falsifier:
         ]
 
 
-def check(problem: Problem, result: Result) -> Result:
-    """``result`` if it stands up to the second opinion; otherwise UNKNOWN(numerical) that says why.
+def check(problems: Sequence[Problem], results: Sequence[Result]) -> list[Result]:
+    """Each result if it stands up to the second opinion; otherwise UNKNOWN(numerical) that says why.
 
     A verdict that fails is reported in ``stats["alarm"]`` unless the point is merely one on which float32 and real
     arithmetic differ.
     """
-    if result.verdict is Verdict.FALSIFIED:
-        assert result.counterexample is not None
-        seen = replay(problem, result.counterexample)
-        if seen.confirmed:
-            return replace(result, stats={**result.stats, "counterexample_margin": seen.margin})
-        return _withdrawn(result, {"explanation": seen.explanation})
-    if result.verdict is Verdict.VERIFIED:
-        fault = corroborate(problem, result)
-        return result if fault is None else _withdrawn(result, {"alarm": fault})
-    return result
+    checked = list(results)
+    verified = [i for i, result in enumerate(results) if result.verdict is Verdict.VERIFIED]
+    faults = corroborate([problems[i] for i in verified], [results[i] for i in verified])
+    for i, fault in zip(verified, faults, strict=True):
+        if fault is not None:
+            checked[i] = _withdrawn(results[i], {"alarm": fault})
+    for i, result in enumerate(results):
+        if result.verdict is Verdict.FALSIFIED:
+            checked[i] = _replayed(problems[i], result)
+    return checked
+
+
+def _replayed(problem: Problem, result: Result) -> Result:
+    assert result.counterexample is not None
+    seen = replay(problem, result.counterexample)
+    if seen.confirmed:
+        return replace(result, stats={**result.stats, "counterexample_margin": seen.margin})
+    return _withdrawn(result, {"explanation": seen.explanation})
 
 
 def decide(verifier: Verifier, problems: Sequence[Problem], budget: Budget) -> list[Result]:
@@ -78,7 +86,7 @@ def decide(verifier: Verifier, problems: Sequence[Problem], budget: Budget) -> l
         results = verifier.verify_many(problems, budget)
     else:
         results = [verifier.verify(problem, budget) for problem in problems]
-    return [check(problem, result) for problem, result in zip(problems, results, strict=True)]
+    return check(problems, results)
 
 
 def run(problems: Sequence[Problem], stages: Sequence[Verifier], budget: Budget) -> list[Result]:

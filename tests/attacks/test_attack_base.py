@@ -9,11 +9,10 @@ import torch
 from attack_models import linear, mlp, samples
 from torch import Tensor, nn
 
-from attacks.base import norm, take
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
-from verify.core.errors import InputError, UnsupportedError
-from verify.core.region import Box, LpBall
+from verify.core.errors import InputError
+from verify.core.region import LpBall
 
 X = samples(0, 4)
 LABELS = torch.zeros(4, dtype=torch.int64)
@@ -59,30 +58,11 @@ def partly_training() -> nn.Module:
         ({"labels": LABELS + 4}, "label 4 is out of range: the model has 4 classes, 0 to 3"),
         ({"region": LpBall(X[:, :5], 0.1)}, r"expected a region of shape \(6,\) or \(4, 6\), got \(4, 5\)"),
         ({"region": LpBall(X[:3], 0.1)}, r"got \(3, 6\)"),
-        ({"region": LpBall(X, torch.full((3,), 0.1))}, r"one per sample \(4,\), got shape \(3,\)"),
     ],
 )
 def test_refusals_say_what_is_wrong(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         run(**changed)
-
-
-def test_take_gives_the_regions_of_the_samples() -> None:
-    index = torch.tensor([3, 1])
-    eps = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    ball = take(LpBall(X, eps, 2, (0.0, 1.0)), index)
-    assert isinstance(ball, LpBall)
-    assert torch.equal(ball.centre, X[index].double())
-    assert torch.equal(torch.as_tensor(ball.eps), eps[index])
-    assert (ball.p, ball.domain, norm(ball)) == (2, (0.0, 1.0), 2)
-    assert take(LpBall(X, 0.5), index).eps == 0.5  # type: ignore[attr-defined]
-    box = take(Box(X, X + 1), index)
-    assert isinstance(box, Box)
-    assert torch.equal(box.lower, X[index].double())
-    assert torch.equal(box.upper, (X[index] + 1).double())
-    assert norm(box) == torch.inf
-    with pytest.raises(UnsupportedError, match="object"):
-        take(object(), index)  # type: ignore[arg-type]
 
 
 def test_running_out_of_memory_is_not_the_callers_fault() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from verify.core.budget import Budget
 from verify.core.network import Network
 from verify.core.problem import Problem
-from verify.core.region import LpBall, Region, stack
+from verify.core.region import Region, kind, stack
 from verify.core.result import Reason, Result, Verdict
 from verify.core.verifier import Verifier
 
@@ -95,7 +95,6 @@ def _vacuity(problem: Problem) -> str:
 
 
 def _kind(problem: Problem) -> tuple[object, ...]:
-    """Problems of one kind share network, norm and the shape of their specification."""
-    region = problem.region
-    norm = region.p if isinstance(region, LpBall) else "box"
-    return (id(problem.network), norm, tuple(problem.spec.disjunct.tolist()), len(problem.spec.disjuncts))
+    """Problems of one kind share network, kind of region and the shape of their specification."""
+    spec = problem.spec
+    return (id(problem.network), kind(problem.region), tuple(spec.disjunct.tolist()), len(spec.disjuncts))

@@ -120,6 +120,15 @@ class Box:
 
     def allowed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of ``dtype`` in each interval; the nearest one where there is none."""
+        if dtype not in self._allowed:
+            self._allowed[dtype] = self._members(dtype)
+        return self._allowed[dtype]
+
+    @cached_property
+    def _allowed(self) -> dict[torch.dtype, tuple[Tensor, Tensor]]:
+        return {}
+
+    def _members(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         lower, upper = _round_up(self.lower, dtype), _round_down(self.upper, dtype)
         none = (lower > upper) & (self.lower <= self.upper)
         nearest = self.centre.to(dtype)
@@ -146,7 +155,7 @@ class Box:
 
     def point(self, u: Tensor) -> Tensor:
         """Linear from the lower to the upper bound."""
-        return self.project((self.lower + u.double().cpu() * (self.upper - self.lower)).to(u))
+        return self.project((self.lower + u.double().to(self.centre.device) * (self.upper - self.lower)).to(u))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n uniform members."""
@@ -172,6 +181,8 @@ class LpBall:
         radius = torch.as_tensor(self.eps, dtype=torch.float64)
         if self.p not in (1, 2, inf):
             raise InputError(f"norm must be 1, 2 or inf, got {self.p}")
+        if radius.dim() > 1 or (radius.dim() == 1 and radius.shape[0] != self.centre.shape[0]):
+            raise InputError(f"eps must be one number, or one a sample, got shape {tuple(radius.shape)}")
         if not bool((radius.isfinite() & (radius >= 0)).all()):
             raise InputError(f"eps must be a finite number >= 0, got {self.eps}")
         if not bool(centre.isfinite().all()):
@@ -214,34 +225,36 @@ class LpBall:
 
     def box(self) -> Box:
         """The bounding box of the ball within the domain, rounded outward."""
-        return self._bounding(outward=True).box()
+        return self._outer.box()
 
     def contains(self, x: Tensor) -> Tensor:
         """Exact membership: the box inward, and for l1 and l2 the norm in float64 with tolerance 0."""
-        inside = self._bounding(outward=False).contains(x)
+        inside = self._inner.contains(x)
         return inside & self._within(x) if self.p != inf else inside
 
     def project(self, x: Tensor) -> Tensor:
         """A member near x; for l1 and l2 the point is shrunk about the centre until membership holds."""
-        box = self._bounding(outward=False)
+        box = self._inner
         x = box.project(x)
         if self.p == inf:
             return x
-        centre = self.centre.to(x.device)
-        step = x.double() - centre
-        step = (
-            _simplex_step(step, self.radius.to(x.device)) if self.p == 1 else _shrink_l2(step, self.radius.to(x.device))
-        )
-        shape = (-1,) + (1,) * (x.dim() - 1)
-        shrink = torch.ones(len(x), dtype=torch.float64, device=x.device)
+        member = self.contains(x)
+        if bool(member.all()):
+            return x
+        centre, radius = self.centre.to(x.device), self.radius.to(x.device)
+        step = _onto_l1(x.double() - centre, radius) if self.p == 1 else _onto_l2(x.double() - centre, radius)
+        each = (-1,) + (1,) * (x.dim() - 1)
+        # Rounding to the dtype of x lengthens a step by an ulp or so: the first try leaves room for that.
+        slack = 2 * torch.finfo(x.dtype).eps
+        shrink = torch.full((len(x),), 1 - slack, dtype=torch.float64, device=x.device)
         for attempt in range(8):
-            candidate = box.project((centre + shrink.view(shape) * step).to(x.dtype))
+            candidate = torch.where(member.view(each), x, box.project((centre + shrink.view(each) * step).to(x.dtype)))
             inside = self.contains(candidate)
             if bool(inside.all()):
                 return candidate
-            shrink = torch.where(inside, shrink, shrink * (1 - 1e-7 * 8**attempt))
+            shrink = torch.where(inside, shrink, shrink * (1 - slack * 8**attempt))
         fallback = box.project(centre.expand_as(x).to(x.dtype))
-        return torch.where(self.contains(candidate).view(shape), candidate, fallback)
+        return torch.where(inside.view(each), candidate, fallback)
 
     def steepest(self, grad: Tensor) -> Tensor:
         """eps along the dual-norm direction: signs (inf), the gradient itself (2), its largest coordinate (1)."""
@@ -257,7 +270,7 @@ class LpBall:
 
     def point(self, u: Tensor) -> Tensor:
         """The cube mapped onto the ball, radially for l1 and l2, then projected."""
-        step = (2 * u.double().cpu() - 1) * self.radius
+        step = (2 * u.double().to(self.centre.device) - 1) * self.radius
         if self.p != inf:
             flat = step.flatten(1)
             norm = flat.norm(p=self.p, dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
@@ -272,6 +285,14 @@ class LpBall:
         assert self.domain is not None
         low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in self.domain)
         return low, high
+
+    @cached_property
+    def _outer(self) -> Box:
+        return self._bounding(outward=True)
+
+    @cached_property
+    def _inner(self) -> Box:
+        return self._bounding(outward=False)
 
     def _bounding(self, outward: bool) -> Box:
         """centre -+ eps rounded away from the centre (or towards it), clipped to the domain."""
@@ -289,25 +310,23 @@ class LpBall:
         return inside
 
 
+def kind(region: Region) -> tuple[object, ...]:
+    """What regions must have in common to make one batch: their type, and a ball's norm and domain."""
+    if isinstance(region, LpBall):
+        domain = region.domain and content_hash(*(torch.as_tensor(d, dtype=torch.float64) for d in region.domain))
+        return LpBall, float(region.p), domain
+    return (type(region),)
+
+
 def stack(regions: Sequence[Region]) -> Region:
-    """Regions of one sample each as one region of a batch; of one kind, norm and domain, or their boxes."""
-    first = regions[0]
-    if isinstance(first, LpBall):
-        balls = [r for r in regions if isinstance(r, LpBall) and r.p == first.p and _same_domain(r, first)]
-        if len(balls) == len(regions):
-            eps = torch.stack([torch.as_tensor(b.eps, dtype=torch.float64) for b in balls])
-            return LpBall(torch.stack([b.centre for b in balls]), eps, first.p, first.domain)
-    boxes = [r.box() for r in regions]
+    """Regions of one sample each, all of one :func:`kind`, as one region of a batch."""
+    if len({kind(region) for region in regions}) != 1:
+        raise InputError("only boxes, or balls of one norm and one domain, make a batch")
+    if balls := [r for r in regions if isinstance(r, LpBall)]:
+        eps = torch.stack([torch.as_tensor(b.eps, dtype=torch.float64) for b in balls])
+        return LpBall(torch.stack([b.centre for b in balls]), eps, balls[0].p, balls[0].domain)
+    boxes = [r if isinstance(r, Box) else r.box() for r in regions]
     return Box(torch.stack([b.lower for b in boxes]), torch.stack([b.upper for b in boxes]))
-
-
-def _same_domain(a: LpBall, b: LpBall) -> bool:
-    if a.domain is None or b.domain is None:
-        return a.domain is b.domain
-    return a.domain is b.domain or all(
-        torch.equal(torch.as_tensor(x, dtype=torch.float64), torch.as_tensor(y, dtype=torch.float64))
-        for x, y in zip(a.domain, b.domain, strict=True)
-    )
 
 
 def take(region: Region, index: Tensor | slice) -> Region:
@@ -343,14 +362,14 @@ def _directed_sum(a: Tensor, b: Tensor, up: bool) -> Tensor:
     return torch.where(error > 0 if up else error < 0, torch.nextafter(total, direction), total)
 
 
-def _shrink_l2(step: Tensor, radius: Tensor) -> Tensor:
+def _onto_l2(step: Tensor, radius: Tensor) -> Tensor:
     flat = step.flatten(1)
     norm = flat.norm(dim=1).view(-1, *[1] * (step.dim() - 1)).clamp(min=torch.finfo(torch.float64).tiny)
     shrunk: Tensor = step * (radius / norm).clamp(max=1)
     return shrunk
 
 
-def _simplex_step(step: Tensor, radius: Tensor) -> Tensor:
+def _onto_l1(step: Tensor, radius: Tensor) -> Tensor:
     """Euclidean projection onto the l1 ball (Duchi et al. 2008)."""
     flat = step.flatten(1)
     bound = radius.reshape(-1, 1).expand(len(flat), 1)
