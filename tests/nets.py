@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from math import inf
@@ -219,8 +219,13 @@ def mlps(draw: st.DrawFn) -> tuple[nn.Module, Shape]:
 def image_networks(draw: st.DrawFn) -> tuple[nn.Module, Shape]:
     """Small networks of every other kind with the shape of a sample."""
     shape = (draw(st.integers(1, 2)), draw(st.integers(2, 5)), draw(st.integers(2, 5)))
-    kind = draw(st.sampled_from([random_cnn, random_resnet, random_functional]))
-    return kind(draw(seeds), shape, classes=draw(st.integers(2, 4))), shape
+    seed, classes = draw(seeds), draw(st.integers(2, 4))
+    modules: list[Callable[[], nn.Module]] = [
+        lambda: random_cnn(seed, shape, classes=classes),
+        lambda: random_resnet(seed, shape, classes=classes),
+        lambda: random_functional(seed, shape, classes=classes),
+    ]
+    return draw(st.sampled_from(modules))(), shape
 
 
 def networks() -> st.SearchStrategy[tuple[nn.Module, Shape]]:

@@ -6,7 +6,6 @@ from math import inf, nan
 
 import pytest
 
-from verify.core import budget as module
 from verify.core.budget import Budget
 from verify.core.errors import InputError
 
@@ -15,7 +14,7 @@ from verify.core.errors import InputError
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still until the test moves it."""
     now = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("verify.core.budget.time.monotonic", lambda: now[0])
     return now
 
 

@@ -9,7 +9,9 @@ import pytest
 from verify.core import errors
 from verify.core.errors import AssayError, unknown_name
 
-CLASSES = {name: value for name, value in vars(errors).items() if isinstance(value, type) and "Error" in name}
+CLASSES = {
+    name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)
+}
 
 
 def drawn() -> dict[str, tuple[str | None, int]]:
@@ -26,7 +28,12 @@ def drawn() -> dict[str, tuple[str | None, int]]:
 
 
 def test_the_drawn_tree_is_the_tree_of_the_classes() -> None:
-    actual = {name: (c.__base__.__name__ if name != "AssayError" else None, c.exit_code) for name, c in CLASSES.items()}
+    actual = {
+        name: (None if value is AssayError else value.__bases__[0].__name__, value("").exit_code)
+        for name, value in CLASSES.items()
+        if issubclass(value, AssayError)
+    }
+    assert set(actual) == set(CLASSES), "an error outside of the tree"
     assert drawn() == actual
     assert len(actual) == 6
 
@@ -38,8 +45,10 @@ def test_the_root_is_an_ordinary_exception() -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("InputError", 40), ("UnsupportedError", 50), ("ResourceError", 60)])
 def test_exit_codes_are_the_commands(name: str, code: int) -> None:
-    assert CLASSES[name]("what").exit_code == code
-    assert str(CLASSES[name]("what")) == "what"
+    error = CLASSES[name]("what")
+    assert isinstance(error, AssayError)
+    assert error.exit_code == code
+    assert str(error) == "what"
 
 
 def test_an_unknown_name_is_told_with_what_is_known_and_the_nearest() -> None:

@@ -75,6 +75,7 @@ def test_nodes_that_lead_nowhere_are_left_out() -> None:
     assert (network.input_shape, network.output_size, network.name) == ((2,), 2, "diamond")
 
 
+@settings(max_examples=30)
 @given(networks(), seeds)
 def test_networks_compute_what_their_modules_compute(case: tuple[nn.Module, Shape], seed: int) -> None:
     module, shape = case
@@ -120,7 +121,7 @@ def test_a_network_that_is_none_is_an_internal_error() -> None:
         Network((Node(Input(), (), (1,)), Node(Relu(), (-1,), (1,))))
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(networks(), seeds, st.sampled_from([1e-3, 1.0, 1e3]))
 def test_the_rounding_error_covers_float32(case: tuple[nn.Module, Shape], seed: int, scale: float) -> None:
     module, shape = case

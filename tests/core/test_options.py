@@ -176,7 +176,7 @@ def test_split_refuses_unbalanced_parentheses(text: str) -> None:
         split(text)
 
 
-@given(st.lists(st.from_regex(r"[a-z]+(\([a-z=0-9,]*\))?", fullmatch=True)))
+@given(st.lists(st.sampled_from(["a", "crown", "b()", "milp(solver=pulp:cbc,optimum=true)", "f(g(x,y),(z))"])))
 def test_split_undoes_join(parts: list[str]) -> None:
     assert split(", ".join(parts)) == parts
 

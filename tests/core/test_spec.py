@@ -1,4 +1,4 @@
-"""Specifications: ties, strictness, an OR of ANDs against plain Python, empty disjuncts, outputs that are not finite."""
+"""Specifications: ties, strictness, an OR of ANDs against plain Python, empty sets, outputs that are not finite."""
 
 from __future__ import annotations
 

@@ -63,12 +63,13 @@ def lower_rows(group: Group, bounds: Sequence[Bounds], objective: Tensor, linear
     From the intervals at the last activations, and with ``linear`` from the backward propagation too, the larger.
     """
     samples, count, outputs = objective.shape
-    rows = Rows.of(torch.arange(samples).repeat_interleave(count), samples, group.lower.dtype)
-    form = Form(objective.to(group.lower).reshape(samples * count, outputs).T.contiguous())
+    rows = Rows.of(torch.arange(samples).repeat_interleave(count), group.lower.dtype)
+    coef = objective.to(group.lower).reshape(samples * count, outputs).T
     last = len(group.network.nodes) - 1
     intervals = [Bounds(b.lower.flatten(1).T, b.upper.flatten(1).T) for b in bounds]
-    lowest = lower_bound(group, last, form, rows, intervals)
+    lowest = lower_bound(group, last, Form(coef.clone(memory_format=torch.contiguous_format)), rows, intervals)
     if linear:
+        form = Form(coef.clone(memory_format=torch.contiguous_format))
         lowest = torch.maximum(lowest, lower_bound(group, last, form, rows))
     return lowest.view(samples, count)
 
@@ -95,11 +96,11 @@ def _tightened(group: Group, position: int, known: Bounds, budget: Budget) -> Bo
     shape = known.lower.shape
     lower, upper = known.lower.flatten(1).clone(), known.upper.flatten(1).clone()
     sample, feature = ((lower < 0) & (upper > 0)).nonzero(as_tuple=True)
-    for chunk in _chunks(len(sample), group, budget):
+    for chunk in _chunks(sample, group, budget):
         budget.check()
         who, what = sample[chunk], feature[chunk]
         one = torch.ones(len(who), dtype=lower.dtype)
-        rows = Rows.of(torch.cat([who, who]), group.samples, lower.dtype)
+        rows = Rows.of(torch.cat([who, who]), lower.dtype)
         lowest, highest = lower_bound(
             group, position, Units(torch.cat([what, what]), torch.cat([one, -one])), rows
         ).chunk(2)
@@ -122,12 +123,24 @@ def _meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tup
     return torch.where(crossed, high + gap, low), torch.where(crossed, low + gap, high)
 
 
-def _chunks(count: int, group: Group, budget: Budget) -> list[slice]:
-    """Slices of at most as many unstable neurons as memory allows; each makes two rows."""
+def _chunks(sample: Tensor, group: Group, budget: Budget) -> list[slice]:
+    """Slices of as many unstable neurons (two rows each) as memory and cache allow, ``sample`` theirs in order.
+
+    They end between samples where they can: rows of few samples are cheaper to spread columns over.
+    """
     widest = max(node.size for node in group.network.nodes)
     affordable = budget.memory // (COPIES * widest * group.lower.element_size())
-    step = max(1, min(MOST_ROWS, affordable) // 2)
-    return [slice(i, i + step) for i in range(0, count, step)]
+    most = max(1, min(MOST_ROWS, affordable) // 2)
+    slices, begin, end = [], 0, 0
+    for count in torch.bincount(sample, minlength=group.samples).tolist():
+        if end > begin and end + count - begin > most:
+            slices.append(slice(begin, end))
+            begin = end
+        end += count
+        while end - begin > most:
+            slices.append(slice(begin, begin + most))
+            begin += most
+    return [*slices, slice(begin, end)] if end > begin else slices
 
 
 def batch_box(region: Region, shape: tuple[int, ...]) -> Region:

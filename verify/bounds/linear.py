@@ -2,7 +2,8 @@
 
 A form is a linear function of one node's value for each of many rows; rows belong to samples and are as many as
 there are neurons worth bounding, ragged over the samples. Forms are kept features by rows, only for the features
-that can matter: a neuron that is inactive for every sample of the group has coefficient 0 and is left out.
+that can matter: a neuron that is inactive for every sample of the group has coefficient 0 and is left out. A form
+belongs to whoever receives it, who may overwrite its coefficients.
 """
 
 from __future__ import annotations
@@ -46,29 +47,35 @@ Pulled = tuple[Sequence[AnyForm], Tensor | None]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Which sample of the group each row belongs to, also as a 0/1 matrix (samples x rows).
+    """Which samples the rows belong to: ``sample`` (rows) counted from the first of the group's ``samples`` present,
+    and the same as a 0/1 matrix (samples present x rows).
 
     Multiplying by that matrix spreads per-sample columns over rows: a matrix product is several times faster than
-    gathering columns, and exact, since the columns are finite.
+    gathering columns, and exact, since the columns are finite. Rows of one sample need neither.
     """
 
     sample: Tensor
+    samples: slice
     one_hot: Tensor
 
     @classmethod
-    def of(cls, sample: Tensor, samples: int, dtype: torch.dtype) -> Rows:
-        """Rows that belong to these samples."""
-        one_hot = torch.zeros(samples, len(sample), dtype=dtype, device=sample.device)
-        one_hot[sample, torch.arange(len(sample), device=sample.device)] = 1
-        return cls(sample, one_hot)
+    def of(cls, sample: Tensor, dtype: torch.dtype) -> Rows:
+        """Rows that belong to these samples of the group."""
+        first, last = (int(sample.min()), int(sample.max())) if len(sample) else (0, 0)
+        local = sample - first
+        one_hot = torch.zeros(last - first + 1, len(sample), dtype=dtype, device=sample.device)
+        one_hot.scatter_(0, local[None], 1)
+        return cls(local, slice(first, last + 1), one_hot)
 
     def spread(self, columns: Tensor) -> Tensor:
         """(features x samples) to (features x rows), or to one column that broadcasts."""
-        return columns if columns.shape[1] == 1 else columns @ self.one_hot
+        here = columns[:, self.samples]
+        return here if here.shape[1] == 1 else here @ self.one_hot
 
     def dot(self, columns: Tensor, coef: Tensor) -> Tensor:
         """Each row's coefficients times its sample's column, summed: (rows)."""
-        return ((columns.T @ coef) * self.one_hot).sum(0)
+        here = columns[:, self.samples]
+        return here[:, 0] @ coef if here.shape[1] == 1 else ((here.T @ coef) * self.one_hot).sum(0)
 
 
 @dataclass(eq=False)
@@ -101,7 +108,7 @@ class Group:
             self.support[position] = possible.nonzero().flatten() if few else None
         kept = self.support.get(position)
         if kept is not None:
-            lines = Lines(*(t.index_select(0, kept) for t in (lines.lower_slope, lines.upper_slope, lines.intercept)))
+            lines = Lines(*(t.index_select(0, kept) for t in (lines.lower_slope, lines.rise, lines.intercept)))
         self.lines[position] = lines
 
     def wanted(self, position: int) -> Tensor | None:
@@ -128,7 +135,7 @@ class Group:
 def lower_bound(
     group: Group, position: int, form: AnyForm, rows: Rows, intervals: Sequence[Bounds] | None = None
 ) -> Tensor:
-    """Lower bounds of ``form`` of the value of the node at ``position``: (rows).
+    """Lower bounds of ``form``, which is used up, of the value of the node at ``position``: (rows).
 
     Every activation below must have been relaxed; or ``intervals``, bounds of every node (features x samples), are
     given, and the propagation ends at the first activations it meets.
@@ -158,19 +165,22 @@ def minimum(group: Group, coef: Tensor, rows: Rows) -> Tensor:
 
     Over a box it is exact; over a ball clipped to a box the better of the box and the dual norm.
     """
-    lowest = _over_box(coef, Bounds(group.lower, group.upper), rows)
-    if isinstance(group.region, LpBall) and group.region.p != inf:
-        ball = group.region
+    ball = group.region if isinstance(group.region, LpBall) and group.region.p != inf else None
+    over_ball = None
+    if ball is not None:
         middle = ball.centre.reshape(group.samples, -1).T.to(coef)
-        eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(group.samples).to(coef)
+        eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(group.samples).to(coef)[rows.samples]
         dual = coef.norm(p=2 if ball.p == 2 else inf, dim=0)
-        lowest = torch.maximum(lowest, rows.dot(middle, coef) - eps[rows.sample] * dual)
-    return lowest
+        over_ball = rows.dot(middle, coef) - eps[rows.sample] * dual
+    over_box = _over_box(coef, Bounds(group.lower, group.upper), rows)
+    return over_box if over_ball is None else torch.maximum(over_box, over_ball)
 
 
 def _over_box(coef: Tensor, box: Bounds, rows: Rows) -> Tensor:
+    """The least value over boxes (features x samples); ``coef`` is used up."""
     centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
-    return rows.dot(centre, coef) - rows.dot(radius, coef.abs())
+    middle = rows.dot(centre, coef)
+    return middle - rows.dot(radius, coef.abs_())
 
 
 @singledispatch
@@ -186,10 +196,8 @@ def _(op: Relu, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulle
     coef = _on_support(form, support, group.network.nodes[position].size)
     negative = coef.clamp(max=0)
     offset = rows.dot(lines.intercept, negative)
-    carried = coef - negative
-    carried.mul_(rows.spread(lines.lower_slope))
-    carried.add_(negative.mul_(rows.spread(lines.upper_slope)))
-    return [Form(carried, support)], offset
+    coef.mul_(rows.spread(lines.lower_slope)).addcmul_(negative, rows.spread(lines.rise))
+    return [Form(coef, support)], offset
 
 
 @pull.register(Linear)
@@ -216,7 +224,8 @@ def _(op: Scale, form: AnyForm, group: Group, position: int, rows: Rows) -> Pull
         return [Units(form.feature, value)], shift[form.feature] * form.value
     if form.support is not None:
         factor, shift = factor[form.support], shift[form.support]
-    return [Form(form.coef * factor[:, None], form.support)], shift @ form.coef
+    offset = shift @ form.coef
+    return [Form(form.coef.mul_(factor[:, None]), form.support)], offset
 
 
 @pull.register
@@ -226,13 +235,12 @@ def _(op: Reshape, form: AnyForm, group: Group, position: int, rows: Rows) -> Pu
 
 @pull.register
 def _(op: Add, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
-    return [form, form], None
+    return [form, _copy(form)], None
 
 
 @pull.register
 def _(op: Sub, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
-    opposite = Units(form.feature, -form.value) if isinstance(form, Units) else Form(-form.coef, form.support)
-    return [form, opposite], None
+    return [form, _copy(form, -1.0)], None
 
 
 def unsupported(network: Network) -> list[str]:
@@ -241,11 +249,18 @@ def unsupported(network: Network) -> list[str]:
     return sorted({n.op.label for n in network.nodes[1:] if pull.dispatch(type(n.op)) is default})
 
 
+def _copy(form: AnyForm, factor: float = 1.0) -> AnyForm:
+    """``factor`` times the form, in memory of its own."""
+    if isinstance(form, Units):
+        return Units(form.feature, form.value * factor)
+    return Form(form.coef * factor, form.support)
+
+
 def _sum(a: AnyForm, b: AnyForm, group: Group, position: int) -> AnyForm:
     size = group.network.nodes[position].size
     if isinstance(a, Form) and isinstance(b, Form) and a.support is b.support:
-        return Form(a.coef + b.coef, a.support)
-    return Form(_dense(a, size) + _dense(b, size))
+        return Form(a.coef.add_(b.coef), a.support)
+    return Form(_dense(a, size).add_(_dense(b, size)))
 
 
 def _dense(form: AnyForm, size: int) -> Tensor:

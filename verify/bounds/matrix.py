@@ -95,7 +95,9 @@ class Compressed:
         """(outputs x rows) to (inputs x rows)."""
         if 0 in self.matrix.shape:
             return coef.new_zeros(self.matrix.shape[0], coef.shape[1])
-        return self.matrix @ coef
+        product = coef.new_empty(self.matrix.shape[0], coef.shape[1])
+        # With beta = 0 the product is written at once; the plain product would fill with zeros and copy first.
+        return torch.addmm(product, self.matrix, coef, beta=0, out=product)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,10 @@ from verify.core.verifier import Bounds
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """``lower_slope * z <= activation(z) <= upper_slope * z + intercept`` for z in the interval, element by element."""
+    """``lower_slope * z <= activation(z) <= (lower_slope + rise) * z + intercept`` for z in the interval."""
 
     lower_slope: Tensor
-    upper_slope: Tensor
+    rise: Tensor
     intercept: Tensor
 
 
@@ -39,7 +39,8 @@ def _(op: Relu, z: Bounds) -> Lines:
     width = high - low
     # A neuron that is zero on all of its interval has width 0 and slope 0; no division by zero leaks through.
     slope = high / width.clamp(min=torch.finfo(width.dtype).tiny)
-    return Lines((slope > 0.5).to(slope), slope, -low * slope)
+    lower = (slope > 0.5).to(slope)
+    return Lines(lower, slope - lower, -low * slope)
 
 
 def relaxes(op: Op) -> bool:

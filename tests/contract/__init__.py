@@ -1,0 +1,1 @@
+"""Laws that every method must obey, whatever it is made of."""
