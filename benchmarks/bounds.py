@@ -39,7 +39,7 @@ class Measurement:
 
 
 def networks() -> dict[str, tuple[Any, tuple[int, ...], float, tuple[float, float] | None]]:
-    """Name to module, input shape, radius and domain; weights from a fixed seed (He initialisation)."""
+    """Name to module, input shape, radius and domain; weights from a fixed seed (He et al. 2015)."""
     import torch
     from torch import nn
 
@@ -61,7 +61,6 @@ def networks() -> dict[str, tuple[Any, tuple[int, ...], float, tuple[float, floa
     for module in (*mlp, *conv):
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            module.bias.data.normal_(0, 0.05)
     return {
         "mlp 784-256x4-10": (mlp.eval(), (1, 28, 28), 0.02, (0.0, 1.0)),
         "conv 3x32x32": (conv.eval(), (3, 32, 32), 0.01, (0.0, 1.0)),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from attack_models import linear, mlp, samples
+from tests.attacks.attack_models import linear, mlp, samples
 from torch import Tensor, nn
 
 from attacks.fgsm import FGSM

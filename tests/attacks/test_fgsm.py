@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 import torch
-from attack_models import Counting, linear
+from tests.attacks.attack_models import Counting, linear
 
 from attacks.fgsm import FGSM
 from verify.core.region import Box, LpBall

@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 import torch
-from attack_models import Counting, linear, mlp, samples
+from tests.attacks.attack_models import Counting, linear, mlp, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 import torch
-from attack_models import Counting, linear, mlp, network, samples
+from tests.attacks.attack_models import Counting, linear, mlp, network, samples
 
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from harness_fakes import NEEDLE, POINTS, Broken, Claims, Exact, Liar, Timid, dataset, identity, needle, two_class
+from tests.benchmarks.harness_fakes import NEEDLE, POINTS, Broken, Claims, Exact, Liar, Timid, dataset, identity, needle, two_class
 
 from attacks import get_attack
 from benchmarks.harness import compare, title

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import inf
 
 import pytest
-from harness_fakes import POINTS, Claims, Exact, Liar, Timid, dataset, identity, needle
+from tests.benchmarks.harness_fakes import POINTS, Claims, Exact, Liar, Timid, dataset, identity, needle
 from rich.console import Console
 
 from attacks import get_attack

@@ -132,6 +132,13 @@ def test_whole_numbers_are_floats_too() -> None:
     assert (back.margin, back.confidence, back.seconds) == (1.0, 1.0, 2.0)
 
 
+def test_nested_stats_keep_every_bit() -> None:
+    awkward = [inf, -inf, nan, 0.0, -0.0, 5e-324, -(2.0**-149), 0.1, 1e308, 2**70, True, None, ""]
+    stats = {"deep": {"deeper": [awkward, {"x": torch.tensor(awkward[:9])}]}, "empty": [{}, [], torch.zeros(0, 2)]}
+    result = Result("p", "v()", Verdict.VERIFIED, margin=-0.0, certificate=stats, stats=stats)
+    assert content(Result.from_json(result.to_json())) == content(result)
+
+
 def test_exactly_the_unknown_results_have_a_reason() -> None:
     x = torch.zeros(1)
     with pytest.raises(ValueError, match="have a reason"):
