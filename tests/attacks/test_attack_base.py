@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attacks.attack_models import linear, mlp, samples
 from torch import Tensor, nn
 
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
+from tests.attacks.attack_models import linear, mlp, samples
 from verify.core.errors import InputError
 from verify.core.region import LpBall
 

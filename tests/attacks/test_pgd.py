@@ -7,7 +7,6 @@ from math import inf
 
 import pytest
 import torch
-from tests.attacks.attack_models import Counting, linear, mlp, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from attacks.base import AttackResult
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
+from tests.attacks.attack_models import Counting, linear, mlp, samples
 from verify.core.region import Box, LpBall, Region
 
 NET = mlp(0)

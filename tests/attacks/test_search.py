@@ -6,10 +6,10 @@ from math import inf
 
 import pytest
 import torch
-from tests.attacks.attack_models import Counting, linear, mlp, network, samples
 
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
+from tests.attacks.attack_models import Counting, linear, mlp, network, samples
 from verify.core.errors import InputError
 from verify.core.problem import Problem
 from verify.core.region import Box, LpBall, Region

@@ -5,11 +5,23 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.benchmarks.harness_fakes import NEEDLE, POINTS, Broken, Claims, Exact, Liar, Timid, dataset, identity, needle, two_class
 
 from attacks import get_attack
 from benchmarks.harness import compare, title
 from benchmarks.store import Store
+from tests.benchmarks.harness_fakes import (
+    NEEDLE,
+    POINTS,
+    Broken,
+    Claims,
+    Exact,
+    Liar,
+    Timid,
+    dataset,
+    identity,
+    needle,
+    two_class,
+)
 from verify.core.budget import Budget
 from verify.core.errors import AlarmError, InputError, InternalError, ResourceError
 from verify.core.result import Reason, Result, Verdict

@@ -8,12 +8,12 @@ from itertools import pairwise
 from math import inf
 
 import pytest
-from tests.benchmarks.harness_fakes import POINTS, Claims, Exact, Liar, Timid, dataset, identity, needle
 from rich.console import Console
 
 from attacks import get_attack
 from benchmarks import figure, report
 from benchmarks.harness import compare
+from tests.benchmarks.harness_fakes import POINTS, Claims, Exact, Liar, Timid, dataset, identity, needle
 
 
 @pytest.fixture(scope="module")

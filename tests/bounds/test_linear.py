@@ -71,8 +71,9 @@ def test_both_forms_of_a_row_give_one_bound(seed: int, image: bool) -> None:
 def test_without_activations_the_bounds_are_exact(seed: int) -> None:
     """Affine networks: the least corner is the bound, whatever the wiring."""
     network = random_graph(seed, neurons=0)
-    lower, upper = random_box(network, seed)
-    found, _ = crown(network, Box(lower, upper))
+    box = Box(*random_box(network, seed)).box()
+    lower, upper = box.lower, box.upper
+    found, _ = crown(network, box)
     corners = members(lower, upper, 2 * 4 ** network.nodes[0].size, seed)
     least = network(corners).flatten(1).amin(0)
     assert bool((found[0] <= least + 1e-9 * (1 + least.abs())).all())

@@ -114,7 +114,8 @@ class Network:
             n = (terms(node.op) + 2) * unit
             gamma = n / (1 - n) if n < 1 else float("inf")
             passed = evaluate(slopes_only(node.op), *(error[i] for i in node.inputs))
-            error.append(passed + (gamma * big if terms(node.op) else 0))
+            underflow = (terms(node.op) + 2) * torch.finfo(dtype).tiny
+            error.append(passed + (gamma * big + underflow if terms(node.op) else 0))
             size.append(evaluate(upper, *(size[i] for i in node.inputs)))
         return error[-1], size[-1]
 

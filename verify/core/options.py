@@ -35,9 +35,9 @@ def load(kind: str, text: str, table: Mapping[str, str]) -> Any:
 
     Raises :class:`InputError` for a name or a field that does not exist, or a value of the wrong type.
     """
-    name, _, rest = text.strip().partition("(")
+    name, opened, rest = text.strip().partition("(")
     name = name.strip()
-    if rest and not rest.endswith(")"):
+    if opened and not rest.endswith(")"):
         raise InputError(f"expected {kind} as name(option=value,...), got {text!r}")
     if name not in table:
         raise unknown_name(kind, name, table)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from math import inf
 from typing import Protocol
@@ -233,20 +234,25 @@ class LpBall:
         return inside & self._within(x) if self.p != inf else inside
 
     def project(self, x: Tensor) -> Tensor:
-        """A member near x; for l1 and l2 the point is shrunk about the centre until membership holds."""
+        """A member near x. For l1 and l2: into the domain, then onto the ball, which leads towards the centre and so
+        stays in the domain; the step is shrunk until membership holds after rounding too."""
         box = self._inner
-        x = box.project(x)
         if self.p == inf:
-            return x
+            return box.project(x)
         member = self.contains(x)
         if bool(member.all()):
             return x
         centre, radius = self.centre.to(x.device), self.radius.to(x.device)
-        step = _onto_l1(x.double() - centre, radius) if self.p == 1 else _onto_l2(x.double() - centre, radius)
+        far = x.double().nan_to_num()
+        if self.domain is not None:
+            low, high = self._domain()
+            far = torch.minimum(torch.maximum(far, low.to(x.device)), high.to(x.device))
+        step = (_onto_l1 if self.p == 1 else _onto_l2)(far - centre, radius)
         each = (-1,) + (1,) * (x.dim() - 1)
         # Rounding to the dtype of x lengthens a step by an ulp or so: the first try leaves room for that.
         slack = 2 * torch.finfo(x.dtype).eps
-        shrink = torch.full((len(x),), 1 - slack, dtype=torch.float64, device=x.device)
+        moved = (step != far - centre).flatten(1).any(1)
+        shrink = 1 - slack * moved.double()
         for attempt in range(8):
             candidate = torch.where(member.view(each), x, box.project((centre + shrink.view(each) * step).to(x.dtype)))
             inside = self.contains(candidate)
@@ -263,6 +269,7 @@ class LpBall:
             return radius * grad.sign()
         flat = grad.flatten(1)
         if self.p == 2:
+            flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
             norm: Tensor = flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
             return radius * (flat / norm).view_as(grad)
         top = flat.abs().argmax(1, keepdim=True)
@@ -306,8 +313,18 @@ class LpBall:
 
     def _within(self, x: Tensor) -> Tensor:
         distance = (x.double() - self.centre.to(x.device)).flatten(1).norm(p=self.p, dim=1)
-        inside: Tensor = distance <= torch.as_tensor(self.eps, dtype=torch.float64, device=x.device)
+        radius = torch.as_tensor(self.eps, dtype=torch.float64, device=x.device).expand_as(distance)
+        inside: Tensor = distance <= radius
+        flat, centre = x.flatten(1), self.centre.expand_as(x).flatten(1)
+        doubtful = (distance - radius).abs() <= (flat.shape[1] + 4) * 2.0**-52 * radius
+        for i in doubtful.nonzero().flatten().tolist():
+            inside[i] = _within_exactly(flat[i], centre[i], radius[i].item(), int(self.p))
         return inside
+
+
+def _within_exactly(x: Tensor, centre: Tensor, radius: float, p: int) -> bool:
+    steps = (abs(Fraction(a) - Fraction(b)) for a, b in zip(x.tolist(), centre.tolist(), strict=True))
+    return sum(step**p for step in steps) <= Fraction(radius) ** p
 
 
 def kind(region: Region) -> tuple[object, ...]:

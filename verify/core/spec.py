@@ -29,6 +29,8 @@ class Polyhedron:
             )
         if not (self.A.isfinite().all() and self.b.isfinite().all()):
             raise InputError("a specification's coefficients must be finite")
+        for name, dtype in (("A", torch.float64), ("b", torch.float64), ("strict", torch.bool)):
+            object.__setattr__(self, name, getattr(self, name).detach().to(dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +93,18 @@ class Spec:
         Positive means outside of the unsafe set's closure. A disjunct without rows gives -inf; no disjunct +inf.
         """
         shape = rows.shape[:-1]
+        if not self.disjuncts:
+            return rows.new_full(shape, torch.inf)
         per_disjunct = rows.new_full((*shape, len(self.disjuncts)), -torch.inf)
         index = self.disjunct.to(rows.device).expand_as(rows)
         per_disjunct = per_disjunct.scatter_reduce(-1, index, rows, reduce="amax")
-        return per_disjunct.amin(-1) if self.disjuncts else rows.new_full(shape, torch.inf)
+        return per_disjunct.amin(-1)
 
     def rows(self, y: Tensor) -> Tensor:
         """``A y - b`` in float64: y (batch x outputs), result (batch x rows)."""
         y = y.flatten(1).to(torch.float64)
+        if not self.disjuncts:
+            return y.new_zeros((len(y), 0))
         return y @ self.A.to(y.device).T - self.b.to(y.device)
 
     def violated(self, y: Tensor) -> Tensor:

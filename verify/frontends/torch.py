@@ -42,16 +42,18 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     sample = torch.rand(2, *input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     _run(double, sample, input_shape)
     translation = _Translation(_trace(double), sample)
-    network = fold(translation.network(oracle, dtype, type(module).__name__))
-    compare_with_oracle(network, double)
+    literal = translation.network(oracle, dtype, type(module).__name__)
+    network = fold(literal)
+    compare_with_oracle(network, literal, double)
     return network
 
 
-def compare_with_oracle(network: Network, double: nn.Module | None = None) -> None:
+def compare_with_oracle(network: Network, literal: Network, double: nn.Module | None = None) -> None:
     """Raise :class:`InternalError` unless network and original agree on random points.
 
     In the oracle's dtype within twice the running error bound of that arithmetic; in float64, against the float64
-    copy ``double`` of a module, to 1e-9 of the magnitudes that are summed.
+    copy ``double`` of a module, to 1e-9 of the magnitudes that are summed. Both are those of the ``literal``
+    translation, before folding: what cancels in folded constants is rounded in the original.
     """
     generator = torch.Generator().manual_seed(1)
     shape = (4, *network.input_shape)
@@ -60,7 +62,7 @@ def compare_with_oracle(network: Network, double: nn.Module | None = None) -> No
     points = torch.cat([unit, wide, torch.zeros_like(unit[:1])]).to(network.dtype)
     with torch.no_grad():
         ours = network(points.double())
-        error, magnitude = network.rounding_error(points, network.dtype)
+        error, magnitude = literal.rounding_error(points, network.dtype)
         if network.oracle is not None:
             theirs = network.oracle(points)
             if theirs.shape != ours.shape:
@@ -306,10 +308,12 @@ def _batchnorm(t: _Translation, node: fx.Node, args: list[Any], kwargs: dict[str
     m = t.modules[str(node.target)]
     if m.running_mean is None:
         raise _Untranslatable
-    factor = (m.running_var + m.eps).rsqrt() * (1 if m.weight is None else m.weight)
-    shift = (0 if m.bias is None else m.bias) - m.running_mean * factor
     shape = (-1, *[1] * (x.concrete.dim() - 2))
-    return t.emit(Scale(factor.detach().reshape(shape), shift.detach().reshape(shape)), x, expected=concrete)
+    mean = m.running_mean.reshape(shape)
+    factor = ((m.running_var + m.eps).rsqrt() * (1 if m.weight is None else m.weight)).detach().reshape(shape)
+    shift = torch.zeros_like(factor) if m.bias is None else m.bias.detach().reshape(shape)
+    centred = t.emit(Scale(torch.ones_like(mean), -mean), x, expected=x.concrete - mean)
+    return t.emit(Scale(factor, shift), centred, expected=concrete)
 
 
 def _relu(t: _Translation, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> _Value:
