@@ -21,7 +21,7 @@ from benchmarks import alarms, bracket
 from benchmarks.alarms import Alarm, Case
 from benchmarks.bracket import Judged, Role, Row
 from benchmarks.progress import SILENT, Progress
-from benchmarks.store import Key, Record, Store
+from benchmarks.store import Key, Record, Store, settled
 from models.data import Dataset
 from verify import pipeline
 from verify.core.budget import Budget
@@ -38,7 +38,8 @@ NO_LIMIT = Budget()
 class Comparison:
     """The rows of the bracket, clean first, then eps by eps: attacks, upper jaw, lower jaw, methods.
 
-    ``folders``: where each alarm was saved, in their order; empty where no folder was named.
+    ``folders``: where each alarm was saved, in their order; empty where no folder was named. ``resumed``: verdicts
+    that were taken from the store.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Comparison:
     alarms: tuple[Alarm, ...]
     folders: tuple[Path, ...]
     seconds: float
+    resumed: int = 0
 
     def raise_alarm(self) -> None:
         """Raise :class:`AlarmError` if there was an alarm; to be called once everything is written."""
@@ -81,6 +83,7 @@ def compare(
     batch: int = 50,
     name: str = "model",
     store: Store | None = None,
+    resume: bool = False,
     alarm_folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> Comparison:
@@ -88,7 +91,8 @@ def compare(
 
     ``budget``: its seconds are for each sample and participant, its seed for whatever is random; ``batch``: samples
     treated at once. A misclassified clean sample counts as falsified at every eps, and nobody is asked about it.
-    Records go to ``store`` and the cases of soundness alarms to ``alarm_folder`` as they are decided.
+    Records go to ``store`` and the cases of soundness alarms to ``alarm_folder`` as they are decided. With ``resume``
+    the records that are settled already (:func:`benchmarks.store.settled`) are taken from the store.
 
     Raises :class:`InputError` for input that cannot be used, :class:`InternalError` where a participant fails: an
     exception is never a verdict. Alarms are returned: see :meth:`Comparison.raise_alarm`.
@@ -111,23 +115,29 @@ def compare(
     judged: list[Judged] = []
     found: list[Alarm] = []
     folders: list[Path] = []
+    resumed = 0
     progress.begin(len(right) * len(radii) * len(participants))
     for start in range(0, len(right), batch):
         chunk = right[start : start + batch]
         cases = []
         for participant, radius, problems in _work(network, data, chunk, radii, norm, participants):
             progress.running(f"{participant.name}, eps {radius:g}")
-            results = _judge(participant, problems, budget, f"samples {chunk[0]} to {chunk[-1]} at eps {radius:g}")
-            new = [
-                Case(participant.name, sample, radius, problem, result)
-                for sample, problem, result in zip(chunk.tolist(), problems, results, strict=True)
-            ]
-            if store is not None:
-                records = [_record(case, participant, norm, budget) for case in new]
-                cases += _earlier(store.put(records), new, participant)
+            known = _known(store, participant, problems, budget) if store is not None and resume else {}
+            samples = list(zip(chunk.tolist(), problems, strict=True))
+            new = [_case(participant, s, radius, p, known[p.id]) for s, p in samples if p.id in known]
+            resumed += len(new)
+            progress.advance(len(new))
+            for group in _groups(participant, [(s, p) for s, p in samples if p.id not in known]):
+                where = f"samples {group[0][0]} to {group[-1][0]} at eps {radius:g}"
+                results = _judge(participant, [p for _, p in group], budget, where)
+                fresh = [_case(participant, s, radius, p, r) for (s, p), r in zip(group, results, strict=True)]
+                if store is not None:
+                    records = [_record(case, participant, norm, budget) for case in fresh]
+                    cases += _earlier(store.put(records), fresh, participant)
+                new += fresh
+                progress.advance(len(fresh))
             cases += new
             judged += [_tally(participant, case) for case in new]
-            progress.advance(len(chunk))
         for alarm in alarms.find(cases):
             found.append(alarm)
             if alarm_folder is not None:
@@ -143,6 +153,7 @@ def compare(
         tuple(found),
         tuple(folders),
         time.monotonic() - began,
+        resumed,
     )
 
 
@@ -194,14 +205,24 @@ def _rows(
         yield from (row for row in rows if row.role is Role.METHOD)
 
 
+def _known(store: Store, participant: Participant, problems: Sequence[Problem], budget: Budget) -> dict[str, Result]:
+    """What the store knows for good, by problem id. Asked batch by batch: another run may be at work on the store."""
+    found = (store.get(_key(problem, participant, budget)) for problem in problems)
+    return {r.key.problem: r.result for r in found if r is not None and settled(r, budget.seconds)}
+
+
+def _groups(participant: Participant, asked: list[tuple[int, Problem]]) -> list[list[tuple[int, Problem]]]:
+    """What is asked, and recorded, at once: everything where the participant takes batches, else one by one."""
+    if isinstance(participant.verifier, BatchVerifier):
+        return [asked] if asked else []
+    return [[one] for one in asked]
+
+
 def _judge(participant: Participant, problems: Sequence[Problem], budget: Budget, where: str) -> list[Result]:
     """Checked results, one per problem. Each problem has the budget's seconds; a batch shares the sum of them."""
-    groups = [problems] if isinstance(participant.verifier, BatchVerifier) else [[problem] for problem in problems]
-    results = []
     try:
-        for group in groups:
-            limit = replace(budget, seconds=budget.seconds * len(group))
-            results += pipeline.decide(participant.verifier, group, limit)
+        limit = replace(budget, seconds=budget.seconds * len(problems))
+        results = pipeline.decide(participant.verifier, problems, limit)
     except UnsupportedError as error:
         why = {"explanation": str(error)}
         return [
@@ -232,8 +253,16 @@ def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
     return torch.cat(right).nonzero().flatten()
 
 
+def _case(participant: Participant, sample: int, eps: float, problem: Problem, result: Result) -> Case:
+    return Case(participant.name, sample, eps, problem, result)
+
+
+def _key(problem: Problem, participant: Participant, budget: Budget) -> Key:
+    return Key(problem.id, participant.key, budget.seed, budget.device)
+
+
 def _record(case: Case, participant: Participant, norm: float, budget: Budget) -> Record:
-    key = Key(case.problem.id, participant.key, budget.seed, budget.device)
+    key = _key(case.problem, participant, budget)
     label = case.problem.label
     return Record(key, case.result, participant.role.value, case.sample, label, case.eps, norm, budget.seconds)
 

@@ -2,21 +2,23 @@
 
 Any number of processes may write to one file at once (write-ahead log, one short transaction per batch). A row is
 found again by its key: the problem's content, the method with all its options, the seed, the device, and the code
-that decided it. A decided row is never replaced by an undecided or a contrary one.
+that decided it. A decided row is never replaced by an undecided or a contrary one, an undecided one never by one
+that had less time. Rows that cannot be read are moved to the table ``quarantine``.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from benchmarks.origin import source_hash, version
-from verify.core.errors import InputError
-from verify.core.result import Result, Verdict
+from verify.core.errors import AssayError, InputError, ResourceError
+from verify.core.result import Reason, Result, Verdict
 
 APPLICATION_ID = 0x41535359  # "ASSY": marks a SQLite file as a store of ours
 SCHEMA = 1
@@ -69,6 +71,22 @@ class Record:
     budget: float | None = None
 
 
+def settled(record: Record, seconds: float) -> bool:
+    """Whether asking again with a budget of ``seconds`` could not change the answer of ``record``.
+
+    A verdict is final, and so is what is no question of time: an incomplete method that had time to spare, numerical
+    doubt, an empty question. What time may have cut short (a timeout, a solver's failure, an incomplete answer that
+    took half of its time or more) is worth another try with more time only. A lack of memory and of support belong
+    to the moment and the machine: they are always tried again.
+    """
+    result, given = record.result, record.budget or 0.0
+    if result.reason in (Reason.MEMORY, Reason.UNSUPPORTED):
+        return False
+    timeless = result.reason is Reason.INCOMPLETE and result.seconds < given / 2
+    final = result.verdict is not Verdict.UNKNOWN or result.reason in (Reason.NUMERICAL, Reason.VACUOUS)
+    return final or timeless or seconds <= given
+
+
 class Store:
     """The file at ``path``, made if it is not there. Raises :class:`InputError` for a file that is no sound store."""
 
@@ -82,12 +100,9 @@ class Store:
             raise InputError(f"cannot open the store {str(self.path)!r}: {error}") from None
         try:
             self._open()
-        except sqlite3.OperationalError as error:
-            self._db.close()
-            raise InputError(f"cannot use the store {str(self.path)!r}: {error}") from None
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise self._unsound(str(error)) from None
+            raise self._explained(error) from None
         except InputError:
             self._db.close()
             raise
@@ -106,22 +121,28 @@ class Store:
 
     def begin(self, command: str, model: str, data: str) -> None:
         """Note a run: the records that follow belong to it."""
-        with _Transaction(self._db):
+        with self._transaction():
             cursor = self._db.execute(
                 "INSERT INTO runs (started, command, model, data) VALUES (?, ?, ?, ?)", (_now(), command, model, data)
             )
             self.run = cursor.lastrowid
 
     def put(self, records: Sequence[Record]) -> list[Record]:
-        """Commit ``records`` in one transaction; returns the stored ones that they contradict, which are kept."""
+        """Commit ``records`` in one transaction; returns the stored ones that they contradict, which are kept.
+
+        Raises :class:`ResourceError` on a full disk: what was put before stays.
+        """
         contradicted = []
-        with _Transaction(self._db):
+        with self._transaction():
             for record in records:
                 old = self.get(record.key)
-                before, after = old and old.result.verdict, record.result.verdict
-                if before in (None, Verdict.UNKNOWN, after):
+                after = record.result.verdict
+                if old is None or old.result.verdict is after is not Verdict.UNKNOWN:
                     self._write(record)
-                elif old is not None and after is not Verdict.UNKNOWN:
+                elif old.result.verdict is Verdict.UNKNOWN:
+                    if after is not Verdict.UNKNOWN or (record.budget or 0) >= (old.budget or 0):
+                        self._write(record)
+                elif after is not Verdict.UNKNOWN:
                     contradicted.append(old)
         return contradicted
 
@@ -132,7 +153,7 @@ class Store:
             return None
         try:
             return _read(row)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             return None
 
     def read(self) -> tuple[list[Record], list[str]]:
@@ -141,9 +162,34 @@ class Store:
         for row in self._db.execute(SELECT):
             try:
                 records.append(_read(row))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                faults.append(f"problem {row[0]}, {row[1]}: unreadable record ({type(error).__name__}: {error})")
+            except UNREADABLE as error:
+                faults.append(_fault(row, error))
         return records, faults
+
+    def quarantine(self) -> list[str]:
+        """Move the rows that cannot be read out of the way, into a table of their own; returns one line for each."""
+        bad: list[tuple[tuple[object, ...], str]] = []
+        for row in self._db.execute(SELECT):
+            try:
+                _read(row)
+            except UNREADABLE as error:
+                bad.append((row[:6], _fault(row, error)))
+        if bad:
+            with self._transaction():
+                self._db.execute(
+                    f"CREATE TABLE IF NOT EXISTS quarantine AS SELECT {QUARANTINED} FROM results WHERE 0", ("", "")
+                )
+                for key, fault in bad:
+                    found = f"INSERT INTO quarantine SELECT {QUARANTINED} FROM results WHERE {KEY}"
+                    self._db.execute(found, (fault, _now(), *key))
+                    self._db.execute(f"DELETE FROM results WHERE {KEY}", key)
+        return [fault for _, fault in bad]
+
+    def strangers(self) -> int:
+        """How many rows other code than today's has decided; they are kept, and never found by a key of today's."""
+        other = "SELECT count(*) FROM results WHERE version != ? OR source != ?"
+        (count,) = self._db.execute(other, (version(), source_hash())).fetchone()
+        return int(count)
 
     def meta(self) -> dict[str, str]:
         """Schema version, date and version of assay of the store's making."""
@@ -198,6 +244,24 @@ class Store:
         )
         self._db.execute(f"INSERT OR REPLACE INTO results VALUES ({', '.join('?' * len(row))})", row)
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """A transaction whose failures are the user's errors."""
+        try:
+            with _Transaction(self._db):
+                yield
+        except sqlite3.DatabaseError as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise self._explained(error) from error
+
+    def _explained(self, error: sqlite3.DatabaseError) -> AssayError:
+        if "full" in str(error):
+            return ResourceError(f"no space is left on the disk of {str(self.path)!r}; what was finished is in it")
+        if isinstance(error, sqlite3.OperationalError):
+            return InputError(f"cannot use the store {str(self.path)!r}: {error}")
+        return self._unsound(str(error))
+
     def _unsound(self, why: str) -> InputError:
         return InputError(
             f"{str(self.path)!r} is not a store of results ({why}); it is left as it is: move it away, or name another"
@@ -208,6 +272,14 @@ SELECT = (
     "SELECT problem, method, seed, device, version, source, result, verdict, "
     "role, sample, label, eps, norm, budget FROM results"
 )
+
+
+QUARANTINED = "*, ? AS fault, ? AS noticed"
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+
+
+def _fault(row: Sequence[object], error: Exception) -> str:
+    return f"problem {row[0]}, {row[1]}: unreadable record ({type(error).__name__}: {error})"
 
 
 def _read(row: tuple[str, str, int, str, str, str, str, str, str, int, int, float, float, float]) -> Record:
@@ -230,7 +302,10 @@ class _Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.db.execute("COMMIT" if kind is None else "ROLLBACK")
+        if kind is None:
+            self.db.execute("COMMIT")
+        elif self.db.in_transaction:  # SQLite may have rolled back by itself, on a full disk for one
+            self.db.execute("ROLLBACK")
 
 
 def _patiently_use_wal(db: sqlite3.Connection) -> None:

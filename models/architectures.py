@@ -47,25 +47,30 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
-def mlp(input_shape: Shape, classes: int, hidden: Sequence[int] = (50, 50)) -> nn.Sequential:
-    """Fully connected layers of the given widths with ReLU between them."""
+def mlp(input_shape: Shape, classes: int, hidden: Sequence[int] = (50, 50), batchnorm: bool = False) -> nn.Sequential:
+    """Fully connected layers of the given widths with ReLU, and BatchNorm before it if wanted, between them."""
     widths = [prod(input_shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [nn.Linear(before, after, bias=not batchnorm), *([nn.BatchNorm1d(after)] if batchnorm else [])]
+        layers.append(nn.ReLU())
     return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
 
-def cnn(input_shape: Shape, classes: int, channels: Sequence[int] = (16, 32), hidden: int = 64) -> nn.Sequential:
-    """Convolutions 4 x 4 of stride 2, each halving the image, then a fully connected layer (none if ``hidden`` = 0)."""
+def cnn(
+    input_shape: Shape, classes: int, channels: Sequence[int] = (16, 32), hidden: int = 64, batchnorm: bool = False
+) -> nn.Sequential:
+    """Convolutions 4 x 4 of stride 2, each halving the image, then a fully connected layer (none if ``hidden`` = 0);
+    with BatchNorm before every ReLU if wanted."""
     depth, height, width = _image(input_shape)
     layers: list[nn.Module] = []
     for before, after in pairwise([depth, *channels]):
-        layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.ReLU()]
+        layers.append(nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1, bias=not batchnorm))
+        layers += [*([nn.BatchNorm2d(after)] if batchnorm else []), nn.ReLU()]
         height, width = height // 2, width // 2
     if not height or not width:
         raise InputError(f"{len(channels)} halvings are too many for images of {input_shape[1]} x {input_shape[2]}")
-    head = mlp((channels[-1], height, width), classes, hidden=(hidden,) if hidden else ())
+    head = mlp((channels[-1], height, width), classes, (hidden,) if hidden else (), batchnorm)
     return nn.Sequential(*layers, *head)
 
 
@@ -114,13 +119,14 @@ class MLP:
     hidden: Sizes = field(default=Sizes((50, 50)))
     mean: float = 0.0
     std: float = 1.0
+    batchnorm: bool = False
 
     def __post_init__(self) -> None:
         _check_normalisation(self.mean, self.std)
 
     def build(self, input_shape: Shape, classes: int) -> nn.Module:
         """See :class:`Architecture`."""
-        return _normalised(mlp(input_shape, classes, self.hidden), self.mean, self.std)
+        return _normalised(mlp(input_shape, classes, self.hidden, self.batchnorm), self.mean, self.std)
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,7 @@ class CNN:
     hidden: int = 64
     mean: float = 0.0
     std: float = 1.0
+    batchnorm: bool = False
 
     def __post_init__(self) -> None:
         _check_normalisation(self.mean, self.std)
@@ -140,7 +147,8 @@ class CNN:
 
     def build(self, input_shape: Shape, classes: int) -> nn.Module:
         """See :class:`Architecture`."""
-        return _normalised(cnn(input_shape, classes, self.channels, self.hidden), self.mean, self.std)
+        body = cnn(input_shape, classes, self.channels, self.hidden, self.batchnorm)
+        return _normalised(body, self.mean, self.std)
 
 
 @dataclass(frozen=True)

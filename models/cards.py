@@ -20,11 +20,23 @@ from verify.core.errors import InputError
 
 
 @dataclass(frozen=True)
-class Card:
-    """A network of its own card. Accuracies are shares of the ``samples`` of the test split.
+class Robustness:
+    """Accuracies within linf balls of radius ``eps``: at most what the attack leaves standing (``pgd``), at least
+    what interval and linear bounds in float64 prove (``ibp``, ``crown``)."""
 
-    ``eps``: the linf radius that was trained for (0: none); ``pgd_accuracy``: right, and still right where the
-    attack ``pgd_attack`` of radius ``pgd_eps`` ends; ``sha256``: of the weights file; ``version``: of this package.
+    eps: float
+    pgd: float
+    ibp: float
+    crown: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """A network of its own card. ``clean_accuracy`` is a share of the ``samples`` of the test split.
+
+    ``eps``: the linf radius that was trained for (0: none); ``robustness``: on the first ``robust_samples`` of the
+    test split, ``attack`` being what its upper limits come from; ``selected_on``: the data on which hyperparameters
+    were chosen; ``sha256``: of the weights file; ``version``: of this package.
     """
 
     name: str
@@ -37,11 +49,12 @@ class Card:
     epochs: int
     seed: int
     command: str
+    selected_on: str
     samples: int
     clean_accuracy: float
-    pgd_accuracy: float
-    pgd_eps: float
-    pgd_attack: str
+    robust_samples: int
+    robustness: tuple[Robustness, ...]
+    attack: str
     sha256: str
     version: str
 
@@ -59,14 +72,7 @@ class Card:
             data = json.loads(text)
         except json.JSONDecodeError as error:
             raise InputError(f"{source}:{error.lineno}:{error.colno}: the card is not JSON: {error.msg}") from None
-        if not isinstance(data, dict):
-            raise InputError(f"{source}: expected a card (a JSON object), got {type(data).__name__}")
-        known = {f.name: str(f.type) for f in fields(cls)}
-        if missing := sorted(known.keys() - data.keys()):
-            raise InputError(f"{source}: the card lacks {', '.join(missing)}")
-        if unknown := sorted(data.keys() - known.keys()):
-            raise InputError(f"{source}: the card has keys that this version does not know: {', '.join(unknown)}")
-        return cls(**{key: _typed(data[key], hint, f"{source}: {key}") for key, hint in known.items()})
+        return cls(**_checked(data, cls, source))
 
 
 def sha256(weights: bytes) -> str:
@@ -128,8 +134,24 @@ def load(path: Path) -> tuple[nn.Module, Card]:
     return model.eval(), card
 
 
+def _checked(data: Any, cls: type[Card] | type[Robustness], source: str) -> dict[str, Any]:
+    """The fields of ``cls``, each of its type, from a JSON object with exactly these keys."""
+    if not isinstance(data, dict):
+        raise InputError(f"{source}: expected a {cls.__name__.lower()} (a JSON object), got {type(data).__name__}")
+    known = {f.name: str(f.type) for f in fields(cls)}
+    if missing := sorted(known.keys() - data.keys()):
+        raise InputError(f"{source}: the card lacks {', '.join(missing)}")
+    if unknown := sorted(data.keys() - known.keys()):
+        raise InputError(f"{source}: the card has keys that this version does not know: {', '.join(unknown)}")
+    return {key: _typed(data[key], hint, f"{source}: {key}") for key, hint in known.items()}
+
+
 def _typed(value: Any, hint: str, what: str) -> Any:
     """``value`` as a field of the annotated type; whole numbers pass for floats, bool passes for nothing."""
+    if hint == "tuple[Robustness, ...]":
+        if not isinstance(value, list):
+            raise InputError(f"{what}: expected a list, got {value!r}")
+        return tuple(Robustness(**_checked(item, Robustness, what)) for item in value)
     if hint == "tuple[int, ...]":
         if not isinstance(value, list) or not all(type(item) is int and item > 0 for item in value):
             raise InputError(f"{what}: expected a list of positive whole numbers, got {value!r}")

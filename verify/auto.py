@@ -27,6 +27,9 @@ class Auto:
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
+    def __post_init__(self) -> None:
+        _ = self.stages  # the attacks refuse what cannot be, now and not later
+
     @property
     def stages(self) -> list[Verifier]:
         """The stages in order."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from attacks.base import Attack
 from verify.check.corroborate import corroborate
 from verify.check.replay import replay
@@ -35,22 +37,37 @@ class Falsifier:
 
     def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
         """One result per problem."""
-        begun = time.monotonic()
-        found = self.attack.search(problems, seed=budget.seed)
-        seconds = (time.monotonic() - begun) / max(len(problems), 1)
-        return [
-            Result(
-                problem.id,
-                repr(self.attack),
-                Verdict.FALSIFIED if broken else Verdict.UNKNOWN,
-                reason=None if broken else Reason.INCOMPLETE,
-                guarantee=Guarantee.EMPIRICAL,
-                counterexample=x.detach().clone() if broken else None,
-                seconds=seconds,
-                semantics="float32",
-            )
-            for problem, x, broken in zip(problems, found.adversarial, found.success.tolist(), strict=True)
-        ]
+        budget = budget.started()
+        results: dict[int, Result] = {}
+        networks: dict[int, list[int]] = {}
+        for i, problem in enumerate(problems):
+            if problem.region.empty or not problem.spec.disjuncts:
+                results[i] = self._result(problem, Reason.VACUOUS)
+            else:
+                networks.setdefault(id(problem.network), []).append(i)
+        for members in networks.values():
+            if budget.expired:
+                results |= {i: self._result(problems[i], Reason.TIMEOUT) for i in members}
+                continue
+            begun = time.monotonic()
+            found = self.attack.search([problems[i] for i in members], seed=budget.seed)
+            seconds = (time.monotonic() - begun) / len(members)
+            for i, x, broken in zip(members, found.adversarial, found.success.tolist(), strict=True):
+                reason = None if broken else Reason.INCOMPLETE
+                results[i] = self._result(problems[i], reason, x.detach().clone() if broken else None, seconds)
+        return [results[i] for i in range(len(problems))]
+
+    def _result(self, problem: Problem, reason: Reason | None, x: Tensor | None = None, seconds: float = 0.0) -> Result:
+        return Result(
+            problem.id,
+            repr(self.attack),
+            Verdict.FALSIFIED if reason is None else Verdict.UNKNOWN,
+            reason,
+            guarantee=self.guarantee,
+            counterexample=x,
+            seconds=seconds,
+            semantics="float32",
+        )
 
 
 def check(problems: Sequence[Problem], results: Sequence[Result]) -> list[Result]:
@@ -76,7 +93,7 @@ def _replayed(problem: Problem, result: Result) -> Result:
     seen = replay(problem, result.counterexample)
     if seen.confirmed:
         return replace(result, stats={**result.stats, "counterexample_margin": seen.margin})
-    return _withdrawn(result, {"explanation": seen.explanation})
+    return _withdrawn(result, {"alarm" if seen.alarm else "explanation": seen.explanation})
 
 
 def decide(verifier: Verifier, problems: Sequence[Problem], budget: Budget) -> list[Result]:
@@ -110,9 +127,13 @@ def _merge(old: Result | None, new: Result) -> Result:
     if old is None:
         return replace(new, stats={**new.stats, "stages": [new.verifier]})
     margins = [m for m in (old.margin, new.margin) if m is not None]
-    alarm: dict[str, Any] = {key: old.stats[key] for key in ("alarm",) if key in old.stats}
-    stats = {**alarm, **new.stats, "stages": [*old.stats["stages"], new.verifier]}
-    return replace(new, margin=max(margins, default=None), seconds=old.seconds + new.seconds, stats=stats)
+    why: dict[str, Any] = {key: old.stats[key] for key in ("alarm", "explanation") if key in old.stats}
+    stats = {**why, **new.stats, "stages": [*old.stats["stages"], new.verifier]}
+    # That a later stage merely found nothing says less than why an earlier one could not begin.
+    reason = old.reason if new.reason is Reason.INCOMPLETE else new.reason
+    return replace(
+        new, reason=reason, margin=max(margins, default=None), seconds=old.seconds + new.seconds, stats=stats
+    )
 
 
 def _withdrawn(result: Result, why: dict[str, Any]) -> Result:

@@ -12,6 +12,7 @@ VERIFIERS = {
     "auto": "verify.auto:Auto",
     "crown": "verify.backends.crown:CROWN",
     "ibp": "verify.backends.ibp:IBP",
+    "lirpa": "verify.backends.lirpa.method:LiRPA",
 }
 
 ENTRY_POINTS = "assay.verifiers"

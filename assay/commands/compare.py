@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf, isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.plain import plain
 from verify.core.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from attacks.base import Attack
+    from benchmarks.store import Store
     from verify.core.verifier import Verifier
 
 NORMS = {"inf": inf, "linf": inf, "2": 2.0, "l2": 2.0, "1": 1.0, "l1": 1.0}
@@ -24,7 +28,12 @@ def compare(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="zoo:NAME, file.safetensors, path/file.py:factory or module:factory.")],
     eps: Annotated[str, typer.Option(help="Radii in the units of the data, with commas: 0.02,0.05,0.1.")],
-    data: Annotated[str, typer.Option(help="Data set; its test split is used.")] = "digits",
+    data: Annotated[
+        str, typer.Option(help="digits, fashion-mnist, mnist, cifar10 or file.npz; its test split is used.")
+    ] = "digits",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with the data set's files; $ASSAY_DATA and others if not given.")
+    ] = None,
     methods: Annotated[
         str, typer.Option(help="Methods that certify, with commas; options as in 'crown(option=value)'.")
     ] = "ibp,crown",
@@ -36,6 +45,10 @@ def compare(
     batch: Annotated[int, typer.Option(help="Samples treated at once.")] = 50,
     timeout: Annotated[float, typer.Option(help="Seconds for each sample and method.")] = inf,
     threads: Annotated[int | None, typer.Option(help="Threads of torch; its own choice if not given.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Take finished verdicts from results.sqlite; undecided ones need more time."),
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print summary.json on stdout, the table on stderr.")] = False,
 ) -> None:
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
@@ -55,6 +68,7 @@ def compare(
     from benchmarks import figure, harness, report
     from benchmarks.files import writable_folder
     from benchmarks.progress import watch
+    from benchmarks.signals import interruptible
     from benchmarks.store import Store
     from models import data as datasets
     from models.resolve import resolve
@@ -65,14 +79,15 @@ def compare(
     verifiers, attackers = _methods(methods), _attacks(attacks)
     if not verifiers and not attackers:
         raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
-    samples = datasets.load(data)
+    samples = datasets.load(data, folder=data_dir)
     if n is not None:
         samples = samples.take(n)
     module = resolve(model).module
     writable_folder(out)
 
     command = ["assay", *context.obj]
-    with Store(out / "results.sqlite") as store, watch() as progress:
+    with interruptible(), Store(out / "results.sqlite") as store, _hint(store), watch() as progress:
+        _survey(store, resume)
         store.begin(shlex.join(command), model, data)
         comparison = harness.compare(
             module,
@@ -85,6 +100,7 @@ def compare(
             batch=batch,
             name=model,
             store=store,
+            resume=resume,
             alarm_folder=out / "alarms",
             progress=progress,
         )
@@ -94,9 +110,30 @@ def compare(
     report.show(comparison, Console(stderr=json_))
     if json_:
         print(report.dump(document))
+    if resume:
+        print(f"assay: {comparison.resumed} verdicts taken from {out / 'results.sqlite'}", file=sys.stderr)
     written = ", ".join(str(out / name) for name in ("results.sqlite", "summary.json", "bracket.png"))
     print(f"{comparison.seconds:.1f} s; wrote {written}", file=sys.stderr if json_ else sys.stdout)
     comparison.raise_alarm()
+
+
+@contextmanager
+def _hint(store: Store) -> Iterator[None]:
+    """Says, on an interrupt, how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"assay: what was finished is in {plain(store.path)}; --resume goes on from there", file=sys.stderr)
+        raise
+
+
+def _survey(store: Store, resume: bool) -> None:
+    """Moves unreadable rows out of the way, and says so; says what cannot be resumed."""
+    for fault in store.quarantine():
+        print(f"assay: {plain(store.path)}: moved to its table quarantine: {plain(fault)}", file=sys.stderr)
+    if resume and (strangers := store.strangers()):
+        what = f"{strangers} rows were decided by another version of assay: they are kept, but not used"
+        print(f"assay: {plain(store.path)}: {what}", file=sys.stderr)
 
 
 def _radii(text: str) -> list[float]:

@@ -28,11 +28,12 @@ def models(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model, architecture, recipe", overflow="fold")
     table.add_column("data")
-    for column in ("clean", "under PGD", "at eps"):
+    for column in ("clean", "at eps", "certified", "under PGD"):
         table.add_column(column, justify="right")
     for card in cards:
         what = Text(f"zoo:{card.name}", "bold").append(f"\n{card.architecture}\n{card.recipe}", "not bold dim")
-        accuracies = f"{card.clean_accuracy:.1%}", f"{card.pgd_accuracy:.1%}"
-        table.add_row(what, Text(card.data), *accuracies, f"{card.pgd_eps:g}", end_section=True)
+        lines = [(f"{at.eps:g}", f"{max(at.ibp, at.crown):.1%}", f"{at.pgd:.1%}") for at in card.robustness]
+        columns = ("\n".join(column) for column in zip(*lines, strict=True))
+        table.add_row(what, Text(card.data), f"{card.clean_accuracy:.1%}", *columns, end_section=True)
     Console().print(table)
     print("`assay models --json` prints the cards, each with the command that trains its network again.")

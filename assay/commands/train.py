@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,22 +22,22 @@ from verify.core.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.cards import Card
+    from models.cards import Card, Robustness
     from models.data import Dataset
     from models.training import Epoch, Training
 
-# What measures the card's PGD accuracy; far stronger than the attack inside of the training.
+# What measures the card's accuracy under attack; far stronger than the attack inside of the training.
 ATTACK = "pgd(steps=50,restarts=3)"
 
-# Test samples that the accuracy shown during the training is measured on.
-EARLY = 1000
+# Samples, of those held out, that the errors shown during the training are measured on.
+EARLY = 500
 
 
 def train(
     name: Annotated[str, typer.Option(help="Name of the network; the files are NAME.safetensors and NAME.json.")],
     arch: Annotated[str, typer.Option(help="Architecture: mlp, cnn or resnet, with options.")] = "mlp(hidden=50-50)",
     data: Annotated[str, typer.Option(help="Data set.")] = "digits",
-    recipe: Annotated[str, typer.Option(help="What is minimised: standard or pgd, with options.")] = "pgd",
+    recipe: Annotated[str, typer.Option(help="What is minimised: standard, pgd, trades, ibp or crown-ibp.")] = "pgd",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 60,
     batch: Annotated[int, typer.Option(help="Samples a step.")] = 64,
     lr: Annotated[float, typer.Option(help="First learning rate of Adam.")] = 1e-3,
@@ -45,9 +45,13 @@ def train(
     weight_decay: Annotated[float, typer.Option(help="Weight decay of Adam.")] = 0.0,
     shift: Annotated[int, typer.Option(help="Move images at random by up to so many pixels.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same bits.")] = 0,
+    validation: Annotated[
+        int, typer.Option(help="Hold so many samples out of the training split, to choose options by; the last ones.")
+    ] = 0,
     eval_eps: Annotated[
-        float | None, typer.Option(help="Radius (linf) of the PGD accuracy; the recipe's own, or 0.1, if not given.")
-    ] = None,
+        str, typer.Option(help="Radii (linf) of the card's robust accuracies; the recipe's own, or 0.1, if not given.")
+    ] = "",
+    eval_n: Annotated[int, typer.Option(help="Test samples that robust accuracies are measured on, at most.")] = 500,
     out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("."),
     json_: Annotated[bool, typer.Option("--json", help="Print the card as one JSON document.")] = False,
 ) -> None:
@@ -62,21 +66,29 @@ def train(
     architecture = architectures.parse(arch)
     falling = convert(schedule, training.Schedule, "--schedule")
     plan = training.Training(training.recipe(recipe), epochs, batch, lr, falling, weight_decay, shift, seed)
-    radius = eval_eps if eval_eps is not None else plan.recipe.eps or 0.1
-    if not (isfinite(radius) and radius >= 0):
-        raise InputError(f"--eval-eps must be a finite number >= 0, got {radius}")
+    radii = _radii(eval_eps) if eval_eps else [plan.recipe.eps or 0.1]
+    if eval_n < 1 or validation < 0:
+        raise InputError(f"expected --eval-n >= 1 and --validation >= 0, got {eval_n} and {validation}")
     learn, test = datasets.load(data, "train"), datasets.load(data, "test")
+    learn, held = training.hold_out(learn, validation) if validation else (learn, None)
+    early = held or learn
+    early = early.take(min(len(early), EARLY))
     writable_folder(out)
-    early = test.take(min(len(test), EARLY))
 
     with training.isolated(seed):
         model = architecture.build(learn.shape, learn.classes)
+    which = f"{len(early)} {'validation' if held else 'training'} samples"
+    typer.echo(f"assay: errors below: on {which}, natural, and verified by ibp at eps {radii[-1]:g}", err=True)
     with _progress(name, epochs) as show:
         for epoch in plan.run(model, learn):
-            show(epoch, training.clean_accuracy(model, early))
+            with training.isolated(seed):
+                natural = 1 - training.clean_accuracy(model, early)
+                verified = 1 - training.certified_accuracy(model, early, radii[-1], linear=False)
+            show(epoch, f"error {natural:.2%}, verified {verified:.2%}")
 
     with training.isolated(seed):
-        clean, robust = training.clean_accuracy(model, test), _pgd_accuracy(model, test, radius, seed)
+        clean = training.clean_accuracy(model, test)
+        robustness = _robustness(model, test.take(min(eval_n, len(test))), radii, seed)
     weights = cards.encode(model)
     card = cards.Card(
         name=name,
@@ -88,12 +100,13 @@ def train(
         eps=plan.recipe.eps,
         epochs=epochs,
         seed=seed,
-        command=_command(name, describe(architecture), data, describe(plan.recipe), plan, radius),
+        command=_command(name, describe(architecture), data, describe(plan.recipe), plan, validation, radii, eval_n),
+        selected_on=f"{len(held)} samples held out of the training split" if held else "nothing held out",
         samples=len(test),
         clean_accuracy=clean,
-        pgd_accuracy=robust,
-        pgd_eps=radius,
-        pgd_attack=ATTACK,
+        robust_samples=min(eval_n, len(test)),
+        robustness=robustness,
+        attack=ATTACK,
         sha256=cards.sha256(weights),
         version=version(),
     )
@@ -103,30 +116,44 @@ def train(
 
 def _report(card: Card, paths: tuple[Path, Path], as_json: bool) -> None:
     """The accuracies and the files: on stdout, or on stderr where stdout is the card."""
-    clean, robust = f"clean accuracy {card.clean_accuracy:.2%}", f"PGD accuracy {card.pgd_accuracy:.2%}"
-    line = f"{card.name}: {clean}, {robust} at eps {card.pgd_eps:g}, on {card.samples} test samples"
-    typer.echo(line, err=as_json)
+    typer.echo(f"{card.name}: clean accuracy {card.clean_accuracy:.2%} on {card.samples} test samples", err=as_json)
+    for at in card.robustness:
+        shares = f"{at.pgd:.2%} under PGD, certified {at.crown:.2%} by crown, {at.ibp:.2%} by ibp"
+        typer.echo(f"  eps {at.eps:g}: {shares}, on the first {card.robust_samples}", err=as_json)
     typer.echo(f"wrote {paths[0]} and {paths[1]}", err=as_json)
     if as_json:
         typer.echo(card.to_json(), nl=False)
 
 
-def _pgd_accuracy(model: nn.Module, dataset: Dataset, eps: float, seed: int) -> float:
-    """Share of the samples that are classified rightly and stay so under :data:`ATTACK`."""
-    import torch
+def _radii(text: str) -> list[float]:
+    """``0.05,0.1`` in ascending order."""
+    from verify.core.options import convert
 
-    from attacks import get_attack
-    from models.training import strictly_right
-    from verify.core.region import LpBall
-
-    region = LpBall(dataset.x, eps, inf, dataset.domain)
-    attacked = get_attack(ATTACK).run(model, dataset.x, dataset.y, region, seed=seed)
-    with torch.no_grad():
-        right = strictly_right(model(dataset.x), dataset.y)
-    return int((right & ~attacked.success).sum()) / len(dataset)
+    radii = sorted(convert(part.strip(), float, "--eval-eps") for part in text.split(","))
+    if not all(isfinite(eps) and eps >= 0 for eps in radii):
+        raise InputError(f"--eval-eps must be finite numbers >= 0, got {text}")
+    return radii
 
 
-def _command(name: str, arch: str, data: str, recipe: str, plan: Training, radius: float) -> str:
+def _robustness(model: nn.Module, dataset: Dataset, radii: list[float], seed: int) -> tuple[Robustness, ...]:
+    """Robust accuracies at each radius."""
+    from models.cards import Robustness
+    from models.training import attacked_accuracy, certified_accuracy
+
+    return tuple(
+        Robustness(
+            eps,
+            pgd=attacked_accuracy(model, dataset, eps, ATTACK, seed),
+            ibp=certified_accuracy(model, dataset, eps, linear=False),
+            crown=certified_accuracy(model, dataset, eps, linear=True),
+        )
+        for eps in radii
+    )
+
+
+def _command(
+    name: str, arch: str, data: str, recipe: str, plan: Training, validation: int, radii: list[float], eval_n: int
+) -> str:
     """The line that makes the same network; every default is written out, so that it outlives a change of one."""
     options = {
         "name": name,
@@ -140,7 +167,9 @@ def _command(name: str, arch: str, data: str, recipe: str, plan: Training, radiu
         "weight-decay": plan.weight_decay,
         "shift": plan.shift,
         "seed": plan.seed,
-        "eval-eps": radius,
+        "validation": validation,
+        "eval-eps": ",".join(f"{eps:g}" for eps in radii),
+        "eval-n": eval_n,
     }
     return shlex.join(
         ["assay", "train", *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
@@ -148,16 +177,16 @@ def _command(name: str, arch: str, data: str, recipe: str, plan: Training, radiu
 
 
 @contextmanager
-def _progress(name: str, epochs: int) -> Iterator[Callable[[Epoch, float], None]]:
+def _progress(name: str, epochs: int) -> Iterator[Callable[[Epoch, str], None]]:
     """A bar with the time left on a terminal, about ten lines elsewhere; both on stderr."""
     console = Console(stderr=True)
     if not console.is_terminal:
         every = max(1, epochs // 10)
 
-        def log(epoch: Epoch, accuracy: float) -> None:
+        def log(epoch: Epoch, errors: str) -> None:
             if epoch.number in (1, epochs) or epoch.number % every == 0:
                 left = clock(epoch.seconds * (epochs - epoch.number))
-                state = f"loss {epoch.loss:.4f}, test accuracy {accuracy:.2%}, about {left} left"
+                state = f"loss {epoch.loss:.4f}, {errors}, about {left} left"
                 typer.echo(f"assay: epoch {epoch.number} of {epochs}: {state}", err=True)
 
         yield log
@@ -175,7 +204,7 @@ def _progress(name: str, epochs: int) -> Iterator[Callable[[Epoch, float], None]
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(name, total=epochs, state="")
 
-        def move(epoch: Epoch, accuracy: float) -> None:
-            bars.update(task, completed=epoch.number, state=f"loss {epoch.loss:.4f}, test accuracy {accuracy:.2%}")
+        def move(epoch: Epoch, errors: str) -> None:
+            bars.update(task, completed=epoch.number, state=f"loss {epoch.loss:.4f}, {errors}")
 
         yield move

@@ -1,33 +1,66 @@
-"""Data sets by name, each behind one function of the split, imported on first use."""
+"""Data sets by name, each behind one function of the split and the folder, imported on first use."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from models.data.dataset import Dataset
-from verify.core.errors import unknown_name
+from verify.core.errors import InputError, unknown_name
 
-__all__ = ["Dataset", "load", "names"]
+__all__ = ["Dataset", "download", "load", "names"]
 
-TABLE = {"digits": "models.data.digits:load"}
+TABLE = {
+    "cifar10": "models.data.cifar10:load",
+    "digits": "models.data.digits:load",
+    "fashion-mnist": "models.data.mnist:fashion_mnist",
+    "mnist": "models.data.mnist:mnist",
+}
+NPZ = "models.data.npz:load"
 SPLITS = ("train", "test")
 
 
 def names() -> list[str]:
-    """The names that :func:`load` knows."""
+    """The names that :func:`load` knows, beside every ``file.npz``."""
     return sorted(TABLE)
 
 
-def load(name: str, split: str = "test") -> Dataset:
-    """A split, ``train`` or ``test``, of a data set. Raises :class:`InputError` for an unknown name or split.
+def load(name: str, split: str = "test", folder: str | Path | None = None) -> Dataset:
+    """A split, ``train`` or ``test``, of a data set by name, or of the user's own ``file.npz``.
+
+    ``folder`` is where its files lie, and the only place looked at if it is given; otherwise ``$ASSAY_DATA``, the
+    distribution's folders and the user's cache are tried in turn (``models/data/folders.py``). Only the files of the
+    split asked for are read. Raises :class:`InputError` for an unknown name or split and for missing or damaged
+    files, :class:`ResourceError` for files that would unpack beyond the caps on sizes.
 
     >>> load("digits").shape
     (1, 8, 8)
     """
-    if name not in TABLE:
-        raise unknown_name("data set", name, TABLE)
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    module, _, function = TABLE[name].partition(":")
-    dataset: Dataset = getattr(import_module(module), function)(split)
+    place = None if folder is None else Path(folder).expanduser()
+    if place is not None and not place.is_dir():
+        raise InputError(f"there is no folder {str(place)!r} to find the data in")
+    if name.lower().endswith(".npz"):
+        own: Dataset = _function(NPZ)(name, split, place)
+        return own
+    if name not in TABLE:
+        raise unknown_name("data set", name, [*TABLE, "file.npz"])
+    dataset: Dataset = _function(TABLE[name])(split, place)
     return dataset
+
+
+def download(name: str, folder: str | Path | None = None, mirror: str | None = None) -> Path:
+    """Fetch the files of a data set, verified, into ``folder`` or the user's cache; where they lie then.
+
+    ``mirror`` is the http(s) address of a folder that holds them, in place of the public ones; the checksums stay.
+    Raises :class:`InputError` for an unknown name and where no mirror gives the published files.
+    """
+    path: Path = _function("models.data.fetch:download")(name, folder, mirror)
+    return path
+
+
+def _function(entry: str) -> Any:
+    module, _, function = entry.partition(":")
+    return getattr(import_module(module), function)

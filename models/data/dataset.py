@@ -12,7 +12,10 @@ from verify.core.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One split of a data set: x (n x shape) float32 within ``domain``, y (n) int64 from 0 to ``classes`` - 1."""
+    """One split of a data set: x (n x shape) float32 within ``domain``, y (n) int64 from 0 to ``classes`` - 1.
+
+    ``origin`` records the files that it came from and what was done to their numbers.
+    """
 
     name: str
     split: str
@@ -20,15 +23,17 @@ class Dataset:
     y: Tensor
     classes: int
     domain: tuple[float, float] = (0.0, 1.0)
+    origin: str = ""
 
     def __post_init__(self) -> None:
         if self.x.dtype != torch.float32 or self.y.dtype != torch.int64:
             raise InputError(f"{self.name}: expected x in float32 and y in int64, got {self.x.dtype}, {self.y.dtype}")
         shapes = f"{tuple(self.x.shape)} and {tuple(self.y.shape)}"
-        if self.x.dim() < 2 or self.y.dim() != 1 or len(self.x) != len(self.y) or not len(self.x):
+        if self.x.dim() < 2 or self.y.dim() != 1 or len(self.x) != len(self.y) or not self.x.numel():
             raise InputError(f"{self.name}: expected x (n x shape) and y (n) with n > 0, got {shapes}")
         low, high = self.domain
-        if not bool(((low <= self.x) & (self.x <= high)).all()):
+        lowest, highest = self.x.aminmax()  # NaN if there is one, which fails both comparisons
+        if not (low <= float(lowest) and float(highest) <= high):
             raise InputError(f"{self.name}: expected values from {low:g} to {high:g}, got others or NaN")
         if not bool(((self.y >= 0) & (self.y < self.classes)).all()):
             raise InputError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from models.training.evaluate import clean_accuracy, strictly_right
+from models.training.evaluate import attacked_accuracy, certified_accuracy, clean_accuracy, strictly_right
+from models.training.holdout import hold_out
 from models.training.isolation import isolated
 from models.training.loop import Epoch, Schedule, Training
 from models.training.recipe import Recipe, Step
@@ -15,7 +16,10 @@ __all__ = [
     "Schedule",
     "Step",
     "Training",
+    "attacked_accuracy",
+    "certified_accuracy",
     "clean_accuracy",
+    "hold_out",
     "isolated",
     "recipe",
     "strictly_right",
@@ -24,6 +28,9 @@ __all__ = [
 TABLE = {
     "standard": "models.training.standard:Standard",
     "pgd": "models.training.pgd:PGD",
+    "trades": "models.training.trades:TRADES",
+    "ibp": "models.training.ibp:IBP",
+    "crown-ibp": "models.training.crown_ibp:CrownIBP",
 }
 
 

@@ -68,6 +68,8 @@ class Training:
         if self.shift and len(dataset.shape) != 3:
             raise InputError(f"shifts need images (channels, height, width), got samples of shape {dataset.shape}")
         generator = torch.Generator().manual_seed(self.seed)
+        with isolated(self.seed):
+            self.recipe.prepare(model, Step(0.0, generator, dataset.domain))
         optimizer = torch.optim.Adam(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         batches = -(-len(dataset) // self.batch)
         for number in range(1, self.epochs + 1):

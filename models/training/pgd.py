@@ -29,6 +29,9 @@ class PGD:
         if self.steps < 1 or not (isfinite(self.rate) and self.rate > 0):
             raise InputError(f"pgd: expected steps >= 1 and rate > 0, got {self.steps} and {self.rate}")
 
+    def prepare(self, model: nn.Module, step: Step) -> None:
+        """Nothing: the initialisation stays."""
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """Cross-entropy at the perturbed samples alone."""
 

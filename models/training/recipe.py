@@ -32,6 +32,10 @@ class Recipe(Protocol):
         """The radius (linf, in the units of the input) that is trained for; 0 where there is none."""
         ...
 
+    def prepare(self, model: nn.Module, step: Step) -> None:
+        """What is done to the model once, before the first step: nothing, or an initialisation of its own."""
+        ...
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """Mean loss of a batch, to be differentiated: x (batch x shape), y (batch); the model is in train mode."""
         ...

@@ -22,6 +22,9 @@ class Standard:
         """None is trained for."""
         return 0.0
 
+    def prepare(self, model: nn.Module, step: Step) -> None:
+        """Nothing: the initialisation stays."""
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """Cross-entropy."""
         return F.cross_entropy(model(x), y)

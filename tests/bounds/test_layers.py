@@ -50,7 +50,12 @@ def test_little_memory_changes_nothing(seed: int) -> None:
 
 def test_linear_bounds_see_what_intervals_lose() -> None:
     """(x + 1) - (x - 1) through two layers: the second layer's bounds are a point."""
-    ops = [Linear(tensor(1.0, 1.0)[:, None], tensor(5.0, 4.0)), Relu(), Linear(tensor(1.0, -1.0)[None], tensor(-0.5)), Relu()]
+    ops = [
+        Linear(tensor(1.0, 1.0)[:, None], tensor(5.0, 4.0)),
+        Relu(),
+        Linear(tensor(1.0, -1.0)[None], tensor(-0.5)),
+        Relu(),
+    ]
     region = Box(tensor(-1.0)[None], tensor(1.0)[None])
     loose = by_intervals(start(chain((1,), ops), region, torch.float64))[3]
     tight = by_linear_bounds(start(chain((1,), ops), region, torch.float64), Budget())[3]

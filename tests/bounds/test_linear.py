@@ -132,9 +132,7 @@ def test_odd_shapes_of_networks_are_exact(ops: list[Op]) -> None:
     torch.testing.assert_close(found[1][0], ends[1])
 
 
-@given(
-    st.integers(0, 10**6), st.sampled_from([1, 2, inf]), st.sampled_from([0.0, 1e-3, 0.3, 5.0]), st.booleans()
-)
+@given(st.integers(0, 10**6), st.sampled_from([1, 2, inf]), st.sampled_from([0.0, 1e-3, 0.3, 5.0]), st.booleans())
 def test_minimum_is_valid_over_clipped_balls_and_exact_over_boxes(seed: int, p: float, eps: float, clip: bool) -> None:
     centre = torch.rand(5, generator=torch.Generator().manual_seed(seed))
     ball = LpBall(centre, eps, p, (0.0, 1.0) if clip else None)

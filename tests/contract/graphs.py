@@ -37,7 +37,10 @@ class _Draw:
         kernel = (self.choice.randint(1, min(3, height)), self.choice.randint(1, min(3, width)))
         stride = (self.choice.randint(1, 2), self.choice.randint(1, 2))
         padding = (self.choice.randint(0, 2), self.choice.randint(0, 1))
-        reach = [1 if k == 1 or (n + 2 * p - 1) // (k - 1) < 2 else 2 for n, p, k in zip((height, width), padding, kernel)]
+        reach = [
+            1 if k == 1 or (n + 2 * p - 1) // (k - 1) < 2 else 2
+            for n, p, k in zip((height, width), padding, kernel, strict=True)
+        ]
         dilation = (self.choice.randint(1, reach[0]), self.choice.randint(1, reach[1]))
         weight = self.normal(out, channels // groups, *kernel, scale=(channels * prod(kernel) / groups) ** -0.5)
         return Conv2d(weight, self.normal(out, scale=0.5), stride, padding, dilation, groups)
@@ -61,7 +64,11 @@ def random_graph(seed: int, image: bool = False, neurons: int = 10_000, steps: i
         alike = [i for i, n in enumerate(builder.nodes) if n.shape == here]
         kind = choice.choice(["affine", "affine", "relu", "relu", "scale", "sum", "difference", "reshape"])
         if kind == "affine":
-            op = draw.conv(here) if len(here) == 3 and choice.random() < 0.7 else draw.linear(here[-1], choice.randint(1, 4))
+            op = (
+                draw.conv(here)
+                if len(here) == 3 and choice.random() < 0.7
+                else draw.linear(here[-1], choice.randint(1, 4))
+            )
             builder.add(op, source)
         elif kind == "relu" and prod(here) <= left:
             builder.add(Relu(), source)

@@ -99,7 +99,7 @@ VECTOR_FORMS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "view-and-back": lambda m, x: x.view(-1, 2, 3).flatten(1) + m.fc(x),
     "unsqueeze": lambda m, x: m.fc(x.unsqueeze(1)).squeeze(1),
     "view_as": lambda m, x: m.fc(x).view_as(x),
-    "unflatten": lambda m, x: x.unflatten(1, (2, 3)).flatten(1),
+    "unflatten": lambda m, x: x.unflatten(1, (2, 3)).flatten(1),  # type: ignore[no-untyped-call]
     "contiguous": lambda m, x: m.fc(x).contiguous().clone(),
     "shared": lambda m, x: m.fc(torch.relu(m.fc(x))),
     "dropout-off": lambda m, x: F.dropout(m.fc(x), training=m.training),
@@ -176,7 +176,12 @@ def test_batch_normalisation_that_cannot_be_folded_stays() -> None:
 
 def test_modules_without_effect() -> None:
     parts = [fc(), nn.Dropout(0.9), nn.Identity(), nn.ReLU(inplace=True), nn.Unflatten(1, (2, 3)), nn.Flatten()]
-    assert [type(n.op) for n in assert_equal(nn.Sequential(*parts), VECTOR).nodes[1:]] == [Linear, Relu, Reshape, Reshape]
+    assert [type(n.op) for n in assert_equal(nn.Sequential(*parts), VECTOR).nodes[1:]] == [
+        Linear,
+        Relu,
+        Reshape,
+        Reshape,
+    ]
 
 
 @pytest.mark.parametrize("module", [nn.Flatten(), nn.ReLU(), nn.Identity()])
@@ -237,32 +242,29 @@ def refused(module: nn.Module, shape: tuple[int, ...], kind: type[AssayError], *
 
 
 def test_all_unsupported_operations_are_listed_at_once() -> None:
-    body = [nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 6), nn.GELU()]
+    body = [nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 6), nn.Softplus(), nn.Linear(6, 6), nn.GELU()]
 
     def forward(m: Any, x: Tensor) -> Tensor:
-        return torch.softmax(m.body(x).tanh(), 1)
+        return torch.softmax(m.body(x).exp(), 1)
 
     module = Forward(forward, body=nn.Sequential(*body)).eval()
-    refused(module, VECTOR, UnsupportedError, "GELU", "Sigmoid", "tanh", "softmax", "rewrite", code=50)
+    refused(module, VECTOR, UnsupportedError, "GELU", "Softplus", "exp", "softmax", "rewrite", code=50)
 
 
 @pytest.mark.parametrize(
     ("name", "function"),
     [
-        ("chunk", lambda m, x: x.chunk(2, dim=1)[0] + x.chunk(2, dim=1)[1]),
-        ("split", lambda m, x: m.fc(x) * x.split(3, dim=1)[0].sum()),
+        ("sum", lambda m, x: m.fc(x) * x.split(3, dim=1)[0].sum()),
         ("max", lambda m, x: m.fc(x) - x.max(dim=1).values.max()),
         ("topk", lambda m, x: m.fc(x) + x.topk(1).values.sum()),
-        ("tolist", lambda m, x: m.fc(x) + torch.tensor(x.tolist()).sum()),
         ("mul", lambda m, x: x * x),
         ("add", lambda m, x: torch.add(x, m.fc(x), alpha=2)),
         ("div", lambda m, x: torch.div(x, 2, rounding_mode="floor")),
         ("truediv", lambda m, x: 1 / x),
         ("truediv", lambda m, x: m.fc(x) / x),
         ("add", lambda m, x: x + m.fc(x)[:, :1]),
-        ("clamp", lambda m, x: x.clamp(0, 1)),
-        ("clamp", lambda m, x: x.clamp(min=0.5)),
-        ("linear", lambda m, x: F.linear(x, x.unsqueeze(0).squeeze(0))),
+        ("clamp", lambda m, x: x.clamp(min=m.fc(x))),
+        ("linear", lambda m, x: F.linear(m.fc(x), x.view(-1, 6))),
         ("to", lambda m, x: m.fc(x).to(torch.int64).to(torch.float64)),
         ("dropout", lambda m, x: F.dropout(m.fc(x), 1e-9)),
         ("flip", lambda m, x: x.flip(0)),
@@ -273,12 +275,12 @@ def test_what_has_no_translation_is_named(name: str, function: Callable[[Any, Te
 
 
 def test_circular_padding_is_refused() -> None:
-    module = nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular").eval()
+    module = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")).eval()
     refused(module, IMAGE, UnsupportedError, "Conv2d", code=50)
 
 
 def test_statistics_of_the_batch_are_refused() -> None:
-    refused(nn.BatchNorm1d(6, track_running_stats=False).eval(), VECTOR, UnsupportedError, "BatchNorm1d", code=50)
+    refused(nn.BatchNorm1d(6, track_running_stats=False).eval(), VECTOR, UnsupportedError, code=50)
 
 
 def test_branches_are_refused() -> None:
@@ -288,24 +290,26 @@ def test_branches_are_refused() -> None:
 
 def test_train_mode_is_refused_and_named() -> None:
     module = nets.random_resnet(0)
-    module.body[1].train()
+    module.get_submodule("body.1").train()
     refused(module, (1, 4, 4), InputError, "body.1", "eval()", code=40)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(value: float) -> None:
     module = nets.random_mlp(0)
-    module[2].weight.data[0, 0] = value
+    module.get_parameter("2.weight").data[0, 0] = value
     refused(module, (4,), InputError, "2.weight", code=40)
 
 
 def test_buffers_that_are_not_finite_are_named() -> None:
     module = nets.random_resnet(0)
-    module.stem[1].running_var[0] = float("nan")
+    module.get_buffer("stem.1.running_var")[0] = float("nan")
     refused(module, (1, 4, 4), InputError, "stem.1.running_var", code=40)
 
 
-@pytest.mark.parametrize(("module", "shape"), [(nn.Linear(6, 2), (5,)), (nn.Conv2d(1, 2, 3), (28, 28)), (nn.Linear(6, 2), ())])
+@pytest.mark.parametrize(
+    ("module", "shape"), [(nn.Linear(6, 2), (5,)), (nn.Conv2d(1, 2, 3), (28, 28)), (nn.Linear(6, 2), ())]
+)
 def test_a_wrong_shape_is_refused(module: nn.Module, shape: tuple[int, ...]) -> None:
     refused(module.eval(), shape, InputError, str(shape), code=40)
 
@@ -316,7 +320,7 @@ def test_a_module_needs_a_shape() -> None:
 
 
 def test_an_output_that_ignores_the_input_is_refused() -> None:
-    module = Forward(lambda m, x: m.c.expand(x.shape[0], 6), c=C).eval()
+    module = Forward(lambda m, x: m.c.repeat(2, 1), c=C).eval()
     refused(module, VECTOR, InputError, "depend", code=40)
 
 
@@ -370,10 +374,6 @@ def test_a_model_that_overwrites_its_input(function: Callable[[Any, Tensor], Ten
     x = torch.full((6,), -0.25)
     label = int(network(x.double()[None]).argmin())
     problem = Problem.robustness(network, x, label, 0.0, domain=None)
-    found = check(problem, Result(problem.id, "test", Verdict.FALSIFIED, counterexample=x))
+    (found,) = check([problem], [Result(problem.id, "test", Verdict.FALSIFIED, counterexample=x)])
     assert found.verdict is Verdict.FALSIFIED
     assert torch.equal(x, torch.full((6,), -0.25))
-
-
-def test_a_cast_to_the_models_own_precision_is_no_obstacle() -> None:
-    assert to_network(Forward(lambda m, x: m.fc(x.float()), fc=fc()).eval(), VECTOR).output_size == 6

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models import architectures, cards
-from models.cards import Card
+from models.cards import Card, Robustness
 from verify.core.errors import InputError
 
 
@@ -32,11 +32,12 @@ def stored(tmp_path: Path) -> tuple[Path, Card, torch.nn.Module]:
         epochs=3,
         seed=1,
         command="assay train --name small",
+        selected_on="nothing held out",
         samples=360,
         clean_accuracy=1 / 3,
-        pgd_accuracy=0.1,
-        pgd_eps=0.1,
-        pgd_attack="pgd(steps=5)",
+        robust_samples=300,
+        robustness=(Robustness(0.05, 0.2, 0.0, 0.125), Robustness(0.1, 0.1, 0.0, 0.0)),
+        attack="pgd(steps=5)",
         sha256=cards.sha256(weights),
         version="0.1.0",
     )
@@ -132,6 +133,10 @@ def test_a_missing_key_is_named(stored: tuple[Path, Card, torch.nn.Module], key:
         ("input_shape", [1, -8, 8], "input_shape: expected a list of positive whole numbers"),
         ("input_shape", 64, "input_shape: expected a list"),
         ("name", None, "name: expected str, got None"),
+        ("robustness", 0.1, "robustness: expected a list, got 0.1"),
+        ("robustness", [0.1], r"robustness: expected a robustness \(a JSON object\), got float"),
+        ("robustness", [{"eps": 0.1, "pgd": 0.5, "ibp": 0.0}], "robustness: the card lacks crown"),
+        ("robustness", [{"eps": 0.1, "pgd": "a", "ibp": 0.0, "crown": 0}], "robustness: pgd: expected float, got 'a'"),
     ],
 )
 def test_a_wrong_value_is_named(

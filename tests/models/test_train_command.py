@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ from models.cards import Card
 from models.training import Training, clean_accuracy
 from verify.core.errors import InputError
 
-TINY: dict[str, Any] = {"name": "tiny", "arch": "mlp(hidden=8)", "recipe": "pgd(eps=0.05,steps=1)", "epochs": 2}
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "arch": "mlp(hidden=8)",
+    "recipe": "pgd(eps=0.05,steps=1)",
+    "epochs": 2,
+    "eval_n": 90,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +40,13 @@ def test_it_writes_a_network_that_is_what_its_card_says(tmp_path: Path, capsys: 
     model, card = cards.load(tmp_path / "new" / "folder" / "tiny.safetensors")
     assert clean_accuracy(model, data.load("digits")) == card.clean_accuracy
     assert (card.name, card.data, card.epochs, card.seed, card.samples) == ("tiny", "digits", 2, 0, 360)
-    assert (card.eps, card.pgd_eps, card.pgd_attack) == (0.05, 0.05, "pgd(steps=3)")
-    assert card.pgd_accuracy < card.clean_accuracy
+    assert (card.eps, card.attack, card.robust_samples) == (0.05, "pgd(steps=3)", 90)
+    (at,) = card.robustness
+    assert at.eps == 0.05
+    assert 0 < at.ibp < at.crown < at.pgd < card.clean_accuracy
     out, err = capsys.readouterr()
-    assert f"clean accuracy {card.clean_accuracy:.2%}, PGD accuracy {card.pgd_accuracy:.2%} at eps 0.05" in out
+    assert f"clean accuracy {card.clean_accuracy:.2%} on 360 test samples" in out
+    assert f"eps 0.05: {at.pgd:.2%} under PGD, certified {at.crown:.2%} by crown, {at.ibp:.2%} by ibp" in out
     assert "epoch 1 of 2: loss" in err
     assert "epoch 2 of 2: loss" in err
 
@@ -63,7 +73,8 @@ def test_json_is_one_document_on_stdout(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_command_of_the_card_makes_the_same_files_bit_for_bit(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    train(**TINY, seed=5, shift=1, weight_decay=1e-4, schedule="step", eval_eps=0.02, out=first)
+    more: dict[str, Any] = {"validation": 50, "eval_eps": "0.05,0.02"}
+    train(**TINY, seed=5, shift=1, weight_decay=1e-4, schedule="step", **more, out=first)
     app = typer.Typer()
     app.command()(train)
     words = shlex.split(cards.read(first / "tiny.json").command)
@@ -77,7 +88,24 @@ def test_the_command_of_the_card_makes_the_same_files_bit_for_bit(tmp_path: Path
 def test_standard_training_is_attacked_at_a_radius_all_the_same(tmp_path: Path) -> None:
     train(name="plain", arch="mlp(hidden=8)", recipe="standard", epochs=1, out=tmp_path)
     card = cards.read(tmp_path / "plain.json")
-    assert (card.eps, card.pgd_eps) == (0.0, 0.1)
+    assert card.eps == 0.0
+    assert [at.eps for at in card.robustness] == [0.1]
+
+
+def test_early_numbers_come_from_what_is_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(**{**TINY, "recipe": "ibp(eps=0.02,fast=true)"}, validation=300, out=tmp_path)
+    err = read_err(capsys)
+    assert "on 300 validation samples, natural, and verified by ibp at eps 0.02" in err
+    assert re.search(r"epoch 2 of 2: loss \d.*, error \d.*%, verified \d.*%, about", err)
+    assert cards.read(tmp_path / "tiny.json").selected_on == "300 samples held out of the training split"
+    train(**TINY, out=tmp_path)
+    assert "on 500 training samples" in read_err(capsys)
+    card = cards.read(tmp_path / "tiny.json")
+    assert (card.selected_on, card.robust_samples, card.samples) == ("nothing held out", 90, 360)
+
+
+def read_err(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -90,7 +118,12 @@ def test_standard_training_is_attacked_at_a_radius_all_the_same(tmp_path: Path) 
         ({"data": "digit"}, "unknown data set"),
         ({"epochs": 0}, "epochs >= 1"),
         ({"schedule": "linear"}, "--schedule: expected one of cosine, step, got 'linear'"),
-        ({"eval_eps": float("nan")}, "--eval-eps must be"),
+        ({"eval_eps": "nan"}, "--eval-eps must be"),
+        ({"eval_eps": "0.1,-1"}, "--eval-eps must be"),
+        ({"eval_eps": "0.1,x"}, "--eval-eps: expected float, got 'x'"),
+        ({"eval_n": 0}, "--eval-n >= 1"),
+        ({"validation": -1}, "--validation >= 0"),
+        ({"validation": 1437}, "hold out from 1 to 1436 samples"),
         ({"arch": "cnn(channels=2-2-2-2)"}, "too many for images"),
     ],
 )

@@ -15,12 +15,15 @@ from attacks import get_attack
 from models import architectures, data, training
 from models.data import Dataset
 from models.text import describe
-from models.training import Step, Training, clean_accuracy, isolated, strictly_right
+from models.training import Step, Training, attacked_accuracy, clean_accuracy, isolated, strictly_right
 from models.training.augment import shifted
+from models.training.crown_ibp import CrownIBP
+from models.training.ibp import IBP
 from models.training.loop import decay
 from models.training.perturb import perturb
 from models.training.pgd import PGD
 from models.training.standard import Standard
+from models.training.trades import TRADES
 from verify.core.errors import InputError
 from verify.core.region import LpBall
 
@@ -63,7 +66,21 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
 
 
-@pytest.mark.parametrize("text", sorted(training.TABLE))
+# A radius at which every recipe can learn a small network; those that let it grow are at it for most of the time.
+RECIPES = {
+    "standard": "standard",
+    "pgd": "pgd(eps=0.02)",
+    "trades": "trades(eps=0.02)",
+    "ibp": "ibp(eps=0.02,end=0.2)",
+    "crown-ibp": "crown-ibp(eps=0.02,end=0.2)",
+}
+
+
+def test_every_recipe_is_tested() -> None:
+    assert RECIPES.keys() == training.TABLE.keys()
+
+
+@pytest.mark.parametrize("text", RECIPES.values())
 def test_the_loss_falls_and_the_samples_are_learnt(text: str, digits: Dataset) -> None:
     model = fresh()
     epochs = list(Training(training.recipe(text), epochs=12, batch=32, lr=1e-2).run(model, digits))
@@ -74,7 +91,9 @@ def test_the_loss_falls_and_the_samples_are_learnt(text: str, digits: Dataset) -
 
 
 @pytest.mark.parametrize("text", ["mlp(hidden=10)", "resnet(channels=4)"])
-@pytest.mark.parametrize("recipe", [Standard(), PGD(steps=2)])
+@pytest.mark.parametrize(
+    "recipe", [Standard(), PGD(steps=2), TRADES(steps=2), IBP(fast=True), CrownIBP()], ids=lambda r: r.name
+)
 def test_the_same_seed_gives_the_same_bits(text: str, recipe: training.Recipe, digits: Dataset) -> None:
     plan = Training(recipe, epochs=2, shift=1, seed=3)
     first = trained(plan, digits, text)
@@ -156,6 +175,30 @@ def test_adversarial_training_is_more_robust_than_standard(seed: int, digits: Da
         robust[recipe.name] = 1 - broken.float().mean().item()
         assert clean_accuracy(model, digits) > 0.95
     assert robust["pgd"] > robust["standard"] + 0.1  # over seeds: 0.79 to 0.83 against 0.61 to 0.64
+
+
+def test_trades_is_more_robust_than_standard(digits: Dataset) -> None:
+    eps, robust = 0.1, []
+    for recipe in (Standard(), TRADES(eps=eps, steps=5)):
+        model = trained(replace(LEARNT, recipe=recipe, epochs=20), digits)
+        robust.append(attacked_accuracy(model, digits, eps, "pgd(steps=20)", seed=0))
+        assert clean_accuracy(model, digits) > 0.95
+    assert robust[1] > robust[0] + 0.1
+
+
+def test_the_loss_of_trades_is_cross_entropy_and_a_divergence_that_grows_with_the_radius(digits: Dataset) -> None:
+    model = trained(LEARNT, digits)
+    plain = F.cross_entropy(model(digits.x), digits.y)
+
+    def loss(eps: float, beta: float) -> Tensor:
+        step = Step(0.0, torch.Generator().manual_seed(0), digits.domain)
+        return TRADES(eps=eps, beta=beta).loss(model, digits.x, digits.y, step)
+
+    torch.testing.assert_close(loss(0.1, beta=0.0), plain)
+    torch.testing.assert_close(loss(0.0, beta=6.0), plain)
+    once, twice = loss(0.1, beta=1.0) - plain, loss(0.1, beta=2.0) - plain
+    assert once > loss(0.01, beta=1.0) - plain > 0
+    torch.testing.assert_close(twice, 2 * once)
 
 
 def test_the_inner_attack_stays_in_the_ball_and_the_domain_and_raises_the_loss(digits: Dataset) -> None:
@@ -260,6 +303,15 @@ def test_bad_plans_are_refused(options: dict[str, object], message: str) -> None
         ("pgd(steps=0)", "steps >= 1"),
         ("pgd(rate=0)", "rate > 0"),
         ("standard(eps=1)", "unknown option"),
+        ("trades(beta=-1)", "beta must be a finite number >= 0, got -1.0"),
+        ("trades(eps=inf)", "eps must be a finite number >= 0, got inf"),
+        ("trades(steps=0)", "steps >= 1"),
+        ("ibp(eps=-1)", "ibp: eps must be a finite number >= 0, got -1.0"),
+        ("ibp(kappa=1.5)", "ibp: expected 0 <= kappa <= 1, got 1.5"),
+        ("ibp(begin=0.7,end=0.5)", "ibp: expected 0 <= begin <= end <= 1, got 0.7 and 0.5"),
+        ("ibp(regularise=-1)", "regularise must be a finite number >= 0"),
+        ("crown-ibp(beta=2)", "crown-ibp: expected 0 <= beta <= 1, got 2.0"),
+        ("crown-ibp(end=2)", "crown-ibp: expected 0 <= begin <= end <= 1"),
     ],
 )
 def test_bad_recipes_are_refused(text: str, message: str) -> None:

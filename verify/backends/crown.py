@@ -11,8 +11,9 @@ from torch import Tensor
 
 from verify.bounds import interval, layers, linear
 from verify.bounds.groups import lower_bounds
-from verify.bounds.verdicts import verify_by_bounds
+from verify.bounds.verdicts import check_dtype, verify_by_bounds
 from verify.core.budget import Budget
+from verify.core.errors import InputError
 from verify.core.network import Network
 from verify.core.problem import Problem
 from verify.core.region import Region
@@ -33,6 +34,11 @@ class CROWN:
     name: ClassVar[str] = "crown"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
+        if self.group < 1:
+            raise InputError(f"group must be at least 1, got {self.group}")
 
     def supports(self, problem: Problem) -> str | None:
         """Every operation needs an interval rule and a backward rule."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from verify.bounds import interval, layers, linear
 from verify.bounds.groups import lower_bounds
-from verify.bounds.verdicts import verify_by_bounds
+from verify.bounds.verdicts import check_dtype, verify_by_bounds
 from verify.core.budget import Budget
 from verify.core.network import Network
 from verify.core.problem import Problem
@@ -33,6 +33,9 @@ class IBP:
     name: ClassVar[str] = "ibp"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
 
     def supports(self, problem: Problem) -> str | None:
         """Every operation needs an interval rule."""

@@ -7,14 +7,43 @@ from __future__ import annotations
 
 from functools import singledispatch
 
+import torch
+
 from verify.bounds.memo import per_op
 from verify.core.errors import UnsupportedError
 from verify.core.network import Network
-from verify.core.ops import Add, Conv2d, Linear, Op, Relu, Reshape, Scale, Sub, evaluate, slopes_only
+from verify.core.ops import (
+    Add,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Gather,
+    LeakyRelu,
+    Linear,
+    Max,
+    Op,
+    Relu,
+    Reshape,
+    Scale,
+    Sub,
+    Tanh,
+    evaluate,
+    spread,
+)
 from verify.core.region import Box
 from verify.core.verifier import Bounds
 
-radius_map = per_op(slopes_only)
+radius_map = per_op(spread)
+
+
+def step(op: Op, *inputs: Bounds) -> Bounds:
+    """:func:`propagate`, with NaN in place of what overflowed: an infinite bound may be a wrong one, NaN decides
+    nothing further down."""
+    found = propagate(op, *inputs)
+    known = found.lower.isfinite() & found.upper.isfinite()
+    if bool(known.all()):
+        return found
+    return Bounds(torch.where(known, found.lower, torch.nan), torch.where(known, found.upper, torch.nan))
 
 
 @singledispatch
@@ -25,22 +54,26 @@ def propagate(op: Op, *inputs: Bounds) -> Bounds:
 
 @propagate.register(Linear)
 @propagate.register(Conv2d)
+@propagate.register(ConvTranspose2d)
 @propagate.register(Scale)
 def _(op: Op, x: Bounds) -> Bounds:
-    centre = evaluate(op, (x.lower + x.upper) / 2)
-    radius = evaluate(radius_map(op), (x.upper - x.lower) / 2)
+    # Halved before they are added: the sum of two large bounds may overflow, their middle does not.
+    centre = evaluate(op, x.lower / 2 + x.upper / 2)
+    radius = evaluate(radius_map(op), x.upper / 2 - x.lower / 2)
     return Bounds(centre - radius, centre + radius)
 
 
+@propagate.register(Add)
+@propagate.register(Concat)
+@propagate.register(Gather)
+@propagate.register(LeakyRelu)
+@propagate.register(Max)
 @propagate.register(Relu)
 @propagate.register(Reshape)
-def _(op: Op, x: Bounds) -> Bounds:
-    return Bounds(evaluate(op, x.lower), evaluate(op, x.upper))
-
-
-@propagate.register
-def _(op: Add, a: Bounds, b: Bounds) -> Bounds:
-    return Bounds(a.lower + b.lower, a.upper + b.upper)
+@propagate.register(Tanh)
+def _(op: Op, *parts: Bounds) -> Bounds:
+    """Non-decreasing in every operand."""
+    return Bounds(evaluate(op, *(x.lower for x in parts)), evaluate(op, *(x.upper for x in parts)))
 
 
 @propagate.register
@@ -58,7 +91,7 @@ def propagate_box(network: Network, box: Bounds) -> list[Bounds]:
     """Interval bounds of every node over a batch of boxes: each (batch x shape of the node)."""
     bounds = [box]
     for node in network.nodes[1:]:
-        bounds.append(propagate(node.op, *(bounds[i] for i in node.inputs)))
+        bounds.append(step(node.op, *(bounds[i] for i in node.inputs)))
     return bounds
 
 

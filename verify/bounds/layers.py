@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from verify.bounds.interval import propagate
+from verify.bounds.interval import step
 from verify.bounds.linear import Form, Group, Rows, Units, lower_bound
-from verify.bounds.relax import relaxes
+from verify.bounds.relax import relaxes, undecided
 from verify.core.budget import Budget
 from verify.core.network import Network
-from verify.core.ops import Add, Conv2d, Linear, Sub
+from verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Sub
 from verify.core.region import Box, LpBall, Region
 from verify.core.verifier import Bounds
 
@@ -32,7 +32,7 @@ def by_intervals(group: Group) -> list[Bounds]:
     """Interval bounds of every node: (samples x shape of the node)."""
     bounds = [_input(group)]
     for node in group.network.nodes[1:]:
-        bounds.append(propagate(node.op, *(bounds[i] for i in node.inputs)))
+        bounds.append(step(node.op, *(bounds[i] for i in node.inputs)))
     return bounds
 
 
@@ -43,16 +43,16 @@ def by_linear_bounds(group: Group, budget: Budget) -> list[Bounds]:
     Raises :class:`verify.core.budget.Expired` when the time is over.
     """
     network = group.network
-    feeds = {node.inputs[0] for node in network.nodes if relaxes(node.op)}
+    feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
     exact = _exact_by_intervals(network, group.region)
     bounds = [_input(group)]
     for position, node in enumerate(network.nodes[1:], start=1):
         if relaxes(node.op):
             z = bounds[node.inputs[0]]
             group.relax(position, Bounds(z.lower.flatten(1).T, z.upper.flatten(1).T))
-        known = propagate(node.op, *(bounds[i] for i in node.inputs))
+        known = step(node.op, *(bounds[i] for i in node.inputs))
         if position in feeds and position not in exact:
-            known = _tightened(group, position, known, budget)
+            known = _tightened(group, position, known, undecided(feeds[position], known), budget)
         bounds.append(known)
     return bounds
 
@@ -85,17 +85,17 @@ def _exact_by_intervals(network: Network, region: Region) -> set[int]:
         return set()
     summed = [0]
     for node in network.nodes[1:]:
-        here = isinstance(node.op, (Linear, Conv2d, Add, Sub))
+        here = isinstance(node.op, (Linear, Conv2d, ConvTranspose2d, Add, Sub))
         later = 2 if relaxes(node.op) else 0
         summed.append(max(summed[i] for i in node.inputs) + here + later)
     return {position for position, count in enumerate(summed) if count <= 1}
 
 
-def _tightened(group: Group, position: int, known: Bounds, budget: Budget) -> Bounds:
-    """``known`` intersected with linear bounds of the neurons that it leaves unstable, chunk by chunk."""
+def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
+    """``known`` intersected with linear bounds of the neurons that are ``wanted``, chunk by chunk."""
     shape = known.lower.shape
     lower, upper = known.lower.flatten(1).clone(), known.upper.flatten(1).clone()
-    sample, feature = ((lower < 0) & (upper > 0)).nonzero(as_tuple=True)
+    sample, feature = wanted.flatten(1).nonzero(as_tuple=True)
     for chunk in _chunks(sample, group, budget):
         budget.check()
         who, what = sample[chunk], feature[chunk]

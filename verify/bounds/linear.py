@@ -20,7 +20,23 @@ from verify.bounds.matrix import Compressed, Matrix, Sparse, constant, matrix
 from verify.bounds.relax import Lines, relax, relaxes
 from verify.core.errors import UnsupportedError
 from verify.core.network import Network
-from verify.core.ops import Add, Conv2d, Linear, Op, Relu, Reshape, Scale, Sub
+from verify.core.ops import (
+    Add,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Gather,
+    LeakyRelu,
+    Linear,
+    Max,
+    Op,
+    Relu,
+    Reshape,
+    Scale,
+    Sub,
+    Tanh,
+    evaluate,
+)
 from verify.core.region import LpBall, Region
 from verify.core.verifier import Bounds
 
@@ -100,21 +116,23 @@ class Group:
         return self.lower.shape[1]
 
     def relax(self, position: int, z: Bounds) -> None:
-        """Relax the activation at ``position``, whose input lies within ``z`` (features x samples)."""
-        lines = relax(self.network.nodes[position].op, z)
-        if isinstance(self.network.nodes[position].op, Relu):
+        """Relax the activation at ``position``, whose operand lies within ``z`` (features x samples)."""
+        node = self.network.nodes[position]
+        if isinstance(node.op, Max):
+            operands = (node.size, -1, self.samples)
+            z = Bounds(z.lower.reshape(operands), z.upper.reshape(operands))
+        lines = relax(node.op, z)
+        if isinstance(node.op, Relu):
             possible = ~(z.upper <= 0).all(1)  # a NaN is possible: it must be met, and decide nothing
             few = int(possible.sum()) < 0.9 * len(possible)
             self.support[position] = possible.nonzero().flatten() if few else None
         kept = self.support.get(position)
-        if kept is not None:
-            lines = Lines(*(t.index_select(0, kept) for t in (lines.lower_slope, lines.rise, lines.intercept)))
-        self.lines[position] = lines
+        self.lines[position] = lines if kept is None else lines.take(kept)
 
     def wanted(self, position: int) -> Tensor | None:
-        """The features of a node that forms need to know: those of the activation that it is, or passes on."""
+        """The features of a node that can be other than zero: those of the activation that it is, or passes on."""
         node = self.network.nodes[position]
-        if isinstance(node.op, (Reshape, Scale)):
+        if isinstance(node.op, Reshape):
             return self.wanted(node.inputs[0])
         return self.support.get(position)
 
@@ -178,7 +196,7 @@ def minimum(group: Group, coef: Tensor, rows: Rows) -> Tensor:
 
 def _over_box(coef: Tensor, box: Bounds, rows: Rows) -> Tensor:
     """The least value over boxes (features x samples); ``coef`` is used up."""
-    centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
+    centre, radius = box.lower / 2 + box.upper / 2, box.upper / 2 - box.lower / 2
     middle = rows.dot(centre, coef)
     return middle - rows.dot(radius, coef.abs_())
 
@@ -189,20 +207,41 @@ def pull(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pull
     raise UnsupportedError(f"operation {op.label} has no linear bounds")
 
 
-@pull.register
-def _(op: Relu, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
+@pull.register(Relu)
+@pull.register(LeakyRelu)
+@pull.register(Tanh)
+def _(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     """Positive coefficients take the lower line, negative ones the upper line."""
     lines, support = group.lines[position], group.support.get(position)
     coef = _on_support(form, support, group.network.nodes[position].size)
     negative = coef.clamp(max=0)
-    offset = rows.dot(lines.intercept, negative)
-    coef.mul_(rows.spread(lines.lower_slope)).addcmul_(negative, rows.spread(lines.rise))
+    offset = _intercepts(lines, coef, negative, rows)
+    coef.mul_(rows.spread(lines.slope)).addcmul_(negative, rows.spread(lines.rise))
     return [Form(coef, support)], offset
+
+
+@pull.register
+def _(op: Max, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
+    """As the other activations, with a line for each operand."""
+    lines = group.lines[position]
+    coef = _dense(form, group.network.nodes[position].size)
+    negative = coef.clamp(max=0)
+    offset = _intercepts(lines, coef, negative, rows)
+    count = lines.slope.shape[1]
+    slope, rise = (rows.spread(t.flatten(0, 1)).view(len(coef), count, -1) for t in (lines.slope, lines.rise))
+    return [Form((coef[:, None] * slope).addcmul_(negative[:, None], rise).flatten(0, 1))], offset
+
+
+def _intercepts(lines: Lines, coef: Tensor, negative: Tensor, rows: Rows) -> Tensor:
+    """What the lines' constants add to each row: (rows)."""
+    offset = rows.dot(lines.lift, negative)
+    return offset if lines.intercept is None else offset + rows.dot(lines.intercept, coef)
 
 
 @pull.register(Linear)
 @pull.register(Conv2d)
-def _(op: Linear | Conv2d, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
+@pull.register(ConvTranspose2d)
+def _(op: Linear | Conv2d | ConvTranspose2d, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     node = group.network.nodes[position]
     bias = constant(op, node.shape)
     operator = group.matrix(position, form)
@@ -231,6 +270,41 @@ def _(op: Scale, form: AnyForm, group: Group, position: int, rows: Rows) -> Pull
 @pull.register
 def _(op: Reshape, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     return [form], None
+
+
+@pull.register(Gather)
+@pull.register(Concat)
+def _(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
+    """Each coefficient goes back to where its value came from."""
+    sources, fill = _origins(op, [group.network.nodes[i].shape for i in group.network.nodes[position].inputs])
+    offset = None
+    if fill != 0:
+        outside = torch.stack([source < 0 for source in sources]).all(0).to(rows.one_hot)
+        coef = _dense(form, group.network.nodes[position].size)
+        offset = fill * (outside @ coef)
+        form = Form(coef)
+    parts: list[AnyForm] = []
+    for source, i in zip(sources, group.network.nodes[position].inputs, strict=True):
+        if isinstance(form, Units):
+            here = source[form.feature]
+            parts.append(Units(here.clamp(min=0), form.value * (here >= 0)))
+        else:
+            coef, here = _dense(form, len(source)), source >= 0
+            size = group.network.nodes[i].size
+            parts.append(Form(coef.new_zeros(size, coef.shape[1]).index_add_(0, source[here], coef[here])))
+    return parts, offset
+
+
+def _origins(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Tensor], float]:
+    """For each operand, which of its elements each output element is a copy of (-1: none); and the fill value."""
+    if isinstance(op, Gather):
+        return [op.index], op.fill
+    numbered = [torch.arange(torch.Size(shape).numel(), dtype=torch.float64).reshape(1, *shape) for shape in shapes]
+    absent = [torch.full_like(number, -1) for number in numbered]
+    return [
+        evaluate(op, *(numbered[k] if k == j else absent[k] for k in range(len(shapes)))).flatten().long()
+        for j in range(len(shapes))
+    ], 0.0
 
 
 @pull.register

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from verify.bounds.memo import per_op
 from verify.core.errors import UnsupportedError
-from verify.core.ops import Conv2d, Linear, Op
+from verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +186,24 @@ def _(op: Conv2d, shape: tuple[int, ...]) -> Matrix:
     return _sorted_by_output(into[inside], place.expand_as(into)[inside], value[inside], (size, out_channels * places))
 
 
+@_entries.register
+def _(op: ConvTranspose2d, shape: tuple[int, ...]) -> Matrix:
+    """The entries of the convolution that it transposes, inputs and outputs exchanged."""
+    size = [
+        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for n, s, p, d, k, e in zip(
+            shape[1:], op.stride, op.padding, op.dilation, op.weight.shape[2:], op.output_padding, strict=True
+        )
+    ]
+    convolution = Conv2d(op.weight, op.bias, op.stride, op.padding, op.dilation, op.groups)
+    forward = _entries(convolution, (op.weight.shape[1] * op.groups, *size))
+    if not isinstance(forward, Sparse):
+        raise MemoryError("a transposed convolution this large")
+    order = torch.argsort(forward.inputs, stable=True)
+    swapped = (forward.shape[1], forward.shape[0])
+    return _sorted_by_output(forward.outputs[order], forward.inputs[order], forward.values[order], swapped)
+
+
 def matrix(op: Op, shape: tuple[int, ...]) -> Matrix:
     """The matrix of ``op`` on inputs of ``shape``; worked out once for each operation."""
     known = _matrices(op)
@@ -199,7 +217,7 @@ def _matrices(op: Op) -> dict[tuple[int, ...], Matrix]:
     return {}
 
 
-def constant(op: Linear | Conv2d, shape: tuple[int, ...]) -> Tensor:
+def constant(op: Linear | Conv2d | ConvTranspose2d, shape: tuple[int, ...]) -> Tensor:
     """The bias of every output of ``op`` whose output has ``shape``: (outputs)."""
     bias = op.bias if isinstance(op, Linear) else op.bias.view(-1, 1, 1)
     return bias.expand(shape).flatten()

@@ -5,6 +5,7 @@ Tensors are (features x samples), the layout of the backward propagation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -12,35 +13,152 @@ import torch
 from torch import Tensor
 
 from verify.core.errors import UnsupportedError
-from verify.core.ops import Op, Relu
+from verify.core.ops import LeakyRelu, Max, Op, Relu, Tanh
 from verify.core.verifier import Bounds
 
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """``lower_slope * z <= activation(z) <= (lower_slope + rise) * z + intercept`` for z in the interval."""
+    """``slope * z + intercept <= activation(z) <= (slope + rise) * z + intercept + lift`` over the interval of z.
 
-    lower_slope: Tensor
+    ``intercept`` is None where it is 0 throughout. Max has several operands z a feature: ``slope`` and ``rise`` are
+    (features x operands x samples) and their products with z summed.
+    """
+
+    slope: Tensor
     rise: Tensor
-    intercept: Tensor
+    lift: Tensor
+    intercept: Tensor | None = None
+
+    def take(self, features: Tensor) -> Lines:
+        """The lines of some features."""
+        lines = (self.slope, self.rise, self.lift)
+        slope, rise, lift = (t.index_select(0, features) for t in lines)
+        return Lines(slope, rise, lift, None if self.intercept is None else self.intercept.index_select(0, features))
 
 
 @singledispatch
 def relax(op: Op, z: Bounds) -> Lines:
-    """The relaxation of ``op`` over the interval ``z``."""
+    """The relaxation of ``op`` over the interval ``z`` of its operands (features x samples)."""
     raise UnsupportedError(f"operation {op.label} has no linear relaxation")
+
+
+@singledispatch
+def undecided(op: Op, z: Bounds) -> Tensor:
+    """Where tighter bounds of the operand make a tighter relaxation; ``z`` in the layout of the network."""
+    return z.lower < z.upper
 
 
 @relax.register
 def _(op: Relu, z: Bounds) -> Lines:
     """The chord above; below, the line of slope 0 or 1 that leaves the smaller triangle (Zhang et al. 2018,
     arXiv:1811.00866). Stable neurons are exact."""
+    return _hinge(z, 0.0)
+
+
+@relax.register
+def _(op: LeakyRelu, z: Bounds) -> Lines:
+    """As Relu while it is convex; where the slope is above 1 it is concave, and the lines change places."""
+    if op.slope <= 1:
+        return _hinge(z, op.slope)
+    # slope * z - leaky(z) = (slope - 1) * relu(z): a multiple of a hinge, taken away from a line.
+    hinge = _hinge(z, 0.0)
+    factor = op.slope - 1
+    return Lines(
+        op.slope - factor * (hinge.slope + hinge.rise), factor * hinge.rise, factor * hinge.lift, -factor * hinge.lift
+    )
+
+
+@undecided.register(Relu)
+@undecided.register(LeakyRelu)
+def _(op: Op, z: Bounds) -> Tensor:
+    return (z.lower < 0) & (z.upper > 0)
+
+
+def _hinge(z: Bounds, left: float) -> Lines:
+    """max(z, left * z) for left <= 1."""
     low, high = z.lower.clamp(max=0), z.upper.clamp(min=0)
     width = high - low
-    # A neuron that is zero on all of its interval has width 0 and slope 0; no division by zero leaks through.
-    slope = high / width.clamp(min=torch.finfo(width.dtype).tiny)
-    lower = (slope > 0.5).to(slope)
-    return Lines(lower, slope - lower, -low * slope)
+    # A neuron that is zero on all of its interval has width 0 and share 0; no division by zero leaks through.
+    share = high / width.clamp(min=torch.finfo(width.dtype).tiny)
+    # Any line of slope in [0, 1] lies above with this much lift, whatever rounding or overflow made of the slope.
+    lift = torch.maximum(-low * share, high * (1 - share))
+    lower = (share > 0.5).to(share)
+    if left == 0.0:
+        return Lines(lower, share - lower, lift)
+    return Lines(left + (1 - left) * lower, (1 - left) * (share - lower), (1 - left) * lift)
+
+
+@relax.register
+def _(op: Tanh, z: Bounds) -> Lines:
+    """Tangents and chords of an S-shaped curve; the upper line is the lower line of the mirrored curve.
+
+    Where the interval has both signs, the lower line is the tangent from the curve's point at the upper end,
+    touching on the negative side (Zhang et al. 2018, figure 1), found by bisection on the side that is sound.
+    """
+    slope, intercept = _below_s(z.lower, z.upper, torch.tanh)
+    slope_above, mirrored = _below_s(-z.upper, -z.lower, torch.tanh)
+    return Lines(slope, slope_above - slope, -mirrored - intercept, intercept)
+
+
+def _below_s(low: Tensor, high: Tensor, curve: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Slope and intercept of a line below tanh over [low, high]."""
+    at_low, at_high = curve(low), curve(high)
+    width = high - low
+
+    def steepness(at: Tensor) -> Tensor:
+        return 1 - curve(at) ** 2
+
+    chord = (at_high - at_low) / width.clamp(min=torch.finfo(width.dtype).tiny)
+    # Left of the inflection the curve is convex: the tangent at any point lies below it there, and to the right of
+    # it too as long as it does not pass above the curve at the upper end.
+    first, last = low, torch.minimum(high, torch.zeros_like(high))
+    touch = (low + high) / 2
+    for _ in range(30):
+        middle = (first + last) / 2
+        fits = curve(middle) + steepness(middle) * (high - middle) <= at_high
+        first, last = torch.where(fits, middle, first), torch.where(fits, last, middle)
+    fits_first = curve(first) + steepness(first) * (high - first) <= at_high
+    touch = torch.where(high <= 0, touch, first)
+    tangent = steepness(touch)
+    # Where the curve is concave over the interval, or leaves its lower end more steeply than the chord, the chord
+    # itself lies below. A flat line through the lower end always does.
+    concave = (low >= 0) | ((high > 0) & (steepness(low) >= chord))
+    slope = torch.where(concave, chord, torch.where((high <= 0) | fits_first, tangent, 0.0))
+    anchor = torch.where(concave | (slope == 0), low, touch)
+    # A chord at the rounding of its own width is as good as flat.
+    thin = width <= 1e-6 * (1 + low.abs())
+    slope = torch.where(thin, torch.minimum(steepness(low), steepness(high)), slope)
+    anchor = torch.where(thin, low, anchor)
+    slack = 8 * torch.finfo(low.dtype).eps * (1 + slope * (low.abs() + high.abs()))
+    return slope, curve(anchor) - slope * anchor - slack
+
+
+@relax.register
+def _(op: Max, z: Bounds) -> Lines:
+    """Below, the operand with the largest lower bound. Above, with m that bound, the better at the middle of the
+    box of ``max u`` and of ``m + sum of the chords of max(z_i - m, 0)``; with one candidate left both are exact.
+
+    ``z``: (features x operands x samples).
+    """
+    best, chosen = z.lower.max(1, keepdim=True)
+    slope = torch.zeros_like(z.lower).scatter(1, chosen, 1.0)
+    above = (z.upper - best).clamp(min=0)
+    share = above / (z.upper - z.lower).clamp(min=torch.finfo(best.dtype).tiny)
+    # The chord of max(z - m, 0) over [l, u] with l <= m: share * (z - l).
+    chords = best[:, 0] - (share * z.lower).sum(1)
+    middle = (share * (z.lower + z.upper) / 2).sum(1) + chords
+    highest = z.upper.amax(1)
+    lines = middle <= highest
+    upper = torch.where(lines[:, None], share, 0.0)
+    return Lines(slope, upper - slope, torch.where(lines, chords, highest))
+
+
+@undecided.register
+def _(op: Max, z: Bounds) -> Tensor:
+    best = z.lower.amax(-1, keepdim=True)
+    contested = (z.upper > best).sum(-1, keepdim=True) > 1
+    return contested & (z.upper > best)
 
 
 def relaxes(op: Op) -> bool:

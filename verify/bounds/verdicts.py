@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from math import isfinite
+from math import inf, isfinite, isnan
 
 import torch
 from torch import Tensor
 
 from verify.core.budget import Budget
+from verify.core.errors import InputError
 from verify.core.network import Network
 from verify.core.problem import Problem
 from verify.core.region import Region, kind, stack
@@ -19,6 +20,12 @@ from verify.core.verifier import Verifier
 
 # Lower bounds of objective @ network(x) over a region of a batch in a dtype: (batch x rows).
 RowBounder = Callable[[Network, Region, Tensor, Budget, torch.dtype], Tensor]
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a precision that is not one of ours."""
+    if dtype not in ("float64", "float32"):
+        raise InputError(f"dtype must be float64 or float32, got {dtype!r}")
 
 
 def verify_by_bounds(
@@ -42,6 +49,8 @@ def verify_by_bounds(
         margins, reason = _margins(batch, budget, bounder, dtype)
         if dtype != torch.float64 and reason is None:
             promising = [k for k, margin in enumerate(margins) if margin > 0]
+            # What the sieve drops may be off by any amount: it has no margin.
+            margins = [margin if isnan(margin) else -inf for margin in margins]
             if promising:
                 precise, reason = _margins([batch[k] for k in promising], budget, bounder, torch.float64)
                 for k, margin in zip(promising, precise, strict=True):
@@ -63,7 +72,8 @@ def _margins(
     except MemoryError:
         return [float("nan")] * len(problems), Reason.MEMORY
     lower = lower.double() - torch.stack([spec.b for spec in specs])
-    # amax and amin keep NaN, so that a row without a bound decides nothing.
+    # amax and amin keep NaN, so that a row without a bound decides nothing; +inf is an overflow, no bound either.
+    lower = lower.masked_fill(lower == inf, torch.nan)
     return specs[0].margin(lower).tolist(), None
 
 
@@ -74,7 +84,7 @@ def _result(
     decided = isfinite(margin) and margin > 0
     if reason is None:
         missing = Reason.TIMEOUT if budget.expired else Reason.NUMERICAL
-        reason = Reason.INCOMPLETE if isfinite(margin) else missing
+        reason = Reason.INCOMPLETE if margin < inf else missing
     return Result(
         problem.id,
         repr(verifier),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -64,6 +65,10 @@ def _fault(problem: Problem, margin: float | None, shown: Tensor, real: Tensor, 
         return "a member of the region violates the property"
     if margin is None:
         return None
+    if not (isfinite(margin) and margin > 0):
+        return f"a margin of {margin:g} proves nothing"
+    if not bool(real[inside].isfinite().all()):
+        return "the network's output is not finite at a member of the region"
     rows = spec.rows(real)
     observed = spec.margin(rows)[inside]
     slack = 1e-9 * (1 + rows.abs().amax())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from verify.core.errors import InputError, InternalError
-from verify.core.ops import Input, Op, evaluate, magnitude, map_tensors, slopes_only, terms
+from verify.core.ops import Input, Op, evaluate, magnitude, map_tensors, spread, terms
 
 Oracle = Callable[[Tensor], Tensor]
 
@@ -113,7 +113,7 @@ class Network:
             big = evaluate(upper, *(size[i] + error[i] for i in node.inputs))
             n = (terms(node.op) + 2) * unit
             gamma = n / (1 - n) if n < 1 else float("inf")
-            passed = evaluate(slopes_only(node.op), *(error[i] for i in node.inputs))
+            passed = evaluate(spread(node.op), *(error[i] for i in node.inputs))
             underflow = (terms(node.op) + 2) * torch.finfo(dtype).tiny
             error.append(passed + (gamma * big + underflow if terms(node.op) else 0))
             size.append(evaluate(upper, *(size[i] for i in node.inputs)))

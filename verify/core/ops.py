@@ -54,6 +54,19 @@ class Conv2d(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class ConvTranspose2d(Op):
+    """The transpose of a convolution: weight (in x out/groups x kh x kw), bias (out)."""
+
+    weight: Tensor
+    bias: Tensor
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    output_padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
 class Scale(Op):
     """``y = factor * x + shift`` element by element; both broadcast against one sample's shape."""
 
@@ -64,6 +77,23 @@ class Scale(Op):
 @dataclass(frozen=True, eq=False)
 class Relu(Op):
     """``y = max(x, 0)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class LeakyRelu(Op):
+    """``y = x`` where x > 0, ``slope * x`` elsewhere; slope >= 0."""
+
+    slope: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tanh(Op):
+    """``y = tanh(x)``; the logistic function is this one, scaled and shifted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Max(Op):
+    """The largest value on the last axis, which disappears: a pooling layer is a Gather of windows and a Max."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +113,25 @@ class Reshape(Op):
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Gather(Op):
+    """Values picked from the flattened input: ``y[i] = x[index[i]]``, or ``fill`` where index is -1, in ``shape``.
+
+    Transposition, slicing, padding, and the windows of a pooling layer are all of this kind. index: (outputs).
+    """
+
+    index: Tensor
+    shape: tuple[int, ...]
+    fill: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Op):
+    """Operands side by side along ``axis`` of a sample (the batch dimension is not counted)."""
+
+    axis: int
+
+
 @singledispatch
 def evaluate(op: Op, *inputs: Tensor) -> Tensor:
     """The value of ``op`` at ``inputs``, each (batch x shape of one sample)."""
@@ -97,6 +146,41 @@ def _(op: Linear, x: Tensor) -> Tensor:
 @evaluate.register
 def _(op: Conv2d, x: Tensor) -> Tensor:
     return F.conv2d(x, op.weight, op.bias, op.stride, op.padding, op.dilation, op.groups)
+
+
+@evaluate.register
+def _(op: ConvTranspose2d, x: Tensor) -> Tensor:
+    options = (op.stride, op.padding, op.output_padding, op.groups, op.dilation)
+    return F.conv_transpose2d(x, op.weight, op.bias, *options)
+
+
+@evaluate.register
+def _(op: LeakyRelu, x: Tensor) -> Tensor:
+    return x.clamp(min=0) + op.slope * x.clamp(max=0)
+
+
+@evaluate.register
+def _(op: Tanh, x: Tensor) -> Tensor:
+    return x.tanh()
+
+
+@evaluate.register
+def _(op: Max, x: Tensor) -> Tensor:
+    return x.amax(-1)
+
+
+@evaluate.register
+def _(op: Gather, x: Tensor) -> Tensor:
+    flat = x.flatten(1)
+    picked = flat.index_select(1, op.index.clamp(min=0))
+    if bool((op.index < 0).any()):
+        picked = picked.masked_fill(op.index < 0, op.fill)
+    return picked.reshape(len(x), *op.shape)
+
+
+@evaluate.register
+def _(op: Concat, *parts: Tensor) -> Tensor:
+    return torch.cat(parts, op.axis + 1)
 
 
 @evaluate.register
@@ -128,33 +212,88 @@ AnyOp = TypeVar("AnyOp", bound=Op)
 
 
 def map_tensors(op: AnyOp, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> AnyOp:
-    """``op`` with its tensors in another dtype or on another device."""
+    """``op`` with its weights in another dtype, or all its tensors on another device."""
     tensors = {f.name: value for f in fields(op) if isinstance(value := getattr(op, f.name), Tensor)}
-    moved = {name: tensor.to(dtype=dtype, device=device) for name, tensor in tensors.items()}
+    moved = {
+        name: tensor.to(dtype=dtype if tensor.is_floating_point() else None, device=device)
+        for name, tensor in tensors.items()
+    }
     return replace(op, **moved) if moved else op
 
 
+@singledispatch
 def magnitude(op: Op) -> Op:
-    """``op`` with every weight and bias replaced by its absolute value: it carries magnitudes forward.
-
-    On magnitudes a difference adds and a ReLU does nothing, so ``Sub`` becomes ``Add``.
-    """
-    if isinstance(op, Sub):
-        return Add()
-    tensors = {f.name: value for f in fields(op) if isinstance(value := getattr(op, f.name), Tensor)}
-    return replace(op, **{name: tensor.abs() for name, tensor in tensors.items()}) if tensors else op
+    """The operation that carries magnitudes forward: ``|op(x)| <= magnitude(op)(|x|)``."""
+    return op
 
 
-def slopes_only(op: Op) -> Op:
-    """:func:`magnitude` of ``op`` without its constant term: it carries radii forward."""
-    upper = magnitude(op)
-    constants = {name: torch.zeros_like(getattr(upper, name)) for name in ("bias", "shift") if hasattr(upper, name)}
-    return replace(upper, **constants) if constants else upper
+@magnitude.register(Linear)
+@magnitude.register(Conv2d)
+@magnitude.register(ConvTranspose2d)
+@magnitude.register(Scale)
+def _(op: Op) -> Op:
+    weights = [f.name for f in fields(op) if isinstance(getattr(op, f.name), Tensor)]
+    return replace(op, **{name: getattr(op, name).abs() for name in weights})
+
+
+@magnitude.register
+def _(op: Sub) -> Op:
+    return Add()
+
+
+@magnitude.register
+def _(op: LeakyRelu) -> Op:
+    return LeakyRelu(max(op.slope, 1.0))
+
+
+@magnitude.register
+def _(op: Gather) -> Op:
+    return replace(op, fill=abs(op.fill))
+
+
+@singledispatch
+def spread(op: Op) -> Op:
+    """The operation that carries radii and errors forward: ``|op(x + e) - op(x)| <= spread(op)(|e|)``."""
+    return op
+
+
+@spread.register(Linear)
+@spread.register(Conv2d)
+@spread.register(ConvTranspose2d)
+def _(op: Linear | Conv2d | ConvTranspose2d) -> Op:
+    return replace(op, weight=op.weight.abs(), bias=torch.zeros_like(op.bias))
+
+
+@spread.register
+def _(op: Scale) -> Op:
+    return Scale(op.factor.abs(), torch.zeros_like(op.shift))
+
+
+@spread.register
+def _(op: Sub) -> Op:
+    return Add()
+
+
+@spread.register
+def _(op: LeakyRelu) -> Op:
+    factor = torch.tensor(max(op.slope, 1.0), dtype=torch.float64)
+    return Scale(factor, torch.zeros_like(factor))
+
+
+@spread.register
+def _(op: Tanh) -> Op:
+    one = torch.ones((), dtype=torch.float64)
+    return Scale(one, torch.zeros_like(one))
+
+
+@spread.register
+def _(op: Gather) -> Op:
+    return replace(op, fill=0.0)
 
 
 @singledispatch
 def terms(op: Op) -> int:
-    """How many products are summed into one output of ``op``; 0 where nothing is rounded."""
+    """How many products are summed into one output of ``op``, or roundings made; 0 where nothing is rounded."""
     return 0
 
 
@@ -168,8 +307,19 @@ def _(op: Conv2d) -> int:
     return int(op.weight[0].numel()) + 1
 
 
+@terms.register
+def _(op: ConvTranspose2d) -> int:
+    return int(op.weight[:, 0].numel()) + 1
+
+
 @terms.register(Scale)
 @terms.register(Add)
 @terms.register(Sub)
+@terms.register(LeakyRelu)
 def _(op: Op) -> int:
     return 2
+
+
+@terms.register
+def _(op: Tanh) -> int:
+    return 6  # a library's tanh errs by a few units in the last place

@@ -24,12 +24,11 @@ def fold(network: Network) -> Network:
         before = builder.nodes[new[source]]
         merged = _merge(before.op, node.op, before.shape) if not others and readers[source] == 1 else None
         if merged is None:
-            new[position] = builder.add(node.op, *(new[i] for i in node.inputs))
+            builder.nodes.append(replace(node, inputs=tuple(new[i] for i in node.inputs)))
         else:
-            new[position] = builder.add(merged, *before.inputs)
-    return replace(
-        builder.build(new[len(network.nodes) - 1], name=network.name), oracle=network.oracle, dtype=network.dtype
-    )
+            builder.nodes.append(replace(node, op=merged, inputs=before.inputs))
+        new[position] = len(builder.nodes) - 1
+    return builder.build(new[len(network.nodes) - 1], oracle=network.oracle, dtype=network.dtype, name=network.name)
 
 
 def _merge(first: Op, second: Op, shape: tuple[int, ...]) -> Op | None:
@@ -51,5 +50,5 @@ def _merge(first: Op, second: Op, shape: tuple[int, ...]) -> Op | None:
 
 def _per_unit(value: Tensor, shape: tuple[int, ...], axis: int) -> Tensor | None:
     """``value`` as one number per index of ``axis`` of a sample, or None where it varies along another axis."""
-    full = torch.broadcast_to(value, shape).movedim(axis, 0).flatten(1)
+    full = torch.broadcast_to(value, shape).movedim(axis, 0).reshape(shape[axis], -1)
     return full[:, 0].clone() if bool((full == full[:, :1]).all()) else None

@@ -1,7 +1,7 @@
 """The import of auto_LiRPA: newer releases as they are, release 0.3 with stand-ins for what torch and numpy dropped.
 
 Release 0.3 is the one in the package index; it asks for torch < 1.13 and so is installed with ``--no-deps``. What
-it uses of older releases is three names, which are put back while it is imported.
+it uses of older releases is three names, which are put back while it is imported, and a method of modules as it was.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def auto_lirpa() -> Any:
     """The module ``auto_LiRPA``; raises :class:`InputError` with the command that installs it where it is missing."""
     if not available():
         raise InputError(f"auto_LiRPA is not installed: {INSTALL}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True):  # not "ignore": auto_LiRPA sets filters of its own on import
         with suppress(ImportError):
             import auto_LiRPA
 
@@ -44,6 +43,7 @@ def auto_lirpa() -> Any:
         _restore_names()
         import auto_LiRPA
 
+        _take_remove_duplicate(auto_LiRPA.BoundedModule)
         return auto_LiRPA
 
 
@@ -58,6 +58,18 @@ def _restore_names() -> None:
     node: Any = torch._C.Node
     if not hasattr(node, "__getitem__"):
         node.__getitem__ = _attribute
+
+
+def _take_remove_duplicate(bounded: Any) -> None:
+    """``_named_members`` of modules has one more argument today; release 0.3 always removes duplicates."""
+    members = bounded._named_members
+
+    def named_members(
+        self: Any, get_members_fn: Any, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Any:
+        return members(self, get_members_fn, prefix, recurse)
+
+    bounded._named_members = named_members
 
 
 def _attribute(node: Any, key: str) -> Any:

@@ -1,0 +1,71 @@
+"""Where the files of a data set are looked for, and what the user reads if they are nowhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from verify.core.errors import InputError
+
+VARIABLE = "ASSAY_DATA"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of one data set: subfolders of any root ("" is the root itself), and a distribution's own folder."""
+
+    name: str
+    subfolders: tuple[str, ...]
+    system: Path | None = None
+    package: str = ""
+
+
+def cache() -> Path:
+    """The folder that downloads go to: ``$XDG_CACHE_HOME/assay/data``, by default below ``~/.cache``."""
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "assay" / "data"
+
+
+def find(layout: Layout, files: Sequence[Sequence[str]], folder: Path | None = None) -> list[Path]:
+    """The paths of ``files``, each given by its possible names, best first; all from one folder.
+
+    The first folder that holds any of them must hold them all. A ``folder`` that is given is the only root; without
+    it they are ``$ASSAY_DATA``, the distribution's folder, the user's cache. Raises :class:`InputError`.
+    """
+    places = _places(layout, folder)
+    for place in places:
+        found = [next((place / name for name in names if (place / name).is_file()), None) for names in files]
+        paths = [path for path in found if path is not None]
+        if len(paths) == len(files):
+            return paths
+        if paths:
+            missing = ", ".join(" or ".join(names) for names, path in zip(files, found, strict=True) if path is None)
+            raise InputError(f"{layout.name}: {place} has {paths[0].name} but lacks {missing}")
+    sought = ", ".join(" or ".join(names) for names in files)
+    where = ", ".join(map(str, places))
+    raise InputError(f"{layout.name}: found no {sought} in {where}; {_remedy(layout, given=folder is not None)}")
+
+
+def _places(layout: Layout, folder: Path | None) -> list[Path]:
+    if folder is not None:
+        return _below(folder, layout)
+    root = os.environ.get(VARIABLE)
+    places = _below(Path(root).expanduser(), layout) if root else []
+    if layout.system is not None:
+        places.append(layout.system)
+    return [*places, cache() / layout.name]
+
+
+def _below(root: Path, layout: Layout) -> list[Path]:
+    return [root / subfolder for subfolder in layout.subfolders]
+
+
+def _remedy(layout: Layout, given: bool) -> str:
+    ways = [] if given else [f"pass --data-dir FOLDER, set ${VARIABLE}"]
+    if given:
+        ways.append(f"pass another --data-dir, or none to look into ${VARIABLE}, the system's folders and the cache")
+    if layout.package:
+        ways.append(f"install the Debian package {layout.package}")
+    ways.append(f"download it: python -c \"from models import data; data.download('{layout.name}')\"")
+    return ", or ".join(ways)

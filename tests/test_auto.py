@@ -1,0 +1,77 @@
+"""Tests of verify.auto: the bracket closes from both sides, and what cannot be decided says why."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import nets
+from verify import solve
+from verify.auto import Auto
+from verify.core.budget import Budget
+from verify.core.network import chain, to_network
+from verify.core.problem import Problem
+from verify.core.region import Box
+from verify.core.result import Reason, Result, Verdict
+from verify.core.spec import Polyhedron, Spec
+
+NETWORK = to_network(nets.random_mlp(3, (4, 10, 10, 3)), (4,))
+XS = torch.rand(12, 4, generator=nets.generator(0))
+LABELS = NETWORK(XS.double()).argmax(1)
+
+
+def robust(eps: float) -> list[Problem]:
+    return Problem.robustness_many(NETWORK, XS, LABELS, eps)
+
+
+def test_small_radii_are_verified_and_large_ones_falsified() -> None:
+    small = Auto().verify_many(robust(1e-4), Budget())
+    large = Auto().verify_many(robust(1.0), Budget())
+    assert {r.verdict for r in small} == {Verdict.VERIFIED}
+    assert all(r.margin is not None and r.margin > 0 for r in small)
+    assert sum(r.verdict is Verdict.FALSIFIED for r in large) > 6
+    assert all("counterexample_margin" in r.stats for r in large if r.verdict is Verdict.FALSIFIED)
+
+
+def test_a_wrong_label_is_falsified_by_the_sample_itself() -> None:
+    problem = Problem.robustness(NETWORK, XS[0], (int(LABELS[0]) + 1) % 3, 0.0)
+    result = solve(problem)
+    assert result.verdict is Verdict.FALSIFIED
+    assert result.counterexample is not None
+    assert torch.equal(result.counterexample, XS[0])
+
+
+def test_results_speak_in_the_name_of_auto() -> None:
+    result = solve(robust(1e-4)[0])
+    assert result.verifier == repr(Auto())
+    assert len(result.stats["stages"]) >= 2
+    assert Result.from_json(result.to_json()).stats == result.stats
+
+
+def test_the_same_seed_gives_the_same_answer() -> None:
+    first, second = (Auto().verify_many(robust(0.1), Budget(seed=5)) for _ in range(2))
+    assert [(r.verdict, r.margin) for r in first] == [(r.verdict, r.margin) for r in second]
+
+
+def test_no_time() -> None:
+    result = solve(robust(1e-4)[0], Budget(seconds=0))
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.TIMEOUT)
+
+
+@pytest.mark.parametrize("empty", ["region", "spec"])
+def test_empty_questions_are_vacuous(empty: str) -> None:
+    low, high = (torch.ones(2), torch.zeros(2)) if empty == "region" else (torch.zeros(2), torch.ones(2))
+    spec = Spec(()) if empty == "spec" else Spec.robust(0, 2)
+    result = solve(Problem(chain((2,), []), Box(low, high), spec))
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.VACUOUS)
+
+
+def test_without_output_constraints_every_point_is_a_counterexample() -> None:
+    anything = Polyhedron(torch.zeros(0, 2), torch.zeros(0), torch.zeros(0, dtype=torch.bool))
+    result = solve(Problem(chain((2,), []), Box(torch.zeros(2), torch.ones(2)), Spec((anything,))))
+    assert result.verdict is Verdict.FALSIFIED
+
+
+@pytest.mark.parametrize("name", nets.NEVER_VERIFIED)
+def test_float_traps_are_never_verified(name: str) -> None:
+    assert solve(nets.trap_problem(name)).verdict is not Verdict.VERIFIED
