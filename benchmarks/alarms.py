@@ -1,4 +1,4 @@
-"""Soundness alarms: one method verifies what another falsifies, or a "verified" that fails its check."""
+"""Soundness alarms: one method verifies what another falsifies, or a verdict that fails its check."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ def find(cases: Sequence[Case]) -> list[Alarm]:
             alarms.append(Alarm(tuple(claims), tuple(against), explanation))
     for case in cases:
         if "alarm" in case.result.stats:
-            fault = f"{case.name} verified sample {case.sample} at eps {case.eps:g}, but {case.result.stats['alarm']}"
+            where = f"sample {case.sample} at eps {case.eps:g}"
+            fault = f"{case.name} gave a verdict on {where} that fails its check: {case.result.stats['alarm']}"
             alarms.append(Alarm((case,), (), fault))
     return alarms
 

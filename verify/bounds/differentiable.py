@@ -64,14 +64,13 @@ def _(op: Linear, coef: Tensor, operands: Sequence[Bounds]) -> Pulled:
 
 @pull.register
 def _(op: Conv2d, coef: Tensor, operands: Sequence[Bounds]) -> Pulled:
-    batch, rows = coef.shape[:2]
     size, out = operands[0].lower.shape[2:], coef.shape[-2:]
     spans = zip(size, out, op.stride, op.padding, op.dilation, op.weight.shape[2:], strict=True)
     # Rows and columns that the convolution left over, its stride being no divisor, have coefficient 0.
     rest = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, s, p, d, k in spans]
     options = (op.stride, op.padding, rest, op.groups, op.dilation)
     pulled = F.conv_transpose2d(coef.flatten(0, 1), op.weight, None, *options)
-    return [pulled.unflatten(0, (batch, rows))], _dot(coef, op.bias[:, None, None])
+    return [pulled.reshape(*coef.shape[:2], *pulled.shape[1:])], _dot(coef, op.bias[:, None, None])
 
 
 @pull.register

@@ -100,6 +100,9 @@ class Group:
 
     ``lower``, ``upper``: the box (input features x samples), in the dtype of the propagation. Relaxing an activation
     also fixes which of its features can matter (``support``); matrices are cut down to these once for the group.
+    ``entrance``: the first layer, if all paths from the input lead through it and the region is a box; the centre's
+    share of every bound is then read off that layer's value at the centre (``at_centre``, features x samples), and
+    only the radius has to be taken down to the input.
     """
 
     network: Network
@@ -108,7 +111,20 @@ class Group:
     upper: Tensor
     lines: dict[int, Lines] = field(default_factory=dict)
     support: dict[int, Tensor | None] = field(default_factory=dict)
+    entrance: int = 0
+    at_centre: Tensor | None = None
     matrices: dict[tuple[int, bool, int], Matrix | Compressed] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.radius = self.upper / 2 - self.lower / 2
+        ball = isinstance(self.region, LpBall) and self.region.p != inf
+        self.entrance = 0 if ball else _entrance(self.network)
+        if self.entrance:
+            value = (self.lower / 2 + self.upper / 2).T.reshape(-1, *self.network.input_shape)
+            values = [value]
+            for node in self.network.nodes[1 : self.entrance + 1]:
+                values.append(evaluate(node.op, *(values[i] for i in node.inputs)))
+            self.at_centre = values[-1].flatten(1).T.contiguous()
 
     @property
     def samples(self) -> int:
@@ -160,6 +176,7 @@ def lower_bound(
     """
     total: Tensor = rows.one_hot.new_zeros(len(rows.sample))
     pending: dict[int, AnyForm] = {position: form}
+    centred = False
     for current in range(position, 0, -1):
         if current not in pending:
             continue
@@ -168,14 +185,42 @@ def lower_bound(
         if relaxes(node.op) and intervals is not None:
             total = total + _over_box(_dense(arrived, node.size), intervals[current], rows)
             continue
+        if current == group.entrance:
+            total, centred = total + _at_centre(group, arrived, rows), True
         parts, offset = pull(node.op, arrived, group, current, rows)
-        if offset is not None:
+        if offset is not None and not centred:
             total = total + offset
         for source, part in zip(node.inputs, parts, strict=True):
             pending[source] = _sum(pending[source], part, group, source) if source in pending else part
     if 0 in pending:
-        total = total + minimum(group, _dense(pending[0], group.network.nodes[0].size), rows)
+        coef = _dense(pending[0], group.network.nodes[0].size)
+        total = total + (-rows.dot(group.radius, coef.abs_()) if centred else minimum(group, coef, rows))
     return total
+
+
+def _at_centre(group: Group, form: AnyForm, rows: Rows) -> Tensor:
+    """What a form of the entrance's value is worth at the centre of the box: (rows)."""
+    assert group.at_centre is not None
+    here = group.at_centre[:, rows.samples]
+    if isinstance(form, Units):
+        return here[form.feature, rows.sample] * form.value
+    return rows.dot(group.at_centre if form.support is None else group.at_centre[form.support], form.coef)
+
+
+def _entrance(network: Network) -> int:
+    """The first Linear or convolution, if nothing else reads the input or what lies between; otherwise 0."""
+    readers: list[list[int]] = [[] for _ in network.nodes]
+    for position, node in enumerate(network.nodes):
+        for i in node.inputs:
+            readers[i].append(position)
+    here = 0
+    while len(readers[here]) == 1:
+        here = readers[here][0]
+        if isinstance(network.nodes[here].op, (Linear, Conv2d)):
+            return here
+        if not isinstance(network.nodes[here].op, (Reshape, Scale)):
+            return 0
+    return 0
 
 
 def minimum(group: Group, coef: Tensor, rows: Rows) -> Tensor:

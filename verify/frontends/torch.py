@@ -44,10 +44,11 @@ def read_live(module: nn.Module, x: Tensor) -> tuple[Network, Tensor]:
     ``x``: a batch in the dtype of the weights. Operations keep the weights' dtype and their place in autograd's
     graph. In train mode batch normalisation becomes a scaling by the statistics of this very batch, which its
     gradients pass through, for bounds as for samples (Shi et al. 2021, arXiv:2103.17268), merged into the layer
-    before it; dropout is left out of both. The module runs once: running statistics move once. Bounds of the network in ``verify.bounds.interval``
-    and ``verify.bounds.differentiable`` are differentiable; the network has no oracle and serves no verdict.
+    before it. The module runs once: running statistics move once. Bounds of the network in
+    ``verify.bounds.interval`` and ``verify.bounds.differentiable`` are differentiable; the network has no oracle
+    and serves no verdict.
 
-    Raises :class:`UnsupportedError` with all the operations that have no translation.
+    Raises :class:`UnsupportedError` with all the operations that have no translation, dropout in train mode too.
     """
     key = module.training
     if module not in _TRACED or _TRACED[module][0] != key:
