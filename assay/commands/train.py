@@ -37,6 +37,9 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the network; the files are NAME.safetensors and NAME.json.")],
     arch: Annotated[str, typer.Option(help="Architecture: mlp, cnn or resnet, with options.")] = "mlp(hidden=50-50)",
     data: Annotated[str, typer.Option(help="Data set.")] = "digits",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with the files of --data; else $ASSAY_DATA and the usual places.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="What is minimised: standard, pgd, trades, ibp or crown-ibp.")] = "pgd",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 60,
     batch: Annotated[int, typer.Option(help="Samples a step.")] = 64,
@@ -69,7 +72,7 @@ def train(
     radii = _radii(eval_eps) if eval_eps else [plan.recipe.eps or 0.1]
     if eval_n < 1 or validation < 0:
         raise InputError(f"expected --eval-n >= 1 and --validation >= 0, got {eval_n} and {validation}")
-    learn, test = datasets.load(data, "train"), datasets.load(data, "test")
+    learn, test = (datasets.load(data, split, folder=data_dir) for split in ("train", "test"))
     learn, held = training.hold_out(learn, validation) if validation else (learn, None)
     early = held or learn
     early = early.take(min(len(early), EARLY))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,7 +44,7 @@ class CrownIBP:
         grown = ramp.linear(step.progress, self.begin, self.end)
         boxes = Boxes.around(model, x, y, self.eps * grown, step.domain)
         kappa, beta = 1 - grown * (1 - self.kappa), 1 - grown * (1 - self.beta)
-        margins = (1 - beta) * boxes.margins(linear=False) if beta < 1 else 0
-        if beta:
-            margins = margins + beta * boxes.margins(linear=True)
+        margins = boxes.margins(linear=beta > 0)
+        if 0 < beta < 1:
+            margins = torch.lerp(boxes.margins(linear=False), margins, beta)
         return kappa * F.cross_entropy(boxes.logits, y) + (1 - kappa) * worst_case(margins, y)

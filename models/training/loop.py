@@ -9,7 +9,7 @@ from math import cos, isfinite, pi
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.data import Dataset
 from models.training.augment import shifted
@@ -71,15 +71,14 @@ class Training:
         with isolated(self.seed):
             self.recipe.prepare(model, Step(0.0, generator, dataset.domain))
         optimizer = torch.optim.Adam(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        batches = -(-len(dataset) // self.batch)
         for number in range(1, self.epochs + 1):
             start, total = time.perf_counter(), 0.0
             model.train()
             # The global generator serves layers such as Dropout that take no other; each epoch has its own seed.
             with isolated((self.seed + number) % (1 << 63)):
-                order = torch.randperm(len(dataset), generator=generator)
-                for position, index in enumerate(torch.split(order, self.batch)):
-                    progress = (number - 1 + position / batches) / self.epochs
+                batches = _batches(torch.randperm(len(dataset), generator=generator), self.batch)
+                for position, index in enumerate(batches):
+                    progress = (number - 1 + position / len(batches)) / self.epochs
                     for group in optimizer.param_groups:
                         group["lr"] = self.lr * decay(self.schedule, progress)
                     x, y = dataset.x[index], dataset.y[index]
@@ -94,6 +93,15 @@ class Training:
                     total += loss.item() * len(index)
             model.eval()
             yield Epoch(number, total / len(dataset), optimizer.param_groups[0]["lr"], time.perf_counter() - start)
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """``order`` cut into batches; a last one of a single sample, which has no variance to normalise by, joins the
+    one before."""
+    batches = list(torch.split(order, size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
 
 
 def decay(schedule: Schedule, progress: float) -> float:

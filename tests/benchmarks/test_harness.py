@@ -94,7 +94,8 @@ def test_an_attack_that_lies_breaks_nothing(point):
     found = compare(identity(), dataset([[0.5, 0.4]]), [0.08], [], [Claims(point)])
     row = by_name(found)[title(Claims(point)), 0.08]
     assert (row.falsified, row.unknown, row.reasons) == (0, 1, {"numerical": 1})
-    assert not found.alarms
+    (alarm,) = found.alarms
+    assert "gave a verdict on sample 0 at eps 0.08 that fails its check" in alarm.explanation
 
 
 def test_verified_here_and_broken_there_is_an_alarm_with_its_case(tmp_path):
@@ -133,7 +134,13 @@ def test_a_claim_at_a_larger_radius_is_contradicted_from_a_smaller_one():
 
 
 def test_a_claim_at_a_smaller_radius_than_the_counterexample_is_no_alarm():
-    found = compare(needle(), dataset([[0.6, 0.4]]), [0.002, 0.05], [Liar(0.002)], [Claims()])
+    class Far(Claims):
+        def search(self, problems, seed=0):
+            found = super().search(problems, seed)
+            found.success[:] = float(problems[0].region.eps) == 0.05
+            return found
+
+    found = compare(needle(), dataset([[0.6, 0.4]]), [0.002, 0.05], [Liar(0.002)], [Far()])
     assert by_name(found)["all methods", 0.002].verified == 1
     assert by_name(found)["claims", 0.05].falsified == 1
     assert not found.alarms
@@ -144,7 +151,7 @@ def test_a_claim_that_fails_its_check_is_an_alarm_and_no_certificate(tmp_path):
     row = by_name(found)["liar", 0.1]
     assert (row.verified, row.unknown) == (0, 1)
     (alarm,) = found.alarms
-    assert "liar verified sample 0" in alarm.explanation
+    assert alarm.explanation.startswith("liar gave a verdict on sample 0 at eps 0.1 that fails its check")
     with np.load(found.folders[0] / "case.npz") as case:
         assert sorted(case) == ["label", "x"]
 
@@ -186,9 +193,9 @@ def test_smoothed_subjects_neither_contradict_nor_enter_the_bracket():
 
 def test_an_exception_is_never_a_verdict():
     data = dataset(POINTS)
-    with pytest.raises(InternalError, match=r"broken failed on samples 0 to 2 at eps 0.1: ZeroDivisionError: x / 0"):
+    with pytest.raises(InternalError, match=r"broken failed on samples 0 to 0 at eps 0.1: ZeroDivisionError: x / 0"):
         compare(identity(), data, [0.1], [Broken()], [])
-    with pytest.raises(ResourceError, match=r"broken.* ran out of memory on samples 0 to 1"):
+    with pytest.raises(ResourceError, match=r"broken.* ran out of memory on samples 0 to 0"):
         compare(identity(), data, [0.1], [Broken("memory")], [], batch=2)
     row = by_name(compare(identity(), data, [0.1], [Broken("unsupported")], []))["broken(error=unsupported)", 0.1]
     assert (row.verified, row.unknown, row.reasons) == (0, 3, {"unsupported": 3})

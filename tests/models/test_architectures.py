@@ -17,6 +17,8 @@ TEXTS = [
     "mlp(hidden=20-30-20,mean=0.3,std=0.5)",
     "cnn",
     "cnn(channels=4-8-8,hidden=0)",
+    "mlp(hidden=20-30,batchnorm=true)",
+    "cnn(channels=4-8,hidden=5,batchnorm=true)",
     "resnet(channels=4-8,mean=0.1)",
 ]
 
@@ -40,7 +42,7 @@ def test_the_description_rebuilds_the_same_network(text: str) -> None:
 
 
 def test_the_description_writes_every_option_out() -> None:
-    assert describe(MLP(hidden=Sizes((50, 30)))) == "mlp(hidden=50-30,mean=0.0,std=1.0)"
+    assert describe(MLP(hidden=Sizes((50, 30)))) == "mlp(hidden=50-30,mean=0.0,std=1.0,batchnorm=False)"
 
 
 def test_every_name_of_the_table_is_tested() -> None:
@@ -57,6 +59,16 @@ def test_factories_and_texts_have_the_same_defaults(name: str) -> None:
 def test_hidden_widths_are_the_widths() -> None:
     widths = [layer.out_features for layer in mlp((1, 8, 8), 10, hidden=(5, 6)) if isinstance(layer, nn.Linear)]
     assert widths == [5, 6, 10]
+
+
+def test_batch_normalisation_stands_before_every_activation() -> None:
+    for text in ("mlp(hidden=20-30,batchnorm=true)", "cnn(channels=4-8,hidden=5,batchnorm=true)"):
+        parts = list(parse(text).build((1, 8, 8), 10))  # type: ignore[call-overload]
+        activations = [i for i, part in enumerate(parts) if isinstance(part, nn.ReLU)]
+        assert len(activations) >= 2
+        for i in activations:
+            assert isinstance(parts[i - 1], (nn.BatchNorm1d, nn.BatchNorm2d))
+            assert parts[i - 2].bias is None  # it would be taken away again with the mean
 
 
 def test_normalisation_comes_first_and_does_what_it_says() -> None:

@@ -50,6 +50,7 @@ def test_certified_accuracies_lie_below_the_attacked() -> None:
 def test_bounds_that_are_not_finite_prove_nothing(value: float, linear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model, dataset = line()
     monkeypatch.setattr(
-        "models.training.evaluate.layers.lower_rows", lambda g, b, objective, l: torch.full(objective.shape[:2], value)
+        "models.training.evaluate.layers.lower_rows",
+        lambda group, bounds, objective, linear: torch.full(objective.shape[:2], value),
     )
     assert certified_accuracy(model, dataset, 0.1, linear) == 0

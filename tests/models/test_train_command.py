@@ -116,6 +116,7 @@ def read_err(capsys: pytest.CaptureFixture[str]) -> str:
         ({"arch": "mpl"}, "unknown architecture"),
         ({"recipe": "pdg"}, "unknown recipe"),
         ({"data": "digit"}, "unknown data set"),
+        ({"data": "fashion-mnist", "data_dir": Path("/nowhere")}, "there is no folder '/nowhere'"),
         ({"epochs": 0}, "epochs >= 1"),
         ({"schedule": "linear"}, "--schedule: expected one of cosine, step, got 'linear'"),
         ({"eval_eps": "nan"}, "--eval-eps must be"),

@@ -90,7 +90,7 @@ def test_the_loss_falls_and_the_samples_are_learnt(text: str, digits: Dataset) -
     assert not model.training
 
 
-@pytest.mark.parametrize("text", ["mlp(hidden=10)", "resnet(channels=4)"])
+@pytest.mark.parametrize("text", ["mlp(hidden=10)", "cnn(channels=2,hidden=0,batchnorm=true)"])
 @pytest.mark.parametrize(
     "recipe", [Standard(), PGD(steps=2), TRADES(steps=2), IBP(fast=True), CrownIBP()], ids=lambda r: r.name
 )
@@ -324,6 +324,12 @@ def test_the_description_gives_the_same_recipe(text: str) -> None:
     recipe = training.recipe(text)
     assert training.recipe(describe(recipe)) == recipe
     assert describe(recipe).startswith(text.partition("(")[0])
+
+
+def test_batch_normalisation_meets_no_batch_of_one_sample(digits: Dataset) -> None:
+    few = digits.take(9)
+    (epoch,) = Training(Standard(), epochs=1, batch=4).run(fresh("mlp(hidden=4,batchnorm=true)"), few)
+    assert epoch.loss > 0
 
 
 def test_shifts_of_what_is_no_image_are_refused() -> None:

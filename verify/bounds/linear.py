@@ -16,7 +16,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.bounds.matrix import Compressed, Matrix, Sparse, constant, matrix
+from verify.bounds.matrix import Cut, Matrix, Sparse, constant, matrix
 from verify.bounds.relax import Lines, relax, relaxes
 from verify.core.errors import UnsupportedError
 from verify.core.network import Network
@@ -58,6 +58,10 @@ class Units:
 
 
 AnyForm = Form | Units
+
+# For fewer rows than this, cutting a sparse matrix down costs more than multiplying with all of it.
+FEW = 128
+
 Pulled = tuple[Sequence[AnyForm], Tensor | None]
 
 
@@ -113,7 +117,7 @@ class Group:
     support: dict[int, Tensor | None] = field(default_factory=dict)
     entrance: int = 0
     at_centre: Tensor | None = None
-    matrices: dict[tuple[int, bool, int], Matrix | Compressed] = field(default_factory=dict)
+    cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.radius = self.upper / 2 - self.lower / 2
@@ -152,18 +156,18 @@ class Group:
             return self.wanted(node.inputs[0])
         return self.support.get(position)
 
-    def matrix(self, position: int, form: AnyForm) -> Matrix | Compressed:
-        """The matrix of the affine node at ``position``, cut down to the form's support and what its input needs."""
+    def cut(self, position: int, support: Tensor | None) -> Cut:
+        """The matrix of the affine node at ``position``, for forms on ``support``, at what its input needs."""
+        key = (position, id(support))  # supports live as long as the group
+        if key not in self.cuts:
+            (source,) = self.network.nodes[position].inputs
+            self.cuts[key] = self.matrix(position).cut(self.wanted(source), support)
+        return self.cuts[key]
+
+    def matrix(self, position: int) -> Matrix:
+        """All of the matrix of the affine node at ``position``."""
         node = self.network.nodes[position]
-        (source,) = node.inputs
-        support = form.support if isinstance(form, Form) else None
-        key = (position, isinstance(form, Form), id(support))  # supports live as long as the group
-        if key not in self.matrices:
-            wanted = self.wanted(source)
-            full = matrix(node.op, self.network.nodes[source].shape)
-            cut = full if wanted is None and support is None else full.restrict(wanted, support)
-            self.matrices[key] = cut.compressed() if isinstance(cut, Sparse) and isinstance(form, Form) else cut
-        return self.matrices[key]
+        return matrix(node.op, self.network.nodes[node.inputs[0]].shape)
 
 
 def lower_bound(
@@ -288,15 +292,15 @@ def _intercepts(lines: Lines, coef: Tensor, negative: Tensor, rows: Rows) -> Ten
 @pull.register(ConvTranspose2d)
 def _(op: Linear | Conv2d | ConvTranspose2d, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     node = group.network.nodes[position]
-    bias = constant(op, node.shape)
-    operator = group.matrix(position, form)
-    wanted = group.wanted(node.inputs[0])
+    bias, wanted = constant(op, node.shape), group.wanted(node.inputs[0])
     if isinstance(form, Units):
-        assert not isinstance(operator, Compressed)
-        return [Form(operator.columns(form.feature, form.value), wanted)], bias[form.feature] * form.value
-    assert not isinstance(operator, Sparse)
-    kept = bias if form.support is None else bias[form.support]
-    return [Form(operator.pull(form.coef), wanted)], kept @ form.coef
+        coef = group.matrix(position).columns(form.feature, form.value, wanted)
+        return [Form(coef, wanted)], bias[form.feature] * form.value
+    offset = (bias if form.support is None else bias[form.support]) @ form.coef
+    whole = group.matrix(position)
+    if isinstance(whole, Sparse) and form.coef.shape[1] < FEW and (position, id(form.support)) not in group.cuts:
+        return [Form(whole.whole.pull(_dense(form, node.size)))], offset
+    return [Form(group.cut(position, form.support).pull(form.coef), wanted)], offset
 
 
 @pull.register

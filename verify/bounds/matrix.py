@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from functools import singledispatch
+from functools import cached_property, singledispatch
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,13 +21,21 @@ from verify.core.errors import UnsupportedError
 from verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op
 
 
+class Cut(Protocol):
+    """A matrix cut down to some of its inputs and outputs, ready to be multiplied."""
+
+    def pull(self, coef: Tensor) -> Tensor:
+        """(outputs x rows) to (inputs x rows)."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Dense:
     """``transposed``: (inputs x outputs)."""
 
     transposed: Tensor
 
-    def restrict(self, inputs: Tensor | None, outputs: Tensor | None) -> Dense:
+    def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Dense:
         """Only these inputs and outputs; None keeps all."""
         kept = self.transposed if inputs is None else self.transposed.index_select(0, inputs)
         return Dense(kept if outputs is None else kept.index_select(1, outputs))
@@ -35,9 +44,9 @@ class Dense:
         """(outputs x rows) to (inputs x rows)."""
         return self.transposed @ coef
 
-    def columns(self, outputs: Tensor, value: Tensor) -> Tensor:
-        """``value[r]`` times the column of output ``outputs[r]``: (inputs x rows)."""
-        return self.transposed.index_select(1, outputs) * value
+    def columns(self, outputs: Tensor, value: Tensor, inputs: Tensor | None) -> Tensor:
+        """``value[r]`` times the column of output ``outputs[r]``, at these inputs: (inputs x rows)."""
+        return self.cut(inputs, None).transposed.index_select(1, outputs) * value
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,39 +59,50 @@ class Sparse:
     starts: Tensor
     shape: tuple[int, int]
 
-    def restrict(self, inputs: Tensor | None, outputs: Tensor | None) -> Sparse:
-        """Only these inputs and outputs, renumbered; None keeps all."""
-        new_in, new_out = _renumber(inputs, self.shape[0]), _renumber(outputs, self.shape[1])
-        rows = self.inputs if new_in is None else new_in[self.inputs]
-        cols = self.outputs if new_out is None else new_out[self.outputs]
-        keep = torch.nonzero((rows >= 0) & (cols >= 0)).flatten()
-        shape = (
-            self.shape[0] if inputs is None else len(inputs),
-            self.shape[1] if outputs is None else len(outputs),
-        )
-        return _sorted_by_output(rows[keep], cols[keep], self.values[keep], shape)
-
-    def compressed(self) -> Compressed:
-        """The transposed matrix in compressed rows, for products with many columns."""
+    @cached_property
+    def by_input(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Input and output index and value of the entries, sorted by input."""
         order = torch.argsort(self.inputs, stable=True)
-        counts = torch.bincount(self.inputs, minlength=self.shape[0])
-        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            matrix = torch.sparse_csr_tensor(
-                starts, self.outputs[order], self.values[order], self.shape, check_invariants=False
-            )
-        return Compressed(matrix)
+        return tuple(t.index_select(0, order) for t in (self.inputs, self.outputs, self.values))  # type: ignore[return-value]
 
-    def columns(self, outputs: Tensor, value: Tensor) -> Tensor:
-        """``value[r]`` times the column of output ``outputs[r]``, dense: (inputs x rows)."""
-        begin, length = self.starts[outputs], self.starts[outputs + 1] - self.starts[outputs]
+    @cached_property
+    def whole(self) -> Compressed:
+        """All of the matrix, ready to be multiplied."""
+        return _compressed(*self.by_input, self.shape)
+
+    def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Compressed:
+        """Only these inputs and outputs, renumbered; None keeps all."""
+        if inputs is None and outputs is None:
+            return self.whole
+        row, column, value = self.by_input
+        new_in, new_out = _renumber(inputs, self.shape[0]), _renumber(outputs, self.shape[1])
+        row = row if new_in is None else new_in.index_select(0, row)
+        column = column if new_out is None else new_out.index_select(0, column)
+        keep = torch.nonzero((row >= 0) & (column >= 0)).flatten()
+        shape = tuple(
+            size if kept is None else len(kept) for size, kept in zip(self.shape, (inputs, outputs), strict=True)
+        )
+        return _compressed(
+            row.index_select(0, keep), column.index_select(0, keep), value.index_select(0, keep), (shape[0], shape[1])
+        )
+
+    def columns(self, outputs: Tensor, value: Tensor, inputs: Tensor | None) -> Tensor:
+        """``value[r]`` times the column of output ``outputs[r]``, at these inputs: (inputs x rows)."""
+        begin = self.starts[outputs]
+        length = self.starts[outputs + 1] - begin
         row = torch.arange(len(outputs), device=outputs.device).repeat_interleave(length)
         first = length.cumsum(0) - length
-        entry = torch.arange(len(row), device=outputs.device) + (begin - first)[row]
-        dense = self.values.new_zeros(self.shape[0], len(outputs))
-        dense[self.inputs[entry], row] = self.values[entry] * value[row]
-        return dense
+        entry = torch.arange(len(row), device=outputs.device) + (begin - first).index_select(0, row)
+        into, worth = self.inputs.index_select(0, entry), self.values.index_select(0, entry)
+        worth = worth * value.index_select(0, row)
+        new = _renumber(inputs, self.shape[0])
+        if new is not None:
+            into = new.index_select(0, into)
+            keep = torch.nonzero(into >= 0).flatten()
+            into, row, worth = (t.index_select(0, keep) for t in (into, row, worth))
+        size = self.shape[0] if inputs is None else len(inputs)
+        dense = self.values.new_zeros(size * len(outputs))
+        return dense.index_add_(0, into * len(outputs) + row, worth).view(size, len(outputs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +120,15 @@ class Compressed:
         return torch.addmm(product, self.matrix, coef, beta=0, out=product)
 
 
+def _compressed(inputs: Tensor, outputs: Tensor, values: Tensor, shape: tuple[int, int]) -> Compressed:
+    """From entries sorted by input. The indices are 32 bits wide, which is what the library multiplies with."""
+    counts = torch.bincount(inputs, minlength=shape[0])
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return Compressed(torch.sparse_csr_tensor(starts.int(), outputs.int(), values, shape, check_invariants=False))
+
+
 @dataclass(frozen=True, eq=False)
 class Convolved:
     """A convolution too large to be written out: transposed convolution of all outputs, then a choice of inputs."""
@@ -109,7 +138,7 @@ class Convolved:
     inputs: Tensor | None = None
     outputs: Tensor | None = None
 
-    def restrict(self, inputs: Tensor | None, outputs: Tensor | None) -> Convolved:
+    def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Convolved:
         """Only these inputs and outputs; None keeps all."""
         return replace(self, inputs=inputs, outputs=outputs)
 
@@ -130,12 +159,12 @@ class Convolved:
         flat = back.flatten(1).T
         return flat if self.inputs is None else flat.index_select(0, self.inputs)
 
-    def columns(self, outputs: Tensor, value: Tensor) -> Tensor:
-        """``value[r]`` times the column of output ``outputs[r]``: (inputs x rows)."""
+    def columns(self, outputs: Tensor, value: Tensor, inputs: Tensor | None) -> Tensor:
+        """``value[r]`` times the column of output ``outputs[r]``, at these inputs: (inputs x rows)."""
         space = _conv_output(self.op, self.input_shape[1:])
         seed = value.new_zeros(self.op.weight.shape[0] * space[0] * space[1], len(outputs))
         seed[outputs, torch.arange(len(outputs), device=outputs.device)] = value
-        return self.pull(seed)
+        return self.cut(inputs, None).pull(seed)
 
 
 Matrix = Dense | Sparse | Convolved

@@ -367,7 +367,8 @@ def _constant(value: Any, batch: Tensor) -> Tensor:
     """A constant operand as it broadcasts against one sample of ``batch``."""
     if isinstance(value, Value) or not isinstance(value, (int, float, Tensor)):
         raise Untranslatable
-    tensor = torch.as_tensor(value)
+    # A plain number is a double; a tensor keeps the precision that it has.
+    tensor = value if isinstance(value, Tensor) else _number(value)
     tensor = tensor.to(torch.promote_types(tensor.dtype, batch.dtype))
     if tensor.dim() == batch.dim():
         if tensor.shape[0] != 1:

@@ -15,17 +15,19 @@ from torch.overrides import TorchFunctionMode
 
 from verify.backends.lirpa.module import Layers, unsupported
 from verify.backends.lirpa.shim import INSTALL, auto_lirpa, available
+from verify.bounds import layers
 from verify.bounds.groups import lower_bounds
 from verify.bounds.verdicts import verify_by_bounds
 from verify.core.budget import Budget, Expired
 from verify.core.errors import InputError, UnsupportedError
 from verify.core.network import Network
-from verify.core.ops import Add, LeakyRelu, Relu, Scale, Sub
+from verify.core.ops import Add, LeakyRelu, Linear, Relu, Reshape, Scale, Sub
 from verify.core.problem import Problem
 from verify.core.region import Box, LpBall, Region
 from verify.core.result import Guarantee, Reason, Result, Verdict
 from verify.core.verifier import Bounds
 
+HUGE = 1e150  # squares and sums of anything smaller are finite
 DUAL = {1.0: inf, 2.0: 2.0}
 
 
@@ -114,8 +116,9 @@ class LiRPA:
             plain = "CROWN" if method == "alpha-CROWN" else method
             least, slopes = self._over_box(peer, network, box, objective, plain, slopes=True)
             lower = torch.maximum(lower, _over_ball(least, slopes, box, region))
-        # A release that slips out of float64 decides nothing.
-        return lower if lower.dtype == torch.float64 else torch.full_like(lower, torch.nan)
+        # A release that slips out of float64, or values so large that it may overflow unnoticed, decide nothing.
+        sane = lower.dtype == torch.float64 and _largest(network, region) < HUGE
+        return lower if sane else torch.full_like(lower, torch.nan)
 
     def _over_box(
         self, peer: Any, network: Network, box: Box, objective: Tensor, method: str, slopes: bool
@@ -124,8 +127,8 @@ class LiRPA:
         them (batch x rows x inputs)."""
         centre = box.centre
         old = getattr(peer, "__version__", "") == "0.3"
-        layers, options = Layers(network, batched=old), self._options(network, old)
-        bounded = peer.BoundedModule(layers, centre, bound_opts=options, device="cpu")
+        module, options = Layers(network, batched=old), self._options(network, old)
+        bounded = peer.BoundedModule(module, centre, bound_opts=options, device="cpu")
         x = peer.BoundedTensor(centre, peer.PerturbationLpNorm(norm=inf, x_L=box.lower, x_U=box.upper))
         source, sink = bounded.input_name[0], bounded.output_name[0]  # inputs come before parameters
         optimised = method == "alpha-CROWN"
@@ -141,16 +144,25 @@ class LiRPA:
         return found[0].detach(), found[2][sink][source]["lA"].detach().flatten(2) if slopes else found[0]
 
     def _options(self, network: Network, old: bool) -> dict[str, Any]:
-        """Patches are the fast form of convolutions, but release 0.3 takes elementwise sums of vectors for images."""
-        images = all(len(node.shape) == 3 for node in network.nodes if isinstance(node.op, (Add, Sub, Scale)))
+        """Patches are the fast form of convolutions, but release 0.3 takes elementwise sums of vectors for images,
+        and cannot carry patches through a reshaping into images."""
+        nodes = network.nodes
+        images = all(len(node.shape) == 3 for node in nodes if isinstance(node.op, (Add, Sub, Scale)))
+        flat = all(len(node.shape) == 1 for node in nodes if isinstance(node.op, (Reshape, Linear)))
         return {
-            "conv_mode": "patches" if images else "matrix",
+            "conv_mode": "patches" if images and flat else "matrix",
             # Release 0.3 keeps sparse indices of slopes that it stored densely, and the other way round.
             "sparse_features_alpha": not old,
             "sparse_spec_alpha": not old,
             # No early stop: it would make a sample's bounds depend on its batch.
             "optimize_bound_args": {"iteration": self.iterations, "early_stop_patience": self.iterations + 1},
         }
+
+
+def _largest(network: Network, region: Region) -> float:
+    """Largest magnitude in the interval bounds of any node; inf where one is NaN."""
+    bounds = layers.by_intervals(layers.start(network, region, torch.float64))
+    return max(torch.stack([b.lower.abs().max(), b.upper.abs().max()]).max().nan_to_num(inf).item() for b in bounds)
 
 
 def _over_ball(least: Tensor, slopes: Tensor, box: Box, ball: LpBall) -> Tensor:
