@@ -11,6 +11,7 @@ from verify.core.verifier import Bounder, Verifier
 VERIFIERS = {
     "auto": "verify.auto:Auto",
     "crown": "verify.backends.crown:CROWN",
+    "crown-ibp": "verify.backends.crown_ibp:CROWNIBP",
     "ibp": "verify.backends.ibp:IBP",
     "lirpa": "verify.backends.lirpa.method:LiRPA",
 }

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from verify.bounds import interval, layers, linear
+from verify.bounds import layers
 from verify.bounds.groups import lower_bounds
-from verify.bounds.verdicts import check_dtype, verify_by_bounds
+from verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
 from verify.core.budget import Budget
 from verify.core.errors import InputError
 from verify.core.network import Network
@@ -42,8 +42,7 @@ class CROWN:
 
     def supports(self, problem: Problem) -> str | None:
         """Every operation needs an interval rule and a backward rule."""
-        missing = sorted({*interval.unsupported(problem.network), *linear.unsupported(problem.network)})
-        return f"no linear bounds for {', '.join(missing)}" if missing else None
+        return without_bounds(problem.network)
 
     def verify(self, problem: Problem, budget: Budget) -> Result:
         """VERIFIED if the linear bounds prove it."""
@@ -55,9 +54,7 @@ class CROWN:
 
     def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Bounds:
         """Bounds of ``objective @ network(x)`` over the region: (batch x rows)."""
-        both = torch.cat([objective, -objective], dim=-2)
-        lower, upper = self._rows(network, region, both, budget.started(), getattr(torch, self.dtype)).chunk(2, dim=-1)
-        return Bounds(lower, -upper)
+        return both_sides(self._rows, network, region, objective, budget, getattr(torch, self.dtype))
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:

@@ -36,6 +36,15 @@ def by_intervals(group: Group) -> list[Bounds]:
     return bounds
 
 
+def relaxed_on_intervals(group: Group) -> list[Bounds]:
+    """:func:`by_intervals`, with every activation relaxed on what the intervals say of its operand."""
+    bounds = by_intervals(group)
+    for position, node in enumerate(group.network.nodes):
+        if relaxes(node.op):
+            group.relax(position, _by_feature(bounds[node.inputs[0]]))
+    return bounds
+
+
 def by_linear_bounds(group: Group, budget: Budget) -> list[Bounds]:
     """Bounds of every node, in topological order: intervals on what is known, then linear bounds for the neurons
     that are still unstable, the intersection of both; every activation is relaxed on the way.
@@ -48,8 +57,7 @@ def by_linear_bounds(group: Group, budget: Budget) -> list[Bounds]:
     bounds = [_input(group)]
     for position, node in enumerate(network.nodes[1:], start=1):
         if relaxes(node.op):
-            z = bounds[node.inputs[0]]
-            group.relax(position, Bounds(z.lower.flatten(1).T, z.upper.flatten(1).T))
+            group.relax(position, _by_feature(bounds[node.inputs[0]]))
         known = step(node.op, *(bounds[i] for i in node.inputs))
         if position in feeds and position not in exact:
             known = _tightened(group, position, known, undecided(feeds[position], known), budget)
@@ -66,12 +74,17 @@ def lower_rows(group: Group, bounds: Sequence[Bounds], objective: Tensor, linear
     rows = Rows.of(torch.arange(samples).repeat_interleave(count), group.lower.dtype)
     coef = objective.to(group.lower).reshape(samples * count, outputs).T
     last = len(group.network.nodes) - 1
-    intervals = [Bounds(b.lower.flatten(1).T, b.upper.flatten(1).T) for b in bounds]
+    intervals = [_by_feature(b) for b in bounds]
     lowest = lower_bound(group, last, Form(coef.clone(memory_format=torch.contiguous_format)), rows, intervals)
     if linear:
         form = Form(coef.clone(memory_format=torch.contiguous_format))
         lowest = torch.maximum(lowest, lower_bound(group, last, form, rows))
     return lowest.view(samples, count)
+
+
+def _by_feature(bounds: Bounds) -> Bounds:
+    """(samples x shape) to (features x samples)."""
+    return Bounds(bounds.lower.flatten(1).T, bounds.upper.flatten(1).T)
 
 
 def _input(group: Group) -> Bounds:

@@ -10,13 +10,14 @@ from math import inf, isfinite, isnan
 import torch
 from torch import Tensor
 
+from verify.bounds import interval, linear
 from verify.core.budget import Budget
 from verify.core.errors import InputError
 from verify.core.network import Network
 from verify.core.problem import Problem
 from verify.core.region import Region, kind, stack
 from verify.core.result import Reason, Result, Verdict
-from verify.core.verifier import Verifier
+from verify.core.verifier import Bounds, Verifier
 
 # Lower bounds of objective @ network(x) over a region of a batch in a dtype: (batch x rows).
 RowBounder = Callable[[Network, Region, Tensor, Budget, torch.dtype], Tensor]
@@ -26,6 +27,21 @@ def check_dtype(dtype: str) -> None:
     """Refuse a precision that is not one of ours."""
     if dtype not in ("float64", "float32"):
         raise InputError(f"dtype must be float64 or float32, got {dtype!r}")
+
+
+def both_sides(
+    bounder: RowBounder, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype
+) -> Bounds:
+    """Bounds from a bounder of one side: the upper bound of a row is the lower bound of its opposite, negated."""
+    rows = torch.cat([objective, -objective], dim=-2)
+    lower, upper = bounder(network, region, rows, budget.started(), dtype).chunk(2, dim=-1)
+    return Bounds(lower, -upper)
+
+
+def without_bounds(network: Network) -> str | None:
+    """Which operations have no rules for intervals and linear bounds, in one line; None if all have."""
+    missing = sorted({*interval.unsupported(network), *linear.unsupported(network)})
+    return f"no bounds for {', '.join(missing)}" if missing else None
 
 
 def verify_by_bounds(

@@ -1,0 +1,64 @@
+"""CROWN-IBP (Zhang et al. 2020, arXiv:1906.06316): linear bounds of the output over intervals of the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from verify.bounds import layers
+from verify.bounds.groups import lower_bounds
+from verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
+from verify.core.budget import Budget
+from verify.core.errors import InputError
+from verify.core.network import Network
+from verify.core.problem import Problem
+from verify.core.region import Region
+from verify.core.result import Guarantee, Result
+from verify.core.verifier import Bounds
+
+
+@dataclass(frozen=True)
+class CROWNIBP:
+    """One backward propagation for the specification; the activations are relaxed on interval bounds.
+
+    ``dtype``: precision of :meth:`bound` and of the sieve before a verdict, which is drawn in float64 always.
+    ``group``: samples that are propagated together.
+    """
+
+    dtype: Literal["float64", "float32"] = "float64"
+    group: int = 16
+    name: ClassVar[str] = "crown-ibp"
+    complete: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
+        if self.group < 1:
+            raise InputError(f"group must be at least 1, got {self.group}")
+
+    def supports(self, problem: Problem) -> str | None:
+        """Every operation needs an interval rule and a backward rule."""
+        return without_bounds(problem.network)
+
+    def verify(self, problem: Problem, budget: Budget) -> Result:
+        """VERIFIED if the linear bounds prove it."""
+        return self.verify_many([problem], budget)[0]
+
+    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+        """One result per problem."""
+        return verify_by_bounds(self, problems, budget, self._rows, getattr(torch, self.dtype))
+
+    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Bounds:
+        """Bounds of ``objective @ network(x)`` over the region: (batch x rows)."""
+        return both_sides(self._rows, network, region, objective, budget, getattr(torch, self.dtype))
+
+    def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
+        def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
+            group = layers.start(network, region, dtype)
+            return layers.lower_rows(group, layers.relaxed_on_intervals(group), objective, linear=True)
+
+        return lower_bounds(of_group, network, region, objective, budget, self.group)
