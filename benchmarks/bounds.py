@@ -1,9 +1,11 @@
 """Linear bounds beside auto_LiRPA's on the same networks, inputs and objectives: tightness and seconds a call.
 
-    python -m benchmarks.bounds [--nets mlp,conv] [--batches 1,16,128] [--repeats 5] [--json]
+    python -m benchmarks.bounds [--nets mlp,conv,zoo:fashion-cnn-ibp@0.1] [--batches 1,16,128] [--repeats 5] [--json]
 
-One thread, float32 on both sides, calls in turns, medians. The peer bounds the margins from below, ours from both
-sides. The allocator of both is told to keep its memory (page faults would otherwise be most of the peer's time).
+One thread, float32 on both sides, calls in turns, medians of the process's CPU seconds (wall-clock time on a shared
+machine says little). The peer bounds the margins from below, ours from both sides. The allocator of both is told to
+keep its memory (page faults would otherwise be most of the peer's time). ``zoo:NAME@EPS`` takes a trained network on
+the test images it was made for; ``mlp`` and ``conv`` have random weights and inputs.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ MALLOC = {
 
 @dataclass(frozen=True)
 class Measurement:
-    """One network and batch size: median seconds a call and mean of the margins' lower bounds, ours and theirs."""
+    """One network and batch size: median CPU seconds a call and mean lower bound of the margins, ours and theirs."""
 
     net: str
     batch: int
@@ -38,10 +40,24 @@ class Measurement:
     peer_margin: float
 
 
-def networks() -> dict[str, tuple[Any, tuple[int, ...], float, tuple[float, float] | None]]:
-    """Name to module, input shape, radius and domain; weights from a fixed seed (He et al. 2015)."""
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A module with inputs (samples x shape), a radius and a domain."""
+
+    name: str
+    module: Any
+    x: Any
+    eps: float
+    domain: tuple[float, float] | None
+
+
+def subject(text: str, samples: int) -> Subject:
+    """``mlp`` or ``conv`` with weights and inputs from fixed seeds (He et al. 2015), or ``zoo:NAME@EPS``."""
     import torch
     from torch import nn
+
+    from models import data, zoo
+    from verify.core.errors import InputError
 
     torch.manual_seed(0)
     layers: list[nn.Module] = [nn.Flatten()]
@@ -61,10 +77,19 @@ def networks() -> dict[str, tuple[Any, tuple[int, ...], float, tuple[float, floa
     for module in (*mlp, *conv):
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    return {
-        "mlp 784-256x4-10": (mlp.eval(), (1, 28, 28), 0.02, (0.0, 1.0)),
-        "conv 3x32x32": (conv.eval(), (3, 32, 32), 0.01, (0.0, 1.0)),
+    known = {
+        "mlp": ("mlp 784-256x4-10", mlp.eval(), (1, 28, 28), 0.02),
+        "conv": ("conv 3x32x32", conv.eval(), (3, 32, 32), 0.01),
     }
+    if text in known:
+        name, module, shape, eps = known[text]
+        x = torch.rand(samples, *shape, generator=torch.Generator().manual_seed(0))
+        return Subject(name, module, x, eps, (0.0, 1.0))
+    name, _, radius = text.removeprefix("zoo:").partition("@")
+    if not text.startswith("zoo:") or not radius:
+        raise InputError(f"expected mlp, conv or zoo:NAME@EPS, got {text!r}")
+    test = data.load(zoo.card(name).data, "test").take(samples)
+    return Subject(text, zoo.load(name), test.x, float(radius), test.domain)
 
 
 def measure(names: list[str], batches: list[int], repeats: int) -> Iterator[Measurement]:
@@ -79,32 +104,30 @@ def measure(names: list[str], batches: list[int], repeats: int) -> Iterator[Meas
     from verify.registry import get_bounder
 
     crown = get_bounder("crown(dtype=float32)")
-    for name, (module, shape, eps, domain) in networks().items():
-        if not any(wanted in name for wanted in names):
-            continue
-        network = to_network(module, shape)
+    for name in names:
         for batch in batches:
-            x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
-            labels = module(x).argmax(1).tolist()
+            given = subject(name, batch)
+            network = to_network(given.module, tuple(given.x.shape[1:]))
+            labels = given.module(given.x).argmax(1).tolist()
             objective = torch.stack([Spec.robust(label, network.output_size).A for label in labels]).float()
-            ball = LpBall(x, eps, domain=domain)
-            theirs = lirpa_crown(module, ball, objective)
+            ball = LpBall(given.x, given.eps, domain=given.domain)
+            theirs = lirpa_crown(given.module, ball, objective)
 
             def ours(ball: LpBall = ball, objective: Any = objective, network: Any = network) -> Any:
                 return crown.bound(network, ball, objective, Budget()).lower
 
             mine, peer = _in_turns(ours, theirs, repeats)
-            yield Measurement(name, batch, mine, peer, peer / mine, ours().mean().item(), theirs().mean().item())
+            yield Measurement(given.name, batch, mine, peer, peer / mine, ours().mean().item(), theirs().mean().item())
 
 
 def _in_turns(a: Callable[[], Any], b: Callable[[], Any], repeats: int) -> tuple[float, float]:
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(repeats + 1):
         for call, spent in zip((a, b), seconds, strict=True):
-            begun = time.perf_counter()
+            begun = time.process_time()
             call()
             if turn:
-                spent.append(time.perf_counter() - begun)
+                spent.append(time.process_time() - begun)
     return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
