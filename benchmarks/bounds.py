@@ -52,7 +52,7 @@ class Subject:
 
 
 def subject(text: str, samples: int) -> Subject:
-    """``mlp`` or ``conv`` with weights and inputs from fixed seeds (He et al. 2015), or ``zoo:NAME@EPS``."""
+    """``mlp`` or ``conv`` with torch's initial weights and random inputs from fixed seeds, or ``zoo:NAME@EPS``."""
     import torch
     from torch import nn
 
@@ -74,9 +74,6 @@ def subject(text: str, samples: int) -> Subject:
         nn.ReLU(),
         nn.Linear(100, 10),
     )
-    for module in (*mlp, *conv):
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     known = {
         "mlp": ("mlp 784-256x4-10", mlp.eval(), (1, 28, 28), 0.02),
         "conv": ("conv 3x32x32", conv.eval(), (3, 32, 32), 0.01),
@@ -99,7 +96,7 @@ def measure(names: list[str], batches: list[int], repeats: int) -> Iterator[Meas
     from benchmarks.peers import lirpa_crown
     from verify.core.budget import Budget
     from verify.core.network import to_network
-    from verify.core.region import LpBall
+    from verify.core.region import Box, LpBall
     from verify.core.spec import Spec
     from verify.registry import get_bounder
 
@@ -110,11 +107,12 @@ def measure(names: list[str], batches: list[int], repeats: int) -> Iterator[Meas
             network = to_network(given.module, tuple(given.x.shape[1:]))
             labels = given.module(given.x).argmax(1).tolist()
             objective = torch.stack([Spec.robust(label, network.output_size).A for label in labels]).float()
-            ball = LpBall(given.x, given.eps, domain=given.domain)
-            theirs = lirpa_crown(given.module, ball, objective)
+            exact = LpBall(given.x, given.eps, domain=given.domain).box()
+            box = Box(exact.lower.float(), exact.upper.float())  # both bound the same box of float32 numbers
+            theirs = lirpa_crown(given.module, box, objective)
 
-            def ours(ball: LpBall = ball, objective: Any = objective, network: Any = network) -> Any:
-                return crown.bound(network, ball, objective, Budget()).lower
+            def ours(box: Box = box, objective: Any = objective, network: Any = network) -> Any:
+                return crown.bound(network, box, objective, Budget()).lower
 
             mine, peer = _in_turns(ours, theirs, repeats)
             yield Measurement(given.name, batch, mine, peer, peer / mine, ours().mean().item(), theirs().mean().item())

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
 
 from verify.backends.lirpa.shim import auto_lirpa
-from verify.core.region import LpBall
+from verify.core.region import Box
 
 
 def lirpa_version() -> str:
-    """The release of auto_LiRPA that is installed."""
-    try:
-        return version("auto_LiRPA")
-    except PackageNotFoundError:
-        return str(getattr(auto_lirpa(), "__version__", "unknown"))
+    """The release of auto_LiRPA that is imported: newer ones say so themselves, 0.3 only to the package manager."""
+    return str(getattr(auto_lirpa(), "__version__", None) or version("auto_LiRPA"))
 
 
-def lirpa_crown(module: nn.Module, ball: LpBall, objective: Tensor) -> Callable[[], Tensor]:
-    """A call of auto_LiRPA's CROWN, ready to be timed: lower bounds of objective @ module(x) over the linf ball.
+def lirpa_crown(module: nn.Module, box: Box, objective: Tensor) -> Callable[[], Tensor]:
+    """A call of auto_LiRPA's CROWN, ready to be timed: lower bounds of objective @ module(x) over the box.
 
-    ``ball``: of a batch; ``objective``: (batch x rows x outputs). Building its graph is not part of the call.
+    ``box``: of a batch; ``objective``: (batch x rows x outputs). Building its graph is not part of the call.
     """
     peer = auto_lirpa()
-    box, centre = ball.box(), ball.centre.float()
+    centre = box.centre.float()
     perturbation = peer.PerturbationLpNorm(norm=float("inf"), x_L=box.lower.float(), x_U=box.upper.float())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -26,14 +26,14 @@ def models(
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model, architecture, recipe", overflow="fold")
-    table.add_column("data")
-    for column in ("clean", "at eps", "certified", "under PGD"):
+    table.add_column("model", no_wrap=True)
+    table.add_column("data", no_wrap=True)
+    for column in ("clean", "eps", "certified", "PGD"):
         table.add_column(column, justify="right")
     for card in cards:
-        what = Text(f"zoo:{card.name}", "bold").append(f"\n{card.architecture}\n{card.recipe}", "not bold dim")
+        what = Text(f"zoo:{card.name}", "bold")
         lines = [(f"{at.eps:g}", f"{max(at.ibp, at.crown):.1%}", f"{at.pgd:.1%}") for at in card.robustness]
         columns = ("\n".join(column) for column in zip(*lines, strict=True))
         table.add_row(what, Text(card.data), f"{card.clean_accuracy:.1%}", *columns, end_section=True)
     Console().print(table)
-    print("`assay models --json` prints the cards, each with the command that trains its network again.")
+    print("`assay models --json` prints the cards: architecture, recipe, and the command that trains it again.")
