@@ -35,8 +35,8 @@ class Card:
     """A network of its own card. ``clean_accuracy`` is a share of the ``samples`` of the test split.
 
     ``eps``: the linf radius that was trained for (0: none); ``robustness``: on the first ``robust_samples`` of the
-    test split, ``attack`` being what its upper limits come from; ``selected_on``: the data on which hyperparameters
-    were chosen; ``sha256``: of the weights file; ``version``: of this package.
+    test split, ``attack`` being what its upper limits come from; ``selected_on``: what the training
+    held out for choosing settings; ``sha256``: of the weights file; ``version``: of this package.
     """
 
     name: str
