@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.contract.graphs import members, random_box, random_graph
-from verify.bounds.interval import as_bounds, propagate, propagate_box, unsupported
+from verify.bounds.interval import propagate, propagate_box, unsupported
 from verify.core.errors import UnsupportedError
 from verify.core.network import Network, chain
 from verify.core.ops import Add, Linear, Op, Relu, Scale, Sub, evaluate
-from verify.core.region import Box
 from verify.core.verifier import Bounds
 
 
@@ -32,7 +31,7 @@ def bounds(low: float, high: float) -> Bounds:
 def test_every_node_stays_within_its_bounds(seed: int, image: bool, size: float) -> None:
     network = random_graph(seed, image)
     lower, upper = (size * t for t in random_box(network, seed))
-    found = propagate_box(network, as_bounds(Box(lower, upper), network))
+    found = propagate_box(network, Bounds(lower.view(-1, *network.input_shape), upper.view(-1, *network.input_shape)))
     for value, box in zip(network.values(members(lower, upper, 64)), found, strict=True):
         slack = 1e-12 * (1 + value.abs().amax())
         assert bool((box.lower <= value + slack).all())
@@ -43,7 +42,7 @@ def test_every_node_stays_within_its_bounds(seed: int, image: bool, size: float)
 def test_a_box_of_no_width_gives_the_value(seed: int) -> None:
     network = random_graph(seed)
     centre, _ = random_box(network, seed)
-    found = propagate_box(network, as_bounds(Box(centre, centre), network))
+    found = propagate_box(network, Bounds(centre.view(-1, *network.input_shape), centre.view(-1, *network.input_shape)))
     for value, box in zip(network.values(centre[None]), found, strict=True):
         torch.testing.assert_close(box.lower, value, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(box.upper, value, rtol=1e-12, atol=1e-12)

@@ -30,7 +30,6 @@ from verify.core.ops import (
     evaluate,
     spread,
 )
-from verify.core.region import Box
 from verify.core.verifier import Bounds
 
 radius_map = per_op(spread)
@@ -93,9 +92,3 @@ def propagate_box(network: Network, box: Bounds) -> list[Bounds]:
     for node in network.nodes[1:]:
         bounds.append(step(node.op, *(bounds[i] for i in node.inputs)))
     return bounds
-
-
-def as_bounds(box: Box, network: Network) -> Bounds:
-    """A region's box as bounds of the network's input, with a batch dimension: (batch x input shape)."""
-    shape = (-1, *network.input_shape)
-    return Bounds(box.lower.reshape(shape), box.upper.reshape(shape))
