@@ -13,7 +13,9 @@ from torch import Tensor
 from tests.contract.graphs import members, random_box, random_graph
 from verify.bounds import differentiable, layers
 from verify.bounds.differentiable import lower_rows
+from verify.bounds.forms import Form, Rows
 from verify.bounds.interval import propagate_box
+from verify.bounds.linear import lower_bound
 from verify.bounds.relax import relaxes
 from verify.core.errors import UnsupportedError
 from verify.core.network import Network, chain
@@ -46,9 +48,9 @@ def by_engine(network: Network, box: Bounds, objective: Tensor, linear: bool) ->
             z = bounds[node.inputs[0]]
             group.relax(position, Bounds(z.lower.flatten(1).T, z.upper.flatten(1).T))
     samples, count, outputs = objective.shape
-    owners = layers.Rows.of(torch.arange(samples).repeat_interleave(count), torch.float64)
+    owners = Rows.of(torch.arange(samples).repeat_interleave(count), torch.float64)
     coef = objective.reshape(-1, outputs).T.contiguous()
-    return layers.lower_bound(group, len(network.nodes) - 1, layers.Form(coef), owners).view(samples, count)
+    return lower_bound(group, len(network.nodes) - 1, Form(coef), owners).view(samples, count)
 
 
 @given(st.integers(0, 10**6), st.booleans(), st.booleans())

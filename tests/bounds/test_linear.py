@@ -12,7 +12,9 @@ from torch import Tensor
 
 from tests.contract.graphs import eye, members, random_box, random_graph
 from verify.bounds import layers
-from verify.bounds.linear import Form, Group, Rows, Units, lower_bound, minimum, pull, unsupported
+from verify.bounds.forms import Form, Rows, Units
+from verify.bounds.group import Group
+from verify.bounds.linear import lower_bound, minimum, pull, unsupported
 from verify.core.budget import Budget
 from verify.core.errors import UnsupportedError
 from verify.core.network import Network, chain

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from tests.contract.graphs import eye, members, random_box, random_graph
 from verify.backends.crown import CROWN
-from verify.bounds import layers, linear
-from verify.bounds.linear import Group
+from verify.bounds import group, layers, linear, patches
+from verify.bounds.forms import Rows
+from verify.bounds.group import Group
 from verify.bounds.matrix import constant, matrix
 from verify.bounds.relax import Lines, relax
 from verify.core.budget import Budget
@@ -64,7 +65,7 @@ def alarms() -> int:
 
 def on_lines(change: Callable[[Lines], Lines]) -> Patch:
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(linear, "relax", lambda op, z: change(relax(op, z)))
+        monkeypatch.setattr(group, "relax", lambda op, z: change(relax(op, z)))
 
     return patch
 
@@ -80,7 +81,8 @@ def shifted_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     def off_by_one(op: Op, shape: tuple[int, ...]) -> Any:
         return matrix(replace(op, weight=op.weight.roll(1, -1)) if isinstance(op, Conv2d) else op, shape)
 
-    monkeypatch.setattr(linear, "matrix", off_by_one)
+    monkeypatch.setattr(group, "matrix", off_by_one)
+    monkeypatch.setattr(patches, "matrix", off_by_one)
 
 
 def wrong_support(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +112,8 @@ def stale_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
             return seen[id(group.network.nodes)][0]  # type: ignore[no-any-return]
         group.lines.update(first[1].lines)
         group.support.update(first[1].support)
+        group.whole.update(first[1].whole)
+        group.at_centre = first[1].at_centre
         return first[0]  # type: ignore[no-any-return]
 
     monkeypatch.setattr(layers, "by_linear_bounds", remembered)
@@ -118,16 +122,15 @@ def stale_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 def best_corner(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest value over a box in place of the least."""
 
-    def largest(coef: Tensor, box: Bounds, rows: linear.Rows) -> Tensor:
-        centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
+    def largest(coef: Tensor, centre: Tensor, radius: Tensor, rows: Rows) -> Tensor:
         return rows.dot(centre, coef) + rows.dot(radius, coef.abs())
 
-    monkeypatch.setattr(linear, "_over_box", largest)
+    monkeypatch.setattr(linear, "box_minimum", largest)
 
 
 def dropped_branch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node read twice gets only the form that came last."""
-    monkeypatch.setattr(linear, "_sum", lambda a, b, group, position: b)
+    monkeypatch.setattr(linear, "add", lambda a, b, size: b)
 
 
 FAULTS: dict[str, Patch] = {

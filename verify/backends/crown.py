@@ -30,7 +30,7 @@ class CROWN:
     """
 
     dtype: Literal["float64", "float32"] = "float64"
-    group: int = 16
+    group: int = 32
     name: ClassVar[str] = "crown"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL

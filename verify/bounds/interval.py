@@ -6,6 +6,7 @@ Tensors are (batch x shape of one sample). The radius is carried by non-negative
 from __future__ import annotations
 
 from functools import singledispatch
+from math import isfinite
 
 import torch
 
@@ -29,6 +30,7 @@ from verify.core.ops import (
     Tanh,
     evaluate,
     spread,
+    terms,
 )
 from verify.core.verifier import Bounds
 
@@ -39,9 +41,10 @@ def step(op: Op, *inputs: Bounds) -> Bounds:
     """:func:`propagate`, with NaN in place of what overflowed: an infinite bound may be a wrong one, NaN decides
     nothing further down."""
     found = propagate(op, *inputs)
-    known = found.lower.isfinite() & found.upper.isfinite()
-    if bool(known.all()):
+    # Nothing overflows where nothing is summed; and the width's sum is finite if all is, which is quickly seen.
+    if not terms(op) or isfinite((found.upper - found.lower).sum().item()):
         return found
+    known = found.lower.isfinite() & found.upper.isfinite()
     return Bounds(torch.where(known, found.lower, torch.nan), torch.where(known, found.upper, torch.nan))
 
 
@@ -56,9 +59,9 @@ def propagate(op: Op, *inputs: Bounds) -> Bounds:
 @propagate.register(ConvTranspose2d)
 @propagate.register(Scale)
 def _(op: Op, x: Bounds) -> Bounds:
-    # Halved before they are added: the sum of two large bounds may overflow, their middle does not.
-    centre = evaluate(op, x.lower / 2 + x.upper / 2)
-    radius = evaluate(radius_map(op), x.upper / 2 - x.lower / 2)
+    middle = torch.lerp(x.lower, x.upper, 0.5)
+    centre = evaluate(op, middle)
+    radius = evaluate(radius_map(op), x.upper - middle)
     return Bounds(centre - radius, centre + radius)
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from verify.bounds.forms import Form, Rows, Units
+from verify.bounds.group import Group, by_feature
 from verify.bounds.interval import step
-from verify.bounds.linear import Form, Group, Rows, Units, lower_bound
+from verify.bounds.linear import Descent, lower_bound
 from verify.bounds.relax import relaxes, undecided
 from verify.core.budget import Budget
 from verify.core.network import Network
@@ -31,8 +33,9 @@ def start(network: Network, region: Region, dtype: torch.dtype) -> Group:
 def by_intervals(group: Group) -> list[Bounds]:
     """Interval bounds of every node: (samples x shape of the node)."""
     bounds = [_input(group)]
-    for node in group.network.nodes[1:]:
+    for position, node in enumerate(group.network.nodes[1:], start=1):
         bounds.append(step(node.op, *(bounds[i] for i in node.inputs)))
+        group.enter(position, bounds[-1])
     return bounds
 
 
@@ -41,7 +44,7 @@ def relaxed_on_intervals(group: Group) -> list[Bounds]:
     bounds = by_intervals(group)
     for position, node in enumerate(group.network.nodes):
         if relaxes(node.op):
-            group.relax(position, _by_feature(bounds[node.inputs[0]]))
+            group.relax(position, by_feature(bounds[node.inputs[0]]))
     return bounds
 
 
@@ -57,8 +60,9 @@ def by_linear_bounds(group: Group, budget: Budget) -> list[Bounds]:
     bounds = [_input(group)]
     for position, node in enumerate(network.nodes[1:], start=1):
         if relaxes(node.op):
-            group.relax(position, _by_feature(bounds[node.inputs[0]]))
+            group.relax(position, by_feature(bounds[node.inputs[0]]))
         known = step(node.op, *(bounds[i] for i in node.inputs))
+        group.enter(position, known)
         if position in feeds and position not in exact:
             known = _tightened(group, position, known, undecided(feeds[position], known), budget)
         bounds.append(known)
@@ -73,18 +77,12 @@ def lower_rows(group: Group, bounds: Sequence[Bounds], objective: Tensor, linear
     samples, count, outputs = objective.shape
     rows = Rows.of(torch.arange(samples).repeat_interleave(count), group.lower.dtype)
     coef = objective.to(group.lower).reshape(samples * count, outputs).T
-    last = len(group.network.nodes) - 1
-    intervals = [_by_feature(b) for b in bounds]
-    lowest = lower_bound(group, last, Form(coef.clone(memory_format=torch.contiguous_format)), rows, intervals)
-    if linear:
-        form = Form(coef.clone(memory_format=torch.contiguous_format))
-        lowest = torch.maximum(lowest, lower_bound(group, last, form, rows))
-    return lowest.view(samples, count)
-
-
-def _by_feature(bounds: Bounds) -> Bounds:
-    """(samples x shape) to (features x samples)."""
-    return Bounds(bounds.lower.flatten(1).T, bounds.upper.flatten(1).T)
+    descent = Descent(
+        group, rows, {len(group.network.nodes) - 1: Form(coef.clone(memory_format=torch.contiguous_format))}
+    )
+    descent.pause()
+    lowest = (descent.copy() if linear else descent).minimum_over(bounds)
+    return (torch.maximum(lowest, descent.minimum()) if linear else lowest).view(samples, count)
 
 
 def _input(group: Group) -> Bounds:
@@ -106,19 +104,27 @@ def _exact_by_intervals(network: Network, region: Region) -> set[int]:
 
 def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
     """``known`` intersected with linear bounds of the neurons that are ``wanted``, chunk by chunk."""
-    shape = known.lower.shape
-    lower, upper = known.lower.flatten(1).clone(), known.upper.flatten(1).clone()
-    sample, feature = wanted.flatten(1).nonzero(as_tuple=True)
+    index = wanted.flatten().nonzero().flatten()
+    if not len(index):
+        return known
+    size, shape = group.network.nodes[position].size, known.lower.shape
+    lower, upper = (t.flatten().index_select(0, index) for t in (known.lower, known.upper))
+    sample = torch.div(index, size, rounding_mode="floor")
+    feature = index - sample * size
+    parts = []
     for chunk in _chunks(sample, group, budget):
         budget.check()
         who, what = sample[chunk], feature[chunk]
-        one = torch.ones(len(who), dtype=lower.dtype)
-        rows = Rows.of(torch.cat([who, who]), lower.dtype)
-        lowest, highest = lower_bound(
-            group, position, Units(torch.cat([what, what]), torch.cat([one, -one])), rows
-        ).chunk(2)
-        lower[who, what], upper[who, what] = _meet(lower[who, what], upper[who, what], lowest, -highest)
-    return Bounds(lower.view(shape), upper.view(shape))
+        sign = lower.new_ones(2, len(who))
+        sign[1] = -1.0
+        units = Units(torch.cat([what, what]), sign.flatten())
+        lowest = lower_bound(group, position, units, Rows.of(torch.cat([who, who]), lower.dtype))
+        parts.append(lowest.view(2, -1))
+    lowest, highest = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+    lower, upper = _meet(lower, upper, lowest, -highest)
+    return Bounds(
+        *(t.flatten().index_copy(0, index, new).view(shape) for t, new in ((known.lower, lower), (known.upper, upper)))
+    )
 
 
 def _meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,6 +150,8 @@ def _chunks(sample: Tensor, group: Group, budget: Budget) -> list[slice]:
     widest = max(node.size for node in group.network.nodes)
     affordable = budget.memory // (COPIES * widest * group.lower.element_size())
     most = max(1, min(MOST_ROWS, affordable) // 2)
+    if len(sample) <= most:
+        return [slice(0, len(sample))]
     slices, begin, end = [], 0, 0
     for count in torch.bincount(sample, minlength=group.samples).tolist():
         if end > begin and end + count - begin > most:

@@ -1,10 +1,4 @@
-"""Linear bounds propagated backwards (CROWN: Zhang et al. 2018, arXiv:1811.00866) over a small group of samples.
-
-A form is a linear function of one node's value for each of many rows; rows belong to samples and are as many as
-there are neurons worth bounding, ragged over the samples. Forms are kept features by rows, only for the features
-that can matter: a neuron that is inactive for every sample of the group has coefficient 0 and is left out. A form
-belongs to whoever receives it, who may overwrite its coefficients.
-"""
+"""Linear bounds propagated backwards through a network (CROWN: Zhang et al. 2018, arXiv:1811.00866)."""
 
 from __future__ import annotations
 
@@ -16,8 +10,11 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.bounds.matrix import Cut, Matrix, Sparse, constant, matrix
-from verify.bounds.relax import Lines, relax, relaxes
+from verify.bounds import patches
+from verify.bounds.forms import AnyForm, Form, Patches, Rows, Units, add, dense, multiple, on_support, windows
+from verify.bounds.group import Group, box_minimum, middle_and_radius
+from verify.bounds.matrix import Sparse, constant
+from verify.bounds.relax import Lines, relaxes
 from verify.core.errors import UnsupportedError
 from verify.core.network import Network
 from verify.core.ops import (
@@ -37,194 +34,110 @@ from verify.core.ops import (
     Tanh,
     evaluate,
 )
-from verify.core.region import LpBall, Region
+from verify.core.region import LpBall
 from verify.core.verifier import Bounds
-
-
-@dataclass(frozen=True, eq=False)
-class Form:
-    """Coefficients (features x rows); row ``i`` of them belongs to feature ``support[i]``, or to ``i`` itself."""
-
-    coef: Tensor
-    support: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Units:
-    """Rows with one coefficient each: row r is ``value[r]`` at feature ``feature[r]``."""
-
-    feature: Tensor
-    value: Tensor
-
-
-AnyForm = Form | Units
 
 # For fewer rows than this, cutting a sparse matrix down costs more than multiplying with all of it.
 FEW = 128
 
+# Forms of an operation's operands, and the constant that it leaves (rows) or None.
 Pulled = tuple[Sequence[AnyForm], Tensor | None]
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Which samples the rows belong to: ``sample`` (rows) counted from the first of the group's ``samples`` present,
-    and the same as a 0/1 matrix (samples present x rows).
-
-    Multiplying by that matrix spreads per-sample columns over rows: a matrix product is several times faster than
-    gathering columns, and exact, since the columns are finite. Rows of one sample need neither.
-    """
-
-    sample: Tensor
-    samples: slice
-    one_hot: Tensor
-
-    @classmethod
-    def of(cls, sample: Tensor, dtype: torch.dtype) -> Rows:
-        """Rows that belong to these samples of the group."""
-        first, last = (int(sample.min()), int(sample.max())) if len(sample) else (0, 0)
-        local = sample - first
-        one_hot = torch.zeros(last - first + 1, len(sample), dtype=dtype, device=sample.device)
-        one_hot.scatter_(0, local[None], 1)
-        return cls(local, slice(first, last + 1), one_hot)
-
-    def spread(self, columns: Tensor) -> Tensor:
-        """(features x samples) to (features x rows), or to one column that broadcasts."""
-        here = columns[:, self.samples]
-        return here if here.shape[1] == 1 else here @ self.one_hot
-
-    def dot(self, columns: Tensor, coef: Tensor) -> Tensor:
-        """Each row's coefficients times its sample's column, summed: (rows)."""
-        here = columns[:, self.samples]
-        return here[:, 0] @ coef if here.shape[1] == 1 else ((here.T @ coef) * self.one_hot).sum(0)
-
-
 @dataclass(eq=False)
-class Group:
-    """A group of samples under propagation: the region, its box, and the relaxation of each activation so far.
+class Descent:
+    """Rows on their way down from one node: forms of the nodes that they have reached, and the constants (rows) left
+    behind. ``centred``: the constants hold the worth of the box's centre already.
 
-    ``lower``, ``upper``: the box (input features x samples), in the dtype of the propagation. Relaxing an activation
-    also fixes which of its features can matter (``support``); matrices are cut down to these once for the group.
-    ``entrance``: the first layer, if all paths from the input lead through it and the region is a box; the centre's
-    share of every bound is then read off that layer's value at the centre (``at_centre``, features x samples), and
-    only the radius has to be taken down to the input.
+    Every activation that is met must have been relaxed.
     """
 
-    network: Network
-    region: Region
-    lower: Tensor
-    upper: Tensor
-    lines: dict[int, Lines] = field(default_factory=dict)
-    support: dict[int, Tensor | None] = field(default_factory=dict)
-    entrance: int = 0
-    at_centre: Tensor | None = None
-    cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
+    group: Group
+    rows: Rows
+    pending: dict[int, AnyForm]
+    total: Tensor = field(init=False)
+    centred: bool = False
 
     def __post_init__(self) -> None:
-        self.radius = self.upper / 2 - self.lower / 2
-        ball = isinstance(self.region, LpBall) and self.region.p != inf
-        self.entrance = 0 if ball else _entrance(self.network)
-        if self.entrance:
-            value = (self.lower / 2 + self.upper / 2).T.reshape(-1, *self.network.input_shape)
-            values = [value]
-            for node in self.network.nodes[1 : self.entrance + 1]:
-                values.append(evaluate(node.op, *(values[i] for i in node.inputs)))
-            self.at_centre = values[-1].flatten(1).T.contiguous()
+        self.total = self.rows.zeros()
+
+    def pause(self) -> None:
+        """Go down to the first activation."""
+        while self._front > 0 and not relaxes(self.group.network.nodes[self._front].op):
+            self._step(self._front)
+
+    def minimum(self) -> Tensor:
+        """Go down to the input; the least value over the region: (rows)."""
+        while self._front > 0:
+            self._step(self._front)
+        return self.total + self._at_input()
+
+    def minimum_over(self, intervals: Sequence[Bounds]) -> Tensor:
+        """Go down to the first activation on each path; the least value over their ``intervals`` (samples x shape of
+        each node): (rows)."""
+        while self._front > 0:
+            current = self._front
+            node = self.group.network.nodes[current]
+            if relaxes(node.op):
+                here = intervals[current]
+                centre, radius = middle_and_radius(Bounds(here.lower.flatten(1).T, here.upper.flatten(1).T))
+                coef = dense(self.pending.pop(current), node.size)
+                self.total = self.total + box_minimum(coef, centre, radius, self.rows)
+            else:
+                self._step(current)
+        return self.total + self._at_input()
+
+    def copy(self) -> Descent:
+        """The same state in memory of its own."""
+        twin = Descent(self.group, self.rows, {i: multiple(form) for i, form in self.pending.items()})
+        twin.total, twin.centred = self.total, self.centred
+        return twin
 
     @property
-    def samples(self) -> int:
-        """Number of samples in the group."""
-        return self.lower.shape[1]
+    def _front(self) -> int:
+        """The last node in topological order that a form has reached; 0 if that is the input, or none is left."""
+        return max(self.pending, default=0)
 
-    def relax(self, position: int, z: Bounds) -> None:
-        """Relax the activation at ``position``, whose operand lies within ``z`` (features x samples)."""
-        node = self.network.nodes[position]
-        if isinstance(node.op, Max):
-            operands = (node.size, -1, self.samples)
-            z = Bounds(z.lower.reshape(operands), z.upper.reshape(operands))
-        lines = relax(node.op, z)
-        if isinstance(node.op, Relu):
-            possible = ~(z.upper <= 0).all(1)  # a NaN is possible: it must be met, and decide nothing
-            few = int(possible.sum()) < 0.9 * len(possible)
-            self.support[position] = possible.nonzero().flatten() if few else None
-        kept = self.support.get(position)
-        self.lines[position] = lines if kept is None else lines.take(kept)
+    def _step(self, current: int) -> None:
+        form, node = self.pending.pop(current), self.group.network.nodes[current]
+        if current == self.group.entrance:
+            self.total, self.centred = self.total + self.group.worth_at_centre(form, self.rows), True
+        parts, offset = self._pull(node.op, form, current)
+        if offset is not None and not self.centred:
+            self.total = self.total + offset
+        for source, part in zip(node.inputs, parts, strict=True):
+            known = self.pending.get(source)
+            self.pending[source] = part if known is None else add(known, part, self.group.network.nodes[source].size)
 
-    def wanted(self, position: int) -> Tensor | None:
-        """The features of a node that can be other than zero: those of the activation that it is, or passes on."""
-        node = self.network.nodes[position]
-        if isinstance(node.op, Reshape):
-            return self.wanted(node.inputs[0])
-        return self.support.get(position)
+    def _pull(self, op: Op, form: AnyForm, current: int) -> Pulled:
+        """By the rule for windows of images as long as they are small, otherwise by the one for all features."""
+        if isinstance(form, Units) and patches.begins(op, self.group, current):
+            form = windows(form, self.group.network.nodes[current].shape)
+        if isinstance(form, Patches):
+            if patches.fits(op, form, self.group, current):
+                return patches.pull(op, form, self.group, current, self.rows)
+            form = form.form()
+        return pull(op, form, self.group, current, self.rows)
 
-    def cut(self, position: int, support: Tensor | None) -> Cut:
-        """The matrix of the affine node at ``position``, for forms on ``support``, at what its input needs."""
-        key = (position, id(support))  # supports live as long as the group
-        if key not in self.cuts:
-            (source,) = self.network.nodes[position].inputs
-            self.cuts[key] = self.matrix(position).cut(self.wanted(source), support)
-        return self.cuts[key]
+    def _at_input(self) -> Tensor:
+        form, group = self.pending.pop(0, None), self.group
+        if form is None:
+            return self.rows.zeros()
+        if isinstance(form, Patches) and _over_box_only(group):
+            radius = (group.gather(group.radius, form, self.rows) * form.coef.abs()).sum(0)
+            return (
+                -radius if self.centred else (group.gather(group.centre, form, self.rows) * form.coef).sum(0) - radius
+            )
+        coef = dense(form, group.network.nodes[0].size)
+        return -self.rows.dot(group.radius, coef.abs_()) if self.centred else minimum(group, coef, self.rows)
 
-    def matrix(self, position: int) -> Matrix:
-        """All of the matrix of the affine node at ``position``."""
-        node = self.network.nodes[position]
-        return matrix(node.op, self.network.nodes[node.inputs[0]].shape)
 
-
-def lower_bound(
-    group: Group, position: int, form: AnyForm, rows: Rows, intervals: Sequence[Bounds] | None = None
-) -> Tensor:
+def lower_bound(group: Group, position: int, form: AnyForm, rows: Rows) -> Tensor:
     """Lower bounds of ``form``, which is used up, of the value of the node at ``position``: (rows).
 
-    Every activation below must have been relaxed; or ``intervals``, bounds of every node (features x samples), are
-    given, and the propagation ends at the first activations it meets.
+    Every activation below must have been relaxed.
     """
-    total: Tensor = rows.one_hot.new_zeros(len(rows.sample))
-    pending: dict[int, AnyForm] = {position: form}
-    centred = False
-    for current in range(position, 0, -1):
-        if current not in pending:
-            continue
-        arrived = pending.pop(current)
-        node = group.network.nodes[current]
-        if relaxes(node.op) and intervals is not None:
-            total = total + _over_box(_dense(arrived, node.size), intervals[current], rows)
-            continue
-        if current == group.entrance:
-            total, centred = total + _at_centre(group, arrived, rows), True
-        parts, offset = pull(node.op, arrived, group, current, rows)
-        if offset is not None and not centred:
-            total = total + offset
-        for source, part in zip(node.inputs, parts, strict=True):
-            pending[source] = _sum(pending[source], part, group, source) if source in pending else part
-    if 0 in pending:
-        coef = _dense(pending[0], group.network.nodes[0].size)
-        total = total + (-rows.dot(group.radius, coef.abs_()) if centred else minimum(group, coef, rows))
-    return total
-
-
-def _at_centre(group: Group, form: AnyForm, rows: Rows) -> Tensor:
-    """What a form of the entrance's value is worth at the centre of the box: (rows)."""
-    assert group.at_centre is not None
-    here = group.at_centre[:, rows.samples]
-    if isinstance(form, Units):
-        return here[form.feature, rows.sample] * form.value
-    return rows.dot(group.at_centre if form.support is None else group.at_centre[form.support], form.coef)
-
-
-def _entrance(network: Network) -> int:
-    """The first Linear or convolution, if nothing else reads the input or what lies between; otherwise 0."""
-    readers: list[list[int]] = [[] for _ in network.nodes]
-    for position, node in enumerate(network.nodes):
-        for i in node.inputs:
-            readers[i].append(position)
-    here = 0
-    while len(readers[here]) == 1:
-        here = readers[here][0]
-        if isinstance(network.nodes[here].op, (Linear, Conv2d)):
-            return here
-        if not isinstance(network.nodes[here].op, (Reshape, Scale)):
-            return 0
-    return 0
+    return Descent(group, rows, {position: form}).minimum()
 
 
 def minimum(group: Group, coef: Tensor, rows: Rows) -> Tensor:
@@ -232,22 +145,19 @@ def minimum(group: Group, coef: Tensor, rows: Rows) -> Tensor:
 
     Over a box it is exact; over a ball clipped to a box the better of the box and the dual norm.
     """
-    ball = group.region if isinstance(group.region, LpBall) and group.region.p != inf else None
-    over_ball = None
-    if ball is not None:
-        middle = ball.centre.reshape(group.samples, -1).T.to(coef)
-        eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(group.samples).to(coef)[rows.samples]
-        dual = coef.norm(p=2 if ball.p == 2 else inf, dim=0)
-        over_ball = rows.dot(middle, coef) - eps[rows.sample] * dual
-    over_box = _over_box(coef, Bounds(group.lower, group.upper), rows)
-    return over_box if over_ball is None else torch.maximum(over_box, over_ball)
+    if _over_box_only(group):
+        return box_minimum(coef, group.centre, group.radius, rows)
+    ball = group.region
+    assert isinstance(ball, LpBall)
+    middle = ball.centre.reshape(group.samples, -1).T.to(coef)
+    eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(group.samples).to(coef)[rows.samples]
+    dual = coef.norm(p=2 if ball.p == 2 else inf, dim=0)
+    over_ball = rows.dot(middle, coef) - eps[rows.sample] * dual
+    return torch.maximum(over_ball, box_minimum(coef, group.centre, group.radius, rows))
 
 
-def _over_box(coef: Tensor, box: Bounds, rows: Rows) -> Tensor:
-    """The least value over boxes (features x samples); ``coef`` is used up."""
-    centre, radius = box.lower / 2 + box.upper / 2, box.upper / 2 - box.lower / 2
-    middle = rows.dot(centre, coef)
-    return middle - rows.dot(radius, coef.abs_())
+def _over_box_only(group: Group) -> bool:
+    return not isinstance(group.region, LpBall) or group.region.p == inf
 
 
 @singledispatch
@@ -262,7 +172,7 @@ def pull(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pull
 def _(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     """Positive coefficients take the lower line, negative ones the upper line."""
     lines, support = group.lines[position], group.support.get(position)
-    coef = _on_support(form, support, group.network.nodes[position].size)
+    coef = on_support(form, support, group.network.nodes[position].size)
     negative = coef.clamp(max=0)
     offset = _intercepts(lines, coef, negative, rows)
     coef.mul_(rows.spread(lines.slope)).addcmul_(negative, rows.spread(lines.rise))
@@ -273,7 +183,7 @@ def _(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
 def _(op: Max, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     """As the other activations, with a line for each operand."""
     lines = group.lines[position]
-    coef = _dense(form, group.network.nodes[position].size)
+    coef = dense(form, group.network.nodes[position].size)
     negative = coef.clamp(max=0)
     offset = _intercepts(lines, coef, negative, rows)
     count = lines.slope.shape[1]
@@ -296,10 +206,11 @@ def _(op: Linear | Conv2d | ConvTranspose2d, form: AnyForm, group: Group, positi
     if isinstance(form, Units):
         coef = group.matrix(position).columns(form.feature, form.value, wanted)
         return [Form(coef, wanted)], bias[form.feature] * form.value
-    offset = (bias if form.support is None else bias[form.support]) @ form.coef
+    assert isinstance(form, Form)
+    offset = (bias if form.support is None else bias.index_select(0, form.support)) @ form.coef
     whole = group.matrix(position)
-    if isinstance(whole, Sparse) and form.coef.shape[1] < FEW and (position, id(form.support)) not in group.cuts:
-        return [Form(whole.whole.pull(_dense(form, node.size)))], offset
+    if isinstance(whole, Sparse) and form.coef.shape[1] < FEW and not group.has_cut(position, form.support):
+        return [Form(whole.whole.pull(dense(form, node.size)))], offset
     return [Form(group.cut(position, form.support).pull(form.coef), wanted)], offset
 
 
@@ -329,7 +240,7 @@ def _(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     offset = None
     if fill != 0:
         outside = torch.stack([source < 0 for source in sources]).all(0).to(rows.one_hot)
-        coef = _dense(form, group.network.nodes[position].size)
+        coef = dense(form, group.network.nodes[position].size)
         offset = fill * (outside @ coef)
         form = Form(coef)
     parts: list[AnyForm] = []
@@ -338,7 +249,7 @@ def _(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
             here = source[form.feature]
             parts.append(Units(here.clamp(min=0), form.value * (here >= 0)))
         else:
-            coef, here = _dense(form, len(source)), source >= 0
+            coef, here = dense(form, len(source)), source >= 0
             size = group.network.nodes[i].size
             parts.append(Form(coef.new_zeros(size, coef.shape[1]).index_add_(0, source[here], coef[here])))
     return parts, offset
@@ -358,49 +269,15 @@ def _origins(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Tensor], f
 
 @pull.register
 def _(op: Add, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
-    return [form, _copy(form)], None
+    return [form, multiple(form)], None
 
 
 @pull.register
 def _(op: Sub, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
-    return [form, _copy(form, -1.0)], None
+    return [form, multiple(form, -1.0)], None
 
 
 def unsupported(network: Network) -> list[str]:
     """The operations of ``network`` that have no rule here."""
     default = pull.dispatch(object)
     return sorted({n.op.label for n in network.nodes[1:] if pull.dispatch(type(n.op)) is default})
-
-
-def _copy(form: AnyForm, factor: float = 1.0) -> AnyForm:
-    """``factor`` times the form, in memory of its own."""
-    if isinstance(form, Units):
-        return Units(form.feature, form.value * factor)
-    return Form(form.coef * factor, form.support)
-
-
-def _sum(a: AnyForm, b: AnyForm, group: Group, position: int) -> AnyForm:
-    size = group.network.nodes[position].size
-    if isinstance(a, Form) and isinstance(b, Form) and a.support is b.support:
-        return Form(a.coef.add_(b.coef), a.support)
-    return Form(_dense(a, size).add_(_dense(b, size)))
-
-
-def _dense(form: AnyForm, size: int) -> Tensor:
-    """All coefficients: (size x rows)."""
-    if isinstance(form, Form) and form.support is None:
-        return form.coef
-    if isinstance(form, Form):
-        assert form.support is not None
-        return form.coef.new_zeros(size, form.coef.shape[1]).index_copy_(0, form.support, form.coef)
-    dense = form.value.new_zeros(size, len(form.value))
-    dense[form.feature, torch.arange(len(form.value), device=form.value.device)] = form.value
-    return dense
-
-
-def _on_support(form: AnyForm, support: Tensor | None, size: int) -> Tensor:
-    """The coefficients of the features in ``support``; the others meet a zero and are dropped."""
-    if isinstance(form, Form) and form.support is support:
-        return form.coef
-    full = _dense(form, size)
-    return full if support is None else full.index_select(0, support)

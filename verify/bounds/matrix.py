@@ -66,11 +66,11 @@ class Sparse:
         return tuple(t.index_select(0, order) for t in (self.inputs, self.outputs, self.values))  # type: ignore[return-value]
 
     @cached_property
-    def whole(self) -> Compressed:
+    def whole(self) -> Cut:
         """All of the matrix, ready to be multiplied."""
-        return _compressed(*self.by_input, self.shape)
+        return _ready(*self.by_input, self.shape)
 
-    def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Compressed:
+    def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Cut:
         """Only these inputs and outputs, renumbered; None keeps all."""
         if inputs is None and outputs is None:
             return self.whole
@@ -82,7 +82,7 @@ class Sparse:
         shape = tuple(
             size if kept is None else len(kept) for size, kept in zip(self.shape, (inputs, outputs), strict=True)
         )
-        return _compressed(
+        return _ready(
             row.index_select(0, keep), column.index_select(0, keep), value.index_select(0, keep), (shape[0], shape[1])
         )
 
@@ -120,8 +120,14 @@ class Compressed:
         return torch.addmm(product, self.matrix, coef, beta=0, out=product)
 
 
-def _compressed(inputs: Tensor, outputs: Tensor, values: Tensor, shape: tuple[int, int]) -> Compressed:
-    """From entries sorted by input. The indices are 32 bits wide, which is what the library multiplies with."""
+def _ready(inputs: Tensor, outputs: Tensor, values: Tensor, shape: tuple[int, int]) -> Cut:
+    """From entries sorted by input, in the form that is multiplied fastest.
+
+    The indices are 32 bits wide, which is what the library multiplies with.
+    """
+    if len(values) >= FULL * shape[0] * shape[1]:
+        full = values.new_zeros(shape[0] * shape[1])
+        return Dense(full.index_copy_(0, inputs * shape[1] + outputs, values).view(shape))
     counts = torch.bincount(inputs, minlength=shape[0])
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     with warnings.catch_warnings():
@@ -168,6 +174,9 @@ class Convolved:
 
 
 Matrix = Dense | Sparse | Convolved
+
+# With at least this share of entries other than zero a matrix is multiplied faster as a dense one.
+FULL = 0.25
 
 # Above this many entries (about 1 GB with indices) a convolution is not written out as a sparse matrix.
 LARGEST = 40_000_000
@@ -247,9 +256,17 @@ def _matrices(op: Op) -> dict[tuple[int, ...], Matrix]:
 
 
 def constant(op: Linear | Conv2d | ConvTranspose2d, shape: tuple[int, ...]) -> Tensor:
-    """The bias of every output of ``op`` whose output has ``shape``: (outputs)."""
-    bias = op.bias if isinstance(op, Linear) else op.bias.view(-1, 1, 1)
-    return bias.expand(shape).flatten()
+    """The bias of every output of ``op`` whose output has ``shape``: (outputs); worked out once."""
+    known = _constants(op)
+    if shape not in known:
+        bias = op.bias if isinstance(op, Linear) else op.bias.view(-1, 1, 1)
+        known[shape] = bias.expand(shape).flatten()
+    return known[shape]
+
+
+@per_op
+def _constants(op: Op) -> dict[tuple[int, ...], Tensor]:
+    return {}
 
 
 def _conv_output(op: Conv2d, size: tuple[int, ...]) -> list[int]:

@@ -1,0 +1,151 @@
+"""A small group of samples under backward propagation: their boxes, and the relaxations found so far.
+
+Forms are kept only for the features that can matter: a neuron that is inactive for every sample of the group has
+coefficient 0 and is left out, and matrices are cut down to the others once for the group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+
+import torch
+from torch import Tensor
+
+from verify.bounds.forms import AnyForm, Patches, Rows, Units, pad
+from verify.bounds.matrix import Cut, Matrix, matrix
+from verify.bounds.relax import Lines, relax
+from verify.core.network import Network
+from verify.core.ops import Conv2d, Linear, Max, Relu, Reshape, Scale
+from verify.core.region import LpBall, Region
+from verify.core.verifier import Bounds
+
+
+@dataclass(eq=False)
+class Group:
+    """The region of a group of samples, its box, and the relaxation of each activation so far.
+
+    ``lower``, ``upper``: the box (input features x samples), in the dtype of the propagation. Relaxing an activation
+    also fixes which of its features can matter (``support``); ``lines`` are of these, ``whole`` of all features.
+    ``entrance``: the first layer, if all paths from the input lead through it and the region is a box; the centre's
+    share of every bound is then read off that layer's value at the centre (``at_centre``, features x samples), and
+    only the radius has to be taken down to the input.
+    """
+
+    network: Network
+    region: Region
+    lower: Tensor
+    upper: Tensor
+    lines: dict[int, Lines] = field(default_factory=dict)
+    whole: dict[int, Lines] = field(default_factory=dict)
+    support: dict[int, Tensor | None] = field(default_factory=dict)
+    entrance: int = 0
+    at_centre: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.centre = torch.lerp(self.lower, self.upper, 0.5)
+        self.radius = self.upper - self.centre
+        ball = isinstance(self.region, LpBall) and self.region.p != inf
+        self.entrance = 0 if ball else _entrance(self.network)
+        self._cuts: dict[tuple[int, int], Cut] = {}
+        self._padded: dict[tuple[int, tuple[int, int]], Tensor] = {}
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in the group."""
+        return self.lower.shape[1]
+
+    def enter(self, position: int, value: Bounds) -> None:
+        """Note the interval of the node at ``position`` (samples x shape): the entrance's has the centre's value in
+        its middle."""
+        if position == self.entrance:
+            self.at_centre = torch.lerp(value.lower, value.upper, 0.5).flatten(1).T
+
+    def relax(self, position: int, z: Bounds) -> None:
+        """Relax the activation at ``position``, whose operand lies within ``z`` (features x samples)."""
+        node = self.network.nodes[position]
+        if isinstance(node.op, Max):
+            operands = (node.size, -1, self.samples)
+            z = Bounds(z.lower.reshape(operands), z.upper.reshape(operands))
+        lines = self.whole[position] = relax(node.op, z)
+        if isinstance(node.op, Relu):
+            possible = ~(z.upper <= 0).all(1)  # a NaN is possible: it must be met, and decide nothing
+            kept = possible.nonzero().flatten()
+            self.support[position] = kept if len(kept) < 0.9 * len(possible) else None
+        support = self.support.get(position)
+        self.lines[position] = lines if support is None else lines.take(support)
+
+    def wanted(self, position: int) -> Tensor | None:
+        """The features of a node that can be other than zero: those of the activation that it is, or passes on."""
+        node = self.network.nodes[position]
+        if isinstance(node.op, Reshape):
+            return self.wanted(node.inputs[0])
+        return self.support.get(position)
+
+    def cut(self, position: int, support: Tensor | None) -> Cut:
+        """The matrix of the affine node at ``position``, for forms on ``support``, at what its input needs."""
+        key = (position, id(support))  # supports live as long as the group
+        if key not in self._cuts:
+            (source,) = self.network.nodes[position].inputs
+            self._cuts[key] = self.matrix(position).cut(self.wanted(source), support)
+        return self._cuts[key]
+
+    def has_cut(self, position: int, support: Tensor | None) -> bool:
+        """Whether :meth:`cut` has this matrix at hand."""
+        return (position, id(support)) in self._cuts
+
+    def matrix(self, position: int) -> Matrix:
+        """All of the matrix of the affine node at ``position``."""
+        node = self.network.nodes[position]
+        return matrix(node.op, self.network.nodes[node.inputs[0]].shape)
+
+    def gather(self, columns: Tensor, form: Patches, rows: Rows) -> Tensor:
+        """For each coefficient of ``form``, its element of an image that the group holds for each of its samples
+        (features x samples), 0 beyond the image: (coefficients x rows)."""
+        key = (id(columns), form.border)  # columns live as long as the group
+        if key not in self._padded:
+            self._padded[key] = pad(columns, form)
+        return rows.gather(self._padded[key], form)
+
+    def worth_at_centre(self, form: AnyForm, rows: Rows) -> Tensor:
+        """What a form of the entrance's value is worth at the centre of the box: (rows)."""
+        assert self.at_centre is not None
+        if isinstance(form, Units):
+            return self.at_centre[:, rows.samples][form.feature, rows.sample] * form.value
+        if isinstance(form, Patches):
+            return (self.gather(self.at_centre, form, rows) * form.coef).sum(0)
+        at_centre = self.at_centre if form.support is None else self.at_centre.index_select(0, form.support)
+        return rows.dot(at_centre, form.coef)
+
+
+def _entrance(network: Network) -> int:
+    """The first Linear or convolution, if nothing else reads the input or what lies between; otherwise 0."""
+    readers: list[list[int]] = [[] for _ in network.nodes]
+    for position, node in enumerate(network.nodes):
+        for i in node.inputs:
+            readers[i].append(position)
+    here = 0
+    while len(readers[here]) == 1:
+        here = readers[here][0]
+        if isinstance(network.nodes[here].op, (Linear, Conv2d)):
+            return here
+        if not isinstance(network.nodes[here].op, (Reshape, Scale)):
+            return 0
+    return 0
+
+
+def by_feature(bounds: Bounds) -> Bounds:
+    """(samples x shape) to (features x samples)."""
+    return Bounds(bounds.lower.flatten(1).T, bounds.upper.flatten(1).T)
+
+
+def box_minimum(coef: Tensor, centre: Tensor, radius: Tensor, rows: Rows) -> Tensor:
+    """The least value of each row over its sample's box (features x samples); ``coef`` is used up."""
+    middle = rows.dot(centre, coef)
+    return middle - rows.dot(radius, coef.abs_())
+
+
+def middle_and_radius(box: Bounds) -> tuple[Tensor, Tensor]:
+    """Centre and radius of a box; no sum of large bounds overflows on the way."""
+    centre = torch.lerp(box.lower, box.upper, 0.5)
+    return centre, box.upper - centre

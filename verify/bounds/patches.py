@@ -1,0 +1,128 @@
+"""Linear bounds propagated backwards through convolutions on windows of the image, as long as these are small.
+
+A neuron behind a few convolutions depends on a small window of each image before them: its row is kept on that window
+only, and a convolution takes it to the window before by one small matrix that all rows share (the patches of Xu et
+al. 2020, arXiv:2002.12920, here features by rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import singledispatch
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from verify.bounds.forms import AnyForm, Patches, Rows, multiple
+from verify.bounds.group import Group
+from verify.bounds.matrix import Cut, Sparse, matrix
+from verify.bounds.memo import per_op
+from verify.core.errors import UnsupportedError
+from verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, Tanh
+
+# A window is worth its while up to this share of the features that matter in the image.
+SMALL = 0.6
+
+Pulled = tuple[Sequence[AnyForm], Tensor | None]
+
+
+def begins(op: Op, group: Group, position: int) -> bool:
+    """Whether rows of single neurons of the node at ``position`` are better kept on windows from there on."""
+    return isinstance(op, Conv2d) and _fits(op, (1, 1), group, position)
+
+
+def fits(op: Op, form: Patches, group: Group, position: int) -> bool:
+    """Whether there is a rule for ``op``, and the window stays small."""
+    if isinstance(op, Conv2d):
+        return _fits(op, form.window, group, position)
+    return pull.dispatch(type(op)) is not pull.dispatch(object)
+
+
+def _fits(op: Conv2d, window: tuple[int, int], group: Group, position: int) -> bool:
+    """Whether the window before ``op`` has clearly fewer elements than there are features that matter."""
+    (source,) = group.network.nodes[position].inputs
+    height, width = _before(op, window)
+    wanted = group.wanted(source)
+    features = group.network.nodes[source].size if wanted is None else len(wanted)
+    return op.groups == 1 and op.dilation == (1, 1) and op.weight.shape[1] * height * width < SMALL * features
+
+
+def _before(op: Conv2d, window: tuple[int, int]) -> tuple[int, int]:
+    """The window of the input that a window of the output depends on."""
+    height, width = ((n - 1) * s + k for n, s, k in zip(window, op.stride, op.weight.shape[2:], strict=True))
+    return height, width
+
+
+@singledispatch
+def pull(op: Op, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
+    """As :func:`verify.bounds.linear.pull`, on windows."""
+    raise UnsupportedError(f"operation {op.label} has no linear bounds on windows")
+
+
+@pull.register
+def _(op: Conv2d, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
+    form = form if form.clean else _cleaned(form)
+    shape = group.network.nodes[group.network.nodes[position].inputs[0]].shape
+    offset = op.bias.repeat_interleave(form.window[0] * form.window[1]) @ form.coef
+    (sy, sx), (py, px) = op.stride, op.padding
+    border = (form.border[0] * sy + py, form.border[1] * sx + px)
+    moved = replace(
+        form,
+        coef=_window_matrix(op, form.window).pull(form.coef),
+        grid=(shape[0], shape[1], shape[2]),
+        window=_before(op, form.window),
+        stride=(form.stride[0] * sy, form.stride[1] * sx),
+        shift=(form.shift[0] * sy + py, form.shift[1] * sx + px),
+        border=border,
+        clean=border == (0, 0),
+        support=None,
+    )
+    return [moved], offset
+
+
+def _window_matrix(op: Conv2d, window: tuple[int, int]) -> Cut:
+    """The matrix from a window of the output to the one of the input; worked out once for each operation."""
+    known = _window_matrices(op)
+    if window not in known:
+        valid = matrix(replace(op, padding=(0, 0)), (op.weight.shape[1], *_before(op, window)))
+        assert isinstance(valid, Sparse)
+        known[window] = valid.whole
+    return known[window]
+
+
+@per_op
+def _window_matrices(op: Op) -> dict[tuple[int, int], Cut]:
+    return {}
+
+
+def _cleaned(form: Patches) -> Patches:
+    """Zero where a window reaches beyond the image: there is padding, which no coefficient meets."""
+    (_, height, width), (by, bx) = form.grid, form.border
+    inside = F.pad(form.coef.new_ones(1, 1, height, width), (bx, bx, by, by)).expand(1, form.grid[0], -1, -1)
+    mask = inside.reshape(-1).index_select(0, form.index.flatten()).view_as(form.coef)
+    return replace(form, coef=form.coef.mul_(mask), clean=True)
+
+
+@pull.register(Relu)
+@pull.register(LeakyRelu)
+@pull.register(Tanh)
+def _(op: Op, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
+    """Positive coefficients take the lower line, negative ones the upper line; beyond the image there is neither."""
+    lines = group.whole[position]
+    coef, negative = form.coef, form.coef.clamp(max=0)
+    offset = (group.gather(lines.lift, form, rows) * negative).sum(0)
+    if lines.intercept is not None:
+        offset += (group.gather(lines.intercept, form, rows) * coef).sum(0)
+    coef.mul_(group.gather(lines.slope, form, rows)).addcmul_(negative, group.gather(lines.rise, form, rows))
+    return [replace(form, coef=coef, clean=True, support=group.support.get(position))], offset
+
+
+@pull.register
+def _(op: Add, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
+    return [form, multiple(form)], None
+
+
+@pull.register
+def _(op: Sub, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
+    return [form, multiple(form, -1.0)], None
