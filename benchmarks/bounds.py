@@ -1,11 +1,13 @@
 """Linear bounds beside auto_LiRPA's on the same networks, inputs and objectives: tightness and seconds a call.
 
-    python -m benchmarks.bounds [--nets mlp,conv,zoo:fashion-cnn-ibp@0.1] [--batches 1,16,128] [--repeats 5] [--json]
+    python -m benchmarks.bounds [--nets mlp,conv,zoo:fashion-cnn-ibp@0.1,net.onnx@0.02] [--batches 1,16,128]
+                                [--repeats 5] [--json]
 
 One thread, float32 on both sides, calls in turns, medians of the process's CPU seconds (wall-clock time on a shared
-machine says little). The peer bounds the margins from below, ours from both sides. The allocator of both is told to
-keep its memory (page faults would otherwise be most of the peer's time). ``zoo:NAME@EPS`` takes a trained network on
-the test images it was made for; ``mlp`` and ``conv`` have random weights and inputs.
+machine says little). Both bound the margins of the predicted class from below. The allocator of both is told to keep
+its memory (page faults would otherwise be most of the peer's time). ``zoo:NAME@EPS`` takes a trained network on the
+test images it was made for; ``FILE.onnx@EPS`` a network file on random inputs between 0 and 1, the box reaching beyond
+unless ``@EPS@clip``; ``mlp`` and ``conv`` have random weights and inputs.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 MALLOC = {
@@ -52,12 +55,15 @@ class Subject:
 
 
 def subject(text: str, samples: int) -> Subject:
-    """``mlp`` or ``conv`` with torch's initial weights and random inputs from fixed seeds, or ``zoo:NAME@EPS``."""
+    """``mlp`` or ``conv`` with torch's initial weights and random inputs from fixed seeds, ``zoo:NAME@EPS``, or
+    ``FILE.onnx@EPS``."""
     import torch
     from torch import nn
 
     from models import data, zoo
+    from verify.backends.lirpa.module import Layers
     from verify.core.errors import InputError
+    from verify.core.network import to_network
 
     torch.manual_seed(0)
     layers: list[nn.Module] = [nn.Flatten()]
@@ -83,8 +89,13 @@ def subject(text: str, samples: int) -> Subject:
         x = torch.rand(samples, *shape, generator=torch.Generator().manual_seed(0))
         return Subject(name, module, x, eps, (0.0, 1.0))
     name, _, radius = text.removeprefix("zoo:").partition("@")
-    if not text.startswith("zoo:") or not radius:
-        raise InputError(f"expected mlp, conv or zoo:NAME@EPS, got {text!r}")
+    radius, _, clip = radius.partition("@")
+    if not radius or clip not in ("", "clip"):
+        raise InputError(f"expected mlp, conv, zoo:NAME@EPS or FILE.onnx@EPS, got {text!r}")
+    if not text.startswith("zoo:"):
+        network = to_network(Path(name))
+        x = torch.rand(samples, *network.input_shape, generator=torch.Generator().manual_seed(0))
+        return Subject(Path(name).stem, Layers(network).float(), x, float(radius), (0.0, 1.0) if clip else None)
     test = data.load(zoo.card(name).data, "test").take(samples)
     return Subject(text, zoo.load(name), test.x, float(radius), test.domain)
 
@@ -94,13 +105,13 @@ def measure(names: list[str], batches: list[int], repeats: int) -> Iterator[Meas
     import torch
 
     from benchmarks.peers import lirpa_crown
+    from verify.backends.crown import CROWN
     from verify.core.budget import Budget
     from verify.core.network import to_network
     from verify.core.region import Box, LpBall
     from verify.core.spec import Spec
-    from verify.registry import get_bounder
 
-    crown = get_bounder("crown(dtype=float32)")
+    crown = CROWN(dtype="float32")
     for name in names:
         for batch in batches:
             given = subject(name, batch)
@@ -112,7 +123,7 @@ def measure(names: list[str], batches: list[int], repeats: int) -> Iterator[Meas
             theirs = lirpa_crown(given.module, box, objective)
 
             def ours(box: Box = box, objective: Any = objective, network: Any = network) -> Any:
-                return crown.bound(network, box, objective, Budget()).lower
+                return crown.lower(network, box, objective, Budget())
 
             mine, peer = _in_turns(ours, theirs, repeats)
             yield Measurement(given.name, batch, mine, peer, peer / mine, ours().mean().item(), theirs().mean().item())
