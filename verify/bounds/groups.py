@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from verify.bounds.layers import batch_box
+from verify.bounds.layers import Crowded, batch_box
 from verify.core.budget import Budget, Expired
 from verify.core.errors import InputError
 from verify.core.network import Network
@@ -40,6 +40,9 @@ def lower_bounds(
         part = slice(begin, end)
         try:
             lower = bounder(network, take(region, part), objective[part], budget)
+        except Crowded:
+            one_by_one(begin, end, halvings)
+            return
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -50,10 +53,13 @@ def lower_bounds(
             attempt(middle, end, halvings - 1)
             return
         if end - begin > 1 and not bool(lower.isfinite().all()):
-            for one in range(begin, end):
-                attempt(one, one + 1, halvings)
+            one_by_one(begin, end, halvings)
             return
         found[part] = lower.double()
+
+    def one_by_one(begin: int, end: int, halvings: int) -> None:
+        for one in range(begin, end):
+            attempt(one, one + 1, halvings)
 
     with torch.no_grad():
         for begin in range(0, len(objective), size):

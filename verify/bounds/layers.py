@@ -23,6 +23,10 @@ MOST_ROWS = 512
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
 
 
+class Crowded(Exception):
+    """Each sample of a group has rows enough for itself: apart, each of them has fewer features that matter."""
+
+
 def start(network: Network, region: Region, dtype: torch.dtype) -> Group:
     """A group for a region of a batch: the box is rounded outward to ``dtype``."""
     box = region.box()
@@ -52,7 +56,8 @@ def by_linear_bounds(group: Group, budget: Budget) -> list[Bounds]:
     """Bounds of every node, in topological order: intervals on what is known, then linear bounds for the neurons
     that are still unstable, the intersection of both; every activation is relaxed on the way.
 
-    Raises :class:`verify.core.budget.Expired` when the time is over.
+    Raises :class:`verify.core.budget.Expired` when the time is over, and :class:`Crowded` for a group that is better
+    taken one by one.
     """
     network = group.network
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
@@ -107,6 +112,8 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
     index = wanted.flatten().nonzero().flatten()
     if not len(index):
         return known
+    if group.samples > 1 and 2 * len(index) > MOST_ROWS * group.samples:
+        raise Crowded
     size, shape = group.network.nodes[position].size, known.lower.shape
     lower, upper = (t.flatten().index_select(0, index) for t in (known.lower, known.upper))
     sample = torch.div(index, size, rounding_mode="floor")
