@@ -105,10 +105,10 @@ def stale_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     original = layers.by_linear_bounds
     seen: dict[int, tuple[Any, Group]] = {}
 
-    def remembered(group: Group, budget: Budget) -> list[Bounds]:
+    def remembered(group: Group, budget: Budget, crowd: float) -> list[Bounds]:
         first = seen.get(id(group.network.nodes))
         if first is None or first[1].samples != group.samples:
-            seen[id(group.network.nodes)] = (original(group, budget), group)
+            seen[id(group.network.nodes)] = (original(group, budget, crowd), group)
             return seen[id(group.network.nodes)][0]  # type: ignore[no-any-return]
         group.lines.update(first[1].lines)
         group.support.update(first[1].support)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from torch import Tensor
@@ -52,12 +53,12 @@ def relaxed_on_intervals(group: Group) -> list[Bounds]:
     return bounds
 
 
-def by_linear_bounds(group: Group, budget: Budget) -> list[Bounds]:
+def by_linear_bounds(group: Group, budget: Budget, crowd: float = inf) -> list[Bounds]:
     """Bounds of every node, in topological order: intervals on what is known, then linear bounds for the neurons
     that are still unstable, the intersection of both; every activation is relaxed on the way.
 
-    Raises :class:`verify.core.budget.Expired` when the time is over, and :class:`Crowded` for a group that is better
-    taken one by one.
+    Raises :class:`verify.core.budget.Expired` when the time is over, and :class:`Crowded` for a group whose samples
+    have more than ``crowd`` rows each in some layer.
     """
     network = group.network
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
@@ -69,7 +70,10 @@ def by_linear_bounds(group: Group, budget: Budget) -> list[Bounds]:
         known = step(node.op, *(bounds[i] for i in node.inputs))
         group.enter(position, known)
         if position in feeds and position not in exact:
-            known = _tightened(group, position, known, undecided(feeds[position], known), budget)
+            wanted = undecided(feeds[position], known)
+            if group.samples > 1 and 2 * int(wanted.sum()) > crowd * group.samples:
+                raise Crowded
+            known = _tightened(group, position, known, wanted, budget)
         bounds.append(known)
     return bounds
 
@@ -112,8 +116,6 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
     index = wanted.flatten().nonzero().flatten()
     if not len(index):
         return known
-    if group.samples > 1 and 2 * len(index) > MOST_ROWS * group.samples:
-        raise Crowded
     size, shape = group.network.nodes[position].size, known.lower.shape
     lower, upper = (t.flatten().index_select(0, index) for t in (known.lower, known.upper))
     sample = torch.div(index, size, rounding_mode="floor")
