@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from verify.backends.crown import CROWN
 from verify.bounds.groups import HALVINGS, lower_bounds
 from verify.core.budget import Budget, Expired
 from verify.core.errors import InputError
 from verify.core.network import Network, chain
+from verify.core.ops import Linear, Relu
 from verify.core.region import Box, Region
 
 NETWORK = chain((1,), [])
@@ -111,3 +113,14 @@ def test_no_time_no_work() -> None:
 def test_objectives_of_a_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="expected an objective"):
         lower_bounds(Recorder(), NETWORK, boxes(2), torch.ones(shape, dtype=torch.float64), Budget(), 2)
+
+
+def test_bounds_leave_nothing_behind_that_gradients_cannot_pass() -> None:
+    """Casts and matrices are kept for later: also for callers who differentiate through them."""
+    network = chain((3,), [Linear(torch.eye(3), torch.zeros(3)), Relu(), Linear(torch.ones(2, 3), torch.zeros(2))])
+    box = Box(-torch.ones(1, 3), torch.ones(1, 3))
+    found = CROWN(dtype="float32").bound(network, box, torch.eye(2)[None], Budget())
+    assert not found.lower.is_inference()
+    x = torch.rand(1, 3, requires_grad=True)
+    network(box.project(x)).sum().backward()
+    assert x.grad is not None

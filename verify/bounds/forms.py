@@ -188,8 +188,10 @@ class Rows:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, sample: Tensor, dtype: torch.dtype) -> Rows:
-        """Rows that belong to these samples of the group."""
+    def of(cls, sample: Tensor, dtype: torch.dtype, samples: int | None = None) -> Rows:
+        """Rows that belong to these of the group's ``samples`` (their number, where it is known)."""
+        if samples == 1:
+            return cls(sample, slice(0, 1), dtype)
         first, last = (int(sample.min()), int(sample.max())) if len(sample) else (0, 0)
         return cls(sample - first if first else sample, slice(first, last + 1), dtype)
 
@@ -204,16 +206,19 @@ class Rows:
         """0 for each row."""
         return torch.zeros(len(self.sample), dtype=self.dtype, device=self.sample.device)
 
+    def present(self, columns: Tensor) -> Tensor:
+        """The columns of the samples that are present."""
+        return columns if columns.shape[1] == 1 else columns[:, self.samples]
+
     def spread(self, columns: Tensor) -> Tensor:
         """(features x samples) to (features x rows), or to one column that broadcasts."""
-        here = columns[:, self.samples]
+        here = self.present(columns)
         return here if here.shape[1] == 1 else here @ self.one_hot
 
     def dot(self, columns: Tensor, coef: Tensor) -> Tensor:
         """Each row's coefficients times its sample's column, summed: (rows)."""
-        here = columns[:, self.samples]
-        worth = here.T @ coef
-        return worth[0] if len(worth) == 1 else (worth * self.one_hot).sum(0)
+        here = self.present(columns)
+        return coef.T.mv(here[:, 0]) if here.shape[1] == 1 else ((here.T @ coef) * self.one_hot).sum(0)
 
     def gather(self, padded: Tensor, form: Patches) -> Tensor:
         """Each coefficient's element of its sample's padded image (samples x elements): (coefficients x rows)."""

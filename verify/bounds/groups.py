@@ -61,7 +61,7 @@ def lower_bounds(
         for one in range(begin, end):
             attempt(one, one + 1, halvings)
 
-    with torch.no_grad():
+    with torch.inference_mode():
         for begin in range(0, len(objective), size):
             try:
                 budget.check()

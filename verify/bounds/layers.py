@@ -84,7 +84,7 @@ def lower_rows(group: Group, bounds: Sequence[Bounds], objective: Tensor, linear
     From the intervals at the last activations, and with ``linear`` from the backward propagation too, the larger.
     """
     samples, count, outputs = objective.shape
-    rows = Rows.of(torch.arange(samples).repeat_interleave(count), group.lower.dtype)
+    rows = Rows.of(torch.arange(samples).repeat_interleave(count), group.lower.dtype, samples)
     coef = objective.to(group.lower).reshape(samples * count, outputs).T
     descent = Descent(
         group, rows, {len(group.network.nodes) - 1: Form(coef.clone(memory_format=torch.contiguous_format))}
@@ -127,7 +127,7 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
         sign = lower.new_ones(2, len(who))
         sign[1] = -1.0
         units = Units(torch.cat([what, what]), sign.flatten())
-        lowest = lower_bound(group, position, units, Rows.of(torch.cat([who, who]), lower.dtype))
+        lowest = lower_bound(group, position, units, Rows.of(torch.cat([who, who]), lower.dtype, group.samples))
         parts.append(lowest.view(2, -1))
     lowest, highest = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
     lower, upper = _meet(lower, upper, lowest, -highest)

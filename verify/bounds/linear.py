@@ -38,7 +38,7 @@ from verify.core.region import LpBall
 from verify.core.verifier import Bounds
 
 # For fewer rows than this, cutting a sparse matrix down costs more than multiplying with all of it.
-FEW = 128
+FEW = 32
 
 # Forms of an operation's operands, and the constant that it leaves (rows) or None.
 Pulled = tuple[Sequence[AnyForm], Tensor | None]
@@ -207,7 +207,7 @@ def _(op: Linear | Conv2d | ConvTranspose2d, form: AnyForm, group: Group, positi
         coef = group.matrix(position).columns(form.feature, form.value, wanted)
         return [Form(coef, wanted)], bias[form.feature] * form.value
     assert isinstance(form, Form)
-    offset = (bias if form.support is None else bias.index_select(0, form.support)) @ form.coef
+    offset = form.coef.T.mv(bias if form.support is None else bias.index_select(0, form.support))
     whole = group.matrix(position)
     if isinstance(whole, Sparse) and form.coef.shape[1] < FEW and not group.has_cut(position, form.support):
         return [Form(whole.whole.pull(dense(form, node.size)))], offset

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verify.bounds.memo import per_op
+from verify.bounds.memo import per_op, remember
 from verify.core.errors import UnsupportedError
 from verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op
 
@@ -60,12 +60,14 @@ class Sparse:
     shape: tuple[int, int]
 
     @cached_property
+    @torch.inference_mode(False)
     def by_input(self) -> tuple[Tensor, Tensor, Tensor]:
         """Input and output index and value of the entries, sorted by input."""
         order = torch.argsort(self.inputs, stable=True)
         return tuple(t.index_select(0, order) for t in (self.inputs, self.outputs, self.values))  # type: ignore[return-value]
 
     @cached_property
+    @torch.inference_mode(False)
     def whole(self) -> Cut:
         """All of the matrix, ready to be multiplied."""
         return _ready(*self.by_input, self.shape)
@@ -244,10 +246,7 @@ def _(op: ConvTranspose2d, shape: tuple[int, ...]) -> Matrix:
 
 def matrix(op: Op, shape: tuple[int, ...]) -> Matrix:
     """The matrix of ``op`` on inputs of ``shape``; worked out once for each operation."""
-    known = _matrices(op)
-    if shape not in known:
-        known[shape] = _entries(op, shape)
-    return known[shape]
+    return remember(_matrices(op), shape, lambda: _entries(op, shape))
 
 
 @per_op
@@ -257,11 +256,8 @@ def _matrices(op: Op) -> dict[tuple[int, ...], Matrix]:
 
 def constant(op: Linear | Conv2d | ConvTranspose2d, shape: tuple[int, ...]) -> Tensor:
     """The bias of every output of ``op`` whose output has ``shape``: (outputs); worked out once."""
-    known = _constants(op)
-    if shape not in known:
-        bias = op.bias if isinstance(op, Linear) else op.bias.view(-1, 1, 1)
-        known[shape] = bias.expand(shape).flatten()
-    return known[shape]
+    bias = op.bias if isinstance(op, Linear) else op.bias.view(-1, 1, 1)
+    return remember(_constants(op), shape, lambda: bias.expand(shape).flatten())
 
 
 @per_op

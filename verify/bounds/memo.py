@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import fields
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from verify.core.ops import Op
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -24,8 +26,14 @@ def per_op(function: Callable[[Op], T]) -> Callable[[Op], T]:
     def remembered(op: Op) -> T:
         if any(isinstance(v, Tensor) and v.requires_grad for v in (getattr(op, f.name) for f in fields(op))):
             return function(op)
-        if op not in memory:
-            memory[op] = function(op)
-        return memory[op]
+        return remember(memory, op, lambda: function(op))
 
     return remembered
+
+
+def remember(memory: MutableMapping[K, T], key: K, make: Callable[[], T]) -> T:
+    """``memory[key]``, made if it is not there. Bounds are computed in inference mode; what they leave is not."""
+    if key not in memory:
+        with torch.inference_mode(False):
+            memory[key] = make()
+    return memory[key]

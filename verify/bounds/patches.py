@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from verify.bounds.forms import AnyForm, Patches, Rows, multiple
 from verify.bounds.group import Group
 from verify.bounds.matrix import Cut, Sparse, matrix
-from verify.bounds.memo import per_op
+from verify.bounds.memo import per_op, remember
 from verify.core.errors import UnsupportedError
 from verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, Tanh
 
@@ -64,7 +64,7 @@ def pull(op: Op, form: Patches, group: Group, position: int, rows: Rows) -> Pull
 def _(op: Conv2d, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
     form = form if form.clean else _cleaned(form)
     shape = group.network.nodes[group.network.nodes[position].inputs[0]].shape
-    offset = op.bias.repeat_interleave(form.window[0] * form.window[1]) @ form.coef
+    offset = form.coef.T.mv(op.bias.repeat_interleave(form.window[0] * form.window[1]))
     (sy, sx), (py, px) = op.stride, op.padding
     border = (form.border[0] * sy + py, form.border[1] * sx + px)
     moved = replace(
@@ -83,12 +83,13 @@ def _(op: Conv2d, form: Patches, group: Group, position: int, rows: Rows) -> Pul
 
 def _window_matrix(op: Conv2d, window: tuple[int, int]) -> Cut:
     """The matrix from a window of the output to the one of the input; worked out once for each operation."""
-    known = _window_matrices(op)
-    if window not in known:
+
+    def make() -> Cut:
         valid = matrix(replace(op, padding=(0, 0)), (op.weight.shape[1], *_before(op, window)))
         assert isinstance(valid, Sparse)
-        known[window] = valid.whole
-    return known[window]
+        return valid.whole
+
+    return remember(_window_matrices(op), window, make)
 
 
 @per_op
