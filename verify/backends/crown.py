@@ -61,6 +61,7 @@ class CROWN:
         return self._rows(network, region, objective, budget.started(), getattr(torch, self.dtype))
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
+        @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             group = layers.start(network, region, dtype)
             bounds = layers.by_linear_bounds(group, budget, crowd=layers.MOST_ROWS)

@@ -57,6 +57,7 @@ class CROWNIBP:
         return both_sides(self._rows, network, region, objective, budget, getattr(torch, self.dtype))
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
+        @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             group = layers.start(network, region, dtype)
             return layers.lower_rows(group, layers.relaxed_on_intervals(group), objective, linear=True)

@@ -61,7 +61,7 @@ def lower_bounds(
         for one in range(begin, end):
             attempt(one, one + 1, halvings)
 
-    with torch.inference_mode():
+    with torch.no_grad():
         for begin in range(0, len(objective), size):
             try:
                 budget.check()
