@@ -1,4 +1,4 @@
-"""What the user calls a model, as a module: a zoo network, a .safetensors file, or a factory in Python code."""
+"""What the user calls a model, loaded: a zoo network, an ONNX or .safetensors file, or a factory in Python code."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ from torch import nn
 from models import cards, zoo
 from models.cards import Card
 from verify.core.errors import AssayError, InputError
+from verify.core.network import Network
+from verify.frontends.onnx import read_onnx
 
-FORMS = "zoo:NAME, file.safetensors with its card beside it, path/file.py:factory, or module:factory"
+FORMS = "zoo:NAME, file.onnx, file.safetensors with its card beside it, path/file.py:factory, or module:factory"
 PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A module in eval mode, the text that named it, and its card where it has one."""
+    """A module in eval mode, or the network of an ONNX file; the text that named it, its card where it has one."""
 
     name: str
-    module: nn.Module
+    module: nn.Module | Network
     card: Card | None = None
 
 
 def resolve(text: str) -> LoadedModel:
-    """The model that ``text`` names, in one of the four forms.
+    """The model that ``text`` names, in one of the five forms.
 
     A factory is a function without arguments that returns a ``torch.nn.Module`` in eval mode. Its code runs: name
-    only files that you trust. Raises :class:`InputError` for whatever cannot be loaded.
+    only files that you trust. Raises :class:`InputError` for whatever cannot be loaded, and what
+    :func:`verify.frontends.onnx.read_onnx` raises.
     """
     left, colon, right = text.rpartition(":")
     suffix = Path(text).suffix.lower()
@@ -43,6 +46,8 @@ def resolve(text: str) -> LoadedModel:
     if suffix == ".safetensors":
         module, card = cards.load(Path(text))
         return LoadedModel(text, module, card)
+    if text.lower().endswith((".onnx", ".onnx.gz")):
+        return LoadedModel(text, read_onnx(text))
     if suffix in PICKLES:
         raise InputError(
             f"{text}: {suffix} files can run code when they are loaded and are refused; save the weights with "

@@ -46,7 +46,9 @@ def test_a_network_refuses_another_shape() -> None:
 
 @pytest.mark.parametrize("model", [None, 3, "zoo:mlp", lambda x: x, torch.zeros(2)])
 def test_what_is_no_model_is_refused(model: object) -> None:
-    with pytest.raises(InputError, match=f"expected a torch.nn.Module or a Network, got {type(model).__name__}"):
+    with pytest.raises(
+        InputError, match=f"expected a torch.nn.Module, a Network, or the Path.*, got {type(model).__name__}"
+    ):
         to_network(model, (2,))
 
 
@@ -248,6 +250,7 @@ def test_hashes_of_tensors_ignore_how_they_are_stored() -> None:
     x = torch.arange(6.0).reshape(2, 3)
     assert content_hash(x.T.contiguous()) == content_hash(x.T)
     assert content_hash(x[:, 1]) == content_hash(torch.tensor([1.0, 4.0]))
+    assert content_hash(torch.tensor(2.0).expand(1)) == content_hash(torch.tensor([2.0]))
     assert content_hash(x.clone().requires_grad_()) == content_hash(x)
 
 

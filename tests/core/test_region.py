@@ -435,3 +435,49 @@ def test_the_id_is_the_content() -> None:
     ids |= {LpBall(torch.tensor([0.5, 0.5]), 0.1).id, Box(torch.zeros(2), torch.ones(2)).id}
     assert len(ids) == 7
     assert Box(torch.zeros(2), torch.ones(2)).id == Box(torch.zeros(2), torch.ones(2, dtype=torch.float64)).id
+
+
+def within(lower: float, upper: float, least: float, most: float) -> Box:
+    """[lower, upper] x [0, 1], of which only least to most are members."""
+    outer = torch.tensor([[lower, 0.0], [upper, 1.0]], dtype=torch.float64)
+    inner = torch.tensor([[least, 0.0], [most, 1.0]], dtype=torch.float64)
+    return Box(outer[0], outer[1], Box(inner[0], inner[1]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_only_points_of_the_inner_box_are_members_while_proofs_cover_the_outer_one(dtype: torch.dtype) -> None:
+    box = within(0.25, 0.75, nextafter(0.25, 1), nextafter(0.75, 0))  # 0.25 < x < 0.75
+    ends = torch.tensor([0.25, 0.75], dtype=dtype)
+    inside = torch.nextafter(ends, ends.flip(0))
+    points = torch.stack([torch.cat([ends, inside]), torch.zeros(4, dtype=dtype)], dim=1)
+    assert box.contains(points).tolist() == [False, False, True, True]
+    assert torch.equal(box.project(points)[:, 0], torch.cat([inside, inside]))
+    assert box.contains(box.point(torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=dtype))).all()
+    assert box.box() is box
+    assert (box.lower[0], box.upper[0]) == (0.25, 0.75)
+
+
+def test_where_the_inner_box_holds_no_float32_the_nearest_to_the_outer_one_is_the_only_member() -> None:
+    tenth = 0.1  # between this float64 number and the next, as the decimal 0.10000000000000001 is
+    box = within(tenth, nextafter(tenth, 1), nextafter(tenth, 1), tenth)
+    nearest = torch.tensor([[0.1, 0.5]])
+    assert box.contains(nearest).all()
+    assert not box.contains(torch.nextafter(nearest, torch.full_like(nearest, inf))).any()
+    covered = box.box()
+    assert covered.lower[0] <= tenth < nearest[0, 0].double() <= covered.upper[0]
+
+
+def test_an_inner_box_stays_with_the_box() -> None:
+    box, plain = within(0.25, 0.75, 0.5, 0.5), Box(torch.tensor([0.25, 0.0]), torch.tensor([0.75, 1.0]))
+    assert box.id != plain.id
+    assert box.id == within(0.25, 0.75, 0.5, 0.5).id != within(0.25, 0.75, 0.5, 0.75).id
+    both = stack([plain, box])
+    points = torch.tensor([[0.25, 0.5], [0.25, 0.5]])
+    assert both.contains(points).tolist() == [True, False]
+    assert take(both, torch.tensor([1])).id == stack([box]).id
+    shaped = box.map(lambda bound: bound.reshape(2, 1))
+    assert shaped.shape == (2, 1)
+    assert not shaped.contains(points[:1].reshape(1, 2, 1)).any()
+    assert box.map(lambda bound: bound.flip(0)).inner is not None
+    with pytest.raises(InputError, match="inner box differ in shape"):
+        Box(torch.zeros(2), torch.ones(2), Box(torch.zeros(1), torch.ones(1)))

@@ -13,6 +13,8 @@ from torch import nn
 from models import zoo
 from models.resolve import resolve
 from verify.core.errors import InputError
+from verify.core.network import Network, to_network
+from verify.frontends.onnx import write_onnx
 
 CODE = """
 from torch import nn
@@ -68,6 +70,16 @@ def test_a_safetensors_file_with_its_card(tmp_path: Path) -> None:
     loaded = resolve(str(tmp_path / "mine.safetensors"))
     assert loaded.card == zoo.card("digits-mlp-pgd")
     assert not loaded.module.training
+
+
+def test_an_onnx_file(tmp_path: Path) -> None:
+    network = to_network(zoo.load("digits-mlp-pgd"), (1, 8, 8))
+    path = tmp_path / "mine.onnx"
+    write_onnx(network, path)
+    loaded = resolve(str(path))
+    assert isinstance(loaded.module, Network)
+    assert (loaded.name, loaded.card) == (str(path), None)
+    assert loaded.module.id == network.id
 
 
 def test_a_factory_in_a_file(code: Path) -> None:
@@ -134,10 +146,12 @@ def test_a_module_whose_own_import_fails_is_told_apart(tmp_path: Path, monkeypat
     [
         ("zoo:nothing", "unknown zoo model 'nothing'"),
         ("digits-mlp-pgd", "did you mean zoo:digits-mlp-pgd"),
-        ("nothing", "expected zoo:NAME, file.safetensors"),
+        ("nothing", "expected zoo:NAME, file.onnx, file.safetensors"),
         ("", "expected zoo:NAME"),
         ("module:", "expected zoo:NAME"),
         (":factory", "expected zoo:NAME"),
+        ("none.onnx", "there is no file none.onnx"),
+        ("none.onnx.gz", "there is no file none.onnx.gz"),
         ("none.safetensors", "cannot read the weights none.safetensors"),
         ("none/none.py:factory", "there is no file none/none.py"),
         ("no_such_package.part:factory", "there is no module 'no_such_package'"),

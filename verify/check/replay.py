@@ -57,5 +57,5 @@ def _clear(problem: Problem, batch: Tensor) -> bool:
     spec, network = problem.spec, problem.network
     with torch.no_grad():
         rows = spec.rows(network(batch.double()).flatten(1))
-        error, _ = network.rounding_error(batch, network.dtype)
+        error, _ = (network.literal or network).rounding_error(batch, network.dtype)
     return bool(spec.margin(rows - error.flatten(1) @ spec.A.abs().T) > 0)

@@ -19,7 +19,7 @@ from verify.core.ops import Input, Op, evaluate, magnitude, map_tensors, spread,
 Oracle = Callable[[Tensor], Tensor]
 
 # The doors through which models come in, by name: floor 0 opens them but imports nothing behind them.
-FRONTENDS = ("verify.frontends.torch",)
+FRONTENDS = ("verify.frontends.torch", "verify.frontends.onnx")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +42,14 @@ class Network:
 
     ``oracle`` is the original model, batch in and batch out; replay calls it. ``dtype`` is the floating type that
     the oracle takes. The operations hold float64: original weights widened exactly, folded ones rounded once.
+    ``literal`` is the same function as the model writes it, before folding: its rounding errors are the oracle's.
     """
 
     nodes: tuple[Node, ...]
     oracle: Oracle | None = field(default=None, repr=False)
     dtype: torch.dtype = torch.float32
     name: str = ""
+    literal: Network | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.nodes or not isinstance(self.nodes[0].op, Input):
@@ -85,7 +87,8 @@ class Network:
         key = (dtype, str(torch.device(device)))
         cache: dict[tuple[torch.dtype, str], Network] = self._casts
         if key not in cache:
-            moved = tuple(replace(n, op=map_tensors(n.op, dtype=dtype, device=device)) for n in self.nodes)
+            with torch.inference_mode(False):  # kept, so that it must serve callers who need gradients too
+                moved = tuple(replace(n, op=map_tensors(n.op, dtype=dtype, device=device)) for n in self.nodes)
             cache[key] = replace(self, nodes=moved)
         return cache[key]
 
@@ -168,7 +171,9 @@ def to_network(model: Any, input_shape: Sequence[int] | None = None) -> Network:
     for module in FRONTENDS:
         importlib.import_module(module)
     if to_network.dispatch(type(model)) is to_network.dispatch(object):
-        raise InputError(f"expected a torch.nn.Module or a Network, got {type(model).__name__}")
+        raise InputError(
+            f"expected a torch.nn.Module, a Network, or the Path of an ONNX file, got {type(model).__name__}"
+        )
     return to_network(model, input_shape)
 
 
@@ -189,7 +194,8 @@ def content_hash(*parts: Any) -> str:
 def _absorb(digest: hashlib._Hash, value: Any) -> None:
     if isinstance(value, Tensor):
         digest.update(f"tensor {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        dense = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # contiguous() keeps strides of 0
+        digest.update(dense.flatten().view(torch.uint8).numpy().tobytes())
     elif isinstance(value, (tuple, list)):
         digest.update(f"sequence {len(value)};".encode())
         for item in value:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from math import inf
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +17,9 @@ from verify.core.errors import InputError
 from verify.core.network import Network, content_hash, to_network
 from verify.core.region import Domain, LpBall, Region
 from verify.core.spec import Spec
+
+# Where files are read, by name: floor 0 imports nothing of it.
+FILES = "verify.frontends.files"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,3 +81,16 @@ class Problem:
                 specs[label] = Spec.robust(label, network.output_size)
             problems.append(cls(network, LpBall(x, eps, norm, domain), specs[label], label))
         return problems
+
+    @classmethod
+    def from_files(cls, net: str | Path, prop: str | Path) -> list[Problem]:
+        """The problems that the VNN-LIB file ``prop`` poses of the network in the ONNX file ``net``.
+
+        Their union is the property: it is falsified if any of them is, and verified only if all are. They share one
+        network. Files may be gzipped; where one is missing, the same name with ``.gz`` is tried.
+
+        Raises :class:`InputError` for files that are missing, damaged or do not fit together,
+        :class:`UnsupportedError` for operations and properties that cannot be represented, :class:`ResourceError`
+        beyond the caps on sizes. What is left out of a property or rounded is told by a warning.
+        """
+        return cast("list[Problem]", import_module(FILES).read_problems(net, prop))

@@ -8,7 +8,7 @@ sample (shape; it then serves the whole batch) or of a batch (batch x shape).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -74,14 +74,21 @@ class Region(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """``lower <= x <= upper``, element by element: one sample's shape, or (batch x shape); kept in float64."""
+    """``lower <= x <= upper``, element by element: one sample's shape, or (batch x shape); kept in float64.
+
+    Where the true bounds are strict, or no float64 numbers, ``lower`` and ``upper`` are rounded outward, and
+    ``inner`` is the box of the float64 members, rounded inward: only its points are witnesses.
+    """
 
     lower: Tensor
     upper: Tensor
+    inner: Box | None = None
 
     def __post_init__(self) -> None:
         if self.lower.shape != self.upper.shape:
             raise InputError(f"a box's bounds differ in shape: {tuple(self.lower.shape)}, {tuple(self.upper.shape)}")
+        if self.inner is not None and self.inner.shape != self.shape:
+            raise InputError(f"a box and its inner box differ in shape: {self.shape}, {self.inner.shape}")
         for name in ("lower", "upper"):
             value = getattr(self, name).detach().to(torch.float64)
             if value.isnan().any():
@@ -106,7 +113,12 @@ class Box:
     @cached_property
     def id(self) -> str:
         """Hash of the content."""
-        return content_hash("box", self.lower, self.upper)
+        inner = () if self.inner is None else (self.inner.lower, self.inner.upper)
+        return content_hash("box", self.lower, self.upper, *inner)
+
+    def map(self, view: Callable[[Tensor], Tensor]) -> Box:
+        """The box with ``view``, which selects or reshapes, applied to all of its bounds."""
+        return Box(view(self.lower), view(self.upper), None if self.inner is None else self.inner.map(view))
 
     def box(self) -> Box:
         """Itself, widened where no float32 lies between the bounds: the model is then run at the nearest one."""
@@ -122,7 +134,8 @@ class Box:
     def allowed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of ``dtype`` in each interval; the nearest one where there is none."""
         if dtype not in self._allowed:
-            self._allowed[dtype] = self._members(dtype)
+            with torch.inference_mode(False):  # kept, so that it must serve callers who need gradients too
+                self._allowed[dtype] = self._members(dtype)
         return self._allowed[dtype]
 
     @cached_property
@@ -130,7 +143,8 @@ class Box:
         return {}
 
     def _members(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        lower, upper = _round_up(self.lower, dtype), _round_down(self.upper, dtype)
+        inner = self if self.inner is None else self.inner
+        lower, upper = _round_up(inner.lower, dtype), _round_down(inner.upper, dtype)
         none = (lower > upper) & (self.lower <= self.upper)
         nearest = self.centre.to(dtype)
         return torch.where(none, nearest, lower), torch.where(none, nearest, upper)
@@ -342,8 +356,14 @@ def stack(regions: Sequence[Region]) -> Region:
     if balls := [r for r in regions if isinstance(r, LpBall)]:
         eps = torch.stack([torch.as_tensor(b.eps, dtype=torch.float64) for b in balls])
         return LpBall(torch.stack([b.centre for b in balls]), eps, balls[0].p, balls[0].domain)
-    boxes = [r if isinstance(r, Box) else r.box() for r in regions]
-    return Box(torch.stack([b.lower for b in boxes]), torch.stack([b.upper for b in boxes]))
+    return _stacked([r if isinstance(r, Box) else r.box() for r in regions])
+
+
+def _stacked(boxes: Sequence[Box]) -> Box:
+    inner = None
+    if any(b.inner is not None for b in boxes):
+        inner = _stacked([b if b.inner is None else b.inner for b in boxes])
+    return Box(torch.stack([b.lower for b in boxes]), torch.stack([b.upper for b in boxes]), inner)
 
 
 def take(region: Region, index: Tensor | slice) -> Region:
@@ -357,7 +377,7 @@ def take(region: Region, index: Tensor | slice) -> Region:
                 domain = low.expand_as(region.centre)[index], high.expand_as(region.centre)[index]
         return LpBall(region.centre[index], eps[index] if eps.dim() else eps, region.p, domain)
     box = region.box() if not isinstance(region, Box) else region
-    return Box(box.lower[index], box.upper[index])
+    return box.map(lambda bound: bound[index])
 
 
 def _round_up(value: Tensor, dtype: torch.dtype) -> Tensor:

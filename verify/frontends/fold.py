@@ -40,12 +40,19 @@ def _merge(first: Op, second: Op, shape: tuple[int, ...]) -> Op | None:
     if isinstance(first, Linear):
         factor, shift = _per_unit(second.factor, shape, -1), _per_unit(second.shift, shape, -1)
         if factor is not None and shift is not None:
-            return Linear(first.weight * factor[:, None], first.bias * factor + shift)
+            return Linear(_scaled(first.weight, factor), first.bias * factor + shift)
     if isinstance(first, Conv2d):
         factor, shift = _per_unit(second.factor, shape, 0), _per_unit(second.shift, shape, 0)
         if factor is not None and shift is not None:
-            return replace(first, weight=first.weight * factor[:, None, None, None], bias=first.bias * factor + shift)
+            return replace(first, weight=_scaled(first.weight, factor), bias=first.bias * factor + shift)
     return None
+
+
+def _scaled(weight: Tensor, factor: Tensor) -> Tensor:
+    """``weight`` with each output's part times its factor; itself, where that changes nothing."""
+    if not factor.requires_grad and bool((factor == 1).all()):
+        return weight
+    return weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 def _per_unit(value: Tensor, shape: tuple[int, ...], axis: int) -> Tensor | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
 
-from verify.core.errors import InputError, InternalError, UnsupportedError
+from verify.core.errors import InputError, UnsupportedError
 from verify.core.network import Network, Oracle, to_network
+from verify.frontends.agreement import agree
 from verify.frontends.fold import fold
 from verify.frontends.trace import Translation
 from verify.frontends.translations import HINT, table
@@ -33,8 +35,8 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     translation = Translation(_trace(double), sample, table())
     output = translation.output(HINT)
     literal = translation.builder.build(output.position, oracle, dtype, type(module).__name__)
-    network = fold(literal)
-    compare_with_oracle(network, literal, double)
+    network = replace(fold(literal), literal=literal)
+    agree(network, double)
     return network
 
 
@@ -61,52 +63,6 @@ def read_live(module: nn.Module, x: Tensor) -> tuple[Network, Tensor]:
 
 # Traced once for each module and mode; the traced graph refers to the module's parts, which hold the live weights.
 _TRACED: WeakKeyDictionary[nn.Module, tuple[bool, fx.GraphModule]] = WeakKeyDictionary()
-
-
-def compare_with_oracle(network: Network, literal: Network, double: nn.Module | None = None) -> None:
-    """Raise :class:`InternalError` unless network and original agree on random points.
-
-    In the oracle's dtype within twice the running error bound of that arithmetic; in float64, against the float64
-    copy ``double`` of a module, to 1e-9 of the magnitudes that are summed. Both are those of the ``literal``
-    translation, before folding: what cancels in folded constants is rounded in the original.
-    """
-    generator = torch.Generator().manual_seed(1)
-    shape = (4, *network.input_shape)
-    unit = torch.rand(shape, dtype=torch.float64, generator=generator)
-    wide = 3 * torch.randn(shape, dtype=torch.float64, generator=generator)
-    points = torch.cat([unit, wide, torch.zeros_like(unit[:1])]).to(network.dtype)
-    with torch.no_grad():
-        ours = network(points.double())
-        error, magnitude = literal.rounding_error(points, network.dtype)
-        if network.oracle is not None:
-            theirs = _oracle_values(network.oracle, points)
-            if theirs.shape != ours.shape:
-                raise InternalError(f"the import changed the output shape: {tuple(theirs.shape)}, {tuple(ours.shape)}")
-            _demand(ours, theirs.double(), 2 * error + 1e-9 * magnitude, "in its own arithmetic")
-        if double is not None:
-            _demand(ours, double(points.double()), 1e-9 * magnitude + 1e-300, "in float64")
-
-
-def _oracle_values(oracle: Oracle, points: Tensor) -> Tensor:
-    """The oracle at ``points``; it must treat samples one by one and leave its input as it is."""
-    given = points.clone()
-    try:
-        values, alone = oracle(given), oracle(points[:1].clone())
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise UnsupportedError(f"the model depends on the size of the batch: {str(error).splitlines()[0]}") from error
-    if given._version:
-        raise UnsupportedError("the model overwrites its input in place")
-    if alone.shape[1:] != values.shape[1:] or len(alone) != 1:
-        raise UnsupportedError("the model depends on the size of the batch: one sample gives another shape")
-    return values
-
-
-def _demand(ours: Tensor, theirs: Tensor, tolerance: Tensor, where: str) -> None:
-    difference = (ours - theirs).abs()
-    finite = theirs.isfinite()
-    if not bool((difference[finite] <= tolerance[finite]).all()) or not bool(ours[finite].isfinite().all()):
-        worst = difference[finite].max().item()
-        raise InternalError(f"the imported network differs from the model {where} by {worst:g}; please report this")
 
 
 def _validated(module: nn.Module) -> nn.Module:

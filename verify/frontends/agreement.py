@@ -1,0 +1,73 @@
+"""The import check: a network and the model that it was made from must agree, within the model's rounding errors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import InternalError, UnsupportedError
+from verify.core.network import Network, Oracle
+
+VALUES = 2**25  # numbers that are kept at once, whatever the size of the network
+
+
+def agree(network: Network, double: Oracle | None = None) -> None:
+    """:func:`agree_on` at random points: of the unit cube, of a wide normal distribution, and zero."""
+    agree_on(network, random_points(network), double)
+
+
+def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> None:
+    """Raise :class:`InternalError` unless network and oracle agree at ``points`` (batch x input shape).
+
+    In the oracle's dtype within twice the running error bound of that arithmetic; in float64, against ``double``, the
+    model in that precision where there is one, to 1e-9 of the magnitudes that are summed. Both are those of
+    ``network.literal``, the translation before folding: what cancels in folded constants is rounded in the original.
+    Points are rounded to the oracle's dtype. Outputs of the oracle that are not finite are not compared.
+    """
+    together = max(VALUES // sum(node.size for node in network.nodes), 2)  # one alone says nothing of batches
+    with torch.no_grad():
+        for part in torch.split(points.to(network.dtype), together):
+            _compare(network, part, double)
+
+
+def _compare(network: Network, points: Tensor, double: Oracle | None) -> None:
+    ours = network(points.double())
+    error, magnitude = (network.literal or network).rounding_error(points, network.dtype)
+    if network.oracle is not None:
+        theirs = _oracle_values(network.oracle, points)
+        if theirs.shape != ours.shape:
+            raise InternalError(f"the import changed the output shape: {tuple(theirs.shape)}, {tuple(ours.shape)}")
+        _demand(ours, theirs.double(), 2 * error + 1e-9 * magnitude, "in its own arithmetic")
+    if double is not None:
+        _demand(ours, double(points.double()), 1e-9 * magnitude + 1e-300, "in float64")
+
+
+def random_points(network: Network) -> Tensor:
+    """Nine points, the same ones each time: (9 x input shape), float64."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (4, *network.input_shape)
+    unit = torch.rand(shape, dtype=torch.float64, generator=generator)
+    wide = 3 * torch.randn(shape, dtype=torch.float64, generator=generator)
+    return torch.cat([unit, wide, torch.zeros_like(unit[:1])])
+
+
+def _oracle_values(oracle: Oracle, points: Tensor) -> Tensor:
+    """The oracle at ``points``; it must treat samples one by one and leave its input as it is."""
+    given = points.clone()
+    try:
+        values, alone = oracle(given), oracle(points[:1].clone())
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise UnsupportedError(f"the model depends on the size of the batch: {str(error).splitlines()[0]}") from error
+    if given._version:
+        raise UnsupportedError("the model overwrites its input in place")
+    if alone.shape[1:] != values.shape[1:] or len(alone) != 1:
+        raise UnsupportedError("the model depends on the size of the batch: one sample gives another shape")
+    return values
+
+
+def _demand(ours: Tensor, theirs: Tensor, tolerance: Tensor, where: str) -> None:
+    difference = (ours - theirs).abs()
+    finite = theirs.isfinite()
+    if not bool((difference[finite] <= tolerance[finite]).all()) or not bool(ours[finite].isfinite().all()):
+        worst = difference[finite].max().item()
+        raise InternalError(f"the imported network differs from the model {where} by {worst:g}; please report this")

@@ -1,0 +1,8 @@
+"""ONNX files: read into a network, and written from one."""
+
+from __future__ import annotations
+
+from verify.frontends.onnx.read import read_onnx
+from verify.frontends.onnx.write import write_onnx
+
+__all__ = ["read_onnx", "write_onnx"]

@@ -1,0 +1,175 @@
+"""A parsed ONNX model as plain values: one input, one output, constants and nodes, with what is wrong named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import InputError, ResourceError, UnsupportedError
+from verify.frontends.onnx.source import MAX_FILE
+from verify.frontends.onnx.tensors import DTYPES, check_shape, external_bytes, external_size, to_tensor
+
+if TYPE_CHECKING:
+    from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+OLDEST = 7  # the first version of the operator set in which operands broadcast as they do today
+Attribute = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class GraphNode:
+    """One node of the file. ``inputs``: names, empty where one is left out. ``fault``: why the node is not read."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Attribute]
+    fault: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its operation and name for messages."""
+        name = self.name or next(filter(None, self.outputs), "")
+        return f"{self.op} {name!r}" if name else self.op
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """What a model file says. ``input_shape``: as declared, a symbolic batch dimension replaced by 1."""
+
+    input: str
+    input_shape: tuple[int, ...]
+    symbolic: bool
+    dtype: torch.dtype
+    output: str
+    nodes: tuple[GraphNode, ...]
+    initialisers: dict[str, TensorProto]
+    _read: dict[str, Tensor] = field(default_factory=dict)
+
+    def constant(self, name: str) -> Tensor | None:
+        """The initialiser ``name``, read when it is first asked for; None if there is none."""
+        if name not in self._read and name in self.initialisers:
+            self._read[name] = to_tensor(self.initialisers[name])
+        return self._read.get(name)
+
+
+def parse(content: bytes, what: str) -> ModelProto:
+    """``content`` as a model; :class:`InputError` where it is none."""
+    from google.protobuf.message import DecodeError
+    from onnx import ModelProto
+
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError as error:
+        raise InputError(f"{what} is no ONNX file, or it is damaged or cut off") from error
+    if not model.HasField("graph") or not model.graph.node:
+        raise InputError(f"{what} holds no network: an ONNX model has a graph with nodes")
+    return model
+
+
+def read_graph(model: ModelProto) -> Graph:
+    """The graph of ``model``, which must be self-contained.
+
+    Raises :class:`InputError` for what is wrong with it, :class:`UnsupportedError` for an operator set or a type of
+    input that is not read.
+    """
+    _check_operator_set(model)
+    graph = model.graph
+    initialisers = {proto.name: proto for proto in graph.initializer}
+    given = _only([value for value in graph.input if value.name not in initialisers], "input")
+    output = _only(list(graph.output), "output")
+    dtype, shape, symbolic = _input(given)
+    nodes = tuple(_node(proto) for proto in graph.node)
+    return Graph(given.name, shape, symbolic, dtype, output.name, nodes, initialisers)
+
+
+def self_contained(model: ModelProto, content: bytes, folder: Path | None) -> bytes:
+    """``content``, the file that ``model`` was parsed from, with external data in ``folder`` moved into both."""
+    outside = [proto for proto in model.graph.initializer if proto.data_location == proto.EXTERNAL]
+    if not outside:
+        return content
+    size = len(content)
+    for proto in outside:
+        size += external_size(proto)
+        if size > MAX_FILE:
+            raise ResourceError(f"the model and its external data need {size} bytes; at most {MAX_FILE} are read")
+        proto.raw_data = external_bytes(proto, folder)
+        proto.ClearField("external_data")
+        proto.data_location = proto.DEFAULT
+    packed: bytes = model.SerializeToString()
+    return packed
+
+
+def _check_operator_set(model: ModelProto) -> None:
+    versions = [int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if len(versions) != 1:
+        raise InputError(f"expected one version of the ONNX operator set, got {versions}")
+    if versions[0] < OLDEST:
+        raise UnsupportedError(
+            f"the model has operator set {versions[0]}; {OLDEST} and later are read: "
+            "convert it with onnx.version_converter"
+        )
+
+
+def _only(values: list[ValueInfoProto], kind: str) -> ValueInfoProto:
+    if len(values) != 1:
+        names = [value.name for value in values]
+        raise InputError(f"expected a network with one {kind}, got {len(names)}{': ' if names else ''}{names or ''}")
+    return values[0]
+
+
+def _input(value: ValueInfoProto) -> tuple[torch.dtype, tuple[int, ...], bool]:
+    """Dtype, shape with a batch of one, and whether the batch dimension is symbolic."""
+    kind = value.type.tensor_type
+    dtype = DTYPES.get(kind.elem_type)
+    if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
+        raise InputError(f"the input {value.name!r} is declared without a shape")
+    if dtype not in (torch.float32, torch.float64):
+        raise UnsupportedError(f"the input {value.name!r} is of type {dtype}; float32 and float64 are read")
+    declared = [d.dim_value if d.HasField("dim_value") else str(d.dim_param or "?") for d in kind.shape.dim]
+    symbolic = len(declared) > 1 and (isinstance(declared[0], str) or declared[0] <= 0)
+    shape = [1, *declared[1:]] if symbolic else declared
+    fixed = tuple(n for n in shape if isinstance(n, int) and n > 0)
+    if len(fixed) != len(shape) or not shape:
+        raise InputError(
+            f"expected an input with fixed dimensions after the batch, got {value.name!r} with {declared}: "
+            "set them in the file"
+        )
+    return dtype, check_shape(fixed, f"the input {value.name!r}"), symbolic
+
+
+def _node(proto: NodeProto) -> GraphNode:
+    fault = "" if proto.domain in ("", "ai.onnx") else f"domain {proto.domain!r}"
+    attributes: dict[str, Attribute] = {}
+    for attribute in proto.attribute:
+        value = _attribute(attribute)
+        if value is None:
+            fault = fault or f"attribute {attribute.name!r}"
+        else:
+            attributes[attribute.name] = value
+    return GraphNode(proto.op_type, proto.name, tuple(proto.input), tuple(proto.output), attributes, fault)
+
+
+def _attribute(proto: AttributeProto) -> Attribute | None:
+    """The attribute's value; None for graphs and whatever else has no plain one."""
+    if proto.type == proto.INT:
+        return int(proto.i)
+    if proto.type == proto.FLOAT:
+        return float(proto.f)
+    if proto.type == proto.STRING:
+        return proto.s.decode(errors="replace")
+    if proto.type == proto.INTS:
+        return tuple(proto.ints)
+    if proto.type == proto.FLOATS:
+        return tuple(proto.floats)
+    if proto.type == proto.STRINGS:
+        return tuple(s.decode(errors="replace") for s in proto.strings)
+    if proto.type == proto.TENSOR and proto.t.data_type in DTYPES:
+        return to_tensor(proto.t)
+    return None

@@ -1,0 +1,225 @@
+"""Convolution and pooling: windows that slide over one or two axes, with every kind of padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import InputError
+from verify.core.ops import Conv2d, ConvTranspose2d, Gather, Max, Op
+from verify.frontends.onnx.layers import ZERO, scale
+from verify.frontends.onnx.moves import padded, view
+from verify.frontends.onnx.translation import Call, Untranslatable, Value, sample_shape
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the windows of a layer lie, per spatial axis. ``plane``: lengths of the input, ``places``: the output's."""
+
+    plane: tuple[int, ...]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    places: tuple[int, ...]
+
+    @classmethod
+    def of(cls, call: Call, x: Value, kernel: tuple[int, ...]) -> Frame:
+        """From the attributes of the node."""
+        plane = _plane(x)
+        strides, dilations, pads = _options(call, kernel, len(plane))
+        kind, ceil = _auto_pad(call), bool(call.integer("ceil_mode", 0))
+        reach = tuple(d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True))
+        if kind.startswith("SAME"):
+            slack = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(plane, strides, reach, strict=True)]
+            pads = tuple((n + (kind == "SAME_LOWER")) // 2 for n in slack)
+            pads += tuple(n - b for n, b in zip(slack, pads, strict=True))
+        elif kind == "VALID":
+            pads = (0,) * len(pads)
+        before, after = pads[: len(plane)], pads[len(plane) :]
+        places = []
+        for n, b, e, r, s in zip(plane, before, after, reach, strides, strict=True):
+            room = n + b + e - r
+            count = -(-room // s) + 1 if ceil else room // s + 1
+            # A last window that would begin beyond the input is left out.
+            places.append(count - 1 if ceil and (count - 1) * s >= n + b else count)
+        if min(places) < 1:
+            raise InputError(f"{call.node.label}: windows of {list(reach)} do not fit into {list(plane)}")
+        for size in (places, kernel, *zip(places, kernel, strict=True)):
+            call.translation.claim(size)
+        return cls(plane, kernel, strides, dilations, before, after, tuple(places))
+
+    def pad(self, call: Call, x: Value) -> tuple[Value, tuple[int, ...]]:
+        """The value that a convolution takes, padded where symmetric padding does not do, and that padding."""
+        sizes = list(zip(self.plane, self.before, self.dilations, self.kernel, self.strides, self.places, strict=True))
+        if all((n + 2 * b - d * (k - 1) - 1) // s + 1 == p for n, b, d, k, s, p in sizes):
+            return x, self.before
+        # As much behind as the last window reaches beyond the end; less than nothing crops.
+        after = [(p - 1) * s + d * (k - 1) + 1 - b - n for n, b, d, k, s, p in sizes]
+        ends = zip(self.before, after, strict=True)
+        wide = padded(call, x, [(axis, b, e) for axis, (b, e) in enumerate(ends, start=2)])
+        return cast(Value, wide), (0,) * len(self.plane)
+
+    def covered(self, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:
+        """How many cells of each window lie on the plane with so much around it: (places)."""
+        counts = torch.ones((), dtype=torch.float64)
+        for axis, (n, b, e) in enumerate(zip(self.plane, before, after, strict=True)):
+            cell = self.cells(axis)
+            counts = counts[..., None] * ((cell >= -b) & (cell < n + e)).sum(1)
+        return counts
+
+    def cells(self, axis: int) -> Tensor:
+        """Coordinates of each window's cells along an axis: (places x kernel)."""
+        start = torch.arange(self.places[axis])[:, None] * self.strides[axis] - self.before[axis]
+        return start + torch.arange(self.kernel[axis]) * self.dilations[axis]
+
+
+def convolution(call: Call) -> Value:
+    """A convolution in one or two dimensions."""
+    x, weight = call.traced(), call.constant(1, "the weight").to(torch.float64)
+    groups, rank = call.integer("group", 1), len(_plane(x))
+    bias = call.constant(2, "the bias") if call.has(2) else torch.zeros(len(weight))
+    kernel = call.integers("kernel_shape") or tuple(weight.shape[2:])
+    if weight.dim() != rank + 2 or kernel != tuple(weight.shape[2:]):
+        raise InputError(f"{call.node.label}: weights {list(weight.shape)} for {list(x.shape)}, kernel {list(kernel)}")
+    frame = Frame.of(call, x, kernel)
+    wide, padding = frame.pad(call, x)
+    holes = pair(frame.dilations, 1)
+    op = Conv2d(flat(weight), bias, pair(frame.strides, 1), pair(padding, 0), holes, groups)
+    return on_plane(call, op, wide, (1, len(weight), *frame.places))
+
+
+def transposed_convolution(call: Call) -> Value:
+    """The transpose of a convolution, cropped where the file asks for it."""
+    x, weight = call.traced(), call.constant(1, "the weight").to(torch.float64)
+    groups, plane = call.integer("group", 1), _plane(x)
+    kernel = call.integers("kernel_shape") or tuple(weight.shape[2:])
+    strides, dilations, pads = _options(call, kernel, len(plane))
+    extra = call.integers("output_padding") or (0,) * len(plane)
+    kind, wanted = _auto_pad(call), call.integers("output_shape")
+    if weight.dim() != len(plane) + 2 or kernel != tuple(weight.shape[2:]):
+        raise InputError(f"{call.node.label}: weights {list(weight.shape)} for {list(x.shape)}, kernel {list(kernel)}")
+    sizes = zip(plane, strides, dilations, kernel, extra, strict=True)
+    full = [(n - 1) * s + d * (k - 1) + 1 + o for n, s, d, k, o in sizes]
+    if kind.startswith("SAME"):
+        wanted = wanted or tuple(n * s for n, s in zip(plane, strides, strict=True))
+    if wanted is not None:
+        surplus = [f - w for f, w in zip(full, wanted[-len(plane) :], strict=True)]
+        first = tuple(n - n // 2 if kind != "SAME_UPPER" else n // 2 for n in surplus)
+        pads = first + tuple(n - b for n, b in zip(surplus, first, strict=True))
+    elif kind == "VALID":
+        pads = (0,) * len(pads)
+    channels = weight.shape[1] * groups
+    bias = call.constant(2, "the bias") if call.has(2) else torch.zeros(channels)
+    before, after = pads[: len(plane)], pads[len(plane) :]
+    even = before == after and min(before) >= 0
+    own = before if even else (0,) * len(plane)  # what the operation crops itself
+    options = pair(strides, 1), pair(own, 0), pair(extra, 0), pair(dilations, 1)
+    op = ConvTranspose2d(flat(weight), bias, *options, groups)
+    whole = on_plane(call, op, x, (1, channels, *(f - 2 * p for f, p in zip(full, own, strict=True))))
+    if even:
+        return whole
+    crops = [(axis, -b, -e) for axis, (b, e) in enumerate(zip(before, after, strict=True), start=2)]
+    return cast(Value, padded(call, whole, crops))
+
+
+def max_pool(call: Call) -> Value:
+    """Windows gathered, then their maxima. Where a window reaches over the edge, one of its own elements stands in
+    for what is outside (-inf), which changes no maximum."""
+    call.ignore("storage_order")
+    x, frame = call.traced(), Frame.of(call, call.traced(), call.needed("kernel_shape"))
+    element = _elements(call, frame)
+    windows = (1, x.shape[1], *frame.places, element.shape[1])
+    call.translation.claim(windows)
+    index = torch.arange(x.shape[1])[:, None] * prod(frame.plane) + element.flatten()
+    gathered = call.emit(Gather(index.flatten(), sample_shape(windows)), windows, x)
+    return call.emit(Max(), windows[:-1], gathered)
+
+
+def _elements(call: Call, frame: Frame) -> Tensor:
+    """The elements of the plane in each window: (places x kernel), both flattened."""
+    element, outside = torch.zeros((1, 1), dtype=torch.int64), torch.zeros((1, 1), dtype=torch.bool)
+    for axis, n in enumerate(frame.plane):  # (places x cells), axis by axis
+        cell = frame.cells(axis)
+        size = (len(element) * len(cell), element.shape[1] * cell.shape[1])
+        call.translation.claim(size)
+        element = (element[:, None, :, None] * n + cell[None, :, None, :]).reshape(size)
+        beyond = (cell < 0) | (cell >= n)
+        outside = (outside[:, None, :, None] | beyond[None, :, None, :]).reshape(size)
+    if bool(outside.all(1).any()):
+        raise Untranslatable("a window that lies in the padding")
+    own = element.masked_fill(outside, prod(frame.plane)).amin(1, keepdim=True)
+    return torch.where(outside, own, element)
+
+
+def average_pool(call: Call) -> Value:
+    """A convolution of each channel with a constant; where padding does not count, scaled up at the edges."""
+    x, frame = call.traced(), Frame.of(call, call.traced(), call.needed("kernel_shape"))
+    edge = call.integer("count_include_pad", 0)
+    nothing = (0,) * len(frame.plane)
+    counted = frame.covered(frame.before, frame.after) if edge else frame.covered(nothing, nothing)
+    area, channels = prod(frame.kernel), x.shape[1]
+    if bool((counted == 0).any()):
+        raise Untranslatable("a window that lies in the padding")
+    wide, padding = frame.pad(call, x)
+    weight = torch.full((channels, 1, *frame.kernel), 1 / area, dtype=torch.float64)
+    op = Conv2d(
+        flat(weight),
+        torch.zeros(channels),
+        pair(frame.strides, 1),
+        pair(padding, 0),
+        pair(frame.dilations, 1),
+        channels,
+    )
+    y = on_plane(call, op, wide, (1, channels, *frame.places))
+    return y if bool((counted == area).all()) else scale(call, y, area / counted, ZERO)
+
+
+def on_plane(call: Call, op: Op, x: Value, shape: tuple[int, ...]) -> Value:
+    """A two-dimensional operation, on a sequence too: its height is one."""
+    if len(x.shape) == 3:
+        x = view(call, x, (*x.shape[:2], 1, x.shape[2]))
+    return call.emit(op, shape, x)
+
+
+def flat(weight: Tensor) -> Tensor:
+    """The weights of a convolution, in two dimensions."""
+    return weight.unsqueeze(2) if weight.dim() == 3 else weight
+
+
+def pair(values: tuple[int, ...], other: int) -> tuple[int, int]:
+    """An option per axis, for two axes; a sequence has ``other`` on the axis it lacks."""
+    return (other, values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+def _plane(x: Value) -> tuple[int, ...]:
+    """The lengths of the spatial axes of a value (1 x channels x one or two axes)."""
+    if len(x.shape) not in (3, 4) or x.shape[0] != 1:
+        raise Untranslatable(f"of a value of shape {list(x.shape)}")
+    return x.shape[2:]
+
+
+def _auto_pad(call: Call) -> str:
+    """How the pads are chosen."""
+    kind = call.text("auto_pad", "NOTSET")
+    if kind not in ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"):
+        raise InputError(f"{call.node.label}: unknown auto_pad {kind!r}")
+    return kind
+
+
+def _options(
+    call: Call, kernel: tuple[int, ...], rank: int
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Strides, dilations and pads."""
+    strides, dilations = call.integers("strides") or (1,) * rank, call.integers("dilations") or (1,) * rank
+    pads = call.integers("pads") or (0,) * (2 * rank)
+    lengths = (len(kernel), len(strides), len(dilations), len(pads))
+    if lengths != (rank, rank, rank, 2 * rank) or min((*kernel, *strides, *dilations)) < 1 or min(pads) < 0:
+        given = f"kernel {list(kernel)}, strides {list(strides)}, dilations {list(dilations)}, pads {list(pads)}"
+        raise InputError(f"{call.node.label}: {given} do not fit {rank} axes")
+    return strides, dilations, pads

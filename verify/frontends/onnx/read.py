@@ -1,0 +1,69 @@
+"""An ONNX file as a network: parsed, translated, folded, and compared with onnxruntime on random points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from verify.core.errors import AssayError, ResourceError
+from verify.core.network import Network, to_network
+from verify.frontends.agreement import agree
+from verify.frontends.fold import fold
+from verify.frontends.onnx import handlers
+from verify.frontends.onnx.graph import parse, read_graph, self_contained
+from verify.frontends.onnx.runtime import Runtime
+from verify.frontends.onnx.source import read_bytes
+from verify.frontends.onnx.translation import NO_MEMORY, Translation
+
+
+def read_onnx(path: str | Path) -> Network:
+    """The network in the file ``path``, plain or gzipped; where it is missing, in ``path.gz``.
+
+    Its input shape is that of one sample: without the batch dimension, where the file has one (a leading 1 before
+    other dimensions, or a symbolic one). The oracle is onnxruntime on the file itself.
+
+    Raises :class:`InputError` for a file that is missing, damaged, or holds NaN or inf, and for inputs of no fixed
+    shape; :class:`UnsupportedError` with all operations that cannot be represented; :class:`ResourceError` beyond the
+    caps on sizes; :class:`InternalError` where network and onnxruntime differ.
+    """
+    path = Path(path)
+    name = path.name.removesuffix(".gz").removesuffix(".onnx")
+    return decode(read_bytes(path), str(path), name, path.parent)
+
+
+def decode(content: bytes, what: str, name: str, folder: Path | None = None) -> Network:
+    """The network in a file's ``content``. ``what``: the file, for messages; ``folder``: where external data may lie.
+
+    Raises as :func:`read_onnx` does.
+    """
+    try:
+        return _decode(content, what, name, folder)
+    except RuntimeError as error:
+        if NO_MEMORY not in str(error):
+            raise
+        raise ResourceError(f"{what} needs more memory than there is") from error
+
+
+def _decode(content: bytes, what: str, name: str, folder: Path | None) -> Network:
+    model = parse(content, what)
+    whole = self_contained(model, content, folder)
+    graph = read_graph(model)
+    literal = Translation(graph, handlers.traced(), handlers.constant()).network()
+    folded = fold(literal)
+    runtime = Runtime(whole, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
+    network = replace(folded, oracle=runtime, name=name, literal=literal)
+    if graph.symbolic:
+        try:  # a batch of several is run at once only if it gives what its samples give alone
+            batched = replace(network, oracle=replace(runtime, together=True))
+            agree(batched)
+            return batched
+        except AssayError:
+            pass
+    agree(network)
+    return network
+
+
+@to_network.register
+def _(path: Path, input_shape: Sequence[int] | None = None) -> Network:
+    return to_network(read_onnx(path), input_shape)

@@ -1,0 +1,82 @@
+"""The oracle of a model file: onnxruntime on the file itself, its graph not optimised, on one thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import InputError, InternalError, UnsupportedError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+@dataclass(frozen=True, eq=False)
+class Runtime:
+    """The original model, batch in and batch out, on the CPU.
+
+    ``content``: the file, external data moved into it. ``shape``: of its input, with a batch of one where it has a
+    batch dimension. ``sample`` and ``output``: shapes of one sample and of its output. ``together``: whether a batch
+    is run at once, which only a symbolic batch dimension allows; otherwise sample by sample. The session is made at
+    the first call, after pickling again.
+    """
+
+    content: bytes = field(repr=False)
+    shape: tuple[int, ...]
+    sample: tuple[int, ...]
+    output: tuple[int, ...]
+    dtype: torch.dtype
+    together: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The outputs (batch x output shape) at ``x`` (batch x sample shape) in the model's dtype.
+
+        Raises :class:`InputError` for other inputs, and where onnxruntime refuses the file or fails.
+        """
+        if tuple(x.shape[1:]) != self.sample or x.dtype is not self.dtype:
+            raise InputError(f"expected inputs of shape {self.sample} in {self.dtype}, got {x.dtype} {tuple(x.shape)}")
+        batch = x.detach().cpu()
+        if self.together:
+            return self._run(batch, (len(batch), *self.output))
+        alone = [self._run(one.reshape(self.shape), self.output) for one in batch]
+        return torch.stack(alone) if alone else torch.empty((0, *self.output), dtype=self.dtype)
+
+    def _run(self, batch: Tensor, shape: tuple[int, ...]) -> Tensor:
+        feed = {self.session.get_inputs()[0].name: batch.contiguous().numpy()}
+        try:
+            (found,) = self.session.run(None, feed)
+        except Exception as error:  # the runtime has a dozen kinds of its own
+            raise InputError(f"onnxruntime cannot run the model: {_line(error)}") from error
+        if found.size != prod(shape) or (self.together and found.shape != shape):
+            raise InternalError(f"onnxruntime gives an output of shape {found.shape}, expected {shape}")
+        return torch.from_numpy(found).reshape(shape)
+
+    @cached_property
+    def session(self) -> InferenceSession:
+        """The runtime's own object.
+
+        Raises :class:`InputError` where it refuses the file, :class:`UnsupportedError` where it has no kernel for it.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        try:
+            return onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            kind = UnsupportedError if type(error).__name__ == "NotImplemented" else InputError
+            raise kind(f"onnxruntime refuses the model: {_line(error)}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "session"}
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

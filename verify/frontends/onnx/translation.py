@@ -1,0 +1,263 @@
+"""The walk over an ONNX graph: node by node from the file's operations to ours.
+
+Every value has the shape that the file gives it at a batch of one; as a node of the network it has the same shape
+without the leading 1, where it has one. So a network without a batch dimension gets one, a Reshape to ``[1, -1]`` or a
+Transpose that moves the batch dimension mean what they mean at a batch of one, and nothing is guessed. What does not
+depend on the input, shapes included, is computed and is a constant, in its own dtype, as the runtime computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
+from verify.core.network import Builder, Network
+from verify.core.ops import Op, Reshape
+from verify.frontends.onnx.graph import Attribute, Graph, GraphNode
+
+NO_MEMORY = "can't allocate memory"  # torch has no error of its own for this
+MAX_TOTAL = 2**27  # elements of all values together; in float64 that is 1 GiB
+
+
+def broadcast_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that values of these shapes have together; :class:`ValueError` if there is none."""
+    rank = max(map(len, shapes))
+    columns = zip(*((*[1] * (rank - len(shape)), *shape) for shape in shapes), strict=True)
+    lengths = [{n for n in column if n != 1} for column in columns]
+    if any(len(different) > 1 for different in lengths):
+        raise ValueError(f"shapes {', '.join(str(list(shape)) for shape in shapes)} do not broadcast")
+    return tuple(different.pop() if different else 1 for different in lengths)
+
+
+class Untranslatable(Exception):
+    """A node that has no counterpart, with the reason where it is not simply unknown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """What depends on the input: a node of the network, the shape in the file (batch of one), and the dtype."""
+
+    position: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+Operand = Value | Tensor
+Result = Operand | Sequence[Operand]
+UNKNOWN = -1  # the position of what could not be translated; it was complained about where it arose
+
+
+def sample_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a value as a node of the network: without the leading 1, where there is one."""
+    return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
+
+
+def aligned(constant: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A constant that broadcasts against ``shape`` as it broadcasts against the sample of that shape, in float64."""
+    dropped = len(shape) - len(sample_shape(shape))
+    constant = constant[0] if dropped and constant.dim() == len(shape) else constant
+    return constant.to(torch.float64)
+
+
+@dataclass(eq=False)
+class Call:
+    """One node with its operands resolved; attributes that nobody asked for make it untranslatable."""
+
+    translation: Translation
+    node: GraphNode
+    inputs: list[Operand | None]
+    asked: set[str] = field(default_factory=set)
+
+    def has(self, index: int) -> bool:
+        """Whether operand ``index`` is given."""
+        return index < len(self.inputs) and self.inputs[index] is not None
+
+    def operand(self, index: int = 0) -> Operand:
+        """Operand ``index``, which must be given."""
+        operand = self.inputs[index] if index < len(self.inputs) else None
+        if operand is None:
+            raise InputError(f"{self.node.label} has no operand {index}")
+        return operand
+
+    def traced(self, index: int = 0) -> Value:
+        """Operand ``index``, which must depend on the input."""
+        operand = self.operand(index)
+        if not isinstance(operand, Value):
+            raise Untranslatable("of a constant")
+        return operand
+
+    def constant(self, index: int, what: str = "") -> Tensor:
+        """Operand ``index``, which must not depend on the input."""
+        operand = self.operand(index)
+        if isinstance(operand, Value):
+            raise Untranslatable(f"{what or f'operand {index}'} depends on the input")
+        return operand
+
+    def integer(self, name: str, default: int) -> int:
+        """The attribute ``name``, a whole number."""
+        value = self._attribute(name, default)
+        if not isinstance(value, int):
+            raise InputError(f"{self.node.label}: attribute {name!r} must be a whole number")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """The attribute ``name``, a number."""
+        value = self._attribute(name, default)
+        if not isinstance(value, float):
+            raise InputError(f"{self.node.label}: attribute {name!r} must be a number")
+        return value
+
+    def text(self, name: str, default: str) -> str:
+        """The attribute ``name``, a text."""
+        value = self._attribute(name, default)
+        if not isinstance(value, str):
+            raise InputError(f"{self.node.label}: attribute {name!r} must be a text")
+        return value
+
+    def integers(self, name: str, index: int | None = None) -> tuple[int, ...] | None:
+        """The attribute ``name``, or operand ``index`` where newer operator sets have it; None if neither is given."""
+        if index is not None and self.has(index):
+            constant = self.constant(index, name)
+            if constant.is_floating_point():
+                raise InputError(f"{self.node.label}: {name} must be whole numbers")
+            return tuple(int(n) for n in constant.flatten().tolist())
+        value = self._attribute(name, ())
+        if not isinstance(value, tuple) or not all(isinstance(n, int) for n in value):
+            raise InputError(f"{self.node.label}: {name} must be whole numbers")
+        return tuple(int(n) for n in value) if name in self.node.attributes else None
+
+    def needed(self, name: str, index: int | None = None) -> tuple[int, ...]:
+        """Like :meth:`integers`, of something that must be given."""
+        found = self.integers(name, index)
+        if found is None:
+            raise InputError(f"{self.node.label} has no {name}")
+        return found
+
+    def ignore(self, *names: str) -> None:
+        """Attributes that have no bearing on the value."""
+        self.asked.update(names)
+
+    def emit(self, op: Op, shape: tuple[int, ...], *operands: Value) -> Value:
+        """``op`` appended to the network; ``shape``: that of its value in the file."""
+        return self.translation.emit(op, shape, *operands)
+
+    def _attribute(self, name: str, default: Attribute) -> Attribute:
+        self.asked.add(name)
+        return self.node.attributes.get(name, default)
+
+
+Handler = Callable[[Call], Result]
+
+
+class Translation:
+    """Translates a graph with two tables of handlers by operation: of values that depend on the input, of constants."""
+
+    def __init__(self, graph: Graph, traced: Mapping[str, Handler], constant: Mapping[str, Handler]) -> None:
+        self.graph = graph
+        self.traced = traced
+        self.constant = constant
+        self.builder = Builder(sample_shape(graph.input_shape))
+        self.environment: dict[str, Operand | None] = {graph.input: Value(0, graph.input_shape, graph.dtype)}
+        self.unsupported: list[str] = []
+        self.total = 0
+
+    def network(self) -> Network:
+        """The network, as the file has it. All operations that have no translation are named at once."""
+        for node in self.graph.nodes:
+            results = self._step(node)
+            for position, name in enumerate(node.outputs):
+                if name in self.environment or name in self.graph.initialisers:
+                    raise InputError(f"{node.label} gives the value {name!r}, which there is already")
+                if name:
+                    self.environment[name] = results[position] if position < len(results) else None
+        if self.unsupported:
+            raise UnsupportedError(f"unsupported operations: {', '.join(self.unsupported)}. {self.hint()}")
+        name = self.graph.output
+        output = self.environment[name] if name in self.environment else self.graph.constant(name)
+        if output is None:
+            raise InputError(f"no node gives the output {name!r}: the file is damaged")
+        if not isinstance(output, Value):
+            raise InputError(f"the output {name!r} does not depend on the input")
+        return self.builder.build(output.position, dtype=self.graph.dtype)
+
+    def hint(self) -> str:
+        """What could be used instead."""
+        return f"assay reads {', '.join(sorted(self.traced))}"
+
+    def claim(self, shape: Sequence[int]) -> None:
+        """To be asked before anything of ``shape`` is allocated; raises :class:`ResourceError` beyond the cap."""
+        if any(n < 0 for n in shape):
+            raise InputError(f"a value would have the shape {list(shape)}")
+        self.total += prod(shape)
+        if self.total > MAX_TOTAL:
+            raise ResourceError(f"the network's values need more than {MAX_TOTAL} numbers, the last {list(shape)}")
+
+    def emit(self, op: Op, shape: tuple[int, ...], *operands: Value) -> Value:
+        """``op`` appended to the network; a Reshape follows where it does not give the sample's shape by itself."""
+        self.claim(shape)
+        position = self.builder.add(op, *(v.position for v in operands))
+        if self.builder.nodes[position].shape != sample_shape(shape):
+            position = self.builder.add(Reshape(sample_shape(shape)), position)
+        return Value(position, shape, operands[0].dtype)
+
+    def _step(self, node: GraphNode) -> Sequence[Operand]:
+        try:
+            return self._translated(Call(self, node, [self._resolve(node, name) for name in node.inputs]))
+        except Untranslatable as reason:
+            self.unsupported.append(f"{node.label} ({reason})" if str(reason) else node.label)
+        except AssayError:
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if NO_MEMORY in line:
+                raise
+            raise InputError(f"{node.label} does not fit its operands: {line}") from error
+        return self._unknown(node)
+
+    def _translated(self, call: Call) -> Sequence[Operand]:
+        node = call.node
+        if node.fault or (node.op not in self.traced and node.op not in self.constant):
+            raise Untranslatable(node.fault)
+        if any(isinstance(v, Value) and v.position == UNKNOWN for v in call.inputs):
+            return self._unknown(node)
+        if any(isinstance(v, Value) for v in call.inputs):
+            if node.op not in self.traced:
+                raise Untranslatable("of a value that depends on the input")
+            found = self.traced[node.op](call)
+        else:
+            found = self.constant.get(node.op, self._alone)(call)
+        if left := set(node.attributes) - call.asked:
+            raise Untranslatable(f"attribute {min(left)!r}")
+        return [found] if isinstance(found, (Value, Tensor)) else list(found)
+
+    def _alone(self, call: Call) -> Tensor:
+        """A layer of constants: translated as a network of its own, which is run on the first of them."""
+        first = call.constant(0)
+        inner = Translation(replace(self.graph, input_shape=tuple(first.shape)), self.traced, self.constant)
+        value = Value(0, tuple(first.shape), first.dtype)
+        found = self.traced[call.node.op](replace(call, translation=inner, inputs=[value, *call.inputs[1:]]))
+        if not isinstance(found, Value):
+            raise Untranslatable("of constants")
+        self.claim([inner.total])
+        network = inner.builder.build(found.position)
+        result = network(first.double().reshape(1, *network.input_shape)).reshape(found.shape)
+        return result.to(first.dtype)
+
+    def _unknown(self, node: GraphNode) -> Sequence[Operand]:
+        return [Value(UNKNOWN, (), self.graph.dtype) for _ in node.outputs]
+
+    def _resolve(self, node: GraphNode, name: str) -> Operand | None:
+        """The operand of that name; None where an optional one is left out."""
+        if not name:
+            return None
+        operand = self.environment[name] if name in self.environment else self.graph.constant(name)
+        if operand is None and name in self.environment:
+            raise Untranslatable(f"reads {name!r}, an output that assay does not give")
+        if operand is None:
+            raise InputError(f"{node.label} reads the value {name!r}, which nothing before it gives")
+        return operand

@@ -1,0 +1,148 @@
+"""Comparisons, ``and`` and ``or``, kept in disjunctive normal form while they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, product
+from typing import NamedTuple
+
+from verify.core.errors import InputError, ResourceError, UnsupportedError
+from verify.frontends.vnnlib.linear import Linear, Variable, in_range, subtract
+
+MAX_DISJUNCTS = 100_000  # after distribution
+MAX_COMPARISONS = 10_000_000  # in all of them together
+COMPARISONS = ("<=", "<", ">=", ">", "=", "==", "!=")
+
+
+class Bound(NamedTuple):
+    """``X_position <= value``, or ``>= value`` where it is no upper bound; ``<`` or ``>`` where strict."""
+
+    position: int
+    value: Fraction
+    upper: bool
+    strict: bool
+
+
+class Row(NamedTuple):
+    """``sum of coefficient * Y_position <= limit``, or ``<`` where strict; ``terms``: (position, coefficient)."""
+
+    terms: tuple[tuple[int, Fraction], ...]
+    limit: Fraction
+    strict: bool
+
+
+class Conjunct(NamedTuple):
+    """All of these hold."""
+
+    bounds: tuple[Bound, ...] = ()
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of comparisons."""
+        return len(self.bounds) + len(self.rows)
+
+
+NOTHING = Conjunct()
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """``always`` and one of ``choices`` hold. No choice at all is false; one that says nothing adds nothing."""
+
+    always: Conjunct = NOTHING
+    choices: tuple[Conjunct, ...] = (NOTHING,)
+
+
+def conjunction(parts: Sequence[Formula]) -> Formula:
+    """All of ``parts``: what always holds together, and every combination of their choices.
+
+    Raises :class:`ResourceError` before the combinations become too many.
+    """
+    choices = [part.choices for part in parts if part.choices != (NOTHING,)]
+    always = together(part.always for part in parts)
+    if () in choices:
+        return Formula(always, ())
+    count = 1
+    for some in choices:
+        count *= len(some)
+        _check_size(count, 0)
+    _check_size(count, sum(count // len(some) * _total(some) for some in choices))
+    return Formula(always, choices[0] if len(choices) == 1 else tuple(map(together, product(*choices))))
+
+
+def disjunction(parts: Sequence[Formula]) -> Formula:
+    """One of ``parts``: the choices of all, each with what always holds beside it.
+
+    Raises :class:`ResourceError` before they become too many.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    count = sum(len(part.choices) for part in parts)
+    _check_size(count, sum(len(part.choices) * part.always.size + _total(part.choices) for part in parts))
+    return Formula(choices=tuple(together((part.always, choice)) for part in parts for choice in part.choices))
+
+
+def compare(operator: str, terms: Sequence[Linear]) -> Formula:
+    """Two linear terms compared by one of ``COMPARISONS``.
+
+    Raises :class:`InputError` unless there are two terms, :class:`UnsupportedError` for a comparison of inputs that
+    is no bound of one input, or of inputs with outputs.
+    """
+    if len(terms) != 2:
+        raise InputError(f"{operator} compares 2 terms, got {len(terms)}")
+    left, right = terms
+    match operator:
+        case "<=" | "<":
+            return _at_most(left, right, operator == "<")
+        case ">=" | ">":
+            return _at_most(right, left, operator == ">")
+        case "!=":
+            return disjunction([_at_most(left, right, True), _at_most(right, left, True)])
+        case _:
+            return conjunction([_at_most(left, right, False), _at_most(right, left, False)])
+
+
+def _at_most(left: Linear, right: Linear, strict: bool) -> Formula:
+    """``left <= right``, or ``<``."""
+    difference = subtract([left, right])
+    limit, coefficients = -difference.constant, difference.coefficients
+    inputs = [name for name in coefficients if name.kind == "X"]
+    if not coefficients:
+        return Formula() if limit > 0 or (limit == 0 and not strict) else Formula(choices=())
+    if not inputs:
+        terms = tuple((name.position, in_range(coefficient)) for name, coefficient in sorted(coefficients.items()))
+        return Formula(Conjunct(rows=(Row(terms, in_range(limit), strict),)))
+    if len(coefficients) > 1:
+        raise UnsupportedError(_not_a_bound(inputs, coefficients))
+    coefficient = coefficients[inputs[0]]
+    return Formula(
+        Conjunct(bounds=(Bound(inputs[0].position, in_range(limit / coefficient), coefficient > 0, strict),))
+    )
+
+
+def _not_a_bound(inputs: Sequence[Variable], names: Iterable[Variable]) -> str:
+    other = next(name for name in names if name != inputs[0])
+    return f"a comparison of {inputs[0]} with {other}: an input can only be bounded by constants"
+
+
+def together(conjuncts: Iterable[Conjunct]) -> Conjunct:
+    """All comparisons of ``conjuncts``."""
+    parts = tuple(conjuncts)
+    return Conjunct(
+        tuple(chain.from_iterable(part.bounds for part in parts)),
+        tuple(chain.from_iterable(part.rows for part in parts)),
+    )
+
+
+def _total(conjuncts: Iterable[Conjunct]) -> int:
+    return sum(conjunct.size for conjunct in conjuncts)
+
+
+def _check_size(disjuncts: int, comparisons: int) -> None:
+    if disjuncts > MAX_DISJUNCTS:
+        raise ResourceError(f"the formula has more than {MAX_DISJUNCTS} disjuncts once they are distributed")
+    if comparisons > MAX_COMPARISONS:
+        raise ResourceError(f"the formula has more than {MAX_COMPARISONS} comparisons once they are distributed")

@@ -1,0 +1,46 @@
+"""What a VNN-LIB file says, before it is put to a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from torch import Tensor
+
+from verify.core.errors import InputError
+from verify.core.network import Network
+from verify.core.problem import Problem
+from verify.frontends.vnnlib.cases import Case
+
+
+@dataclass(frozen=True, eq=False)
+class Property:
+    """The counterexamples: inputs in the box and outputs in the unsafe set of any of ``cases``.
+
+    ``inputs`` and ``outputs``: their numbers; the boxes are flat, (inputs). ``warnings``: what was left out or
+    rounded on the way, one line each. ``source``: the file, None for a text.
+    """
+
+    inputs: int
+    outputs: int
+    cases: tuple[Case, ...]
+    warnings: tuple[str, ...] = ()
+    source: Path | None = None
+
+    def problems(self, network: Network) -> list[Problem]:
+        """One problem for each case, its box in the network's input shape; their union is the property.
+
+        Raises :class:`InputError` where the network has other numbers of inputs or outputs.
+        """
+        shape = network.input_shape
+        if (self.inputs, self.outputs) != (prod(shape), network.output_size):
+            raise InputError(
+                f"the property {self.source or ''} speaks of {self.inputs} inputs and {self.outputs} outputs; "
+                f"the network takes {prod(shape)}, in the shape {shape}, and gives {network.output_size}"
+            )
+
+        def shaped(bound: Tensor) -> Tensor:
+            return bound.reshape(shape)
+
+        return [Problem(network, box.map(shaped), spec) for box, spec in self.cases]

@@ -1,0 +1,49 @@
+"""A VNN-LIB file of either version as a property."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from verify.core.errors import UnsupportedError
+from verify.frontends.onnx.source import read_bytes
+from verify.frontends.vnnlib import version1, version2
+from verify.frontends.vnnlib.cases import cases
+from verify.frontends.vnnlib.property import Property
+from verify.frontends.vnnlib.text import Text
+
+MAX_BYTES = 2**27
+
+_VERSION = re.compile(r"(?:\s++|;[^\n]*+)*+\(\s*+vnnlib-version\s*+<(\d{1,9}+)\.(\d{1,9}+)>\s*+\)", re.ASCII)
+
+
+def read_vnnlib(path: str | Path) -> Property:
+    """The property in the file ``path``, plain or gzipped; where it is missing, in ``path.gz``.
+
+    Decimals are read exactly; boxes are rounded outward to float64, and their ``inner`` boxes inward.
+
+    Raises :class:`InputError` for what is no VNN-LIB and for inputs without bounds, :class:`UnsupportedError` for
+    terms that are not linear and comparisons of inputs that are no bounds, :class:`ResourceError` beyond the caps.
+    """
+    path = Path(path)
+    content = read_bytes(path, MAX_BYTES)
+    return _property(Text(str(path), content.decode("utf-8-sig", errors="replace")), path)
+
+
+def parse_vnnlib(text: str, name: str = "<text>") -> Property:
+    """The property in ``text``, called ``name`` in messages; raises what :func:`read_vnnlib` does."""
+    return _property(Text(name, text), None)
+
+
+def _property(text: Text, source: Path | None) -> Property:
+    header = _VERSION.match(text.content)
+    version = header[1] if header else "1"
+    if version not in ("1", "2"):
+        raise text.error(0, f"VNN-LIB {version} is not supported; expected version 1 or 2", UnsupportedError)
+    if version == "2":
+        formula, inputs, outputs = version2.parse(text)
+    else:
+        formula, inputs, outputs = version1.Parser(text, header.end() if header else 0).parse()
+    with text.located(len(text.content)):
+        found, warnings = cases(formula, inputs, outputs)
+    return Property(inputs, outputs, found, warnings, source)

@@ -1,0 +1,148 @@
+"""A property or a problem as a VNN-LIB 1.0 file, in decimals that read back as the same float64 numbers."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Iterator, Sequence
+from decimal import Context, Decimal
+from fractions import Fraction
+from math import inf, nextafter, prod
+from pathlib import Path
+
+import torch
+
+from verify.core.errors import InputError, UnsupportedError
+from verify.core.problem import Problem
+from verify.core.region import Box, LpBall, Region
+from verify.core.spec import Polyhedron, Spec
+from verify.frontends.replacing import replace_file
+from verify.frontends.vnnlib.boxes import float_ends
+from verify.frontends.vnnlib.cases import Case
+from verify.frontends.vnnlib.property import Property
+
+FALSE = "(and (<= Y_0 0.0) (>= Y_0 1.0))"
+LONG = 60  # characters; a longer decimal is written with an exponent
+
+_EXACT = Context(prec=1200)  # holds every float64, and the middle of two
+
+
+def write_vnnlib(what: Property | Problem, path: str | Path) -> None:
+    """Write the counterexamples of a property, or of a problem on a box or an linf ball; gzipped if ``path`` ends so.
+
+    float64 numbers are written exactly. A bound that lies between two of them, as the ``inner`` box tells, becomes a
+    short decimal between the two. The file appears whole or not at all.
+
+    Raises :class:`UnsupportedError` for other regions, :class:`InputError` for infinite bounds and where the file
+    cannot be written.
+    """
+    path = Path(path)
+    if isinstance(what, Problem):
+        network = what.network
+        cases: Sequence[Case] = [(_box(what.region), what.spec)]
+        lines = _lines(prod(network.input_shape), network.output_size, cases)
+    else:
+        lines = _lines(what.inputs, what.outputs, what.cases)
+    content = "".join(f"{line}\n" for line in lines).encode("ascii")
+    replace_file(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _lines(inputs: int, outputs: int, cases: Sequence[Case]) -> Iterator[str]:
+    yield "; VNN-LIB 1.0: the inputs and outputs that are counterexamples"
+    yield from (f"(declare-const X_{i} Real)" for i in range(inputs))
+    yield from (f"(declare-const Y_{i} Real)" for i in range(outputs))
+    bounds = [_bounds(box) for box, _ in cases]
+    common = [len(set(alike)) == 1 for alike in zip(*bounds, strict=True)]
+    yield from (f"(assert {bound})" for bound, shared in zip(bounds[0], common, strict=True) if shared)
+    if len(cases) == 1:
+        yield from (f"(assert {part})" for part in _unsafe(cases[0][1]))
+        return
+    yield "(assert (or"
+    for own, (_, spec) in zip(bounds, cases, strict=True):
+        parts = [bound for bound, shared in zip(own, common, strict=True) if not shared]
+        yield f"    (and {' '.join([*(parts or own[:1]), *_unsafe(spec)])})"
+    yield "))"
+
+
+def _bounds(box: Box) -> list[str]:
+    """The bounds of all inputs, lower and upper in turn."""
+    if not bool((box.lower.isfinite() & box.upper.isfinite()).all()):
+        raise InputError("a VNN-LIB file needs a finite lower and upper bound for every input")
+    inner = box if box.inner is None else box.inner
+    numbers = zip(*(bound.tolist() for bound in (box.lower, inner.lower, inner.upper, box.upper)), strict=True)
+    lines = []
+    for i, (lower, least, most, upper) in enumerate(numbers):
+        lines += [f"(>= X_{i} {_end(lower, least, inf)})", f"(<= X_{i} {_end(upper, most, -inf)})"]
+    return lines
+
+
+def _unsafe(spec: Spec) -> list[str]:
+    """Formulas that together describe the unsafe set."""
+    if not spec.disjuncts:
+        return [FALSE]
+    polyhedra = [_rows(polyhedron) for polyhedron in spec.disjuncts]
+    if not all(polyhedra):
+        return []
+    if len(polyhedra) == 1:
+        return polyhedra[0]
+    conjunctions = [f"(and {' '.join(rows)})" for rows in polyhedra]
+    return [f"(or {' '.join(conjunctions)})"]
+
+
+def _rows(polyhedron: Polyhedron) -> list[str]:
+    rows = zip(polyhedron.A.tolist(), polyhedron.b.tolist(), polyhedron.strict.tolist(), strict=True)
+    return [_row([(i, a) for i, a in enumerate(row) if a], b, "<" if strict else "<=") for row, b, strict in rows]
+
+
+def _row(terms: list[tuple[int, float]], limit: float, operator: str) -> str:
+    """``sum of coefficient * Y_i <= limit``, in the form that people write where there is one."""
+    match terms:
+        case []:
+            return f"({operator} 0.0 {_decimal(limit)})"
+        case [(i, 1.0)]:
+            return f"({operator} Y_{i} {_decimal(limit)})"
+        case [(i, -1.0)]:
+            return f"({operator.replace('<', '>')} Y_{i} {_decimal(-limit)})"
+        case [(i, 1.0), (j, -1.0)] | [(j, -1.0), (i, 1.0)] if limit == 0:
+            return f"({operator} Y_{i} Y_{j})"
+    products = [f"(* {_decimal(a)} Y_{i})" for i, a in terms]
+    return f"({operator} (+ {' '.join(products)}) {_decimal(limit)})"
+
+
+def _end(outer: float, inner: float, inward: float) -> str:
+    """A bound of which ``outer`` is the rounding outward and ``inner``, its neighbour if not the same, that inward."""
+    if inner == outer or inner != nextafter(outer, inward):
+        return _decimal(outer)
+    low, high = sorted((outer, inner))
+    middle = _EXACT.divide(_EXACT.add(Decimal(low), Decimal(high)), Decimal(2))
+    rounded = (Context(prec=digits).plus(middle) for digits in range(1, _EXACT.prec))
+    return _text(next(decimal for decimal in rounded if low < decimal < high))
+
+
+def _decimal(value: float) -> str:
+    """The exact value."""
+    return _text(Decimal(value + 0.0))  # no -0.0
+
+
+def _text(value: Decimal) -> str:
+    text = f"{value:f}"
+    if len(text) > LONG:
+        return str(value)
+    return text if "." in text else f"{text}.0"
+
+
+def _box(region: Region) -> Box:
+    """The region as a flat box with an ``inner`` box."""
+    if isinstance(region, Box):
+        return region.map(torch.flatten)
+    if not isinstance(region, LpBall) or region.p != inf:
+        raise UnsupportedError("VNN-LIB files hold boxes: expected a box or an linf ball")
+    domain = region.domain or (-sys.float_info.max, sys.float_info.max)
+    sides = (region.centre, region.radius, *(torch.as_tensor(side, dtype=torch.float64) for side in domain))
+    numbers = zip(*(side.expand_as(region.centre).flatten().tolist() for side in sides), strict=True)
+    ends = [
+        float_ends((max(centre - radius, low), False), (min(centre + radius, high), True))
+        for centre, radius, low, high in (map(Fraction, row) for row in numbers)
+    ]
+    lower, upper, least, most = torch.tensor(ends, dtype=torch.float64).T
+    return Box(lower, upper, Box(least, most))
