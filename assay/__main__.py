@@ -7,17 +7,21 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from assay.commands.bench import bench
 from assay.commands.compare import compare
+from assay.commands.export import export
 from assay.commands.methods import methods
 from assay.commands.models import models
 from assay.commands.train import train
+from assay.commands.verify import verify
+from benchmarks.failures import explained
 from benchmarks.origin import version
 from benchmarks.plain import plain
-from verify.core.errors import AlarmError, AssayError, InputError, InternalError, ResourceError
+from verify.core.errors import AlarmError, AssayError, InputError, ResourceError
 
 INTERRUPTED = 130
 DEBUG = "--debug"
@@ -39,6 +43,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(short_help="Bracket a model's robust accuracy on a data set.")(compare)
+app.command(short_help="Write a model as an ONNX file.")(export)
+app.command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)
+app.command(short_help="Run folders of VNN-COMP instances, beside the peers.")(bench)
 app.command(short_help="List methods, attacks, their options, and packages.")(methods)
 app.command(short_help="List the trained networks that come with assay.")(models)
 app.command(short_help="Train a network reproducibly, with its card.")(train)
@@ -86,17 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         failure: AssayError = InputError(error.format_message())
         failure.__cause__ = error
-    except AssayError as error:
-        failure = error
-    except MemoryError as error:
-        failure = ResourceError("out of memory")
-        failure.__cause__ = error
-    except OSError as error:  # a full disk, too many open files, a folder that went away
-        failure = ResourceError(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-        failure.__cause__ = error
     except Exception as error:
-        failure = InternalError(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
-        failure.__cause__ = error
+        failure = explained(error)
     if debug:
         traceback.print_exception(failure, file=sys.stderr)
     line = plain(failure) or type(failure).__name__
@@ -106,5 +104,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return failure.exit_code
 
 
+def run() -> NoReturn:
+    """The process's own command: ends it without taking the interpreter apart, which takes longer than easy answers."""
+    code = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # whoever read them is gone
+        code = code or ResourceError.exit_code
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

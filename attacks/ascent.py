@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attacks.base import AttackResult
+from attacks.base import AttackResult, forward
 from attacks.streams import sample_keys, uniform
 from attacks.task import Record, Task
 from verify.core.errors import InputError
+
+# Streams of random numbers from here on are directions of outputs; those before are starting points.
+DIRECTIONS = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Schedule:
     """How to ascend. ``step_size`` in radii of the region; ``momentum`` is the decay of earlier gradients.
 
     The first of the ``restarts`` begins at the clean sample, or with ``random_start`` at a random member as the
-    others do; the clean sample itself is always tried.
+    others do; the clean sample itself is always tried. ``diversify``: steps that a random member takes first to
+    wherever the outputs change along a random direction.
     """
 
     steps: int
@@ -26,6 +30,7 @@ class Schedule:
     restarts: int = 1
     momentum: float = 0.0
     random_start: bool = False
+    diversify: int = 0
 
 
 def ascend(task: Task, schedule: Schedule, seed: int) -> AttackResult:
@@ -38,8 +43,29 @@ def ascend(task: Task, schedule: Schedule, seed: int) -> AttackResult:
         standing = record.standing
         part = task.take(standing)
         cube = uniform(keys[standing], task.clean.shape[1:], restart, task.clean.dtype)
-        climb(record, part, standing, part.region.point(cube), schedule)
+        start = part.region.point(cube)
+        if schedule.diversify:
+            start = scatter(part, start, keys[standing], restart, schedule.diversify)
+            record.queries[standing] += schedule.diversify
+        climb(record, part, standing, start, schedule)
     return record.result(task.region)
+
+
+def scatter(task: Task, x: Tensor, keys: Tensor, restart: int, steps: int) -> Tensor:
+    """``steps`` half-radius steps from the members ``x``, each sample's along a random direction of its outputs.
+
+    Random inputs give much the same outputs; these do not (output diversified initialisation: Tashiro, Song and Ermon
+    2020, arXiv:2003.06878).
+    """
+    direction = None
+    for _ in range(steps):
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            y = forward(task.model, point)
+            if direction is None:
+                direction = 2 * uniform(keys, y.shape[1:], DIRECTIONS + restart, y.dtype) - 1
+            x = task.step(x, gradient((direction * y).flatten(1).sum(1), point), 0.5)
+    return x.detach()
 
 
 def climb(record: Record, task: Task, index: Tensor, x: Tensor, schedule: Schedule) -> None:

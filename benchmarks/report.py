@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, Role, Row
+from benchmarks.documents import dump as dump
+from benchmarks.documents import finite
 from benchmarks.files import write_atomic
 from benchmarks.harness import Comparison
 from benchmarks.origin import source_hash, versions
@@ -42,13 +43,8 @@ def summary(comparison: Comparison, command: Sequence[str] = ()) -> dict[str, An
         "versions": versions(),
         "source": source_hash(),
     }
-    finite: dict[str, Any] = _finite(document)
-    return finite
-
-
-def dump(document: dict[str, Any]) -> str:
-    """One JSON document that every parser reads."""
-    return json.dumps(document, indent=1, allow_nan=False)
+    plain_data: dict[str, Any] = finite(document)
+    return plain_data
 
 
 def write_summary(document: dict[str, Any], path: Path) -> None:
@@ -125,13 +121,3 @@ def _notes(comparison: Comparison) -> list[str]:
             why = ", ".join(f"{count} {reason}" for reason, count in odd.items())
             notes.append(f"{plain(row.name)} at eps {row.eps:g}: of the unknown, {why}.")
     return notes
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

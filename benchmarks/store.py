@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,12 @@ CREATE TABLE results (
     decided TEXT NOT NULL, result TEXT NOT NULL,
     PRIMARY KEY (problem, method, seed, device, version, source)) WITHOUT ROWID;
 CREATE INDEX results_by_verdict ON results (verdict, eps);
+"""
+# Which problem, by content, each named instance of a benchmark was when it was last asked. Made on first use.
+INSTANCES = """
+CREATE TABLE IF NOT EXISTS instances (
+    benchmark TEXT NOT NULL, onnx TEXT NOT NULL, vnnlib TEXT NOT NULL, problem TEXT NOT NULL,
+    PRIMARY KEY (benchmark, onnx, vnnlib)) WITHOUT ROWID
 """
 KEY = "problem = ? AND method = ? AND seed = ? AND device = ? AND version = ? AND source = ?"
 
@@ -155,6 +161,20 @@ class Store:
             return _read(row)
         except UNREADABLE:
             return None
+
+    def enrol(self, problems: Mapping[tuple[str, str, str], str]) -> None:
+        """Note which problem each instance (benchmark, network, property) is."""
+        with self._transaction():
+            self._db.execute(INSTANCES)
+            named = [(*name, problem) for name, problem in problems.items()]
+            self._db.executemany("INSERT OR REPLACE INTO instances VALUES (?, ?, ?, ?)", named)
+
+    def enrolled(self) -> dict[tuple[str, str, str], str]:
+        """What was noted by :meth:`enrol`, of this run and of earlier ones."""
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'instances'").fetchone():
+            return {}
+        noted = self._db.execute("SELECT benchmark, onnx, vnnlib, problem FROM instances")
+        return {(benchmark, onnx, vnnlib): problem for benchmark, onnx, vnnlib, problem in noted}
 
     def read(self) -> tuple[list[Record], list[str]]:
         """All records in the order of problem and method, and one line for each row that cannot be trusted."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attacks.base import AttackResult
 from attacks.pgd import PGD
 from verify.backends.ibp import IBP
 from verify.core.budget import Budget
@@ -18,7 +19,7 @@ from verify.core.ops import Scale
 from verify.core.problem import Problem
 from verify.core.region import Box
 from verify.core.result import Guarantee, Reason, Result, Verdict
-from verify.core.spec import Spec
+from verify.core.spec import Polyhedron, Spec
 from verify.pipeline import Falsifier, check, decide, run
 
 NETWORK = chain((2,), [])
@@ -119,6 +120,8 @@ def test_a_stage_sees_only_what_is_open() -> None:
     assert (safe.verdict, safe.verifier, safe.stats["stages"]) == (Verdict.VERIFIED, "first", ["first"])
     assert (unsafe.verdict, unsafe.verifier) == (Verdict.FALSIFIED, "third")
     assert unsafe.stats["stages"] == ["first", "second", "third"]
+    assert [step["stage"] for step in unsafe.stats["tried"]] == unsafe.stats["stages"]
+    assert unsafe.stats["tried"][-1]["outcome"] == "falsified"
     assert unsafe.seconds == 3.0
     assert unsafe.margin == -2.0
 
@@ -156,3 +159,34 @@ def test_no_time_is_a_timeout_in_every_stage() -> None:
 
 def test_no_problems() -> None:
     assert run([], [IBP()], Budget()) == []
+
+
+def test_a_targeted_falsifier_finds_what_the_nearest_disjunct_hides() -> None:
+    """Unsafe are y <= -1, which the region only comes near, and 3 y >= 4.5, which looks further off from the centre."""
+    network = chain((1,), [Scale(torch.tensor(1.0), torch.tensor(0.0))])
+    A, b = torch.tensor([[1.0], [-3.0]]), torch.tensor([-1.0, -4.5])
+    disjuncts = tuple(Polyhedron(A[i : i + 1], b[i : i + 1], torch.zeros(1, dtype=torch.bool)) for i in range(2))
+    problem = Problem(network, Box(torch.tensor([-0.99]), torch.tensor([1.6])), Spec(disjuncts))
+    assert Falsifier(PGD(steps=10)).verify(problem, Budget()).verdict is Verdict.UNKNOWN
+    assert Falsifier(PGD(steps=10), targeted=True).verify(problem, Budget()).verdict is Verdict.FALSIFIED
+
+
+def test_a_falsifier_tries_as_many_rounds_as_it_takes_and_no_more() -> None:
+    @dataclass(frozen=True)
+    class Late:
+        """Succeeds with seed 7 only."""
+
+        seeds: list[int] = field(default_factory=list)
+        name: ClassVar[str] = "late"
+
+        def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
+            self.seeds.append(seed)
+            x = torch.tensor([[0.0, 1.0]])
+            return AttackResult(x, torch.tensor([seed == 7]), torch.zeros(1), torch.zeros(1), torch.ones(1).long())
+
+    late = Late()
+    assert Falsifier(late, rounds=9).verify(UNSAFE, Budget(seed=5)).verdict is Verdict.FALSIFIED  # type: ignore[arg-type]
+    assert late.seeds == [5, 6, 7]
+    few = Falsifier(Late(), rounds=2).verify(UNSAFE, Budget(seed=5))  # type: ignore[arg-type]
+    assert few.reason is Reason.INCOMPLETE
+    assert Falsifier(late, rounds=2).verify(UNSAFE, Budget(seconds=0)).reason is Reason.TIMEOUT  # type: ignore[arg-type]

@@ -49,6 +49,11 @@ class Auto:
         """One result per problem; each stage sees only what is still undecided."""
         return [replace(result, verifier=repr(self)) for result in pipeline.run(problems, self.stages, budget)]
 
+    def verify_union(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+        """The same of problems that are parts of one property: once one is falsified, the rest stays open."""
+        results = pipeline.run(problems, self.stages, budget, union=True)
+        return [replace(result, verifier=repr(self)) for result in results]
+
 
 def solve(problem: Problem, budget: Budget | None = None) -> Result:
     """The ``auto`` method on one problem, with no limit of time unless a budget sets one."""

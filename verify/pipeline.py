@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,14 +15,21 @@ from verify.check.replay import replay
 from verify.core.budget import Budget
 from verify.core.problem import Problem
 from verify.core.result import Guarantee, Reason, Result, Verdict
+from verify.core.spec import Spec
 from verify.core.verifier import BatchVerifier, Verifier
 
 
 @dataclass(frozen=True)
 class Falsifier:
-    """An attack as a verifier: FALSIFIED with the point it found, or UNKNOWN."""
+    """An attack as a verifier: FALSIFIED with the point it found, or UNKNOWN.
+
+    ``rounds``: how often it is tried, with another seed each time, while there is time. ``targeted``: each disjunct of
+    a specification is attacked by itself, which costs more, and finds what the nearest disjunct hides.
+    """
 
     attack: Attack
+    rounds: int = 1
+    targeted: bool = False
     name: ClassVar[str] = "attack"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
@@ -46,16 +53,29 @@ class Falsifier:
             else:
                 networks.setdefault(id(problem.network), []).append(i)
         for members in networks.values():
-            if budget.expired:
-                results |= {i: self._result(problems[i], Reason.TIMEOUT) for i in members}
-                continue
-            begun = time.monotonic()
-            found = self.attack.search([problems[i] for i in members], seed=budget.seed)
-            seconds = (time.monotonic() - begun) / len(members)
-            for i, x, broken in zip(members, found.adversarial, found.success.tolist(), strict=True):
-                reason = None if broken else Reason.INCOMPLETE
-                results[i] = self._result(problems[i], reason, x.detach().clone() if broken else None, seconds)
+            results |= self._attacked({i: problems[i] for i in members}, budget)
         return [results[i] for i in range(len(problems))]
+
+    def _attacked(self, problems: Mapping[int, Problem], budget: Budget) -> dict[int, Result]:
+        """The results of problems of one network."""
+        found: dict[int, Tensor] = {}
+        begun, none = time.monotonic(), Reason.TIMEOUT
+        for tried in range(self.rounds):
+            standing = [i for i in problems if i not in found]
+            if not standing or budget.expired:
+                break
+            none = Reason.INCOMPLETE
+            owners, targets = zip(*((i, t) for i in standing for t in self._targets(problems[i])), strict=True)
+            attacked = self.attack.search(targets, seed=budget.seed + tried)
+            broken = zip(owners, attacked.adversarial, attacked.success.tolist(), strict=True)
+            found |= {i: x.detach().clone() for i, x, success in broken if success}
+        seconds = (time.monotonic() - begun) / len(problems)
+        return {i: self._result(p, None if i in found else none, found.get(i), seconds) for i, p in problems.items()}
+
+    def _targets(self, problem: Problem) -> list[Problem]:
+        if not self.targeted:
+            return [problem]
+        return [replace(problem, spec=Spec((disjunct,))) for disjunct in problem.spec.disjuncts]
 
     def _result(self, problem: Problem, reason: Reason | None, x: Tensor | None = None, seconds: float = 0.0) -> Result:
         return Result(
@@ -106,16 +126,17 @@ def decide(verifier: Verifier, problems: Sequence[Problem], budget: Budget) -> l
     return check(problems, results)
 
 
-def run(problems: Sequence[Problem], stages: Sequence[Verifier], budget: Budget) -> list[Result]:
+def run(problems: Sequence[Problem], stages: Sequence[Verifier], budget: Budget, union: bool = False) -> list[Result]:
     """Each stage on the problems still undecided; the first checked verdict of a problem stands.
 
-    An undecided problem gets the largest margin that any stage proved, and the last stage's reason.
+    An undecided problem gets the largest margin that any stage proved, and the last stage's reason. With ``union``
+    the problems are parts of one property, and the stage that falsifies one of them is the last.
     """
     budget = budget.started()
     results: list[Result | None] = [None] * len(problems)
     for stage in stages:
         open_ = [i for i, r in enumerate(results) if r is None or r.verdict is Verdict.UNKNOWN]
-        if not open_:
+        if not open_ or (union and any(r is not None and r.verdict is Verdict.FALSIFIED for r in results)):
             break
         for i, new in zip(open_, decide(stage, [problems[i] for i in open_], budget), strict=True):
             results[i] = _merge(results[i], new)
@@ -123,12 +144,19 @@ def run(problems: Sequence[Problem], stages: Sequence[Verifier], budget: Budget)
 
 
 def _merge(old: Result | None, new: Result) -> Result:
-    """The new result, with what the earlier stages had proved and spent."""
+    """The new result, with what the earlier stages had proved and spent; ``stats["tried"]`` tells it stage by stage."""
+    step = {
+        "stage": new.verifier,
+        "outcome": (new.reason or new.verdict).value,
+        "margin": new.margin,
+        "seconds": new.seconds,
+    }
     if old is None:
-        return replace(new, stats={**new.stats, "stages": [new.verifier]})
+        return replace(new, stats={**new.stats, "stages": [new.verifier], "tried": [step]})
     margins = [m for m in (old.margin, new.margin) if m is not None]
     why: dict[str, Any] = {key: old.stats[key] for key in ("alarm", "explanation") if key in old.stats}
-    stats = {**why, **new.stats, "stages": [*old.stats["stages"], new.verifier]}
+    trail = {"stages": [*old.stats["stages"], new.verifier], "tried": [*old.stats["tried"], step]}
+    stats = {**why, **new.stats, **trail}
     # That a later stage merely found nothing says less than why an earlier one could not begin.
     reason = old.reason if new.reason is Reason.INCOMPLETE else new.reason
     return replace(

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from math import inf, isfinite, isnan
+from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.plain import plain
+from assay.checks import at_least_one, cores, positive, seed_in_range
+from assay.notes import hint, survey
 from verify.core.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from attacks.base import Attack
-    from benchmarks.store import Store
     from verify.core.verifier import Verifier
 
 NORMS = {"inf": inf, "linf": inf, "2": 2.0, "l2": 2.0, "1": 1.0, "l1": 1.0}
@@ -26,7 +23,9 @@ NORMS = {"inf": inf, "linf": inf, "2": 2.0, "l2": 2.0, "1": 1.0, "l1": 1.0}
 
 def compare(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="zoo:NAME, file.safetensors, path/file.py:factory or module:factory.")],
+    model: Annotated[
+        str, typer.Option(help="zoo:NAME, file.onnx, file.safetensors, path/file.py:factory or module:factory.")
+    ],
     eps: Annotated[str, typer.Option(help="Radii in the units of the data, with commas: 0.02,0.05,0.1.")],
     data: Annotated[
         str, typer.Option(help="digits, fashion-mnist, mnist, cifar10 or file.npz; its test split is used.")
@@ -54,13 +53,10 @@ def compare(
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
     radii = _radii(eps)
     p = _norm(norm)
-    for value, name in ((n, "--n"), (batch, "--batch"), (threads, "--threads")):
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
-    if isnan(timeout) or timeout <= 0:
-        raise InputError(f"--timeout must be a number of seconds > 0, got {timeout}")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"--seed must be a whole number from 0 to 2^63 - 1, got {seed}")
+    for name, value in (("--n", n), ("--batch", batch), ("--threads", threads)):
+        at_least_one(name, value)
+    positive("--timeout", timeout, "seconds")
+    seed_in_range(seed)
 
     import torch
     from rich.console import Console
@@ -74,8 +70,7 @@ def compare(
     from models.resolve import resolve
     from verify.core.budget import Budget
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(min(threads or torch.get_num_threads(), cores))
+    torch.set_num_threads(min(threads or torch.get_num_threads(), cores()))
     verifiers, attackers = _methods(methods), _attacks(attacks)
     if not verifiers and not attackers:
         raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
@@ -86,8 +81,8 @@ def compare(
     writable_folder(out)
 
     command = ["assay", *context.obj]
-    with interruptible(), Store(out / "results.sqlite") as store, _hint(store), watch() as progress:
-        _survey(store, resume)
+    with interruptible(), Store(out / "results.sqlite") as store, hint(store), watch() as progress:
+        survey(store, resume)
         store.begin(shlex.join(command), model, data)
         comparison = harness.compare(
             module,
@@ -115,25 +110,6 @@ def compare(
     written = ", ".join(str(out / name) for name in ("results.sqlite", "summary.json", "bracket.png"))
     print(f"{comparison.seconds:.1f} s; wrote {written}", file=sys.stderr if json_ else sys.stdout)
     comparison.raise_alarm()
-
-
-@contextmanager
-def _hint(store: Store) -> Iterator[None]:
-    """Says, on an interrupt, how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"assay: what was finished is in {plain(store.path)}; --resume goes on from there", file=sys.stderr)
-        raise
-
-
-def _survey(store: Store, resume: bool) -> None:
-    """Moves unreadable rows out of the way, and says so; says what cannot be resumed."""
-    for fault in store.quarantine():
-        print(f"assay: {plain(store.path)}: moved to its table quarantine: {plain(fault)}", file=sys.stderr)
-    if resume and (strangers := store.strangers()):
-        what = f"{strangers} rows were decided by another version of assay: they are kept, but not used"
-        print(f"assay: {plain(store.path)}: {what}", file=sys.stderr)
 
 
 def _radii(text: str) -> list[float]:

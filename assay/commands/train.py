@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.files import writable_folder
 from benchmarks.origin import version
-from benchmarks.progress import clock
 from verify.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -182,6 +179,11 @@ def _command(
 @contextmanager
 def _progress(name: str, epochs: int) -> Iterator[Callable[[Epoch, str], None]]:
     """A bar with the time left on a terminal, about ten lines elsewhere; both on stderr."""
+    from rich import progress
+    from rich.console import Console
+
+    from benchmarks.progress import clock
+
     console = Console(stderr=True)
     if not console.is_terminal:
         every = max(1, epochs // 10)
@@ -196,15 +198,15 @@ def _progress(name: str, epochs: int) -> Iterator[Callable[[Epoch, str], None]]:
         return
 
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}", markup=False),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=32),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[state]}", markup=False),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
+    with progress.Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(name, total=epochs, state="")
 
         def move(epoch: Epoch, errors: str) -> None:

@@ -50,7 +50,8 @@ def test_every_point_is_a_member_and_success_is_true(
     labels = model(x).argmax(1)
     labels[0] = (labels[0] + 1) % 4
     region = regions(x, eps)[kind]
-    for attack in (FGSM(), PGD(steps=5, restarts=restarts, random_start=random_start, momentum=0.5)):
+    diversified = PGD(steps=3, restarts=2, diversify=2)
+    for attack in (FGSM(), PGD(steps=5, restarts=restarts, random_start=random_start, momentum=0.5), diversified):
         found = attack.run(model, x, labels, region, seed)
         assert found.adversarial.dtype is x.dtype
         assert bool(region.contains(found.adversarial).all())
@@ -245,3 +246,19 @@ def test_images_keep_their_shape() -> None:
     for region in regions(x, 0.3):
         found = PGD(steps=4, restarts=2).run(model, x, model(x).argmax(1), region)
         assert found.adversarial.shape == x.shape
+
+
+def test_diversified_starts_leave_a_plateau_that_others_do_not() -> None:
+    """The margin is flat but for a thin ridge at the end of the range; a third output rises all the way to it."""
+    first, last = nn.Linear(1, 2), nn.Linear(2, 3)
+    net = nn.Sequential(first, nn.ReLU(), last).requires_grad_(False).eval()
+    first.weight.copy_(torch.ones(2, 1))
+    first.bias.copy_(torch.tensor([-0.9999, 0.0]))
+    last.weight.copy_(torch.tensor([[0.0, 0.0], [2e5, 0.0], [0.0, 1.0]]))
+    last.bias.copy_(torch.tensor([1.0, 0.0, -100.0]))
+    x, region, labels = torch.full((1, 1), 0.5), Box(torch.zeros(1, 1), torch.ones(1, 1)), torch.tensor([0])
+    blind = PGD(steps=10, restarts=5, loss="margin").run(net, x, labels, region)
+    seeing = PGD(steps=10, restarts=5, loss="margin", diversify=4).run(net, x, labels, region)
+    assert not bool(blind.success.any())
+    assert bool(seeing.success.all())
+    assert int(seeing.queries) <= 5 * (10 + 4 + 1)

@@ -1,0 +1,31 @@
+"""Options that several commands take, checked before any work is done."""
+
+from __future__ import annotations
+
+import os
+from math import isnan
+
+from verify.core.errors import InputError
+
+
+def at_least_one(name: str, value: int | None) -> None:
+    """Refuse a count below 1; None stands for a choice of our own."""
+    if value is not None and value < 1:
+        raise InputError(f"{name} must be at least 1, got {value}")
+
+
+def positive(name: str, value: float, unit: str) -> None:
+    """Refuse what is not above 0."""
+    if isnan(value) or value <= 0:
+        raise InputError(f"{name} must be a number of {unit} > 0, got {value}")
+
+
+def seed_in_range(seed: int) -> None:
+    """Refuse seeds that not every generator takes."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed must be a whole number from 0 to 2^63 - 1, got {seed}")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

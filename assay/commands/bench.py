@@ -1,0 +1,84 @@
+"""``assay bench``: a method on folders of VNN-COMP instances, with the competition's table beside it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from math import inf
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay.checks import at_least_one, cores, positive, seed_in_range
+from assay.notes import hint, survey
+from benchmarks.plain import plain
+
+
+def bench(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of benchmarks, each with its instances.csv.")],
+    benchmarks: Annotated[str | None, typer.Option(help="Only these, with commas; all if not given.")] = None,
+    timeout: Annotated[float, typer.Option(help="Cap on the seconds of each instance.")] = inf,
+    workers: Annotated[int | None, typer.Option(help="Processes, one thread each; one a core if not given.")] = None,
+    method: Annotated[str, typer.Option(help="Method, with options as in 'auto(steps=10)'.")] = "auto",
+    store: Annotated[Path, typer.Option(help="SQLite file of the results; the plot lies beside it.")] = Path(
+        "bench.sqlite"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Take decided rows from the store; undecided ones need more time.")
+    ] = False,
+    expected: Annotated[
+        Path | None, typer.Option(help="CSV of expected verdicts: benchmark, onnx, vnnlib, verdict.")
+    ] = None,
+    peers: Annotated[
+        Path | None, typer.Option(help="CSV of published results, by instance and tool or in summary.")
+    ] = None,
+    memory: Annotated[float, typer.Option(help="GiB that a process may hold; one that takes more is killed.")] = inf,
+    seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the rows as JSON on stdout, the table on stderr.")
+    ] = False,
+) -> int:
+    """Solve the instances of VNN-COMP benchmarks, each under its own limits, and hold the verdicts against others'."""
+    positive("--timeout", timeout, "seconds")
+    positive("--memory", memory, "GiB")
+    at_least_one("--workers", workers)
+    seed_in_range(seed)
+
+    from rich.console import Console
+
+    from benchmarks import cactus, competition, instances, suite
+    from benchmarks.documents import dump
+    from benchmarks.files import writable_folder
+    from benchmarks.progress import watch
+    from benchmarks.signals import interruptible
+    from benchmarks.store import Store
+
+    chosen = None if benchmarks is None else [name.strip() for name in benchmarks.split(",") if name.strip()]
+    found = instances.find(folder, chosen, timeout)
+    verdicts = competition.read_expected(expected) if expected is not None else {}
+    published = competition.read_peers(peers, found, verdicts) if peers is not None else competition.Peers()
+    writable_folder(store.parent)
+    with interruptible(), Store(store) as opened, hint(opened), watch() as progress:
+        survey(opened, resume)
+        opened.begin(shlex.join(["assay", *context.obj]), method, str(folder))
+        outcome = suite.run(
+            found,
+            method,
+            opened,
+            suite.Limits(workers or cores(), memory * 2**30, seed),
+            resume=resume,
+            expected=verdicts,
+            progress=progress,
+        )
+    picture = store.with_suffix(".png")
+    cactus.draw(outcome, published, picture)
+    Console(stderr=json_).print(competition.table(outcome, published))
+    if json_:
+        print(dump([row.to_json() for row in outcome.rows]))
+    if resume:
+        print(f"assay: {outcome.resumed} rows taken from {plain(store)}", file=sys.stderr)
+    stream = sys.stderr if json_ else sys.stdout
+    print(f"{outcome.seconds:.1f} s; wrote {plain(store)}, {plain(picture)}", file=stream)
+    return outcome.exit_code

@@ -1,0 +1,119 @@
+"""``assay verify``: one network, one property, one answer in the words of VNN-COMP."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from assay.checks import at_least_one, positive, seed_in_range
+from benchmarks.plain import plain
+from benchmarks.signals import interruptible
+from verify.core.errors import InputError, ResourceError
+
+GRACE = 1.0  # seconds beyond the timeout after which what does not come back is left behind
+
+
+def verify(
+    net: Annotated[Path, typer.Argument(metavar="NET", help="ONNX file, plain or gzipped.")],
+    prop: Annotated[Path, typer.Argument(metavar="PROP", help="VNN-LIB file, plain or gzipped.")],
+    method: Annotated[str, typer.Option(help="Method, with options as in 'crown(dtype=float32)'.")] = "auto",
+    timeout: Annotated[float, typer.Option(help="Seconds for all of it, reading included.")] = inf,
+    results: Annotated[Path | None, typer.Option(help="File for the answer, besides stdout.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads; more than one rarely pays.")] = 1,
+    memory: Annotated[float, typer.Option(help="GiB that the process may hold.")] = inf,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say on stderr what was tried and what it gave.")] = False,
+) -> int:
+    """Say whether a property has counterexamples: sat, with one of them, unsat, unknown or timeout."""
+    began = time.monotonic()
+    output = Output(results, json_)
+    with interruptible(), output.failing():
+        positive("--timeout", timeout, "seconds")
+        positive("--memory", memory, "GiB")
+        at_least_one("--threads", threads)
+        seed_in_range(seed)
+        if results is not None and not results.parent.is_dir():
+            raise InputError(f"--results: there is no folder {str(results.parent)!r}")
+
+        from assay.watchdog import Watchdog
+
+        size = memory * 2**30
+        with Watchdog(began + timeout + GRACE, size, output.last_words), redirect_stdout(sys.stderr):
+            with swift_imports():
+                from assay import answering
+            clock = answering.Clock(began, timeout)
+            answer = answering.ask(net, prop, method, clock, memory=size, seed=seed, threads=threads, explain=explain)
+        output.publish(answer.text, answer.document)
+    for line in answer.lines:
+        indent = " " * (len(line) - len(line.lstrip()))
+        print(f"assay: {indent}{plain(line)}", file=sys.stderr)
+    return answer.exit_code
+
+
+@contextmanager
+def swift_imports() -> Iterator[None]:
+    """Importing without the collector of cycles, which finds nothing and takes a tenth of torch's import.
+
+    What was imported stays, so that later collections need not look at it either.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the answer goes: to stdout, as text or as JSON, and as text to the file ``results`` if there is one."""
+
+    results: Path | None
+    as_json: bool
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+
+    def publish(self, text: str, document: dict[str, Any]) -> None:
+        """Say ``text``, or ``document``. Raises :class:`ResourceError` where the file cannot be written."""
+        from benchmarks.documents import dump
+
+        self._write(text)
+        print(dump(document) if self.as_json else text, file=self.stdout, flush=True)
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """An error in the block is an answer too; as JSON it is told by who catches it."""
+        try:
+            yield
+        except Exception:
+            with suppress(ResourceError):
+                self._write("error")
+            if not self.as_json:
+                print("error", file=self.stdout, flush=True)
+            raise
+
+    def last_words(self, code: int, why: str) -> None:
+        """What is said of work that does not come back."""
+        said = "timeout" if code == 30 else "error"
+        print(f"assay: {said}: {why}", file=sys.stderr, flush=True)
+        with suppress(ResourceError):
+            self.publish(said, {"verdict": said, "exit_code": code, "reason": why})
+
+    def _write(self, text: str) -> None:
+        from benchmarks.files import write_atomic
+
+        if self.results is not None:
+            try:
+                write_atomic(self.results, f"{text}\n".encode())
+            except OSError as error:
+                why = f"cannot write {str(self.results)!r}: {error.strerror or error}"
+                raise ResourceError(f"{why} (the answer is {text.partition(chr(10))[0]})") from error

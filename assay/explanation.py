@@ -1,0 +1,156 @@
+"""What is known about an answer: why it is open, how far the bounds are from deciding, what was tried."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from assay import witness
+from benchmarks.answer import Question, exit_code, reason, shortfall, word
+from verify.bounds import layers
+from verify.bounds.relax import relaxes, undecided
+from verify.core.errors import AssayError
+from verify.core.network import Network
+from verify.core.problem import Problem
+from verify.core.result import Result, Verdict
+
+FACTS = (int, float, str, bool)
+
+
+def document(question: Question, result: Result, times: dict[str, float]) -> dict[str, Any]:
+    """Everything as plain data; ``times``: seconds of each part of the work."""
+    found: dict[str, Any] = {
+        "verdict": word(exit_code(result)).value,
+        "exit_code": exit_code(result),
+        "reason": reason(result),
+        "margin": result.margin,
+        "gap": gap(result),
+        "guarantee": result.guarantee.value,
+        "semantics": result.semantics,
+        "method": result.verifier,
+        "seconds": {what: round(spent, 3) for what, spent in times.items()},
+        "warnings": list(question.warnings),
+        "problems": [_part(part) for _, part in zip(question.problems, parts(result), strict=False)],
+    }
+    for network in _networks(question):
+        found["network"] = {"name": network.name, "inputs": network.nodes[0].size, "outputs": network.output_size}
+        if result.counterexample is not None:
+            x, y = result.counterexample.flatten().tolist(), witness.outputs(network, result.counterexample).tolist()
+            found["counterexample"] = {"x": x, "y": y, "margin": result.stats.get("counterexample_margin")}
+    return found
+
+
+def parts(result: Result) -> list[dict[str, Any]]:
+    """What became of each problem, as plain data: one entry unless the property has several."""
+    own = {key: getattr(result, key) for key in ("verdict", "reason", "margin", "seconds", "verifier", "stats")}
+    inner: list[dict[str, Any]] = result.stats.get("parts", [own])
+    return inner
+
+
+def gap(result: Result) -> float | None:
+    """How much the best bound of the margin lacks to be above 0, which would verify; None where there is no bound."""
+    return None if result.margin is None or result.verdict is not Verdict.UNKNOWN else 0.0 - result.margin
+
+
+def brief(question: Question, result: Result, seconds: float) -> list[str]:
+    """Lines for a person: the answer with its figures, and of an open one what keeps it open."""
+    margin = "" if result.margin is None else f", margin at least {result.margin:g}"
+    if result.verdict is Verdict.VERIFIED:
+        return [f"verified in {seconds:.2f} s{margin} ({result.guarantee.value}, {_decider(result)})"]
+    if result.verdict is Verdict.FALSIFIED:
+        at = result.stats.get("counterexample_margin")
+        value = "" if at is None else f", margin {at:g} there"
+        return [f"falsified in {seconds:.2f} s{value}; replayed on the original model ({_decider(result)})"]
+    why, bound = reason(result), shortfall(result)
+    lines = [f"open after {seconds:.2f} s: {why}", *([bound] if bound not in why else [])]
+    counts = Counter(str(part["verdict"]) for part in parts(result))
+    if len(question.problems) > 1:
+        lines.append(f"{len(question.problems)} problems: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    return lines
+
+
+def attempts(question: Question, result: Result) -> list[str]:
+    """Lines on what was tried at the problem that keeps an open answer open; none for a decided answer."""
+    if result.verdict is not Verdict.UNKNOWN or not question.problems:
+        return []
+    chief = result.stats.get("part", 0)
+    return [*_attempts(parts(result)[chief]), *_instability(question.problems[chief])]
+
+
+def full(question: Question, result: Result, times: dict[str, float]) -> list[str]:
+    """More lines: the network, where the time went, and problem by problem the region, the bounds and the attempts."""
+    lines = ["seconds: " + ", ".join(f"{what} {spent:.2f}" for what, spent in times.items())]
+    for network in _networks(question):
+        shape = "x".join(map(str, network.input_shape))
+        kinds = Counter(node.op.label for node in network.nodes[1:])
+        layers_ = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+        lines.append(f"network {network.name}: {shape} inputs, {network.output_size} outputs, {layers_}")
+    for number, (problem, part) in enumerate(zip(question.problems, parts(result), strict=False), start=1):
+        box = problem.region.box()
+        width = (box.upper - box.lower).flatten()
+        why = f" ({part['reason']})" if part["reason"] else ""
+        bound = "no bound of the margin" if part["margin"] is None else f"margin at least {part['margin']:g}"
+        vary = f"{int((width > 0).sum())} of {len(width)} inputs vary, by {width.mean():g}, at most {width.max():g}"
+        lines.append(f"problem {number}: {part['verdict']}{why}, {bound}, {part['seconds']:.2f} s")
+        lines.append(f"  {vary}; {len(problem.spec.disjuncts)} disjuncts")
+        lines += [f"  {attempt}" for attempt in _attempts(part)]
+        lines += [f"  {key}: {value}" for key, value in _facts(part["stats"]).items() if key != "stages"]
+        lines += [f"  {line}" for line in _instability(problem)]
+    return lines
+
+
+def _networks(question: Question) -> list[Network]:
+    """The network of all problems, if there is any problem."""
+    return [problem.network for problem in question.problems[:1]]
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    plain = {key: None if part[key] is None else str(part[key]) for key in ("verdict", "reason")}
+    tried = part["stats"].get("tried", [])
+    return {**plain, "margin": part["margin"], "seconds": part["seconds"], "tried": tried, **_facts(part["stats"])}
+
+
+def _facts(stats: dict[str, Any]) -> dict[str, Any]:
+    """What of a result's stats is a number, a text, or a list of these."""
+    return {
+        key: value
+        for key, value in stats.items()
+        if isinstance(value, FACTS) or (isinstance(value, list) and all(isinstance(each, FACTS) for each in value))
+    }
+
+
+def _attempts(part: dict[str, Any]) -> list[str]:
+    """What each stage gave: one line for each, or for the method itself if it has no stages."""
+    own = {"stage": part["verifier"], "outcome": part["reason"] or part["verdict"], **part}
+    return [
+        f"tried {step['stage']}: {step['outcome']}"
+        + ("" if step["margin"] is None else f", margin at least {step['margin']:g}")
+        + f", {step['seconds']:.2f} s"
+        for step in part["stats"].get("tried", [own])
+    ]
+
+
+def _decider(result: Result) -> str:
+    """The stage that decided it, or came last in the longest attempt."""
+    stages: Sequence[str] = max((part["stats"].get("stages", ()) for part in parts(result)), key=len)
+    return stages[-1] if stages else result.verifier
+
+
+def _instability(problem: Problem) -> Iterator[str]:
+    unstable, neurons = _unstable(problem.network, problem)
+    if neurons:
+        yield f"by intervals {unstable} of {neurons} activations are not fixed to one linear piece"
+
+
+def _unstable(network: Network, problem: Problem) -> tuple[int, int]:
+    """Neurons whose activation intervals do not fix to one linear piece, and all that have an activation."""
+    try:
+        group = layers.start(network, problem.region, torch.float64)
+        bounds = layers.by_intervals(group)
+    except AssayError:  # an operation without interval bounds: nothing can be said
+        return 0, 0
+    active = [(node.op, bounds[node.inputs[0]]) for node in network.nodes if relaxes(node.op)]
+    return sum(int(undecided(op, known).sum()) for op, known in active), sum(k.lower.numel() for _, k in active)

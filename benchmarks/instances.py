@@ -1,0 +1,107 @@
+"""Folders of instances in VNN-COMP's form: ``instances.csv`` with a network, a property and seconds in each line."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import isfinite
+from pathlib import Path
+from posixpath import normpath
+
+from verify.core.errors import InputError, unknown_name
+
+LISTED = "instances.csv"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A network file, a property file and the seconds that they are given; the names are those of the list."""
+
+    benchmark: str
+    onnx: str
+    vnnlib: str
+    seconds: float
+    folder: Path
+
+    @property
+    def name(self) -> Name:
+        """What tells it apart from the others, however its paths are written."""
+        return name_of(self.benchmark, self.onnx, self.vnnlib)
+
+    @property
+    def net(self) -> Path:
+        """The network file; it may be stored as NAME.gz."""
+        return self.folder / self.onnx
+
+    @property
+    def prop(self) -> Path:
+        """The property file; it may be stored as NAME.gz."""
+        return self.folder / self.vnnlib
+
+
+Name = tuple[str, str, str]
+
+
+def name_of(benchmark: str, onnx: str, vnnlib: str) -> Name:
+    """Benchmark, network and property in one form: no ``./``, no ``.gz``."""
+    return benchmark, normpath(onnx).removesuffix(".gz"), normpath(vnnlib).removesuffix(".gz")
+
+
+def find(folder: Path, benchmarks: Sequence[str] | None = None, most: float | None = None) -> list[Instance]:
+    """The instances of the benchmarks in ``folder``, or of ``folder`` itself if it is one, in the order of their lists.
+
+    ``benchmarks``: only these, in this order; ``most``: a cap on each instance's seconds. Raises
+    :class:`InputError` for a folder without benchmarks, an unknown benchmark or a line that cannot be read.
+    """
+    lists = {path.parent.resolve().name: path for path in _lists(folder)}
+    if not lists:
+        raise InputError(f"expected a folder of benchmarks, each with its {LISTED}, got {str(folder)!r}")
+    if unknown := [name for name in benchmarks or () if name not in lists]:
+        raise unknown_name("benchmark", unknown[0], lists)
+    chosen = lists if benchmarks is None else dict.fromkeys(benchmarks)
+    return [
+        Instance(name, onnx, vnnlib, min(seconds, most or seconds), lists[name].parent)
+        for name in chosen
+        for onnx, vnnlib, seconds in _read_list(lists[name])
+    ]
+
+
+def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a CSV file that are not empty, with their numbers. Raises :class:`InputError` if it has none."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file, strict=True)
+            yield from ((reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def hasher() -> Callable[[Path], str]:
+    """A function that gives the SHA-256 of a file's content, unpacked, reading each file once.
+
+    The function raises what :func:`verify.frontends.onnx.source.read_bytes` does.
+    """
+    from verify.frontends.onnx.source import read_bytes
+
+    return cache(lambda path: hashlib.sha256(read_bytes(path)).hexdigest())
+
+
+def _lists(folder: Path) -> list[Path]:
+    own = folder / LISTED
+    return [own] if own.exists() else sorted(folder.glob(f"*/{LISTED}"))
+
+
+def _read_list(path: Path) -> Iterator[tuple[str, str, float]]:
+    for line, cells in rows(path):
+        try:
+            onnx, vnnlib, seconds = cells
+            limit = float(seconds)
+            if not (isfinite(limit) and limit > 0 and onnx and vnnlib):
+                raise ValueError
+        except ValueError:
+            found = ",".join(cells)
+            raise InputError(f"{path}:{line}: expected onnx,vnnlib,seconds with seconds > 0, got {found!r}") from None
+        yield onnx.removesuffix(".gz"), vnnlib.removesuffix(".gz"), limit

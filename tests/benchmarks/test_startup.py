@@ -1,0 +1,27 @@
+"""Where the start-up goes: the parts are all there, and add up to the whole."""
+
+import json
+
+import pytest
+
+from benchmarks import startup
+from tests.benchmarks.instance_files import PROPERTIES, net
+
+
+def test_the_parts_add_up_to_the_whole(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(startup.__file__).removesuffix("/benchmarks/startup.py"))
+    net(tmp_path / "net.onnx")
+    (tmp_path / "safe.vnnlib").write_text(PROPERTIES["safe"][0])
+    startup.main([str(tmp_path / "net.onnx"), str(tmp_path / "safe.vnnlib"), "--repeats", "1", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    parts, whole = found["parts"], found["processes"]
+    assert list(parts)[:3] == ["interpreter", "command", "torch"]
+    assert {"onnx", "onnxruntime", "assay", "property", "network", "check", "solve", "exit"} <= set(parts)
+    assert sum(parts.values()) == pytest.approx(whole["all steps"], abs=0.01)
+    assert max(parts, key=parts.get) == "torch"
+
+
+@pytest.mark.parametrize("arguments", [["net.onnx"], ["--repeats", "0"]])
+def test_other_arguments_are_refused(arguments):
+    with pytest.raises(SystemExit):
+        startup.main(arguments)
