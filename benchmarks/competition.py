@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from pathlib import Path
 from statistics import mean, median
 
@@ -157,10 +158,7 @@ def _counted(path: Path, instances: Sequence[Instance], expected: Mapping[Name, 
         if name not in wanted:
             continue
         tool, verdict = f"{entry['tool']} {entry['year']}", entry["verdict"]
-        try:
-            seconds = float(entry["seconds"] or 0)
-        except ValueError:
-            raise InputError(f"{path}:{line}: expected seconds, got {entry['seconds']!r}") from None
+        seconds = _number(f"{path}:{line}", entry["seconds"] or "0", "seconds")
         right = expected.get(name)
         wrong = verdict in DECIDED and right in DECIDED and verdict != right
         said.setdefault((name[0], tool), {})[name] = (verdict, seconds, wrong)
@@ -175,10 +173,7 @@ def _published(path: Path, line: int, entry: Mapping[str, str]) -> Standing:
     """A line of a summary."""
 
     def number(column: str) -> float:
-        try:
-            return float(entry[column])
-        except ValueError:
-            raise InputError(f"{path}:{line}: expected a number in {column}, got {entry[column]!r}") from None
+        return _number(f"{path}:{line}", entry[column], f"a number in {column}")
 
     return Standing(
         entry["benchmark"],
@@ -193,6 +188,17 @@ def _published(path: Path, line: int, entry: Mapping[str, str]) -> Standing:
         mean=number("mean_seconds_solved") if entry["mean_seconds_solved"] else None,
         median=number("median_seconds_solved") if entry["median_seconds_solved"] else None,
     )
+
+
+def _number(place: str, text: str, what: str) -> float:
+    """A count or a time: finite, so that it can be counted with."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = nan
+    if not isfinite(value):
+        raise InputError(f"{place}: expected {what}, got {text!r}")
+    return value
 
 
 def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

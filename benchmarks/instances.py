@@ -70,11 +70,15 @@ def find(folder: Path, benchmarks: Sequence[str] | None = None, most: float | No
 
 
 def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a CSV file that are not empty, with their numbers. Raises :class:`InputError` if it has none."""
+    """The lines of a CSV file that are not blank, with their numbers; spreadsheets put a byte-order mark in front.
+
+    Raises :class:`InputError` for a file that cannot be read.
+    """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            yield from ((reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row))
+            stripped = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+            yield from ((line, cells) for line, cells in stripped if any(cells))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 

@@ -13,7 +13,9 @@ VERIFIERS = {
     "crown": "verify.backends.crown:CROWN",
     "crown-ibp": "verify.backends.crown_ibp:CROWNIBP",
     "ibp": "verify.backends.ibp:IBP",
+    "input-split": "verify.backends.bab.input_split:InputSplit",
     "lirpa": "verify.backends.lirpa.method:LiRPA",
+    "smt": "verify.backends.smt.method:SMT",
 }
 
 ENTRY_POINTS = "assay.verifiers"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.contract.graphs import members, random_box, random_graph
 from verify.bounds import layers
-from verify.bounds.layers import _meet, batch_box, by_intervals, by_linear_bounds, start
+from verify.bounds.layers import batch_box, by_intervals, by_linear_bounds, meet, start
 from verify.core.budget import Budget, Expired
 from verify.core.network import chain
 from verify.core.ops import Linear, Relu
@@ -72,20 +72,20 @@ def test_the_time_is_asked_before_each_chunk() -> None:
 
 
 def test_meet_intersects() -> None:
-    low, high = _meet(tensor(-1.0, 0.0), tensor(1.0, 2.0), tensor(-2.0, 0.5), tensor(0.5, 3.0))
+    low, high = meet(tensor(-1.0, 0.0), tensor(1.0, 2.0), tensor(-2.0, 0.5), tensor(0.5, 3.0))
     assert torch.equal(low, tensor(-1.0, 0.5))
     assert torch.equal(high, tensor(0.5, 2.0))
 
 
 def test_meet_keeps_the_gap_that_rounding_leaves() -> None:
-    low, high = _meet(tensor(1.0), tensor(1.0), tensor(1.0 + 2e-16), tensor(2.0))
+    low, high = meet(tensor(1.0), tensor(1.0), tensor(1.0 + 2e-16), tensor(2.0))
     assert low.item() <= 1.0
     assert high.item() >= 1.0 + 2e-16
 
 
 @pytest.mark.parametrize("crossed", [(0.0, 1.0, 1.1, 2.0), (0.0, 1.0, -2.0, -0.1)])
 def test_meet_of_what_contradicts_itself_is_nan(crossed: tuple[float, float, float, float]) -> None:
-    low, high = _meet(*(tensor(v, 0.0) for v in crossed))
+    low, high = meet(*(tensor(v, 0.0) for v in crossed))
     assert bool(low[0].isnan())
     assert bool(high[0].isnan())
 
@@ -94,7 +94,7 @@ def test_meet_of_what_contradicts_itself_is_nan(crossed: tuple[float, float, flo
 def test_meet_keeps_nan(where: int) -> None:
     values = [tensor(v) for v in (-1.0, 1.0, -1.0, 1.0)]
     values[where] = tensor(float("nan"))
-    low, high = _meet(*values)
+    low, high = meet(*values)
     assert bool((low if where in (0, 2) else high).isnan())
 
 

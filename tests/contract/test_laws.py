@@ -288,8 +288,8 @@ def test_an_unknown_operation_is_unsupported(name: str) -> None:
 
 @every_verifier
 def test_no_time_is_a_timeout_at_once(name: str) -> None:
-    network: Network = to_network(nets.random_mlp(0, (50, 400, 400, 400, 10)), (50,))
-    x = torch.rand(50, generator=nets.generator(0))
+    network: Network = to_network(nets.random_mlp(0, (12, 400, 400, 400, 10)), (12,))
+    x = torch.rand(12, generator=nets.generator(0))
     problem = Problem.robustness(network, x, int(network(x[None].double()).argmax()), 0.05)
     begun = time.monotonic()
     result = verify(name, problem, Budget(seconds=0))

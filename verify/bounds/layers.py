@@ -130,13 +130,13 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
         lowest = lower_bound(group, position, units, Rows.of(torch.cat([who, who]), lower.dtype, group.samples))
         parts.append(lowest.view(2, -1))
     lowest, highest = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-    lower, upper = _meet(lower, upper, lowest, -highest)
+    lower, upper = meet(lower, upper, lowest, -highest)
     return Bounds(
         *(t.flatten().index_copy(0, index, new).view(shape) for t, new in ((known.lower, lower), (known.upper, upper)))
     )
 
 
-def _meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tuple[Tensor, Tensor]:
+def meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tuple[Tensor, Tensor]:
     """The intersection of two intervals that both hold the truth up to rounding.
 
     Where rounding alone makes them cross, the gap between them is kept as the interval; where they are further

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, isfinite, isnan
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +46,21 @@ def without_bounds(network: Network) -> str | None:
     return f"no bounds for {', '.join(missing)}" if missing else None
 
 
+def unanswerable(verifier: Verifier, problem: Problem) -> Result | None:
+    """The result for a problem that is empty, or beyond the verifier; None for one to be worked on."""
+    why = verifier.supports(problem)
+    reason = _no_question(problem) or (Reason.UNSUPPORTED if why else None)
+    if reason is None:
+        return None
+    stats = {"explanation": why or _vacuity(problem)}
+    return Result(problem.id, repr(verifier), Verdict.UNKNOWN, reason, stats=stats)
+
+
+def decided(margin: Tensor) -> Tensor:
+    """Which lower bounds of margins prove safety: the test is ``isfinite(margin) and margin > 0``, nothing else."""
+    return margin.isfinite() & (margin > 0)
+
+
 def verify_by_bounds(
     verifier: Verifier, problems: Sequence[Problem], budget: Budget, bounder: RowBounder, dtype: torch.dtype
 ) -> list[Result]:
@@ -53,10 +70,9 @@ def verify_by_bounds(
     results: dict[int, Result] = {}
     batches: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, problem in enumerate(problems):
-        reason = _no_question(problem) or (Reason.UNSUPPORTED if verifier.supports(problem) else None)
-        if reason is not None:
-            why = verifier.supports(problem) or _vacuity(problem)
-            results[i] = Result(problem.id, repr(verifier), Verdict.UNKNOWN, reason, stats={"explanation": why})
+        declined = unanswerable(verifier, problem)
+        if declined is not None:
+            results[i] = declined
         else:
             batches[_kind(problem)].append(i)
     for members in batches.values():
@@ -96,19 +112,37 @@ def _margins(
 def _result(
     verifier: Verifier, problem: Problem, margin: float, seconds: float, budget: Budget, reason: Reason | None
 ) -> Result:
-    """The verdict test is ``isfinite(margin) and margin > 0``, nothing else."""
-    decided = isfinite(margin) and margin > 0
     if reason is None:
         missing = Reason.TIMEOUT if budget.expired else Reason.NUMERICAL
         reason = Reason.INCOMPLETE if margin < inf else missing
+    return concluded(verifier, problem, margin, reason, seconds)
+
+
+def concluded(
+    verifier: Verifier,
+    problem: Problem,
+    margin: float,
+    reason: Reason,
+    seconds: float,
+    counterexample: Tensor | None = None,
+    stats: Mapping[str, Any] = MappingProxyType({}),
+) -> Result:
+    """The result for a lower bound of the margin, NaN or infinite where there is none, or for a counterexample.
+
+    ``reason``: why the problem is open if the margin does not decide it.
+    """
+    safe = isfinite(margin) and margin > 0
+    verdict = Verdict.FALSIFIED if counterexample is not None else Verdict.VERIFIED if safe else Verdict.UNKNOWN
     return Result(
         problem.id,
         repr(verifier),
-        Verdict.VERIFIED if decided else Verdict.UNKNOWN,
-        None if decided else reason,
+        verdict,
+        reason if verdict is Verdict.UNKNOWN else None,
         guarantee=verifier.guarantee,
         margin=margin if isfinite(margin) else None,
+        counterexample=counterexample,
         seconds=seconds,
+        stats=dict(stats),
     )
 
 

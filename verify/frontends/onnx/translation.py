@@ -183,6 +183,8 @@ class Translation:
             raise InputError(f"no node gives the output {name!r}: the file is damaged")
         if not isinstance(output, Value):
             raise InputError(f"the output {name!r} does not depend on the input")
+        if not self.builder.nodes[output.position].shape:  # one number is an output of length one
+            output = replace(output, position=self.builder.add(Reshape((1,)), output.position))
         return self.builder.build(output.position, dtype=self.graph.dtype)
 
     def hint(self) -> str:

@@ -1,0 +1,70 @@
+"""Branch and bound over the input box, for networks of few inputs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar
+
+import torch
+
+from verify.backends.bab.input_tree import Ascent, InputTree
+from verify.backends.bab.search import Limits, search
+from verify.bounds.verdicts import concluded, unanswerable, without_bounds
+from verify.core.budget import Budget
+from verify.core.errors import InputError
+from verify.core.problem import Problem
+from verify.core.region import LpBall
+from verify.core.result import Guarantee, Reason, Result
+
+
+@dataclass(frozen=True)
+class InputSplit:
+    """Inputs are halved until linear bounds decide: complete, but for margins within rounding of zero.
+
+    ``batch``: boxes that are bounded together; ``fill``: while fewer are open, boxes are halved several times before
+    they are bounded; ``max_inputs``: networks of more inputs are declined; ``steps``, ``rate``: of the ascent of the
+    slopes that each box's bound is improved by.
+    """
+
+    batch: int = 1024
+    fill: int = 32
+    max_inputs: int = 16
+    steps: int = 5
+    rate: float = 0.3
+    name: ClassVar[str] = "input-split"
+    complete: ClassVar[bool] = True
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def __post_init__(self) -> None:
+        for option, least in (("batch", 1), ("fill", 0), ("max_inputs", 1), ("steps", 0), ("rate", 0)):
+            value = getattr(self, option)
+            if not least <= value < inf:
+                raise InputError(f"{option} of input-split must be a number of at least {least}, got {value}")
+
+    def supports(self, problem: Problem) -> str | None:
+        """Boxes of at most ``max_inputs`` inputs, and operations with rules for intervals and linear bounds."""
+        inputs, region = problem.network.nodes[0].size, problem.region
+        if inputs > self.max_inputs:
+            return f"{inputs} inputs, more than the {self.max_inputs} that are halved at most"
+        if isinstance(region, LpBall) and region.p != inf:
+            return f"an l{region.p:g} ball, not a box"
+        return without_bounds(problem.network)
+
+    def verify(self, problem: Problem, budget: Budget) -> Result:
+        """Search until the problem is decided or the budget is spent; ``stats`` tell what it took."""
+        begun, budget = time.monotonic(), budget.started()
+        declined = unanswerable(self, problem)
+        if declined is not None:
+            return declined
+        with torch.no_grad():
+            tree = InputTree(problem, Ascent(self.steps, self.rate))
+            limits = Limits(min(self.batch, tree.affordable(budget)), self.fill, budget.memory // 4)
+            outcome = search(tree, limits, budget)
+        seconds = time.monotonic() - begun
+        stats = outcome.stats | {"domains_per_second": outcome.stats["domains"] / max(seconds, 1e-9)}
+        # Only a tree that is closed proves anything, whatever the bounds of its leaves say.
+        margin = outcome.margin if outcome.complete else min(outcome.margin, 0.0)
+        reason = outcome.reason or Reason.NUMERICAL
+        return concluded(self, problem, margin, reason, seconds, outcome.witness, stats)

@@ -1,0 +1,233 @@
+"""Boxes of inputs as the domains of a search: how they are bounded, shrunk and halved.
+
+A pair is a box with a disjunct of the unsafe set that the box may still meet; each pair is closed on its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+
+import torch
+from torch import Tensor
+
+from verify.backends.bab.domains import join
+from verify.backends.bab.forms import Forms, clip, weigh
+from verify.backends.bab.prepared import Prepared
+from verify.backends.bab.relaxed import Relaxed, blocks, bound_layers, rows_of
+from verify.backends.bab.search import Bounded
+from verify.backends.bab.slopes import raise_slopes
+from verify.backends.bab.unsafe import Unsafe
+from verify.backends.bab.witness import probe
+from verify.bounds.verdicts import decided
+from verify.core.budget import Budget
+from verify.core.problem import Problem
+
+WEIGHINGS = 12  # steps in search of the best weights of a disjunct's rows
+SAMPLES = 1024
+BEYOND = 0.5
+TABLES = 24  # numbers that are kept for each neuron of a box while it is bounded
+FAIRNESS = 1e-3  # of the best gain, promised to an input as wide as at the root: none is passed over for ever
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """How slopes are raised: steps and their size."""
+
+    steps: int
+    rate: float
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """``lower``, ``upper`` (boxes x inputs); the disjuncts still ``open`` (boxes x disjuncts); the known ``signs`` of
+    the hinges' operands (boxes x features); ``gain``: what halving each input promises (boxes x inputs)."""
+
+    lower: Tensor
+    upper: Tensor
+    open: Tensor
+    signs: Tensor
+    gain: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Boxes with open disjuncts, by position; the part of the box in which the disjunct may be met, ``lower`` and
+    ``upper`` (pairs x inputs); ``bound`` (pairs): of the largest row of the disjunct from below; ``forms``: linear
+    functions below rows or mixtures of them (pairs x forms); ``weights``: of the best mixture (pairs x rows)."""
+
+    box: Tensor
+    disjunct: Tensor
+    lower: Tensor
+    upper: Tensor
+    bound: Tensor
+    forms: Forms
+    weights: Tensor
+
+    def take(self, index: Tensor) -> Pairs:
+        """The pairs at ``index``."""
+        columns = (self.box, self.disjunct, self.lower, self.upper, self.bound, self.weights)
+        box, disjunct, lower, upper, bound, weights = (t.index_select(0, index) for t in columns)
+        return Pairs(box, disjunct, lower, upper, bound, self.forms.take(index), weights)
+
+    def sift(self, lowest: Tensor) -> Pairs:
+        """Those that are still open; the bounds of the others go into ``lowest`` (boxes)."""
+        safe = decided(self.bound)
+        closed = safe.nonzero().flatten()
+        if not len(closed):
+            return self
+        lowest.scatter_reduce_(0, self.box[closed], self.bound[closed], "amin")
+        return self.take((~safe).nonzero().flatten())
+
+
+class InputTree:
+    """The boxes within a problem's region."""
+
+    def __init__(self, problem: Problem, ascent: Ascent) -> None:
+        self.problem, self.ascent = problem, ascent
+        self.randomness = torch.Generator().manual_seed(0)
+        self.prepared = Prepared.of(problem.network)
+        self.unsafe = Unsafe.of(problem.spec)
+        box = problem.region.box()
+        self.lower, self.upper = box.lower.reshape(1, -1), box.upper.reshape(1, -1)
+
+    def affordable(self, budget: Budget) -> int:
+        """How many boxes at a time fit into a quarter of the memory."""
+        neurons = sum(node.size for node in self.prepared.network.nodes)
+        return max(1, budget.memory // 4 // (8 * TABLES * neurons))
+
+    def root(self) -> Boxes:
+        """The region's box, with everything open."""
+        signs = torch.zeros(1, sum(self.prepared.hinges.values()), dtype=torch.int8)
+        open_ = torch.ones(1, len(self.unsafe.members), dtype=torch.bool)
+        return Boxes(self.lower, self.upper, open_, signs, self.upper - self.lower)
+
+    def bound(self, boxes: Boxes, budget: Budget) -> Bounded[Boxes]:
+        """Bounds of all layers, of the open disjuncts' rows, and of each disjunct's best mixture of rows with slopes
+        raised. Boxes shrink to where something may be unsafe, and likely points are tried as counterexamples."""
+        relaxed, signs = bound_layers(self.prepared, boxes.lower, boxes.upper, boxes.signs, budget)
+        lowest = torch.full((len(signs),), inf, dtype=torch.float64)
+        pairs = self._pairs(relaxed, boxes, budget).sift(lowest)
+        pairs, loss = self._raised(relaxed, pairs, budget)
+        gain = self._gain(relaxed, pairs, loss)
+        pairs, cleared = _clipped(pairs.sift(lowest))
+        pairs = pairs.sift(lowest)
+        cleared = min(cleared, float(lowest.min()))
+        known = torch.where(pairs.bound.isfinite(), pairs.bound, -inf)  # an infinite bound is an overflow, no bound
+        lowest.scatter_reduce_(0, pairs.box, known, "amin")
+        seen, witness = self._probed(pairs, len(lowest)) if len(pairs.box) else (lowest, None)
+        return Bounded(lowest, seen, self._left(boxes, pairs, signs, gain), cleared, witness)
+
+    def _pairs(self, relaxed: Relaxed, boxes: Boxes, budget: Budget) -> Pairs:
+        """All pairs, each row of the specification bounded once a box."""
+        unsafe = self.unsafe
+        where, row = unsafe.needed(boxes.open)
+        below = rows_of(relaxed, unsafe.A[row], -unsafe.b[row], where, budget)
+        number = torch.zeros(len(boxes.open), len(unsafe.b), dtype=torch.int64)
+        number[where, row] = torch.arange(len(row))
+        box, disjunct = boxes.open.nonzero(as_tuple=True)
+        forms = below.take(number[box[:, None], unsafe.members[disjunct]])
+        lower, upper = boxes.lower[box], boxes.upper[box]
+        bound, weights = weigh(forms, lower, upper, WEIGHINGS)
+        return Pairs(box, disjunct, lower, upper, bound, forms, weights)
+
+    def _raised(self, relaxed: Relaxed, pairs: Pairs, budget: Budget) -> tuple[Pairs, dict[int, Tensor]]:
+        """The pairs with the bounds of their mixtures raised, and the mixtures' forms before the others; for each
+        activation, by position, what its relaxation may cost the pairs that stay open (boxes x features)."""
+        members = self.unsafe.members[pairs.disjunct]
+        objective = torch.einsum("pr,pro->po", pairs.weights, self.unsafe.A[members])
+        constant = -torch.linalg.vecdot(pairs.weights, self.unsafe.b[members])
+        loss = {i: torch.zeros_like(lines.lift) for i, lines in relaxed.lines.items()}
+        bound, coef, offset = pairs.bound.clone(), pairs.lower.clone(), pairs.bound.clone()
+        for block in blocks(len(pairs.box), self.prepared.widest, budget):
+            box = pairs.box[block]
+            here = relaxed.take(box)
+            raised = raise_slopes(here, objective[block], constant[block], self.ascent.steps, self.ascent.rate)
+            bound[block] = torch.fmax(bound[block], raised.bound)
+            coef[block], offset[block] = raised.form.coef, raised.form.constant
+            open_ = ~decided(bound[block])
+            for position, lost in raised.loss.items():
+                loss[position].index_add_(0, box, lost * open_[:, None])
+        forms = Forms(
+            torch.cat([coef[:, None], pairs.forms.coef], 1), torch.cat([offset[:, None], pairs.forms.constant], 1)
+        )
+        return replace(pairs, bound=bound, forms=forms), loss
+
+    def _gain(self, relaxed: Relaxed, pairs: Pairs, loss: dict[int, Tensor]) -> Tensor:
+        """What halving each input promises: its share of the width of the neurons whose relaxations cost most, and of
+        the width of the mixtures themselves: (boxes x inputs)."""
+        width = relaxed.upper - relaxed.lower
+        gain = torch.zeros_like(width)
+        gain.index_add_(0, pairs.box, pairs.forms.coef[:, 0].abs() * width[pairs.box])
+        for position, lost in loss.items():
+            node = self.prepared.network.nodes[position]
+            reach = relaxed.reach.get(node.inputs[0])
+            if reach is None:  # nothing there was worth a bound of its own, or it is the input itself
+                continue
+            operands = self.prepared.network.nodes[node.inputs[0]].size // node.size
+            share = reach.width / reach.width.sum(1, keepdim=True).clamp(min=torch.finfo(width.dtype).tiny)
+            gain.index_add_(0, reach.box, share * lost[reach.box, reach.feature // operands][:, None])
+        return gain.nan_to_num(nan=0.0, posinf=0.0)
+
+    def _left(self, boxes: Boxes, pairs: Pairs, signs: Tensor, gain: Tensor) -> Boxes:
+        """The boxes around what is left of their pairs."""
+        index = pairs.box[:, None].expand_as(pairs.lower)
+        lower = boxes.lower.scatter_reduce(0, index, pairs.lower, "amin", include_self=False)
+        upper = boxes.upper.scatter_reduce(0, index, pairs.upper, "amax", include_self=False)
+        open_ = torch.zeros_like(boxes.open).index_put((pairs.box, pairs.disjunct), torch.tensor(True))
+        tiny = torch.finfo(gain.dtype).tiny
+        gain = gain * ((upper - lower) / (boxes.upper - boxes.lower).clamp(min=tiny))
+        gain = gain / gain.amax(1, keepdim=True).clamp(min=tiny)
+        fair = (upper - lower) / (self.upper - self.lower).clamp(min=tiny)
+        return Boxes(lower, upper, open_, signs, gain + FAIRNESS * fair)
+
+    def _probed(self, pairs: Pairs, boxes: int) -> tuple[Tensor, Tensor | None]:
+        """The least margin seen in each box, tried in the middle of each pair and where its mixture is least."""
+        mixture = Forms(pairs.forms.coef[:, 0], pairs.forms.constant[:, 0])
+        guesses = torch.cat([mixture.corner(pairs.lower, pairs.upper), pairs.lower / 2 + pairs.upper / 2])
+        which = torch.arange(max(SAMPLES, len(pairs.box))) % max(1, len(pairs.box))
+        share = torch.rand(len(which), guesses.shape[1], dtype=torch.float64, generator=self.randomness)
+        beyond = 2 * BEYOND * torch.rand(len(which), 1, dtype=torch.float64, generator=self.randomness)
+        share = ((1 + 2 * beyond) * share - beyond).clamp(0, 1)
+        chance = torch.lerp(pairs.lower[which], pairs.upper[which], share)
+        which = torch.cat([torch.arange(len(pairs.box)).repeat(2), which])
+        margin, witness = probe(self.problem, torch.cat([guesses, chance]), pairs.lower[which], pairs.upper[which])
+        seen = torch.full((boxes,), inf, dtype=torch.float64)
+        return seen.scatter_reduce(0, pairs.box[which], margin.nan_to_num(nan=inf), "amin"), witness
+
+    def divisible(self, boxes: Boxes) -> Tensor:
+        """Boxes of which some input has a float64 number between its bounds."""
+        return _inside(boxes).any(1)
+
+    def halve(self, boxes: Boxes) -> Boxes:
+        """Along the input that promises most; its halves are thought to promise half as much."""
+        axis = boxes.gain.masked_fill(~_inside(boxes), -inf).argmax(1, keepdim=True)
+        cut = _middle(boxes).gather(1, axis)
+        gain = boxes.gain.scatter(1, axis, boxes.gain.gather(1, axis) / 2)
+        left = replace(boxes, upper=boxes.upper.scatter(1, axis, cut), gain=gain)
+        right = replace(boxes, lower=boxes.lower.scatter(1, axis, cut), gain=gain)
+        return join([left, right])
+
+
+def _middle(boxes: Boxes) -> Tensor:
+    return boxes.lower / 2 + boxes.upper / 2
+
+
+def _inside(boxes: Boxes) -> Tensor:
+    middle = _middle(boxes)
+    return (boxes.lower < middle) & (middle < boxes.upper)
+
+
+def _clipped(pairs: Pairs) -> tuple[Pairs, float]:
+    """The pairs shrunk to where no form is clearly positive, and the margin in what was cut off."""
+    found = clip(pairs.forms, pairs.lower, pairs.upper, pairs.bound)
+    cut = found.empty | (found.lower > pairs.lower).any(1) | (found.upper < pairs.upper).any(1)
+    cleared = found.clearance[cut].tolist()
+    kept = ~found.empty[:, None]
+    shrunk = replace(
+        pairs,
+        lower=torch.where(kept, found.lower, pairs.lower),
+        upper=torch.where(kept, found.upper, pairs.upper),
+        bound=torch.where(found.empty, found.clearance, pairs.bound),
+    )
+    return shrunk, min(cleared, default=inf)

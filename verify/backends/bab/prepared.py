@@ -1,0 +1,66 @@
+"""What is worked out once for a network that is bounded over many boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from verify.backends.bab.adjoint import fan, homogeneous
+from verify.backends.bab.forms import Forms
+from verify.bounds.relax import relaxes
+from verify.core.network import Network
+from verify.core.ops import LeakyRelu, Relu, evaluate
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A network in float64.
+
+    ``inlet``: the values that no activation comes before, by position, as affine functions of the input, coefficients
+    (features x inputs). ``hinges``: operands of the activations with two linear pieces, and their sizes. ``reads``:
+    how many features of any one earlier value a feature of each value depends on, at most.
+    """
+
+    network: Network
+    inlet: dict[int, Forms]
+    hinges: dict[int, int]
+    reads: dict[int, int]
+
+    @classmethod
+    def of(cls, network: Network) -> Prepared:
+        """Work it out."""
+        network = network.to(torch.float64)
+        sources = [node.inputs[0] for node in network.nodes if isinstance(node.op, (Relu, LeakyRelu))]
+        sizes = {source: network.nodes[source].size for source in sources}
+        return cls(network, _inlet(network), sizes, _reads(network))
+
+    @property
+    def widest(self) -> int:
+        """The most features that any value has."""
+        return max(node.size for node in self.network.nodes)
+
+
+def _inlet(network: Network) -> dict[int, Forms]:
+    """The constant and the linear part are carried forwards apart, so that neither rounds the other."""
+    inputs = network.nodes[0].size
+    origin = torch.zeros(1, *network.input_shape, dtype=torch.float64)
+    values = {0: (origin, torch.eye(inputs, dtype=torch.float64).view(inputs, *network.input_shape))}
+    for position, node in enumerate(network.nodes[1:], start=1):
+        if not relaxes(node.op) and all(i in values for i in node.inputs):
+            constants, linear = zip(*(values[i] for i in node.inputs), strict=True)
+            values[position] = evaluate(node.op, *constants), evaluate(homogeneous(node.op), *linear)
+    return {i: Forms(linear.flatten(1).T.contiguous(), value.flatten()) for i, (value, linear) in values.items()}
+
+
+def _reads(network: Network) -> dict[int, int]:
+    most: list[dict[int, float]] = [{}]
+    for node in network.nodes[1:]:
+        here: dict[int, float] = {}
+        for source in node.inputs:
+            there = {source: 1.0} | most[source]
+            for earlier, number in there.items():
+                total = here.get(earlier, 0.0) + number * fan(node.op)
+                here[earlier] = min(network.nodes[earlier].size, total)
+        most.append(here)
+    return {position: int(max(here.values(), default=1)) for position, here in enumerate(most)}

@@ -1,0 +1,268 @@
+"""Linear bounds (CROWN: Zhang et al. 2018, arXiv:1811.00866) over thousands of boxes at once.
+
+``verify.bounds.linear`` is made for few samples of large networks. Here the boxes are many and the network is small:
+rows of coefficients are kept (rows x features), so that what a row needs of its box is one stretch of memory. The
+relaxations are the same, laid out (boxes x features).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from verify.backends.bab.adjoint import Part, entries, pull
+from verify.backends.bab.forms import Forms
+from verify.backends.bab.prepared import Prepared
+from verify.bounds.interval import step
+from verify.bounds.layers import meet
+from verify.bounds.relax import Lines, relax, relaxes, undecided
+from verify.core.budget import Budget
+from verify.core.ops import Linear, Max, Op
+from verify.core.verifier import Bounds
+
+# Numbers in a block of coefficients that are propagated together: it should stay in cache.
+BLOCK = 1 << 17
+COPIES = 8  # of a block that live at once
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """What each input adds to the width of neurons' bounds: box and feature of each, width (neurons x inputs)."""
+
+    box: Tensor
+    feature: Tensor
+    width: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxed:
+    """A network over a batch of boxes, ``lower`` and ``upper`` (boxes x inputs), with every activation, by position,
+    between two lines over the bounds of its operand, all (boxes x features)."""
+
+    prepared: Prepared
+    lower: Tensor
+    upper: Tensor
+    lines: dict[int, Lines] = field(default_factory=dict)
+    operands: dict[int, Bounds] = field(default_factory=dict)
+    reach: dict[int, Reach] = field(default_factory=dict)
+
+    def relax(self, position: int, z: Bounds) -> None:
+        """Relax the activation at ``position``, whose operand lies within ``z`` (boxes x shape)."""
+        node = self.prepared.network.nodes[position]
+        lower, upper = z.lower.flatten(1), z.upper.flatten(1)
+        self.operands[position] = Bounds(lower, upper)
+        if isinstance(node.op, Max):
+            lower, upper = (t.view(len(t), node.size, -1) for t in (lower, upper))
+        lines = relax(node.op, Bounds(lower.movedim(0, -1), upper.movedim(0, -1)))
+        slope, rise, lift = (t.movedim(-1, 0) for t in (lines.slope, lines.rise, lines.lift))
+        self.lines[position] = Lines(
+            slope, rise, lift, None if lines.intercept is None else lines.intercept.movedim(-1, 0)
+        )
+
+    def take(self, box: Tensor) -> Relaxed:
+        """The same over the boxes at these positions; the reach of single neurons stays behind."""
+        lines = {position: lines.take(box) for position, lines in self.lines.items()}
+        operands = {
+            position: Bounds(z.lower.index_select(0, box), z.upper.index_select(0, box))
+            for position, z in self.operands.items()
+        }
+        return Relaxed(self.prepared, self.lower[box], self.upper[box], lines, operands)
+
+
+def bound_layers(
+    prepared: Prepared, lower: Tensor, upper: Tensor, signs: Tensor, budget: Budget
+) -> tuple[Relaxed, Tensor]:
+    """The network relaxed over boxes, ``lower`` and ``upper`` (boxes x inputs), every layer's bounds tightened first:
+    intervals, then linear bounds of what is undecided, the intersection of both.
+
+    ``signs`` (boxes x features of all hinges, one after the other), int8: 1 or -1 where the sign of an operand is
+    known, 0 where it is not; it is returned with what has been found. Raises :class:`verify.core.budget.Expired`.
+    """
+    network, sizes = prepared.network, prepared.hinges
+    found = Relaxed(prepared, lower, upper)
+    shape = (-1, *network.input_shape)
+    bounds = [Bounds(lower.view(shape), upper.view(shape))]
+    feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
+    known = dict(zip(sizes, torch.split(signs, list(sizes.values()), 1), strict=True))
+    for position, node in enumerate(network.nodes[1:], start=1):
+        if relaxes(node.op):
+            found.relax(position, bounds[node.inputs[0]])
+        here = step(node.op, *(bounds[i] for i in node.inputs))
+        if position in known:
+            here = _with_signs(here, known[position])
+        if position in feeds:
+            here = _tightened(found, position, here, undecided(feeds[position], here), budget)
+        if position in known:
+            known[position] = _signs(here)
+        bounds.append(here)
+    return found, torch.cat([known[source] for source in sizes], 1) if sizes else signs
+
+
+def descend(
+    relaxed: Relaxed,
+    pending: dict[int, Part],
+    total: Tensor,
+    box: Tensor | None = None,
+    seen: dict[int, Tensor] | None = None,
+) -> Forms:
+    """Rows of coefficients of nodes' values, by position, as linear functions of the input that lie below them.
+
+    ``pending`` is used up; ``total`` (rows): the constant so far. ``box``: the box of each row, or of each of as many
+    rows as it is long, several times over; without it, all boxes in order. ``seen`` gets the coefficients that arrive
+    at each activation, by position (rows x features).
+    """
+    nodes, inlet = relaxed.prepared.network.nodes, relaxed.prepared.inlet
+    at_input = total.new_zeros(len(total), nodes[0].size)
+    while pending:
+        position = max(pending)
+        part, node = pending.pop(position), nodes[position]
+        if position in inlet:
+            forms = inlet[position] if part.support is None else inlet[position].take(part.support)
+            at_input = torch.addmm(at_input, part.coef, forms.coef)
+            total = total + part.coef.mv(forms.constant)
+            continue
+        if relaxes(node.op):
+            if seen is not None:
+                part = Part(part.dense(node.size))
+                seen[position] = part.coef
+            between, left = _between(node.op, relaxed.lines[position], part, box, node.size)
+            parts: Sequence[Part] = [between]
+            total = total + left
+        else:
+            parts, constant = pull(node.op, part, [nodes[i].shape for i in node.inputs], node.size)
+            total = total if constant is None else total + constant
+        for source, pulled in zip(node.inputs, parts, strict=True):
+            pending[source] = _sum(pending[source], pulled, nodes[source].size) if source in pending else pulled
+    return Forms(at_input, total)
+
+
+def rows_of(relaxed: Relaxed, objective: Tensor, constant: Tensor, box: Tensor, budget: Budget) -> Forms:
+    """Linear functions below ``objective @ output + constant``: objective (rows x outputs), constant and box (rows)."""
+    last = len(relaxed.prepared.network.nodes) - 1
+    found = [
+        descend(relaxed, {last: Part(objective[block])}, constant[block], box[block])
+        for block in blocks(len(box), relaxed.prepared.widest, budget)
+    ]
+    return Forms(torch.cat([f.coef for f in found]), torch.cat([f.constant for f in found]))
+
+
+def blocks(rows: int, width: float, budget: Budget) -> Iterator[slice]:
+    """Slices of as many rows of this many coefficients as cache and memory allow.
+
+    Raises :class:`verify.core.budget.Expired` when the time is over.
+    """
+    most = max(1, int(min(BLOCK, budget.memory // (8 * COPIES)) / width))
+    for begin in range(0, rows, most):
+        budget.check()
+        yield slice(begin, min(begin + most, rows))
+
+
+def _sum(a: Part, b: Part, size: int) -> Part:
+    if a.support is b.support:
+        return Part(a.coef + b.coef, a.support)
+    return Part(a.dense(size) + b.dense(size))
+
+
+def _between(op: Op, lines: Lines, part: Part, box: Tensor | None, size: int) -> tuple[Part, Tensor]:
+    """Positive coefficients take the lower line, negative ones the upper line."""
+    if part.support is not None and isinstance(op, Max):
+        part = Part(part.dense(size))
+    if part.support is not None:
+        lines = _at(lines, part.support)
+    if box is not None:
+        lines = lines.take(box)
+    slope, rise, lift, intercept = lines.slope, lines.rise, lines.lift, lines.intercept
+    rows = part.coef.view(-1, *lift.shape)  # (rows of each box x boxes x features)
+    negative = rows.clamp(max=0)
+    constant = torch.linalg.vecdot(negative, lift)
+    if intercept is not None:
+        constant = constant + torch.linalg.vecdot(rows, intercept)
+    if isinstance(op, Max):
+        rows, negative = rows[..., None], negative[..., None]
+    passed = (rows * slope).addcmul_(negative, rise)
+    return Part(passed.view(len(part.coef), -1), part.support), constant.flatten()
+
+
+def _at(lines: Lines, features: Tensor) -> Lines:
+    """The lines (boxes x features) of some features."""
+    intercept = None if lines.intercept is None else lines.intercept.index_select(1, features)
+    slope, rise, lift = (t.index_select(1, features) for t in (lines.slope, lines.rise, lines.lift))
+    return Lines(slope, rise, lift, intercept)
+
+
+def _tightened(found: Relaxed, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
+    """``known`` intersected with linear bounds of the neurons that are ``wanted``; their reach is noted.
+
+    The neurons come feature by feature, so that those of a block read few others where weights are thin.
+    """
+    feature, box = wanted.flatten(1).T.nonzero(as_tuple=True)
+    lower, upper = known.lower.flatten(1), known.upper.flatten(1)
+    radius = found.upper / 2 - found.lower / 2
+    lowest, widths = [lower.new_zeros(2, 0)], [lower.new_zeros(0, radius.shape[1])]
+    for block in blocks(len(box), 2 * _width(found.prepared, position, feature), budget):
+        who = box[block]
+        low, high = found.lower[who], found.upper[who]
+        below = _both_sides(found, position, feature[block], who)
+        lowest.append(below.minimum(low, high))
+        widths.append(below.coef.abs().sum(0) * radius[who])
+    found.reach[position] = Reach(box, feature, torch.cat(widths))
+    new_lower, new_upper = torch.cat(lowest, 1)
+    met = meet(lower[box, feature], upper[box, feature], new_lower, -new_upper)
+    index = (box, feature)
+    return Bounds(*(t.index_put(index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True)))
+
+
+def _width(prepared: Prepared, position: int, feature: Tensor) -> float:
+    """How many coefficients a row of a block has that holds rows of these features, in order, at its widest: with n
+    rows, ``reads`` coefficients for each feature among them, n / rows of a feature. So blocks are n, with n times
+    its width as large as a block should be."""
+    different = 1 + int((feature[1:] != feature[:-1]).sum())
+    each = len(feature) / different
+    spread: float = (BLOCK * prepared.reads[position] / max(each, 1.0) / 2) ** 0.5
+    return min(float(prepared.widest), max(spread, 1.0))
+
+
+def _both_sides(found: Relaxed, position: int, feature: Tensor, box: Tensor) -> Forms:
+    """Linear functions below these features of a node and below their opposites: (2 x features)."""
+    prepared = found.prepared
+    node = prepared.network.nodes[position]
+    if position in prepared.inlet:
+        exact = prepared.inlet[position].take(feature)
+        return Forms(torch.stack([exact.coef, -exact.coef]), torch.stack([exact.constant, -exact.constant]))
+    constant = torch.zeros(len(feature), dtype=torch.float64)
+    if isinstance(node.op, Linear) and len(node.shape) == 1:
+        start, constant, source = (
+            _rows_of_weight(node.op, feature),
+            node.op.bias.index_select(0, feature),
+            node.inputs[0],
+        )
+    else:
+        one = torch.zeros(len(feature), node.size, dtype=torch.float64)
+        one[torch.arange(len(feature)), feature] = 1.0
+        start, source = Part(one), position
+    rows = Part(torch.cat([start.coef, -start.coef]), start.support)
+    below = descend(found, {source: rows}, torch.cat([constant, -constant]), box)
+    return Forms(below.coef.view(2, len(feature), -1), below.constant.view(2, -1))
+
+
+def _rows_of_weight(op: Linear, feature: Tensor) -> Part:
+    thin = entries(op)
+    if thin is None:
+        return Part(op.weight.index_select(0, feature))
+    read = thin.read_by(feature)
+    return Part(op.weight[feature[:, None], read], read)
+
+
+def _with_signs(z: Bounds, signs: Tensor) -> Bounds:
+    """``z`` (boxes x shape) intersected with what the signs (boxes x features) say."""
+    lower, upper = z.lower.flatten(1), z.upper.flatten(1)
+    met = meet(lower, upper, lower.masked_fill(signs > 0, 0.0), upper.masked_fill(signs < 0, 0.0))
+    return Bounds(*(t.view_as(z.lower) for t in met))
+
+
+def _signs(z: Bounds) -> Tensor:
+    lower, upper = z.lower.flatten(1), z.upper.flatten(1)
+    return (lower >= 0).to(torch.int8) - (upper <= 0).to(torch.int8)

@@ -1,0 +1,137 @@
+"""The loop: take the leaves with the worst bounds, bound them, close what is safe, halve the rest.
+
+It knows domains as rows of tensors only; a tree bounds and halves them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Generic, Protocol
+
+import torch
+from torch import Tensor
+
+from verify.backends.bab.account import Account
+from verify.backends.bab.domains import D
+from verify.backends.bab.frontier import Frontier, Leaves
+from verify.core.budget import Budget, Expired
+from verify.core.errors import InternalError
+from verify.core.result import Reason
+
+WORST = 8  # one in so many leaves of a batch is there for its bound
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded(Generic[D]):
+    """What bounding a batch of domains gave.
+
+    ``lower`` (domains), float64: a lower bound of the margin on each domain, NaN where there is none; ``seen``: the
+    least margin seen at a point of each, which tells where a counterexample is likely. ``domains``: the same ones, in
+    order, with what is worth knowing for their children; they may have shrunk, and on all that was cut off the margin
+    is at least ``cleared``. ``witness``: a counterexample, without a batch dimension.
+    """
+
+    lower: Tensor
+    seen: Tensor
+    domains: D
+    cleared: float = inf
+    witness: Tensor | None = None
+
+
+class Tree(Protocol[D]):
+    """How the domains of one problem are bounded and halved."""
+
+    def root(self) -> D:
+        """The one domain that the problem speaks of."""
+        ...
+
+    def bound(self, domains: D, budget: Budget) -> Bounded[D]:
+        """Bounds of a batch; raises :class:`verify.core.budget.Expired` when the time is over."""
+        ...
+
+    def divisible(self, domains: D) -> Tensor:
+        """Which domains can be halved: (domains)."""
+        ...
+
+    def halve(self, domains: D) -> D:
+        """Two parts of each domain that together are all of it: the first ones of all, then the second ones."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``batch``: domains that are bounded together; ``fill``: with fewer open leaves than this they are halved again
+    at once; ``memory``: bytes of open leaves above which the deepest ones are taken first."""
+
+    batch: int
+    fill: int
+    memory: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """How a search ended. ``margin``: a lower bound over all of the root; ``complete``: every leaf is closed."""
+
+    margin: float
+    complete: bool
+    witness: Tensor | None
+    reason: Reason | None
+    stats: dict[str, Any]
+
+
+def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
+    """Search until a counterexample is found, every leaf is closed, or a leaf can neither be closed nor halved."""
+    frontier, account = Frontier(Leaves.root(tree.root())), Account()
+    settled, domains, rounds = inf, 0, 0
+    witness: Tensor | None = None
+    reason: Reason | None = None
+    while len(frontier) and witness is None and reason is None:
+        leaves = _next(frontier, limits)
+        try:
+            budget.check()
+            found = tree.bound(leaves.domains, budget)
+        except (Expired, MemoryError) as stop:
+            frontier.push(leaves)
+            reason = Reason.TIMEOUT if isinstance(stop, Expired) else Reason.MEMORY
+            break
+        rounds, domains = rounds + 1, domains + len(leaves.bound)
+        # fmax: a domain without a bound of its own has that of its parent.
+        lower, witness = torch.fmax(found.lower, leaves.bound), found.witness
+        closed = lower.isfinite() & (lower > 0)
+        account.close(leaves.depth[closed])
+        settled = min(settled, found.cleared, *lower[closed].tolist())
+        open_ = Leaves(found.domains, lower, found.seen, leaves.depth).take(~closed)
+        divisible = bool(tree.divisible(open_.domains).all())
+        if witness is None and not divisible:
+            reason = Reason.NUMERICAL
+        more = witness is None and divisible and len(open_.bound) > 0
+        frontier.push(_halved(tree, open_, limits.fill - len(frontier)) if more else open_)
+    if not len(frontier) and not account.complete:
+        raise InternalError(f"{account.leaves} closed leaves do not make up the tree: please report it")
+    stats = {
+        "domains": domains,
+        "rounds": rounds,
+        "leaves": account.leaves,
+        "open": len(frontier),
+        "depth": account.deepest,
+        "batch": limits.batch,
+    }
+    return Outcome(min(settled, frontier.lowest), account.complete, witness, reason, stats)
+
+
+def _next(frontier: Frontier[D], limits: Limits) -> Leaves[D]:
+    """Most of a batch is where a counterexample is likeliest, the rest holds the worst bounds, so that the margin of
+    an unfinished search improves; if memory is short the deepest leaves come first, which keeps the tree narrow."""
+    if frontier.memory > limits.memory:
+        return frontier.pop(limits.batch, "depth")
+    worst = frontier.pop(limits.batch // WORST, "bound")
+    return worst.join(frontier.pop(limits.batch - len(worst.bound), "seen"))
+
+
+def _halved(tree: Tree[D], leaves: Leaves[D], room: int) -> Leaves[D]:
+    """The leaves in halves, and these again while they are few enough for ``room``."""
+    while True:
+        leaves = leaves.halved(tree.halve(leaves.domains))
+        if 2 * len(leaves.bound) > room or not bool(tree.divisible(leaves.domains).all()):
+            return leaves
