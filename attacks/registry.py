@@ -40,7 +40,7 @@ def get_attack(text: str) -> Attack:
     party's attack that cannot be imported or is none.
 
     >>> get_attack("pgd(steps=20,restarts=2)")
-    PGD(steps=20, restarts=2, step_size=None, momentum=0.0, loss='ce', random_start=False)
+    PGD(steps=20, restarts=2, step_size=None, momentum=0.0, loss='ce', random_start=False, diversify=0)
     """
     from attacks.base import Attack  # here, so that listing the names does not import torch
 

@@ -1,112 +1,310 @@
-"""The truth about tiny piecewise-linear networks: every activation pattern over a box, one linear program each."""
+"""The truth about tiny piecewise-linear networks, in exact rational arithmetic: every activation pattern over a box.
+
+Linear programs are solved in floating point, but nothing they say is believed: a lower bound is what their multipliers
+prove by weak duality, worked out in fractions, and an upper bound the network's exact value at a point of the box. The
+true optimum lies between the two, which are told apart by next to nothing, or the test that asked fails.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from verify.core.network import Network
-from verify.core.ops import Relu, evaluate
+from verify.core.network import Network, content_hash
+from verify.core.ops import Gather, LeakyRelu, Max, Op, Relu, evaluate
 from verify.core.problem import Problem
 from verify.core.region import Box
 
+# An array of Fractions. Affine functions of the inputs are its last axis: the constant, then one slope an input.
+Exact = np.ndarray[Any, np.dtype[np.object_]]
 
-@dataclass(frozen=True)
+MOST = 12  # neurons that may be open at once
+ZERO = Fraction(0)
+
+
+def fractions(values: Tensor) -> Exact:
+    """A tensor's values, exactly, in its shape."""
+    flat = [Fraction(v) for v in values.double().flatten().tolist()]
+    return np.array([*flat, None], dtype=object)[:-1].reshape(tuple(values.shape))
+
+
+# The network, exactly.
+
+
+@dataclass(frozen=True, eq=False)
+class Range:
+    """A box, exactly: lower and upper bounds of the inputs."""
+
+    lower: Exact
+    upper: Exact
+
+    @classmethod
+    def of(cls, box: Box) -> Range:
+        return cls(fractions(box.lower.flatten()), fractions(box.upper.flatten()))
+
+    @cached_property
+    def samples(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Some points, in floating point: (points x inputs)."""
+        low, high = self.lower.astype(float), self.upper.astype(float)
+        return low + np.random.default_rng(0).random((256, len(low))) * (high - low)
+
+    def least(self, f: Exact) -> Exact:
+        """The least values of affine functions (... x 1 + inputs): (...)."""
+        slope = f[..., 1:]
+        ends = np.where(slope > 0, self.lower, self.upper)
+        least: Exact = f[..., 0] + (slope * ends).sum(-1)
+        return least
+
+    def greatest(self, f: Exact) -> Exact:
+        greatest: Exact = -self.least(-f)
+        return greatest
+
+
+@dataclass(frozen=True, eq=False)
 class Piece:
-    """On the inputs with ``signs @ x <= limits`` the network is ``slope @ x + offset`` (outputs x inputs)."""
+    """Where all of ``conditions`` (k x 1 + inputs) are at most 0, the network's output is ``output`` (outputs x 1 +
+    inputs)."""
 
-    slope: Tensor
-    offset: Tensor
-    signs: Tensor
-    limits: Tensor
+    output: Exact
+    conditions: Exact
+
+
+@lru_cache(maxsize=256)
+def _linear_part(op: Op, shape: tuple[int, ...]) -> tuple[Exact, Exact]:
+    """Matrix (outputs x inputs) and constant (outputs) of an affine operation, read off from its value at unit vectors.
+
+    A sum with one product in it is exact.
+    """
+    names = [f.name for f in fields(op) if f.name in ("bias", "shift")]
+    homogeneous = replace(op, **{name: torch.zeros_like(getattr(op, name)) for name in names})
+    if isinstance(op, Gather):
+        homogeneous = replace(op, fill=0.0)
+    size = torch.Size(shape).numel()
+    columns = evaluate(homogeneous, torch.eye(size, dtype=torch.float64).view(size, *shape)).flatten(1)
+    return fractions(columns.T), fractions(evaluate(op, torch.zeros(1, *shape, dtype=torch.float64)).flatten())
+
+
+def _affine(op: Op, node_shape: tuple[int, ...], operands: Sequence[Exact]) -> Exact:
+    """The value of an operation that chooses nothing, of functions (shape of a sample x 1 + inputs)."""
+    if len(operands) > 1:
+        # Add, Sub and Concat treat each coefficient by itself: find out what they do to the operands' numbers.
+        columns = []
+        for k in range(len(operands)):
+            parts = [torch.zeros(1, *o.shape[:-1], dtype=torch.float64) for o in operands]
+            numbers = torch.arange(1.0, 1 + parts[k].numel(), dtype=torch.float64)
+            parts[k] = numbers.view_as(parts[k])
+            columns.append(evaluate(op, *parts).flatten().long())
+        total: Any = 0
+        for found, operand in zip(columns, operands, strict=True):
+            flat = np.concatenate([np.full((1, operand.shape[-1]), ZERO), operand.reshape(-1, operand.shape[-1])])
+            total = total + flat[found.abs().numpy()] * found.sign().numpy()[:, None]
+        result: Exact = total
+        return result.reshape(*node_shape, -1)
+    (x,) = operands
+    matrix, constant = _linear_part(op, x.shape[:-1])
+    flat = x.reshape(-1, x.shape[-1])
+    moved = np.stack([_combined(row, flat) for row in matrix]) if len(matrix) else flat[:0]
+    moved[:, 0] = moved[:, 0] + constant
+    return moved.reshape(*node_shape, -1)
+
+
+def _combined(row: Exact, values: Exact) -> Exact:
+    used = np.flatnonzero(row)
+    combined: Exact = row[used] @ values[used] if len(used) else np.full(values.shape[1], ZERO)
+    return combined
 
 
 def pieces(network: Network, box: Box) -> Iterator[Piece]:
-    """The affine pieces that cover the box (one sample); some may be empty. At most 12 neurons may be open at once."""
-    size = network.nodes[0].size
-    low, high = box.lower.flatten(), box.upper.flatten()
-    identity = torch.cat([torch.eye(size, dtype=torch.float64), torch.zeros(1, size, dtype=torch.float64)])
+    """The affine pieces of the network (one sample) that cover the box; what is certainly empty is left out."""
+    size, region = network.nodes[0].size, Range.of(box)
+    start = np.full((size, 1 + size), ZERO)
+    for i, (low, high) in enumerate(zip(region.lower, region.upper, strict=True)):
+        # An input without width is a constant.
+        start[i, 0 if low == high else 1 + i] = low if low == high else Fraction(1)
 
-    def walk(values: list[Tensor], signs: list[Tensor], limits: list[Tensor]) -> Iterator[Piece]:
+    def walk(values: list[Exact], conditions: list[Exact]) -> Iterator[Piece]:
         position = len(values)
         if position == len(network.nodes):
-            last = values[-1].flatten(1)
-            none = torch.zeros(0, size, dtype=torch.float64)
-            yield Piece(
-                last[:-1].T,
-                last[-1],
-                torch.stack(signs) if signs else none,
-                torch.stack(limits) if limits else none[:, 0],
-            )
+            yield Piece(values[-1].reshape(-1, size + 1), _stacked(conditions, size))
             return
         node = network.nodes[position]
         operands = [values[i] for i in node.inputs]
-        if not isinstance(node.op, Relu):
-            constant = evaluate(node.op, *(torch.zeros_like(v[:1]) for v in operands))
-            moved = evaluate(node.op, *operands)
-            yield from walk([*values, torch.cat([moved[:-1] - constant, moved[-1:]])], signs, limits)
+        if not isinstance(node.op, (Relu, LeakyRelu, Max)):
+            yield from walk([*values, _affine(node.op, node.shape, operands)], conditions)
             return
-        z = operands[0].flatten(1)
-        slope, offset = z[:-1].T, z[-1]
-        least = offset + slope.clamp(min=0) @ low + slope.clamp(max=0) @ high
-        most = offset + slope.clamp(min=0) @ high + slope.clamp(max=0) @ low
-        open_ = ((least < 0) & (most > 0)).nonzero().flatten().tolist()
-        assert len(open_) <= 12, "too many activation patterns for enumeration"
-        for pattern in product((0.0, 1.0), repeat=len(open_)):
-            active = (least >= 0).double()
-            active[open_] = torch.tensor(pattern, dtype=torch.float64)
-            side = [1 - 2 * p for p in pattern]  # inactive: z <= 0; active: -z <= 0
-            yield from walk(
-                [*values, (z * active).view_as(operands[0])],
-                [*signs, *(s * slope[i] for s, i in zip(side, open_, strict=True))],
-                [*limits, *(-s * offset[i] for s, i in zip(side, open_, strict=True))],
-            )
+        for chosen, more in _choices(node.op, operands[0], region, conditions):
+            yield from walk([*values, chosen.reshape(*node.shape, -1)], more)
 
-    return walk([identity.view(size + 1, *network.input_shape)], [], [])
+    yield from walk([start.reshape(*network.input_shape, -1)], [])
+
+
+_covers: dict[str, list[Piece]] = {}
+
+
+def cover(network: Network, box: Box) -> list[Piece]:
+    """All of :func:`pieces`; the last ones are kept for the next question about the same box."""
+    key = network.id + box.id
+    if key not in _covers:
+        if len(_covers) > 8:
+            _covers.clear()
+        _covers[key] = list(pieces(network, box))
+    return _covers[key]
+
+
+def _stacked(conditions: list[Exact], size: int) -> Exact:
+    return np.stack(conditions) if conditions else np.empty((0, size + 1), dtype=object)
+
+
+def _choices(
+    op: Relu | LeakyRelu | Max, z: Exact, region: Range, conditions: list[Exact]
+) -> Iterator[tuple[Exact, list[Exact]]]:
+    """What an activation's value can be over the box, with the conditions under which it is that: depth first, neuron
+    by neuron, leaving out what no point of the box satisfies."""
+    if isinstance(op, Max):
+        options = z.reshape(-1, *z.shape[-2:])
+    else:
+        slope = Fraction(op.slope) if isinstance(op, LeakyRelu) else ZERO
+        flat = z.reshape(-1, z.shape[-1])
+        # max(z, slope * z), or min where the slope is above 1.
+        options = np.stack([flat, slope * flat], 1) * (1 if slope <= 1 else -1)
+    sign = -1 if isinstance(op, LeakyRelu) and op.slope > 1 else 1
+
+    def decide(chosen: list[Exact], conditions: list[Exact]) -> Iterator[tuple[Exact, list[Exact]]]:
+        if len(chosen) == len(options):
+            yield np.stack(chosen), conditions
+            return
+        mine = options[len(chosen)]
+        able = _able(mine, region)
+        for i in able:
+            more = [mine[j] - mine[i] for j in able if j != i]
+            if not more or not _empty([*conditions, *more], region):
+                yield from decide([*chosen, sign * mine[i]], [*conditions, *more])
+
+    assert sum(len(_able(mine, region)) > 1 for mine in options) <= MOST, "too many activation patterns for enumeration"
+    return decide([], conditions)
+
+
+def _able(options: Exact, region: Range) -> list[int]:
+    """Which of the functions can be the largest somewhere in the box; one that never passes another one is left out."""
+    surest = int(np.argmax(region.least(options)))
+    best = region.least(options[surest])
+    return [i for i, high in enumerate(region.greatest(options)) if high > best or i == surest]
+
+
+# Linear programs whose answers are proven.
+
+
+def _program(rows: Exact, conditions: Exact, region: Range) -> tuple[Exact | None, Exact, Exact]:
+    """min t with rows <= t and conditions <= 0 over the box, in floating point: the point, and the multipliers of rows
+    and conditions, as fractions; no point, and multipliers of 0, where the solver finds none."""
+    size = rows.shape[1] - 1
+    above = np.hstack([rows[:, 1:], -np.ones((len(rows), 1))])
+    inside = np.hstack([conditions[:, 1:], np.zeros((len(conditions), 1))])
+    bounds = [*zip(region.lower.astype(float), region.upper.astype(float), strict=True), (None, None)]
+    found = linprog(
+        np.eye(size + 1)[-1],
+        A_ub=np.vstack([above, inside]).astype(float),
+        b_ub=-np.concatenate([rows[:, 0], conditions[:, 0]]).astype(float),
+        bounds=bounds,
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if found.status != 0:
+        return None, np.full(len(rows), ZERO), np.full(len(conditions), ZERO)
+    multipliers = np.array([Fraction(max(-m, 0.0)) for m in found.ineqlin.marginals], dtype=object)
+    weights = multipliers[: len(rows)]
+    scale = sum(weights, ZERO) or Fraction(1)
+    point = np.array([Fraction(v) for v in found.x[:-1]], dtype=object)
+    return np.minimum(np.maximum(point, region.lower), region.upper), weights / scale, multipliers[len(rows) :] / scale
+
+
+def _proven(rows: Exact, conditions: Exact, weights: Exact, multipliers: Exact, region: Range) -> Fraction:
+    """Weak duality: where the conditions are at most 0, some row is at least this. Weights sum to 1, none is < 0."""
+    combined = weights @ rows
+    if len(conditions):
+        combined = combined + multipliers @ conditions
+    least: Any = region.least(combined)
+    return Fraction(least)
+
+
+def _empty(conditions: list[Exact], region: Range) -> bool:
+    """Whether it is proven that no point of the box satisfies all conditions."""
+    rows = np.stack(conditions)
+    if any(region.least(rows) > 0):
+        return True
+    if bool((region.samples @ rows[:, 1:].T.astype(float) <= -rows[:, 0].astype(float)).all(1).any()):
+        return False
+    none = rows[:0]
+    point, weights, _ = _program(rows, none, region)
+    return point is not None and sum(weights) == 1 and _proven(rows, none, weights, none[:, 0], region) > 0
+
+
+# What the tests ask.
+
+
+def value(network: Network, x: Tensor | Sequence[Fraction]) -> list[Fraction]:
+    """The output at one sample (input shape, or its values as fractions), exactly."""
+    flat = fractions(x.flatten()) if isinstance(x, Tensor) else np.array([*x, None], dtype=object)[:-1]
+    values = [flat.reshape(*network.input_shape, 1)]
+    for node in network.nodes[1:]:
+        operands = [values[i] for i in node.inputs]
+        if isinstance(node.op, Max):
+            values.append(operands[0].max(-2))
+        elif isinstance(node.op, (Relu, LeakyRelu)):
+            slope = Fraction(node.op.slope) if isinstance(node.op, LeakyRelu) else ZERO
+            values.append(np.where(operands[0] > 0, operands[0], slope * operands[0]))
+        else:
+            values.append(_affine(node.op, node.shape, operands))
+    return [Fraction(v) for v in values[-1].flatten()]
+
+
+def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fraction, Fraction]:
+    """Two numbers with the true minimum over the box of max_i (rows_i @ network(x) - b_i) between them.
+
+    rows (k x outputs), b (k), float64.
+    """
+    region, exact_rows, exact_b = Range.of(box), fractions(rows), fractions(b)
+
+    def at(point: Exact) -> Fraction:
+        highest: Fraction = max(exact_rows @ np.array(value(network, point), dtype=object) - exact_b)
+        return highest
+
+    corners = torch.rand(8, len(region.lower), generator=torch.Generator().manual_seed(0)).round() > 0
+    upper = min(at(np.where(corner.numpy(), region.upper, region.lower)) for corner in corners)
+    lower = upper
+    for piece in cover(network, box):
+        functions = exact_rows @ piece.output
+        functions[:, 0] = functions[:, 0] - exact_b
+        if max(region.least(functions)) >= upper:
+            continue
+        point, weights, multipliers = _program(functions, piece.conditions, region)
+        if point is None:
+            weights = np.array([Fraction(1), *[ZERO] * (len(rows) - 1)], dtype=object)
+        else:
+            upper = min(upper, at(point))
+        lower = min(lower, _proven(functions, piece.conditions, weights, multipliers, region))
+    return min(lower, upper), upper
+
+
+_known: dict[str, tuple[Fraction, Fraction]] = {}
 
 
 def least_of_largest(network: Network, box: Box, rows: Tensor, b: Tensor) -> float:
-    """The true minimum over the box of max_i (rows_i @ network(x) - b_i): rows (k x outputs), b (k), float64."""
-    low, high = box.lower.flatten(), box.upper.flatten()
-    u = torch.rand(256, len(low), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    u[::2] = u[::2].round()
-    points = torch.minimum(torch.maximum(low + u * (high - low), low), high)
-    seen = network(points.view(-1, *network.input_shape)).flatten(1) @ rows.T - b
-    best = float(seen.amax(1).min())
-    for piece in pieces(network, box):
-        slope, offset = rows @ piece.slope, rows @ piece.offset - b
-        over_box = offset + slope.clamp(min=0) @ low + slope.clamp(max=0) @ high
-        if float(over_box.max()) >= best:
-            continue
-        if not len(piece.limits) and len(b) == 1:
-            best = float(over_box)
-            continue
-        best = min(best, _epigraph(slope, offset, piece, low, high))
-    return best
-
-
-def _epigraph(slope: Tensor, offset: Tensor, piece: Piece, low: Tensor, high: Tensor) -> float:
-    """min t with slope @ x + offset <= t inside of the piece; infinity where the piece is empty."""
-    size = len(low)
-    above = np.hstack([slope.numpy(), -np.ones((len(slope), 1))])
-    inside = np.hstack([piece.signs.numpy(), np.zeros((len(piece.limits), 1))])
-    found = linprog(
-        np.eye(size + 1)[-1],
-        A_ub=np.vstack([above, inside]),
-        b_ub=np.concatenate([-offset.numpy(), piece.limits.numpy()]),
-        bounds=[*zip(low.tolist(), high.tolist(), strict=True), (None, None)],
-        method="highs",
-    )
-    if found.status == 2:
-        return float("inf")
-    assert found.status == 0, found.message
-    return float(found.fun)
+    """The true minimum over the box of max_i (rows_i @ network(x) - b_i), within 1e-9 of its size."""
+    key = content_hash(network.id, box.id, rows, b)
+    if key not in _known:
+        _known[key] = bracket(network, box, rows, b)
+    lower, upper = _known[key]
+    assert upper - lower <= 1e-9 * (1 + abs(upper)), f"the truth is only known to lie in [{lower:g}, {upper:g}]"
+    return float(upper)
 
 
 def minimum(network: Network, box: Box, objective: Tensor) -> float:

@@ -15,7 +15,6 @@ VERIFIERS = {
     "ibp": "verify.backends.ibp:IBP",
     "input-split": "verify.backends.bab.input_split:InputSplit",
     "lirpa": "verify.backends.lirpa.method:LiRPA",
-    "smt": "verify.backends.smt.method:SMT",
 }
 
 ENTRY_POINTS = "assay.verifiers"
