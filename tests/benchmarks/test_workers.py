@@ -84,7 +84,7 @@ def gone(pid):
     for _ in range(250):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
             return True
         if state == "Z":  # dead, and left to be buried by whoever adopted it
             return True
