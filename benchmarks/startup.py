@@ -1,11 +1,12 @@
 """Where the time of a command that answers an easy question goes, from the interpreter's start to its end.
 
-    python -m benchmarks.startup [NET PROP] [--repeats 7] [--json]
+    python -m benchmarks.startup [NET PROP] [--repeats 7] [--peer 'NAME=COMMAND'] [--json]
 
 Medians of CPU seconds of whole processes (wall-clock time on a shared machine says little). The parts are those of one
 process that does step by step what ``assay verify`` does; "exit" is what such a process takes after its last step.
 ``import torch`` alone, in a process that is taken apart in the usual way, stands beside it as the floor of any tool
-that uses torch. Without NET and PROP the question is an image of digits for a trained network that comes along.
+that uses torch. Without NET and PROP the question is an image of digits for a trained network that comes along. Other
+verifiers are measured in the same turns by their commands, in which {net} and {prop} stand for the files.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import argparse
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -69,18 +71,29 @@ print(json.dumps(marks), flush=True)
 os._exit(0)
 """
 
+ANSWERED = (0, 10, 20, 30)  # the exit codes of a verifier that gave an answer
+
 
 def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="*", type=Path, metavar="NET PROP", help="ONNX and VNN-LIB file")
     parser.add_argument("--repeats", type=int, default=7, help="processes of each kind")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=COMMAND", help="another verifier's command"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args(argv)
     if len(options.files) not in (0, 2) or options.repeats < 1:
         parser.error("expected both NET and PROP, or neither, and at least one repeat")
+    peers: dict[str, str] = {}
+    for peer in options.peer:
+        name, equals, command = peer.partition("=")
+        if not (name and equals and command):
+            parser.error(f"--peer expects NAME=COMMAND, got {peer!r}")
+        peers[name] = command
     with files(options.files) as (net, prop):
-        found = measure(net, prop, options.repeats)
+        found = measure(net, prop, options.repeats, peers)
     if options.json:
         print(json.dumps(found, indent=1))
         return
@@ -88,13 +101,18 @@ def main(argv: list[str] | None = None) -> None:
         print("", *(f"{what:>14} {seconds:7.3f}" for what, seconds in rows.items()), sep="\n")
 
 
-def measure(net: Path, prop: Path, repeats: int) -> dict[str, dict[str, float]]:
-    """Medians over ``repeats`` turns of one process of each kind: the parts, their sum, the command, bare torch."""
+def measure(net: Path, prop: Path, repeats: int, peers: Mapping[str, str] | None = None) -> dict[str, dict[str, float]]:
+    """Medians over ``repeats`` turns of one process of each kind: the parts, their sum, the command, bare torch, peers.
+
+    ``peers``: a command by name, with {net} and {prop} in it.
+    """
     commands = {
         "all steps": [sys.executable, "-c", STEPS, str(net), str(prop)],
         "assay verify": [sys.executable, "-m", "assay", "verify", str(net), str(prop)],
         "import torch": [sys.executable, "-c", "import torch"],
     }
+    for name, text in (peers or {}).items():
+        commands[name] = [word.format(net=net.resolve(), prop=prop.resolve()) for word in shlex.split(text)]
     totals: dict[str, list[float]] = {name: [] for name in commands}
     parts: dict[str, list[float]] = {}
     for _ in range(repeats):
@@ -117,6 +135,8 @@ def run(command: list[str]) -> tuple[str, float]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode not in ANSWERED:  # a command that fails is quick, and no measurement
+        raise SystemExit(f"{shlex.join(command)} ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
     return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
