@@ -9,12 +9,16 @@ from verify.core.errors import InputError
 from verify.core.verifier import Bounder, Verifier
 
 VERIFIERS = {
+    "attack": "verify.attack:AttackVerifier",
     "auto": "verify.auto:Auto",
     "crown": "verify.backends.crown:CROWN",
     "crown-ibp": "verify.backends.crown_ibp:CROWNIBP",
     "ibp": "verify.backends.ibp:IBP",
     "input-split": "verify.backends.bab.input_split:InputSplit",
     "lirpa": "verify.backends.lirpa.method:LiRPA",
+    "lp": "verify.backends.lp:LP",
+    "milp": "verify.backends.milp:MILP",
+    "smoothing-attack": "verify.backends.smoothing.attack:SmoothingAttack",
 }
 
 ENTRY_POINTS = "assay.verifiers"

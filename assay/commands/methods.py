@@ -19,9 +19,14 @@ PACKAGES = {
     "cvxpy": "pip install cvxpy",
     "pulp": "pip install 'pulp>=3.3,<4'",
     "z3-solver": "pip install z3-solver",
+    "maraboupy": "pip install maraboupy",
     "highspy": "pip install highspy",
+    "pyscipopt": "pip install pyscipopt",
+    "gurobipy": "pip install gurobipy",
     "auto_LiRPA": "pip install --no-deps auto_LiRPA==0.3",
     "scikit-learn": "pip install scikit-learn",
+    "foolbox": "pip install foolbox",
+    "torchattacks": "pip install torchattacks",
 }
 
 
@@ -29,11 +34,13 @@ def methods(json_: Annotated[bool, typer.Option("--json", help="Print one JSON d
     """List the methods, the attacks and their options, and the packages that they can use."""
     from attacks import get_attack, list_attacks
     from benchmarks.report import dump
+    from verify.programs.loading import listed
     from verify.registry import get_verifier, list_verifiers
 
     document = {
         "methods": _listed(list_verifiers(), get_verifier),
         "attacks": _listed(list_attacks(), get_attack),
+        "solvers": listed(),
         "packages": [
             {"name": name, "version": package_version(name), "install": install} for name, install in PACKAGES.items()
         ],
@@ -104,6 +111,14 @@ def _show(document: dict[str, list[dict[str, Any]]]) -> None:
             facts = [complete, str(entry.get("guarantee", ""))]
             table.add_row(plain(entry["name"]), *(facts if kind == "methods" else ()), text)
         console.print(table)
+    table = Table(title=Text("solvers of programs", "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("solver", style="bold", no_wrap=True)
+    table.add_column("for methods")
+    table.add_column("here", no_wrap=True)
+    for solver in document["solvers"]:
+        here = Text("yes") if solver["missing"] is None else Text(f"missing: {solver['missing']}", "yellow")
+        table.add_row(solver["name"], ", ".join(solver["methods"]), here)
+    console.print(table)
     table = Table(title=Text("packages", "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", style="bold", no_wrap=True)
     table.add_column("version")

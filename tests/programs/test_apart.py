@@ -1,0 +1,98 @@
+"""Tests of verify.programs.apart: solvers that overrun their time are stopped, and nothing else changes."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from tests.programs.test_loading import random_program
+from verify.core.child import GRACE
+from verify.programs.apart import Apart
+from verify.programs.loading import get_solver, load
+from verify.programs.program import Answer, Program, Status, Vector
+from verify.programs.solver import Model
+from verify.programs.start import Begin
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A solver that does ``what`` before it claims that there is no point; the value counts its solves."""
+
+    what: str = ""
+    tolerance: ClassVar[float] = 1e-9
+    punctual: ClassVar[bool] = False
+
+    def load(self, program: Program, threads: int, seed: int) -> Model:
+        return Deaf(self.what)
+
+
+@dataclass
+class Deaf:
+    what: str
+    solves: int = 0
+
+    def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
+        if self.what.startswith("sleep"):
+            os.system(self.what)
+        elif self.what:
+            raise ValueError(self.what)
+        self.solves += 1
+        return Answer(Status.INFEASIBLE, value=float(os.getpid()), bound=float(self.solves))
+
+
+def test_a_solver_that_overruns_is_killed_with_all_that_it_started() -> None:
+    length = f"1{os.getpid()}"
+    begun = time.monotonic()
+    answer = load(Slow(f"sleep {length}"), random_program(0)).solve(seconds=0.5)
+    assert answer.status is Status.TIMEOUT
+    assert time.monotonic() - begun < 0.5 + GRACE + 1
+    for _ in range(40):
+        if not any(f"sleep\0{length}" in _command(path) for path in Path("/proc").glob("[0-9]*")):
+            return
+        time.sleep(0.05)
+    pytest.fail("a process is left behind")
+
+
+def _command(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text()
+    except OSError:  # it has ended
+        return ""
+
+
+def test_no_time_is_a_timeout() -> None:
+    assert load(Slow(), random_program(0)).solve(seconds=0.0).status is Status.TIMEOUT
+
+
+def test_an_exception_is_a_failure() -> None:
+    answer = load(Slow("broken"), random_program(0)).solve()
+    assert answer.status is Status.FAILED
+    assert "broken" in answer.message
+
+
+def test_a_model_is_loaded_once_in_another_process() -> None:
+    first, second = (Apart(Slow(), random_program(i), 1, 0) for i in range(2))
+
+    def solve(model: Apart) -> Answer:
+        return model.solve(np.zeros(8), 60.0, 0.0, lambda: None)
+
+    assert [solve(model).bound for model in (first, first, second, first)] == [1, 2, 1, 1]
+    assert solve(first).value != os.getpid()
+
+
+def test_answers_are_those_of_the_solver_at_home() -> None:
+    program = random_program(11)
+    loaded = load(get_solver("scipy"), program)
+    assert isinstance(loaded.model, Apart)
+    for seed in range(3):
+        cost = np.random.default_rng(seed).normal(size=8)
+        want = get_solver("scipy").load(program, 1, 0).solve(cost, 60.0, 0.0, lambda: None)
+        found = loaded.solve(cost)
+        assert found.value == pytest.approx(want.value, abs=1e-9)
+        assert found.duals is not None

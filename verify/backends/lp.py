@@ -1,0 +1,160 @@
+"""The triangle relaxation as linear programs (Ehlers 2017, arXiv:1705.01320; Salman et al. 2019, arXiv:1902.08722)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import inf, nan
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verify.bounds.groups import lower_bounds
+from verify.bounds.verdicts import both_sides, concluded, unanswerable, without_bounds
+from verify.core.budget import Budget, Expired
+from verify.core.errors import InputError, UnsupportedError
+from verify.core.network import Network
+from verify.core.problem import Problem
+from verify.core.region import LpBall, Region
+from verify.core.result import Guarantee, Reason, Result
+from verify.core.verifier import Bounds
+from verify.programs import encode
+from verify.programs.expressions import Expression
+from verify.programs.loading import check_name, get_solver, load, missing
+from verify.programs.program import Draft, Status, Vector, widened
+from verify.programs.relaxation import Known, Lower, Relaxation, attempt, known, lower
+from verify.programs.solver import Solver
+
+# Takes the one constraint that is not linear, the ball in l2.
+CONIC = "cvxpy:CLARABEL"
+
+
+@dataclass(frozen=True)
+class LP:
+    """Linear programs over the triangle relaxation, with bounds that are proved from their duals.
+
+    ``tighten``: ``last`` bounds the output alone, ``all`` every unstable neuron, layer by layer; ``intermediate``:
+    bounds of the layers to begin with, ``crown`` or ``ibp``; ``solver``: ``highs``, ``scipy`` or ``cvxpy:NAME``. A
+    ball in l2 is a cone, for which cvxpy's CLARABEL takes the place of the first two.
+    """
+
+    tighten: Literal["last", "all"] = "last"
+    intermediate: Literal["crown", "ibp"] = "crown"
+    solver: str = "highs"
+    name: ClassVar[str] = "lp"
+    complete: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def __post_init__(self) -> None:
+        for option, choices in (("tighten", ("last", "all")), ("intermediate", ("crown", "ibp"))):
+            if getattr(self, option) not in choices:
+                raise InputError(f"{option} of lp must be {' or '.join(choices)}, got {getattr(self, option)!r}")
+        check_name(self.solver, integer=False)
+
+    def supports(self, problem: Problem) -> str | None:
+        """Operations with an encoding and with bounds, and a solver that is installed."""
+        return self._why_not(problem.network, problem.region)
+
+    def verify(self, problem: Problem, budget: Budget) -> Result:
+        """VERIFIED if no disjunct is within reach of the relaxation; the rows of a conjunction are taken together."""
+        begun, budget = time.monotonic(), budget.started()
+        declined = unanswerable(self, problem)
+        if declined is not None:
+            return declined
+        least, grain = [nan], inf
+
+        def work() -> None:
+            nonlocal grain
+            found = self._known(problem.network, problem.region, problem.spec.A, budget)
+            grain, least[:] = found.grain, found.by_disjunct(problem.spec)
+            self._improve(problem, found, least, budget)
+
+        with torch.no_grad():
+            reason = attempt(work)
+        margin = torch.tensor(least, dtype=torch.float64).amin().item()  # NaN stays NaN
+        if 0 < margin <= grain:
+            margin, reason = nan, Reason.NUMERICAL
+        return concluded(self, problem, margin, reason, time.monotonic() - begun)
+
+    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Bounds:
+        """Bounds of ``objective @ network(x)`` over the region: (batch x rows).
+
+        Raises :class:`UnsupportedError` for an operation without an encoding and a solver that is not installed.
+        """
+        why = self._why_not(network, region)
+        if why is not None:
+            raise UnsupportedError(why)
+        return both_sides(self._rows, network, region, objective, budget, torch.float64)
+
+    def _why_not(self, network: Network, region: Region) -> str | None:
+        return (
+            without_bounds(network)
+            or encode.without_encoding(network)
+            or missing(self.solver, integer=False)
+            or missing(self._solver_for(region), integer=False)
+        )
+
+    def _solver_for(self, region: Region) -> str:
+        conic = isinstance(region, LpBall) and region.p == 2 and not self.solver.startswith("cvxpy:")
+        return CONIC if conic else self.solver
+
+    def _known(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Known:
+        return known(network, region, objective.double(), budget, linear=self.intermediate == "crown")
+
+    def _improve(self, problem: Problem, found: Known, least: list[float], budget: Budget) -> None:
+        """Raise the lower bounds of the disjuncts as far as it raises the least of them."""
+        relaxation = self._relaxation(problem.network, problem.region, found, budget)
+        lowest = inf
+        for d in sorted(range(len(least)), key=least.__getitem__):
+            disjunct = problem.spec.disjuncts[d]
+            if least[d] < lowest and len(disjunct.b):
+                self._raise(least, d, relaxation.disjunct(disjunct.A, disjunct.b))
+            lowest = min(lowest, least[d])
+
+    def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
+        @torch.no_grad()
+        def of_one(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
+            found = self._known(network, region, objective[0], budget)
+            least = found.rows.tolist()
+
+            def work() -> None:
+                relaxation = self._relaxation(network, region, found, budget)
+                for i, row in enumerate(objective[0].double()):
+                    self._raise(least, i, relaxation.disjunct(row[None], torch.zeros(1)))
+
+            attempt(work)
+            return torch.tensor([least], dtype=torch.float64)
+
+        return lower_bounds(of_one, network, region, objective, budget, 1)
+
+    def _raise(self, least: list[float], i: int, found: Lower) -> None:
+        """Note a bound that may be better. Raises :class:`Expired` if the solver ran out of time over it."""
+        least[i] = max(least[i], found.bound)
+        if found.status is Status.TIMEOUT:
+            raise Expired
+
+    def _relaxation(self, network: Network, region: Region, found: Known, budget: Budget) -> Relaxation:
+        solver = get_solver(self._solver_for(region))
+        refine = _Refinement(solver, budget) if self.tighten == "all" else None
+        return Relaxation(encode.encode(network, region, found.bounds, refine=refine), solver, budget)
+
+
+@dataclass(frozen=True, eq=False)
+class _Refinement:
+    """Bounds of neurons from the relaxation of all that lies before them."""
+
+    solver: Solver
+    budget: Budget
+
+    def __call__(self, draft: Draft, values: Expression, low: Vector, high: Vector) -> tuple[Vector, Vector]:
+        """``low`` and ``high`` where they are better, otherwise the optima over the draft."""
+        loaded = load(self.solver, draft.program(), self.budget.threads, self.budget.seed)
+        cost = [widened(row, draft.width) for row in values.matrix.toarray()]
+        below = [lower(loaded, self.budget, c, k).bound for c, k in zip(cost, values.constant, strict=True)]
+        above = [-lower(loaded, self.budget, -c, -k).bound for c, k in zip(cost, values.constant, strict=True)]
+        low, high = np.maximum(low, below), np.minimum(high, above)
+        # What rounding alone makes cross is put in order; the rest is refused by whoever asked.
+        close = np.abs(low - high) <= 1e-9 * (1 + np.abs(low))
+        return np.where(close, np.minimum(low, high), low), np.where(close, np.maximum(low, high), high)

@@ -1,0 +1,210 @@
+"""Exact verification by mixed-integer programs (Tjeng, Xiao, Tedrake 2019, arXiv:1711.07356)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from math import inf, isfinite, nan
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from verify.bounds.verdicts import concluded, unanswerable, without_bounds
+from verify.core.budget import Budget, Expired
+from verify.core.errors import InputError
+from verify.core.problem import Problem
+from verify.core.region import LpBall
+from verify.core.result import Guarantee, Reason, Result
+from verify.programs.encode import Encoding, encode, without_encoding
+from verify.programs.loading import check_name, get_solver, load, missing
+from verify.programs.program import Answer, Program, Status, Vector
+from verify.programs.relaxation import Known, Relaxation, attempt, known
+from verify.programs.witness import by_disjunct, confirmed, descend
+
+# A solver's tolerance is charged so many times over, to what the duals of the relaxation say that it can be worth.
+CAUTION = 10.0
+FINE = 1e-9  # tolerances up to which an optimum is taken as it is
+SAME = 1e-6  # between an optimum and the margin at a point, relative to 1 and to it
+DEEP = 1e-6  # how far below zero a point should lie that ends the search, so that it survives rounding
+
+
+@dataclass(frozen=True)
+class MILP:
+    """One mixed-integer program for each disjunct that linear bounds and its relaxation leave open.
+
+    ``solver``: ``highs``, ``scipy``, ``pulp:cbc``, ``pulp:highs``, ``cvxpy:NAME``, ``scip`` or ``gurobi``;
+    ``optimum``: find the least margin itself, and where it is, not its sign alone; ``steps``: of a descent that looks
+    for a counterexample before a program is solved.
+    """
+
+    solver: str = "highs"
+    optimum: bool = False
+    steps: int = 20
+    name: ClassVar[str] = "milp"
+    complete: ClassVar[bool] = True
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def __post_init__(self) -> None:
+        check_name(self.solver, integer=True)
+        if self.steps < 0:
+            raise InputError(f"steps of milp must be at least 0, got {self.steps}")
+
+    def supports(self, problem: Problem) -> str | None:
+        """Piecewise linear operations over boxes and balls in l1 and linf, and a solver that is installed."""
+        region = problem.region
+        if isinstance(region, LpBall) and region.p == 2:
+            return "a ball in l2, which is not linear"
+        network = problem.network
+        return without_bounds(network) or without_encoding(network) or missing(self.solver, integer=True)
+
+    def verify(self, problem: Problem, budget: Budget) -> Result:
+        """Decide every disjunct, the one that linear bounds leave the most room first, until one is within reach."""
+        begun, budget = time.monotonic(), budget.started()
+        declined = unanswerable(self, problem)
+        if declined is not None:
+            return declined
+        search = Search(self, problem, budget)
+        with torch.no_grad():
+            reason = attempt(search.run)
+        margin, reason = search.outcome(reason)
+        return concluded(self, problem, margin, reason, time.monotonic() - begun, search.witness, search.stats)
+
+
+@dataclass(eq=False)
+class Search:
+    """One problem on its way.
+
+    ``lower``: a bound of each disjunct's least margin; ``seen``: the least that it has at a point of the region that
+    was looked at, and ``at`` the point where the least of all is; ``doubts``: why disjuncts stay open.
+    """
+
+    method: MILP
+    problem: Problem
+    budget: Budget
+    lower: list[float] = field(default_factory=lambda: [nan])
+    grain: float = inf
+    seen: Tensor = field(init=False)
+    at: Tensor | None = None
+    witness: Tensor | None = None
+    doubts: list[Reason] = field(default_factory=list)
+    stats: dict[str, Any] = field(default_factory=lambda: {"programs": 0, "nodes": 0})
+
+    def __post_init__(self) -> None:
+        self.seen = torch.full((len(self.problem.spec.disjuncts),), inf, dtype=torch.float64)
+
+    def run(self) -> None:
+        """Bounds, then a descent, then programs for the disjuncts that are still open."""
+        problem = self.problem
+        found = known(problem.network, problem.region, problem.spec.A, self.budget)
+        self.grain, self.lower = found.grain, found.by_disjunct(problem.spec)
+        order = sorted(range(len(self.lower)), key=self.lower.__getitem__)
+        self._look(order, problem.region.centre.expand(len(order), *problem.network.input_shape), 0.5)
+        if any(map(self._open, order)):
+            self._decide(order, found)
+        least = self.seen.min().item()
+        if self.method.optimum and not self.doubts and min(self.lower) >= least - SAME * (1 + abs(least)):
+            self.stats |= {"optimum": min(self.lower), "minimiser": self.at}
+
+    def _decide(self, order: list[int], found: Known) -> None:
+        """The relaxation of each disjunct that is open, then a program for each that is still, the lowest first."""
+        problem = self.problem
+        relaxation = Relaxation(encode(problem.network, problem.region, found.bounds), get_solver("highs"), self.budget)
+        doubts = {d: self._relaxed(d, relaxation) for d in order if self._open(d)}
+        exact: Encoding | None = None
+        for d in sorted(doubts, key=self.lower.__getitem__):
+            if self._open(d):
+                exact = exact or encode(problem.network, problem.region, found.bounds, exact=True)
+                self._solve(d, exact, doubts[d])
+
+    def outcome(self, reason: Reason) -> tuple[float, Reason]:
+        """The margin that is claimed, and why the problem is open if that does not decide it."""
+        margin = torch.tensor(self.lower, dtype=torch.float64).amin().item()  # NaN stays NaN
+        if reason is Reason.INCOMPLETE:
+            reason = next(iter(self.doubts), Reason.NUMERICAL)
+        return (nan, Reason.NUMERICAL) if 0 < margin <= self.grain else (margin, reason)
+
+    def _open(self, d: int) -> bool:
+        """Whether more about disjunct ``d`` would change the answer; one without rows is everywhere."""
+        if not len(self.problem.spec.disjuncts[d].b):
+            return False
+        if self.method.optimum:
+            return not self.lower[d] >= self.seen.min().item()
+        return self.witness is None and not self.lower[d] > self.grain
+
+    def _look(self, disjuncts: list[int], points: Tensor, first: float) -> None:
+        """Descend from a point (n x input shape) for each of these disjuncts, and see where that leads."""
+        problem = self.problem
+        points = problem.region.project(points.double())
+        points = descend(problem, torch.tensor(disjuncts), points, self.method.steps, first)
+        found = by_disjunct(problem, points)
+        if found.min() < self.seen.min():
+            self.at = points[int(found.amin(1).argmin())]
+        self.seen = torch.minimum(self.seen, found.amin(0))
+        if self.witness is None and bool((found <= 0).any()):
+            self.witness = confirmed(problem, points)
+
+    def _relaxed(self, d: int, relaxation: Relaxation) -> float:
+        """Bound disjunct ``d`` by the relaxation and look where its optimum is; what tolerances can be worth there."""
+        disjunct = self.problem.spec.disjuncts[d]
+        found = relaxation.disjunct(disjunct.A, disjunct.b)
+        self.lower[d] = max(self.lower[d], found.bound)
+        if found.x is not None and self._open(d):
+            self._look([d], self._point(relaxation.encoding, found.x), 0.25)
+        return CAUTION * get_solver(self.method.solver).tolerance * found.sensitivity
+
+    def _solve(self, d: int, encoding: Encoding, doubt: float) -> None:
+        """Search below a limit: zero and what tolerances can be worth, or the least margin that has been seen."""
+        disjunct = self.problem.spec.disjuncts[d]
+        program = encoding.disjunct(disjunct.A.numpy(), disjunct.b.numpy())
+        optimum = self.method.optimum
+        limit = 2 * doubt + (self.seen.min().item() if optimum else 0.0)
+        target = -inf if optimum else -DEEP - doubt
+        answer = self._answer(program.limited(limit) if isfinite(limit) else program, target)
+        if answer.x is not None:
+            self._look([d], self._point(encoding, answer.x), 0.02)
+        if answer.status is Status.TARGET and self.witness is None:
+            # The point is too shallow to survive its rounding: the deepest one may.
+            answer = self._answer(program, -inf)
+            if answer.x is not None:
+                self._look([d], self._point(encoding, answer.x), 0.02)
+        if answer.status is Status.TIMEOUT:
+            # What was proved of the program so far, as a bound; a verdict takes a search that has come to its end.
+            self.lower[d] = max(self.lower[d], min(answer.bound - doubt, limit, self.seen[d].item(), 0.0))
+            raise Expired
+        if answer.status is Status.FAILED:
+            self.doubts.append(Reason.SOLVER)
+            self.stats["solver"] = answer.message
+        elif not self._concluded(d, answer, limit, doubt):
+            self.doubts.append(Reason.NUMERICAL)
+
+    def _concluded(self, d: int, answer: Answer, limit: float, doubt: float) -> bool:
+        """Draw from a claim of the solver what it is worth; whether the points that were seen agree with it.
+
+        No claim is taken that tolerances could explain.
+        """
+        if answer.status is Status.INFEASIBLE:
+            if not (isfinite(limit) and limit < self.seen[d]):
+                return False
+            self.lower[d] = max(self.lower[d], limit - doubt)
+            return True
+        if not self.method.optimum:
+            return self.witness is not None
+        value = min(answer.value, answer.bound if isfinite(answer.bound) else inf)
+        if not (isfinite(value) and abs(value - self.seen[d].item()) <= doubt + SAME * (1 + abs(value))):
+            return False
+        exact = get_solver(self.method.solver).tolerance <= FINE and not 0 < value <= doubt
+        self.lower[d] = max(self.lower[d], value if exact else value - doubt)
+        return True
+
+    def _answer(self, program: Program, target: float) -> Answer:
+        self.budget.check()
+        loaded = load(get_solver(self.method.solver), program, self.budget.threads, self.budget.seed)
+        answer = loaded.solve(seconds=self.budget.remaining, target=target)
+        self.stats["programs"] += 1
+        self.stats["nodes"] += answer.nodes
+        return answer
+
+    def _point(self, encoding: Encoding, x: Vector) -> Tensor:
+        """The network's input at a point of the program: (1 x input shape)."""
+        return torch.from_numpy(encoding.input(x)).view(1, *self.problem.network.input_shape)

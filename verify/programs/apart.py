@@ -1,0 +1,48 @@
+"""Programs solved in a process of their own, by solvers that may not stop in time by themselves: they are killed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from verify.core.budget import Expired
+from verify.core.child import ChildError, in_child
+from verify.programs.program import Answer, Program, Status, Vector
+from verify.programs.solver import Model, Solver
+from verify.programs.start import Begin
+
+# In the process that solves: the model that it has loaded last, by its key.
+_loaded: dict[str, Model] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """``program`` inside a ``solver`` in another process, which keeps it from one solve to the next."""
+
+    solver: Solver
+    program: Program
+    threads: int
+    seed: int
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+    def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
+        """Ends within ``seconds`` and a second of grace; starts from no basis."""
+        if seconds <= 0:
+            return Answer(Status.TIMEOUT)
+        try:
+            return in_child(solve_here, (self, cost, seconds, target), seconds)
+        except Expired:
+            return Answer(Status.TIMEOUT)
+        except ChildError as error:
+            return Answer(Status.FAILED, message=str(error))
+
+
+def solve_here(task: Apart, cost: Vector, seconds: float, target: float) -> Answer:
+    """What the other process does; loading takes of the ``seconds``, too."""
+    begun = time.monotonic()
+    if task.key not in _loaded:
+        _loaded.clear()
+        _loaded[task.key] = task.solver.load(task.program, task.threads, task.seed)
+    left = max(seconds - (time.monotonic() - begun), 0.0)
+    return _loaded[task.key].solve(cost, left, target, lambda: None)

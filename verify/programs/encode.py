@@ -1,0 +1,373 @@
+"""A network over a region as a program: the triangle relaxation (Ehlers 2017, arXiv:1705.01320), or exactly, with one
+binary for each unstable neuron (Tjeng et al. 2019, arXiv:1711.07356).
+
+Affine operations are substituted. Neurons that bounds prove stable cost nothing more than their own value; each
+unstable ReLU has a column z for its operand, a column a for its value, and rows that tie them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import singledispatch
+
+import numpy as np
+from scipy import sparse
+from torch import Tensor
+
+from verify.core.errors import UnsupportedError
+from verify.core.network import Network
+from verify.core.ops import LeakyRelu, Max, Op, Relu
+from verify.core.region import LpBall, Region
+from verify.core.verifier import Bounds
+from verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
+from verify.programs.program import Ball, Draft, Index, Program, Vector, widened
+
+# Tighter bounds of some values, given the program so far, their expressions and the bounds known of them.
+Refine = Callable[[Draft, Expression, Vector, Vector], tuple[Vector, Vector]]
+
+
+# Numbers beyond this may overflow where they are multiplied.
+LARGEST = 1e100
+
+
+class Unbounded(Exception):
+    """Bounds of some values are not finite, or too large, or they cross: there is no program to be made of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hinges:
+    """The unstable ReLUs, or ReLUs that others are made of, in the order of the network: each field is (neurons).
+
+    ``position`` and ``feature`` of the operation, the columns ``z`` and ``a`` of operand and value, the row ``above``
+    that says a - z >= 0, and the row of the ``chord``; where the program is exact the column ``switch``, 1 where the
+    neuron is active, stands in its place. What is not there is -1. A split changes bounds alone: inactive is z <= 0
+    and a <= 0, active is z >= 0 and a - z <= 0.
+    """
+
+    position: Index
+    feature: Index
+    z: Index
+    a: Index
+    above: Index
+    chord: Index
+    switch: Index
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+
+@dataclass(frozen=True, eq=False)
+class Operands:
+    """The operands of activations that have columns, in the order of the network: each field is (operands)."""
+
+    position: Index
+    feature: Index
+    column: Index
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """``draft`` holds the network over the region; ``output`` is its output as a function of the columns.
+
+    ``operands``: the columns of activations' operands; ``inputs``: the column of each input, -1 where it cannot vary;
+    ``centre``: then its value.
+    """
+
+    draft: Draft
+    output: Expression
+    hinges: Hinges
+    operands: Operands
+    inputs: Index
+    centre: Vector
+
+    def cost(self, row: Vector) -> tuple[Vector, float]:
+        """``row @ output`` (outputs) as a cost vector and an offset."""
+        matrix = self.output.matrix
+        return widened(row @ matrix, self.draft.width), float(row @ self.output.constant)
+
+    def input(self, x: Vector) -> Vector:
+        """The network's flattened input at the point ``x`` of the program."""
+        return np.where(self.inputs < 0, self.centre, x[np.maximum(self.inputs, 0)])
+
+    def disjunct(self, A: Vector, b: Vector) -> Program:
+        """Minimise ``max_i (A y - b)_i``: A (rows x outputs), b (rows), at least one row.
+
+        Several rows are the epigraph of their maximum: one more column, which lies above all of them.
+        """
+        if len(b) == 1:
+            cost, offset = self.cost(A[0])
+            return self.draft.program(cost, offset - float(b[0]))
+        draft = self.draft.copy()
+        rows = Expression(sparse.csr_array(A @ self.output.matrix), A @ self.output.constant - b)
+        low, high = interval(rows, *draft.bounds())
+        top = draft.columns(low.max(keepdims=True), high.max(keepdims=True))
+        above = above_all(draft, rows, np.repeat(top, len(b)))
+        draft.rest(above[[low.argmax()]], np.full(1, -1))
+        return draft.program(np.eye(1, draft.width, int(top[0]))[0])
+
+
+def above_all(draft: Draft, values: Expression, columns: Index) -> Index:
+    """Rows that say ``columns[i] >= values[i]``; returns their numbers."""
+    row, column, value = values.entries()
+    each = np.arange(len(values))
+    entries = [(row, column, -value), (each, columns, np.ones(len(values)))]
+    return draft.rows(entries, values.constant, np.full(len(values), np.inf))
+
+
+def interval(values: Expression, lower: Vector, upper: Vector) -> tuple[Vector, Vector]:
+    """Bounds of expressions over the columns' bounds, wide enough for the rounding."""
+    matrix = values.over(len(lower)).matrix
+    positive, negative = matrix.maximum(0), matrix.minimum(0)
+    low = positive @ lower + negative @ upper + values.constant
+    high = positive @ upper + negative @ lower + values.constant
+    slack = 1e-12 * (abs(matrix) @ np.maximum(np.abs(lower), np.abs(upper)) + np.abs(values.constant))
+    return low - slack, high + slack
+
+
+@dataclass(eq=False)
+class Encoder:
+    """The state of one walk through a network. ``low`` and ``high``: bounds of the operand of each activation."""
+
+    network: Network
+    exact: bool
+    refine: Refine | None
+    draft: Draft = field(default_factory=Draft)
+    hinges: list[tuple[Index, ...]] = field(default_factory=list)
+    operands: list[tuple[Index, Index, Index]] = field(default_factory=list)
+
+    def note(self, position: int, features: Index, columns: Index) -> None:
+        """Remember which columns stand for these operands of the activation at ``position``."""
+        self.operands.append((np.full(len(features), position), features, columns))
+
+    def tightened(self, values: Expression, low: Vector, high: Vector, wanted: Index) -> tuple[Vector, Vector]:
+        """The bounds with those of the ``wanted`` values refined."""
+        if self.refine is None or not len(wanted):
+            return low, high
+        low, high = low.copy(), high.copy()
+        low[wanted], high[wanted] = self.refine(self.draft, values.take(wanted), low[wanted], high[wanted])
+        _check(low, high)
+        return low, high
+
+    def named(self, values: Expression, low: Vector, high: Vector) -> Index:
+        """A column for each value: its own where it is one already, otherwise a new one and the row that defines it."""
+        matrix = values.matrix
+        single = (np.diff(matrix.indptr) == 1) & (values.constant == 0)
+        first = matrix.indptr[:-1][single]
+        single[single] = matrix.data[first] == 1.0
+        columns = np.full(len(values), -1, dtype=np.int64)
+        columns[single] = matrix.indices[matrix.indptr[:-1][single]]
+        new = np.flatnonzero(~single)
+        columns[new] = self.draft.columns(low[new], high[new])
+        row, column, value = values.take(new).entries()
+        own = (np.arange(len(new)), columns[new], np.ones(len(new)))
+        rows = self.draft.rows([own, (row, column, -value)], values.constant[new], values.constant[new])
+        self.draft.rest(rows, rows)
+        return columns
+
+    def hinge(self, position: int, z: Index, low: Vector, high: Vector) -> Index:
+        """Columns of ``max(z, 0)`` for columns ``z``, -1 where z is -1: then it is 0; stable ones are z itself."""
+        unstable = np.flatnonzero((z >= 0) & (low < 0) & (high > 0))
+        at, count = z[unstable], len(unstable)
+        low, high = low[unstable], high[unstable]
+        a = self.draft.columns(np.zeros(count), high)
+        each, one, free = np.arange(count), np.ones(count), np.full(count, np.inf)
+        above = self.draft.rows([(each, a, one), (each, at, -one)], np.zeros(count), free)
+        chord = switch = np.full(count, -1)
+        if self.exact:
+            switch = self.draft.columns(np.zeros(count), one, integer=True)
+            self.draft.rows([(each, a, one), (each, at, -one), (each, switch, -low)], -free, -low)
+            self.draft.rows([(each, a, one), (each, switch, -high)], -free, np.zeros(count))
+        else:
+            slope, intercept = chord_above(low, high)
+            chord = self.draft.rows([(each, a, one), (each, at, -slope)], -free, intercept)
+            self.draft.rest(np.where(high > -low, above, -1), chord)
+        self.hinges.append((np.full(count, position), unstable, at, a, above, chord, switch))
+        value = z.copy()
+        value[unstable] = a
+        return value
+
+    def encoding(self, output: Expression, inputs: Index, centre: Vector) -> Encoding:
+        """What has come of it."""
+        return Encoding(
+            self.draft, output, Hinges(*_table(self.hinges, 7)), Operands(*_table(self.operands, 3)), inputs, centre
+        )
+
+
+def _table(parts: Sequence[tuple[Index, ...]], width: int) -> list[Index]:
+    """Parts of so many fields each as one table."""
+    none = (np.zeros(0, dtype=np.int64),) * width
+    return [np.concatenate(field).astype(np.int64) for field in zip(none, *parts, strict=True)]
+
+
+def chord_above(low: Vector, high: Vector) -> tuple[Vector, Vector]:
+    """Slope and intercept of a line that lies above ``max(z, 0)`` over [low, high], low < 0 < high, in the reals.
+
+    A line of any slope s in [0, 1] does with the intercept max(-s low, (1 - s) high), here rounded up.
+    """
+    slope = np.clip(high / (high - low), 0.0, 1.0)
+    return slope, np.nextafter(np.maximum(-slope * low, np.nextafter(1 - slope, 1.0) * high), np.inf)
+
+
+@singledispatch
+def activate(op: Op, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
+    """The value of the activation ``op`` at ``position``, its operand ``z`` within [low, high], as an expression."""
+    raise UnsupportedError(f"operation {op.label} has no encoding")
+
+
+@activate.register
+def _(op: Relu, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
+    low, high = encoder.tightened(z, low, high, np.flatnonzero((low < 0) & (high > 0)))
+    live = np.flatnonzero(high > 0)
+    columns = np.full(len(z), -1, dtype=np.int64)
+    columns[live] = encoder.named(z.take(live), low[live], high[live])
+    encoder.note(position, live, columns[live])
+    return of_columns(encoder.hinge(position, columns, low, high), np.zeros(len(z)))
+
+
+@activate.register
+def _(op: LeakyRelu, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
+    """``slope * z + (1 - slope) * max(z, 0)``."""
+    low, high = encoder.tightened(z, low, high, np.flatnonzero((low < 0) & (high > 0)))
+    columns = encoder.named(z, low, high)
+    encoder.note(position, np.arange(len(z)), columns)
+    positive = of_columns(encoder.hinge(position, np.where(high > 0, columns, -1), low, high), np.zeros(len(z)))
+    width = encoder.draft.width
+    whole = of_columns(columns, np.zeros(len(z))).over(width)
+    return Expression(op.slope * whole.matrix + (1 - op.slope) * positive.over(width).matrix, np.zeros(len(z)))
+
+
+@activate.register
+def _(op: Max, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
+    """Operands that cannot be the largest are left out; one that must be is the value itself."""
+    operands = encoder.network.nodes[encoder.network.nodes[position].inputs[0]].shape[-1]
+    contested = _contested(low.reshape(-1, operands), high.reshape(-1, operands))
+    several = contested & (contested.sum(1, keepdims=True) > 1)
+    low, high = encoder.tightened(z, low, high, np.flatnonzero(several.flatten()))
+    low, high = low.reshape(-1, operands), high.reshape(-1, operands)
+    contested = _contested(low, high)
+    number = np.arange(len(z)).reshape(low.shape)
+    columns = np.full(low.shape, -1, dtype=np.int64)
+    used = number[contested]
+    columns[contested] = encoder.named(z.take(used), low[contested], high[contested])
+    encoder.note(position, used, columns[contested])
+    value = columns.max(1)
+    several_ = np.flatnonzero(contested.sum(1) > 1)
+    value[several_] = _largest(encoder, columns[several_], low[several_], high[several_])
+    return of_columns(value, np.zeros(len(value)))
+
+
+def _contested(low: Vector, high: Vector) -> Vector:
+    """Which operands (features x operands) can be the largest: always the one with the largest lower bound."""
+    best = low.max(1, keepdims=True)
+    chosen = np.zeros(low.shape, dtype=bool)
+    np.put_along_axis(chosen, low.argmax(1, keepdims=True), True, axis=1)
+    result: Vector = (high > best) | chosen
+    return result
+
+
+def _largest(encoder: Encoder, z: Index, low: Vector, high: Vector) -> Index:
+    """Columns of the largest of several columns z (features x operands), -1 where an operand does not matter."""
+    draft, here = encoder.draft, z >= 0
+    best, most = np.where(here, low, -np.inf).max(1), np.where(here, high, -np.inf).max(1)
+    a = draft.columns(best, most)
+    feature, operand = np.nonzero(here)
+    each, one, free = np.arange(len(feature)), np.ones(len(feature)), np.full(len(feature), np.inf)
+    at, least, highest = z[feature, operand], low[feature, operand], high[feature, operand]
+    above = draft.rows([(each, a[feature], one), (each, at, -one)], np.zeros(len(feature)), free)
+    if not encoder.exact:
+        # max z <= m + sum of max(z - m, 0), m the largest lower bound; each term lies below its chord.
+        m = best[feature]
+        slope, intercept = _chord_over(least - m, highest - m)
+        total = best + np.bincount(feature, intercept - slope * m, len(a))
+        total += 1e-12 * (np.abs(best) + np.bincount(feature, intercept + np.abs(slope * m), len(a)))
+        own = (np.arange(len(a)), a, np.ones(len(a)))
+        chords = draft.rows([own, (feature, at, -slope)], np.full(len(a), -np.inf), total)
+        floor = np.full(len(a), -1)
+        floor[feature[least == m]] = above[least == m]
+        draft.rest(floor, chords)
+        return a
+    switch = draft.columns(np.zeros(len(feature)), one, integer=True)
+    gap = np.nextafter(most[feature] - least, np.inf)  # a <= z + gap (1 - switch)
+    draft.rows([(each, a[feature], one), (each, at, -one), (each, switch, gap)], -free, gap)
+    draft.rows([(feature, switch, one)], np.ones(len(a)), np.ones(len(a)))
+    return a
+
+
+def _chord_over(low: Vector, high: Vector) -> tuple[Vector, Vector]:
+    """:func:`chord_above` for any interval."""
+    slope, intercept = np.zeros(len(low)), np.zeros(len(low))
+    crossing = (low < 0) & (high > 0)
+    slope[crossing], intercept[crossing] = chord_above(low[crossing], high[crossing])
+    slope[low >= 0] = 1.0
+    return slope, intercept
+
+
+def without_encoding(network: Network) -> str | None:
+    """Which operations have no encoding, in one line; None if all have."""
+    default = activate.dispatch(object)
+    ops = {n.op.label: n.op for n in network.nodes[1:]}
+    missing = sorted(k for k, op in ops.items() if not is_affine(op) and activate.dispatch(type(op)) is default)
+    return f"no linear program for {', '.join(missing)}" if missing else None
+
+
+def encode(
+    network: Network, region: Region, bounds: Sequence[Bounds], exact: bool = False, refine: Refine | None = None
+) -> Encoding:
+    """``network`` over a ``region`` of one sample, with proven ``bounds`` of each node (1 x shape of the node).
+
+    ``exact``: binaries that make it the network itself, in place of its relaxation; ``refine`` is asked for tighter
+    bounds of the operands of each activation that is not decided by those at hand, layer by layer.
+
+    Raises :class:`Unbounded` where a bound that matters is not finite.
+    """
+    encoder = Encoder(network, exact, refine)
+    box = region.box()
+    low, high = as_array(box.lower.flatten()), as_array(box.upper.flatten())
+    inputs = _inputs(encoder.draft, region, low, high)
+    values = [of_columns(inputs, low)]
+    for position, node in enumerate(network.nodes[1:], start=1):
+        operands = [values[i] for i in node.inputs]
+        if is_affine(node.op):
+            shapes = [network.nodes[i].shape for i in node.inputs]
+            values.append(express(node.op, node.shape, shapes, *operands))
+            continue
+        known = bounds[node.inputs[0]]
+        values.append(activate(node.op, encoder, position, operands[0], *_checked(known.lower, known.upper)))
+    return encoder.encoding(values[-1], inputs, low)
+
+
+def _checked(lower: Tensor, upper: Tensor) -> tuple[Vector, Vector]:
+    low, high = as_array(lower.flatten()), as_array(upper.flatten())
+    _check(low, high)
+    return low, high
+
+
+def _check(low: Vector, high: Vector) -> None:
+    if not ((low > -LARGEST) & (low <= high) & (high < LARGEST)).all():  # false for NaN
+        raise Unbounded
+
+
+def _inputs(draft: Draft, region: Region, low: Vector, high: Vector) -> Index:
+    """The column of each input that varies, -1 elsewhere; a ball in l1 adds rows, one in l2 itself."""
+    _check(low, high)
+    columns = np.full(len(low), -1, dtype=np.int64)
+    free = np.flatnonzero(low < high)
+    columns[free] = draft.columns(low[free], high[free])
+    if isinstance(region, LpBall) and region.p in (1, 2):
+        centre, radius = as_array(region.centre.flatten())[free], float(region.eps)
+        if region.p == 2:
+            draft.ball = Ball(columns[free], centre, radius)
+        else:
+            _l1(draft, columns[free], centre, radius)
+    return columns
+
+
+def _l1(draft: Draft, x: Index, centre: Vector, radius: float) -> None:
+    """x = centre + p - n with p, n >= 0 that sum up to the radius at most."""
+    count = len(x)
+    each, one = np.arange(count), np.ones(count)
+    p, n = (draft.columns(np.zeros(count), np.full(count, radius)) for _ in range(2))
+    draft.rows([(each, x, one), (each, p, -one), (each, n, one)], centre, centre)
+    total = (np.zeros(2 * count, dtype=np.int64), np.concatenate([p, n]), np.ones(2 * count))
+    draft.rows([total], np.full(1, -np.inf), np.full(1, radius))

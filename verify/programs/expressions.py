@@ -1,0 +1,166 @@
+"""Values of a network's nodes as affine functions of a program's columns: affine operations need no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from verify.bounds.matrix import Dense, Sparse, constant, matrix
+from verify.bounds.memo import per_op, remember
+from verify.core.errors import UnsupportedError
+from verify.core.ops import (
+    Add,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Gather,
+    Linear,
+    Op,
+    Reshape,
+    Scale,
+    Sub,
+    evaluate,
+)
+from verify.programs.program import Index, Matrix, Vector
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Expression:
+    """``matrix @ x + constant``: sparse (values x columns, the first ones of the program) and (values)."""
+
+    matrix: Matrix
+    constant: Vector
+
+    def __len__(self) -> int:
+        return len(self.constant)
+
+    def take(self, index: Index) -> Expression:
+        """Some of the values."""
+        return Expression(self.matrix[index], self.constant[index])
+
+    def times(self, weight: Matrix) -> Expression:
+        """``weight`` (values x these values) applied to it."""
+        return Expression(sparse.csr_array(weight @ self.matrix), weight @ self.constant)
+
+    def over(self, width: int) -> Expression:
+        """The same as a function of at least ``width`` columns."""
+        rows, columns = self.matrix.shape
+        if columns >= width:
+            return self
+        parts = (self.matrix.data, self.matrix.indices, self.matrix.indptr)
+        return Expression(sparse.csr_array(parts, shape=(rows, width)), self.constant)
+
+    def entries(self) -> tuple[Index, Index, Vector]:
+        """Row, column and value of its coefficients."""
+        rows = np.repeat(np.arange(len(self)), np.diff(self.matrix.indptr))
+        return rows, self.matrix.indices.astype(np.int64), self.matrix.data
+
+
+def of_columns(columns: Index, constant: Vector) -> Expression:
+    """Columns as they are, and constants where the column is -1; a column's constant is 0."""
+    at = np.flatnonzero(columns >= 0)
+    width = int(columns.max(initial=-1)) + 1
+    return Expression(
+        sparse.csr_array((np.ones(len(at)), (at, columns[at])), shape=(len(columns), width)),
+        np.where(columns >= 0, 0.0, constant),
+    )
+
+
+def as_array(values: Tensor) -> Vector:
+    """A tensor as a float64 array."""
+    array: Vector = values.detach().to("cpu", torch.float64).numpy()
+    return array
+
+
+@singledispatch
+def express(op: Op, shape: Shape, shapes: Sequence[Shape], *operands: Expression) -> Expression:
+    """The value of ``op``, whose ``shape`` and whose operands' ``shapes`` are those of one sample."""
+    raise UnsupportedError(f"operation {op.label} is not affine")
+
+
+@express.register(Linear)
+@express.register(Conv2d)
+@express.register(ConvTranspose2d)
+def _(op: Linear | Conv2d | ConvTranspose2d, shape: Shape, shapes: Sequence[Shape], x: Expression) -> Expression:
+    product = x.times(_weight(op, shapes[0]))
+    return Expression(product.matrix, product.constant + as_array(constant(op, shape)))
+
+
+@express.register
+def _(op: Scale, shape: Shape, shapes: Sequence[Shape], x: Expression) -> Expression:
+    factor, shift = (as_array(t.expand(shape).flatten()) for t in (op.factor, op.shift))
+    scaled = x.times(sparse.diags_array(factor))
+    return Expression(scaled.matrix, scaled.constant + shift)
+
+
+@express.register(Add)
+@express.register(Sub)
+def _(op: Add | Sub, shape: Shape, shapes: Sequence[Shape], a: Expression, b: Expression) -> Expression:
+    width = max(a.matrix.shape[1], b.matrix.shape[1])
+    a, b = a.over(width), b.over(width)
+    if isinstance(op, Add):
+        return Expression(a.matrix + b.matrix, a.constant + b.constant)
+    return Expression(a.matrix - b.matrix, a.constant - b.constant)
+
+
+@express.register
+def _(op: Reshape, shape: Shape, shapes: Sequence[Shape], x: Expression) -> Expression:
+    return x
+
+
+@express.register
+def _(op: Gather, shape: Shape, shapes: Sequence[Shape], x: Expression) -> Expression:
+    index = op.index.detach().cpu().numpy()
+    outside = index < 0
+    picked = x.take(np.maximum(index, 0))
+    if not outside.any():
+        return picked
+    kept = picked.times(sparse.diags_array((~outside).astype(float)))
+    return Expression(kept.matrix, np.where(outside, op.fill, kept.constant))
+
+
+@express.register
+def _(op: Concat, shape: Shape, shapes: Sequence[Shape], *parts: Expression) -> Expression:
+    """The parts one after the other, then in the order that the operation puts their numbers in."""
+    width = max(part.matrix.shape[1] for part in parts)
+    wide = [part.over(width) for part in parts]
+    joined = Expression(
+        sparse.vstack([part.matrix for part in wide], format="csr"), np.concatenate([part.constant for part in wide])
+    )
+    sizes = [len(part) for part in parts]
+    numbers = torch.split(torch.arange(sum(sizes), dtype=torch.float64), sizes)
+    order = evaluate(op, *(n.reshape(1, *s) for n, s in zip(numbers, shapes, strict=True)))
+    return joined.take(order.flatten().long().numpy())
+
+
+def is_affine(op: Op) -> bool:
+    """Whether ``op`` has a rule here."""
+    return express.dispatch(type(op)) is not express.dispatch(object)
+
+
+def _weight(op: Op, shape: Shape) -> Matrix:
+    """The matrix of ``op``, (outputs x inputs); worked out once for each operation and input shape."""
+    return remember(_weights(op), shape, lambda: _compressed(op, shape))
+
+
+@per_op
+def _weights(op: Op) -> dict[Shape, Matrix]:
+    return {}
+
+
+def _compressed(op: Op, shape: Shape) -> Matrix:
+    whole = matrix(op, shape)
+    if isinstance(whole, Dense):
+        return sparse.csr_array(as_array(whole.transposed.T))
+    if isinstance(whole, Sparse):
+        outputs, inputs = (index.cpu().numpy() for index in (whole.outputs, whole.inputs))
+        return sparse.csr_array((as_array(whole.values), (outputs, inputs)), shape=whole.shape[::-1])
+    raise MemoryError("a convolution too large to be written out")

@@ -1,0 +1,142 @@
+"""A program at scale inside a solver chosen by name, and which solvers there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from math import inf
+from typing import Any, cast
+
+import numpy as np
+
+from verify.core.errors import InputError, InternalError, unknown_name
+from verify.programs.apart import Apart
+from verify.programs.program import Answer, Index, Program, Status, Vector
+from verify.programs.scaling import Scaled, scaled
+from verify.programs.solver import Adjustable, Model, Solver
+from verify.programs.start import start
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a solver's class is, the package that it needs, how to get it, and what it is for."""
+
+    place: str
+    package: str
+    install: str
+    linear: bool
+    integer: bool
+
+
+SOLVERS = {
+    "highs": Entry("verify.programs.solvers.highs:Highs", "highspy", "pip install highspy", True, True),
+    "scipy": Entry("verify.programs.solvers.scipy:SciPy", "scipy", "pip install scipy", True, True),
+    "cvxpy": Entry("verify.programs.solvers.cvxpy:CVXPY", "cvxpy", "pip install cvxpy", True, True),
+    "pulp": Entry("verify.programs.solvers.pulp:PuLP", "pulp", "pip install 'pulp>=3.3,<4'", False, True),
+    "scip": Entry("verify.programs.solvers.scip:SCIP", "pyscipopt", "pip install pyscipopt", False, True),
+    "gurobi": Entry("verify.programs.solvers.gurobi:Gurobi", "gurobipy", "pip install gurobipy", False, True),
+}
+
+# Packages through which several solvers are reached are followed by the solver's own name: ``cvxpy:CLARABEL``.
+PULP = ("cbc", "highs")
+WAYS = {"cvxpy": "cvxpy:NAME", "pulp": "pulp:cbc or pulp:highs"}
+
+
+def listed() -> list[dict[str, Any]]:
+    """Every solver: how it is named, the methods that take it, and the command that installs it, None if it is here."""
+    return [
+        {
+            "name": WAYS.get(name, name),
+            "methods": [m for m, takes in (("lp", entry.linear), ("milp", entry.integer)) if takes],
+            "missing": None if find_spec(entry.package) else entry.install,
+        }
+        for name, entry in SOLVERS.items()
+    ]
+
+
+def check_name(text: str, integer: bool) -> None:
+    """Refuse the name of a solver that is none, or none for such programs."""
+    name, _, through = text.partition(":")
+    usable = [key for key, entry in SOLVERS.items() if (entry.integer if integer else entry.linear)]
+    if name not in usable:
+        raise unknown_name("solver", text, usable)
+    if (name in WAYS) != bool(through) or (name == "pulp" and through not in PULP):
+        raise InputError(f"expected {WAYS.get(name, name)}, got solver {text!r}")
+
+
+def missing(text: str, integer: bool) -> str | None:
+    """Why the solver cannot be used here, for programs with integers or without, and how to get it; None if it can."""
+    name, _, through = text.partition(":")
+    entry = SOLVERS[name]
+    if find_spec(entry.package) is None:
+        return f"the solver {text} needs {entry.package}: {entry.install}"
+    if name == "cvxpy":
+        known: Sequence[str] = import_module("cvxpy").installed_solvers()
+        from verify.programs.solvers.cvxpy import FINE, TIME_LIMITS
+
+        usable = sorted(FINE if integer else TIME_LIMITS)
+        if through not in known:
+            return f"cvxpy finds no solver {through!r} here (it finds {', '.join(sorted(known))})"
+        if through not in usable:
+            return f"cvxpy's {through} is not used for such programs, only {', '.join(usable)}"
+    return None
+
+
+def get_solver(text: str) -> Solver:
+    """The solver called ``highs``, ``cvxpy:CLARABEL``, ``pulp:cbc`` and so on (:func:`check_name`)."""
+    name, _, through = text.partition(":")
+    module, _, attribute = SOLVERS[name].place.partition(":")
+    made = getattr(import_module(module), attribute)
+    return cast("Solver", made(through) if through else made())
+
+
+@dataclass(eq=False)
+class Loaded:
+    """A program inside a solver; answers are on the program's own scale."""
+
+    program: Program
+    change: Scaled
+    model: Model
+
+    def solve(
+        self, cost: Vector | None = None, offset: float = 0.0, seconds: float = inf, target: float = -inf
+    ) -> Answer:
+        """Minimise ``cost @ x + offset``, the program's own cost where none is given, within ``seconds``.
+
+        With integers the search may end at a point of value ``target`` or less.
+        """
+        if cost is None:
+            cost, offset = self.program.cost, self.program.offset
+        at_scale, unit = self.change.cost(cost)
+        wanted = (target - offset) / unit
+        answer = self.model.solve(at_scale, max(seconds, 0.0), wanted, lambda: start(self.program, cost))
+        pointless = answer.x is None or not np.isfinite(answer.x).all()
+        if pointless and answer.status in (Status.OPTIMAL, Status.TARGET):
+            answer = Answer(Status.FAILED, message="an optimum without a point")
+        return self.change.back(answer, unit, offset)
+
+    def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
+        """Change the bounds of some columns, within those that the program was loaded with; the basis stays."""
+        scale = self.change.columns[columns]
+        self._adjustable.bound_columns(columns, lower / scale, upper / scale)
+
+    def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
+        """Change the bounds of some rows; the basis stays."""
+        scale = self.change.rows[rows]
+        self._adjustable.bound_rows(rows, lower * scale, upper * scale)
+
+    @property
+    def _adjustable(self) -> Adjustable:
+        if not isinstance(self.model, Adjustable):
+            raise InternalError(f"{type(self.model).__module__} cannot change the bounds of a program that is loaded")
+        return self.model
+
+
+def load(solver: Solver, program: Program, threads: int = 1, seed: int = 0) -> Loaded:
+    """``program`` brought to scale and loaded, into another process where the solver may overrun its time."""
+    change = scaled(program)
+    place = solver.load if solver.punctual else partial(Apart, solver)
+    return Loaded(program, change, place(change.program, threads, seed))

@@ -1,0 +1,126 @@
+"""Proved lower bounds from linear programs, and what is known of a network before the first one is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verify.bounds import layers
+from verify.core.budget import Budget, Expired
+from verify.core.network import Network
+from verify.core.ops import evaluate, magnitude, terms
+from verify.core.region import Region
+from verify.core.result import Reason
+from verify.core.spec import Spec
+from verify.core.verifier import Bounds
+from verify.programs.dual import UNIT, safe_bound, sensitivity
+from verify.programs.encode import Encoding, Unbounded
+from verify.programs.loading import Loaded, load
+from verify.programs.program import Status, Vector
+from verify.programs.solver import Solver
+
+CAUTION = 8.0  # how many times over rounding is charged
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """``bounds`` of every node (1 x shape of the node), ``rows``: lower bounds of the objective (rows), both by linear
+    bounds; ``grain``: a bound of a margin that is positive but no larger than this means nothing."""
+
+    bounds: list[Bounds]
+    rows: Tensor
+    grain: float
+
+    def by_disjunct(self, spec: Spec) -> list[float]:
+        """Lower bounds of max over rows of ``A y - b`` for each disjunct, where the rows are the specification's."""
+        rows = self.rows - spec.b
+        return [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
+
+
+def known(network: Network, region: Region, objective: Tensor, budget: Budget, linear: bool = True) -> Known:
+    """CROWN's bounds for a region of one sample, or CROWN-IBP's without ``linear``: objective (rows x outputs).
+
+    Raises :class:`verify.core.budget.Expired` when the time is over.
+    """
+    budget.check()
+    group = layers.start(network, layers.batch_box(region, network.input_shape), torch.float64)
+    bounds = layers.by_linear_bounds(group, budget) if linear else layers.relaxed_on_intervals(group)
+    rows = layers.lower_rows(group, bounds, objective[None], linear=True)[0]
+    return Known(bounds, rows, grain(group.network, bounds))
+
+
+def grain(network: Network, bounds: Sequence[Bounds]) -> float:
+    """The largest rounding error of a single float64 operation anywhere in the network, within these bounds."""
+    sizes = [torch.maximum(b.lower.abs(), b.upper.abs()) for b in bounds]
+    largest = 0.0
+    for node in network.nodes[1:]:
+        count = terms(node.op)
+        if count:
+            total = evaluate(magnitude(node.op), *(sizes[i] for i in node.inputs)).amax().item()
+            largest = max(largest, CAUTION * (count + 2) * UNIT * total if isfinite(total) else inf)
+    return largest
+
+
+def attempt(work: Callable[[], None]) -> Reason:
+    """Why a problem is open that ``work``, done as far as time, memory and numbers allow, leaves undecided."""
+    try:
+        work()
+    except Expired:
+        return Reason.TIMEOUT
+    except Unbounded:
+        return Reason.NUMERICAL
+    except MemoryError:
+        return Reason.MEMORY
+    return Reason.INCOMPLETE
+
+
+@dataclass(frozen=True, eq=False)
+class Lower:
+    """A proved ``bound`` of a program's optimum (-inf: none), the ``status`` and point ``x`` of the solver's answer,
+    and the ``sensitivity`` of the optimum to errors of the rows (infinite: not known)."""
+
+    bound: float
+    status: Status
+    x: Vector | None = None
+    sensitivity: float = inf
+
+
+def lower(loaded: Loaded, budget: Budget, cost: Vector | None = None, offset: float = 0.0) -> Lower:
+    """A lower bound of ``cost @ x + offset`` over a linear program, whatever the solver's answer is worth.
+
+    The safe bound of its duals, less what the rounding of the program's own numbers, the bounds of neurons above all,
+    can be worth. ``cost``: the program's own where none is given. Raises :class:`Expired` when the time is over.
+    """
+    budget.check()
+    program = loaded.program
+    answer = loaded.solve(cost, offset, budget.remaining)
+    if answer.duals is None:
+        return Lower(-inf, answer.status, answer.x)
+    moved = sensitivity(program, answer.duals, cost)
+    longest = int(np.diff(program.matrix.indptr).max(initial=0))
+    bound = safe_bound(program, answer.duals, cost, offset) - CAUTION * (longest + 2) * UNIT * moved
+    return Lower(bound if isfinite(bound) else -inf, answer.status, answer.x, moved)
+
+
+class Relaxation:
+    """The linear relaxation of an encoding inside a solver, for one disjunct after another."""
+
+    def __init__(self, encoding: Encoding, solver: Solver, budget: Budget) -> None:
+        self.encoding, self._solver, self._budget = encoding, solver, budget
+        self._loaded = load(solver, encoding.draft.program().relaxed(), budget.threads, budget.seed)
+
+    def disjunct(self, A: Tensor, b: Tensor) -> Lower:
+        """A lower bound of max over rows of ``A y - b``: A (rows x outputs), b (rows), at least one row.
+
+        One row is a new cost vector; several are a program of their own.
+        """
+        if len(b) == 1:
+            cost, offset = self.encoding.cost(A[0].numpy())
+            return lower(self._loaded, self._budget, cost, offset - float(b[0]))
+        program = self.encoding.disjunct(A.numpy(), b.numpy()).relaxed()
+        return lower(load(self._solver, program, self._budget.threads, self._budget.seed), self._budget)

@@ -1,0 +1,52 @@
+"""What a solver is: it takes programs at scale, and solves each for one cost vector after another."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from verify.programs.program import Answer, Index, Program, Vector
+from verify.programs.start import Begin
+
+
+class Model(Protocol):
+    """A program inside a solver, which may be solved for one cost vector after another."""
+
+    def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
+        """Minimise ``cost @ x``; where integers are sought, a point of value ``target`` or less may be enough.
+
+        ``begin`` makes a basis for this cost, for a solver that can start from one.
+        """
+        ...
+
+
+@runtime_checkable
+class Adjustable(Model, Protocol):
+    """A model whose bounds may change, and that goes on from the basis that it has."""
+
+    basis: Any
+
+    def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
+        """Change the bounds of some columns."""
+        ...
+
+    def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
+        """Change the bounds of some rows."""
+        ...
+
+
+class Solver(Protocol):
+    """A solver: loads a program, which keeps its cost out of the model. One that is not punctual can be pickled.
+
+    ``tolerance``: by how much, on the program's own scale, its answers may violate rows and integrality;
+    ``punctual``: whether it stops when its time is over, whatever it is about.
+    """
+
+    @property
+    def tolerance(self) -> float: ...
+
+    @property
+    def punctual(self) -> bool: ...
+
+    def load(self, program: Program, threads: int, seed: int) -> Model:
+        """``program``, at scale, inside the solver."""
+        ...

@@ -1,0 +1,1 @@
+"""Solvers behind one interface, by name; each package is imported on use."""

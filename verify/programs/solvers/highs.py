@@ -1,0 +1,154 @@
+"""HiGHS through its own interface: a model stays loaded, and each solve starts from the last one's basis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any, ClassVar
+
+import numpy as np
+
+from verify.programs.program import Answer, Index, Program, Status, Vector
+from verify.programs.start import Begin, Start
+
+# After a warm solve of more steps than this, solves begin from a basis that is made for their cost.
+PATIENCE = 20
+
+
+class Model:
+    """A program inside HiGHS."""
+
+    def __init__(self, program: Program, threads: int, seed: int) -> None:
+        import highspy
+
+        self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+        self._integer = bool(program.integer.any())
+        self._columns = np.arange(len(program.lower), dtype=np.int32)
+        self._steps = 0  # of the last solve that began where the one before had ended
+        for option, value in settings(self._integer, threads, seed).items():
+            self._highs.setOptionValue(option, value)
+        self._highs.passModel(as_lp(program))
+
+    def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
+        """Starts from the last basis while that is a short way, otherwise from ``begin``'s."""
+        highs = self._highs
+        highs.changeColsCost(len(cost), self._columns, cost)
+        highs.setOptionValue("objective_target", target if self._integer else -inf)
+        warm = highs.getBasis().valid and self._steps <= PATIENCE
+        if not warm and not self._integer and (basis := begin()) is not None:
+            highs.setBasis(as_basis(basis))
+        status = self._run(seconds)
+        if status is Status.FAILED:
+            # Once more, from nothing: HiGHS refuses to run where its threads were started in another number before.
+            highs.clearSolver()
+            highs.resetGlobalScheduler(True)
+            status = self._run(seconds)
+        if warm:
+            self._steps = int(highs.getInfo().simplex_iteration_count)
+        return self._answer(status, cost)
+
+    def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
+        """Change the bounds of some columns; the basis stays."""
+        self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
+
+    def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
+        """Change the bounds of some rows; the basis stays."""
+        self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)
+
+    @property
+    def basis(self) -> Any:
+        """The basis that the last solve ended with."""
+        return self._highs.getBasis()
+
+    @basis.setter
+    def basis(self, basis: Any) -> None:
+        self._highs.setBasis(basis)
+
+    def _run(self, seconds: float) -> Status:
+        import highspy
+
+        known = {
+            highspy.HighsModelStatus.kOptimal: Status.OPTIMAL,
+            highspy.HighsModelStatus.kInfeasible: Status.INFEASIBLE,
+            highspy.HighsModelStatus.kUnboundedOrInfeasible: Status.INFEASIBLE,  # every column has bounds
+            highspy.HighsModelStatus.kObjectiveTarget: Status.TARGET,
+            highspy.HighsModelStatus.kTimeLimit: Status.TIMEOUT,
+        }
+        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + seconds)
+        if self._highs.run() == highspy.HighsStatus.kError:
+            return Status.FAILED
+        return known.get(self._highs.getModelStatus(), Status.FAILED)
+
+    def _answer(self, status: Status, cost: Vector) -> Answer:
+        found, info = self._highs.getSolution(), self._highs.getInfo()
+        x = np.array(found.col_value) if found.value_valid and info.primal_solution_status == 2 else None
+        return Answer(
+            status,
+            inf if x is None else float(cost @ x),
+            x,
+            np.array(found.row_dual) if found.dual_valid else None,
+            float(info.mip_dual_bound) if self._integer else -inf,
+            max(int(info.mip_node_count), 0) if self._integer else 0,
+        )
+
+
+def settings(integer: bool, threads: int, seed: int) -> dict[str, Any]:
+    """HiGHS's options. Presolve takes longer than it saves on these programs, as heuristics do: points are found by
+    descent before. The programs are at scale already."""
+    tolerances = ("primal_feasibility_tolerance", "dual_feasibility_tolerance", "mip_feasibility_tolerance")
+    options = {
+        "output_flag": False,
+        "threads": threads,
+        "random_seed": seed % 2**31,
+        "small_matrix_value": 1e-12,
+        "presolve": "off",
+        **dict.fromkeys((*tolerances, "mip_abs_gap"), Highs.tolerance),
+        "mip_rel_gap": 0.0,
+    }
+    if not integer:
+        return options | {"solver": "simplex", "simplex_scale_strategy": 0}
+    heuristics = ("feasibility_jump", "rins", "rens", "root_reduced_cost")
+    return options | {f"mip_heuristic_run_{name}": False for name in heuristics}
+
+
+def as_basis(start: Start) -> Any:
+    """As HiGHS has it."""
+    import highspy
+
+    status = highspy.HighsBasisStatus
+    by_number = np.array([status.kLower, status.kBasic, status.kUpper], dtype=object)
+    basis = highspy.HighsBasis()
+    basis.col_status, basis.row_status = by_number[start.columns].tolist(), by_number[start.rows].tolist()
+    basis.valid = True
+    return basis
+
+
+def as_lp(program: Program) -> Any:
+    """As HiGHS has it."""
+    import highspy
+
+    lp = highspy.HighsLp()
+    lp.num_row_, lp.num_col_ = program.matrix.shape
+    lp.col_cost_, lp.offset_ = program.cost, 0.0
+    lp.col_lower_, lp.col_upper_ = program.lower, program.upper
+    lp.row_lower_, lp.row_upper_ = program.row_lower, program.row_upper
+    matrix = lp.a_matrix_
+    matrix.format_ = highspy.MatrixFormat.kRowwise
+    matrix.num_row_, matrix.num_col_ = program.matrix.shape
+    matrix.start_, matrix.index_, matrix.value_ = program.matrix.indptr, program.matrix.indices, program.matrix.data
+    if program.integer.any():
+        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+        lp.integrality_ = [kinds[int(whole)] for whole in program.integer]
+    return lp
+
+
+@dataclass(frozen=True)
+class Highs:
+    """HiGHS (Huangfu, Hall 2018, doi:10.1007/s12532-017-0130-5)."""
+
+    tolerance: ClassVar[float] = 1e-9
+    punctual: ClassVar[bool] = True
+
+    def load(self, program: Program, threads: int, seed: int) -> Model:
+        """The program inside HiGHS."""
+        return Model(program, threads, seed)
