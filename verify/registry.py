@@ -19,6 +19,7 @@ VERIFIERS = {
     "lp": "verify.backends.lp:LP",
     "milp": "verify.backends.milp:MILP",
     "smoothing-attack": "verify.backends.smoothing.attack:SmoothingAttack",
+    "smt": "verify.backends.smt.method:SMT",
 }
 
 ENTRY_POINTS = "assay.verifiers"

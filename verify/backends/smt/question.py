@@ -1,0 +1,113 @@
+"""A verification problem in exact rational numbers, free of tensors: affine functions of inputs and of ReLUs.
+
+Plain data of the standard library, so that the process that solves it loads nothing else but the solver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+Point = tuple[Fraction, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """``constant`` plus each coefficient times its variable; no coefficient is 0."""
+
+    terms: tuple[tuple[int, Fraction], ...]
+    constant: Fraction
+
+    def at(self, values: Sequence[Fraction]) -> Fraction:
+        """Its value where the variables have these values."""
+        return sum((c * values[j] for j, c in self.terms), self.constant)
+
+    def range(self, bounds: Sequence[tuple[Fraction, Fraction]]) -> tuple[Fraction, Fraction]:
+        """Its least and greatest value where each variable lies within its bounds."""
+        least = greatest = self.constant
+        for j, c in self.terms:
+            ends = sorted((c * bounds[j][0], c * bounds[j][1]))
+            least, greatest = least + ends[0], greatest + ends[1]
+        return least, greatest
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """A variable that is ``max(z, 0)``, where ``lower <= z <= upper`` is proven and ``lower < 0 < upper``."""
+
+    z: Form
+    lower: Fraction
+    upper: Fraction
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which inputs within ``box`` make all rows of some disjunct at most 0?
+
+    Variables are the inputs, in the order of the box, then the neurons; a neuron's z speaks of earlier ones only.
+    ``strict``: per row, whether 0 itself is not unsafe; it counts for witnesses, not for proofs.
+    """
+
+    box: tuple[tuple[Fraction, Fraction], ...]
+    neurons: tuple[Neuron, ...]
+    disjuncts: tuple[tuple[Form, ...], ...]
+    strict: tuple[tuple[bool, ...], ...]
+
+    @property
+    def bounds(self) -> list[tuple[Fraction, Fraction]]:
+        """Proven bounds of every variable."""
+        return [*self.box, *((Fraction(0), neuron.upper) for neuron in self.neurons)]
+
+    def values(self, point: Point) -> list[Fraction]:
+        """The value of every variable at a point of the inputs."""
+        values = list(point)
+        for neuron in self.neurons:
+            values.append(max(neuron.z.at(values), Fraction(0)))
+        return values
+
+    def margin(self, disjunct: int, point: Point) -> Fraction:
+        """The largest of the disjunct's rows at a point: it is unsafe where this is at most 0."""
+        values = self.values(point)
+        return max(row.at(values) for row in self.disjuncts[disjunct])
+
+    def size(self, disjunct: int) -> Fraction:
+        """A power of two of about the largest magnitude that the disjunct's rows can have."""
+        bounds = self.bounds
+        ends = [abs(end) for row in self.disjuncts[disjunct] for end in row.range(bounds)]
+        return power_of_two(max(ends)) if any(ends) else Fraction(1)
+
+    def unsafe(self, point: Point) -> bool:
+        """Whether the point satisfies all rows of some disjunct, strictness honoured."""
+        values = self.values(point)
+        return any(
+            all(row.at(values) < 0 or (row.at(values) == 0 and not strict) for row, strict in zip(*pair, strict=True))
+            for pair in zip(self.disjuncts, self.strict, strict=True)
+        )
+
+    def concerned(self, forms: Iterable[Form]) -> list[int]:
+        """The variables that these forms depend on, directly or through neurons, in ascending order."""
+        found: set[int] = set()
+        waiting = [j for form in forms for j, _ in form.terms]
+        while waiting:
+            j = waiting.pop()
+            if j not in found:
+                found.add(j)
+                if j >= len(self.box):
+                    waiting += [i for i, _ in self.neurons[j - len(self.box)].z.terms]
+        return sorted(found)
+
+
+def power_of_two(value: Fraction) -> Fraction:
+    """A power of two that is at most ``value``, which is positive, and more than a quarter of it."""
+    return Fraction(2) ** (value.numerator.bit_length() - value.denominator.bit_length() - 1)
+
+
+def floor_to(value: Fraction, grid: Fraction) -> Fraction:
+    """The largest multiple of ``grid`` that is at most ``value``."""
+    return value // grid * grid
+
+
+def ceil_to(value: Fraction, grid: Fraction) -> Fraction:
+    """The smallest multiple of ``grid`` that is at least ``value``."""
+    return -floor_to(-value, grid)
