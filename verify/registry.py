@@ -17,6 +17,7 @@ VERIFIERS = {
     "input-split": "verify.backends.bab.input_split:InputSplit",
     "lirpa": "verify.backends.lirpa.method:LiRPA",
     "lp": "verify.backends.lp:LP",
+    "lp-bab": "verify.backends.bab.lp_bab:LPBaB",
     "milp": "verify.backends.milp:MILP",
     "smoothing-attack": "verify.backends.smoothing.attack:SmoothingAttack",
     "smt": "verify.backends.smt.method:SMT",

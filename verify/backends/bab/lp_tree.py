@@ -1,0 +1,260 @@
+"""Branch and bound over the phases of ReLUs, each node a linear program (Bunel et al. 2020, arXiv:1909.06588, with the
+exact relaxation in place of its bounds): best first, over the trees of all disjuncts at once."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from verify.backends.bab.certificate import Tree
+from verify.backends.bab.simplex import End, Objective, Simplex
+from verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Phases, Splits
+from verify.core.budget import Budget, Expired
+from verify.programs.program import Vector
+
+SLACK = 1e-8  # how far a solver's optimum should lie above what is to be proved, relative to 1 and to that
+EXACT = 1e-9  # by how much a neuron may differ from its value, relative to its range, in an exact solution
+TOGETHER = 64  # leaves that are proved together, and points that are looked at together
+
+
+@dataclass(eq=False)
+class Target:
+    """One disjunct: minimise ``cost @ x + offset`` over ``splits``, which is the ``objective`` of ``simplex``.
+
+    ``line``: the cost in terms of the source of the splits; ``floor``: a proved bound of all of the tree.
+    """
+
+    number: int
+    splits: Splits
+    simplex: Simplex
+    line: Vector
+    cost: Vector
+    offset: float
+    objective: Objective
+    floor: float
+    tree: Tree = field(default_factory=Tree)
+
+    def proved(self, nodes: list[Node]) -> Vector:
+        """The bounds that the nodes' duals prove; +inf for an empty one."""
+        found = np.full(len(nodes), -inf)
+        for empty in (False, True):
+            some = [i for i, node in enumerate(nodes) if node.empty is empty]
+            if not some:
+                continue
+            phases, duals = (np.stack([getattr(nodes[i], name) for i in some]) for name in ("phases", "duals"))
+            if empty:
+                nothing = self.splits.proved(phases, duals, np.zeros_like(self.cost), 0.0)
+                found[some] = np.where(nothing > 0, inf, -inf)
+            else:
+                found[some] = self.splits.proved(phases, duals, self.cost, self.offset)
+        return found
+
+
+@dataclass(eq=False)
+class Node:
+    """A node that is not closed: ``number`` in its target's tree, the ``bound`` and ``duals`` that the solver gave,
+    and the ``basis`` for its children. ``hinge``: where to split it, -1 if nowhere. ``empty``: the duals are a ray;
+    ``doubted``: they do not prove what the solver claims."""
+
+    target: Target
+    number: int
+    phases: Phases
+    bound: float
+    duals: Vector
+    basis: Any
+    hinge: int = -1
+    empty: bool = False
+    doubted: bool = False
+
+    @property
+    def memory(self) -> int:
+        """Bytes, about."""
+        return self.phases.nbytes + 2 * self.duals.nbytes + 1000
+
+
+# The least margin at points (points x columns) that a disjunct's programs gave; one that is exact is looked at hard.
+Look = Callable[[int, Vector, bool], float]
+
+
+@dataclass(eq=False)
+class Search:
+    """The trees of some targets. ``limit()``: the bound that a leaf has to pass; it may fall as points are seen.
+
+    ``done()``: whether there is no need to go on. ``stuck``: nodes that can be neither proved nor split.
+    """
+
+    look: Look
+    limit: Callable[[], float]
+    done: Callable[[], bool]
+    budget: Budget
+    heap: list[tuple[float, int, Node]] = field(default_factory=list)
+    pending: list[Node] = field(default_factory=list)
+    stuck: list[Node] = field(default_factory=list)
+    points: list[tuple[Target, Vector]] = field(default_factory=list)
+    nodes: int = 0
+    memory: int = 0
+    _order: count[int] = field(default_factory=count)
+
+    def root(self, target: Target) -> None:
+        """Begin the tree of a target: its root is closed by CROWN's duals if they prove it, or else solved."""
+        phases = np.full(len(target.splits), OPEN, dtype=np.int8)
+        begin = target.splits.begin(target.line)
+        if begin is not None:
+            node = Node(target, 0, phases, inf, begin.duals, None)
+            bound = float(target.proved([node])[0])
+            target.floor = max(target.floor, bound)
+            if bound > self.limit():
+                self._close(node, bound)
+                return
+        self._commit(self._solved(target, 0, phases, -inf, begin and target.simplex.as_basis(begin)))
+
+    def run(self) -> None:
+        """Split until every tree is closed or :meth:`done`; raises :class:`Expired` when the time is over."""
+        while not self.done():
+            if not self.heap:
+                self._settle()
+                if not self.heap:
+                    return
+                continue
+            self.budget.check()
+            node = heapq.heappop(self.heap)[2]
+            self.memory -= node.memory
+            try:
+                self._expand(node)
+            except Expired:
+                self._push(node)
+                raise
+
+    def open_nodes(self) -> list[Node]:
+        """All nodes that are not closed, those with the least bounds first."""
+        return sorted([node for _, _, node in self.heap] + self.pending + self.stuck, key=lambda node: node.bound)
+
+    def _expand(self, node: Node) -> None:
+        if node.doubted:
+            self._again(node)
+            return
+        if node.bound > self._aim():
+            self.pending.append(node)
+            return
+        below = []
+        for phase in (INACTIVE, ACTIVE):
+            phases = node.phases.copy()
+            phases[node.hinge] = phase
+            below.append(self._solved(node.target, -1, phases, node.bound, node.basis))
+        first = node.target.tree.split(node.number, node.hinge)
+        for child, number in zip(below, (first, first + 1), strict=True):
+            child.number = number
+            self._commit(child)
+        if len(self.pending) >= TOGETHER:
+            self._prove()
+        if len(self.points) >= TOGETHER:
+            self._look()
+        if self.memory > self.budget.memory // 2:
+            raise MemoryError
+
+    def _again(self, node: Node) -> None:
+        """Solve a doubted node to its end; if that proves no more, it has to be split."""
+        fresh = self._solved(node.target, node.number, node.phases, -inf, node.basis, inf)
+        bound = float(node.target.proved([fresh])[0])
+        if bound > self.limit():
+            self._close(fresh, bound)
+            return
+        fresh.bound, fresh.hinge = -inf, fresh.hinge if fresh.hinge >= 0 else _any(fresh.phases)
+        self._commit(fresh)
+
+    def _solved(
+        self, target: Target, number: int, phases: Phases, floor: float, basis: Any, cutoff: float | None = None
+    ) -> Node:
+        """The node with these phases, after its linear program is solved from ``basis`` as far as the cutoff."""
+        simplex = target.simplex
+        simplex.aim(target.objective)
+        simplex.within(phases)
+        aim = self._aim()
+        end = simplex.solve(basis, aim if cutoff is None else cutoff, self.budget.remaining)
+        self.nodes += 1
+        if end is End.TIMEOUT:
+            raise Expired
+        if end is End.EMPTY and (ray := simplex.ray()) is not None:
+            return Node(target, number, phases, inf, ray, basis, empty=True)
+        if end in (End.EMPTY, End.FAILED):
+            return Node(target, number, phases, floor, simplex.nothing, basis, _any(phases))
+        value = inf if end is End.CUTOFF else max(simplex.value, floor)
+        if value > aim:
+            return Node(target, number, phases, value, simplex.duals(), basis)
+        x, duals = simplex.solution()
+        node = Node(target, number, phases, value, duals, simplex.basis)
+        node.hinge = self._branching(node, x)
+        return node
+
+    def _branching(self, node: Node, x: Vector) -> int:
+        """Where to split: where the chord costs most, dual times intercept, among the neurons that ``x`` is wrong at.
+
+        -1 where there is no use in it: the network itself has this margin at ``x``.
+        """
+        target, splits = node.target, node.target.splits
+        wrong = splits.wrong(x)
+        unsure = (node.phases == OPEN) & (wrong > EXACT * splits.width)
+        if not unsure.any():
+            return _any(node.phases) if self.look(target.number, x[None], True) > self.limit() else -1
+        self.points.append((target, x))
+        score = np.where(unsure, np.abs(node.duals[splits.chord]) * splits.intercept, -1.0)
+        best = int(score.argmax())
+        return best if score[best] > 0 else int(np.where(unsure, wrong, -1.0).argmax())
+
+    def _commit(self, node: Node) -> None:
+        """Put a solved node where it belongs."""
+        if node.bound > self._aim():
+            self.pending.append(node)
+        elif node.hinge < 0:
+            self.stuck.append(node)
+        else:
+            self._push(node)
+
+    def _push(self, node: Node) -> None:
+        heapq.heappush(self.heap, (node.bound, next(self._order), node))
+        self.memory += node.memory
+
+    def _settle(self) -> None:
+        """Prove and look at all that waits."""
+        self._look()
+        again, self.stuck = self.stuck, []
+        for node in again:  # the limit may have fallen
+            self._commit(node)
+        self._prove()
+
+    def _look(self) -> None:
+        points, self.points = self.points, []
+        for target in {id(target): target for target, _ in points}.values():
+            self.look(target.number, np.stack([x for t, x in points if t is target]), False)
+
+    def _prove(self) -> None:
+        """Close the nodes whose duals prove enough; the others are doubted."""
+        pending, self.pending = self.pending, []
+        for target in {id(node.target): node.target for node in pending}.values():
+            nodes = [node for node in pending if node.target is target]
+            for node, bound in zip(nodes, target.proved(nodes).tolist(), strict=True):
+                if bound > self.limit():
+                    self._close(node, bound)
+                else:
+                    node.bound, node.doubted = -inf, True
+                    self._push(node)
+
+    def _close(self, node: Node, bound: float) -> None:
+        node.target.tree.close(node.number, bound, node.empty, node.duals)
+        self.memory += 2 * node.duals.nbytes
+
+    def _aim(self) -> float:
+        """What a solver's optimum has to pass to be worth proving."""
+        limit = self.limit()
+        return limit + SLACK * (1 + abs(limit))
+
+
+def _any(phases: Phases) -> int:
+    """A hinge that is open; -1 if none is."""
+    return int((phases == OPEN).argmax()) if (phases == OPEN).any() else -1

@@ -1,0 +1,184 @@
+"""A network's relaxation in the form that is split, and bounds of it that are proved from duals.
+
+The operand of an unstable ReLU is the difference of two parts that are not negative, z = a - p, of which a is the
+value. The triangle over [l, u] is then one row, the chord, a / u - p / l <= 1, and a split fixes one column at 0: p
+where the neuron is active, a where it is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from verify.programs.dual import LOOSE, TINY, UNIT
+from verify.programs.encode import Encoding
+from verify.programs.program import Index, Program, Vector
+from verify.programs.relaxation import CAUTION
+from verify.programs.start import BASIC, LOWER, Start, start
+
+# One number for each hinge: OPEN, or the phase that a split has put it into.
+Phases = NDArray[np.int8]
+
+INACTIVE, OPEN, ACTIVE = -1, 0, 1
+CHUNK = 1 << 22  # numbers in the largest array of a batch of proofs
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A relaxed ``program`` without rests, and the columns ``a`` and ``p`` and the rows ``chord`` of its hinges, all
+    (hinges); phases of the hinges are all that nodes of a tree differ by.
+
+    ``source`` is the program that it was made from, with rows ``above`` that say a - z >= 0. An operand that is no
+    other hinge's and no input gives its column to p, and the row is ``dropped`` (rows of the source); for others
+    (``shared``) p is a new column, and the row becomes a - z - p = 0.
+    """
+
+    program: Program
+    source: Program
+    a: Index
+    p: Index
+    chord: Index
+    above: Index
+    dropped: NDArray[np.bool_]
+    shared: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, encoding: Encoding, source: Program) -> Splits:
+        """``source``: the encoding's program, of a disjunct or as it is."""
+        hinges, (height, width) = encoding.hinges, source.matrix.shape
+        used = np.bincount(np.concatenate([hinges.z, hinges.a, encoding.inputs[encoding.inputs >= 0]]), minlength=width)
+        shared = used[hinges.z] > 1
+        own, others = np.flatnonzero(~shared), np.flatnonzero(shared)
+        p = hinges.z.copy()
+        p[others] = width + np.arange(len(others))
+        # The columns of the source in terms of the new ones: z = a - p.
+        one = np.arange(width)
+        sign = np.ones(width)
+        sign[p[own]] = -1.0
+        entries = np.concatenate([sign, np.ones(len(own))])
+        places = np.concatenate([one, hinges.z[own]]), np.concatenate([one, hinges.a[own]])
+        change = sparse.csr_array((entries, places), shape=(width, width + len(others)))
+        minus_p = sparse.csr_array(
+            (-np.ones(len(others)), (hinges.above[others], p[others])), shape=(height, width + len(others))
+        )
+        dropped = np.zeros(height, dtype=bool)
+        dropped[hinges.above[own]] = True
+        row_upper = source.row_upper.copy()
+        row_upper[hinges.above[others]] = 0.0
+        lower = np.concatenate([source.lower, np.zeros(len(others))])
+        upper = np.concatenate([source.upper, np.zeros(len(others))])
+        lower[p], upper[p] = 0.0, -source.lower[hinges.z]
+        cost = source.cost @ change
+        program = replace(
+            source,
+            matrix=sparse.csr_array((source.matrix @ change + minus_p)[~dropped]),
+            row_lower=source.row_lower[~dropped],
+            row_upper=row_upper[~dropped],
+            lower=lower,
+            upper=upper,
+            integer=np.zeros(len(lower), dtype=bool),
+            cost=cost,
+            rests=None,
+        )
+        chord = (np.cumsum(~dropped) - 1)[hinges.chord]
+        return cls(program, source, hinges.a, p, chord, hinges.above, dropped, shared)
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    def cost(self, cost: Vector) -> Vector:
+        """A cost vector of the source as one of the program."""
+        found = np.concatenate([cost, np.zeros(int(self.shared.sum()))])
+        a, p = self.a[~self.shared], self.p[~self.shared]
+        found[a] += cost[p]
+        found[p] = -cost[p]
+        return found
+
+    @cached_property
+    def width(self) -> Vector:
+        """The range of each hinge's operand: (hinges)."""
+        range_: Vector = self.program.upper[self.a] + self.program.upper[self.p]
+        return range_
+
+    @cached_property
+    def intercept(self) -> Vector:
+        """The height of each hinge's chord above 0: (hinges)."""
+        height: Vector = self.program.row_upper[self.chord]
+        return height
+
+    def wrong(self, x: Vector) -> Vector:
+        """By how much each hinge's value differs from its operand's ReLU at ``x`` (columns): (hinges)."""
+        difference: Vector = np.minimum(x[self.a], x[self.p])
+        return difference
+
+    def upper(self, phases: Phases) -> Vector:
+        """Upper bounds of the columns where hinges are in these phases: (... x hinges) to (... x columns)."""
+        upper = np.broadcast_to(self.program.upper, (*phases.shape[:-1], len(self.program.upper))).copy()
+        for columns, phase in ((self.a, INACTIVE), (self.p, ACTIVE)):
+            upper[..., columns] = np.where(phases == phase, 0.0, upper[..., columns])
+        return upper
+
+    def begin(self, cost: Vector) -> Start | None:
+        """The basis of CROWN's lines for a cost vector of the source; None where the source tells of none."""
+        found = start(self.source, cost)
+        if found is None:
+            return None
+        others = int(self.shared.sum())
+        columns = np.concatenate([found.columns, np.full(others, LOWER, dtype=np.int8)])
+        rows = found.rows.copy()
+        columns[self.p] = np.where(rows[self.above] == BASIC, BASIC, LOWER)  # where a is not z, p is not 0
+        rows[self.above[self.shared]] = LOWER
+        return Start(columns, rows[~self.dropped], found.duals[~self.dropped])
+
+    def proved(self, phases: Phases, duals: Vector, cost: Vector, offset: float) -> Vector:
+        """Lower bounds of ``cost @ x + offset`` at nodes, whatever their duals are worth; -inf where there is none.
+
+        ``phases`` (nodes x hinges), ``duals`` (nodes x rows), ``cost`` (columns); result (nodes). Where the cost is
+        zero a positive bound proves that there is no point. The bound is safe against every rounding error of the
+        solver and of its own evaluation (Neumaier, Shcherbina 2004, doi:10.1007/s10107-003-0433-3); the rounding of
+        the program's own numbers is charged to first order, several times over.
+        """
+        step = max(1, CHUNK // (len(cost) + 1))
+        parts = [
+            self._proved(phases[i : i + step], duals[i : i + step], cost, offset) for i in range(0, len(phases), step)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _proved(self, phases: Phases, duals: Vector, cost: Vector, offset: float) -> Vector:
+        program, longest = self.program, self._longest
+        with np.errstate(all="ignore"):  # what overflows ends as -inf
+            duals = np.where(np.isfinite(duals), duals, 0.0)
+            side = np.where(duals > 0, program.row_lower, program.row_upper)
+            duals, side = (np.where(np.isfinite(side), v, 0.0) for v in (duals, side))
+            size = np.abs(duals)
+            residual = cost - (program.transposed @ duals.T).T
+            doubt = (_gamma(longest) * ((program.magnitudes @ size.T).T + np.abs(cost)) + TINY * longest) * LOOSE
+            least = np.minimum(residual * program.lower, residual * self.upper(phases))
+            rows = duals * side
+            count = rows.shape[1] + least.shape[1] + 4
+            total = rows.sum(1) + least.sum(1) + offset
+            rounding = _gamma(count) * (np.abs(rows).sum(1) + np.abs(least).sum(1) + abs(offset)) + count * TINY
+            moved = size @ program.row_reach + np.abs(residual) @ program.reach
+            error = (doubt @ program.reach + rounding + CAUTION * (self._widest + 2) * UNIT * moved) * LOOSE
+            bound = np.nextafter(np.nextafter(total - error, -np.inf), -np.inf)
+        found: Vector = np.where(np.isfinite(bound), bound, -np.inf)
+        return found
+
+    @cached_property
+    def _longest(self) -> int:
+        """The most rows that a column is in, and the cost."""
+        return int(np.diff(self.program.transposed.indptr).max(initial=0)) + 2
+
+    @cached_property
+    def _widest(self) -> int:
+        """The most columns that a row holds."""
+        return int(np.diff(self.program.matrix.indptr).max(initial=0))
+
+
+def _gamma(terms: int) -> float:
+    """The relative error of a sum of so many products, in any order."""
+    return terms * UNIT / (1 - terms * UNIT)
