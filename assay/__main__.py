@@ -16,6 +16,7 @@ from assay.commands.compare import compare
 from assay.commands.export import export
 from assay.commands.methods import methods
 from assay.commands.models import models
+from assay.commands.radius import radius
 from assay.commands.train import train
 from assay.commands.verify import verify
 from benchmarks.failures import explained
@@ -35,7 +36,6 @@ app = typer.Typer(
     name="assay",
     help=(
         "How robust is a neural network really? assay bounds its robust accuracy from below with certificates and "
-        "from above with attacks, checks every verdict a second time, and reports the bracket."
     ),
     epilog=EPILOG,
     add_completion=False,
@@ -46,7 +46,7 @@ app.command(short_help="Bracket a model's robust accuracy on a data set.")(compa
 app.command(short_help="Write a model as an ONNX file.")(export)
 app.command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)
 app.command(short_help="Run folders of VNN-COMP instances, beside the peers.")(bench)
-app.command(short_help="List methods, attacks, their options, and packages.")(methods)
+app.command(short_help="Bracket the robust radius of samples.")(radius)
 app.command(short_help="List the trained networks that come with assay.")(models)
 app.command(short_help="Train a network reproducibly, with its card.")(train)
 

@@ -56,6 +56,7 @@ class Lines:
 
     stream: TextIO
     interval: float = LOG_SECONDS
+    unit: str = "verdicts"
     total: int = 0
     done: int = 0
     what: str = ""
@@ -66,7 +67,7 @@ class Lines:
         """Start the clock."""
         self.total, self.done = total, 0
         self.began = self.said = time.monotonic()
-        self._say(f"{total} verdicts to come")
+        self._say(f"{total} {self.unit} to come")
 
     def running(self, what: str) -> None:
         """Keep for the next line."""
@@ -78,7 +79,7 @@ class Lines:
         now = time.monotonic()
         elapsed = now - self.began
         if self.done >= self.total:
-            self._say(f"{self.total} verdicts in {clock(elapsed)}")
+            self._say(f"{self.total} {self.unit} in {clock(elapsed)}")
         elif now - self.said >= self.interval:
             self.said = now
             left = elapsed / self.done * (self.total - self.done) if self.done else float("inf")
@@ -112,11 +113,11 @@ class Bar:
 
 
 @contextmanager
-def watch(stream: TextIO | None = None) -> Iterator[Progress]:
-    """A bar while the block runs if ``stream`` (stderr) is a terminal, log lines if not."""
+def watch(stream: TextIO | None = None, unit: str = "verdicts") -> Iterator[Progress]:
+    """A bar while the block runs if ``stream`` (stderr) is a terminal, log lines, which name the unit, if not."""
     stream = stream or sys.stderr
     if not stream.isatty():
-        yield Lines(stream)
+        yield Lines(stream, unit=unit)
         return
     columns = (
         BarColumn(bar_width=32),

@@ -216,6 +216,15 @@ def test_what_is_real_but_does_not_replay_is_unknown() -> None:
     assert "in real arithmetic" in result.stats["explanation"]
 
 
+def test_what_floating_point_alone_violates_is_no_counterexample() -> None:
+    """y = x on [1/2, 1], where both the model and float64 say 0: y <= 1/4 is never reached."""
+    network = to_network(nets.trap("N1", 2.0**54, torch.float64), (1,))
+    problem = Problem(network, Box(torch.full((1,), 0.5), torch.ones(1)), Spec.halfspaces([[1.0]], [0.25]))
+    assert network(torch.full((1, 1), 0.75, dtype=torch.float64)).item() == 0
+    for steps in (0, 20):
+        assert SMT(steps=steps).verify(problem, Budget()).verdict is Verdict.VERIFIED
+
+
 def test_a_true_claim_about_a_trap_is_proven() -> None:
     result = SMT().verify(nets.trap_problem("N3"), Budget())
     assert (result.verdict, result.guarantee) == (Verdict.VERIFIED, Guarantee.RIGOROUS)

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from verify.core.budget import Expired
 
-GRACE = 1.0  # seconds beyond its own that a call may take before its process is killed
+GRACE = 0.8  # seconds beyond its own that a call may take before its process is killed
 
 T = TypeVar("T")
 
