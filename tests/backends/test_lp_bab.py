@@ -14,6 +14,7 @@ import torch
 
 from tests import nets
 from tests.programs.cases import cases
+from tests.programs.test_encode import read_twice
 from verify.backends.bab import lp_tree
 from verify.backends.bab.certificate import Tree, recheck
 from verify.backends.bab.lp_bab import LPBaB
@@ -238,6 +239,16 @@ def test_duals_that_prove_too_little_are_doubted(monkeypatch: pytest.MonkeyPatch
     assert result.margin is None or result.margin <= LPBaB(optimum=True).verify(hard(), Budget()).stats["optimum"]
 
 
+def test_a_bound_above_what_was_seen_is_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Splits, "proved", lambda self, phases, *_: np.full(len(phases), 100.0))
+    for problem, _ in cases("mlp", range(6)):
+        for optimum in (False, True):
+            result = LPBaB(optimum=optimum).verify(problem, Budget())
+            assert result.verdict is not Verdict.VERIFIED
+            assert result.margin is None or result.margin < 100
+            assert "optimum" not in result.stats
+
+
 # Time.
 
 
@@ -285,6 +296,23 @@ def test_no_node_is_lost_when_time_runs_out(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 # Odd requests.
+
+
+def test_operands_that_are_inputs_or_shared() -> None:
+    """ReLUs of inputs, and two activations that read one value: their hinges keep their operand's column."""
+    network, shared = read_twice(), 0
+    for seed in range(6):
+        rng = nets.generator(seed)
+        centre = torch.randn(3, generator=rng, dtype=torch.float64) / 2
+        row = torch.randn(2, generator=rng, dtype=torch.float64)
+        problem = Problem(network, Box(centre - 0.7, centre + 0.7), Spec.halfspaces([row.tolist()], [0.0]))
+        mine, milp = (get_verifier(f"{name}(optimum=True)").verify(problem, Budget()) for name in ("lp-bab", "milp"))
+        assert mine.margin == pytest.approx(milp.margin, abs=1e-6)
+        assert mine.verdict is milp.verdict
+        assert mine.certificate is not None
+        rows = mine.certificate["rows"]
+        shared += int((rows["kind"] == rows["kinds"].index("share")).sum())
+    assert shared > 5
 
 
 def test_balls_in_l1_are_as_milp_has_them() -> None:

@@ -27,6 +27,7 @@ class Slow:
     what: str = ""
     tolerance: ClassVar[float] = 1e-9
     punctual: ClassVar[bool] = False
+    drops: ClassVar[float] = 1e-9
 
     def load(self, program: Program, threads: int, seed: int) -> Model:
         return Deaf(self.what)

@@ -157,6 +157,7 @@ class Pointless:
 
     tolerance = 1e-9
     punctual = True
+    drops = 1e-9
 
     def load(self, program: Program, threads: int, seed: int) -> Pointless:
         return self

@@ -24,6 +24,7 @@ class Liar:
 
     tolerance = 1e-9
     punctual = True
+    drops = 1e-9
 
     def __init__(self, duals: list[float] | None, status: Status, shape: tuple[int, int] = (0, 0)) -> None:
         self.duals, self.status, self.shape = duals, status, shape

@@ -104,7 +104,7 @@ class Search:
             self._decide(order, found)
         least = self.seen.min().item()
         if self.method.optimum and not self.doubts and min(self.lower) >= least - SAME * (1 + abs(least)):
-            self.stats |= {"optimum": min(self.lower), "minimiser": self.at}
+            self.stats |= {"optimum": least, "minimiser": self.at}
 
     def _decide(self, order: list[int], found: Known) -> None:
         """The relaxation of each disjunct that is open, then a program for each that is still, the lowest first."""

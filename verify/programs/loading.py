@@ -137,6 +137,6 @@ class Loaded:
 
 def load(solver: Solver, program: Program, threads: int = 1, seed: int = 0) -> Loaded:
     """``program`` brought to scale and loaded, into another process where the solver may overrun its time."""
-    change = scaled(program)
+    change = scaled(program, solver.drops)
     place = solver.load if solver.punctual else partial(Apart, solver)
     return Loaded(program, change, place(change.program, threads, seed))

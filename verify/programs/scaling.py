@@ -1,8 +1,8 @@
 """Programs brought to one scale by powers of two, so that a solver's absolute tolerances mean the same everywhere.
 
 Columns come to lie within [-1, 1] or so and the largest coefficient of a row near 1, which changes no number but its
-exponent. Solvers drop coefficients below 1e-9; on this scale such a coefficient moves a row by less than 1e-9 of its
-size, and it is moved into the row's bounds, outward, before a solver can drop it.
+exponent. Many solvers drop coefficients below 1e-9; on this scale such a coefficient moves a row by less than 1e-9 of
+its size, and it is moved into the row's bounds, outward, before a solver can drop it.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Scaled:
 
 
 @np.errstate(all="ignore")  # what overflows makes a program that the solver refuses
-def scaled(program: Program) -> Scaled:
-    """``program`` at scale; whole-numbered columns and those of a ball keep theirs."""
+def scaled(program: Program, dropped: float = DROPPED) -> Scaled:
+    """``program`` at scale, without coefficients below ``dropped``; whole-numbered columns and those of a ball keep
+    theirs."""
     columns = _power(program.reach)
     columns[program.integer] = 1.0
     if program.ball is not None:
@@ -58,7 +59,7 @@ def scaled(program: Program) -> Scaled:
     matrix.data *= rows[row]
     lower, upper = program.lower / columns, program.upper / columns
     row_lower, row_upper = program.row_lower * rows, program.row_upper * rows
-    small = np.abs(matrix.data) < DROPPED
+    small = np.abs(matrix.data) < dropped
     if small.any():
         # Only what is not zero moves a bound, by at least an ulp, which covers the rounding of the sums.
         part, at = matrix.data[small], row[small]

@@ -38,7 +38,8 @@ class Solver(Protocol):
     """A solver: loads a program, which keeps its cost out of the model. One that is not punctual can be pickled.
 
     ``tolerance``: by how much, on the program's own scale, its answers may violate rows and integrality;
-    ``punctual``: whether it stops when its time is over, whatever it is about.
+    ``punctual``: whether it stops when its time is over, whatever it is about; ``drops``: it may take coefficients
+    smaller than this for 0.
     """
 
     @property
@@ -46,6 +47,9 @@ class Solver(Protocol):
 
     @property
     def punctual(self) -> bool: ...
+
+    @property
+    def drops(self) -> float: ...
 
     def load(self, program: Program, threads: int, seed: int) -> Model:
         """``program``, at scale, inside the solver."""

@@ -107,7 +107,7 @@ class Work:
         self.seen = torch.full((len(self.problem.spec.disjuncts),), inf, dtype=torch.float64)
         deadline = self.budget.deadline
         if deadline is not None and isfinite(deadline):
-            deadline -= RESERVE * self.budget.seconds
+            deadline -= RESERVE * self.budget.remaining
         self.search = Search(self._look_at, self.limit, self.done, replace(self.budget, deadline=deadline))
 
     def run(self) -> None:
@@ -116,8 +116,10 @@ class Work:
         self.known = known(problem.network, problem.region, problem.spec.A, self.budget)
         self.grain, self.lower = self.known.grain, self.known.by_disjunct(problem.spec)
         order = sorted(range(len(self.lower)), key=self.lower.__getitem__)
+        centre = problem.region.centre[None]
+        self._see(problem.region.project(centre))
         if self.method.optimum or any(not low > self.grain for low in self.lower):
-            self._look(order, problem.region.centre.expand(len(order), *problem.network.input_shape), 0.5)
+            self._look(order, centre.expand(len(order), *problem.network.input_shape), 0.5)
         wanted = [d for d in order if len(problem.spec.disjuncts[d].b) and (self.method.proof or self._open(d))]
         if not wanted or self.done():
             return
@@ -223,13 +225,18 @@ class Work:
     def _gather(self) -> None:
         """Bounds of the disjuncts from all leaves, closed or not, and what the search took."""
         proved: dict[tuple[int, int], float] = {}
-        for node in self.search.open_nodes():
+        for nodes in self.search.open_nodes():
             if self.budget.expired:
                 break
-            proved[node.target.number, node.number] = float(node.target.proved([node])[0])
+            target = nodes[0].target
+            bounds = target.proved(nodes).tolist()
+            proved |= {(target.number, node.number): bound for node, bound in zip(nodes, bounds, strict=True)}
         for d, target in self.targets.items():
             open_ = [max(target.floor, proved.get((d, number), -inf)) for number in target.tree.open_nodes]
-            self.lower[d] = max(self.lower[d], min([target.tree.bound, *open_]))
+            least = max(self.lower[d], min([target.tree.bound, *open_]))
+            # A region is not empty, and no bound lies above what was seen: numbers that say so say nothing.
+            seen = self.seen[d].item()
+            self.lower[d] = nan if least == inf or least > seen + GAP * (1 + abs(seen)) else least
         trees = [target.tree for target in self.targets.values()]
         self.stats |= {
             "nodes": self.search.nodes,

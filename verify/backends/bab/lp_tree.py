@@ -4,7 +4,7 @@ exact relaxation in place of its bounds): best first, over the trees of all disj
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
@@ -131,9 +131,11 @@ class Search:
                 self._push(node)
                 raise
 
-    def open_nodes(self) -> list[Node]:
-        """All nodes that are not closed, those with the least bounds first."""
-        return sorted([node for _, _, node in self.heap] + self.pending + self.stuck, key=lambda node: node.bound)
+    def open_nodes(self) -> Iterator[list[Node]]:
+        """All nodes that are not closed, by target in small groups, those with the least bounds first."""
+        nodes = sorted([node for _, _, node in self.heap] + self.pending + self.stuck, key=lambda node: node.bound)
+        for i in range(0, len(nodes), TOGETHER):
+            yield from _by_target(nodes[i : i + TOGETHER])
 
     def _expand(self, node: Node) -> None:
         if node.doubted:
@@ -236,9 +238,8 @@ class Search:
     def _prove(self) -> None:
         """Close the nodes whose duals prove enough; the others are doubted."""
         pending, self.pending = self.pending, []
-        for target in {id(node.target): node.target for node in pending}.values():
-            nodes = [node for node in pending if node.target is target]
-            for node, bound in zip(nodes, target.proved(nodes).tolist(), strict=True):
+        for nodes in _by_target(pending):
+            for node, bound in zip(nodes, nodes[0].target.proved(nodes).tolist(), strict=True):
                 if bound > self.limit():
                     self._close(node, bound)
                 else:
@@ -258,3 +259,10 @@ class Search:
 def _any(phases: Phases) -> int:
     """A hinge that is open; -1 if none is."""
     return int((phases == OPEN).argmax()) if (phases == OPEN).any() else -1
+
+
+def _by_target(nodes: Iterable[Node]) -> list[list[Node]]:
+    groups: dict[int, list[Node]] = {}
+    for node in nodes:
+        groups.setdefault(node.target.number, []).append(node)
+    return list(groups.values())

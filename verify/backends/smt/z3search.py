@@ -161,9 +161,9 @@ def settled(
             return False
         if search.keep(disjunct, point) > -beyond[disjunct]:
             clear = search.below(disjunct, -beyond[disjunct])
-            if clear is None:
-                return False
-            search.keep(disjunct, clear)
+            # What lies so near to 0 may be hidden by rounding, or not: the deepest point of its piece is tried.
+            search.keep(disjunct, search.least_nearby(disjunct, point) if clear is None else clear)
+            return clear is not None
         return True
 
     return _answered(search, lambda: any(reaches(disjunct) for disjunct in order))

@@ -130,6 +130,7 @@ class CVXPY:
 
     name: str
     punctual: ClassVar[bool] = False
+    drops: ClassVar[float] = 1e-9
 
     @property
     def tolerance(self) -> float:

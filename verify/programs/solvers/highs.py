@@ -100,7 +100,7 @@ def settings(integer: bool, threads: int, seed: int) -> dict[str, Any]:
         "output_flag": False,
         "threads": threads,
         "random_seed": seed % 2**31,
-        "small_matrix_value": 1e-12,
+        "small_matrix_value": Highs.drops,
         "presolve": "off",
         **dict.fromkeys((*tolerances, "mip_abs_gap"), Highs.tolerance),
         "mip_rel_gap": 0.0,
@@ -148,6 +148,7 @@ class Highs:
 
     tolerance: ClassVar[float] = 1e-9
     punctual: ClassVar[bool] = True
+    drops: ClassVar[float] = 1e-12
 
     def load(self, program: Program, threads: int, seed: int) -> Model:
         """The program inside HiGHS."""

@@ -94,6 +94,7 @@ class PuLP:
     name: str
     tolerance: ClassVar[float] = 1e-9
     punctual: ClassVar[bool] = False
+    drops: ClassVar[float] = 1e-9
 
     def load(self, program: Program, threads: int, seed: int) -> Model:
         """Nothing is loaded before it is solved."""

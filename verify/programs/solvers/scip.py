@@ -80,6 +80,7 @@ class SCIP:
 
     tolerance: ClassVar[float] = 1e-9
     punctual: ClassVar[bool] = True
+    drops: ClassVar[float] = 1e-9
 
     def load(self, program: Program, threads: int, seed: int) -> Model:
         """Nothing is loaded before it is solved; it always runs on one thread."""

@@ -85,6 +85,7 @@ class SciPy:
 
     tolerance: ClassVar[float] = 1e-6
     punctual: ClassVar[bool] = False
+    drops: ClassVar[float] = 1e-9
 
     def load(self, program: Program, threads: int, seed: int) -> Model:
         """Nothing is loaded before it is solved; it always runs on one thread."""

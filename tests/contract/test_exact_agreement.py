@@ -1,0 +1,172 @@
+"""What is exact agrees with all else that is exact: with enumeration in rational arithmetic, on verdicts and optima."""
+
+from __future__ import annotations
+
+from functools import cache
+from math import inf
+
+import numpy as np
+import pytest
+import torch
+
+from attacks import get_attack
+from tests import nets
+from tests.programs.cases import case
+from tests.programs.test_loading import INTEGER
+from verify.check.replay import replay
+from verify.core.budget import Budget
+from verify.core.problem import Problem
+from verify.core.result import Reason, Result, Verdict
+from verify.core.spec import Polyhedron, Spec
+from verify.programs.encode import encode
+from verify.programs.loading import get_solver, load
+from verify.programs.program import Status
+from verify.programs.relaxation import Relaxation, known
+from verify.registry import get_verifier, list_verifiers
+
+CLOSE = 1e-6  # nearer to 0 than this a method may leave a problem open; optima differ by no more
+KINDS = ("mlp", "conv", "residual", "skips", "pooled")
+EACH = range(1000, 1040)  # of every kind: 200 networks and boxes
+SOLVERS = [name for name in INTEGER if name not in ("highs", "scipy", "cvxpy:SCIPY")]  # the others are too coarse
+EXACT = [name for name in ("milp", "lp-bab", "smt") if name in list_verifiers()]
+PROVERS = [*EXACT, *(f"milp(solver={name})" for name in INTEGER), "lp", "lp(tighten=all)"]
+FEW = 8  # unstable neurons that SMT is asked about
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def supported(name: str, problem: Problem) -> bool:
+    """Max and many unstable neurons are not for everyone."""
+    few = not name.startswith("smt") or unstable(problem) <= FEW
+    return few and get_verifier(name).supports(problem) is None
+
+
+def unstable(problem: Problem) -> int:
+    with torch.no_grad():
+        found = known(problem.network, problem.region, problem.spec.A, Budget())
+        return int(encode(problem.network, problem.region, found.bounds, exact=True).draft.program().integer.sum())
+
+
+def agrees(result: Result, problem: Problem, true: float) -> None:
+    """The verdict is the true one, unless the margin is next to nothing; counterexamples replay."""
+    if abs(true) < CLOSE and result.verdict is Verdict.UNKNOWN:
+        assert result.reason is Reason.NUMERICAL
+    else:
+        assert result.verdict is (Verdict.VERIFIED if true > 0 else Verdict.FALSIFIED)
+    assert result.margin is None or result.margin <= true + 1e-7 * (1 + abs(true))
+    if result.verdict is Verdict.FALSIFIED:
+        assert result.counterexample is not None
+        assert replay(problem, result.counterexample).confirmed
+
+
+def optimal(result: Result, problem: Problem, true: float) -> None:
+    """The least margin is the true one, and lies where it is said to be."""
+    assert result.margin == pytest.approx(true, abs=CLOSE)
+    assert result.stats["optimum"] == pytest.approx(true, abs=CLOSE)
+    at = result.stats["minimiser"][None].double()
+    assert bool(problem.region.contains(at).all())
+    assert problem.spec.margin(problem.spec.rows(problem.network(at).flatten(1))).item() == pytest.approx(
+        true, abs=CLOSE
+    )
+
+
+@every_kind
+@pytest.mark.parametrize("name", EXACT)
+def test_verdicts_are_those_of_enumeration(name: str, kind: str) -> None:
+    asked = 0
+    for problem, true in (case(kind, seed) for seed in EACH):
+        if supported(name, problem):
+            agrees(get_verifier(name).verify(problem, Budget()), problem, true)
+            asked += 1
+    assert asked >= 30 or (name, kind) == ("lp-bab", "pooled")
+
+
+@every_kind
+@pytest.mark.parametrize("name", [f"{m}(optimum=True,steps=0)" for m in EXACT if m != "smt"])
+def test_optima_are_those_of_enumeration(name: str, kind: str) -> None:
+    for problem, true in (case(kind, seed) for seed in EACH):
+        if supported(name, problem):
+            result = get_verifier(name).verify(problem, Budget())
+            agrees(result, problem, true)
+            optimal(result, problem, true)
+
+
+@every_kind
+@pytest.mark.parametrize("name", [f"milp(solver={s},optimum=True,steps=0)" for s in SOLVERS] + ["smt(optimum=True)"])
+def test_every_solver_finds_the_optimum(name: str, kind: str) -> None:
+    chosen = [p for p in (case(kind, seed) for seed in EACH[:12]) if supported(name, p[0])][:4]
+    assert chosen
+    for problem, true in chosen:
+        result = get_verifier(name).verify(problem, Budget())
+        agrees(result, problem, true)
+        optimal(result, problem, true)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("gap", [1e-9, -1e-9, 0.0])
+def test_what_rounding_decides_is_never_verified_wrongly(name: str, gap: float) -> None:
+    """Margins of 1e-9, within or without the tolerances of solvers."""
+    for problem, true in (case("mlp", seed) for seed in EACH[:10]):
+        moved = tuple(Polyhedron(d.A, d.b + (true - gap), d.strict) for d in problem.spec.disjuncts)
+        close = Problem(problem.network, problem.region, Spec(moved))
+        result = get_verifier(name).verify(close, Budget())
+        if gap <= 0:
+            assert result.verdict is not Verdict.VERIFIED or result.guarantee == "rigorous"
+        if result.counterexample is not None:
+            assert replay(close, result.counterexample).confirmed
+
+
+@cache
+def attacked(kind: str) -> list[float]:
+    """The least margin that PGD finds of each problem."""
+    problems = [case(kind, seed)[0] for seed in EACH]
+    found = []
+    for problem in problems:
+        points = get_attack("pgd(steps=20)").search([problem]).adversarial
+        points = problem.region.project(points.double())
+        found.append(problem.spec.margin(problem.spec.rows(problem.network(points).flatten(1))).min().item())
+    return found
+
+
+@every_kind
+def test_relaxation_optimum_and_attack_are_in_order(kind: str) -> None:
+    """Linear bounds <= linear programs <= integer programs <= points, all on one set of intermediate bounds."""
+    loose = 0
+    for seed, attack in zip(EACH, attacked(kind), strict=True):
+        problem, true = case(kind, seed)
+        least, relaxed, exact = inf, inf, inf
+        with torch.no_grad():
+            found = known(problem.network, problem.region, problem.spec.A, Budget())
+            solver = get_solver("highs")
+            relaxation = Relaxation(encode(problem.network, problem.region, found.bounds), solver, Budget())
+            encoding = encode(problem.network, problem.region, found.bounds, exact=True)
+        for crown, disjunct in zip(found.by_disjunct(problem.spec), problem.spec.disjuncts, strict=True):
+            bound = relaxation.disjunct(disjunct.A, disjunct.b).bound
+            answer = load(solver, encoding.disjunct(disjunct.A.numpy(), disjunct.b.numpy())).solve()
+            assert answer.status is Status.OPTIMAL
+            slack = 1e-8 * (1 + abs(answer.value))
+            assert crown - slack <= bound <= answer.value + slack
+            least, relaxed, exact = min(least, crown), min(relaxed, bound), min(exact, answer.value)
+        assert least - 1e-8 <= relaxed <= exact + 1e-8
+        assert exact == pytest.approx(true, abs=CLOSE)
+        assert exact <= attack + CLOSE
+        loose += least < relaxed - 1e-4 or relaxed < exact - 1e-4 or exact < attack - 1e-4
+    assert loose > 3
+
+
+@pytest.mark.parametrize("name", PROVERS)
+@pytest.mark.parametrize("trap", nets.NEVER_VERIFIED)
+@pytest.mark.parametrize(("B", "dtype"), [(2.0**25, torch.float32), (2.0**54, torch.float64)])
+def test_false_claims_about_float_traps_are_never_verified(name: str, trap: str, B: float, dtype: torch.dtype) -> None:
+    problem = nets.trap_problem(trap, B, dtype)
+    result = get_verifier(name).verify(problem, Budget())
+    assert result.verdict is not Verdict.VERIFIED
+    assert result.margin is None or np.isnan(result.margin) or result.margin <= -0.5 + 1e-7
+    if result.counterexample is not None:
+        assert replay(problem, result.counterexample).confirmed
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_true_claim_about_a_float_trap_may_be_verified(name: str) -> None:
+    result = get_verifier(name).verify(nets.trap_problem("N3"), Budget())
+    assert result.verdict is Verdict.VERIFIED or result.reason is Reason.NUMERICAL
