@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests import nets
+from verify.core.budget import Budget
 from verify.core.errors import AssayError, InputError, UnsupportedError
 from verify.core.network import Network, to_network
 from verify.core.ops import Conv2d, Linear, Relu, Reshape, Scale
 from verify.core.problem import Problem
+from verify.core.region import Box
 from verify.core.result import Result, Verdict
 from verify.pipeline import check
+from verify.registry import get_bounder
 
 VECTOR, IMAGE = (6,), (2, 4, 4)
 
@@ -114,6 +117,19 @@ def _iadd(a: Tensor, b: Tensor) -> Tensor:
 @pytest.mark.parametrize("form", VECTOR_FORMS)
 def test_forms_on_vectors(form: str) -> None:
     assert_equal(Forward(VECTOR_FORMS[form], fc=fc(), c=C), VECTOR)
+
+
+def test_a_scalar_within_is_a_vector_of_one() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = m.fc(x)
+        return m.head(F.relu(h[:, 0] - h[:, 1]).unsqueeze(1))
+
+    model = Forward(forward, fc=fc(), head=nn.Linear(1, 2))
+    assert_equal(model, VECTOR)
+    network = to_network(model, VECTOR)
+    assert all(node.shape for node in network.nodes)
+    rows = get_bounder("crown").bound(network, Box(torch.zeros(VECTOR), torch.ones(VECTOR)), torch.eye(2), Budget())
+    assert bool((rows.lower < rows.upper).all())
 
 
 IMAGE_FORMS: dict[str, Callable[[Any, Tensor], Tensor]] = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from verify.core.errors import InputError, InternalError
-from verify.core.ops import Input, Op, evaluate, magnitude, map_tensors, spread, terms
+from verify.core.ops import Gather, Input, Op, Reshape, evaluate, magnitude, map_tensors, spread, terms
 
 Oracle = Callable[[Tensor], Tensor]
 
@@ -150,15 +150,24 @@ class Builder:
     def build(
         self, output: int, oracle: Oracle | None = None, dtype: torch.dtype = torch.float32, name: str = ""
     ) -> Network:
-        """The network that ends at node ``output``; nodes that do not lead there are left out."""
+        """The network that ends at node ``output``; nodes that do not lead there are left out.
+
+        A scalar within it is kept as a vector of one, so that every value has a dimension beside the batch's.
+        """
         needed = {0, output}
         for position in range(output, 0, -1):
             if position in needed:
                 needed.update(self.nodes[position].inputs)
         order = sorted(needed)
         new = {old: position for position, old in enumerate(order)}
-        nodes = tuple(replace(self.nodes[i], inputs=tuple(new[j] for j in self.nodes[i].inputs)) for i in order)
+        kept = [replace(self.nodes[i], inputs=tuple(new[j] for j in self.nodes[i].inputs)) for i in order]
+        nodes = (kept[0], *(node if node.shape else _of_one(node) for node in kept[1:]))
         return Network(nodes, oracle=oracle, dtype=dtype, name=name)
+
+
+def _of_one(node: Node) -> Node:
+    op = replace(node.op, shape=(1,)) if isinstance(node.op, Reshape | Gather) else node.op
+    return replace(node, op=op, shape=(1,))
 
 
 @singledispatch
