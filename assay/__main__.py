@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from assay.commands.attack import attack
 from assay.commands.bench import bench
 from assay.commands.compare import compare
 from assay.commands.export import export
@@ -36,6 +37,7 @@ app = typer.Typer(
     name="assay",
     help=(
         "How robust is a neural network really? assay bounds its robust accuracy from below with certificates and "
+        "from above with attacks, checks every verdict a second time, and reports the bracket."
     ),
     epilog=EPILOG,
     add_completion=False,
@@ -47,6 +49,8 @@ app.command(short_help="Write a model as an ONNX file.")(export)
 app.command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)
 app.command(short_help="Run folders of VNN-COMP instances, beside the peers.")(bench)
 app.command(short_help="Bracket the robust radius of samples.")(radius)
+app.command(short_help="Attack a model on a data set, or a VNN-LIB property.")(attack)
+app.command(short_help="List methods, attacks, their options, and packages.")(methods)
 app.command(short_help="List the trained networks that come with assay.")(models)
 app.command(short_help="Train a network reproducibly, with its card.")(train)
 

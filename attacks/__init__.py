@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attacks.base import AttackResult as AttackResult
+    from attacks.curves import Curve as Curve
+    from attacks.curves import curve as curve
     from attacks.registry import get_attack as get_attack
     from attacks.registry import list_attacks as list_attacks
 
 _HOME = {
     "AttackResult": "attacks.base",
+    "Curve": "attacks.curves",
+    "curve": "attacks.curves",
     "get_attack": "attacks.registry",
     "list_attacks": "attacks.registry",
 }

@@ -80,6 +80,7 @@ def climb(record: Record, task: Task, index: Tensor, x: Tensor, schedule: Schedu
         with torch.enable_grad():
             point = x.detach().requires_grad_()
             loss, success = task.evaluate(point)
+        success = task.confirm(x, success)
         record.note(index, x, loss.detach(), success)
         if bool(success.all()):
             return
@@ -93,13 +94,19 @@ def climb(record: Record, task: Task, index: Tensor, x: Tensor, schedule: Schedu
             grad = velocity = schedule.momentum * velocity + grad / size.view(-1, *[1] * (grad.dim() - 1))
         x = task.step(x, grad, schedule.step_size)
     if len(index):
-        record.note(index, x, *task.evaluate(x))
+        loss, success = task.evaluate(x)
+        record.note(index, x, loss, task.confirm(x, success))
 
 
-def gradient(loss: Tensor, x: Tensor) -> Tensor:
-    """The gradient of each sample's loss (batch) in x, made finite; the model's parameters collect nothing."""
+def gradient(loss: Tensor, x: Tensor, keep: bool = False) -> Tensor:
+    """The gradient of each sample's loss (batch) in x, made finite; the model's parameters collect nothing.
+
+    ``keep``: the graph of the forward pass is kept for another gradient.
+    """
     with torch.enable_grad():
-        (grad,) = torch.autograd.grad(loss.sum(), x, allow_unused=True) if loss.requires_grad else (None,)
+        grad = None
+        if loss.requires_grad:
+            (grad,) = torch.autograd.grad(loss.sum(), x, retain_graph=keep, allow_unused=True)
     if grad is None:
         raise InputError("the model's output does not depend differentiably on its input: no gradient to follow")
     return grad.nan_to_num()

@@ -24,7 +24,9 @@ class AttackResult:
     ``adversarial`` (batch x shape): exact members of the region in the dtype of the clean samples; for a broken
     sample the point that broke it, for the others the point of largest loss. ``success`` (batch), bool. ``loss``
     (batch): what the attack ascends, at ``adversarial``; -inf if no output was finite. ``distance`` (batch), float64:
-    from the clean sample, in the region's norm. ``queries`` (batch), int64: forward passes spent on the sample.
+    from the clean sample, in the region's norm; that of a minimal-norm attack is to the nearest point that breaks the
+    sample, in the region or not, inf where none was found (:mod:`attacks.nearest`). ``queries`` (batch), int64:
+    forward passes spent on the sample.
     """
 
     adversarial: Tensor

@@ -27,6 +27,7 @@ class PGD:
     ``random_start``: whether the first restart too begins at random; beginning at the clean sample breaks as many
     samples or more. ``diversify``: steps that each random start takes first along a random direction of the outputs
     (Tashiro et al. 2020, arXiv:2003.06878); they cost as much as others.
+    ``targeted``: the labels given to :meth:`run` are the classes to be reached.
     """
 
     steps: int = 40
@@ -36,6 +37,7 @@ class PGD:
     loss: LossName = "ce"
     random_start: bool = False
     diversify: int = 0
+    targeted: bool = False
     name: ClassVar[str] = "pgd"
 
     def __post_init__(self) -> None:
@@ -58,13 +60,16 @@ class PGD:
         With ``random_start`` one more, at the clean sample.
         Raises :class:`InputError` for a model in train mode and for inputs that do not fit it or each other.
         """
-        return task.run(model, x, labels, region, self.loss, lambda job: ascend(job, self._schedule, seed))
+        return task.run(
+            model, x, labels, region, self.loss, lambda job: ascend(job, self.schedule, seed), self.targeted
+        )
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification, whose own loss replaces ``loss``."""
-        return task.search(problems, lambda job: ascend(job, self._schedule, seed))
+        return task.search(problems, lambda job: ascend(job, self.schedule, seed))
 
     @property
-    def _schedule(self) -> Schedule:
+    def schedule(self) -> Schedule:
+        """What the options ask of the ascent."""
         size = min(4 / self.steps, 1.0) if self.step_size is None else self.step_size
         return Schedule(self.steps, size, self.restarts, self.momentum, self.random_start, self.diversify)

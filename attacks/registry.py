@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from verify.core import options
 from verify.core.errors import AssayError, InputError
@@ -12,8 +12,26 @@ if TYPE_CHECKING:
     from attacks.base import Attack
 
 ATTACKS = {
+    "apgd": "attacks.apgd:APGD",
+    "apgd-ce": "attacks.apgd:APGDCE",
+    "apgd-t": "attacks.apgd:APGDT",
+    "autoattack": "attacks.autoattack:AutoAttack",
+    "cw": "attacks.cw:CW",
+    "cw-l0": "attacks.cw_l0:CWL0",
+    "ddn": "attacks.ddn:DDN",
+    "deepfool": "attacks.deepfool:DeepFool",
+    "ead": "attacks.ead:EAD",
+    "fab": "attacks.fab:FAB",
+    "fab-t": "attacks.fab:FABT",
     "fgsm": "attacks.fgsm:FGSM",
+    "fmn": "attacks.fmn:FMN",
+    "grid": "attacks.baselines:Grid",
+    "hopskipjump": "attacks.hopskipjump:HopSkipJump",
+    "mi-fgsm": "attacks.mifgsm:MIFGSM",
     "pgd": "attacks.pgd:PGD",
+    "square": "attacks.square:Square",
+    "pgd-eot": "attacks.pgd_eot:PGDEOT",
+    "random": "attacks.baselines:Random",
 }
 
 ENTRY_POINTS = "assay.attacks"
@@ -34,16 +52,20 @@ def list_attacks() -> list[str]:
 
 
 def get_attack(text: str) -> Attack:
-    """The attack written as ``name`` or ``name(option=value,...)``.
+    """The attack written as ``name`` or ``name(option=value,...)``, or another library's as ``foolbox:LinfPGD``.
 
     Raises :class:`InputError` for an unknown name or option, a value of the wrong type or out of range, or a third
     party's attack that cannot be imported or is none.
 
     >>> get_attack("pgd(steps=20,restarts=2)")
-    PGD(steps=20, restarts=2, step_size=None, momentum=0.0, loss='ce', random_start=False, diversify=0)
+    PGD(steps=20, restarts=2, step_size=None, momentum=0.0, loss='ce', random_start=False, diversify=0, targeted=False)
     """
     from attacks.base import Attack  # here, so that listing the names does not import torch
 
+    if ":" in text.partition("(")[0]:
+        from attacks.foreign import Foreign
+
+        return cast("Attack", Foreign(text))
     known = table()
     try:
         attack = options.load("attack", text, known)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from math import log2, prod
+from math import log2, pi, prod
 
 import torch
 from torch import Tensor
@@ -52,6 +52,15 @@ def uniform(keys: Tensor, shape: Sequence[int], stream: int, dtype: torch.dtype 
     digits = 1 - round(log2(torch.finfo(dtype).eps))
     top = _shift(splitmix64(state, prod(shape)), 64 - digits)
     return (top.to(torch.float64) * 2.0**-digits).to(dtype).view(len(keys), *shape)
+
+
+def normal(keys: Tensor, shape: Sequence[int], stream: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers by Box and Muller's transform of the streams ``stream`` and ``stream + 1``.
+
+    keys (batch), result (batch x shape).
+    """
+    radius = (-2 * (1 - uniform(keys, shape, stream, torch.float64)).log()).sqrt()
+    return (radius * (2 * pi * uniform(keys, shape, stream + 1, torch.float64)).cos()).to(dtype)
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:

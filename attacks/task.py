@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attacks.base import AttackResult, Model, check_inputs, check_model, forward, norm
 from attacks.losses import Goal, LossName, Misclassify, Violate
+from attacks.targets import Reach
 from verify.core.errors import InputError, InternalError
 from verify.core.problem import Problem
 from verify.core.region import Region, kind, stack, take
@@ -50,13 +51,20 @@ class Task:
         region, lower, upper = take(self.region, index), self.lower[index], self.upper[index]
         return replace(self, clean=clean, goal=goal, region=region, lower=lower, upper=upper)
 
-    def step(self, x: Tensor, direction: Tensor, size: float) -> Tensor:
-        """The member that ``size`` radii of steepest ascent along ``direction`` lead to from x."""
+    def step(self, x: Tensor, direction: Tensor, size: float | Tensor) -> Tensor:
+        """The member that ``size`` radii of steepest ascent along ``direction`` lead to from x.
+
+        ``size``: one number, or one per sample, shaped to broadcast against x.
+        """
         if self.is_box:
             return torch.clamp(x + size * self.region.steepest(direction), self.lower, self.upper)
         # A coordinate at the edge of the domain gains nothing further out; left in, it would use up an l1 or l2 step.
         stuck = ((x >= self.upper) & (direction > 0)) | ((x <= self.lower) & (direction < 0))
         return self.region.project(x + size * self.region.steepest(direction.masked_fill(stuck, 0)))
+
+    def project(self, x: Tensor) -> Tensor:
+        """The member near each finite x, (batch x shape)."""
+        return torch.clamp(x, self.lower, self.upper) if self.is_box else self.region.project(x)
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and success at x, each (batch); an output that is not finite is worth -inf and breaks nothing."""
@@ -64,6 +72,17 @@ class Task:
         loss, success = self.goal(y)
         finite = y.detach().isfinite().all(1)
         return torch.where(finite, loss, -inf), success & finite
+
+    def confirm(self, x: Tensor, success: Tensor) -> Tensor:
+        """``success`` (batch) where it holds too with the sample in a batch of one, whose rounding may differ."""
+        hits = success.nonzero()[:, 0].tolist()
+        if len(x) == 1 or not hits:
+            return success
+        confirmed = success.clone()
+        for i in hits:
+            one = slice(i, i + 1)
+            confirmed[one] = self.take(torch.tensor([i], device=x.device)).evaluate(x[one])[1]
+        return confirmed
 
 
 class Record:
@@ -103,13 +122,22 @@ class Record:
 Method = Callable[[Task], AttackResult]
 
 
-def run(model: Model, x: Tensor, labels: Tensor, region: Region, loss: LossName, method: Method) -> AttackResult:
-    """:meth:`attacks.base.Attack.run` for a ``method`` that works on tasks."""
+def run(
+    model: Model,
+    x: Tensor,
+    labels: Tensor,
+    region: Region,
+    loss: LossName,
+    method: Method,
+    targeted: bool = False,
+) -> AttackResult:
+    """:meth:`attacks.base.Attack.run` for a ``method`` that works on tasks; ``targeted``: to reach the labels."""
     with torch.inference_mode(False), torch.no_grad():
         clean, labels = x.detach().clone(), torch.as_tensor(labels).detach().clone().to(x.device)
         check_inputs(clean, labels, region)
         check_model(model, clean)
-        result = method(Task.of(model, clean, region, Misclassify.of(labels, loss)))
+        goal: Goal = (Reach if targeted else Misclassify).of(labels, loss)
+        result = method(Task.of(model, clean, region, goal))
     dead = (result.loss == -inf).nonzero()
     if len(dead):
         raise InputError(f"the model gave no finite output for sample {int(dead[0])}: look for NaN or inf weights")

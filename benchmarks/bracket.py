@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from verify.core.result import Reason, Verdict
+from verify.core.result import NETWORK, Reason, Verdict
 
 CONFIDENCE = 0.95
 ALL_ATTACKS = "all attacks"
@@ -34,7 +34,7 @@ class Judged:
     verdict: Verdict
     reason: Reason | None = None
     seconds: float = 0.0
-    subject: str = "network"
+    subject: str = NETWORK
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Row:
     falsified: int
     misclassified: int
     seconds: float = 0.0
-    subject: str = "network"
+    subject: str = NETWORK
     reasons: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -102,9 +102,9 @@ class Row:
         }
 
 
-def clean(n: int, misclassified: int) -> Row:
-    """The model without an attacker: what an attack of radius 0 leaves."""
-    return Row(Role.ATTACK, "clean", "clean", 0.0, n, 0, misclassified, misclassified)
+def clean(n: int, misclassified: int, subject: str = NETWORK) -> Row:
+    """A classifier without an attacker: what an attack of radius 0 leaves."""
+    return Row(Role.ATTACK, "clean", "clean", 0.0, n, 0, misclassified, misclassified, subject=subject)
 
 
 def row(role: Role, name: str, key: str, eps: float, n: int, misclassified: int, judged: Sequence[Judged]) -> Row:
@@ -120,7 +120,7 @@ def row(role: Role, name: str, key: str, eps: float, n: int, misclassified: int,
         falsified=verdicts[Verdict.FALSIFIED] + misclassified,
         misclassified=misclassified,
         seconds=sum(item.seconds for item in judged),
-        subject=judged[0].subject if judged else "network",
+        subject=judged[0].subject if judged else NETWORK,
         reasons=dict(sorted(Counter(item.reason.value for item in judged if item.reason).items())),
     )
 
@@ -131,7 +131,7 @@ def jaws(eps: float, n: int, misclassified: int, judged: Sequence[Judged]) -> tu
     Counterexamples of methods count in the upper jaw too. Only statements about the network itself count: what a
     smoothed classifier is certified for says nothing of the network under it.
     """
-    own = [item for item in judged if item.eps == eps and item.subject == "network"]
+    own = [item for item in judged if item.eps == eps and item.subject == NETWORK]
     broken = {item.sample for item in own if item.verdict is Verdict.FALSIFIED}
     by_methods = {item.sample for item in own if item.verdict is Verdict.FALSIFIED and item.role is Role.METHOD}
     certified = {item.sample for item in own if item.verdict is Verdict.VERIFIED}

@@ -28,8 +28,8 @@ from verify.core.budget import Budget
 from verify.core.errors import AlarmError, InputError, InternalError, ResourceError, UnsupportedError
 from verify.core.network import Network, to_network
 from verify.core.problem import Problem
-from verify.core.result import Reason, Result, Verdict
-from verify.core.verifier import BatchVerifier, Verifier
+from verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
+from verify.core.verifier import BatchVerifier, OtherSubject, Verifier
 
 NO_LIMIT = Budget()
 
@@ -63,12 +63,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Participant:
-    """A method, or an attack in a method's clothes, with its role and the name of its rows."""
+    """A method, or an attack in a method's clothes, with its role, the name of its rows, and what it speaks of."""
 
     role: Role
     name: str
     key: str
     verifier: Verifier
+    subject: str = NETWORK
 
 
 def compare(
@@ -90,7 +91,8 @@ def compare(
     """Judge every sample of ``data`` at every ``eps`` (units of x, in the ``norm``) by every method and attack.
 
     ``budget``: its seconds are for each sample and participant, its seed for whatever is random; ``batch``: samples
-    treated at once. A misclassified clean sample counts as falsified at every eps, and nobody is asked about it.
+    treated at once. A misclassified clean sample counts as falsified at every eps, and nobody is asked about it; for
+    those who speak of another classifier, the samples that this one misclassifies or abstains on.
     Records go to ``store`` and the cases of soundness alarms to ``alarm_folder`` as they are decided. With ``resume``
     the records that are settled already (:func:`benchmarks.store.settled`) are taken from the store.
 
@@ -109,21 +111,22 @@ def compare(
     participants = [*_attackers(attacks), *_verifiers(methods)]
     if repeated := {p.name for p in participants if sum(q.name == p.name for q in participants) > 1}:
         raise InputError(f"{', '.join(sorted(repeated))} is given twice")
-    right = _rightly_classified(network, data, batch)
-    wrong = len(data) - len(right)
+    right = _right_by_subject(network, data, batch, participants, budget.seed)
+    anybody = sorted(set().union(*(right[p.subject] for p in participants)))
 
     judged: list[Judged] = []
     found: list[Alarm] = []
     folders: list[Path] = []
     resumed = 0
-    progress.begin(len(right) * len(radii) * len(participants))
-    for start in range(0, len(right), batch):
-        chunk = right[start : start + batch]
+    progress.begin(sum(len(right[p.subject]) for p in participants) * len(radii))
+    for start in range(0, len(anybody), batch):
+        chunk = anybody[start : start + batch]
         cases = []
-        for participant, radius, problems in _work(network, data, chunk, radii, norm, participants):
+        for participant, radius, everyone in _work(network, data, chunk, radii, norm, participants):
             progress.running(f"{participant.name}, eps {radius:g}")
+            samples = [(s, p) for s, p in zip(chunk, everyone, strict=True) if s in right[participant.subject]]
+            problems = [problem for _, problem in samples]
             known = _known(store, participant, problems, budget) if store is not None and resume else {}
-            samples = list(zip(chunk.tolist(), problems, strict=True))
             new = [_case(participant, s, radius, p, known[p.id]) for s, p in samples if p.id in known]
             resumed += len(new)
             progress.advance(len(new))
@@ -149,7 +152,7 @@ def compare(
         norm,
         budget.seed,
         len(data),
-        tuple(_rows(participants, radii, len(data), wrong, judged)),
+        tuple(_rows(participants, radii, len(data), {who: len(data) - len(of) for who, of in right.items()}, judged)),
         tuple(found),
         tuple(folders),
         time.monotonic() - began,
@@ -176,11 +179,13 @@ def _attackers(attacks: Sequence[Attack]) -> Iterator[Participant]:
 
 def _verifiers(methods: Sequence[Verifier]) -> Iterator[Participant]:
     for method in methods:
-        yield Participant(Role.METHOD, title(method), repr(method), method)
+        role = Role.ATTACK if method.guarantee is Guarantee.EMPIRICAL else Role.METHOD
+        subject = method.subject if isinstance(method, OtherSubject) else NETWORK
+        yield Participant(role, title(method), repr(method), method, subject)
 
 
 def _work(
-    network: Network, data: Dataset, chunk: Tensor, radii: Sequence[float], norm: float, who: Sequence[Participant]
+    network: Network, data: Dataset, chunk: list[int], radii: Sequence[float], norm: float, who: Sequence[Participant]
 ) -> Iterator[tuple[Participant, float, list[Problem]]]:
     """Everybody's tasks on one chunk of samples; the problems are shared, with what they cache."""
     for radius in radii:
@@ -190,18 +195,18 @@ def _work(
 
 
 def _rows(
-    participants: Sequence[Participant], radii: Sequence[float], n: int, wrong: int, judged: Sequence[Judged]
+    participants: Sequence[Participant], radii: Sequence[float], n: int, wrong: dict[str, int], judged: Sequence[Judged]
 ) -> Iterator[Row]:
-    """All rows in the order of :class:`Comparison`."""
-    yield bracket.clean(n, wrong)
+    """All rows in the order of :class:`Comparison`; ``wrong``: clean samples that each subject misclassifies."""
+    yield from (bracket.clean(n, count, who) for who, count in wrong.items())
     for radius in radii:
         here = [item for item in judged if item.eps == radius]
         rows = [
-            bracket.row(p.role, p.name, p.key, radius, n, wrong, [item for item in here if item.name == p.name])
+            bracket.row(p.role, p.name, p.key, radius, n, wrong[p.subject], [i for i in here if i.name == p.name])
             for p in participants
         ]
         yield from (row for row in rows if row.role is Role.ATTACK)
-        yield from bracket.jaws(radius, n, wrong, here)
+        yield from bracket.jaws(radius, n, wrong[NETWORK], here)
         yield from (row for row in rows if row.role is Role.METHOD)
 
 
@@ -237,6 +242,18 @@ def _judge(participant: Participant, problems: Sequence[Problem], budget: Budget
     if [result.problem_id for result in results] != [problem.id for problem in problems]:
         raise InternalError(f"{participant.name} answered other problems than it was asked on {where}")
     return results
+
+
+def _right_by_subject(
+    network: Network, data: Dataset, batch: int, participants: Sequence[Participant], seed: int
+) -> dict[str, set[int]]:
+    """Positions of the samples that each subject classifies rightly, the network first."""
+    right = {NETWORK: set(_rightly_classified(network, data, batch).tolist())}
+    for verifier in (p.verifier for p in participants):
+        if isinstance(verifier, OtherSubject) and verifier.subject not in right:
+            pairs = enumerate(zip(data.x, data.y.tolist(), strict=True))
+            right[verifier.subject] = {i for i, (x, y) in pairs if verifier.classify(network, x, seed) == y}
+    return right
 
 
 def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:

@@ -31,7 +31,7 @@ from verify.core.errors import AlarmError, InputError, UnsupportedError
 from verify.core.network import Network, to_network
 from verify.core.problem import Problem
 from verify.core.result import Reason, Result, Verdict
-from verify.core.verifier import Verifier
+from verify.core.verifier import OtherSubject, Verifier
 
 NO_LIMIT = Budget()
 GROWTH = 4  # from one radius at which the attack fails to the next that it is tried at
@@ -121,6 +121,8 @@ def radii(
     """
     if not tolerance > 0:
         raise InputError(f"the tolerance must be above 0, got {tolerance}")
+    if isinstance(method, OtherSubject):  # and asking again and again would spend its confidence many times
+        raise UnsupportedError(f"{method.name} speaks of {method.subject}, not of the network: take assay smooth")
     if missing := [i for i in samples if not 0 <= i < len(data)]:
         raise InputError(f"{data.name} ({data.split}) has samples from 0 to {len(data) - 1}, not {missing[0]}")
     network = to_network(model, data.shape)

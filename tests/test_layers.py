@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("verify", "attacks", "models", "benchmarks", "assay")
 
 CORE, BOUNDS, PROGRAMS = "verify.core", "verify.bounds", "verify.programs"
-TOP = ("verify.registry", "verify.pipeline", "verify.union", "verify.auto")
+TOP = ("verify.registry", "verify.attack", "verify.pipeline", "verify.union", "verify.auto")
 
 # Part of the tree -> the first-party parts that it may import beside itself. The longest prefix decides.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {

@@ -14,7 +14,7 @@ from verify.check.corroborate import corroborate
 from verify.check.replay import replay
 from verify.core.budget import Budget
 from verify.core.problem import Problem
-from verify.core.result import Guarantee, Reason, Result, Verdict
+from verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
 from verify.core.spec import Spec
 from verify.core.verifier import BatchVerifier, Verifier
 
@@ -94,18 +94,27 @@ def check(problems: Sequence[Problem], results: Sequence[Result]) -> list[Result
     """Each result if it stands up to the second opinion; otherwise UNKNOWN(numerical) that says why.
 
     A verdict that fails is reported in ``stats["alarm"]`` unless the point is merely one on which float32 and real
-    arithmetic differ.
+    arithmetic differ. The model says nothing against a verdict on another subject; its counterexample must be a
+    member of the region all the same.
     """
     checked = list(results)
-    verified = [i for i, result in enumerate(results) if result.verdict is Verdict.VERIFIED]
+    own = [i for i, result in enumerate(results) if result.subject == NETWORK]
+    verified = [i for i in own if results[i].verdict is Verdict.VERIFIED]
     faults = corroborate([problems[i] for i in verified], [results[i] for i in verified])
     for i, fault in zip(verified, faults, strict=True):
         if fault is not None:
             checked[i] = _withdrawn(results[i], {"alarm": fault})
     for i, result in enumerate(results):
         if result.verdict is Verdict.FALSIFIED:
-            checked[i] = _replayed(problems[i], result)
+            checked[i] = (_replayed if result.subject == NETWORK else _member)(problems[i], result)
     return checked
+
+
+def _member(problem: Problem, result: Result) -> Result:
+    assert result.counterexample is not None
+    if bool(problem.region.contains(result.counterexample[None])[0]):
+        return result
+    return _withdrawn(result, {"alarm": "the counterexample lies outside of the region"})
 
 
 def _replayed(problem: Problem, result: Result) -> Result:

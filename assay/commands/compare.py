@@ -51,8 +51,8 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print summary.json on stdout, the table on stderr.")] = False,
 ) -> None:
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
-    radii = _radii(eps)
-    p = _norm(norm)
+    radii = radii_of(eps)
+    p = norm_of(norm)
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads)):
         at_least_one(name, value)
     positive("--timeout", timeout, "seconds")
@@ -71,7 +71,7 @@ def compare(
     from verify.core.budget import Budget
 
     torch.set_num_threads(min(threads or torch.get_num_threads(), cores()))
-    verifiers, attackers = _methods(methods), _attacks(attacks)
+    verifiers, attackers = _methods(methods), attacks_of(attacks)
     if not verifiers and not attackers:
         raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
     samples = datasets.load(data, folder=data_dir)
@@ -112,7 +112,7 @@ def compare(
     comparison.raise_alarm()
 
 
-def _radii(text: str) -> list[float]:
+def radii_of(text: str) -> list[float]:
     """The radii of ``0.02,0.05,0.1``, sorted, each once."""
     radii = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -128,7 +128,8 @@ def _radii(text: str) -> list[float]:
     return sorted(set(radii))
 
 
-def _norm(text: str) -> float:
+def norm_of(text: str) -> float:
+    """The norm as a number."""
     if text.lower() not in NORMS:
         raise unknown_name("norm", text, NORMS)
     return NORMS[text.lower()]
@@ -141,7 +142,8 @@ def _methods(text: str) -> list[Verifier]:
     return [get_verifier(part) for part in split(text)]
 
 
-def _attacks(text: str) -> list[Attack]:
+def attacks_of(text: str) -> list[Attack]:
+    """The attacks of ``fgsm,pgd(steps=100)``."""
     from attacks import get_attack
     from verify.core.options import split
 

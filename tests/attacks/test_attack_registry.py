@@ -44,7 +44,7 @@ def test_every_listed_attack_is_one() -> None:
         ("pgd(step_size=nan)", "step_size of pgd must be a positive"),
         ("pgd(momentum=-1)", "momentum of pgd"),
         ("pgd(momentum=inf)", "momentum of pgd"),
-        ("pgd(loss=dlr)", "expected one of ce, margin"),
+        ("pgd(loss=hinge)", "expected one of ce, margin, dlr"),
         ("fgsm(loss=)", "expected one of ce, margin"),
     ],
 )
@@ -85,7 +85,7 @@ def test_importing_and_listing_load_no_torch() -> None:
 
 
 def test_the_public_names() -> None:
-    assert attacks.__all__ == ["AttackResult", "get_attack", "list_attacks"]
+    assert attacks.__all__ == ["AttackResult", "Curve", "curve", "get_attack", "list_attacks"]
     assert dir(attacks) == attacks.__all__
     with pytest.raises(AttributeError, match="no attribute 'foo'"):
         _ = attacks.foo

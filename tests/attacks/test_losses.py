@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.losses import Misclassify, Violate, cross_entropy, margin
+from attacks.losses import LossName, Misclassify, Violate, cross_entropy, dlr, margin, targeted_dlr
 from verify.core.errors import InputError
 from verify.core.spec import Polyhedron, Spec
 
@@ -98,3 +98,44 @@ def test_take_selects_samples() -> None:
     goal, index = Violate.of(batch), torch.tensor([2, 0])
     for part, whole in zip(goal.take(index)(y[index]), goal(y), strict=True):
         assert torch.equal(part, whole[index])
+
+
+def test_difference_of_logits_ratio_by_hand() -> None:
+    y = torch.tensor([[4.0, 3.0, 1.0, 0.0], [4.0, 3.0, 1.0, 0.0]])
+    assert torch.allclose(dlr(y, torch.tensor([0, 1])), torch.tensor([-1 / 3, 1 / 3]))
+    assert torch.allclose(dlr(10 * y - 5, torch.tensor([0, 1])), torch.tensor([-1 / 3, 1 / 3]))
+    towards = targeted_dlr(y, torch.tensor([0, 0]), torch.tensor([1, 3]))
+    assert torch.allclose(towards, torch.tensor([-1 / 3.5, -4 / 3.5]))
+
+
+def test_with_few_classes_the_ratio_falls_back_to_the_difference() -> None:
+    y = torch.tensor([[3.0, 1.0, 2.0]])
+    label, target = torch.tensor([0]), torch.tensor([1])
+    assert dlr(y[:, :2], label).tolist() == [-2.0]
+    assert targeted_dlr(y, label, target).tolist() == [-2.0]
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])
+def test_aiming_changes_the_loss_and_not_the_success(loss: LossName) -> None:
+    y = torch.tensor([[4.0, 3.0, 1.0, 0.0], [1.0, 3.0, 5.0, 0.0]])
+    goal = Misclassify.of(torch.tensor([0, 0]), loss)
+    assert goal.rivals(y) == 3
+    second = goal.aim(y, 1)
+    assert second.signed
+    assert second.targets is not None
+    assert second.targets.tolist() == [2, 1]
+    assert second(y)[1].tolist() == goal(y)[1].tolist() == [False, True]
+    assert bool((second(y)[0] < goal.aim(y, 0)(y)[0]).all())
+    assert second.ascending("margin").targets is None
+
+
+def test_aiming_at_one_disjunct_of_a_specification() -> None:
+    near, far = polyhedron([[1, 0]], [0], [False]), polyhedron([[0, 1]], [-5], [False])
+    goal = Violate.of([Spec((near, far)), Spec((far,))])
+    y = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+    assert goal.rivals(y) == 2
+    assert goal.aim(y, 0)(y)[0].tolist() == [-1.0, -6.0]
+    assert goal.aim(y, 1)(y)[0].tolist() == [-6.0, -6.0]  # the second has one disjunct only
+    hit = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    assert goal.aim(y, 1)(hit)[1].tolist() == [True, False]
+    assert goal.aim(y, 1).ascending("ce")(y)[0].tolist() == [-1.0, -6.0]

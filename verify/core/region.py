@@ -261,7 +261,7 @@ class LpBall:
         if self.domain is not None:
             low, high = self._domain()
             far = torch.minimum(torch.maximum(far, low.to(x.device)), high.to(x.device))
-        step = (_onto_l1 if self.p == 1 else _onto_l2)(far - centre, radius)
+        step = (onto_l1 if self.p == 1 else onto_l2)(far - centre, radius)
         each = (-1,) + (1,) * (x.dim() - 1)
         # Rounding to the dtype of x lengthens a step by an ulp or so: the first try leaves room for that.
         slack = 2 * torch.finfo(x.dtype).eps
@@ -399,15 +399,16 @@ def _directed_sum(a: Tensor, b: Tensor, up: bool) -> Tensor:
     return torch.where(error > 0 if up else error < 0, torch.nextafter(total, direction), total)
 
 
-def _onto_l2(step: Tensor, radius: Tensor) -> Tensor:
+def onto_l2(step: Tensor, radius: Tensor) -> Tensor:
+    """Euclidean projection of each step (batch x shape) onto the l2 ball of ``radius``, which broadcasts against it."""
     flat = step.flatten(1)
-    norm = flat.norm(dim=1).view(-1, *[1] * (step.dim() - 1)).clamp(min=torch.finfo(torch.float64).tiny)
+    norm = flat.norm(dim=1).view(-1, *[1] * (step.dim() - 1)).clamp(min=torch.finfo(step.dtype).tiny)
     shrunk: Tensor = step * (radius / norm).clamp(max=1)
     return shrunk
 
 
-def _onto_l1(step: Tensor, radius: Tensor) -> Tensor:
-    """Euclidean projection onto the l1 ball (Duchi et al. 2008)."""
+def onto_l1(step: Tensor, radius: Tensor) -> Tensor:
+    """Euclidean projection of each step (batch x shape) onto the l1 ball of ``radius`` (Duchi et al. 2008)."""
     flat = step.flatten(1)
     bound = radius.reshape(-1, 1).expand(len(flat), 1)
     magnitude, _ = flat.abs().sort(dim=1, descending=True)

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# What results speak of unless they say otherwise.
+NETWORK = "network"
+
 
 class Verdict(StrEnum):
     """The answer."""
@@ -60,7 +63,7 @@ class Result:
     certificate: dict[str, Any] | None = None
     confidence: float | None = None
     seconds: float = 0.0
-    subject: str = "network"
+    subject: str = NETWORK
     semantics: str = "real"
     stats: dict[str, Any] = field(default_factory=dict)
 

@@ -53,6 +53,20 @@ class BatchVerifier(Verifier, Protocol):
 
 
 @runtime_checkable
+class OtherSubject(Verifier, Protocol):
+    """A verifier whose results speak of another classifier than the network, one that is made from it."""
+
+    @property
+    def subject(self) -> str:
+        """That classifier, as the results name it."""
+        ...
+
+    def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
+        """Its answer at x (shape); None where it abstains."""
+        ...
+
+
+@runtime_checkable
 class Bounder(Protocol):
     """A method that bounds linear functions of a network's output."""
 

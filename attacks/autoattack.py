@@ -1,0 +1,108 @@
+"""AutoAttack (Croce and Hein 2020, arXiv:2003.01690): four attacks of different kinds, each on what still stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from attacks import task
+from attacks.apgd import APGD, APGDCE, APGDT
+from attacks.base import AttackResult, Model, norm
+from attacks.fab import FAB, FABT
+from attacks.pgd_eot import Mean, Repeated
+from attacks.prospects import check_patience
+from attacks.ranges import whole
+from attacks.square import Square
+from attacks.task import Record, Task
+from verify.core.errors import unknown_name
+from verify.core.problem import Problem
+from verify.core.region import Region
+
+Version = Literal["standard", "plus", "rand"]
+
+
+class Component(Protocol):
+    """An attack that works on a task."""
+
+    def on(self, job: Task, seed: int) -> AttackResult:
+        """Attack the task, whatever loss its goal names."""
+        ...
+
+
+@dataclass(frozen=True)
+class AutoAttack:
+    """APGD on cross-entropy, APGD towards 9 targets, FAB towards 9 targets, and Square, the settings as published.
+
+    ``version``: ``standard``; ``plus`` has five restarts of each, APGD on DLR and untargeted FAB too; ``rand``, for
+    randomised models, is APGD on cross-entropy and on DLR over ``draws`` runs of the model at each point. In l1 there
+    are more restarts and fewer targets. ``steps`` are those of APGD and FAB, ``queries`` those of Square.
+    ``patience``: a sample is given up by an attack once its recent progress, kept up so many times as fast, would not
+    break it; inf is the full published budget for each sample, at several times the price.
+    """
+
+    version: Version = "standard"
+    steps: int = 100
+    queries: int = 5000
+    draws: int = 20
+    patience: float = 10.0
+    name: ClassVar[str] = "autoattack"
+
+    def __post_init__(self) -> None:
+        if self.version not in get_args(Version):
+            raise unknown_name("version of autoattack", self.version, get_args(Version))
+        whole(self, "steps", "queries", "draws")
+        check_patience(self.patience)
+
+    def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
+        """Attack classification: x (batch x shape), labels (batch). The loss of the result is the margin.
+
+        Raises :class:`InputError` for a model in train mode and for inputs that do not fit it or each other.
+        """
+        return task.run(model, x, labels, region, "margin", lambda job: self.on(job, seed))
+
+    def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
+        """Attack each problem's specification, its disjuncts as the targets."""
+        return task.search(problems, lambda job: self.on(job, seed))
+
+    def on(self, job: Task, seed: int) -> AttackResult:
+        """One component after the other on the samples of a task that still stand."""
+        job = replace(job, goal=job.goal.ascending("margin"))
+        if self.version != "rand":
+            return self._sequence(job, seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            many = replace(job, model=Repeated(job.model, self.draws), goal=Mean(job.goal, self.draws))
+            found = self._sequence(many, seed)
+        return replace(found, queries=found.queries * self.draws)
+
+    def _sequence(self, job: Task, seed: int) -> AttackResult:
+        record = Record(job.clean)
+        for component in self.components(norm(job.region)):
+            standing = record.standing
+            if not len(standing):
+                break
+            part = job.take(standing)
+            found = component.on(part, seed)
+            # Losses of different attacks do not compare: the margin does, at the price of a forward pass.
+            loss, _ = part.evaluate(found.adversarial)
+            record.note(standing, found.adversarial, loss, found.success)
+            record.queries[standing] += found.queries
+        return record.result(job.region)
+
+    def components(self, p: float) -> list[Component]:
+        """The attacks in order, for regions of norm ``p``."""
+        more, targets = 5 if p == 1 or self.version == "plus" else 1, 5 if p == 1 else 9
+        ce = APGDCE(self.steps, more)
+        dlr = APGD("dlr", self.steps, more, patience=self.patience)
+        if self.version == "rand":
+            return [ce, dlr]
+        apgd_t = APGDT(self.steps, targets, patience=self.patience)
+        fab_t = FABT(self.steps, targets, patience=self.patience)
+        square = Square(self.queries, patience=self.patience)
+        if self.version == "standard":
+            return [ce, apgd_t, fab_t, square]
+        return [ce, dlr, FAB(self.steps, more, patience=self.patience), square, apgd_t, fab_t]

@@ -1,0 +1,90 @@
+"""Robust accuracy against the radius: one attack at many radii, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack, Model
+from attacks.nearest import MinimalAttack
+from verify.core.errors import InputError
+from verify.core.region import Domain, LpBall
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """What an attack leaves standing at each radius; what is broken at one stays broken at every larger one.
+
+    ``epsilons``: rising. ``success`` (eps x batch), ``adversarial`` (eps x batch x shape): members of the ball of that
+    radius. ``distance`` (batch), float64: of the nearest breaking point found, inf where none was. ``queries`` (batch).
+    """
+
+    epsilons: tuple[float, ...]
+    success: Tensor
+    adversarial: Tensor
+    distance: Tensor
+    queries: Tensor
+
+    @property
+    def accuracy(self) -> list[float]:
+        """Robust accuracy at each radius; never rises."""
+        return [1 - float(broken.double().mean()) for broken in self.success]
+
+
+def curve(
+    attack: Attack,
+    model: Model,
+    x: Tensor,
+    labels: Tensor,
+    epsilons: Sequence[float],
+    norm: float = inf,
+    domain: Domain | None = (0.0, 1.0),
+    seed: int = 0,
+) -> Curve:
+    """Attack x (batch x shape), labels (batch), in the balls of all ``epsilons`` within ``domain``.
+
+    A minimal-norm attack runs once. Others run at one radius after the other, on what the smaller ones left standing.
+    Raises :class:`InputError` for no epsilons, and what :meth:`attacks.base.Attack.run` and the regions raise.
+    """
+    radii = tuple(sorted({float(eps) for eps in epsilons}))
+    if not radii:
+        raise InputError("expected at least one radius, such as epsilons=[0.05, 0.1]")
+    if not len(x):
+        raise InputError("expected at least one sample")
+    balls = [LpBall(x, eps, norm, domain) for eps in radii]
+    if isinstance(attack, MinimalAttack):
+        return _once(attack, model, x, labels, radii, balls, seed)
+    return _one_by_one(attack, model, x, labels, radii, balls, seed)
+
+
+def _once(
+    attack: Attack, model: Model, x: Tensor, labels: Tensor, radii: tuple[float, ...], balls: list[LpBall], seed: int
+) -> Curve:
+    found = attack.run(model, x, labels, balls[-1], seed)
+    inside = torch.stack([found.success & ball.contains(found.adversarial) for ball in balls])
+    points = torch.stack([ball.project(found.adversarial) for ball in balls])
+    return Curve(radii, inside, points, found.distance, found.queries)
+
+
+def _one_by_one(
+    attack: Attack, model: Model, x: Tensor, labels: Tensor, radii: tuple[float, ...], balls: list[LpBall], seed: int
+) -> Curve:
+    broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    point, distance = x.detach().clone(), torch.full((len(x),), inf, dtype=torch.float64, device=x.device)
+    queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    success, points = [], []
+    for eps, ball in zip(radii, balls, strict=True):
+        standing = (~broken).nonzero()[:, 0]
+        if len(standing):
+            region = LpBall(x[standing], eps, ball.p, ball.domain)
+            found = attack.run(model, x[standing], labels[standing], region, seed)
+            point[standing], broken[standing] = found.adversarial, found.success
+            queries[standing] += found.queries
+            distance[standing] = torch.where(found.success, found.distance, distance[standing])
+        success.append(broken.clone())
+        points.append(point.clone())
+    return Curve(radii, torch.stack(success), torch.stack(points), distance, queries)

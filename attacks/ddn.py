@@ -1,0 +1,70 @@
+"""Decoupling direction and norm (Rony et al. 2019, arXiv:1811.09600): the nearest adversarial point in l2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks import nearest
+from attacks.base import AttackResult, Model
+from attacks.losses import LossName, check_loss
+from attacks.nearest import Closest, column, cosine, length, shorten, slope, unit
+from attacks.ranges import positive, share, whole
+from attacks.task import Task
+from verify.core.problem import Problem
+from verify.core.region import Region
+
+
+@dataclass(frozen=True)
+class DDN:
+    """``steps`` steps along the gradient's direction, each put on a sphere that shrinks while the sample is broken.
+
+    ``gamma``: the share by which the sphere's radius grows or shrinks; ``radius``: its first value, in the units of
+    the input: from far out the sphere shrinks onto nearer points than it finds by growing. ``loss``: ``ce``, ``margin``
+    or ``dlr``. ``refine``: bisections of the segment to the sample at the end.
+    ``targeted``: the labels given to :meth:`run` are the classes to be reached.
+    """
+
+    steps: int = 100
+    gamma: float = 0.05
+    radius: float = 2.0
+    refine: int = 10
+    loss: LossName = "ce"
+    targeted: bool = False
+    name: ClassVar[str] = "ddn"
+    minimises: ClassVar[tuple[float, ...]] = (2.0,)
+
+    def __post_init__(self) -> None:
+        whole(self, "steps")
+        whole(self, "refine", least=0)
+        share(self, "gamma")
+        positive(self, "radius")
+        check_loss(self.loss)
+
+    def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
+        """Attack classification: x (batch x shape), labels (batch); nothing is random.
+
+        Raises :class:`InputError` as every attack does, :class:`UnsupportedError` for a region that is no l2 ball.
+        """
+        return nearest.run(self, model, x, labels, region, self.loss, self._method, self.targeted)
+
+    def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
+        """Attack each problem's specification, whose own loss replaces ``loss``."""
+        return nearest.search(self, problems, self._method)
+
+    def _method(self, job: Task, closest: Closest) -> None:
+        everything = torch.arange(len(job.clean), device=job.clean.device)
+        x, radius = job.clean, torch.full_like(closest.distance, self.radius)
+        for step in range(self.steps):
+            _, success, grad = slope(job, x)
+            closest.note(everything, x, success)
+            radius = radius * torch.where(success, 1 - self.gamma, 1 + self.gamma)
+            delta = x - job.clean + cosine(step, self.steps, 1.0, 0.01) * unit(grad)
+            size = length(delta, 2).clamp(min=torch.finfo(delta.dtype).tiny)
+            x = job.project(job.clean + column(radius / size, delta) * delta)
+        closest.note(everything, x, job.evaluate(x)[1])
+        shorten(job, closest, self.refine)

@@ -1,0 +1,96 @@
+"""Elastic-net attacks (Chen et al. 2018, arXiv:1709.04114): near in l1 and l2 at once, hence sparse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks import nearest
+from attacks.base import AttackResult, Model
+from attacks.descent import Weights
+from attacks.nearest import Closest, column, length, shorten, slope
+from attacks.ranges import nonnegative, positive, whole
+from attacks.task import Task
+from verify.core.problem import Problem
+from verify.core.region import Region
+
+
+@dataclass(frozen=True)
+class EAD:
+    """Minimises ``c`` times what the margin lacks, plus the squared l2 and ``beta`` times the l1 norm of the change.
+
+    By accelerated shrinkage and thresholding (FISTA), ``rounds`` times ``steps`` steps at most, the first of size
+    ``rate``. ``c`` is ten times larger in each round until it breaks the sample, bisected from then on; None starts
+    from the gradient at the sample. Of the points on the way the nearest in the region's norm is kept.
+    ``refine``: bisections of the segment to the sample at the end.
+    ``targeted``: the labels given to :meth:`run` are the classes to be reached.
+    """
+
+    rounds: int = 9
+    steps: int = 50
+    rate: float = 0.01
+    beta: float = 0.01
+    c: float | None = None
+    refine: int = 10
+    targeted: bool = False
+    name: ClassVar[str] = "ead"
+    minimises: ClassVar[tuple[float, ...]] = (1.0, 2.0)
+
+    def __post_init__(self) -> None:
+        whole(self, "rounds", "steps")
+        whole(self, "refine", least=0)
+        positive(self, "rate", *(["c"] if self.c is not None else []))
+        nonnegative(self, "beta")
+
+    def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
+        """Attack classification: x (batch x shape), labels (batch); nothing is random.
+
+        Raises :class:`InputError` as every attack does, :class:`UnsupportedError` for a region of another kind.
+        """
+        return nearest.run(self, model, x, labels, region, "margin", self._method, self.targeted)
+
+    def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
+        """Attack each problem's specification, whose distance to violation takes the margin's place."""
+        return nearest.search(self, problems, self._method)
+
+    def _method(self, job: Task, closest: Closest) -> None:
+        if self.c is None:
+            loss, _, grad = slope(job, job.clean)
+            weights = Weights(2 * loss.double().abs() / length(grad.double(), 2).square().clamp(min=1e-9))
+        else:
+            weights = Weights(torch.full_like(closest.distance, self.c))
+        x = job.clean
+        for _ in range(self.rounds):
+            last, broken = self._shrink(job, closest, x, weights.c)
+            weights.learn(broken)
+            x = torch.where(column(closest.found, x) > 0, closest.adversarial, last)
+        shorten(job, closest, self.refine)
+
+    def _shrink(self, job: Task, closest: Closest, start: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The steps of one round from ``start``: the last points, and whether any point broke the sample."""
+        index = torch.arange(len(start), device=start.device)
+        last, broken = start.clone(), torch.zeros(len(start), dtype=torch.bool, device=start.device)
+        x, y, before = start, start, torch.full_like(c, torch.inf)
+        period = max(1, self.steps // 10)
+        for step in range(self.steps):
+            loss, success, grad = slope(job, y)
+            closest.note(index, y, success)
+            broken[index] |= success
+            delta, short = y - job.clean, (-loss).clamp(min=0)
+            g = 2 * delta - column(c * (short > 0), grad) * grad
+            moved = delta - self.rate * (1 - step / self.steps) ** 0.5 * g
+            moved = moved.sign() * (moved.abs() - self.beta).clamp(min=0)
+            new = job.project(job.clean + moved)
+            x, y = new, job.project(new + step / (step + 3) * (new - x))
+            last[index] = x
+            if (step + 1) % period == 0:
+                value = c * short + delta.square().flatten(1).sum(1) + self.beta * length(delta, 1)
+                keep = (value <= 0.9999 * before).nonzero()[:, 0]
+                index, job, x, y, c, before = index[keep], job.take(keep), x[keep], y[keep], c[keep], value[keep]
+                if not len(keep):
+                    break
+        return last, broken

@@ -1,0 +1,153 @@
+"""The laws that every registered attack obeys, whatever it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from math import inf
+
+import pytest
+import torch
+
+from attacks import get_attack
+from attacks.base import Attack, AttackResult
+from attacks.registry import ATTACKS
+from tests.attacks.attack_models import linear, mlp, network, samples
+from verify.check.replay import replay
+from verify.core.errors import UnsupportedError
+from verify.core.problem import Problem
+from verify.core.region import Box, LpBall, Region
+
+NET = mlp(0)
+X = samples(1, 8)
+LABELS = NET(X).argmax(1)
+EPS = {1.0: 0.4, 2.0: 0.3, inf: 0.15}
+
+# With fewer queries than by default, so that the tests are quick.
+QUICK = {
+    "apgd-t": "apgd-t(steps=20)",
+    "autoattack": "autoattack(steps=10,queries=50)",
+    "cw": "cw(steps=20)",
+    "fab": "fab(steps=20,restarts=2)",
+    "fab-t": "fab-t(steps=20)",
+    "cw-l0": "cw-l0(rounds=10,steps=10)",
+    "ead": "ead(steps=20)",
+    "grid": "grid(points=128)",
+    "hopskipjump": "hopskipjump(steps=4,probes=20)",
+    "pgd-eot": "pgd-eot(draws=2,steps=10)",
+    "square": "square(queries=100)",
+}
+every_attack = pytest.mark.parametrize("name", list(ATTACKS))
+
+
+@cache
+def quick(name: str) -> Attack:
+    try:
+        return get_attack(QUICK.get(name, name))
+    except Exception:
+        return get_attack(name)
+
+
+def regions(x: torch.Tensor, eps: dict[float, float]) -> list[Region]:
+    balls: list[Region] = [LpBall(x, eps[p], p, (0.0, 1.0)) for p in (inf, 2.0, 1.0)]
+    return [*balls, Box((x - eps[inf]).clamp(min=0), (x + eps[inf]).clamp(max=1))]
+
+
+def attempts(
+    name: str, x: torch.Tensor, labels: torch.Tensor, eps: dict[float, float]
+) -> list[tuple[Region, AttackResult]]:
+    """What the attack finds in every kind of region that it supports."""
+    results = []
+    for region in regions(x, eps):
+        try:
+            results.append((region, quick(name).run(NET, x, labels, region, seed=3)))
+        except UnsupportedError:
+            continue
+    assert results
+    return results
+
+
+@cache
+def found(name: str) -> list[tuple[Region, AttackResult]]:
+    return attempts(name, X, LABELS, EPS)
+
+
+@every_attack
+def test_points_are_members_and_successes_replay(name: str) -> None:
+    broken = 0
+    for region, result in found(name):
+        assert bool(region.contains(result.adversarial).all())
+        assert result.adversarial.dtype is X.dtype
+        broken += int(result.success.sum())
+        for i in result.success.nonzero()[:, 0].tolist():
+            with torch.no_grad():
+                y = NET(result.adversarial[i : i + 1])[0]
+            label = int(LABELS[i])
+            assert float(y[label]) <= float(y[torch.arange(4) != label].max())
+    assert broken > 0
+
+
+@every_attack
+def test_the_same_seed_gives_the_same_bits(name: str) -> None:
+    for (_, first), (_, again) in zip(found(name), attempts(name, X, LABELS, EPS), strict=True):
+        for field in fields(AttackResult):
+            assert torch.equal(getattr(first, field.name), getattr(again, field.name)), field.name
+
+
+@every_attack
+def test_batch_1_gives_the_verdicts_of_batch_n(name: str) -> None:
+    for i in (0, 5):
+        alone = attempts(name, X[i : i + 1], LABELS[i : i + 1], EPS)
+        for (_, whole), (_, one) in zip(found(name), alone, strict=True):
+            assert one.success[0] == whole.success[i]
+
+
+@every_attack
+def test_a_radius_of_zero_gives_the_clean_accuracy(name: str) -> None:
+    labels = LABELS.clone()
+    labels[::3] = (labels[::3] + 1) % 4
+    for _, result in attempts(name, X, labels, dict.fromkeys(EPS, 0.0)):
+        assert torch.equal(result.success, labels != LABELS)
+        assert torch.equal(result.adversarial, X)
+        assert bool((result.distance[result.success] == 0).all())
+
+
+@every_attack
+def test_no_certified_sample_is_broken(name: str) -> None:
+    """The margin of label 0 is at least 1 - 4 eps over the ball of radius eps."""
+    model = linear([[2.0, -2.0], [0.0, 0.0], [0.0, 0.0]], [1.0, 0.0, 0.0])
+    x = torch.full((3, 2), 0.5)
+    for region in (LpBall(x, 0.249, p, (0.0, 1.0)) for p in (inf, 2, 1)):
+        try:
+            result = quick(name).run(model, x, torch.zeros(3, dtype=torch.int64), region)
+        except UnsupportedError:
+            continue
+        assert not bool(result.success.any())
+
+
+@every_attack
+def test_specifications_are_attacked_and_what_is_found_is_a_counterexample(name: str) -> None:
+    broken = 0
+    for p, eps in EPS.items():
+        problems = Problem.robustness_many(network(NET, 6), X, LABELS, eps, p)
+        try:
+            result = quick(name).search(problems, seed=1)
+        except UnsupportedError:
+            continue
+        for problem, point, success in zip(problems, result.adversarial, result.success.tolist(), strict=True):
+            assert bool(problem.region.contains(point[None]))
+            assert not success or not replay(problem, point).alarm
+        broken += int(result.success.sum())
+    assert broken > 0
+
+
+@every_attack
+def test_the_inputs_are_left_alone(name: str) -> None:
+    x = X[:3].clone()
+    for region in regions(x, EPS):
+        try:
+            quick(name).run(NET, x, LABELS[:3], region)
+        except UnsupportedError:
+            continue
+        assert torch.equal(x, X[:3])
+        assert all(p.grad is None for p in NET.parameters())

@@ -1,0 +1,48 @@
+"""An attack in a method's clothes: what it breaks is falsified, what it cannot treat is unsupported."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.attacks.attack_models import mlp, network, samples
+from verify import pipeline, union
+from verify.attack import AttackVerifier
+from verify.core.budget import Budget
+from verify.core.errors import InputError
+from verify.core.problem import Problem
+from verify.core.region import Box
+from verify.core.result import Reason, Verdict
+from verify.core.spec import Spec
+from verify.registry import get_verifier
+
+NET = mlp(0)
+X = samples(1, 12)
+LABELS = NET(X).argmax(1)
+
+
+def test_options_come_as_text() -> None:
+    method = get_verifier("attack(attack=pgd(steps=7,restarts=2),rounds=2)")
+    assert method == AttackVerifier("pgd(steps=7,restarts=2)", 2)
+    with pytest.raises(InputError, match="did you mean 'pgd'"):
+        get_verifier("attack(attack=pdg)")
+
+
+@pytest.mark.parametrize("attack", ["pgd", "fmn", "cw(steps=20)"])
+def test_falsified_or_unknown_never_verified(attack: str) -> None:
+    problems = Problem.robustness_many(network(NET, 6), X, LABELS, 0.1)
+    results = pipeline.decide(AttackVerifier(attack), problems, Budget())
+    verdicts = {result.verdict for result in results}
+    assert verdicts == {Verdict.FALSIFIED, Verdict.UNKNOWN}
+    assert {result.reason for result in results} == {None, Reason.INCOMPLETE}
+    assert all(result.verifier == repr(AttackVerifier(attack)) for result in results)
+
+
+def test_what_the_attack_cannot_treat_is_unsupported_and_the_rest_is_not() -> None:
+    net = network(NET, 6)
+    box = Problem(net, Box(torch.zeros(6), torch.ones(6)), Spec.robust(0, 4))
+    ball = Problem.robustness(net, X[0], int(LABELS[0]), 3.0, 2)
+    results = AttackVerifier("ddn").verify_many([box, ball], Budget())
+    assert [result.reason for result in results] == [Reason.UNSUPPORTED, None]
+    assert "ddn needs a region that is a ball of l2, got a box" in results[0].stats["explanation"]
+    assert union.verify(AttackVerifier("ddn"), [box, ball], Budget()).verdict is Verdict.FALSIFIED

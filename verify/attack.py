@@ -1,0 +1,70 @@
+"""Any attack as a method: it may falsify, and never verifies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from attacks.registry import get_attack
+from verify.core.budget import Budget
+from verify.core.errors import UnsupportedError
+from verify.core.problem import Problem
+from verify.core.result import Guarantee, Reason, Result, Verdict
+from verify.pipeline import Falsifier
+
+
+@dataclass(frozen=True)
+class AttackVerifier:
+    """An attack on the specification, as a method: falsified with the point it found, or unknown.
+
+    ``attack``: by name, ``pgd(steps=100)``; several with ``+`` between them follow each other. ``rounds``: how often
+    each is tried while there is time, with another seed each time. ``targeted``: each disjunct is attacked by itself.
+    """
+
+    attack: str = "pgd"
+    rounds: int = 1
+    targeted: bool = False
+    name: ClassVar[str] = "attack"
+    complete: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
+
+    def __post_init__(self) -> None:
+        _ = self._falsifiers  # unknown attacks and options are refused now and not later
+
+    def supports(self, problem: Problem) -> str | None:
+        """Only the attack itself knows: an UNKNOWN result tells."""
+        return None
+
+    def verify(self, problem: Problem, budget: Budget) -> Result:
+        """FALSIFIED if the attack breaks the problem."""
+        return self.verify_many([problem], budget)[0]
+
+    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+        """One result per problem; what the attack cannot treat is UNKNOWN(unsupported)."""
+        budget, results = budget.started(), dict[int, Result]()
+        for falsifier in self._falsifiers:
+            standing = [i for i in range(len(problems)) if i not in results or _open(results[i])]
+            found = self._by(falsifier, [problems[i] for i in standing], budget)
+            results |= zip(standing, found, strict=True)
+        return [replace(results[i], verifier=repr(self)) for i in range(len(problems))]
+
+    def _by(self, falsifier: Falsifier, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+        try:
+            return falsifier.verify_many(problems, budget)
+        except UnsupportedError as error:
+            if len(problems) > 1:
+                return [result for problem in problems for result in self._by(falsifier, [problem], budget)]
+            why = {"explanation": str(error)}
+            return [Result(problems[0].id, "", Verdict.UNKNOWN, Reason.UNSUPPORTED, self.guarantee, stats=why)]
+
+    @property
+    def _falsifiers(self) -> list[Falsifier]:
+        names = re.split(r"\+(?![^(]*\))", self.attack)  # not the plus of an option's exponent
+        return [Falsifier(get_attack(name), self.rounds, self.targeted) for name in names]
+
+
+def _open(result: Result) -> bool:
+    """Whether another attack may still tell."""
+    return result.verdict is Verdict.UNKNOWN and result.reason is not Reason.VACUOUS
