@@ -15,11 +15,13 @@ VERIFIERS = {
     "crown-ibp": "verify.backends.crown_ibp:CROWNIBP",
     "ibp": "verify.backends.ibp:IBP",
     "input-split": "verify.backends.bab.input_split:InputSplit",
+    "lipschitz": "verify.backends.lipschitz.method:Lipschitz",
+    "lipsdp": "verify.backends.sdp.method:LipSDP",
     "lirpa": "verify.backends.lirpa.method:LiRPA",
     "lp": "verify.backends.lp:LP",
     "lp-bab": "verify.backends.bab.lp_bab:LPBaB",
     "milp": "verify.backends.milp:MILP",
-    "smoothing-attack": "verify.backends.smoothing.attack:SmoothingAttack",
+    "sdp": "verify.backends.sdp.method:SDP",
     "smt": "verify.backends.smt.method:SMT",
 }
 

@@ -37,7 +37,9 @@ def train(
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder with the files of --data; else $ASSAY_DATA and the usual places.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="What is minimised: standard, pgd, trades, ibp or crown-ibp.")] = "pgd",
+    recipe: Annotated[
+        str, typer.Option(help="What is minimised, with options: standard, pgd, trades, ibp, crown-ibp, gaussian, ...")
+    ] = "pgd",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 60,
     batch: Annotated[int, typer.Option(help="Samples a step.")] = 64,
     lr: Annotated[float, typer.Option(help="First learning rate of Adam.")] = 1e-3,

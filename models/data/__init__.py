@@ -16,6 +16,7 @@ TABLE = {
     "digits": "models.data.digits:load",
     "fashion-mnist": "models.data.mnist:fashion_mnist",
     "mnist": "models.data.mnist:mnist",
+    "spheres": "models.data.spheres:load",
 }
 NPZ = "models.data.npz:load"
 SPLITS = ("train", "test")

@@ -31,6 +31,7 @@ TABLE = {
     "trades": "models.training.trades:TRADES",
     "ibp": "models.training.ibp:IBP",
     "crown-ibp": "models.training.crown_ibp:CrownIBP",
+    "lipschitz-margin": "models.training.lipschitz:LipschitzMargin",
 }
 
 

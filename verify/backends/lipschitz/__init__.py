@@ -1,0 +1,1 @@
+"""Certificates from Lipschitz constants: sound norms of the layers, their product over the graph, local Jacobians."""

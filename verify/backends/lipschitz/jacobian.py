@@ -1,0 +1,178 @@
+"""Interval Jacobians (Weng et al. 2018, Fast-Lip, arXiv:1804.09699): every derivative over a region between two bounds.
+
+Rows travel backwards through the network as intervals. An activation multiplies them by the interval of its slopes
+over the bounds of its operand: {0}, {1} or [0, 1] for ReLU. The mean value theorem for piecewise smooth functions
+(Clarke 1983) makes of the result a bound on how much a row can change. All rounding is charged outward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from verify.backends.lipschitz.norms import transposed
+from verify.bounds.interval import radius_map
+from verify.bounds.rigorous import TINY, UNIT, down, gamma, up
+from verify.core.errors import UnsupportedError
+from verify.core.network import Network
+from verify.core.ops import (
+    Add,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Gather,
+    LeakyRelu,
+    Linear,
+    Max,
+    Op,
+    Relu,
+    Reshape,
+    Scale,
+    Sub,
+    Tanh,
+)
+from verify.core.verifier import Bounds
+
+
+def jacobian(
+    network: Network, bounds: Sequence[Bounds], rows: Tensor, centre: Sequence[Bounds] | None = None
+) -> Tensor:
+    """The largest magnitude that each derivative of each row takes: (rows x inputs), float64.
+
+    ``rows``: linear functions (rows x values) of the last node that has ``bounds``; these, (1 x shape of the node),
+    hold what every node takes over the region. With ``centre``, the values at one point of it, the slopes are those
+    of secants from there: enough to bound how far a row strays from its value at that point, and smaller.
+    """
+    position = len(bounds) - 1
+    start = rows.reshape(len(rows), *network.nodes[position].shape)
+    pending = {position: Bounds(start, start)}
+    while (current := max(pending)) > 0:
+        node, mine = network.nodes[current], pending.pop(current)
+        points = None if centre is None else [centre[i] for i in node.inputs]
+        parts = pull(node.op, mine, [bounds[i] for i in node.inputs], points)
+        for source, part in zip(node.inputs, parts, strict=True):
+            other = pending.get(source)
+            pending[source] = part if other is None else _sum(part, other)
+    found = pending[0]
+    return torch.maximum(found.lower.abs(), found.upper.abs()).flatten(1)
+
+
+def _sum(a: Bounds, b: Bounds) -> Bounds:
+    return Bounds(down(a.lower + b.lower), up(a.upper + b.upper))
+
+
+@singledispatch
+def pull(op: Op, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
+    """Intervals of derivatives by each operand, (rows x its shape), from those by the value of ``op``."""
+    raise UnsupportedError(f"operation {op.label} has no interval Jacobian")
+
+
+@pull.register(Linear)
+@pull.register(Conv2d)
+@pull.register(ConvTranspose2d)
+@pull.register(Scale)
+@pull.register(Gather)
+def _(op: Op, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
+    shape = tuple(operands[0].lower.shape[1:])
+    centre = torch.lerp(rows.lower, rows.upper, 0.5)
+    radius = torch.maximum(rows.upper - centre, centre - rows.lower)
+    n = rows.lower[0].numel() + 2  # no input meets more products than there are outputs
+    share = 4 * gamma(n)
+    moved = transposed(op, shape)(centre)
+    reach = transposed(radius_map(op), shape)(radius * (1 + share) + share * centre.abs()) + n * TINY
+    return [Bounds(down(moved - reach), up(moved + reach))]
+
+
+@pull.register
+def _(op: Reshape, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
+    shape = operands[0].lower.shape[1:]
+    return [Bounds(rows.lower.reshape(-1, *shape), rows.upper.reshape(-1, *shape))]
+
+
+@pull.register
+def _(op: Concat, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
+    sizes = [part.lower.shape[1 + op.axis] for part in operands]
+    pairs = zip(*(torch.split(t, sizes, 1 + op.axis) for t in (rows.lower, rows.upper)), strict=True)
+    return [Bounds(low, high) for low, high in pairs]
+
+
+@pull.register
+def _(op: Add, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
+    return [rows, rows]
+
+
+@pull.register
+def _(op: Sub, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
+    return [rows, Bounds(-rows.upper, -rows.lower)]
+
+
+@pull.register(Relu)
+@pull.register(LeakyRelu)
+@pull.register(Tanh)
+def _(op: Op, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
+    slope = slopes(op, operands[0]) if points is None else secants(op, operands[0], points[0])
+    low = torch.minimum(rows.lower * slope.lower, rows.lower * slope.upper)
+    high = torch.maximum(rows.upper * slope.lower, rows.upper * slope.upper)
+    return [Bounds(low - 2 * UNIT * low.abs() - TINY, high + 2 * UNIT * high.abs() + TINY)]
+
+
+@pull.register
+def _(op: Max, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
+    """All of a row goes to the operands that may be the largest, shared out in an unknown way."""
+    (z,) = operands
+    candidates = z.upper >= z.lower.amax(-1, keepdim=True)
+    alone = candidates.sum(-1) == 1
+    low = torch.where(alone, rows.lower, rows.lower.clamp(max=0))
+    high = torch.where(alone, rows.upper, rows.upper.clamp(min=0))
+    return [Bounds(low[..., None] * candidates, high[..., None] * candidates)]
+
+
+@singledispatch
+def slopes(op: Op, z: Bounds) -> Bounds:
+    """The least and the largest slope of an activation over the interval of its operand."""
+    raise UnsupportedError(f"operation {op.label} has no slopes")
+
+
+@slopes.register(Relu)
+@slopes.register(LeakyRelu)
+def _(op: Relu | LeakyRelu, z: Bounds) -> Bounds:
+    left = op.slope if isinstance(op, LeakyRelu) else 0.0
+    one = torch.ones_like(z.lower)
+    below, above = torch.where(z.lower > 0, one, left * one), torch.where(z.upper < 0, left * one, one)
+    return Bounds(torch.minimum(below, above), torch.maximum(below, above))
+
+
+@slopes.register
+def _(op: Tanh, z: Bounds) -> Bounds:
+    """``1 - tanh^2`` falls with the distance from 0; a library's tanh errs by a few units in the last place."""
+    near = torch.where((z.lower <= 0) & (z.upper >= 0), 0.0, torch.minimum(z.lower.abs(), z.upper.abs()))
+    far = torch.maximum(z.lower.abs(), z.upper.abs())
+    return Bounds(
+        (1 - far.tanh().square() - 64 * UNIT).clamp(min=0), (1 - near.tanh().square() + 64 * UNIT).clamp(max=1)
+    )
+
+
+def secants(op: Op, z: Bounds, point: Bounds) -> Bounds:
+    """The least and the largest slope of a secant from ``point`` to the interval ``z`` about it.
+
+    With relu(z) - relu(c) = d (z - c): c / (c - lower) <= d <= 1 for c > 0, and 0 <= d <= upper / (upper - c) for
+    c < 0. Activations other than piecewise linear ones keep their :func:`slopes`.
+    """
+    found = slopes(op, z)
+    if not isinstance(op, Relu | LeakyRelu):
+        return found
+    left = op.slope if isinstance(op, LeakyRelu) else 0.0
+    above, below = (z.lower < 0) & (point.lower > 0), (z.upper > 0) & (point.upper < 0)
+    least = torch.where(above, point.lower / (point.lower - z.lower) * (1 - 8 * UNIT), 0.0)
+    most = torch.where(below, z.upper / (z.upper - point.upper) * (1 + 8 * UNIT), 1.0)
+    ends = torch.stack([left + (1 - left) * share for share in (least, most)])
+    slack = 8 * UNIT * (1 + left)
+    tighter = Bounds(ends.amin(0) - slack, ends.amax(0) + slack)
+    between = above | below
+    return Bounds(
+        torch.where(between, torch.maximum(found.lower, tighter.lower), found.lower),
+        torch.where(between, torch.minimum(found.upper, tighter.upper), found.upper),
+    )
