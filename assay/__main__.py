@@ -18,6 +18,7 @@ from assay.commands.export import export
 from assay.commands.methods import methods
 from assay.commands.models import models
 from assay.commands.radius import radius
+from assay.commands.smooth import smooth
 from assay.commands.train import train
 from assay.commands.verify import verify
 from benchmarks.failures import explained
@@ -52,6 +53,7 @@ app.command(short_help="Bracket the robust radius of samples.")(radius)
 app.command(short_help="Attack a model on a data set, or a VNN-LIB property.")(attack)
 app.command(short_help="List methods, attacks, their options, and packages.")(methods)
 app.command(short_help="List the trained networks that come with assay.")(models)
+app.command(short_help="Certify a smoothed classifier, or audit a log of its radii.")(smooth)
 app.command(short_help="Train a network reproducibly, with its card.")(train)
 
 

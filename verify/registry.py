@@ -21,6 +21,8 @@ VERIFIERS = {
     "lp": "verify.backends.lp:LP",
     "lp-bab": "verify.backends.bab.lp_bab:LPBaB",
     "milp": "verify.backends.milp:MILP",
+    "smoothing": "verify.backends.smoothing.method:Smoothing",
+    "smoothing-attack": "verify.backends.smoothing.attack:SmoothingAttack",
     "sdp": "verify.backends.sdp.method:SDP",
     "smt": "verify.backends.smt.method:SMT",
 }

@@ -32,6 +32,9 @@ TABLE = {
     "ibp": "models.training.ibp:IBP",
     "crown-ibp": "models.training.crown_ibp:CrownIBP",
     "lipschitz-margin": "models.training.lipschitz:LipschitzMargin",
+    "gaussian": "models.training.gaussian:Gaussian",
+    "smoothadv": "models.training.smoothadv:SmoothAdv",
+    "consistency": "models.training.consistency:Consistency",
 }
 
 

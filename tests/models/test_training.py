@@ -73,6 +73,9 @@ RECIPES = {
     "trades": "trades(eps=0.02)",
     "ibp": "ibp(eps=0.02,end=0.2)",
     "crown-ibp": "crown-ibp(eps=0.02,end=0.2)",
+    "gaussian": "gaussian(sigma=0.1)",
+    "smoothadv": "smoothadv(sigma=0.1,radius=0.2)",
+    "consistency": "consistency(sigma=0.1)",
 }
 
 

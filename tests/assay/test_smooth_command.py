@@ -1,0 +1,78 @@
+"""Tests of ``assay smooth``: the rows, the table, the picture, the document, the audit, the errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from assay.__main__ import main
+
+MODEL = ["smooth", "--model", "zoo:digits-mlp-pgd", "--data", "digits", "--draws", "1000", "--n", "6"]
+
+
+def test_rows_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*MODEL, "--out", str(tmp_path), "--radii", "0,0.1,0.3", "--skip", "10"]) == 0
+    printed = capsys.readouterr().out
+    assert "certified" in printed
+    assert "confidence 0.999 by itself" in printed
+    rows = list(csv.DictReader((tmp_path / "smooth.csv").read_text().splitlines()))
+    assert [row["index"] for row in rows] == ["0", "10", "20", "30", "40", "50"]
+    assert all(int(row["n"]) == 1000 and float(row["seconds"]) > 0 for row in rows)
+    assert (tmp_path / "smooth.png").read_bytes().startswith(b"\x89PNG")
+    document = json.loads((tmp_path / "smooth.json").read_text())
+    points = document["curve"]
+    assert [point["radius"] for point in points] == [0, 0.1, 0.3]
+    assert [point["count"] for point in points] == [
+        sum(row["correct"] == "1" and float(row["radius"]) > radius for row in rows) for radius in (0, 0.1, 0.3)
+    ]
+    assert all(point["low"] <= point["accuracy"] <= point["high"] for point in points)
+    assert document["subject"] == "smoothed(gaussian, 0.25)"
+
+
+def test_json_is_one_document_and_seeds_repeat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = []
+    for seed in ("3", "3", "4"):
+        assert main([*MODEL, "--out", str(tmp_path), "--seed", seed, "--json"]) == 0
+        documents.append(json.loads(capsys.readouterr().out))
+    counts = [[row["successes"] for row in document["rows"]] for document in documents]
+    assert counts[0] == counts[1]
+    assert counts[0] != counts[2]
+
+
+def test_the_audit_of_its_own_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*MODEL, "--sigma", "0.1", "--out", str(tmp_path)]) == 0
+    log = str(tmp_path / "smooth.csv")
+    stated = ["--sigma", "0.1", "--draws", "1000", "--alpha", "0.001"]
+    capsys.readouterr()
+    assert main(["smooth", "--audit", log, *stated]) == 0
+    assert "every row can come from it" in capsys.readouterr().out
+    assert main(["smooth", "--audit", log]) == 0
+    assert "recovered: n = 1000, alpha = 0.001, sigma = 0.1" in capsys.readouterr().out
+    assert main(["smooth", "--audit", log, "--sigma", "0.12", "--draws", "1000", "--alpha", "0.001", "--json"]) == 10
+    document = json.loads(capsys.readouterr().out)
+    assert document["fits"][0]["faults"]
+    assert document["rows"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--model"),
+        ([*MODEL, "--norm", "3"], "unknown norm"),
+        ([*MODEL, "--sigma", "0"], "sigma"),
+        ([*MODEL, "--noise", "pink"], "unknown noise"),
+        ([*MODEL, "--draws", "0"], "n must be"),
+        ([*MODEL, "--alpha", "2"], "alpha"),
+        ([*MODEL, "--radii", "near"], "--radii"),
+        ([*MODEL, "--radii", "-1"], "--radii"),
+        (["smooth", "--audit", "/nowhere"], "cannot read the log"),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*(arguments or ["smooth"]), "--out", str(tmp_path)]) == 40
+    assert words in capsys.readouterr().err

@@ -1,0 +1,141 @@
+"""An attack on the smoothed classifier: ascent over fixed or fresh noise, judged by a fresh vote."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from verify.backends.smoothing import kinds
+from verify.backends.smoothing.ledger import Draw, Ledger
+from verify.backends.smoothing.method import beyond, check_options, subject
+from verify.backends.smoothing.noises import Noise
+from verify.backends.smoothing.sampling import Stream, centre, oracle
+from verify.core.budget import Budget
+from verify.core.errors import InputError
+from verify.core.network import content_hash
+from verify.core.problem import Problem
+from verify.core.result import Guarantee, Reason, Result, Verdict
+
+
+@dataclass(frozen=True)
+class SmoothingAttack:
+    """Looks in the ball for a point that the majority vote under noise gets wrong, as ``smoothing`` defines it.
+
+    ``steps`` of projected ascent of -log of the label's mean probability over ``copies`` noises (SmoothAdv: Salman et
+    al. 2019, arXiv:1906.04584), the same ones at each step, or new ones with ``fresh`` (expectation over
+    transformation: Athalye et al. 2018, arXiv:1707.07397). A point breaks a sample if a rival, chosen on n0 draws at
+    the point, has more votes than the label among n fresh ones by a one-sided binomial test at alpha.
+    """
+
+    noise: kinds.Name = "gaussian"
+    sigma: float = 0.25
+    n: int = 10_000
+    n0: int = 100
+    alpha: float = 0.001
+    steps: int = 20
+    copies: int = 32
+    fresh: bool = False
+    name: ClassVar[str] = "smoothing-attack"
+    complete: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
+
+    def __post_init__(self) -> None:
+        check_options(self.noise, self.sigma, self.n, self.n0, self.alpha)
+        for option in ("steps", "copies"):
+            if getattr(self, option) < 1:
+                raise InputError(f"{option} of {self.name} must be at least 1, got {getattr(self, option)}")
+
+    @property
+    def subject(self) -> str:
+        """The classifier that results speak of."""
+        return subject(self.noise, self.sigma)
+
+    def supports(self, problem: Problem) -> str | None:
+        """Balls, and the specification that one label is strictly the largest output."""
+        return beyond(problem)
+
+    def classify(self, network: Any, x: Tensor, seed: int) -> int | None:
+        """As :meth:`Smoothing.classify`."""
+        from verify.backends.smoothing.method import Smoothing
+
+        return Smoothing(self.noise, self.sigma, n0=self.n0, alpha=self.alpha).classify(network, x, seed)
+
+    def verify(self, problem: Problem, budget: Budget) -> Result:
+        """FALSIFIED with the point that the vote gets wrong, or UNKNOWN."""
+        budget, begun = budget.started(), time.monotonic()
+        if problem.region.empty or not problem.spec.disjuncts:
+            return self._result(problem, Reason.VACUOUS, begun, None, {})
+        if why := self.supports(problem):
+            return self._result(problem, Reason.UNSUPPORTED, begun, None, {"explanation": why})
+        assert problem.label is not None
+        clean = centre(problem)
+        noise = kinds.of_rms(self.noise, self.sigma, clean.numel())
+        point = self._ascend(problem, noise, clean, problem.label, budget)
+        broken, counts = self._broken(problem, noise, point, problem.label, budget.seed)
+        reason = None if broken else Reason.TIMEOUT if budget.expired else Reason.INCOMPLETE
+        step = (point.double() - problem.region.centre).flatten()
+        stats = {"counts": counts, "distance": float(torch.linalg.vector_norm(step, ord=problem.region.p))}  # type: ignore[attr-defined]
+        return self._result(problem, reason, begun, point if broken else None, stats)
+
+    def _ascend(self, problem: Problem, noise: Noise, clean: Tensor, label: int, budget: Budget) -> Tensor:
+        """The member of the region (shape) with the largest loss over the noises of its own step."""
+        region, model = problem.region, oracle(problem)
+        if not isinstance(model, nn.Module):  # a runtime gives no gradients
+            model = problem.network
+        key = content_hash(self.name, budget.seed, clean)
+        generator = torch.Generator().manual_seed(int(key[:15], 16))
+        labels = torch.full((self.copies,), label)
+        zero = torch.zeros_like(clean)
+        noises = noise.sample(zero, self.copies, generator)
+        x = region.project(clean[None])
+        best, largest = x[0], -torch.inf
+        size = 2 / self.steps
+        for _ in range(self.steps + 1):
+            if budget.expired:
+                break
+            if self.fresh:
+                noises = noise.sample(zero, self.copies, generator)
+            with torch.enable_grad():
+                point = x.detach().requires_grad_()
+                each = F.cross_entropy(model(point + noises).flatten(1), labels, reduction="none")
+                loss = -(-each).logsumexp(0)
+                (grad,) = torch.autograd.grad(loss, point)
+            if float(loss.detach()) > largest:
+                best, largest = x[0], float(loss.detach())
+            x = region.project(x + size * region.steepest(grad.nan_to_num()))
+        return best.detach().clone()
+
+    def _broken(self, problem: Problem, noise: Noise, point: Tensor, label: int, seed: int) -> tuple[bool, list[int]]:
+        """Whether a rival beats the label at the point with confidence 1 - alpha, and the votes."""
+        from scipy.stats import binomtest
+
+        classes = problem.network.output_size
+        pilot = Draw("the pilot", Stream(oracle(problem), noise, point, classes, seed, "attack pilot").take(self.n0))
+        pilot.counts[label] = pilot.counts[classes] = 0
+        rival = Ledger(self.alpha).choose(pilot)
+        if not pilot.counts[rival]:
+            return False, pilot.counts
+        counts = Stream(oracle(problem), noise, point, classes, seed, "attack vote").take(self.n)
+        votes = counts[rival] + counts[label]
+        return bool(votes) and binomtest(counts[rival], votes, 0.5, "greater").pvalue <= self.alpha, counts
+
+    def _result(
+        self, problem: Problem, reason: Reason | None, begun: float, point: Tensor | None, stats: dict[str, Any]
+    ) -> Result:
+        return Result(
+            problem.id,
+            repr(self),
+            Verdict.FALSIFIED if reason is None else Verdict.UNKNOWN,
+            reason,
+            guarantee=self.guarantee,
+            counterexample=point,
+            confidence=1 - self.alpha,
+            seconds=time.monotonic() - begun,
+            subject=self.subject,
+            stats=stats,
+        )

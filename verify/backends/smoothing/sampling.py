@@ -1,0 +1,74 @@
+"""Draws: how often a network gives each answer under noise, drawn in blocks that do not depend on who asks for them.
+
+Each sample has streams of its own, seeded by the seed, the sample's values and the noise. A stream is drawn, and the
+network run, in whole blocks of ``BLOCK`` noisy copies, in one buffer: the first n answers are the same whatever is
+asked for before or after them, and whatever else is in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from verify.backends.smoothing.noises import Sampled
+from verify.core.network import content_hash
+from verify.core.problem import Problem
+
+# Divides the customary numbers of draws; part of what a seed means.
+BLOCK = 100
+
+Model = Callable[[Tensor], Tensor]
+
+
+class Stream:
+    """Answers of ``model`` under ``noise`` at ``x`` (shape); ``name`` tells the streams of one sample apart.
+
+    Answers are classes; where the largest output is shared or NaN it is the class ``classes``, nobody's.
+    """
+
+    def __init__(self, model: Model, noise: Sampled, x: Tensor, classes: int, seed: int, name: str) -> None:
+        self.model, self.noise, self.x, self.classes = model, noise, x.contiguous(), classes
+        key = content_hash("smoothing", seed, repr(noise), self.x, name)
+        self.generator = torch.Generator(x.device).manual_seed(int(key[:15], 16))
+        self.buffer = torch.empty((BLOCK, *x.shape), dtype=x.dtype, device=x.device)
+        self.left = torch.empty(0, dtype=torch.int64, device=x.device)
+
+    @torch.inference_mode()
+    def take(self, n: int) -> list[int]:
+        """How often each class, and nobody, was the answer in the next n draws: classes + 1 counts."""
+        answers = [self.left]
+        while sum(map(len, answers)) < n:
+            answers.append(self._block())
+        drawn = torch.cat(answers)
+        now, self.left = drawn[:n], drawn[n:]
+        return [int(count) for count in torch.bincount(now, minlength=self.classes + 1)]
+
+    @torch.inference_mode()
+    def outputs(self, n: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The next n draws themselves, block by block, with their outputs: (k x shape), (k x outputs). The noisy
+        copies are overwritten by the next block; a block that is begun is not counted on."""
+        for start in range(0, n, BLOCK):
+            y = self._run()
+            yield self.buffer[: n - start], y[: n - start]
+
+    def _run(self) -> Tensor:
+        return self.model(self.noise.sample(self.x, BLOCK, self.generator, out=self.buffer)).flatten(1)
+
+    def _block(self) -> Tensor:
+        y = self._run()
+        value, answer = y.topk(2, dim=1)
+        return torch.where(
+            value[:, 0] > value[:, 1], answer[:, 0], self.classes
+        )  # NaN sorts first, and exceeds nothing
+
+
+def oracle(problem: Problem) -> Model:
+    """What is run under the noise: the original model where there is one."""
+    return problem.network.oracle or problem.network
+
+
+def centre(problem: Problem) -> Tensor:
+    """The sample, in the dtype that the model takes."""
+    return problem.region.centre.to(problem.network.dtype)
