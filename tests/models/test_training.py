@@ -76,6 +76,7 @@ RECIPES = {
     "gaussian": "gaussian(sigma=0.1)",
     "smoothadv": "smoothadv(sigma=0.1,radius=0.2)",
     "consistency": "consistency(sigma=0.1)",
+    "lipschitz-margin": "lipschitz-margin(radius=0.05)",
 }
 
 
