@@ -335,8 +335,8 @@ def _(op: Op, coef: Tensor, total: _Sum, operands: Sequence[Bounds], value: Boun
     positive, negative = coef.clamp(min=0), coef.clamp(max=0)
     total.add(positive, _spread(lines.least, coef))
     total.add(negative, _spread(lines.most, coef))
-    size, columns = len(coef), coef.shape[1]
-    below, above = (_spread(s, coef).view(size, -1, columns) for s in (lines.below, lines.above))
+    each = lines.below[0].numel() // len(coef), coef.shape[1]  # operands of a feature, columns
+    below, above = (_spread(s, coef).view(len(coef), *each) for s in (lines.below, lines.above))
     moved = (positive[:, None] * below + negative[:, None] * above).flatten(0, 1)
     total.forgive(UNIT * moved.abs() + TINY, operands[0])
     return [moved]

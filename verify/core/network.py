@@ -152,7 +152,7 @@ class Builder:
     ) -> Network:
         """The network that ends at node ``output``; nodes that do not lead there are left out.
 
-        A scalar within it is kept as a vector of one, so that every value has a dimension beside the batch's.
+        A scalar is kept as a vector of one, so that every value has a dimension beside the batch's.
         """
         needed = {0, output}
         for position in range(output, 0, -1):

@@ -63,7 +63,7 @@ class LipSDP:
         slopes = torch.tensor([self._constant(row, layers, known, budget) for row in spec.A], dtype=torch.float64)
         lost = slopes * reach.within(2) * rigorous.MORE + rigorous.TINY
         own = slopes * conversion(reach.centre.numel(), reach.p, 2) * rigorous.MORE
-        stats = {"constant": slopes.amax().item(), "radius": radii.radius(spec, values, own)}
+        stats = {"constant": max(slopes.tolist(), default=0.0), "radius": radii.radius(spec, values, own)}
         return radii.margin(spec, values, lost.nan_to_num(nan=inf)), stats
 
     def _constant(self, row: Tensor, layers: Unrolled, known: dict[Key, float], budget: Budget) -> float:
