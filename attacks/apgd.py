@@ -198,6 +198,7 @@ def attack_targets(job: Task, schedule: Schedule, targets: int, seed: int) -> At
     goal = job.goal.ascending("dlr")
     y = forward(job.model, job.clean)
     record.queries += 1
+    goal(y)  # refuses labels that the model does not have
     for rank in range(min(targets, goal.rivals(y))):
         ascend(record, replace(job, goal=goal.aim(y, rank)), schedule, seed + rank)
     return record.result(job.region)

@@ -46,6 +46,9 @@ def suspicions(model: Model, x: Tensor, labels: Tensor, domain: Domain | None = 
         yield from _outside(x, domain)
         before = _state(model)
         y = forward(model, x)
+        if not bool(y.isfinite().all()):
+            yield "the model's outputs are not finite: nothing can be said about it, nor about its gradients"
+            return
         random = not _close(y, forward(model, x))
         if random:
             yield (

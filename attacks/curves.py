@@ -55,6 +55,8 @@ def curve(
         raise InputError("expected at least one radius, such as epsilons=[0.05, 0.1]")
     if not len(x):
         raise InputError("expected at least one sample")
+    if getattr(attack, "targeted", False):
+        raise InputError(f"robust accuracy speaks of any wrong class: take {attack.name} without targeted")
     balls = [LpBall(x, eps, norm, domain) for eps in radii]
     if isinstance(attack, MinimalAttack):
         return _once(attack, model, x, labels, radii, balls, seed)

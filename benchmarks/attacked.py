@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from attacks.base import Attack, Model
 from attacks.checks import black_box_ahead, suspicions
 from attacks.curves import curve
+from attacks.nearest import MinimalAttack
 from benchmarks.bracket import ALL_ATTACKS, Role, Row
 from benchmarks.documents import finite
 from benchmarks.harness import title
@@ -28,6 +29,7 @@ from benchmarks.report import NORMS
 from models.data import Dataset
 from verify.core.errors import InputError
 from verify.core.network import Network
+from verify.core.region import LpBall
 
 CHECKED = 32  # samples that the checks look at
 
@@ -103,9 +105,12 @@ def attack_all(
     if repeated := {one for one in names if names.count(one) > 1}:
         raise InputError(f"{', '.join(sorted(repeated))} is given twice")
     oracle: Model = model if isinstance(model, nn.Module) else (model.oracle or model)
+    for attack in attacks:
+        if isinstance(attack, MinimalAttack):  # refuses norms that are not its own: better now than after the others
+            attack.run(model, data.x[:0], data.y[:0], LpBall(data.x[:0], radii[0], norm, data.domain), seed)
+    right = torch.tensor([_right(oracle, x, y) for x, y in zip(data.x, data.y, strict=True)])
     warnings = list(suspicions(model, data.x[:CHECKED], data.y[:CHECKED], data.domain))
     repeats = not any("run to run" in line for line in warnings)
-    right = torch.tensor([_right(oracle, x, y) for x, y in zip(data.x, data.y, strict=True)])
     progress.begin(len(data) * len(attacks))
     found = []
     for attack, own in zip(attacks, names, strict=True):
@@ -197,6 +202,8 @@ def _right(oracle: Model, x: Tensor, label: Tensor) -> bool:
     """Whether the label's output is strictly the largest, the sample run alone; NaN is wrong."""
     with torch.no_grad():
         y = oracle(x[None]).flatten(1)[0]
+    if len(y) < 2:
+        raise InputError(f"expected a model of at least 2 classes, got {len(y)} outputs")
     if not 0 <= int(label) < len(y):
         raise InputError(f"label {int(label)} is out of range: the model has {len(y)} classes, 0 to {len(y) - 1}")
     own, others = y[label], y[torch.arange(len(y)) != label]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack
+from attacks.nearest import MinimalAttack
 from benchmarks import alarms
 from benchmarks.alarms import Alarm, Case
 from benchmarks.harness import title
@@ -183,6 +184,8 @@ class Search:
     def from_above(self, widest: float) -> None:
         """The attack: everywhere, then at radii that grow until it succeeds, then by bisection."""
         self.attack(widest)
+        if isinstance(self.attacker, MinimalAttack):
+            return  # it has looked for the nearest point already
         low, eps = 0.0, self.tolerance
         while eps < min(self.attacked, widest) and not self.budget.expired:
             if self.attack(eps):

@@ -38,6 +38,17 @@ def test_falsified_or_unknown_never_verified(attack: str) -> None:
     assert all(result.verifier == repr(AttackVerifier(attack)) for result in results)
 
 
+def test_attacks_take_turns() -> None:
+    """One that never succeeds does not keep the others from trying, however many rounds there are."""
+    problems = Problem.robustness_many(network(NET, 6), X, LABELS, 0.3)
+    (found,) = AttackVerifier("random(points=1)+pgd", 10**9).verify_many(problems[:1], Budget(20))
+    assert found.verdict is Verdict.FALSIFIED
+    (none,) = AttackVerifier("random(points=1)", 10**9).verify_many(
+        [Problem.robustness(network(NET, 6), X[0], int(LABELS[0]), 0.0)], Budget(0.2)
+    )
+    assert none.reason is Reason.TIMEOUT
+
+
 def test_what_the_attack_cannot_treat_is_unsupported_and_the_rest_is_not() -> None:
     net = network(NET, 6)
     box = Problem(net, Box(torch.zeros(6), torch.ones(6)), Spec.robust(0, 4))

@@ -19,8 +19,8 @@ from verify.pipeline import Falsifier
 class AttackVerifier:
     """An attack on the specification, as a method: falsified with the point it found, or unknown.
 
-    ``attack``: by name, ``pgd(steps=100)``; several with ``+`` between them follow each other. ``rounds``: how often
-    each is tried while there is time, with another seed each time. ``targeted``: each disjunct is attacked by itself.
+    ``attack``: by name, ``pgd(steps=100)``; several with ``+`` between them take turns. ``rounds``: how often each is
+    tried while there is time, with another seed each time. ``targeted``: each disjunct is attacked by itself.
     """
 
     attack: str = "pgd"
@@ -44,11 +44,23 @@ class AttackVerifier:
     def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
         """One result per problem; what the attack cannot treat is UNKNOWN(unsupported)."""
         budget, results = budget.started(), dict[int, Result]()
-        for falsifier in self._falsifiers:
+        falsifiers, spent = self._falsifiers, [0.0] * len(problems)
+        for turn in range(self.rounds * len(falsifiers)):
             standing = [i for i in range(len(problems)) if i not in results or _open(results[i])]
-            found = self._by(falsifier, [problems[i] for i in standing], budget)
-            results |= zip(standing, found, strict=True)
-        return [replace(results[i], verifier=repr(self)) for i in range(len(problems))]
+            if not standing or (turn and budget.expired):
+                break
+            tried, number = divmod(turn, len(falsifiers))
+            again = replace(budget, seed=budget.seed + tried)
+            found = self._by(falsifiers[number], [problems[i] for i in standing], again)
+            for i, result in zip(standing, found, strict=True):
+                spent[i] += result.seconds
+                results[i] = result
+        late = Reason.TIMEOUT if budget.expired else None
+        return [self._told(results[i], late, spent[i]) for i in range(len(problems))]
+
+    def _told(self, result: Result, late: Reason | None, seconds: float) -> Result:
+        reason = late if late and result.reason is Reason.INCOMPLETE else result.reason
+        return replace(result, verifier=repr(self), reason=reason, seconds=seconds)
 
     def _by(self, falsifier: Falsifier, problems: Sequence[Problem], budget: Budget) -> list[Result]:
         try:
@@ -62,7 +74,7 @@ class AttackVerifier:
     @property
     def _falsifiers(self) -> list[Falsifier]:
         names = re.split(r"\+(?![^(]*\))", self.attack)  # not the plus of an option's exponent
-        return [Falsifier(get_attack(name), self.rounds, self.targeted) for name in names]
+        return [Falsifier(get_attack(name), targeted=self.targeted) for name in names]
 
 
 def _open(result: Result) -> bool:

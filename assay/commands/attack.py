@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ON_DATA = "fgsm,pgd,apgd-ce,fmn"
 ON_PROPERTY = "pgd(steps=100,step_size=0.1,momentum=0.9,loss=margin,random_start=true,diversify=10)"
+FOR_DATA = ("data", "data_dir", "n", "norm", "batch", "save")  # options that a property has no use for
 ROUNDS, ENDLESS = 20, 10**9
 
 
@@ -57,13 +58,30 @@ def attack(
     if net is not None:
         if prop is None or model is not None or eps is not None:
             raise InputError("expected NET PROP, or --model with --eps: assay attack --help shows both")
+        idle = [name for name in FOR_DATA if _given(context, name)]
+        if idle:
+            raise InputError(f"--{idle[0].replace('_', '-')} is for data sets, and means nothing for NET PROP")
         rounds = ENDLESS if timeout < inf else ROUNDS
-        named = "+".join(_texts(attacks or ON_PROPERTY))
+        named = "+".join(_texts(ON_PROPERTY if attacks is None else attacks))
         method = f"attack(attack={named},rounds={rounds},targeted=true)"
         return verify(net, prop, method, timeout, results, seed, threads or 1, json_=json_)
     if model is None or eps is None:
         raise InputError("expected --model and --eps, or NET PROP: assay attack --help shows both")
-    on_data(context, model, data, data_dir, eps, attacks or ON_DATA, n, norm, seed, batch, threads, save, json_)
+    on_data(
+        context,
+        model,
+        data,
+        data_dir,
+        eps,
+        ON_DATA if attacks is None else attacks,
+        n,
+        norm,
+        seed,
+        batch,
+        threads,
+        save,
+        json_,
+    )
     return 0
 
 
@@ -133,6 +151,11 @@ def _save(found: Attacked, document: dict[str, Any], folder: Path) -> list[Path]
     write_atomic(paths[0], buffer.getvalue())
     write_atomic(paths[1], f"{dump(document)}\n".encode())
     return paths if sheet.draw(found, paths[2]) else paths[:2]
+
+
+def _given(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _texts(text: str) -> list[str]:

@@ -27,6 +27,7 @@ PACKAGES = {
     "scikit-learn": "pip install scikit-learn",
     "foolbox": "pip install foolbox",
     "torchattacks": "pip install torchattacks",
+    "deel-torchlip": "pip install deel-torchlip",
 }
 
 

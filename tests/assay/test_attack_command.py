@@ -98,6 +98,8 @@ def test_odd_models_are_warned_of(model, capsys):
     [
         ({"attacks": "pdg"}, "did you mean 'pgd'"),
         ({"attacks": "fgsm,fgsm"}, "fgsm is given twice"),
+        ({"attacks": ""}, "expected at least one attack"),
+        ({"attacks": "pgd(targeted=true)"}, "take pgd without targeted"),
         ({"eps": "-1"}, "expected finite numbers >= 0"),
         ({"norm": "3"}, "unknown norm"),
         ({"n": "31"}, "expected from 1 to 30 samples"),
@@ -114,6 +116,9 @@ def test_one_of_the_two_forms(model, capsys):
     assert "expected --model and --eps, or NET PROP" in capsys.readouterr().err
     assert main(["attack", "net.onnx"]) == 40
     assert main(["attack", "net.onnx", "p.vnnlib", "--eps", "0.1"]) == 40
+    capsys.readouterr()
+    assert main(["attack", "net.onnx", "p.vnnlib", "--save", "out"]) == 40
+    assert "--save is for data sets" in capsys.readouterr().err
 
 
 def test_an_attack_that_has_no_such_region_is_unsupported(model, capsys):

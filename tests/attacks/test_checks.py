@@ -78,6 +78,11 @@ def test_each_trap_is_named_alone(model: nn.Module, expected: str) -> None:
     assert expected in found[0]
 
 
+def test_outputs_that_are_not_finite_are_told_and_end_the_checks() -> None:
+    (line,) = suspicions(lambda x: x.flatten(1) * float("nan"), torch.rand(4, 6), torch.zeros(4, dtype=torch.int64))
+    assert "not finite" in line
+
+
 def test_an_honest_model_raises_no_suspicion() -> None:
     assert list(suspicions(NET, X, LABELS)) == []
     assert list(suspicions(NET, X[:0], LABELS[:0])) == []

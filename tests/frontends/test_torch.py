@@ -20,8 +20,10 @@ from verify.core.ops import Conv2d, Linear, Relu, Reshape, Scale
 from verify.core.problem import Problem
 from verify.core.region import Box
 from verify.core.result import Result, Verdict
+from verify.core.spec import Spec
+from verify.frontends.torch import read_live
 from verify.pipeline import check
-from verify.registry import get_bounder
+from verify.registry import get_bounder, get_verifier
 
 VECTOR, IMAGE = (6,), (2, 4, 4)
 
@@ -130,6 +132,18 @@ def test_a_scalar_within_is_a_vector_of_one() -> None:
     assert all(node.shape for node in network.nodes)
     rows = get_bounder("crown").bound(network, Box(torch.zeros(VECTOR), torch.ones(VECTOR)), torch.eye(2), Budget())
     assert bool((rows.lower < rows.upper).all())
+
+
+def test_an_output_of_one_number_is_a_vector_of_one() -> None:
+    model = Forward(lambda m, x: m.fc(x)[:, 0], fc=fc()).eval()
+    network = to_network(model, VECTOR)
+    x = torch.rand(5, *VECTOR)
+    assert network.oracle is not None
+    assert torch.equal(network.oracle(x)[:, 0], model(x))
+    spec = Spec.halfspaces([[1.0]], [model(x[:1]).item() - 0.1])
+    problem = Problem(network, Box(x[0] - 1e-3, x[0] + 1e-3), spec)
+    for name in ("crown", "milp", "smt", "auto"):
+        assert get_verifier(name).verify(problem, Budget()).verdict is Verdict.VERIFIED
 
 
 IMAGE_FORMS: dict[str, Callable[[Any, Tensor], Tensor]] = {
@@ -393,3 +407,31 @@ def test_a_model_that_overwrites_its_input(function: Callable[[Any, Tensor], Ten
     (found,) = check([problem], [Result(problem.id, "test", Verdict.FALSIFIED, counterexample=x)])
     assert found.verdict is Verdict.FALSIFIED
     assert torch.equal(x, torch.full((6,), -0.25))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["spectral_norm", "weight_norm", "orthogonal"])
+def test_parametrised_weights_are_read_as_evaluated(kind: str, dtype: torch.dtype) -> None:
+    """The weights that the model's own forward uses, to the last bit, and the model stays as it is."""
+    parametrised = getattr(nn.utils.parametrizations, kind)
+    module = nn.Sequential(parametrised(fc()), nn.ReLU(), parametrised(fc(1)), fc(2)).to(dtype).eval()
+    before = copy.deepcopy(module.state_dict())
+    network = to_network(module, VECTOR)
+    assert [type(n.op) for n in network.nodes[1:]] == [Linear, Relu, Linear, Linear]
+    used = (module.float() if dtype is torch.float16 else module)[0].weight
+    assert torch.equal(network.nodes[1].op.weight, used.double())  # type: ignore[attr-defined]
+    assert all(
+        torch.equal(a.to(b.dtype), b) for a, b in zip(module.state_dict().values(), before.values(), strict=True)
+    )
+
+
+def test_live_parametrised_weights_follow_their_parameters() -> None:
+    module = nn.Sequential(nn.utils.parametrizations.weight_norm(fc()), nn.ReLU()).eval()
+    x = torch.rand(3, 6)
+    for _ in range(2):
+        network, output = read_live(module, x)
+        torch.testing.assert_close(network(x), module(x))
+        torch.testing.assert_close(output, module(x))
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(-1.5)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from verify.core.errors import InputError, InternalError
-from verify.core.ops import Gather, Input, Op, Reshape, evaluate, magnitude, map_tensors, spread, terms
+from verify.core.ops import Gather, Input, Op, Reshape, Scale, evaluate, magnitude, map_tensors, spread, terms
 
 Oracle = Callable[[Tensor], Tensor]
 
@@ -144,6 +144,8 @@ class Builder:
         samples = [torch.zeros(1, *self.nodes[i].shape, dtype=torch.float64) for i in inputs]
         with torch.no_grad():
             shape = tuple(evaluate(op, *samples).shape[1:])
+        if isinstance(op, Scale) and shape != self.nodes[inputs[0]].shape:
+            raise InputError(f"a Scale cannot widen its operand from {self.nodes[inputs[0]].shape} to {shape}")
         self.nodes.append(Node(op, tuple(inputs), shape))
         return len(self.nodes) - 1
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import singledispatch
+from math import inf
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verify.core.errors import UnsupportedError
+from verify.core.errors import InputError, UnsupportedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,10 @@ class LeakyRelu(Op):
     """``y = x`` where x > 0, ``slope * x`` elsewhere; slope >= 0."""
 
     slope: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.slope < inf:
+            raise InputError(f"the slope of a LeakyRelu must be a finite number of at least 0, got {self.slope}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from verify.core.errors import InputError, UnsupportedError
 from verify.core.network import Network, Oracle, to_network
+from verify.frontends import torchlip, translations
 from verify.frontends.agreement import agree
 from verify.frontends.fold import fold
-from verify.frontends.trace import Translation
-from verify.frontends.translations import HINT, table
+from verify.frontends.trace import Handler, Translation
+from verify.frontends.translations import HINT
 
 
 @to_network.register
@@ -29,15 +31,28 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     if input_shape is None:
         raise InputError("a torch module does not say what it takes: pass input_shape (one sample, no batch dimension)")
     dtype, oracle = _oracle(_validated(module))
-    double = copy.deepcopy(module).cpu().double()
+    double = _doubled(module, dtype)
     sample = torch.rand(2, *input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     _run(double, sample.clone(), input_shape)
-    translation = Translation(_trace(double), sample, table())
+    translation = Translation(_trace(double), sample, _table())
     output = translation.output(HINT)
+    scalar = output.concrete.dim() == 1
+    oracle = Column(oracle) if scalar else oracle
     literal = translation.builder.build(output.position, oracle, dtype, type(module).__name__)
     network = replace(fold(literal), literal=literal)
-    agree(network, double)
+    agree(network, Column(double) if scalar else double)
     return network
+
+
+@dataclass(frozen=True)
+class Column:
+    """A model with one number for each sample, as a model with an output of length one."""
+
+    model: Oracle
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(batch x shape) to (batch x 1)."""
+        return self.model(x)[:, None]
 
 
 def read_live(module: nn.Module, x: Tensor) -> tuple[Network, Tensor]:
@@ -55,7 +70,7 @@ def read_live(module: nn.Module, x: Tensor) -> tuple[Network, Tensor]:
     key = module.training
     if module not in _TRACED or _TRACED[module][0] != key:
         _TRACED[module] = (key, _trace(module))
-    translation = Translation(_TRACED[module][1], x, table(), live=True)
+    translation = Translation(_TRACED[module][1], x, _table(), live=True)
     output = translation.output(HINT)
     network = translation.builder.build(output.position, dtype=x.dtype, name=type(module).__name__)
     return fold(network), output.concrete
@@ -81,9 +96,45 @@ def _oracle(module: nn.Module) -> tuple[torch.dtype, Oracle]:
     if tensor is None or (tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu"):
         return (torch.float32 if tensor is None else tensor.dtype), module
     if tensor.dtype in (torch.float16, torch.bfloat16):
-        return torch.float32, copy.deepcopy(module).cpu().float()
+        return torch.float32, _copied(module).float()
     device = tensor.device
     return tensor.dtype, lambda x: module(x.to(device)).to(x.device)
+
+
+def _doubled(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy in float64; parametrised weights are what the model, running in ``dtype``, makes of them."""
+    double = _copied(module)
+    for part in list(double.modules()):
+        for name in _parametrised(part):
+            part.to(torch.promote_types(getattr(part, name).dtype, dtype))
+            part.get_submodule("parametrizations").add_module(name, Evaluated(getattr(part, name).detach()))
+    return double.double()
+
+
+def _parametrised(part: nn.Module) -> list[str]:
+    return [n for n, _ in part.get_submodule("parametrizations").named_children()] if is_parametrized(part) else []
+
+
+class Evaluated(nn.Module):
+    """In place of the parametrisation of a weight: the weight. Removing that would change a class shared by copies."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.clone())
+
+    def forward(self) -> Tensor:
+        """The weight."""
+        return self.get_buffer("weight")
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module).cpu()
+    except RuntimeError as error:  # a tensor kept from a step of training, with its place in autograd's graph
+        raise InputError(
+            f"the model cannot be copied ({str(error).splitlines()[0]}); run it once in eval mode, or load its "
+            "state_dict into a new one"
+        ) from error
 
 
 def _run(module: nn.Module, sample: Tensor, input_shape: Sequence[int]) -> Tensor:
@@ -99,11 +150,29 @@ def _run(module: nn.Module, sample: Tensor, input_shape: Sequence[int]) -> Tenso
     return output
 
 
+class Tracer(fx.Tracer):
+    """Looks into every module that is not in the ``table`` and is not torch's own."""
+
+    def __init__(self, table: Mapping[Any, Handler]) -> None:
+        super().__init__()
+        self.table = table
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether the graph has the module as one node."""
+        if type(m) in self.table or is_parametrized(m):  # the class of the latter, made by torch, is in no table
+            return type(m) in self.table
+        return bool(super().is_leaf_module(m, module_qualified_name))
+
+
 def _trace(module: nn.Module) -> fx.GraphModule:
     try:
-        return fx.symbolic_trace(module)
+        return fx.GraphModule(module, Tracer(_table()).trace(module), type(module).__name__)
     except Exception as error:  # torch.fx raises many kinds; all mean that Python decided something by tensor values
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnsupportedError(
             f"torch.fx cannot trace the model ({reason}); make forward() free of branches"
         ) from error
+
+
+def _table() -> dict[Any, Handler]:
+    return {**translations.table(), **torchlip.table()}

@@ -424,6 +424,7 @@ def table() -> dict[Any, Handler]:
         (rearranged, [torch.permute, torch.transpose, torch.movedim, torch.flip, torch.narrow, torch.select]),
         (rearranged, ["permute", "transpose", "movedim", "flip", "narrow", "select", "mT"]),
         (rearranged, [torch.chunk, torch.split, "chunk", "split", torch.unbind, "unbind", "expand", "repeat"]),
+        (rearranged, [nn.PixelUnshuffle, F.pixel_unshuffle]),
         (rearranged, [nn.PixelShuffle, F.pixel_shuffle, nn.ReflectionPad2d, nn.ReplicationPad2d]),
         (pad, [F.pad, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d]),
         (item, [operator.getitem]),

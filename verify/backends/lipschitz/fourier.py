@@ -8,7 +8,7 @@ input, which count as channels of a convolution of stride 1.
 
 from __future__ import annotations
 
-from math import ceil, log2, sqrt
+from math import ceil, inf, log2, sqrt
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ def _largest_response(kernel: Tensor, torus: tuple[int, int]) -> float:
     rounding = 64 * UNIT * (8 + log2(torus[0] * torus[1]))
     slack = times(rounding, frobenius(kernel.abs().sum((2, 3))))
     square, error = gram(response)
+    if not bool(square.isfinite().all()):
+        return inf
     guess = sqrt(max(torch.linalg.eigvalsh(square)[..., -1].amax().item(), 0.0))
     all_of_it = times(frobenius(kernel), up(sqrt(kernel.numel())))
     return min(plus(cholesky_bound(square, error, guess), slack), all_of_it)

@@ -65,6 +65,8 @@ class Lipschitz:
         declined = unanswerable(self, problem)
         if declined is not None:
             return declined
+        if not len(problem.spec.b):  # every output is unsafe
+            return concluded(self, problem, -inf, Reason.INCOMPLETE, 0.0)
         certificate, reason = None, Reason.INCOMPLETE
         try:
             with torch.no_grad():

@@ -37,7 +37,6 @@ from verify.core.ops import (
     evaluate,
     map_tensors,
     spread,
-    terms,
 )
 
 ITERATIONS = 40  # of the estimate; each costs one application and one transposed application
@@ -161,7 +160,7 @@ def _by_sums(op: Op, shape: tuple[int, ...], p: float) -> Norm:
     ones = torch.ones(1, *shape, dtype=torch.float64)
     sums = evaluate(absolute, ones) if p == inf else transposed(absolute, shape)(torch.ones_like(evaluate(op, ones)))
     largest = sums.abs().amax().item()
-    count = max(terms(op), sums.numel())
+    count = max(ones.numel(), evaluate(op, ones).numel())  # no sum has more terms
     return Norm(largest, up(largest * (1 + 2 * gamma(count + 2)) + count * TINY), "sums")
 
 

@@ -10,6 +10,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from verify.backends.lipschitz.blocks import block
 from verify.backends.lipschitz.norms import Norm, norm, operator_norm
 from verify.bounds.outward import frobenius, plus, times, total
 from verify.bounds.radii import dual_norm
@@ -38,7 +39,8 @@ def constants(network: Network, p: float, budget: Budget) -> list[Norm]:
             product = alone.estimate * parts[0].estimate
             found.append(Norm(product, times(alone.upper, parts[0].upper), "product"))
         else:
-            found.append(together(node.op, parts, p))
+            whole = block(network, node, p)
+            found.append(together(node.op, parts, p) if whole is None else whole.after(found))
     return found
 
 

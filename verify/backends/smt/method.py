@@ -9,6 +9,7 @@ from fractions import Fraction
 from importlib.metadata import version
 from importlib.util import find_spec
 from math import inf, nextafter
+from sys import float_info
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -138,7 +139,7 @@ class _Work:
             answer = self.settle(question, [k for k in order if k not in answer.proven])
             witness = self.witness(question, answer)
         if self.method.optimum and not answer.stopped:
-            self.stats |= {"optimum": float(answer.margin), "minimiser": self.start(question, answer)[0]}
+            self.stats |= {"optimum": _float_below(answer.margin), "minimiser": self.start(question, answer)[0]}
         return self.result(*self.open_because(answer), witness)
 
     @property
@@ -219,8 +220,8 @@ class _Work:
         if answer.stopped:
             return Reason.MEMORY if "memory" in answer.stopped else Reason.SOLVER, answer.stopped
         told = (
-            f"the margin is {float(answer.margin):g} at the point that {self.method.solver} found, in real arithmetic, "
-            f"but neither it nor a point nearby shows a violation in {self.problem.network.dtype}"
+            f"the margin is {_float_below(answer.margin):g} at the point that {self.method.solver} found, in real "
+            f"arithmetic, but neither it nor a point nearby shows a violation in {self.problem.network.dtype}"
         )
         return Reason.NUMERICAL, told if answer.point is not None and min(self.lower) <= 0 else ""
 
@@ -235,5 +236,7 @@ class _Work:
 
 def _float_below(value: Fraction) -> float:
     """The largest float64 that is at most ``value``, or the one below it."""
+    if abs(value) > float_info.max:
+        return float_info.max if value > 0 else -inf
     nearest = float(value)
     return nearest if Fraction(nearest) <= value else nextafter(nearest, -inf)

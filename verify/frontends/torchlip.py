@@ -1,0 +1,104 @@
+"""Activations of deel-torchlip that torch.fx cannot look into, as operations of ours; its other layers are traced.
+
+Nothing is imported here: where the package was not, no model has its layers. What a layer is said to be in Lipschitz
+terms counts for nothing, only what it computes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from verify.core.ops import Add, Concat, Conv2d, Linear, Op, Relu, Reshape, Scale
+from verify.frontends.trace import Call, Handler, Untranslatable, Value
+
+
+def group_sort(call: Call) -> Value:
+    """Each group of channels in ascending order, by rounds of comparisons of disjoint pairs.
+
+    A round is ``x - W^T relu(W x)`` with rows ``e_i - e_j`` in W: of a pair (a, b), min(a, b) = a - relu(a - b) and
+    max(a, b) = b + relu(a - b). One activation a pair, where minima and maxima apart would take two.
+    """
+    module: Any = call.module
+    x = call.operand
+    channels, *places = x.concrete.shape[1:]
+    if len(places) > 2:
+        raise Untranslatable
+    size = min(module.group_size or channels, channels)
+    if len(places) == 1:
+        x = call.emit(Reshape((channels, 1, places[0])), x, last=False)
+    for pairs in comparisons(size):
+        weight = _differences(pairs, size, channels)
+        excess = call.emit(Relu(), call.emit(_at_each_place(weight, places), x, last=False), last=False)
+        x = call.emit(Add(), x, call.emit(_at_each_place(-weight.T, places), excess, last=False), last=False)
+    if len(places) == 1:
+        x = call.emit(Reshape((channels, *places)), x, last=False)
+    return _times(call, module._coefficient_lip, x)
+
+
+def _differences(pairs: list[tuple[int, int]], size: int, channels: int) -> Tensor:
+    """The matrix (differences x channels) of ``x[i] - x[j]`` for the pairs (i, j) of each group."""
+    starts = torch.arange(0, channels, size)[:, None]
+    low, high = ((starts + torch.tensor([pair[end] for pair in pairs])).flatten() for end in (0, 1))
+    eye = torch.eye(channels, dtype=torch.float64)
+    return eye[low] - eye[high]
+
+
+def _at_each_place(weight: Tensor, places: Sequence[int]) -> Op:
+    """``weight`` (outputs x channels) for a sample (channels) or (channels x height x width)."""
+    bias = weight.new_zeros(len(weight))
+    return Conv2d(weight[:, :, None, None], bias) if places else Linear(weight, bias)
+
+
+def comparisons(size: int) -> list[list[tuple[int, int]]]:
+    """Rounds of disjoint pairs that sort ``size`` values when each pair is put in order: Batcher's merge exchange
+    (Knuth, The Art of Computer Programming, 5.2.2, algorithm M).
+
+    >>> comparisons(3)
+    [[(0, 2)], [(0, 1)], [(1, 2)]]
+    """
+    rounds = []
+    top = 1 << max((size - 1).bit_length() - 1, 0)
+    p = top
+    while p > 0:
+        q, r, d = top, 0, p
+        while True:
+            rounds.append([(i, i + d) for i in range(size - d) if i & p == r])
+            if q == p:
+                break
+            q, r, d = q // 2, p, q - p
+        p //= 2
+    return [pairs for pairs in rounds if pairs]
+
+
+def max_min(call: Call) -> Value:
+    """``relu(x)`` and ``relu(-x)`` side by side."""
+    module: Any = call.module
+    x = call.operand
+    axis = (1 if module._dim is None else module._dim) % x.concrete.dim()
+    if axis == 0:
+        raise Untranslatable
+    opposite = call.emit(Scale(_number(-1), _number(0)), x, last=False)
+    halves = [call.emit(Relu(), part, last=False) for part in (x, opposite)]
+    return _times(call, module._coefficient_lip, call.emit(Concat(axis - 1), *halves, last=False))
+
+
+def _times(call: Call, factor: float, x: Value) -> Value:
+    return x if factor == 1 else call.emit(Scale(_number(factor), _number(0)), x)
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(float(value), dtype=torch.float64)
+
+
+def table() -> dict[Any, Handler]:
+    """Module type to its handler; empty where the package was never imported."""
+    package = sys.modules.get("deel.torchlip")
+    if package is None:
+        return {}
+    sorts: list[Any] = [package.GroupSort, package.GroupSort2, package.FullSort]
+    return {**dict.fromkeys(sorts, group_sort), package.MaxMin: max_min}
