@@ -26,7 +26,8 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 # torch comes first and pinned: a looser request can pull several GB of packages for accelerators. auto_LiRPA asks
-# for a torch of 2022 and runs with today's, so it is installed without its dependencies.
+# for a torch of 2022 and runs with today's, so it is installed without its dependencies; torchattacks asks for
+# torchvision and never imports it.
 $(VENV)/.installed: $(INPUTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
@@ -36,6 +37,7 @@ $(VENV)/.installed: $(INPUTS)
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable ".[test]"
+	$(PIP) --no-deps torchattacks
 	touch $@
 
 clean:
