@@ -155,7 +155,7 @@ def kept(ratio: Tensor, p: float) -> float:
     return float(ratio.sort().values[: round(p * len(ratio))].sum()) / len(ratio)
 
 
-@pytest.mark.parametrize(("noise", "log_density", "tight"), DENSITIES, ids=str)
+@pytest.mark.parametrize(("noise", "log_density", "tight"), DENSITIES, ids=[str(case[0]) for case in DENSITIES])
 def test_no_set_loses_its_majority_within_the_radius(
     noise: Noise, log_density: Callable[[Tensor], Tensor], tight: tuple[float, ...]
 ) -> None:
