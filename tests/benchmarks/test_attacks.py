@@ -41,7 +41,7 @@ def test_every_peer_stands_beside_an_attack_of_ours() -> None:
     assert {name for table in PEERS.values() for name in table} <= {*DEFAULT.split(","), *MINIMAL}
 
 
-def test_the_command_measures_without_any_peer() -> None:
+def test_the_command_measures_with_peers_and_without() -> None:
     arguments = ["--model", "zoo:digits-mlp-pgd", "--samples", "20", "--attacks", "fgsm,ddn", "--json"]
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.attacks", *arguments],
@@ -52,7 +52,6 @@ def test_the_command_measures_without_any_peer() -> None:
     )
     document = json.loads(run.stdout)
     assert document["n"] == 20
-    first, second = document["rows"]
-    assert first["library"] == second["library"] == "assay"
+    first, second = (row for row in document["rows"] if row["library"] == "assay")
     assert 0 < first["accuracy"] <= document["clean"]
     assert second["median"] > 0
