@@ -35,8 +35,9 @@ LARGEST = 400
 class LipSDP:
     """One constant in l2 for each row of the specification, by a semidefinite program; for small networks.
 
-    ``solver``: SCS, or CLARABEL, which is more accurate, far slower, and late to stop. ``stats`` hold ``radius``, in the norm of the
-    region about its centre: all points nearer than it are safe; and ``constant``, the largest of the rows.
+    ``solver``: SCS, or CLARABEL, which is more accurate, far slower, and late to stop. ``stats`` hold
+    ``radius``, in the norm of the region about its centre: all points nearer than it are safe; and ``constant``, the
+    largest of the rows.
     """
 
     solver: str = "SCS"
