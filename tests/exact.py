@@ -252,18 +252,23 @@ def _empty(conditions: list[Exact], region: Range) -> bool:
 
 def value(network: Network, x: Tensor | Sequence[Fraction]) -> list[Fraction]:
     """The output at one sample (input shape, or its values as fractions), exactly."""
+    return values(network, x)[-1]
+
+
+def values(network: Network, x: Tensor | Sequence[Fraction]) -> list[list[Fraction]]:
+    """The value of every node at one sample, exactly, flattened."""
     flat = fractions(x.flatten()) if isinstance(x, Tensor) else np.array([*x, None], dtype=object)[:-1]
-    values = [flat.reshape(*network.input_shape, 1)]
+    found = [flat.reshape(*network.input_shape, 1)]
     for node in network.nodes[1:]:
-        operands = [values[i] for i in node.inputs]
+        operands = [found[i] for i in node.inputs]
         if isinstance(node.op, Max):
-            values.append(operands[0].max(-2))
+            found.append(operands[0].max(-2))
         elif isinstance(node.op, (Relu, LeakyRelu)):
             slope = Fraction(node.op.slope) if isinstance(node.op, LeakyRelu) else ZERO
-            values.append(np.where(operands[0] > 0, operands[0], slope * operands[0]))
+            found.append(np.where(operands[0] > 0, operands[0], slope * operands[0]))
         else:
-            values.append(_affine(node.op, node.shape, operands))
-    return [Fraction(v) for v in values[-1].flatten()]
+            found.append(_affine(node.op, node.shape, operands))
+    return [[Fraction(v) for v in value.flatten()] for value in found]
 
 
 def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fraction, Fraction]:

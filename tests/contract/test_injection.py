@@ -113,7 +113,8 @@ def stale_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         group.lines.update(first[1].lines)
         group.support.update(first[1].support)
         group.whole.update(first[1].whole)
-        group.at_centre = first[1].at_centre
+        group.at_centre, group.rounding = first[1].at_centre, first[1].rounding
+        group.operands.update(first[1].operands)
         return first[0]  # type: ignore[no-any-return]
 
     monkeypatch.setattr(layers, "by_linear_bounds", remembered)

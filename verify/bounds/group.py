@@ -6,15 +6,19 @@ coefficient 0 and is left out, and matrices are cut down to the others once for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 
 import torch
 from torch import Tensor
 
-from verify.bounds.forms import AnyForm, Patches, Rows, Units, pad
+from verify.bounds import rounding
+from verify.bounds.forms import AnyForm, Patches, Rows, Units, dense, pad
+from verify.bounds.interval import propagate, step
 from verify.bounds.matrix import Cut, Matrix, matrix
 from verify.bounds.relax import Lines, relax
+from verify.bounds.rounding import Rounding
 from verify.core.network import Network
 from verify.core.ops import Conv2d, Linear, Max, Relu, Reshape, Scale
 from verify.core.region import LpBall, Region
@@ -29,7 +33,7 @@ class Group:
     also fixes which of its features can matter (``support``); ``lines`` are of these, ``whole`` of all features.
     ``entrance``: the first layer, if all paths from the input lead through it and the region is a box; the centre's
     share of every bound is then read off that layer's value at the centre (``at_centre``, features x samples), and
-    only the radius has to be taken down to the input.
+    only the radius has to be taken down to the input. ``rounding``: in float64; lower precisions only sieve.
     """
 
     network: Network
@@ -41,8 +45,11 @@ class Group:
     support: dict[int, Tensor | None] = field(default_factory=dict)
     entrance: int = 0
     at_centre: Tensor | None = None
+    rounding: Rounding | None = None
+    operands: dict[int, Bounds] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.rounding = Rounding(self.network) if self.lower.dtype == torch.float64 else None
         self.centre = torch.lerp(self.lower, self.upper, 0.5)
         self.radius = self.upper - self.centre
         ball = isinstance(self.region, LpBall) and self.region.p != inf
@@ -55,11 +62,28 @@ class Group:
         """Number of samples in the group."""
         return self.lower.shape[1]
 
-    def enter(self, position: int, value: Bounds) -> None:
-        """Note the interval of the node at ``position`` (samples x shape): the entrance's has the centre's value in
-        its middle."""
-        if position == self.entrance:
+    def begin(self) -> Bounds:
+        """The input's bounds (samples x shape)."""
+        shape = (-1, *self.network.input_shape)
+        bounds = Bounds(self.lower.T.reshape(shape), self.upper.T.reshape(shape))
+        if self.rounding is not None:
+            size = rounding.largest(bounds)
+            if isinstance(self.region, LpBall):
+                size = torch.maximum(size, _farthest(self.region).view_as(size))
+            self.rounding.begin(size)
+        return bounds
+
+    def enter(self, position: int, operands: Sequence[Bounds]) -> Bounds:
+        """The interval of the node at ``position`` over its operands' (samples x shape), and what has to be known
+        before rows of the node go down."""
+        op = self.network.nodes[position].op
+        if self.rounding is None:
+            value = step(op, *operands)
+        else:
+            value = self.rounding.enter(position, operands, propagate(op, *operands))
+        if position == self.entrance:  # the interval has the centre's value in its middle
             self.at_centre = torch.lerp(value.lower, value.upper, 0.5).flatten(1).T
+        return value
 
     def relax(self, position: int, z: Bounds) -> None:
         """Relax the activation at ``position``, whose operand lies within ``z`` (features x samples)."""
@@ -67,7 +91,8 @@ class Group:
         if isinstance(node.op, Max):
             operands = (node.size, -1, self.samples)
             z = Bounds(z.lower.reshape(operands), z.upper.reshape(operands))
-        lines = self.whole[position] = relax(node.op, z)
+        lines, self.operands[position] = relax(node.op, z), z
+        self.whole[position] = lines
         if isinstance(node.op, Relu):
             possible = ~(z.upper <= 0).all(1)  # a NaN is possible: it must be met, and decide nothing
             kept = possible.nonzero().flatten()
@@ -117,6 +142,31 @@ class Group:
         at_centre = self.at_centre if form.support is None else self.at_centre.index_select(0, form.support)
         return rows.dot(at_centre, form.coef)
 
+    def compound(self, position: int, operands: Sequence[Bounds]) -> None:
+        """Note what rows of the node's neurons may lose on the whole way down to the input."""
+        if self.rounding is None:
+            return
+        if position in self.whole:
+            self.rounding.relax(position, self.whole[position], self.operands[position])
+        else:
+            self.rounding.compound(position, operands)
+
+    def error(self, position: int, index: Tensor) -> Tensor | float:
+        """What rounding may take of rows of neurons of a node, at ``index`` among those of all samples."""
+        if self.rounding is None:
+            return 0.0
+        return self.rounding.error[position].flatten().index_select(0, index) + rounding.DUST
+
+    def loss(self, position: int, form: AnyForm, rows: Rows) -> Tensor:
+        """What rounding may take of a form of a node until it meets the next activations below: (rows)."""
+        if self.rounding is None:
+            return rows.zeros()
+        if position in self.whole:
+            columns = self.rounding.at(position, self.whole[position], self.operands[position])
+        else:
+            columns = self.rounding.lost[position].flatten(1).T
+        return rows.dot(columns, dense(form, len(columns)).abs())
+
 
 def _entrance(network: Network) -> int:
     """The first Linear or convolution, if nothing else reads the input or what lies between; otherwise 0."""
@@ -132,6 +182,12 @@ def _entrance(network: Network) -> int:
         if not isinstance(network.nodes[here].op, (Reshape, Scale)):
             return 0
     return 0
+
+
+def _farthest(ball: LpBall) -> Tensor:
+    """Beyond the magnitude of all coordinates of points of the ball, were there no domain."""
+    eps = torch.as_tensor(ball.eps, dtype=torch.float64)
+    return ball.centre.abs() + eps.reshape(-1, *[1] * (ball.centre.dim() - 1))
 
 
 def by_feature(bounds: Bounds) -> Bounds:

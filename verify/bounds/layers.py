@@ -10,7 +10,6 @@ from torch import Tensor
 
 from verify.bounds.forms import Form, Rows, Units
 from verify.bounds.group import Group, by_feature
-from verify.bounds.interval import step
 from verify.bounds.linear import Descent, lower_bound
 from verify.bounds.relax import relaxes, undecided
 from verify.core.budget import Budget
@@ -37,10 +36,9 @@ def start(network: Network, region: Region, dtype: torch.dtype) -> Group:
 
 def by_intervals(group: Group) -> list[Bounds]:
     """Interval bounds of every node: (samples x shape of the node)."""
-    bounds = [_input(group)]
+    bounds = [group.begin()]
     for position, node in enumerate(group.network.nodes[1:], start=1):
-        bounds.append(step(node.op, *(bounds[i] for i in node.inputs)))
-        group.enter(position, bounds[-1])
+        bounds.append(group.enter(position, [bounds[i] for i in node.inputs]))
     return bounds
 
 
@@ -63,12 +61,13 @@ def by_linear_bounds(group: Group, budget: Budget, crowd: float = inf) -> list[B
     network = group.network
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
     exact = _exact_by_intervals(network, group.region)
-    bounds = [_input(group)]
+    bounds = [group.begin()]
     for position, node in enumerate(network.nodes[1:], start=1):
         if relaxes(node.op):
             group.relax(position, by_feature(bounds[node.inputs[0]]))
-        known = step(node.op, *(bounds[i] for i in node.inputs))
-        group.enter(position, known)
+        operands = [bounds[i] for i in node.inputs]
+        known = group.enter(position, operands)
+        group.compound(position, operands)
         if position in feeds and position not in exact:
             wanted = undecided(feeds[position], known)
             if group.samples > 1 and 2 * int(wanted.sum()) > crowd * group.samples:
@@ -86,17 +85,11 @@ def lower_rows(group: Group, bounds: Sequence[Bounds], objective: Tensor, linear
     samples, count, outputs = objective.shape
     rows = Rows.of(torch.arange(samples).repeat_interleave(count), group.lower.dtype, samples)
     coef = objective.to(group.lower).reshape(samples * count, outputs).T
-    descent = Descent(
-        group, rows, {len(group.network.nodes) - 1: Form(coef.clone(memory_format=torch.contiguous_format))}
-    )
+    form = Form(coef.clone(memory_format=torch.contiguous_format))
+    descent = Descent(group, rows, {len(group.network.nodes) - 1: form}, charged=True)
     descent.pause()
     lowest = (descent.copy() if linear else descent).minimum_over(bounds)
     return (torch.maximum(lowest, descent.minimum()) if linear else lowest).view(samples, count)
-
-
-def _input(group: Group) -> Bounds:
-    shape = (-1, *group.network.input_shape)
-    return Bounds(group.lower.T.reshape(shape), group.upper.T.reshape(shape))
 
 
 def _exact_by_intervals(network: Network, region: Region) -> set[int]:
@@ -129,7 +122,7 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
         units = Units(torch.cat([what, what]), sign.flatten())
         lowest = lower_bound(group, position, units, Rows.of(torch.cat([who, who]), lower.dtype, group.samples))
         parts.append(lowest.view(2, -1))
-    lowest, highest = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+    lowest, highest = (torch.cat(parts, 1) if len(parts) > 1 else parts[0]) - group.error(position, index)
     lower, upper = meet(lower, upper, lowest, -highest)
     return Bounds(
         *(t.flatten().index_copy(0, index, new).view(shape) for t, new in ((known.lower, lower), (known.upper, upper)))

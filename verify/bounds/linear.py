@@ -10,9 +10,9 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.bounds import patches
+from verify.bounds import patches, rounding
 from verify.bounds.forms import AnyForm, Form, Patches, Rows, Units, add, dense, multiple, on_support, windows
-from verify.bounds.group import Group, box_minimum, middle_and_radius
+from verify.bounds.group import Group, box_minimum, by_feature, middle_and_radius
 from verify.bounds.matrix import Sparse, constant
 from verify.bounds.relax import Lines, relaxes
 from verify.core.errors import UnsupportedError
@@ -47,7 +47,8 @@ Pulled = tuple[Sequence[AnyForm], Tensor | None]
 @dataclass(eq=False)
 class Descent:
     """Rows on their way down from one node: forms of the nodes that they have reached, and the constants (rows) left
-    behind. ``centred``: the constants hold the worth of the box's centre already.
+    behind. ``centred``: the constants hold the worth of the box's centre already. ``charged``: rounding is charged on
+    the way, at the start and at each activation; otherwise it is left to the caller.
 
     Every activation that is met must have been relaxed.
     """
@@ -57,9 +58,14 @@ class Descent:
     pending: dict[int, AnyForm]
     total: Tensor = field(init=False)
     centred: bool = False
+    charged: bool = False
 
     def __post_init__(self) -> None:
         self.total = self.rows.zeros()
+        if self.charged:
+            for position, form in self.pending.items():
+                if not relaxes(self.group.network.nodes[position].op):
+                    self._charge(position, form)
 
     def pause(self) -> None:
         """Go down to the first activation."""
@@ -79,8 +85,10 @@ class Descent:
             current = self._front
             node = self.group.network.nodes[current]
             if relaxes(node.op):
-                here = intervals[current]
-                centre, radius = middle_and_radius(Bounds(here.lower.flatten(1).T, here.upper.flatten(1).T))
+                here = by_feature(intervals[current])
+                centre, radius = middle_and_radius(here)
+                if self.charged and self.group.rounding is not None:
+                    radius = radius + self.group.rounding.share(current) * rounding.largest(here)
                 coef = dense(self.pending.pop(current), node.size)
                 self.total = self.total + box_minimum(coef, centre, radius, self.rows)
             else:
@@ -90,7 +98,7 @@ class Descent:
     def copy(self) -> Descent:
         """The same state in memory of its own."""
         twin = Descent(self.group, self.rows, {i: multiple(form) for i, form in self.pending.items()})
-        twin.total, twin.centred = self.total, self.centred
+        twin.total, twin.centred, twin.charged = self.total, self.centred, self.charged
         return twin
 
     @property
@@ -100,6 +108,8 @@ class Descent:
 
     def _step(self, current: int) -> None:
         form, node = self.pending.pop(current), self.group.network.nodes[current]
+        if self.charged and relaxes(node.op):
+            self._charge(current, form)
         if current == self.group.entrance:
             self.total, self.centred = self.total + self.group.worth_at_centre(form, self.rows), True
         parts, offset = self._pull(node.op, form, current)
@@ -108,6 +118,9 @@ class Descent:
         for source, part in zip(node.inputs, parts, strict=True):
             known = self.pending.get(source)
             self.pending[source] = part if known is None else add(known, part, self.group.network.nodes[source].size)
+
+    def _charge(self, position: int, form: AnyForm) -> None:
+        self.total = self.total - self.group.loss(position, form, self.rows) - rounding.DUST
 
     def _pull(self, op: Op, form: AnyForm, current: int) -> Pulled:
         """By the rule for windows of images as long as they are small, otherwise by the one for all features."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from dataclasses import fields
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -24,7 +23,7 @@ def per_op(function: Callable[[Op], T]) -> Callable[[Op], T]:
     memory: WeakKeyDictionary[Op, T] = WeakKeyDictionary()
 
     def remembered(op: Op) -> T:
-        if any(isinstance(v, Tensor) and v.requires_grad for v in (getattr(op, f.name) for f in fields(op))):
+        if any(isinstance(v, Tensor) and v.requires_grad for v in vars(op).values()):
             return function(op)
         return remember(memory, op, lambda: function(op))
 

@@ -1,0 +1,181 @@
+"""What float64 loses in intervals and linear bounds, charged so that the bounds are true.
+
+A sum of n products errs by at most ``gamma_n |a||b|``, in any order of summation (Higham 2002, chapter 3). Going
+backwards through an operation, coefficients c become ``fl(c W)``; going on with these as if they were exact costs at
+most ``gamma_n |c| (|W| |v|)``, where v is the value that the operation reads. The magnitudes of values are known from
+their bounds, so that ``gamma_n (|W| |v| + |b|)``, what one unit of coefficient loses there, is known before any c.
+
+The rows of a specification, few that matter much, are charged at each activation that they meet. The many rows of
+neurons are charged once each, by what no coefficient can exceed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from verify.bounds.memo import per_op, remember
+from verify.bounds.relax import Lines, relaxes
+from verify.bounds.rigorous import gamma
+from verify.core.network import Network
+from verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op, Scale, evaluate, magnitude, spread, terms
+from verify.core.verifier import Bounds
+
+magnitude_map = per_op(magnitude)
+spread_map = per_op(spread)
+
+AFFINE = (Linear, Conv2d, ConvTranspose2d, Scale)
+STEPS = 4  # roundings that each node of a network can add to a sum
+FEW = 16  # more roundings than the lines of an activation, or the sum of a centre and a radius, take
+BEYOND = 2.0**800  # magnitudes for which nothing is promised
+# More than can be lost below the smallest normal number, in all coefficients of 2**60 values of magnitude BEYOND.
+DUST = 2.0**-140
+
+
+@dataclass(eq=False)
+class Rounding:
+    """What rounding takes, by position of a node (samples x shape of the node): of one unit of coefficient from a
+    node that is no activation until activations are met (``lost``), by norms of the operations between; and of a row
+    of one of a node's neurons on its whole way down to the input (``error``)."""
+
+    network: Network
+    lost: dict[int, Tensor] = field(default_factory=dict)
+    error: dict[int, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._shares = [_share(self.network, position) for position in range(len(self.network.nodes))]
+
+    def share(self, position: int) -> float:
+        """Bound on the relative error of all sums that products with a node's coefficients occur in; twice what it
+        is, so that the losses may be rounded themselves."""
+        return self._shares[position]
+
+    def begin(self, size: Tensor) -> None:
+        """Note the magnitudes of the input."""
+        self.lost[0] = self.error[0] = self.share(0) * size
+
+    def enter(self, position: int, operands: Sequence[Bounds], found: Bounds) -> Bounds:
+        """The interval ``found`` of a node over its operands', widened; what the node loses is noted."""
+        node = self.network.nodes[position]
+        count = terms(node.op)
+        if relaxes(node.op) and not count:
+            return found
+        size = self._size(position, [largest(b) for b in operands])
+        if not relaxes(node.op):
+            own = self.share(position) * size
+            parts = [self.lost.get(i) for i in node.inputs]
+            self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
+        return widened(found, size, count) if count else found
+
+    def compound(self, position: int, operands: Sequence[Bounds]) -> None:
+        """Note the error of a node that is no activation, from that of its operands."""
+        node, part = self.network.nodes[position], self.share(position)
+        if all(self.error[i] is self.lost.get(i) for i in node.inputs):
+            self.error[position] = self.lost[position]
+            return
+        read = [torch.add(self.error[i], largest(b), alpha=part) for i, b in zip(node.inputs, operands, strict=True)]
+        error = evaluate(spread_map(node.op), *read)
+        if isinstance(node.op, AFFINE):
+            error = torch.add(error, norms(node.op, operands[0].lower.shape[1:]).constant, alpha=part)
+        self.error[position] = error
+
+    def relax(self, position: int, lines: Lines, z: Bounds) -> None:
+        """Note the error of an activation with these lines over ``z`` (features [x operands] x samples)."""
+        loss = self._through(self.error, position, lines, z)
+        self.error[position] = loss.T.reshape(-1, *self.network.nodes[position].shape)
+
+    def at(self, position: int, lines: Lines, z: Bounds) -> Tensor:
+        """What one unit of coefficient at an activation loses until the next ones are met: (features x samples)."""
+        return self._through(self.lost, position, lines, z)
+
+    def _through(self, known: dict[int, Tensor], position: int, lines: Lines, z: Bounds) -> Tensor:
+        """By the steeper line, with what the lines' own numbers lose: (features x samples)."""
+        part, below = self.share(position), known.get(self.network.nodes[position].inputs[0])
+        size = part * largest(z)
+        if below is not None:
+            size = size + below.flatten(1).T.reshape(size.shape)
+        loss = torch.maximum(lines.slope.abs(), (lines.slope + lines.rise).abs()) * size
+        height = lines.lift.abs() if lines.intercept is None else lines.lift.abs() + lines.intercept.abs()
+        return torch.add(loss if loss.dim() == height.dim() else loss.sum(1), height, alpha=part)
+
+    def _size(self, position: int, sizes: Sequence[Tensor]) -> Tensor:
+        """At least what the products and constants of a node come to without their signs."""
+        op = self.network.nodes[position].op
+        if not isinstance(op, AFFINE):
+            return evaluate(magnitude_map(op), *sizes)
+        known = norms(op, sizes[0].shape[1:])
+        return torch.addcmul(known.constant, known.gain, _most(sizes[0], known.gain.dim()))
+
+    def _spread(self, position: int, parts: Sequence[Tensor | None]) -> Tensor:
+        """At least what the errors of operands (None: none) make of a node's value."""
+        op, shapes = (
+            self.network.nodes[position].op,
+            [self.network.nodes[i].shape for i in self.network.nodes[position].inputs],
+        )
+        if isinstance(op, AFFINE):
+            assert parts[0] is not None
+            gain = norms(op, shapes[0]).gain
+            return gain * _most(parts[0], gain.dim())
+        some = next(p for p in parts if p is not None)
+        known = (some.new_zeros(len(some), *s) if p is None else p for p, s in zip(parts, shapes, strict=True))
+        return evaluate(spread_map(op), *known)
+
+
+def largest(bounds: Bounds) -> Tensor:
+    """The largest magnitude of a value within its bounds."""
+    return torch.maximum(bounds.lower.abs(), bounds.upper.abs())
+
+
+def widened(found: Bounds, size: Tensor, count: int) -> Bounds:
+    """True intervals from computed ones, ``size`` the magnitude of ``count`` terms that were summed; NaN, which
+    decides nothing further down, where these are beyond reason or overflow."""
+    error = torch.add(size.new_tensor(DUST), size, alpha=2 * gamma(count + FEW))
+    if not size.sum().item() < BEYOND:
+        error = torch.where(size < BEYOND, error, torch.nan)
+    return Bounds(found.lower - error, found.upper + error)
+
+
+@dataclass(frozen=True, eq=False)
+class Norms:
+    """Of an affine operation, for each element of its value (1 x shape): the sum of the weights' magnitudes, and the
+    magnitude of the constant."""
+
+    gain: Tensor
+    constant: Tensor
+
+
+def norms(op: Op, shape: Sequence[int]) -> Norms:
+    """Norms of ``op`` for operands of a shape, worked out once."""
+
+    def make() -> Norms:
+        one = torch.ones(1, *shape, dtype=torch.float64)
+        return Norms(evaluate(spread_map(op), one), evaluate(magnitude_map(op), torch.zeros_like(one)))
+
+    return remember(_norms(op), tuple(shape), make)
+
+
+@per_op
+def _norms(op: Op) -> dict[tuple[int, ...], Norms]:
+    return {}
+
+
+def _most(values: Tensor, dims: int) -> Tensor:
+    """The largest value of each sample, to be multiplied with (samples x ...) of so many dimensions."""
+    return values.flatten(1).amax(1).reshape(-1, *[1] * (dims - 1))
+
+
+def _share(network: Network, position: int) -> float:
+    node = network.nodes[position]
+    return 2 * gamma(max(terms(node.op), _readers(node.op), node.size) + STEPS * len(network.nodes) + FEW)
+
+
+def _readers(op: Op) -> int:
+    """How many products are summed into one coefficient of an operand, at most."""
+    if isinstance(op, Linear):
+        return int(op.weight.shape[0])
+    if isinstance(op, Conv2d):
+        return int(op.weight[:, 0].numel())
+    return int(op.weight[0].numel()) if isinstance(op, ConvTranspose2d) else 0
