@@ -226,6 +226,11 @@ class APGD:
         check_patience(self.patience)
         check_loss(self.loss)
 
+    @property
+    def random(self) -> bool:
+        """Whether any restart begins at random."""
+        return self.restarts > 1
+
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
         """Attack classification: x (batch x shape), labels (batch); at most ``restarts * (steps + 1)`` forward passes.
 
@@ -254,6 +259,11 @@ class APGDCE:
     def __post_init__(self) -> None:
         whole(self, "steps", "restarts")
         share(self, "rho")
+
+    @property
+    def random(self) -> bool:
+        """Whether any restart begins at random."""
+        return self.restarts > 1
 
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
         """Attack classification, as :meth:`APGD.run` does."""
@@ -287,6 +297,11 @@ class APGDT:
         whole(self, "steps", "targets", "restarts")
         share(self, "rho")
         check_patience(self.patience)
+
+    @property
+    def random(self) -> bool:
+        """Whether any restart begins at random."""
+        return self.restarts > 1
 
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
         """Attack classification: at most ``1 + targets * restarts * (steps + 1)`` forward passes; raises as they do."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import ClassVar, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from verify.core.errors import InputError
@@ -49,13 +48,29 @@ class Attack(Protocol):
         """Attack classification: x (batch x shape), labels (batch); success where the label is not strictly largest.
 
         ``region``: of one sample's shape, it then serves the whole batch, or of the batch.
-        Raises :class:`InputError` as :func:`check_model` and :func:`check_inputs` do.
+        Arrays and lists are taken, too. Raises :class:`InputError` as :func:`check_model`, :func:`check_inputs` and
+        :func:`verify.core.arrays.as_labels` do.
         """
         ...
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's own specification from the centre of its region; success where it is violated."""
         ...
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """An attack that says whether it draws at random."""
+
+    @property
+    def random(self) -> bool:
+        """Whether another seed may find something else."""
+        ...
+
+
+def draws(attack: Attack) -> bool:
+    """Whether it is worth trying the attack again with another seed; so is one that does not say."""
+    return not isinstance(attack, Drawing) or attack.random
 
 
 def check_model(model: Model, x: Tensor) -> None:
@@ -76,20 +91,16 @@ def check_model(model: Model, x: Tensor) -> None:
         raise InputError(f"expected inputs on the model's device {devices.pop()}, got {x.device}: move one of them")
 
 
-def check_inputs(x: Tensor, labels: Tensor, region: Region) -> None:
-    """Refuse samples, labels and regions that do not fit each other. Labels above the model's outputs show later."""
+def check_inputs(x: Tensor, region: Region) -> None:
+    """Refuse samples and regions that do not fit each other."""
     if x.dim() < 2:
         raise InputError(f"expected a batch of samples (batch x shape), got shape {tuple(x.shape)}: add the batch")
     if not x.is_floating_point():
         raise InputError(f"expected floating-point samples, got {x.dtype}: convert them, x.float()")
     if not bool(x.isfinite().all()):
         raise InputError("the samples hold NaN or inf")
-    if tuple(labels.shape) != (len(x),):
-        raise InputError(f"expected one label per sample, shape ({len(x)},), got {tuple(labels.shape)}")
-    if labels.is_floating_point() or labels.dtype is torch.bool or labels.is_complex():
-        raise InputError(f"expected integer labels, got {labels.dtype}")
-    if len(labels) and int(labels.min()) < 0:
-        raise InputError(f"label {int(labels.min())} is out of range: labels start at 0")
+    if not callable(getattr(region, "contains", None)):
+        raise InputError(f"expected a region, LpBall or Box, got {type(region).__name__}")
     sample = tuple(x.shape[1:])
     if tuple(region.shape) not in (sample, tuple(x.shape)):
         raise InputError(f"expected a region of shape {sample} or {tuple(x.shape)}, got {tuple(region.shape)}")
@@ -100,6 +111,13 @@ def check_inputs(x: Tensor, labels: Tensor, region: Region) -> None:
     outside = (~region.contains(x)).nonzero()
     if len(outside):
         raise InputError(f"expected clean samples inside of the region, sample {int(outside[0])} lies outside")
+
+
+def check_problems(problems: Sequence[Problem]) -> None:
+    """Refuse what is no sequence of problems."""
+    if not isinstance(problems, Sequence) or not all(isinstance(problem, Problem) for problem in problems):
+        what = "Problem.robustness_many makes them from samples, and run() attacks samples"
+        raise InputError(f"expected a sequence of problems, got {type(problems).__name__}: {what}")
 
 
 def forward(model: Model, x: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ class Grid:
 
     points: int = 4096
     name: ClassVar[str] = "grid"
+    random: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         whole(self, "points", least=2)

@@ -44,6 +44,7 @@ class CW:
     refine: int = 10
     targeted: bool = False
     name: ClassVar[str] = "cw"
+    random: ClassVar[bool] = False
     minimises: ClassVar[tuple[float, ...]] = (2.0, inf)
 
     def __post_init__(self) -> None:

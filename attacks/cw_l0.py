@@ -40,6 +40,7 @@ class CWL0:
     tries: int = 3
     targeted: bool = False
     name: ClassVar[str] = "cw-l0"
+    random: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         whole(self, "rounds", "steps", "tries")

@@ -36,6 +36,7 @@ class DDN:
     loss: LossName = "ce"
     targeted: bool = False
     name: ClassVar[str] = "ddn"
+    random: ClassVar[bool] = False
     minimises: ClassVar[tuple[float, ...]] = (2.0,)
 
     def __post_init__(self) -> None:

@@ -33,6 +33,7 @@ class DeepFool:
     overshoot: float = 0.02
     refine: int = 10
     name: ClassVar[str] = "deepfool"
+    random: ClassVar[bool] = False
     minimises: ClassVar[tuple[float, ...]] = (2.0, inf)
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ class EAD:
     refine: int = 10
     targeted: bool = False
     name: ClassVar[str] = "ead"
+    random: ClassVar[bool] = False
     minimises: ClassVar[tuple[float, ...]] = (1.0, 2.0)
 
     def __post_init__(self) -> None:

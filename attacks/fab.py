@@ -245,6 +245,11 @@ class FAB:
         whole(self, "targets", least=0)
         check_patience(self.patience)
 
+    @property
+    def random(self) -> bool:
+        """Whether any restart begins at random."""
+        return self.restarts > 1
+
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
         """Attack classification: x (batch x shape), labels (batch); two forward passes a step.
 
@@ -281,6 +286,11 @@ class FABT:
     def __post_init__(self) -> None:
         whole(self, "steps", "targets", "restarts")
         check_patience(self.patience)
+
+    @property
+    def random(self) -> bool:
+        """Whether any restart begins at random."""
+        return self.restarts > 1
 
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
         """Attack classification, as :meth:`FAB.run` does."""

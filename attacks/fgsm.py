@@ -22,6 +22,7 @@ class FGSM:
 
     loss: LossName = "ce"
     name: ClassVar[str] = "fgsm"
+    random: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_loss(self.loss)

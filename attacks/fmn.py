@@ -37,6 +37,7 @@ class FMN:
     refine: int = 10
     targeted: bool = False
     name: ClassVar[str] = "fmn"
+    random: ClassVar[bool] = False
     minimises: ClassVar[tuple[float, ...]] = (inf, 2.0, 1.0)
 
     def __post_init__(self) -> None:

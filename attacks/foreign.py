@@ -82,7 +82,6 @@ class Foreign:
         Raises :class:`InputError` as every attack does and for options that the library refuses,
         :class:`UnsupportedError` for another region.
         """
-        labels = torch.as_tensor(labels).detach().to(x.device, torch.int64)
         return task.run(model, x, labels, region, "margin", lambda job: self._method(job, labels, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
@@ -104,7 +103,7 @@ class Foreign:
         standing = record.standing
         if len(standing):
             part = job.take(standing)
-            wanted = torch.as_tensor(labels, device=job.clean.device).expand(len(job.clean))[standing]
+            wanted = torch.as_tensor(labels, device=job.clean.device).long().expand(len(job.clean))[standing]
             module = Counted(job.model).eval()
             x = CALLS[self.library](self._class, dict(self.arguments), module, part.clean, wanted, ball, seed)
             x = part.region.project(x.detach().to(part.clean))

@@ -29,6 +29,7 @@ class MIFGSM:
     loss: LossName = "ce"
     targeted: bool = False
     name: ClassVar[str] = "mi-fgsm"
+    random: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         whole(self, "steps")

@@ -53,6 +53,11 @@ class PGD:
             raise InputError(f"diversify of pgd must be a whole number of at least 0, got {self.diversify}")
         check_loss(self.loss)
 
+    @property
+    def random(self) -> bool:
+        """Whether any restart begins at random."""
+        return self.restarts > 1 or self.random_start
+
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
         """Attack classification: x (batch x shape), labels (batch); at most
         ``restarts * (steps + diversify + 1)`` forward passes.

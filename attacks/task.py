@@ -9,9 +9,10 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from attacks.base import AttackResult, Model, check_inputs, check_model, forward, norm
+from attacks.base import AttackResult, Model, check_inputs, check_model, check_problems, forward, norm
 from attacks.losses import Goal, LossName, Misclassify, Violate
 from attacks.targets import Reach
+from verify.core.arrays import as_labels, as_tensor
 from verify.core.errors import InputError, InternalError
 from verify.core.problem import Problem
 from verify.core.region import Region, kind, stack, take
@@ -133,10 +134,11 @@ def run(
 ) -> AttackResult:
     """:meth:`attacks.base.Attack.run` for a ``method`` that works on tasks; ``targeted``: to reach the labels."""
     with torch.inference_mode(False), torch.no_grad():
-        clean, labels = x.detach().clone(), torch.as_tensor(labels).detach().clone().to(x.device)
-        check_inputs(clean, labels, region)
+        clean = as_tensor(x, "samples").clone()
+        check_inputs(clean, region)
+        classes = as_labels(labels, len(clean)).clone().to(clean.device)
         check_model(model, clean)
-        goal: Goal = (Reach if targeted else Misclassify).of(labels, loss)
+        goal: Goal = (Reach if targeted else Misclassify).of(classes, loss)
         result = method(Task.of(model, clean, region, goal))
     dead = (result.loss == -inf).nonzero()
     if len(dead):
@@ -151,6 +153,7 @@ def search(problems: Sequence[Problem], method: Method) -> AttackResult:
     oracle's dtype. A region without a member in that dtype costs no query and stays unbroken. Raises
     :class:`InputError` for problems of several input shapes or dtypes.
     """
+    check_problems(problems)
     kinds = {(p.network.input_shape, p.network.dtype) for p in problems}
     if len(kinds) > 1:
         raise InputError(f"expected problems of one input shape and dtype, got {sorted(map(str, kinds))}")

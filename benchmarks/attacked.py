@@ -21,8 +21,8 @@ from attacks.curves import curve
 from attacks.nearest import MinimalAttack
 from benchmarks.bracket import ALL_ATTACKS, Role, Row
 from benchmarks.documents import finite
-from benchmarks.harness import title
 from benchmarks.origin import source_hash, versions
+from benchmarks.participants import title
 from benchmarks.plain import plain
 from benchmarks.progress import SILENT, Progress
 from benchmarks.report import NORMS

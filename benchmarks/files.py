@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 from verify.core.errors import InputError
+from verify.core.files import replacing
 
 
 def writable_folder(path: Path) -> Path:
@@ -21,17 +21,6 @@ def writable_folder(path: Path) -> Path:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a temporary file beside ``path``, flush it to the disk, rename it: till then the old file stays whole."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    """Write ``path`` so that a crash or a full disk, which is an :class:`OSError`, leaves the old file as it was."""
+    with replacing(path) as file:
+        file.write(content)

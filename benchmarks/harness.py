@@ -7,11 +7,10 @@ verdict is checked before it counts (``verify.pipeline.decide``), an attack's su
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +19,17 @@ from attacks.base import Attack
 from benchmarks import alarms, bracket
 from benchmarks.alarms import Alarm, Case
 from benchmarks.bracket import Judged, Role, Row
+from benchmarks.participants import Participant, participants_of
 from benchmarks.progress import SILENT, Progress
-from benchmarks.store import Key, Record, Store, settled
+from benchmarks.questions import Question, Records
+from benchmarks.store import Store
 from models.data import Dataset
 from verify import pipeline
 from verify.core.budget import Budget
 from verify.core.errors import AlarmError, InputError, InternalError, ResourceError, UnsupportedError
 from verify.core.network import Network, to_network
 from verify.core.problem import Problem
-from verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
+from verify.core.result import NETWORK, Reason, Result, Verdict
 from verify.core.verifier import BatchVerifier, OtherSubject, Verifier
 
 NO_LIMIT = Budget()
@@ -61,17 +62,6 @@ class Comparison:
             raise AlarmError(f"soundness alarm: {self.alarms[0].explanation}{where}{more}")
 
 
-@dataclass(frozen=True)
-class Participant:
-    """A method, or an attack in a method's clothes, with its role, the name of its rows, and what it speaks of."""
-
-    role: Role
-    name: str
-    key: str
-    verifier: Verifier
-    subject: str = NETWORK
-
-
 def compare(
     model: nn.Module | Network,
     data: Dataset,
@@ -100,98 +90,94 @@ def compare(
     exception is never a verdict. Alarms are returned: see :meth:`Comparison.raise_alarm`.
     """
     began = time.monotonic()
-    if batch < 1:
-        raise InputError(f"the batch must be at least 1, got {batch}")
-    if not eps:
-        raise InputError("expected at least one eps")
-    radii = sorted(set(eps))
     network = to_network(model, data.shape)
-    for radius in radii:  # bad radii and norms are refused before the work, not in the midst of it
-        Problem.robustness_many(network, data.x[:1], data.y[:1], radius, norm, data.domain)
-    participants = [*_attackers(attacks), *_verifiers(methods)]
-    if repeated := {p.name for p in participants if sum(q.name == p.name for q in participants) > 1}:
-        raise InputError(f"{', '.join(sorted(repeated))} is given twice")
+    radii = _checked(network, data, eps, norm, batch)
+    participants = participants_of(methods, attacks)
     right = _right_by_subject(network, data, batch, participants, budget.seed)
+    records = Records(store, resume, norm, budget)
+    run = Run(network, data, radii, norm, budget, participants, right, records, alarm_folder, progress)
     anybody = sorted(set().union(*(right[p.subject] for p in participants)))
-
-    judged: list[Judged] = []
-    found: list[Alarm] = []
-    folders: list[Path] = []
-    resumed = 0
     progress.begin(sum(len(right[p.subject]) for p in participants) * len(radii))
     for start in range(0, len(anybody), batch):
-        chunk = anybody[start : start + batch]
-        cases = []
-        for participant, radius, everyone in _work(network, data, chunk, radii, norm, participants):
-            progress.running(f"{participant.name}, eps {radius:g}")
-            samples = [(s, p) for s, p in zip(chunk, everyone, strict=True) if s in right[participant.subject]]
-            problems = [problem for _, problem in samples]
-            known = _known(store, participant, problems, budget) if store is not None and resume else {}
-            new = [_case(participant, s, radius, p, known[p.id]) for s, p in samples if p.id in known]
-            resumed += len(new)
-            progress.advance(len(new))
-            for group in _groups(participant, [(s, p) for s, p in samples if p.id not in known]):
-                where = f"samples {group[0][0]} to {group[-1][0]} at eps {radius:g}"
-                results = _judge(participant, [p for _, p in group], budget, where)
-                fresh = [_case(participant, s, radius, p, r) for (s, p), r in zip(group, results, strict=True)]
-                if store is not None:
-                    records = [_record(case, participant, norm, budget) for case in fresh]
-                    cases += _earlier(store.put(records), fresh, participant)
-                new += fresh
-                progress.advance(len(fresh))
-            cases += new
-            judged += [_tally(participant, case) for case in new]
-        for alarm in alarms.find(cases):
-            found.append(alarm)
-            if alarm_folder is not None:
-                folders.append(alarms.save(alarm, alarm_folder))
-
+        run.judge(anybody[start : start + batch])
+    wrong = {subject: len(data) - len(rightly) for subject, rightly in right.items()}
     return Comparison(
         name,
         f"{data.name} ({data.split})",
         norm,
         budget.seed,
         len(data),
-        tuple(_rows(participants, radii, len(data), {who: len(data) - len(of) for who, of in right.items()}, judged)),
-        tuple(found),
-        tuple(folders),
+        tuple(_rows(participants, radii, len(data), wrong, run.judged)),
+        tuple(run.alarms),
+        tuple(run.folders),
         time.monotonic() - began,
-        resumed,
+        run.resumed,
     )
 
 
-def title(options: Any) -> str:
-    """A method or an attack as short as the command takes it: its name and the options that differ from the default.
-
-    >>> from verify.registry import get_verifier
-    >>> title(get_verifier("ibp"))
-    'ibp'
-    """
-    values = [(f, getattr(options, f.name)) for f in fields(options) if f.init]
-    given = [f"{f.name}={value}" for f, value in values if value != f.default]
-    return f"{options.name}({','.join(given)})" if given else str(options.name)
-
-
-def _attackers(attacks: Sequence[Attack]) -> Iterator[Participant]:
-    for attack in attacks:
-        yield Participant(Role.ATTACK, title(attack), repr(attack), pipeline.Falsifier(attack))
+def _checked(network: Network, data: Dataset, eps: Sequence[float], norm: float, batch: int) -> list[float]:
+    """The radii in order, once all that can be refused beforehand was looked at: not in the midst of the work."""
+    if batch < 1:
+        raise InputError(f"the batch must be at least 1, got {batch}")
+    if not eps:
+        raise InputError("expected at least one eps")
+    for radius in eps:
+        Problem.robustness_many(network, data.x[:1], data.y[:1], radius, norm, data.domain)
+    return sorted(set(eps))
 
 
-def _verifiers(methods: Sequence[Verifier]) -> Iterator[Participant]:
-    for method in methods:
-        role = Role.ATTACK if method.guarantee is Guarantee.EMPIRICAL else Role.METHOD
-        subject = method.subject if isinstance(method, OtherSubject) else NETWORK
-        yield Participant(role, title(method), repr(method), method, subject)
+@dataclass(eq=False)
+class Run:
+    """A comparison under way: who is asked what, and what was found so far. ``right``: of each subject's samples,
+    those that it classifies rightly."""
 
+    network: Network
+    data: Dataset
+    radii: Sequence[float]
+    norm: float
+    budget: Budget
+    participants: Sequence[Participant]
+    right: Mapping[str, set[int]]
+    records: Records
+    alarm_folder: Path | None
+    progress: Progress
+    judged: list[Judged] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    resumed: int = 0
 
-def _work(
-    network: Network, data: Dataset, chunk: list[int], radii: Sequence[float], norm: float, who: Sequence[Participant]
-) -> Iterator[tuple[Participant, float, list[Problem]]]:
-    """Everybody's tasks on one chunk of samples; the problems are shared, with what they cache."""
-    for radius in radii:
-        problems = Problem.robustness_many(network, data.x[chunk], data.y[chunk], radius, norm, data.domain)
-        for participant in who:
-            yield participant, radius, problems
+    def judge(self, chunk: list[int]) -> None:
+        """What everybody says of a chunk of samples, and where that is a contradiction."""
+        cases = []
+        for radius in self.radii:
+            # The problems are shared, with what they cache.
+            problems = Problem.robustness_many(
+                self.network, self.data.x[chunk], self.data.y[chunk], radius, self.norm, self.data.domain
+            )
+            asked = [Question(sample, radius, problem) for sample, problem in zip(chunk, problems, strict=True)]
+            for participant in self.participants:
+                self.progress.running(f"{participant.name}, eps {radius:g}")
+                cases += self.ask(participant, [q for q in asked if q.sample in self.right[participant.subject]])
+        for alarm in alarms.find(cases):
+            self.alarms.append(alarm)
+            if self.alarm_folder is not None:
+                self.folders.append(alarms.save(alarm, self.alarm_folder))
+
+    def ask(self, participant: Participant, asked: list[Question]) -> list[Case]:
+        """What a participant says, of late or in the store, and the stored verdicts that it contradicts now."""
+        known = self.records.known(participant, asked)
+        said = [q.case(participant, known[q.problem.id]) for q in asked if q.problem.id in known]
+        self.resumed += len(said)
+        self.progress.advance(len(said))
+        earlier: list[Case] = []
+        for group in _groups(participant, [q for q in asked if q.problem.id not in known]):
+            results = _judge(participant, group, self.budget)
+            fresh = [q.case(participant, result) for q, result in zip(group, results, strict=True)]
+            earlier += self.records.keep(participant, fresh)
+            said += fresh
+            self.progress.advance(len(fresh))
+        self.judged += [_tally(participant, case) for case in said]
+        return [*earlier, *said]
 
 
 def _rows(
@@ -210,21 +196,17 @@ def _rows(
         yield from (row for row in rows if row.role is Role.METHOD)
 
 
-def _known(store: Store, participant: Participant, problems: Sequence[Problem], budget: Budget) -> dict[str, Result]:
-    """What the store knows for good, by problem id. Asked batch by batch: another run may be at work on the store."""
-    found = (store.get(_key(problem, participant, budget)) for problem in problems)
-    return {r.key.problem: r.result for r in found if r is not None and settled(r, budget.seconds)}
-
-
-def _groups(participant: Participant, asked: list[tuple[int, Problem]]) -> list[list[tuple[int, Problem]]]:
+def _groups(participant: Participant, asked: list[Question]) -> list[list[Question]]:
     """What is asked, and recorded, at once: everything where the participant takes batches, else one by one."""
     if isinstance(participant.verifier, BatchVerifier):
         return [asked] if asked else []
     return [[one] for one in asked]
 
 
-def _judge(participant: Participant, problems: Sequence[Problem], budget: Budget, where: str) -> list[Result]:
+def _judge(participant: Participant, asked: Sequence[Question], budget: Budget) -> list[Result]:
     """Checked results, one per problem. Each problem has the budget's seconds; a batch shares the sum of them."""
+    problems = [question.problem for question in asked]
+    where = f"samples {asked[0].sample} to {asked[-1].sample} at eps {asked[0].eps:g}"
     try:
         limit = replace(budget, seconds=budget.seconds * len(problems))
         results = pipeline.decide(participant.verifier, problems, limit)
@@ -268,29 +250,6 @@ def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
             own = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, y[:, None], True)
             right.append(outputs[own] > outputs.masked_fill(own, -inf).amax(1))
     return torch.cat(right).nonzero().flatten()
-
-
-def _case(participant: Participant, sample: int, eps: float, problem: Problem, result: Result) -> Case:
-    return Case(participant.name, sample, eps, problem, result)
-
-
-def _key(problem: Problem, participant: Participant, budget: Budget) -> Key:
-    return Key(problem.id, participant.key, budget.seed, budget.device)
-
-
-def _record(case: Case, participant: Participant, norm: float, budget: Budget) -> Record:
-    key = _key(case.problem, participant, budget)
-    label = case.problem.label
-    return Record(key, case.result, participant.role.value, case.sample, label, case.eps, norm, budget.seconds)
-
-
-def _earlier(contradicted: Sequence[Record], new: Sequence[Case], participant: Participant) -> list[Case]:
-    """Stored verdicts of the same method on the same problem that its new ones contradict."""
-    by_problem = {case.problem.id: case for case in new}
-    return [
-        replace(by_problem[record.key.problem], name=f"{participant.name} (earlier)", result=record.result)
-        for record in contradicted
-    ]
 
 
 def _tally(participant: Participant, case: Case) -> Judged:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
+from os.path import abspath
 from pathlib import Path
 from posixpath import normpath
 
 from verify.core.errors import InputError, unknown_name
+from verify.core.network import content_hash
 
 LISTED = "instances.csv"
 
@@ -30,6 +32,11 @@ class Instance:
     def name(self) -> Name:
         """What tells it apart from the others, however its paths are written."""
         return name_of(self.benchmark, self.onnx, self.vnnlib)
+
+    @property
+    def place(self) -> Name:
+        """Its name with the folder that it lies in, which another benchmark of the same name does not."""
+        return (str(self.folder.resolve()), *self.name[1:])
 
     @property
     def net(self) -> Path:
@@ -56,7 +63,7 @@ def find(folder: Path, benchmarks: Sequence[str] | None = None, most: float | No
     ``benchmarks``: only these, in this order; ``most``: a cap on each instance's seconds. Raises
     :class:`InputError` for a folder without benchmarks, an unknown benchmark or a line that cannot be read.
     """
-    lists = {path.parent.resolve().name: path for path in _lists(folder)}
+    lists = _lists(folder)
     if not lists:
         raise InputError(f"expected a folder of benchmarks, each with its {LISTED}, got {str(folder)!r}")
     if unknown := [name for name in benchmarks or () if name not in lists]:
@@ -83,19 +90,25 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def hasher() -> Callable[[Path], str]:
-    """A function that gives the SHA-256 of a file's content, unpacked, reading each file once.
+def hasher() -> Callable[[Instance], str]:
+    """A function that hashes all that an instance's files say, unpacked, reading each file once.
 
-    The function raises what :func:`verify.frontends.onnx.source.read_bytes` does.
+    The function raises what :func:`verify.frontends.onnx.external.fingerprint` does.
     """
-    from verify.frontends.onnx.source import read_bytes
+    from verify.frontends.onnx.external import fingerprint
+    from verify.frontends.source import read_bytes
 
-    return cache(lambda path: hashlib.sha256(read_bytes(path)).hexdigest())
+    network = cache(fingerprint)
+    text = cache(lambda path: hashlib.sha256(read_bytes(path)).hexdigest())
+    return lambda instance: content_hash("instance", network(instance.net), text(instance.prop))
 
 
-def _lists(folder: Path) -> list[Path]:
+def _lists(folder: Path) -> dict[str, Path]:
+    """The list of each benchmark by its name, which is its folder's as it is called there, be it a link or not."""
     own = folder / LISTED
-    return [own] if own.exists() else sorted(folder.glob(f"*/{LISTED}"))
+    if own.exists():
+        return {Path(abspath(folder)).name: own}
+    return {path.parent.name: path for path in sorted(folder.glob(f"*/{LISTED}"))}
 
 
 def _read_list(path: Path) -> Iterator[tuple[str, str, float]]:

@@ -22,7 +22,7 @@ from attacks.base import Attack
 from attacks.nearest import MinimalAttack
 from benchmarks import alarms
 from benchmarks.alarms import Alarm, Case
-from benchmarks.harness import title
+from benchmarks.participants import title
 from benchmarks.progress import SILENT, Progress
 from models.data import Dataset
 from verify import pipeline

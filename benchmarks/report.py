@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmarks.files import write_atomic
 from benchmarks.harness import Comparison
 from benchmarks.origin import source_hash, versions
 from benchmarks.plain import plain
+from verify.core.result import NETWORK
 
 NORMS = {inf: "linf", 2.0: "l2", 1.0: "l1"}
 JAWS = (ALL_ATTACKS, ALL_METHODS)
@@ -71,14 +73,16 @@ def table(comparison: Comparison) -> RenderableType:
     for column in ("verified", "falsified", "unknown", "seconds"):
         grid.add_column(column, justify="right", no_wrap=True)
     clean, *others = comparison.rows
-    grid.add_row(*_cells(clean, "", ""), end_section=True)
+    labels = _labels(comparison.rows)
+    grid.add_row(*_cells(clean, labels[clean.subject, clean.name], "", ""), end_section=True)
     for eps in sorted({row.eps for row in others}):
         group = ordered([row for row in others if row.eps == eps])
         for position, row in enumerate(group):
             shown = f"{eps:g}" if position == 0 else ""
             side = "\u2264" if row.role is Role.ATTACK else "\u2265"
             style = "bold" if row.name in JAWS else ""
-            grid.add_row(*_cells(row, shown, f"{side} "), style=style, end_section=row is group[-1])
+            label = labels[row.subject, row.name]
+            grid.add_row(*_cells(row, label, shown, f"{side} "), style=style, end_section=row is group[-1])
     lines: list[RenderableType] = [grid, *(Text(line, "dim") for line in _notes(comparison))]
     lines += [Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red") for alarm in comparison.alarms]
     return Group(*lines)
@@ -94,12 +98,32 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
     return [*attacks, *both, *methods]
 
 
-def _cells(row: Row, eps: str, side: str) -> list[Text | str]:
+def _others(rows: Sequence[Row]) -> dict[str, str]:
+    """A mark of stars for each subject that is not the network."""
+    subjects = dict.fromkeys(row.subject for row in rows if row.subject != NETWORK)
+    return {subject: "*" * number for number, subject in enumerate(subjects, 1)}
+
+
+def _labels(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """What each row is called, by subject and name: those of another subject are short, with its mark, since the note
+    below the table has their options; two that would be called the same keep their full names."""
+    marks = _others(rows)
+    names = {(row.subject, row.name): plain(row.name) for row in rows}
+    short = {key: name.partition("(")[0].removeprefix("smoothing-") for key, name in names.items()}
+    seen = Counter((subject, short[subject, name]) for subject, name in names)
+
+    def label(subject: str, name: str) -> str:
+        alone = seen[subject, short[subject, name]] == 1
+        return f"{short[subject, name] if alone else names[subject, name]} {marks[subject]}"
+
+    return {key: label(*key) if key[0] in marks else name for key, name in names.items()}
+
+
+def _cells(row: Row, label: str, eps: str, side: str) -> list[Text | str]:
     low, high = row.interval
-    subject = "" if row.subject == "network" else f" of {plain(row.subject)}"
     return [
         eps,
-        Text(plain(row.name) + subject),
+        Text(label),
         f"{side}{row.accuracy:.1%}",
         f"{100 * low:.1f}\u2013{100 * high:.1f}",
         str(row.verified) if row.role is Role.METHOD else "",
@@ -115,6 +139,9 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append(
             f"{wrong} of {comparison.n} samples are misclassified without any attack; they count as falsified."
         )
+    for subject, mark in _others(comparison.rows).items():
+        own = dict.fromkeys(row.name for row in comparison.rows if row.subject == subject and row.name != "clean")
+        notes.append(f"{mark} speaks of {plain(subject)}, not of the network: {', '.join(map(plain, own))}.")
     for row in comparison.rows:
         odd = {reason: count for reason, count in row.reasons.items() if reason != "incomplete"}
         if odd:

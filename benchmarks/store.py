@@ -37,11 +37,11 @@ CREATE TABLE results (
     PRIMARY KEY (problem, method, seed, device, version, source)) WITHOUT ROWID;
 CREATE INDEX results_by_verdict ON results (verdict, eps);
 """
-# Which problem, by content, each named instance of a benchmark was when it was last asked. Made on first use.
-INSTANCES = """
-CREATE TABLE IF NOT EXISTS instances (
-    benchmark TEXT NOT NULL, onnx TEXT NOT NULL, vnnlib TEXT NOT NULL, problem TEXT NOT NULL,
-    PRIMARY KEY (benchmark, onnx, vnnlib)) WITHOUT ROWID
+# Which problem, by content, each instance of a benchmark in a folder was when it was last asked. Made on first use.
+ENROLLED = """
+CREATE TABLE IF NOT EXISTS enrolled (
+    folder TEXT NOT NULL, onnx TEXT NOT NULL, vnnlib TEXT NOT NULL, problem TEXT NOT NULL,
+    PRIMARY KEY (folder, onnx, vnnlib)) WITHOUT ROWID
 """
 KEY = "problem = ? AND method = ? AND seed = ? AND device = ? AND version = ? AND source = ?"
 
@@ -163,18 +163,18 @@ class Store:
             return None
 
     def enrol(self, problems: Mapping[tuple[str, str, str], str]) -> None:
-        """Note which problem each instance (benchmark, network, property) is."""
+        """Note which problem each instance (folder, network, property) is."""
         with self._transaction():
-            self._db.execute(INSTANCES)
+            self._db.execute(ENROLLED)
             named = [(*name, problem) for name, problem in problems.items()]
-            self._db.executemany("INSERT OR REPLACE INTO instances VALUES (?, ?, ?, ?)", named)
+            self._db.executemany("INSERT OR REPLACE INTO enrolled VALUES (?, ?, ?, ?)", named)
 
     def enrolled(self) -> dict[tuple[str, str, str], str]:
         """What was noted by :meth:`enrol`, of this run and of earlier ones."""
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'instances'").fetchone():
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'enrolled'").fetchone():
             return {}
-        noted = self._db.execute("SELECT benchmark, onnx, vnnlib, problem FROM instances")
-        return {(benchmark, onnx, vnnlib): problem for benchmark, onnx, vnnlib, problem in noted}
+        noted = self._db.execute("SELECT folder, onnx, vnnlib, problem FROM enrolled")
+        return {(folder, onnx, vnnlib): problem for folder, onnx, vnnlib, problem in noted}
 
     def read(self) -> tuple[list[Record], list[str]]:
         """All records in the order of problem and method, and one line for each row that cannot be trusted."""

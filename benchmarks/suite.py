@@ -16,7 +16,6 @@ from benchmarks.progress import SILENT, Progress
 from benchmarks.store import Key, Record, Store, settled
 from benchmarks.workers import Ended, Fate, Pool, Task
 from verify.core.errors import AssayError, InputError, InternalError, ResourceError
-from verify.core.network import content_hash
 from verify.core.result import Reason, Result, Verdict
 from verify.registry import get_verifier
 
@@ -139,16 +138,16 @@ class Ledger:
         earlier = self.store.enrolled() if resume else {}
         for instance in instances:
             try:
-                self.problems[instance] = content_hash("instance", content(instance.net), content(instance.prop))
+                self.problems[instance] = content(instance)
             except AssayError as error:
                 self.rows[instance] = self._row(instance, word(error.exit_code), error.exit_code, 0.0, plain(error))
                 continue
-            if earlier.get(instance.name, self.problems[instance]) != self.problems[instance]:
+            if earlier.get(instance.place, self.problems[instance]) != self.problems[instance]:
                 raise InputError(
                     f"{' '.join(instance.name)}: network or property changed since it was stored in "
                     f"{str(self.store.path)!r}; restore it, name another store, or run without --resume"
                 )
-        self.store.enrol({instance.name: problem for instance, problem in self.problems.items()})
+        self.store.enrol({instance.place: problem for instance, problem in self.problems.items()})
 
     def recall(self, instance: Instance) -> bool:
         """Take the row from the store, if asking again could not change it."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from models import architectures
 from verify.core.errors import InputError
+from verify.core.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,27 @@ class Robustness:
 
 
 @dataclass(frozen=True)
+class Smoothed:
+    """Certified accuracy of the smoothed classifier ``subject``: the shares ``certified`` of ``samples`` of the test
+    split beyond the l2 ``radii``, each with n draws at confidence 1 - alpha, as ``command`` measures them."""
+
+    subject: str
+    n: int
+    alpha: float
+    samples: int
+    radii: tuple[float, ...]
+    certified: tuple[float, ...]
+    command: str
+
+
+@dataclass(frozen=True)
 class Card:
     """A network of its own card. ``clean_accuracy`` is a share of the ``samples`` of the test split.
 
     ``eps``: the linf radius that was trained for (0: none); ``robustness``: on the first ``robust_samples`` of the
     test split, ``attack`` being what its upper limits come from; ``selected_on``: what the training
-    held out for choosing settings; ``sha256``: of the weights file; ``version``: of this package.
+    held out for choosing settings; ``sha256``: of the weights file; ``version``: of this package; ``smoothed``: for
+    networks that are made for randomized smoothing.
     """
 
     name: str
@@ -57,6 +72,7 @@ class Card:
     attack: str
     sha256: str
     version: str
+    smoothed: tuple[Smoothed, ...] = ()
 
     def to_json(self) -> str:
         """One JSON object, one field a line."""
@@ -91,7 +107,7 @@ def save(folder: Path, card: Card, weights: bytes) -> tuple[Path, Path]:
         raise InputError(f"the card of {card.name!r} belongs to other weights")
     paths = folder / f"{card.name}.safetensors", folder / f"{card.name}.json"
     for path, content in zip(paths, (weights, card.to_json().encode()), strict=True):
-        _write(path, content)
+        replace_file(path, content)
     return paths
 
 
@@ -134,24 +150,34 @@ def load(path: Path) -> tuple[nn.Module, Card]:
     return model.eval(), card
 
 
-def _checked(data: Any, cls: type[Card] | type[Robustness], source: str) -> dict[str, Any]:
-    """The fields of ``cls``, each of its type, from a JSON object with exactly these keys."""
+def _checked(data: Any, cls: type[Card] | type[Robustness] | type[Smoothed], source: str) -> dict[str, Any]:
+    """The fields of ``cls``, each of its type, from a JSON object with exactly these keys; those that have a default
+    may be missing."""
     if not isinstance(data, dict):
         raise InputError(f"{source}: expected a {cls.__name__.lower()} (a JSON object), got {type(data).__name__}")
     known = {f.name: str(f.type) for f in fields(cls)}
-    if missing := sorted(known.keys() - data.keys()):
+    optional = {f.name for f in fields(cls) if f.default is not MISSING}
+    if missing := sorted(known.keys() - data.keys() - optional):
         raise InputError(f"{source}: the card lacks {', '.join(missing)}")
     if unknown := sorted(data.keys() - known.keys()):
         raise InputError(f"{source}: the card has keys that this version does not know: {', '.join(unknown)}")
-    return {key: _typed(data[key], hint, f"{source}: {key}") for key, hint in known.items()}
+    return {key: _typed(data[key], known[key], f"{source}: {key}") for key in known if key in data}
 
 
 def _typed(value: Any, hint: str, what: str) -> Any:
     """``value`` as a field of the annotated type; whole numbers pass for floats, bool passes for nothing."""
-    if hint == "tuple[Robustness, ...]":
+    parts: dict[str, type[Robustness] | type[Smoothed]] = {
+        "tuple[Robustness, ...]": Robustness,
+        "tuple[Smoothed, ...]": Smoothed,
+    }
+    if hint in parts:
         if not isinstance(value, list):
             raise InputError(f"{what}: expected a list, got {value!r}")
-        return tuple(Robustness(**_checked(item, Robustness, what)) for item in value)
+        return tuple(parts[hint](**_checked(item, parts[hint], what)) for item in value)
+    if hint == "tuple[float, ...]":
+        if not isinstance(value, list):
+            raise InputError(f"{what}: expected a list, got {value!r}")
+        return tuple(_typed(item, "float", what) for item in value)
     if hint == "tuple[int, ...]":
         if not isinstance(value, list) or not all(type(item) is int and item > 0 for item in value):
             raise InputError(f"{what}: expected a list of positive whole numbers, got {value!r}")
@@ -161,18 +187,3 @@ def _typed(value: Any, hint: str, what: str) -> Any:
     if type(value).__name__ != hint:
         raise InputError(f"{what}: expected {hint}, got {value!r}")
     return value
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside, flush to disk, rename: a crash or a full disk leaves the old file."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import pytest
 import torch
+from torch import Tensor
 
+from attacks.base import AttackResult, Model
+from attacks.fgsm import FGSM
 from tests.attacks.attack_models import mlp, network, samples
+from verify import attack as module
 from verify import pipeline, union
 from verify.attack import AttackVerifier
 from verify.core.budget import Budget
 from verify.core.errors import InputError
 from verify.core.problem import Problem
-from verify.core.region import Box
+from verify.core.region import Box, Region
 from verify.core.result import Reason, Verdict
 from verify.core.spec import Spec
 from verify.registry import get_verifier
@@ -47,6 +55,46 @@ def test_attacks_take_turns() -> None:
         [Problem.robustness(network(NET, 6), X[0], int(LABELS[0]), 0.0)], Budget(0.2)
     )
     assert none.reason is Reason.TIMEOUT
+
+
+@dataclass(frozen=True)
+class Counting:
+    """FGSM that logs the seeds that it is given, and says that it is ``random``, or not."""
+
+    log: list[int]
+    random: bool
+    name: ClassVar[str] = "counting"
+
+    def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
+        raise AssertionError
+
+    def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
+        self.log.append(seed)
+        return FGSM().search(problems)
+
+
+def test_what_draws_nothing_is_not_tried_again() -> None:
+    """Neither by itself nor in turn with others, however many rounds there are."""
+    robust = Problem.robustness(network(NET, 6), X[0], int(LABELS[0]), 0.0)
+    for random, seeds in ((False, [5]), (True, [5, 6, 7])):
+        attack = Counting([], random)
+        assert pipeline.Falsifier(attack, rounds=3).verify(robust, Budget(seed=5)).reason is Reason.INCOMPLETE
+        assert attack.log == seeds
+    assert AttackVerifier("fgsm+pgd", 10**9).verify(robust, Budget(20)).reason is Reason.INCOMPLETE
+
+
+def test_only_what_draws_has_further_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed, random = Counting([], False), Counting([], True)
+    monkeypatch.setattr(module, "get_attack", {"fixed": fixed, "random": random}.__getitem__)
+    robust = Problem.robustness(network(NET, 6), X[0], int(LABELS[0]), 0.0)
+    AttackVerifier("fixed+random", 3).verify(robust, Budget(seed=5))
+    assert (fixed.log, random.log) == ([5], [5, 6, 7])
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 1.5])
+def test_there_is_a_round_at_least(rounds: Any) -> None:
+    with pytest.raises(InputError, match="rounds of attack must be a whole number of at least 1"):
+        AttackVerifier("fgsm", rounds)
 
 
 def test_what_the_attack_cannot_treat_is_unsupported_and_the_rest_is_not() -> None:

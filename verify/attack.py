@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from attacks.base import draws
+from attacks.ranges import whole
 from attacks.registry import get_attack
 from verify.core.budget import Budget
 from verify.core.errors import UnsupportedError
@@ -20,7 +22,8 @@ class AttackVerifier:
     """An attack on the specification, as a method: falsified with the point it found, or unknown.
 
     ``attack``: by name, ``pgd(steps=100)``; several with ``+`` between them take turns. ``rounds``: how often each is
-    tried while there is time, with another seed each time. ``targeted``: each disjunct is attacked by itself.
+    tried while there is time, with another seed each time; once, if nothing in it is random. ``targeted``: each
+    disjunct is attacked by itself.
     """
 
     attack: str = "pgd"
@@ -31,6 +34,7 @@ class AttackVerifier:
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
 
     def __post_init__(self) -> None:
+        whole(self, "rounds")
         _ = self._falsifiers  # unknown attacks and options are refused now and not later
 
     def supports(self, problem: Problem) -> str | None:
@@ -44,14 +48,13 @@ class AttackVerifier:
     def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
         """One result per problem; what the attack cannot treat is UNKNOWN(unsupported)."""
         budget, results = budget.started(), dict[int, Result]()
-        falsifiers, spent = self._falsifiers, [0.0] * len(problems)
-        for turn in range(self.rounds * len(falsifiers)):
+        spent = [0.0] * len(problems)
+        for tried, falsifier in self._turns():
             standing = [i for i in range(len(problems)) if i not in results or _open(results[i])]
-            if not standing or (turn and budget.expired):
+            if not standing or (results and budget.expired):
                 break
-            tried, number = divmod(turn, len(falsifiers))
             again = replace(budget, seed=budget.seed + tried)
-            found = self._by(falsifiers[number], [problems[i] for i in standing], again)
+            found = self._by(falsifier, [problems[i] for i in standing], again)
             for i, result in zip(standing, found, strict=True):
                 spent[i] += result.seconds
                 results[i] = result
@@ -70,6 +73,14 @@ class AttackVerifier:
                 return [result for problem in problems for result in self._by(falsifier, [problem], budget)]
             why = {"explanation": str(error)}
             return [Result(problems[0].id, "", Verdict.UNKNOWN, Reason.UNSUPPORTED, self.guarantee, stats=why)]
+
+    def _turns(self) -> Iterator[tuple[int, Falsifier]]:
+        """Which attack is next, with the number of its round; one that draws nothing at random has one round."""
+        falsifiers = self._falsifiers
+        yield from ((0, falsifier) for falsifier in falsifiers)
+        again = [falsifier for falsifier in falsifiers if draws(falsifier.attack)]
+        for tried in range(1, self.rounds if again else 1):
+            yield from ((tried, falsifier) for falsifier in again)
 
     @property
     def _falsifiers(self) -> list[Falsifier]:

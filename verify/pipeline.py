@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from attacks.base import Attack
+from attacks.base import Attack, draws
 from verify.check.corroborate import corroborate
 from verify.check.replay import replay
 from verify.core.budget import Budget
@@ -23,7 +23,8 @@ from verify.core.verifier import BatchVerifier, Verifier
 class Falsifier:
     """An attack as a verifier: FALSIFIED with the point it found, or UNKNOWN.
 
-    ``rounds``: how often it is tried, with another seed each time, while there is time. ``targeted``: each disjunct of
+    ``rounds``: how often it is tried, with another seed each time, while there is time; once, if nothing in it is
+    random. ``targeted``: each disjunct of
     a specification is attacked by itself, which costs more, and finds what the nearest disjunct hides.
     """
 
@@ -60,7 +61,7 @@ class Falsifier:
         """The results of problems of one network."""
         found: dict[int, Tensor] = {}
         begun, none = time.monotonic(), Reason.TIMEOUT
-        for tried in range(self.rounds):
+        for tried in range(self.rounds if draws(self.attack) else 1):
             standing = [i for i in problems if i not in found]
             if not standing or budget.expired:
                 break

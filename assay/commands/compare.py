@@ -16,6 +16,7 @@ from verify.core.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from attacks.base import Attack
+    from benchmarks.harness import Comparison
     from verify.core.verifier import Verifier
 
 NORMS = {"inf": inf, "linf": inf, "2": 2.0, "l2": 2.0, "1": 1.0, "l1": 1.0}
@@ -51,17 +52,15 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print summary.json on stdout, the table on stderr.")] = False,
 ) -> None:
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
-    radii = radii_of(eps)
-    p = norm_of(norm)
+    radii, p = radii_of(eps), norm_of(norm)
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads)):
         at_least_one(name, value)
     positive("--timeout", timeout, "seconds")
     seed_in_range(seed)
 
     import torch
-    from rich.console import Console
 
-    from benchmarks import figure, harness, report
+    from benchmarks import harness
     from benchmarks.files import writable_folder
     from benchmarks.progress import watch
     from benchmarks.signals import interruptible
@@ -75,8 +74,7 @@ def compare(
     if not verifiers and not attackers:
         raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
     samples = datasets.load(data, folder=data_dir)
-    if n is not None:
-        samples = samples.take(n)
+    samples = samples if n is None else samples.take(n)
     module = resolve(model).module
     writable_folder(out)
 
@@ -99,17 +97,26 @@ def compare(
             alarm_folder=out / "alarms",
             progress=progress,
         )
+    _tell(comparison, command, out, resume, json_)
+    comparison.raise_alarm()
+
+
+def _tell(comparison: Comparison, command: list[str], out: Path, resumed: bool, as_json: bool) -> None:
+    """Summary and picture, written; the table, or the summary as JSON with the table on stderr."""
+    from rich.console import Console
+
+    from benchmarks import figure, report
+
     document = report.summary(comparison, command)
     report.write_summary(document, out / "summary.json")
     figure.draw(comparison, out / "bracket.png")
-    report.show(comparison, Console(stderr=json_))
-    if json_:
+    report.show(comparison, Console(stderr=as_json))
+    if as_json:
         print(report.dump(document))
-    if resume:
+    if resumed:
         print(f"assay: {comparison.resumed} verdicts taken from {out / 'results.sqlite'}", file=sys.stderr)
     written = ", ".join(str(out / name) for name in ("results.sqlite", "summary.json", "bracket.png"))
-    print(f"{comparison.seconds:.1f} s; wrote {written}", file=sys.stderr if json_ else sys.stdout)
-    comparison.raise_alarm()
+    print(f"{comparison.seconds:.1f} s; wrote {written}", file=sys.stderr if as_json else sys.stdout)
 
 
 def radii_of(text: str) -> list[float]:

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ from verify.core.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.architectures import Architecture
     from models.cards import Card, Robustness
     from models.data import Dataset
     from models.training import Epoch, Training
@@ -60,7 +62,6 @@ def train(
     """Train a network and store it with a card that says how to make it again, bit for bit."""
     from models import architectures, cards, training
     from models import data as datasets
-    from models.text import describe
     from verify.core.options import convert
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -71,49 +72,107 @@ def train(
     radii = _radii(eval_eps) if eval_eps else [plan.recipe.eps or 0.1]
     if eval_n < 1 or validation < 0:
         raise InputError(f"expected --eval-n >= 1 and --validation >= 0, got {eval_n} and {validation}")
+    order = Order(name, architecture, data, plan, validation, radii, eval_n)
     learn, test = (datasets.load(data, split, folder=data_dir) for split in ("train", "test"))
     learn, held = training.hold_out(learn, validation) if validation else (learn, None)
-    early = held or learn
-    early = early.take(min(len(early), EARLY))
     writable_folder(out)
 
-    with training.isolated(seed):
-        model = architecture.build(learn.shape, learn.classes)
-    which = f"{len(early)} {'validation' if held else 'training'} samples"
-    typer.echo(f"assay: errors below: on {which}, natural, and verified by ibp at eps {radii[-1]:g}", err=True)
-    with _progress(name, epochs) as show:
-        for epoch in plan.run(model, learn):
-            with training.isolated(seed):
-                natural = 1 - training.clean_accuracy(model, early)
-                verified = 1 - training.certified_accuracy(model, early, radii[-1], linear=False)
-            show(epoch, f"error {natural:.2%}, verified {verified:.2%}")
-
-    with training.isolated(seed):
-        clean = training.clean_accuracy(model, test)
-        robustness = _robustness(model, test.take(min(eval_n, len(test))), radii, seed)
+    model = _trained(order, learn, held)
     weights = cards.encode(model)
-    card = cards.Card(
-        name=name,
-        architecture=describe(architecture),
-        input_shape=learn.shape,
-        classes=learn.classes,
-        data=data,
-        recipe=describe(plan.recipe),
-        eps=plan.recipe.eps,
-        epochs=epochs,
-        seed=seed,
-        command=_command(name, describe(architecture), data, describe(plan.recipe), plan, validation, radii, eval_n),
-        selected_on=f"{len(held)} samples held out of the training split" if held else "nothing held out",
-        samples=len(test),
-        clean_accuracy=clean,
-        robust_samples=min(eval_n, len(test)),
-        robustness=robustness,
-        attack=ATTACK,
-        sha256=cards.sha256(weights),
-        version=version(),
-    )
+    card = _card(order, model, test, cards.sha256(weights))
     paths = cards.save(out, card, weights)
     _report(card, paths, json_)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for: which network, trained how, and measured on ``eval_n`` test samples at ``radii``."""
+
+    name: str
+    architecture: Architecture
+    data: str
+    plan: Training
+    validation: int
+    radii: list[float]
+    eval_n: int
+
+    @property
+    def command(self) -> str:
+        """The line that makes the same network; every default is written out, so that it outlives a change of one."""
+        from models.text import describe
+
+        options = {
+            "name": self.name,
+            "arch": describe(self.architecture),
+            "data": self.data,
+            "recipe": describe(self.plan.recipe),
+            "epochs": self.plan.epochs,
+            "batch": self.plan.batch,
+            "lr": self.plan.lr,
+            "schedule": self.plan.schedule,
+            "weight-decay": self.plan.weight_decay,
+            "shift": self.plan.shift,
+            "seed": self.plan.seed,
+            "validation": self.validation,
+            "eval-eps": ",".join(f"{eps:g}" for eps in self.radii),
+            "eval-n": self.eval_n,
+        }
+        return shlex.join(
+            ["assay", "train", *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
+        )
+
+
+def _trained(order: Order, learn: Dataset, held: Dataset | None) -> nn.Module:
+    """The network after its training; errors on some of the samples held out, or learned, are shown on the way."""
+    from models import training
+
+    early = held or learn
+    early = early.take(min(len(early), EARLY))
+    seed, radius = order.plan.seed, order.radii[-1]
+    with training.isolated(seed):
+        model = order.architecture.build(learn.shape, learn.classes)
+    which = f"{len(early)} {'validation' if held else 'training'} samples"
+    typer.echo(f"assay: errors below: on {which}, natural, and verified by ibp at eps {radius:g}", err=True)
+    with _progress(order.name, order.plan.epochs) as show:
+        for epoch in order.plan.run(model, learn):
+            with training.isolated(seed):
+                natural = 1 - training.clean_accuracy(model, early)
+                verified = 1 - training.certified_accuracy(model, early, radius, linear=False)
+            show(epoch, f"error {natural:.2%}, verified {verified:.2%}")
+    return model
+
+
+def _card(order: Order, model: nn.Module, test: Dataset, sha256: str) -> Card:
+    """The card of a trained network, measured on the test split."""
+    from models.cards import Card
+    from models.text import describe
+    from models.training import clean_accuracy, isolated
+
+    plan, samples = order.plan, min(order.eval_n, len(test))
+    with isolated(plan.seed):
+        clean = clean_accuracy(model, test)
+        robustness = _robustness(model, test.take(samples), order.radii, plan.seed)
+    held = f"{order.validation} samples held out of the training split" if order.validation else "nothing held out"
+    return Card(
+        name=order.name,
+        architecture=describe(order.architecture),
+        input_shape=test.shape,
+        classes=test.classes,
+        data=order.data,
+        recipe=describe(plan.recipe),
+        eps=plan.recipe.eps,
+        epochs=plan.epochs,
+        seed=plan.seed,
+        command=order.command,
+        selected_on=held,
+        samples=len(test),
+        clean_accuracy=clean,
+        robust_samples=samples,
+        robustness=robustness,
+        attack=ATTACK,
+        sha256=sha256,
+        version=version(),
+    )
 
 
 def _report(card: Card, paths: tuple[Path, Path], as_json: bool) -> None:
@@ -150,31 +209,6 @@ def _robustness(model: nn.Module, dataset: Dataset, radii: list[float], seed: in
             crown=certified_accuracy(model, dataset, eps, linear=True),
         )
         for eps in radii
-    )
-
-
-def _command(
-    name: str, arch: str, data: str, recipe: str, plan: Training, validation: int, radii: list[float], eval_n: int
-) -> str:
-    """The line that makes the same network; every default is written out, so that it outlives a change of one."""
-    options = {
-        "name": name,
-        "arch": arch,
-        "data": data,
-        "recipe": recipe,
-        "epochs": plan.epochs,
-        "batch": plan.batch,
-        "lr": plan.lr,
-        "schedule": plan.schedule,
-        "weight-decay": plan.weight_decay,
-        "shift": plan.shift,
-        "seed": plan.seed,
-        "validation": validation,
-        "eval-eps": ",".join(f"{eps:g}" for eps in radii),
-        "eval-n": eval_n,
-    }
-    return shlex.join(
-        ["assay", "train", *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
     )
 
 

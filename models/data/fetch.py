@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tarfile
 import tempfile
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError
 from urllib.request import urlopen
-from uuid import uuid4
 
 from models.data.folders import cache
 from models.data.sources import PUBLISHED, Remote
 from verify.core.errors import InputError, unknown_name
+from verify.core.files import replacing
 
 CHUNK = 2**16
 TIMEOUT = 30.0  # seconds without a byte
@@ -120,17 +119,9 @@ def _unpack(archive: BinaryIO, remote: Remote, folder: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file beside ``path``, flushed to the disk and renamed at the end; after an error nothing has changed."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with _writing(path):
-            with temporary.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """A file that takes the place of ``path`` at the end, or of nothing."""
+    with _writing(path), replacing(path) as file:
+        yield file
 
 
 @contextmanager

@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 
 from assay.__main__ import main
-from benchmarks import files, workers
+from benchmarks import workers
 from benchmarks.store import Store
 from tests.benchmarks.instance_files import BROKEN, PROPERTIES, expected, prop, register, suite
 from tests.benchmarks.test_workers import gone
@@ -49,7 +50,7 @@ def start(*arguments):
 def stored(columns="verdict, reason"):
     db = sqlite3.connect("bench.sqlite", timeout=60)
     try:
-        return db.execute(f"SELECT vnnlib, {columns} FROM results JOIN instances USING (problem) ORDER BY 1").fetchall()
+        return db.execute(f"SELECT vnnlib, {columns} FROM results JOIN enrolled USING (problem) ORDER BY 1").fetchall()
     finally:
         db.close()
 
@@ -120,6 +121,31 @@ def test_resuming_with_other_files_is_refused(run, folder, changed):
     assert "network or property changed" in document["error"]
     assert stored("decided") == before
     assert run()[0] == 0
+
+
+def test_resuming_with_other_data_beside_the_network_is_refused(run, folder):
+    home = folder / "all" / "tiny"
+    model = onnx.load(home / "net.onnx")
+    (home / "net.onnx").unlink()
+    onnx.save(model, home / "net.onnx", save_as_external_data=True, location="net.bin", size_threshold=0)
+    assert run()[0] == 0
+    (home / "net.bin").write_bytes(b"\1" + (home / "net.bin").read_bytes()[1:])
+    code, document, _ = run("--resume")
+    assert code == 40
+    assert "network or property changed" in document["error"]
+
+
+def test_folders_of_one_name_are_not_confused(run, folder, monkeypatch):
+    suite(folder / "elsewhere" / "all")
+    (folder / "elsewhere" / "all" / "tiny" / "vnnlib" / "broken.vnnlib").write_text(PROPERTIES["one-broken"][0])
+    store = str(folder / "bench.sqlite")
+    assert run("--store", store)[0] == 0
+    monkeypatch.chdir(folder / "elsewhere")
+    code, _, err = run("--resume", "--store", store)
+    assert code == 0
+    assert "4 rows taken" in err  # the property that differs is one of the first folder's as well
+    monkeypatch.chdir(folder)
+    assert run("--resume", "--store", store)[0] == 0
 
 
 def test_a_file_may_be_packed_between_two_runs(run, folder):
@@ -271,7 +297,7 @@ def test_a_full_disk_is_60_and_the_rows_stay(folder, capsys, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     assert main(["bench", "all", "--json"]) == 60
     out, err = capsys.readouterr()
     assert json.loads(out)["exit_code"] == 60

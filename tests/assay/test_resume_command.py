@@ -14,7 +14,6 @@ from typing import ClassVar
 import pytest
 
 from assay.__main__ import main
-from benchmarks import files
 from tests.assay.test_compare_command import MODEL, Certain
 from verify import registry
 from verify.core.result import Result, Verdict
@@ -167,7 +166,7 @@ def test_a_full_disk_is_60_in_one_line_and_the_old_files_stay(folder, capsys, mo
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     assert main(arguments("whole", "--resume")) == 60
     assert capsys.readouterr().err.splitlines()[-1] == "assay: error: No space left on device"
     assert (folder / "whole" / "summary.json").read_bytes() == before

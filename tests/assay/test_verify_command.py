@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from assay.__main__ import main
-from benchmarks import files
 from tests.benchmarks.instance_files import BROKEN, DECLARED, PROPERTIES, SAFE, net, prop, register
 from verify.core.network import chain as network_of
 from verify.core.ops import Linear
@@ -232,7 +231,7 @@ def test_a_full_disk_is_60_and_the_answer_is_told(folder, capsys, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     assert main(["verify", "net.onnx", "safe.vnnlib", "--results", "answer.txt"]) == 60
     out, err = capsys.readouterr()
     assert out == "error\n"

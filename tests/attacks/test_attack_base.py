@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from attacks.fgsm import FGSM
 from attacks.pgd import PGD
 from tests.attacks.attack_models import linear, mlp, samples
 from verify.core.errors import InputError
+from verify.core.problem import Problem
 from verify.core.region import LpBall
 
 X = samples(0, 4)
@@ -58,11 +60,29 @@ def partly_training() -> nn.Module:
         ({"labels": LABELS + 4}, "label 4 is out of range: the model has 4 classes, 0 to 3"),
         ({"region": LpBall(X[:, :5], 0.1)}, r"expected a region of shape \(6,\) or \(4, 6\), got \(4, 5\)"),
         ({"region": LpBall(X[:3], 0.1)}, r"got \(3, 6\)"),
+        ({"region": X.numpy()}, "expected a region, LpBall or Box, got ndarray"),
+        ({"x": "image.png"}, "expected samples: a tensor or numbers, got str"),
+        ({"x": X.double().numpy()}, "dtype torch.float32, got torch.float64"),
+        ({"labels": ["cat"] * 4}, "expected labels: a tensor or numbers, got list"),
     ],
 )
 def test_refusals_say_what_is_wrong(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         run(**changed)
+
+
+def test_arrays_are_taken_as_tensors_are() -> None:
+    for attack in (FGSM(), PGD(steps=2)):
+        arrays: Any = X.numpy(), LABELS.numpy(), LpBall(X.numpy(), np.full(4, 0.1))  # type: ignore[arg-type]
+        found, again = attack.run(mlp(0), X, LABELS, REGION), attack.run(mlp(0), *arrays)
+        assert torch.equal(found.adversarial, again.adversarial)
+
+
+@pytest.mark.parametrize("given", [X.numpy(), 3, ["model.onnx"], Problem.robustness(mlp(0), X[0], 0, 0.1, domain=None)])
+def test_a_search_takes_problems(given: Any) -> None:
+    for attack in (FGSM(), PGD(steps=2)):
+        with pytest.raises(InputError, match="expected a sequence of problems, got"):
+            attack.search(given)
 
 
 def test_running_out_of_memory_is_not_the_callers_fault() -> None:

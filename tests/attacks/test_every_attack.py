@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attacks import get_attack
-from attacks.base import Attack, AttackResult
+from attacks.base import Attack, AttackResult, draws
 from attacks.registry import ATTACKS
 from tests.attacks.attack_models import linear, mlp, network, samples
 from verify.check.replay import replay
@@ -70,6 +70,37 @@ def attempts(
 @cache
 def found(name: str) -> list[tuple[Region, AttackResult]]:
     return attempts(name, X, LABELS, EPS)
+
+
+@every_attack
+def test_an_attack_that_says_it_draws_nothing_finds_the_same_with_another_seed(name: str) -> None:
+    attack = quick(name)
+    if draws(attack):
+        return
+    for region, result in found(name):
+        again = attack.run(NET, X, LABELS, region, seed=4)
+        for part in fields(AttackResult):
+            assert torch.equal(getattr(again, part.name), getattr(result, part.name)), part.name
+
+
+@pytest.mark.parametrize(
+    ("text", "random"),
+    [
+        ("fgsm", False),
+        ("cw", False),
+        ("pgd", False),
+        ("pgd(restarts=2)", True),
+        ("pgd(random_start=true)", True),
+        ("apgd", False),
+        ("apgd-t(restarts=2)", True),
+        ("fab", False),
+        ("square", True),
+        ("pgd-eot", True),
+        ("autoattack", True),
+    ],
+)
+def test_which_attacks_draw_at_random(text: str, random: bool) -> None:
+    assert draws(get_attack(text)) is random
 
 
 @every_attack

@@ -68,13 +68,33 @@ def test_a_line_that_is_no_instance_is_named(tmp_path, line):
         instances.find(tmp_path)
 
 
+def test_links_to_folders_of_one_name_are_two_benchmarks(tmp_path):
+    for home in ("x", "y"):
+        (tmp_path / home / "tiny").mkdir(parents=True)
+        (tmp_path / home / "tiny" / "instances.csv").write_text(f"{home}.onnx,p,1\n")
+        (tmp_path / "all" / home).parent.mkdir(exist_ok=True)
+        (tmp_path / "all" / home).symlink_to(tmp_path / home / "tiny")
+    assert [(i.benchmark, i.onnx) for i in instances.find(tmp_path / "all")] == [("x", "x.onnx"), ("y", "y.onnx")]
+    (one,), (other,) = (instances.find(tmp_path / home / "tiny") for home in ("x", "y"))
+    assert one.benchmark == other.benchmark == "tiny"
+    (linked,) = instances.find(tmp_path / "all" / "x")
+    assert (linked.benchmark, linked.place) == ("x", one.place)
+    assert one.place[0] != other.place[0]
+
+
 def test_the_hash_is_that_of_the_content(tmp_path):
-    (tmp_path / "a").write_bytes(b"x")
-    (tmp_path / "b").write_bytes(b"y")
+    for name in "xyp":
+        (tmp_path / name).write_text(name)
     content = instances.hasher()
-    assert content(tmp_path / "a") != content(tmp_path / "b")
-    with pytest.raises(InputError, match="there is no file"):
-        content(tmp_path / "c")
+
+    def of(net, prop):
+        return content(Instance("b", net, prop, 1.0, tmp_path))
+
+    assert len({of("x", "p"), of("y", "p"), of("x", "y")}) == 3
+    assert of("x", "p") == instances.hasher()(Instance("c", "./x", "p", 2.0, tmp_path))
+    for net, prop in (("x", "z"), ("z", "p")):
+        with pytest.raises(InputError, match="there is no file"):
+            of(net, prop)
 
 
 def test_expected_verdicts_are_found_however_paths_are_written(tmp_path):

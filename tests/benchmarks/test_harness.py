@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from attacks import get_attack
-from benchmarks.harness import compare, title
+from benchmarks.harness import compare
+from benchmarks.participants import title
 from benchmarks.store import Store
 from tests.benchmarks.harness_fakes import (
     NEEDLE,

@@ -52,6 +52,27 @@ def test_names_cannot_write_to_the_terminal(comparison):
     assert shown.count("red[/bold][blink] next") == 3
 
 
+def test_rows_of_another_subject_are_short_and_explained_below(comparison):
+    """Two methods that would be called the same keep their options; the network's rows stay as they are."""
+    subject = "smoothed(gaussian, 0.25)"
+    long = ("smoothing(n=2000,test=anytime)", "smoothing-attack(n=1000)")
+    (exact,) = (row for row in comparison.rows if (row.name, row.eps) == ("exact", 0.08))
+    more = [replace(exact, name=name, subject=subject) for name in long]
+    other = replace(exact, name="smoothing(certificate=soft)", subject="smoothed(gaussian, 0.25, scores)")
+    shown = printed(replace(comparison, rows=(*comparison.rows, *more, other)))
+    lines = [line.strip() for line in shown.splitlines()]
+    for label in ("smoothing * ", "attack * ", "smoothing ** "):
+        assert sum(line.startswith(label) for line in lines) == 1
+    text = " ".join(shown.split())
+    assert f"* speaks of {subject}, not of the network: {', '.join(long)}." in text
+    assert "** speaks of smoothed(gaussian, 0.25, scores)" in text
+    twice = [replace(exact, name=f"smoothing(n={n})", subject=subject) for n in (100, 200)]
+    both = printed(replace(comparison, rows=(*comparison.rows, *twice)), width=120)
+    assert "smoothing(n=100) *" in both
+    assert "smoothing(n=200) *" in both
+    assert "*" not in printed(comparison)
+
+
 def test_the_summary_is_what_the_contract_says(comparison):
     document = json.loads(report.dump(report.summary(comparison, ["assay", "compare"])))
     assert (document["model"], document["data"], document["norm"]) == ("net", "points (test)", "inf")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from verify.core.budget import Expired
-from verify.core.child import GRACE, ChildError, in_child
+from verify.core.child import GRACE, ChildDied, ChildError, in_child
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +32,9 @@ def test_it_loads_no_more_than_the_function_needs() -> None:
 
 
 def test_the_function_s_own_failure_is_told() -> None:
-    with pytest.raises(ChildError, match="ValueError: "):
+    with pytest.raises(ChildError, match="ValueError: ") as caught:
         in_child(math.sqrt, (-1.0,))
+    assert not isinstance(caught.value, ChildDied)
     assert in_child(math.sqrt, (4.0,)) == 2.0
 
 
@@ -42,7 +43,7 @@ def test_the_function_s_own_failure_is_told() -> None:
                        ("__import__('os')._exit(3)", "exit code 3")]
 )  # fmt: skip
 def test_a_death_is_told_and_made_good(end: str, words: str) -> None:
-    with pytest.raises(ChildError, match=words):
+    with pytest.raises(ChildDied, match=words):
         in_child(eval, (end,))
     assert in_child(math.sqrt, (4.0,)) == 2.0
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from math import inf, nextafter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -123,8 +125,25 @@ def test_a_sample_outside_of_the_domain_is_refused() -> None:
 
 
 def test_as_many_labels_as_samples() -> None:
-    with pytest.raises(InputError, match="expected one label per sample, got 2 samples and 3 labels"):
+    with pytest.raises(InputError, match=r"expected one label per sample, shape \(2,\), got \(3,\)"):
         Problem.robustness_many(random_mlp(0), torch.zeros(2, 4), [0, 1, 2], 0.1)
+
+
+def test_arrays_make_the_same_problem() -> None:
+    given: Any = (X.numpy(), np.int64(1), np.float32(0.25), np.zeros(4), np.ones(4))
+    x, label, eps, low, high = given
+    assert (
+        Problem.robustness(random_mlp(0), x, label, eps, inf, (low, high)).region.id
+        == LpBall(X, 0.25, inf, (torch.zeros(4), torch.ones(4))).id
+    )
+    many = Problem.robustness_many(random_mlp(0), x[None], np.array([1], dtype=np.uint8), 0.1)  # type: ignore[arg-type]
+    assert [p.id for p in many] == [problem().id]
+
+
+@pytest.mark.parametrize("label", [1.5, "1", None, True])
+def test_a_label_is_an_integer(label: Any) -> None:
+    with pytest.raises(InputError, match="labels"):
+        problem(label=label)
 
 
 @pytest.mark.parametrize("norm", [1, 2, inf])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import inf, nan, nextafter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -279,6 +280,27 @@ def test_an_impossible_eps_is_refused(eps: float) -> None:
 def test_a_centre_outside_of_the_domain_is_refused(value: float) -> None:
     with pytest.raises(InputError, match=r"outside of the domain|must be finite"):
         LpBall(torch.tensor([0.5, value]), 0.1, inf, (0.0, 1.0))
+
+
+@pytest.mark.parametrize("domain", [1.0, (0.0,), "01", (0.0, None), (0.0, 0.5, 1.0)])
+def test_a_domain_is_a_pair_of_numbers(domain: Any) -> None:
+    with pytest.raises(InputError, match="expected a domain"):
+        LpBall(torch.zeros(2), 0.1, inf, domain)
+
+
+def test_arrays_and_lists_bound_regions_without_a_loss() -> None:
+    """In float64, as they are; a later change of the array's numbers changes nothing."""
+    lower: Any = np.array([0.1, 0.2])
+    upper: Any = [0.3, 0.4]
+    box, ball = Box(lower, upper), LpBall(lower, upper[0])
+    lower[:] = 5.0
+    assert (box.lower.tolist(), box.upper.tolist(), ball.centre.tolist()) == ([0.1, 0.2], [0.3, 0.4], [0.1, 0.2])
+    with pytest.raises(InputError, match="the centre of a ball: a tensor or numbers, got ndarray"):
+        LpBall(np.array(["a"]), 0.1)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="upper bound: a tensor or numbers, got list"):
+        Box(lower, [[1.0], [1.0, 2.0]])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="lower bound: real numbers"):
+        Box(lower + 1j, lower)
 
 
 @pytest.mark.parametrize("p", [0, 3, -1, nan])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import inf, nan
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -106,6 +107,16 @@ def test_strict_rows_leave_their_face_out() -> None:
         spec = Spec((Polyhedron(one, half, torch.tensor([strict])),))
         assert spec.violated(y).tolist() == expected
         assert spec.margin(spec.rows(y)).tolist() == [0.0, -(2**-25), 0.25]
+
+
+def test_arrays_and_lists_make_a_specification() -> None:
+    rows, sides = np.array([[1.0, 0.1]]), np.array([0.1])
+    for A, b, strict in ((rows, sides, np.array([True])), (rows.tolist(), [0.1], [True])):
+        one = Polyhedron(A, b, strict)  # type: ignore[arg-type]
+        assert Spec((one,)).id == Spec((Polyhedron(*map(torch.tensor, (rows, sides, [True]))),)).id
+    assert Spec.halfspaces(rows, sides).b.tolist() == [0.1]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected b of a specification"):
+        Polyhedron(rows, "0", strict)  # type: ignore[arg-type]
 
 
 def test_halfspaces_are_one_closed_disjunct() -> None:

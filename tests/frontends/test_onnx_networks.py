@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gzip
+import hashlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from verify.core.errors import InputError, InternalError
 from verify.core.network import Network, to_network
 from verify.frontends import agreement
 from verify.frontends.onnx import read_onnx
+from verify.frontends.onnx.external import fingerprint
 from verify.frontends.onnx.runtime import Runtime
 
 NODE = helper.make_node
@@ -236,6 +238,23 @@ def test_external_data_in_the_folder(tmp_path: Path) -> None:
     assert network.oracle is not None
     twin = pickle.loads(pickle.dumps(network.oracle))
     assert torch.equal(twin(torch.ones(1, 6)), network.oracle(torch.ones(1, 6)))
+
+
+def test_external_data_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    proto = perceptron()
+    plain = save(tmp_path, proto)
+    assert fingerprint(plain) == hashlib.sha256(plain.read_bytes()).hexdigest()
+    onnx.external_data_helper.convert_model_to_external_data(proto, location="w.bin", size_threshold=0)
+    path, beside = tmp_path / "outside.onnx", tmp_path / "w.bin"
+    onnx.save(proto, str(path))
+    before, data = fingerprint(path), beside.read_bytes()
+    beside.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert fingerprint(path) != before
+    beside.write_bytes(data)
+    assert fingerprint(path) == before
+    beside.unlink()
+    with pytest.raises(InputError, match=r"w\.bin"):
+        fingerprint(path)
 
 
 def test_the_import_check_notices_a_wrong_translation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

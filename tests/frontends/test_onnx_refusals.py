@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.frontends.onnx_files import ints, model, numbers, one, save
 from verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
 from verify.frontends.onnx import read_onnx
-from verify.frontends.onnx.source import SMALL
+from verify.frontends.source import SMALL
 
 NODE = helper.make_node
 VECTOR = (1, 6)

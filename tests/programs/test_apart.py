@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 
 from tests.programs.test_loading import random_program
-from verify.core.child import GRACE
+from verify.core.child import GRACE, ChildDied
+from verify.programs import apart
 from verify.programs.apart import Apart
 from verify.programs.loading import get_solver, load
 from verify.programs.program import Answer, Program, Status, Vector
@@ -75,6 +78,50 @@ def test_an_exception_is_a_failure() -> None:
     answer = load(Slow("broken"), random_program(0)).solve()
     assert answer.status is Status.FAILED
     assert "broken" in answer.message
+
+
+@dataclass(frozen=True)
+class Crashing:
+    """A solver that is killed by its own mistake in the first ``crashes`` solves, which it counts in ``record``."""
+
+    record: Path
+    crashes: int
+    tolerance: ClassVar[float] = 1e-9
+    punctual: ClassVar[bool] = False
+    drops: ClassVar[float] = 1e-9
+
+    def load(self, program: Program, threads: int, seed: int) -> Crashing:
+        return self
+
+    def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
+        with self.record.open("a") as file:
+            file.write(f"{seconds}\n")
+        if len(self.record.read_text().splitlines()) <= self.crashes:
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return Answer(Status.INFEASIBLE)
+
+
+@pytest.mark.parametrize(
+    ("crashes", "solves", "status"), [(0, 1, Status.INFEASIBLE), (1, 2, Status.INFEASIBLE), (9, 2, Status.FAILED)]
+)
+def test_a_crash_is_made_good_once(tmp_path: Path, crashes: int, solves: int, status: Status) -> None:
+    answer = load(Crashing(tmp_path / "record", crashes), random_program(0)).solve(seconds=60.0)
+    assert answer.status is status
+    assert ("SIGSEGV" in answer.message) == (status is Status.FAILED)
+    times = [float(line) for line in (tmp_path / "record").read_text().splitlines()]
+    assert len(times) == solves
+    assert all(later < earlier - 0.1 for earlier, later in pairwise(times))
+
+
+def test_a_crash_at_the_end_of_the_time_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(function: object, arguments: object, seconds: float) -> Answer:
+        time.sleep(seconds)
+        raise ChildDied("killed by SIGSEGV")
+
+    monkeypatch.setattr(apart, "in_child", crash)
+    answer = load(Slow(), random_program(0)).solve(seconds=0.05)
+    assert (answer.status, answer.message) == (Status.FAILED, "killed by SIGSEGV")
 
 
 def test_a_model_is_loaded_once_in_another_process() -> None:

@@ -34,6 +34,10 @@ class ChildError(Exception):
     """The function raised an exception, or its process died; the message says which."""
 
 
+class ChildDied(ChildError):
+    """The process ended before the function did: it crashed, was killed by someone else, or left by itself."""
+
+
 def in_child(
     function: Callable[..., T], arguments: tuple[Any, ...] = (), seconds: float = inf, memory: int | None = None
 ) -> T:
@@ -42,7 +46,8 @@ def in_child(
     ``seconds``: wall-clock time after which the process is killed, with a grace of one second; ``memory``: bytes of
     address space that the call may add (Linux only).
 
-    Raises :class:`verify.core.budget.Expired` where it was killed, :class:`MemoryError`, and :class:`ChildError`.
+    Raises :class:`verify.core.budget.Expired` where it was killed, :class:`MemoryError`, :class:`ChildError`, and of
+    these :class:`ChildDied` where another attempt may fare better.
     """
     deadline = time.monotonic() + seconds + GRACE
     task = pickle.dumps((function, arguments, memory))
@@ -78,7 +83,7 @@ class Child:
                 raise Expired
             return self.connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise ChildError(_death(self.process.wait())) from error
+            raise ChildDied(_death(self.process.wait())) from error
 
     def kill(self) -> None:
         """End it at once, and what it has started."""

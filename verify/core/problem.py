@@ -10,9 +10,9 @@ from math import inf
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
+from verify.core.arrays import as_labels, as_tensor
 from verify.core.errors import InputError
 from verify.core.network import Network, content_hash, to_network
 from verify.core.region import Domain, LpBall, Region
@@ -54,10 +54,10 @@ class Problem:
         """Is ``label`` the strictly largest output everywhere within ``eps`` of ``x``?
 
         ``model``: a module in eval mode, or a :class:`Network`; ``x``: one sample, no batch dimension; ``eps`` in
-        the units of x; the region is the closed ball clipped to ``domain``. For many samples of one model use
-        :meth:`robustness_many`: it reads the model once.
+        the units of x; the region is the closed ball clipped to ``domain``. Arrays are taken, too. For many samples
+        of one model use :meth:`robustness_many`: it reads the model once.
         """
-        return cls.robustness_many(model, torch.as_tensor(x)[None], [label], eps, norm, domain)[0]
+        return cls.robustness_many(model, as_tensor(x, "a sample")[None], [label], eps, norm, domain)[0]
 
     @classmethod
     def robustness_many(
@@ -70,13 +70,14 @@ class Problem:
         domain: Domain | None = (0.0, 1.0),
     ) -> list[Problem]:
         """One problem per sample: xs (batch x shape), labels (batch)."""
-        xs = torch.as_tensor(xs)
-        if len(xs) != len(labels):
-            raise InputError(f"expected one label per sample, got {len(xs)} samples and {len(labels)} labels")
+        xs = as_tensor(xs, "samples")
+        if not xs.dim():
+            raise InputError("expected samples (batch x shape), got one number")
+        classes = as_labels(labels, len(xs)).tolist()
         network = to_network(model, tuple(xs.shape[1:]))
         specs: dict[int, Spec] = {}
         problems = []
-        for x, label in zip(xs, (int(value) for value in labels), strict=True):
+        for x, label in zip(xs, classes, strict=True):
             if label not in specs:
                 specs[label] = Spec.robust(label, network.output_size)
             problems.append(cls(network, LpBall(x, eps, norm, domain), specs[label], label))

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from verify.core.arrays import as_tensor
 from verify.core.errors import InputError
 from verify.core.network import content_hash
 
@@ -22,6 +23,9 @@ class Polyhedron:
     strict: Tensor
 
     def __post_init__(self) -> None:
+        for name, dtype in (("A", torch.float64), ("b", torch.float64), ("strict", torch.bool)):
+            value = as_tensor(getattr(self, name), f"{name} of a specification", dtype)
+            object.__setattr__(self, name, value)
         if self.A.dim() != 2 or self.b.shape != self.A.shape[:1] or self.strict.shape != self.A.shape[:1]:
             raise InputError(
                 "expected A (rows x outputs) with b and strict (rows), got "
@@ -29,8 +33,6 @@ class Polyhedron:
             )
         if not (self.A.isfinite().all() and self.b.isfinite().all()):
             raise InputError("a specification's coefficients must be finite")
-        for name, dtype in (("A", torch.float64), ("b", torch.float64), ("strict", torch.bool)):
-            object.__setattr__(self, name, getattr(self, name).detach().to(dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +60,8 @@ class Spec:
     @classmethod
     def halfspaces(cls, A: Sequence[Sequence[float]], b: Sequence[float]) -> Spec:
         """Unsafe: all of ``A y <= b`` at once (one disjunct, non-strict)."""
-        rows = torch.tensor(A, dtype=torch.float64)
-        return cls((Polyhedron(rows, torch.tensor(b, dtype=torch.float64), torch.zeros(len(b), dtype=torch.bool)),))
+        rows, sides = as_tensor(A, "A", torch.float64), as_tensor(b, "b", torch.float64)
+        return cls((Polyhedron(rows, sides, torch.zeros_like(sides, dtype=torch.bool)),))
 
     @cached_property
     def A(self) -> Tensor:

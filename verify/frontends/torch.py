@@ -14,11 +14,11 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from verify.core.errors import InputError, UnsupportedError
 from verify.core.network import Network, Oracle, to_network
-from verify.frontends import torchlip, translations
+from verify.frontends import torchlip
 from verify.frontends.agreement import agree
 from verify.frontends.fold import fold
 from verify.frontends.trace import Handler, Translation
-from verify.frontends.translations import HINT
+from verify.frontends.translations.table import HINT, table
 
 
 @to_network.register
@@ -175,4 +175,4 @@ def _trace(module: nn.Module) -> fx.GraphModule:
 
 
 def _table() -> dict[Any, Handler]:
-    return {**translations.table(), **torchlip.table()}
+    return {**table(), **torchlip.table()}

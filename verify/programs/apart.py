@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from verify.core.budget import Expired
-from verify.core.child import ChildError, in_child
+from verify.core.child import ChildDied, ChildError, in_child
 from verify.programs.program import Answer, Program, Status, Vector
 from verify.programs.solver import Model, Solver
 from verify.programs.start import Begin
+
+ATTEMPTS = 2  # Solvers crash now and then, without a cause in the program: that does not cost the answer.
 
 # In the process that solves: the model that it has loaded last, by its key.
 _loaded: dict[str, Model] = {}
@@ -27,15 +29,22 @@ class Apart:
     key: str = field(default_factory=lambda: uuid4().hex)
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Ends within ``seconds`` and a second of grace; starts from no basis."""
-        if seconds <= 0:
-            return Answer(Status.TIMEOUT)
-        try:
-            return in_child(solve_here, (self, cost, seconds, target), seconds)
-        except Expired:
-            return Answer(Status.TIMEOUT)
-        except ChildError as error:
-            return Answer(Status.FAILED, message=str(error))
+        """Ends within ``seconds`` and a second of grace; starts from no basis. A process that dies is replaced once."""
+        deadline = time.monotonic() + seconds
+        answer = Answer(Status.TIMEOUT)
+        for _ in range(ATTEMPTS):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                return in_child(solve_here, (self, cost, left, target), left)
+            except Expired:
+                return Answer(Status.TIMEOUT)
+            except ChildDied as error:
+                answer = Answer(Status.FAILED, message=str(error))
+            except ChildError as error:
+                return Answer(Status.FAILED, message=str(error))
+        return answer
 
 
 def solve_here(task: Apart, cost: Vector, seconds: float, target: float) -> Answer:

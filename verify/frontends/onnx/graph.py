@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError, ResourceError, UnsupportedError
-from verify.frontends.onnx.source import MAX_FILE
-from verify.frontends.onnx.tensors import DTYPES, check_shape, external_bytes, external_size, to_tensor
+from verify.core.errors import InputError, UnsupportedError
+from verify.frontends.onnx.tensors import DTYPES, check_shape, to_tensor
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -87,23 +85,6 @@ def read_graph(model: ModelProto) -> Graph:
     dtype, shape, symbolic = _input(given)
     nodes = tuple(_node(proto) for proto in graph.node)
     return Graph(given.name, shape, symbolic, dtype, output.name, nodes, initialisers)
-
-
-def self_contained(model: ModelProto, content: bytes, folder: Path | None) -> bytes:
-    """``content``, the file that ``model`` was parsed from, with external data in ``folder`` moved into both."""
-    outside = [proto for proto in model.graph.initializer if proto.data_location == proto.EXTERNAL]
-    if not outside:
-        return content
-    size = len(content)
-    for proto in outside:
-        size += external_size(proto)
-        if size > MAX_FILE:
-            raise ResourceError(f"the model and its external data need {size} bytes; at most {MAX_FILE} are read")
-        proto.raw_data = external_bytes(proto, folder)
-        proto.ClearField("external_data")
-        proto.data_location = proto.DEFAULT
-    packed: bytes = model.SerializeToString()
-    return packed
 
 
 def _check_operator_set(model: ModelProto) -> None:

@@ -11,10 +11,11 @@ from verify.core.network import Network, to_network
 from verify.frontends.agreement import agree
 from verify.frontends.fold import fold
 from verify.frontends.onnx import handlers
-from verify.frontends.onnx.graph import parse, read_graph, self_contained
+from verify.frontends.onnx.external import self_contained
+from verify.frontends.onnx.graph import parse, read_graph
 from verify.frontends.onnx.runtime import Runtime
-from verify.frontends.onnx.source import read_bytes
 from verify.frontends.onnx.translation import NO_MEMORY, Translation
+from verify.frontends.source import read_bytes
 
 
 def read_onnx(path: str | Path) -> Network:

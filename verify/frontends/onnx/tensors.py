@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from verify.core.errors import InputError, ResourceError, UnsupportedError
-from verify.frontends.onnx.source import read_external
 
 if TYPE_CHECKING:
     from onnx import TensorProto
@@ -62,28 +60,6 @@ def check_shape(shape: tuple[int, ...], what: str) -> tuple[int, ...]:
     if prod(shape) > MAX_ELEMENTS:
         raise ResourceError(f"{what} has the shape {list(shape)}: at most {MAX_ELEMENTS} elements are read")
     return shape
-
-
-def external_size(proto: TensorProto) -> int:
-    """How many bytes the tensor takes."""
-    if proto.data_type not in DTYPES:
-        raise UnsupportedError(f"tensor {proto.name!r} has data of type {proto.data_type}, which is not read")
-    return prod(check_shape(tuple(proto.dims), f"tensor {proto.name!r}")) * DTYPES[proto.data_type].itemsize
-
-
-def external_bytes(proto: TensorProto, folder: Path | None) -> bytes:
-    """The data of a tensor that lies in a file in ``folder``, the model's."""
-    entries = {entry.key: entry.value for entry in proto.external_data}
-    if folder is None or "location" not in entries:
-        raise InputError(f"tensor {proto.name!r} lies outside of the model's file, at no place that can be read")
-    size = external_size(proto)
-    try:
-        offset, length = int(entries.get("offset") or 0), int(entries.get("length") or size)
-    except ValueError as error:
-        raise InputError(f"tensor {proto.name!r} has an offset or a length that is no number") from error
-    if length != size:
-        raise InputError(f"tensor {proto.name!r}: expected {size} bytes of external data, got {length}")
-    return read_external(folder, entries["location"], offset, length, proto.name)
 
 
 def _from_bytes(data: bytes, dtype: torch.dtype, count: int, name: str) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from verify.core.errors import InputError, ResourceError, UnsupportedError
+from verify.core.files import replace_file
 from verify.core.network import Network
 from verify.core.ops import (
     Add,
@@ -32,8 +33,7 @@ from verify.core.ops import (
 )
 from verify.frontends.agreement import agree
 from verify.frontends.onnx.read import decode
-from verify.frontends.onnx.source import MAX_FILE
-from verify.frontends.replacing import replace_file
+from verify.frontends.source import MAX_FILE
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto

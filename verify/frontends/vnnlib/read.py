@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from verify.core.errors import UnsupportedError
-from verify.frontends.onnx.source import read_bytes
+from verify.frontends.source import read_bytes
 from verify.frontends.vnnlib import version1, version2
 from verify.frontends.vnnlib.cases import cases
 from verify.frontends.vnnlib.property import Property

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from verify.core.errors import InputError, UnsupportedError
+from verify.core.files import replace_file
 from verify.core.problem import Problem
 from verify.core.region import Box, LpBall, Region
 from verify.core.spec import Polyhedron, Spec
-from verify.frontends.replacing import replace_file
 from verify.frontends.vnnlib.boxes import float_ends
 from verify.frontends.vnnlib.cases import Case
 from verify.frontends.vnnlib.property import Property

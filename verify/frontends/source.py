@@ -1,4 +1,4 @@
-"""The bytes of a model file, plain or gzipped, and of the data beside it: nothing is taken in beyond the caps."""
+"""The bytes of a file, plain or gzipped: nothing is taken in beyond the caps."""
 
 from __future__ import annotations
 
@@ -54,29 +54,3 @@ def _unpacked(content: bytes, path: Path, cap: int) -> bytes:
     if stream.unused_data:
         raise InputError(f"{path} goes on after its gzip data")
     return b"".join(pieces)
-
-
-def read_external(folder: Path, location: str, offset: int, length: int, name: str) -> bytes:
-    """``length`` bytes at ``offset`` of the file ``location``, which must be a regular file inside of ``folder``.
-
-    Raises :class:`InputError` for a location that is absolute, holds ``..``, or leads out of the folder through a
-    link, and where the file is missing or too short. ``name``: the tensor's, for messages.
-    """
-    relative = Path(location)
-    if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
-        raise InputError(f"tensor {name!r} lies in {location!r}: expected a file inside of the model's folder")
-    try:
-        home, path = folder.resolve(strict=True), (folder / relative).resolve(strict=True)
-        if not path.is_relative_to(home) or not path.is_file():
-            raise InputError(f"tensor {name!r} lies in {location!r}, which is no regular file in the model's folder")
-        size = path.stat().st_size
-        if offset < 0 or length < 0 or offset + length > size:
-            raise InputError(f"tensor {name!r} needs bytes {offset} to {offset + length} of {location!r}, of {size}")
-        with path.open("rb") as file:
-            file.seek(offset)
-            content = file.read(length)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"tensor {name!r} cannot be read from {location!r}: {error}") from error
-    if len(content) != length:
-        raise InputError(f"tensor {name!r}: {location!r} ends too early")
-    return content

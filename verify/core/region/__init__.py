@@ -1,0 +1,17 @@
+"""The set of inputs that a statement speaks of: a box, or a norm ball clipped to the input domain.
+
+Bounds are float64. A region's proof side (``box``) is rounded outward, its witness side (``allowed``) inward to
+the values that the model's dtype can represent, so that a point is never called a member when it is not one and a
+proof never misses one. Methods that take points take a batch: x is (batch x shape), while the region is of one
+sample (shape; it then serves the whole batch) or of a batch (batch x shape).
+"""
+
+from __future__ import annotations
+
+from verify.core.region.ball import Domain, LpBall
+from verify.core.region.batches import kind, stack, take
+from verify.core.region.box import Box
+from verify.core.region.projections import onto_l1, onto_l2
+from verify.core.region.protocol import Region
+
+__all__ = ["Box", "Domain", "LpBall", "Region", "kind", "onto_l1", "onto_l2", "stack", "take"]

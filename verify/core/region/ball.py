@@ -1,0 +1,189 @@
+"""Norm balls clipped to the input domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from math import inf
+
+import torch
+from torch import Tensor
+
+from verify.core.arrays import as_tensor
+from verify.core.errors import InputError
+from verify.core.network import content_hash
+from verify.core.region.box import Box
+from verify.core.region.projections import onto_l1, onto_l2
+from verify.core.region.rounding import directed_sum
+
+Domain = tuple[float | Tensor, float | Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class LpBall:
+    """``||x - centre||_p <= eps`` within the domain: the closed ball, p in {1, 2, inf}.
+
+    ``centre``: one sample, or (batch x shape); ``eps``: a number, or (batch) numbers; ``domain``: lowest and
+    highest legal value, numbers or tensors of the sample's shape, or None for all of the space. The centre must
+    lie in the domain. Raises :class:`InputError` for an eps that is negative, NaN or infinite.
+    """
+
+    centre: Tensor
+    eps: float | Tensor
+    p: float = inf
+    domain: Domain | None = None
+
+    def __post_init__(self) -> None:
+        centre = as_tensor(self.centre, "the centre of a ball", torch.float64)
+        radius = as_tensor(self.eps, "eps", torch.float64)
+        if self.p not in (1, 2, inf):
+            raise InputError(f"norm must be 1, 2 or inf, got {self.p!r}")
+        if radius.dim() > 1 or (radius.dim() == 1 and tuple(radius.shape) != tuple(centre.shape[:1])):
+            raise InputError(f"eps must be one number, or one a sample, got shape {tuple(radius.shape)}")
+        if not bool((radius.isfinite() & (radius >= 0)).all()):
+            raise InputError(f"eps must be a finite number >= 0, got {self.eps}")
+        if not bool(centre.isfinite().all()):
+            raise InputError("the centre of a ball must be finite, got NaN or inf in the input")
+        if self.domain is not None:
+            low, high = self._domain()
+            if not bool(((low <= centre) & (centre <= high)).all()):
+                raise InputError(
+                    f"the input has values from {centre.min():g} to {centre.max():g}, outside of the domain "
+                    f"[{low.min():g}, {high.max():g}]: scale it, or pass domain=None or the right domain"
+                )
+        object.__setattr__(self, "centre", centre)
+        if not isinstance(self.eps, (int, float)):
+            object.__setattr__(self, "eps", radius)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the centre."""
+        return tuple(self.centre.shape)
+
+    @property
+    def empty(self) -> bool:
+        """Never: the centre is a member."""
+        return False
+
+    @property
+    def radius(self) -> Tensor:
+        """eps, shaped so that it broadcasts against the centre."""
+        radius = torch.as_tensor(self.eps, dtype=torch.float64)
+        return radius.reshape(*radius.shape, *[1] * (self.centre.dim() - radius.dim())) if radius.dim() else radius
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of the content."""
+        return content_hash(
+            "ball",
+            self.centre,
+            torch.as_tensor(self.eps, dtype=torch.float64),
+            float(self.p),
+            *(self._domain() if self.domain is not None else ()),
+        )
+
+    def box(self) -> Box:
+        """The bounding box of the ball within the domain, rounded outward."""
+        return self._outer.box()
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Exact membership: the box inward, and for l1 and l2 the norm in float64 with tolerance 0."""
+        inside = self._inner.contains(x)
+        return inside & self._within(x) if self.p != inf else inside
+
+    def project(self, x: Tensor) -> Tensor:
+        """A member near x. For l1 and l2: into the domain, then onto the ball, which leads towards the centre and so
+        stays in the domain; the step is shrunk until membership holds after rounding too."""
+        box = self._inner
+        if self.p == inf:
+            return box.project(x)
+        member = self.contains(x)
+        if bool(member.all()):
+            return x
+        centre, radius = self.centre.to(x.device), self.radius.to(x.device)
+        far = x.double().nan_to_num()
+        if self.domain is not None:
+            low, high = self._domain()
+            far = torch.minimum(torch.maximum(far, low.to(x.device)), high.to(x.device))
+        step = (onto_l1 if self.p == 1 else onto_l2)(far - centre, radius)
+        each = (-1,) + (1,) * (x.dim() - 1)
+        # Rounding to the dtype of x lengthens a step by an ulp or so: the first try leaves room for that.
+        slack = 2 * torch.finfo(x.dtype).eps
+        moved = (step != far - centre).flatten(1).any(1)
+        shrink = 1 - slack * moved.double()
+        for attempt in range(8):
+            candidate = torch.where(member.view(each), x, box.project((centre + shrink.view(each) * step).to(x.dtype)))
+            inside = self.contains(candidate)
+            if bool(inside.all()):
+                return candidate
+            shrink = torch.where(inside, shrink, shrink * (1 - slack * 8**attempt))
+        fallback = box.project(centre.expand_as(x).to(x.dtype))
+        return torch.where(inside.view(each), candidate, fallback)
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        """eps along the dual-norm direction: signs (inf), the gradient itself (2), its largest coordinate (1)."""
+        radius = self.radius.to(grad)
+        if self.p == inf:
+            return radius * grad.sign()
+        flat = grad.flatten(1)
+        if self.p == 2:
+            flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+            norm: Tensor = flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+            return radius * (flat / norm).view_as(grad)
+        top = flat.abs().argmax(1, keepdim=True)
+        return radius * torch.zeros_like(flat).scatter(1, top, flat.gather(1, top).sign()).view_as(grad)
+
+    def point(self, u: Tensor) -> Tensor:
+        """The cube mapped onto the ball, radially for l1 and l2, then projected."""
+        step = (2 * u.double().to(self.centre.device) - 1) * self.radius
+        if self.p != inf:
+            flat = step.flatten(1)
+            norm = flat.norm(p=self.p, dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+            step = (flat * flat.abs().amax(1, keepdim=True) / norm).view_as(step)
+        return self.project((self.centre + step).to(u))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n random members; uniform for p = inf, covering but not uniform for l1 and l2."""
+        return self.point(torch.rand((n, *self.shape), generator=generator))
+
+    def _domain(self) -> tuple[Tensor, Tensor]:
+        assert self.domain is not None
+        try:
+            low, high = self.domain
+        except (TypeError, ValueError) as error:
+            raise InputError(f"expected a domain (lowest, highest), or None, got {self.domain!r}") from error
+        return as_tensor(low, "a domain", torch.float64), as_tensor(high, "a domain", torch.float64)
+
+    @cached_property
+    def _outer(self) -> Box:
+        return self._bounding(outward=True)
+
+    @cached_property
+    def _inner(self) -> Box:
+        return self._bounding(outward=False)
+
+    def _bounding(self, outward: bool) -> Box:
+        """centre -+ eps rounded away from the centre (or towards it), clipped to the domain."""
+        radius = self.radius.expand_as(self.centre)
+        lower = directed_sum(self.centre, -radius, up=not outward)
+        upper = directed_sum(self.centre, radius, up=outward)
+        if self.domain is not None:
+            low, high = self._domain()
+            lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
+        return Box(lower, upper)
+
+    def _within(self, x: Tensor) -> Tensor:
+        distance = (x.double() - self.centre.to(x.device)).flatten(1).norm(p=self.p, dim=1)
+        radius = torch.as_tensor(self.eps, dtype=torch.float64, device=x.device).expand_as(distance)
+        inside: Tensor = distance <= radius
+        flat, centre = x.flatten(1), self.centre.expand_as(x).flatten(1)
+        doubtful = (distance - radius).abs() <= (flat.shape[1] + 4) * 2.0**-52 * radius
+        for i in doubtful.nonzero().flatten().tolist():
+            inside[i] = _within_exactly(flat[i], centre[i], radius[i].item(), int(self.p))
+        return inside
+
+
+def _within_exactly(x: Tensor, centre: Tensor, radius: float, p: int) -> bool:
+    steps = (abs(Fraction(a) - Fraction(b)) for a, b in zip(x.tolist(), centre.tolist(), strict=True))
+    return sum(step**p for step in steps) <= Fraction(radius) ** p

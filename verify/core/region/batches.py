@@ -1,0 +1,53 @@
+"""Regions of one sample each and the region of their batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from verify.core.errors import InputError
+from verify.core.network import content_hash
+from verify.core.region.ball import LpBall
+from verify.core.region.box import Box
+from verify.core.region.protocol import Region
+
+
+def kind(region: Region) -> tuple[object, ...]:
+    """What regions must have in common to make one batch: their type, and a ball's norm and domain."""
+    if isinstance(region, LpBall):
+        domain = region.domain and content_hash(*(torch.as_tensor(d, dtype=torch.float64) for d in region.domain))
+        return LpBall, float(region.p), domain
+    return (type(region),)
+
+
+def stack(regions: Sequence[Region]) -> Region:
+    """Regions of one sample each, all of one :func:`kind`, as one region of a batch."""
+    if len({kind(region) for region in regions}) != 1:
+        raise InputError("only boxes, or balls of one norm and one domain, make a batch")
+    if balls := [r for r in regions if isinstance(r, LpBall)]:
+        eps = torch.stack([torch.as_tensor(b.eps, dtype=torch.float64) for b in balls])
+        return LpBall(torch.stack([b.centre for b in balls]), eps, balls[0].p, balls[0].domain)
+    return _stacked([r if isinstance(r, Box) else r.box() for r in regions])
+
+
+def _stacked(boxes: Sequence[Box]) -> Box:
+    inner = None
+    if any(b.inner is not None for b in boxes):
+        inner = _stacked([b if b.inner is None else b.inner for b in boxes])
+    return Box(torch.stack([b.lower for b in boxes]), torch.stack([b.upper for b in boxes]), inner)
+
+
+def take(region: Region, index: Tensor | slice) -> Region:
+    """Some samples of a region of a batch, as a region of a batch."""
+    if isinstance(region, LpBall):
+        eps = torch.as_tensor(region.eps, dtype=torch.float64)
+        domain = region.domain
+        if domain is not None:
+            low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in domain)
+            if low.dim() == region.centre.dim() or high.dim() == region.centre.dim():
+                domain = low.expand_as(region.centre)[index], high.expand_as(region.centre)[index]
+        return LpBall(region.centre[index], eps[index] if eps.dim() else eps, region.p, domain)
+    box = region.box() if not isinstance(region, Box) else region
+    return box.map(lambda bound: bound[index])

@@ -1,0 +1,120 @@
+"""Boxes, and which of their points a dtype can represent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from verify.core.arrays import as_tensor
+from verify.core.errors import InputError
+from verify.core.network import content_hash
+from verify.core.region.rounding import round_down, round_up
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """``lower <= x <= upper``, element by element: one sample's shape, or (batch x shape); kept in float64.
+
+    Where the true bounds are strict, or no float64 numbers, ``lower`` and ``upper`` are rounded outward, and
+    ``inner`` is the box of the float64 members, rounded inward: only its points are witnesses.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    inner: Box | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper"):
+            value = as_tensor(getattr(self, name), f"a box's {name} bound", torch.float64)
+            if value.isnan().any():
+                raise InputError(f"a box's {name} bound holds NaN")
+            object.__setattr__(self, name, value)
+        if self.lower.shape != self.upper.shape:
+            raise InputError(f"a box's bounds differ in shape: {tuple(self.lower.shape)}, {tuple(self.upper.shape)}")
+        if self.inner is not None and self.inner.shape != self.shape:
+            raise InputError(f"a box and its inner box differ in shape: {self.shape}, {self.inner.shape}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the bounds."""
+        return tuple(self.lower.shape)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the bounds contradict each other somewhere."""
+        return bool((self.lower > self.upper).any())
+
+    @property
+    def centre(self) -> Tensor:
+        """The midpoint."""
+        return self.lower + (self.upper - self.lower) / 2
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of the content."""
+        inner = () if self.inner is None else (self.inner.lower, self.inner.upper)
+        return content_hash("box", self.lower, self.upper, *inner)
+
+    def map(self, view: Callable[[Tensor], Tensor]) -> Box:
+        """The box with ``view``, which selects or reshapes, applied to all of its bounds."""
+        return Box(view(self.lower), view(self.upper), None if self.inner is None else self.inner.map(view))
+
+    def box(self) -> Box:
+        """Itself, widened where no float32 lies between the bounds: the model is then run at the nearest one."""
+        lower, upper = self.allowed(torch.float32)
+        lone = (lower.double() < self.lower) | (upper.double() > self.upper)
+        if not bool(lone.any()):
+            return self
+        return Box(
+            torch.where(lone, torch.minimum(self.lower, lower.double()), self.lower),
+            torch.where(lone, torch.maximum(self.upper, upper.double()), self.upper),
+        )
+
+    def allowed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value of ``dtype`` in each interval; the nearest one where there is none."""
+        if dtype not in self._allowed:
+            with torch.inference_mode(False):  # kept, so that it must serve callers who need gradients too
+                self._allowed[dtype] = self._members(dtype)
+        return self._allowed[dtype]
+
+    @cached_property
+    def _allowed(self) -> dict[torch.dtype, tuple[Tensor, Tensor]]:
+        return {}
+
+    def _members(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        inner = self if self.inner is None else self.inner
+        lower, upper = round_up(inner.lower, dtype), round_down(inner.upper, dtype)
+        none = (lower > upper) & (self.lower <= self.upper)
+        nearest = self.centre.to(dtype)
+        return torch.where(none, nearest, lower), torch.where(none, nearest, upper)
+
+    def outward(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The bounds in another dtype, rounded away from the box."""
+        return round_down(self.lower, dtype), round_up(self.upper, dtype)
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Whether each x lies between the bounds, compared exactly in the dtype of x."""
+        lower, upper = self.allowed(x.dtype)
+        return ((lower.to(x.device) <= x) & (x <= upper.to(x.device))).flatten(1).all(-1)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Clamp; NaN becomes the lower bound."""
+        lower, upper = self.allowed(x.dtype)
+        lower, upper = lower.to(x.device), upper.to(x.device)
+        return torch.where(x.isnan(), lower, torch.minimum(torch.maximum(x, lower), upper))
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        """Half the width along the sign of the gradient."""
+        return grad.sign() * ((self.upper - self.lower) / 2).to(grad)
+
+    def point(self, u: Tensor) -> Tensor:
+        """Linear from the lower to the upper bound."""
+        return self.project((self.lower + u.double().to(self.centre.device) * (self.upper - self.lower)).to(u))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n uniform members."""
+        return self.point(torch.rand((n, *self.shape), generator=generator))
