@@ -330,17 +330,12 @@ def test_float_traps_are_never_verified(name: str, method: InputSplit | Auto) ->
     assert method.verify(trap_problem(name), Budget(seconds=0.5)).verdict is not Verdict.VERIFIED
 
 
-# N2, N4 and N6 lose in the backward pass what they lose in evaluation, of which InputSplit charges nothing.
-UNCHARGED = pytest.mark.xfail(strict=True, reason="rounding is not charged: the guarantee is numerical")
-
-
-@pytest.mark.parametrize("name", ["N1", "N4b", *(pytest.param(name, marks=UNCHARGED) for name in ("N2", "N4", "N6"))])
+@pytest.mark.parametrize("name", ["N1", "N2", "N4", "N4b", "N6"])
 def test_float_traps_of_float64_are_never_verified(name: str) -> None:
     problem = trap_problem(name, 2.0**54, torch.float64)
     assert InputSplit().verify(problem, Budget(seconds=0.5)).verdict is not Verdict.VERIFIED
 
 
-@UNCHARGED
 def test_ties_are_never_verified_by_rounding() -> None:
     """Unsafe: y <= b, where b is the nearest float64 above the exact value of y at a point of the box."""
     for seed in range(40):

@@ -14,7 +14,7 @@ from tests import exact, nets
 from tests.contract.graphs import eye, members, random_box, random_graph
 from verify.core.budget import Budget
 from verify.core.network import Network, chain, to_network
-from verify.core.ops import Linear, Op, Relu, evaluate
+from verify.core.ops import Linear, Op, Relu, Scale, evaluate
 from verify.core.problem import Problem
 from verify.core.region import Box, LpBall
 from verify.core.result import Guarantee, Reason, Result, Verdict
@@ -136,12 +136,24 @@ def test_something_is_decided(name: str) -> None:
 
 
 @every_verifier
+@pytest.mark.parametrize("B", [2.0**25, 2.0**54])
 @pytest.mark.parametrize("trap", nets.NEVER_VERIFIED)
-def test_float_traps_are_never_verified(name: str, trap: str) -> None:
-    problem = nets.trap_problem(trap)
+def test_float_traps_are_never_verified(name: str, trap: str, B: float) -> None:
+    problem = nets.trap_problem(trap, B, torch.float32 if B < 2**50 else torch.float64)
     result = verify(name, problem)
     assert result.verdict is not Verdict.VERIFIED
     assert result.margin is None or result.margin <= -0.5 + 1e-7  # the true margin
+
+
+@every_verifier
+def test_what_is_lost_early_and_magnified_late(name: str) -> None:
+    """x in [0, 2**-29], y = 2**30 relu(relu(x + 2**25) - 2**25): 2 is reached where floating point adds nothing."""
+    one, shift = torch.ones(1, 1, dtype=torch.float64), torch.tensor([2.0**25], dtype=torch.float64)
+    ops: list[Op] = [Linear(one, shift), Relu(), Linear(one, -shift), Relu(), Scale(one[0] * 2.0**30, 0 * shift)]
+    box = Box(torch.zeros(1, dtype=torch.float64), torch.full((1,), 2.0**-29, dtype=torch.float64))
+    result = verify(name, Problem(chain((1,), ops), box, Spec.halfspaces([[-1.0]], [-1.0])))
+    assert result.verdict is not Verdict.VERIFIED
+    assert result.margin is None or result.margin <= -1 + 1e-7
 
 
 @every_verifier

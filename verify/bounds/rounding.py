@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from verify.bounds.interval import step
 from verify.bounds.memo import per_op, remember
 from verify.bounds.relax import Lines, relaxes
 from verify.bounds.rigorous import gamma
 from verify.core.network import Network
-from verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op, Scale, evaluate, magnitude, spread, terms
+from verify.core.ops import Conv2d, ConvTranspose2d, Linear, Max, Op, Relu, Scale, evaluate, magnitude, spread, terms
 from verify.core.verifier import Bounds
 
 magnitude_map = per_op(magnitude)
@@ -87,6 +88,16 @@ class Rounding:
         loss = self._through(self.error, position, lines, z)
         self.error[position] = loss.T.reshape(-1, *self.network.nodes[position].shape)
 
+    def relax_anyhow(self, position: int, z: Bounds, value: Bounds) -> None:
+        """Note the error of an activation with lines that may be any over parts of ``z``, between values in ``value``:
+        their slopes are the activation's own, and no constant is larger than what it leads from and to."""
+        node, part = self.network.nodes[position], self.share(position)
+        through = self.error[node.inputs[0]] + 3 * part * largest(z)
+        if isinstance(node.op, Relu):
+            through = torch.where(z.upper > 0, through, 0.0)
+        through = through.sum(-1) if isinstance(node.op, Max) else evaluate(spread_map(node.op), through)
+        self.error[position] = through + 2 * part * largest(value)
+
     def at(self, position: int, lines: Lines, z: Bounds) -> Tensor:
         """What one unit of coefficient at an activation loses until the next ones are met: (features x samples)."""
         return self._through(self.lost, position, lines, z)
@@ -122,6 +133,21 @@ class Rounding:
         some = next(p for p in parts if p is not None)
         known = (some.new_zeros(len(some), *s) if p is None else p for p, s in zip(parts, shapes, strict=True))
         return evaluate(spread_map(op), *known)
+
+
+def worst(network: Network, box: Bounds) -> list[Tensor]:
+    """How far the bounds of each node's neurons may be off, by intervals or by any lines, over any part of a box: (1 x
+    shape of the node) each. Magnitudes are those of intervals over all of the box (1 x input shape)."""
+    rounding, bounds = Rounding(network), [box]
+    rounding.begin(largest(box))
+    for position, node in enumerate(network.nodes[1:], start=1):
+        operands = [bounds[i] for i in node.inputs]
+        bounds.append(rounding.enter(position, operands, step(node.op, *operands)))
+        if relaxes(node.op):
+            rounding.relax_anyhow(position, operands[0], bounds[-1])
+        else:
+            rounding.compound(position, operands)
+    return [rounding.error[position] + DUST for position in range(len(network.nodes))]
 
 
 def largest(bounds: Bounds) -> Tensor:

@@ -19,9 +19,12 @@ from verify.backends.bab.search import Bounded
 from verify.backends.bab.slopes import raise_slopes
 from verify.backends.bab.unsafe import Unsafe
 from verify.backends.bab.witness import probe
+from verify.bounds.rigorous import gamma
+from verify.bounds.rounding import FEW
 from verify.bounds.verdicts import decided
 from verify.core.budget import Budget
 from verify.core.problem import Problem
+from verify.core.verifier import Bounds
 
 WEIGHINGS = 12  # steps in search of the best weights of a disjunct's rows
 SAMPLES = 1024
@@ -86,10 +89,13 @@ class InputTree:
     def __init__(self, problem: Problem, ascent: Ascent) -> None:
         self.problem, self.ascent = problem, ascent
         self.randomness = torch.Generator().manual_seed(0)
-        self.prepared = Prepared.of(problem.network)
-        self.unsafe = Unsafe.of(problem.spec)
         box = problem.region.box()
+        self.prepared = Prepared.of(problem.network, Bounds(box.lower[None], box.upper[None]))
+        self.unsafe = Unsafe.of(problem.spec)
         self.lower, self.upper = box.lower.reshape(1, -1), box.upper.reshape(1, -1)
+        # What rounding may take of each row, weighed with the others of a disjunct or alone: (rows).
+        count, (A, b) = FEW + self.unsafe.members.shape[1], (self.unsafe.A.abs(), self.unsafe.b.abs())
+        self.slack = A @ self.prepared.error[-1] * (count / FEW) + 2 * gamma(count) * b
 
     def affordable(self, budget: Budget) -> int:
         """How many boxes at a time fit into a quarter of the memory."""
@@ -122,7 +128,7 @@ class InputTree:
         """All pairs, each row of the specification bounded once a box."""
         unsafe = self.unsafe
         where, row = unsafe.needed(boxes.open)
-        below = rows_of(relaxed, unsafe.A[row], -unsafe.b[row], where, budget)
+        below = rows_of(relaxed, unsafe.A[row], -unsafe.b[row] - self.slack[row], where, budget)
         number = torch.zeros(len(boxes.open), len(unsafe.b), dtype=torch.int64)
         number[where, row] = torch.arange(len(row))
         box, disjunct = boxes.open.nonzero(as_tuple=True)
@@ -136,7 +142,7 @@ class InputTree:
         activation, by position, what its relaxation may cost the pairs that stay open (boxes x features)."""
         members = self.unsafe.members[pairs.disjunct]
         objective = torch.einsum("pr,pro->po", pairs.weights, self.unsafe.A[members])
-        constant = -torch.linalg.vecdot(pairs.weights, self.unsafe.b[members])
+        constant = -torch.linalg.vecdot(pairs.weights, self.unsafe.b[members] + self.slack[members])
         loss = {i: torch.zeros_like(lines.lift) for i, lines in relaxed.lines.items()}
         bound, coef, offset = pairs.bound.clone(), pairs.lower.clone(), pairs.bound.clone()
         for block in blocks(len(pairs.box), self.prepared.widest, budget):

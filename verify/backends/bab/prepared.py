@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from verify.backends.bab.adjoint import fan, homogeneous
 from verify.backends.bab.forms import Forms
+from verify.bounds import rounding
 from verify.bounds.relax import relaxes
 from verify.core.network import Network
 from verify.core.ops import LeakyRelu, Relu, evaluate
+from verify.core.verifier import Bounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,21 +22,24 @@ class Prepared:
 
     ``inlet``: the values that no activation comes before, by position, as affine functions of the input, coefficients
     (features x inputs). ``hinges``: operands of the activations with two linear pieces, and their sizes. ``reads``:
-    how many features of any one earlier value a feature of each value depends on, at most.
+    how many features of any one earlier value a feature of each value depends on, at most. ``error``: how far rounding
+    may put the bounds of each value's features off, over any part of a box (features).
     """
 
     network: Network
     inlet: dict[int, Forms]
     hinges: dict[int, int]
     reads: dict[int, int]
+    error: list[Tensor]
 
     @classmethod
-    def of(cls, network: Network) -> Prepared:
-        """Work it out."""
+    def of(cls, network: Network, box: Bounds) -> Prepared:
+        """Work it out for a network and a box (1 x input shape)."""
         network = network.to(torch.float64)
         sources = [node.inputs[0] for node in network.nodes if isinstance(node.op, (Relu, LeakyRelu))]
         sizes = {source: network.nodes[source].size for source in sources}
-        return cls(network, _inlet(network), sizes, _reads(network))
+        error = [e.flatten() for e in rounding.worst(network, box)]
+        return cls(network, _inlet(network), sizes, _reads(network), error)
 
     @property
     def widest(self) -> int:

@@ -20,7 +20,7 @@ from verify.bounds.interval import step
 from verify.bounds.layers import meet
 from verify.bounds.relax import Lines, relax, relaxes, undecided
 from verify.core.budget import Budget
-from verify.core.ops import Linear, Max, Op
+from verify.core.ops import Linear, Max, Op, terms
 from verify.core.verifier import Bounds
 
 # Numbers in a block of coefficients that are propagated together: it should stay in cache.
@@ -91,6 +91,9 @@ def bound_layers(
         if relaxes(node.op):
             found.relax(position, bounds[node.inputs[0]])
         here = step(node.op, *(bounds[i] for i in node.inputs))
+        if terms(node.op):
+            error = prepared.error[position].view(1, *node.shape)
+            here = Bounds(here.lower - error, here.upper + error)
         if position in known:
             here = _with_signs(here, known[position])
         if position in feeds:
@@ -209,7 +212,7 @@ def _tightened(found: Relaxed, position: int, known: Bounds, wanted: Tensor, bud
         lowest.append(below.minimum(low, high))
         widths.append(below.coef.abs().sum(0) * radius[who])
     found.reach[position] = Reach(box, feature, torch.cat(widths))
-    new_lower, new_upper = torch.cat(lowest, 1)
+    new_lower, new_upper = torch.cat(lowest, 1) - found.prepared.error[position].index_select(0, feature)
     met = meet(lower[box, feature], upper[box, feature], new_lower, -new_upper)
     index = (box, feature)
     return Bounds(*(t.index_put(index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True)))

@@ -17,6 +17,7 @@ from verify.backends.lirpa.module import Layers, unsupported
 from verify.backends.lirpa.shim import INSTALL, auto_lirpa, available
 from verify.bounds import layers
 from verify.bounds.groups import lower_bounds
+from verify.bounds.rounding import largest
 from verify.bounds.verdicts import verify_by_bounds
 from verify.core.budget import Budget, Expired
 from verify.core.errors import InputError, UnsupportedError
@@ -92,7 +93,8 @@ class LiRPA:
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             try:
                 with _alone(dtype), Deadline(budget):
-                    return self._lower(peer, network, region, objective.to(dtype))
+                    lower = self._lower(peer, network, region, objective.to(dtype))
+                return lower - _rounding(network, region, objective, budget)
             except (Expired, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
@@ -116,9 +118,8 @@ class LiRPA:
             plain = "CROWN" if method == "alpha-CROWN" else method
             least, slopes = self._over_box(peer, network, box, objective, plain, slopes=True)
             lower = torch.maximum(lower, _over_ball(least, slopes, box, region))
-        # A release that slips out of float64, or values so large that it may overflow unnoticed, decide nothing.
-        sane = lower.dtype == torch.float64 and _largest(network, region) < HUGE
-        return lower if sane else torch.full_like(lower, torch.nan)
+        # A release that slips out of float64 decides nothing.
+        return lower if lower.dtype == torch.float64 else torch.full_like(lower, torch.nan)
 
     def _over_box(
         self, peer: Any, network: Network, box: Box, objective: Tensor, method: str, slopes: bool
@@ -159,10 +160,16 @@ class LiRPA:
         }
 
 
-def _largest(network: Network, region: Region) -> float:
-    """Largest magnitude in the interval bounds of any node; inf where one is NaN."""
-    bounds = layers.by_intervals(layers.start(network, region, torch.float64))
-    return max(torch.stack([b.lower.abs().max(), b.upper.abs().max()]).max().nan_to_num(inf).item() for b in bounds)
+def _rounding(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
+    """What rounding may take of linear bounds of the rows (batch x rows): auto_LiRPA adds up what we do, in some order.
+    NaN where values are so large that it may overflow unnoticed."""
+    group = layers.start(network, region, torch.float64)
+    bounds = layers.by_linear_bounds(group, budget)
+    assert group.rounding is not None
+    if any(not largest(b).amax().item() < HUGE for b in bounds):
+        return objective.new_full(objective.shape[:-1], torch.nan, dtype=torch.float64)
+    error = group.rounding.error[len(bounds) - 1].flatten(1)
+    return (objective.double().abs() @ error[:, :, None]).squeeze(2)
 
 
 def _over_ball(least: Tensor, slopes: Tensor, box: Box, ball: LpBall) -> Tensor:
