@@ -159,8 +159,7 @@ class Group:
 
     def loss(self, position: int, form: AnyForm, rows: Rows) -> Tensor:
         """What rounding may take of a form of a node until it meets the next activations below: (rows)."""
-        if self.rounding is None:
-            return rows.zeros()
+        assert self.rounding is not None
         if position in self.whole:
             columns = self.rounding.at(position, self.whole[position], self.operands[position])
         else:

@@ -86,7 +86,7 @@ def lower_rows(group: Group, bounds: Sequence[Bounds], objective: Tensor, linear
     rows = Rows.of(torch.arange(samples).repeat_interleave(count), group.lower.dtype, samples)
     coef = objective.to(group.lower).reshape(samples * count, outputs).T
     form = Form(coef.clone(memory_format=torch.contiguous_format))
-    descent = Descent(group, rows, {len(group.network.nodes) - 1: form}, charged=True)
+    descent = Descent(group, rows, {len(group.network.nodes) - 1: form}, charged=group.rounding is not None)
     descent.pause()
     lowest = (descent.copy() if linear else descent).minimum_over(bounds)
     return (torch.maximum(lowest, descent.minimum()) if linear else lowest).view(samples, count)
