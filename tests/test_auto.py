@@ -8,8 +8,10 @@ import torch
 from tests import nets
 from verify import solve
 from verify.auto import Auto
+from verify.backends.crown import CROWN
 from verify.core.budget import Budget
 from verify.core.network import chain, to_network
+from verify.core.ops import Linear, Op, Tanh
 from verify.core.problem import Problem
 from verify.core.region import Box
 from verify.core.result import Reason, Result, Verdict
@@ -75,3 +77,28 @@ def test_without_output_constraints_every_point_is_a_counterexample() -> None:
 @pytest.mark.parametrize("name", nets.NEVER_VERIFIED)
 def test_float_traps_are_never_verified(name: str) -> None:
     assert solve(nets.trap_problem(name)).verdict is not Verdict.VERIFIED
+
+
+def test_few_relus_are_split_where_linear_bounds_do_not_decide() -> None:
+    network = to_network(nets.random_mlp(1, (20, 12, 12, 3)), (20,))
+    x = torch.rand(20, generator=nets.generator(1))
+    label = int(network(x[None].double()).argmax())
+    decided = []
+    for eps in (0.1, 0.15, 0.2):
+        problem = Problem.robustness(network, x, label, eps)
+        assert Auto().supports(problem) is None
+        result = solve(problem, Budget(seconds=20))
+        if CROWN().verify(problem, Budget()).verdict is Verdict.UNKNOWN and result.verdict is Verdict.VERIFIED:
+            decided.append(eps)
+            assert result.stats["stages"][-1].startswith("LPBaB")
+    assert decided
+
+
+def test_activations_that_cannot_be_split_are_attacked_to_the_end() -> None:
+    ops: list[Op] = [Linear(torch.randn(9, 20, generator=nets.generator(0)), torch.zeros(9)), Tanh()]
+    network = chain((20,), [*ops, Linear(torch.randn(2, 9, generator=nets.generator(1)), torch.zeros(2))])
+    x = torch.rand(20, generator=nets.generator(2))
+    label = int(network(x[None].double()).argmax())
+    for eps in (0.001, 0.01, 0.02, 0.03):
+        result = Auto(rounds=1).verify(Problem.robustness(network, x, label, eps), Budget(seconds=20))
+        assert result.reason in (None, Reason.INCOMPLETE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import ClassVar
 
 import pytest
@@ -20,7 +21,7 @@ from verify.core.problem import Problem
 from verify.core.region import Box
 from verify.core.result import Guarantee, Reason, Result, Verdict
 from verify.core.spec import Polyhedron, Spec
-from verify.pipeline import Falsifier, check, decide, run
+from verify.pipeline import Falsifier, Share, check, decide, run
 
 NETWORK = chain((2,), [])
 SAFE = Problem(NETWORK, Box(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 1.0])), Spec.robust(0, 2))
@@ -190,3 +191,26 @@ def test_a_falsifier_tries_as_many_rounds_as_it_takes_and_no_more() -> None:
     few = Falsifier(Late(), rounds=2).verify(UNSAFE, Budget(seed=5))  # type: ignore[arg-type]
     assert few.reason is Reason.INCOMPLETE
     assert Falsifier(late, rounds=2).verify(UNSAFE, Budget(seconds=0)).reason is Reason.TIMEOUT  # type: ignore[arg-type]
+
+
+def test_a_share_leaves_time_for_the_stages_after_it() -> None:
+    seen: list[Budget] = []
+
+    @dataclass(frozen=True)
+    class Watch:
+        name: ClassVar[str] = "watch"
+        complete: ClassVar[bool] = False
+        guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+        def supports(self, problem: Problem) -> str | None:
+            return None
+
+        def verify(self, problem: Problem, budget: Budget) -> Result:
+            seen.append(budget)
+            return Result(problem.id, repr(self), Verdict.UNKNOWN, Reason.INCOMPLETE)
+
+    for seconds, limit, most in ((40.0, inf, 10.0), (0.0, inf, 0.0), (inf, inf, inf), (400.0, 10.0, 10.0)):
+        Share(Watch(), 0.25, limit).verify(SAFE, Budget(seconds=seconds, seed=3))
+        assert seen[-1].remaining <= most
+        assert seen[-1].remaining >= (most - 5 if seconds > 0 else -5)
+        assert seen[-1].seed == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
@@ -12,16 +12,24 @@ from verify import pipeline
 from verify.backends.bab.input_split import InputSplit
 from verify.backends.crown import CROWN
 from verify.backends.ibp import IBP
+from verify.bounds.relax import relaxes
 from verify.core.budget import Budget
+from verify.core.ops import LeakyRelu, Relu
 from verify.core.problem import Problem
+from verify.core.region import LpBall
 from verify.core.result import Guarantee, Result
 from verify.core.verifier import Verifier
+
+# ``narrow``: of few inputs; ``small``: of few ReLUs, over regions with flat sides; ``wide``: all others.
+Size = Literal["narrow", "small", "wide"]
+NEURONS = 8000  # beyond this many ReLUs a single linear program takes seconds
 
 
 @dataclass(frozen=True)
 class Auto:
     """FGSM, IBP, CROWN, PGD, the cheapest first, so that easy problems never meet a dear stage; then, for boxes of few
-    inputs, the search over sub-boxes until all is decided, and for others a longer attack.
+    inputs, the search over sub-boxes until all is decided, and for others a longer attack. Where ReLUs are not too many
+    to be split in linear programs, these are tried before it for a while, and again after half of the time.
 
     ``restarts``, ``steps``: of the first PGD; ``rounds``: of the longer one, which has momentum, starts from
     diversified outputs, and takes each disjunct by itself.
@@ -35,18 +43,24 @@ class Auto:
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def __post_init__(self) -> None:
-        _ = self.stages(narrow=False)  # the attacks refuse what cannot be, now and not later
+        _ = self.stages("wide")  # the attacks refuse what cannot be, now and not later
 
-    def stages(self, narrow: bool) -> list[Verifier]:
-        """The stages in order, for ``narrow`` problems, those of few inputs, and for others."""
+    def stages(self, size: Size) -> list[Verifier]:
+        """The stages in order, for problems of a size."""
         quick = PGD(steps=self.steps, restarts=self.restarts, loss="margin")
         strong = PGD(steps=100, step_size=0.1, momentum=0.9, loss="margin", random_start=True, diversify=10)
-        last = InputSplit() if narrow else pipeline.Falsifier(strong, rounds=self.rounds, targeted=True)
-        return [pipeline.Falsifier(FGSM()), IBP(), CROWN(), pipeline.Falsifier(quick), last]
+        long = pipeline.Falsifier(strong, rounds=self.rounds, targeted=True)
+        splits = pipeline.Late("lp-bab(proof=false)")
+        last: dict[Size, list[Verifier]] = {
+            "narrow": [InputSplit()],
+            "small": [pipeline.Share(splits, 0.1, most=5.0), pipeline.Share(long, 0.5), splits],
+            "wide": [long],
+        }
+        return [pipeline.Falsifier(FGSM()), IBP(), CROWN(), pipeline.Falsifier(quick), *last[size]]
 
     def supports(self, problem: Problem) -> str | None:
         """What none of the stages supports."""
-        reasons = [stage.supports(problem) for stage in self.stages(narrow=False)]
+        reasons = [stage.supports(problem) for stage in self.stages("wide")]
         return None if None in reasons else "; ".join(reason for reason in reasons if reason)
 
     def verify(self, problem: Problem, budget: Budget) -> Result:
@@ -63,12 +77,23 @@ class Auto:
 
     def _run(self, problems: Sequence[Problem], budget: Budget, union: bool) -> list[Result]:
         budget, results = budget.started(), dict[int, Result]()
-        split = InputSplit()
-        for narrow in (False, True):
-            members = [i for i, problem in enumerate(problems) if (split.supports(problem) is None) is narrow]
-            found = pipeline.run([problems[i] for i in members], self.stages(narrow), budget, union)
+        sizes = [_size(problem) for problem in problems]
+        for size in sorted(set(sizes)):
+            members = [i for i, here in enumerate(sizes) if here == size]
+            found = pipeline.run([problems[i] for i in members], self.stages(size), budget, union)
             results |= zip(members, found, strict=True)
         return [replace(results[i], verifier=repr(self)) for i in range(len(problems))]
+
+
+def _size(problem: Problem) -> Size:
+    """Which search, if any, can decide the problem."""
+    if InputSplit().supports(problem) is None:
+        return "narrow"
+    activations = [node for node in problem.network.nodes if relaxes(node.op)]
+    hinges = all(isinstance(node.op, (Relu, LeakyRelu)) for node in activations)
+    region, neurons = problem.region, sum(node.size for node in activations)
+    linear = not (isinstance(region, LpBall) and region.p == 2)
+    return "small" if linear and hinges and neurons <= NEURONS else "wide"
 
 
 def solve(problem: Problem, budget: Budget | None = None) -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from verify.core.problem import Problem
 from verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
 from verify.core.spec import Spec
 from verify.core.verifier import BatchVerifier, Verifier
+from verify.registry import get_verifier
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Falsifier:
     """An attack as a verifier: FALSIFIED with the point it found, or UNKNOWN.
 
     ``rounds``: how often it is tried, with another seed each time, while there is time; once, if nothing in it is
-    random. ``targeted``: each disjunct of
-    a specification is attacked by itself, which costs more, and finds what the nearest disjunct hides.
+    random. ``targeted``: each disjunct of a specification is attacked by itself, which costs more, and finds what the
+    nearest disjunct hides.
     """
 
     attack: Attack
@@ -91,6 +93,50 @@ class Falsifier:
         )
 
 
+@dataclass(frozen=True)
+class Share:
+    """A stage that gets a ``part`` of the time that is left, and so many seconds at ``most``, so that there is some for
+    the stages after it."""
+
+    stage: Verifier
+    part: float
+    most: float = inf
+    name: ClassVar[str] = "share"
+    complete: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def supports(self, problem: Problem) -> str | None:
+        """What the stage supports."""
+        return self.stage.supports(problem)
+
+    def verify(self, problem: Problem, budget: Budget) -> Result:
+        """What the stage says in its time."""
+        return self.verify_many([problem], budget)[0]
+
+    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+        """One result per problem."""
+        seconds = min(self.part * max(budget.started().remaining, 0.0), self.most)
+        return _verified(self.stage, problems, replace(budget, seconds=seconds, deadline=None).started())
+
+
+@dataclass(frozen=True)
+class Late:
+    """A method by its name, imported when its turn comes: packages that take long to load are not for every start."""
+
+    text: str
+    name: ClassVar[str] = "late"
+    complete: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def supports(self, problem: Problem) -> str | None:
+        """Asked when its turn comes."""
+        return None
+
+    def verify(self, problem: Problem, budget: Budget) -> Result:
+        """What the method says."""
+        return get_verifier(self.text).verify(problem, budget)
+
+
 def check(problems: Sequence[Problem], results: Sequence[Result]) -> list[Result]:
     """Each result if it stands up to the second opinion; otherwise UNKNOWN(numerical) that says why.
 
@@ -128,12 +174,13 @@ def _replayed(problem: Problem, result: Result) -> Result:
 
 def decide(verifier: Verifier, problems: Sequence[Problem], budget: Budget) -> list[Result]:
     """``verifier`` on every problem, in one batch where it can, each decided verdict checked."""
-    budget = budget.started()
+    return check(problems, _verified(verifier, problems, budget.started()))
+
+
+def _verified(verifier: Verifier, problems: Sequence[Problem], budget: Budget) -> list[Result]:
     if isinstance(verifier, BatchVerifier):
-        results = verifier.verify_many(problems, budget)
-    else:
-        results = [verifier.verify(problem, budget) for problem in problems]
-    return check(problems, results)
+        return verifier.verify_many(problems, budget)
+    return [verifier.verify(problem, budget) for problem in problems]
 
 
 def run(problems: Sequence[Problem], stages: Sequence[Verifier], budget: Budget, union: bool = False) -> list[Result]:
