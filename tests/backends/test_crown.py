@@ -9,6 +9,7 @@ from tests import exact, nets
 from tests.contract.graphs import eye
 from verify.backends.crown import CROWN
 from verify.core.budget import Budget
+from verify.core.errors import InputError
 from verify.core.network import chain, to_network
 from verify.core.ops import Linear, Relu
 from verify.core.problem import Problem
@@ -80,3 +81,14 @@ def test_a_mixed_list_of_balls_is_answered_as_one_by_one() -> None:
     together = [r.margin for r in CROWN().verify_many(problems, Budget())]
     alone = [CROWN().verify(p, Budget()).margin for p in problems]
     assert together == pytest.approx(alone, rel=1e-9)
+
+
+def test_an_objective_may_be_an_array() -> None:
+    network = to_network(nets.random_mlp(0), (4,))
+    box = Box(torch.zeros(4), torch.ones(4))
+    rows = torch.eye(3, dtype=torch.float64)
+    expected = CROWN().bound(network, box, rows, Budget())
+    for objective in (rows.numpy(), rows.tolist()):
+        assert torch.equal(CROWN().bound(network, box, objective, Budget()).lower, expected.lower)
+    with pytest.raises(InputError, match="an objective"):
+        CROWN().bound(network, box, "first", Budget())  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from verify.bounds import interval, linear
+from verify.core.arrays import as_tensor
 from verify.core.budget import Budget
 from verify.core.errors import InputError
 from verify.core.network import Network
@@ -35,6 +36,7 @@ def both_sides(
     bounder: RowBounder, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype
 ) -> Bounds:
     """Bounds from a bounder of one side: the upper bound of a row is the lower bound of its opposite, negated."""
+    objective = as_tensor(objective, "an objective", torch.float64)
     rows = torch.cat([objective, -objective], dim=-2)
     lower, upper = bounder(network, region, rows, budget.started(), dtype).chunk(2, dim=-1)
     return Bounds(lower, -upper)
