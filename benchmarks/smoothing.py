@@ -111,8 +111,8 @@ def validity(sigma: float, radii: list[float], runs: int) -> list[Validity]:
 
     from verify.backends.smoothing import deciding
     from verify.backends.smoothing.ledger import Ledger
-    from verify.backends.smoothing.method import probability_for
     from verify.backends.smoothing.noises import Gaussian
+    from verify.backends.smoothing.vote import probability_for
 
     n, allowed = 10_000, WRONG + 3 * sqrt(WRONG * (1 - WRONG) / runs)
     found = []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from benchmarks.audit import Fit
-    from benchmarks.smoothed import Point, Row
+    from benchmarks.smoothed import Row
+    from verify.backends.smoothing.method import Smoothing
 
 FOUND = 10  # the log has rows that cannot be
 SHOWN = 20
@@ -40,6 +44,9 @@ def smooth(
     alpha: Annotated[
         float | None, typer.Option(help="Chance that a sample's radius may be wrong; 0.001 if not given.")
     ] = None,
+    certificate: Annotated[
+        str, typer.Option(help="cohen, pixeldp, renyi, two-class, higher-order, dsrs or soft; see assay methods.")
+    ] = "cohen",
     norm: Annotated[str, typer.Option(help="Norm of the radii: 2, 1 or inf.")] = "2",
     radii: Annotated[str, typer.Option(help="Radii of the table, with commas.")] = "0,0.25,0.5,0.75,1",
     n: Annotated[int | None, typer.Option("--n", help="So many samples; all if not given.")] = None,
@@ -58,78 +65,117 @@ def smooth(
         raise typer.Exit(_audit(audit, draws, alpha, sigma, json_))
     if not model:
         raise InputError("expected --model, or --audit with a log")
-    if norm.lower() not in NORMS:
-        raise unknown_name("norm", norm, NORMS)
     for name, value in (("--n", n), ("--skip", skip), ("--threads", threads)):
         at_least_one(name, value)
     seed_in_range(seed)
-    at = _numbers(radii)
-
-    import shlex
-    import sys
+    asked, at = Asked(model, data, data_dir, norm.lower(), n, skip, seed), _numbers(radii)
 
     import torch
-    from rich.console import Console
 
+    from verify.backends.smoothing.method import Smoothing
+
+    torch.set_num_threads(min(threads, cores()))
+    sigma, alpha = 0.25 if sigma is None else sigma, 0.001 if alpha is None else alpha
+    draws = 100_000 if draws is None else draws
+    method = Smoothing(noise, sigma, draws, pilot, alpha, certificate=certificate)  # type: ignore[arg-type]
+    rows, facts = _certify(asked, method, out)
+    _report(rows, _write(rows, at, facts, asked, out), out, json_)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which samples of what data set, through which model, in which norm."""
+
+    model: str
+    data: str
+    folder: Path | None
+    norm: str
+    n: int | None
+    skip: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown_name("norm", self.norm, NORMS)
+
+
+def _certify(asked: Asked, method: Smoothing, out: Path) -> tuple[list[Row], dict[str, Any]]:
+    """The rows, of which smooth.csv has each as soon as it is decided, and what they are rows of."""
     from benchmarks import smoothed
-    from benchmarks.documents import dump
     from benchmarks.files import writable_folder, write_atomic
     from benchmarks.progress import watch
     from benchmarks.signals import interruptible
     from models import data as datasets
     from models.resolve import resolve
-    from verify.backends.smoothing.method import Smoothing
 
-    torch.set_num_threads(min(threads, cores()))
-    chosen = {"sigma": 0.25 if sigma is None else sigma, "alpha": 0.001 if alpha is None else alpha}
-    method = Smoothing(noise, chosen["sigma"], 100_000 if draws is None else draws, pilot, chosen["alpha"])  # type: ignore[arg-type]
-    samples = datasets.load(data, folder=data_dir)
-    indices = range(0, len(samples), skip)[:n]
-    module = resolve(model).module
+    samples = datasets.load(asked.data, folder=asked.folder)
+    indices = range(0, len(samples), asked.skip)[: asked.n]
+    module = resolve(asked.model).module
     writable_folder(out)
     rows: list[Row] = []
     with interruptible(), watch(unit="samples") as progress:
-        for row in smoothed.certify(module, samples, method, NORMS[norm.lower()], seed, indices, progress):
+        for row in smoothed.certify(module, samples, method, NORMS[asked.norm], asked.seed, indices, progress):
             rows.append(row)
             write_atomic(out / "smooth.csv", smoothed.table_text(rows).encode())
-    points = smoothed.curve(rows, at)
-    facts = {
-        "model": model,
+    return rows, {
+        "model": asked.model,
         "data": f"{samples.name} ({samples.split})",
         "subject": method.subject,
-        "norm": norm,
+        "certificate": method.certificate,
+        "norm": asked.norm,
         "n": method.n,
         "n0": method.n0,
-        "seed": seed,
+        "seed": asked.seed,
         "command": shlex.join(["assay", *sys.argv[1:]]),
-        **chosen,
+        "sigma": method.sigma,
+        "alpha": method.alpha,
     }
-    document = smoothed.summary(rows, points, facts)
+
+
+def _write(rows: list[Row], radii: list[float], facts: dict[str, Any], asked: Asked, out: Path) -> dict[str, Any]:
+    """smooth.json and smooth.png; returns the document."""
+    from benchmarks import smoothed
+    from benchmarks.documents import dump
+    from benchmarks.files import write_atomic
+
+    document = smoothed.summary(rows, smoothed.curve(rows, radii), facts)
     write_atomic(out / "smooth.json", f"{dump(document)}\n".encode())
-    heading = [f"{model}, {method.subject}", f"{len(rows)} samples of {data}"]
-    smoothed.draw(rows, NORMS[norm.lower()], heading, out / "smooth.png")
-    console = Console(stderr=json_)
-    console.print(_table(points, ", ".join(heading)))
+    smoothed.draw(rows, NORMS[asked.norm], _heading(rows, facts), out / "smooth.png")
+    return document
+
+
+def _report(rows: list[Row], document: dict[str, Any], out: Path, as_json: bool) -> None:
+    """The table and what it does not say by itself: on stdout, or on stderr where stdout is the document."""
+    from rich.console import Console
+
+    from benchmarks.documents import dump
+    from benchmarks.plain import plain
+
+    console = Console(stderr=as_json)
+    console.print(plain(", ".join(_heading(rows, document))), style="bold", markup=False, highlight=False)
+    console.print(_table(document["curve"]))
     for line in document["caveats"]:
         console.print(line, style="dim", markup=False)
     console.print(f"wrote {out / 'smooth.csv'}, {out / 'smooth.json'}, {out / 'smooth.png'}", markup=False)
-    if json_:
+    if as_json:
         print(dump(document))
 
 
-def _table(points: list[Point], heading: str) -> Table:
+def _heading(rows: list[Row], facts: dict[str, Any]) -> list[str]:
+    theorem = "" if facts["certificate"] == "cohen" else f" by {facts['certificate']}"
+    return [f"{facts['model']}, {facts['subject']}{theorem}", f"{len(rows)} samples of {facts['data']}"]
+
+
+def _table(points: list[dict[str, Any]]) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    from benchmarks.plain import plain
-
-    table = Table(title=Text(plain(heading), "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("radius", "certified", "95% CI", "samples"):
         table.add_column(column, justify="right", no_wrap=True)
     for point in points:
-        interval = f"{100 * point.low:.1f}\u2013{100 * point.high:.1f}"
-        table.add_row(f"{point.radius:g}", f"{point.accuracy:.1%}", interval, str(point.count))
+        interval = f"{100 * point['low']:.1f}\u2013{100 * point['high']:.1f}"
+        table.add_row(f"{point['radius']:g}", f"{point['accuracy']:.1%}", interval, str(point["count"]))
     return table
 
 

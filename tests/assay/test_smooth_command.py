@@ -42,6 +42,19 @@ def test_json_is_one_document_and_seeds_repeat(tmp_path: Path, capsys: pytest.Ca
     assert counts[0] != counts[2]
 
 
+def test_certificates_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = {}
+    for name in ("cohen", "renyi", "two-class", "soft"):
+        assert main([*MODEL, "--certificate", name, "--out", str(tmp_path), "--json"]) == 0
+        told = capsys.readouterr()
+        documents[name] = json.loads(told.out)
+        assert documents[name]["certificate"] == name
+        assert ("by renyi" in told.err) == (name == "renyi")
+    weak, strong = ([row["radius"] for row in documents[name]["rows"]] for name in ("renyi", "cohen"))
+    assert all(one < other for one, other in zip(weak, strong, strict=True) if other)
+    assert documents["soft"]["subject"] == "smoothed(gaussian, 0.25, scores)"
+
+
 def test_the_audit_of_its_own_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*MODEL, "--sigma", "0.1", "--out", str(tmp_path)]) == 0
     log = str(tmp_path / "smooth.csv")
@@ -65,6 +78,8 @@ def test_the_audit_of_its_own_log(tmp_path: Path, capsys: pytest.CaptureFixture[
         ([*MODEL, "--sigma", "0"], "sigma"),
         ([*MODEL, "--noise", "pink"], "unknown noise"),
         ([*MODEL, "--draws", "0"], "n must be"),
+        ([*MODEL, "--certificate", "magic"], "unknown certificate"),
+        ([*MODEL, "--certificate", "renyi", "--noise", "laplace"], "for gaussian noise"),
         ([*MODEL, "--alpha", "2"], "alpha"),
         ([*MODEL, "--radii", "near"], "--radii"),
         ([*MODEL, "--radii", "-1"], "--radii"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,18 @@ import pytest
 import torch
 
 from models import architectures, cards
-from models.cards import Card, Robustness
+from models.cards import Card, Robustness, Smoothed
 from verify.core.errors import InputError
+
+SMOOTHED = {
+    "subject": "smoothed(gaussian, 0.1)",
+    "n": 1000,
+    "alpha": 0.001,
+    "samples": 90,
+    "radii": [0, 0.1],
+    "certified": [0.75, 0.5],
+    "command": "assay smooth",
+}
 
 
 @pytest.fixture
@@ -65,6 +75,14 @@ def test_network_and_card_come_back_as_they_were(stored: tuple[Path, Card, torch
 def test_a_card_survives_json(stored: tuple[Path, Card, torch.nn.Module]) -> None:
     _, card, _ = stored
     assert Card.from_json(card.to_json(), "card") == card
+    smoothed = Smoothed("smoothed(gaussian, 0.1)", 1000, 0.001, 90, (0.0, 0.1), (0.75, 0.5), "assay smooth")
+    assert Card.from_json(replace(card, smoothed=(smoothed,)).to_json(), "card").smoothed == (smoothed,)
+
+
+def test_cards_from_before_smoothing_are_read(stored: tuple[Path, Card, torch.nn.Module]) -> None:
+    path, card, _ = stored
+    edit(path, lambda data: data.pop("smoothed"))
+    assert cards.load(path)[1] == card
 
 
 def test_the_same_weights_are_the_same_bytes(stored: tuple[Path, Card, torch.nn.Module]) -> None:
@@ -115,7 +133,7 @@ def test_weights_of_another_card_are_not_saved(stored: tuple[Path, Card, torch.n
         cards.save(tmp_path, card, b"other")
 
 
-@pytest.mark.parametrize("key", [f.name for f in fields(Card)])
+@pytest.mark.parametrize("key", [f.name for f in fields(Card) if f.default is MISSING])
 def test_a_missing_key_is_named(stored: tuple[Path, Card, torch.nn.Module], key: str) -> None:
     path, _, _ = stored
     edit(path, lambda data: data.pop(key))
@@ -137,6 +155,10 @@ def test_a_missing_key_is_named(stored: tuple[Path, Card, torch.nn.Module], key:
         ("robustness", [0.1], r"robustness: expected a robustness \(a JSON object\), got float"),
         ("robustness", [{"eps": 0.1, "pgd": 0.5, "ibp": 0.0}], "robustness: the card lacks crown"),
         ("robustness", [{"eps": 0.1, "pgd": "a", "ibp": 0.0, "crown": 0}], "robustness: pgd: expected float, got 'a'"),
+        ("smoothed", {}, "smoothed: expected a list"),
+        ("smoothed", [{}], "smoothed: the card lacks alpha, certified, command, n, radii, samples, subject"),
+        ("smoothed", [{**SMOOTHED, "radii": 0.25}], "smoothed: radii: expected a list, got 0.25"),
+        ("smoothed", [{**SMOOTHED, "certified": ["all"]}], "smoothed: certified: expected float, got 'all'"),
     ],
 )
 def test_a_wrong_value_is_named(

@@ -98,3 +98,31 @@ def test_simultaneous_bounds_cover() -> None:
     assert wrong_all / runs <= allowed
     assert wrong_any / runs <= allowed
     assert wrong_naive / runs > allowed, "choosing the class on the same draw breaks the plain bound"
+
+
+def test_bounds_of_two_draws_hold_together() -> None:
+    """Half of alpha for p from below, the other half for both sides of q, as double sampling takes them."""
+    runs, alpha, n, p, q = 4000, 0.2, 80, 0.8, 0.9
+    random = np.random.default_rng(0)
+    wrong = 0
+    for first, second in zip(random.binomial(n, p, runs).tolist(), random.binomial(n, q, runs).tolist(), strict=True):
+        ledger = Ledger(alpha)
+        lower = ledger.lower(Draw("wide", [first, n - first]), 0, alpha / 2)
+        low, high = ledger.both_sides(Draw("narrow", [second, n - second]), 0, alpha / 2)
+        assert ledger.left == pytest.approx(0)
+        wrong += lower > p or low > q or high < q
+    assert wrong / runs <= alpha + 3 * sqrt(alpha * (1 - alpha) / runs)
+    assert wrong / runs > alpha / 4, "bounds that are never wrong would be no test"
+
+
+def test_bounds_that_the_caller_computes_are_paid_for_too() -> None:
+    pilot, estimate = pair()
+    ledger = Ledger(0.001)
+    ledger.choose(pilot)
+    assert ledger.pay(estimate, 0.0004) == 0.0004
+    assert ledger.left == pytest.approx(0.0006)
+    for draw in (pilot, estimate):
+        with pytest.raises(LedgerError, match="has served as"):
+            ledger.pay(draw, 0.0001)
+    with pytest.raises(LedgerError, match="give each of several bounds"):
+        ledger.pay(Draw("another", [1, 0]), 0.001)

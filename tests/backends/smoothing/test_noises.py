@@ -319,6 +319,19 @@ def test_pixels_are_erased_whole() -> None:
             assert bool((seen[:, 0].sum((1, 2)) == 16).all())
 
 
+@pytest.mark.parametrize("noise", [Masking(0.1), Ablation(8)], ids=str)
+@pytest.mark.parametrize("changed", [1, 3, 9])
+def test_changed_pixels_are_seen_as_often_as_the_radius_assumes(noise: Masking | Ablation, changed: int) -> None:
+    """Counted on samples: at the largest p that does not certify ``changed`` pixels, they are seen with p - 1/2."""
+    seen = noise.sample(torch.ones(8, 8), 40_000, generator()).flatten(1)[:, :changed].any(1).double().mean()
+    low, high = 0.5, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if noise.radius(middle, 0, 64) >= changed else (middle, high)
+    expected = low - 0.5 if high < 1 else 0.5
+    assert float(seen) >= 0.5 if high == 1 else float(seen) == pytest.approx(expected, abs=0.01)
+
+
 # Refusals.
 
 ALL: list[tuple[Noise, float]] = [*((noise, 2.0) for noise in SCALED), (Masking(), 0.0), (Ablation(), 0.0)]

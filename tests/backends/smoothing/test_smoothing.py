@@ -20,9 +20,10 @@ from verify import pipeline
 from verify.backends.smoothing import deciding
 from verify.backends.smoothing.attack import SmoothingAttack
 from verify.backends.smoothing.ledger import Ledger
-from verify.backends.smoothing.method import Smoothing, probability_for
+from verify.backends.smoothing.method import Smoothing
 from verify.backends.smoothing.noises import Gaussian, Laplace
 from verify.backends.smoothing.sampling import BLOCK, Stream
+from verify.backends.smoothing.vote import probability_for
 from verify.core.budget import Budget
 from verify.core.errors import InputError, UnsupportedError
 from verify.core.network import to_network
@@ -142,6 +143,18 @@ def test_streams_do_not_depend_on_how_they_are_taken() -> None:
     assert [sum(column) for column in zip(*taken, strict=True)] == whole
     assert sum(whole) == 777
     assert stream("b").take(777) != whole
+
+
+def test_a_network_that_returns_its_input_is_counted_block_by_block() -> None:
+    """Its outputs lie in the buffer that the next block overwrites."""
+    x = torch.zeros(3)
+
+    def stream() -> Stream:
+        return Stream(nn.Identity(), Gaussian(0.5), x, 3, 0, "a")
+
+    parts = stream()
+    alone = [parts.take(BLOCK) for _ in range(7)]
+    assert [sum(column) for column in zip(*alone, strict=True)] == stream().take(7 * BLOCK)
 
 
 def test_counts_are_those_of_the_network_on_the_noise() -> None:

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from verify.backends.smoothing import kinds
-from verify.backends.smoothing.ledger import Draw, Ledger
-from verify.backends.smoothing.method import beyond, check_options, subject
+from verify.backends.smoothing import kinds, named
+from verify.backends.smoothing.ledger import Ledger
+from verify.backends.smoothing.method import Smoothing, beyond, check_options, subject
 from verify.backends.smoothing.noises import Noise
-from verify.backends.smoothing.sampling import Stream, centre, oracle
+from verify.backends.smoothing.question import Question
+from verify.backends.smoothing.sampling import centre, oracle
+from verify.backends.smoothing.scores import exceed
+from verify.backends.smoothing.vote import outvotes
 from verify.core.budget import Budget
 from verify.core.errors import InputError
-from verify.core.network import content_hash
+from verify.core.network import Network, content_hash
 from verify.core.problem import Problem
 from verify.core.result import Guarantee, Reason, Result, Verdict
 
@@ -29,7 +32,8 @@ class SmoothingAttack:
     ``steps`` of projected ascent of -log of the label's mean probability over ``copies`` noises (SmoothAdv: Salman et
     al. 2019, arXiv:1906.04584), the same ones at each step, or new ones with ``fresh`` (expectation over
     transformation: Athalye et al. 2018, arXiv:1707.07397). A point breaks a sample if a rival, chosen on n0 draws at
-    the point, has more votes than the label among n fresh ones by a one-sided binomial test at alpha.
+    the point, has more votes than the label among n fresh ones by a one-sided binomial test at alpha. With ``scores``
+    the classifier is that of the largest mean score (``certificate=soft``), and so is what the rival must exceed.
     """
 
     noise: kinds.Name = "gaussian"
@@ -40,12 +44,15 @@ class SmoothingAttack:
     steps: int = 20
     copies: int = 32
     fresh: bool = False
+    scores: bool = False
     name: ClassVar[str] = "smoothing-attack"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
 
     def __post_init__(self) -> None:
         check_options(self.noise, self.sigma, self.n, self.n0, self.alpha)
+        if self.scores:
+            named.chosen("soft", self.noise, "fixed")
         for option in ("steps", "copies"):
             if getattr(self, option) < 1:
                 raise InputError(f"{option} of {self.name} must be at least 1, got {getattr(self, option)}")
@@ -53,17 +60,17 @@ class SmoothingAttack:
     @property
     def subject(self) -> str:
         """The classifier that results speak of."""
-        return subject(self.noise, self.sigma)
+        return subject(self.noise, self.sigma, self.scores)
 
     def supports(self, problem: Problem) -> str | None:
         """Balls, and the specification that one label is strictly the largest output."""
         return beyond(problem)
 
-    def classify(self, network: Any, x: Tensor, seed: int) -> int | None:
+    def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
         """As :meth:`Smoothing.classify`."""
-        from verify.backends.smoothing.method import Smoothing
-
-        return Smoothing(self.noise, self.sigma, n0=self.n0, alpha=self.alpha).classify(network, x, seed)
+        certificate: named.Name = "soft" if self.scores else "cohen"
+        judge = Smoothing(self.noise, self.sigma, n0=self.n0, alpha=self.alpha, certificate=certificate)
+        return judge.classify(network, x, seed)
 
     def verify(self, problem: Problem, budget: Budget) -> Result:
         """FALSIFIED with the point that the vote gets wrong, or UNKNOWN."""
@@ -112,17 +119,16 @@ class SmoothingAttack:
 
     def _broken(self, problem: Problem, noise: Noise, point: Tensor, label: int, seed: int) -> tuple[bool, list[int]]:
         """Whether a rival beats the label at the point with confidence 1 - alpha, and the votes."""
-        from scipy.stats import binomtest
-
         classes = problem.network.output_size
-        pilot = Draw("the pilot", Stream(oracle(problem), noise, point, classes, seed, "attack pilot").take(self.n0))
+        question = Question(oracle(problem), point, classes, noise, n=self.n, n0=self.n0, alpha=self.alpha, seed=seed)
+        pilot = question.draw("attack pilot", self.n0)
         pilot.counts[label] = pilot.counts[classes] = 0
         rival = Ledger(self.alpha).choose(pilot)
         if not pilot.counts[rival]:
             return False, pilot.counts
-        counts = Stream(oracle(problem), noise, point, classes, seed, "attack vote").take(self.n)
-        votes = counts[rival] + counts[label]
-        return bool(votes) and binomtest(counts[rival], votes, 0.5, "greater").pvalue <= self.alpha, counts
+        if self.scores:
+            return exceed(question, "attack scores", rival, [label]), pilot.counts
+        return outvotes(question, "attack vote", rival, label)
 
     def _result(
         self, problem: Problem, reason: Reason | None, begun: float, point: Tensor | None, stats: dict[str, Any]

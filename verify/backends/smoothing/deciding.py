@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Literal
 
 from verify.backends.smoothing.confidence import least_successes, sequence_upper
 from verify.backends.smoothing.ledger import Draw, Ledger
 from verify.backends.smoothing.sampling import Stream
 
+Test = Literal["fixed", "pilot", "staged", "anytime"]
 # How many more draws the watched test makes before it looks again, as a share of those that it has.
 GROWTH = 0.1
 # What the hopeless cases may cost in wrong "no"s, as a share of alpha: these are no claims, only lost chances.
@@ -44,7 +46,7 @@ def fixed(stream: Stream, label: int, n: int, ledger: Ledger, expired: Expired =
     while draw.n < n:
         if expired():
             return Outcome(0.0, draw.counts, draw.n, expired=True)
-        _add(draw, stream.take(min(1000, n - draw.n)))
+        add(draw, stream.take(min(1000, n - draw.n)))
     return Outcome(ledger.lower(draw, label), draw.counts, draw.n)
 
 
@@ -60,7 +62,7 @@ def staged(
         while draw.n < size:
             if expired():
                 return Outcome(best, total, sum(total), expired=True)
-            _add(draw, stream.take(min(1000, size - draw.n)))
+            add(draw, stream.take(min(1000, size - draw.n)))
         _accumulate(total, draw.counts)
         best = max(best, ledger.lower(draw, label, share))
         if best > p or _hopeless(draw, label, p, share):
@@ -76,7 +78,7 @@ def watched(stream: Stream, label: int, p: float, n: int, ledger: Ledger, expire
     alpha = ledger.left
     while draw.n < n and not late:
         more = min(max(50, ceil(draw.n * GROWTH)), 1000, n - draw.n)
-        _add(draw, stream.take(more))
+        add(draw, stream.take(more))
         lower = max(lower, ledger.watch(draw, label))
         late = expired()
         if lower > p or _hopeless(draw, label, p, alpha):
@@ -116,7 +118,8 @@ def _hopeless(draw: Draw, label: int, p: float, alpha: float) -> bool:
     return sequence_upper(draw.counts[label], draw.n, GIVE_UP * alpha) <= p
 
 
-def _add(draw: Draw, counts: Sequence[int]) -> None:
+def add(draw: Draw, counts: Sequence[int]) -> None:
+    """More of the same draw."""
     _accumulate(draw.counts, counts)
 
 

@@ -89,6 +89,10 @@ class Ledger:
         label = max(range(len(draw.counts)), key=draw.counts.__getitem__)
         return label, confidence.clopper_pearson_lower(draw.counts[label], draw.n, alpha)
 
+    def pay(self, draw: Draw, share: float | None = None) -> float:
+        """The alpha of a bound that the caller takes from a draw by itself: of a mean, of a gradient."""
+        return self._enter(draw, Use.BOUND, share)
+
     def watch(self, draw: Draw, label: int, share: float | None = None) -> float:
         """Lower bound of the probability of ``label`` that may be asked for again after the draw has grown; paid
         once, at the first look."""

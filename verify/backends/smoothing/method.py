@@ -5,28 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from math import isfinite
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing import deciding, kinds
+from verify.backends.smoothing import deciding, kinds, named, scores, vote
 from verify.backends.smoothing.confidence import check_alpha
-from verify.backends.smoothing.deciding import Outcome
-from verify.backends.smoothing.ledger import Draw, Ledger
-from verify.backends.smoothing.noises import Noise
-from verify.backends.smoothing.sampling import Stream, centre, oracle
+from verify.backends.smoothing.deciding import Outcome, Test
+from verify.backends.smoothing.question import Certified, OutOfTime, Question
+from verify.backends.smoothing.sampling import centre, oracle
 from verify.core.budget import Budget
-from verify.core.errors import InputError, unknown_name
+from verify.core.errors import InputError
 from verify.core.network import Network
 from verify.core.problem import Problem
 from verify.core.region import LpBall
 from verify.core.result import Guarantee, Reason, Result, Verdict
 from verify.core.spec import Spec
-
-Test = Literal["fixed", "pilot", "staged", "anytime"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,10 @@ class Smoothing:
     ``noise`` in which each value has the root mean square ``sigma`` (units of the input). ``n``: draws, at most.
     ``test``: ``fixed`` makes n draws and gives the largest radius that they show; ``pilot`` makes as many as the choice
     of the class suggests for the radius that is asked for; ``staged`` and ``anytime`` stop as soon as they have shown
-    it, in stages of rising size or at any moment, a budget's last included. Radii hold in real arithmetic, strictly:
-    VERIFIED needs a radius above eps.
+    it, in stages of rising size or at any moment, a budget's last included. ``certificate``: ``cohen`` for every noise;
+    ``pixeldp`` and ``renyi``, weaker theorems from the same draws; ``two-class``, which needs no majority;
+    ``higher-order``, from the gradient too; ``dsrs``, from a second noise; ``soft``, of the largest mean softmax score,
+    another classifier. Radii hold in real arithmetic, strictly: VERIFIED needs a radius above eps.
     """
 
     noise: kinds.Name = "gaussian"
@@ -47,19 +45,19 @@ class Smoothing:
     n0: int = 100
     alpha: float = 0.001
     test: Test = "fixed"
+    certificate: named.Name = "cohen"
     name: ClassVar[str] = "smoothing"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.STATISTICAL
 
     def __post_init__(self) -> None:
         check_options(self.noise, self.sigma, self.n, self.n0, self.alpha)
-        if self.test not in get_args(Test):
-            raise unknown_name("test of smoothing", self.test, get_args(Test))
+        named.chosen(self.certificate, self.noise, self.test)
 
     @property
     def subject(self) -> str:
         """The classifier that results speak of."""
-        return subject(self.noise, self.sigma)
+        return subject(self.noise, self.sigma, self._scores)
 
     def supports(self, problem: Problem) -> str | None:
         """Balls, and the specification that one label is strictly the largest output."""
@@ -97,49 +95,25 @@ class Smoothing:
         ``eps``: the radius that tests which stop early are to show; they need it. The problem's label is not looked
         at. Raises :class:`InputError` where eps is missing.
         """
-        if eps is None and self.test != "fixed":
-            raise InputError(f"test {self.test} stops at a radius: pass it, or take test=fixed")
         x, classes = centre(problem), problem.network.output_size
         noise = kinds.of_rms(self.noise, self.sigma, x.numel())
-        ledger = Ledger(self.alpha)
-        pilot = Draw("the pilot", Stream(oracle(problem), noise, x, classes, seed, "pilot").take(self.n0))
-        label = ledger.choose(pilot)
-        if label == classes:  # nobody: most outputs are tied or NaN
-            return Certified(None, 0.0, pilot.counts, Outcome(0.0, pilot.counts, 0))
-        stream = Stream(oracle(problem), noise, x, classes, seed, "estimate")
-        if self.test == "fixed":
-            outcome = deciding.fixed(stream, label, self.n, ledger, expired)
-        else:
-            p = probability_for(noise, norm, x.numel(), eps or 0.0)
-            outcome = self._early(stream, pilot, label, p, ledger, expired)
-        if outcome.lower <= 0.5:
-            return Certified(None, 0.0, pilot.counts, outcome)
-        return Certified(label, noise.radius(outcome.lower, norm, x.numel()), pilot.counts, outcome)
+        question = Question(oracle(problem), x, classes, noise, norm, self.n, self.n0, self.alpha, seed, eps, expired)
+        try:
+            return named.chosen(self.certificate, self.noise, self.test).certify(question, self.test)
+        except OutOfTime:
+            nothing = [0] * (classes + 1)
+            return Certified(None, 0.0, nothing, Outcome(0.0, nothing, 0, expired=True))
 
     def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
-        """The smoothed classifier's answer at x (shape) by the two-sided binomial test of the two most frequent answers
-        of 10 n0 draws, at alpha (Hung and Fithian 2019, arXiv:1610.03944); None where it abstains."""
-        from scipy.stats import binomtest
+        """The smoothed classifier's answer at x (shape) on 10 n0 draws, at alpha; None where it abstains."""
+        noise, model = kinds.of_rms(self.noise, self.sigma, x.numel()), network.oracle or network
+        n, point = 10 * self.n0, x.to(network.dtype)
+        question = Question(model, point, network.output_size, noise, n=n, n0=self.n0, alpha=self.alpha, seed=seed)
+        return scores.largest(question) if self._scores else vote.most_frequent(question)
 
-        noise = kinds.of_rms(self.noise, self.sigma, x.numel())
-        point = x.to(network.dtype)
-        counts = Stream(network.oracle or network, noise, point, network.output_size, seed, "classify").take(
-            10 * self.n0
-        )
-        (first, label), (second, _) = sorted(((k, c) for c, k in enumerate(counts[:-1])), reverse=True)[:2]
-        if first == 0 or binomtest(first, first + second, 0.5).pvalue > self.alpha:
-            return None
-        return label
-
-    def _early(
-        self, stream: Stream, pilot: Draw, label: int, p: float, ledger: Ledger, expired: Callable[[], bool]
-    ) -> Outcome:
-        if self.test == "pilot":
-            n = deciding.draws_needed(pilot.counts[label], pilot.n, p, self.alpha, self.n)
-            return Outcome(0.0, pilot.counts, 0) if n is None else deciding.fixed(stream, label, n, ledger, expired)
-        if self.test == "staged":
-            return deciding.staged(stream, label, p, deciding.stages_of(self.n), ledger, expired)
-        return deciding.watched(stream, label, p, self.n, ledger, expired)
+    @property
+    def _scores(self) -> bool:
+        return named.chosen(self.certificate, self.noise, self.test).scores
 
     def _result(
         self,
@@ -163,24 +137,13 @@ class Smoothing:
         )
 
 
-@dataclass(frozen=True)
-class Certified:
-    """The answer (None: abstained) and its certified radius, with the counts of both draws, class by class; the last
-    count is of outputs that are tied or NaN."""
-
-    prediction: int | None
-    radius: float
-    pilot: list[int]
-    outcome: Outcome
-
-
-def subject(noise: str, sigma: float) -> str:
-    """How results name the smoothed classifier.
+def subject(noise: str, sigma: float, scores: bool = False) -> str:
+    """How results name the smoothed classifier: the vote, or the largest mean score.
 
     >>> subject("gaussian", 0.25)
     'smoothed(gaussian, 0.25)'
     """
-    return f"smoothed({noise}, {sigma:g})"
+    return f"smoothed({noise}, {sigma:g}{', scores' if scores else ''})"
 
 
 def beyond(problem: Problem) -> str | None:
@@ -201,14 +164,3 @@ def check_options(noise: str, sigma: float, n: int, n0: int, alpha: float) -> No
     for option, value in (("n", n), ("n0", n0)):
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{option} must be a whole number of at least 1, got {value}")
-
-
-@lru_cache(maxsize=256)
-def probability_for(noise: Noise, norm: float, size: int, radius: float) -> float:
-    """The smallest probability, from above, whose radius exceeds ``radius``; 1 if there is none."""
-    low, high = 0.5, 1.0
-    while True:
-        middle = (low + high) / 2
-        if middle in (low, high):
-            return high
-        low, high = (low, middle) if noise.radius(middle, norm, size) > radius else (middle, high)

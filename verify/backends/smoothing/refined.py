@@ -1,123 +1,118 @@
-"""Certificates that ask the draws for more than one count: scores, rivals, gradients, a second noise.
+"""Certificates that ask the draws for more than p: rivals, gradients, a second noise.
 
-Each function draws, spends alpha through a ledger, and gives the answer with its l2 radius, or an abstention. They
-speak of the classifier that they name: the vote under Gaussian noise (:func:`against_rivals`, :func:`by_gradient`),
-the largest mean score under it (:func:`by_scores`), the vote under generalised Gaussian noise (:func:`by_two_noises`).
+Each makes all its draws, pays for every bound through a ledger, and speaks of the vote, as Cohen's does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing import certificates, confidence
-from verify.backends.smoothing.double import Truncated, dsrs, suggested_quantile
+from verify.backends.smoothing import certificates, deciding
+from verify.backends.smoothing.deciding import Outcome, Test
+from verify.backends.smoothing.double import Truncated, dsrs, generalised_gaussian, suggested_quantile
 from verify.backends.smoothing.ledger import Draw, Ledger
-from verify.backends.smoothing.noises import Exp2, Gaussian, Sampled
-from verify.backends.smoothing.sampling import Model, Stream
+from verify.backends.smoothing.noises import Exp2, Gaussian
+from verify.backends.smoothing.noises.noise import converted
+from verify.backends.smoothing.question import Certified, Question, abstained, certified
+from verify.backends.smoothing.sampling import answers
 from verify.core.errors import InputError
 
 
 @dataclass(frozen=True)
-class Question:
-    """A model at x (shape) with ``classes`` outputs; n draws after a pilot of n0, confidence 1 - alpha, a seed."""
+class OfDraws:
+    """A certificate that makes its draws by itself. ``scores``: it speaks of the largest mean score, not of votes."""
 
-    model: Model
-    x: Tensor
-    classes: int
-    n: int = 100_000
-    n0: int = 100
-    alpha: float = 0.001
-    seed: int = 0
+    answer: Callable[[Question], Certified]
+    scores: bool = False
+    tests: ClassVar[tuple[Test, ...]] = ("fixed",)
 
-    def __post_init__(self) -> None:
-        confidence.check_alpha(self.alpha)
-        if self.n < 4 or self.n0 < 1:
-            raise InputError(f"expected n >= 4 and n0 >= 1 draws, got {self.n} and {self.n0}")
-
-    def stream(self, noise: Sampled, name: str) -> Stream:
-        """A stream of its own for each ``name``."""
-        return Stream(self.model, noise, self.x, self.classes, self.seed, name)
-
-    def draw(self, noise: Sampled, name: str, n: int) -> Draw:
-        """The counts of n draws from the stream ``name``."""
-        return Draw(name, self.stream(noise, name).take(n))
+    def certify(self, question: Question, test: Test) -> Certified:
+        """Its answer and radius. Raises :class:`InputError` for fewer than 4 draws, which cannot be halved twice."""
+        if question.n < 4:
+            raise InputError(f"this certificate parts its draws: expected n of at least 4, got {question.n}")
+        return self.answer(question)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The class (None: abstained) and its certified l2 radius."""
-
-    prediction: int | None
-    radius: float
-
-
-ABSTAINED = Answer(None, 0.0)
-
-
-def against_rivals(question: Question, sigma: float) -> Answer:
-    """One draw, all classes bounded at once: the two-class radius, for answers that need no majority."""
-    bounds = Ledger(question.alpha).all_bounds(question.draw(Gaussian(sigma), "all", question.n))
+def against_rivals(question: Question) -> Certified:
+    """One draw under Gaussian noise, all classes bounded at once: the two-class radius, for answers that need no
+    majority."""
+    sigma = deviation(question)
+    draw = question.draw("estimate", question.n)
+    bounds = Ledger(question.alpha).all_bounds(draw)
     label = max(range(question.classes), key=lambda k: bounds[k][0])
+    lower = bounds[label][0]
     # Draws without an answer are a rival too: nothing is known of what they would become.
-    rival = min(1 - bounds[label][0], max(high for k, (_, high) in enumerate(bounds) if k != label))
-    radius = certificates.two_class(bounds[label][0], rival, sigma)
-    return Answer(label, radius) if radius > 0 else ABSTAINED
+    rival = min(1 - lower, max(high for k, (_, high) in enumerate(bounds) if k != label))
+    radius = in_l2(question, certificates.two_class(lower, rival, sigma))
+    return certified(label, radius, [0] * len(draw.counts), Outcome(lower, draw.counts, draw.n))
 
 
-def by_scores(question: Question, sigma: float) -> Answer:
-    """The class of the largest mean softmax score; its mean is bounded by its own variance (empirical Bernstein)."""
-    pilot = question.draw(Gaussian(sigma), "pilot", question.n0)
-    label = Ledger(question.alpha).choose(pilot)
-    if label == question.classes:
-        return ABSTAINED
-    total = square = 0.0
-    for _, y in question.stream(Gaussian(sigma), "scores").outputs(question.n):
-        score = y.double().softmax(1)[:, label].nan_to_num(0.0)
-        total, square = total + float(score.sum()), square + float(score.square().sum())
-    mean = min(1.0, total / question.n)
-    variance = max(0.0, (square - question.n * mean**2) / (question.n - 1))
-    radius = certificates.cohen(confidence.bernstein_lower(mean, variance, question.n, question.alpha), sigma)
-    return Answer(label, radius) if radius > 0 else ABSTAINED
-
-
-def by_gradient(question: Question, sigma: float) -> Answer:
-    """p on one half of the draws, its gradient on two independent quarters, half of alpha each."""
-    noise, ledger = Gaussian(sigma), Ledger(question.alpha)
-    label = ledger.choose(question.draw(noise, "pilot", question.n0))
+def by_gradient(question: Question) -> Certified:
+    """p under Gaussian noise on one half of the draws, its gradient on two independent quarters, half of alpha each."""
+    ledger = Ledger(question.alpha)
+    pilot, label = question.pilot(ledger)
+    if label is None:
+        return abstained(pilot.counts)
     half, quarter = question.n // 2, question.n // 4
-    if label == question.classes:
-        return ABSTAINED
-    p = ledger.lower(question.draw(noise, "estimate", half), label, question.alpha / 2)
-    first, second = (_gradient(question, noise, label, name, quarter) for name in ("first", "second"))
-    steepest = certificates.gradient_bound(first, second, quarter, sigma, question.alpha / 2)
-    radius = certificates.higher_order(p, steepest, sigma)
-    return Answer(label, radius) if radius > 0 else ABSTAINED
+    draw = question.draw("estimate", half)
+    p = ledger.lower(draw, label, question.alpha / 2)
+    (first, mean), (second, other) = (_gradient(question, label, name, quarter) for name in ("first", "second"))
+    alpha = ledger.pay(first, question.alpha / 4) + ledger.pay(second, question.alpha / 4)
+    sigma = deviation(question)
+    steepest = certificates.gradient_bound(mean, other, quarter, sigma, alpha)
+    radius = in_l2(question, certificates.higher_order(p, steepest, sigma))
+    return certified(label, radius, pilot.counts, Outcome(p, draw.counts, half + 2 * quarter))
 
 
-def by_two_noises(question: Question, noise: Exp2) -> Answer:
-    """Double sampling: p under ``noise``, q under the same noise cut off at a quantile that a first bound suggests;
+def by_two_noises(question: Question) -> Certified:
+    """Double sampling: p under the noise, q under the same noise cut off at a quantile that a first bound suggests;
     half of the draws and of alpha for each. The quantile is chosen on p's draw, q's is drawn afterwards."""
-    ledger, size = Ledger(question.alpha), question.x.numel()
-    label = ledger.choose(question.draw(noise, "pilot", question.n0))
+    ledger, noise = Ledger(question.alpha), _spherical(question)
+    pilot, label = question.pilot(ledger)
+    if label is None:
+        return abstained(pilot.counts)
     half = question.n // 2
-    if label == question.classes:
-        return ABSTAINED
-    p = ledger.lower(question.draw(noise, "wide", half), label, question.alpha / 2)
+    draw = question.draw("estimate", half)
+    p = ledger.lower(draw, label, question.alpha / 2)
     if p <= 0.5:
-        return ABSTAINED
+        return abstained(pilot.counts, Outcome(p, draw.counts, half))
     quantile = suggested_quantile(p)
-    narrow = question.draw(Truncated(noise, quantile), "narrow", half)
-    low, high = ledger.both_sides(narrow, label, question.alpha / 2)
-    return Answer(label, dsrs(noise, quantile, p, low, high, size))
+    low, high = ledger.both_sides(question.draw("narrow", half, Truncated(noise, quantile)), label, question.alpha / 2)
+    radius = in_l2(question, dsrs(noise, quantile, p, low, high, question.size))
+    return certified(label, radius, pilot.counts, Outcome(p, draw.counts, 2 * half))
 
 
-def _gradient(question: Question, noise: Gaussian, label: int, name: str, n: int) -> Tensor:
-    """Mean over n draws of noise / sigma^2 times 1/2 for the answer, -1/2 for others (shape), float64."""
+def deviation(question: Question) -> float:
+    """Of the question's noise, which is Gaussian."""
+    assert isinstance(question.noise, Gaussian)
+    return question.noise.sigma
+
+
+def in_l2(question: Question, radius: float) -> float:
+    """What an l2 radius is worth in the norm that is asked for."""
+    return converted(radius, "gaussian", 2.0, question.norm, question.size)
+
+
+def _spherical(question: Question) -> Exp2:
+    noise = question.noise
+    if isinstance(noise, Gaussian):
+        return generalised_gaussian(noise.sigma, question.size, 0)
+    assert isinstance(noise, Exp2)
+    return noise
+
+
+def _gradient(question: Question, label: int, name: str, n: int) -> tuple[Draw, Tensor]:
+    """The draw, and the mean over it of noise / sigma^2 times 1/2 for the answer, -1/2 for others (shape), float64."""
+    draw = Draw(name, [0] * (question.classes + 1))
     total = torch.zeros(question.x.shape, dtype=torch.float64)
-    for noisy, y in question.stream(noise, name).outputs(n):
-        sign = torch.where(y.argmax(1) == label, 0.5, -0.5).double()
+    for noisy, y in question.outputs(name, n):
+        answer = answers(y)
+        deciding.add(draw, torch.bincount(answer, minlength=len(draw.counts)).tolist())
+        sign = torch.where(answer == label, 0.5, -0.5).double()
         total += torch.tensordot(sign, (noisy - question.x).double(), dims=1)
-    return total / (n * noise.sigma**2)
+    return draw, total / (n * deviation(question) ** 2)

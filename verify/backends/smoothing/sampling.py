@@ -18,6 +18,8 @@ from verify.core.problem import Problem
 
 # Divides the customary numbers of draws; part of what a seed means.
 BLOCK = 100
+# Blocks whose outputs are kept until their answers are counted.
+TOGETHER = 10
 
 Model = Callable[[Tensor], Tensor]
 
@@ -38,12 +40,14 @@ class Stream:
     @torch.inference_mode()
     def take(self, n: int) -> list[int]:
         """How often each class, and nobody, was the answer in the next n draws: classes + 1 counts."""
-        answers = [self.left]
-        while sum(map(len, answers)) < n:
-            answers.append(self._block())
-        drawn = torch.cat(answers)
-        now, self.left = drawn[:n], drawn[n:]
-        return [int(count) for count in torch.bincount(now, minlength=self.classes + 1)]
+        counts = torch.zeros(self.classes + 1, dtype=torch.int64, device=self.x.device)
+        while n:
+            if not len(self.left):
+                self.left = self._answers(min(-(-n // BLOCK), TOGETHER))
+            now, self.left = self.left[:n], self.left[n:]
+            counts += torch.bincount(now, minlength=self.classes + 1)
+            n -= len(now)
+        return [int(count) for count in counts]
 
     @torch.inference_mode()
     def outputs(self, n: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -56,12 +60,16 @@ class Stream:
     def _run(self) -> Tensor:
         return self.model(self.noise.sample(self.x, BLOCK, self.generator, out=self.buffer)).flatten(1)
 
-    def _block(self) -> Tensor:
-        y = self._run()
-        value, answer = y.topk(2, dim=1)
-        return torch.where(
-            value[:, 0] > value[:, 1], answer[:, 0], self.classes
-        )  # NaN sorts first, and exceeds nothing
+    def _answers(self, blocks: int) -> Tensor:
+        """The answers of so many blocks. They are told from the outputs all at once: what runs after each block pushes
+        the network out of the caches. Copied, since a model may return its input, which the next block overwrites."""
+        return answers(torch.cat([self._run().clone() for _ in range(blocks)]))
+
+
+def answers(y: Tensor) -> Tensor:
+    """The class of each output y (n x classes); ``classes``, nobody's, where the largest is shared or NaN."""
+    value, answer = y.topk(2, dim=1)
+    return torch.where(value[:, 0] > value[:, 1], answer[:, 0], y.shape[1])  # NaN sorts first, and exceeds nothing
 
 
 def oracle(problem: Problem) -> Model:

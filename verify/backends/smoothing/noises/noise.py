@@ -100,15 +100,16 @@ def certified(noise: str, p: float, norm: float, size: int | None, direct: Mappi
         raise InputError(f"{noise} noise certifies the norms 1, 2 and inf, got {norm}")
     if p <= 0.5:
         return 0.0
-    radii = [at(p) * _conversion(noise, own, norm, size) for own, at in direct.items()]
+    radii = [converted(at(p), noise, own, norm, size) for own, at in direct.items()]
     return max(0.0, *radii)
 
 
-def _conversion(noise: str, own: float, norm: float, size: int | None) -> float:
+def converted(radius: float, noise: str, own: float, norm: float, size: int | None) -> float:
+    """What a ``radius`` in the norm ``own`` is worth in ``norm``: the largest ball of that norm inside of its ball."""
     if norm <= own:
-        return 1.0
+        return radius
     share: float = float(needed(size, noise, norm)) ** (1 / norm - 1 / own)
-    return share
+    return radius * share
 
 
 def growth_integral(phi: Radius, p: float) -> float:
