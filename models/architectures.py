@@ -168,7 +168,10 @@ class ResNet:
         return _normalised(resnet(input_shape, classes, self.channels), self.mean, self.std)
 
 
-TABLE = {architecture.name: f"{__name__}:{architecture.__name__}" for architecture in (MLP, CNN, ResNet)}
+TABLE = {
+    **{architecture.name: f"{__name__}:{architecture.__name__}" for architecture in (MLP, CNN, ResNet)},
+    "linf-distance": "models.distance:LinfDistances",
+}
 
 
 def parse(text: str) -> Architecture:

@@ -4,13 +4,16 @@ arXiv:2102.05363): half the margin is a certified radius."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf, prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.text import Sizes
 from verify.core.errors import InputError
 
 
@@ -59,6 +62,18 @@ def linf_distance_net(input_shape: Sequence[int], classes: int, hidden: Sequence
     widths = [prod(input_shape), *hidden, classes]
     layers = [LinfDistance(before, after) for before, after in pairwise(widths)]
     return nn.Sequential(nn.Flatten(), *layers, Opposite())
+
+
+@dataclass(frozen=True)
+class LinfDistances:
+    """:func:`linf_distance_net`, as an architecture."""
+
+    name: ClassVar[str] = "linf-distance"
+    hidden: Sizes = field(default=Sizes((32,)))
+
+    def build(self, input_shape: Sequence[int], classes: int) -> nn.Module:
+        """See :class:`models.architectures.Architecture`."""
+        return linf_distance_net(input_shape, classes, self.hidden)
 
 
 def set_exponent(model: nn.Module, p: float) -> None:

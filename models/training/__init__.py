@@ -32,6 +32,7 @@ TABLE = {
     "ibp": "models.training.ibp:IBP",
     "crown-ibp": "models.training.crown_ibp:CrownIBP",
     "lipschitz-margin": "models.training.lipschitz:LipschitzMargin",
+    "linf-margin": "models.training.linf_margin:LinfMargin",
     "gaussian": "models.training.gaussian:Gaussian",
     "smoothadv": "models.training.smoothadv:SmoothAdv",
     "consistency": "models.training.consistency:Consistency",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from math import isnan
+from math import inf, isnan
 
 import pytest
 import torch
 
-from benchmarks.lipschitz import exact_product, largest, measure, steepest, training_on
+from benchmarks.lipschitz import SPHERES, exact_product, largest, measure, steepest, training_on
 from models.data import spheres
 from tests import nets
 from verify.backends.lipschitz.product import constants
 from verify.core.budget import Budget
 from verify.core.network import to_network
 from verify.core.region import LpBall
+from verify.registry import list_verifiers
 
 
-@pytest.mark.parametrize("name", ["digits-mlp-ibp", "digits-cnn-pgd"])
+@pytest.mark.parametrize("name", ["digits-mlp-pgd", "digits-cnn-pgd"])
 def test_constants_are_in_order_and_close_to_exact_norms(name: str) -> None:
     row = measure(name)
     assert row.ordered
@@ -49,3 +50,11 @@ def test_no_radius_passes_the_distance_to_the_other_sphere() -> None:
     for method in ("lipschitz", "lipschitz(scope=local)", "crown"):
         for x, label in zip(test.x, test.y.tolist(), strict=True):
             assert 0 < largest(method, network, x, label, 0.3, 6) < 0.3
+    for method in ("lipschitz", "crown", "input-split", "milp"):
+        for x, label, far in zip(test.x, test.y.tolist(), spheres.distance(test.x, inf).tolist(), strict=True):
+            assert 0 < largest(method, network, x, label, far, 5, inf) < far
+
+
+def test_every_method_that_certifies_is_measured_on_the_spheres() -> None:
+    silent = {"attack", "auto", "smoothing", "smoothing-attack"}
+    assert {text.partition("(")[0] for text in SPHERES} == set(list_verifiers()) - silent

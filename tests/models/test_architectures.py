@@ -20,6 +20,7 @@ TEXTS = [
     "mlp(hidden=20-30,batchnorm=true)",
     "cnn(channels=4-8,hidden=5,batchnorm=true)",
     "resnet(channels=4-8,mean=0.1)",
+    "linf-distance(hidden=6-5)",
 ]
 
 

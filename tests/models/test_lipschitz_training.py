@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -125,3 +127,20 @@ def test_spheres_lie_where_they_should() -> None:
         there = spheres.opposite(dataset.x)
         torch.testing.assert_close((there - dataset.x.double()).norm(dim=1), spheres.distance(dataset.x))
     assert not torch.equal(data.load("spheres", "train").x[:500], data.load("spheres").x)
+
+
+@pytest.mark.parametrize("dimensions", [2, 8])
+def test_distances_in_linf_are_those_of_the_nearest_points(dimensions: int) -> None:
+    """The nearest point lies on the other sphere; no corner of a smaller box reaches it."""
+    test = spheres.sample(40, dimensions)
+    x, far = test.x.double(), spheres.distance(test.x, inf)
+    there = spheres.opposite(test.x, inf)
+    goal = torch.where(test.y == 0, spheres.OUTER, spheres.INNER).double()
+    torch.testing.assert_close(there.norm(dim=1), goal)
+    assert bool((far < spheres.distance(test.x)).all())
+    for share, reached in ((0.999, False), (1.001, True)):
+        step = (share * far)[:, None]
+        longest, least = (x.abs() + step).norm(dim=1), (x.abs() - step).clamp(min=0).norm(dim=1)
+        assert bool((torch.where(test.y == 0, longest >= goal, least <= goal) == reached).all())
+    with pytest.raises(InputError, match="l2 and linf"):
+        spheres.distance(test.x, 1)

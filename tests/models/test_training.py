@@ -77,18 +77,22 @@ RECIPES = {
     "smoothadv": "smoothadv(sigma=0.1,radius=0.2)",
     "consistency": "consistency(sigma=0.1)",
     "lipschitz-margin": "lipschitz-margin(radius=0.05)",
+    "linf-margin": "linf-margin(eps=0.01)",
 }
+# Recipes for other layers: the layers, the learning rate, the number of epochs.
+OTHERS = {"linf-margin": ("linf-distance(hidden=64)", 5e-2, 25)}
 
 
 def test_every_recipe_is_tested() -> None:
     assert RECIPES.keys() == training.TABLE.keys()
 
 
-@pytest.mark.parametrize("text", RECIPES.values())
-def test_the_loss_falls_and_the_samples_are_learnt(text: str, digits: Dataset) -> None:
-    model = fresh()
-    epochs = list(Training(training.recipe(text), epochs=12, batch=32, lr=1e-2).run(model, digits))
-    assert [epoch.number for epoch in epochs] == list(range(1, 13))
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_loss_falls_and_the_samples_are_learnt(name: str, digits: Dataset) -> None:
+    layers, lr, last = OTHERS.get(name, ("mlp(hidden=30)", 1e-2, 12))
+    model = fresh(layers)
+    epochs = list(Training(training.recipe(RECIPES[name]), epochs=last, batch=32, lr=lr).run(model, digits))
+    assert [epoch.number for epoch in epochs] == list(range(1, last + 1))
     assert epochs[-1].loss < epochs[0].loss / 2
     assert clean_accuracy(model, digits) > 0.9
     assert not model.training

@@ -9,9 +9,11 @@ from itertools import pairwise
 import pytest
 import torch
 
+from benchmarks import smoothed
 from models import data, zoo
 from models.data import Dataset
 from models.training import attacked_accuracy, certified_accuracy, clean_accuracy, isolated
+from verify.backends.smoothing.method import Smoothing
 from verify.core.errors import InputError
 
 
@@ -85,6 +87,29 @@ def test_the_command_of_the_card_names_what_the_card_says(name: str) -> None:
     assert [float(eps) for eps in options["--eval-eps"].split(",")] == [at.eps for at in card.robustness]
     held = int(options["--validation"])
     assert card.selected_on == (f"{held} samples held out of the training split" if held else "nothing held out")
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.names() if "-smooth-" in name])
+def test_certified_accuracies_of_the_smoothed_networks_are_recorded(name: str) -> None:
+    """With the command that measures them; a few of its samples are certified here."""
+    card = zoo.card(name)
+    (recorded,) = card.smoothed
+    words = shlex.split(recorded.command)
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    sigma = float(options["--sigma"])
+    assert (options["--model"], options["--data"]) == (f"zoo:{name}", card.data)
+    assert recorded.subject == f"smoothed(gaussian, {sigma:g})"
+    assert f"sigma={sigma:g}" in card.recipe
+    assert (recorded.n, recorded.samples) == (int(options["--draws"]), int(options["--n"]))
+    assert recorded.radii == tuple(float(radius) for radius in options["--radii"].split(","))
+    assert list(recorded.certified) == sorted(recorded.certified, reverse=True)
+    assert 0 < recorded.certified[-1] <= recorded.certified[0] < 1
+
+    test, skip = samples_of(card.data), int(options["--skip"])
+    few = range(0, 40 * skip, skip)
+    rows = list(smoothed.certify(zoo.load(name), test, Smoothing(sigma=sigma, n=500), 2.0, 0, few))
+    (near,) = smoothed.curve(rows, [0.25])
+    assert near.low <= recorded.certified[recorded.radii.index(0.25)] <= near.high
 
 
 def test_loading_twice_gives_two_independent_networks() -> None:

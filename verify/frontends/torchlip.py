@@ -1,4 +1,4 @@
-"""Activations of deel-torchlip that torch.fx cannot look into, as operations of ours; its other layers are traced.
+"""Layers of deel-torchlip that torch.fx cannot look into, as operations of ours; its other layers are traced.
 
 Nothing is imported here: where the package was not, no model has its layers. What a layer is said to be in Lipschitz
 terms counts for nothing, only what it computes.
@@ -24,20 +24,74 @@ def group_sort(call: Call) -> Value:
     max(a, b) = b + relu(a - b). One activation a pair, where minima and maxima apart would take two.
     """
     module: Any = call.module
+    channels = call.operand.concrete.shape[1]
+    size = min(module.group_size or channels, channels)
+    sorted_ = _steps(call, [(w, -w.T) for w in (_differences(p, size, channels) for p in comparisons(size))])
+    return _times(call, module._coefficient_lip, sorted_)
+
+
+def householder(call: Call) -> Value:
+    """``x - 2 v relu(v x)`` with a unit vector v for each pair of channels: mirrored where v x > 0 (Singla, Singla and
+    Feizi 2022, arXiv:2108.04062)."""
+    module: Any = call.module
+    half = module.theta.detach() / 2
+    weight = 2**0.5 * torch.cat([torch.diag(half.sin()), torch.diag(-half.cos())], 1)
+    return _steps(call, [(weight, -weight.T)])
+
+
+def leaky(call: Call) -> Value:
+    """``x + (1 - a) relu(-x)`` with a slope a for each channel."""
+    module: Any = call.module
+    bound, channels = module._coefficient_lip, call.operand.concrete.shape[1]
+    change = 1 - module.weight.detach().clamp(-bound, bound).expand(channels)
+    root = change.abs().sqrt()
+    return _steps(call, [(torch.diag(-root), torch.diag(change.sign() * root))])
+
+
+def _steps(call: Call, weights: Sequence[tuple[Tensor, Tensor]]) -> Value:
+    """``x + back relu(W x)`` for one (W, back) after the other, at each place of a sample: (channels),
+    (channels x length) or (channels x height x width)."""
     x = call.operand
     channels, *places = x.concrete.shape[1:]
     if len(places) > 2:
         raise Untranslatable
-    size = min(module.group_size or channels, channels)
     if len(places) == 1:
         x = call.emit(Reshape((channels, 1, places[0])), x, last=False)
-    for pairs in comparisons(size):
-        weight = _differences(pairs, size, channels)
-        excess = call.emit(Relu(), call.emit(_at_each_place(weight, places), x, last=False), last=False)
-        x = call.emit(Add(), x, call.emit(_at_each_place(-weight.T, places), excess, last=False), last=False)
+    for weight, back in weights:
+        part = call.emit(Relu(), call.emit(_at_each_place(weight, places), x, last=False), last=False)
+        x = call.emit(Add(), x, call.emit(_at_each_place(back, places), part, last=False), last=False)
     if len(places) == 1:
         x = call.emit(Reshape((channels, *places)), x, last=False)
-    return _times(call, module._coefficient_lip, x)
+    return x
+
+
+def batch_centering(call: Call) -> Value:
+    """In eval mode: one factor for all, a shift for each channel."""
+    module: Any = call.module
+    if module.training:
+        raise Untranslatable
+    factor = module.get_scaling(training=False).detach()
+    shift = -factor * module._get_mean(training=False).detach()
+    if module.bias is not None:
+        shift = shift + module.bias.detach()
+    ones = [1] * (call.operand.concrete.dim() - 2)
+    return call.emit(Scale(factor, shift.view(-1, *ones)), call.operand)
+
+
+def layer_centering(call: Call) -> Value:
+    """Each channel of an image less its mean."""
+    module: Any = call.module
+    x = call.operand
+    if x.concrete.dim() != 4 or sorted(d % 4 for d in module.dim) != [2, 3]:
+        raise Untranslatable
+    channels, height, width = x.concrete.shape[1:]
+    size = height * width
+    weight = torch.eye(size, dtype=x.concrete.dtype) - 1 / size
+    flat = call.emit(Reshape((channels, size)), x, last=False)
+    centred = call.emit(Linear(weight, weight.new_zeros(size)), flat, last=False)
+    shift = weight.new_zeros(channels) if module.bias is None else module.bias.detach()
+    image = call.emit(Reshape((channels, height, width)), centred, last=False)
+    return call.emit(Scale(_number(1), shift.view(-1, 1, 1)), image)
 
 
 def _differences(pairs: list[tuple[int, int]], size: int, channels: int) -> Tensor:
@@ -101,4 +155,12 @@ def table() -> dict[Any, Handler]:
     if package is None:
         return {}
     sorts: list[Any] = [package.GroupSort, package.GroupSort2, package.FullSort]
-    return {**dict.fromkeys(sorts, group_sort), package.MaxMin: max_min}
+    centrings: list[Any] = [package.BatchCentering, package.BatchLipNorm]
+    return {
+        **dict.fromkeys(sorts, group_sort),
+        **dict.fromkeys(centrings, batch_centering),
+        package.LayerCentering: layer_centering,
+        package.MaxMin: max_min,
+        package.HouseHolder: householder,
+        package.LPReLU: leaky,
+    }

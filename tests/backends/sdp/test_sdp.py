@@ -23,6 +23,7 @@ from verify.core.network import Network, chain, to_network
 from verify.core.ops import Linear, Relu, Tanh
 from verify.core.problem import Problem
 from verify.core.result import Reason, Verdict
+from verify.registry import get_verifier
 
 D = torch.float64
 W1 = np.array([[1.0, 2.0], [3.0, -1.0], [0.0, 1.0]])
@@ -139,6 +140,31 @@ def test_the_certified_radius_is_below_the_attackers() -> None:
     assert result.stats["radius"] == pytest.approx(4 / 6.324555, abs=1e-4)
     wide = LipSDP().verify(Problem.robustness(EXAMPLE, torch.ones(2), 0, 0.64, 2, None), Budget())
     assert (wide.verdict, wide.reason) == (Verdict.UNKNOWN, Reason.INCOMPLETE)
+
+
+def test_rows_together_are_proved_by_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Constants between those of a program each and the product of the layers, opposite rows the same."""
+    programs = []
+    solve = lipsdp.solve
+    monkeypatch.setattr(lipsdp, "solve", lambda *args: (programs.append(1), solve(*args))[1])
+    for seed in range(3):
+        programs.clear()
+        module = nets.random_mlp(seed, (3, 7, 6, 4))
+        network, x = to_network(module, (3,)), torch.rand(3, generator=nets.generator(seed))
+        found = {}
+        for rows in ("together", "each"):
+            for label in (0, 1):
+                problem = Problem.robustness(network, x, label, 0.01, 2)
+                found[rows, label] = LipSDP(rows=rows).verify(problem, Budget()).stats["constant"]  # type: ignore[arg-type]
+            assert len(programs) == (1 if rows == "together" else 1 + 5)  # 3 pairs and 2 more, of 4 classes
+        product = get_verifier("lipschitz").verify(problem, Budget()).stats["constant"] * 2**0.5
+        for label in (0, 1):
+            assert found["each", label] * (1 - 1e-3) <= found["together", label] <= product
+
+
+def test_a_bad_option_is_refused() -> None:
+    with pytest.raises(InputError, match="each or together"):
+        LipSDP(rows="all")  # type: ignore[arg-type]
 
 
 # The relaxation.

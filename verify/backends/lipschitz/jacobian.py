@@ -55,12 +55,13 @@ def jacobian(
         parts = pull(node.op, mine, [bounds[i] for i in node.inputs], points)
         for source, part in zip(node.inputs, parts, strict=True):
             other = pending.get(source)
-            pending[source] = part if other is None else _sum(part, other)
+            pending[source] = part if other is None else added(part, other)
     found = pending[0]
     return torch.maximum(found.lower.abs(), found.upper.abs()).flatten(1)
 
 
-def _sum(a: Bounds, b: Bounds) -> Bounds:
+def added(a: Bounds, b: Bounds) -> Bounds:
+    """What a row has through two branches together."""
     return Bounds(down(a.lower + b.lower), up(a.upper + b.upper))
 
 
@@ -113,7 +114,7 @@ def _(op: Sub, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds
 @pull.register(LeakyRelu)
 @pull.register(Tanh)
 def _(op: Op, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
-    slope = slopes(op, operands[0]) if points is None else secants(op, operands[0], points[0])
+    slope = slopes_between(op, operands[0], points)
     low = torch.minimum(rows.lower * slope.lower, rows.lower * slope.upper)
     high = torch.maximum(rows.upper * slope.lower, rows.upper * slope.upper)
     return [Bounds(low - 2 * UNIT * low.abs() - TINY, high + 2 * UNIT * high.abs() + TINY)]
@@ -121,13 +122,24 @@ def _(op: Op, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds]
 
 @pull.register
 def _(op: Max, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
-    """All of a row goes to the operands that may be the largest, shared out in an unknown way."""
-    (z,) = operands
+    """All of a row goes to the values that may be the largest, shared out in an unknown way."""
+    share = shares(operands[0])
+    low = torch.where(share.lower > 0, rows.lower[..., None], rows.lower[..., None].clamp(max=0))
+    high = torch.where(share.lower > 0, rows.upper[..., None], rows.upper[..., None].clamp(min=0))
+    return [Bounds(low * share.upper, high * share.upper)]
+
+
+def shares(z: Bounds) -> Bounds:
+    """Which part of a row the maximum hands on to each value: 1 to the only one that may be the largest, 0 to those
+    that cannot be, and anything between to the others."""
     candidates = z.upper >= z.lower.amax(-1, keepdim=True)
-    alone = candidates.sum(-1) == 1
-    low = torch.where(alone, rows.lower, rows.lower.clamp(max=0))
-    high = torch.where(alone, rows.upper, rows.upper.clamp(min=0))
-    return [Bounds(low[..., None] * candidates, high[..., None] * candidates)]
+    alone = candidates & (candidates.sum(-1, keepdim=True) == 1)
+    return Bounds(alone.to(z.lower), candidates.to(z.lower))
+
+
+def slopes_between(op: Op, z: Bounds, points: Sequence[Bounds] | None) -> Bounds:
+    """Of all secants over the interval ``z``, or of those from a point of it."""
+    return slopes(op, z) if points is None else secants(op, z, points[0])
 
 
 @singledispatch

@@ -2,7 +2,8 @@
 
 Layer by layer, as in Fast-Lip and RecurJac (Weng et al. 2018, arXiv:1804.09699; Zhang et al. 2019, arXiv:1810.11783):
 the bounds of an undecided neuron are its interval, and its value at the centre plus or minus the dual norm of its own
-interval Jacobian times the radius, whichever is tighter; these decide the slopes of what follows.
+interval Jacobian times the radius, whichever is tighter; these decide the slopes of what follows. The rows' own
+derivatives are held by zonotopes, which are tighter than intervals.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from verify.backends.lipschitz.jacobian import jacobian
+from verify.backends.lipschitz.zonotope import Derivatives, derivatives
 from verify.bounds.radii import dual_norm
 from verify.bounds.reach import Reach
 from verify.bounds.relax import relaxes, undecided
@@ -30,23 +32,31 @@ def strays(network: Network, reach: Reach, rows: Tensor, centre: Sequence[Bounds
     ``rows``: (rows x outputs), float64; ``centre``: what every node takes there, (1 x shape of the node).
     Raises :class:`verify.core.budget.Expired` when the time is over.
     """
-    bounds = _layers(network, reach, centre, budget)
-    return deviation(jacobian(network, bounds, rows, centre), reach)
+    found = derivatives(network, _layers(network, reach, centre, budget), rows, centre)
+    return torch.fmin(deviation(found.sizes, reach), _within(_dual(found, reach.p), reach))
 
 
 def local_constants(network: Network, reach: Reach, rows: Tensor, centre: Sequence[Bounds], budget: Budget) -> Tensor:
     """Lipschitz constants, between any two points of the region and in the norm of it, of each row: (rows)."""
-    return dual_norm(jacobian(network, _layers(network, reach, centre, budget), rows), reach.p)
+    return _dual(derivatives(network, _layers(network, reach, centre, budget), rows), reach.p)
 
 
-def deviation(derivatives: Tensor, reach: Reach) -> Tensor:
-    """The most that functions with such derivatives, (rows x inputs) in magnitude, change over the region: (rows)."""
+def _dual(found: Derivatives, p: float) -> Tensor:
+    """At least the norm dual to l_p of each row's derivatives: (rows)."""
+    return found.lengths if p == 2 else dual_norm(found.sizes, p)
+
+
+def deviation(sizes: Tensor, reach: Reach) -> Tensor:
+    """The most that functions with derivatives of such ``sizes`` (rows x inputs) change over the region: (rows)."""
     widths = reach.widths.flatten()
-    along = torch.where((derivatives == 0) | (widths == 0), 0.0, derivatives * widths)
+    along = torch.where((sizes == 0) | (widths == 0), 0.0, sizes * widths)
     found = along.sum(1) * (1 + 2 * gamma(len(widths) + 2)) + len(widths) * TINY
-    if reach.p != torch.inf:
-        found = torch.minimum(found, dual_norm(derivatives, reach.p) * reach.eps * MORE + TINY)
-    return found
+    return torch.minimum(found, _within(dual_norm(sizes, reach.p), reach))
+
+
+def _within(slopes: Tensor, reach: Reach) -> Tensor:
+    """The most that functions with such Lipschitz constants, in the norm of the region, change over it: (rows)."""
+    return slopes * reach.eps * MORE + TINY
 
 
 def _layers(network: Network, reach: Reach, centre: Sequence[Bounds], budget: Budget) -> list[Bounds]:
@@ -76,7 +86,7 @@ def _tightened(
         budget.check()
         rows = torch.zeros(len(chunk), len(lower), dtype=torch.float64)
         rows[torch.arange(len(chunk)), chunk] = 1.0
-        far = deviation(jacobian(network, bounds, rows, centre), reach).nan_to_num(nan=torch.inf)
+        far = deviation(jacobian(network, bounds, rows, centre), reach).nan_to_num(nan=torch.inf, posinf=torch.inf)
         lower[chunk] = torch.maximum(lower[chunk], down(point.lower.flatten()[chunk] - far))
         upper[chunk] = torch.minimum(upper[chunk], up(point.upper.flatten()[chunk] + far))
     return Bounds(lower.view_as(known.lower), upper.view_as(known.upper))

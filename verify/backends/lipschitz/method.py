@@ -99,7 +99,7 @@ class Lipschitz:
             lost = torch.fmin(lost, at.strays(reach, budget))
             radius = at.radius(reach.inside, lost, radius, self.steps, budget)
         stats = {"radius": radius, "norm": best.norm, "constant": best.upper, "estimate": best.estimate}
-        return Certificate(radii.margin(spec, at.values, lost.nan_to_num(nan=inf)), stats)
+        return Certificate(radii.margin(spec, at.values, lost.nan_to_num(nan=inf, posinf=inf)), stats)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,9 @@ def _global(network: Network, spec: Spec, reach: Reach, norm: float, budget: Bud
     slopes = row_slopes(network, spec.A, norm, known).upper
     lost = slopes * reach.within(norm) * rigorous.MORE + rigorous.TINY
     own = slopes * conversion(reach.centre.numel(), reach.p, norm) * rigorous.MORE
-    return Global(norm, known[-1].upper, known[-1].estimate, own.nan_to_num(nan=inf), lost.nan_to_num(nan=inf))
+    return Global(
+        norm, known[-1].upper, known[-1].estimate, own.nan_to_num(nan=inf, posinf=inf), lost.nan_to_num(nan=inf)
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ Slopes of max(z, 0) lie in [0, 1]: between any two points ``dh (dz - dh) >= 0``,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from math import inf, isfinite
 from typing import Any
@@ -21,7 +22,8 @@ from verify.bounds.rigorous import TINY, UNIT, gamma
 from verify.core.budget import Budget
 
 FLOORS = (0.0, 1e-5, 1e-4, 1e-3)  # shares of the largest multiplier that all others are raised to: zeros prove nothing
-STRETCH = (0.0, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # by which the solver's multipliers are enlarged
+FACTORS = (1.0, *(1 + 10.0**-k for k in range(9, 1, -1)))  # of the solver's multipliers: a little more of them
+SHARES = tuple(2.0 ** (k / 4) for k in range(-16, 5))  # of multipliers that were found for other rows
 MORE = (1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # by which rho is, above what they give in floating point
 
 
@@ -30,19 +32,30 @@ def constant(layers: Unrolled, rows: Array, solver: str, budget: Budget) -> floa
 
     Raises :class:`verify.core.budget.Expired` and :class:`verify.backends.sdp.solving.Unsolved`.
     """
+    found = multipliers(layers, rows, solver, budget)
+    lifted = (np.maximum(found, share * found.max(initial=0.0)) for share in FLOORS)
+    return min(proved(layers, rows, t) for t in lifted)
+
+
+def shared(layers: Unrolled, rows: Array, found: Array) -> float:
+    """As :func:`constant`, by the multipliers that were found for other rows of the same network."""
+    return proved(layers, rows, np.maximum(found, 1e-4 * found.max(initial=0.0)), SHARES)
+
+
+def multipliers(layers: Unrolled, rows: Array, solver: str, budget: Budget) -> Array:
+    """Numbers >= 0, one a neuron, that prove a constant of ``rows @ network(x)``, as the solver says."""
     z, c = layers.z[:, 1:], rows @ layers.y[:, 1:]
     size = float(np.linalg.norm(c)) * max(1.0, float(np.linalg.norm(z)))
     if not isfinite(size):
         raise Unsolved("coefficients that are not finite")
     if not np.any(c):
-        return proved(layers, rows, np.zeros(len(z)))
+        return np.zeros(len(z))
     # Solvers' tolerances are absolute. In units in which every z has slopes of about 1, multipliers are about 1 too.
     units = _units(z, layers.inputs)
     own, c = units[layers.inputs :], c * units
     scale = float(np.linalg.norm(c, 2))
     found = _multipliers(z * units / own[:, None], c / scale, layers.inputs, solver, budget)
-    lifted = (np.maximum(found, share * found.max(initial=0.0)) for share in FLOORS)
-    return min(proved(layers, rows, multipliers * (scale / own) ** 2) for multipliers in lifted)
+    return np.asarray(found * (scale / own) ** 2)
 
 
 def _units(z: Array, inputs: int) -> Array:
@@ -76,16 +89,16 @@ def _multipliers(z: Array, c: Array, inputs: int, solver: str, budget: Budget) -
     return np.maximum(np.asarray(t.value, dtype=np.float64).reshape(-1), 0.0)
 
 
-def proved(layers: Unrolled, rows: Array, multipliers: Array) -> float:
-    """The constant that multipliers >= 0 (neurons) prove, wherever they come from: the least over small stretches of
+def proved(layers: Unrolled, rows: Array, multipliers: Array, factors: Sequence[float] = FACTORS) -> float:
+    """The constant that multipliers >= 0 (neurons) prove, wherever they come from: the least over some multiples of
     them; infinity where they prove none.
 
     With D the part of the form in the neurons and B that in neurons and input, rho |x|^2 covers the rest as soon as
     it is the largest eigenvalue of A - B^T D^-1 B; a factorisation of the whole form with that rho has to confirm it.
     """
     best, inputs = inf, layers.inputs
-    for stretch in STRETCH:
-        form, error = _form(layers, rows, multipliers * (1 + stretch))
+    for factor in factors:
+        form, error = _form(layers, rows, multipliers * factor)
         try:
             half = np.linalg.solve(np.linalg.cholesky(-form[inputs:, inputs:]), form[inputs:, :inputs])
         except np.linalg.LinAlgError:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isfinite, nan
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from verify.backends.sdp import lipsdp, relaxation
 from verify.backends.sdp.relaxation import Ranges
@@ -21,6 +20,7 @@ from verify.bounds import radii, rigorous
 from verify.bounds.reach import Reach, conversion
 from verify.bounds.verdicts import concluded, unanswerable
 from verify.core.budget import Budget, Expired
+from verify.core.errors import InputError
 from verify.core.network import Network
 from verify.core.problem import Problem
 from verify.core.region import Box
@@ -35,18 +35,22 @@ LARGEST = 400
 class LipSDP:
     """One constant in l2 for each row of the specification, by a semidefinite program; for small networks.
 
-    ``solver``: SCS, or CLARABEL, which is more accurate, far slower, and late to stop. ``stats`` hold
-    ``radius``, in the norm of the region about its centre: all points nearer than it are safe; and ``constant``, the
-    largest of the rows.
+    ``solver``: SCS, or CLARABEL, which is more accurate, far slower, and late to stop. ``rows``: ``each`` has a program
+    of its own; ``together`` one program for all outputs gives the multipliers, and what they prove of each row is
+    somewhat more than the least constant, at the price of one program a network. ``stats`` hold ``radius``, in the
+    norm of the region about its centre: all points nearer than it are safe; and ``constant``, the largest of the rows.
     """
 
     solver: str = "SCS"
+    rows: Literal["each", "together"] = "each"
     name: ClassVar[str] = "lipsdp"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def __post_init__(self) -> None:
         check_solver(self.solver)
+        if self.rows not in ("each", "together"):
+            raise InputError(f"rows of lipsdp must be each or together, got {self.rows!r}")
 
     def supports(self, problem: Problem) -> str | None:
         """Piecewise linear operations; networks that are too large end as UNKNOWN for want of memory."""
@@ -60,25 +64,43 @@ class LipSDP:
         network, spec, reach = problem.network.to(torch.float64), problem.spec, Reach.of(problem.region)
         layers = unrolled(network)
         values = radii.row_values(spec, rigorous.intervals(network, Box(reach.centre[None], reach.centre[None]))[-1])
-        known = _CONSTANTS.setdefault(problem.network, {})
-        slopes = torch.tensor([self._constant(row, layers, known, budget) for row in spec.A], dtype=torch.float64)
+        constants = [
+            self._constant(row.numpy(), layers, _known(problem.network, self.solver), budget) for row in spec.A
+        ]
+        slopes = torch.tensor(constants, dtype=torch.float64)
         lost = slopes * reach.within(2) * rigorous.MORE + rigorous.TINY
         own = slopes * conversion(reach.centre.numel(), reach.p, 2) * rigorous.MORE
         stats = {"constant": max(slopes.tolist(), default=0.0), "radius": radii.radius(spec, values, own)}
-        return radii.margin(spec, values, lost.nan_to_num(nan=inf)), stats
+        return radii.margin(spec, values, lost.nan_to_num(nan=inf, posinf=inf)), stats
 
-    def _constant(self, row: Tensor, layers: Unrolled, known: dict[Key, float], budget: Budget) -> float:
-        """The constant of a row, worked out once for each network and solver."""
-        key = (self.solver, tuple(row.tolist()))
-        if key not in known:
-            known[key] = lipsdp.constant(layers, row[None].numpy(), self.solver, budget)
-        return known[key]
+    def _constant(self, row: Array, layers: Unrolled, known: Known, budget: Budget) -> float:
+        """The constant of a row, which is that of its opposite: worked out once for each network and solver."""
+        key = (self.rows, max(tuple(row.tolist()), tuple((-row).tolist())))
+        if key not in known.constants:
+            if self.rows == "each":
+                known.constants[key] = lipsdp.constant(layers, row[None], self.solver, budget)
+            else:
+                if known.multipliers is None:
+                    known.multipliers = lipsdp.multipliers(layers, np.eye(len(row)), self.solver, budget)
+                budget.check()
+                known.constants[key] = lipsdp.shared(layers, row[None], known.multipliers)
+        return known.constants[key]
 
 
-Key = tuple[str, tuple[float, ...]]
+@dataclass(eq=False)
+class Known:
+    """What a solver has said of a network: constants of rows, and the multipliers of all outputs together."""
 
-# Constants of rows, for as long as the network lives; networks are told apart by identity.
-_CONSTANTS: WeakKeyDictionary[Network, dict[Key, float]] = WeakKeyDictionary()
+    constants: dict[tuple[str, tuple[float, ...]], float] = field(default_factory=dict)
+    multipliers: Array | None = None
+
+
+# By solver, for as long as the network lives; networks are told apart by identity.
+_KNOWN: WeakKeyDictionary[Network, dict[str, Known]] = WeakKeyDictionary()
+
+
+def _known(network: Network, solver: str) -> Known:
+    return _KNOWN.setdefault(network, {}).setdefault(solver, Known())
 
 
 @dataclass(frozen=True)
