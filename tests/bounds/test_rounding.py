@@ -16,6 +16,8 @@ from verify.backends.crown import CROWN
 from verify.backends.crown_ibp import CROWNIBP
 from verify.backends.ibp import IBP
 from verify.bounds import layers
+from verify.bounds.relax import relax
+from verify.bounds.rounding import Rounding
 from verify.core.budget import Budget
 from verify.core.network import Builder, Network, chain, to_network
 from verify.core.ops import Concat, LeakyRelu, Linear, Op, Relu, Scale, Sub
@@ -96,6 +98,53 @@ def test_activations_of_activations() -> None:
         network = chain((3,), [*ops, LeakyRelu(2.5), Relu(), *ops])
         lower, upper = random_box(network, seed)
         assert_holds(network, Box(lower, upper), members(lower, upper, 4, seed))
+
+
+@pytest.mark.parametrize("slope", [100.3, 1e10 / 3, 1e17])
+def test_leaky_relus_that_are_steep(slope: float) -> None:
+    """What their negative side loses is a share of the slope, which is not to be lost from the other side."""
+    for seed in range(20):
+        rng = nets.generator(seed)
+        network = chain((3,), [LeakyRelu(slope), Linear(torch.randn(2, 3, generator=rng), torch.zeros(2))])
+        lower, upper = random_box(network, seed)
+        assert_holds(network, Box(lower, upper), members(lower, upper, 4, seed))
+
+
+# Ends of intervals: ordinary, of very different sizes, and next to each other.
+ENDS = [0.0, 1.0, 0.1, 1 / 3, 1.0 + 2.0**-52, 1e-9, 2.0**-47, 5e-324, 1e30]
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01, 1 / 3, 1.0, 1.0 + 2.0**-52, 2.5, 1e10 / 3, 1e17])
+def test_lines_about_a_kink_hold_with_what_they_are_charged(slope: float) -> None:
+    """In fractions, at the ends of the interval and at the kink."""
+    ends = sorted({sign * end for end in ENDS for sign in (1, -1)})
+    pairs = [(low, high) for low in ends for high in ends if low <= high]
+    network = chain((len(pairs),), [LeakyRelu(slope) if slope else Relu()])
+    z = Bounds(*(torch.tensor([[pair[k]] for pair in pairs], dtype=torch.float64) for k in (0, 1)))
+    lines = relax(network.nodes[1].op, z)
+    intercept = torch.zeros_like(lines.lift) if lines.intercept is None else lines.intercept
+    columns = (lines.slope, lines.rise, intercept, lines.lift, Rounding(network).at(1, lines, z))
+    for i, pair in enumerate(pairs):
+        below, rise, least, lift, charge = (Fraction(t[i].item()) for t in columns)
+        for at in map(Fraction, (*pair, min(max(0.0, pair[0]), pair[1]))):
+            value = at if at > 0 else Fraction(slope) * at
+            assert below * at + least - charge <= value, (pair, float(at))
+            assert value <= (below + rise) * at + least + lift + charge, (pair, float(at))
+
+
+def test_what_underflows_is_charged_to_large_coefficients() -> None:
+    small, zero = torch.full((1, 1), 2.0**-540, dtype=torch.float64), torch.zeros(1)
+    network = chain((1,), [Linear(small, zero)])
+    for method in METHODS:
+        found = method.bound(network, Box(small[0], small[0]), eye(network) * 2.0**1000, Budget())
+        assert found.upper.item() >= 2.0**-80
+
+
+def test_what_underflows_at_a_last_activation() -> None:
+    x = torch.full((1,), 2.0**-1074, dtype=torch.float64)
+    for method in METHODS:
+        found = method.bound(chain((1,), [Relu()]), Box(x, x), 0.1 * torch.ones(1, 1), Budget())
+        assert found.upper.item() > 0
 
 
 def test_real_values_of_branches_lie_within() -> None:

@@ -89,6 +89,7 @@ class Descent:
                 centre, radius = middle_and_radius(here)
                 if self.charged and self.group.rounding is not None:
                     radius = radius + self.group.rounding.share(current) * rounding.largest(here)
+                    self.total = self.total - rounding.DUST
                 coef = dense(self.pending.pop(current), node.size)
                 self.total = self.total + box_minimum(coef, centre, radius, self.rows)
             else:

@@ -61,12 +61,7 @@ def _(op: LeakyRelu, z: Bounds) -> Lines:
     """As Relu while it is convex; where the slope is above 1 it is concave, and the lines change places."""
     if op.slope <= 1:
         return _hinge(z, op.slope)
-    # slope * z - leaky(z) = (slope - 1) * relu(z): a multiple of a hinge, taken away from a line.
-    hinge = _hinge(z, 0.0)
-    factor = op.slope - 1
-    return Lines(
-        op.slope - factor * (hinge.slope + hinge.rise), factor * hinge.rise, factor * hinge.lift, -factor * hinge.lift
-    )
+    return _bent_down(z, op.slope)
 
 
 @undecided.register(Relu)
@@ -87,6 +82,18 @@ def _hinge(z: Bounds, left: float) -> Lines:
     if left == 0.0:
         return Lines(lower, share - lower, lift)
     return Lines(left + (1 - left) * lower, (1 - left) * (share - lower), (1 - left) * lift)
+
+
+def _bent_down(z: Bounds, left: float) -> Lines:
+    """min(z, left * z) for left > 1: the chord below, the line of one of the two slopes above."""
+    low, high = z.lower.clamp(max=0), z.upper.clamp(min=0)
+    share = high / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
+    # Any line of slope in [1, left] lies below with this much taken away; a multiple of share, taken from left, would
+    # be off by a multiple of left where the slope is next to 1.
+    sides = torch.full_like(share, left), torch.ones_like(share)
+    slope = torch.lerp(*sides, share).clamp(1.0, left)
+    drop = torch.maximum((slope - left) * low, (slope - 1) * high)
+    return Lines(slope, torch.where(share > 0.5, *sides[::-1]) - slope, drop, -drop)
 
 
 @relax.register

@@ -21,15 +21,28 @@ from verify.bounds.interval import step
 from verify.bounds.memo import per_op, remember
 from verify.bounds.relax import Lines, relaxes
 from verify.bounds.rigorous import gamma
-from verify.core.network import Network
-from verify.core.ops import Conv2d, ConvTranspose2d, Linear, Max, Op, Relu, Scale, evaluate, magnitude, spread, terms
+from verify.core.network import Network, Node
+from verify.core.ops import (
+    Conv2d,
+    ConvTranspose2d,
+    Gather,
+    Linear,
+    Max,
+    Op,
+    Relu,
+    Scale,
+    evaluate,
+    magnitude,
+    spread,
+    terms,
+)
 from verify.core.verifier import Bounds
 
 magnitude_map = per_op(magnitude)
 spread_map = per_op(spread)
 
 AFFINE = (Linear, Conv2d, ConvTranspose2d, Scale)
-STEPS = 4  # roundings that each node of a network can add to a sum
+STEPS = 4  # roundings that each node of a network can add to a sum, beside one for each of its operands
 FEW = 16  # more roundings than the lines of an activation, or the sum of a centre and a radius, take
 BEYOND = 2.0**800  # magnitudes for which nothing is promised
 # More than can be lost below the smallest normal number, in all coefficients of 2**60 values of magnitude BEYOND.
@@ -40,14 +53,18 @@ DUST = 2.0**-140
 class Rounding:
     """What rounding takes, by position of a node (samples x shape of the node): of one unit of coefficient from a
     node that is no activation until activations are met (``lost``), by norms of the operations between; and of a row
-    of one of a node's neurons on its whole way down to the input (``error``)."""
+    of one of a node's neurons on its whole way down to the input (``error``). ``longest``: so many terms all sums are
+    taken to have at least."""
 
     network: Network
+    longest: int = 0
     lost: dict[int, Tensor] = field(default_factory=dict)
     error: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._shares = [_share(self.network, position) for position in range(len(self.network.nodes))]
+        nodes = self.network.nodes
+        steps = FEW + sum(STEPS + len(node.inputs) for node in nodes)
+        self._shares = [2 * gamma(max(_longest(node), self.longest) + steps) for node in nodes]
 
     def share(self, position: int) -> float:
         """Bound on the relative error of all sums that products with a node's coefficients occur in; twice what it
@@ -56,7 +73,7 @@ class Rounding:
 
     def begin(self, size: Tensor) -> None:
         """Note the magnitudes of the input."""
-        self.lost[0] = self.error[0] = self.share(0) * size
+        self.lost[0] = self.error[0] = self.share(0) * size + DUST
 
     def enter(self, position: int, operands: Sequence[Bounds], found: Bounds) -> Bounds:
         """The interval ``found`` of a node over its operands', widened; what the node loses is noted."""
@@ -66,7 +83,7 @@ class Rounding:
             return found
         size = self._size(position, [largest(b) for b in operands])
         if not relaxes(node.op):
-            own = self.share(position) * size
+            own = self.share(position) * size + DUST
             parts = [self.lost.get(i) for i in node.inputs]
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
         return widened(found, size, count) if count else found
@@ -79,23 +96,35 @@ class Rounding:
             return
         read = [torch.add(self.error[i], largest(b), alpha=part) for i, b in zip(node.inputs, operands, strict=True)]
         error = evaluate(spread_map(node.op), *read)
-        if isinstance(node.op, AFFINE):
+        if isinstance(node.op, (*AFFINE, Gather)):
             error = torch.add(error, norms(node.op, operands[0].lower.shape[1:]).constant, alpha=part)
-        self.error[position] = error
+        self.error[position] = error + DUST
 
     def relax(self, position: int, lines: Lines, z: Bounds) -> None:
         """Note the error of an activation with these lines over ``z`` (features [x operands] x samples)."""
         loss = self._through(self.error, position, lines, z)
         self.error[position] = loss.T.reshape(-1, *self.network.nodes[position].shape)
 
-    def relax_anyhow(self, position: int, z: Bounds, value: Bounds) -> None:
-        """Note the error of an activation with lines that may be any over parts of ``z``, between values in ``value``:
-        their slopes are the activation's own, and no constant is larger than what it leads from and to."""
-        node, part = self.network.nodes[position], self.share(position)
-        through = self.error[node.inputs[0]] + 3 * part * largest(z)
-        if isinstance(node.op, Relu):
-            through = torch.where(z.upper > 0, through, 0.0)
-        through = through.sum(-1) if isinstance(node.op, Max) else evaluate(spread_map(node.op), through)
+    def anyhow(self, bounds: Sequence[Bounds]) -> list[Tensor]:
+        """Errors of all nodes, as :attr:`error`, with lines that may be any over parts of what ``bounds`` say of each
+        node (samples x shape of the node), or over what rounding makes of these parts."""
+        for position, node in enumerate(self.network.nodes[1:], start=1):
+            operands = [bounds[i] for i in node.inputs]
+            if relaxes(node.op):
+                self._relax_anyhow(position, operands[0], bounds[position])
+            else:
+                self.compound(position, operands)
+        return [self.error[position] + DUST for position in range(len(bounds))]
+
+    def _relax_anyhow(self, position: int, z: Bounds, value: Bounds) -> None:
+        """Slopes are the activation's own, and no constant is larger than what it leads from and to."""
+        nodes, part = self.network.nodes, self.share(position)
+        op, below = nodes[position].op, self.error[nodes[position].inputs[0]]
+        through = below + 3 * part * largest(z)
+        if isinstance(op, Relu):
+            # Each node on the way can put the interval of a part off by its error, twice where it is itself widened.
+            through = torch.where(z.upper + 2 * len(nodes) * below > 0, through, 0.0)
+        through = through.sum(-1) if isinstance(op, Max) else evaluate(spread_map(op), through)
         self.error[position] = through + 2 * part * largest(value)
 
     def at(self, position: int, lines: Lines, z: Bounds) -> Tensor:
@@ -110,7 +139,7 @@ class Rounding:
             size = size + below.flatten(1).T.reshape(size.shape)
         loss = torch.maximum(lines.slope.abs(), (lines.slope + lines.rise).abs()) * size
         height = lines.lift.abs() if lines.intercept is None else lines.lift.abs() + lines.intercept.abs()
-        return torch.add(loss if loss.dim() == height.dim() else loss.sum(1), height, alpha=part)
+        return torch.add(loss if loss.dim() == height.dim() else loss.sum(1), height, alpha=part) + DUST
 
     def _size(self, position: int, sizes: Sequence[Tensor]) -> Tensor:
         """At least what the products and constants of a node come to without their signs."""
@@ -138,16 +167,12 @@ class Rounding:
 def worst(network: Network, box: Bounds) -> list[Tensor]:
     """How far the bounds of each node's neurons may be off, by intervals or by any lines, over any part of a box: (1 x
     shape of the node) each. Magnitudes are those of intervals over all of the box (1 x input shape)."""
-    rounding, bounds = Rounding(network), [box]
+    rounding, bounds = Rounding(network, longest=max(node.size for node in network.nodes)), [box]
     rounding.begin(largest(box))
     for position, node in enumerate(network.nodes[1:], start=1):
         operands = [bounds[i] for i in node.inputs]
         bounds.append(rounding.enter(position, operands, step(node.op, *operands)))
-        if relaxes(node.op):
-            rounding.relax_anyhow(position, operands[0], bounds[-1])
-        else:
-            rounding.compound(position, operands)
-    return [rounding.error[position] + DUST for position in range(len(network.nodes))]
+    return rounding.anyhow(bounds)
 
 
 def largest(bounds: Bounds) -> Tensor:
@@ -193,9 +218,9 @@ def _most(values: Tensor, dims: int) -> Tensor:
     return values.flatten(1).amax(1).reshape(-1, *[1] * (dims - 1))
 
 
-def _share(network: Network, position: int) -> float:
-    node = network.nodes[position]
-    return 2 * gamma(max(terms(node.op), _readers(node.op), node.size) + STEPS * len(network.nodes) + FEW)
+def _longest(node: Node) -> int:
+    """How many terms a sum over a node's operands, readers or features has, at most."""
+    return max(terms(node.op), _readers(node.op), node.size)
 
 
 def _readers(op: Op) -> int:

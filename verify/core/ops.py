@@ -248,7 +248,8 @@ def _(op: Sub) -> Op:
 
 @magnitude.register
 def _(op: LeakyRelu) -> Op:
-    return LeakyRelu(max(op.slope, 1.0))
+    """Of a magnitude it is not known which side it comes from: the steeper one counts."""
+    return spread(op)
 
 
 @magnitude.register

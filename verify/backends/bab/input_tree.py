@@ -20,7 +20,7 @@ from verify.backends.bab.slopes import raise_slopes
 from verify.backends.bab.unsafe import Unsafe
 from verify.backends.bab.witness import probe
 from verify.bounds.rigorous import gamma
-from verify.bounds.rounding import FEW
+from verify.bounds.rounding import FEW, STEPS
 from verify.bounds.verdicts import decided
 from verify.core.budget import Budget
 from verify.core.problem import Problem
@@ -95,7 +95,8 @@ class InputTree:
         self.lower, self.upper = box.lower.reshape(1, -1), box.upper.reshape(1, -1)
         # What rounding may take of each row, weighed with the others of a disjunct or alone: (rows).
         count, (A, b) = FEW + self.unsafe.members.shape[1], (self.unsafe.A.abs(), self.unsafe.b.abs())
-        self.slack = A @ self.prepared.error[-1] * (count / FEW) + 2 * gamma(count) * b
+        steps = STEPS * len(self.prepared.network.nodes)
+        self.slack = A @ self.prepared.error[-1] * (count / FEW) + 2 * gamma(count + steps) * b
 
     def affordable(self, budget: Budget) -> int:
         """How many boxes at a time fit into a quarter of the memory."""

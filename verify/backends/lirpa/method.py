@@ -94,7 +94,7 @@ class LiRPA:
             try:
                 with _alone(dtype), Deadline(budget):
                     lower = self._lower(peer, network, region, objective.to(dtype))
-                return lower - _rounding(network, region, objective, budget)
+                return lower - _rounding(network, region, objective, budget, linear="IBP" not in self.method)
             except (Expired, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
@@ -160,15 +160,16 @@ class LiRPA:
         }
 
 
-def _rounding(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-    """What rounding may take of linear bounds of the rows (batch x rows): auto_LiRPA adds up what we do, in some order.
-    NaN where values are so large that it may overflow unnoticed."""
+def _rounding(network: Network, region: Region, objective: Tensor, budget: Budget, linear: bool) -> Tensor:
+    """What rounding may take of linear bounds of the rows (batch x rows), by whatever lines over intervals, or with
+    ``linear`` over linear bounds of the layers: auto_LiRPA adds up what we do, in some order. NaN where values are so
+    large that it may overflow unnoticed."""
     group = layers.start(network, region, torch.float64)
-    bounds = layers.by_linear_bounds(group, budget)
+    bounds = layers.by_linear_bounds(group, budget) if linear else layers.by_intervals(group)
     assert group.rounding is not None
     if any(not largest(b).amax().item() < HUGE for b in bounds):
         return objective.new_full(objective.shape[:-1], torch.nan, dtype=torch.float64)
-    error = group.rounding.error[len(bounds) - 1].flatten(1)
+    error = group.rounding.anyhow(bounds)[-1].flatten(1)
     return (objective.double().abs() @ error[:, :, None]).squeeze(2)
 
 
