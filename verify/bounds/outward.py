@@ -6,7 +6,7 @@ from math import inf, isnan, nextafter, sqrt
 
 from torch import Tensor
 
-from verify.bounds.rigorous import TINY, gamma
+from verify.core.floats import TINY, gamma
 
 
 def up(value: float) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from verify.bounds.outward import frobenius, times, total, up
-from verify.bounds.rigorous import TINY, down, gamma
+from verify.core.floats import TINY, down, gamma
 from verify.core.spec import Spec
 from verify.core.verifier import Bounds
 

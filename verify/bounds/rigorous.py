@@ -23,6 +23,7 @@ from verify.bounds.memo import per_op
 from verify.bounds.relax import relaxes, undecided
 from verify.core.budget import Budget
 from verify.core.errors import InternalError, UnsupportedError
+from verify.core.floats import TINY, UNIT, down, gamma, up
 from verify.core.network import Network
 from verify.core.ops import (
     Add,
@@ -46,28 +47,10 @@ from verify.core.ops import (
 from verify.core.region import Box
 from verify.core.verifier import Bounds
 
-UNIT = 2.0**-53  # of rounding to the nearest
-TINY = 2.0**-1022  # the smallest normal number
 MORE = 1 + 2.0**-50  # a factor beyond the rounding of a few operations on numbers of one sign
 ROWS = 256  # neurons that are bounded together
 
 magnitude_map = per_op(magnitude)
-
-
-def gamma(n: int) -> float:
-    """Bound on the relative error of a sum of n products; infinity where n is so large that there is none."""
-    share = n * UNIT
-    return share / (1 - share) if share < 0.1 else inf
-
-
-def down(value: Tensor) -> Tensor:
-    """The next number below."""
-    return value.nextafter(value.new_tensor(-inf))
-
-
-def up(value: Tensor) -> Tensor:
-    """The next number above."""
-    return value.nextafter(value.new_tensor(inf))
 
 
 # Intervals.

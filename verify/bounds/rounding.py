@@ -20,7 +20,7 @@ from torch import Tensor
 from verify.bounds.interval import step
 from verify.bounds.memo import per_op, remember
 from verify.bounds.relax import Lines, relaxes
-from verify.bounds.rigorous import gamma
+from verify.core.floats import gamma
 from verify.core.network import Network, Node
 from verify.core.ops import (
     Conv2d,

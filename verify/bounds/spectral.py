@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from verify.bounds.outward import frobenius, plus, root, times, total, up
-from verify.bounds.rigorous import TINY, gamma
+from verify.core.floats import TINY, gamma
 
 # How far above the guess the bound is tried, relative to it; the first that the factorisation confirms is taken.
 STEPS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 2e-2, 0.1, 0.5)

@@ -12,10 +12,9 @@ from math import inf, isfinite, nextafter
 
 import numpy as np
 
+from verify.core.floats import TINY, UNIT, gamma
 from verify.programs.program import Ball, Program, Vector
 
-UNIT = 2.0**-53
-TINY = 2.0**-1022
 LOOSE = 1 + 2.0**-20  # more than the rounding of any sum of error terms here
 
 Pair = tuple[Vector, Vector]
@@ -50,7 +49,7 @@ def safe_bound(
             error += slack
         terms = len(rows) + len(least) + 4
         total = float(rows.sum() + least.sum()) + offset
-        error += _gamma(terms) * float(np.abs(rows).sum() + np.abs(least).sum() + abs(offset)) + terms * TINY
+        error += gamma(terms) * float(np.abs(rows).sum() + np.abs(least).sum() + abs(offset)) + terms * TINY
         bound = total - error * LOOSE
     return nextafter(nextafter(bound, -inf), -inf) if isfinite(bound) else -inf
 
@@ -80,7 +79,7 @@ def _residual(program: Program, cost: Vector, duals: Vector) -> Pair:
     """``cost - transposed @ duals`` and a bound of its error: both (columns)."""
     terms = int(np.diff(program.transposed.indptr).max(initial=0)) + 2
     size = program.magnitudes @ np.abs(duals) + np.abs(cost)
-    return cost - program.transposed @ duals, (_gamma(terms) * size + terms * TINY) * LOOSE
+    return cost - program.transposed @ duals, (gamma(terms) * size + terms * TINY) * LOOSE
 
 
 def _over_ball(ball: Ball, residual: Vector, lower: Vector, upper: Vector) -> tuple[Vector, float, float]:
@@ -101,12 +100,7 @@ def _over_ball(ball: Ball, residual: Vector, lower: Vector, upper: Vector) -> tu
             large, on_ball = middle, np.where((step > low - centre) & (step < high - centre), d, -2 * middle * step)
     on_box = d - on_ball
     terms = np.minimum(on_box * low, on_box * high) + on_ball * centre
-    norm = float(np.linalg.norm(on_ball)) * (1 + _gamma(len(d) + 8))  # the rounding of the products with it, too
+    norm = float(np.linalg.norm(on_ball)) * (1 + gamma(len(d) + 8))  # the rounding of the products with it, too
     reach = np.maximum(np.maximum(np.abs(low), np.abs(high)), np.abs(centre))
     rounding = 4 * UNIT * float((np.abs(d) + np.abs(on_ball)) @ reach) * LOOSE
     return terms, -ball.radius * norm, rounding
-
-
-def _gamma(terms: int) -> float:
-    """The relative error of a sum of so many products, in any order."""
-    return terms * UNIT / (1 - terms * UNIT)

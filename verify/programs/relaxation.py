@@ -12,13 +12,14 @@ from torch import Tensor
 
 from verify.bounds import layers
 from verify.core.budget import Budget, Expired
+from verify.core.floats import UNIT
 from verify.core.network import Network
 from verify.core.ops import evaluate, magnitude, terms
 from verify.core.region import Region
 from verify.core.result import Reason
 from verify.core.spec import Spec
 from verify.core.verifier import Bounds
-from verify.programs.dual import UNIT, safe_bound, sensitivity
+from verify.programs.dual import safe_bound, sensitivity
 from verify.programs.encode import Encoding, Unbounded
 from verify.programs.loading import Loaded, load
 from verify.programs.program import Status, Vector

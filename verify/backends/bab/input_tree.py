@@ -19,10 +19,10 @@ from verify.backends.bab.search import Bounded
 from verify.backends.bab.slopes import raise_slopes
 from verify.backends.bab.unsafe import Unsafe
 from verify.backends.bab.witness import probe
-from verify.bounds.rigorous import gamma
 from verify.bounds.rounding import FEW, STEPS
 from verify.bounds.verdicts import decided
 from verify.core.budget import Budget
+from verify.core.floats import gamma
 from verify.core.problem import Problem
 from verify.core.verifier import Bounds
 

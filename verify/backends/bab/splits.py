@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from verify.programs.dual import LOOSE, TINY, UNIT
+from verify.core.floats import TINY, UNIT, gamma
+from verify.programs.dual import LOOSE
 from verify.programs.encode import Encoding
 from verify.programs.program import Index, Program, Vector
 from verify.programs.relaxation import CAUTION
@@ -156,12 +157,12 @@ class Splits:
             duals, side = (np.where(np.isfinite(side), v, 0.0) for v in (duals, side))
             size = np.abs(duals)
             residual = cost - (program.transposed @ duals.T).T
-            doubt = (_gamma(longest) * ((program.magnitudes @ size.T).T + np.abs(cost)) + TINY * longest) * LOOSE
+            doubt = (gamma(longest) * ((program.magnitudes @ size.T).T + np.abs(cost)) + TINY * longest) * LOOSE
             least = np.minimum(residual * program.lower, residual * self.upper(phases))
             rows = duals * side
             count = rows.shape[1] + least.shape[1] + 4
             total = rows.sum(1) + least.sum(1) + offset
-            rounding = _gamma(count) * (np.abs(rows).sum(1) + np.abs(least).sum(1) + abs(offset)) + count * TINY
+            rounding = gamma(count) * (np.abs(rows).sum(1) + np.abs(least).sum(1) + abs(offset)) + count * TINY
             moved = size @ program.row_reach + np.abs(residual) @ program.reach
             error = (doubt @ program.reach + rounding + CAUTION * (self._widest + 2) * UNIT * moved) * LOOSE
             bound = np.nextafter(np.nextafter(total - error, -np.inf), -np.inf)
@@ -177,8 +178,3 @@ class Splits:
     def _widest(self) -> int:
         """The most columns that a row holds."""
         return int(np.diff(self.program.matrix.indptr).max(initial=0))
-
-
-def _gamma(terms: int) -> float:
-    """The relative error of a sum of so many products, in any order."""
-    return terms * UNIT / (1 - terms * UNIT)

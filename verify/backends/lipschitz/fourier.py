@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from verify.bounds.outward import frobenius, plus, times, up
-from verify.bounds.rigorous import UNIT
 from verify.bounds.spectral import cholesky_bound, gram
+from verify.core.floats import UNIT
 from verify.core.ops import Conv2d
 
 LARGEST = 30_000_000  # entries of all frequency responses together

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from verify.backends.lipschitz.norms import transposed
 from verify.bounds.interval import radius_map
-from verify.bounds.rigorous import TINY, UNIT, down, gamma, up
 from verify.core.errors import UnsupportedError
+from verify.core.floats import TINY, UNIT, down, gamma, up
 from verify.core.network import Network
 from verify.core.ops import (
     Add,

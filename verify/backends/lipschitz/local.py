@@ -18,8 +18,9 @@ from verify.backends.lipschitz.zonotope import Derivatives, derivatives
 from verify.bounds.radii import dual_norm
 from verify.bounds.reach import Reach
 from verify.bounds.relax import relaxes, undecided
-from verify.bounds.rigorous import MORE, TINY, down, gamma, step, up
+from verify.bounds.rigorous import MORE, step
 from verify.core.budget import Budget
+from verify.core.floats import TINY, down, gamma, up
 from verify.core.network import Network
 from verify.core.verifier import Bounds
 

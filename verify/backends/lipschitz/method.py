@@ -18,6 +18,7 @@ from verify.bounds.reach import Reach, conversion
 from verify.bounds.verdicts import concluded, unanswerable
 from verify.core.budget import Budget, Expired
 from verify.core.errors import InputError
+from verify.core.floats import TINY
 from verify.core.network import Network
 from verify.core.problem import Problem
 from verify.core.region import Box
@@ -117,7 +118,7 @@ class Global:
 def _global(network: Network, spec: Spec, reach: Reach, norm: float, budget: Budget) -> Global:
     known = constants(network, norm, budget)
     slopes = row_slopes(network, spec.A, norm, known).upper
-    lost = slopes * reach.within(norm) * rigorous.MORE + rigorous.TINY
+    lost = slopes * reach.within(norm) * rigorous.MORE + TINY
     own = slopes * conversion(reach.centre.numel(), reach.p, norm) * rigorous.MORE
     return Global(
         norm, known[-1].upper, known[-1].estimate, own.nan_to_num(nan=inf, posinf=inf), lost.nan_to_num(nan=inf)

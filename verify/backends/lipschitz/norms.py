@@ -19,9 +19,9 @@ from verify.backends.lipschitz.fourier import fourier_bound
 from verify.backends.lipschitz.unrolled import unrolled_bound
 from verify.bounds.memo import per_op, remember
 from verify.bounds.outward import root, times, up
-from verify.bounds.rigorous import TINY, gamma
 from verify.bounds.spectral import matrix_bound, power_iteration
 from verify.core.errors import UnsupportedError
+from verify.core.floats import TINY, gamma
 from verify.core.ops import (
     Conv2d,
     ConvTranspose2d,

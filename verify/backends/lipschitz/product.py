@@ -14,9 +14,9 @@ from verify.backends.lipschitz.blocks import block
 from verify.backends.lipschitz.norms import Norm, norm, operator_norm
 from verify.bounds.outward import frobenius, plus, times, total
 from verify.bounds.radii import dual_norm
-from verify.bounds.rigorous import gamma
 from verify.core.budget import Budget
 from verify.core.errors import UnsupportedError
+from verify.core.floats import gamma
 from verify.core.network import Network
 from verify.core.ops import Add, Concat, Linear, Op, Reshape, Sub
 

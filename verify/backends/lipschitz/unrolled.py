@@ -15,8 +15,8 @@ from torch import Tensor
 
 from verify.bounds.matrix import Sparse, matrix
 from verify.bounds.outward import plus, times, total
-from verify.bounds.rigorous import TINY, gamma
 from verify.bounds.spectral import STEPS, cholesky_bound, confirmed
+from verify.core.floats import TINY, gamma
 from verify.core.ops import Conv2d
 
 MOST_ENTRIES = 20_000_000

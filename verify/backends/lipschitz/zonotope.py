@@ -19,8 +19,8 @@ from verify.backends.lipschitz import jacobian
 from verify.backends.lipschitz.norms import transposed
 from verify.bounds.interval import radius_map
 from verify.bounds.outward import frobenius, plus, root, times, total
-from verify.bounds.rigorous import TINY, UNIT, gamma
 from verify.core.errors import UnsupportedError
+from verify.core.floats import TINY, UNIT, gamma
 from verify.core.network import Network
 from verify.core.ops import (
     Add,

@@ -8,7 +8,7 @@ import numpy as np
 
 from verify.backends.sdp.unrolled import Array
 from verify.bounds.outward import plus, times, up
-from verify.bounds.rigorous import TINY, gamma
+from verify.core.floats import TINY, gamma
 
 
 def least_eigenvalue(matrix: Array, error: float) -> float:

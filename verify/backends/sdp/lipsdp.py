@@ -18,8 +18,8 @@ from verify.backends.sdp.check import least_eigenvalue
 from verify.backends.sdp.solving import Unsolved, solve
 from verify.backends.sdp.unrolled import Array, Unrolled
 from verify.bounds.outward import plus, root, times, up
-from verify.bounds.rigorous import TINY, UNIT, gamma
 from verify.core.budget import Budget
+from verify.core.floats import TINY, UNIT, gamma
 
 FLOORS = (0.0, 1e-5, 1e-4, 1e-3)  # shares of the largest multiplier that all others are raised to: zeros prove nothing
 FACTORS = (1.0, *(1 + 10.0**-k for k in range(9, 1, -1)))  # of the solver's multipliers: a little more of them

@@ -21,6 +21,7 @@ from verify.bounds.reach import Reach, conversion
 from verify.bounds.verdicts import concluded, unanswerable
 from verify.core.budget import Budget, Expired
 from verify.core.errors import InputError
+from verify.core.floats import TINY, down, gamma
 from verify.core.network import Network
 from verify.core.problem import Problem
 from verify.core.region import Box
@@ -68,7 +69,7 @@ class LipSDP:
             self._constant(row.numpy(), layers, _known(problem.network, self.solver), budget) for row in spec.A
         ]
         slopes = torch.tensor(constants, dtype=torch.float64)
-        lost = slopes * reach.within(2) * rigorous.MORE + rigorous.TINY
+        lost = slopes * reach.within(2) * rigorous.MORE + TINY
         own = slopes * conversion(reach.centre.numel(), reach.p, 2) * rigorous.MORE
         stats = {"constant": max(slopes.tolist(), default=0.0), "radius": radii.radius(spec, values, own)}
         return radii.margin(spec, values, lost.nan_to_num(nan=inf, posinf=inf)), stats
@@ -140,10 +141,10 @@ class SDP:
                 continue  # what linear bounds prove needs no program
             for i in rows[centre[rows] > 0].tolist():
                 found = relaxation.lower_bound(layers, ranges, spec.A[i].numpy(), self.solver, budget)
-                lowest[i] = torch.maximum(lowest[i], rigorous.down(found - spec.b[i]))
+                lowest[i] = torch.maximum(lowest[i], down(found - spec.b[i]))
             if not bool((lowest[rows] > 0).any()):
                 break  # one disjunct that stays open is enough
-        return spec.margin(rigorous.down(lowest)).item(), {}
+        return spec.margin(down(lowest)).item(), {}
 
 
 def _ranges(layers: Unrolled, bounds: Sequence[Bounds], problem: Problem) -> Ranges:
@@ -164,7 +165,7 @@ def _ranges(layers: Unrolled, bounds: Sequence[Bounds], problem: Problem) -> Ran
 def _interval(z: Array, error: Array, lower: Array, upper: Array) -> tuple[float, float]:
     """What an affine function (1 + entries) takes over a box of entries."""
     size = np.concatenate([[1.0], np.maximum(np.abs(lower), np.abs(upper))])
-    slack = float((np.abs(z) * size).sum()) * 4 * rigorous.gamma(len(z) + 4) + float(error @ size) * 2 + rigorous.TINY
+    slack = float((np.abs(z) * size).sum()) * 4 * gamma(len(z) + 4) + float(error @ size) * 2 + TINY
     a, b = z[1:] * lower, z[1:] * upper
     return float(z[0] + np.minimum(a, b).sum()) - slack, float(z[0] + np.maximum(a, b).sum()) + slack
 

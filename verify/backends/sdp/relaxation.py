@@ -20,8 +20,8 @@ from verify.backends.sdp.check import least_eigenvalue
 from verify.backends.sdp.solving import Unsolved, solve
 from verify.backends.sdp.unrolled import Array, Unrolled
 from verify.bounds.outward import plus, times, up
-from verify.bounds.rigorous import TINY, UNIT, gamma
 from verify.core.budget import Budget
+from verify.core.floats import TINY, UNIT, gamma
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.bounds.rigorous import TINY, UNIT, gamma
 from verify.core.errors import UnsupportedError
+from verify.core.floats import TINY, UNIT, gamma
 from verify.core.network import Network
 from verify.core.ops import (
     Add,

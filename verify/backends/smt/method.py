@@ -24,6 +24,7 @@ from verify.bounds.verdicts import concluded, unanswerable
 from verify.core.budget import Budget, Expired
 from verify.core.child import ChildError, in_child
 from verify.core.errors import InputError, UnsupportedError
+from verify.core.floats import down
 from verify.core.problem import Problem
 from verify.core.region import Box, LpBall
 from verify.core.result import Guarantee, Reason, Result
@@ -121,7 +122,7 @@ class _Work:
         """Bounds first, then the solver for the disjuncts that they leave open, the most likely unsafe one first."""
         network, spec, box = self.problem.network, self.problem.spec, self.problem.region.box()
         bounds = rigorous.linear_bounds(network, Box(box.lower[None], box.upper[None]), self.budget)
-        rows = rigorous.down(rigorous.lower_rows(network, bounds, spec.A[None])[0] - spec.b)
+        rows = down(rigorous.lower_rows(network, bounds, spec.A[None])[0] - spec.b)
         parts = torch.split(rows, [len(d.b) for d in spec.disjuncts])
         self.lower = [part.max().item() if len(part) else -inf for part in parts]
         order = sorted(range(len(parts)), key=self.lower.__getitem__)
