@@ -16,7 +16,7 @@ from tests import nets
 from tests.nets import generator
 from verify.core.errors import InputError, InternalError, UnsupportedError
 from verify.core.network import Network, chain, to_network
-from verify.core.ops import Linear, Op, Relu
+from verify.core.ops import Gather, Linear, Op, Relu, Reshape
 from verify.frontends.onnx import read_onnx, write, write_onnx
 
 
@@ -36,7 +36,9 @@ def assert_same(network: Network, path: Path) -> Network:
 def test_the_zoo(name: str, tmp_path: Path) -> None:
     network = to_network(zoo.load(name), zoo.card(name).input_shape)
     copy = assert_same(network, tmp_path / "net.onnx")
-    assert [type(node.op) for node in copy.nodes] == [type(node.op) for node in network.nodes]
+    # What only moves values about may be written in another way.
+    worked, read = ([type(node.op) for node in net.nodes] for net in (network, copy))
+    assert [op for op in worked if op not in (Gather, Reshape)] == [op for op in read if op not in (Gather, Reshape)]
     again = write_onnx(copy, tmp_path / "again.onnx")
     assert again.id == copy.id
 

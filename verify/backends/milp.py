@@ -154,11 +154,11 @@ class Search:
         return CAUTION * get_solver(self.method.solver).tolerance * found.sensitivity
 
     def _solve(self, d: int, encoding: Encoding, doubt: float) -> None:
-        """Search below a limit: zero and what tolerances can be worth, or the least margin that has been seen."""
+        """Search below a limit: zero and what tolerances and rounding can be worth, or the least margin seen."""
         disjunct = self.problem.spec.disjuncts[d]
         program = encoding.disjunct(disjunct.A.numpy(), disjunct.b.numpy())
         optimum = self.method.optimum
-        limit = 2 * doubt + (self.seen.min().item() if optimum else 0.0)
+        limit = 2 * doubt + 3 * self.grain + (self.seen.min().item() if optimum else 0.0)
         target = -inf if optimum else -DEEP - doubt
         answer = self._answer(program.limited(limit) if isfinite(limit) else program, target)
         if answer.x is not None:
@@ -186,7 +186,7 @@ class Search:
         if answer.status is Status.INFEASIBLE:
             if not (isfinite(limit) and limit < self.seen[d]):
                 return False
-            self.lower[d] = max(self.lower[d], limit - doubt)
+            self.lower[d] = max(self.lower[d], limit - doubt - self.grain)
             return True
         if not self.method.optimum:
             return self.witness is not None
@@ -194,7 +194,9 @@ class Search:
         if not (isfinite(value) and abs(value - self.seen[d].item()) <= doubt + SAME * (1 + abs(value))):
             return False
         exact = get_solver(self.method.solver).tolerance <= FINE and not 0 < value <= doubt
-        self.lower[d] = max(self.lower[d], value if exact else value - doubt)
+        # No bound passes what has been seen, and what was seen is as coarse as the network's rounding.
+        proved = min(value if exact else value - doubt, self.seen[d].item())
+        self.lower[d] = max(self.lower[d], proved - self.grain)
         return True
 
     def _answer(self, program: Program, target: float) -> Answer:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from verify.bounds import layers
+from verify.bounds.group import Group
 from verify.core.budget import Budget, Expired
 from verify.core.floats import UNIT
 from verify.core.network import Network
-from verify.core.ops import evaluate, magnitude, terms
 from verify.core.region import Region
 from verify.core.result import Reason
 from verify.core.spec import Spec
@@ -52,19 +52,14 @@ def known(network: Network, region: Region, objective: Tensor, budget: Budget, l
     group = layers.start(network, layers.batch_box(region, network.input_shape), torch.float64)
     bounds = layers.by_linear_bounds(group, budget) if linear else layers.relaxed_on_intervals(group)
     rows = layers.lower_rows(group, bounds, objective[None], linear=True)[0]
-    return Known(bounds, rows, grain(group.network, bounds))
+    return Known(bounds, rows, grain(group, bounds, objective))
 
 
-def grain(network: Network, bounds: Sequence[Bounds]) -> float:
-    """The largest rounding error of a single float64 operation anywhere in the network, within these bounds."""
-    sizes = [torch.maximum(b.lower.abs(), b.upper.abs()) for b in bounds]
-    largest = 0.0
-    for node in network.nodes[1:]:
-        count = terms(node.op)
-        if count:
-            total = evaluate(magnitude(node.op), *(sizes[i] for i in node.inputs)).amax().item()
-            largest = max(largest, CAUTION * (count + 2) * UNIT * total if isfinite(total) else inf)
-    return largest
+def grain(group: Group, bounds: Sequence[Bounds], objective: Tensor) -> float:
+    """The most that rounding may take of a row on its way through the network within these bounds, by any lines."""
+    assert group.rounding is not None
+    losses = objective.abs() @ group.rounding.anyhow(bounds)[-1].flatten()
+    return max([0.0, *(loss if isfinite(loss) else inf for loss in losses.tolist())])
 
 
 def attempt(work: Callable[[], None]) -> Reason:
