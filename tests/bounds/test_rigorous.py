@@ -127,16 +127,21 @@ def test_real_values_of_every_operation_lie_within() -> None:
         assert_holds(network, boxed(lower, upper), members(lower, upper, 4, seed))
 
 
+def branched(seed: int) -> Network:
+    """Values that are read twice, put together and subtracted."""
+    rng = nets.generator(seed)
+    builder = Builder((3,))
+    first = builder.add(Linear(torch.randn(3, 3, generator=rng), torch.randn(3, generator=rng)), 0)
+    hidden = builder.add(Relu(), first)
+    joined = builder.add(Concat(0), hidden, first, 0)
+    other = builder.add(Linear(torch.randn(9, 9, generator=rng), torch.randn(9, generator=rng)), joined)
+    last = builder.add(Sub(), builder.add(LeakyRelu(0.01), other), joined)
+    return builder.build(builder.add(Linear(torch.randn(2, 9, generator=rng), torch.zeros(2)), last))
+
+
 def test_real_values_of_branches_lie_within() -> None:
     for seed in range(20):
-        rng = nets.generator(seed)
-        builder = Builder((3,))
-        first = builder.add(Linear(torch.randn(3, 3, generator=rng), torch.randn(3, generator=rng)), 0)
-        hidden = builder.add(Relu(), first)
-        joined = builder.add(Concat(0), hidden, first, 0)
-        other = builder.add(Linear(torch.randn(9, 9, generator=rng), torch.randn(9, generator=rng)), joined)
-        last = builder.add(Sub(), builder.add(LeakyRelu(0.01), other), joined)
-        network = builder.build(builder.add(Linear(torch.randn(2, 9, generator=rng), torch.zeros(2)), last))
+        network = branched(seed)
         lower, upper = random_box(network, seed)
         assert_holds(network, boxed(lower, upper), members(lower, upper, 6, seed))
 

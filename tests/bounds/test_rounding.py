@@ -10,7 +10,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from tests import exact, nets
-from tests.bounds.test_rigorous import image_ops, magnified
+from tests.bounds.test_rigorous import branched, image_ops, magnified
 from tests.contract.graphs import eye, members, random_box, random_graph
 from verify.backends.crown import CROWN
 from verify.backends.crown_ibp import CROWNIBP
@@ -19,8 +19,8 @@ from verify.bounds import layers
 from verify.bounds.relax import relax
 from verify.bounds.rounding import Rounding
 from verify.core.budget import Budget
-from verify.core.network import Builder, Network, chain, to_network
-from verify.core.ops import Concat, LeakyRelu, Linear, Op, Relu, Scale, Sub
+from verify.core.network import Network, chain, to_network
+from verify.core.ops import LeakyRelu, Linear, Op, Relu, Scale
 from verify.core.problem import Problem
 from verify.core.region import Box, LpBall, Region
 from verify.core.result import Verdict
@@ -149,14 +149,7 @@ def test_what_underflows_at_a_last_activation() -> None:
 
 def test_real_values_of_branches_lie_within() -> None:
     for seed in range(20):
-        rng = nets.generator(seed)
-        builder = Builder((3,))
-        first = builder.add(Linear(torch.randn(3, 3, generator=rng), torch.randn(3, generator=rng)), 0)
-        hidden = builder.add(Relu(), first)
-        joined = builder.add(Concat(0), hidden, first, 0)
-        other = builder.add(Linear(torch.randn(9, 9, generator=rng), torch.randn(9, generator=rng)), joined)
-        last = builder.add(Sub(), builder.add(LeakyRelu(0.01), other), joined)
-        network = builder.build(builder.add(Linear(torch.randn(2, 9, generator=rng), torch.zeros(2)), last))
+        network = branched(seed)
         lower, upper = random_box(network, seed)
         assert_holds(network, Box(lower, upper), members(lower, upper, 6, seed))
 

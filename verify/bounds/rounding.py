@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from verify.bounds.interval import step
+from verify.bounds.interval import radius_map, step
 from verify.bounds.memo import per_op, remember
 from verify.bounds.relax import Lines, relaxes
 from verify.core.floats import gamma
@@ -33,13 +33,9 @@ from verify.core.ops import (
     Scale,
     evaluate,
     magnitude,
-    spread,
     terms,
 )
 from verify.core.verifier import Bounds
-
-magnitude_map = per_op(magnitude)
-spread_map = per_op(spread)
 
 AFFINE = (Linear, Conv2d, ConvTranspose2d, Scale)
 STEPS = 4  # roundings that each node of a network can add to a sum, beside one for each of its operands
@@ -95,7 +91,7 @@ class Rounding:
             self.error[position] = self.lost[position]
             return
         read = [torch.add(self.error[i], largest(b), alpha=part) for i, b in zip(node.inputs, operands, strict=True)]
-        error = evaluate(spread_map(node.op), *read)
+        error = evaluate(radius_map(node.op), *read)
         if isinstance(node.op, (*AFFINE, Gather)):
             error = torch.add(error, norms(node.op, operands[0].lower.shape[1:]).constant, alpha=part)
         self.error[position] = error + DUST
@@ -124,7 +120,7 @@ class Rounding:
         if isinstance(op, Relu):
             # Each node on the way can put the interval of a part off by its error, twice where it is itself widened.
             through = torch.where(z.upper + 2 * len(nodes) * below > 0, through, 0.0)
-        through = through.sum(-1) if isinstance(op, Max) else evaluate(spread_map(op), through)
+        through = through.sum(-1) if isinstance(op, Max) else evaluate(radius_map(op), through)
         self.error[position] = through + 2 * part * largest(value)
 
     def at(self, position: int, lines: Lines, z: Bounds) -> Tensor:
@@ -145,23 +141,21 @@ class Rounding:
         """At least what the products and constants of a node come to without their signs."""
         op = self.network.nodes[position].op
         if not isinstance(op, AFFINE):
-            return evaluate(magnitude_map(op), *sizes)
+            return evaluate(magnitude(op), *sizes)
         known = norms(op, sizes[0].shape[1:])
         return torch.addcmul(known.constant, known.gain, _most(sizes[0], known.gain.dim()))
 
     def _spread(self, position: int, parts: Sequence[Tensor | None]) -> Tensor:
         """At least what the errors of operands (None: none) make of a node's value."""
-        op, shapes = (
-            self.network.nodes[position].op,
-            [self.network.nodes[i].shape for i in self.network.nodes[position].inputs],
-        )
+        nodes = self.network.nodes
+        op, shapes = nodes[position].op, [nodes[i].shape for i in nodes[position].inputs]
         if isinstance(op, AFFINE):
             assert parts[0] is not None
             gain = norms(op, shapes[0]).gain
             return gain * _most(parts[0], gain.dim())
         some = next(p for p in parts if p is not None)
         known = (some.new_zeros(len(some), *s) if p is None else p for p, s in zip(parts, shapes, strict=True))
-        return evaluate(spread_map(op), *known)
+        return evaluate(radius_map(op), *known)
 
 
 def worst(network: Network, box: Bounds) -> list[Tensor]:
@@ -203,7 +197,7 @@ def norms(op: Op, shape: Sequence[int]) -> Norms:
 
     def make() -> Norms:
         one = torch.ones(1, *shape, dtype=torch.float64)
-        return Norms(evaluate(spread_map(op), one), evaluate(magnitude_map(op), torch.zeros_like(one)))
+        return Norms(evaluate(radius_map(op), one), evaluate(magnitude(op), torch.zeros_like(one)))
 
     return remember(_norms(op), tuple(shape), make)
 
