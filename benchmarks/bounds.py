@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.turns import in_turns
 
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
@@ -125,19 +125,8 @@ def measure(names: list[str], batches: list[int], repeats: int) -> Iterator[Meas
             def ours(box: Box = box, objective: Any = objective, network: Any = network) -> Any:
                 return crown.lower(network, box, objective, Budget())
 
-            mine, peer = _in_turns(ours, theirs, repeats)
+            mine, peer = in_turns(ours, theirs, repeats)
             yield Measurement(given.name, batch, mine, peer, peer / mine, ours().mean().item(), theirs().mean().item())
-
-
-def _in_turns(a: Callable[[], Any], b: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(repeats + 1):
-        for call, spent in zip((a, b), seconds, strict=True):
-            begun = time.process_time()
-            call()
-            if turn:
-                spent.append(time.process_time() - begun)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
 def main() -> None:

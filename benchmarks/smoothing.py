@@ -15,11 +15,12 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal
+
+from benchmarks.turns import in_turns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +86,7 @@ def throughput(network: Network, data: Dataset, sigma: float, repeats: int) -> T
             for _ in range(blocks):
                 model(batch)
 
-    seconds = _in_turns(bare, lambda: stream.take(blocks * BLOCK), repeats)
+    seconds = in_turns(bare, lambda: stream.take(blocks * BLOCK), repeats)
     return Throughput(BLOCK, *(1e6 * spent / (blocks * BLOCK) for spent in seconds))
 
 
@@ -142,17 +143,6 @@ class Coin:
         """Heads, tails."""
         heads = int(self.random.binomial(n, self.p))
         return [heads, n - heads]
-
-
-def _in_turns(a: Callable[[], Any], b: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(repeats + 1):
-        for call, spent in zip((a, b), seconds, strict=True):
-            begun = time.process_time()
-            call()
-            if turn:
-                spent.append(time.process_time() - begun)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
 def main() -> None:
