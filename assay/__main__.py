@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from assay.benchmarks.harness.origin import version
 from assay.commands.attack import attack
 from assay.commands.bench import bench
 from assay.commands.compare import compare
@@ -21,10 +22,9 @@ from assay.commands.radius import radius
 from assay.commands.smooth import smooth
 from assay.commands.train import train
 from assay.commands.verify import verify
-from benchmarks.failures import explained
-from benchmarks.origin import version
-from benchmarks.plain import plain
-from verify.core.errors import AlarmError, AssayError, InputError, ResourceError
+from assay.verify.core.errors import AlarmError, AssayError, InputError, ResourceError
+from assay.verify.support.failures import explained
+from assay.verify.support.plain import plain
 
 INTERRUPTED = 130
 DEBUG = "--debug"

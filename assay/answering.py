@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from assay import explanation, witness
+from assay.benchmarks.harness.answer import exit_code, limits, read, word
 from assay.checks import cores
-from benchmarks.answer import exit_code, limits, read, word
-from verify import union
-from verify.registry import get_verifier
+from assay.verify.registry import get_verifier
+from assay.verify.solving import union
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from math import isnan
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 def at_least_one(name: str, value: int | None) -> None:

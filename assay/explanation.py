@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from assay import witness
-from benchmarks.answer import Question, exit_code, reason, shortfall, word
-from verify.bounds import layers
-from verify.bounds.relax import relaxes, undecided
-from verify.core.errors import AssayError
-from verify.core.network import Network
-from verify.core.problem import Problem
-from verify.core.result import Result, Verdict
+from assay.benchmarks.harness.answer import Question, exit_code, reason, shortfall, word
+from assay.verify.bounds import layers
+from assay.verify.bounds.relax import relaxes, undecided
+from assay.verify.core.errors import AssayError
+from assay.verify.core.network import Network
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import Result, Verdict
 
 FACTS = (int, float, str, bool)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from benchmarks.plain import plain
+from assay.verify.support.plain import plain
 
 if TYPE_CHECKING:
-    from benchmarks.store import Store
+    from assay.benchmarks.harness.store import Store
 
 
 @contextmanager

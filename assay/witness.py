@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from verify.core.network import Network
+from assay.verify.core.network import Network
 
 
 def outputs(network: Network, x: Tensor) -> Tensor:

@@ -1,36 +1,33 @@
 """Attacks: robustness from above. Points of a region that a model gets wrong, by one interface for every method.
 
-The public names are imported on first use (PEP 562): ``import attacks`` alone costs nothing.
+The public names are imported on first use (PEP 562): ``import assay.attacks`` alone costs nothing.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from assay.lazy import lazily
 
 if TYPE_CHECKING:
-    from attacks.base import AttackResult as AttackResult
-    from attacks.curves import Curve as Curve
-    from attacks.curves import curve as curve
-    from attacks.registry import get_attack as get_attack
-    from attacks.registry import list_attacks as list_attacks
+    from assay.attacks.common.interface import AttackResult as AttackResult
+    from assay.attacks.curves import Curve as Curve
+    from assay.attacks.curves import curve as curve
+    from assay.attacks.registry import get_attack as get_attack
+    from assay.attacks.registry import list_attacks as list_attacks
 
 _HOME = {
-    "AttackResult": "attacks.base",
-    "Curve": "attacks.curves",
-    "curve": "attacks.curves",
-    "get_attack": "attacks.registry",
-    "list_attacks": "attacks.registry",
+    "AttackResult": "assay.attacks.common.interface",
+    "Curve": "assay.attacks.curves",
+    "curve": "assay.attacks.curves",
+    "get_attack": "assay.attacks.registry",
+    "list_attacks": "assay.attacks.registry",
 }
 
 __all__ = sorted(_HOME)
+__getattr__, __dir__ = lazily(__name__, _HOME)
 
+if __name__ != "assay.attacks":  # imported by its bare name, beside the folder
+    from assay.checkout import same_modules
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'attacks' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+    same_modules(__name__)

@@ -1,6 +1,6 @@
 """Auto-PGD (Croce and Hein 2020, arXiv:2003.01690): projected ascent with momentum that finds its own step size.
 
-In the l1 norm the form of Croce and Hein 2021 (arXiv:2103.01208), see :mod:`attacks.sparse`.
+In the l1 norm the form of Croce and Hein 2021 (arXiv:2103.01208), see :mod:`assay.attacks.common.l1_steps`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from attacks import task
-from attacks.base import AttackResult, Model, forward, norm
-from attacks.losses import LossName, check_loss
-from attacks.nearest import column, slope
-from attacks.prospects import Prospects, check_patience
-from attacks.ranges import share, whole
-from attacks.sparse import WIDE, Sparse, enlarged, scattered
-from attacks.streams import sample_keys, uniform
-from attacks.task import Record, Task
-from attacks.trail import Trail
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.common import task
+from assay.attacks.common.early_stopping import Prospects, check_patience
+from assay.attacks.common.interface import AttackResult, Model, forward, norm
+from assay.attacks.common.iterates import Trail
+from assay.attacks.common.l1_steps import WIDE, Sparse, enlarged, scattered
+from assay.attacks.common.losses import LossName, check_loss
+from assay.attacks.common.minimal_norm import column, slope
+from assay.attacks.common.option_ranges import share, whole
+from assay.attacks.common.random_streams import sample_keys, uniform
+from assay.attacks.common.task import Record, Task
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 # The share of a new step in the next point; the rest goes to the step before it.
 NEW = 0.75
@@ -34,7 +34,7 @@ NEW = 0.75
 class Schedule:
     """How long to ascend: ``steps`` from each of ``restarts`` starts.
 
-    ``rho`` as in :class:`Halving`, ``patience`` as in :class:`attacks.prospects.Prospects`.
+    ``rho`` as in :class:`Halving`, ``patience`` as in :class:`assay.attacks.common.early_stopping.Prospects`.
     """
 
     steps: int

@@ -9,18 +9,18 @@ from typing import ClassVar, Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from attacks import task
-from attacks.apgd import APGD, APGDCE, APGDT
-from attacks.base import AttackResult, Model, norm
-from attacks.fab import FAB, FABT
-from attacks.pgd_eot import Mean, Repeated
-from attacks.prospects import check_patience
-from attacks.ranges import whole
-from attacks.square import Square
-from attacks.task import Record, Task
-from verify.core.errors import unknown_name
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.apgd import APGD, APGDCE, APGDT
+from assay.attacks.common import task
+from assay.attacks.common.early_stopping import check_patience
+from assay.attacks.common.interface import AttackResult, Model, norm
+from assay.attacks.common.option_ranges import whole
+from assay.attacks.common.task import Record, Task
+from assay.attacks.fab import FAB, FABT
+from assay.attacks.pgd_eot import Mean, Repeated
+from assay.attacks.square import Square
+from assay.verify.core.errors import unknown_name
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 Version = Literal["standard", "plus", "rand"]
 

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import task
-from attacks.base import AttackResult, Model
-from attacks.ranges import whole
-from attacks.streams import sample_keys, uniform
-from attacks.task import Record, Task
-from verify.core.errors import UnsupportedError
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.common import task
+from assay.attacks.common.interface import AttackResult, Model
+from assay.attacks.common.option_ranges import whole
+from assay.attacks.common.random_streams import sample_keys, uniform
+from assay.attacks.common.task import Record, Task
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 BLOCK = 256
 

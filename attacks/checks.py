@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from attacks.ascent import gradient
-from attacks.base import Model, check_model, forward
-from attacks.losses import cross_entropy
-from verify.core.errors import InputError
-from verify.core.region import Domain
+from assay.attacks.common.interface import Model, check_model, forward
+from assay.attacks.common.losses import cross_entropy
+from assay.attacks.common.projected_gradient import gradient
+from assay.verify.core.errors import InputError
+from assay.verify.core.region import Domain
 
 BLACK_BOX = ("grid", "hopskipjump", "random", "square")
 ROUNDING = 1e-4

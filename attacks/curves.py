@@ -9,10 +9,10 @@ from math import inf
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, Model
-from attacks.nearest import MinimalAttack
-from verify.core.errors import InputError
-from verify.core.region import Domain, LpBall
+from assay.attacks.common.interface import Attack, Model
+from assay.attacks.common.minimal_norm import MinimalAttack
+from assay.verify.core.errors import InputError
+from assay.verify.core.region import Domain, LpBall
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def curve(
     """Attack x (batch x shape), labels (batch), in the balls of all ``epsilons`` within ``domain``.
 
     A minimal-norm attack runs once. Others run at one radius after the other, on what the smaller ones left standing.
-    Raises :class:`InputError` for no epsilons, and what :meth:`attacks.base.Attack.run` and the regions raise.
+    Raises :class:`InputError` for no epsilons, and what :meth:`Attack.run` and the regions raise.
     """
     radii = tuple(sorted({float(eps) for eps in epsilons}))
     if not radii:

@@ -9,16 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import task
-from attacks.base import AttackResult, Model
-from attacks.baselines import clean_first
-from attacks.descent import Adam, descend, square
-from attacks.nearest import Closest, length, slope
-from attacks.ranges import positive, share, whole
-from attacks.task import Task
-from verify.core.errors import UnsupportedError
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.baselines import clean_first
+from assay.attacks.common import task
+from assay.attacks.common.interface import AttackResult, Model
+from assay.attacks.common.minimal_norm import Closest, length, slope
+from assay.attacks.common.option_ranges import positive, share, whole
+from assay.attacks.common.penalty_descent import Adam, descend, square
+from assay.attacks.common.task import Task
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import nearest
-from attacks.base import AttackResult, Model
-from attacks.losses import LossName, check_loss
-from attacks.nearest import Closest, column, cosine, length, shorten, slope, unit
-from attacks.ranges import positive, share, whole
-from attacks.task import Task
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.common import minimal_norm
+from assay.attacks.common.interface import AttackResult, Model
+from assay.attacks.common.losses import LossName, check_loss
+from assay.attacks.common.minimal_norm import Closest, column, cosine, length, shorten, slope, unit
+from assay.attacks.common.option_ranges import positive, share, whole
+from assay.attacks.common.task import Task
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class DDN:
 
         Raises :class:`InputError` as every attack does, :class:`UnsupportedError` for a region that is no l2 ball.
         """
-        return nearest.run(self, model, x, labels, region, self.loss, self._method, self.targeted)
+        return minimal_norm.run(self, model, x, labels, region, self.loss, self._method, self.targeted)
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification, whose own loss replaces ``loss``."""
-        return nearest.search(self, problems, self._method)
+        return minimal_norm.search(self, problems, self._method)
 
     def _method(self, job: Task, closest: Closest) -> None:
         everything = torch.arange(len(job.clean), device=job.clean.device)

@@ -10,14 +10,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import nearest
-from attacks.ascent import gradient
-from attacks.base import AttackResult, Model, forward
-from attacks.nearest import Closest, column, dual, length, shorten
-from attacks.ranges import nonnegative, whole
-from attacks.task import Task
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.common import minimal_norm
+from assay.attacks.common.interface import AttackResult, Model, forward
+from assay.attacks.common.minimal_norm import Closest, column, dual, length, shorten
+from assay.attacks.common.option_ranges import nonnegative, whole
+from assay.attacks.common.projected_gradient import gradient
+from assay.attacks.common.task import Task
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class DeepFool:
 
         Raises :class:`InputError` as every attack does, :class:`UnsupportedError` for a region of another kind.
         """
-        return nearest.run(self, model, x, labels, region, "margin", self._method)
+        return minimal_norm.run(self, model, x, labels, region, "margin", self._method)
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification; its disjuncts take the classes' place."""
-        return nearest.search(self, problems, self._method)
+        return minimal_norm.search(self, problems, self._method)
 
     def _method(self, job: Task, closest: Closest) -> None:
         whole_job, index = job, torch.arange(len(job.clean), device=job.clean.device)
@@ -88,4 +88,4 @@ class DeepFool:
 
 def along(grad: Tensor, p: float) -> Tensor:
     """The direction of norm ``p`` 1 that a linear function with gradient ``grad`` gains most from, in l2 or linf."""
-    return grad.sign() if p == inf else nearest.unit(grad)
+    return grad.sign() if p == inf else minimal_norm.unit(grad)

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import nearest
-from attacks.base import AttackResult, Model
-from attacks.descent import Weights
-from attacks.nearest import Closest, column, length, shorten, slope
-from attacks.ranges import nonnegative, positive, whole
-from attacks.task import Task
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.common import minimal_norm
+from assay.attacks.common.interface import AttackResult, Model
+from assay.attacks.common.minimal_norm import Closest, column, length, shorten, slope
+from assay.attacks.common.option_ranges import nonnegative, positive, whole
+from assay.attacks.common.penalty_descent import Weights
+from assay.attacks.common.task import Task
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class EAD:
 
         Raises :class:`InputError` as every attack does, :class:`UnsupportedError` for a region of another kind.
         """
-        return nearest.run(self, model, x, labels, region, "margin", self._method, self.targeted)
+        return minimal_norm.run(self, model, x, labels, region, "margin", self._method, self.targeted)
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification, whose distance to violation takes the margin's place."""
-        return nearest.search(self, problems, self._method)
+        return minimal_norm.search(self, problems, self._method)
 
     def _method(self, job: Task, closest: Closest) -> None:
         if self.c is None:

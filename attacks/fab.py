@@ -14,16 +14,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import hyperplane, nearest, task
-from attacks.ascent import gradient
-from attacks.base import AttackResult, Model, forward, norm
-from attacks.nearest import Closest, column, domain, length, shorten, slope
-from attacks.prospects import Prospects, check_patience
-from attacks.ranges import whole
-from attacks.streams import sample_keys, uniform
-from attacks.task import Record, Task
-from verify.core.problem import Problem
-from verify.core.region import LpBall, Region
+from assay.attacks.common import hyperplane, minimal_norm, task
+from assay.attacks.common.early_stopping import Prospects, check_patience
+from assay.attacks.common.interface import AttackResult, Model, forward, norm
+from assay.attacks.common.minimal_norm import Closest, column, domain, length, shorten, slope
+from assay.attacks.common.option_ranges import whole
+from assay.attacks.common.projected_gradient import gradient
+from assay.attacks.common.random_streams import sample_keys, uniform
+from assay.attacks.common.task import Record, Task
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall, Region
 
 # From the paper: how far a step overshoots, the greatest pull towards the clean sample, the way back from beyond.
 OVERSHOOT, PULL, BACK = 1.05, 0.1, 0.9
@@ -51,7 +51,7 @@ class Metric:
 
     def steepness(self, grad: Tensor) -> Tensor:
         """What a linear function of gradient ``grad`` (batch x shape) gains over a unit step; never 0."""
-        slope = nearest.length(grad * self.scale if self.p == inf else grad, nearest.dual(self.p))
+        slope = minimal_norm.length(grad * self.scale if self.p == inf else grad, minimal_norm.dual(self.p))
         return slope.clamp(min=torch.finfo(grad.dtype).tiny)
 
     @classmethod
@@ -123,7 +123,7 @@ def closest(job: Task, metric: Metric, x: Tensor) -> tuple[Tensor, Tensor]:
 class Plan:
     """``steps`` from each of ``restarts`` starts; to one rival after the other where there are ``targets``.
 
-    ``patience``: as in :class:`attacks.prospects.Prospects`, of the distance beyond the region's radius.
+    ``patience``: as in :class:`EarlyStopping`, of the distance beyond the region's radius.
     """
 
     steps: int
@@ -269,7 +269,7 @@ class FAB:
         if not isinstance(job.region, LpBall):
             return self.on(job, seed)
         plan = Plan(self.steps, self.restarts, self.targets, self.patience)
-        return nearest.seek(self, job, lambda part, found: minimise(part, found, plan, seed))
+        return minimal_norm.seek(self, job, lambda part, found: minimise(part, found, plan, seed))
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from attacks import task
-from attacks.ascent import Schedule, ascend
-from attacks.base import AttackResult, Model
-from attacks.losses import LossName, check_loss
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.common import task
+from assay.attacks.common.interface import AttackResult, Model
+from assay.attacks.common.losses import LossName, check_loss
+from assay.attacks.common.projected_gradient import Schedule, ascend
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 
 @dataclass(frozen=True)

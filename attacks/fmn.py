@@ -10,13 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import nearest
-from attacks.base import AttackResult, Model
-from attacks.nearest import Closest, cosine, dual, length, shorten, shrink, slope, unit
-from attacks.ranges import positive, share, whole
-from attacks.task import Task
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.common import minimal_norm
+from assay.attacks.common.interface import AttackResult, Model
+from assay.attacks.common.minimal_norm import Closest, cosine, dual, length, shorten, shrink, slope, unit
+from assay.attacks.common.option_ranges import positive, share, whole
+from assay.attacks.common.task import Task
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 STEP_SIZES = {1.0: 1.0, 2.0: 2.0, inf: 20.0}  # by measurement on images
 
@@ -52,11 +52,11 @@ class FMN:
 
         Raises :class:`InputError` as every attack does, :class:`UnsupportedError` for a region that is no ball.
         """
-        return nearest.run(self, model, x, labels, region, "margin", self._method, self.targeted)
+        return minimal_norm.run(self, model, x, labels, region, "margin", self._method, self.targeted)
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification, whose distance to violation takes the margin's place."""
-        return nearest.search(self, problems, self._method)
+        return minimal_norm.search(self, problems, self._method)
 
     def _method(self, job: Task, closest: Closest) -> None:
         everything = torch.arange(len(job.clean), device=job.clean.device)

@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks import task
-from attacks.base import AttackResult, Model, forward
-from attacks.baselines import clean_first
-from attacks.task import Task
-from verify.core import options
-from verify.core.errors import InputError, UnsupportedError, unknown_name
-from verify.core.problem import Problem
-from verify.core.region import LpBall, Region
+from assay.attacks.baselines import clean_first
+from assay.attacks.common import task
+from assay.attacks.common.interface import AttackResult, Model, forward
+from assay.attacks.common.task import Task
+from assay.verify.core.errors import InputError, UnsupportedError, unknown_name
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall, Region
+from assay.verify.support import options
 
 INSTALL = {
     "art": "pip install adversarial-robustness-toolbox",

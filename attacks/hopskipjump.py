@@ -10,15 +10,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import nearest
-from attacks.base import AttackResult, Model
-from attacks.nearest import Closest, column, length, shrink, unit
-from attacks.ranges import whole
-from attacks.streams import normal, sample_keys, uniform
-from attacks.task import Task
-from verify.core.errors import UnsupportedError
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.common import minimal_norm
+from assay.attacks.common.interface import AttackResult, Model
+from assay.attacks.common.minimal_norm import Closest, column, length, shrink, unit
+from assay.attacks.common.option_ranges import whole
+from assay.attacks.common.random_streams import normal, sample_keys, uniform
+from assay.attacks.common.task import Task
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 BATCH = 2048
 TRIES = 100
@@ -48,11 +48,13 @@ class HopSkipJump:
         Raises :class:`InputError` as every attack does, :class:`UnsupportedError` for a region of another kind, or
         without a domain to draw the first noise from.
         """
-        return nearest.run(self, model, x, labels, region, "margin", lambda job, near: self._method(job, near, seed))
+        return minimal_norm.run(
+            self, model, x, labels, region, "margin", lambda job, near: self._method(job, near, seed)
+        )
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification."""
-        return nearest.search(self, problems, lambda job, near: self._method(job, near, seed))
+        return minimal_norm.search(self, problems, lambda job, near: self._method(job, near, seed))
 
     def _method(self, job: Task, closest: Closest, seed: int) -> None:
         if not bool((job.lower.isfinite() & job.upper.isfinite()).all()):

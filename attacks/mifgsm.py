@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from attacks.base import AttackResult, Model
-from attacks.losses import LossName, check_loss
-from attacks.pgd import PGD
-from attacks.ranges import nonnegative, whole
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.common.interface import AttackResult, Model
+from assay.attacks.common.losses import LossName, check_loss
+from assay.attacks.common.option_ranges import nonnegative, whole
+from assay.attacks.pgd import PGD
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import task
-from attacks.ascent import ascend
-from attacks.base import AttackResult, Model, forward
-from attacks.losses import Goal, LossName, check_loss
-from attacks.pgd import PGD
-from attacks.ranges import whole
-from attacks.task import Task
-from verify.core.problem import Problem
-from verify.core.region import Region
+from assay.attacks.common import task
+from assay.attacks.common.interface import AttackResult, Model, forward
+from assay.attacks.common.losses import Goal, LossName, check_loss
+from assay.attacks.common.option_ranges import whole
+from assay.attacks.common.projected_gradient import ascend
+from assay.attacks.common.task import Task
+from assay.attacks.pgd import PGD
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 
 
 @dataclass(frozen=True)

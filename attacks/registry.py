@@ -5,33 +5,33 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
 
-from verify.core import options
-from verify.core.errors import AssayError, InputError
+from assay.verify.core.errors import AssayError, InputError
+from assay.verify.support import options
 
 if TYPE_CHECKING:
-    from attacks.base import Attack
+    from assay.attacks.common.interface import Attack
 
 ATTACKS = {
-    "apgd": "attacks.apgd:APGD",
-    "apgd-ce": "attacks.apgd:APGDCE",
-    "apgd-t": "attacks.apgd:APGDT",
-    "autoattack": "attacks.autoattack:AutoAttack",
-    "cw": "attacks.cw:CW",
-    "cw-l0": "attacks.cw_l0:CWL0",
-    "ddn": "attacks.ddn:DDN",
-    "deepfool": "attacks.deepfool:DeepFool",
-    "ead": "attacks.ead:EAD",
-    "fab": "attacks.fab:FAB",
-    "fab-t": "attacks.fab:FABT",
-    "fgsm": "attacks.fgsm:FGSM",
-    "fmn": "attacks.fmn:FMN",
-    "grid": "attacks.baselines:Grid",
-    "hopskipjump": "attacks.hopskipjump:HopSkipJump",
-    "mi-fgsm": "attacks.mifgsm:MIFGSM",
-    "pgd": "attacks.pgd:PGD",
-    "square": "attacks.square:Square",
-    "pgd-eot": "attacks.pgd_eot:PGDEOT",
-    "random": "attacks.baselines:Random",
+    "apgd": "assay.attacks.apgd:APGD",
+    "apgd-ce": "assay.attacks.apgd:APGDCE",
+    "apgd-t": "assay.attacks.apgd:APGDT",
+    "autoattack": "assay.attacks.autoattack:AutoAttack",
+    "cw": "assay.attacks.cw:CW",
+    "cw-l0": "assay.attacks.cw_l0:CWL0",
+    "ddn": "assay.attacks.ddn:DDN",
+    "deepfool": "assay.attacks.deepfool:DeepFool",
+    "ead": "assay.attacks.ead:EAD",
+    "fab": "assay.attacks.fab:FAB",
+    "fab-t": "assay.attacks.fab:FABT",
+    "fgsm": "assay.attacks.fgsm:FGSM",
+    "fmn": "assay.attacks.fmn:FMN",
+    "grid": "assay.attacks.baselines:Grid",
+    "hopskipjump": "assay.attacks.hopskipjump:HopSkipJump",
+    "mi-fgsm": "assay.attacks.mifgsm:MIFGSM",
+    "pgd": "assay.attacks.pgd:PGD",
+    "square": "assay.attacks.square:Square",
+    "pgd-eot": "assay.attacks.pgd_eot:PGDEOT",
+    "random": "assay.attacks.baselines:Random",
 }
 
 ENTRY_POINTS = "assay.attacks"
@@ -60,10 +60,10 @@ def get_attack(text: str) -> Attack:
     >>> get_attack("pgd(steps=20,restarts=2)")
     PGD(steps=20, restarts=2, step_size=None, momentum=0.0, loss='ce', random_start=False, diversify=0, targeted=False)
     """
-    from attacks.base import Attack  # here, so that listing the names does not import torch
+    from assay.attacks.common.interface import Attack  # here, so that listing the names does not import torch
 
     if ":" in text.partition("(")[0]:
-        from attacks.foreign import Foreign
+        from assay.attacks.foreign import Foreign
 
         return cast("Attack", Foreign(text))
     known = table()

@@ -10,15 +10,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import task
-from attacks.base import AttackResult, Model, norm
-from attacks.nearest import column
-from attacks.prospects import Prospects, check_patience
-from attacks.ranges import share, whole
-from attacks.streams import sample_keys, uniform
-from attacks.task import Record, Task
-from verify.core.problem import Problem
-from verify.core.region import LpBall, Region
+from assay.attacks.common import task
+from assay.attacks.common.early_stopping import Prospects, check_patience
+from assay.attacks.common.interface import AttackResult, Model, norm
+from assay.attacks.common.minimal_norm import column
+from assay.attacks.common.option_ranges import share, whole
+from assay.attacks.common.random_streams import sample_keys, uniform
+from assay.attacks.common.task import Record, Task
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall, Region
 
 # After these queries of ten thousand the share of the pixels that a square covers is halved.
 HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)

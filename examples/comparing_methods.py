@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 
-from models import data, zoo
-from verify import Budget, Problem, Verdict, get_verifier, to_network
+from assay.models import data, zoo
+from assay.verify import Budget, Problem, Verdict, get_verifier, to_network
 
 # Any method of `assay methods`, with its options in parentheses.
 METHODS = ("ibp", "crown", "crown(dtype=float32)", "auto")

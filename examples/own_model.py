@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from attacks import get_attack
-from benchmarks import report
-from benchmarks.harness import compare
-from models import data
-from verify import get_verifier
+from assay.attacks import get_attack
+from assay.benchmarks.harness.compare import compare
+from assay.benchmarks.report import tables
+from assay.models import data
+from assay.verify import get_verifier
 
 
 class Normalise(nn.Module):
@@ -50,7 +50,7 @@ def main() -> None:
     """Between what a method certifies and what an attack leaves standing lies the true robust accuracy."""
     samples = data.load("digits", "test").take(50)
     comparison = compare(build(), samples, [0.01, 0.03], [get_verifier("crown")], [get_attack("pgd")], name="my model")
-    report.show(comparison, Console())
+    tables.show(comparison, Console())
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attacks import get_attack
-from models import data, zoo
-from verify import Budget, Network, Problem, Verdict, get_verifier, to_network
+from assay.attacks import get_attack
+from assay.models import data, zoo
+from assay.verify import Budget, Network, Problem, Verdict, get_verifier, to_network
 
 SAMPLE = 3
 STEPS = 12  # each halves the interval

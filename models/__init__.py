@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
+from assay.lazy import lazily
+
 if TYPE_CHECKING:
-    from models import data, zoo
+    from assay.models import data as data
+    from assay.models import zoo as zoo
 
-__all__ = ["data", "zoo"]
+_HOME = {name: f"assay.models.{name}:" for name in ("data", "zoo")}
 
+__all__ = sorted(_HOME)
+__getattr__, __dir__ = lazily(__name__, _HOME)
 
-def __getattr__(name: str) -> ModuleType:
-    """The public submodules, imported on first use (PEP 562)."""
-    if name in __all__:
-        return import_module(f"models.{name}")
-    raise AttributeError(f"module 'models' has no attribute {name!r}")
+if __name__ != "assay.models":  # imported by its bare name, beside the folder
+    from assay.checkout import same_modules
 
-
-def __dir__() -> list[str]:
-    return __all__
+    same_modules(__name__)

@@ -11,9 +11,9 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from models.text import Sizes
-from verify.core import options
-from verify.core.errors import InputError
+from assay.models.text import Sizes
+from assay.verify.core.errors import InputError
+from assay.verify.support import options
 
 Shape = Sequence[int]
 
@@ -170,7 +170,7 @@ class ResNet:
 
 TABLE = {
     **{architecture.name: f"{__name__}:{architecture.__name__}" for architecture in (MLP, CNN, ResNet)},
-    "linf-distance": "models.distance:LinfDistances",
+    "linf-distance": "assay.models.distance:LinfDistances",
 }
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import load as decode_weights
 from safetensors.torch import save as encode_weights
 from torch import nn
 
-from models import architectures
-from verify.core.errors import InputError
-from verify.core.files import replace_file
+from assay.models import architectures
+from assay.verify.core.errors import InputError
+from assay.verify.support.files import replace_file
 
 
 @dataclass(frozen=True)

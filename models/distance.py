@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.text import Sizes
-from verify.core.errors import InputError
+from assay.models.text import Sizes
+from assay.verify.core.errors import InputError
 
 
 class LinfDistance(nn.Module):
@@ -72,7 +72,7 @@ class LinfDistances:
     hidden: Sizes = field(default=Sizes((32,)))
 
     def build(self, input_shape: Sequence[int], classes: int) -> nn.Module:
-        """See :class:`models.architectures.Architecture`."""
+        """See :class:`assay.models.architectures.Architecture`."""
         return linf_distance_net(input_shape, classes, self.hidden)
 
 

@@ -13,11 +13,11 @@ from types import ModuleType
 
 from torch import nn
 
-from models import cards, zoo
-from models.cards import Card
-from verify.core.errors import AssayError, InputError
-from verify.core.network import Network
-from verify.frontends.onnx import read_onnx
+from assay.models import cards, zoo
+from assay.models.cards import Card
+from assay.verify.core.errors import AssayError, InputError
+from assay.verify.core.network import Network
+from assay.verify.frontends.onnx import read_onnx
 
 FORMS = "zoo:NAME, file.onnx, file.safetensors with its card beside it, path/file.py:factory, or module:factory"
 PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
@@ -37,7 +37,7 @@ def resolve(text: str) -> LoadedModel:
 
     A factory is a function without arguments that returns a ``torch.nn.Module`` in eval mode. Its code runs: name
     only files that you trust. Raises :class:`InputError` for whatever cannot be loaded, and what
-    :func:`verify.frontends.onnx.read_onnx` raises.
+    :func:`assay.verify.frontends.onnx.read_onnx` raises.
     """
     left, colon, right = text.rpartition(":")
     suffix = Path(text).suffix.lower()
@@ -114,15 +114,12 @@ def _made(source: ModuleType, factory: str, where: str) -> nn.Module:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Make the folder's modules importable, last in order so that they hide nothing that is installed."""
-    added = str(folder) not in sys.path
-    if added:
-        sys.path.append(str(folder))
+    """Make the folder's modules importable, first in order, as they are when Python runs a file of this folder."""
+    sys.path.insert(0, str(folder))
     try:
         yield
     finally:
-        if added:
-            sys.path.remove(str(folder))
+        sys.path.remove(str(folder))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import ClassVar, Protocol
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 class Named(Protocol):
@@ -15,7 +15,7 @@ class Named(Protocol):
 
 
 def describe(options: Named) -> str:
-    """The text that :func:`verify.core.options.load` turns into an equal object; every option is written out."""
+    """The text that :func:`options.load` turns into an equal object; every option is written out."""
     pairs = ",".join(f"{f.name}={getattr(options, f.name)}" for f in fields(options))  # type: ignore[arg-type]
     return f"{options.name}({pairs})" if pairs else options.name
 

@@ -18,10 +18,10 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from verify.core.network import Network, content_hash
-from verify.core.ops import Gather, LeakyRelu, Max, Op, Relu, evaluate
-from verify.core.problem import Problem
-from verify.core.region import Box
+from assay.verify.core.network import Network, content_hash
+from assay.verify.core.ops import Gather, LeakyRelu, Max, Op, Relu, evaluate
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box
 
 # An array of Fractions. Affine functions of the inputs are its last axis: the constant, then one slope an input.
 Exact = np.ndarray[Any, np.dtype[np.object_]]

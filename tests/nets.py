@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from verify.core.network import to_network
-from verify.core.problem import Problem
-from verify.core.region import Box, LpBall, Region
-from verify.core.spec import Spec
+from assay.verify.core.network import to_network
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.spec import Spec
 
 Shape = tuple[int, ...]
 

@@ -15,36 +15,47 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("verify", "attacks", "models", "benchmarks", "assay")
+FOLDERS = ("verify", "attacks", "models", "benchmarks")
 
-CORE, BOUNDS, PROGRAMS = "verify.core", "verify.bounds", "verify.programs"
-TOP = ("verify.registry", "verify.attack", "verify.pipeline", "verify.union", "verify.auto")
+CORE, SUPPORT, BOUNDS = "assay.verify.core", "assay.verify.support", "assay.verify.bounds"
+PROGRAMS, GROUND = "assay.verify.programs", (CORE, SUPPORT)
 
 # Part of the tree -> the first-party parts that it may import beside itself. The longest prefix decides.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "verify.core": (),
-    "verify.frontends": (CORE,),
-    "verify.bounds": (CORE,),
-    "verify.programs": (CORE, BOUNDS),
-    "verify.check": (CORE,),
-    "attacks": (CORE,),
-    "verify.backends": (CORE, BOUNDS, PROGRAMS),
-    "models": ("attacks", CORE, "verify.frontends", BOUNDS),
-    **dict.fromkeys(TOP, ("verify", "attacks")),
-    "verify": ("verify.core", *TOP),  # the lazy __init__ alone: other modules have an entry of their own
-    "benchmarks": ("verify", "attacks", "models"),
-    "assay": ("verify", "attacks", "models", "benchmarks"),
+    "assay.lazy": (),
+    "assay.checkout": (),
+    CORE: (SUPPORT,),
+    SUPPORT: (CORE,),
+    "assay.verify.frontends": GROUND,
+    BOUNDS: GROUND,
+    PROGRAMS: (*GROUND, BOUNDS),
+    "assay.verify.check": GROUND,
+    "assay.attacks": ("assay.lazy", "assay.checkout", *GROUND),
+    "assay.verify.backends": (*GROUND, BOUNDS, PROGRAMS),
+    "assay.verify.registry": GROUND,
+    "assay.verify.solving": ("assay.verify", "assay.attacks"),
+    "assay.verify": ("assay.lazy", "assay.checkout", CORE, "assay.verify.registry", "assay.verify.solving"),
+    "assay.models": ("assay.lazy", "assay.checkout", "assay.attacks", *GROUND, "assay.verify.frontends", BOUNDS),
+    "assay.benchmarks": ("assay.checkout",),
+    "assay.benchmarks.harness": ("assay.verify", "assay.attacks", "assay.models"),
+    "assay.benchmarks.report": ("assay.verify", "assay.attacks", "assay.models", "assay.benchmarks.harness"),
+    "assay.benchmarks.measure": ("assay",),
+    "assay": (
+        *("assay.verify", "assay.attacks", "assay.models"),
+        *("assay.benchmarks.harness", "assay.benchmarks.report"),
+    ),
 }
 
 # What may be imported from outside, beside the standard library; where nothing is said, anything.
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
-    "verify.core": ("torch",),
-    "attacks": ("torch",),
-    "verify.check": ("torch", "numpy"),
+    CORE: ("torch",),
+    SUPPORT: ("torch",),
+    "assay.attacks": ("torch",),
+    "assay.verify.check": ("torch", "numpy"),
 }
 
-# Too heavy for ``import verify``; a user's own package called models must not be touched either.
-HEAVY = ("cvxpy", "pulp", "z3", "highspy", "onnx", "onnxruntime", "sklearn", "scipy", "matplotlib", "auto_LiRPA")
+# Too heavy for ``import assay.verify``.
+HEAVY = ("cvxpy", "pulp", "z3", "highspy", "onnx", "onnxruntime", "scipy", "matplotlib", "auto_LiRPA")
 
 
 @dataclass(frozen=True)
@@ -72,8 +83,10 @@ def module_name(path: Path) -> str:
 @cache
 def modules() -> dict[str, ast.Module]:
     """Every first-party module, parsed, by its dotted name."""
-    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    return {module_name(path): ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in files}
+    own = [*sorted((ROOT / "assay").glob("*.py")), *sorted((ROOT / "assay" / "commands").glob("*.py"))]
+    linked = [path for folder in FOLDERS for path in sorted((ROOT / "assay" / folder).resolve().rglob("*.py"))]
+    named = {module_name(path): path for path in own} | {f"assay.{module_name(path)}": path for path in linked}
+    return {name: ast.parse(path.read_text(encoding="utf-8"), str(path)) for name, path in named.items()}
 
 
 def targets(node: ast.Import | ast.ImportFrom, by: str, is_package: bool) -> Iterator[str]:
@@ -126,31 +139,39 @@ def part(name: str) -> str:
 
 def allowed(item: Import) -> bool:
     own = part(item.by)
-    if own == "verify.backends":
+    if own == "assay.verify.backends":
         # Methods share through bounds and programs, never through each other.
-        method = ".".join(item.by.split(".")[:3])
+        method = ".".join(item.by.split(".")[:4])
         if under(item.target, own):
             return item.by != own and under(item.target, method)
     elif under(item.target, own) and part(item.target) == own:
         return True
-    if own == "verify" and item.by == own:
-        return any(under(item.target, prefix) for prefix in MAY_IMPORT[own])
+    if own == "assay.verify.solving" and item.target == "assay.verify":
+        return False  # the lazy package would be a way around the table
+    if item.by == "assay" and item.target in ("assay.benchmarks", "assay.lazy"):
+        return True  # the face names the package itself
     return any(under(item.target, prefix) for prefix in MAY_IMPORT[own])
 
 
 def is_first_party(target: str) -> bool:
-    return target.split(".")[0] in PACKAGES
+    return target.split(".")[0] in ("assay", *FOLDERS)
 
 
 def test_there_is_something_to_read() -> None:
-    assert {"verify", "verify.core.region", "verify.core.network", "attacks"} <= set(modules())
-    assert "verify.core.ops" in {item.target for item in imports() if item.by == "verify.core.network"}
-    assert "verify.core.network" in graph()["verify.core.problem"]
+    assert {"assay.verify", "assay.verify.core.region", "assay.verify.core.network", "assay.attacks"} <= set(modules())
+    assert "assay.verify.core.ops" in {i.target for i in imports() if i.by == "assay.verify.core.network"}
+    assert "assay.verify.core.network" in graph()["assay.verify.core.problem"]
 
 
 def test_every_module_has_its_floor() -> None:
-    strangers = [name for name in modules() if part(name) == "verify" and name != "verify"]
+    strangers = [name for name in modules() if part(name) == "assay.verify" and name != "assay.verify"]
+    strangers += [n for n in modules() if part(n) == "assay.benchmarks" and n != "assay.benchmarks"]
     assert not strangers, f"no rule says what these may import: {strangers}"
+
+
+def test_the_folders_are_imported_through_assay_alone() -> None:
+    bare = [str(item) for item in imports() if item.target.split(".")[0] in FOLDERS]
+    assert not bare, "\n".join(bare)
 
 
 def test_no_floor_imports_a_higher_one() -> None:
@@ -161,47 +182,54 @@ def test_no_floor_imports_a_higher_one() -> None:
 @pytest.mark.parametrize(
     ("by", "target", "expected"),
     [
-        ("verify.core.region", "verify.core.network", True),
-        ("verify.core.region", "verify.bounds.linear", False),
-        ("verify.core.region", "verify", False),
-        ("verify.core.region", "attacks.base", False),
-        ("verify.bounds.linear", "verify.core.ops", True),
-        ("verify.bounds.linear", "verify.frontends.torch", False),
-        ("verify.frontends.torch", "verify.bounds.linear", False),
-        ("verify.frontends.torch", "verify.frontends.fold", True),
-        ("verify.programs.linear", "verify.bounds.linear", True),
-        ("verify.check.replay", "verify.core.problem", True),
-        ("verify.check.replay", "verify.bounds.interval", False),
-        ("verify.backends.crown", "verify.bounds.linear", True),
-        ("verify.backends.crown", "verify.programs.linear", True),
-        ("verify.backends.crown", "verify.backends.ibp", False),
-        ("verify.backends.crown", "verify.backends", False),
-        ("verify.backends.crown", "verify.frontends.torch", False),
-        ("verify.backends.crown", "attacks.pgd", False),
-        ("verify.backends.bab.tree", "verify.backends.bab.leaf", True),
-        ("verify.backends.bab", "verify.backends.bab.leaf", True),
-        ("verify.backends.bab.tree", "verify.backends.crown", False),
-        ("verify.backends", "verify.backends.crown", False),
-        ("verify.pipeline", "verify.check.replay", True),
-        ("verify.pipeline", "attacks.base", True),
-        ("verify.auto", "verify.pipeline", True),
-        ("verify.pipeline", "models.zoo", False),
-        ("verify.auto", "benchmarks.harness", False),
-        ("verify", "verify.core.problem", True),
-        ("verify", "verify.auto", True),
-        ("verify", "verify.backends.crown", False),
-        ("attacks.pgd", "attacks.base", True),
-        ("attacks.pgd", "verify.core.region", True),
-        ("attacks.pgd", "verify.pipeline", False),
-        ("attacks.pgd", "models", False),
-        ("models.training.ibp", "verify.bounds.interval", True),
-        ("models.training.pgd", "attacks.pgd", True),
-        ("models.zoo", "verify.backends.crown", False),
-        ("models.zoo", "benchmarks.files", False),
-        ("benchmarks.harness", "verify.pipeline", True),
-        ("benchmarks.harness", "models.data", True),
-        ("benchmarks.harness", "assay.__main__", False),
-        ("assay.commands.compare", "benchmarks.harness", True),
+        ("assay.verify.core.region", "assay.verify.core.network", True),
+        ("assay.verify.core.region", "assay.verify.bounds.linear", False),
+        ("assay.verify.core.region", "assay.verify", False),
+        ("assay.verify.core.region", "verify.core.ops", False),
+        ("assay.verify.core.region", "assay.attacks.common.interface", False),
+        ("assay.verify.bounds.linear", "assay.verify.core.ops", True),
+        ("assay.verify.bounds.linear", "assay.verify.frontends.torch", False),
+        ("assay.verify.frontends.torch", "assay.verify.bounds.linear", False),
+        ("assay.verify.frontends.torch", "assay.verify.frontends.fold", True),
+        ("assay.verify.programs.linear", "assay.verify.bounds.linear", True),
+        ("assay.verify.check.replay", "assay.verify.core.problem", True),
+        ("assay.verify.check.replay", "assay.verify.bounds.interval", False),
+        ("assay.verify.backends.crown", "assay.verify.bounds.linear", True),
+        ("assay.verify.backends.crown", "assay.verify.programs.linear", True),
+        ("assay.verify.backends.crown", "assay.verify.backends.ibp", False),
+        ("assay.verify.backends.crown", "assay.verify.backends", False),
+        ("assay.verify.backends.crown", "assay.verify.frontends.torch", False),
+        ("assay.verify.backends.crown", "assay.attacks.pgd", False),
+        ("assay.verify.backends.bab.tree", "assay.verify.backends.bab.leaf", True),
+        ("assay.verify.backends.bab", "assay.verify.backends.bab.leaf", True),
+        ("assay.verify.backends.bab.tree", "assay.verify.backends.crown", False),
+        ("assay.verify.backends", "assay.verify.backends.crown", False),
+        ("assay.verify.registry", "assay.verify.solving.auto", False),
+        ("assay.benchmarks.harness.compare", "assay.benchmarks.report.tables", False),
+        ("assay.benchmarks.report.tables", "assay.benchmarks.harness.compare", True),
+        ("assay.benchmarks.report.tables", "assay.benchmarks.measure.turns", False),
+        ("assay.benchmarks.measure.bounds", "assay.benchmarks.harness.store", True),
+        ("assay.commands.compare", "assay.benchmarks.measure.turns", False),
+        ("assay.verify.solving.stages", "assay.verify.check.replay", True),
+        ("assay.verify.solving.stages", "assay.attacks.common.interface", True),
+        ("assay.verify.solving.auto", "assay.verify.solving.stages", True),
+        ("assay.verify.solving.stages", "assay.models.zoo", False),
+        ("assay.verify.solving.auto", "assay.benchmarks.harness.compare", False),
+        ("assay.verify", "assay.verify.core.problem", True),
+        ("assay.verify", "assay.verify.solving.auto", True),
+        ("assay.verify", "assay.verify.backends.crown", False),
+        ("assay.attacks.pgd", "assay.attacks.common.interface", True),
+        ("assay.attacks.pgd", "assay.verify.core.region", True),
+        ("assay.attacks.pgd", "assay.verify.solving.stages", False),
+        ("assay.attacks.pgd", "assay.models", False),
+        ("assay.models.training.ibp", "assay.verify.bounds.interval", True),
+        ("assay.models.training.pgd", "assay.attacks.pgd", True),
+        ("assay.models.zoo", "assay.verify.backends.crown", False),
+        ("assay.models.zoo", "assay.benchmarks.harness.store", False),
+        ("assay.benchmarks.harness.compare", "assay.verify.solving.stages", True),
+        ("assay.benchmarks.harness.compare", "assay.models.data", True),
+        ("assay.benchmarks.harness.compare", "assay.__main__", False),
+        ("assay.commands.compare", "assay.benchmarks.harness.compare", True),
     ],
 )
 def test_the_rules_say_what_they_should(by: str, target: str, expected: bool) -> None:
@@ -213,7 +241,7 @@ def test_the_lower_floors_need_torch_alone() -> None:
     for item in imports():
         root = item.target.split(".")[0]
         may = THIRD_PARTY.get(part(item.by))
-        if may is not None and root not in (*sys.stdlib_module_names, *PACKAGES, *may):
+        if may is not None and root not in (*sys.stdlib_module_names, "assay", *may):
             wrong.append(str(item))
     assert not wrong, "\n".join(wrong)
 
@@ -224,12 +252,15 @@ def test_relative_imports_are_understood() -> None:
         assert isinstance(node, (ast.Import, ast.ImportFrom))
         return list(targets(node, by, package))
 
-    assert read("from .region import Box", "verify.core.problem", False) == ["verify.core.region"]
-    assert read("from . import region", "verify.core.problem", False) == ["verify.core.region"]
-    assert read("from . import region", "verify.core", True) == ["verify.core.region"]
-    assert read("from .. import core", "verify.core.problem", False) == ["verify.core"]
-    assert read("from verify.core import region, errors", "x", False) == ["verify.core.region", "verify.core.errors"]
-    assert read("from verify import Problem", "x", False) == ["verify"]
+    assert read("from .region import Box", "assay.verify.core.problem", False) == ["assay.verify.core.region"]
+    assert read("from . import region", "assay.verify.core.problem", False) == ["assay.verify.core.region"]
+    assert read("from . import region", "assay.verify.core", True) == ["assay.verify.core.region"]
+    assert read("from .. import core", "assay.verify.core.problem", False) == ["assay.verify.core"]
+    assert read("from assay.verify.core import region, errors", "x", False) == [
+        "assay.verify.core.region",
+        "assay.verify.core.errors",
+    ]
+    assert read("from assay.verify import Problem", "x", False) == ["assay.verify"]
     assert read("import torch.nn, json", "x", False) == ["torch.nn", "json"]
 
 
@@ -266,31 +297,53 @@ def fresh(code: str) -> list[str]:
 LOADED = "import sys; before = set(sys.modules); {}; print(*sorted(set(sys.modules) - before))"
 
 
-@pytest.mark.parametrize("package", ["verify", "attacks"])
+@pytest.mark.parametrize("package", ["assay", "assay.verify", "assay.attacks", "assay.models", "assay.benchmarks"])
 def test_importing_a_package_loads_nothing_else(package: str) -> None:
     loaded = fresh(LOADED.format(f"import {package}"))
     assert package in loaded
-    strangers = [name for name in loaded if name.split(".")[0] not in sys.stdlib_module_names and name != package]
-    assert not strangers
+    usual = {*sys.stdlib_module_names, "assay"}
+    assert not [name for name in loaded if name.split(".")[0] not in usual]
+    assert {name for name in loaded if is_first_party(name)} <= {"assay", "assay.lazy", package}
 
 
 def test_the_vocabulary_loads_torch_but_no_solver_and_no_model_zoo() -> None:
-    loaded = fresh(LOADED.format("from verify import Problem, Network, Box, LpBall, Spec, Budget, Bounds, Result"))
-    assert {"torch", "verify.core.problem"} <= set(loaded)
-    above = [name for name in loaded if is_first_party(name) and not under(name, CORE) and name != "verify"]
-    assert not above
+    loaded = fresh(LOADED.format("from assay import Problem, Network, Box, LpBall, Spec, Budget, Bounds, Result"))
+    assert {"torch", "assay.verify.core.problem"} <= set(loaded)
+    ground = ("assay.verify.core", "assay.verify.support", "assay.lazy")
+    above = [n for n in loaded if is_first_party(n) and not any(under(n, g) for g in ground)]
+    assert set(above) <= {"assay", "assay.verify"}
     assert not {name.split(".")[0] for name in loaded} & set(HEAVY)
 
 
 def test_the_methods_are_listed_without_loading_any() -> None:
     loaded = fresh(
         LOADED.format(
-            "from verify import list_verifiers; from attacks import list_attacks; "
+            "from assay import list_verifiers, list_attacks; "
             "assert 'crown' in list_verifiers() and 'pgd' in list_attacks()"
         )
     )
-    assert not [name for name in loaded if under(name, "verify.backends") or name == "attacks.pgd"]
-    assert not {name.split(".")[0] for name in loaded} & {*HEAVY, "models", "benchmarks", "assay"}
+    assert not [name for name in loaded if under(name, "assay.verify.backends") or name == "assay.attacks.pgd"]
+    assert not {name.split(".")[0] for name in loaded} & {*HEAVY}
+    assert not [n for n in loaded if under(n, "assay.models") or under(n, "assay.benchmarks")]
+
+
+def test_every_public_name_is_there() -> None:
+    code = "import assay, assay.verify, assay.attacks, assay.models; "
+    for package in ("assay", "assay.verify", "assay.attacks", "assay.models"):
+        code += f"[getattr({package}, name) for name in dir({package})]; "
+    assert fresh(code + "print(assay.solve.__name__, assay.compare.__name__)") == ["solve", "compare"]
+
+
+def test_the_folders_by_their_bare_names_are_the_same_modules() -> None:
+    code = (
+        "from verify import Problem; from verify.core.problem import Problem as same; import attacks.pgd, assay; "
+        "import benchmarks.harness.store, models.zoo; from assay.attacks.pgd import PGD; "
+        "print(Problem is same is assay.Problem, attacks.pgd.PGD is PGD, attacks.pgd.__spec__.name, "
+        "models.zoo is assay.zoo)"
+    )
+    assert fresh(code) == ["True", "True", "assay.attacks.pgd", "True"]
+    wrong = subprocess.run([sys.executable, "-c", "import verify.nothing"], cwd=ROOT, capture_output=True, text=True)
+    assert "ModuleNotFoundError" in wrong.stderr
 
 
 def test_no_file_imports_a_star() -> None:

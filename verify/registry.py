@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from verify.core import options
-from verify.core.errors import InputError
-from verify.core.verifier import Bounder, Verifier
+from assay.verify.core.errors import InputError
+from assay.verify.core.verifier import Bounder, Verifier
+from assay.verify.support import options
 
 VERIFIERS = {
-    "attack": "verify.attack:AttackVerifier",
-    "auto": "verify.auto:Auto",
-    "crown": "verify.backends.crown:CROWN",
-    "crown-ibp": "verify.backends.crown_ibp:CROWNIBP",
-    "ibp": "verify.backends.ibp:IBP",
-    "input-split": "verify.backends.bab.input_split:InputSplit",
-    "lipschitz": "verify.backends.lipschitz.method:Lipschitz",
-    "lipsdp": "verify.backends.sdp.method:LipSDP",
-    "lirpa": "verify.backends.lirpa.method:LiRPA",
-    "lp": "verify.backends.lp:LP",
-    "lp-bab": "verify.backends.bab.lp_bab:LPBaB",
-    "milp": "verify.backends.milp:MILP",
-    "smoothing": "verify.backends.smoothing.method:Smoothing",
-    "smoothing-attack": "verify.backends.smoothing.attack:SmoothingAttack",
-    "sdp": "verify.backends.sdp.method:SDP",
-    "smt": "verify.backends.smt.method:SMT",
+    "attack": "assay.verify.solving.falsifier:AttackVerifier",
+    "auto": "assay.verify.solving.auto:Auto",
+    "crown": "assay.verify.backends.crown:CROWN",
+    "crown-ibp": "assay.verify.backends.crown_ibp:CROWNIBP",
+    "ibp": "assay.verify.backends.ibp:IBP",
+    "input-split": "assay.verify.backends.bab.input_split:InputSplit",
+    "lipschitz": "assay.verify.backends.lipschitz.method:Lipschitz",
+    "lipsdp": "assay.verify.backends.lipschitz.sdp.method:LipSDP",
+    "lirpa": "assay.verify.backends.lirpa.method:LiRPA",
+    "lp": "assay.verify.backends.lp:LP",
+    "lp-bab": "assay.verify.backends.bab.lp_bab:LPBaB",
+    "milp": "assay.verify.backends.milp:MILP",
+    "smoothing": "assay.verify.backends.smoothing.method:Smoothing",
+    "smoothing-attack": "assay.verify.backends.smoothing.attack:SmoothingAttack",
+    "sdp": "assay.verify.backends.lipschitz.sdp.method:SDP",
+    "smt": "assay.verify.backends.smt.method:SMT",
 }
 
 ENTRY_POINTS = "assay.verifiers"

@@ -9,4 +9,4 @@ for file in "$3" "$4"; do
 done
 python="$(dirname "$0")/../.venv/bin/python"
 [ -x "$python" ] || python=python3
-exec "$python" -c "import onnx, onnxruntime, torch, verify.auto"
+exec "$python" -c "import onnx, onnxruntime, torch, assay.verify.solving.auto"

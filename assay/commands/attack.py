@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.checks import at_least_one, cores, seed_in_range
-from assay.commands.compare import attacks_of, norm_of, radii_of
+from assay.commands.compare import attacks_of, radii_of
 from assay.commands.verify import verify
-from benchmarks.plain import plain
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
+from assay.verify.core.norms import parse_norm
+from assay.verify.support.plain import plain
 
 if TYPE_CHECKING:
-    from benchmarks.attacked import Attacked
+    from assay.benchmarks.harness.attacked import Attacked
 
 ON_DATA = "fgsm,pgd,apgd-ce,fmn"
 ON_PROPERTY = "pgd(steps=100,step_size=0.1,momentum=0.9,loss=margin,random_start=true,diversify=10)"
@@ -101,7 +102,7 @@ def on_data(
     json_: bool,
 ) -> None:
     """The table of a data set, and what is saved of it."""
-    radii, p = radii_of(eps), norm_of(norm)
+    radii, p = radii_of(eps), parse_norm(norm)
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads)):
         at_least_one(name, value)
     seed_in_range(seed)
@@ -109,13 +110,13 @@ def on_data(
     import torch
     from rich.console import Console
 
-    from benchmarks import attacked
-    from benchmarks.documents import dump
-    from benchmarks.files import writable_folder
-    from benchmarks.progress import watch
-    from benchmarks.signals import interruptible
-    from models import data as datasets
-    from models.resolve import resolve
+    from assay.benchmarks.harness import attacked
+    from assay.benchmarks.harness.progress import watch
+    from assay.models import data as datasets
+    from assay.models.resolve import resolve
+    from assay.verify.support.documents import dump
+    from assay.verify.support.files import writable_folder
+    from assay.verify.support.signals import interruptible
 
     torch.set_num_threads(min(threads or torch.get_num_threads(), cores()))
     chosen = attacks_of(attacks)
@@ -140,9 +141,10 @@ def _save(found: Attacked, document: dict[str, Any], folder: Path) -> list[Path]
     """Write the points, the sheet and the summary; returns what was written."""
     import numpy as np
 
-    from benchmarks import attacked, sheet
-    from benchmarks.documents import dump
-    from benchmarks.files import write_atomic
+    from assay.benchmarks.harness import attacked
+    from assay.benchmarks.report import image_sheet
+    from assay.verify.support.documents import dump
+    from assay.verify.support.files import write_atomic
 
     buffer = io.BytesIO()
     named: dict[str, Any] = {name: tensor.numpy() for name, tensor in attacked.arrays(found).items()}
@@ -150,7 +152,7 @@ def _save(found: Attacked, document: dict[str, Any], folder: Path) -> list[Path]
     paths = [folder / name for name in ("adversarial.npz", "summary.json", "sheet.png")]
     write_atomic(paths[0], buffer.getvalue())
     write_atomic(paths[1], f"{dump(document)}\n".encode())
-    return paths if sheet.draw(found, paths[2]) else paths[:2]
+    return paths if image_sheet.draw(found, paths[2]) else paths[:2]
 
 
 def _given(context: typer.Context, option: str) -> bool:
@@ -159,6 +161,6 @@ def _given(context: typer.Context, option: str) -> bool:
 
 
 def _texts(text: str) -> list[str]:
-    from verify.core.options import split
+    from assay.verify.support.options import split
 
     return split(text)

@@ -12,7 +12,7 @@ import typer
 
 from assay.checks import at_least_one, cores, positive, seed_in_range
 from assay.notes import hint, survey
-from benchmarks.plain import plain
+from assay.verify.support.plain import plain
 
 
 def bench(
@@ -48,12 +48,13 @@ def bench(
 
     from rich.console import Console
 
-    from benchmarks import cactus, competition, instances, suite
-    from benchmarks.documents import dump
-    from benchmarks.files import writable_folder
-    from benchmarks.progress import watch
-    from benchmarks.signals import interruptible
-    from benchmarks.store import Store
+    from assay.benchmarks.harness import instances, suite
+    from assay.benchmarks.harness.progress import watch
+    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.report import cactus_figure, competition
+    from assay.verify.support.documents import dump
+    from assay.verify.support.files import writable_folder
+    from assay.verify.support.signals import interruptible
 
     chosen = None if benchmarks is None else [name.strip() for name in benchmarks.split(",") if name.strip()]
     found = instances.find(folder, chosen, timeout)
@@ -73,7 +74,7 @@ def bench(
             progress=progress,
         )
     picture = store.with_suffix(".png")
-    cactus.draw(outcome, published, picture)
+    cactus_figure.draw(outcome, published, picture)
     Console(stderr=json_).print(competition.table(outcome, published))
     if json_:
         print(dump([row.to_json() for row in outcome.rows]))

@@ -12,14 +12,13 @@ import typer
 
 from assay.checks import at_least_one, cores, positive, seed_in_range
 from assay.notes import hint, survey
-from verify.core.errors import InputError, unknown_name
+from assay.verify.core.errors import InputError
+from assay.verify.core.norms import parse_norm
 
 if TYPE_CHECKING:
-    from attacks.base import Attack
-    from benchmarks.harness import Comparison
-    from verify.core.verifier import Verifier
-
-NORMS = {"inf": inf, "linf": inf, "2": 2.0, "l2": 2.0, "1": 1.0, "l1": 1.0}
+    from assay.attacks.common.interface import Attack
+    from assay.benchmarks.harness.compare import Comparison
+    from assay.verify.core.verifier import Verifier
 
 
 def compare(
@@ -52,7 +51,7 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print summary.json on stdout, the table on stderr.")] = False,
 ) -> None:
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
-    radii, p = radii_of(eps), norm_of(norm)
+    radii, p = radii_of(eps), parse_norm(norm)
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads)):
         at_least_one(name, value)
     positive("--timeout", timeout, "seconds")
@@ -60,14 +59,14 @@ def compare(
 
     import torch
 
-    from benchmarks import harness
-    from benchmarks.files import writable_folder
-    from benchmarks.progress import watch
-    from benchmarks.signals import interruptible
-    from benchmarks.store import Store
-    from models import data as datasets
-    from models.resolve import resolve
-    from verify.core.budget import Budget
+    from assay.benchmarks.harness import compare as harness
+    from assay.benchmarks.harness.progress import watch
+    from assay.benchmarks.harness.store import Store
+    from assay.models import data as datasets
+    from assay.models.resolve import resolve
+    from assay.verify.core.budget import Budget
+    from assay.verify.support.files import writable_folder
+    from assay.verify.support.signals import interruptible
 
     torch.set_num_threads(min(threads or torch.get_num_threads(), cores()))
     verifiers, attackers = _methods(methods), attacks_of(attacks)
@@ -105,14 +104,14 @@ def _tell(comparison: Comparison, command: list[str], out: Path, resumed: bool, 
     """Summary and picture, written; the table, or the summary as JSON with the table on stderr."""
     from rich.console import Console
 
-    from benchmarks import figure, report
+    from assay.benchmarks.report import bracket_figure, tables
 
-    document = report.summary(comparison, command)
-    report.write_summary(document, out / "summary.json")
-    figure.draw(comparison, out / "bracket.png")
-    report.show(comparison, Console(stderr=as_json))
+    document = tables.summary(comparison, command)
+    tables.write_summary(document, out / "summary.json")
+    bracket_figure.draw(comparison, out / "bracket.png")
+    tables.show(comparison, Console(stderr=as_json))
     if as_json:
-        print(report.dump(document))
+        print(tables.dump(document))
     if resumed:
         print(f"assay: {comparison.resumed} verdicts taken from {out / 'results.sqlite'}", file=sys.stderr)
     written = ", ".join(str(out / name) for name in ("results.sqlite", "summary.json", "bracket.png"))
@@ -135,23 +134,16 @@ def radii_of(text: str) -> list[float]:
     return sorted(set(radii))
 
 
-def norm_of(text: str) -> float:
-    """The norm as a number."""
-    if text.lower() not in NORMS:
-        raise unknown_name("norm", text, NORMS)
-    return NORMS[text.lower()]
-
-
 def _methods(text: str) -> list[Verifier]:
-    from verify.core.options import split
-    from verify.registry import get_verifier
+    from assay.verify.registry import get_verifier
+    from assay.verify.support.options import split
 
     return [get_verifier(part) for part in split(text)]
 
 
 def attacks_of(text: str) -> list[Attack]:
     """The attacks of ``fgsm,pgd(steps=100)``."""
-    from attacks import get_attack
-    from verify.core.options import split
+    from assay.attacks import get_attack
+    from assay.verify.support.options import split
 
     return [get_attack(part) for part in split(text)]

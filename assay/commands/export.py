@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 def export(
@@ -27,9 +27,9 @@ def export(
         raise InputError(f"expected a file name that ends in .onnx, got {str(path)!r}")
     given = _shape(input_shape) if input_shape else None
 
-    from models.resolve import resolve
-    from verify.core.network import Network, to_network
-    from verify.frontends.onnx import write_onnx
+    from assay.models.resolve import resolve
+    from assay.verify.core.network import Network, to_network
+    from assay.verify.frontends.onnx import write_onnx
 
     loaded = resolve(model)
     if given is None and loaded.card is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.origin import package_version
+from assay.benchmarks.harness.origin import package_version
 
 # Distribution and the command that installs it. auto_LiRPA's index release pins a torch of 2022, hence --no-deps.
 PACKAGES = {
@@ -33,10 +33,10 @@ PACKAGES = {
 
 def methods(json_: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
     """List the methods, the attacks and their options, and the packages that they can use."""
-    from attacks import get_attack, list_attacks
-    from benchmarks.report import dump
-    from verify.programs.loading import listed
-    from verify.registry import get_verifier, list_verifiers
+    from assay.attacks import get_attack, list_attacks
+    from assay.benchmarks.report.tables import dump
+    from assay.verify.programs.loading import listed
+    from assay.verify.registry import get_verifier, list_verifiers
 
     document = {
         "methods": _listed(list_verifiers(), get_verifier),
@@ -93,7 +93,7 @@ def _show(document: dict[str, list[dict[str, Any]]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from benchmarks.plain import plain
+    from assay.verify.support.plain import plain
 
     console = Console()
     for kind in ("methods", "attacks"):

@@ -12,8 +12,8 @@ def models(
     json_: Annotated[bool, typer.Option("--json", help="Print the cards as one JSON document.")] = False,
 ) -> None:
     """List the trained networks that come with assay."""
-    from benchmarks.report import dump
-    from models import zoo
+    from assay.benchmarks.report.tables import dump
+    from assay.models import zoo
 
     cards = [zoo.card(name) for name in zoo.names()]
     if json_:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.checks import at_least_one, cores, positive, seed_in_range
-from assay.commands.compare import NORMS
-from verify.core.errors import InputError, unknown_name
+from assay.verify.core.errors import InputError
+from assay.verify.core.norms import norm_name, parse_norm
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from benchmarks.radius import Bracket, Radii
+    from assay.benchmarks.harness.radius import Bracket, Radii
 
 DIGITS = 4  # of a radius, in print
 
@@ -50,8 +50,7 @@ def radius(
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
 ) -> None:
     """Find the largest eps that is certified and the smallest that is attacked, by bisection."""
-    if norm.lower() not in NORMS:
-        raise unknown_name("norm", norm, NORMS)
+    order = parse_norm(norm)
     if index is not None and n is not None:
         raise InputError("expected --index or --n, not both")
     if index is not None and index < 0:
@@ -65,15 +64,15 @@ def radius(
     import torch
     from rich.console import Console
 
-    from attacks import get_attack
-    from benchmarks.documents import dump
-    from benchmarks.progress import watch
-    from benchmarks.radius import radii
-    from benchmarks.signals import interruptible
-    from models import data as datasets
-    from models.resolve import resolve
-    from verify.core.budget import Budget
-    from verify.registry import get_verifier
+    from assay.attacks import get_attack
+    from assay.benchmarks.harness.progress import watch
+    from assay.benchmarks.harness.radius import radii
+    from assay.models import data as datasets
+    from assay.models.resolve import resolve
+    from assay.verify.core.budget import Budget
+    from assay.verify.registry import get_verifier
+    from assay.verify.support.documents import dump
+    from assay.verify.support.signals import interruptible
 
     threads = min(threads, cores())
     torch.set_num_threads(threads)
@@ -88,7 +87,7 @@ def radius(
             [index or 0] if n is None else range(n),
             verifier,
             attacker,
-            norm=NORMS[norm.lower()],
+            norm=order,
             tolerance=tolerance,
             budget=Budget(timeout, seed=seed, threads=threads),
             name=model,
@@ -108,10 +107,9 @@ def show(found: Radii, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from benchmarks.plain import plain
-    from benchmarks.report import NORMS as NAMES
+    from assay.verify.support.plain import plain
 
-    head = f"{plain(found.model)} on {plain(found.data)}, {NAMES[found.norm]}, within {found.tolerance:g}"
+    head = f"{plain(found.model)} on {plain(found.data)}, {norm_name(found.norm)}, within {found.tolerance:g}"
     grid = Table(title=Text(head, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("sample", "label"):
         grid.add_column(column, justify="right")

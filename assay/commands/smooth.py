@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.checks import at_least_one, cores, seed_in_range
-from assay.commands.compare import NORMS
-from verify.core.errors import InputError, unknown_name
+from assay.verify.core.errors import InputError
+from assay.verify.core.norms import parse_norm
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from benchmarks.audit import Fit
-    from benchmarks.smoothed import Row
-    from verify.backends.smoothing.method import Smoothing
+    from assay.benchmarks.harness.audit import Fit
+    from assay.benchmarks.harness.smoothed import Row
+    from assay.verify.backends.smoothing.method import Smoothing
 
 FOUND = 10  # the log has rows that cannot be
 SHOWN = 20
@@ -72,7 +72,7 @@ def smooth(
 
     import torch
 
-    from verify.backends.smoothing.method import Smoothing
+    from assay.verify.backends.smoothing.method import Smoothing
 
     torch.set_num_threads(min(threads, cores()))
     sigma, alpha = 0.25 if sigma is None else sigma, 0.001 if alpha is None else alpha
@@ -95,18 +95,17 @@ class Asked:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise unknown_name("norm", self.norm, NORMS)
+        parse_norm(self.norm)
 
 
 def _certify(asked: Asked, method: Smoothing, out: Path) -> tuple[list[Row], dict[str, Any]]:
     """The rows, of which smooth.csv has each as soon as it is decided, and what they are rows of."""
-    from benchmarks import smoothed
-    from benchmarks.files import writable_folder, write_atomic
-    from benchmarks.progress import watch
-    from benchmarks.signals import interruptible
-    from models import data as datasets
-    from models.resolve import resolve
+    from assay.benchmarks.harness import smoothed
+    from assay.benchmarks.harness.progress import watch
+    from assay.models import data as datasets
+    from assay.models.resolve import resolve
+    from assay.verify.support.files import writable_folder, write_atomic
+    from assay.verify.support.signals import interruptible
 
     samples = datasets.load(asked.data, folder=asked.folder)
     indices = range(0, len(samples), asked.skip)[: asked.n]
@@ -114,7 +113,7 @@ def _certify(asked: Asked, method: Smoothing, out: Path) -> tuple[list[Row], dic
     writable_folder(out)
     rows: list[Row] = []
     with interruptible(), watch(unit="samples") as progress:
-        for row in smoothed.certify(module, samples, method, NORMS[asked.norm], asked.seed, indices, progress):
+        for row in smoothed.certify(module, samples, method, parse_norm(asked.norm), asked.seed, indices, progress):
             rows.append(row)
             write_atomic(out / "smooth.csv", smoothed.table_text(rows).encode())
     return rows, {
@@ -134,13 +133,14 @@ def _certify(asked: Asked, method: Smoothing, out: Path) -> tuple[list[Row], dic
 
 def _write(rows: list[Row], radii: list[float], facts: dict[str, Any], asked: Asked, out: Path) -> dict[str, Any]:
     """smooth.json and smooth.png; returns the document."""
-    from benchmarks import smoothed
-    from benchmarks.documents import dump
-    from benchmarks.files import write_atomic
+    from assay.benchmarks.harness import smoothed
+    from assay.benchmarks.report import smoothed_figure
+    from assay.verify.support.documents import dump
+    from assay.verify.support.files import write_atomic
 
     document = smoothed.summary(rows, smoothed.curve(rows, radii), facts)
     write_atomic(out / "smooth.json", f"{dump(document)}\n".encode())
-    smoothed.draw(rows, NORMS[asked.norm], _heading(rows, facts), out / "smooth.png")
+    smoothed_figure.draw(rows, parse_norm(asked.norm), _heading(rows, facts), out / "smooth.png")
     return document
 
 
@@ -148,8 +148,8 @@ def _report(rows: list[Row], document: dict[str, Any], out: Path, as_json: bool)
     """The table and what it does not say by itself: on stdout, or on stderr where stdout is the document."""
     from rich.console import Console
 
-    from benchmarks.documents import dump
-    from benchmarks.plain import plain
+    from assay.verify.support.documents import dump
+    from assay.verify.support.plain import plain
 
     console = Console(stderr=as_json)
     console.print(plain(", ".join(_heading(rows, document))), style="bold", markup=False, highlight=False)
@@ -181,14 +181,14 @@ def _table(points: list[dict[str, Any]]) -> Table:
 
 def _audit(path: Path, n: int | None, alpha: float | None, sigma: float | None, as_json: bool) -> int:
     """Print what the log may have been made with and the rows that cannot be; 10 if there are any."""
-    from benchmarks import audit
-    from benchmarks.documents import dump
+    from assay.benchmarks.harness import audit
+    from assay.verify.support.documents import dump
 
     entries = audit.read(path)
     at_least_one("--draws", n)
     stated = None not in (n, alpha, sigma)
     if n is not None and alpha is not None and sigma is not None:
-        from verify.backends.smoothing.method import check_options
+        from assay.verify.backends.smoothing.method import check_options
 
         check_options("gaussian", sigma, n, 1, alpha)
         fits = [audit.check(entries, audit.Setting(n, alpha, sigma))]
@@ -212,7 +212,7 @@ def _plain(fit: Fit) -> dict[str, object]:
 
 
 def _tell(path: Path, rows: int, fits: list[Fit], stated: bool) -> None:
-    from benchmarks.plain import plain
+    from assay.verify.support.plain import plain
 
     if not fits:
         print(f"{plain(path)}: {rows} rows, and no customary setting that they could come from")

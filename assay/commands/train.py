@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.files import writable_folder
-from benchmarks.origin import version
-from verify.core.errors import InputError
+from assay.benchmarks.harness.origin import version
+from assay.verify.core.errors import InputError
+from assay.verify.support.files import writable_folder
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.architectures import Architecture
-    from models.cards import Card, Robustness
-    from models.data import Dataset
-    from models.training import Epoch, Training
+    from assay.models.architectures import Architecture
+    from assay.models.cards import Card, Robustness
+    from assay.models.data import Dataset
+    from assay.models.training import Epoch, Training
 
 # What measures the card's accuracy under attack; far stronger than the attack inside of the training.
 ATTACK = "pgd(steps=50,restarts=3)"
@@ -60,9 +60,9 @@ def train(
     json_: Annotated[bool, typer.Option("--json", help="Print the card as one JSON document.")] = False,
 ) -> None:
     """Train a network and store it with a card that says how to make it again, bit for bit."""
-    from models import architectures, cards, training
-    from models import data as datasets
-    from verify.core.options import convert
+    from assay.models import architectures, cards, training
+    from assay.models import data as datasets
+    from assay.verify.support.options import convert
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"expected a name of letters, digits, dots and dashes, got {name!r}")
@@ -99,7 +99,7 @@ class Order:
     @property
     def command(self) -> str:
         """The line that makes the same network; every default is written out, so that it outlives a change of one."""
-        from models.text import describe
+        from assay.models.text import describe
 
         options = {
             "name": self.name,
@@ -124,7 +124,7 @@ class Order:
 
 def _trained(order: Order, learn: Dataset, held: Dataset | None) -> nn.Module:
     """The network after its training; errors on some of the samples held out, or learned, are shown on the way."""
-    from models import training
+    from assay.models import training
 
     early = held or learn
     early = early.take(min(len(early), EARLY))
@@ -144,9 +144,9 @@ def _trained(order: Order, learn: Dataset, held: Dataset | None) -> nn.Module:
 
 def _card(order: Order, model: nn.Module, test: Dataset, sha256: str) -> Card:
     """The card of a trained network, measured on the test split."""
-    from models.cards import Card
-    from models.text import describe
-    from models.training import clean_accuracy, isolated
+    from assay.models.cards import Card
+    from assay.models.text import describe
+    from assay.models.training import clean_accuracy, isolated
 
     plan, samples = order.plan, min(order.eval_n, len(test))
     with isolated(plan.seed):
@@ -188,7 +188,7 @@ def _report(card: Card, paths: tuple[Path, Path], as_json: bool) -> None:
 
 def _radii(text: str) -> list[float]:
     """``0.05,0.1`` in ascending order."""
-    from verify.core.options import convert
+    from assay.verify.support.options import convert
 
     radii = sorted(convert(part.strip(), float, "--eval-eps") for part in text.split(","))
     if not all(isfinite(eps) and eps >= 0 for eps in radii):
@@ -198,8 +198,8 @@ def _radii(text: str) -> list[float]:
 
 def _robustness(model: nn.Module, dataset: Dataset, radii: list[float], seed: int) -> tuple[Robustness, ...]:
     """Robust accuracies at each radius."""
-    from models.cards import Robustness
-    from models.training import attacked_accuracy, certified_accuracy
+    from assay.models.cards import Robustness
+    from assay.models.training import attacked_accuracy, certified_accuracy
 
     return tuple(
         Robustness(
@@ -218,7 +218,7 @@ def _progress(name: str, epochs: int) -> Iterator[Callable[[Epoch, str], None]]:
     from rich import progress
     from rich.console import Console
 
-    from benchmarks.progress import clock
+    from assay.benchmarks.harness.progress import clock
 
     console = Console(stderr=True)
     if not console.is_terminal:

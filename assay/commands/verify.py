@@ -15,9 +15,9 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from assay.checks import at_least_one, positive, seed_in_range
-from benchmarks.plain import plain
-from benchmarks.signals import interruptible
-from verify.core.errors import InputError, ResourceError
+from assay.verify.core.errors import InputError, ResourceError
+from assay.verify.support.plain import plain
+from assay.verify.support.signals import interruptible
 
 GRACE = 1.0  # seconds beyond the timeout after which what does not come back is left behind
 
@@ -84,7 +84,7 @@ class Output:
 
     def publish(self, text: str, document: dict[str, Any]) -> None:
         """Say ``text``, or ``document``. Raises :class:`ResourceError` where the file cannot be written."""
-        from benchmarks.documents import dump
+        from assay.verify.support.documents import dump
 
         self._write(text)
         print(dump(document) if self.as_json else text, file=self.stdout, flush=True)
@@ -109,7 +109,7 @@ class Output:
             self.publish(said, {"verdict": said, "exit_code": code, "reason": why})
 
     def _write(self, text: str) -> None:
-        from benchmarks.files import write_atomic
+        from assay.verify.support.files import write_atomic
 
         if self.results is not None:
             try:

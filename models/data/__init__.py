@@ -6,19 +6,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from models.data.dataset import Dataset
-from verify.core.errors import InputError, unknown_name
+from assay.models.data.dataset import Dataset
+from assay.verify.core.errors import InputError, unknown_name
 
 __all__ = ["Dataset", "download", "load", "names"]
 
 TABLE = {
-    "cifar10": "models.data.cifar10:load",
-    "digits": "models.data.digits:load",
-    "fashion-mnist": "models.data.mnist:fashion_mnist",
-    "mnist": "models.data.mnist:mnist",
-    "spheres": "models.data.spheres:load",
+    "cifar10": "assay.models.data.cifar10:load",
+    "digits": "assay.models.data.digits:load",
+    "fashion-mnist": "assay.models.data.mnist:fashion_mnist",
+    "mnist": "assay.models.data.mnist:mnist",
+    "spheres": "assay.models.data.spheres:load",
 }
-NPZ = "models.data.npz:load"
+NPZ = "assay.models.data.npz:load"
 SPLITS = ("train", "test")
 
 
@@ -58,7 +58,7 @@ def download(name: str, folder: str | Path | None = None, mirror: str | None = N
     ``mirror`` is the http(s) address of a folder that holds them, in place of the public ones; the checksums stay.
     Raises :class:`InputError` for an unknown name and where no mirror gives the published files.
     """
-    path: Path = _function("models.data.fetch:download")(name, folder, mirror)
+    path: Path = _function("assay.models.data.fetch:download")(name, folder, mirror)
     return path
 
 

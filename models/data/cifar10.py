@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.data import folders
-from models.data.dataset import Dataset
-from models.data.files import reading
-from models.data.folders import Layout
-from models.data.pixels import scaled
-from verify.core.errors import InputError
+from assay.models.data import folders
+from assay.models.data.dataset import Dataset
+from assay.models.data.files import reading
+from assay.models.data.folders import Layout
+from assay.models.data.pixels import scaled
+from assay.verify.core.errors import InputError
 
 BATCHES = "cifar-10-batches-bin"  # the folder in the published archive
 LAYOUT = Layout("cifar10", ("cifar10", f"cifar10/{BATCHES}", BATCHES, ""))

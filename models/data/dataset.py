@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from models.data.dataset import Dataset
+from assay.models.data.dataset import Dataset
 
 
 def load(split: str, folder: Path | None = None) -> Dataset:

@@ -14,17 +14,17 @@ from typing import BinaryIO
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from models.data.folders import cache
-from models.data.sources import PUBLISHED, Remote
-from verify.core.errors import InputError, unknown_name
-from verify.core.files import replacing
+from assay.models.data.folders import cache
+from assay.models.data.sources import PUBLISHED, Remote
+from assay.verify.core.errors import InputError, unknown_name
+from assay.verify.support.files import replacing
 
 CHUNK = 2**16
 TIMEOUT = 30.0  # seconds without a byte
 
 
 def download(name: str, folder: str | Path | None = None, mirror: str | None = None) -> Path:
-    """What :func:`models.data.download` says. Files that are there already and match are not fetched again.
+    """What :func:`assay.models.data.download` says. Files that are there already and match are not fetched again.
 
     They go into a folder of the data set's name below ``folder``, where ``load(name, folder=folder)`` finds them.
     """

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from verify.core.errors import InputError, ResourceError
+from assay.verify.core.errors import InputError, ResourceError
 
 MAX_BYTES = 2**30
 MAX_RATIO = 200  # images compress 2 to 8 times

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 VARIABLE = "ASSAY_DATA"
 
@@ -67,5 +67,5 @@ def _remedy(layout: Layout, given: bool) -> str:
         ways.append(f"pass another --data-dir, or none to look into ${VARIABLE}, the system's folders and the cache")
     if layout.package:
         ways.append(f"install the Debian package {layout.package}")
-    ways.append(f"download it: python -c \"from models import data; data.download('{layout.name}')\"")
+    ways.append(f"download it: python -c \"from assay.models import data; data.download('{layout.name}')\"")
     return ", or ".join(ways)

@@ -9,8 +9,8 @@ from struct import unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.files import reading
-from verify.core.errors import InputError
+from assay.models.data.files import reading
+from assay.verify.core.errors import InputError
 
 UNSIGNED_BYTE = 8  # the type that the magic number's third byte names
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.data import folders, idx
-from models.data.dataset import Dataset
-from models.data.folders import Layout
-from models.data.pixels import scaled
-from verify.core.errors import InputError
+from assay.models.data import folders, idx
+from assay.models.data.dataset import Dataset
+from assay.models.data.folders import Layout
+from assay.models.data.pixels import scaled
+from assay.verify.core.errors import InputError
 
 # The second subfolder is torchvision's.
 MNIST = Layout("mnist", ("mnist", "MNIST/raw", ""))

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.data.dataset import Dataset
-from models.data.files import check_ratio, check_size
-from models.data.pixels import scaled
-from verify.core.errors import InputError
+from assay.models.data.dataset import Dataset
+from assay.models.data.files import check_ratio, check_size
+from assay.models.data.pixels import scaled
+from assay.verify.core.errors import InputError
 
 KEYS = {"test": ("x", "y"), "train": ("x_train", "y_train")}
 MAX_CLASSES = 100_000

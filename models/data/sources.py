@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.data import cifar10
+from assay.models.data import cifar10
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.data.dataset import Dataset
-from verify.core.errors import InputError
+from assay.models.data.dataset import Dataset
+from assay.verify.core.errors import InputError
 
 INNER, OUTER = 1.0, 1.3
 DIMENSIONS = 8

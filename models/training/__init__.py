@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from models.training.evaluate import attacked_accuracy, certified_accuracy, clean_accuracy, strictly_right
-from models.training.holdout import hold_out
-from models.training.isolation import isolated
-from models.training.loop import Epoch, Schedule, Training
-from models.training.recipe import Recipe, Step
-from verify.core import options
+from assay.models.training.evaluate import attacked_accuracy, certified_accuracy, clean_accuracy, strictly_right
+from assay.models.training.holdout import hold_out
+from assay.models.training.isolation import isolated
+from assay.models.training.loop import Epoch, Schedule, Training
+from assay.models.training.recipe import Recipe, Step
+from assay.verify.support import options
 
 __all__ = [
     "TABLE",
@@ -26,16 +26,16 @@ __all__ = [
 ]
 
 TABLE = {
-    "standard": "models.training.standard:Standard",
-    "pgd": "models.training.pgd:PGD",
-    "trades": "models.training.trades:TRADES",
-    "ibp": "models.training.ibp:IBP",
-    "crown-ibp": "models.training.crown_ibp:CrownIBP",
-    "lipschitz-margin": "models.training.lipschitz:LipschitzMargin",
-    "linf-margin": "models.training.linf_margin:LinfMargin",
-    "gaussian": "models.training.gaussian:Gaussian",
-    "smoothadv": "models.training.smoothadv:SmoothAdv",
-    "consistency": "models.training.consistency:Consistency",
+    "standard": "assay.models.training.standard:Standard",
+    "pgd": "assay.models.training.pgd:PGD",
+    "trades": "assay.models.training.trades:TRADES",
+    "ibp": "assay.models.training.ibp:IBP",
+    "crown-ibp": "assay.models.training.crown_ibp:CrownIBP",
+    "lipschitz-margin": "assay.models.training.lipschitz:LipschitzMargin",
+    "linf-margin": "assay.models.training.linf_margin:LinfMargin",
+    "gaussian": "assay.models.training.gaussian:Gaussian",
+    "smoothadv": "assay.models.training.smoothadv:SmoothAdv",
+    "consistency": "assay.models.training.consistency:Consistency",
 }
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from verify.bounds.differentiable import lower_rows
-from verify.bounds.interval import propagate_box
-from verify.core.network import Network
-from verify.core.verifier import Bounds
-from verify.frontends.torch import read_live
+from assay.verify.bounds.differentiable import lower_rows
+from assay.verify.bounds.interval import propagate_box
+from assay.verify.core.network import Network
+from assay.verify.core.verifier import Bounds
+from assay.verify.frontends.torch import read_live
 
 
 @dataclass(frozen=True, eq=False)

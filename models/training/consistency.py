@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.training.noise import check_count, check_sigma, check_weight, gaussian_noise
-from models.training.recipe import Step
+from assay.models.training.noise import check_count, check_sigma, check_weight, gaussian_noise
+from assay.models.training.recipe import Step
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.training import ramp
-from models.training.certified import Boxes, worst_case
-from models.training.recipe import Step
-from verify.core.errors import InputError
+from assay.models.training import ramp
+from assay.models.training.certified import Boxes, worst_case
+from assay.models.training.recipe import Step
+from assay.verify.core.errors import InputError
 
 
 @dataclass(frozen=True)

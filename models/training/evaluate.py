@@ -7,14 +7,14 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from attacks import get_attack
-from models.data import Dataset
-from models.training.certified import differences
-from verify.bounds import layers
-from verify.bounds.groups import lower_bounds
-from verify.core.budget import Budget
-from verify.core.network import Network, to_network
-from verify.core.region import LpBall, Region
+from assay.attacks import get_attack
+from assay.models.data import Dataset
+from assay.models.training.certified import differences
+from assay.verify.bounds import layers
+from assay.verify.bounds.groups import lower_bounds
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network, to_network
+from assay.verify.core.region import LpBall, Region
 
 
 def strictly_right(logits: Tensor, labels: Tensor) -> Tensor:

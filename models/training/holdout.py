@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from models.data import Dataset
-from verify.core.errors import InputError
+from assay.models.data import Dataset
+from assay.verify.core.errors import InputError
 
 
 def hold_out(dataset: Dataset, n: int) -> tuple[Dataset, Dataset]:

@@ -10,10 +10,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.distance import LinfDistance, set_exponent
-from models.training import ramp
-from models.training.recipe import Step
-from verify.core.errors import InputError
+from assay.models.distance import LinfDistance, set_exponent
+from assay.models.training import ramp
+from assay.models.training.recipe import Step
+from assay.verify.core.errors import InputError
 
 
 @dataclass(frozen=True)

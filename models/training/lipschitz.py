@@ -2,7 +2,7 @@
 (Leino, Wang, Fredrikson 2021, arXiv:2102.08452); and layers kept within a spectral norm.
 
 Norms here are estimates that gradients pass through, by power iteration that goes on from batch to batch. Nothing is
-certified by them: ``verify.backends.lipschitz`` bounds the trained network from above.
+certified by them: ``assay.verify.backends.lipschitz`` bounds the trained network from above.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 
-from models.training import ramp
-from models.training.recipe import Step
-from verify.core.errors import InputError, UnsupportedError
-from verify.core.network import Network
-from verify.core.ops import (
+from assay.models.training import ramp
+from assay.models.training.recipe import Step
+from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import (
     Add,
     Conv2d,
     Gather,
@@ -36,7 +36,7 @@ from verify.core.ops import (
     Tanh,
     evaluate,
 )
-from verify.frontends.torch import read_live
+from assay.verify.frontends.torch import read_live
 
 
 @dataclass(frozen=True)

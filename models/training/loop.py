@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.data import Dataset
-from models.training.augment import shifted
-from models.training.isolation import isolated
-from models.training.recipe import Recipe, Step
-from verify.core.errors import InputError
+from assay.models.data import Dataset
+from assay.models.training.augment import shifted
+from assay.models.training.isolation import isolated
+from assay.models.training.recipe import Recipe, Step
+from assay.verify.core.errors import InputError
 
 Schedule = Literal["cosine", "step"]
 

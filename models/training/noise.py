@@ -7,7 +7,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 def gaussian_noise(x: Tensor, sigma: float, copies: int, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from models.training.recipe import Step
+from assay.models.training.recipe import Step
 
 
 def perturb(

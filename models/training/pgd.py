@@ -9,9 +9,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.training.perturb import perturb
-from models.training.recipe import Step
-from verify.core.errors import InputError
+from assay.models.training.perturb import perturb
+from assay.models.training.recipe import Step
+from assay.verify.core.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 def linear(progress: float, begin: float, end: float) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.training.recipe import Step
+from assay.models.training.recipe import Step
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from verify.bounds.relax import relaxes
-from verify.core.network import Network
-from verify.core.verifier import Bounds
+from assay.verify.bounds.relax import relaxes
+from assay.verify.core.network import Network
+from assay.verify.core.verifier import Bounds
 
 TAU = 0.5
 

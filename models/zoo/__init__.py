@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from models import cards
-from models.cards import Card
-from verify.core.errors import unknown_name
+from assay.models import cards
+from assay.models.cards import Card
+from assay.verify.core.errors import unknown_name
 
 FOLDER = Path(__file__).parent
 

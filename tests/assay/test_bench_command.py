@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 from assay.__main__ import main
-from benchmarks import workers
-from benchmarks.store import Store
+from assay.benchmarks.harness import workers
+from assay.benchmarks.harness.store import Store
 from tests.benchmarks.instance_files import BROKEN, PROPERTIES, expected, prop, register, suite
 from tests.benchmarks.test_workers import gone
 

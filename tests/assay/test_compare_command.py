@@ -8,9 +8,9 @@ from typing import ClassVar
 import pytest
 
 from assay.__main__ import main
-from benchmarks.store import Store
-from verify import registry
-from verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.benchmarks.harness.store import Store
+from assay.verify import registry
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 
 MODEL = """
 import torch

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from assay.__main__ import main
-from models import zoo
-from verify.core.network import to_network
-from verify.frontends.onnx import read_onnx
+from assay.models import zoo
+from assay.verify.core.network import to_network
+from assay.verify.frontends.onnx import read_onnx
 
 FACTORY = """
 from torch import nn

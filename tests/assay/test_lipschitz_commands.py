@@ -25,7 +25,7 @@ def model(tmp_path, monkeypatch):
         "def net():\n"
         "    torch.manual_seed(0)\n"
         "    linear = torch.nn.Linear(64, 10)\n"
-        "    from models import data\n"
+        "    from assay.models import data\n"
         "    d = data.load('digits', 'train').take(500)\n"
         "    x = torch.cat([d.x.flatten(1), torch.ones(500, 1)], 1)\n"
         "    w = torch.linalg.lstsq(x, torch.nn.functional.one_hot(d.y, 10).float(), driver='gelsd').solution.T\n"

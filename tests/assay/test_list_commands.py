@@ -5,10 +5,10 @@ import json
 import pytest
 
 from assay.__main__ import main
+from assay.attacks import list_attacks
 from assay.commands import methods as command
-from attacks import list_attacks
-from models import zoo
-from verify import list_verifiers, registry
+from assay.models import zoo
+from assay.verify import list_verifiers, registry
 
 
 def document(capsys, *arguments):

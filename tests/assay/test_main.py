@@ -10,8 +10,8 @@ import typer
 import assay
 from assay import __main__ as face
 from assay.__main__ import main
-from benchmarks.origin import version
-from verify.core.errors import AlarmError, InternalError, ResourceError, UnsupportedError
+from assay.benchmarks.harness.origin import version
+from assay.verify.core.errors import AlarmError, InternalError, ResourceError, UnsupportedError
 
 
 def test_version(capsys):

@@ -8,8 +8,9 @@ import pytest
 
 from assay.__main__ import main
 from assay.commands.radius import above, below
-from verify import pipeline, registry
-from verify.core.result import Guarantee, Result, Verdict
+from assay.verify import registry
+from assay.verify.core.result import Guarantee, Result, Verdict
+from assay.verify.solving import stages
 
 ZOO = ["radius", "--model", "zoo:digits-mlp-pgd", "--tolerance", "0.01"]
 
@@ -69,7 +70,7 @@ def test_other_norms(norm, capsys):
 @pytest.mark.parametrize("json_", [False, True])
 def test_an_alarm_ends_with_70_after_everything_is_printed(json_, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(registry.VERIFIERS, "liar", f"{__name__}:Liar")
-    monkeypatch.setattr(pipeline, "corroborate", lambda problems, results: [None] * len(problems))
+    monkeypatch.setattr(stages, "corroborate", lambda problems, results: [None] * len(problems))
     arguments = [*ZOO, "--method", "liar", "--out", str(tmp_path), *(["--json"] if json_ else [])]
     assert main(arguments) == 70
     out, err = capsys.readouterr()

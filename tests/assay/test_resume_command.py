@@ -14,9 +14,9 @@ from typing import ClassVar
 import pytest
 
 from assay.__main__ import main
+from assay.verify import registry
+from assay.verify.core.result import Result, Verdict
 from tests.assay.test_compare_command import MODEL, Certain
-from verify import registry
-from verify.core.result import Result, Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def start(out, *more):
-    code = f"import sys; from verify import registry; registry.VERIFIERS['slow'] = '{__name__}:Slow'; "
+    code = f"import sys; from assay.verify import registry; registry.VERIFIERS['slow'] = '{__name__}:Slow'; "
     code += "from assay.__main__ import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *arguments(out, *more)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -122,7 +122,7 @@ def test_a_signal_ends_with_130_and_keeps_what_is_finished(folder, number):
 def test_a_second_signal_ends_at_once():
     code = (
         "import signal, os, time\n"
-        "from benchmarks.signals import interruptible\n"
+        "from assay.verify.support.signals import interruptible\n"
         "with interruptible():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n"

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from assay.__main__ import main
+from assay.verify.core.network import chain as network_of
+from assay.verify.core.ops import Linear
+from assay.verify.frontends.onnx import write_onnx
 from tests.benchmarks.instance_files import BROKEN, DECLARED, PROPERTIES, SAFE, net, prop, register
-from verify.core.network import chain as network_of
-from verify.core.ops import Linear
-from verify.frontends.onnx import write_onnx
 
 
 @pytest.fixture

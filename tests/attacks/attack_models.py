@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from verify.core.network import Network, chain
-from verify.core.ops import Linear, Op, Relu
+from assay.verify.core.network import Network, chain
+from assay.verify.core.ops import Linear, Op, Relu
 
 
 def linear(weight: list[list[float]], bias: list[float]) -> nn.Module:

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attacks import get_attack
-from attacks.apgd import APGD, APGDCE, APGDT, Halving, checkpoints
-from attacks.base import Attack
-from attacks.pgd import PGD
-from attacks.sparse import onto_l1_in_box
-from attacks.trail import Trail
+from assay.attacks import get_attack
+from assay.attacks.apgd import APGD, APGDCE, APGDT, Halving, checkpoints
+from assay.attacks.common.interface import Attack
+from assay.attacks.common.iterates import Trail
+from assay.attacks.common.l1_steps import onto_l1_in_box
+from assay.attacks.pgd import PGD
+from assay.verify.core.region import Box, LpBall
 from tests.attacks.attack_models import Counting, linear, mlp, samples
-from verify.core.region import Box, LpBall
 
 NET = mlp(0)
 X = samples(1, 32)

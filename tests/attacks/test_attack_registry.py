@@ -8,12 +8,12 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-import attacks
-from attacks import get_attack, list_attacks, registry
-from attacks.base import Attack
-from attacks.fgsm import FGSM
-from attacks.pgd import PGD
-from verify.core.errors import InputError
+from assay import attacks
+from assay.attacks import get_attack, list_attacks, registry
+from assay.attacks.common.interface import Attack
+from assay.attacks.fgsm import FGSM
+from assay.attacks.pgd import PGD
+from assay.verify.core.errors import InputError
 
 
 def test_names_and_options() -> None:
@@ -64,9 +64,9 @@ def test_third_parties_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         EntryPoint("broken", "no_such_module:X", registry.ENTRY_POINTS),
         EntryPoint("nothing", "math:pi", registry.ENTRY_POINTS),
-        EntryPoint("foreign", "verify.core.budget:Budget", registry.ENTRY_POINTS),
+        EntryPoint("foreign", "assay.verify.core.budget:Budget", registry.ENTRY_POINTS),
         EntryPoint("pgd", "no_such_module:X", registry.ENTRY_POINTS),
-        EntryPoint("theirs", "attacks.fgsm:FGSM", registry.ENTRY_POINTS),
+        EntryPoint("theirs", "assay.attacks.fgsm:FGSM", registry.ENTRY_POINTS),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "assay.attacks" else [])
     assert {"broken", "pgd", "theirs"} <= set(list_attacks())

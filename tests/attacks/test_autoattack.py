@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks import get_attack
-from attacks.apgd import APGDCE
-from attacks.autoattack import AutoAttack
+from assay.attacks import get_attack
+from assay.attacks.apgd import APGDCE
+from assay.attacks.autoattack import AutoAttack
+from assay.verify.core.errors import InputError
+from assay.verify.core.region import LpBall
 from tests.attacks.attack_models import Counting, mlp, samples
-from verify.core.errors import InputError
-from verify.core.region import LpBall
 
 NET = mlp(0)
 X = samples(1, 32)

@@ -7,12 +7,12 @@ from math import inf
 import pytest
 import torch
 
-from attacks.baselines import Grid, Random
+from assay.attacks.baselines import Grid, Random
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall
+from assay.verify.core.spec import Spec
 from tests.attacks.attack_models import Counting, linear, mlp, network, samples
-from verify.core.errors import UnsupportedError
-from verify.core.problem import Problem
-from verify.core.region import Box, LpBall
-from verify.core.spec import Spec
 
 # Label 0 is wrong only where x0 + x1 >= 1.9: a corner of the unit square.
 CORNER = linear([[-1.0, -1.0], [0.0, 0.0]], [1.9, 0.0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.checks import AttackWarning, black_box_ahead, suspicions, warn
+from assay.attacks.checks import AttackWarning, black_box_ahead, suspicions, warn
 from tests.attacks.attack_models import mlp, samples
 
 NET = mlp(0)

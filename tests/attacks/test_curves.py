@@ -7,10 +7,10 @@ from math import inf
 import pytest
 import torch
 
-from attacks import curve, get_attack
+from assay.attacks import curve, get_attack
+from assay.verify.core.errors import InputError
+from assay.verify.core.region import LpBall
 from tests.attacks.attack_models import Counting, mlp, samples
-from verify.core.errors import InputError
-from verify.core.region import LpBall
 
 NET = mlp(0)
 X = samples(1, 24)

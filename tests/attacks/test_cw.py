@@ -7,13 +7,13 @@ from math import inf
 import pytest
 import torch
 
-from attacks.cw import CW
-from attacks.cw_l0 import CWL0
-from attacks.descent import Weights
-from attacks.losses import margin
+from assay.attacks.common.losses import margin
+from assay.attacks.common.penalty_descent import Weights
+from assay.attacks.cw import CW
+from assay.attacks.cw_l0 import CWL0
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.region import Box, LpBall
 from tests.attacks.attack_models import linear, mlp, samples
-from verify.core.errors import UnsupportedError
-from verify.core.region import Box, LpBall
 
 NET = mlp(0)
 X = samples(1, 16)

@@ -7,11 +7,11 @@ from math import inf
 import pytest
 import torch
 
-from attacks.ddn import DDN
-from attacks.deepfool import DeepFool
-from attacks.ead import EAD
+from assay.attacks.ddn import DDN
+from assay.attacks.deepfool import DeepFool
+from assay.attacks.ead import EAD
+from assay.verify.core.region import LpBall
 from tests.attacks.attack_models import linear, mlp, samples
-from verify.core.region import LpBall
 
 # From the origin the boundary of class 1 is at 0.5 / |(1, 0)| and that of class 2 at 3 / |(3, 4)|, in the dual norm.
 MODEL = linear([[0.0, 0.0], [1.0, 0.0], [3.0, 4.0]], [0.0, -0.5, -3.0])

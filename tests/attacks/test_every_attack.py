@@ -9,14 +9,14 @@ from math import inf
 import pytest
 import torch
 
-from attacks import get_attack
-from attacks.base import Attack, AttackResult, draws
-from attacks.registry import ATTACKS
+from assay.attacks import get_attack
+from assay.attacks.common.interface import Attack, AttackResult, draws
+from assay.attacks.registry import ATTACKS
+from assay.verify.check.replay import replay
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall, Region
 from tests.attacks.attack_models import linear, mlp, network, samples
-from verify.check.replay import replay
-from verify.core.errors import UnsupportedError
-from verify.core.problem import Problem
-from verify.core.region import Box, LpBall, Region
 
 NET = mlp(0)
 X = samples(1, 8)

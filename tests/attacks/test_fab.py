@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.fab import FAB, FABT
-from attacks.hyperplane import nearest
-from attacks.losses import Misclassify
-from attacks.task import Task
+from assay.attacks.common.hyperplane import nearest
+from assay.attacks.common.losses import Misclassify
+from assay.attacks.common.task import Task
+from assay.attacks.fab import FAB, FABT
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall
+from assay.verify.core.spec import Spec
 from tests.attacks.attack_models import linear, mlp, network, samples
-from verify.core.problem import Problem
-from verify.core.region import Box, LpBall
-from verify.core.spec import Spec
 
 NET = mlp(0)
 X = samples(1, 24)

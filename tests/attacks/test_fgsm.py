@@ -7,9 +7,9 @@ from math import inf
 import pytest
 import torch
 
-from attacks.fgsm import FGSM
+from assay.attacks.fgsm import FGSM
+from assay.verify.core.region import Box, LpBall
 from tests.attacks.attack_models import Counting, linear
-from verify.core.region import Box, LpBall
 
 # The margin of label 0 is 2 x0 - x1 + 0.5 x2, so the dual norms of (2, -1, 0.5) are 3.5, 5.25 ** 0.5 and 2.
 MODEL = linear([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]], [0.0, 0.0])

@@ -8,13 +8,13 @@ from math import inf
 import pytest
 import torch
 
-from attacks import get_attack
-from attacks.base import Attack
+from assay.attacks import get_attack
+from assay.attacks.common.interface import Attack
+from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall
+from assay.verify.core.spec import Spec
 from tests.attacks.attack_models import mlp, network, samples
-from verify.core.errors import InputError, UnsupportedError
-from verify.core.problem import Problem
-from verify.core.region import Box, LpBall
-from verify.core.spec import Spec
 
 NET = mlp(0)
 X = samples(1, 16)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.fmn import FMN
-from attacks.hopskipjump import HopSkipJump
+from assay.attacks.fmn import FMN
+from assay.attacks.hopskipjump import HopSkipJump
+from assay.verify.core.region import LpBall
 from tests.attacks.attack_models import mlp, samples
-from verify.core.region import LpBall
 
 
 class Decisions(nn.Module):

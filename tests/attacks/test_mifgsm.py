@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from attacks.mifgsm import MIFGSM
-from attacks.pgd import PGD
+from assay.attacks.mifgsm import MIFGSM
+from assay.attacks.pgd import PGD
+from assay.verify.core.region import LpBall
 from tests.attacks.attack_models import linear, mlp, samples
-from verify.core.region import LpBall
 
 
 def test_it_is_pgd_with_momentum_1() -> None:

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attacks.base import AttackResult
-from attacks.fgsm import FGSM
-from attacks.pgd import PGD
+from assay.attacks.common.interface import AttackResult
+from assay.attacks.fgsm import FGSM
+from assay.attacks.pgd import PGD
+from assay.verify.core.region import Box, LpBall, Region
 from tests.attacks.attack_models import Counting, linear, mlp, samples
-from verify.core.region import Box, LpBall, Region
 
 NET = mlp(0)
 X = samples(1, 32)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attacks.losses import Misclassify
-from attacks.pgd import PGD
-from attacks.pgd_eot import PGDEOT, Mean
+from assay.attacks.common.losses import Misclassify
+from assay.attacks.pgd import PGD
+from assay.attacks.pgd_eot import PGDEOT, Mean
+from assay.verify.core.region import LpBall
 from tests.attacks.attack_models import mlp, samples
-from verify.core.region import LpBall
 
 NET = mlp(0)
 X = samples(1, 24)

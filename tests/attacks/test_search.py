@@ -7,13 +7,13 @@ from math import inf
 import pytest
 import torch
 
-from attacks.fgsm import FGSM
-from attacks.pgd import PGD
+from assay.attacks.fgsm import FGSM
+from assay.attacks.pgd import PGD
+from assay.verify.core.errors import InputError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.spec import Polyhedron, Spec
 from tests.attacks.attack_models import Counting, linear, mlp, network, samples
-from verify.core.errors import InputError
-from verify.core.problem import Problem
-from verify.core.region import Box, LpBall, Region
-from verify.core.spec import Polyhedron, Spec
 
 NET = mlp(0)
 X = samples(1, 24)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.losses import Misclassify
-from attacks.square import Canvas, Corners, Square, bump, covered, two_bumps
-from attacks.task import Task
+from assay.attacks.common.losses import Misclassify
+from assay.attacks.common.task import Task
+from assay.attacks.square import Canvas, Corners, Square, bump, covered, two_bumps
+from assay.verify.core.region import Box, LpBall
 from tests.attacks.attack_models import Counting, linear, mlp, samples
-from verify.core.region import Box, LpBall
 
 NET = mlp(0)
 X = samples(1, 32)

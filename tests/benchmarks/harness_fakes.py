@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from attacks.base import AttackResult
-from models.data import Dataset
-from verify.core.errors import UnsupportedError
-from verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.attacks.common.interface import AttackResult
+from assay.models.data import Dataset
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 
 NEEDLE = (0.6125, 0.3875)
 

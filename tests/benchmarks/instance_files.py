@@ -13,10 +13,10 @@ from typing import ClassVar
 
 import torch
 
-from verify.core.network import chain
-from verify.core.ops import Linear, Relu
-from verify.core.result import Guarantee, Reason, Result, Verdict
-from verify.frontends.onnx import write_onnx
+from assay.verify.core.network import chain
+from assay.verify.core.ops import Linear, Relu
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.frontends.onnx import write_onnx
 
 ROOT = Path(__file__).parents[2]
 

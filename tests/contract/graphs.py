@@ -8,8 +8,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from verify.core.network import Builder, Network
-from verify.core.ops import Add, Conv2d, Linear, Op, Relu, Reshape, Scale, Sub
+from assay.verify.core.network import Builder, Network
+from assay.verify.core.ops import Add, Conv2d, Linear, Op, Relu, Reshape, Scale, Sub
 
 
 def eye(network: Network) -> Tensor:

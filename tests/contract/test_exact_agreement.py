@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from attacks import get_attack
+from assay.attacks import get_attack
+from assay.verify.check.replay import replay
+from assay.verify.core.budget import Budget
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.core.spec import Polyhedron, Spec
+from assay.verify.programs.encode import encode
+from assay.verify.programs.loading import get_solver, load
+from assay.verify.programs.program import Status
+from assay.verify.programs.relaxation import Relaxation, known
+from assay.verify.registry import get_verifier, list_verifiers
 from tests import nets
 from tests.programs.cases import case
 from tests.programs.test_loading import INTEGER
-from verify.check.replay import replay
-from verify.core.budget import Budget
-from verify.core.problem import Problem
-from verify.core.result import Reason, Result, Verdict
-from verify.core.spec import Polyhedron, Spec
-from verify.programs.encode import encode
-from verify.programs.loading import get_solver, load
-from verify.programs.program import Status
-from verify.programs.relaxation import Relaxation, known
-from verify.registry import get_verifier, list_verifiers
 
 CLOSE = 1e-6  # nearer to 0 than this a method may leave a problem open; optima differ by no more
 KINDS = ("mlp", "conv", "residual", "skips", "pooled")

@@ -10,20 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from assay.verify.backends.crown import CROWN
+from assay.verify.bounds import group, layers, linear, patches
+from assay.verify.bounds.forms import Rows
+from assay.verify.bounds.group import Group
+from assay.verify.bounds.matrix import constant, matrix
+from assay.verify.bounds.relax import Lines, relax
+from assay.verify.core.budget import Budget
+from assay.verify.core.ops import Conv2d, Op, Relu
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box
+from assay.verify.core.spec import Spec
+from assay.verify.core.verifier import Bounds
+from assay.verify.solving.stages import decide
 from tests.contract.graphs import eye, members, random_box, random_graph
-from verify.backends.crown import CROWN
-from verify.bounds import group, layers, linear, patches
-from verify.bounds.forms import Rows
-from verify.bounds.group import Group
-from verify.bounds.matrix import constant, matrix
-from verify.bounds.relax import Lines, relax
-from verify.core.budget import Budget
-from verify.core.ops import Conv2d, Op, Relu
-from verify.core.problem import Problem
-from verify.core.region import Box
-from verify.core.spec import Spec
-from verify.core.verifier import Bounds
-from verify.pipeline import decide
 
 SEEDS = range(40)
 Patch = Callable[[pytest.MonkeyPatch], None]

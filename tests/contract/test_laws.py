@@ -10,17 +10,17 @@ from math import inf
 import pytest
 import torch
 
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network, chain, to_network
+from assay.verify.core.ops import Linear, Op, Relu, Scale, evaluate
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.core.spec import Polyhedron, Spec
+from assay.verify.core.verifier import Bounder, OtherSubject, Verifier
+from assay.verify.registry import get_bounder, get_verifier, list_verifiers
 from tests import exact, nets
 from tests.contract.graphs import eye, members, random_box, random_graph
-from verify.core.budget import Budget
-from verify.core.network import Network, chain, to_network
-from verify.core.ops import Linear, Op, Relu, Scale, evaluate
-from verify.core.problem import Problem
-from verify.core.region import Box, LpBall
-from verify.core.result import Guarantee, Reason, Result, Verdict
-from verify.core.spec import Polyhedron, Spec
-from verify.core.verifier import Bounder, OtherSubject, Verifier
-from verify.registry import get_bounder, get_verifier, list_verifiers
 
 
 def variants() -> list[str]:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network, chain
+from assay.verify.core.ops import Conv2d, Linear, Op, Relu, Reshape, Scale
+from assay.verify.core.region import Box
+from assay.verify.registry import get_bounder
 from tests import exact
 from tests.contract.test_laws import BOUNDERS
-from verify.core.budget import Budget
-from verify.core.network import Network, chain
-from verify.core.ops import Conv2d, Linear, Op, Relu, Reshape, Scale
-from verify.core.region import Box
-from verify.registry import get_bounder
 
 Layers = list[tuple[Tensor, Tensor]]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from models import architectures
-from models.architectures import CNN, MLP, Normalize, ResNet, cnn, mlp, parse, resnet
-from models.text import Sizes, describe
-from verify.core.errors import InputError
+from assay.models import architectures
+from assay.models.architectures import CNN, MLP, Normalize, ResNet, cnn, mlp, parse, resnet
+from assay.models.text import Sizes, describe
+from assay.verify.core.errors import InputError
 
 TEXTS = [
     "mlp",

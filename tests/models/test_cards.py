@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from models import architectures, cards
-from models.cards import Card, Robustness, Smoothed
-from verify.core.errors import InputError
+from assay.models import architectures, cards
+from assay.models.cards import Card, Robustness, Smoothed
+from assay.verify.core.errors import InputError
 
 SMOOTHED = {
     "subject": "smoothed(gaussian, 0.1)",

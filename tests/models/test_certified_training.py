@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import architectures, data, training
-from models.data import Dataset
-from models.training import Step, Training, certified_accuracy, clean_accuracy, hold_out, isolated, ramp, warmup
-from models.training.certified import Boxes, differences, worst_case
-from models.training.crown_ibp import CrownIBP
-from models.training.ibp import IBP
-from verify.bounds import layers
-from verify.core.errors import InputError
-from verify.core.network import Network, chain, to_network
-from verify.core.ops import Linear, Relu
-from verify.core.region import LpBall
-from verify.core.verifier import Bounds
+from assay.models import architectures, data, training
+from assay.models.data import Dataset
+from assay.models.training import Step, Training, certified_accuracy, clean_accuracy, hold_out, isolated, ramp, warmup
+from assay.models.training.certified import Boxes, differences, worst_case
+from assay.models.training.crown_ibp import CrownIBP
+from assay.models.training.ibp import IBP
+from assay.verify.bounds import layers
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network, chain, to_network
+from assay.verify.core.ops import Linear, Relu
+from assay.verify.core.region import LpBall
+from assay.verify.core.verifier import Bounds
 
 ARCHITECTURES = ["mlp(hidden=20-20)", "mlp(hidden=20-20,batchnorm=true)", "cnn(channels=4-8,hidden=10,batchnorm=true)"]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from models import data
-from models.data import Dataset
-from verify.core.errors import InputError
+from assay.models import data
+from assay.models.data import Dataset
+from assay.verify.core.errors import InputError
 
 
 @pytest.mark.parametrize(("split", "size"), [("train", 1437), ("test", 360)])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from models import data
-from models.data import cifar10
-from verify.core.errors import InputError
+from assay.models import data
+from assay.models.data import cifar10
+from assay.verify.core.errors import InputError
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from models import data
-from models.data import cifar10, fetch, sources
-from models.data.sources import Published, Remote
+from assay.models import data
+from assay.models.data import cifar10, fetch, sources
+from assay.models.data.sources import Published, Remote
+from assay.verify.core.errors import InputError
 from tests.models.test_data_cifar10 import batch
 from tests.models.test_data_idx import idx, images, labels
-from verify.core.errors import InputError
 
 CONTENT = {
     f"{prefix}-{what}-idx{dims}-ubyte.gz": gzip.compress(idx(make(n)), mtime=0)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from assay.__main__ import main
-from models import data
-from models.data import folders, mnist
+from assay.models import data
+from assay.models.data import folders, mnist
+from assay.verify.core.errors import InputError
 from tests.models.test_data_idx import idx, images, labels, write
-from verify.core.errors import InputError
 
 
 @pytest.fixture

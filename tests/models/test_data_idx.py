@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from models import data
-from models.data import files, folders, mnist
-from models.data.pixels import scaled
-from verify.core.errors import AssayError, InputError, ResourceError
+from assay.models import data
+from assay.models.data import files, folders, mnist
+from assay.models.data.pixels import scaled
+from assay.verify.core.errors import AssayError, InputError, ResourceError
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from models import data
-from models.data import files
-from verify.core.errors import AssayError, InputError, ResourceError
+from assay.models import data
+from assay.models.data import files
+from assay.verify.core.errors import AssayError, InputError, ResourceError
 
 X = np.random.default_rng(0).random((6, 1, 4, 4), dtype=np.float32)
 Y = np.array([0, 1, 2, 0, 1, 3])

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attacks import get_attack
-from models import architectures, data, training, zoo
-from models.data import Dataset
-from models.distance import LinfDistance, linf_distance_net, set_exponent
-from models.training import Step
-from models.training.linf_margin import LinfMargin
-from verify.core.budget import Budget
-from verify.core.errors import InputError
-from verify.core.network import to_network
-from verify.core.problem import Problem
-from verify.core.result import Verdict
-from verify.registry import get_verifier
+from assay.attacks import get_attack
+from assay.models import architectures, data, training, zoo
+from assay.models.data import Dataset
+from assay.models.distance import LinfDistance, linf_distance_net, set_exponent
+from assay.models.training import Step
+from assay.models.training.linf_margin import LinfMargin
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import to_network
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import Verdict
+from assay.verify.registry import get_verifier
 
 
 def test_values_are_distances() -> None:

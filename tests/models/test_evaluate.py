@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from models import data, zoo
-from models.data import Dataset
-from models.training import attacked_accuracy, certified_accuracy, clean_accuracy
+from assay.models import data, zoo
+from assay.models.data import Dataset
+from assay.models.training import attacked_accuracy, certified_accuracy, clean_accuracy
 
 
 def line() -> tuple[nn.Module, Dataset]:
@@ -50,7 +50,7 @@ def test_certified_accuracies_lie_below_the_attacked() -> None:
 def test_bounds_that_are_not_finite_prove_nothing(value: float, linear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model, dataset = line()
     monkeypatch.setattr(
-        "models.training.evaluate.layers.lower_rows",
+        "assay.models.training.evaluate.layers.lower_rows",
         lambda group, bounds, objective, linear: torch.full(objective.shape[:2], value),
     )
     assert certified_accuracy(model, dataset, 0.1, linear) == 0

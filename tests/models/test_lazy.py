@@ -1,4 +1,4 @@
-"""``import models`` is free; its public parts come on use."""
+"""``import assay.models`` is free; its public parts come on use."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import sys
 
 import pytest
 
-import models
+from assay import models
 
 
 def test_importing_models_imports_nothing_else() -> None:
-    code = "import sys, models; assert not {'torch', 'sklearn', 'models.zoo', 'models.data'} & sys.modules.keys()"
+    code = (
+        "import sys, assay.models; "
+        "assert not {'torch', 'scipy', 'assay.models.zoo', 'assay.models.data'} & sys.modules.keys()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_public_parts_come_on_use() -> None:
-    code = "import models; assert models.data.load and models.zoo.load; from models import zoo, data"
+    code = "from assay import models; assert models.data.load and models.zoo.load; from assay.models import zoo, data"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert dir(models) == ["data", "zoo"]
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import architectures, data, training
-from models.data import Dataset, spheres
-from models.training import Step
-from models.training.lipschitz import LipschitzMargin, raises, spectral_norm
-from verify.core.budget import Budget
-from verify.core.errors import InputError
-from verify.core.network import to_network
-from verify.core.ops import Conv2d, Linear, evaluate
-from verify.core.problem import Problem
-from verify.core.result import Verdict
-from verify.frontends.torch import read_live
-from verify.registry import get_verifier
+from assay.models import architectures, data, training
+from assay.models.data import Dataset, spheres
+from assay.models.training import Step
+from assay.models.training.lipschitz import LipschitzMargin, raises, spectral_norm
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import to_network
+from assay.verify.core.ops import Conv2d, Linear, evaluate
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import Verdict
+from assay.verify.frontends.torch import read_live
+from assay.verify.registry import get_verifier
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import architectures, data, training
-from models.training import Step, Training, isolated
-from models.training.consistency import Consistency
-from models.training.gaussian import Gaussian
-from models.training.noise import gaussian_noise
-from models.training.smoothadv import SmoothAdv, ascend
-from models.training.standard import Standard
-from verify.backends.smoothing.method import Smoothing
-from verify.core.errors import InputError
-from verify.core.problem import Problem
+from assay.models import architectures, data, training
+from assay.models.training import Step, Training, isolated
+from assay.models.training.consistency import Consistency
+from assay.models.training.gaussian import Gaussian
+from assay.models.training.noise import gaussian_noise
+from assay.models.training.smoothadv import SmoothAdv, ascend
+from assay.models.training.standard import Standard
+from assay.verify.backends.smoothing.method import Smoothing
+from assay.verify.core.errors import InputError
+from assay.verify.core.problem import Problem
 
 
 def step(progress: float = 1.0) -> Step:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import zoo
-from models.resolve import resolve
-from verify.core.errors import InputError
-from verify.core.network import Network, to_network
-from verify.frontends.onnx import write_onnx
+from assay.models import zoo
+from assay.models.resolve import resolve
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network, to_network
+from assay.verify.frontends.onnx import write_onnx
 
 CODE = """
 from torch import nn
@@ -98,14 +98,18 @@ def test_a_factory_in_a_module_of_the_current_folder(code: Path, monkeypatch: py
     assert sys.path == before
 
 
-def test_a_module_of_ours_is_not_hidden_by_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_called_models_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = "import torch\n\ndef mine():\n    return torch.nn.Linear(2, 2).eval()\n"
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('the wrong models')\n")
+    (tmp_path / "models" / "__init__.py").write_text("")
+    (tmp_path / "models" / "resnet.py").write_text(own)
+    (tmp_path / "net.py").write_text("from models.resnet import mine\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    for name in [n for n in sys.modules if n.split(".")[0] == "models"]:
+        monkeypatch.delitem(sys.modules, name)
     assert resolve("zoo:digits-mlp-pgd").card is not None
-    with pytest.raises(InputError, match="has no factory 'mine'"):
-        resolve("models.zoo:mine")
+    assert isinstance(resolve("net.py:mine").module, nn.Linear)
+    assert isinstance(resolve("models.resnet:mine").module, nn.Linear)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import typer
 from typer.testing import CliRunner
 
 from assay.commands.train import train
-from models import cards, data
-from models.cards import Card
-from models.training import Training, clean_accuracy
-from verify.core.errors import InputError
+from assay.models import cards, data
+from assay.models.cards import Card
+from assay.models.training import Training, clean_accuracy
+from assay.verify.core.errors import InputError
 
 TINY: dict[str, Any] = {
     "name": "tiny",

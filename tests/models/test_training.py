@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks import get_attack
-from models import architectures, data, training
-from models.data import Dataset
-from models.text import describe
-from models.training import Step, Training, attacked_accuracy, clean_accuracy, isolated, strictly_right
-from models.training.augment import shifted
-from models.training.crown_ibp import CrownIBP
-from models.training.ibp import IBP
-from models.training.loop import decay
-from models.training.perturb import perturb
-from models.training.pgd import PGD
-from models.training.standard import Standard
-from models.training.trades import TRADES
-from verify.core.errors import InputError
-from verify.core.region import LpBall
+from assay.attacks import get_attack
+from assay.models import architectures, data, training
+from assay.models.data import Dataset
+from assay.models.text import describe
+from assay.models.training import Step, Training, attacked_accuracy, clean_accuracy, isolated, strictly_right
+from assay.models.training.augment import shifted
+from assay.models.training.crown_ibp import CrownIBP
+from assay.models.training.ibp import IBP
+from assay.models.training.loop import decay
+from assay.models.training.perturb import perturb
+from assay.models.training.pgd import PGD
+from assay.models.training.standard import Standard
+from assay.models.training.trades import TRADES
+from assay.verify.core.errors import InputError
+from assay.verify.core.region import LpBall
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from benchmarks import smoothed
-from models import data, zoo
-from models.data import Dataset
-from models.training import attacked_accuracy, certified_accuracy, clean_accuracy, isolated
-from verify.backends.smoothing.method import Smoothing
-from verify.core.errors import InputError
+from assay.benchmarks.harness import smoothed
+from assay.models import data, zoo
+from assay.models.data import Dataset
+from assay.models.training import attacked_accuracy, certified_accuracy, clean_accuracy, isolated
+from assay.verify.backends.smoothing.method import Smoothing
+from assay.verify.core.errors import InputError
 
 
 def test_the_zoo_has_its_networks() -> None:

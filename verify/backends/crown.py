@@ -9,16 +9,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from verify.bounds import layers
-from verify.bounds.groups import lower_bounds
-from verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
-from verify.core.budget import Budget
-from verify.core.errors import InputError
-from verify.core.network import Network
-from verify.core.problem import Problem
-from verify.core.region import Region
-from verify.core.result import Guarantee, Result
-from verify.core.verifier import Bounds
+from assay.verify.bounds import layers
+from assay.verify.bounds.groups import lower_bounds
+from assay.verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
+from assay.verify.core.result import Guarantee, Result
+from assay.verify.core.verifier import Bounds
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.bounds.groups import lower_bounds
-from verify.bounds.verdicts import both_sides, concluded, unanswerable, without_bounds
-from verify.core.budget import Budget, Expired
-from verify.core.errors import InputError, UnsupportedError
-from verify.core.network import Network
-from verify.core.problem import Problem
-from verify.core.region import LpBall, Region
-from verify.core.result import Guarantee, Reason, Result
-from verify.core.verifier import Bounds
-from verify.programs import encode
-from verify.programs.expressions import Expression
-from verify.programs.loading import check_name, get_solver, load, missing
-from verify.programs.program import Draft, Status, Vector, widened
-from verify.programs.relaxation import Known, Lower, Relaxation, attempt, known, lower
-from verify.programs.solver import Solver
+from assay.verify.bounds.groups import lower_bounds
+from assay.verify.bounds.verdicts import both_sides, concluded, unanswerable, without_bounds
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall, Region
+from assay.verify.core.result import Guarantee, Reason, Result
+from assay.verify.core.verifier import Bounds
+from assay.verify.programs import encode
+from assay.verify.programs.expressions import Expression
+from assay.verify.programs.loading import check_name, get_solver, load, missing
+from assay.verify.programs.program import Draft, Status, Vector, widened
+from assay.verify.programs.relaxation import Known, Lower, Relaxation, attempt, known, lower
+from assay.verify.programs.solver import Solver
 
 # Takes the one constraint that is not linear, the ball in l2.
 CONIC = "cvxpy:CLARABEL"

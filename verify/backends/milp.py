@@ -10,17 +10,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from verify.core.budget import Budget, Expired
-from verify.core.errors import InputError
-from verify.core.problem import Problem
-from verify.core.region import LpBall
-from verify.core.result import Guarantee, Reason, Result
-from verify.programs.encode import Encoding, encode, without_encoding
-from verify.programs.loading import check_name, get_solver, load, missing
-from verify.programs.program import Answer, Program, Status, Vector
-from verify.programs.relaxation import Known, Relaxation, attempt, known
-from verify.programs.witness import by_disjunct, confirmed, descend
+from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.errors import InputError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall
+from assay.verify.core.result import Guarantee, Reason, Result
+from assay.verify.programs.encode import Encoding, encode, without_encoding
+from assay.verify.programs.loading import check_name, get_solver, load, missing
+from assay.verify.programs.program import Answer, Program, Status, Vector
+from assay.verify.programs.relaxation import Known, Relaxation, attempt, known
+from assay.verify.programs.witness import by_disjunct, confirmed, descend
 
 # A solver's tolerance is charged so many times over, to what the duals of the relaxation say that it can be worth.
 CAUTION = 10.0

@@ -1,7 +1,7 @@
 """Linear bounds that gradients pass through, for training: backwards from the margins over given layer bounds
 (CROWN-IBP: Zhang et al. 2020, arXiv:1906.06316).
 
-Unlike ``verify.bounds.linear``, which is made for speed without gradients, coefficients keep the natural layout
+Unlike ``assay.verify.bounds.linear``, which is made for speed without gradients, coefficients keep the natural layout
 (batch x rows x shape of the node) and nothing is overwritten. Both give the same bounds; verdicts use the other.
 """
 
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verify.bounds.relax import relax, relaxes
-from verify.core.errors import UnsupportedError
-from verify.core.network import Network
-from verify.core.ops import Add, Conv2d, LeakyRelu, Linear, Op, Relu, Reshape, Scale, Sub
-from verify.core.verifier import Bounds
+from assay.verify.bounds.relax import relax, relaxes
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Linear, Op, Relu, Reshape, Scale, Sub
+from assay.verify.core.verifier import Bounds
 
 # Coefficients for each operand (batch x rows x its shape), and what is added to the bound (batch x rows).
 Pulled = tuple[Sequence[Tensor], Tensor | None]
@@ -27,7 +27,7 @@ Pulled = tuple[Sequence[Tensor], Tensor | None]
 def lower_rows(network: Network, bounds: Sequence[Bounds], objective: Tensor, linear: bool) -> Tensor:
     """Lower bounds of ``objective @ output`` over a batch of boxes: (batch x rows), differentiable in everything.
 
-    ``bounds``: of every node, (batch x shape), as :func:`verify.bounds.interval.propagate_box` gives them;
+    ``bounds``: of every node, (batch x shape), as :func:`assay.verify.bounds.interval.propagate_box` gives them;
     ``objective``: (batch x rows x outputs). With ``linear`` the rows go back to the input through the relaxed
     activations; without, they end at the last activations, whose intervals they take: the last affine layer merged
     with the objective (Gowal et al. 2018, arXiv:1810.12715).

@@ -13,16 +13,16 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.bounds import rounding
-from verify.bounds.forms import AnyForm, Patches, Rows, Units, dense, pad
-from verify.bounds.interval import propagate, step
-from verify.bounds.matrix import Cut, Matrix, matrix
-from verify.bounds.relax import Lines, relax
-from verify.bounds.rounding import Rounding
-from verify.core.network import Network
-from verify.core.ops import Conv2d, Linear, Max, Relu, Reshape, Scale
-from verify.core.region import LpBall, Region
-from verify.core.verifier import Bounds
+from assay.verify.bounds import rounding
+from assay.verify.bounds.forms import AnyForm, Patches, Rows, Units, dense, pad
+from assay.verify.bounds.interval import propagate, step
+from assay.verify.bounds.matrix import Cut, Matrix, matrix
+from assay.verify.bounds.relax import Lines, relax
+from assay.verify.bounds.rounding import Rounding
+from assay.verify.core.network import Network
+from assay.verify.core.ops import Conv2d, Linear, Max, Relu, Reshape, Scale
+from assay.verify.core.region import LpBall, Region
+from assay.verify.core.verifier import Bounds
 
 
 @dataclass(eq=False)

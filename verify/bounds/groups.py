@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from verify.bounds.layers import Crowded, batch_box
-from verify.core.budget import Budget, Expired
-from verify.core.errors import InputError
-from verify.core.network import Network
-from verify.core.region import Region, take
+from assay.verify.bounds.layers import Crowded, batch_box
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network
+from assay.verify.core.region import Region, take
 
 # Lower bounds of the rows of a group's objective, from its network, region and objective.
 GroupBounder = Callable[[Network, Region, Tensor, Budget], Tensor]

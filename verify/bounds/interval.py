@@ -10,10 +10,10 @@ from math import isfinite
 
 import torch
 
-from verify.bounds.memo import per_op
-from verify.core.errors import UnsupportedError
-from verify.core.network import Network
-from verify.core.ops import (
+from assay.verify.bounds.memo import per_op
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import (
     Add,
     Concat,
     Conv2d,
@@ -32,7 +32,7 @@ from verify.core.ops import (
     spread,
     terms,
 )
-from verify.core.verifier import Bounds
+from assay.verify.core.verifier import Bounds
 
 radius_map = per_op(spread)
 

@@ -8,15 +8,15 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.bounds.forms import Form, Rows, Units
-from verify.bounds.group import Group, by_feature
-from verify.bounds.linear import Descent, lower_bound
-from verify.bounds.relax import relaxes, undecided
-from verify.core.budget import Budget
-from verify.core.network import Network
-from verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Sub
-from verify.core.region import Box, LpBall, Region
-from verify.core.verifier import Bounds
+from assay.verify.bounds.forms import Form, Rows, Units
+from assay.verify.bounds.group import Group, by_feature
+from assay.verify.bounds.linear import Descent, lower_bound
+from assay.verify.bounds.relax import relaxes, undecided
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network
+from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Sub
+from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.verifier import Bounds
 
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
@@ -55,7 +55,7 @@ def by_linear_bounds(group: Group, budget: Budget, crowd: float = inf) -> list[B
     """Bounds of every node, in topological order: intervals on what is known, then linear bounds for the neurons
     that are still unstable, the intersection of both; every activation is relaxed on the way.
 
-    Raises :class:`verify.core.budget.Expired` when the time is over, and :class:`Crowded` for a group whose samples
+    Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
     """
     network = group.network

@@ -10,14 +10,14 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.bounds import patches, rounding
-from verify.bounds.forms import AnyForm, Form, Patches, Rows, Units, add, dense, multiple, on_support, windows
-from verify.bounds.group import Group, box_minimum, by_feature, middle_and_radius
-from verify.bounds.matrix import Sparse, constant
-from verify.bounds.relax import Lines, relaxes
-from verify.core.errors import UnsupportedError
-from verify.core.network import Network
-from verify.core.ops import (
+from assay.verify.bounds import patches, rounding
+from assay.verify.bounds.forms import AnyForm, Form, Patches, Rows, Units, add, dense, multiple, on_support, windows
+from assay.verify.bounds.group import Group, box_minimum, by_feature, middle_and_radius
+from assay.verify.bounds.matrix import Sparse, constant
+from assay.verify.bounds.relax import Lines, relaxes
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import (
     Add,
     Concat,
     Conv2d,
@@ -34,8 +34,8 @@ from verify.core.ops import (
     Tanh,
     evaluate,
 )
-from verify.core.region import LpBall
-from verify.core.verifier import Bounds
+from assay.verify.core.region import LpBall
+from assay.verify.core.verifier import Bounds
 
 # For fewer rows than this, cutting a sparse matrix down costs more than multiplying with all of it.
 FEW = 32

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verify.bounds.memo import per_op, remember
-from verify.core.errors import UnsupportedError
-from verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op
+from assay.verify.bounds.memo import per_op, remember
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op
 
 
 class Cut(Protocol):

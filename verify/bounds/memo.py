@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from verify.core.ops import Op
+from assay.verify.core.ops import Op
 
 K = TypeVar("K")
 T = TypeVar("T")

@@ -14,12 +14,12 @@ from functools import singledispatch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verify.bounds.forms import AnyForm, Patches, Rows, multiple
-from verify.bounds.group import Group
-from verify.bounds.matrix import Cut, Sparse, matrix
-from verify.bounds.memo import per_op, remember
-from verify.core.errors import UnsupportedError
-from verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, Tanh
+from assay.verify.bounds.forms import AnyForm, Patches, Rows, multiple
+from assay.verify.bounds.group import Group
+from assay.verify.bounds.matrix import Cut, Sparse, matrix
+from assay.verify.bounds.memo import per_op, remember
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, Tanh
 
 # A window is worth its while up to this share of the features that matter in the image.
 SMALL = 0.6
@@ -56,7 +56,7 @@ def _before(op: Conv2d, window: tuple[int, int]) -> tuple[int, int]:
 
 @singledispatch
 def pull(op: Op, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
-    """As :func:`verify.bounds.linear.pull`, on windows."""
+    """As :func:`assay.verify.bounds.linear.pull`, on windows."""
     raise UnsupportedError(f"operation {op.label} has no linear bounds on windows")
 
 

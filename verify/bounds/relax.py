@@ -12,9 +12,9 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from verify.core.errors import UnsupportedError
-from verify.core.ops import LeakyRelu, Max, Op, Relu, Tanh
-from verify.core.verifier import Bounds
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.ops import LeakyRelu, Max, Op, Relu, Tanh
+from assay.verify.core.verifier import Bounds
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,15 +17,14 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.bounds.interval import radius_map
-from verify.bounds.matrix import constant, matrix
-from verify.bounds.memo import per_op
-from verify.bounds.relax import relaxes, undecided
-from verify.core.budget import Budget
-from verify.core.errors import InternalError, UnsupportedError
-from verify.core.floats import TINY, UNIT, down, gamma, up
-from verify.core.network import Network
-from verify.core.ops import (
+from assay.verify.bounds.interval import radius_map
+from assay.verify.bounds.matrix import constant, matrix
+from assay.verify.bounds.memo import per_op
+from assay.verify.bounds.relax import relaxes, undecided
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InternalError, UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import (
     Add,
     Concat,
     Conv2d,
@@ -44,8 +43,9 @@ from verify.core.ops import (
     magnitude,
     terms,
 )
-from verify.core.region import Box
-from verify.core.verifier import Bounds
+from assay.verify.core.region import Box
+from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import TINY, UNIT, down, gamma, up
 
 MORE = 1 + 2.0**-50  # a factor beyond the rounding of a few operations on numbers of one sign
 ROWS = 256  # neurons that are bounded together
@@ -132,7 +132,7 @@ def linear_bounds(network: Network, box: Box, budget: Budget) -> list[Bounds]:
     """Bounds of every node over a box of a batch: intervals on what is known, and linear bounds of the operands of
     activations that are still undecided; each (batch x shape of the node).
 
-    Raises :class:`verify.core.budget.Expired` when the time is over.
+    Raises :class:`assay.verify.core.budget.Expired` when the time is over.
     """
     network = network.to(torch.float64, box.lower.device)
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}

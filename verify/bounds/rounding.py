@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from verify.bounds.interval import radius_map, step
-from verify.bounds.memo import per_op, remember
-from verify.bounds.relax import Lines, relaxes
-from verify.core.floats import gamma
-from verify.core.network import Network, Node
-from verify.core.ops import (
+from assay.verify.bounds.interval import radius_map, step
+from assay.verify.bounds.memo import per_op, remember
+from assay.verify.bounds.relax import Lines, relaxes
+from assay.verify.core.network import Network, Node
+from assay.verify.core.ops import (
     Conv2d,
     ConvTranspose2d,
     Gather,
@@ -35,7 +34,8 @@ from verify.core.ops import (
     magnitude,
     terms,
 )
-from verify.core.verifier import Bounds
+from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import gamma
 
 AFFINE = (Linear, Conv2d, ConvTranspose2d, Scale)
 STEPS = 4  # roundings that each node of a network can add to a sum, beside one for each of its operands

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verify.bounds import interval, linear
-from verify.core.arrays import as_tensor
-from verify.core.budget import Budget
-from verify.core.errors import InputError
-from verify.core.network import Network
-from verify.core.problem import Problem
-from verify.core.region import Region, kind, stack
-from verify.core.result import Reason, Result, Verdict
-from verify.core.verifier import Bounds, Verifier
+from assay.verify.bounds import interval, linear
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region, kind, stack
+from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.core.verifier import Bounds, Verifier
+from assay.verify.support.arrays import as_tensor
 
 # Lower bounds of objective @ network(x) over a region of a batch in a dtype: (batch x rows).
 RowBounder = Callable[[Network, Region, Tensor, Budget, torch.dtype], Tensor]

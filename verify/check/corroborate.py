@@ -13,9 +13,9 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from verify.core.problem import Problem
-from verify.core.region import Region, kind, stack, take
-from verify.core.result import Result
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region, kind, stack, take
+from assay.verify.core.result import Result
 
 MEMBERS = 32  # random members of the region, each with the corner that a gradient step from it leads to
 TOGETHER = 64  # problems whose points are run as one batch

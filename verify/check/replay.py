@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError
-from verify.core.problem import Problem
+from assay.verify.core.errors import InputError
+from assay.verify.core.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 from math import inf, isnan
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 class Expired(Exception):

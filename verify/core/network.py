@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError, InternalError
-from verify.core.ops import Gather, Input, Op, Reshape, Scale, evaluate, magnitude, map_tensors, spread, terms
+from assay.verify.core.errors import InputError, InternalError
+from assay.verify.core.ops import Gather, Input, Op, Reshape, Scale, evaluate, magnitude, map_tensors, spread, terms
 
 Oracle = Callable[[Tensor], Tensor]
 
 # The doors through which models come in, by name: floor 0 opens them but imports nothing behind them.
-FRONTENDS = ("verify.frontends.torch", "verify.frontends.onnx")
+FRONTENDS = ("assay.verify.frontends.torch", "assay.verify.frontends.onnx")
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.errors import InputError, UnsupportedError
 
 
 @dataclass(frozen=True, eq=False)

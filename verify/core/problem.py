@@ -12,14 +12,14 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from verify.core.arrays import as_labels, as_tensor
-from verify.core.errors import InputError
-from verify.core.network import Network, content_hash, to_network
-from verify.core.region import Domain, LpBall, Region
-from verify.core.spec import Spec
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network, content_hash, to_network
+from assay.verify.core.region import Domain, LpBall, Region
+from assay.verify.core.spec import Spec
+from assay.verify.support.arrays import as_labels, as_tensor
 
 # Where files are read, by name: floor 0 imports nothing of it.
-FILES = "verify.frontends.files"
+FILES = "assay.verify.frontends.files"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,11 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from verify.core.budget import Budget
-from verify.core.network import Network
-from verify.core.problem import Problem
-from verify.core.region import Region
-from verify.core.result import Guarantee, Result
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
+from assay.verify.core.result import Guarantee, Result
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from verify.core.errors import InternalError, UnsupportedError
-from verify.core.network import Network, Oracle
+from assay.verify.core.errors import InternalError, UnsupportedError
+from assay.verify.core.network import Network, Oracle
 
 VALUES = 2**25  # numbers that are kept at once, whatever the size of the network
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from verify.core.problem import Problem
-from verify.core.region import Region
-from verify.frontends.agreement import agree_on
-from verify.frontends.onnx import read_onnx
-from verify.frontends.vnnlib import read_vnnlib
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
+from assay.verify.frontends.agreement import agree_on
+from assay.verify.frontends.onnx import read_onnx
+from assay.verify.frontends.vnnlib import read_vnnlib
 
 POINTS = 4  # random members of a box at which network and model are compared
 BOXES = 8  # that are tried so

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from verify.core.network import Builder, Network
-from verify.core.ops import Conv2d, Linear, Op, Scale
+from assay.verify.core.network import Builder, Network
+from assay.verify.core.ops import Conv2d, Linear, Op, Scale
 
 
 def fold(network: Network) -> Network:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-from verify.core.errors import InputError, ResourceError
+from assay.verify.core.errors import InputError, ResourceError
 
 MAX_FILE = 2**31 - 1  # bytes; what one protobuf message may hold
 MAX_RATIO = 500  # of gzip; weights that are nearly all zero reach 250, and deflate can do no more than 1032

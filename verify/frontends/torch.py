@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from verify.core.errors import InputError, UnsupportedError
-from verify.core.network import Network, Oracle, to_network
-from verify.frontends import torchlip
-from verify.frontends.agreement import agree
-from verify.frontends.fold import fold
-from verify.frontends.trace import Handler, Translation
-from verify.frontends.translations.table import HINT, table
+from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.network import Network, Oracle, to_network
+from assay.verify.frontends import torchlip
+from assay.verify.frontends.agreement import agree
+from assay.verify.frontends.fold import fold
+from assay.verify.frontends.trace import Handler, Translation
+from assay.verify.frontends.translations.table import HINT, table
 
 
 @to_network.register
@@ -62,7 +62,7 @@ def read_live(module: nn.Module, x: Tensor) -> tuple[Network, Tensor]:
     graph. In train mode batch normalisation becomes a scaling by the statistics of this very batch, which its
     gradients pass through, for bounds as for samples (Shi et al. 2021, arXiv:2103.17268), merged into the layer
     before it. The module runs once: running statistics move once. Bounds of the network in
-    ``verify.bounds.interval`` and ``verify.bounds.differentiable`` are differentiable; the network has no oracle
+    ``bounds/interval.py`` and ``bounds/differentiable.py`` are differentiable; the network has no oracle
     and serves no verdict.
 
     Raises :class:`UnsupportedError` with all the operations that have no translation, dropout in train mode too.

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verify.core.ops import Add, Concat, Conv2d, Linear, Op, Relu, Reshape, Scale
-from verify.frontends.trace import Call, Handler, Untranslatable, Value
+from assay.verify.core.ops import Add, Concat, Conv2d, Linear, Op, Relu, Reshape, Scale
+from assay.verify.frontends.trace import Call, Handler, Untranslatable, Value
 
 
 def group_sort(call: Call) -> Value:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from verify.core.errors import InputError, InternalError, UnsupportedError
-from verify.core.network import Builder, Node
-from verify.core.ops import Input, Op, Reshape, evaluate, map_tensors
+from assay.verify.core.errors import InputError, InternalError, UnsupportedError
+from assay.verify.core.network import Builder, Node
+from assay.verify.core.ops import Input, Op, Reshape, evaluate, map_tensors
 
 # What may be asked of a value without depending on its numbers.
 METADATA = {"size", "dim", "ndimension", "numel", "shape", "ndim", "dtype", "device", len, getattr}

@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from verify.core.budget import Expired
-from verify.core.child import ChildDied, ChildError, in_child
-from verify.programs.program import Answer, Program, Status, Vector
-from verify.programs.solver import Model, Solver
-from verify.programs.start import Begin
+from assay.verify.core.budget import Expired
+from assay.verify.programs.program import Answer, Program, Status, Vector
+from assay.verify.programs.solver import Model, Solver
+from assay.verify.programs.start import Begin
+from assay.verify.support.child import ChildDied, ChildError, in_child
 
 ATTEMPTS = 2  # Solvers crash now and then, without a cause in the program: that does not cost the answer.
 

@@ -12,8 +12,8 @@ from math import inf, isfinite, nextafter
 
 import numpy as np
 
-from verify.core.floats import TINY, UNIT, gamma
-from verify.programs.program import Ball, Program, Vector
+from assay.verify.programs.program import Ball, Program, Vector
+from assay.verify.support.floats import TINY, UNIT, gamma
 
 LOOSE = 1 + 2.0**-20  # more than the rounding of any sum of error terms here
 

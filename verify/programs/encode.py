@@ -15,13 +15,13 @@ import numpy as np
 from scipy import sparse
 from torch import Tensor
 
-from verify.core.errors import UnsupportedError
-from verify.core.network import Network
-from verify.core.ops import LeakyRelu, Max, Op, Relu
-from verify.core.region import LpBall, Region
-from verify.core.verifier import Bounds
-from verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
-from verify.programs.program import Ball, Draft, Index, Program, Vector, widened
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import LeakyRelu, Max, Op, Relu
+from assay.verify.core.region import LpBall, Region
+from assay.verify.core.verifier import Bounds
+from assay.verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
+from assay.verify.programs.program import Ball, Draft, Index, Program, Vector, widened
 
 # Tighter bounds of some values, given the program so far, their expressions and the bounds known of them.
 Refine = Callable[[Draft, Expression, Vector, Vector], tuple[Vector, Vector]]

@@ -11,10 +11,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from verify.bounds.matrix import Dense, Sparse, constant, matrix
-from verify.bounds.memo import per_op, remember
-from verify.core.errors import UnsupportedError
-from verify.core.ops import (
+from assay.verify.bounds.matrix import Dense, Sparse, constant, matrix
+from assay.verify.bounds.memo import per_op, remember
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.ops import (
     Add,
     Concat,
     Conv2d,
@@ -27,7 +27,7 @@ from verify.core.ops import (
     Sub,
     evaluate,
 )
-from verify.programs.program import Index, Matrix, Vector
+from assay.verify.programs.program import Index, Matrix, Vector
 
 Shape = tuple[int, ...]
 

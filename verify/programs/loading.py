@@ -12,12 +12,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from verify.core.errors import InputError, InternalError, unknown_name
-from verify.programs.apart import Apart
-from verify.programs.program import Answer, Index, Program, Status, Vector
-from verify.programs.scaling import Scaled, scaled
-from verify.programs.solver import Adjustable, Model, Solver
-from verify.programs.start import start
+from assay.verify.core.errors import InputError, InternalError, unknown_name
+from assay.verify.programs.apart import Apart
+from assay.verify.programs.program import Answer, Index, Program, Status, Vector
+from assay.verify.programs.scaling import Scaled, scaled
+from assay.verify.programs.solver import Adjustable, Model, Solver
+from assay.verify.programs.start import start
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Entry:
 
 
 SOLVERS = {
-    "highs": Entry("verify.programs.solvers.highs:Highs", "highspy", "pip install highspy", True, True),
-    "scipy": Entry("verify.programs.solvers.scipy:SciPy", "scipy", "pip install scipy", True, True),
-    "cvxpy": Entry("verify.programs.solvers.cvxpy:CVXPY", "cvxpy", "pip install cvxpy", True, True),
-    "pulp": Entry("verify.programs.solvers.pulp:PuLP", "pulp", "pip install 'pulp>=3.3,<4'", False, True),
-    "scip": Entry("verify.programs.solvers.scip:SCIP", "pyscipopt", "pip install pyscipopt", False, True),
-    "gurobi": Entry("verify.programs.solvers.gurobi:Gurobi", "gurobipy", "pip install gurobipy", False, True),
+    "highs": Entry("assay.verify.programs.solvers.highs:Highs", "highspy", "pip install highspy", True, True),
+    "scipy": Entry("assay.verify.programs.solvers.scipy:SciPy", "scipy", "pip install scipy", True, True),
+    "cvxpy": Entry("assay.verify.programs.solvers.cvxpy:CVXPY", "cvxpy", "pip install cvxpy", True, True),
+    "pulp": Entry("assay.verify.programs.solvers.pulp:PuLP", "pulp", "pip install 'pulp>=3.3,<4'", False, True),
+    "scip": Entry("assay.verify.programs.solvers.scip:SCIP", "pyscipopt", "pip install pyscipopt", False, True),
+    "gurobi": Entry("assay.verify.programs.solvers.gurobi:Gurobi", "gurobipy", "pip install gurobipy", False, True),
 }
 
 # Packages through which several solvers are reached are followed by the solver's own name: ``cvxpy:CLARABEL``.
@@ -75,7 +75,7 @@ def missing(text: str, integer: bool) -> str | None:
         return f"the solver {text} needs {entry.package}: {entry.install}"
     if name == "cvxpy":
         known: Sequence[str] = import_module("cvxpy").installed_solvers()
-        from verify.programs.solvers.cvxpy import FINE, TIME_LIMITS
+        from assay.verify.programs.solvers.cvxpy import FINE, TIME_LIMITS
 
         usable = sorted(FINE if integer else TIME_LIMITS)
         if through not in known:

@@ -111,7 +111,7 @@ class Status(StrEnum):
 class Answer:
     """``value`` at the point ``x``, if there is one; ``duals`` of the rows of a linear program, if there are any.
 
-    Nothing here is proved: ``duals`` become a bound through :func:`verify.programs.dual.safe_bound`. ``bound`` is the
+    Nothing here is proved: ``duals`` become a bound through :func:`dual.safe_bound`. ``bound`` is the
     solver's own lower bound of a mixed-integer program; ``message`` what it says of a failure.
     """
 

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.bounds import layers
-from verify.bounds.group import Group
-from verify.core.budget import Budget, Expired
-from verify.core.floats import UNIT
-from verify.core.network import Network
-from verify.core.region import Region
-from verify.core.result import Reason
-from verify.core.spec import Spec
-from verify.core.verifier import Bounds
-from verify.programs.dual import safe_bound, sensitivity
-from verify.programs.encode import Encoding, Unbounded
-from verify.programs.loading import Loaded, load
-from verify.programs.program import Status, Vector
-from verify.programs.solver import Solver
+from assay.verify.bounds import layers
+from assay.verify.bounds.group import Group
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.network import Network
+from assay.verify.core.region import Region
+from assay.verify.core.result import Reason
+from assay.verify.core.spec import Spec
+from assay.verify.core.verifier import Bounds
+from assay.verify.programs.dual import safe_bound, sensitivity
+from assay.verify.programs.encode import Encoding, Unbounded
+from assay.verify.programs.loading import Loaded, load
+from assay.verify.programs.program import Status, Vector
+from assay.verify.programs.solver import Solver
+from assay.verify.support.floats import UNIT
 
 CAUTION = 8.0  # how many times over rounding is charged
 
@@ -46,7 +46,7 @@ class Known:
 def known(network: Network, region: Region, objective: Tensor, budget: Budget, linear: bool = True) -> Known:
     """CROWN's bounds for a region of one sample, or CROWN-IBP's without ``linear``: objective (rows x outputs).
 
-    Raises :class:`verify.core.budget.Expired` when the time is over.
+    Raises :class:`assay.verify.core.budget.Expired` when the time is over.
     """
     budget.check()
     group = layers.start(network, layers.batch_box(region, network.input_shape), torch.float64)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 
-from verify.programs.program import Answer, Program, Vector
+from assay.verify.programs.program import Answer, Program, Vector
 
 DROPPED = 1e-9
 

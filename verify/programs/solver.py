@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from verify.programs.program import Answer, Index, Program, Vector
-from verify.programs.start import Begin
+from assay.verify.programs.program import Answer, Index, Program, Vector
+from assay.verify.programs.start import Begin
 
 
 class Model(Protocol):

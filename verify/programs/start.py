@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from verify.programs.program import Program, Vector
+from assay.verify.programs.program import Program, Vector
 
 LOWER, BASIC, UPPER = 0, 1, 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from verify.core.problem import Problem
+from assay.verify.core.problem import Problem
 
 TRIALS = 4  # points that are taken to the oracle
 

@@ -15,8 +15,8 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.bounds.memo import per_op
-from verify.core.ops import (
+from assay.verify.bounds.memo import per_op
+from assay.verify.core.ops import (
     Add,
     Conv2d,
     ConvTranspose2d,

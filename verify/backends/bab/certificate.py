@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Phases, Splits
-from verify.bounds.relax import relaxes
-from verify.core.network import Network
-from verify.core.problem import Problem
-from verify.core.verifier import Bounds
-from verify.programs.encode import Encoding
-from verify.programs.program import Index, Vector
+from assay.verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Phases, Splits
+from assay.verify.bounds.relax import relaxes
+from assay.verify.core.network import Network
+from assay.verify.core.problem import Problem
+from assay.verify.core.verifier import Bounds
+from assay.verify.programs.encode import Encoding
+from assay.verify.programs.program import Index, Vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +138,8 @@ def document(problem: Problem, bounds: Sequence[Bounds], encoding: Encoding, tre
     each activation, by its position in the network, the bounds l, u of its operands that the relaxation is built on; a
     checker proves them anew. ``hinges``: position and feature of each unstable neuron, in the order that trees number
     them. Each has an operand z = a - p with 0 <= a <= u and 0 <= p <= -l, and its chord a - s z <= t, with s and t as
-    :func:`verify.programs.encode.chord_above` has them; inactive is a = 0, active is p = 0. ``rows`` says what the
-    rows of the program are (:func:`meanings`). ``trees``: by disjunct of the specification, the arrays of
+    :func:`assay.verify.programs.encode.chord_above` has them; inactive is a = 0, active is p = 0. ``rows`` says what
+    the rows of the program are (:func:`meanings`). ``trees``: by disjunct of the specification, the arrays of
     :meth:`Tree.arrays`: the ``hinge`` (-1 at a leaf) and the ``first`` child of each node; by leaf its number, its
     bound, whether it is empty, and where its multipliers ``row`` and ``dual`` begin. A positive multiplier pushes its
     row up to its lower bound, a negative one down to its upper bound: with the multipliers' sum of rows taken from the

@@ -9,7 +9,7 @@ from typing import Generic, Literal
 import torch
 from torch import Tensor
 
-from verify.backends.bab.domains import D, columns, join, take
+from assay.verify.backends.bab.domains import D, columns, join, take
 
 Key = Literal["bound", "seen", "depth"]
 KEYS: tuple[Key, ...] = ("bound", "seen", "depth")

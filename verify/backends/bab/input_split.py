@@ -9,14 +9,14 @@ from typing import ClassVar
 
 import torch
 
-from verify.backends.bab.input_tree import Ascent, InputTree
-from verify.backends.bab.search import Limits, search
-from verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from verify.core.budget import Budget
-from verify.core.errors import InputError
-from verify.core.problem import Problem
-from verify.core.region import LpBall
-from verify.core.result import Guarantee, Reason, Result
+from assay.verify.backends.bab.input_tree import Ascent, InputTree
+from assay.verify.backends.bab.search import Limits, search
+from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall
+from assay.verify.core.result import Guarantee, Reason, Result
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,20 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.backends.bab.domains import join
-from verify.backends.bab.forms import Forms, clip, weigh
-from verify.backends.bab.prepared import Prepared
-from verify.backends.bab.relaxed import Relaxed, blocks, bound_layers, rows_of
-from verify.backends.bab.search import Bounded
-from verify.backends.bab.slopes import raise_slopes
-from verify.backends.bab.unsafe import Unsafe
-from verify.backends.bab.witness import probe
-from verify.bounds.rounding import FEW, STEPS
-from verify.bounds.verdicts import decided
-from verify.core.budget import Budget
-from verify.core.floats import gamma
-from verify.core.problem import Problem
-from verify.core.verifier import Bounds
+from assay.verify.backends.bab.domains import join
+from assay.verify.backends.bab.forms import Forms, clip, weigh
+from assay.verify.backends.bab.prepared import Prepared
+from assay.verify.backends.bab.relaxed import Relaxed, blocks, bound_layers, rows_of
+from assay.verify.backends.bab.search import Bounded
+from assay.verify.backends.bab.slopes import raise_slopes
+from assay.verify.backends.bab.unsafe import Unsafe
+from assay.verify.backends.bab.witness import probe
+from assay.verify.bounds.rounding import FEW, STEPS
+from assay.verify.bounds.verdicts import decided
+from assay.verify.core.budget import Budget
+from assay.verify.core.problem import Problem
+from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import gamma
 
 WEIGHINGS = 12  # steps in search of the best weights of a disjunct's rows
 SAMPLES = 1024

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.backends.bab.certificate import document
-from verify.backends.bab.lp_tree import Search, Target
-from verify.backends.bab.simplex import Simplex
-from verify.backends.bab.splits import Splits
-from verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from verify.core.budget import Budget
-from verify.core.errors import InputError
-from verify.core.network import Network
-from verify.core.ops import Max
-from verify.core.problem import Problem
-from verify.core.region import LpBall
-from verify.core.result import Guarantee, Reason, Result, Verdict
-from verify.programs.encode import Encoding, encode, without_encoding
-from verify.programs.loading import missing
-from verify.programs.program import Program, Vector
-from verify.programs.relaxation import Known, attempt, known
-from verify.programs.witness import by_disjunct, confirmed, descend
+from assay.verify.backends.bab.certificate import document
+from assay.verify.backends.bab.lp_tree import Search, Target
+from assay.verify.backends.bab.simplex import Simplex
+from assay.verify.backends.bab.splits import Splits
+from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import Max
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.programs.encode import Encoding, encode, without_encoding
+from assay.verify.programs.loading import missing
+from assay.verify.programs.program import Program, Vector
+from assay.verify.programs.relaxation import Known, attempt, known
+from assay.verify.programs.witness import by_disjunct, confirmed, descend
 
 GAP = 1e-7  # between an optimum and its bound, relative to 1 and to it
 RESERVE = 0.05  # of the time, for proving what a search that was cut short has

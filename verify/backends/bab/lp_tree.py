@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from verify.backends.bab.certificate import Tree
-from verify.backends.bab.simplex import End, Objective, Simplex
-from verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Phases, Splits
-from verify.core.budget import Budget, Expired
-from verify.programs.program import Vector
+from assay.verify.backends.bab.certificate import Tree
+from assay.verify.backends.bab.simplex import End, Objective, Simplex
+from assay.verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Phases, Splits
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.programs.program import Vector
 
 SLACK = 1e-8  # how far a solver's optimum should lie above what is to be proved, relative to 1 and to that
 EXACT = 1e-9  # by how much a neuron may differ from its value, relative to its range, in an exact solution

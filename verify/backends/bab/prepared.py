@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verify.backends.bab.adjoint import fan, homogeneous
-from verify.backends.bab.forms import Forms
-from verify.bounds import rounding
-from verify.bounds.relax import relaxes
-from verify.core.network import Network
-from verify.core.ops import LeakyRelu, Relu, evaluate
-from verify.core.verifier import Bounds
+from assay.verify.backends.bab.adjoint import fan, homogeneous
+from assay.verify.backends.bab.forms import Forms
+from assay.verify.bounds import rounding
+from assay.verify.bounds.relax import relaxes
+from assay.verify.core.network import Network
+from assay.verify.core.ops import LeakyRelu, Relu, evaluate
+from assay.verify.core.verifier import Bounds
 
 
 @dataclass(frozen=True, eq=False)

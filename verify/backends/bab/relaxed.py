@@ -1,6 +1,6 @@
 """Linear bounds (CROWN: Zhang et al. 2018, arXiv:1811.00866) over thousands of boxes at once.
 
-``verify.bounds.linear`` is made for few samples of large networks. Here the boxes are many and the network is small:
+``bounds/linear.py`` is made for few samples of large networks. Here the boxes are many and the network is small:
 rows of coefficients are kept (rows x features), so that what a row needs of its box is one stretch of memory. The
 relaxations are the same, laid out (boxes x features).
 """
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from verify.backends.bab.adjoint import Part, entries, pull
-from verify.backends.bab.forms import Forms
-from verify.backends.bab.prepared import Prepared
-from verify.bounds.interval import step
-from verify.bounds.layers import meet
-from verify.bounds.relax import Lines, relax, relaxes, undecided
-from verify.core.budget import Budget
-from verify.core.ops import Linear, Max, Op, terms
-from verify.core.verifier import Bounds
+from assay.verify.backends.bab.adjoint import Part, entries, pull
+from assay.verify.backends.bab.forms import Forms
+from assay.verify.backends.bab.prepared import Prepared
+from assay.verify.bounds.interval import step
+from assay.verify.bounds.layers import meet
+from assay.verify.bounds.relax import Lines, relax, relaxes, undecided
+from assay.verify.core.budget import Budget
+from assay.verify.core.ops import Linear, Max, Op, terms
+from assay.verify.core.verifier import Bounds
 
 # Numbers in a block of coefficients that are propagated together: it should stay in cache.
 BLOCK = 1 << 17
@@ -79,7 +79,7 @@ def bound_layers(
     intervals, then linear bounds of what is undecided, the intersection of both.
 
     ``signs`` (boxes x features of all hinges, one after the other), int8: 1 or -1 where the sign of an operand is
-    known, 0 where it is not; it is returned with what has been found. Raises :class:`verify.core.budget.Expired`.
+    known, 0 where it is not; it is returned with what has been found. Raises :class:`assay.verify.core.budget.Expired`.
     """
     network, sizes = prepared.network, prepared.hinges
     found = Relaxed(prepared, lower, upper)
@@ -155,7 +155,7 @@ def rows_of(relaxed: Relaxed, objective: Tensor, constant: Tensor, box: Tensor, 
 def blocks(rows: int, width: float, budget: Budget) -> Iterator[slice]:
     """Slices of as many rows of this many coefficients as cache and memory allow.
 
-    Raises :class:`verify.core.budget.Expired` when the time is over.
+    Raises :class:`assay.verify.core.budget.Expired` when the time is over.
     """
     most = max(1, int(min(BLOCK, budget.memory // (8 * COPIES)) / width))
     for begin in range(0, rows, most):

@@ -12,12 +12,12 @@ from typing import Any, Generic, Protocol
 import torch
 from torch import Tensor
 
-from verify.backends.bab.account import Account
-from verify.backends.bab.domains import D
-from verify.backends.bab.frontier import Frontier, Leaves
-from verify.core.budget import Budget, Expired
-from verify.core.errors import InternalError
-from verify.core.result import Reason
+from assay.verify.backends.bab.account import Account
+from assay.verify.backends.bab.domains import D
+from assay.verify.backends.bab.frontier import Frontier, Leaves
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.errors import InternalError
+from assay.verify.core.result import Reason
 
 WORST = 8  # one in so many leaves of a batch is there for its bound
 
@@ -47,7 +47,7 @@ class Tree(Protocol[D]):
         ...
 
     def bound(self, domains: D, budget: Budget) -> Bounded[D]:
-        """Bounds of a batch; raises :class:`verify.core.budget.Expired` when the time is over."""
+        """Bounds of a batch; raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         ...
 
     def divisible(self, domains: D) -> Tensor:

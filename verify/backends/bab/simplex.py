@@ -1,7 +1,7 @@
 """A linear program inside HiGHS (Huangfu, Hall 2018, doi:10.1007/s12532-017-0130-5), solved again and again within
 other bounds: each solve is the dual simplex method from a basis of the caller's choice.
 
-What is passed in and out is on the program's own scale; inside it is that of :mod:`verify.programs.scaling`.
+What is passed in and out is on the program's own scale; inside it is that of :mod:`assay.verify.programs.scaling`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Phases, Splits
-from verify.programs.program import Vector
-from verify.programs.scaling import scaled
-from verify.programs.solvers import highs
-from verify.programs.start import Start
+from assay.verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Phases, Splits
+from assay.verify.programs.program import Vector
+from assay.verify.programs.scaling import scaled
+from assay.verify.programs.solvers import highs
+from assay.verify.programs.start import Start
 
 # What pays off in long solves costs more than a solve of a few steps: exact edge weights for the basis that it begins
 # from, and costs that are perturbed and put right again.

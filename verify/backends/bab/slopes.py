@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from verify.backends.bab.adjoint import Part
-from verify.backends.bab.forms import Forms
-from verify.backends.bab.relaxed import Relaxed, descend
-from verify.bounds.relax import Lines, relaxes
-from verify.core.ops import Max, Op, Relu, evaluate
-from verify.core.verifier import Bounds
+from assay.verify.backends.bab.adjoint import Part
+from assay.verify.backends.bab.forms import Forms
+from assay.verify.backends.bab.relaxed import Relaxed, descend
+from assay.verify.bounds.relax import Lines, relaxes
+from assay.verify.core.ops import Max, Op, Relu, evaluate
+from assay.verify.core.verifier import Bounds
 
 DECAY = 0.9  # of the gradient's running mean
 SPREAD = 0.99  # of its running square

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from verify.core.floats import TINY, UNIT, gamma
-from verify.programs.dual import LOOSE
-from verify.programs.encode import Encoding
-from verify.programs.program import Index, Program, Vector
-from verify.programs.relaxation import CAUTION
-from verify.programs.start import BASIC, LOWER, Start, start
+from assay.verify.programs.dual import LOOSE
+from assay.verify.programs.encode import Encoding
+from assay.verify.programs.program import Index, Program, Vector
+from assay.verify.programs.relaxation import CAUTION
+from assay.verify.programs.start import BASIC, LOWER, Start, start
+from assay.verify.support.floats import TINY, UNIT, gamma
 
 # One number for each hinge: OPEN, or the phase that a split has put it into.
 Phases = NDArray[np.int8]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verify.core.spec import Spec
+from assay.verify.core.spec import Spec
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.core.problem import Problem
+from assay.verify.core.problem import Problem
 
 STARTS = 64  # points that are pushed down the gradient of the margin
 STEPS = 10  # that each of them makes

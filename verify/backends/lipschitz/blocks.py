@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verify.backends.lipschitz.norms import Norm, operator_norm
-from verify.bounds.outward import plus, times, total, up
-from verify.core.network import Network, Node
-from verify.core.ops import Add, Concat, Conv2d, LeakyRelu, Linear, Op, Relu, Scale, Tanh
+from assay.verify.backends.lipschitz.norms import Norm, operator_norm
+from assay.verify.backends.lipschitz.outward import plus, times, total, up
+from assay.verify.core.network import Network, Node
+from assay.verify.core.ops import Add, Concat, Conv2d, LeakyRelu, Linear, Op, Relu, Scale, Tanh
 
 
 @dataclass(frozen=True)

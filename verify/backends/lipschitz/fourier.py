@@ -13,10 +13,10 @@ from math import ceil, inf, log2, sqrt
 import torch
 from torch import Tensor
 
-from verify.bounds.outward import frobenius, plus, times, up
-from verify.bounds.spectral import cholesky_bound, gram
-from verify.core.floats import UNIT
-from verify.core.ops import Conv2d
+from assay.verify.backends.lipschitz.outward import frobenius, plus, times, up
+from assay.verify.backends.lipschitz.spectral import cholesky_bound, gram
+from assay.verify.core.ops import Conv2d
+from assay.verify.support.floats import UNIT
 
 LARGEST = 30_000_000  # entries of all frequency responses together
 

@@ -13,12 +13,11 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from verify.backends.lipschitz.norms import transposed
-from verify.bounds.interval import radius_map
-from verify.core.errors import UnsupportedError
-from verify.core.floats import TINY, UNIT, down, gamma, up
-from verify.core.network import Network
-from verify.core.ops import (
+from assay.verify.backends.lipschitz.norms import transposed
+from assay.verify.bounds.interval import radius_map
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import (
     Add,
     Concat,
     Conv2d,
@@ -34,7 +33,8 @@ from verify.core.ops import (
     Sub,
     Tanh,
 )
-from verify.core.verifier import Bounds
+from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import TINY, UNIT, down, gamma, up
 
 
 def jacobian(

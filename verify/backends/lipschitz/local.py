@@ -13,16 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from verify.backends.lipschitz.jacobian import jacobian
-from verify.backends.lipschitz.zonotope import Derivatives, derivatives
-from verify.bounds.radii import dual_norm
-from verify.bounds.reach import Reach
-from verify.bounds.relax import relaxes, undecided
-from verify.bounds.rigorous import MORE, step
-from verify.core.budget import Budget
-from verify.core.floats import TINY, down, gamma, up
-from verify.core.network import Network
-from verify.core.verifier import Bounds
+from assay.verify.backends.lipschitz.jacobian import jacobian
+from assay.verify.backends.lipschitz.radii import dual_norm
+from assay.verify.backends.lipschitz.reach import Reach
+from assay.verify.backends.lipschitz.zonotope import Derivatives, derivatives
+from assay.verify.bounds.relax import relaxes, undecided
+from assay.verify.bounds.rigorous import MORE, step
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network
+from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import TINY, down, gamma, up
 
 ENTRIES = 1 << 24  # of interval Jacobians that are held at once
 
@@ -31,7 +31,7 @@ def strays(network: Network, reach: Reach, rows: Tensor, centre: Sequence[Bounds
     """At least how far each row of the output is over the region from its value at the centre: (rows).
 
     ``rows``: (rows x outputs), float64; ``centre``: what every node takes there, (1 x shape of the node).
-    Raises :class:`verify.core.budget.Expired` when the time is over.
+    Raises :class:`assay.verify.core.budget.Expired` when the time is over.
     """
     found = derivatives(network, _layers(network, reach, centre, budget), rows, centre)
     return torch.fmin(deviation(found.sizes, reach), _within(_dual(found, reach.p), reach))

@@ -11,20 +11,21 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from verify.backends.lipschitz.local import strays
-from verify.backends.lipschitz.product import constants, row_slopes, without_rule
-from verify.bounds import radii, rigorous
-from verify.bounds.reach import Reach, conversion
-from verify.bounds.verdicts import concluded, unanswerable
-from verify.core.budget import Budget, Expired
-from verify.core.errors import InputError
-from verify.core.floats import TINY
-from verify.core.network import Network
-from verify.core.problem import Problem
-from verify.core.region import Box
-from verify.core.result import Guarantee, Reason, Result
-from verify.core.spec import Spec
-from verify.core.verifier import Bounds
+from assay.verify.backends.lipschitz import radii
+from assay.verify.backends.lipschitz.local import strays
+from assay.verify.backends.lipschitz.product import constants, row_slopes, without_rule
+from assay.verify.backends.lipschitz.reach import Reach, conversion
+from assay.verify.bounds import rigorous
+from assay.verify.bounds.verdicts import concluded, unanswerable
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box
+from assay.verify.core.result import Guarantee, Reason, Result
+from assay.verify.core.spec import Spec
+from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import TINY
 
 
 @dataclass(frozen=True)

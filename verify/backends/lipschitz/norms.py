@@ -15,14 +15,13 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.backends.lipschitz.fourier import fourier_bound
-from verify.backends.lipschitz.unrolled import unrolled_bound
-from verify.bounds.memo import per_op, remember
-from verify.bounds.outward import root, times, up
-from verify.bounds.spectral import matrix_bound, power_iteration
-from verify.core.errors import UnsupportedError
-from verify.core.floats import TINY, gamma
-from verify.core.ops import (
+from assay.verify.backends.lipschitz.fourier import fourier_bound
+from assay.verify.backends.lipschitz.outward import root, times, up
+from assay.verify.backends.lipschitz.spectral import matrix_bound, power_iteration
+from assay.verify.backends.lipschitz.unrolled import unrolled_bound
+from assay.verify.bounds.memo import per_op, remember
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.ops import (
     Conv2d,
     ConvTranspose2d,
     Gather,
@@ -38,6 +37,7 @@ from verify.core.ops import (
     map_tensors,
     spread,
 )
+from assay.verify.support.floats import TINY, gamma
 
 ITERATIONS = 40  # of the estimate; each costs one application and one transposed application
 CLOSE = 1.001  # a Fourier bound no further than this above the estimate is not worth the factorisation

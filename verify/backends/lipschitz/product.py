@@ -10,15 +10,15 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.backends.lipschitz.blocks import block
-from verify.backends.lipschitz.norms import Norm, norm, operator_norm
-from verify.bounds.outward import frobenius, plus, times, total
-from verify.bounds.radii import dual_norm
-from verify.core.budget import Budget
-from verify.core.errors import UnsupportedError
-from verify.core.floats import gamma
-from verify.core.network import Network
-from verify.core.ops import Add, Concat, Linear, Op, Reshape, Sub
+from assay.verify.backends.lipschitz.blocks import block
+from assay.verify.backends.lipschitz.norms import Norm, norm, operator_norm
+from assay.verify.backends.lipschitz.outward import frobenius, plus, times, total
+from assay.verify.backends.lipschitz.radii import dual_norm
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import Add, Concat, Linear, Op, Reshape, Sub
+from assay.verify.support.floats import gamma
 
 ONE = Norm(1.0, 1.0, "exact")
 
@@ -27,7 +27,7 @@ def constants(network: Network, p: float, budget: Budget) -> list[Norm]:
     """Lipschitz constants in l_p, p in {1, 2, inf}, of every node as a function of the input.
 
     ``estimate`` is what power iteration says of the layers, multiplied in the same way: no bound of anything.
-    Raises :class:`UnsupportedError` for an operation without a rule, :class:`verify.core.budget.Expired` when the
+    Raises :class:`UnsupportedError` for an operation without a rule, :class:`assay.verify.core.budget.Expired` when the
     time is over.
     """
     found = [ONE]

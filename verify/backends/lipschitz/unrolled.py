@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.bounds.matrix import Sparse, matrix
-from verify.bounds.outward import plus, times, total
-from verify.bounds.spectral import STEPS, cholesky_bound, confirmed
-from verify.core.floats import TINY, gamma
-from verify.core.ops import Conv2d
+from assay.verify.backends.lipschitz.outward import plus, times, total
+from assay.verify.backends.lipschitz.spectral import STEPS, cholesky_bound, confirmed
+from assay.verify.bounds.matrix import Sparse, matrix
+from assay.verify.core.ops import Conv2d
+from assay.verify.support.floats import TINY, gamma
 
 MOST_ENTRIES = 20_000_000
 MOST_WORK = 6e9  # multiplications of the factorisation
@@ -59,7 +59,7 @@ def _bound(entries: Sparse, shape: tuple[int, ...], out: tuple[int, ...], guess:
 
 
 def _banded(square: Any, width: int, error: float, guess: float) -> float:
-    """:func:`verify.bounds.spectral.cholesky_bound` of a matrix with entries near the diagonal only."""
+    """:func:`spectral.cholesky_bound` of a matrix with entries near the diagonal only."""
     from scipy.linalg import LinAlgError, cholesky_banded
 
     size, lower = square.shape[0], square.row >= square.col

@@ -15,14 +15,13 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from verify.backends.lipschitz import jacobian
-from verify.backends.lipschitz.norms import transposed
-from verify.bounds.interval import radius_map
-from verify.bounds.outward import frobenius, plus, root, times, total
-from verify.core.errors import UnsupportedError
-from verify.core.floats import TINY, UNIT, gamma
-from verify.core.network import Network
-from verify.core.ops import (
+from assay.verify.backends.lipschitz import jacobian
+from assay.verify.backends.lipschitz.norms import transposed
+from assay.verify.backends.lipschitz.outward import frobenius, plus, root, times, total
+from assay.verify.bounds.interval import radius_map
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import (
     Add,
     Concat,
     Conv2d,
@@ -38,7 +37,8 @@ from verify.core.ops import (
     Sub,
     Tanh,
 )
-from verify.core.verifier import Bounds
+from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import TINY, UNIT, gamma
 
 ENTRIES = 1 << 22  # of the generators of one row, at most
 
@@ -85,7 +85,7 @@ class Derivatives:
 def derivatives(
     network: Network, bounds: Sequence[Bounds], rows: Tensor, centre: Sequence[Bounds] | None = None
 ) -> Derivatives:
-    """What :func:`verify.backends.lipschitz.jacobian.jacobian` bounds, with the same arguments, more tightly."""
+    """What :func:`assay.verify.backends.lipschitz.jacobian.jacobian` bounds, with the same arguments, more tightly."""
     found = [_of_row(network, bounds, row, centre) for row in rows]
     if not found:
         return Derivatives(rows.new_zeros(0, network.nodes[0].size), rows.new_zeros(0))

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from verify.backends.lirpa.module import Layers, unsupported
-from verify.backends.lirpa.shim import INSTALL, auto_lirpa, available
-from verify.bounds import layers
-from verify.bounds.groups import lower_bounds
-from verify.bounds.rounding import largest
-from verify.bounds.verdicts import verify_by_bounds
-from verify.core.budget import Budget, Expired
-from verify.core.errors import InputError, UnsupportedError
-from verify.core.network import Network
-from verify.core.ops import Add, LeakyRelu, Linear, Relu, Reshape, Scale, Sub
-from verify.core.problem import Problem
-from verify.core.region import Box, LpBall, Region
-from verify.core.result import Guarantee, Reason, Result, Verdict
-from verify.core.verifier import Bounds
+from assay.verify.backends.lirpa.module import Layers, unsupported
+from assay.verify.backends.lirpa.shim import INSTALL, auto_lirpa, available
+from assay.verify.bounds import layers
+from assay.verify.bounds.groups import lower_bounds
+from assay.verify.bounds.rounding import largest
+from assay.verify.bounds.verdicts import verify_by_bounds
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import Add, LeakyRelu, Linear, Relu, Reshape, Scale, Sub
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.core.verifier import Bounds
 
 HUGE = 1e150  # squares and sums of anything smaller are finite
 DUAL = {1.0: inf, 2.0: 2.0}
@@ -187,7 +187,7 @@ def _over_ball(least: Tensor, slopes: Tensor, box: Box, ball: LpBall) -> Tensor:
 
 
 class Deadline(TorchFunctionMode):
-    """Raises :class:`verify.core.budget.Expired` from within code that knows no budget, between two of its calls."""
+    """Raises :class:`Expired` from within code that knows no budget, between two of its calls."""
 
     def __init__(self, budget: Budget) -> None:
         super().__init__()

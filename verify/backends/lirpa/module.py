@@ -14,9 +14,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from verify.core.errors import UnsupportedError
-from verify.core.network import Network, Node
-from verify.core.ops import Add, Concat, Conv2d, Input, LeakyRelu, Linear, Op, Relu, Reshape, Scale, Sub
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network, Node
+from assay.verify.core.ops import Add, Concat, Conv2d, Input, LeakyRelu, Linear, Op, Relu, Reshape, Scale, Sub
 
 Shape = tuple[int, ...]
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 import torch
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 INSTALL = "pip install --no-deps auto_LiRPA==0.3"
 

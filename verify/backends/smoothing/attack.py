@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from verify.backends.smoothing import kinds, named
-from verify.backends.smoothing.ledger import Ledger
-from verify.backends.smoothing.method import Smoothing, beyond, check_options, subject
-from verify.backends.smoothing.noises import Noise
-from verify.backends.smoothing.question import Question
-from verify.backends.smoothing.sampling import centre, oracle
-from verify.backends.smoothing.scores import exceed
-from verify.backends.smoothing.vote import outvotes
-from verify.core.budget import Budget
-from verify.core.errors import InputError
-from verify.core.network import Network, content_hash
-from verify.core.problem import Problem
-from verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.backends.smoothing import kinds, named
+from assay.verify.backends.smoothing.ledger import Ledger
+from assay.verify.backends.smoothing.method import Smoothing, beyond, check_options, subject
+from assay.verify.backends.smoothing.noises import Noise
+from assay.verify.backends.smoothing.question import Question
+from assay.verify.backends.smoothing.sampling import centre, oracle
+from assay.verify.backends.smoothing.scores import exceed
+from assay.verify.backends.smoothing.vote import outvotes
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network, content_hash
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 
 
 @dataclass(frozen=True)

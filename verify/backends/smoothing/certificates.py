@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 def cohen(p: float, sigma: float) -> float:

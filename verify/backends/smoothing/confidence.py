@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import exp, lgamma, log, log1p, sqrt
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 def clopper_pearson_lower(successes: int, n: int, alpha: float) -> float:

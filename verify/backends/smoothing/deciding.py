@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from verify.backends.smoothing.confidence import least_successes, sequence_upper
-from verify.backends.smoothing.ledger import Draw, Ledger
-from verify.backends.smoothing.sampling import Stream
+from assay.verify.backends.smoothing.confidence import least_successes, sequence_upper
+from assay.verify.backends.smoothing.ledger import Draw, Ledger
+from assay.verify.backends.smoothing.sampling import Stream
 
 Test = Literal["fixed", "pilot", "staged", "anytime"]
 # How many more draws the watched test makes before it looks again, as a share of those that it has.

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing.noises import Exp2, levels
-from verify.backends.smoothing.noises.directions import on_sphere
-from verify.backends.smoothing.noises.noise import column, empty, numpy_generator
-from verify.core.errors import InputError
+from assay.verify.backends.smoothing.noises import Exp2, levels
+from assay.verify.backends.smoothing.noises.directions import on_sphere
+from assay.verify.backends.smoothing.noises.noise import column, empty, numpy_generator
+from assay.verify.core.errors import InputError
 
 # A cut through the middle of the noise makes the integrands steep: more panels, and more slack.
 PANELS, SLACK = 256, 4e-6

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from verify.backends.smoothing import noises
-from verify.backends.smoothing.double import generalised_gaussian
-from verify.backends.smoothing.noises import Noise, with_rms
-from verify.core.errors import InputError, unknown_name
+from assay.verify.backends.smoothing import noises
+from assay.verify.backends.smoothing.double import generalised_gaussian
+from assay.verify.backends.smoothing.noises import Noise, with_rms
+from assay.verify.core.errors import InputError, unknown_name
 
 Name = Literal[
     "gaussian",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from verify.backends.smoothing import confidence
-from verify.core.errors import AssayError
+from assay.verify.backends.smoothing import confidence
+from assay.verify.core.errors import AssayError
 
 
 class LedgerError(AssayError):

@@ -11,18 +11,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing import deciding, kinds, named, scores, vote
-from verify.backends.smoothing.confidence import check_alpha
-from verify.backends.smoothing.deciding import Outcome, Test
-from verify.backends.smoothing.question import Certified, OutOfTime, Question
-from verify.backends.smoothing.sampling import centre, oracle
-from verify.core.budget import Budget
-from verify.core.errors import InputError
-from verify.core.network import Network
-from verify.core.problem import Problem
-from verify.core.region import LpBall
-from verify.core.result import Guarantee, Reason, Result, Verdict
-from verify.core.spec import Spec
+from assay.verify.backends.smoothing import deciding, kinds, named, scores, vote
+from assay.verify.backends.smoothing.confidence import check_alpha
+from assay.verify.backends.smoothing.deciding import Outcome, Test
+from assay.verify.backends.smoothing.question import Certified, OutOfTime, Question
+from assay.verify.backends.smoothing.sampling import centre, oracle
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.core.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal, Protocol, get_args
 
-from verify.backends.smoothing import kinds, refined, scores, vote
-from verify.backends.smoothing.deciding import Test
-from verify.backends.smoothing.question import Certified, Question
-from verify.backends.smoothing.refined import OfDraws
-from verify.backends.smoothing.vote import OfVote
-from verify.core.errors import InputError, unknown_name
+from assay.verify.backends.smoothing import kinds, refined, scores, vote
+from assay.verify.backends.smoothing.deciding import Test
+from assay.verify.backends.smoothing.question import Certified, Question
+from assay.verify.backends.smoothing.refined import OfDraws
+from assay.verify.backends.smoothing.vote import OfVote
+from assay.verify.core.errors import InputError, unknown_name
 
 Name = Literal["cohen", "pixeldp", "renyi", "two-class", "higher-order", "dsrs", "soft"]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from verify.backends.smoothing import confidence, deciding
-from verify.backends.smoothing.deciding import Outcome
-from verify.backends.smoothing.ledger import Draw, Ledger
-from verify.backends.smoothing.noises import Noise, Sampled
-from verify.backends.smoothing.sampling import BLOCK, Model, Stream
-from verify.core.errors import InputError
+from assay.verify.backends.smoothing import confidence, deciding
+from assay.verify.backends.smoothing.deciding import Outcome
+from assay.verify.backends.smoothing.ledger import Draw, Ledger
+from assay.verify.backends.smoothing.noises import Noise, Sampled
+from assay.verify.backends.smoothing.sampling import BLOCK, Model, Stream
+from assay.verify.core.errors import InputError
 
 # Draws between two looks at the clock.
 STRIDE = 10 * BLOCK

@@ -12,15 +12,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing import certificates, deciding
-from verify.backends.smoothing.deciding import Outcome, Test
-from verify.backends.smoothing.double import Truncated, dsrs, generalised_gaussian, suggested_quantile
-from verify.backends.smoothing.ledger import Draw, Ledger
-from verify.backends.smoothing.noises import Exp2, Gaussian
-from verify.backends.smoothing.noises.noise import converted
-from verify.backends.smoothing.question import Certified, Question, abstained, certified
-from verify.backends.smoothing.sampling import answers
-from verify.core.errors import InputError
+from assay.verify.backends.smoothing import certificates, deciding
+from assay.verify.backends.smoothing.deciding import Outcome, Test
+from assay.verify.backends.smoothing.double import Truncated, dsrs, generalised_gaussian, suggested_quantile
+from assay.verify.backends.smoothing.ledger import Draw, Ledger
+from assay.verify.backends.smoothing.noises import Exp2, Gaussian
+from assay.verify.backends.smoothing.noises.noise import converted
+from assay.verify.backends.smoothing.question import Certified, Question, abstained, certified
+from assay.verify.backends.smoothing.sampling import answers
+from assay.verify.core.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing.noises import Sampled
-from verify.core.network import content_hash
-from verify.core.problem import Problem
+from assay.verify.backends.smoothing.noises import Sampled
+from assay.verify.core.network import content_hash
+from assay.verify.core.problem import Problem
 
 # Divides the customary numbers of draws; part of what a seed means.
 BLOCK = 100

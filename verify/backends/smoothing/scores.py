@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing import certificates, confidence, deciding
-from verify.backends.smoothing.deciding import Outcome
-from verify.backends.smoothing.ledger import Draw, Ledger
-from verify.backends.smoothing.question import Certified, Question, abstained, certified
-from verify.backends.smoothing.refined import deviation, in_l2
-from verify.backends.smoothing.sampling import answers
+from assay.verify.backends.smoothing import certificates, confidence, deciding
+from assay.verify.backends.smoothing.deciding import Outcome
+from assay.verify.backends.smoothing.ledger import Draw, Ledger
+from assay.verify.backends.smoothing.question import Certified, Question, abstained, certified
+from assay.verify.backends.smoothing.refined import deviation, in_l2
+from assay.verify.backends.smoothing.sampling import answers
 
 
 def by_scores(question: Question) -> Certified:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from verify.backends.smoothing import certificates, deciding
-from verify.backends.smoothing.deciding import Outcome, Test
-from verify.backends.smoothing.ledger import Draw, Ledger
-from verify.backends.smoothing.noises import Gaussian, Laplace, Noise
-from verify.backends.smoothing.noises.noise import certified as in_norm
-from verify.backends.smoothing.question import Certified, Question, abstained
-from verify.core.errors import InputError
+from assay.verify.backends.smoothing import certificates, deciding
+from assay.verify.backends.smoothing.deciding import Outcome, Test
+from assay.verify.backends.smoothing.ledger import Draw, Ledger
+from assay.verify.backends.smoothing.noises import Gaussian, Laplace, Noise
+from assay.verify.backends.smoothing.noises.noise import certified as in_norm
+from assay.verify.backends.smoothing.question import Certified, Question, abstained
+from assay.verify.core.errors import InputError
 
 # Radius from the noise, p, the norm and the number of values; of one noise, hence Any.
 Radius = Callable[[Any, float, float, int], float]

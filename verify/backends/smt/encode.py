@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from verify.backends.smt.question import Form, Neuron, Question
-from verify.bounds.matrix import Dense, Sparse, constant, matrix
-from verify.core.budget import Budget
-from verify.core.errors import UnsupportedError
-from verify.core.network import Network
-from verify.core.ops import (
+from assay.verify.backends.smt.question import Form, Neuron, Question
+from assay.verify.bounds.matrix import Dense, Sparse, constant, matrix
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import (
     Add,
     Concat,
     Conv2d,
@@ -38,8 +38,8 @@ from verify.core.ops import (
     Scale,
     Sub,
 )
-from verify.core.spec import Spec
-from verify.core.verifier import Bounds
+from assay.verify.core.spec import Spec
+from assay.verify.core.verifier import Bounds
 
 # An array of Python integers.
 Integers = np.ndarray[Any, np.dtype[np.object_]]
@@ -163,7 +163,7 @@ def encode(network: Network, bounds: Sequence[Bounds], spec: Spec, budget: Budge
     """The question whether the network can reach the unsafe set from the box of its input.
 
     ``bounds``: of every node, valid in real arithmetic, for a batch of one; those of node 0 are the box itself.
-    Raises :class:`verify.core.budget.Expired`, and :class:`MemoryError` for a network that is too large for this.
+    Raises :class:`assay.verify.core.budget.Expired`, and :class:`MemoryError` for a network that is too large for this.
     """
     encoder = Encoder(budget)
     values = [encoder.inputs(bounds[0].lower[0], bounds[0].upper[0])]

@@ -14,8 +14,8 @@ from importlib import import_module
 from math import ceil, isfinite
 from typing import Any
 
-from verify.backends.smt.question import Form, Point, Question, power_of_two
-from verify.backends.smt.z3search import Answer
+from assay.verify.backends.smt.question import Form, Point, Question, power_of_two
+from assay.verify.backends.smt.z3search import Answer
 
 Centred = tuple[Fraction, Fraction]  # middle and unit of a variable: what Marabou sees is (value - middle) / unit
 

@@ -15,20 +15,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from verify.backends.smt import marabou, z3search
-from verify.backends.smt.encode import encode, unsupported
-from verify.backends.smt.question import Question
-from verify.backends.smt.z3search import ZERO, Answer
-from verify.bounds import rigorous
-from verify.bounds.verdicts import concluded, unanswerable
-from verify.core.budget import Budget, Expired
-from verify.core.child import ChildError, in_child
-from verify.core.errors import InputError, UnsupportedError
-from verify.core.floats import down
-from verify.core.problem import Problem
-from verify.core.region import Box, LpBall
-from verify.core.result import Guarantee, Reason, Result
-from verify.programs.witness import confirmed, descend
+from assay.verify.backends.smt import marabou, z3search
+from assay.verify.backends.smt.encode import encode, unsupported
+from assay.verify.backends.smt.question import Question
+from assay.verify.backends.smt.z3search import ZERO, Answer
+from assay.verify.bounds import rigorous
+from assay.verify.bounds.verdicts import concluded, unanswerable
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall
+from assay.verify.core.result import Guarantee, Reason, Result
+from assay.verify.programs.witness import confirmed, descend
+from assay.verify.support.child import ChildError, in_child
+from assay.verify.support.floats import down
 
 # Distribution and module of each solver.
 SOLVERS = {"z3": ("z3-solver", "z3"), "marabou": ("maraboupy", "maraboupy")}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from verify.backends.smt.question import Form, Question, ceil_to, floor_to, power_of_two
+from assay.verify.backends.smt.question import Form, Question, ceil_to, floor_to, power_of_two
 
 SHORT = 8  # bits of slopes and bounds
 

@@ -12,8 +12,8 @@ from fractions import Fraction
 from importlib import import_module
 from typing import Any
 
-from verify.backends.smt.question import Point, Question
-from verify.backends.smt.script import piece, script
+from assay.verify.backends.smt.question import Point, Question
+from assay.verify.backends.smt.script import piece, script
 
 ZERO = Fraction(0)
 TIMEOUT = "timeout"

@@ -10,12 +10,12 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verify.core.arrays import as_tensor
-from verify.core.errors import InputError
-from verify.core.network import content_hash
-from verify.core.region.box import Box
-from verify.core.region.projections import onto_l1, onto_l2
-from verify.core.region.rounding import directed_sum
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import content_hash
+from assay.verify.core.region.box import Box
+from assay.verify.core.region.projections import onto_l1, onto_l2
+from assay.verify.core.region.rounding import directed_sum
+from assay.verify.support.arrays import as_tensor
 
 Domain = tuple[float | Tensor, float | Tensor]
 

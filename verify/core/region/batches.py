@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError
-from verify.core.network import content_hash
-from verify.core.region.ball import LpBall
-from verify.core.region.box import Box
-from verify.core.region.protocol import Region
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import content_hash
+from assay.verify.core.region.ball import LpBall
+from assay.verify.core.region.box import Box
+from assay.verify.core.region.protocol import Region
 
 
 def kind(region: Region) -> tuple[object, ...]:

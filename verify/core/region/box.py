@@ -9,10 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from verify.core.arrays import as_tensor
-from verify.core.errors import InputError
-from verify.core.network import content_hash
-from verify.core.region.rounding import round_down, round_up
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import content_hash
+from assay.verify.core.region.rounding import round_down, round_up
+from assay.verify.support.arrays import as_tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from verify.core.region.box import Box
+from assay.verify.core.region.box import Box
 
 
 class Region(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verify.frontends.onnx.read import read_onnx
-from verify.frontends.onnx.write import write_onnx
+from assay.verify.frontends.onnx.read import read_onnx
+from assay.verify.frontends.onnx.write import write_onnx
 
 __all__ = ["read_onnx", "write_onnx"]

@@ -7,10 +7,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verify.core.errors import InputError, ResourceError, UnsupportedError
-from verify.frontends.onnx.graph import parse
-from verify.frontends.onnx.tensors import DTYPES, check_shape
-from verify.frontends.source import MAX_FILE, read_bytes
+from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
+from assay.verify.frontends.onnx.graph import parse
+from assay.verify.frontends.onnx.tensors import DTYPES, check_shape
+from assay.verify.frontends.source import MAX_FILE, read_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError, UnsupportedError
-from verify.frontends.onnx.tensors import DTYPES, check_shape, to_tensor
+from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.frontends.onnx.tensors import DTYPES, check_shape, to_tensor
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto

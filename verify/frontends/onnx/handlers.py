@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from verify.frontends.onnx import folding, layers, moves, planes, reductions
-from verify.frontends.onnx.translation import Handler
+from assay.verify.frontends.onnx import folding, layers, moves, planes, reductions
+from assay.verify.frontends.onnx.translation import Handler
 
 
 def traced() -> dict[str, Handler]:

@@ -9,11 +9,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError
-from verify.core.ops import Add, LeakyRelu, Linear, Relu, Scale, Sub, Tanh
-from verify.frontends.onnx.moves import broadcast, rearrange, view
-from verify.frontends.onnx.tensors import DTYPES
-from verify.frontends.onnx.translation import Call, Operand, Untranslatable, Value, aligned, broadcast_shape
+from assay.verify.core.errors import InputError
+from assay.verify.core.ops import Add, LeakyRelu, Linear, Relu, Scale, Sub, Tanh
+from assay.verify.frontends.onnx.moves import broadcast, rearrange, view
+from assay.verify.frontends.onnx.tensors import DTYPES
+from assay.verify.frontends.onnx.translation import Call, Operand, Untranslatable, Value, aligned, broadcast_shape
 
 BIG = 1e6  # a larger bound of a clip would swallow the digits of what is shifted by it
 ONE, ZERO = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)

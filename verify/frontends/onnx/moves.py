@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verify.core.errors import InputError
-from verify.core.ops import Concat, Gather, Reshape, Scale
-from verify.frontends.onnx.translation import (
+from assay.verify.core.errors import InputError
+from assay.verify.core.ops import Concat, Gather, Reshape, Scale
+from assay.verify.frontends.onnx.translation import (
     Call,
     Operand,
     Untranslatable,

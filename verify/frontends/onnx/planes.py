@@ -9,11 +9,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError
-from verify.core.ops import Conv2d, ConvTranspose2d, Gather, Max, Op
-from verify.frontends.onnx.layers import ZERO, scale
-from verify.frontends.onnx.moves import padded, view
-from verify.frontends.onnx.translation import Call, Untranslatable, Value, sample_shape
+from assay.verify.core.errors import InputError
+from assay.verify.core.ops import Conv2d, ConvTranspose2d, Gather, Max, Op
+from assay.verify.frontends.onnx.layers import ZERO, scale
+from assay.verify.frontends.onnx.moves import padded, view
+from assay.verify.frontends.onnx.translation import Call, Untranslatable, Value, sample_shape
 
 
 @dataclass(frozen=True)

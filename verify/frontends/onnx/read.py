@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from verify.core.errors import AssayError, ResourceError
-from verify.core.network import Network, to_network
-from verify.frontends.agreement import agree
-from verify.frontends.fold import fold
-from verify.frontends.onnx import handlers
-from verify.frontends.onnx.external import self_contained
-from verify.frontends.onnx.graph import parse, read_graph
-from verify.frontends.onnx.runtime import Runtime
-from verify.frontends.onnx.translation import NO_MEMORY, Translation
-from verify.frontends.source import read_bytes
+from assay.verify.core.errors import AssayError, ResourceError
+from assay.verify.core.network import Network, to_network
+from assay.verify.frontends.agreement import agree
+from assay.verify.frontends.fold import fold
+from assay.verify.frontends.onnx import handlers
+from assay.verify.frontends.onnx.external import self_contained
+from assay.verify.frontends.onnx.graph import parse, read_graph
+from assay.verify.frontends.onnx.runtime import Runtime
+from assay.verify.frontends.onnx.translation import NO_MEMORY, Translation
+from assay.verify.frontends.source import read_bytes
 
 
 def read_onnx(path: str | Path) -> Network:

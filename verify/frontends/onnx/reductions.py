@@ -7,10 +7,10 @@ from typing import cast
 
 import torch
 
-from verify.core.ops import Max
-from verify.frontends.onnx.layers import linear
-from verify.frontends.onnx.moves import different_axes, rearrange, view
-from verify.frontends.onnx.translation import Call, Handler, Value
+from assay.verify.core.ops import Max
+from assay.verify.frontends.onnx.layers import linear
+from assay.verify.frontends.onnx.moves import different_axes, rearrange, view
+from assay.verify.frontends.onnx.translation import Call, Handler, Value
 
 Summary = Callable[[Call, Value], Value]  # of the last axis, which goes away or keeps the length 1
 

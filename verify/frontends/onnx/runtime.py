@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError, InternalError, UnsupportedError
+from assay.verify.core.errors import InputError, InternalError, UnsupportedError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

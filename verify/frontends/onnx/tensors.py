@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError, ResourceError, UnsupportedError
+from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
 
 if TYPE_CHECKING:
     from onnx import TensorProto

@@ -15,10 +15,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
-from verify.core.network import Builder, Network
-from verify.core.ops import Op, Reshape
-from verify.frontends.onnx.graph import Attribute, Graph, GraphNode
+from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
+from assay.verify.core.network import Builder, Network
+from assay.verify.core.ops import Op, Reshape
+from assay.verify.frontends.onnx.graph import Attribute, Graph, GraphNode
 
 NO_MEMORY = "can't allocate memory"  # torch has no error of its own for this
 MAX_TOTAL = 2**27  # elements of all values together; in float64 that is 1 GiB

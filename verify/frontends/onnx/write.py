@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError, ResourceError, UnsupportedError
-from verify.core.files import replace_file
-from verify.core.network import Network
-from verify.core.ops import (
+from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
+from assay.verify.core.network import Network
+from assay.verify.core.ops import (
     Add,
     Concat,
     Conv2d,
@@ -31,9 +30,10 @@ from verify.core.ops import (
     Sub,
     Tanh,
 )
-from verify.frontends.agreement import agree
-from verify.frontends.onnx.read import decode
-from verify.frontends.source import MAX_FILE
+from assay.verify.frontends.agreement import agree
+from assay.verify.frontends.onnx.read import decode
+from assay.verify.frontends.source import MAX_FILE
+from assay.verify.support.files import replace_file
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from verify.core.ops import LeakyRelu, Relu, Scale, Sub, Tanh
-from verify.frontends.trace import Call, Untranslatable, Value, traced
-from verify.frontends.translations.arithmetic import number
+from assay.verify.core.ops import LeakyRelu, Relu, Scale, Sub, Tanh
+from assay.verify.frontends.trace import Call, Untranslatable, Value, traced
+from assay.verify.frontends.translations.arithmetic import number
 
 
 def relu(call: Call) -> Value:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verify.core.ops import Add, Scale, Sub
-from verify.frontends.trace import Call, Untranslatable, Value, traced
+from assay.verify.core.ops import Add, Scale, Sub
+from assay.verify.frontends.trace import Call, Untranslatable, Value, traced
 
 
 def addition(call: Call) -> Value:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op, Reshape, Scale
-from verify.frontends.trace import Call, Untranslatable, Value, traced
-from verify.frontends.translations.moves import padded
+from assay.verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op, Reshape, Scale
+from assay.verify.frontends.trace import Call, Untranslatable, Value, traced
+from assay.verify.frontends.translations.moves import padded
 
 
 def linear(call: Call) -> Value:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verify.core.ops import Concat, Gather, Op, Reshape
-from verify.frontends.trace import Call, Untranslatable, Value, traced
+from assay.verify.core.ops import Concat, Gather, Op, Reshape
+from assay.verify.frontends.trace import Call, Untranslatable, Value, traced
 
 
 def same(call: Call) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from verify.core.ops import Conv2d, Gather, Linear, Max, Reshape, Scale
-from verify.frontends.trace import Call, Untranslatable, Value, traced
-from verify.frontends.translations.arithmetic import number
-from verify.frontends.translations.layers import as_plane, pair
+from assay.verify.core.ops import Conv2d, Gather, Linear, Max, Reshape, Scale
+from assay.verify.frontends.trace import Call, Untranslatable, Value, traced
+from assay.verify.frontends.translations.arithmetic import number
+from assay.verify.frontends.translations.layers import as_plane, pair
 
 
 def max_pool(call: Call) -> Value:

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from verify.frontends.trace import Handler
-from verify.frontends.translations.activations import clamp, leaky_relu, relu, sigmoid, tanh
-from verify.frontends.translations.arithmetic import addition, negation, product, quotient, subtraction
-from verify.frontends.translations.layers import batch_norm, conv2d, conv_transpose2d, linear
-from verify.frontends.translations.moves import concat, item, pad, rearranged, same
-from verify.frontends.translations.pooling import adaptive_avg_pool, avg_pool, max_pool, mean
+from assay.verify.frontends.trace import Handler
+from assay.verify.frontends.translations.activations import clamp, leaky_relu, relu, sigmoid, tanh
+from assay.verify.frontends.translations.arithmetic import addition, negation, product, quotient, subtraction
+from assay.verify.frontends.translations.layers import batch_norm, conv2d, conv_transpose2d, linear
+from assay.verify.frontends.translations.moves import concat, item, pad, rearranged, same
+from assay.verify.frontends.translations.pooling import adaptive_avg_pool, avg_pool, max_pool, mean
 
 HINT = (
     "assay reads Linear, Conv1d/2d, ConvTranspose2d, BatchNorm, ReLU, LeakyReLU, Sigmoid, Tanh, clamp, average and max "

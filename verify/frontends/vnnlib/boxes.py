@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError
-from verify.core.region import Box
-from verify.frontends.vnnlib.formula import Bound
-from verify.frontends.vnnlib.rounding import following, neighbours
+from assay.verify.core.errors import InputError
+from assay.verify.core.region import Box
+from assay.verify.frontends.vnnlib.formula import Bound
+from assay.verify.frontends.vnnlib.rounding import following, neighbours
 
 # A lower end is (value, whether strict) and an upper one (value, whether closed): of two lower ends the larger tuple is
 # the tighter one, of two upper ends the smaller.

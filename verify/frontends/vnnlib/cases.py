@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from verify.core.errors import ResourceError
-from verify.core.region import Box
-from verify.core.spec import Spec
-from verify.frontends.vnnlib.boxes import Boxes, Changes, Ends
-from verify.frontends.vnnlib.formula import Formula
-from verify.frontends.vnnlib.unsafe import Rows, contradiction, unsafe_set
+from assay.verify.core.errors import ResourceError
+from assay.verify.core.region import Box
+from assay.verify.core.spec import Spec
+from assay.verify.frontends.vnnlib.boxes import Boxes, Changes, Ends
+from assay.verify.frontends.vnnlib.formula import Formula
+from assay.verify.frontends.vnnlib.unsafe import Rows, contradiction, unsafe_set
 
 MAX_NUMBERS = 2**24  # in all boxes together
 MAX_COEFFICIENTS = 2**26  # in all specifications together

@@ -8,8 +8,8 @@ from fractions import Fraction
 from itertools import chain, product
 from typing import NamedTuple
 
-from verify.core.errors import InputError, ResourceError, UnsupportedError
-from verify.frontends.vnnlib.linear import Linear, Variable, in_range, subtract
+from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
+from assay.verify.frontends.vnnlib.linear import Linear, Variable, in_range, subtract
 
 MAX_DISJUNCTS = 100_000  # after distribution
 MAX_COMPARISONS = 10_000_000  # in all of them together

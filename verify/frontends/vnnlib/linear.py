@@ -11,7 +11,7 @@ from fractions import Fraction
 from math import prod
 from typing import NamedTuple
 
-from verify.core.errors import InputError, ResourceError, UnsupportedError
+from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
 
 NUMBER = r"[+-]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?+\d++)?+"
 MAX_DIGITS = 2000  # of one number; the exact value of the smallest float64 has 751

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from verify.core.errors import InputError
-from verify.frontends.vnnlib.formula import COMPARISONS, Formula, compare, conjunction, disjunction
-from verify.frontends.vnnlib.linear import Linear, add, multiply, subtract
+from assay.verify.core.errors import InputError
+from assay.verify.frontends.vnnlib.formula import COMPARISONS, Formula, compare, conjunction, disjunction
+from assay.verify.frontends.vnnlib.linear import Linear, add, multiply, subtract
 
 MAX_DEPTH = 200  # of nested parentheses
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from verify.core.errors import InputError
-from verify.core.network import Network
-from verify.core.problem import Problem
-from verify.frontends.vnnlib.cases import Case
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network
+from assay.verify.core.problem import Problem
+from assay.verify.frontends.vnnlib.cases import Case
 
 
 @dataclass(frozen=True, eq=False)

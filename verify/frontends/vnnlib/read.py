@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from verify.core.errors import UnsupportedError
-from verify.frontends.source import read_bytes
-from verify.frontends.vnnlib import version1, version2
-from verify.frontends.vnnlib.cases import cases
-from verify.frontends.vnnlib.property import Property
-from verify.frontends.vnnlib.text import Text
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.frontends.source import read_bytes
+from assay.verify.frontends.vnnlib import version1, version2
+from assay.verify.frontends.vnnlib.cases import cases
+from assay.verify.frontends.vnnlib.property import Property
+from assay.verify.frontends.vnnlib.text import Text
 
 MAX_BYTES = 2**27
 

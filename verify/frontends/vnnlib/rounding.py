@@ -11,8 +11,8 @@ from fractions import Fraction
 from math import gcd, inf, lcm, nextafter
 from typing import NamedTuple
 
-from verify.core.errors import InputError
-from verify.frontends.vnnlib.formula import Row
+from assay.verify.core.errors import InputError
+from assay.verify.frontends.vnnlib.formula import Row
 
 
 def following(value: float, towards: float) -> float:

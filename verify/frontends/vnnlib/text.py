@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from verify.core.errors import AssayError, InputError
+from assay.verify.core.errors import AssayError, InputError
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from itertools import chain
 
 import torch
 
-from verify.core.spec import Polyhedron, Spec
-from verify.frontends.vnnlib.boxes import Ends
-from verify.frontends.vnnlib.formula import Row
-from verify.frontends.vnnlib.rounding import half_space
+from assay.verify.core.spec import Polyhedron, Spec
+from assay.verify.frontends.vnnlib.boxes import Ends
+from assay.verify.frontends.vnnlib.formula import Row
+from assay.verify.frontends.vnnlib.rounding import half_space
 
 Rows = tuple[Row, ...]
 Direction = tuple[tuple[int, Fraction], ...]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from verify.core.errors import ResourceError, UnsupportedError, unknown_name
-from verify.frontends.vnnlib.formula import Bound, Conjunct, Formula, Row, conjunction
-from verify.frontends.vnnlib.linear import NUMBER, ONE, Linear, constant, number, variable
-from verify.frontends.vnnlib.operators import MAX_DEPTH, OVER_FORMULAS, OVER_TERMS, UNSUPPORTED, apply
-from verify.frontends.vnnlib.text import Text, shown
+from assay.verify.core.errors import ResourceError, UnsupportedError, unknown_name
+from assay.verify.frontends.vnnlib.formula import Bound, Conjunct, Formula, Row, conjunction
+from assay.verify.frontends.vnnlib.linear import NUMBER, ONE, Linear, constant, number, variable
+from assay.verify.frontends.vnnlib.operators import MAX_DEPTH, OVER_FORMULAS, OVER_TERMS, UNSUPPORTED, apply
+from assay.verify.frontends.vnnlib.text import Text, shown
 
 MAX_TOKENS = 5_000_000  # a plain bound counts as one, and so does a declaration
 

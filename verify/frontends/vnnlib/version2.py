@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
-from verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
-from verify.frontends.vnnlib.formula import Formula, conjunction
-from verify.frontends.vnnlib.linear import Linear, constant, number, variable
-from verify.frontends.vnnlib.operators import MAX_DEPTH, apply
-from verify.frontends.vnnlib.text import Text, shown
+from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
+from assay.verify.frontends.vnnlib.formula import Formula, conjunction
+from assay.verify.frontends.vnnlib.linear import Linear, constant, number, variable
+from assay.verify.frontends.vnnlib.operators import MAX_DEPTH, apply
+from assay.verify.frontends.vnnlib.text import Text, shown
 
 if TYPE_CHECKING:
     import vnnlib

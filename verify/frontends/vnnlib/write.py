@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from verify.core.errors import InputError, UnsupportedError
-from verify.core.files import replace_file
-from verify.core.problem import Problem
-from verify.core.region import Box, LpBall, Region
-from verify.core.spec import Polyhedron, Spec
-from verify.frontends.vnnlib.boxes import float_ends
-from verify.frontends.vnnlib.cases import Case
-from verify.frontends.vnnlib.property import Property
+from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.spec import Polyhedron, Spec
+from assay.verify.frontends.vnnlib.boxes import float_ends
+from assay.verify.frontends.vnnlib.cases import Case
+from assay.verify.frontends.vnnlib.property import Property
+from assay.verify.support.files import replace_file
 
 FALSE = "(and (<= Y_0 0.0) (>= Y_0 1.0))"
 LONG = 60  # characters; a longer decimal is written with an exponent

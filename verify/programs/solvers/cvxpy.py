@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from verify.programs.program import Answer, Program, Sides, Status, Vector
-from verify.programs.start import Begin
+from assay.verify.programs.program import Answer, Program, Sides, Status, Vector
+from assay.verify.programs.start import Begin
 
 # Those that can be told when to stop, and how; the others are not used.
 TIME_LIMITS = {

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from verify.programs.program import Answer, Index, Program, Status, Vector
-from verify.programs.start import Begin, Start
+from assay.verify.programs.program import Answer, Index, Program, Status, Vector
+from assay.verify.programs.start import Begin, Start
 
 # After a warm solve of more steps than this, solves begin from a basis that is made for their cost.
 PATIENCE = 20

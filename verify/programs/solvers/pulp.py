@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from verify.programs.program import Answer, Program, Status, Vector
-from verify.programs.start import Begin
+from assay.verify.programs.program import Answer, Program, Status, Vector
+from assay.verify.programs.start import Begin
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from verify.programs.program import Answer, Program, Sides, Status, Vector
-from verify.programs.start import Begin
+from assay.verify.programs.program import Answer, Program, Sides, Status, Vector
+from assay.verify.programs.start import Begin
 
 STATUS = {0: Status.OPTIMAL, 1: Status.TIMEOUT, 2: Status.INFEASIBLE}
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from verify.backends.smoothing.noises.cubic import ExpInf, PowInf
-from verify.backends.smoothing.noises.erasing import Ablation, Masking
-from verify.backends.smoothing.noises.noise import Noise, Sampled, with_mean_l1, with_rms
-from verify.backends.smoothing.noises.product import Expp, Gaussian, Laplace, Pareto, Uniform
-from verify.backends.smoothing.noises.round import Exp1, Exp2, Pow2, UniformBall
+from assay.verify.backends.smoothing.noises.cubic import ExpInf, PowInf
+from assay.verify.backends.smoothing.noises.erasing import Ablation, Masking
+from assay.verify.backends.smoothing.noises.noise import Noise, Sampled, with_mean_l1, with_rms
+from assay.verify.backends.smoothing.noises.product import Expp, Gaussian, Laplace, Pareto, Uniform
+from assay.verify.backends.smoothing.noises.round import Exp1, Exp2, Pow2, UniformBall
 
 __all__ = [
     "Ablation",

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing.noises.directions import on_cube
-from verify.backends.smoothing.noises.lengths import gamma_growth
-from verify.backends.smoothing.noises.noise import (
+from assay.verify.backends.smoothing.noises.directions import on_cube
+from assay.verify.backends.smoothing.noises.lengths import gamma_growth
+from assay.verify.backends.smoothing.noises.noise import (
     Radius,
     certified,
     check_positive,
@@ -21,7 +21,7 @@ from verify.backends.smoothing.noises.noise import (
     needed,
     numpy_generator,
 )
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 @dataclass(frozen=True)

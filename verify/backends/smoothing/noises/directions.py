@@ -7,7 +7,7 @@ from math import exp, lgamma, pi, sqrt
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing.noises.noise import signs
+from assay.verify.backends.smoothing.noises.noise import signs
 
 
 def on_cross(out: Tensor, generator: torch.Generator) -> Tensor:

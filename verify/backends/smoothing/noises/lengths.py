@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import exp, lgamma
 
-from verify.backends.smoothing.noises.noise import Radius
+from assay.verify.backends.smoothing.noises.noise import Radius
 
 
 def gamma_growth(size: int, k: float) -> Radius:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 class Sampled(Protocol):

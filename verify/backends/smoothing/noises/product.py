@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing.noises.noise import certified, check_positive, empty, numpy_generator, signs
-from verify.core.errors import InputError
+from assay.verify.backends.smoothing.noises.noise import certified, check_positive, empty, numpy_generator, signs
+from assay.verify.core.errors import InputError
 
 
 @dataclass(frozen=True)

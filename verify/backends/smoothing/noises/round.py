@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from verify.backends.smoothing.noises import levels
-from verify.backends.smoothing.noises.directions import mean_on_sphere, on_cross, on_sphere
-from verify.backends.smoothing.noises.lengths import gamma_growth
-from verify.backends.smoothing.noises.noise import (
+from assay.verify.backends.smoothing.noises import levels
+from assay.verify.backends.smoothing.noises.directions import mean_on_sphere, on_cross, on_sphere
+from assay.verify.backends.smoothing.noises.lengths import gamma_growth
+from assay.verify.backends.smoothing.noises.noise import (
     certified,
     check_positive,
     column,
@@ -22,7 +22,7 @@ from verify.backends.smoothing.noises.noise import (
     needed,
     numpy_generator,
 )
-from verify.core.errors import InputError
+from assay.verify.core.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What attacks share: the interface, tasks and records, losses, step loops, random numbers."""

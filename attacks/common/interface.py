@@ -1,0 +1,140 @@
+"""What every attack offers, what it gives back, and what it refuses to start on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from assay.verify.core.errors import InputError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall, Region
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """What an attack found, sample by sample.
+
+    ``adversarial`` (batch x shape): exact members of the region in the dtype of the clean samples; for a broken
+    sample the point that broke it, for the others the point of largest loss. ``success`` (batch), bool. ``loss``
+    (batch): what the attack ascends, at ``adversarial``; -inf if no output was finite. ``distance`` (batch), float64:
+    from the clean sample, in the region's norm; that of a minimal-norm attack is to the nearest point that breaks the
+    sample, in the region or not, inf where none was found (:mod:`assay.attacks.common.minimal_norm`).
+    ``queries`` (batch), int64: forward passes spent on the sample.
+    """
+
+    adversarial: Tensor
+    success: Tensor
+    loss: Tensor
+    distance: Tensor
+    queries: Tensor
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """A search for points that a model gets wrong. Options are the fields of a frozen dataclass.
+
+    A sample's result depends on the sample, its region and the seed, not on what else is in the batch.
+    """
+
+    name: ClassVar[str]
+
+    def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
+        """Attack classification: x (batch x shape), labels (batch); success where the label is not strictly largest.
+
+        ``region``: of one sample's shape, it then serves the whole batch, or of the batch.
+        Arrays and lists are taken, too. Raises :class:`InputError` as :func:`check_model`, :func:`check_inputs` and
+        :func:`assay.verify.support.arrays.as_labels` do.
+        """
+        ...
+
+    def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
+        """Attack each problem's own specification from the centre of its region; success where it is violated."""
+        ...
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """An attack that says whether it draws at random."""
+
+    @property
+    def random(self) -> bool:
+        """Whether another seed may find something else."""
+        ...
+
+
+def draws(attack: Attack) -> bool:
+    """Whether it is worth trying the attack again with another seed; so is one that does not say."""
+    return not isinstance(attack, Drawing) or attack.random
+
+
+def check_model(model: Model, x: Tensor) -> None:
+    """Refuse a module in train mode, or one whose parameters have another dtype or device than ``x``."""
+    if not isinstance(model, nn.Module):
+        if not callable(model):
+            raise InputError(f"expected a model that can be called on a batch, got {type(model).__name__}")
+        return
+    training = next((name for name, module in model.named_modules() if module.training), None)
+    if training is not None:
+        where = f"its submodule {training!r}" if training else "it"
+        raise InputError(f"expected a model in eval mode, but {where} is in train mode: call model.eval() first")
+    weights = [p for p in model.parameters() if p.is_floating_point()]
+    dtypes, devices = {p.dtype for p in weights}, {p.device for p in weights}
+    if dtypes and x.dtype not in dtypes:
+        raise InputError(f"expected inputs of the model's dtype {dtypes.pop()}, got {x.dtype}: convert one of them")
+    if devices and x.device not in devices:
+        raise InputError(f"expected inputs on the model's device {devices.pop()}, got {x.device}: move one of them")
+
+
+def check_inputs(x: Tensor, region: Region) -> None:
+    """Refuse samples and regions that do not fit each other."""
+    if x.dim() < 2:
+        raise InputError(f"expected a batch of samples (batch x shape), got shape {tuple(x.shape)}: add the batch")
+    if not x.is_floating_point():
+        raise InputError(f"expected floating-point samples, got {x.dtype}: convert them, x.float()")
+    if not bool(x.isfinite().all()):
+        raise InputError("the samples hold NaN or inf")
+    if not callable(getattr(region, "contains", None)):
+        raise InputError(f"expected a region, LpBall or Box, got {type(region).__name__}")
+    sample = tuple(x.shape[1:])
+    if tuple(region.shape) not in (sample, tuple(x.shape)):
+        raise InputError(f"expected a region of shape {sample} or {tuple(x.shape)}, got {tuple(region.shape)}")
+    if isinstance(region, LpBall) and isinstance(region.eps, Tensor) and region.eps.dim():
+        per_sample = region.shape == tuple(x.shape) and tuple(region.eps.shape) == (len(x),)
+        if not per_sample:
+            raise InputError(f"expected one eps, or one per sample ({len(x)},), got shape {tuple(region.eps.shape)}")
+    outside = (~region.contains(x)).nonzero()
+    if len(outside):
+        raise InputError(f"expected clean samples inside of the region, sample {int(outside[0])} lies outside")
+
+
+def check_problems(problems: Sequence[Problem]) -> None:
+    """Refuse what is no sequence of problems."""
+    if not isinstance(problems, Sequence) or not all(isinstance(problem, Problem) for problem in problems):
+        what = "Problem.robustness_many makes them from samples, and run() attacks samples"
+        raise InputError(f"expected a sequence of problems, got {type(problems).__name__}: {what}")
+
+
+def forward(model: Model, x: Tensor) -> Tensor:
+    """The outputs at ``x``, flattened to (batch x outputs); what does not fit the model is an :class:`InputError`."""
+    try:
+        y = model(x)
+    except RuntimeError as error:
+        if "memory" in str(error):
+            raise
+        line = str(error).splitlines()[0]
+        raise InputError(f"the model does not run on inputs of shape {tuple(x.shape)}: {line}") from error
+    if not isinstance(y, Tensor) or y.dim() < 2 or len(y) != len(x):
+        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise InputError(f"expected outputs (batch x classes) for a batch of {len(x)}, got {got}")
+    return y.flatten(1)
+
+
+def norm(region: Region) -> float:
+    """The norm that the region is measured in; a box has the maximum norm."""
+    return region.p if isinstance(region, LpBall) else inf

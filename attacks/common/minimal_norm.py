@@ -1,0 +1,208 @@
+"""Minimal-norm attacks: the record of the nearest point that breaks each sample, and how a region sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import cos, inf, pi
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from assay.attacks.common import task
+from assay.attacks.common.interface import Attack, AttackResult, Model, forward, norm
+from assay.attacks.common.losses import LossName
+from assay.attacks.common.projected_gradient import gradient
+from assay.attacks.common.task import Record, Task
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.norms import norm_name
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall, Region, onto_l1, onto_l2
+
+
+@runtime_checkable
+class MinimalAttack(Attack, Protocol):
+    """An attack that looks for the nearest point that breaks a sample, in a norm of ``minimises``.
+
+    Its search covers the whole domain of the region's ball. A sample is broken where that point lies in the region;
+    ``distance`` is how far the point lies wherever it does, in the region's norm: inf where none was found.
+    """
+
+    minimises: ClassVar[tuple[float, ...]]
+
+
+class Closest:
+    """The nearest point found so far of each sample, and what it cost. ``distance`` (batch), float64, in norm ``p``."""
+
+    def __init__(self, clean: Tensor, p: float) -> None:
+        n, device = len(clean), clean.device
+        self.clean = clean
+        self.p = p
+        self.adversarial = clean.clone()
+        self.distance = torch.full((n,), inf, dtype=torch.float64, device=device)
+        self.queries = torch.zeros(n, dtype=torch.int64, device=device)
+
+    def note(self, index: Tensor, x: Tensor, success: Tensor) -> None:
+        """One forward pass of the samples ``index`` at x; of the points that broke them the nearest is kept."""
+        self.queries[index] += 1
+        far = length(x.double() - self.clean[index].double(), self.p)
+        self.keep(index, x, torch.where(success, far, inf))
+
+    def keep(self, index: Tensor, x: Tensor, far: Tensor) -> None:
+        """The points x of the samples ``index`` where their distance ``far`` is the smallest so far."""
+        nearer = far < self.distance[index]
+        rows = index[nearer]
+        self.adversarial[rows] = x[nearer]
+        self.distance[rows] = far[nearer].to(self.distance)
+
+    @property
+    def found(self) -> Tensor:
+        """Whether any point is known, (batch)."""
+        return self.distance < inf
+
+
+Method = Callable[[Task, Closest], None]
+
+
+def run(
+    attack: MinimalAttack,
+    model: Model,
+    x: Tensor,
+    labels: Tensor,
+    region: Region,
+    loss: LossName,
+    method: Method,
+    targeted: bool = False,
+) -> AttackResult:
+    """:meth:`Attack.run` for a ``method`` that notes breaking points of a task on the whole domain.
+
+    Raises :class:`UnsupportedError` for a region that is no ball of a norm that the attack minimises.
+    """
+    return task.run(model, x, labels, region, loss, lambda job: seek(attack, job, method), targeted)
+
+
+def search(attack: MinimalAttack, problems: Sequence[Problem], method: Method) -> AttackResult:
+    """:meth:`assay.attacks.common.interface.Attack.search` likewise."""
+    return task.search(problems, lambda job: seek(attack, job, method))
+
+
+def seek(attack: MinimalAttack, job: Task, method: Method) -> AttackResult:
+    """What ``method`` finds near the samples that are right as they are, seen from the region of ``job``.
+
+    Where the nearest point lies outside, ``adversarial`` is a member near it, which may break the sample too.
+    """
+    region, p = job.region, norm(job.region)
+    if not isinstance(region, LpBall) or p not in attack.minimises:
+        known = ", ".join(norm_name(q) for q in attack.minimises)
+        got = f"one of {norm_name(p)}" if isinstance(region, LpBall) else "a box"
+        raise UnsupportedError(f"{attack.name} needs a region that is a ball of {known}, got {got}")
+    whole = Task.of(job.model, job.clean, domain(region), job.goal)
+    record, closest = Record(job.clean), Closest(job.clean, p)
+    everything = torch.arange(len(job.clean), device=job.clean.device)
+    if len(everything):
+        loss, success = whole.evaluate(job.clean)
+        success = whole.confirm(job.clean, success)
+        record.note(everything, job.clean, loss, success)
+        closest.note(everything, job.clean, success)
+    standing = record.standing
+    if len(standing):
+        part, near = whole.take(standing), Closest(job.clean[standing], p)
+        method(part, near)
+        settle(part, near)
+        point = job.take(standing).region.project(near.adversarial)
+        record.note(standing, point, *alone(part, point))
+        closest.distance[standing] = near.distance
+        record.queries[standing] += near.queries
+    result = record.result(region)
+    return replace(result, distance=torch.where(result.success, result.distance, closest.distance))
+
+
+def settle(job: Task, closest: Closest) -> None:
+    """Move every point found outward by a hair, and replay it in a batch of one; by more where that fails.
+
+    The nearest points lie on the boundary, where batches of other sizes and other precisions disagree.
+    """
+    found = closest.found.nonzero()[:, 0]
+    points, far = closest.adversarial[found], closest.adversarial[found] - closest.clean[found]
+    closest.distance[found] = inf
+    for slack in (1e-5, 1e-4, 1e-3, 1e-2):
+        if not len(found):
+            return
+        part = job.take(found)
+        x = part.project(points + slack * far)
+        _, success = alone(part, x)
+        closest.note(found, x, success)
+        found, points, far = found[~success], points[~success], far[~success]
+    closest.adversarial[found] = closest.clean[found]
+
+
+def alone(job: Task, x: Tensor) -> tuple[Tensor, Tensor]:
+    """:meth:`Task.evaluate` with each sample in a forward pass of its own."""
+    y = torch.cat([forward(job.model, sample[None]) for sample in x])
+    loss, success = job.goal(y)
+    finite = y.isfinite().all(1)
+    return torch.where(finite, loss, -inf), success & finite
+
+
+def shorten(job: Task, closest: Closest, tries: int) -> None:
+    """Bisect the segment from each sample to its nearest point ``tries`` times."""
+    found = closest.found.nonzero()[:, 0]
+    part, clean = job.take(found), closest.clean[found]
+    far = closest.adversarial[found] - clean
+    inside, outside = torch.zeros_like(closest.distance[found]), torch.ones_like(closest.distance[found])
+    for _ in range(tries if len(found) else 0):
+        middle = (inside + outside) / 2
+        x = part.project(clean + column(middle, clean) * far)
+        _, success = part.evaluate(x)
+        closest.note(found, x, success)
+        inside, outside = torch.where(success, inside, middle), torch.where(success, middle, outside)
+
+
+def domain(ball: LpBall) -> Box:
+    """All legal values as a box, unbounded where the ball has no domain."""
+    low, high = (-inf, inf) if ball.domain is None else ball.domain
+    lower, upper = (torch.as_tensor(bound, dtype=torch.float64).expand_as(ball.centre) for bound in (low, high))
+    return Box(lower, upper)
+
+
+def length(step: Tensor, p: float) -> Tensor:
+    """The norm of each step (batch x shape): (batch)."""
+    size: Tensor = torch.linalg.vector_norm(step.flatten(1), ord=p, dim=1)
+    return size
+
+
+def dual(p: float) -> float:
+    """The norm that bounds a linear function's change over a unit step of norm ``p``: 1/p + 1/q = 1."""
+    return {1.0: inf, 2.0: 2.0, inf: 1.0}[p]
+
+
+def shrink(step: Tensor, radius: Tensor, p: float) -> Tensor:
+    """Each step (batch x shape) projected onto the ball of norm ``p`` and its ``radius`` (batch)."""
+    size = column(radius, step)
+    if p == inf:
+        return torch.maximum(torch.minimum(step, size), -size)
+    return (onto_l1 if p == 1 else onto_l2)(step, size)
+
+
+def column(values: Tensor, x: Tensor) -> Tensor:
+    """One value per sample (batch), shaped and typed to broadcast against x (batch x shape)."""
+    return values.to(x).view(-1, *[1] * (x.dim() - 1))
+
+
+def unit(direction: Tensor) -> Tensor:
+    """Each direction (batch x shape) at l2 norm 1; zero stays zero."""
+    return direction / column(length(direction, 2).clamp(min=torch.finfo(direction.dtype).tiny), direction)
+
+
+def cosine(step: int, steps: int, first: float, last: float) -> float:
+    """Cosine annealing from ``first`` at step 0 towards ``last`` (Loshchilov and Hutter 2017, arXiv:1608.03983)."""
+    return last + (first - last) * (1 + cos(pi * step / steps)) / 2
+
+
+def slope(job: Task, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss and success (batch) at x, and the gradient of the loss (batch x shape)."""
+    with torch.enable_grad():
+        point = x.detach().requires_grad_()
+        loss, success = job.evaluate(point)
+    return loss.detach(), success, gradient(loss, point)

@@ -1,0 +1,202 @@
+"""What an attack works on, made from a labelled batch or from problems, and the record of what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from math import inf
+
+import torch
+from torch import Tensor, nn
+
+from assay.attacks.common.interface import (
+    AttackResult,
+    Model,
+    check_inputs,
+    check_model,
+    check_problems,
+    forward,
+    norm,
+)
+from assay.attacks.common.losses import Goal, LossName, Misclassify, Violate
+from assay.attacks.common.targeted import Reach
+from assay.verify.core.errors import InputError, InternalError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region, kind, stack, take
+from assay.verify.support.arrays import as_labels, as_tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A model, clean members (batch x shape) of a region of one sample or of the batch, and a goal.
+
+    ``lower`` and ``upper`` are in the samples' dtype. Where the region is a box (``is_box``) they are its lowest and
+    highest member, so that projecting is one clamp; otherwise its bounding box, drawn in by a ten-thousandth.
+    """
+
+    model: Model
+    clean: Tensor
+    region: Region
+    goal: Goal
+    lower: Tensor
+    upper: Tensor
+    is_box: bool
+
+    @classmethod
+    def of(cls, model: Model, clean: Tensor, region: Region, goal: Goal) -> Task:
+        """The task on the whole batch."""
+        if norm(region) == inf:
+            far = torch.full_like(clean if len(region.shape) == clean.dim() else clean[:1], inf)
+            return cls(model, clean, region, goal, region.project(-far), region.project(far), True)
+        box = region.box()
+        rim = (box.upper - box.lower) * 1e-4
+        return cls(model, clean, region, goal, (box.lower + rim).to(clean), (box.upper - rim).to(clean), False)
+
+    def take(self, index: Tensor) -> Task:
+        """The task on the samples ``index`` only."""
+        clean, goal = self.clean[index], self.goal.take(index)
+        if len(self.region.shape) < self.clean.dim():
+            return replace(self, clean=clean, goal=goal)
+        region, lower, upper = take(self.region, index), self.lower[index], self.upper[index]
+        return replace(self, clean=clean, goal=goal, region=region, lower=lower, upper=upper)
+
+    def step(self, x: Tensor, direction: Tensor, size: float | Tensor) -> Tensor:
+        """The member that ``size`` radii of steepest ascent along ``direction`` lead to from x.
+
+        ``size``: one number, or one per sample, shaped to broadcast against x.
+        """
+        if self.is_box:
+            return torch.clamp(x + size * self.region.steepest(direction), self.lower, self.upper)
+        # A coordinate at the edge of the domain gains nothing further out; left in, it would use up an l1 or l2 step.
+        stuck = ((x >= self.upper) & (direction > 0)) | ((x <= self.lower) & (direction < 0))
+        return self.region.project(x + size * self.region.steepest(direction.masked_fill(stuck, 0)))
+
+    def project(self, x: Tensor) -> Tensor:
+        """The member near each finite x, (batch x shape)."""
+        return torch.clamp(x, self.lower, self.upper) if self.is_box else self.region.project(x)
+
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and success at x, each (batch); an output that is not finite is worth -inf and breaks nothing."""
+        y = forward(self.model, x)
+        loss, success = self.goal(y)
+        finite = y.detach().isfinite().all(1)
+        return torch.where(finite, loss, -inf), success & finite
+
+    def confirm(self, x: Tensor, success: Tensor) -> Tensor:
+        """``success`` (batch) where it holds too with the sample in a batch of one, whose rounding may differ."""
+        hits = success.nonzero()[:, 0].tolist()
+        if len(x) == 1 or not hits:
+            return success
+        confirmed = success.clone()
+        for i in hits:
+            one = slice(i, i + 1)
+            confirmed[one] = self.take(torch.tensor([i], device=x.device)).evaluate(x[one])[1]
+        return confirmed
+
+
+class Record:
+    """The best point of each sample so far, and what it cost."""
+
+    def __init__(self, clean: Tensor) -> None:
+        n, device = len(clean), clean.device
+        self.clean = clean
+        self.adversarial = clean.clone()
+        self.success = torch.zeros(n, dtype=torch.bool, device=device)
+        self.loss = torch.full((n,), -inf, dtype=torch.float64, device=device)
+        self.queries = torch.zeros(n, dtype=torch.int64, device=device)
+
+    def note(self, index: Tensor, x: Tensor, loss: Tensor, success: Tensor) -> None:
+        """One forward pass of the standing samples ``index``; a broken one keeps the point that broke it."""
+        self.queries[index] += 1
+        better = success | (loss > self.loss[index])
+        rows = index[better]
+        self.adversarial[rows] = x[better]
+        self.loss[rows] = loss[better].to(self.loss)
+        self.success[rows] = success[better]
+
+    @property
+    def standing(self) -> Tensor:
+        """Positions of the samples that are not broken."""
+        return (~self.success).nonzero()[:, 0]
+
+    def result(self, region: Region) -> AttackResult:
+        """The record as a result, once every point has proved to be a member."""
+        if not bool(region.contains(self.adversarial).all()):
+            raise InternalError("an attack left its region: please report it with the region and the model")
+        step = (self.adversarial.double() - self.clean.double()).flatten(1)
+        distance = torch.linalg.vector_norm(step, ord=norm(region), dim=1)
+        return AttackResult(self.adversarial, self.success, self.loss, distance, self.queries)
+
+
+Method = Callable[[Task], AttackResult]
+
+
+def run(
+    model: Model,
+    x: Tensor,
+    labels: Tensor,
+    region: Region,
+    loss: LossName,
+    method: Method,
+    targeted: bool = False,
+) -> AttackResult:
+    """:meth:`Attack.run` for a ``method`` that works on tasks; ``targeted``: to reach the labels."""
+    with torch.inference_mode(False), torch.no_grad():
+        clean = as_tensor(x, "samples").clone()
+        check_inputs(clean, region)
+        classes = as_labels(labels, len(clean)).clone().to(clean.device)
+        check_model(model, clean)
+        goal: Goal = (Reach if targeted else Misclassify).of(classes, loss)
+        result = method(Task.of(model, clean, region, goal))
+    dead = (result.loss == -inf).nonzero()
+    if len(dead):
+        raise InputError(f"the model gave no finite output for sample {int(dead[0])}: look for NaN or inf weights")
+    return result
+
+
+def search(problems: Sequence[Problem], method: Method) -> AttackResult:
+    """:meth:`Attack.search` for a ``method`` that works on tasks; the result is on the CPU.
+
+    One batch per network and kind of region. Runs the oracle where it is a module, otherwise the network, in the
+    oracle's dtype. A region without a member in that dtype costs no query and stays unbroken. Raises
+    :class:`InputError` for problems of several input shapes or dtypes.
+    """
+    check_problems(problems)
+    kinds = {(p.network.input_shape, p.network.dtype) for p in problems}
+    if len(kinds) > 1:
+        raise InputError(f"expected problems of one input shape and dtype, got {sorted(map(str, kinds))}")
+    shape, dtype = next(iter(kinds), ((), torch.float32))
+    groups: dict[object, list[int]] = {}
+    for position, problem in enumerate(problems):
+        groups.setdefault((id(problem.network), kind(problem.region)), []).append(position)
+    with torch.inference_mode(False), torch.no_grad():
+        blank = Record(torch.zeros((len(problems), *shape), dtype=dtype))
+        distance = torch.zeros(len(problems), dtype=torch.float64)
+        whole = AttackResult(blank.adversarial, blank.success, blank.loss, distance, blank.queries)
+        for positions in groups.values():
+            region = stack([problems[i].region for i in positions])
+            clean = region.project(region.centre.to(dtype))
+            whole.adversarial[positions] = clean
+            members = region.contains(clean).nonzero()[:, 0]
+            if not len(members):
+                continue
+            if len(members) < len(positions):
+                region, clean = take(region, members), clean[members]
+                positions = [positions[i] for i in members.tolist()]
+            model, device = _model(problems[positions[0]])
+            clean = clean.to(device)
+            check_model(model, clean)
+            goal = Violate.of([problems[i].spec for i in positions], device)
+            found = method(Task.of(model, clean, region, goal))
+            for part in fields(AttackResult):
+                getattr(whole, part.name)[positions] = getattr(found, part.name).cpu()
+    return whole
+
+
+def _model(problem: Problem) -> tuple[Model, torch.device]:
+    """What to run, and where it lives."""
+    oracle = problem.network.oracle
+    if not isinstance(oracle, nn.Module):
+        return problem.network, torch.device("cpu")
+    weight = next(oracle.parameters(), None)
+    return oracle, torch.device("cpu") if weight is None else weight.device

@@ -1,0 +1,132 @@
+"""One instance as VNN-COMP poses it, a network file and a property file, and its answer in one word."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from pathlib import Path
+
+import torch
+
+from assay.verify.core.budget import Budget
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.registry import get_verifier
+from assay.verify.solving import union
+from assay.verify.support.failures import explained
+
+# What :func:`answer` uses, for processes to import once and share.
+PRELOAD = (
+    "assay.benchmarks.harness.answer",
+    "assay.verify.solving.auto",
+    "assay.verify.frontends.onnx",
+    "assay.verify.frontends.vnnlib",
+    "onnx",
+    "onnxruntime",
+)
+
+
+class Word(StrEnum):
+    """The first line of an answer; the property states what is to be avoided, so sat means falsified."""
+
+    SAT = "sat"
+    UNSAT = "unsat"
+    UNKNOWN = "unknown"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+WORDS = {0: Word.UNSAT, 10: Word.SAT, 20: Word.UNKNOWN, 30: Word.TIMEOUT}
+UNDECIDED = {Reason.TIMEOUT: 30, Reason.UNSUPPORTED: 50, Reason.MEMORY: 60}
+ALARM = 70
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """The problems whose union is the property, and what reading the files left to say, one line each."""
+
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+
+def read(net: Path, prop: Path) -> Question:
+    """The question in two files, each plain or as NAME.gz. Raises what :meth:`Problem.from_files` does."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        problems = Problem.from_files(net, prop)
+    return Question(tuple(problems), tuple(dict.fromkeys(str(each.message) for each in caught)))
+
+
+@dataclass(frozen=True)
+class Request:
+    """An instance to be solved within ``seconds``, by the method written as ``method``; ``memory`` in bytes."""
+
+    net: Path
+    prop: Path
+    method: str
+    seconds: float
+    seed: int = 0
+    memory: float = inf
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The result as JSON, or the ``error`` that stood in the way with its exit code; what is left to say beside it."""
+
+    result: str = ""
+    error: str = ""
+    exit_code: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def answer(request: Request) -> Reply:
+    """Read, solve and check one instance on one thread; every failure is a reply too."""
+    torch.set_num_threads(1)
+    budget = limits(request.seconds, request.memory, request.seed).started()
+    try:
+        question = read(request.net, request.prop)
+        result = union.verify(get_verifier(request.method), question.problems, budget)
+        return Reply(result.to_json(), warnings=question.warnings)
+    except Exception as error:
+        failure = explained(error)
+        return Reply(error=str(failure), exit_code=failure.exit_code)
+
+
+def limits(seconds: float, memory: float = inf, seed: int = 0, threads: int = 1) -> Budget:
+    """A budget whose buffers take half of ``memory`` (bytes of the whole process), or less."""
+    return Budget(seconds, memory=int(min(Budget.memory, memory / 2)), seed=seed, threads=threads)
+
+
+def exit_code(result: Result) -> int:
+    """0 verified, 10 falsified; an open answer ends as an alarm, as the failure that it records, or by its reason."""
+    if result.verdict is Verdict.VERIFIED:
+        return 0
+    if result.verdict is Verdict.FALSIFIED:
+        return 10
+    if "alarm" in result.stats:
+        return ALARM
+    return int(result.stats.get("exit_code", UNDECIDED.get(result.reason or Reason.INCOMPLETE, 20)))
+
+
+def word(code: int) -> Word:
+    """The word that goes with an exit code; every failure is an error."""
+    return WORDS.get(code, Word.ERROR)
+
+
+def reason(result: Result) -> str:
+    """Why the answer is open, in one line; empty for a decided one."""
+    if result.reason is None:
+        return ""
+    if "alarm" in result.stats:
+        return f"soundness alarm: {result.stats['alarm']}"
+    why = result.stats.get("explanation") or shortfall(result)
+    return f"{result.reason.value}: {why}" if why else result.reason.value
+
+
+def shortfall(result: Result) -> str:
+    """How far the best bound of the margin is from deciding an open answer; empty where there is no bound."""
+    if result.reason is None or result.margin is None:
+        return ""
+    return f"the best bound of the margin is {result.margin:g}, which falls short of 0 by {0.0 - result.margin:g}"

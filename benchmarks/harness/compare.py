@@ -1,0 +1,266 @@
+"""The bracket harness: attacks from above and methods from below, sample by sample over a data set.
+
+clean accuracy >= what attacks leave standing >= the true robust accuracy >= what methods certify. Every decided
+verdict is checked before it counts (``assay.verify.solving.stages.decide``), an attack's success like a method's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from assay.attacks.common.interface import Attack
+from assay.benchmarks.harness import alarms, bracket
+from assay.benchmarks.harness.alarms import Alarm, Case
+from assay.benchmarks.harness.bracket import Judged, Role, Row
+from assay.benchmarks.harness.participants import Participant, participants_of
+from assay.benchmarks.harness.progress import SILENT, Progress
+from assay.benchmarks.harness.questions import Question, Records
+from assay.benchmarks.harness.store import Store
+from assay.models.data import Dataset
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import AlarmError, InputError, InternalError, ResourceError, UnsupportedError
+from assay.verify.core.network import Network, to_network
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import NETWORK, Reason, Result, Verdict
+from assay.verify.core.verifier import BatchVerifier, OtherSubject, Verifier
+from assay.verify.solving import stages
+
+NO_LIMIT = Budget()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of the bracket, clean first, then eps by eps: attacks, upper jaw, lower jaw, methods.
+
+    ``folders``: where each alarm was saved, in their order; empty where no folder was named. ``resumed``: verdicts
+    that were taken from the store.
+    """
+
+    model: str
+    data: str
+    norm: float
+    seed: int
+    n: int
+    rows: tuple[Row, ...]
+    alarms: tuple[Alarm, ...]
+    folders: tuple[Path, ...]
+    seconds: float
+    resumed: int = 0
+
+    def raise_alarm(self) -> None:
+        """Raise :class:`AlarmError` if there was an alarm; to be called once everything is written."""
+        if self.alarms:
+            where = f" (saved in {self.folders[0]})" if self.folders else ""
+            more = f"; {len(self.alarms) - 1} more" if len(self.alarms) > 1 else ""
+            raise AlarmError(f"soundness alarm: {self.alarms[0].explanation}{where}{more}")
+
+
+def compare(
+    model: nn.Module | Network,
+    data: Dataset,
+    eps: Sequence[float],
+    methods: Sequence[Verifier],
+    attacks: Sequence[Attack],
+    *,
+    norm: float = inf,
+    budget: Budget = NO_LIMIT,
+    batch: int = 50,
+    name: str = "model",
+    store: Store | None = None,
+    resume: bool = False,
+    alarm_folder: Path | None = None,
+    progress: Progress = SILENT,
+) -> Comparison:
+    """Judge every sample of ``data`` at every ``eps`` (units of x, in the ``norm``) by every method and attack.
+
+    ``budget``: its seconds are for each sample and participant, its seed for whatever is random; ``batch``: samples
+    treated at once. A misclassified clean sample counts as falsified at every eps, and nobody is asked about it; for
+    those who speak of another classifier, the samples that this one misclassifies or abstains on.
+    Records go to ``store`` and the cases of soundness alarms to ``alarm_folder`` as they are decided. With ``resume``
+    the records that are settled already (:func:`assay.benchmarks.harness.store.settled`) are taken from the store.
+
+    Raises :class:`InputError` for input that cannot be used, :class:`InternalError` where a participant fails: an
+    exception is never a verdict. Alarms are returned: see :meth:`Comparison.raise_alarm`.
+    """
+    began = time.monotonic()
+    network = to_network(model, data.shape)
+    radii = _checked(network, data, eps, norm, batch)
+    participants = participants_of(methods, attacks)
+    right = _right_by_subject(network, data, batch, participants, budget.seed)
+    records = Records(store, resume, norm, budget)
+    run = Run(network, data, radii, norm, budget, participants, right, records, alarm_folder, progress)
+    anybody = sorted(set().union(*(right[p.subject] for p in participants)))
+    progress.begin(sum(len(right[p.subject]) for p in participants) * len(radii))
+    for start in range(0, len(anybody), batch):
+        run.judge(anybody[start : start + batch])
+    wrong = {subject: len(data) - len(rightly) for subject, rightly in right.items()}
+    return Comparison(
+        name,
+        f"{data.name} ({data.split})",
+        norm,
+        budget.seed,
+        len(data),
+        tuple(_rows(participants, radii, len(data), wrong, run.judged)),
+        tuple(run.alarms),
+        tuple(run.folders),
+        time.monotonic() - began,
+        run.resumed,
+    )
+
+
+def _checked(network: Network, data: Dataset, eps: Sequence[float], norm: float, batch: int) -> list[float]:
+    """The radii in order, once all that can be refused beforehand was looked at: not in the midst of the work."""
+    if batch < 1:
+        raise InputError(f"the batch must be at least 1, got {batch}")
+    if not eps:
+        raise InputError("expected at least one eps")
+    for radius in eps:
+        Problem.robustness_many(network, data.x[:1], data.y[:1], radius, norm, data.domain)
+    return sorted(set(eps))
+
+
+@dataclass(eq=False)
+class Run:
+    """A comparison under way: who is asked what, and what was found so far. ``right``: of each subject's samples,
+    those that it classifies rightly."""
+
+    network: Network
+    data: Dataset
+    radii: Sequence[float]
+    norm: float
+    budget: Budget
+    participants: Sequence[Participant]
+    right: Mapping[str, set[int]]
+    records: Records
+    alarm_folder: Path | None
+    progress: Progress
+    judged: list[Judged] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    resumed: int = 0
+
+    def judge(self, chunk: list[int]) -> None:
+        """What everybody says of a chunk of samples, and where that is a contradiction."""
+        cases = []
+        for radius in self.radii:
+            # The problems are shared, with what they cache.
+            problems = Problem.robustness_many(
+                self.network, self.data.x[chunk], self.data.y[chunk], radius, self.norm, self.data.domain
+            )
+            asked = [Question(sample, radius, problem) for sample, problem in zip(chunk, problems, strict=True)]
+            for participant in self.participants:
+                self.progress.running(f"{participant.name}, eps {radius:g}")
+                cases += self.ask(participant, [q for q in asked if q.sample in self.right[participant.subject]])
+        for alarm in alarms.find(cases):
+            self.alarms.append(alarm)
+            if self.alarm_folder is not None:
+                self.folders.append(alarms.save(alarm, self.alarm_folder))
+
+    def ask(self, participant: Participant, asked: list[Question]) -> list[Case]:
+        """What a participant says, of late or in the store, and the stored verdicts that it contradicts now."""
+        known = self.records.known(participant, asked)
+        said = [q.case(participant, known[q.problem.id]) for q in asked if q.problem.id in known]
+        self.resumed += len(said)
+        self.progress.advance(len(said))
+        earlier: list[Case] = []
+        for group in _groups(participant, [q for q in asked if q.problem.id not in known]):
+            results = _judge(participant, group, self.budget)
+            fresh = [q.case(participant, result) for q, result in zip(group, results, strict=True)]
+            earlier += self.records.keep(participant, fresh)
+            said += fresh
+            self.progress.advance(len(fresh))
+        self.judged += [_tally(participant, case) for case in said]
+        return [*earlier, *said]
+
+
+def _rows(
+    participants: Sequence[Participant], radii: Sequence[float], n: int, wrong: dict[str, int], judged: Sequence[Judged]
+) -> Iterator[Row]:
+    """All rows in the order of :class:`Comparison`; ``wrong``: clean samples that each subject misclassifies."""
+    yield from (bracket.clean(n, count, who) for who, count in wrong.items())
+    for radius in radii:
+        here = [item for item in judged if item.eps == radius]
+        rows = [
+            bracket.row(p.role, p.name, p.key, radius, n, wrong[p.subject], [i for i in here if i.name == p.name])
+            for p in participants
+        ]
+        yield from (row for row in rows if row.role is Role.ATTACK)
+        yield from bracket.jaws(radius, n, wrong[NETWORK], here)
+        yield from (row for row in rows if row.role is Role.METHOD)
+
+
+def _groups(participant: Participant, asked: list[Question]) -> list[list[Question]]:
+    """What is asked, and recorded, at once: everything where the participant takes batches, else one by one."""
+    if isinstance(participant.verifier, BatchVerifier):
+        return [asked] if asked else []
+    return [[one] for one in asked]
+
+
+def _judge(participant: Participant, asked: Sequence[Question], budget: Budget) -> list[Result]:
+    """Checked results, one per problem. Each problem has the budget's seconds; a batch shares the sum of them."""
+    problems = [question.problem for question in asked]
+    where = f"samples {asked[0].sample} to {asked[-1].sample} at eps {asked[0].eps:g}"
+    try:
+        limit = replace(budget, seconds=budget.seconds * len(problems))
+        results = stages.decide(participant.verifier, problems, limit)
+    except UnsupportedError as error:
+        why = {"explanation": str(error)}
+        return [
+            Result(problem.id, participant.key, Verdict.UNKNOWN, Reason.UNSUPPORTED, stats=why) for problem in problems
+        ]
+    except (MemoryError, torch.OutOfMemoryError, ResourceError) as error:
+        raise ResourceError(
+            f"{participant.name} ran out of memory on {where}: take a smaller batch ({error})"
+        ) from error
+    except Exception as error:
+        raise InternalError(f"{participant.name} failed on {where}: {type(error).__name__}: {error}") from error
+    if [result.problem_id for result in results] != [problem.id for problem in problems]:
+        raise InternalError(f"{participant.name} answered other problems than it was asked on {where}")
+    return results
+
+
+def _right_by_subject(
+    network: Network, data: Dataset, batch: int, participants: Sequence[Participant], seed: int
+) -> dict[str, set[int]]:
+    """Positions of the samples that each subject classifies rightly, the network first."""
+    right = {NETWORK: set(_rightly_classified(network, data, batch).tolist())}
+    for verifier in (p.verifier for p in participants):
+        if isinstance(verifier, OtherSubject) and verifier.subject not in right:
+            pairs = enumerate(zip(data.x, data.y.tolist(), strict=True))
+            right[verifier.subject] = {i for i, (x, y) in pairs if verifier.classify(network, x, seed) == y}
+    return right
+
+
+def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
+    """Positions of the samples whose label is strictly the largest output of the original model; NaN is wrong."""
+    if int(data.y.max()) >= network.output_size:
+        raise InputError(f"{data.name} has the label {int(data.y.max())}, the model only {network.output_size} outputs")
+    oracle = network.oracle or network
+    right = []
+    with torch.no_grad():
+        for x, y in zip(torch.split(data.x, batch), torch.split(data.y, batch), strict=True):
+            outputs = oracle(x.to(network.dtype)).flatten(1)
+            own = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, y[:, None], True)
+            right.append(outputs[own] > outputs.masked_fill(own, -inf).amax(1))
+    return torch.cat(right).nonzero().flatten()
+
+
+def _tally(participant: Participant, case: Case) -> Judged:
+    result = case.result
+    return Judged(
+        participant.role,
+        participant.name,
+        case.eps,
+        case.sample,
+        result.verdict,
+        result.reason,
+        result.seconds,
+        result.subject,
+    )

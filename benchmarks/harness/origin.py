@@ -1,0 +1,49 @@
+"""What produced a record: the version of the package, a hash of its sources, and the versions of what it stands on."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2]
+HASHED = ("verify", "attacks")
+REPORTED = ("torch", "numpy", "scipy")
+
+
+@cache
+def version() -> str:
+    """The installed version of assay; ``0+source`` where it runs from a checkout that was never installed."""
+    return package_version("assay") or "0+source"
+
+
+def package_version(distribution: str) -> str | None:
+    """The version of an installed distribution, None where it is missing; nothing is imported."""
+    try:
+        return installed(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions that a reader of a report needs to repeat it."""
+    found = {name: package_version(name) or "missing" for name in REPORTED}
+    return {"assay": version(), "python": platform.python_version(), **found}
+
+
+@cache
+def source_hash() -> str:
+    """SHA-256 over the package's own files that decide verdicts: 16 hexadecimal digits.
+
+    A record made by other code than today's is told apart by it even where the version has not moved.
+    """
+    digest = hashlib.sha256()
+    for package in HASHED:
+        folder = (PACKAGE / package).resolve()
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{package}/{path.relative_to(folder).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,57 @@
+"""Who takes part in a comparison: methods, and attacks in a method's clothes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from assay.attacks.common.interface import Attack
+from assay.benchmarks.harness.bracket import Role
+from assay.verify.core.errors import InputError
+from assay.verify.core.result import NETWORK, Guarantee
+from assay.verify.core.verifier import OtherSubject, Verifier
+from assay.verify.solving.falsifier import Falsifier
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A method, or an attack in a method's clothes, with its role, the name of its rows, and what it speaks of."""
+
+    role: Role
+    name: str
+    key: str
+    verifier: Verifier
+    subject: str = NETWORK
+
+
+def participants_of(methods: Sequence[Verifier], attacks: Sequence[Attack]) -> list[Participant]:
+    """The attacks, then the methods. Raises :class:`InputError` for one that is given twice."""
+    everybody = [*_attackers(attacks), *_verifiers(methods)]
+    if repeated := {p.name for p in everybody if sum(q.name == p.name for q in everybody) > 1}:
+        raise InputError(f"{', '.join(sorted(repeated))} is given twice")
+    return everybody
+
+
+def title(options: Any) -> str:
+    """A method or an attack as short as the command takes it: its name and the options that differ from the default.
+
+    >>> from assay.verify.registry import get_verifier
+    >>> title(get_verifier("ibp"))
+    'ibp'
+    """
+    values = [(f, getattr(options, f.name)) for f in fields(options) if f.init]
+    given = [f"{f.name}={value}" for f, value in values if value != f.default]
+    return f"{options.name}({','.join(given)})" if given else str(options.name)
+
+
+def _attackers(attacks: Sequence[Attack]) -> Iterator[Participant]:
+    for attack in attacks:
+        yield Participant(Role.ATTACK, title(attack), repr(attack), Falsifier(attack))
+
+
+def _verifiers(methods: Sequence[Verifier]) -> Iterator[Participant]:
+    for method in methods:
+        role = Role.ATTACK if method.guarantee is Guarantee.EMPIRICAL else Role.METHOD
+        subject = method.subject if isinstance(method, OtherSubject) else NETWORK
+        yield Participant(role, title(method), repr(method), method, subject)

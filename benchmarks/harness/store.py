@@ -1,0 +1,346 @@
+"""Records of a run in one SQLite file: a row per problem and method, committed as it is decided.
+
+Any number of processes may write to one file at once (write-ahead log, one short transaction per batch). A row is
+found again by its key: the problem's content, the method with all its options, the seed, the device, and the code
+that decided it. A decided row is never replaced by an undecided or a contrary one, an undecided one never by one
+that had less time. Rows that cannot be read are moved to the table ``quarantine``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from assay.benchmarks.harness.origin import source_hash, version
+from assay.verify.core.errors import AssayError, InputError, ResourceError
+from assay.verify.core.result import Reason, Result, Verdict
+
+APPLICATION_ID = 0x41535359  # "ASSY": marks a SQLite file as a store of ours
+SCHEMA = 1
+BUSY_SECONDS = 60.0
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, started TEXT NOT NULL, command TEXT NOT NULL, model TEXT NOT NULL, data TEXT NOT NULL);
+CREATE TABLE results (
+    problem TEXT NOT NULL, method TEXT NOT NULL, seed INTEGER NOT NULL, device TEXT NOT NULL,
+    version TEXT NOT NULL, source TEXT NOT NULL,
+    run INTEGER REFERENCES runs (id), role TEXT NOT NULL, sample INTEGER, label INTEGER, eps REAL, norm REAL,
+    budget REAL, verdict TEXT NOT NULL, reason TEXT, guarantee TEXT NOT NULL, margin REAL, seconds REAL NOT NULL,
+    decided TEXT NOT NULL, result TEXT NOT NULL,
+    PRIMARY KEY (problem, method, seed, device, version, source)) WITHOUT ROWID;
+CREATE INDEX results_by_verdict ON results (verdict, eps);
+"""
+# Which problem, by content, each instance of a benchmark in a folder was when it was last asked. Made on first use.
+ENROLLED = """
+CREATE TABLE IF NOT EXISTS enrolled (
+    folder TEXT NOT NULL, onnx TEXT NOT NULL, vnnlib TEXT NOT NULL, problem TEXT NOT NULL,
+    PRIMARY KEY (folder, onnx, vnnlib)) WITHOUT ROWID
+"""
+KEY = "problem = ? AND method = ? AND seed = ? AND device = ? AND version = ? AND source = ?"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What makes two records records of the same thing: problem id, repr of the method, seed, device, and the code."""
+
+    problem: str
+    method: str
+    seed: int = 0
+    device: str = "cpu"
+    version: str = field(default_factory=version)
+    source: str = field(default_factory=source_hash)
+
+    @property
+    def values(self) -> tuple[str, str, int, str, str, str]:
+        """The columns of the primary key."""
+        return self.problem, self.method, self.seed, self.device, self.version, self.source
+
+
+@dataclass(frozen=True)
+class Record:
+    """A result with its key and what a query wants to know of the problem; ``budget``: seconds it was given."""
+
+    key: Key
+    result: Result
+    role: str = "method"
+    sample: int | None = None
+    label: int | None = None
+    eps: float | None = None
+    norm: float | None = None
+    budget: float | None = None
+
+
+def settled(record: Record, seconds: float) -> bool:
+    """Whether asking again with a budget of ``seconds`` could not change the answer of ``record``.
+
+    A verdict is final, and so is what is no question of time: an incomplete method that had time to spare, numerical
+    doubt, an empty question. What time may have cut short (a timeout, a solver's failure, an incomplete answer that
+    took half of its time or more) is worth another try with more time only. A lack of memory and of support belong
+    to the moment and the machine: they are always tried again.
+    """
+    result, given = record.result, record.budget or 0.0
+    if result.reason in (Reason.MEMORY, Reason.UNSUPPORTED):
+        return False
+    timeless = result.reason is Reason.INCOMPLETE and result.seconds < given / 2
+    final = result.verdict is not Verdict.UNKNOWN or result.reason in (Reason.NUMERICAL, Reason.VACUOUS)
+    return final or timeless or seconds <= given
+
+
+class Store:
+    """The file at ``path``, made if it is not there. Raises :class:`InputError` for a file that is no sound store."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.run: int | None = None
+        try:
+            # Autocommit: transactions are opened by hand, so that none stays open between two batches.
+            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        except sqlite3.Error as error:
+            raise InputError(f"cannot open the store {str(self.path)!r}: {error}") from None
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise self._explained(error) from None
+        except InputError:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; every record put is in it already."""
+        self._db.close()
+
+    def begin(self, command: str, model: str, data: str) -> None:
+        """Note a run: the records that follow belong to it."""
+        with self._transaction():
+            cursor = self._db.execute(
+                "INSERT INTO runs (started, command, model, data) VALUES (?, ?, ?, ?)", (_now(), command, model, data)
+            )
+            self.run = cursor.lastrowid
+
+    def put(self, records: Sequence[Record]) -> list[Record]:
+        """Commit ``records`` in one transaction; returns the stored ones that they contradict, which are kept.
+
+        Raises :class:`ResourceError` on a full disk: what was put before stays.
+        """
+        contradicted = []
+        with self._transaction():
+            for record in records:
+                old = self.get(record.key)
+                after = record.result.verdict
+                if old is None or old.result.verdict is after is not Verdict.UNKNOWN:
+                    self._write(record)
+                elif old.result.verdict is Verdict.UNKNOWN:
+                    if after is not Verdict.UNKNOWN or (record.budget or 0) >= (old.budget or 0):
+                        self._write(record)
+                elif after is not Verdict.UNKNOWN:
+                    contradicted.append(old)
+        return contradicted
+
+    def get(self, key: Key) -> Record | None:
+        """The record of ``key``; None if there is none, or none that can be read."""
+        row = self._db.execute(f"{SELECT} WHERE {KEY}", key.values).fetchone()
+        if row is None:
+            return None
+        try:
+            return _read(row)
+        except UNREADABLE:
+            return None
+
+    def enrol(self, problems: Mapping[tuple[str, str, str], str]) -> None:
+        """Note which problem each instance (folder, network, property) is."""
+        with self._transaction():
+            self._db.execute(ENROLLED)
+            named = [(*name, problem) for name, problem in problems.items()]
+            self._db.executemany("INSERT OR REPLACE INTO enrolled VALUES (?, ?, ?, ?)", named)
+
+    def enrolled(self) -> dict[tuple[str, str, str], str]:
+        """What was noted by :meth:`enrol`, of this run and of earlier ones."""
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'enrolled'").fetchone():
+            return {}
+        noted = self._db.execute("SELECT folder, onnx, vnnlib, problem FROM enrolled")
+        return {(folder, onnx, vnnlib): problem for folder, onnx, vnnlib, problem in noted}
+
+    def read(self) -> tuple[list[Record], list[str]]:
+        """All records in the order of problem and method, and one line for each row that cannot be trusted."""
+        records, faults = [], []
+        for row in self._db.execute(SELECT):
+            try:
+                records.append(_read(row))
+            except UNREADABLE as error:
+                faults.append(_fault(row, error))
+        return records, faults
+
+    def quarantine(self) -> list[str]:
+        """Move the rows that cannot be read out of the way, into a table of their own; returns one line for each."""
+        bad: list[tuple[tuple[object, ...], str]] = []
+        for row in self._db.execute(SELECT):
+            try:
+                _read(row)
+            except UNREADABLE as error:
+                bad.append((row[:6], _fault(row, error)))
+        if bad:
+            with self._transaction():
+                self._db.execute(
+                    f"CREATE TABLE IF NOT EXISTS quarantine AS SELECT {QUARANTINED} FROM results WHERE 0", ("", "")
+                )
+                for key, fault in bad:
+                    found = f"INSERT INTO quarantine SELECT {QUARANTINED} FROM results WHERE {KEY}"
+                    self._db.execute(found, (fault, _now(), *key))
+                    self._db.execute(f"DELETE FROM results WHERE {KEY}", key)
+        return [fault for _, fault in bad]
+
+    def strangers(self) -> int:
+        """How many rows other code than today's has decided; they are kept, and never found by a key of today's."""
+        other = "SELECT count(*) FROM results WHERE version != ? OR source != ?"
+        (count,) = self._db.execute(other, (version(), source_hash())).fetchone()
+        return int(count)
+
+    def meta(self) -> dict[str, str]:
+        """Schema version, date and version of assay of the store's making."""
+        return dict(self._db.execute("SELECT key, value FROM meta ORDER BY key"))
+
+    def runs(self) -> list[dict[str, str]]:
+        """The runs that wrote here: started, command, model, data."""
+        columns = ("started", "command", "model", "data")
+        rows = self._db.execute(f"SELECT {', '.join(columns)} FROM runs ORDER BY id")
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def _open(self) -> None:
+        """Look before writing: only an empty file becomes a store, only a sound store is touched."""
+        if self._is_empty():
+            _patiently_use_wal(self._db)
+            with _Transaction(self._db):
+                if self._is_empty():  # another process may have been first
+                    self._create()
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID:
+            raise self._unsound("a SQLite file of another program")
+        (schema,) = self._db.execute("PRAGMA user_version").fetchone()
+        if schema != SCHEMA:
+            raise self._unsound(f"its schema is version {schema}, this assay reads version {SCHEMA}")
+        (health,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if health != "ok":
+            raise self._unsound(f"damaged: {health}")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("SELECT 1 FROM results LIMIT 1").fetchone()
+
+    def _is_empty(self) -> bool:
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        return bool(tables == 0 and application == 0)
+
+    def _create(self) -> None:
+        for statement in TABLES.split(";"):
+            self._db.execute(statement)
+        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+        facts = {"schema": str(SCHEMA), "created": _now(), "version": version()}
+        self._db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
+
+    def _write(self, record: Record) -> None:
+        result = record.result
+        row = (
+            *record.key.values,
+            self.run,
+            *(record.role, record.sample, record.label, record.eps, record.norm, record.budget),
+            *(result.verdict.value, result.reason and result.reason.value, result.guarantee.value),
+            *(result.margin, result.seconds, _now(), result.to_json()),
+        )
+        self._db.execute(f"INSERT OR REPLACE INTO results VALUES ({', '.join('?' * len(row))})", row)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """A transaction whose failures are the user's errors."""
+        try:
+            with _Transaction(self._db):
+                yield
+        except sqlite3.DatabaseError as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise self._explained(error) from error
+
+    def _explained(self, error: sqlite3.DatabaseError) -> AssayError:
+        if "full" in str(error):
+            return ResourceError(f"no space is left on the disk of {str(self.path)!r}; what was finished is in it")
+        if isinstance(error, sqlite3.OperationalError):
+            return InputError(f"cannot use the store {str(self.path)!r}: {error}")
+        return self._unsound(str(error))
+
+    def _unsound(self, why: str) -> InputError:
+        return InputError(
+            f"{str(self.path)!r} is not a store of results ({why}); it is left as it is: move it away, or name another"
+        )
+
+
+SELECT = (
+    "SELECT problem, method, seed, device, version, source, result, verdict, "
+    "role, sample, label, eps, norm, budget FROM results"
+)
+
+
+QUARANTINED = "*, ? AS fault, ? AS noticed"
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+
+
+def _fault(row: Sequence[object], error: Exception) -> str:
+    return f"problem {row[0]}, {row[1]}: unreadable record ({type(error).__name__}: {error})"
+
+
+def _read(row: tuple[str, str, int, str, str, str, str, str, str, int, int, float, float, float]) -> Record:
+    """The record of a row. Raises ValueError, KeyError, TypeError or AttributeError for one that is not sound."""
+    key, result = Key(*row[:6]), Result.from_json(row[6])
+    if result.problem_id != key.problem or result.verdict.value != row[7]:
+        raise ValueError("its columns and its result disagree")
+    return Record(key, result, *row[8:])
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK on an exception: the lock to write is taken at once, never upgraded."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+
+    def __enter__(self) -> None:
+        self.db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.db.execute("COMMIT")
+        elif self.db.in_transaction:  # SQLite may have rolled back by itself, on a full disk for one
+            self.db.execute("ROLLBACK")
+
+
+def _patiently_use_wal(db: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; SQLite does not wait by itself while two processes do it at once."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,1 @@
+"""Measurements of assay beside peers; nothing of the product imports this folder."""

@@ -1,0 +1,149 @@
+"""A comparison as a table for people and as summary.json for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, Role, Row
+from assay.benchmarks.harness.compare import Comparison
+from assay.benchmarks.harness.origin import source_hash, versions
+from assay.verify.core.norms import norm_name
+from assay.verify.core.result import NETWORK
+from assay.verify.support.documents import dump as dump
+from assay.verify.support.documents import finite
+from assay.verify.support.files import write_atomic
+from assay.verify.support.plain import plain
+
+JAWS = (ALL_ATTACKS, ALL_METHODS)
+
+
+def summary(comparison: Comparison, command: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything a reader needs as plain data; numbers that are not finite are strings."""
+    alarms = [alarm.to_json() for alarm in comparison.alarms]
+    for entry, folder in zip(alarms, comparison.folders, strict=False):
+        entry["folder"] = str(folder)
+    document = {
+        "model": comparison.model,
+        "data": comparison.data,
+        "norm": comparison.norm,
+        "rows": [row.to_json() for row in comparison.rows],
+        "alarms": alarms,
+        "n": comparison.n,
+        "seed": comparison.seed,
+        "confidence": CONFIDENCE,
+        "seconds": round(comparison.seconds, 3),
+        "command": list(command),
+        "versions": versions(),
+        "source": source_hash(),
+    }
+    plain_data: dict[str, Any] = finite(document)
+    return plain_data
+
+
+def write_summary(document: dict[str, Any], path: Path) -> None:
+    """Replace ``path`` by the document, whole or not at all."""
+    write_atomic(path, f"{dump(document)}\n".encode())
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Print the table and what the rows alone do not say."""
+    console.print(table(comparison))
+
+
+def table(comparison: Comparison) -> RenderableType:
+    """Clean accuracy first; then for each eps, falling: attacks, the bracket's two jaws, methods."""
+    norm = norm_name(comparison.norm)
+    head = f"{plain(comparison.model)} on {plain(comparison.data)}, {norm}, {comparison.n} samples"
+    grid = Table(
+        title=Text(head, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    grid.add_column("eps", justify="right", no_wrap=True)
+    grid.add_column("", overflow="fold", min_width=11)
+    grid.add_column("accuracy", justify="right", no_wrap=True)
+    grid.add_column(f"{CONFIDENCE:.0%} CI", justify="right", no_wrap=True)
+    for column in ("verified", "falsified", "unknown", "seconds"):
+        grid.add_column(column, justify="right", no_wrap=True)
+    clean, *others = comparison.rows
+    labels = _labels(comparison.rows)
+    grid.add_row(*_cells(clean, labels[clean.subject, clean.name], "", ""), end_section=True)
+    for eps in sorted({row.eps for row in others}):
+        group = ordered([row for row in others if row.eps == eps])
+        for position, row in enumerate(group):
+            shown = f"{eps:g}" if position == 0 else ""
+            side = "\u2264" if row.role is Role.ATTACK else "\u2265"
+            style = "bold" if row.name in JAWS else ""
+            label = labels[row.subject, row.name]
+            grid.add_row(*_cells(row, label, shown, f"{side} "), style=style, end_section=row is group[-1])
+    lines: list[RenderableType] = [grid, *(Text(line, "dim") for line in _notes(comparison))]
+    lines += [Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red") for alarm in comparison.alarms]
+    return Group(*lines)
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """Attacks falling, the upper jaw, the lower jaw, methods falling: accuracies from top to bottom never rise."""
+    attacks = [row for row in rows if row.role is Role.ATTACK and row.name not in JAWS]
+    methods = [row for row in rows if row.role is Role.METHOD and row.name not in JAWS]
+    both = [row for name in JAWS for row in rows if row.name == name]
+    attacks.sort(key=lambda row: -row.accuracy)
+    methods.sort(key=lambda row: -row.accuracy)
+    return [*attacks, *both, *methods]
+
+
+def _others(rows: Sequence[Row]) -> dict[str, str]:
+    """A mark of stars for each subject that is not the network."""
+    subjects = dict.fromkeys(row.subject for row in rows if row.subject != NETWORK)
+    return {subject: "*" * number for number, subject in enumerate(subjects, 1)}
+
+
+def _labels(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """What each row is called, by subject and name: those of another subject are short, with its mark, since the note
+    below the table has their options; two that would be called the same keep their full names."""
+    marks = _others(rows)
+    names = {(row.subject, row.name): plain(row.name) for row in rows}
+    short = {key: name.partition("(")[0].removeprefix("smoothing-") for key, name in names.items()}
+    seen = Counter((subject, short[subject, name]) for subject, name in names)
+
+    def label(subject: str, name: str) -> str:
+        alone = seen[subject, short[subject, name]] == 1
+        return f"{short[subject, name] if alone else names[subject, name]} {marks[subject]}"
+
+    return {key: label(*key) if key[0] in marks else name for key, name in names.items()}
+
+
+def _cells(row: Row, label: str, eps: str, side: str) -> list[Text | str]:
+    low, high = row.interval
+    return [
+        eps,
+        Text(label),
+        f"{side}{row.accuracy:.1%}",
+        f"{100 * low:.1f}\u2013{100 * high:.1f}",
+        str(row.verified) if row.role is Role.METHOD else "",
+        str(row.falsified),
+        str(row.unknown) if row.role is Role.METHOD else "",
+        f"{row.seconds:.2f}" if row.seconds else "",
+    ]
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    notes = []
+    if wrong := comparison.rows[0].misclassified:
+        notes.append(
+            f"{wrong} of {comparison.n} samples are misclassified without any attack; they count as falsified."
+        )
+    for subject, mark in _others(comparison.rows).items():
+        own = dict.fromkeys(row.name for row in comparison.rows if row.subject == subject and row.name != "clean")
+        notes.append(f"{mark} speaks of {plain(subject)}, not of the network: {', '.join(map(plain, own))}.")
+    for row in comparison.rows:
+        odd = {reason: count for reason, count in row.reasons.items() if reason != "incomplete"}
+        if odd:
+            why = ", ".join(f"{count} {reason}" for reason, count in odd.items())
+            notes.append(f"{plain(row.name)} at eps {row.eps:g}: of the unknown, {why}.")
+    return notes

@@ -1,0 +1,50 @@
+"""Progress: log lines with the time left where nobody looks at a terminal, a bar where somebody does."""
+
+import io
+
+import pytest
+
+from assay.benchmarks.harness import progress
+from assay.benchmarks.harness.progress import Lines, watch
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_lines_tell_what_how_far_and_how_long(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    with watch(stream) as lines:
+        lines.begin(200)
+        for seconds in (2.0, 4.0, 1.0, 13.0):
+            lines.running("crown,\x1b[1m eps 0.1")
+            now[0] += seconds
+            lines.advance(50)
+    assert stream.getvalue().splitlines() == [
+        "assay: 200 verdicts to come",
+        "assay: 6 s  100 of 200 (50%), about 6 s left: crown, eps 0.1",
+        "assay: 200 verdicts in 20 s",
+    ]
+
+
+def test_nothing_to_do_is_no_fault():
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.begin(0)
+    lines.advance(0)
+    assert "0 verdicts" in stream.getvalue()
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_terminal_gets_a_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = Terminal()
+    with watch(stream) as bar:
+        bar.begin(4)
+        bar.running("crown [bold]eps")
+        bar.advance(2)
+    assert "2/4" in stream.getvalue()
+    assert "crown [bold]eps" in stream.getvalue()

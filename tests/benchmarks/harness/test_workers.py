@@ -1,0 +1,219 @@
+"""Processes under limits: what they are asked they do, and nothing that they do goes beyond the limits."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from assay.benchmarks.harness import workers
+from assay.benchmarks.harness.workers import Fate, Pool, Task, resident
+
+ROOT = Path(__file__).parents[3]
+
+
+def work(what):
+    """What the processes of these tests do: (kind, argument)."""
+    kind, value = what
+    match kind:
+        case "double":
+            return 2 * value
+        case "pid":
+            time.sleep(value)
+            return os.getpid()
+        case "sleep":
+            time.sleep(value)
+        case "deaf":  # keeps the interpreter's lock, and every signal that can be kept
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if value:
+                Path(value).write_text(str(os.getpid()))
+            ctypes.PyDLL(None).sleep(1000)
+        case "idle":
+            Path(value).write_text(str(os.getpid()))
+            time.sleep(1000)
+        case "eat":
+            kept = []
+            while True:
+                kept.append(b"x" * 2**24)
+                time.sleep(0.005)
+        case "grow":
+            work.kept = b"x" * value
+            return os.getpid()
+        case "child":
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+            Path(value).write_text(str(child.pid))
+            time.sleep(1000)
+        case "die once":
+            if not Path(value).exists():
+                Path(value).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return "alive"
+        case "die":
+            os.kill(os.getpid(), value)
+            time.sleep(60)
+        case "raise":
+            raise ZeroDivisionError
+        case "print":
+            print("noise", flush=True)
+    return kind
+
+
+def pool_of(count, memory=inf):
+    """A pool as the suites use it: the server of the processes is started once, by whoever is first."""
+    from assay.benchmarks.harness.answer import PRELOAD
+
+    return Pool(work, count, memory, PRELOAD)
+
+
+def ends(pool, *tasks):
+    with closing(pool.run(list(tasks))) as every:
+        return {ended.task.tag: ended for ended in every}
+
+
+def task(kind, value=None, seconds=30.0):
+    return Task((kind, value), seconds, tag=(kind, value))
+
+
+def gone(pid):
+    for _ in range(250):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
+            return True
+        if state == "Z":  # dead, and left to be buried by whoever adopted it
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_every_task_gets_its_own_reply():
+    found = ends(pool_of(2), *(task("double", i) for i in range(20)))
+    assert {tag[1]: ended.reply for tag, ended in found.items()} == {i: 2 * i for i in range(20)}
+    assert {ended.fate for ended in found.values()} == {Fate.REPLIED}
+
+
+def test_processes_work_side_by_side_and_live_on():
+    found = ends(pool_of(2), *(task("pid", 0.2 + i / 1000) for i in range(6)))
+    assert len({ended.reply for ended in found.values()}) == 2
+    assert os.getpid() not in {ended.reply for ended in found.values()}
+
+
+def test_tasks_are_taken_when_there_is_a_process_for_them():
+    taken = []
+
+    def tasks():
+        for i in range(4):
+            taken.append(i)
+            yield task("pid", 0.05)
+
+    with closing(pool_of(1).run(tasks())) as every:
+        for count, _ in enumerate(every, start=1):
+            assert len(taken) == count
+
+
+@pytest.mark.parametrize(("kind", "value"), [("sleep", 1000), ("deaf", "")])
+def test_what_overruns_its_time_is_killed_and_the_next_task_goes_on(kind, value, monkeypatch):
+    monkeypatch.setattr(workers, "GRACE", 0.3)
+    begun = time.monotonic()
+    found = ends(pool_of(1), task(kind, value, 0.5), task("double", 3))
+    assert found[kind, value].fate is Fate.TIMEOUT
+    assert 0.8 <= found[kind, value].seconds < 3
+    assert found["double", 3].reply == 6
+    assert time.monotonic() - begun < 10
+
+
+def test_what_outgrows_its_memory_is_killed():
+    found = ends(pool_of(1, memory=2**28), task("eat"), task("double", 3))
+    assert found["eat", None].fate is Fate.MEMORY
+    assert "GiB" in found["eat", None].detail
+    assert found["double", 3].reply == 6
+
+
+def test_a_process_that_has_grown_is_replaced_after_its_task():
+    pool = pool_of(1, memory=2**29)
+    first, second = (ends(pool, task("grow", size), task("pid", 0.0)) for size in (2**28 + 2**27, 2**10))
+    assert len({ended.reply for ended in first.values()}) == 2
+    assert len({ended.reply for ended in second.values()}) == 1
+
+
+def test_a_task_whose_process_dies_is_tried_once_more(tmp_path):
+    found = ends(pool_of(1), task("die once", str(tmp_path / "mark")), task("die", signal.SIGSEGV), task("double", 1))
+    assert found["die once", str(tmp_path / "mark")].reply == "alive"
+    assert found["die", signal.SIGSEGV].fate is Fate.DIED
+    assert found["die", signal.SIGSEGV].detail == "the process was killed by SIGSEGV"
+    assert found["die", signal.SIGSEGV].task.attempt == 2
+    assert found["double", 1].reply == 2
+
+
+def test_an_exception_ends_the_process(capfd):
+    found = ends(pool_of(1), task("raise"))
+    assert found["raise", None].fate is Fate.DIED
+    assert found["raise", None].detail == "the process ended with exit code 1"
+
+
+PRINTS = """
+from assay.benchmarks.harness.workers import Pool, Task
+from tests.benchmarks.test_workers import work
+for ended in Pool(work, 1).run([Task(("print", None), 30)]): print(ended.reply)
+"""
+
+
+def test_what_a_task_prints_is_not_our_output():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == ("print\n", "noise\n")
+
+
+def test_what_a_task_started_dies_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "GRACE", 0.1)
+    path = tmp_path / "pid"
+    assert ends(pool_of(1), task("child", str(path), 1.5))["child", str(path)].fate is Fate.TIMEOUT
+    assert gone(int(path.read_text()))
+
+
+def test_closing_midway_leaves_no_process():
+    pool = pool_of(2)
+    with closing(pool.run([task("double", 1), task("sleep", 1000)])) as every:
+        assert next(every).reply == 2
+        pids = [worker.process.pid for worker in pool.workers]
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+
+
+PARENT = """
+import sys
+from assay.benchmarks.harness.workers import Pool, Task
+from tests.benchmarks.test_workers import work
+for _ in Pool(work, 2).run([Task(("deaf", sys.argv[1]), 1000), Task(("idle", sys.argv[2]), 1000)]): pass
+"""
+
+
+def read_pid(path):
+    while not path.exists() or not path.read_text():
+        time.sleep(0.02)
+    return int(path.read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_outlives_a_parent_that_is_killed(tmp_path, number):
+    paths = [tmp_path / "deaf", tmp_path / "idle"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, *map(str, paths)], env=environment)
+    pids = [read_pid(path) for path in paths]
+    parent.send_signal(number)
+    parent.wait()
+    assert all(gone(pid) for pid in pids)
+
+
+def test_the_memory_of_a_process_is_what_it_holds():
+    before = resident(os.getpid())
+    kept = b"x" * 2**27
+    assert resident(os.getpid()) - before > 2**26
+    assert len(kept)
+    assert resident(2**30) == 0

@@ -1,0 +1,123 @@
+"""Tests of the refined certificates on networks whose smoothed probabilities are known in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import sqrt
+
+import pytest
+import torch
+from scipy.special import ndtr, ndtri
+from torch import Tensor
+
+from assay.verify.backends.smoothing.certificates import cohen
+from assay.verify.backends.smoothing.double import generalised_gaussian
+from assay.verify.backends.smoothing.noises import Gaussian
+from assay.verify.backends.smoothing.question import Question
+from assay.verify.backends.smoothing.refined import against_rivals, by_gradient, by_two_noises
+from assay.verify.backends.smoothing.scores import by_scores
+from assay.verify.core.errors import InputError
+
+SIZE, SIGMA = 6, 0.5
+X = torch.zeros(SIZE)
+
+
+def half_space(margin: float) -> Question:
+    """Class 0 up to ``margin`` along the first axis."""
+
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([margin - x[:, 0], x[:, 0] - margin], 1)
+
+    return Question(model, X, 2, Gaussian(SIGMA), n=20_000)
+
+
+def slab(width: float) -> Question:
+    """Class 0 between -width and width: a gradient of 0 in the middle."""
+
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([width - x[:, 0].abs(), x[:, 0].abs() - width], 1)
+
+    return Question(model, X, 2, Gaussian(SIGMA), n=100_000)
+
+
+def test_half_spaces_are_never_overrated() -> None:
+    margin = 0.6
+    question = half_space(margin)
+    for answer in (against_rivals(question), by_gradient(question)):
+        assert answer.prediction == 0
+        assert 0.9 * margin < answer.radius < margin
+
+
+def test_a_flat_gradient_buys_radius() -> None:
+    width = 0.7
+    answer = by_gradient(slab(width))
+    p = float(2 * ndtr(width / SIGMA) - 1)
+    assert answer.radius > cohen(p, SIGMA)
+    shifted = float(ndtr((width - answer.radius) / SIGMA) - ndtr((-width - answer.radius) / SIGMA))
+    assert shifted > 0.5
+
+
+def test_an_answer_without_a_majority_still_has_a_radius() -> None:
+    """Three classes by the first value: .45, then .275 on either side; Cohen's test abstains."""
+    edge = float(ndtri(0.275)) * SIGMA
+
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([(x[:, 0].abs() < -edge).float(), (x[:, 0] < edge).float(), (x[:, 0] > -edge).float()], 1)
+
+    answer = against_rivals(Question(model, X, 3, Gaussian(SIGMA), n=20_000))
+    assert answer.prediction == 0
+    assert 0 < answer.radius < SIGMA / 2 * float(ndtri(0.45) - ndtri(0.275))
+
+
+def test_mean_scores_of_a_sigmoid() -> None:
+    """The softmax of (a z, 0) is a sigmoid: its mean under Gaussian noise by quadrature."""
+    scale, shift = 4.0, 0.5
+
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([scale * (shift - x[:, 0]), torch.zeros(len(x))], 1)
+
+    z = torch.linspace(-8, 8, 20_001, dtype=torch.float64)
+    weight = torch.exp(-z * z / 2) / sqrt(2 * torch.pi) * (z[1] - z[0])
+    mean = float((torch.sigmoid(scale * (shift - SIGMA * z)) * weight).sum())
+    answer = by_scores(Question(model, X, 2, Gaussian(SIGMA), n=20_000))
+    assert answer.prediction == 0
+    assert 0.95 * cohen(mean, SIGMA) < answer.radius < cohen(mean, SIGMA)
+
+
+def test_double_sampling_beats_the_same_noise_by_itself() -> None:
+    """A ball around the point: all of the narrow noise lies inside."""
+    size = 60
+    noise = generalised_gaussian(SIGMA, size, 20)
+    edge = float(noise.sample(torch.zeros(size), 20_000, torch.Generator().manual_seed(1)).norm(dim=1).quantile(0.93))
+
+    def model(x: Tensor) -> Tensor:
+        inside = x.norm(dim=1) < edge
+        return torch.stack([inside.float(), (~inside).float()], 1)
+
+    answer = by_two_noises(Question(model, torch.zeros(size), 2, noise, n=20_000))
+    assert answer.prediction == 0
+    assert answer.radius > noise.radius(0.93, 2, size)
+    # The truth: where the shifted noise leaves half of itself in the ball.
+    drawn = noise.sample(torch.zeros(size), 50_000, torch.Generator().manual_seed(2))
+    drawn[:, 0] += answer.radius
+    assert float((drawn.norm(dim=1) < edge).double().mean()) > 0.5
+
+
+def test_coins_abstain() -> None:
+    question = half_space(0.0)
+    for certificate in (against_rivals, by_gradient, by_scores, by_two_noises):
+        answer = certificate(question)
+        assert (answer.prediction, answer.radius) == (None, 0.0)
+    other = by_two_noises(replace(question, noise=generalised_gaussian(SIGMA, SIZE, 1)))
+    assert (other.prediction, other.radius) == (None, 0.0)
+
+
+def test_answers_repeat() -> None:
+    for certificate in (against_rivals, by_gradient, by_scores, by_two_noises):
+        assert certificate(half_space(0.3)) == certificate(half_space(0.3))
+
+
+def test_impossible_questions_are_refused() -> None:
+    for n, n0, alpha in ((0, 1, 0.1), (10, 0, 0.1), (10, 1, 0.0)):
+        with pytest.raises(InputError):
+            Question(torch.nn.Identity(), X, 2, Gaussian(SIGMA), n=n, n0=n0, alpha=alpha)

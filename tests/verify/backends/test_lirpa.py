@@ -1,0 +1,227 @@
+"""Tests of verify.backends.lirpa: auto_LiRPA's bounds beside ours, and what happens when it fails or is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+from math import inf
+
+import pytest
+import torch
+from torch import nn
+
+from assay.verify.backends.lirpa import method
+from assay.verify.backends.lirpa.method import LiRPA
+from assay.verify.backends.lirpa.module import Layers, unsupported
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.network import Network, chain, to_network
+from assay.verify.core.ops import Conv2d, Linear, Op, Relu
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall
+from assay.verify.core.result import Reason, Verdict
+from assay.verify.core.spec import Spec
+from assay.verify.registry import get_bounder, get_verifier
+from tests import nets
+from tests.contract.graphs import eye, members, random_box, random_graph
+
+METHODS = ("IBP", "CROWN-IBP", "CROWN", "alpha-CROWN")
+MAKE = [
+    (lambda seed: nets.random_mlp(seed, (6, 10, 10, 4)), (6,)),
+    (nets.random_cnn, (1, 6, 6)),
+    (nets.random_resnet, (1, 4, 4)),
+]
+
+
+def small_network(seed: int) -> tuple[Network, LpBall]:
+    """An MLP, a convolutional or a residual network in turn, and a ball of one of three radii."""
+    make, shape = MAKE[seed % 3]
+    centre = torch.rand(shape, generator=nets.generator(seed))
+    return to_network(make(seed), shape), LpBall(centre, (0.01, 0.03, 0.1)[seed // 3 % 3], inf, (0.0, 1.0))
+
+
+@pytest.mark.parametrize(("ours", "theirs", "count"), [("ibp", "lirpa(method=IBP)", 100), ("crown", "lirpa", 100)])
+def test_ours_and_theirs_on_random_networks(ours: str, theirs: str, count: int) -> None:
+    """Neither contradicts the other: each contains the sampled range; their mean widths differ by 1% at most."""
+    widths = []
+    for seed in range(count):
+        network, ball = small_network(seed)
+        values = network(ball.sample(100, nets.generator(seed)).double())
+        pair = [get_bounder(name).bound(network, ball, eye(network), Budget()) for name in (ours, theirs)]
+        for bounds in pair:
+            assert bool((bounds.lower <= values + 1e-9).all()), f"seed {seed}"
+            assert bool((values <= bounds.upper + 1e-9).all()), f"seed {seed}"
+        widths.append([float((b.upper - b.lower).mean()) for b in pair])
+    mine, peer = torch.tensor(widths).mean(0).tolist()
+    assert peer == pytest.approx(mine, rel=0.01)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_sampled_points_lie_inside_the_bounds_on_every_wiring(name: str) -> None:
+    for seed in range(16):
+        network = random_graph(seed, image=seed % 2 == 0)
+        lower, upper = random_box(network, seed)
+        found = LiRPA(method=name, iterations=3).bound(network, Box(lower, upper), eye(network), Budget())  # type: ignore[arg-type]
+        values = network(members(lower, upper, 64)).flatten(1)
+        slack = 1e-9 * (1 + values.abs().amax())
+        assert bool((found.lower - slack <= values).all()), f"seed {seed}"
+        assert bool((values <= found.upper + slack).all()), f"seed {seed}"
+
+
+def test_the_methods_are_ordered_from_loose_to_tight() -> None:
+    for seed in range(6):
+        network, ball = small_network(seed)
+        lower = [LiRPA(method=m, iterations=5).bound(network, ball, eye(network), Budget()).lower for m in METHODS]  # type: ignore[arg-type]
+        assert all(bool(a.mean() <= b.mean() + 1e-9) for a, b in pairwise(lower))
+        assert lower[0].mean() < lower[-1].mean()
+
+
+@pytest.mark.parametrize("name", ["CROWN-IBP", "CROWN", "alpha-CROWN"])
+@pytest.mark.parametrize("p", [1, 2])
+def test_balls_of_other_norms(name: str, p: float) -> None:
+    """Sound and better than their boxes, on networks with constants and an input that is read twice too."""
+    for seed in (0, 1):
+        for make, shape in [*MAKE, (nets.random_functional, (1, 4, 4))]:
+            network = to_network(make(seed), shape)
+            ball = LpBall(torch.full(shape, 0.5), 0.05, p, (0.0, 1.0))
+            lirpa = LiRPA(method=name, iterations=2)  # type: ignore[arg-type]
+            found, loose = (lirpa.bound(network, r, eye(network), Budget()) for r in (ball, ball.box()))
+            values = network(ball.sample(200, nets.generator(seed)).double())
+            assert bool((found.lower <= values + 1e-9).all())
+            assert bool((values <= found.upper + 1e-9).all())
+            assert bool((found.lower >= loose.lower - 1e-9).all())
+            assert bool((found.lower > loose.lower + 1e-6).any())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_float_traps_are_not_verified_and_a_batch_is_answered_as_one_by_one(name: str) -> None:
+    lirpa = LiRPA(method=name, iterations=3)  # type: ignore[arg-type]
+    for trap in nets.NEVER_VERIFIED:
+        assert lirpa.verify(nets.trap_problem(trap), Budget()).verdict is not Verdict.VERIFIED
+    for make, shape in MAKE:
+        network = to_network(make(0), shape)
+        xs = torch.rand(5, *shape, generator=nets.generator(1))
+        problems = Problem.robustness_many(network, xs, network(xs.double()).argmax(1), 0.03)
+        together = lirpa.verify_many(problems, Budget())
+        for problem, result in zip(problems, together, strict=True):
+            alone = lirpa.verify(problem, Budget())
+            assert result.margin == pytest.approx(alone.margin, rel=1e-9)
+            assert (result.problem_id, result.verdict) == (alone.problem_id, alone.verdict)
+
+
+def test_the_layers_compute_the_network() -> None:
+    for seed in range(60):
+        network = random_graph(seed, image=seed % 2 == 0)
+        assert not unsupported(network)
+        x = torch.randn(3, *network.input_shape, dtype=torch.float64, generator=nets.generator(seed))
+        for batched in (False, True):
+            torch.testing.assert_close(Layers(network, batched)(x), network(x).flatten(1), rtol=1e-12, atol=1e-12)
+
+
+def test_dilation_and_groups() -> None:
+    rng = nets.generator(0)
+    weight = torch.randn(6, 2, 3, 2, dtype=torch.float64, generator=rng)
+    conv = Conv2d(weight, torch.randn(6, dtype=torch.float64, generator=rng), (2, 1), (1, 2), (1, 2), groups=2)
+    network = chain((4, 7, 6), [conv, Relu()])
+    x = torch.randn(2, 4, 7, 6, dtype=torch.float64, generator=rng)
+    torch.testing.assert_close(Layers(network)(x), network(x).flatten(1))
+
+
+def problem() -> Problem:
+    network, ball = small_network(0)
+    return Problem(network, ball, Spec.robust(int(network(ball.centre[None]).argmax()), 4))
+
+
+def test_it_leaves_the_process_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    question = problem()
+    state, dtype, grad = torch.get_rng_state(), torch.get_default_dtype(), torch.is_grad_enabled()
+    LiRPA(method="alpha-CROWN", iterations=2).verify(question, Budget())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (torch.get_default_dtype(), torch.is_grad_enabled()) == (dtype, grad)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_failure_within_is_unknown_and_touches_no_other_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = Problem(
+        chain((2,), [Linear(torch.eye(2), torch.zeros(2))]), Box(torch.zeros(2), torch.ones(2)), Spec.robust(0, 2)
+    )
+    lower = LiRPA._over_box
+
+    def failing(self, peer, network, *rest, **options):  # type: ignore[no-untyped-def]
+        if network.input_shape == (2,):
+            raise AssertionError("shape mismatch")
+        return lower(self, peer, network, *rest, **options)
+
+    monkeypatch.setattr(LiRPA, "_over_box", failing)
+    good, bad = LiRPA().verify_many([problem(), odd], Budget())
+    assert good.margin is not None
+    assert (bad.verdict, bad.reason) == (Verdict.UNKNOWN, Reason.SOLVER)
+    assert "AssertionError: shape mismatch" in bad.stats["explanation"]
+    with pytest.raises(UnsupportedError, match="shape mismatch"):
+        LiRPA().bound(odd.network, odd.region, eye(odd.network), Budget())
+
+
+@pytest.mark.parametrize("value", [torch.nan, inf])
+def test_nan_and_infinite_bounds_are_numerical(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    def odd(self, peer, network, box, objective, *rest, **options):  # type: ignore[no-untyped-def]
+        return torch.full(objective.shape[:2], value, dtype=torch.float64), torch.zeros(1)
+
+    monkeypatch.setattr(LiRPA, "_over_box", odd)
+    result = LiRPA().verify(problem(), Budget())
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.NUMERICAL)
+
+
+def test_single_precision_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def single(self, peer, network, box, objective, *rest, **options):  # type: ignore[no-untyped-def]
+        return torch.ones(objective.shape[:2], dtype=torch.float32), torch.zeros(1)
+
+    monkeypatch.setattr(LiRPA, "_over_box", single)
+    result = LiRPA().verify(problem(), Budget())
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.NUMERICAL)
+
+
+def test_the_time_ends_within_a_call() -> None:
+    network = to_network(nets.random_mlp(0, (50, 300, 300, 300, 10)), (50,))
+    hard = Problem.robustness(network, torch.full((50,), 0.5), 0, 0.3)
+    result = LiRPA(method="alpha-CROWN", iterations=100_000).verify(hard, Budget(seconds=0.5))
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.TIMEOUT)
+    assert result.seconds < 2
+
+
+class Modulus(Op):
+    """|x|, which has no layer."""
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(method, "available", lambda: False)
+    assert str(LiRPA().supports(problem())) == ("auto_LiRPA is not installed: pip install --no-deps auto_LiRPA==0.3")
+    result = LiRPA().verify(problem(), Budget())
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.UNSUPPORTED)
+
+
+@pytest.mark.parametrize("options", ["iterations=0", "group=0", "method=FASTCROWN"])
+def test_bad_options(options: str) -> None:
+    with pytest.raises(InputError):
+        get_verifier(f"lirpa({options})")
+
+
+def test_naming_the_method_does_not_import_auto_lirpa() -> None:
+    code = "import sys, verify; verify.get_verifier('lirpa'); print('auto_LiRPA' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_importing_it_says_nothing() -> None:
+    code = "from assay.verify.backends.lirpa.shim import auto_lirpa; auto_lirpa()"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_networks_without_parameters() -> None:
+    network = chain((3,), [Relu()])
+    box = Box(-torch.ones(3), 2 * torch.ones(3))
+    for name in METHODS:
+        bounds = LiRPA(method=name).bound(network, box, eye(network), Budget())  # type: ignore[arg-type]
+        assert bool((bounds.lower <= 0).all() & (bounds.upper >= 2 - 1e-9).all())
+    assert isinstance(Layers(network), nn.Module)

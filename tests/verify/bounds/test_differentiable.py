@@ -1,0 +1,124 @@
+"""Differentiable linear bounds: the engine's own numbers, sound on samples, and with the right gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from assay.verify.bounds import differentiable, layers
+from assay.verify.bounds.differentiable import lower_rows
+from assay.verify.bounds.forms import Form, Rows
+from assay.verify.bounds.interval import propagate_box
+from assay.verify.bounds.linear import lower_bound
+from assay.verify.bounds.relax import relaxes
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network, chain
+from assay.verify.core.ops import Conv2d, LeakyRelu, Linear, Relu, Reshape, Scale, Tanh
+from assay.verify.core.region import Box
+from assay.verify.core.verifier import Bounds
+from tests.contract.graphs import members, random_box, random_graph
+
+
+def boxes(network: Network, seed: int, samples: int = 3) -> Bounds:
+    """A batch of boxes: (samples x input shape)."""
+    pairs = [random_box(network, seed + i) for i in range(samples)]
+    region = Box(torch.stack([low for low, _ in pairs]), torch.stack([high for _, high in pairs])).box()
+    return Bounds(region.lower, region.upper)  # widened where no float32 lies inside, as the engine widens it
+
+
+def rows(network: Network, seed: int, samples: int = 3) -> Tensor:
+    """An objective: (samples x 2 x outputs)."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(samples, 2, network.output_size, dtype=torch.float64, generator=rng)
+
+
+def by_engine(network: Network, box: Bounds, objective: Tensor, linear: bool) -> Tensor:
+    """The engine's bounds over interval bounds of the layers, as the method crown with such bounds computes them."""
+    group = layers.start(network, Box(box.lower, box.upper), torch.float64)
+    bounds = layers.by_intervals(group)
+    if not linear:
+        return layers.lower_rows(group, bounds, objective, linear=False)
+    for position, node in enumerate(network.nodes):
+        if relaxes(node.op):
+            z = bounds[node.inputs[0]]
+            group.relax(position, Bounds(z.lower.flatten(1).T, z.upper.flatten(1).T))
+    samples, count, outputs = objective.shape
+    owners = Rows.of(torch.arange(samples).repeat_interleave(count), torch.float64)
+    coef = objective.reshape(-1, outputs).T.contiguous()
+    return lower_bound(group, len(network.nodes) - 1, Form(coef), owners).view(samples, count)
+
+
+@given(st.integers(0, 10**6), st.booleans(), st.booleans())
+def test_the_bounds_are_those_of_the_engine_and_sound(seed: int, image: bool, linear: bool) -> None:
+    network = random_graph(seed, image)
+    box, objective = boxes(network, seed), rows(network, seed)
+    ours = lower_rows(network, propagate_box(network, box), objective, linear)
+    torch.testing.assert_close(ours, by_engine(network, box, objective, linear), rtol=1e-9, atol=1e-9)
+    for i in range(len(objective)):
+        values = network(members(box.lower[i], box.upper[i], 32, seed)).flatten(1) @ objective[i].T
+        assert bool((values >= ours[i] - 1e-9 * (1 + values.abs())).all())
+
+
+def test_float32_gives_the_same_to_its_precision() -> None:
+    network = random_graph(41, image=True)
+    box, objective = boxes(network, 41), rows(network, 41)
+    exact = lower_rows(network, propagate_box(network, box), objective, linear=True)
+    small = Bounds(box.lower.float(), box.upper.float())
+    single = network.to(torch.float32)
+    ours = lower_rows(single, propagate_box(single, small), objective.float(), linear=True)
+    assert ours.dtype is torch.float32
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_gradients_in_the_weights_are_those_of_finite_differences(linear: bool) -> None:
+    rng = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64, generator=rng)
+
+    box = Bounds(normal(2, 1, 5, 8), torch.empty(0))
+    box = Bounds(box.lower, box.lower + 0.3)
+    objective = normal(2, 2, 3)
+
+    def bound(kernel: Tensor, bias: Tensor, factor: Tensor, weight: Tensor) -> Tensor:
+        ops = [
+            Conv2d(kernel, bias, stride=(2, 2), padding=(1, 0)),
+            Scale(factor, bias[:, None, None]),
+            Relu(),
+            Conv2d(kernel.transpose(0, 1).flip(2), bias[:1]),
+            LeakyRelu(0.1),
+            Reshape((2,)),
+            Linear(weight, weight[:, 0]),
+        ]
+        network = chain((1, 5, 8), ops)  # in float64 nothing is copied on the way
+        return lower_rows(network, propagate_box(network, box), objective, linear)
+
+    inputs = [normal(2, 1, 2, 3), normal(2), normal(2, 1, 1), normal(3, 2)]
+    assert torch.autograd.gradcheck(bound, [t.requires_grad_() for t in inputs], atol=1e-6)
+
+
+def test_stable_neurons_and_points_have_finite_gradients() -> None:
+    weight = torch.tensor([[1.0], [-1.0], [0.5]], requires_grad=True)
+    bias = torch.tensor([5.0, -5.0, 0.0], requires_grad=True)
+    built = chain((1,), [Linear(weight.detach(), bias.detach()), Relu()])
+    nodes = (built.nodes[0], replace(built.nodes[1], op=Linear(weight, bias)), built.nodes[2])
+    network = Network(nodes, dtype=torch.float32)
+    for radius in (0.0, 0.5):
+        box = Bounds(torch.tensor([[-radius]]), torch.tensor([[radius]]))
+        total = lower_rows(network, propagate_box(network, box), 1e6 * torch.eye(3)[None], linear=True).sum()
+        gradients = torch.autograd.grad(total, [weight, bias])
+        assert all(bool(g.isfinite().all()) for g in gradients)
+
+
+def test_what_has_no_rule_is_named() -> None:
+    network = chain((2,), [Tanh()])
+    box = Bounds(torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
+    assert differentiable.unsupported(network) == ["Tanh"]
+    with pytest.raises(UnsupportedError, match="Tanh has no differentiable linear bounds"):
+        lower_rows(network, propagate_box(network, box), torch.eye(2, dtype=torch.float64)[None], linear=True)

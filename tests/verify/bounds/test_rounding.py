@@ -1,0 +1,206 @@
+"""Tests of verify.bounds.rounding: bounds by intervals and by linear functions hold in the reals, tolerance 0."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor, nn
+
+from assay.verify.backends.crown import CROWN
+from assay.verify.backends.crown_ibp import CROWNIBP
+from assay.verify.backends.ibp import IBP
+from assay.verify.bounds import layers
+from assay.verify.bounds.relax import relax
+from assay.verify.bounds.rounding import Rounding
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network, chain, to_network
+from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Scale
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.result import Verdict
+from assay.verify.core.spec import Spec
+from assay.verify.core.verifier import Bounds, Verifier
+from tests import exact, nets
+from tests.bounds.test_rigorous import branched, image_ops, magnified
+from tests.contract.graphs import eye, members, random_box, random_graph
+
+METHODS = [CROWN(), CROWNIBP(), IBP()]
+
+
+def assert_holds(network: Network, region: Region, points: Tensor) -> None:
+    """Real values at ``points`` lie within the output's bounds by each method, and within the bounds of all nodes that
+    linear relaxations are made of."""
+    values = [exact.values(network, x) for x in points]
+    for method in METHODS:
+        found = method.bound(network, region, eye(network), Budget())
+        _contain(found, [v[-1] for v in values], method.name)
+    group = layers.start(network, layers.batch_box(region, network.input_shape), torch.float64)
+    for position, found in enumerate(layers.by_linear_bounds(group, Budget())):
+        _contain(found, [v[position] for v in values], f"node {position}")
+
+
+def _contain(bounds: Bounds, values: list[list[Fraction]], name: str) -> None:
+    lower, upper = (t[0].flatten().tolist() for t in (bounds.lower, bounds.upper))
+    for i, (low, high) in enumerate(zip(lower, upper, strict=True)):
+        assert low <= min(v[i] for v in values), f"{name}, {i}"
+        assert max(v[i] for v in values) <= high, f"{name}, {i}"
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_real_values_lie_within(image: bool) -> None:
+    for seed in range(60):
+        network = random_graph(seed, image, steps=8)
+        lower, upper = random_box(network, seed)
+        assert_holds(network, Box(lower, upper), members(lower, upper, 4, seed))
+
+
+@given(nets.mlps(), nets.seeds)
+def test_at_points_of_no_width_only_rounding_is_lost(made: tuple[nn.Module, tuple[int, ...]], seed: int) -> None:
+    module, shape = made
+    for factor in (1.0, 2.0**40, 3.0**-30):
+        network = magnified(to_network(module, shape), factor)
+        x = torch.rand(shape, generator=nets.generator(seed)).double()
+        assert_holds(network, Box(x, x), x[None])
+        _, size = network.rounding_error(x[None], torch.float64)
+        for method in METHODS:
+            bounds = method.bound(network, Box(x, x), eye(network), Budget())
+            assert bool((bounds.upper - bounds.lower <= 1e-11 * size).all())
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0])
+def test_balls(p: float) -> None:
+    """At the centre of a ball whose radius is next to nothing."""
+    for seed in range(20):
+        network = to_network(nets.random_mlp(seed, (4, 9, 9, 3)), (4,))
+        x = torch.randn(4, dtype=torch.float64, generator=nets.generator(seed))
+        for eps in (2.0**-60, 0.0):
+            assert_holds(network, LpBall(x, eps, p), x[None])
+
+
+def test_real_values_of_every_operation_lie_within() -> None:
+    network = chain((1, 3, 3), image_ops())
+    for seed in range(40):
+        lower, upper = random_box(network, seed)
+        assert_holds(network, Box(lower, upper), members(lower, upper, 4, seed))
+
+
+def test_activations_of_activations() -> None:
+    for seed in range(20):
+        rng = nets.generator(seed)
+        ops: list[Op] = [
+            Relu(),
+            LeakyRelu(1 / 3),
+            Linear(torch.randn(3, 3, generator=rng), torch.randn(3, generator=rng)),
+        ]
+        network = chain((3,), [*ops, LeakyRelu(2.5), Relu(), *ops])
+        lower, upper = random_box(network, seed)
+        assert_holds(network, Box(lower, upper), members(lower, upper, 4, seed))
+
+
+@pytest.mark.parametrize("slope", [100.3, 1e10 / 3, 1e17])
+def test_leaky_relus_that_are_steep(slope: float) -> None:
+    """What their negative side loses is a share of the slope, which is not to be lost from the other side."""
+    for seed in range(20):
+        rng = nets.generator(seed)
+        network = chain((3,), [LeakyRelu(slope), Linear(torch.randn(2, 3, generator=rng), torch.zeros(2))])
+        lower, upper = random_box(network, seed)
+        assert_holds(network, Box(lower, upper), members(lower, upper, 4, seed))
+
+
+# Ends of intervals: ordinary, of very different sizes, and next to each other.
+ENDS = [0.0, 1.0, 0.1, 1 / 3, 1.0 + 2.0**-52, 1e-9, 2.0**-47, 5e-324, 1e30]
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01, 1 / 3, 1.0, 1.0 + 2.0**-52, 2.5, 1e10 / 3, 1e17])
+def test_lines_about_a_kink_hold_with_what_they_are_charged(slope: float) -> None:
+    """In fractions, at the ends of the interval and at the kink."""
+    ends = sorted({sign * end for end in ENDS for sign in (1, -1)})
+    pairs = [(low, high) for low in ends for high in ends if low <= high]
+    network = chain((len(pairs),), [LeakyRelu(slope) if slope else Relu()])
+    z = Bounds(*(torch.tensor([[pair[k]] for pair in pairs], dtype=torch.float64) for k in (0, 1)))
+    lines = relax(network.nodes[1].op, z)
+    intercept = torch.zeros_like(lines.lift) if lines.intercept is None else lines.intercept
+    columns = (lines.slope, lines.rise, intercept, lines.lift, Rounding(network).at(1, lines, z))
+    for i, pair in enumerate(pairs):
+        below, rise, least, lift, charge = (Fraction(t[i].item()) for t in columns)
+        for at in map(Fraction, (*pair, min(max(0.0, pair[0]), pair[1]))):
+            value = at if at > 0 else Fraction(slope) * at
+            assert below * at + least - charge <= value, (pair, float(at))
+            assert value <= (below + rise) * at + least + lift + charge, (pair, float(at))
+
+
+def test_what_underflows_is_charged_to_large_coefficients() -> None:
+    small, zero = torch.full((1, 1), 2.0**-540, dtype=torch.float64), torch.zeros(1)
+    network = chain((1,), [Linear(small, zero)])
+    for method in METHODS:
+        found = method.bound(network, Box(small[0], small[0]), eye(network) * 2.0**1000, Budget())
+        assert found.upper.item() >= 2.0**-80
+
+
+def test_what_underflows_at_a_last_activation() -> None:
+    x = torch.full((1,), 2.0**-1074, dtype=torch.float64)
+    for method in METHODS:
+        found = method.bound(chain((1,), [Relu()]), Box(x, x), 0.1 * torch.ones(1, 1), Budget())
+        assert found.upper.item() > 0
+
+
+def test_real_values_of_branches_lie_within() -> None:
+    for seed in range(20):
+        network = branched(seed)
+        lower, upper = random_box(network, seed)
+        assert_holds(network, Box(lower, upper), members(lower, upper, 6, seed))
+
+
+def test_windows_of_images() -> None:
+    """Rows on small windows of images are charged as all others."""
+    for seed in range(6):
+        network = (
+            to_network(nets.random_cnn(seed), (1, 6, 6))
+            if seed % 2
+            else to_network(nets.random_resnet(seed), (1, 4, 4))
+        )
+        x = torch.rand(network.input_shape, generator=nets.generator(seed), dtype=torch.float64)
+        for width in (0.0, 0.02):
+            assert_holds(network, Box(x - width, x + width), members(x - width, x + width, 3, seed))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=[m.name for m in METHODS])
+@pytest.mark.parametrize("B", [2.0**25, 2.0**54])
+@pytest.mark.parametrize("name", sorted(nets.TRAPS))
+def test_float_traps(method: Verifier, name: str, B: float) -> None:
+    network = to_network(nets.trap(name, B, torch.float64), (1,))
+    zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    assert_holds(network, Box(zero, one), torch.rand(5, 1, dtype=torch.float64, generator=nets.generator(0)))
+    problem = nets.trap_problem(name, B, torch.float64)
+    if nets.TRAPS[name] >= 0.5:
+        assert method.verify(problem, Budget()).verdict is not Verdict.VERIFIED
+
+
+@pytest.mark.parametrize("method", METHODS, ids=[m.name for m in METHODS])
+def test_what_is_lost_early_and_magnified_late(method: Verifier) -> None:
+    """x in [0, 2**-29], y = 2**30 relu(relu(x + 2**25) - 2**25): 2 is reached where floating point adds nothing."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    shift, factor = torch.tensor([2.0**25], dtype=torch.float64), 2.0**30
+    ops: list[Op] = [Linear(one, shift), Relu(), Linear(one, -shift), Relu(), Scale(one[0] * factor, 0 * shift)]
+    network = chain((1,), ops)
+    box = Box(torch.zeros(1, dtype=torch.float64), torch.full((1,), 2.0**-29, dtype=torch.float64))
+    assert exact.value(network, box.upper) == [2]
+    claim = Spec.halfspaces([[-1.0]], [-1.0])  # unsafe: y >= 1
+    assert method.verify(Problem(network, box, claim), Budget()).verdict is Verdict.UNKNOWN
+
+
+def test_little_is_charged() -> None:
+    """A network of eight layers, in which magnitudes carried through all weights would be a thousand times larger."""
+    network = to_network(nets.random_mlp(0, (20, *[100] * 8, 5)), (20,))
+    x = torch.rand(20, generator=nets.generator(0)).double()
+    bounds = CROWN().bound(network, Box(x, x), eye(network), Budget())
+    assert bool((bounds.upper - bounds.lower < 1e-8).all())
+
+
+def test_lower_precisions_only_sieve() -> None:
+    network = to_network(nets.random_mlp(0), (4,))
+    group = layers.start(network, layers.batch_box(Box(torch.zeros(4), torch.ones(4)), (4,)), torch.float32)
+    assert group.rounding is None

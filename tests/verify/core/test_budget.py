@@ -1,0 +1,81 @@
+"""Budgets: the clock starts with the work, a deadline is shared, impossible limits are refused."""
+
+from __future__ import annotations
+
+from math import inf, nan
+
+import pytest
+
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still until the test moves it."""
+    now = [1000.0]
+    monkeypatch.setattr("assay.verify.core.budget.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_the_clock_starts_with_the_work(clock: list[float]) -> None:
+    budget = Budget(seconds=5)
+    clock[0] += 100
+    assert budget.remaining == 5
+    assert not budget.expired
+    running = budget.started()
+    clock[0] += 2
+    assert running.remaining == 3
+    assert budget.remaining == 5
+    clock[0] += 3
+    assert running.remaining == 0
+    assert running.expired
+    clock[0] += 1
+    assert running.remaining == -1
+    assert running.expired
+
+
+def test_whoever_starts_a_running_budget_shares_its_deadline(clock: list[float]) -> None:
+    running = Budget(seconds=5).started()
+    clock[0] += 4
+    assert running.started() is running
+    assert running.started().remaining == 1
+
+
+def test_the_real_clock_runs() -> None:
+    running = Budget(seconds=100).started()
+    first = running.remaining
+    assert 0 < first <= 100
+    while running.remaining == first:
+        pass
+    assert running.remaining < first
+
+
+def test_without_a_limit_time_never_ends(clock: list[float]) -> None:
+    running = Budget().started()
+    clock[0] += 1e12
+    assert running.remaining == inf
+    assert not running.expired
+
+
+def test_no_seconds_are_over_at_once(clock: list[float]) -> None:
+    assert Budget(seconds=0).started().expired
+    assert Budget(seconds=0).expired
+
+
+def test_a_running_budget_is_the_same_budget(clock: list[float]) -> None:
+    budget = Budget(seconds=5, memory=1, seed=3, device="cuda:1", threads=4)
+    assert budget.started() == budget
+    assert repr(budget.started()) == repr(budget)
+
+
+@pytest.mark.parametrize("seconds", [-1, -1e-9, nan, -inf])
+def test_impossible_seconds_are_refused(seconds: float) -> None:
+    with pytest.raises(InputError, match="seconds must be at least 0, got"):
+        Budget(seconds=seconds)
+
+
+@pytest.mark.parametrize(("memory", "threads"), [(0, 1), (-1, 1), (1, 0), (1, -2)])
+def test_impossible_memory_and_threads_are_refused(memory: int, threads: int) -> None:
+    with pytest.raises(InputError, match="memory and threads must be positive, got"):
+        Budget(memory=memory, threads=threads)

@@ -1,0 +1,170 @@
+"""Problems: ids that follow the content and nothing else, shapes that must fit, the batch form."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from math import inf, nextafter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network, to_network
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, LpBall
+from assay.verify.core.spec import Spec
+from tests.nets import random_cnn, random_mlp, random_resnet
+
+ROOT = Path(__file__).parents[3]
+X = torch.tensor([0.25, 0.5, 0.75, 1.0])
+
+
+def problem(
+    seed: int = 0, x: torch.Tensor = X, label: int = 1, eps: float = 0.1, p: float = inf, high: float = 1.0
+) -> Problem:
+    return Problem.robustness(random_mlp(seed), x, label, eps, p, (0.0, high))
+
+
+def test_a_problem_is_network_region_and_specification() -> None:
+    made = problem()
+    assert made.network.input_shape == (4,)
+    assert made.label == 1
+    assert made.region.id == LpBall(X, 0.1, inf, (0.0, 1.0)).id
+    assert made.spec.id == Spec.robust(1, 3).id
+    assert torch.equal(made.network(X[None]), random_mlp(0)(X[None]))
+
+
+def test_the_id_is_the_same_in_another_process() -> None:
+    code = "from tests.core.test_problem import problem; print(problem().id, problem(seed=1, p=2).id)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [problem().id, problem(seed=1, p=2).id]
+
+
+def test_the_id_changes_with_everything_that_a_problem_is_made_of() -> None:
+    moved = X.clone()
+    moved[2] = nextafter(0.75, 1) + 2**-24
+    closer = Problem(problem().network, Box(X - 0.1, X + 0.1), problem().spec)
+    half_space = Problem(problem().network, problem().region, Spec.halfspaces([[1.0, 0.0, 0.0]], [0.0]))
+    variants = [
+        problem(),
+        problem(seed=1),
+        problem(x=moved),
+        problem(label=2),
+        problem(eps=nextafter(0.1, 1)),
+        problem(p=2),
+        problem(high=2.0),
+        closer,
+        half_space,
+    ]
+    assert len({v.id for v in variants}) == len(variants)
+    assert problem().id == problem().id
+    assert len(problem().id) == 32
+
+
+@pytest.mark.parametrize("parameter", ["0.weight", "0.bias", "2.weight", "4.bias"])
+def test_the_id_changes_with_the_last_bit_of_any_weight(parameter: str) -> None:
+    module = random_mlp(0)
+    before = Problem.robustness(module, X, 1, 0.1).id
+    weights = module.get_parameter(parameter).data.flatten()
+    weights[-1] = torch.nextafter(weights[-1], torch.tensor(inf))
+    assert Problem.robustness(module, X, 1, 0.1).id != before
+
+
+def test_the_label_alone_is_a_remark() -> None:
+    made = problem()
+    assert Problem(made.network, made.region, made.spec, label=None).id == made.id
+
+
+@pytest.mark.parametrize("shape", [(3,), (5,), (1, 4), (4, 1), ()])
+def test_a_region_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"expected a region of one sample of shape \(4,\), got"):
+        Problem(problem().network, Box(torch.zeros(shape), torch.ones(shape)), Spec.robust(0, 3))
+
+
+def test_a_region_of_a_batch_is_refused() -> None:
+    with pytest.raises(InputError, match="one sample"):
+        Problem(problem().network, LpBall(torch.zeros(2, 4), 0.1), Spec.robust(0, 3))
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+def test_a_specification_of_another_width_is_refused(outputs: int) -> None:
+    with pytest.raises(InputError, match=f"speaks of {outputs} outputs, the network has 3"):
+        Problem(problem().network, problem().region, Spec.robust(0, outputs))
+
+
+def test_a_network_takes_only_samples_of_its_shape() -> None:
+    network = to_network(random_mlp(0), (4,))
+    with pytest.raises(InputError, match=r"expected inputs of shape \(4,\), got \(5,\)"):
+        Problem.robustness(network, torch.zeros(5), 0, 0.1)
+    with pytest.raises(InputError, match="shape"):
+        Problem.robustness(random_mlp(0), torch.zeros(5), 0, 0.1)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_out_of_range_is_refused(label: int) -> None:
+    with pytest.raises(InputError, match="out of range"):
+        problem(label=label)
+
+
+def test_a_sample_outside_of_the_domain_is_refused() -> None:
+    with pytest.raises(InputError, match="outside of the domain"):
+        problem(x=X + 1)
+    assert Problem.robustness(random_mlp(0), X + 1, 0, 0.1, domain=None).label == 0
+
+
+def test_as_many_labels_as_samples() -> None:
+    with pytest.raises(InputError, match=r"expected one label per sample, shape \(2,\), got \(3,\)"):
+        Problem.robustness_many(random_mlp(0), torch.zeros(2, 4), [0, 1, 2], 0.1)
+
+
+def test_arrays_make_the_same_problem() -> None:
+    given: Any = (X.numpy(), np.int64(1), np.float32(0.25), np.zeros(4), np.ones(4))
+    x, label, eps, low, high = given
+    assert (
+        Problem.robustness(random_mlp(0), x, label, eps, inf, (low, high)).region.id
+        == LpBall(X, 0.25, inf, (torch.zeros(4), torch.ones(4))).id
+    )
+    many = Problem.robustness_many(random_mlp(0), x[None], np.array([1], dtype=np.uint8), 0.1)  # type: ignore[arg-type]
+    assert [p.id for p in many] == [problem().id]
+
+
+@pytest.mark.parametrize("label", [1.5, "1", None, True])
+def test_a_label_is_an_integer(label: Any) -> None:
+    with pytest.raises(InputError, match="labels"):
+        problem(label=label)
+
+
+@pytest.mark.parametrize("norm", [1, 2, inf])
+@pytest.mark.parametrize(
+    ("module", "shape"), [(random_mlp(2), (4,)), (random_cnn(2), (1, 6, 6)), (random_resnet(2), (1, 4, 4))]
+)
+def test_many_equals_one_by_one(module: torch.nn.Module, shape: tuple[int, ...], norm: float) -> None:
+    xs = torch.rand((3, *shape), generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([2, 0, 2])
+    many = Problem.robustness_many(module, xs, labels, 0.1, norm)
+    alone = [Problem.robustness(module, x, int(y), 0.1, norm) for x, y in zip(xs, labels, strict=True)]
+    assert [p.id for p in many] == [p.id for p in alone]
+    assert [p.label for p in many] == [2, 0, 2]
+    assert all(p.network is many[0].network for p in many)
+
+
+def test_no_samples_are_no_problems() -> None:
+    assert Problem.robustness_many(random_mlp(0), torch.zeros(0, 4), [], 0.1) == []
+
+
+def test_samples_may_be_plain_numbers() -> None:
+    made = Problem.robustness(random_mlp(0), X.tolist(), 1, 0.1)  # type: ignore[arg-type]
+    assert made.id == problem().id
+    assert isinstance(made.network, Network)

@@ -1,0 +1,92 @@
+"""Tests of verify.frontends.agreement: a network passes beside its own model only, up to that model's rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from assay.verify.core.errors import InternalError, UnsupportedError
+from assay.verify.core.network import Network, to_network
+from assay.verify.frontends import agreement
+from tests import nets
+
+Change = Callable[[Tensor, Tensor], Tensor]
+
+
+def beside(change: Change) -> Network:
+    """A network with an oracle that gives change(x, y) instead of y."""
+    network = to_network(nets.random_mlp(0), (4,))
+    oracle = network.oracle
+    assert oracle is not None
+    return replace(network, oracle=lambda x: change(x, oracle(x)))
+
+
+def test_the_model_itself_agrees() -> None:
+    network = beside(lambda x, y: y)
+    agreement.agree(network)
+    agreement.agree_on(network, 1e6 * torch.randn(20, 4, generator=nets.generator(0)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, y: y + 1e-3,
+        lambda x, y: y.flip(1),
+        lambda x, y: torch.where((x == 0).all(1, keepdim=True), y + 1e-3, y),
+        lambda x, y: torch.where((x < 0).any(1, keepdim=True), y + 1e-3, y),
+    ],
+    ids=["everywhere", "outputs-swapped", "at-zero", "outside-of-the-cube"],
+)
+@pytest.mark.parametrize("values", [1, 2**25])
+def test_a_difference_is_found(change: Change, values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few points fit into memory at once."""
+    monkeypatch.setattr(agreement, "VALUES", values)
+    with pytest.raises(InternalError, match="differs from the model in its own arithmetic"):
+        agreement.agree(beside(change))
+
+
+def test_a_difference_in_float64_is_found() -> None:
+    network = to_network(nets.random_mlp(0), (4,))
+    agreement.agree(network, network)
+    with pytest.raises(InternalError, match="in float64"):
+        agreement.agree(network, lambda x: network(x) + 1e-6)
+
+
+def test_at_points_of_ones_own() -> None:
+    network = beside(lambda x, y: torch.where((x > 100).any(1, keepdim=True), y + 1, y))
+    agreement.agree(network)
+    with pytest.raises(InternalError):
+        agreement.agree_on(network, torch.full((1, 4), 101.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x, y: y[:1], lambda x, y: y if len(x) > 1 else y[0], lambda x, y: y[:, :2]],
+    ids=["one-row", "no-batch", "an-output-less"],
+)
+def test_other_shapes_are_found(change: Change) -> None:
+    with pytest.raises((InternalError, UnsupportedError)):
+        agreement.agree(beside(change))
+
+
+def test_samples_that_interact_are_found_however_few_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "VALUES", 1)
+    with pytest.raises(InternalError):
+        agreement.agree(beside(lambda x, y: y + len(y) - 1))
+
+
+def test_an_oracle_that_overwrites_its_input_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="in place"):
+        agreement.agree(beside(lambda x, y: (x.zero_(), y)[1]))
+
+
+def test_what_folding_cancels_counts_as_the_models_rounding() -> None:
+    """x + B - B: float32 forgets x, and folded there is nothing left to round."""
+    for name in ("N1", "N2", "N4"):
+        network = to_network(nets.trap(name), (1,))
+        assert network.literal is not None
+        agreement.agree_on(network, torch.linspace(0, 1, 50)[:, None])

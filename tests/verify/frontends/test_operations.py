@@ -1,0 +1,161 @@
+"""Every operation that is read from torch: translated, and bounded soundly on boxes and balls of every size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import to_network
+from assay.verify.core.region import LpBall
+from assay.verify.registry import get_bounder
+from tests.nets import generator
+
+ROWS, SAMPLES, POINTS = 4, 6, 84  # with five regions, 10,080 cases an operation and method
+
+
+class Forward(nn.Module):
+    """A forward function with the modules that it calls."""
+
+    def __init__(self, function: Callable[[Any, Tensor], Tensor], **parts: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function's value."""
+        return self.function(self, x)
+
+
+def headed(*layers: nn.Module) -> nn.Module:
+    """The layers, flattened, and a linear head of three outputs."""
+    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3))
+
+
+def slices(m: Any, x: Tensor) -> Tensor:
+    """Concatenation, slicing and transposition."""
+    both = torch.cat([F.relu(m.c(x)), x[:, :, 1:-1, 1:-1]], 1)
+    head: Tensor = m.l(both.permute(0, 2, 3, 1)[:, ::2].flatten(1))
+    return head
+
+
+def padding(m: Any, x: Tensor) -> Tensor:
+    """Constant padding before a convolution, reflection after an activation."""
+    h = F.pad(F.relu(m.c(F.pad(x, (1, 0, 0, 2), value=0.3))), (1, 1), mode="constant")
+    head: Tensor = m.l(F.pad(h, (1, 1, 1, 1), mode="reflect").flatten(1))
+    return head
+
+
+def clips(m: Any, x: Tensor) -> Tensor:
+    """Every form of clamping."""
+    h = F.relu6(m.a(x) * 20).clamp(1, 3).clamp(min=1.5).clamp(max=2)
+    head: Tensor = m.l(h + F.hardtanh(m.a(x)))
+    return head
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "conv1d": (
+        lambda: headed(nn.Conv1d(2, 3, 3, stride=2, padding=1), nn.ReLU(), nn.Conv1d(3, 2, 2), nn.ReLU()),
+        (2, 9),
+    ),
+    "conv2d": (
+        lambda: headed(nn.Conv2d(2, 4, 3, 2, 1, groups=2), nn.ReLU(), nn.Conv2d(4, 2, 2, dilation=2), nn.ReLU()),
+        (2, 7, 7),
+    ),
+    "conv2d-same": (lambda: headed(nn.Conv2d(1, 2, 2, padding="same"), nn.ReLU(), nn.Conv2d(2, 2, 3)), (1, 5, 5)),
+    "conv-transpose": (
+        lambda: headed(
+            nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=1, groups=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4, 2, 2, dilation=2),
+            nn.ReLU(),
+        ),
+        (2, 3, 3),
+    ),
+    "leaky-relu": (
+        lambda: nn.Sequential(
+            nn.Linear(4, 6), nn.LeakyReLU(0.1), nn.Linear(6, 6), nn.LeakyReLU(2.0), nn.Linear(6, 6), nn.LeakyReLU(1.0)
+        ),
+        (4,),
+    ),
+    "sigmoid": (lambda: nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), nn.Linear(6, 6), nn.Sigmoid()), (4,)),
+    "tanh": (lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)), (4,)),
+    "tanh-saturated": (
+        lambda: Forward(lambda m, x: m.b(torch.tanh(m.a(x * 40 - 20))), a=nn.Linear(4, 6), b=nn.Linear(6, 3)),
+        (4,),
+    ),
+    "max-pool": (lambda: headed(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), (1, 6, 6)),
+    "max-pool-overlapping": (
+        lambda: headed(nn.Conv2d(1, 3, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(3, 2, 2), nn.ReLU()),
+        (1, 6, 6),
+    ),
+    "max-pool-ceil": (lambda: headed(nn.MaxPool2d(2, 2, 1, dilation=2, ceil_mode=True)), (2, 7, 7)),
+    "max-pool-1d": (lambda: headed(nn.Conv1d(2, 3, 3, padding="same"), nn.ReLU(), nn.MaxPool1d(2)), (2, 9)),
+    "avg-pool": (
+        lambda: headed(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AvgPool2d(2, 1, 1, count_include_pad=False), nn.ReLU()),
+        (1, 6, 6),
+    ),
+    "avg-pool-1d": (lambda: headed(nn.Conv1d(2, 3, 3), nn.ReLU(), nn.AvgPool1d(2, 1, 1), nn.ReLU()), (2, 9)),
+    "adaptive-avg-pool": (lambda: headed(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d((3, 2))), (1, 6, 7)),
+    "mean": (
+        lambda: Forward(lambda m, x: m.l(F.relu(m.c(x)).mean([2, 3])), c=nn.Conv2d(1, 3, 3), l=nn.Linear(3, 3)),
+        (1, 6, 7),
+    ),
+    "pad": (lambda: Forward(padding, c=nn.Conv2d(1, 2, 3), l=nn.LazyLinear(3)), (1, 5, 5)),
+    "cat-slice-permute": (lambda: Forward(slices, c=nn.Conv2d(1, 3, 3), l=nn.LazyLinear(3)), (1, 6, 6)),
+    "chunk-split": (
+        lambda: Forward(lambda m, x: m.l(x.chunk(2, 1)[0].relu() - x.split(2, 1)[1]), l=nn.Linear(2, 3)),
+        (4,),
+    ),
+    "clamp": (lambda: Forward(clips, a=nn.Linear(4, 6), l=nn.Linear(6, 3)), (4,)),
+    "dropout": (lambda: nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.9), nn.ReLU(), nn.Linear(6, 3)), (4,)),
+    "linear-on-the-last-axis": (
+        lambda: Forward(lambda m, x: m.b(m.a(x).relu().flatten(1)), a=nn.Linear(4, 5), b=nn.Linear(15, 3)),
+        (3, 4),
+    ),
+}
+
+REGIONS = [(0.0, inf, (0.0, 1.0)), (0.1, inf, (0.0, 1.0)), (0.5, 2, (0.0, 1.0)), (1.0, 1, (0.0, 1.0)), (3.0, inf, None)]
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("name", CASES)
+def test_sampled_points_lie_inside_the_bounds(name: str) -> None:
+    build, shape = CASES[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = build()
+        module(torch.zeros(1, *shape))
+    network = to_network(module.eval(), shape)
+    rng = generator(1)
+    for eps, norm, domain in REGIONS:
+        centre = torch.rand((SAMPLES, *shape), generator=rng)
+        ball = LpBall(centre, eps, norm, domain)
+        size = (SAMPLES, ROWS, network.output_size)
+        objective = torch.randn(size, generator=rng, dtype=torch.float64)
+        points = torch.stack([ball.point(torch.rand(centre.shape, generator=rng)) for _ in range(POINTS)])
+        outputs = network(points.double().flatten(0, 1)).view(POINTS, SAMPLES, -1)
+        values = torch.einsum("sro,pso->psr", objective, outputs)
+        slack = 1e-9 * (1 + values.abs())
+        widths = []
+        for method in ("ibp", "crown"):
+            found = get_bounder(method).bound(network, ball, objective, Budget())
+            assert bool((found.lower <= values + slack).all()), (method, eps, norm)
+            assert bool((found.upper >= values - slack).all()), (method, eps, norm)
+            widths.append(found.upper - found.lower)
+        assert bool((widths[1] <= widths[0] + 1e-9 * (1 + widths[0])).all())
+        if eps == 0:
+            assert float(widths[0].max()) < 1e-9
+
+
+def test_pooling_over_the_edge_takes_no_padding_into_account() -> None:
+    """All values below zero: a maximum over padded zeros would be wrong."""
+    network = to_network(nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.Flatten()).eval(), (1, 3, 3))
+    assert torch.equal(network(torch.full((1, 1, 3, 3), -2.0)), torch.full((1, 9), -2.0))

@@ -1,0 +1,114 @@
+"""Random formulas: the parsed cases have the formula's members exactly, in both versions and after writing."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assay.verify.core.errors import AssayError
+from assay.verify.frontends.vnnlib import parse_vnnlib, read_vnnlib, write_vnnlib
+from tests.frontends.vnnlib_formulas import (
+    Numbers,
+    Statement,
+    assertions,
+    content,
+    covered,
+    points,
+    version1,
+    version2,
+    witnessed,
+)
+
+
+@settings(max_examples=300)
+@given(assertions, points)
+def test_members_are_those_of_the_formula(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
+    found = parse_vnnlib(version1(asserted))
+    for x, y in some:
+        expected = all(part.holds(x, y) for part in asserted)
+        assert witnessed(found, x, y) == expected
+        assert covered(found, x, y) or not expected
+
+
+@given(assertions)
+def test_cases_are_told_apart_by_their_boxes(asserted: list[Statement]) -> None:
+    found = parse_vnnlib(version1(asserted))
+    assert found.cases
+    assert len({box.id for box, _ in found.cases}) == len(found.cases)
+    vacuous = [box.empty or not spec.disjuncts for box, spec in found.cases]
+    assert not any(vacuous) or (vacuous == [True] and found.warnings)
+
+
+@settings(max_examples=100)
+@given(assertions)
+def test_version_2_says_the_same(asserted: list[Statement]) -> None:
+    pytest.importorskip("vnnlib")
+    assert content(parse_vnnlib(version2(asserted))) == content(parse_vnnlib(version1(asserted)))
+
+
+@settings(max_examples=100)
+@given(assertions)
+def test_what_is_written_reads_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, asserted: list[Statement]
+) -> None:
+    path = tmp_path_factory.mktemp("written") / "p.vnnlib"
+    found = parse_vnnlib(version1(asserted))
+    write_vnnlib(found, path)
+    assert content(read_vnnlib(path)) == content(found)
+
+
+PIECES = (
+    *"()<>=-+*;.e_XY019 \n\"'|\\\x00\x85é[],",
+    *("(and ", "(or ", "(assert ", "(declare-const ", "X_0", "Y_1", "1e400", "NaN", "(* X_0 X_0)", "<2.0>", "1e-999"),
+    *("(vnnlib-version <2.0>)", "(declare-network ", "X[0]", "Y[9]", "X[-1]", "real", "(-", "9" * 30, "(" * 300),
+)
+
+
+def mutated(text: str, rng: random.Random) -> str:
+    """``text`` with a few pieces put in, taken out, doubled or moved."""
+    for _ in range(rng.randint(1, 4)):
+        at, to = sorted(rng.randrange(len(text) + 1) for _ in range(2))
+        to = min(to, at + rng.choice((1, 3, 20, 1000)))
+        text = rng.choice(
+            (
+                text[:at] + rng.choice(PIECES) + text[at:],
+                text[:at] + text[to:],
+                text[:to] + text[at:],
+                text[:at] + rng.choice(PIECES) + text[to:],
+                text[to:] + text[:to],
+                text[:to],
+            )
+        )
+    return text
+
+
+def complains(text: str) -> str | None:
+    """What is said of a text that cannot be read; None if it can."""
+    try:
+        parse_vnnlib(text, "damaged.vnnlib")
+    except AssayError as error:
+        return str(error)
+    return None
+
+
+@settings(max_examples=300)
+@given(assertions, st.booleans(), st.integers(0, 2**32))
+def test_damaged_texts_end_in_errors_of_ours(asserted: list[Statement], newer: bool, seed: int) -> None:
+    if newer:
+        pytest.importorskip("vnnlib")
+    text = mutated((version2 if newer else version1)(asserted), random.Random(seed))
+    complaint = complains(text)
+    assert complaint is None or complaint.startswith("damaged.vnnlib:")
+
+
+def test_bytes_that_are_no_text_end_in_errors_of_ours(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    path = tmp_path / "p.vnnlib"
+    for _ in range(100):
+        path.write_bytes(rng.randbytes(rng.randrange(400)))
+        with pytest.raises(AssayError, match=r"p\.vnnlib"):
+            read_vnnlib(path)

@@ -1,0 +1,197 @@
+"""Random formulas over inputs and outputs: their text in both versions of VNN-LIB, their meaning in rationals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import inf, nextafter
+from operator import eq, ge, gt, le, lt, ne
+
+import numpy as np
+from hypothesis import strategies as st
+
+from assay.verify.core.region import Box
+from assay.verify.core.spec import Polyhedron
+from assay.verify.frontends.vnnlib import Property
+
+INPUTS, OUTPUTS = 2, 3
+
+Numbers = Sequence[Fraction]
+# Few enough that bounds meet each other and points meet bounds; most are no float64 numbers, two are float32 numbers.
+DECIMALS = (
+    *("0.0", "1.0", "-1.0", "0.5", "-0.5", "0.25", "2.0", "0.1", "-0.1", "0.3", "0.7", "-0.7", "1.1"),
+    *("0.300000011920928955078125", "0.100000001490116119384765625", "0.30000000000000001", "0.29999999999999999"),
+)
+FACTORS = ("2.0", "-1.0", "0.5", "-3.0", "0.1", "0.3", "1.5", "0.0")
+RELATIONS: dict[str, Callable[[Fraction, Fraction], bool]] = {"<=": le, "<": lt, ">=": ge, ">": gt, "==": eq, "!=": ne}
+
+
+@dataclass(frozen=True)
+class Term:
+    """A linear term: its text in version 1 and 2, and its value at inputs and outputs."""
+
+    one: str
+    two: str
+    value: Callable[[Numbers, Numbers], Fraction]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A formula: its text in version 1 and 2, and whether it holds at inputs and outputs."""
+
+    one: str
+    two: str
+    holds: Callable[[Numbers, Numbers], bool]
+
+
+def number(text: str) -> Term:
+    value = Fraction(text)
+    return Term(text, text, lambda x, y: value)
+
+
+def variable(kind: str, i: int) -> Term:
+    return Term(f"{kind}_{i}", f"{kind}[{i}]", lambda x, y: (x if kind == "X" else y)[i])
+
+
+def spelled(operator: str, parts: Sequence[Term | Statement]) -> tuple[str, str]:
+    return (
+        f"({operator} {' '.join(part.one for part in parts)})",
+        f"({operator} {' '.join(part.two for part in parts)})",
+    )
+
+
+def total(parts: Sequence[Term]) -> Term:
+    return Term(*spelled("+", parts), lambda x, y: sum((part.value(x, y) for part in parts), Fraction(0)))
+
+
+def difference(parts: Sequence[Term]) -> Term:
+    def value(x: Numbers, y: Numbers) -> Fraction:
+        first, *rest = (part.value(x, y) for part in parts)
+        return first - sum(rest) if rest else -first
+
+    return Term(*spelled("-", parts), value)
+
+
+def product(factor: Term, part: Term) -> Term:
+    return Term(*spelled("*", [factor, part]), lambda x, y: factor.value(x, y) * part.value(x, y))
+
+
+def comparison(operator: str, left: Term, right: Term) -> Statement:
+    relation = RELATIONS[operator]
+    return Statement(*spelled(operator, [left, right]), lambda x, y: relation(left.value(x, y), right.value(x, y)))
+
+
+def both(parts: Sequence[Statement]) -> Statement:
+    return Statement(*spelled("and", parts), lambda x, y: all(part.holds(x, y) for part in parts))
+
+
+def either(parts: Sequence[Statement]) -> Statement:
+    return Statement(*spelled("or", parts), lambda x, y: any(part.holds(x, y) for part in parts))
+
+
+def terms(variables: Sequence[Term]) -> st.SearchStrategy[Term]:
+    """Linear terms over ``variables``."""
+    leaves = st.sampled_from(variables) | st.sampled_from(DECIMALS).map(number)
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.lists(inner, min_size=1, max_size=3).map(total),
+            st.lists(inner, min_size=1, max_size=3).map(difference),
+            st.builds(product, st.sampled_from(FACTORS).map(number), inner),
+        ),
+        max_leaves=4,
+    )
+
+
+def comparisons(variables: Sequence[Term]) -> st.SearchStrategy[Statement]:
+    """Comparisons of terms over ``variables``, simple ones more often."""
+    plain = st.builds(
+        comparison,
+        st.sampled_from(("<=", "<", ">=", ">")),
+        st.sampled_from(variables),
+        st.sampled_from(DECIMALS).map(number),
+    )
+    return plain | st.builds(comparison, st.sampled_from(list(RELATIONS)), terms(variables), terms(variables))
+
+
+_INPUTS = [variable("X", i) for i in range(INPUTS)]
+_OUTPUTS = [variable("Y", i) for i in range(OUTPUTS)]
+statements = st.recursive(
+    st.one_of(*(comparisons([x]) for x in _INPUTS), comparisons(_OUTPUTS)),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3).map(both) | st.lists(inner, min_size=1, max_size=3).map(either)
+    ),
+    max_leaves=8,
+)
+bounds = both(
+    [comparison(">=", x, number("-2.0")) for x in _INPUTS] + [comparison("<=", x, number("2.0")) for x in _INPUTS]
+)
+assertions = st.lists(statements, max_size=4).flatmap(lambda some: st.permutations([bounds, *some]))
+
+
+def version1(asserted: Sequence[Statement]) -> str:
+    """The file in version 1.0."""
+    names = [f"X_{i}" for i in range(INPUTS)] + [f"Y_{i}" for i in range(OUTPUTS)]
+    lines = [f"(declare-const {name} Real)" for name in names] + [f"(assert {part.one})" for part in asserted]
+    return "\n".join(lines)
+
+
+def version2(asserted: Sequence[Statement]) -> str:
+    """The file in version 2.0."""
+    network = f"(declare-network f (declare-input X real [{INPUTS}]) (declare-output Y real [{OUTPUTS}]))"
+    return "\n".join(["(vnnlib-version <2.0>)", network, *(f"(assert {part.two})" for part in asserted)])
+
+
+def near(text: str, single: bool, steps: int) -> Fraction:
+    """The float32 or float64 number next to a decimal, moved by some steps."""
+    value = float(np.float32(text)) if single else float(text)
+    for _ in range(abs(steps)):
+        towards = inf if steps > 0 else -inf
+        value = float(np.nextafter(np.float32(value), np.float32(towards))) if single else nextafter(value, towards)
+    return Fraction(value)
+
+
+inputs = st.lists(
+    st.builds(near, st.sampled_from(DECIMALS), st.booleans(), st.integers(-1, 1)), min_size=INPUTS, max_size=INPUTS
+)
+outputs = st.lists(
+    st.builds(near, st.sampled_from(DECIMALS), st.just(True), st.integers(-1, 1)), min_size=OUTPUTS, max_size=OUTPUTS
+)
+points = st.lists(st.tuples(inputs, outputs), min_size=8, max_size=8)
+
+
+def in_box(box: Box, x: Numbers) -> bool:
+    """Whether a float64 point lies between the bounds, in exact rationals."""
+    rows = zip(box.lower.tolist(), x, box.upper.tolist(), strict=True)
+    return all(Fraction(low) <= value <= Fraction(high) for low, value, high in rows)
+
+
+def in_polyhedron(polyhedron: Polyhedron, y: Numbers, closed: bool) -> bool:
+    """Whether an output lies in a polyhedron, or in its closure, in exact rationals."""
+    for row, b, strict in zip(polyhedron.A.tolist(), polyhedron.b.tolist(), polyhedron.strict.tolist(), strict=True):
+        value = sum((Fraction(a) * v for a, v in zip(row, y, strict=True)), Fraction(0))
+        if value > Fraction(b) or (strict and not closed and value == Fraction(b)):
+            return False
+    return True
+
+
+def witnessed(found: Property, x: Numbers, y: Numbers) -> bool:
+    """Whether replay would take a point for a counterexample."""
+    return any(
+        in_box(box.inner or box, x) and any(in_polyhedron(part, y, closed=False) for part in spec.disjuncts)
+        for box, spec in found.cases
+    )
+
+
+def covered(found: Property, x: Numbers, y: Numbers) -> bool:
+    """Whether a proof would speak of a point."""
+    return any(
+        in_box(box, x) and any(in_polyhedron(part, y, closed=True) for part in spec.disjuncts)
+        for box, spec in found.cases
+    )
+
+
+def content(found: Property) -> list[tuple[str, str]]:
+    """What makes two properties the same."""
+    return [(box.id, spec.id) for box, spec in found.cases]

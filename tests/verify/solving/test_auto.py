@@ -1,0 +1,104 @@
+"""Tests of verify.solving.auto: the bracket closes from both sides, and what cannot be decided says why."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from assay.verify import solve
+from assay.verify.backends.crown import CROWN
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import chain, to_network
+from assay.verify.core.ops import Linear, Op, Tanh
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box
+from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.core.spec import Polyhedron, Spec
+from assay.verify.solving.auto import Auto
+from tests import nets
+
+NETWORK = to_network(nets.random_mlp(3, (4, 10, 10, 3)), (4,))
+XS = torch.rand(12, 4, generator=nets.generator(0))
+LABELS = NETWORK(XS.double()).argmax(1)
+
+
+def robust(eps: float) -> list[Problem]:
+    return Problem.robustness_many(NETWORK, XS, LABELS, eps)
+
+
+def test_small_radii_are_verified_and_large_ones_falsified() -> None:
+    small = Auto().verify_many(robust(1e-4), Budget())
+    large = Auto().verify_many(robust(1.0), Budget())
+    assert {r.verdict for r in small} == {Verdict.VERIFIED}
+    assert all(r.margin is not None and r.margin > 0 for r in small)
+    assert sum(r.verdict is Verdict.FALSIFIED for r in large) > 6
+    assert all("counterexample_margin" in r.stats for r in large if r.verdict is Verdict.FALSIFIED)
+
+
+def test_a_wrong_label_is_falsified_by_the_sample_itself() -> None:
+    problem = Problem.robustness(NETWORK, XS[0], (int(LABELS[0]) + 1) % 3, 0.0)
+    result = solve(problem)
+    assert result.verdict is Verdict.FALSIFIED
+    assert result.counterexample is not None
+    assert torch.equal(result.counterexample, XS[0])
+
+
+def test_results_speak_in_the_name_of_auto() -> None:
+    result = solve(robust(1e-4)[0])
+    assert result.verifier == repr(Auto())
+    assert len(result.stats["stages"]) >= 2
+    assert Result.from_json(result.to_json()).stats == result.stats
+
+
+def test_the_same_seed_gives_the_same_answer() -> None:
+    first, second = (Auto().verify_many(robust(0.1), Budget(seed=5)) for _ in range(2))
+    assert [(r.verdict, r.margin) for r in first] == [(r.verdict, r.margin) for r in second]
+
+
+def test_no_time() -> None:
+    result = solve(robust(1e-4)[0], Budget(seconds=0))
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.TIMEOUT)
+
+
+@pytest.mark.parametrize("empty", ["region", "spec"])
+def test_empty_questions_are_vacuous(empty: str) -> None:
+    low, high = (torch.ones(2), torch.zeros(2)) if empty == "region" else (torch.zeros(2), torch.ones(2))
+    spec = Spec(()) if empty == "spec" else Spec.robust(0, 2)
+    result = solve(Problem(chain((2,), []), Box(low, high), spec))
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.VACUOUS)
+
+
+def test_without_output_constraints_every_point_is_a_counterexample() -> None:
+    anything = Polyhedron(torch.zeros(0, 2), torch.zeros(0), torch.zeros(0, dtype=torch.bool))
+    result = solve(Problem(chain((2,), []), Box(torch.zeros(2), torch.ones(2)), Spec((anything,))))
+    assert result.verdict is Verdict.FALSIFIED
+
+
+@pytest.mark.parametrize("name", nets.NEVER_VERIFIED)
+def test_float_traps_are_never_verified(name: str) -> None:
+    assert solve(nets.trap_problem(name)).verdict is not Verdict.VERIFIED
+
+
+def test_few_relus_are_split_where_linear_bounds_do_not_decide() -> None:
+    network = to_network(nets.random_mlp(1, (20, 12, 12, 3)), (20,))
+    x = torch.rand(20, generator=nets.generator(1))
+    label = int(network(x[None].double()).argmax())
+    decided = []
+    for eps in (0.1, 0.15, 0.2):
+        problem = Problem.robustness(network, x, label, eps)
+        assert Auto().supports(problem) is None
+        result = solve(problem, Budget(seconds=20))
+        if CROWN().verify(problem, Budget()).verdict is Verdict.UNKNOWN and result.verdict is Verdict.VERIFIED:
+            decided.append(eps)
+            assert result.stats["stages"][-1].startswith("LPBaB")
+    assert decided
+
+
+def test_activations_that_cannot_be_split_are_attacked_to_the_end() -> None:
+    ops: list[Op] = [Linear(torch.randn(9, 20, generator=nets.generator(0)), torch.zeros(9)), Tanh()]
+    network = chain((20,), [*ops, Linear(torch.randn(2, 9, generator=nets.generator(1)), torch.zeros(2))])
+    x = torch.rand(20, generator=nets.generator(2))
+    label = int(network(x[None].double()).argmax())
+    for eps in (0.001, 0.01, 0.02, 0.03):
+        result = Auto(rounds=1).verify(Problem.robustness(network, x, label, eps), Budget(seconds=20))
+        assert result.reason in (None, Reason.INCOMPLETE)

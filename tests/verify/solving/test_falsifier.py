@@ -1,0 +1,107 @@
+"""An attack in a method's clothes: what it breaks is falsified, what it cannot treat is unsupported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from assay.attacks.common.interface import AttackResult, Model
+from assay.attacks.fgsm import FGSM
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box, Region
+from assay.verify.core.result import Reason, Verdict
+from assay.verify.core.spec import Spec
+from assay.verify.registry import get_verifier
+from assay.verify.solving import falsifier as module
+from assay.verify.solving import stages, union
+from assay.verify.solving.falsifier import AttackVerifier, Falsifier
+from tests.attacks.attack_models import mlp, network, samples
+
+NET = mlp(0)
+X = samples(1, 12)
+LABELS = NET(X).argmax(1)
+
+
+def test_options_come_as_text() -> None:
+    method = get_verifier("attack(attack=pgd(steps=7,restarts=2),rounds=2)")
+    assert method == AttackVerifier("pgd(steps=7,restarts=2)", 2)
+    with pytest.raises(InputError, match="did you mean 'pgd'"):
+        get_verifier("attack(attack=pdg)")
+
+
+@pytest.mark.parametrize("attack", ["pgd", "fmn", "cw(steps=20)"])
+def test_falsified_or_unknown_never_verified(attack: str) -> None:
+    problems = Problem.robustness_many(network(NET, 6), X, LABELS, 0.1)
+    results = stages.decide(AttackVerifier(attack), problems, Budget())
+    verdicts = {result.verdict for result in results}
+    assert verdicts == {Verdict.FALSIFIED, Verdict.UNKNOWN}
+    assert {result.reason for result in results} == {None, Reason.INCOMPLETE}
+    assert all(result.verifier == repr(AttackVerifier(attack)) for result in results)
+
+
+def test_attacks_take_turns() -> None:
+    """One that never succeeds does not keep the others from trying, however many rounds there are."""
+    problems = Problem.robustness_many(network(NET, 6), X, LABELS, 0.3)
+    (found,) = AttackVerifier("random(points=1)+pgd", 10**9).verify_many(problems[:1], Budget(20))
+    assert found.verdict is Verdict.FALSIFIED
+    (none,) = AttackVerifier("random(points=1)", 10**9).verify_many(
+        [Problem.robustness(network(NET, 6), X[0], int(LABELS[0]), 0.0)], Budget(0.2)
+    )
+    assert none.reason is Reason.TIMEOUT
+
+
+@dataclass(frozen=True)
+class Counting:
+    """FGSM that logs the seeds that it is given, and says that it is ``random``, or not."""
+
+    log: list[int]
+    random: bool
+    name: ClassVar[str] = "counting"
+
+    def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
+        raise AssertionError
+
+    def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
+        self.log.append(seed)
+        return FGSM().search(problems)
+
+
+def test_what_draws_nothing_is_not_tried_again() -> None:
+    """Neither by itself nor in turn with others, however many rounds there are."""
+    robust = Problem.robustness(network(NET, 6), X[0], int(LABELS[0]), 0.0)
+    for random, seeds in ((False, [5]), (True, [5, 6, 7])):
+        attack = Counting([], random)
+        assert Falsifier(attack, rounds=3).verify(robust, Budget(seed=5)).reason is Reason.INCOMPLETE
+        assert attack.log == seeds
+    assert AttackVerifier("fgsm+pgd", 10**9).verify(robust, Budget(20)).reason is Reason.INCOMPLETE
+
+
+def test_only_what_draws_has_further_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed, random = Counting([], False), Counting([], True)
+    monkeypatch.setattr(module, "get_attack", {"fixed": fixed, "random": random}.__getitem__)
+    robust = Problem.robustness(network(NET, 6), X[0], int(LABELS[0]), 0.0)
+    AttackVerifier("fixed+random", 3).verify(robust, Budget(seed=5))
+    assert (fixed.log, random.log) == ([5], [5, 6, 7])
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 1.5])
+def test_there_is_a_round_at_least(rounds: Any) -> None:
+    with pytest.raises(InputError, match="rounds of attack must be a whole number of at least 1"):
+        AttackVerifier("fgsm", rounds)
+
+
+def test_what_the_attack_cannot_treat_is_unsupported_and_the_rest_is_not() -> None:
+    net = network(NET, 6)
+    box = Problem(net, Box(torch.zeros(6), torch.ones(6)), Spec.robust(0, 4))
+    ball = Problem.robustness(net, X[0], int(LABELS[0]), 3.0, 2)
+    results = AttackVerifier("ddn").verify_many([box, ball], Budget())
+    assert [result.reason for result in results] == [Reason.UNSUPPORTED, None]
+    assert "ddn needs a region that is a ball of l2, got a box" in results[0].stats["explanation"]
+    assert union.verify(AttackVerifier("ddn"), [box, ball], Budget()).verdict is Verdict.FALSIFIED
