@@ -62,6 +62,8 @@ def _resized(call: Call, operand: Operand, each: list[tuple[int, int, Tensor]], 
     mode = call.text("mode", "nearest")
     if mode not in ("nearest", "linear") or rounding not in (*NEAREST, FIRST):
         raise Untranslatable(f"mode {mode!r}, {rounding!r}")
+    if mode == "linear" and kind == "half_pixel_symmetric":  # its places depend on the order of rounding
+        raise Untranslatable(f"mode {mode!r}, {kind!r}")
     longer = list(operand.shape)
     for axis, length, factor in each:
         n = operand.shape[axis]
