@@ -47,14 +47,16 @@ def matrix() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "holds no network"),
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 7\n", "git lfs pull"),
+        (gzip.compress(matrix().SerializeToString()), "ends in .gz"),
         (b"not a model", "no ONNX file"),
         (b"\x00" * 100, "no ONNX file"),
         (matrix().SerializeToString()[:-20], "damaged or cut off"),
         (matrix().SerializeToString()[:60], "damaged or cut off"),
         (onnx.ModelProto(ir_version=8).SerializeToString(), "holds no network"),
     ],
-    ids=["empty", "text", "zeros", "truncated", "beginning", "no-graph"],
+    ids=["empty", "pointer", "packed", "text", "zeros", "truncated", "beginning", "no-graph"],
 )
 def test_garbage(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
@@ -77,9 +79,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (lambda b: b[:40] + bytes(10) + b[50:], "damaged"),
         (lambda b: b + b, "goes on"),
         (lambda b: b"no gzip", "no gzip file"),
-        (lambda b: b"", "cut off"),
+        (lambda b: b"", "is empty"),
+        (lambda b: gzip.compress(b""), "is empty"),
+        (lambda b: gzip.compress(b"version https://git-lfs.github.com/spec/v1"), "git lfs pull"),
     ],
-    ids=["truncated", "damaged", "twice", "text", "empty"],
+    ids=["truncated", "damaged", "twice", "text", "empty", "of-nothing", "pointer"],
 )
 def test_damaged_gzip(change: Callable[[bytes], bytes], words: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx.gz"
@@ -93,7 +97,7 @@ def test_a_gzip_bomb_does_not_go_off(tmp_path: Path) -> None:
         for _ in range(2**7):
             file.write(bytes(2**21))
     tracemalloc.start()
-    refused(path, ResourceError, str(path))
+    refused(path, ResourceError, str(path), "more than 500 times")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * SMALL < 2**28
@@ -291,6 +295,11 @@ def test_external_data_elsewhere(location: str, home: Path) -> None:
 )
 def test_external_data_of_the_wrong_size(entries: dict[str, str], words: str, home: Path) -> None:
     refused(external(home, "in.bin", **entries), InputError, "'c0'", words)
+
+
+def test_external_data_that_git_lfs_did_not_fetch(home: Path) -> None:
+    (home / "in.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 7\n")
+    refused(external(home, "in.bin"), InputError, "'c0'", "git lfs pull")
 
 
 # Graphs.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
 from assay.verify.frontends.vnnlib.linear import Linear, Variable, in_range, subtract
 
-MAX_DISJUNCTS = 100_000  # after distribution
+MAX_DISJUNCTS = 250_000  # after distribution; they take some 4 KB each until they are problems
 MAX_COMPARISONS = 10_000_000  # in all of them together
 COMPARISONS = ("<=", "<", ">=", ">", "=", "==", "!=")
 
