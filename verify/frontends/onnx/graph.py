@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,13 +50,10 @@ class Graph:
     output: str
     nodes: tuple[GraphNode, ...]
     initialisers: dict[str, TensorProto]
-    _read: dict[str, Tensor] = field(default_factory=dict)
 
     def constant(self, name: str) -> Tensor | None:
-        """The initialiser ``name``, read when it is first asked for; None if there is none."""
-        if name not in self._read and name in self.initialisers:
-            self._read[name] = to_tensor(self.initialisers[name])
-        return self._read.get(name)
+        """The initialiser ``name``, read whenever it is asked for; None if there is none."""
+        return to_tensor(self.initialisers[name]) if name in self.initialisers else None
 
 
 def parse(content: bytes, what: str) -> ModelProto:

@@ -48,15 +48,8 @@ def decode(content: bytes, what: str, name: str, folder: Path | None = None) -> 
 
 
 def _decode(content: bytes, what: str, name: str, folder: Path | None) -> Network:
-    model = parse(content, what)
-    whole = self_contained(model, content, folder)
-    graph = read_graph(model)
-    shapes = cache(lambda: known_shapes(model, graph))
-    literal = Translation(graph, handlers.traced(), handlers.constant(), shapes).network()
-    folded = fold(literal)
-    runtime = Runtime(whole, graph.output, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
-    network = replace(folded, oracle=runtime, name=name, literal=literal)
-    if graph.symbolic:
+    network, runtime, symbolic = _translated(content, what, name, folder)
+    if symbolic:
         try:  # a batch of several is run at once only if it gives what its samples give alone
             batched = replace(network, oracle=replace(runtime, together=True))
             agree(batched)
@@ -65,6 +58,18 @@ def _decode(content: bytes, what: str, name: str, folder: Path | None) -> Networ
             pass
     agree(network)
     return network
+
+
+def _translated(content: bytes, what: str, name: str, folder: Path | None) -> tuple[Network, Runtime, bool]:
+    """The network, its oracle, and whether the batch dimension is symbolic; what was parsed is let go of."""
+    model = parse(content, what)
+    whole = self_contained(model, content, folder)
+    graph = read_graph(model)
+    shapes = cache(lambda: known_shapes(model, graph))
+    literal = Translation(graph, handlers.traced(), handlers.constant(), shapes).network()
+    folded = fold(literal)
+    runtime = Runtime(whole, graph.output, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
+    return replace(folded, oracle=runtime, name=name, literal=literal), runtime, graph.symbolic
 
 
 @to_network.register

@@ -34,6 +34,11 @@ def broadcast_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
     return tuple(different.pop() if different else 1 for different in lengths)
 
 
+def _finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; nothing of the tensor's size is allocated."""
+    return not tensor.numel() or all(bool(end.isfinite()) for end in torch.aminmax(tensor))
+
+
 class Untranslatable(Exception):
     """A node that has no counterpart, with the reason where it is not simply unknown."""
 
@@ -284,7 +289,7 @@ class Translation:
 
     def _demand_finite(self, call: Call) -> None:
         for name, operand in zip(call.node.inputs, call.inputs, strict=True):
-            if isinstance(operand, Tensor) and operand.is_floating_point() and not bool(operand.isfinite().all()):
+            if isinstance(operand, Tensor) and operand.is_floating_point() and not _finite(operand):
                 raise InputError(f"tensor {name!r} of the model holds NaN or inf")
 
     def _unknown(self, node: GraphNode, operands: Sequence[Operand | None]) -> Sequence[Operand]:
