@@ -37,7 +37,7 @@ def table() -> dict[Any, Handler]:
         (clamp, [torch.clamp, "clamp", "clamp_", torch.clip, "clip", torch.clamp_min, "clamp_min"]),
         (clamp, [nn.ReLU6, F.relu6, nn.Hardtanh, F.hardtanh]),
         (same, [nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, F.dropout, F.dropout2d]),
-        (same, ["contiguous", "clone", "detach", "double", "to", "type_as"]),
+        (same, ["contiguous", "clone", "detach", "float", "double", "to", "type", "type_as", "cpu"]),
         (rearranged, [nn.Flatten, nn.Unflatten, torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze]),
         (rearranged, ["flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "view_as", "reshape_as"]),
         (rearranged, [torch.permute, torch.transpose, torch.movedim, torch.flip, torch.narrow, torch.select]),
