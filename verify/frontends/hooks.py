@@ -20,6 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from assay.verify.core.errors import UnsupportedError
+from assay.verify.support.modules import unwrapped
 
 OWN = str(Path(torch.__file__).parent)
 
@@ -62,7 +63,8 @@ def _on(part: nn.Module) -> Iterator[str]:
     known = {key for key, _, _ in weight_hooks(part)}
     yield from (f"forward hook {_named(hook)}" for hook in part._forward_hooks.values())
     yield from (f"forward pre-hook {_named(h)}" for key, h in part._forward_pre_hooks.items() if key not in known)
-    yield from (f"replaced {name}()" for name in RUN if name in vars(part))
+    if unwrapped(part) is part:  # a wrapper's own forward is made for the instance
+        yield from (f"replaced {name}()" for name in RUN if name in vars(part))
     if _foreign(type(part).__call__):
         yield f"__call__() of class {type(part).__name__}"
     if isinstance(part, fx.GraphModule):

@@ -77,11 +77,13 @@ class Tracer(fx.Tracer):
         """What stands for the value of ``node``."""
         return Recorded(node, self)
 
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:  # the signature is torch's
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any | None = None
+    ) -> fx.Node:
         """A node of the graph."""
         if torch.is_autocast_enabled("cpu"):
             raise UnsupportedError("the model runs under torch.autocast, in precisions that change: remove it")
-        return super().create_node(*args, **kwargs)
+        return super().create_node(kind, target, args, kwargs, name, type_expr)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Recorded, or run where facts are looked up."""
@@ -177,5 +179,6 @@ def record(module: nn.Module, table: Mapping[Any, Handler], samples: Sequence[Te
         raise
     except Exception as error:  # torch.fx raises many kinds; all mean that Python needed what is not yet known
         raise UnsupportedError(
-            f"torch.fx cannot trace the model ({line(error)}); write forward() with operations of torch alone"
+            f"torch.fx cannot trace the model ({line(error)}): its code needs the value of what is only recorded, or "
+            "calls what is not torch's; write forward() with tensors and operations of torch alone"
         ) from error

@@ -23,7 +23,7 @@ from assay.verify.frontends.symbolic import record
 from assay.verify.frontends.trace import Handler, Translation, line
 from assay.verify.frontends.translations.table import HINT, table
 from assay.verify.support.failures import explained
-from assay.verify.support.modules import MIXED, mixing
+from assay.verify.support.modules import MIXED, mixing, unwrapped
 
 
 @to_network.register
@@ -35,9 +35,9 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     """
     if input_shape is None:
         raise InputError("a torch module does not say what it takes: pass input_shape (one sample, no batch dimension)")
-    original = unwrapped(module)
-    refuse_hooks(original, table())
-    dtype, oracle = _oracle(module, _validated(original))
+    original = _validated(unwrapped(module))
+    refuse_hooks(module, table())
+    dtype, oracle = _oracle(module, original)
     sample = torch.rand(2, *input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     _run(oracle, sample.to(dtype), input_shape)
     own = _evaluated(_copied(original), dtype)
@@ -92,17 +92,6 @@ def read_live(module: nn.Module, x: Tensor) -> tuple[Network, Tensor]:
 _TRACED: WeakKeyDictionary[nn.Module, tuple[bool, fx.GraphModule]] = WeakKeyDictionary()
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module that a wrapper runs: one that spreads batches over devices, or has compiled it."""
-    while isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or _compiled(module):
-        module = module._orig_mod if _compiled(module) else module.module
-    return module
-
-
-def _compiled(module: nn.Module) -> bool:
-    return type(module).__name__ == "OptimizedModule" and isinstance(getattr(module, "_orig_mod", None), nn.Module)
-
-
 def _validated(module: nn.Module) -> nn.Module:
     scripted = [name or "itself" for name, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)]
     if scripted:
@@ -110,6 +99,8 @@ def _validated(module: nn.Module) -> nn.Module:
             f"the model is TorchScript ({scripted[0]}), which is not read: pass the nn.Module that it was made from, "
             "or export it to ONNX"
         )
+    if any(isinstance(part, fx.GraphModule) and _exported(part) for part in module.modules()):
+        raise UnsupportedError("the model is a torch.export program, which is not read: pass the nn.Module it is of")
     training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
     if training:
         raise InputError(f"the model is in train mode ({', '.join(training[:3])}): call model.eval() first")
@@ -117,11 +108,17 @@ def _validated(module: nn.Module) -> nn.Module:
     if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
         raise InputError(f"tensor {lazy[0]!r} of the model has no shape yet: run a batch through the model first")
     for name, tensor in tensors:
+        if tensor.is_meta:
+            raise InputError(f"tensor {name!r} of the model is on the meta device, without numbers: load weights")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise InputError(f"tensor {name!r} of the model holds NaN or inf")
     if mixed := mixing(module):
         raise InputError(MIXED.format(", ".join(mixed)))
     return module
+
+
+def _exported(part: fx.GraphModule) -> bool:
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in part.graph.nodes)
 
 
 def _oracle(module: nn.Module, original: nn.Module) -> tuple[torch.dtype, Oracle]:

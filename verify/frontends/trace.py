@@ -209,7 +209,7 @@ class Translation:
             raise Untranslatable("overwrites in place what is read elsewhere, or the input")
         try:
             return handler(Call(self, node, module, args, kwargs, concrete))
-        except (UnsupportedError, InternalError):
+        except (Untranslatable, UnsupportedError, InternalError):
             raise
         except Exception as error:  # options that nobody thought of
             if isinstance(explained(error), ResourceError):

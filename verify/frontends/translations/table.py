@@ -10,16 +10,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from assay.verify.frontends.trace import Handler
-from assay.verify.frontends.translations.activations import clamp, leaky_relu, relu, sigmoid, tanh
+from assay.verify.frontends.translations.activations import clamp, leaky_relu, prelu, relu, sigmoid, tanh
 from assay.verify.frontends.translations.arithmetic import addition, negation, product, quotient, subtraction
 from assay.verify.frontends.translations.layers import batch_norm, conv2d, conv_transpose2d, linear
 from assay.verify.frontends.translations.moves import concat, item, pad, rearranged, same
 from assay.verify.frontends.translations.pooling import adaptive_avg_pool, avg_pool, max_pool, mean
 
 HINT = (
-    "assay reads Linear, Conv1d/2d, ConvTranspose2d, BatchNorm, ReLU, LeakyReLU, Sigmoid, Tanh, clamp, average and max "
-    "pooling, padding, reshaping, slicing, concatenation, additions and subtractions, and scaling or shifting by "
-    "constants; rewrite the model with these, or remove what is not needed for inference"
+    "assay reads Linear, Conv1d/2d, ConvTranspose2d, BatchNorm, ReLU, LeakyReLU, PReLU, Sigmoid, Tanh, clamp, average "
+    "and max pooling, padding, reshaping, slicing, concatenation, additions and subtractions, and scaling or shifting "
+    "by constants; rewrite the model with these, or remove what is not needed for inference"
 )
 
 
@@ -32,6 +32,7 @@ def table() -> dict[Any, Handler]:
         (batch_norm, [nn.BatchNorm1d, nn.BatchNorm2d]),
         (relu, [nn.ReLU, F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"]),
         (leaky_relu, [nn.LeakyReLU, F.leaky_relu, F.leaky_relu_]),
+        (prelu, [nn.PReLU, F.prelu, torch.prelu, "prelu"]),
         (tanh, [nn.Tanh, F.tanh, torch.tanh, "tanh", "tanh_"]),
         (sigmoid, [nn.Sigmoid, F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_"]),
         (clamp, [torch.clamp, "clamp", "clamp_", torch.clip, "clip", torch.clamp_min, "clamp_min"]),
