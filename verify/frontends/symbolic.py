@@ -32,6 +32,8 @@ class OfOneInput(nn.Module):
 class Recorded(fx.Proxy):
     """A value while it is recorded. Where Python needs to know it, it must be a fact about shapes."""
 
+    tracer: Tracer
+
     def __getattr__(self, name: str) -> Any:
         return Attribute(self, name)
 
@@ -99,7 +101,7 @@ class Tracer(fx.Tracer):
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """The parts of a tuple of sizes."""
-        return iter([obj[i] for i in range(self.fact(obj, len))])
+        return iter([self.create_proxy("call_function", operator.getitem, (obj, i), {}) for i in range(len(obj))])
 
     def fact(self, proxy: fx.Proxy, question: Callable[[Any], Any]) -> Any:
         """The answer to a question about a value, if the numbers of the input have no part in it.
@@ -152,7 +154,8 @@ class Batch:
             return self.mode.from_tensor(self.sample)
         if node.op == "get_attr":
             return operator.attrgetter(str(node.target))(root)
-        args, kwargs = (fx.node.map_arg(part, self.known.__getitem__) for part in (node.args, node.kwargs))
+        args: Any = fx.node.map_arg(node.args, self.known.__getitem__)
+        kwargs: Any = fx.node.map_arg(node.kwargs, self.known.__getitem__)
         if node.op == "call_module":
             return root.get_submodule(str(node.target))(*args, **kwargs)
         return called(node, args, kwargs)
