@@ -42,21 +42,8 @@ assert attacks.MINE
 print(assay.get_attack("fgsm").name, assay.verify.Problem.__module__)
 """,
 }
-COMPARE = [
-    "compare",
-    "--data",
-    "digits",
-    "--eps",
-    "0.01",
-    "--n",
-    "1",
-    "--methods",
-    "ibp",
-    "--attacks",
-    "fgsm",
-    "--json",
-    "--model",
-]
+DATA = ["--data", "digits", "--eps", "0.01", "--n", "1", "--methods", "ibp", "--attacks", "fgsm"]
+COMPARE = ["compare", *DATA, "--json", "--model"]
 # As the installed command starts: the current folder is not searched, unless PYTHONPATH says so.
 COMMAND = [sys.executable, "-P", "-c", "from assay.__main__ import run; run()"]
 MODULE = [sys.executable, "-m", "assay"]

@@ -119,8 +119,8 @@ def test_a_factory_of_a_package_imports_what_lies_beside_the_package(
 ) -> None:
     stem = tmp_path.name.replace("-", "_")
     (tmp_path / f"package_{stem}").mkdir()
-    lazy = f"from torch import nn\n\ndef make():\n    from beside_{stem} import WIDTH\n    return nn.Linear(WIDTH, 2).eval()\n"
-    (tmp_path / f"package_{stem}" / "__init__.py").write_text(lazy)
+    make = f"def make():\n    from beside_{stem} import WIDTH\n    return nn.Linear(WIDTH, 2).eval()\n"
+    (tmp_path / f"package_{stem}" / "__init__.py").write_text("from torch import nn\n\n" + make)
     (tmp_path / f"beside_{stem}.py").write_text("WIDTH = 3\n")
     monkeypatch.chdir(tmp_path)
     assert isinstance(resolve(f"package_{stem}:make").module, nn.Linear)

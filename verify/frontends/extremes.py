@@ -14,7 +14,7 @@ from assay.verify.core.ops import LeakyRelu, Relu, evaluate, terms
 PRODUCTS = 2**25  # that evaluating the network at all of the points may take
 NUMBERS = 2**22  # that are kept for them at once
 MOST = 128  # neurons that are looked at
-SCALES = (1.0, 8.0, 64.0, 512.0)  # how far beyond the unit cube, in turns
+SCALES = (1.0, -8.0, 64.0, -512.0, -1.0, 8.0, -64.0, 512.0)  # how far beyond the unit cube, in turns
 
 
 def extremes(network: Network) -> Tensor:
@@ -30,9 +30,10 @@ def extremes(network: Network) -> Tensor:
     with torch.no_grad():
         top, bottom = _values(network, high, neurons), _values(network, low, neurons)
     share = (top / (top - bottom)).nan_to_num(0.5, 0.5, 0.5).clamp(0, 1).view(-1, *[1] * len(network.input_shape))
-    scale = torch.tensor(SCALES, dtype=torch.float64).repeat(len(neurons))[: len(neurons)]
-    far = direction * scale.view(-1, *[1] * len(network.input_shape))
-    return torch.cat([torch.ones_like(high[:1]), high, low, far, high + share * (low - high)])
+    scales = torch.tensor(SCALES, dtype=torch.float64).view(-1, *[1] * len(network.input_shape))
+    far = direction * scales.repeat(len(neurons), *[1] * len(network.input_shape))[: len(neurons)]
+    even = scales[: len(neurons)].expand(-1, *network.input_shape)
+    return torch.cat([even, high, low, far, high + share * (low - high)])
 
 
 def corners(network: Network, most: int) -> Tensor:

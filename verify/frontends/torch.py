@@ -142,6 +142,8 @@ def _evaluated(copied: nn.Module, dtype: torch.dtype) -> nn.Module:
         for name, child in list(part.named_children()):
             if child is not unwrapped(child):
                 setattr(part, name, unwrapped(child))
+        part._backward_hooks.clear()  # change no value, and cannot be traced
+        part._backward_pre_hooks.clear()
         for name in _parametrised(part):
             part.to(torch.promote_types(getattr(part, name).dtype, dtype))
             part.get_submodule("parametrizations").add_module(name, Evaluated(getattr(part, name).detach()))
