@@ -33,13 +33,13 @@ def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> 
 
 
 def _compare(network: Network, points: Tensor, double: Oracle | None) -> None:
-    ours = network(points.double())
+    logits = network(points.double())
     error, magnitude = (network.literal or network).rounding_error(points, network.dtype)
     if network.oracle is not None:
+        ours, tolerance = _read_out(network.readout, logits, 2 * error + 1e-9 * magnitude, network.dtype)
         theirs, alone = _oracle_values(network.oracle, points)
         if theirs.shape != ours.shape:
             raise InternalError(f"the import changed the output shape: {tuple(theirs.shape)}, {tuple(ours.shape)}")
-        tolerance = 2 * error + 1e-9 * magnitude
         if _worst(alone, theirs[:1], 2 * tolerance[:1]) is not None:
             again, _ = _oracle_values(network.oracle, points[:1])
             if _worst(alone, again, 2 * tolerance[:1]) is not None:
@@ -47,7 +47,25 @@ def _compare(network: Network, points: Tensor, double: Oracle | None) -> None:
             raise UnsupportedError("the model depends on the batch: a sample's output changes with those beside it")
         _demand(ours, theirs, tolerance, "in its own arithmetic")
     if double is not None:
-        _demand(ours, double(points.double()), 1e-9 * magnitude + 1e-300, "in float64")
+        ours, tolerance = _read_out(network.readout, logits, 1e-9 * magnitude + 1e-300, torch.float64)
+        _demand(ours, double(points.double()), tolerance, "in float64")
+
+
+def _read_out(readout: str, logits: Tensor, tolerance: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What the oracle makes of the logits (batch x classes) at last, and how far rounding may take that.
+
+    Each logarithm of a probability moves by at most twice what a logit does, and by the roundings of the logits'
+    differences, of the exponentials and their sum.
+    """
+    if not readout:
+        return logits, tolerance
+    unit, size = torch.finfo(dtype).eps, logits.shape[-1]
+    logarithms = logits.log_softmax(-1)
+    shift = 2 * tolerance.amax(-1, keepdim=True) + (size + 16) * unit + 4 * unit * logits.abs().amax(-1, keepdim=True)
+    if readout == "log_softmax":
+        return logarithms, shift + 4 * unit * logarithms.abs()
+    share = logarithms.exp()
+    return share, (share * shift.clamp(max=700).expm1() + torch.finfo(dtype).tiny).clamp(max=1.0)
 
 
 def random_points(network: Network) -> Tensor:

@@ -69,9 +69,9 @@ def _on(part: nn.Module) -> Iterator[str]:
         yield f"__call__() of class {type(part).__name__}"
     if isinstance(part, fx.GraphModule):
         return
-    unbound = getattr(type(part), "forward", None)
-    if type(part).__module__.split(".")[0] == "torch" and _foreign(unbound):
-        yield f"replaced forward() of class {type(part).__name__}"
+    owner = next(kind for kind in type(part).__mro__ if "forward" in vars(kind))
+    if owner.__module__.split(".")[0] == "torch" and _foreign(vars(owner)["forward"]):
+        yield f"replaced forward() of class {owner.__name__}"
 
 
 def _global_hooks() -> Iterator[str]:

@@ -87,6 +87,16 @@ class Tracer(fx.Tracer):
             raise UnsupportedError("the model runs under torch.autocast, in precisions that change: remove it")
         return super().create_node(kind, target, args, kwargs, name, type_expr)
 
+    def path_of_module(self, mod: nn.Module) -> str:
+        """The name of a part of the model."""
+        try:
+            return super().path_of_module(mod)
+        except NameError:
+            raise UnsupportedError(
+                f"the model uses a {type(mod).__name__} that is not registered as a part of it (is it in a plain list, "
+                "or made anew at each call?): assign it to self, or use nn.ModuleList"
+            ) from None
+
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Recorded, or run where facts are looked up."""
         return forward(*args, **kwargs) if self.looking else super().call_module(m, forward, args, kwargs)

@@ -48,7 +48,7 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     scalar = output.concrete.dim() == 1
     oracle = Column(oracle) if scalar else oracle
     literal = translation.builder.build(output.position, oracle, dtype, type(original).__name__)
-    network = replace(fold(literal), literal=literal)
+    network = replace(fold(literal), literal=literal, readout=translation.readout)
     if translation.casts:  # it runs in float64, if at all, with roundings to less
         double = None
     agree(network, Column(double) if scalar and double is not None else double)

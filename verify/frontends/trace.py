@@ -99,7 +99,8 @@ def traced(value: Any) -> Value:
 class Translation:
     """Translates a traced graph with a table of handlers, keyed by module type, function or method name.
 
-    ``dtype``: in which the model runs; ``casts`` tells whether it casts values itself. ``live``: operations keep the
+    ``dtype``: in which the model runs; ``casts`` tells whether it casts values itself,
+    ``readout`` what it ends in that was left out. ``live``: operations keep the
     module's weights themselves, in their dtype, with their place in autograd's graph.
     """
 
@@ -114,6 +115,7 @@ class Translation:
         self.graph = graph
         self.dtype = dtype
         self.casts = False
+        self.readout = ""
         self.sample = sample
         self.table = table
         self.live = live

@@ -178,6 +178,16 @@ def test_hooks_that_compute_weights_are_read(make: Callable[[nn.Linear], nn.Modu
     torch.testing.assert_close(network(x.to(network.dtype)), expected)
 
 
+def test_parametrised_layers_of_ones_own_are_no_replacements() -> None:
+    class Own(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 1
+
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(Own(20, 2))).eval()
+    x = torch.rand(3, *SHAPE)
+    torch.testing.assert_close(to_network(model, SHAPE)(x), model(x).detach())
+
+
 def test_hooks_of_backward_passes_change_no_value() -> None:
     model = Sums().eval()
     expected = to_network(copy.deepcopy(model), SHAPE)

@@ -130,6 +130,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], list[str]]] = {
     "own-buffer": (lambda m, x: m.l(x.flatten(1)) + m.b.add_(1), ["keeps a state"]),
     "part-overwritten": (lambda m, x: _overwritten_part(m.l(x.flatten(1))), ["relu_", "in place"]),
     "item": (lambda m, x: m.l(x.flatten(1)) * x.sum().item(), ["sum", "item"]),
+    "unregistered": (lambda m, x: nn.ReLU()(m.l(x.flatten(1))), ["ReLU that is not registered"]),
     "numpy": (lambda m, x: torch.from_numpy(x.detach().numpy()).flatten(1), ["trace"]),
     "integers": (lambda m, x: m.l(x.flatten(1)).argmax(1), ["floating-point", "int64"]),
     "dict": (lambda m, x: {"out": x}, ["one tensor", "dict"]),

@@ -15,11 +15,12 @@ from assay.verify.frontends.translations.arithmetic import addition, negation, p
 from assay.verify.frontends.translations.layers import batch_norm, conv2d, conv_transpose2d, linear
 from assay.verify.frontends.translations.moves import concat, item, pad, rearranged, same
 from assay.verify.frontends.translations.pooling import adaptive_avg_pool, avg_pool, max_pool, mean
+from assay.verify.frontends.translations.readout import LOG_SOFTMAX, SOFTMAX, readout
 
 HINT = (
     "assay reads Linear, Conv1d/2d, ConvTranspose2d, BatchNorm, ReLU, LeakyReLU, PReLU, Sigmoid, Tanh, clamp, average "
     "and max pooling, padding, reshaping, slicing, concatenation, additions and subtractions, and scaling or shifting "
-    "by constants; rewrite the model with these, or remove what is not needed for inference"
+    "by constants, and a last softmax; rewrite the model with these, or remove what is not needed for inference"
 )
 
 
@@ -58,6 +59,7 @@ def table() -> dict[Any, Handler]:
         (subtraction, [operator.sub, operator.isub, torch.sub, "sub", "sub_"]),
         (product, [operator.mul, operator.imul, torch.mul, "mul", "mul_"]),
         (quotient, [operator.truediv, operator.itruediv, torch.div, torch.true_divide, "div", "div_"]),
+        (readout, [*SOFTMAX, *LOG_SOFTMAX]),
         (negation, [operator.neg, torch.neg, "neg"]),
     ]
     return {target: handler for handler, targets in groups for target in targets}
