@@ -50,6 +50,7 @@ class Graph:
     output: str
     nodes: tuple[GraphNode, ...]
     initialisers: dict[str, TensorProto]
+    opset: int
 
     def constant(self, name: str) -> Tensor | None:
         """The initialiser ``name``, read whenever it is asked for; None if there is none."""
@@ -77,8 +78,7 @@ def read_graph(model: ModelProto) -> Graph:
     Raises :class:`InputError` for what is wrong with it, :class:`UnsupportedError` for an operator set or a type of
     input that is not read.
     """
-    _check_operator_set(model)
-    graph = model.graph
+    opset, graph = _operator_set(model), model.graph
     initialisers = {proto.name: proto for proto in graph.initializer}
     given = _only([value for value in graph.input if value.name not in initialisers], "input")
     output = _output(list(graph.output))
@@ -86,7 +86,7 @@ def read_graph(model: ModelProto) -> Graph:
     others = [value.name for value in graph.output if value.name != output.name]
     beside = _leading_to(graph, others) - _leading_to(graph, [output.name])
     nodes = tuple(_node(proto) for i, proto in enumerate(graph.node) if i not in beside)
-    return Graph(given.name, shape, symbolic, dtype, output.name, nodes, initialisers)
+    return Graph(given.name, shape, symbolic, dtype, output.name, nodes, initialisers, opset)
 
 
 def known_shapes(model: ModelProto, graph: Graph) -> dict[str, tuple[int, ...]]:
@@ -114,7 +114,8 @@ def known_shapes(model: ModelProto, graph: Graph) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _check_operator_set(model: ModelProto) -> None:
+def _operator_set(model: ModelProto) -> int:
+    """The one version of the operator set."""
     versions: dict[str, set[int]] = {"": set()}
     for entry in model.opset_import:
         versions.setdefault(entry.domain if entry.domain != "ai.onnx" else "", set()).add(int(entry.version))
@@ -127,6 +128,7 @@ def _check_operator_set(model: ModelProto) -> None:
         raise UnsupportedError(
             f"the model has operator set {version}; {OLDEST} and later are read: convert it with onnx.version_converter"
         )
+    return version
 
 
 def _only(values: list[ValueInfoProto], kind: str, hint: str = "") -> ValueInfoProto:

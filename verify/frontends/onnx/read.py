@@ -66,10 +66,12 @@ def _translated(content: bytes, what: str, name: str, folder: Path | None) -> tu
     whole = self_contained(model, content, folder)
     graph = read_graph(model)
     shapes = cache(lambda: known_shapes(model, graph))
-    literal = Translation(graph, handlers.traced(), handlers.constant(), shapes).network()
+    translation = Translation(graph, handlers.traced(), handlers.constant(), shapes)
+    literal = translation.network()
     folded = fold(literal)
     runtime = Runtime(whole, graph.output, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
-    return replace(folded, oracle=runtime, name=name, literal=literal), runtime, graph.symbolic
+    network = replace(folded, oracle=runtime, name=name, literal=literal, readout=translation.readout)
+    return network, runtime, graph.symbolic
 
 
 @to_network.register

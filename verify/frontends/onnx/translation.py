@@ -170,7 +170,8 @@ Handler = Callable[[Call], Result]
 class Translation:
     """Translates a graph with two tables of handlers by operation: of values that depend on the input, of constants.
 
-    ``shapes`` gives the shapes of values by name, as far as they are known without a translation.
+    ``shapes`` gives the shapes of values by name, as far as they are known without a translation. ``ends``: the names
+    of values that are the output; ``readout``: what it goes through last that was left out.
     """
 
     def __init__(
@@ -188,6 +189,11 @@ class Translation:
         self.environment: dict[str, Operand | None] = {graph.input: Value(0, graph.input_shape, graph.dtype)}
         self.unsupported: dict[tuple[str, str], list[str]] = {}  # by operation and reason
         self.total = 0
+        self.readout = ""
+        self.ends = {graph.output}
+        for node in reversed(graph.nodes):
+            if node.op == "Identity" and not self.ends.isdisjoint(node.outputs):
+                self.ends.update(node.inputs)
 
     def network(self) -> Network:
         """The network, as the file has it. All operations that have no translation are named at once."""
