@@ -59,14 +59,17 @@ UNKNOWN = -1  # the position of what could not be translated; it was complained 
 
 
 def sample_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a value as a node of the network: without the leading 1, where there is one."""
-    return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
+    """The shape of a value as a node of the network: without the leading 1, where there is one.
+
+    A single number is a vector of one, so that every value has a dimension beside the batch's.
+    """
+    return (shape[1:] if len(shape) > 1 and shape[0] == 1 else shape) or (1,)
 
 
 def aligned(constant: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A constant that broadcasts against ``shape`` as it broadcasts against the sample of that shape, in float64."""
     dropped = len(shape) - len(sample_shape(shape))
-    constant = constant[0] if dropped and constant.dim() == len(shape) else constant
+    constant = constant[0] if dropped > 0 and constant.dim() == len(shape) else constant
     return constant.to(torch.float64)
 
 
@@ -212,8 +215,6 @@ class Translation:
             raise InputError(f"no node gives the output {name!r}: the file is damaged")
         if not isinstance(output, Value):
             raise InputError(f"the output {name!r} does not depend on the input")
-        if not self.builder.nodes[output.position].shape:  # one number is an output of length one
-            output = replace(output, position=self.builder.add(Reshape((1,)), output.position))
         return self.builder.build(output.position, dtype=self.graph.dtype)
 
     def _complaints(self) -> str:
