@@ -23,13 +23,15 @@ Attribute = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | t
 
 @dataclass(frozen=True, eq=False)
 class GraphNode:
-    """One node of the file. ``inputs``: names, empty where one is left out. ``fault``: why the node is not read."""
+    """One node of the file, and as it is written there. ``inputs``: names, empty where one is left out. ``fault``: why
+    the node is not read."""
 
     op: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Attribute]
+    proto: NodeProto
     fault: str = ""
 
     @property
@@ -87,31 +89,6 @@ def read_graph(model: ModelProto) -> Graph:
     beside = _leading_to(graph, others) - _leading_to(graph, [output.name])
     nodes = tuple(_node(proto) for i, proto in enumerate(graph.node) if i not in beside)
     return Graph(given.name, shape, symbolic, dtype, output.name, nodes, initialisers, opset)
-
-
-def known_shapes(model: ModelProto, graph: Graph) -> dict[str, tuple[int, ...]]:
-    """The shapes of values at a batch of one by name, as far as the package onnx can tell them."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    given = next(value for value in copy.graph.input if value.name == graph.input)
-    given.type.tensor_type.shape.dim[0].dim_value = graph.input_shape[0]
-    for domain in {node.domain for node in copy.graph.node} - {entry.domain for entry in copy.opset_import}:
-        copy.opset_import.add(domain=domain, version=1)
-    del copy.graph.value_info[:]
-    for value in copy.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-    except Exception:  # whatever is wrong with the file is not what was asked
-        return {}
-    found = {}
-    for value in (*inferred.graph.value_info, *inferred.graph.output):
-        shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        if value.type.tensor_type.HasField("shape") and all(n > 0 for n in shape):
-            found[value.name] = shape
-    return found
 
 
 def _operator_set(model: ModelProto) -> int:
@@ -188,7 +165,7 @@ def _node(proto: NodeProto) -> GraphNode:
             fault = fault or f"attribute {attribute.name!r}"
         else:
             attributes[attribute.name] = value
-    return GraphNode(proto.op_type, proto.name, tuple(proto.input), tuple(proto.output), attributes, fault)
+    return GraphNode(proto.op_type, proto.name, tuple(proto.input), tuple(proto.output), attributes, proto, fault)
 
 
 def _attribute(proto: AttributeProto) -> Attribute | None:

@@ -19,6 +19,7 @@ from assay.verify.core.errors import AssayError, InputError, ResourceError, Unsu
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import Gather, Op, Reshape
 from assay.verify.frontends.onnx.graph import Attribute, Graph, GraphNode
+from assay.verify.frontends.onnx.inference import output_shapes
 
 NO_MEMORY = "can't allocate memory"  # torch has no error of its own for this
 MAX_TOTAL = 2**27  # elements of all values together; in float64 that is 1 GiB
@@ -55,7 +56,9 @@ class Value:
 Operand = Value | Tensor
 Result = Operand | Sequence[Operand]
 WITH_INFINITIES = ("Clip", "Max", "Min")  # which infinite constants go into, and do not come out of
-UNKNOWN = -1  # the position of what could not be translated; it was complained about where it arose
+# Positions of what could not be translated, and was complained about where it arose: of what depends on the input but
+# has no known shape, and of what does not depend on it.
+UNKNOWN, LOST = -1, -2
 
 
 def sample_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -173,21 +176,13 @@ Handler = Callable[[Call], Result]
 class Translation:
     """Translates a graph with two tables of handlers by operation: of values that depend on the input, of constants.
 
-    ``shapes`` gives the shapes of values by name, as far as they are known without a translation. ``ends``: the names
-    of values that are the output; ``readout``: what it goes through last that was left out.
+    ``ends``: the names of values that are the output; ``readout``: what it goes through last that was left out.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        traced: Mapping[str, Handler],
-        constant: Mapping[str, Handler],
-        shapes: Callable[[], Mapping[str, tuple[int, ...]]] = dict,
-    ) -> None:
+    def __init__(self, graph: Graph, traced: Mapping[str, Handler], constant: Mapping[str, Handler]) -> None:
         self.graph = graph
         self.traced = traced
         self.constant = constant
-        self.shapes = shapes
         self.builder = Builder(sample_shape(graph.input_shape))
         self.environment: dict[str, Operand | None] = {graph.input: Value(0, graph.input_shape, graph.dtype)}
         self.unsupported: dict[tuple[str, str], list[str]] = {}  # by operation and reason
@@ -267,7 +262,10 @@ class Translation:
         node = call.node
         if node.fault or (node.op not in self.traced and node.op not in self.constant):
             raise Untranslatable(node.fault)
-        if any(isinstance(v, Value) and v.position == UNKNOWN for v in call.inputs):
+        positions = {v.position for v in call.inputs if isinstance(v, Value)}
+        if UNKNOWN in positions and node.op not in self.traced:
+            raise Untranslatable("of a value that depends on the input")
+        if not positions.isdisjoint((UNKNOWN, LOST)):
             return self._unknown(node, call.inputs)
         if any(isinstance(v, Value) for v in call.inputs):
             if node.op not in self.traced:
@@ -304,11 +302,16 @@ class Translation:
 
         What depends on the input and has a known shape is zeros of that shape; anything else has no place at all.
         """
-        first = next((v for v in operands if isinstance(v, Value) and v.position != UNKNOWN), None)
-        return [self._zeros(self.shapes().get(name) if first else None, first) for name in node.outputs]
+        values = [v for v in operands if isinstance(v, Value)]
+        if not values or any(v.position in (UNKNOWN, LOST) for v in values):
+            place = UNKNOWN if any(v.position != LOST for v in values) else LOST
+            return [Value(place, (), self.graph.dtype) for _ in node.outputs]
+        known = [None if v is None else (tuple(v.shape), v.dtype) for v in operands]
+        whole = [v if isinstance(v, Tensor) else None for v in operands]
+        return [self._zeros(shape, values[0]) for shape in output_shapes(node, self.graph.opset, known, whole)]
 
-    def _zeros(self, shape: tuple[int, ...] | None, hung: Value | None) -> Value:
-        if hung is None or shape is None or prod(shape) > MAX_TOTAL - self.total:
+    def _zeros(self, shape: tuple[int, ...] | None, hung: Value) -> Value:
+        if shape is None or prod(shape) > MAX_TOTAL - self.total:
             return Value(UNKNOWN, (), self.graph.dtype)
         return self.emit(Gather(torch.full((prod(shape),), -1), sample_shape(shape)), shape, hung)
 
