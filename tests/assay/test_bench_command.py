@@ -14,8 +14,8 @@ import pytest
 from assay.__main__ import main
 from assay.benchmarks.harness import workers
 from assay.benchmarks.harness.store import Store
+from tests.benchmarks.harness.test_workers import gone
 from tests.benchmarks.instance_files import BROKEN, PROPERTIES, expected, prop, register, suite
-from tests.benchmarks.test_workers import gone
 
 NAMES = [f"vnnlib/{name}.vnnlib" for name in PROPERTIES]
 VERDICTS = [verdict for _, verdict in PROPERTIES.values()]

@@ -25,8 +25,8 @@ from assay.verify.programs.program import Status
 from assay.verify.registry import get_bounder, get_verifier
 from tests import exact, nets
 from tests.contract.graphs import eye, random_box, random_graph
-from tests.programs.cases import KINDS, cases
-from tests.programs.test_relaxation import Liar
+from tests.verify.programs.cases import KINDS, cases
+from tests.verify.programs.test_relaxation import Liar
 
 VARIANTS = ["lp", "lp(tighten=all)", "lp(intermediate=ibp)", "lp(intermediate=ibp,tighten=all)"]
 SOLVERS = ["highs", "scipy", "cvxpy:CLARABEL", "cvxpy:HIGHS", "cvxpy:SCS"]

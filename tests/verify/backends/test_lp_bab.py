@@ -35,8 +35,8 @@ from assay.verify.programs.program import Vector
 from assay.verify.programs.relaxation import known
 from assay.verify.registry import get_verifier
 from tests import nets
-from tests.programs.cases import cases
-from tests.programs.test_encode import read_twice
+from tests.verify.programs.cases import cases
+from tests.verify.programs.test_encode import read_twice
 
 KINDS = ("mlp", "conv", "residual", "skips", "leaky")
 MANY = range(13)

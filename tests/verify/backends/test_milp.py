@@ -30,9 +30,9 @@ from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.start import Begin
 from assay.verify.registry import get_verifier
 from tests import exact, nets
-from tests.programs.cases import KINDS, cases
-from tests.programs.test_encode import encoded
-from tests.programs.test_loading import INTEGER, hard
+from tests.verify.programs.cases import KINDS, cases
+from tests.verify.programs.test_encode import encoded
+from tests.verify.programs.test_loading import INTEGER, hard
 
 EVERY = range(25)
 FINE = [s for s in INTEGER if s not in ("scipy", "cvxpy:SCIPY")]

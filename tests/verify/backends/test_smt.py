@@ -32,7 +32,7 @@ from assay.verify.registry import get_verifier
 from assay.verify.support.child import ChildError
 from tests import exact, nets
 from tests.contract.graphs import members, random_box, random_graph
-from tests.programs.cases import KINDS, case, cases
+from tests.verify.programs.cases import KINDS, case, cases
 
 needs_marabou = pytest.mark.skipif(method.find_spec("maraboupy") is None, reason="maraboupy is not installed")
 

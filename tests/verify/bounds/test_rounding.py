@@ -24,8 +24,8 @@ from assay.verify.core.result import Verdict
 from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds, Verifier
 from tests import exact, nets
-from tests.bounds.test_rigorous import branched, image_ops, magnified
 from tests.contract.graphs import eye, members, random_box, random_graph
+from tests.verify.bounds.test_rigorous import branched, image_ops, magnified
 
 METHODS = [CROWN(), CROWNIBP(), IBP()]
 

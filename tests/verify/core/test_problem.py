@@ -40,7 +40,7 @@ def test_a_problem_is_network_region_and_specification() -> None:
 
 
 def test_the_id_is_the_same_in_another_process() -> None:
-    code = "from tests.core.test_problem import problem; print(problem().id, problem(seed=1, p=2).id)"
+    code = "from tests.verify.core.test_problem import problem; print(problem().id, problem(seed=1, p=2).id)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import Conv2d, ConvTranspose2d, Linear, Relu, Reshape, Scale
 from assay.verify.frontends.onnx import read_onnx
-from tests.frontends.onnx_files import check, ints, model, numbers, one, save
+from tests.verify.frontends.onnx_files import check, ints, model, numbers, one, save
 
 IMAGE = (1, 2, 5, 6)
 LINE = (1, 2, 9)

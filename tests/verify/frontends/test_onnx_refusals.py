@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
 from assay.verify.frontends.onnx import read_onnx
 from assay.verify.frontends.source import SMALL
-from tests.frontends.onnx_files import ints, model, numbers, one, save
+from tests.verify.frontends.onnx_files import ints, model, numbers, one, save
 
 NODE = helper.make_node
 VECTOR = (1, 6)

@@ -18,8 +18,8 @@ from assay.verify.core.region import Box
 from assay.verify.core.spec import Spec
 from assay.verify.frontends.onnx import write_onnx
 from assay.verify.frontends.vnnlib import parse_vnnlib, read, read_vnnlib, write_vnnlib
-from tests.frontends.vnnlib_formulas import content
 from tests.nets import random_cnn
+from tests.verify.frontends.vnnlib_formulas import content
 
 ROOT = Path(__file__).parents[3]
 COMPETITION = ROOT.parent / "shared" / "vnncomp"

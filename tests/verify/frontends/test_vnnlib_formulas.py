@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from assay.verify.core.errors import AssayError
 from assay.verify.frontends.vnnlib import parse_vnnlib, read_vnnlib, write_vnnlib
-from tests.frontends.vnnlib_formulas import (
+from tests.verify.frontends.vnnlib_formulas import (
     Numbers,
     Statement,
     assertions,

@@ -20,7 +20,7 @@ from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.solver import Model
 from assay.verify.programs.start import Begin
 from assay.verify.support.child import GRACE, ChildDied
-from tests.programs.test_loading import random_program
+from tests.verify.programs.test_loading import random_program
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from assay.verify.programs.relaxation import known
 from assay.verify.programs.solvers.highs import Highs
 from tests import nets
 from tests.contract.graphs import random_box, random_graph
-from tests.programs.cases import KINDS, network
+from tests.verify.programs.cases import KINDS, network
 
 
 def linear(inputs: int, outputs: int, seed: int) -> Linear:

@@ -16,7 +16,7 @@ from assay.verify.programs.dual import safe_bound
 from assay.verify.programs.loading import SOLVERS, Loaded, check_name, get_solver, listed, load, missing
 from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.start import Begin
-from tests.programs.test_dual import random_program, solved
+from tests.verify.programs.test_dual import random_program, solved
 
 THROUGH_CVXPY = ("CLARABEL", "HIGHS", "OSQP", "SCIPY", "SCS", "SCIP", "GUROBI")
 LINEAR = [s for s in ("highs", "scipy", *(f"cvxpy:{n}" for n in THROUGH_CVXPY)) if missing(s, integer=False) is None]

@@ -21,7 +21,8 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.spec import Polyhedron, Spec
-from assay.verify.solving.stages import Falsifier, Share, check, decide, run
+from assay.verify.solving.falsifier import Falsifier
+from assay.verify.solving.stages import Share, check, decide, run
 
 NETWORK = chain((2,), [])
 SAFE = Problem(NETWORK, Box(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 1.0])), Spec.robust(0, 2))
