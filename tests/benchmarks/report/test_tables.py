@@ -5,7 +5,6 @@ import json
 import struct
 from dataclasses import replace
 from itertools import pairwise
-from math import inf
 
 import pytest
 from rich.console import Console
@@ -139,8 +138,3 @@ def test_labels_stay_apart_and_in_order(heights):
     pairs = sorted(zip(heights, places, strict=True))
     assert all(b - a >= 0.05 - 1e-9 for (_, a), (_, b) in pairwise(pairs))
     assert sum(places) == pytest.approx(sum(heights))
-
-
-def test_norms_have_names(comparison):
-    assert [tables.NORMS[p] for p in (inf, 2, 1)] == ["linf", "l2", "l1"]
-    assert "l2, 5 samples" in printed(replace(comparison, norm=2.0))
