@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assay.verify.bounds.forms import Form, Rows, Units
 from assay.verify.bounds.group import Group, by_feature
-from assay.verify.bounds.linear import Descent, lower_bound
+from assay.verify.bounds.linear import BackwardPropagation, lower_bound
 from assay.verify.bounds.relax import relaxes, undecided
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network
@@ -86,10 +86,11 @@ def lower_rows(group: Group, bounds: Sequence[Bounds], objective: Tensor, linear
     rows = Rows.of(torch.arange(samples).repeat_interleave(count), group.lower.dtype, samples)
     coef = objective.to(group.lower).reshape(samples * count, outputs).T
     form = Form(coef.clone(memory_format=torch.contiguous_format))
-    descent = Descent(group, rows, {len(group.network.nodes) - 1: form}, charged=group.rounding is not None)
-    descent.pause()
-    lowest = (descent.copy() if linear else descent).minimum_over(bounds)
-    return (torch.maximum(lowest, descent.minimum()) if linear else lowest).view(samples, count)
+    last, charged = len(group.network.nodes) - 1, group.rounding is not None
+    backward = BackwardPropagation(group, rows, {last: form}, charged=charged)
+    backward.pause()
+    lowest = (backward.copy() if linear else backward).minimum_over(bounds)
+    return (torch.maximum(lowest, backward.minimum()) if linear else lowest).view(samples, count)
 
 
 def _exact_by_intervals(network: Network, region: Region) -> set[int]:

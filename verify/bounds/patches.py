@@ -112,10 +112,10 @@ def _(op: Op, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
     """Positive coefficients take the lower line, negative ones the upper line; beyond the image there is neither."""
     lines = group.whole[position]
     coef, negative = form.coef, form.coef.clamp(max=0)
-    offset = (group.gather(lines.lift, form, rows) * negative).sum(0)
+    offset = (group.gather(lines.intercept_gap, form, rows) * negative).sum(0)
     if lines.intercept is not None:
         offset += (group.gather(lines.intercept, form, rows) * coef).sum(0)
-    coef.mul_(group.gather(lines.slope, form, rows)).addcmul_(negative, group.gather(lines.rise, form, rows))
+    coef.mul_(group.gather(lines.slope, form, rows)).addcmul_(negative, group.gather(lines.slope_gap, form, rows))
     return [replace(form, coef=coef, clean=True, support=group.support.get(position))], offset
 
 

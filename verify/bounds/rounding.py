@@ -133,8 +133,9 @@ class Rounding:
         size = part * largest(z)
         if below is not None:
             size = size + below.flatten(1).T.reshape(size.shape)
-        loss = torch.maximum(lines.slope.abs(), (lines.slope + lines.rise).abs()) * size
-        height = lines.lift.abs() if lines.intercept is None else lines.lift.abs() + lines.intercept.abs()
+        loss = torch.maximum(lines.slope.abs(), (lines.slope + lines.slope_gap).abs()) * size
+        height = lines.intercept_gap.abs()
+        height = height if lines.intercept is None else height + lines.intercept.abs()
         return torch.add(loss if loss.dim() == height.dim() else loss.sum(1), height, alpha=part) + DUST
 
     def _size(self, position: int, sizes: Sequence[Tensor]) -> Tensor:

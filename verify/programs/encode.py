@@ -36,7 +36,7 @@ class Unbounded(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Hinges:
+class UnstableNeurons:
     """The unstable ReLUs, or ReLUs that others are made of, in the order of the network: each field is (neurons).
 
     ``position`` and ``feature`` of the operation, the columns ``z`` and ``a`` of operand and value, the row ``above``
@@ -70,13 +70,13 @@ class Operands:
 class Encoding:
     """``draft`` holds the network over the region; ``output`` is its output as a function of the columns.
 
-    ``operands``: the columns of activations' operands; ``inputs``: the column of each input, -1 where it cannot vary;
-    ``centre``: then its value.
+    ``neurons``: the unstable ones; ``operands``: the columns of activations' operands; ``inputs``: the column of each
+    input, -1 where it cannot vary; ``centre``: then its value.
     """
 
     draft: Draft
     output: Expression
-    hinges: Hinges
+    neurons: UnstableNeurons
     operands: Operands
     inputs: Index
     centre: Vector
@@ -133,7 +133,7 @@ class Encoder:
     exact: bool
     refine: Refine | None
     draft: Draft = field(default_factory=Draft)
-    hinges: list[tuple[Index, ...]] = field(default_factory=list)
+    neurons: list[tuple[Index, ...]] = field(default_factory=list)
     operands: list[tuple[Index, Index, Index]] = field(default_factory=list)
 
     def note(self, position: int, features: Index, columns: Index) -> None:
@@ -165,7 +165,7 @@ class Encoder:
         self.draft.rest(rows, rows)
         return columns
 
-    def hinge(self, position: int, z: Index, low: Vector, high: Vector) -> Index:
+    def relu(self, position: int, z: Index, low: Vector, high: Vector) -> Index:
         """Columns of ``max(z, 0)`` for columns ``z``, -1 where z is -1: then it is 0; stable ones are z itself."""
         unstable = np.flatnonzero((z >= 0) & (low < 0) & (high > 0))
         at, count = z[unstable], len(unstable)
@@ -182,16 +182,15 @@ class Encoder:
             slope, intercept = chord_above(low, high)
             chord = self.draft.rows([(each, a, one), (each, at, -slope)], -free, intercept)
             self.draft.rest(np.where(high > -low, above, -1), chord)
-        self.hinges.append((np.full(count, position), unstable, at, a, above, chord, switch))
+        self.neurons.append((np.full(count, position), unstable, at, a, above, chord, switch))
         value = z.copy()
         value[unstable] = a
         return value
 
     def encoding(self, output: Expression, inputs: Index, centre: Vector) -> Encoding:
         """What has come of it."""
-        return Encoding(
-            self.draft, output, Hinges(*_table(self.hinges, 7)), Operands(*_table(self.operands, 3)), inputs, centre
-        )
+        neurons, operands = UnstableNeurons(*_table(self.neurons, 7)), Operands(*_table(self.operands, 3))
+        return Encoding(self.draft, output, neurons, operands, inputs, centre)
 
 
 def _table(parts: Sequence[tuple[Index, ...]], width: int) -> list[Index]:
@@ -222,7 +221,7 @@ def _(op: Relu, encoder: Encoder, position: int, z: Expression, low: Vector, hig
     columns = np.full(len(z), -1, dtype=np.int64)
     columns[live] = encoder.named(z.take(live), low[live], high[live])
     encoder.note(position, live, columns[live])
-    return of_columns(encoder.hinge(position, columns, low, high), np.zeros(len(z)))
+    return of_columns(encoder.relu(position, columns, low, high), np.zeros(len(z)))
 
 
 @activate.register
@@ -231,7 +230,7 @@ def _(op: LeakyRelu, encoder: Encoder, position: int, z: Expression, low: Vector
     low, high = encoder.tightened(z, low, high, np.flatnonzero((low < 0) & (high > 0)))
     columns = encoder.named(z, low, high)
     encoder.note(position, np.arange(len(z)), columns)
-    positive = of_columns(encoder.hinge(position, np.where(high > 0, columns, -1), low, high), np.zeros(len(z)))
+    positive = of_columns(encoder.relu(position, np.where(high > 0, columns, -1), low, high), np.zeros(len(z)))
     width = encoder.draft.width
     whole = of_columns(columns, np.zeros(len(z))).over(width)
     return Expression(op.slope * whole.matrix + (1 - op.slope) * positive.over(width).matrix, np.zeros(len(z)))

@@ -44,7 +44,7 @@ class Ascent:
 @dataclass(frozen=True, eq=False)
 class Boxes:
     """``lower``, ``upper`` (boxes x inputs); the disjuncts still ``open`` (boxes x disjuncts); the known ``signs`` of
-    the hinges' operands (boxes x features); ``gain``: what halving each input promises (boxes x inputs)."""
+    the ReLUs' operands (boxes x features); ``gain``: what halving each input promises (boxes x inputs)."""
 
     lower: Tensor
     upper: Tensor
@@ -105,7 +105,7 @@ class InputTree:
 
     def root(self) -> Boxes:
         """The region's box, with everything open."""
-        signs = torch.zeros(1, sum(self.prepared.hinges.values()), dtype=torch.int8)
+        signs = torch.zeros(1, sum(self.prepared.relus.values()), dtype=torch.int8)
         open_ = torch.ones(1, len(self.unsafe.members), dtype=torch.bool)
         return Boxes(self.lower, self.upper, open_, signs, self.upper - self.lower)
 
@@ -144,7 +144,7 @@ class InputTree:
         members = self.unsafe.members[pairs.disjunct]
         objective = torch.einsum("pr,pro->po", pairs.weights, self.unsafe.A[members])
         constant = -torch.linalg.vecdot(pairs.weights, self.unsafe.b[members] + self.slack[members])
-        loss = {i: torch.zeros_like(lines.lift) for i, lines in relaxed.lines.items()}
+        loss = {i: torch.zeros_like(lines.intercept_gap) for i, lines in relaxed.lines.items()}
         bound, coef, offset = pairs.bound.clone(), pairs.lower.clone(), pairs.bound.clone()
         for block in blocks(len(pairs.box), self.prepared.widest, budget):
             box = pairs.box[block]

@@ -242,5 +242,5 @@ class Work:
             "nodes": self.search.nodes,
             "leaves": sum(len(tree.leaves) for tree in trees),
             "open": sum(len(tree.open_nodes) for tree in trees),
-            "hinges": len(self.encoding.hinges) if self.encoding else 0,
+            "unstable": len(self.encoding.neurons) if self.encoding else 0,
         }

@@ -59,7 +59,7 @@ class Target:
 @dataclass(eq=False)
 class Node:
     """A node that is not closed: ``number`` in its target's tree, the ``bound`` and ``duals`` that the solver gave,
-    and the ``basis`` for its children. ``hinge``: where to split it, -1 if nowhere. ``empty``: the duals are a ray;
+    and the ``basis`` for its children. ``neuron``: where to split it, -1 if nowhere. ``empty``: the duals are a ray;
     ``doubted``: they do not prove what the solver claims."""
 
     target: Target
@@ -68,7 +68,7 @@ class Node:
     bound: float
     duals: Vector
     basis: Any
-    hinge: int = -1
+    neuron: int = -1
     empty: bool = False
     doubted: bool = False
 
@@ -147,9 +147,9 @@ class Search:
         below = []
         for phase in (INACTIVE, ACTIVE):
             phases = node.phases.copy()
-            phases[node.hinge] = phase
+            phases[node.neuron] = phase
             below.append(self._solved(node.target, -1, phases, node.bound, node.basis))
-        first = node.target.tree.split(node.number, node.hinge)
+        first = node.target.tree.split(node.number, node.neuron)
         for child, number in zip(below, (first, first + 1), strict=True):
             child.number = number
             self._commit(child)
@@ -167,7 +167,7 @@ class Search:
         if bound > self.limit():
             self._close(fresh, bound)
             return
-        fresh.bound, fresh.hinge = -inf, fresh.hinge if fresh.hinge >= 0 else _any(fresh.phases)
+        fresh.bound, fresh.neuron = -inf, fresh.neuron if fresh.neuron >= 0 else _any(fresh.phases)
         self._commit(fresh)
 
     def _solved(
@@ -191,7 +191,7 @@ class Search:
             return Node(target, number, phases, value, simplex.duals(), basis)
         x, duals = simplex.solution()
         node = Node(target, number, phases, value, duals, simplex.basis)
-        node.hinge = self._branching(node, x)
+        node.neuron = self._branching(node, x)
         return node
 
     def _branching(self, node: Node, x: Vector) -> int:
@@ -213,7 +213,7 @@ class Search:
         """Put a solved node where it belongs."""
         if node.bound > self._aim():
             self.pending.append(node)
-        elif node.hinge < 0:
+        elif node.neuron < 0:
             self.stuck.append(node)
         else:
             self._push(node)
@@ -257,7 +257,7 @@ class Search:
 
 
 def _any(phases: Phases) -> int:
-    """A hinge that is open; -1 if none is."""
+    """An unstable neuron whose phase is open; -1 if none is."""
     return int((phases == OPEN).argmax()) if (phases == OPEN).any() else -1
 
 

@@ -57,9 +57,10 @@ class Relaxed:
         if isinstance(node.op, Max):
             lower, upper = (t.view(len(t), node.size, -1) for t in (lower, upper))
         lines = relax(node.op, Bounds(lower.movedim(0, -1), upper.movedim(0, -1)))
-        slope, rise, lift = (t.movedim(-1, 0) for t in (lines.slope, lines.rise, lines.lift))
+        columns = (lines.slope, lines.slope_gap, lines.intercept_gap)
+        slope, slope_gap, intercept_gap = (t.movedim(-1, 0) for t in columns)
         self.lines[position] = Lines(
-            slope, rise, lift, None if lines.intercept is None else lines.intercept.movedim(-1, 0)
+            slope, slope_gap, intercept_gap, None if lines.intercept is None else lines.intercept.movedim(-1, 0)
         )
 
     def take(self, box: Tensor) -> Relaxed:
@@ -78,10 +79,10 @@ def bound_layers(
     """The network relaxed over boxes, ``lower`` and ``upper`` (boxes x inputs), every layer's bounds tightened first:
     intervals, then linear bounds of what is undecided, the intersection of both.
 
-    ``signs`` (boxes x features of all hinges, one after the other), int8: 1 or -1 where the sign of an operand is
+    ``signs`` (boxes x features of all ReLUs, one after the other), int8: 1 or -1 where the sign of an operand is
     known, 0 where it is not; it is returned with what has been found. Raises :class:`assay.verify.core.budget.Expired`.
     """
-    network, sizes = prepared.network, prepared.hinges
+    network, sizes = prepared.network, prepared.relus
     found = Relaxed(prepared, lower, upper)
     shape = (-1, *network.input_shape)
     bounds = [Bounds(lower.view(shape), upper.view(shape))]
@@ -104,14 +105,14 @@ def bound_layers(
     return found, torch.cat([known[source] for source in sizes], 1) if sizes else signs
 
 
-def descend(
+def propagate_backwards(
     relaxed: Relaxed,
     pending: dict[int, Part],
     total: Tensor,
     box: Tensor | None = None,
     seen: dict[int, Tensor] | None = None,
 ) -> Forms:
-    """Rows of coefficients of nodes' values, by position, as linear functions of the input that lie below them.
+    """Rows of coefficients of nodes' values, by position, as linear functions of the input that lie below them: (rows).
 
     ``pending`` is used up; ``total`` (rows): the constant so far. ``box``: the box of each row, or of each of as many
     rows as it is long, several times over; without it, all boxes in order. ``seen`` gets the coefficients that arrive
@@ -146,7 +147,7 @@ def rows_of(relaxed: Relaxed, objective: Tensor, constant: Tensor, box: Tensor, 
     """Linear functions below ``objective @ output + constant``: objective (rows x outputs), constant and box (rows)."""
     last = len(relaxed.prepared.network.nodes) - 1
     found = [
-        descend(relaxed, {last: Part(objective[block])}, constant[block], box[block])
+        propagate_backwards(relaxed, {last: Part(objective[block])}, constant[block], box[block])
         for block in blocks(len(box), relaxed.prepared.widest, budget)
     ]
     return Forms(torch.cat([f.coef for f in found]), torch.cat([f.constant for f in found]))
@@ -177,23 +178,24 @@ def _between(op: Op, lines: Lines, part: Part, box: Tensor | None, size: int) ->
         lines = _at(lines, part.support)
     if box is not None:
         lines = lines.take(box)
-    slope, rise, lift, intercept = lines.slope, lines.rise, lines.lift, lines.intercept
-    rows = part.coef.view(-1, *lift.shape)  # (rows of each box x boxes x features)
+    slope, slope_gap, intercept_gap, intercept = lines.slope, lines.slope_gap, lines.intercept_gap, lines.intercept
+    rows = part.coef.view(-1, *intercept_gap.shape)  # (rows of each box x boxes x features)
     negative = rows.clamp(max=0)
-    constant = torch.linalg.vecdot(negative, lift)
+    constant = torch.linalg.vecdot(negative, intercept_gap)
     if intercept is not None:
         constant = constant + torch.linalg.vecdot(rows, intercept)
     if isinstance(op, Max):
         rows, negative = rows[..., None], negative[..., None]
-    passed = (rows * slope).addcmul_(negative, rise)
+    passed = (rows * slope).addcmul_(negative, slope_gap)
     return Part(passed.view(len(part.coef), -1), part.support), constant.flatten()
 
 
 def _at(lines: Lines, features: Tensor) -> Lines:
     """The lines (boxes x features) of some features."""
     intercept = None if lines.intercept is None else lines.intercept.index_select(1, features)
-    slope, rise, lift = (t.index_select(1, features) for t in (lines.slope, lines.rise, lines.lift))
-    return Lines(slope, rise, lift, intercept)
+    columns = (lines.slope, lines.slope_gap, lines.intercept_gap)
+    slope, slope_gap, intercept_gap = (t.index_select(1, features) for t in columns)
+    return Lines(slope, slope_gap, intercept_gap, intercept)
 
 
 def _tightened(found: Relaxed, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
@@ -247,7 +249,7 @@ def _both_sides(found: Relaxed, position: int, feature: Tensor, box: Tensor) -> 
         one[torch.arange(len(feature)), feature] = 1.0
         start, source = Part(one), position
     rows = Part(torch.cat([start.coef, -start.coef]), start.support)
-    below = descend(found, {source: rows}, torch.cat([constant, -constant]), box)
+    below = propagate_backwards(found, {source: rows}, torch.cat([constant, -constant]), box)
     return Forms(below.coef.view(2, len(feature), -1), below.constant.view(2, -1))
 
 

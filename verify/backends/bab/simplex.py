@@ -74,7 +74,7 @@ class Simplex:
             self._highs.changeColsCost(len(self._all), self._all, objective.cost)
 
     def within(self, phases: Phases) -> None:
-        """Put the hinges into these phases."""
+        """Put the unstable neurons into these phases: (neurons)."""
         if phases is not self._phases:
             self._phases = phases
             upper = self._most.copy()
