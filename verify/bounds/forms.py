@@ -110,7 +110,7 @@ def dense(form: AnyForm, size: int) -> Tensor:
 
 
 def on_support(form: AnyForm, support: Tensor | None, size: int) -> Tensor:
-    """The coefficients of the features in ``support``; the others meet a zero and are dropped."""
+    """The coefficients of the features in ``support``; the others are multiplied by 0 and left out."""
     if isinstance(form, Form) and form.support is support:
         return form.coef
     full = dense(form, size)

@@ -33,7 +33,7 @@ class Group:
     also fixes which of its features can matter (``support``); ``lines`` are of these, ``whole`` of all features.
     ``entrance``: the first layer, if all paths from the input lead through it and the region is a box; the centre's
     share of every bound is then read off that layer's value at the centre (``at_centre``, features x samples), and
-    only the radius has to be taken down to the input. ``rounding``: in float64; lower precisions only sieve.
+    only the radius has to be propagated to the input. ``rounding``: in float64; lower precisions only sieve.
     """
 
     network: Network
@@ -75,7 +75,7 @@ class Group:
 
     def enter(self, position: int, operands: Sequence[Bounds]) -> Bounds:
         """The interval of the node at ``position`` over its operands' (samples x shape), and what has to be known
-        before rows of the node go down."""
+        before rows of the node are propagated."""
         op = self.network.nodes[position].op
         if self.rounding is None:
             value = step(op, *operands)
@@ -94,7 +94,7 @@ class Group:
         lines, self.operands[position] = relax(node.op, z), z
         self.whole[position] = lines
         if isinstance(node.op, Relu):
-            possible = ~(z.upper <= 0).all(1)  # a NaN is possible: it must be met, and decide nothing
+            possible = ~(z.upper <= 0).all(1)  # a NaN is kept: the bound becomes NaN and decides nothing
             kept = possible.nonzero().flatten()
             self.support[position] = kept if len(kept) < 0.9 * len(possible) else None
         support = self.support.get(position)
@@ -133,7 +133,7 @@ class Group:
         return rows.gather(self._padded[key], form)
 
     def worth_at_centre(self, form: AnyForm, rows: Rows) -> Tensor:
-        """What a form of the entrance's value is worth at the centre of the box: (rows)."""
+        """A form of the entrance's value at the centre of the box: (rows)."""
         assert self.at_centre is not None
         if isinstance(form, Units):
             return self.at_centre[:, rows.samples][form.feature, rows.sample] * form.value
@@ -143,7 +143,7 @@ class Group:
         return rows.dot(at_centre, form.coef)
 
     def compound(self, position: int, operands: Sequence[Bounds]) -> None:
-        """Note what rows of the node's neurons may lose on the whole way down to the input."""
+        """Note what rows of the node's neurons may lose to rounding all the way to the input."""
         if self.rounding is None:
             return
         if position in self.whole:

@@ -131,10 +131,10 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
 
 
 def meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tuple[Tensor, Tensor]:
-    """The intersection of two intervals that both hold the truth up to rounding.
+    """The intersection of two intervals that both contain the value up to rounding.
 
     Where rounding alone makes them cross, the gap between them is kept as the interval; where they are further
-    apart than that, something is wrong and NaN, which decides nothing, is what comes of it.
+    apart than that, one of them is wrong: the result is NaN, which decides nothing.
     """
     low, high = torch.maximum(lower, lower_2), torch.minimum(upper, upper_2)
     crossed = low > high

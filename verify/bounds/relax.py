@@ -61,7 +61,7 @@ def _(op: Relu, z: Bounds) -> Lines:
 
 @relax.register
 def _(op: LeakyRelu, z: Bounds) -> Lines:
-    """As Relu while it is convex; where the slope is above 1 it is concave, and the lines change places."""
+    """As Relu while it is convex; where the slope is above 1 it is concave, and the lines are exchanged."""
     if op.slope <= 1:
         return _convex(z, op.slope)
     return _concave(z, op.slope)
@@ -77,7 +77,7 @@ def _convex(z: Bounds, left: float) -> Lines:
     """max(z, left * z) for left <= 1."""
     low, high = z.lower.clamp(max=0), z.upper.clamp(min=0)
     width = high - low
-    # A neuron that is zero on all of its interval has width 0 and share 0; no division by zero leaks through.
+    # A neuron that is zero on all of its interval has width 0 and share 0; nothing is divided by zero.
     share = high / width.clamp(min=torch.finfo(width.dtype).tiny)
     # Any line of slope in [0, 1] lies above with this intercept, whatever rounding or overflow made of the slope.
     intercept_gap = torch.maximum(-low * share, high * (1 - share))
@@ -91,7 +91,7 @@ def _concave(z: Bounds, left: float) -> Lines:
     """min(z, left * z) for left > 1: the chord below, the line of one of the two slopes above."""
     low, high = z.lower.clamp(max=0), z.upper.clamp(min=0)
     share = high / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
-    # Any line of slope in [1, left] lies below with this much taken away; a multiple of share, taken from left, would
+    # Any line of slope in [1, left] lies below with this much subtracted; a multiple of share, taken from left, would
     # be off by a multiple of left where the slope is next to 1.
     sides = torch.full_like(share, left), torch.ones_like(share)
     slope = torch.lerp(*sides, share).clamp(1.0, left)
@@ -136,7 +136,7 @@ def _below_s(low: Tensor, high: Tensor, curve: Callable[[Tensor], Tensor]) -> tu
     concave = (low >= 0) | ((high > 0) & (steepness(low) >= chord))
     slope = torch.where(concave, chord, torch.where((high <= 0) | fits_first, tangent, 0.0))
     anchor = torch.where(concave | (slope == 0), low, touch)
-    # A chord at the rounding of its own width is as good as flat.
+    # The chord's slope over a width near rounding is not reliable: the smaller slope of the ends is taken.
     thin = width <= 1e-6 * (1 + low.abs())
     slope = torch.where(thin, torch.minimum(steepness(low), steepness(high)), slope)
     anchor = torch.where(thin, low, anchor)

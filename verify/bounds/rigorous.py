@@ -160,7 +160,7 @@ def lower_rows(network: Network, bounds: Sequence[Bounds], objective: Tensor) ->
     last = bounds[-1]
     here = _Sum(coef.new_zeros(batch * rows))
     here.over(coef, last)
-    found = torch.maximum(here.lower(), _descend(network.to(torch.float64, coef.device), bounds, coef))
+    found = torch.maximum(here.lower(), _propagate_backwards(network.to(torch.float64, coef.device), bounds, coef))
     return found.view(batch, rows)
 
 
@@ -172,7 +172,7 @@ def _tightened(network: Network, bounds: Sequence[Bounds], wanted: Tensor, featu
     coef = known.lower.new_zeros(known.lower[0].numel(), batch, 2, rows)
     coef[features, :, 0, torch.arange(rows)] = 1.0
     coef[features, :, 1, torch.arange(rows)] = -1.0
-    lowest = _descend(network, bounds, coef.flatten(1)).view(batch, 2, rows)
+    lowest = _propagate_backwards(network, bounds, coef.flatten(1)).view(batch, 2, rows)
     lowest = torch.where(wanted[:, None, features], lowest, -inf)
     lower, upper = known.lower.flatten(1).clone(), known.upper.flatten(1).clone()
     lower[:, features] = torch.maximum(lower[:, features], lowest[:, 0])
@@ -184,7 +184,7 @@ def _tightened(network: Network, bounds: Sequence[Bounds], wanted: Tensor, featu
 
 @dataclass(eq=False)
 class _Sum:
-    """One long sum for each column: ``value`` as computed, ``size`` the sum of magnitudes, ``charge`` what is to be
+    """A sum for each column: ``value`` as computed, ``size`` the sum of magnitudes, ``charge`` what is to be
     taken off for coefficients that were rounded on the way, and the number of ``terms``."""
 
     value: Tensor
@@ -196,7 +196,7 @@ class _Sum:
         self.size, self.charge = torch.zeros_like(self.value), torch.zeros_like(self.value)
 
     def add(self, coef: Tensor, worth: Tensor) -> None:
-        """``coef`` times ``worth``, (features x columns) both; nothing times infinity is nothing."""
+        """``coef`` times ``worth``, (features x columns) both; 0 times infinity counts as 0."""
         product = torch.where(coef == 0, 0.0, coef * worth)
         self.value, self.size = self.value + product.sum(0), self.size + product.abs().sum(0)
         self.terms += len(coef) + 2
@@ -207,7 +207,7 @@ class _Sum:
         self.add(coef.clamp(max=0), _spread(box.upper, coef))
 
     def forgive(self, error: Tensor, box: Bounds) -> None:
-        """Take off what coefficients that are wrong by ``error`` can make of a value in the box."""
+        """Charge what coefficients that are wrong by ``error`` (features x columns) can change over the box."""
         self.charge = self.charge + (error * _spread(torch.maximum(box.lower.abs(), box.upper.abs()), error)).sum(0)
         self.terms += len(error)
 
@@ -224,7 +224,7 @@ def _spread(t: Tensor, coef: Tensor) -> Tensor:
     return flat.repeat_interleave(coef.shape[1] // flat.shape[1], 1)
 
 
-def _descend(network: Network, bounds: Sequence[Bounds], coef: Tensor) -> Tensor:
+def _propagate_backwards(network: Network, bounds: Sequence[Bounds], coef: Tensor) -> Tensor:
     """Lower bounds of functions ``coef`` (features x batch * rows) of the last node that has bounds: (batch * rows)."""
     total = _Sum(coef.new_zeros(coef.shape[1]))
     pending = {len(bounds) - 1: coef}

@@ -40,7 +40,7 @@ from assay.verify.support.floats import gamma
 AFFINE = (Linear, Conv2d, ConvTranspose2d, Scale)
 STEPS = 4  # roundings that each node of a network can add to a sum, beside one for each of its operands
 FEW = 16  # more roundings than the lines of an activation, or the sum of a centre and a radius, take
-BEYOND = 2.0**800  # magnitudes for which nothing is promised
+BEYOND = 2.0**800  # magnitudes from here on have no bounds
 # More than can be lost below the smallest normal number, in all coefficients of 2**60 values of magnitude BEYOND.
 DUST = 2.0**-140
 
@@ -49,7 +49,7 @@ DUST = 2.0**-140
 class Rounding:
     """What rounding takes, by position of a node (samples x shape of the node): of one unit of coefficient from a
     node that is no activation until activations are met (``lost``), by norms of the operations between; and of a row
-    of one of a node's neurons on its whole way down to the input (``error``). ``longest``: so many terms all sums are
+    of one of a node's neurons until the input is reached (``error``). ``longest``: so many terms all sums are
     taken to have at least."""
 
     network: Network
@@ -177,7 +177,7 @@ def largest(bounds: Bounds) -> Tensor:
 
 def widened(found: Bounds, size: Tensor, count: int) -> Bounds:
     """True intervals from computed ones, ``size`` the magnitude of ``count`` terms that were summed; NaN, which
-    decides nothing further down, where these are beyond reason or overflow."""
+    decides nothing further down, where ``size`` is BEYOND or more, or overflows."""
     error = torch.add(size.new_tensor(DUST), size, alpha=2 * gamma(count + FEW))
     if not size.sum().item() < BEYOND:
         error = torch.where(size < BEYOND, error, torch.nan)

@@ -27,7 +27,7 @@ RowBounder = Callable[[Network, Region, Tensor, Budget, torch.dtype], Tensor]
 
 
 def check_dtype(dtype: str) -> None:
-    """Refuse a precision that is not one of ours."""
+    """Raise :class:`InputError` for a precision other than float64 and float32."""
     if dtype not in ("float64", "float32"):
         raise InputError(f"dtype must be float64 or float32, got {dtype!r}")
 

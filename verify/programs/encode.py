@@ -1,7 +1,7 @@
 """A network over a region as a program: the triangle relaxation (Ehlers 2017, arXiv:1705.01320), or exactly, with one
 binary for each unstable neuron (Tjeng et al. 2019, arXiv:1711.07356).
 
-Affine operations are substituted. Neurons that bounds prove stable cost nothing more than their own value; each
+Affine operations are substituted. Neurons that bounds prove stable add at most a column for their value; each
 unstable ReLU has a column z for its operand, a column a for its value, and rows that tie them.
 """
 
@@ -188,7 +188,7 @@ class Encoder:
         return value
 
     def encoding(self, output: Expression, inputs: Index, centre: Vector) -> Encoding:
-        """What has come of it."""
+        """The finished encoding."""
         neurons, operands = UnstableNeurons(*_table(self.neurons, 7)), Operands(*_table(self.operands, 3))
         return Encoding(self.draft, output, neurons, operands, inputs, centre)
 

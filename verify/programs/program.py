@@ -180,7 +180,7 @@ class Draft:
         return np.arange(self.height - len(lower), self.height)
 
     def copy(self) -> Draft:
-        """The same draft, which grows on its own."""
+        """An independent copy."""
         lists: dict[str, Any] = {f.name: list(v) for f in fields(self) if isinstance(v := getattr(self, f.name), list)}
         return replace(self, **lists)
 

@@ -38,7 +38,7 @@ class Solver(Protocol):
     """A solver: loads a program, which keeps its cost out of the model. One that is not punctual can be pickled.
 
     ``tolerance``: by how much, on the program's own scale, its answers may violate rows and integrality;
-    ``punctual``: whether it stops when its time is over, whatever it is about; ``drops``: it may take coefficients
+    ``punctual``: whether it stops when its time is over, at any stage; ``drops``: it may take coefficients
     smaller than this for 0.
     """
 

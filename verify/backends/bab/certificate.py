@@ -1,6 +1,6 @@
-"""The proof that a tree of splits is: which neuron is split where, and the duals that prove each leaf.
+"""A tree of splits as a proof: which neuron is split where, and the duals that prove each leaf.
 
-What a checker that trusts nothing needs is in :func:`document`. It shows that the bounds of the operands hold over the
+What an independent checker needs is in :func:`document`. It shows that the bounds of the operands hold over the
 box, that each tree covers it, since both phases of a neuron follow each split, and that the multipliers of each leaf
 prove its bound by weak duality.
 """

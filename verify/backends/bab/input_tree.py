@@ -30,7 +30,7 @@ WEIGHINGS = 12  # steps in search of the best weights of a disjunct's rows
 SAMPLES = 1024
 BEYOND = 0.5
 TABLES = 24  # numbers that are kept for each neuron of a box while it is bounded
-FAIRNESS = 1e-3  # of the best gain, promised to an input as wide as at the root: none is passed over for ever
+FAIRNESS = 1e-3  # of the best gain, promised to an input as wide as at the root: each is halved in the end
 
 
 @dataclass(frozen=True)

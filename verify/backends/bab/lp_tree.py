@@ -78,7 +78,7 @@ class Node:
         return self.phases.nbytes + 2 * self.duals.nbytes + 1000
 
 
-# The least margin at points (points x columns) that a disjunct's programs gave; one that is exact is looked at hard.
+# The least margin at points (points x columns) that a disjunct's programs gave; an exact one may start a descent.
 Look = Callable[[int, Vector, bool], float]
 
 
@@ -197,7 +197,7 @@ class Search:
     def _branching(self, node: Node, x: Vector) -> int:
         """Where to split: where the chord costs most, dual times intercept, among the neurons that ``x`` is wrong at.
 
-        -1 where there is no use in it: the network itself has this margin at ``x``.
+        -1 where no split helps: the network itself has this margin at ``x``.
         """
         target, splits = node.target, node.target.splits
         wrong = splits.wrong(x)

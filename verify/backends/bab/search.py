@@ -28,7 +28,7 @@ class Bounded(Generic[D]):
 
     ``lower`` (domains), float64: a lower bound of the margin on each domain, NaN where there is none; ``seen``: the
     least margin seen at a point of each, which tells where a counterexample is likely. ``domains``: the same ones, in
-    order, with what is worth knowing for their children; they may have shrunk, and on all that was cut off the margin
+    order, with what is kept for their children; they may have shrunk, and on all that was cut off the margin
     is at least ``cleared``. ``witness``: a counterexample, without a batch dimension.
     """
 

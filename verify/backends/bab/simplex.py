@@ -44,7 +44,7 @@ class Objective:
 
 
 class Simplex:
-    """The program of ``splits``, loaded once. ``nothing``: duals that say nothing."""
+    """The program of ``splits``, loaded once. ``nothing``: duals that are all 0 (rows)."""
 
     def __init__(self, splits: Splits, threads: int, seed: int) -> None:
         import highspy
@@ -89,7 +89,7 @@ class Simplex:
             handle.setBasis(basis)
         handle.setOptionValue("objective_bound", (cutoff - self._objective.offset) / self._objective.unit)
         end = self._run(seconds)
-        if end is End.FAILED:  # once more, from nothing, and whatever the number of threads was before
+        if end is End.FAILED:  # once more, from scratch, and whatever the number of threads was before
             handle.clearSolver()
             handle.resetGlobalScheduler(True)
             end = self._run(seconds)

@@ -2,7 +2,7 @@
 
 Only the lines that the objective itself takes are moved; the bounds of the layers stay. The bound's derivative by
 a slope is the objective's coefficient there, if positive, times the value that arrives there when the point of the
-box at which the bound is taken passes the relaxed.prepared.network.
+box at which the bound is taken passes through the network.
 """
 
 from __future__ import annotations

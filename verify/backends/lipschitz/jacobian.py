@@ -1,6 +1,6 @@
 """Interval Jacobians (Weng et al. 2018, Fast-Lip, arXiv:1804.09699): every derivative over a region between two bounds.
 
-Rows travel backwards through the network as intervals. An activation multiplies them by the interval of its slopes
+Rows are propagated backwards as intervals. An activation multiplies them by the interval of its slopes
 over the bounds of its operand: {0}, {1} or [0, 1] for ReLU. The mean value theorem for piecewise smooth functions
 (Clarke 1983) makes of the result a bound on how much a row can change. All rounding is charged outward.
 """

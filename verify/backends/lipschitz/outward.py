@@ -15,7 +15,7 @@ def up(value: float) -> float:
 
 
 def times(a: float, b: float) -> float:
-    """At least ``a * b``, for numbers >= 0; nothing times anything is nothing."""
+    """At least ``a * b``, for numbers >= 0; 0 times anything, infinity too, counts as 0."""
     return 0.0 if a == 0 or b == 0 else up(a * b)
 
 

@@ -1,8 +1,8 @@
-"""Zonotopes of derivatives (Jordan and Dimakis 2021, arXiv:2107.02732): what intervals forget, they keep.
+"""Zonotopes of derivatives (Jordan and Dimakis 2021, arXiv:2107.02732), propagated backwards.
 
-A row travels backwards as ``c + sum_i e_i g_i``, every e_i in [-1, 1]. Affine operations act on the generators g_i; an
-activation whose slopes lie between m - r and m + r multiplies all by m and adds a generator of its own for what the
-rest may be. What neurons do to different inputs stays together, as intervals of single derivatives cannot have it.
+A row is ``c + sum_i e_i g_i``, every e_i in [-1, 1]. Affine operations act on the generators g_i; an activation whose
+slopes lie between m - r and m + r multiplies all by m and adds a generator of its own for the rest. Unlike intervals
+of single derivatives, generators keep how the derivatives by different inputs depend on each other.
 Rounding is charged to a box around the zonotope; intervals of all derivatives run along, and each tightens the other.
 """
 
@@ -46,7 +46,7 @@ ENTRIES = 1 << 22  # of the generators of one row, at most
 @dataclass(frozen=True, eq=False)
 class Zonotope:
     """Derivatives of a row by a node: ``vectors`` (1 + generators x shape), the first the centre; ``slack``
-    (1 x shape), by which the truth may lie beside them; ``box``, intervals (1 x shape) that hold it, too."""
+    (1 x shape), how far the derivatives may lie off them; ``box``, intervals (1 x shape) that hold it, too."""
 
     vectors: Tensor
     slack: Tensor

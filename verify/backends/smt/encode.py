@@ -297,7 +297,7 @@ def _(
 
 @express.register
 def _(op: Max, shape: tuple[int, ...], operands: Sequence[Values], known: Sequence[Bounds], encoder: Encoder) -> Values:
-    """Operands that never pass the surest one are left out."""
+    """Operands that never exceed the one with the largest lower bound are left out."""
     x = operands[0].numbers
     windows = Values(x.reshape(-1, *x.shape[-2:]), operands[0].exponent)
     lower, upper = (t.reshape(len(windows.numbers), -1).tolist() for t in (known[0].lower, known[0].upper))

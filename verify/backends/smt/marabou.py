@@ -70,7 +70,7 @@ def first_violation(question: Question, order: Sequence[int], above: Sequence[Fr
 
 
 def _solve(question: Question, disjunct: int, threshold: Fraction, seconds: float) -> tuple[str, Point | None]:
-    """Marabou's word, and a point of the box if that is "sat"."""
+    """Marabou's answer, and a point of the box if that is "sat"."""
     core = import_module("maraboupy.MarabouCore")
     query = Query(core, core.InputQuery())
     rows, bounds, inputs = question.disjuncts[disjunct], question.bounds, len(question.box)

@@ -36,7 +36,7 @@ SOLVERS = {"z3": ("z3-solver", "z3"), "marabou": ("maraboupy", "maraboupy")}
 # The positive margin that is asked for, as a share of what the rows of a disjunct can be.
 SHARE = {"z3": Fraction(1, 2**30), "marabou": Fraction(1, 2**18)}
 
-# Of descent from a solver's point, which often lies on the very edge of the unsafe set: how many, and the first one as
+# Of descent from a solver's point, which often lies on the boundary of the unsafe set: how many, and the first one as
 # a share of the region's radius.
 STEPS, NEAR = 20, 0.1
 
@@ -145,7 +145,7 @@ class _Work:
 
     @property
     def proves(self) -> bool:
-        """Whether the solver's word is exact."""
+        """Whether the solver's answers are exact."""
         return self.method.solver == "z3"
 
     def look(self, question: Question, order: Sequence[int]) -> Tensor | None:
@@ -155,7 +155,7 @@ class _Work:
         return self.shown(question, descend(self.problem, torch.tensor(order), centre, self.method.steps))
 
     def ask(self, question: Question, order: Sequence[int]) -> Answer:
-        """What the solver says of these disjuncts."""
+        """The solver's answer about these disjuncts."""
         if self.method.optimum:
             return self.child(z3search.optimum, question, order, self.lower, self.method.bits)
         if self.method.solver == "marabou":

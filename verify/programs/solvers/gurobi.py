@@ -14,7 +14,7 @@ from assay.verify.programs.start import Begin
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A program, solved from nothing each time."""
+    """A program, solved from scratch each time."""
 
     program: Program
     threads: int

@@ -30,7 +30,7 @@ class Model:
         self._highs.passModel(as_lp(program))
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Starts from the last basis while that is a short way, otherwise from ``begin``'s."""
+        """Starts from the last basis while that takes few steps, otherwise from ``begin``'s."""
         highs = self._highs
         highs.changeColsCost(len(cost), self._columns, cost)
         highs.setOptionValue("objective_target", target if self._integer else -inf)
@@ -39,7 +39,7 @@ class Model:
             highs.setBasis(as_basis(basis))
         status = self._run(seconds)
         if status is Status.FAILED:
-            # Once more, from nothing: HiGHS refuses to run where its threads were started in another number before.
+            # Once more, from scratch: HiGHS refuses to run where its threads were started in another number before.
             highs.clearSolver()
             highs.resetGlobalScheduler(True)
             status = self._run(seconds)

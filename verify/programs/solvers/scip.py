@@ -23,7 +23,7 @@ STATUS = {
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A program, written out for SCIP and solved from nothing each time."""
+    """A program, written out for SCIP and solved from scratch each time."""
 
     program: Program
     seed: int

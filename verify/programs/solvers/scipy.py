@@ -16,12 +16,12 @@ STATUS = {0: Status.OPTIMAL, 1: Status.TIMEOUT, 2: Status.INFEASIBLE}
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A program, solved from nothing each time."""
+    """A program, solved from scratch each time."""
 
     program: Program
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Neither the target nor a basis is heeded."""
+        """Neither the target nor a basis is used."""
         options = {"time_limit": min(seconds, 1e9)}
         return self._whole(cost, options) if self.program.integer.any() else self._linear(cost, options)
 

@@ -24,7 +24,7 @@ TAIL = 1e-12
 NODES = 16
 # Likelihood ratios beyond e^LIMIT are taken for infinite.
 LIMIT = 1e6
-# In the plane the angle's density has poles, which these sums are no good at: nothing is certified there.
+# In the plane the angle's density has poles, where these sums are inaccurate: nothing is certified there.
 LEAST = 3
 # In few dimensions the integrands have kinks: they take many panels and leave a larger error.
 FEW = 12
