@@ -101,14 +101,14 @@ class Group:
         self.lines[position] = lines if support is None else lines.take(support)
 
     def wanted(self, position: int) -> Tensor | None:
-        """The features of a node that can be other than zero: those of the activation that it is, or passes on."""
+        """Features (wanted) of a node that can be other than zero, of an activation or its reshaping; None is all."""
         node = self.network.nodes[position]
         if isinstance(node.op, Reshape):
             return self.wanted(node.inputs[0])
         return self.support.get(position)
 
     def cut(self, position: int, support: Tensor | None) -> Cut:
-        """The matrix of the affine node at ``position``, for forms on ``support``, at what its input needs."""
+        """The matrix of the affine node at ``position``, (wanted features of its operand x ``support``)."""
         key = (position, id(support))  # supports live as long as the group
         if key not in self._cuts:
             (source,) = self.network.nodes[position].inputs
@@ -143,7 +143,7 @@ class Group:
         return rows.dot(at_centre, form.coef)
 
     def compound(self, position: int, operands: Sequence[Bounds]) -> None:
-        """Note what rows of the node's neurons may lose to rounding all the way to the input."""
+        """Note what rows of the node's neurons may lose to rounding all the way to the input: (samples x shape)."""
         if self.rounding is None:
             return
         if position in self.whole:
@@ -152,7 +152,7 @@ class Group:
             self.rounding.compound(position, operands)
 
     def error(self, position: int, index: Tensor) -> Tensor | float:
-        """What rounding may take of rows of neurons of a node, at ``index`` among those of all samples."""
+        """What rounding may take of neurons of a node, at ``index`` (rows) among those of all samples: (rows)."""
         if self.rounding is None:
             return 0.0
         return self.rounding.error[position].flatten().index_select(0, index) + rounding.DUST
@@ -201,6 +201,6 @@ def box_minimum(coef: Tensor, centre: Tensor, radius: Tensor, rows: Rows) -> Ten
 
 
 def middle_and_radius(box: Bounds) -> tuple[Tensor, Tensor]:
-    """Centre and radius of a box; no sum of large bounds overflows on the way."""
+    """Centre and radius of a box, each of its shape; no sum of large bounds overflows on the way."""
     centre = torch.lerp(box.lower, box.upper, 0.5)
     return centre, box.upper - centre

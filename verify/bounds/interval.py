@@ -39,7 +39,7 @@ radius_map = per_op(spread)
 
 def step(op: Op, *inputs: Bounds) -> Bounds:
     """:func:`propagate`, with NaN in place of what overflowed: an infinite bound may be a wrong one, NaN decides
-    nothing further down."""
+    nothing further on. Shapes are as there."""
     found = propagate(op, *inputs)
     # Nothing overflows where nothing is summed; and the width's sum is finite if all is, which is quickly seen.
     if not terms(op) or isfinite((found.upper - found.lower).sum().item()):
@@ -50,7 +50,7 @@ def step(op: Op, *inputs: Bounds) -> Bounds:
 
 @singledispatch
 def propagate(op: Op, *inputs: Bounds) -> Bounds:
-    """A box that contains ``op(v)`` for every ``v`` in the boxes ``inputs``."""
+    """A box that contains ``op(v)`` for every ``v`` in the boxes ``inputs``: each (batch x shape)."""
     raise UnsupportedError(f"operation {op.label} has no interval bounds")
 
 

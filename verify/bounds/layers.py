@@ -43,7 +43,7 @@ def by_intervals(group: Group) -> list[Bounds]:
 
 
 def relaxed_on_intervals(group: Group) -> list[Bounds]:
-    """:func:`by_intervals`, with every activation relaxed on what the intervals say of its operand."""
+    """:func:`by_intervals`, (samples x shape) each, with every activation relaxed on the interval of its operand."""
     bounds = by_intervals(group)
     for position, node in enumerate(group.network.nodes):
         if relaxes(node.op):
@@ -53,7 +53,7 @@ def relaxed_on_intervals(group: Group) -> list[Bounds]:
 
 def by_linear_bounds(group: Group, budget: Budget, crowd: float = inf) -> list[Bounds]:
     """Bounds of every node, in topological order: intervals on what is known, then linear bounds for the neurons
-    that are still unstable, the intersection of both; every activation is relaxed on the way.
+    that are still unstable, the intersection of both: (samples x shape of the node). Every activation is relaxed, too.
 
     Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
@@ -131,7 +131,7 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
 
 
 def meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tuple[Tensor, Tensor]:
-    """The intersection of two intervals that both contain the value up to rounding.
+    """The intersection, element by element (any shape), of two intervals that both contain the value up to rounding.
 
     Where rounding alone makes them cross, the gap between them is kept as the interval; where they are further
     apart than that, one of them is wrong: the result is NaN, which decides nothing.

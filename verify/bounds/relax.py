@@ -33,7 +33,7 @@ class Lines:
     intercept: Tensor | None = None
 
     def take(self, features: Tensor) -> Lines:
-        """The lines of some features."""
+        """The lines of some ``features``, numbers in the first axis."""
         lines = (self.slope, self.slope_gap, self.intercept_gap)
         slope, slope_gap, intercept_gap = (t.index_select(0, features) for t in lines)
         intercept = None if self.intercept is None else self.intercept.index_select(0, features)
@@ -48,7 +48,7 @@ def relax(op: Op, z: Bounds) -> Lines:
 
 @singledispatch
 def undecided(op: Op, z: Bounds) -> Tensor:
-    """Where tighter bounds of the operand make a tighter relaxation; ``z`` in the layout of the network."""
+    """Where tighter bounds of the operand ``z`` (batch x shape) make a tighter relaxation: of its shape."""
     return z.lower < z.upper
 
 

@@ -65,7 +65,7 @@ def intervals(network: Network, box: Box) -> list[Bounds]:
 
 
 def step(op: Op, *inputs: Bounds) -> Bounds:
-    """:func:`propagate`, with infinite bounds in place of what overflowed."""
+    """:func:`propagate`, (batch x shape), with infinite bounds in place of what overflowed."""
     found = propagate(op, *inputs)
     return Bounds(
         torch.where(found.lower.isfinite(), found.lower, -inf), torch.where(found.upper.isfinite(), found.upper, inf)
@@ -74,7 +74,7 @@ def step(op: Op, *inputs: Bounds) -> Bounds:
 
 @singledispatch
 def propagate(op: Op, *inputs: Bounds) -> Bounds:
-    """A box that contains the real value ``op(v)`` for every ``v`` in the boxes ``inputs``."""
+    """A box with the real values ``op(v)`` for every ``v`` in the boxes ``inputs``: each (batch x shape)."""
     raise UnsupportedError(f"operation {op.label} has no rigorous bounds")
 
 
@@ -338,7 +338,7 @@ class Lines:
 
 @singledispatch
 def relax(op: Op, z: Bounds, value: Bounds) -> Lines:
-    """Two lines about ``op`` over the interval ``z`` of its operand, where ``value`` holds its values."""
+    """Two lines about ``op`` over the interval ``z`` of its operand, ``value`` that of its values: (batch x shape)."""
     raise UnsupportedError(f"operation {op.label} has no rigorous relaxation")
 
 

@@ -68,11 +68,11 @@ class Rounding:
         return self._shares[position]
 
     def begin(self, size: Tensor) -> None:
-        """Note the magnitudes of the input."""
+        """Note the magnitudes of the input: ``size`` (samples x input shape)."""
         self.lost[0] = self.error[0] = self.share(0) * size + DUST
 
     def enter(self, position: int, operands: Sequence[Bounds], found: Bounds) -> Bounds:
-        """The interval ``found`` of a node over its operands', widened; what the node loses is noted."""
+        """The interval ``found`` (samples x shape) of a node over its operands', widened; its losses are noted."""
         node = self.network.nodes[position]
         count = terms(node.op)
         if relaxes(node.op) and not count:
@@ -85,7 +85,7 @@ class Rounding:
         return widened(found, size, count) if count else found
 
     def compound(self, position: int, operands: Sequence[Bounds]) -> None:
-        """Note the error of a node that is no activation, from that of its operands."""
+        """Note the error of a node that is no activation, from its operands (samples x shape of each)."""
         node, part = self.network.nodes[position], self.share(position)
         if all(self.error[i] is self.lost.get(i) for i in node.inputs):
             self.error[position] = self.lost[position]
@@ -171,12 +171,12 @@ def worst(network: Network, box: Bounds) -> list[Tensor]:
 
 
 def largest(bounds: Bounds) -> Tensor:
-    """The largest magnitude of a value within its bounds."""
+    """The largest magnitude of a value within its bounds: of their shape."""
     return torch.maximum(bounds.lower.abs(), bounds.upper.abs())
 
 
 def widened(found: Bounds, size: Tensor, count: int) -> Bounds:
-    """True intervals from computed ones, ``size`` the magnitude of ``count`` terms that were summed; NaN, which
+    """True intervals from computed ones, ``size``, of their shape, the magnitude of ``count`` terms summed; NaN, which
     decides nothing further down, where ``size`` is BEYOND or more, or overflows."""
     error = torch.add(size.new_tensor(DUST), size, alpha=2 * gamma(count + FEW))
     if not size.sum().item() < BEYOND:

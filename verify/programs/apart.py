@@ -29,7 +29,7 @@ class Apart:
     key: str = field(default_factory=lambda: uuid4().hex)
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Ends within ``seconds`` and a second of grace; starts from no basis. A process that dies is replaced once."""
+        """``cost``: (columns). Ends a second late at most; starts from no basis; a dead process is replaced once."""
         deadline = time.monotonic() + seconds
         answer = Answer(Status.TIMEOUT)
         for _ in range(ATTEMPTS):
@@ -48,7 +48,7 @@ class Apart:
 
 
 def solve_here(task: Apart, cost: Vector, seconds: float, target: float) -> Answer:
-    """What the other process does; loading counts towards the ``seconds``."""
+    """The task of the other process: ``cost`` (columns); loading counts towards the ``seconds``."""
     begun = time.monotonic()
     if task.key not in _loaded:
         _loaded.clear()

@@ -87,7 +87,7 @@ class Encoding:
         return widened(row @ matrix, self.draft.width), float(row @ self.output.constant)
 
     def input(self, x: Vector) -> Vector:
-        """The network's flattened input at the point ``x`` of the program."""
+        """The network's flattened input (inputs) at the point ``x`` (columns) of the program."""
         return np.where(self.inputs < 0, self.centre, x[np.maximum(self.inputs, 0)])
 
     def disjunct(self, A: Vector, b: Vector) -> Program:
@@ -108,7 +108,7 @@ class Encoding:
 
 
 def above_all(draft: Draft, values: Expression, columns: Index) -> Index:
-    """Rows that say ``columns[i] >= values[i]``; returns their numbers."""
+    """Rows that say ``columns[i] >= values[i]``; returns their numbers: (values)."""
     row, column, value = values.entries()
     each = np.arange(len(values))
     entries = [(row, column, -value), (each, columns, np.ones(len(values)))]
@@ -116,7 +116,7 @@ def above_all(draft: Draft, values: Expression, columns: Index) -> Index:
 
 
 def interval(values: Expression, lower: Vector, upper: Vector) -> tuple[Vector, Vector]:
-    """Bounds of expressions over the columns' bounds, wide enough for the rounding."""
+    """Bounds (values each) of expressions over the columns' bounds (columns), wide enough for the rounding."""
     matrix = values.over(len(lower)).matrix
     positive, negative = matrix.maximum(0), matrix.minimum(0)
     low = positive @ lower + negative @ upper + values.constant
@@ -137,11 +137,11 @@ class Encoder:
     operands: list[tuple[Index, Index, Index]] = field(default_factory=list)
 
     def note(self, position: int, features: Index, columns: Index) -> None:
-        """Remember which columns stand for these operands of the activation at ``position``."""
+        """Remember which columns stand for these operands of the activation at ``position``: (operands) each."""
         self.operands.append((np.full(len(features), position), features, columns))
 
     def tightened(self, values: Expression, low: Vector, high: Vector, wanted: Index) -> tuple[Vector, Vector]:
-        """The bounds with those of the ``wanted`` values refined."""
+        """The bounds (values each) with those of the ``wanted`` values (numbers) refined."""
         if self.refine is None or not len(wanted):
             return low, high
         low, high = low.copy(), high.copy()
@@ -150,7 +150,7 @@ class Encoder:
         return low, high
 
     def named(self, values: Expression, low: Vector, high: Vector) -> Index:
-        """A column for each value: its own where it is one already, otherwise a new one and the row that defines it."""
+        """A column for each value (values): its own if it is one already, else a new one and a row that defines it."""
         matrix = values.matrix
         single = (np.diff(matrix.indptr) == 1) & (values.constant == 0)
         first = matrix.indptr[:-1][single]
@@ -166,7 +166,7 @@ class Encoder:
         return columns
 
     def relu(self, position: int, z: Index, low: Vector, high: Vector) -> Index:
-        """Columns of ``max(z, 0)`` for columns ``z``, -1 where z is -1: then it is 0; stable ones are z itself."""
+        """Columns of ``max(z, 0)`` for columns ``z`` (features), z itself if stable; -1 (the value 0) where z is."""
         unstable = np.flatnonzero((z >= 0) & (low < 0) & (high > 0))
         at, count = z[unstable], len(unstable)
         low, high = low[unstable], high[unstable]
@@ -188,7 +188,7 @@ class Encoder:
         return value
 
     def encoding(self, output: Expression, inputs: Index, centre: Vector) -> Encoding:
-        """The finished encoding."""
+        """The finished encoding; the arguments are its fields."""
         neurons, operands = UnstableNeurons(*_table(self.neurons, 7)), Operands(*_table(self.operands, 3))
         return Encoding(self.draft, output, neurons, operands, inputs, centre)
 
@@ -200,7 +200,7 @@ def _table(parts: Sequence[tuple[Index, ...]], width: int) -> list[Index]:
 
 
 def chord_above(low: Vector, high: Vector) -> tuple[Vector, Vector]:
-    """Slope and intercept of a line that lies above ``max(z, 0)`` over [low, high], low < 0 < high, in the reals.
+    """Slope and intercept of a line above ``max(z, 0)`` over [low, high], low < 0 < high (neurons), in the reals.
 
     A line of any slope s in [0, 1] does with the intercept max(-s low, (1 - s) high), here rounded up.
     """
@@ -210,7 +210,7 @@ def chord_above(low: Vector, high: Vector) -> tuple[Vector, Vector]:
 
 @singledispatch
 def activate(op: Op, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
-    """The value of the activation ``op`` at ``position``, its operand ``z`` within [low, high], as an expression."""
+    """The value of the activation ``op`` at ``position``, its operand ``z`` (values) within [low, high]."""
     raise UnsupportedError(f"operation {op.label} has no encoding")
 
 

@@ -55,7 +55,7 @@ class Tree:
         return self.first[node]
 
     def close(self, node: int, bound: float, empty: bool, duals: Vector) -> None:
-        """Note what proves a node without children."""
+        """Note the ``bound`` of a node without children, and the ``duals`` (rows) that prove it."""
         rows = np.flatnonzero(duals)
         self.leaves[node] = Leaf(bound, empty, rows, duals[rows])
 
@@ -117,7 +117,7 @@ class Tree:
 
 
 def recheck(tree: Tree, splits: Splits, cost: Vector, offset: float) -> dict[int, float]:
-    """The bound of each leaf, worked out again from its duals alone; an empty one's is infinite if it is proved."""
+    """The bound of each leaf, from its duals and ``cost`` (columns) alone; an empty one's is infinite if proved."""
     found = {}
     for number, phases in tree.paths(len(splits)).items():
         leaf = tree.leaves[number]

@@ -17,7 +17,7 @@ KEYS: tuple[Key, ...] = ("bound", "seen", "depth")
 
 @dataclass(frozen=True, eq=False)
 class Leaves(Generic[D]):
-    """Domains, with a lower bound of the margin on each, the least margin seen in it, and its depth in the tree."""
+    """Domains, with a lower bound of the margin on each, the least margin seen, and its depth in the tree: (leaves)."""
 
     domains: D
     bound: Tensor
@@ -35,7 +35,7 @@ class Leaves(Generic[D]):
         return Leaves(halves, self.bound.repeat(2), self.seen.repeat(2), self.depth.repeat(2) + 1)
 
     def take(self, index: Tensor) -> Leaves[D]:
-        """The leaves at ``index``, positions or a mask."""
+        """The leaves at ``index``, positions or a mask (leaves)."""
         return Leaves(take(self.domains, index), self.bound[index], self.seen[index], self.depth[index])
 
     def join(self, other: Leaves[D]) -> Leaves[D]:

@@ -68,7 +68,7 @@ class Pairs:
     weights: Tensor
 
     def take(self, index: Tensor) -> Pairs:
-        """The pairs at ``index``."""
+        """The pairs at ``index`` (numbers)."""
         columns = (self.box, self.disjunct, self.lower, self.upper, self.bound, self.weights)
         box, disjunct, lower, upper, bound, weights = (t.index_select(0, index) for t in columns)
         return Pairs(box, disjunct, lower, upper, bound, self.forms.take(index), weights)
@@ -203,7 +203,7 @@ class InputTree:
         return seen.scatter_reduce(0, pairs.box[which], margin.nan_to_num(nan=inf), "amin"), witness
 
     def divisible(self, boxes: Boxes) -> Tensor:
-        """Boxes of which some input has a float64 number between its bounds."""
+        """Which boxes have an input with a float64 number between its bounds: (boxes)."""
         return _inside(boxes).any(1)
 
     def halve(self, boxes: Boxes) -> Boxes:

@@ -41,7 +41,7 @@ class Target:
     tree: Tree = field(default_factory=Tree)
 
     def proved(self, nodes: list[Node]) -> Vector:
-        """The bounds that the nodes' duals prove; +inf for an empty one."""
+        """The bounds that the nodes' duals prove, +inf for an empty one: (nodes)."""
         found = np.full(len(nodes), -inf)
         for empty in (False, True):
             some = [i for i, node in enumerate(nodes) if node.empty is empty]

@@ -64,7 +64,7 @@ class Relaxed:
         )
 
     def take(self, box: Tensor) -> Relaxed:
-        """The same over the boxes at these positions; the reach of single neurons stays behind."""
+        """The same over the boxes at the positions ``box``; the reach of single neurons stays behind."""
         lines = {position: lines.take(box) for position, lines in self.lines.items()}
         operands = {
             position: Bounds(z.lower.index_select(0, box), z.upper.index_select(0, box))

@@ -64,7 +64,7 @@ class Simplex:
         self.nothing = np.zeros(len(program.row_lower))
 
     def objective(self, cost: Vector, offset: float) -> Objective:
-        """``cost @ x + offset``."""
+        """``cost @ x + offset``, cost (columns)."""
         return Objective(*self._change.cost(cost), offset)
 
     def aim(self, objective: Objective) -> None:

@@ -93,7 +93,7 @@ class Splits:
         return len(self.a)
 
     def cost(self, cost: Vector) -> Vector:
-        """A cost vector of the source as one of the program."""
+        """A cost vector of the source (its columns) as one of the program: (columns)."""
         found = np.concatenate([cost, np.zeros(int(self.shared.sum()))])
         a, p = self.a[~self.shared], self.p[~self.shared]
         found[a] += cost[p]
@@ -125,7 +125,7 @@ class Splits:
         return upper
 
     def begin(self, cost: Vector) -> Start | None:
-        """The basis of CROWN's lines for a cost vector of the source; None where the source tells of none."""
+        """The basis of CROWN's lines for a cost vector of the source (its columns); None if it tells of none."""
         found = start(self.source, cost)
         if found is None:
             return None

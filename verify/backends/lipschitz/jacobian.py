@@ -61,7 +61,7 @@ def jacobian(
 
 
 def added(a: Bounds, b: Bounds) -> Bounds:
-    """What a row has through two branches together."""
+    """What rows have through two branches together: (rows x shape)."""
     return Bounds(down(a.lower + b.lower), up(a.upper + b.upper))
 
 
@@ -131,20 +131,20 @@ def _(op: Max, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds
 
 def shares(z: Bounds) -> Bounds:
     """Which part of a row the maximum hands on to each value: 1 to the only one that may be the largest, 0 to those
-    that cannot be, and anything between to the others."""
+    that cannot be, and anything between to the others: in the shape of ``z`` (1 x shape)."""
     candidates = z.upper >= z.lower.amax(-1, keepdim=True)
     alone = candidates & (candidates.sum(-1, keepdim=True) == 1)
     return Bounds(alone.to(z.lower), candidates.to(z.lower))
 
 
 def slopes_between(op: Op, z: Bounds, points: Sequence[Bounds] | None) -> Bounds:
-    """Of all secants over the interval ``z``, or of those from a point of it."""
+    """Of all secants over the interval ``z``, or of those from a point of it: (1 x shape)."""
     return slopes(op, z) if points is None else secants(op, z, points[0])
 
 
 @singledispatch
 def slopes(op: Op, z: Bounds) -> Bounds:
-    """The least and the largest slope of an activation over the interval of its operand."""
+    """The least and the largest slope of an activation over the interval of its operand: (1 x shape)."""
     raise UnsupportedError(f"operation {op.label} has no slopes")
 
 
@@ -168,7 +168,7 @@ def _(op: Tanh, z: Bounds) -> Bounds:
 
 
 def secants(op: Op, z: Bounds, point: Bounds) -> Bounds:
-    """The least and the largest slope of a secant from ``point`` to the interval ``z`` about it.
+    """The least and the largest slope of a secant from ``point`` to the interval ``z`` about it: (1 x shape).
 
     With relu(z) - relu(c) = d (z - c): c / (c - lower) <= d <= 1 for c > 0, and 0 <= d <= upper / (upper - c) for
     c < 0. Activations other than piecewise linear ones keep their :func:`slopes`.

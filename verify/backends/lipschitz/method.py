@@ -154,7 +154,7 @@ class Sample:
 
     def radius(self, tried: float, lost: Tensor, known: float, steps: int, budget: Budget) -> float:
         """The fixed point of R -> min(R, margin / L_R), from below: the constant over the ball R certifies so much of
-        it. ``known`` is certified already; rows stray by ``lost`` within ``tried``."""
+        it. ``known`` is certified already; rows stray by ``lost`` (rows) within ``tried``."""
         best = max(known, self._within(tried, lost)) if tried > 0 else known
         high = inf
         for _ in range(steps if best > 0 else 0):

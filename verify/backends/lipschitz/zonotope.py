@@ -85,7 +85,7 @@ class Derivatives:
 def derivatives(
     network: Network, bounds: Sequence[Bounds], rows: Tensor, centre: Sequence[Bounds] | None = None
 ) -> Derivatives:
-    """What :func:`assay.verify.backends.lipschitz.jacobian.jacobian` bounds, with the same arguments, more tightly."""
+    """What :func:`assay.verify.backends.lipschitz.jacobian.jacobian` bounds, more tightly, with the same arguments."""
     found = [_of_row(network, bounds, row, centre) for row in rows]
     if not found:
         return Derivatives(rows.new_zeros(0, network.nodes[0].size), rows.new_zeros(0))
@@ -144,7 +144,7 @@ def _sum(a: Zonotope, b: Zonotope) -> Zonotope:
 
 @singledispatch
 def pull(op: Op, row: Zonotope, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Zonotope]:
-    """Derivatives by each operand from those by the value of ``op``; the boxes are to be filled in."""
+    """Derivatives by each operand (of its shape) from those by the value of ``op``; the caller sets the boxes."""
     raise UnsupportedError(f"operation {op.label} has no zonotope of derivatives")
 
 

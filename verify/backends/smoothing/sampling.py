@@ -78,5 +78,5 @@ def oracle(problem: Problem) -> Model:
 
 
 def centre(problem: Problem) -> Tensor:
-    """The sample, in the dtype that the model takes."""
+    """The sample (shape), in the dtype that the model takes."""
     return problem.region.centre.to(problem.network.dtype)

@@ -21,7 +21,7 @@ class Model:
     seed: int
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Ends at the first point of value ``target`` or less."""
+        """``cost``: (columns). Ends at the first point of value ``target`` or less."""
         import gurobipy
 
         try:

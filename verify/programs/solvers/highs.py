@@ -30,7 +30,7 @@ class Model:
         self._highs.passModel(as_lp(program))
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Starts from the last basis while that takes few steps, otherwise from ``begin``'s."""
+        """``cost``: (columns). Starts from the last basis while that takes few steps, otherwise from ``begin``'s."""
         highs = self._highs
         highs.changeColsCost(len(cost), self._columns, cost)
         highs.setOptionValue("objective_target", target if self._integer else -inf)
@@ -48,11 +48,11 @@ class Model:
         return self._answer(status, cost)
 
     def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some columns; the basis stays."""
+        """See :class:`assay.verify.programs.solver.Adjustable`; the basis stays."""
         self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
 
     def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some rows; the basis stays."""
+        """See :class:`assay.verify.programs.solver.Adjustable`; the basis stays."""
         self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)
 
     @property

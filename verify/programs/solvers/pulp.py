@@ -23,7 +23,7 @@ class Model:
     seed: int
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Neither the target nor a basis is used."""
+        """``cost``: (columns). Neither the target nor a basis is used."""
         import pulp
 
         begun = time.monotonic()

@@ -29,7 +29,7 @@ class Model:
     seed: int
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """One thread; ends at the first point of value ``target`` or less."""
+        """``cost``: (columns). One thread; ends at the first point of value ``target`` or less."""
         model, x = self._written(cost)
         model.setParam("limits/time", min(seconds, 1e9))
         if isfinite(target):

@@ -21,7 +21,7 @@ class Model:
     program: Program
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Neither the target nor a basis is used."""
+        """``cost``: (columns). Neither the target nor a basis is used."""
         options = {"time_limit": min(seconds, 1e9)}
         return self._whole(cost, options) if self.program.integer.any() else self._linear(cost, options)
 

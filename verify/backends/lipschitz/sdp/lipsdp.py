@@ -43,7 +43,7 @@ def shared(layers: Unrolled, rows: Array, found: Array) -> float:
 
 
 def multipliers(layers: Unrolled, rows: Array, solver: str, budget: Budget) -> Array:
-    """Numbers >= 0, one a neuron, that prove a constant of ``rows @ network(x)``, as the solver says."""
+    """Numbers >= 0 (neurons) from the solver, that prove a constant of ``rows @ network(x)``: rows (rows x outputs)."""
     z, c = layers.z[:, 1:], rows @ layers.y[:, 1:]
     size = float(np.linalg.norm(c)) * max(1.0, float(np.linalg.norm(z)))
     if not isfinite(size):

@@ -85,7 +85,7 @@ class Profile:
         return self.between(shift, 0.0, self.level(self.norms, -log_mu))
 
     def between(self, shift: float, low: float, high: Array | float) -> float:
-        """Probability that the norm of noise + shift lies between ``low`` and ``high``, a limit for each norm."""
+        """Probability that the norm of noise + shift lies between ``low`` and ``high``, one or one a norm (norms)."""
         inner = self._share(shift, np.asarray(low))
         return float(self.weights @ np.maximum(self._share(shift, np.asarray(high)) - inner, 0.0))
 
@@ -116,6 +116,7 @@ def profile(
     """The profile of a norm that is a monotone function ``norm`` of a variable with a scipy ``distribution``.
 
     ``cuts``: values of the variable at which an integrand may have a kink; ``panels``: more of them than usual.
+    ``norm`` and ``level`` map (points) to (points).
     """
     low, high = float(distribution.ppf(TAIL)), float(distribution.isf(TAIL))
     edges = np.unique(
