@@ -134,8 +134,8 @@ def load(path: Path) -> tuple[nn.Module, Card]:
     if not beside.exists():
         raise InputError(f"{path} has no card: expected {beside}, as `assay train` writes it")
     card = read(beside)
-    if (found := sha256(weights)) != card.sha256:
-        raise InputError(f"{path}: expected sha256 {card.sha256[:16]}... as in its card, got {found[:16]}...")
+    if (digest := sha256(weights)) != card.sha256:
+        raise InputError(f"{path}: expected sha256 {card.sha256[:16]}... as in its card, got {digest[:16]}...")
     try:
         state = decode_weights(weights)
     except SafetensorError as error:

@@ -66,10 +66,8 @@ def intervals(network: Network, box: Box) -> list[Bounds]:
 
 def step(op: Op, *inputs: Bounds) -> Bounds:
     """:func:`propagate`, (batch x shape), with infinite bounds in place of what overflowed."""
-    found = propagate(op, *inputs)
-    return Bounds(
-        torch.where(found.lower.isfinite(), found.lower, -inf), torch.where(found.upper.isfinite(), found.upper, inf)
-    )
+    box = propagate(op, *inputs)
+    return Bounds(torch.where(box.lower.isfinite(), box.lower, -inf), torch.where(box.upper.isfinite(), box.upper, inf))
 
 
 @singledispatch
@@ -160,8 +158,8 @@ def lower_rows(network: Network, bounds: Sequence[Bounds], objective: Tensor) ->
     last = bounds[-1]
     here = _Sum(coef.new_zeros(batch * rows))
     here.over(coef, last)
-    found = torch.maximum(here.lower(), _propagate_backwards(network.to(torch.float64, coef.device), bounds, coef))
-    return found.view(batch, rows)
+    below = torch.maximum(here.lower(), _propagate_backwards(network.to(torch.float64, coef.device), bounds, coef))
+    return below.view(batch, rows)
 
 
 def _tightened(network: Network, bounds: Sequence[Bounds], wanted: Tensor, features: Tensor) -> Bounds:
@@ -214,8 +212,8 @@ class _Sum:
     def lower(self) -> Tensor:
         """A number below the true sum; -inf where there is none."""
         error = 2 * gamma(self.terms) * self.size + 2 * self.charge + 4 * self.terms * TINY
-        found = down(self.value - error * MORE)
-        return torch.where(found.isfinite(), found, -inf)
+        below = down(self.value - error * MORE)
+        return torch.where(below.isfinite(), below, -inf)
 
 
 def _spread(t: Tensor, coef: Tensor) -> Tensor:

@@ -71,18 +71,18 @@ class Rounding:
         """Note the magnitudes of the input: ``size`` (samples x input shape)."""
         self.lost[0] = self.error[0] = self.share(0) * size + DUST
 
-    def enter(self, position: int, operands: Sequence[Bounds], found: Bounds) -> Bounds:
-        """The interval ``found`` (samples x shape) of a node over its operands', widened; its losses are noted."""
+    def enter(self, position: int, operands: Sequence[Bounds], interval: Bounds) -> Bounds:
+        """The ``interval`` (samples x shape) of a node over its operands', widened; its losses are noted."""
         node = self.network.nodes[position]
         count = terms(node.op)
         if relaxes(node.op) and not count:
-            return found
+            return interval
         size = self._size(position, [largest(b) for b in operands])
         if not relaxes(node.op):
             own = self.share(position) * size + DUST
             parts = [self.lost.get(i) for i in node.inputs]
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
-        return widened(found, size, count) if count else found
+        return widened(interval, size, count) if count else interval
 
     def compound(self, position: int, operands: Sequence[Bounds]) -> None:
         """Note the error of a node that is no activation, from its operands (samples x shape of each)."""
@@ -175,13 +175,13 @@ def largest(bounds: Bounds) -> Tensor:
     return torch.maximum(bounds.lower.abs(), bounds.upper.abs())
 
 
-def widened(found: Bounds, size: Tensor, count: int) -> Bounds:
+def widened(computed: Bounds, size: Tensor, count: int) -> Bounds:
     """True intervals from computed ones, ``size``, of their shape, the magnitude of ``count`` terms summed; NaN, which
     decides nothing further down, where ``size`` is BEYOND or more, or overflows."""
     error = torch.add(size.new_tensor(DUST), size, alpha=2 * gamma(count + FEW))
     if not size.sum().item() < BEYOND:
         error = torch.where(size < BEYOND, error, torch.nan)
-    return Bounds(found.lower - error, found.upper + error)
+    return Bounds(computed.lower - error, computed.upper + error)
 
 
 @dataclass(frozen=True, eq=False)

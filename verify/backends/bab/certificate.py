@@ -76,17 +76,17 @@ class Tree:
 
     def paths(self, neurons: int) -> dict[int, Phases]:
         """The phases of every leaf: (neurons)."""
-        found, todo = {}, [(0, np.full(neurons, OPEN, dtype=np.int8))]
+        by_leaf, todo = {}, [(0, np.full(neurons, OPEN, dtype=np.int8))]
         while todo:
             node, phases = todo.pop()
             if self.first[node] < 0:
-                found[node] = phases
+                by_leaf[node] = phases
                 continue
             for child, phase in ((self.first[node], INACTIVE), (self.first[node] + 1, ACTIVE)):
                 below = phases.copy()
                 below[self.neuron[node]] = phase
                 todo.append((child, below))
-        return found
+        return by_leaf
 
     def arrays(self) -> dict[str, Any]:
         """The tree as tensors."""
@@ -118,17 +118,17 @@ class Tree:
 
 def recheck(tree: Tree, splits: Splits, cost: Vector, offset: float) -> dict[int, float]:
     """The bound of each leaf, from its duals and ``cost`` (columns) alone; an empty one's is infinite if proved."""
-    found = {}
+    bounds = {}
     for number, phases in tree.paths(len(splits)).items():
         leaf = tree.leaves[number]
         duals = np.zeros(len(splits.program.row_lower))
         duals[leaf.rows] = leaf.duals
         if leaf.empty:
             proved = splits.proved(phases[None], duals[None], np.zeros_like(cost), 0.0)[0]
-            found[number] = inf if proved > 0 else -inf
+            bounds[number] = inf if proved > 0 else -inf
         else:
-            found[number] = float(splits.proved(phases[None], duals[None], cost, offset)[0])
-    return found
+            bounds[number] = float(splits.proved(phases[None], duals[None], cost, offset)[0])
+    return bounds
 
 
 def document(problem: Problem, bounds: Sequence[Bounds], encoding: Encoding, trees: dict[int, Tree]) -> dict[str, Any]:

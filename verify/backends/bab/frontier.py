@@ -81,7 +81,7 @@ class Frontier(Generic[D]):
         """Take out up to ``most`` leaves: those with the least bound or margin seen, or those deepest down."""
         column = self._pool[KEYS.index(key)][: self._size]
         taken = torch.arange(self._size) if self._size <= most else column.topk(most, largest=key == "depth").indices
-        found = [column.index_select(0, taken) for column in self._pool]
+        popped = [column.index_select(0, taken) for column in self._pool]
         self._size -= len(taken)
         # What stands beyond the new end moves into the holes before it.
         hole = torch.zeros(self._size + len(taken), dtype=torch.bool)
@@ -89,7 +89,7 @@ class Frontier(Generic[D]):
         left, right = hole[: self._size].nonzero().flatten(), (~hole[self._size :]).nonzero().flatten() + self._size
         for column in self._pool:
             column[left] = column[right]
-        return self._like(found)
+        return self._like(popped)
 
     def _like(self, flat: list[Tensor]) -> Leaves[D]:
         names = columns(self._shape.domains)

@@ -227,14 +227,14 @@ def _inside(boxes: Boxes) -> Tensor:
 
 def _clipped(pairs: Pairs) -> tuple[Pairs, float]:
     """The pairs shrunk to where no form is clearly positive, and the margin in what was cut off."""
-    found = clip(pairs.forms, pairs.lower, pairs.upper, pairs.bound)
-    cut = found.empty | (found.lower > pairs.lower).any(1) | (found.upper < pairs.upper).any(1)
-    cleared = found.clearance[cut].tolist()
-    kept = ~found.empty[:, None]
+    clipped = clip(pairs.forms, pairs.lower, pairs.upper, pairs.bound)
+    cut = clipped.empty | (clipped.lower > pairs.lower).any(1) | (clipped.upper < pairs.upper).any(1)
+    cleared = clipped.clearance[cut].tolist()
+    kept = ~clipped.empty[:, None]
     shrunk = replace(
         pairs,
-        lower=torch.where(kept, found.lower, pairs.lower),
-        upper=torch.where(kept, found.upper, pairs.upper),
-        bound=torch.where(found.empty, found.clearance, pairs.bound),
+        lower=torch.where(kept, clipped.lower, pairs.lower),
+        upper=torch.where(kept, clipped.upper, pairs.upper),
+        bound=torch.where(clipped.empty, clipped.clearance, pairs.bound),
     )
     return shrunk, min(cleared, default=inf)

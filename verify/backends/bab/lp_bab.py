@@ -214,13 +214,13 @@ class Work:
 
     def _see(self, points: Tensor) -> Tensor:
         """The margin of each disjunct at members of the region: (points x disjuncts)."""
-        found = by_disjunct(self.problem, points)
-        if found.min() < self.seen.min():
-            self.at = points[int(found.amin(1).argmin())]
-        self.seen = torch.minimum(self.seen, found.amin(0))
-        if self.witness is None and bool((found <= 0).any()):
+        margins = by_disjunct(self.problem, points)
+        if margins.min() < self.seen.min():
+            self.at = points[int(margins.amin(1).argmin())]
+        self.seen = torch.minimum(self.seen, margins.amin(0))
+        if self.witness is None and bool((margins <= 0).any()):
             self.witness = confirmed(self.problem, points)
-        return found
+        return margins
 
     def _gather(self) -> None:
         """Bounds of the disjuncts from all leaves, closed or not, and what the search took."""

@@ -42,7 +42,7 @@ class Target:
 
     def proved(self, nodes: list[Node]) -> Vector:
         """The bounds that the nodes' duals prove, +inf for an empty one: (nodes)."""
-        found = np.full(len(nodes), -inf)
+        bounds = np.full(len(nodes), -inf)
         for empty in (False, True):
             some = [i for i, node in enumerate(nodes) if node.empty is empty]
             if not some:
@@ -50,10 +50,10 @@ class Target:
             phases, duals = (np.stack([getattr(nodes[i], name) for i in some]) for name in ("phases", "duals"))
             if empty:
                 nothing = self.splits.proved(phases, duals, np.zeros_like(self.cost), 0.0)
-                found[some] = np.where(nothing > 0, inf, -inf)
+                bounds[some] = np.where(nothing > 0, inf, -inf)
             else:
-                found[some] = self.splits.proved(phases, duals, self.cost, self.offset)
-        return found
+                bounds[some] = self.splits.proved(phases, duals, self.cost, self.offset)
+        return bounds
 
 
 @dataclass(eq=False)

@@ -83,14 +83,14 @@ def bound_layers(
     known, 0 where it is not; it is returned with what has been found. Raises :class:`assay.verify.core.budget.Expired`.
     """
     network, sizes = prepared.network, prepared.relus
-    found = Relaxed(prepared, lower, upper)
+    relaxed = Relaxed(prepared, lower, upper)
     shape = (-1, *network.input_shape)
     bounds = [Bounds(lower.view(shape), upper.view(shape))]
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
     known = dict(zip(sizes, torch.split(signs, list(sizes.values()), 1), strict=True))
     for position, node in enumerate(network.nodes[1:], start=1):
         if relaxes(node.op):
-            found.relax(position, bounds[node.inputs[0]])
+            relaxed.relax(position, bounds[node.inputs[0]])
         here = step(node.op, *(bounds[i] for i in node.inputs))
         if terms(node.op):
             error = prepared.error[position].view(1, *node.shape)
@@ -98,11 +98,11 @@ def bound_layers(
         if position in known:
             here = _with_signs(here, known[position])
         if position in feeds:
-            here = _tightened(found, position, here, undecided(feeds[position], here), budget)
+            here = _tightened(relaxed, position, here, undecided(feeds[position], here), budget)
         if position in known:
             known[position] = _signs(here)
         bounds.append(here)
-    return found, torch.cat([known[source] for source in sizes], 1) if sizes else signs
+    return relaxed, torch.cat([known[source] for source in sizes], 1) if sizes else signs
 
 
 def propagate_backwards(
@@ -146,11 +146,11 @@ def propagate_backwards(
 def rows_of(relaxed: Relaxed, objective: Tensor, constant: Tensor, box: Tensor, budget: Budget) -> Forms:
     """Linear functions below ``objective @ output + constant``: objective (rows x outputs), constant and box (rows)."""
     last = len(relaxed.prepared.network.nodes) - 1
-    found = [
+    parts = [
         propagate_backwards(relaxed, {last: Part(objective[block])}, constant[block], box[block])
         for block in blocks(len(box), relaxed.prepared.widest, budget)
     ]
-    return Forms(torch.cat([f.coef for f in found]), torch.cat([f.constant for f in found]))
+    return Forms(torch.cat([f.coef for f in parts]), torch.cat([f.constant for f in parts]))
 
 
 def blocks(rows: int, width: float, budget: Budget) -> Iterator[slice]:
@@ -198,23 +198,23 @@ def _at(lines: Lines, features: Tensor) -> Lines:
     return Lines(slope, slope_gap, intercept_gap, intercept)
 
 
-def _tightened(found: Relaxed, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
+def _tightened(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
     """``known`` intersected with linear bounds of the neurons that are ``wanted``; their reach is noted.
 
     The neurons come feature by feature, so that those of a block read few others where weights are thin.
     """
     feature, box = wanted.flatten(1).T.nonzero(as_tuple=True)
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
-    radius = found.upper / 2 - found.lower / 2
+    radius = relaxed.upper / 2 - relaxed.lower / 2
     lowest, widths = [lower.new_zeros(2, 0)], [lower.new_zeros(0, radius.shape[1])]
-    for block in blocks(len(box), 2 * _width(found.prepared, position, feature), budget):
+    for block in blocks(len(box), 2 * _width(relaxed.prepared, position, feature), budget):
         who = box[block]
-        low, high = found.lower[who], found.upper[who]
-        below = _both_sides(found, position, feature[block], who)
+        low, high = relaxed.lower[who], relaxed.upper[who]
+        below = _both_sides(relaxed, position, feature[block], who)
         lowest.append(below.minimum(low, high))
         widths.append(below.coef.abs().sum(0) * radius[who])
-    found.reach[position] = Reach(box, feature, torch.cat(widths))
-    new_lower, new_upper = torch.cat(lowest, 1) - found.prepared.error[position].index_select(0, feature)
+    relaxed.reach[position] = Reach(box, feature, torch.cat(widths))
+    new_lower, new_upper = torch.cat(lowest, 1) - relaxed.prepared.error[position].index_select(0, feature)
     met = meet(lower[box, feature], upper[box, feature], new_lower, -new_upper)
     index = (box, feature)
     return Bounds(*(t.index_put(index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True)))
@@ -230,9 +230,9 @@ def _width(prepared: Prepared, position: int, feature: Tensor) -> float:
     return min(float(prepared.widest), max(spread, 1.0))
 
 
-def _both_sides(found: Relaxed, position: int, feature: Tensor, box: Tensor) -> Forms:
+def _both_sides(relaxed: Relaxed, position: int, feature: Tensor, box: Tensor) -> Forms:
     """Linear functions below these features of a node and below their opposites: (2 x features)."""
-    prepared = found.prepared
+    prepared = relaxed.prepared
     node = prepared.network.nodes[position]
     if position in prepared.inlet:
         exact = prepared.inlet[position].take(feature)
@@ -249,7 +249,7 @@ def _both_sides(found: Relaxed, position: int, feature: Tensor, box: Tensor) -> 
         one[torch.arange(len(feature)), feature] = 1.0
         start, source = Part(one), position
     rows = Part(torch.cat([start.coef, -start.coef]), start.support)
-    below = propagate_backwards(found, {source: rows}, torch.cat([constant, -constant]), box)
+    below = propagate_backwards(relaxed, {source: rows}, torch.cat([constant, -constant]), box)
     return Forms(below.coef.view(2, len(feature), -1), below.constant.view(2, -1))
 
 

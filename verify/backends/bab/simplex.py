@@ -119,8 +119,8 @@ class Simplex:
 
     def solution(self) -> tuple[Vector, Vector]:
         """Point (columns) and duals (rows) of the last solve."""
-        found = self._highs.getSolution()
-        x, duals = np.array(found.col_value), np.array(found.row_dual)
+        solution = self._highs.getSolution()
+        x, duals = np.array(solution.col_value), np.array(solution.row_dual)
         return x * self._change.columns, duals * self._change.rows * self._objective.unit
 
     def duals(self) -> Vector:

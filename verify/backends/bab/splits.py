@@ -94,11 +94,11 @@ class Splits:
 
     def cost(self, cost: Vector) -> Vector:
         """A cost vector of the source (its columns) as one of the program: (columns)."""
-        found = np.concatenate([cost, np.zeros(int(self.shared.sum()))])
+        changed = np.concatenate([cost, np.zeros(int(self.shared.sum()))])
         a, p = self.a[~self.shared], self.p[~self.shared]
-        found[a] += cost[p]
-        found[p] = -cost[p]
-        return found
+        changed[a] += cost[p]
+        changed[p] = -cost[p]
+        return changed
 
     @cached_property
     def width(self) -> Vector:
@@ -126,15 +126,15 @@ class Splits:
 
     def begin(self, cost: Vector) -> Start | None:
         """The basis of CROWN's lines for a cost vector of the source (its columns); None if it tells of none."""
-        found = start(self.source, cost)
-        if found is None:
+        basis = start(self.source, cost)
+        if basis is None:
             return None
         others = int(self.shared.sum())
-        columns = np.concatenate([found.columns, np.full(others, LOWER, dtype=np.int8)])
-        rows = found.rows.copy()
+        columns = np.concatenate([basis.columns, np.full(others, LOWER, dtype=np.int8)])
+        rows = basis.rows.copy()
         columns[self.p] = np.where(rows[self.above] == BASIC, BASIC, LOWER)  # where a is not z, p is not 0
         rows[self.above[self.shared]] = LOWER
-        return Start(columns, rows[~self.dropped], found.duals[~self.dropped])
+        return Start(columns, rows[~self.dropped], basis.duals[~self.dropped])
 
     def proved(self, phases: Phases, duals: Vector, cost: Vector, offset: float) -> Vector:
         """Lower bounds of ``cost @ x + offset`` at nodes, whatever their duals are worth; -inf where there is none.
@@ -167,8 +167,8 @@ class Splits:
             moved = size @ program.row_reach + np.abs(residual) @ program.reach
             error = (doubt @ program.reach + rounding + CAUTION * (self._widest + 2) * UNIT * moved) * LOOSE
             bound = np.nextafter(np.nextafter(total - error, -np.inf), -np.inf)
-        found: Vector = np.where(np.isfinite(bound), bound, -np.inf)
-        return found
+        proved: Vector = np.where(np.isfinite(bound), bound, -np.inf)
+        return proved
 
     @cached_property
     def _longest(self) -> int:

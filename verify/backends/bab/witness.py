@@ -22,12 +22,12 @@ def probe(problem: Problem, points: Tensor, lower: Tensor, upper: Tensor) -> tup
     Points are rounded into the region first; the margin is the network's in float64.
     """
     members, margin = _members(problem, points)
-    found = _confirmed(problem, members, margin)
-    if found is None and len(points):
+    witness = _confirmed(problem, members, margin)
+    if witness is None and len(points):
         best = margin.topk(min(STARTS, len(margin)), largest=False).indices
         lower, upper = lower[best], upper[best]
-        found = _confirmed(problem, *_members(problem, _descent(problem, points[best], lower, upper)))
-    return margin, found
+        witness = _confirmed(problem, *_members(problem, _descent(problem, points[best], lower, upper)))
+    return margin, witness
 
 
 def _members(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor]:

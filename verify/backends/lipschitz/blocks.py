@@ -21,9 +21,9 @@ class Block:
     source: int
     upper: float
 
-    def after(self, found: Sequence[Norm]) -> Norm:
+    def after(self, constants: Sequence[Norm]) -> Norm:
         """The constant as a function of the input, given those of all nodes before."""
-        before = found[self.source]
+        before = constants[self.source]
         return Norm(self.upper * before.estimate, times(self.upper, before.upper), "block")
 
 

@@ -56,8 +56,8 @@ def jacobian(
         for source, part in zip(node.inputs, parts, strict=True):
             other = pending.get(source)
             pending[source] = part if other is None else added(part, other)
-    found = pending[0]
-    return torch.maximum(found.lower.abs(), found.upper.abs()).flatten(1)
+    derivatives = pending[0]
+    return torch.maximum(derivatives.lower.abs(), derivatives.upper.abs()).flatten(1)
 
 
 def added(a: Bounds, b: Bounds) -> Bounds:
@@ -173,9 +173,9 @@ def secants(op: Op, z: Bounds, point: Bounds) -> Bounds:
     With relu(z) - relu(c) = d (z - c): c / (c - lower) <= d <= 1 for c > 0, and 0 <= d <= upper / (upper - c) for
     c < 0. Activations other than piecewise linear ones keep their :func:`slopes`.
     """
-    found = slopes(op, z)
+    slope = slopes(op, z)
     if not isinstance(op, Relu | LeakyRelu):
-        return found
+        return slope
     left = op.slope if isinstance(op, LeakyRelu) else 0.0
     above, below = (z.lower < 0) & (point.lower > 0), (z.upper > 0) & (point.upper < 0)
     least = torch.where(above, point.lower / (point.lower - z.lower) * (1 - 8 * UNIT), 0.0)
@@ -185,6 +185,6 @@ def secants(op: Op, z: Bounds, point: Bounds) -> Bounds:
     tighter = Bounds(ends.amin(0) - slack, ends.amax(0) + slack)
     between = above | below
     return Bounds(
-        torch.where(between, torch.maximum(found.lower, tighter.lower), found.lower),
-        torch.where(between, torch.minimum(found.upper, tighter.upper), found.upper),
+        torch.where(between, torch.maximum(slope.lower, tighter.lower), slope.lower),
+        torch.where(between, torch.minimum(slope.upper, tighter.upper), slope.upper),
     )

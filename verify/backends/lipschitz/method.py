@@ -93,10 +93,10 @@ class Lipschitz:
         reach = Reach.of(problem.region)
         at = Sample(network, spec, reach, rigorous.intervals(network, Box(reach.centre[None], reach.centre[None])))
         norms = sorted({reach.p, 2.0}) if self.norm is None else [float(self.norm)]
-        found = [_global(network, spec, reach, norm, budget) for norm in norms]
-        best = max(found, key=lambda constant: radii.radius(spec, at.values, constant.slopes))
-        lost = torch.stack([constant.lost for constant in found]).amin(0)
-        radius = radii.radius(spec, at.values, torch.stack([constant.slopes for constant in found]).amin(0))
+        constants = [_global(network, spec, reach, norm, budget) for norm in norms]
+        best = max(constants, key=lambda constant: radii.radius(spec, at.values, constant.slopes))
+        lost = torch.stack([constant.lost for constant in constants]).amin(0)
+        radius = radii.radius(spec, at.values, torch.stack([constant.slopes for constant in constants]).amin(0))
         if self.scope == "local":
             lost = torch.fmin(lost, at.strays(reach, budget))
             radius = at.radius(reach.inside, lost, radius, self.steps, budget)

@@ -141,11 +141,11 @@ def confirmed(c: float, trace: float, terms: int, error: float) -> float:
 def matrix_bound(matrix: Tensor, guess: float) -> tuple[float, str]:
     """The least sound bound of a matrix's (m x n) 2-norm that its size leaves affordable, and what gave it."""
     square, error = gram(matrix)
-    found = {"cholesky": cholesky_bound(square, error, guess), "frobenius": frobenius(matrix)}
+    bounds = {"cholesky": cholesky_bound(square, error, guess), "frobenius": frobenius(matrix)}
     if min(matrix.shape) <= SMALL:
-        found |= {"svd": svd_bound(matrix), "gram": gram_bound(matrix)}
-    best = min(found, key=found.__getitem__)
-    return found[best], best
+        bounds |= {"svd": svd_bound(matrix), "gram": gram_bound(matrix)}
+    best = min(bounds, key=bounds.__getitem__)
+    return bounds[best], best
 
 
 SMALL = 128  # up to this width all bounds are tried; beyond it the factorisation alone is as good and far cheaper

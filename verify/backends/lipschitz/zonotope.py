@@ -86,11 +86,11 @@ def derivatives(
     network: Network, bounds: Sequence[Bounds], rows: Tensor, centre: Sequence[Bounds] | None = None
 ) -> Derivatives:
     """What :func:`assay.verify.backends.lipschitz.jacobian.jacobian` bounds, more tightly, with the same arguments."""
-    found = [_of_row(network, bounds, row, centre) for row in rows]
-    if not found:
+    zonotopes = [_of_row(network, bounds, row, centre) for row in rows]
+    if not zonotopes:
         return Derivatives(rows.new_zeros(0, network.nodes[0].size), rows.new_zeros(0))
-    sizes = torch.cat([zonotope.sizes.flatten(1) for zonotope in found])
-    lengths = [min(frobenius(zonotope.sizes), zonotope.length) for zonotope in found]
+    sizes = torch.cat([zonotope.sizes.flatten(1) for zonotope in zonotopes])
+    lengths = [min(frobenius(zonotope.sizes), zonotope.length) for zonotope in zonotopes]
     return Derivatives(sizes, rows.new_tensor(lengths))
 
 

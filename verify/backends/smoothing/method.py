@@ -75,11 +75,16 @@ class Smoothing:
         region = problem.region
         assert isinstance(region, LpBall)
         eps = float(region.eps)
-        found = self.certify(problem, region.p, budget.seed, eps, lambda: budget.expired)
-        stats = {"prediction": found.prediction, "radius": found.radius, "n": found.outcome.n, "p": found.outcome.lower}
-        safe = found.prediction == problem.label and isfinite(found.radius) and found.radius > eps
-        reason = None if safe else Reason.TIMEOUT if found.outcome.expired else Reason.INCOMPLETE
-        certificate = {**stats, "counts": found.outcome.counts, "pilot": found.pilot, "alpha": self.alpha}
+        answer = self.certify(problem, region.p, budget.seed, eps, lambda: budget.expired)
+        stats = {
+            "prediction": answer.prediction,
+            "radius": answer.radius,
+            "n": answer.outcome.n,
+            "p": answer.outcome.lower,
+        }
+        safe = answer.prediction == problem.label and isfinite(answer.radius) and answer.radius > eps
+        reason = None if safe else Reason.TIMEOUT if answer.outcome.expired else Reason.INCOMPLETE
+        certificate = {**stats, "counts": answer.outcome.counts, "pilot": answer.pilot, "alpha": self.alpha}
         return self._result(problem, reason, begun, stats, certificate)
 
     def certify(

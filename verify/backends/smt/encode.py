@@ -170,8 +170,8 @@ def encode(network: Network, bounds: Sequence[Bounds], spec: Spec, budget: Budge
     for node in network.nodes[1:]:
         encoder.room(node.size)
         operands, known = [values[i] for i in node.inputs], [bounds[i] for i in node.inputs]
-        found = express(node.op, node.shape, operands, known, encoder)
-        values.append(replace(found, numbers=found.numbers.reshape(*node.shape, -1)))
+        value = express(node.op, node.shape, operands, known, encoder)
+        values.append(replace(value, numbers=value.numbers.reshape(*node.shape, -1)))
     output = values[-1].flat()
     disjuncts: list[tuple[Form, ...]] = []
     for disjunct in spec.disjuncts:

@@ -208,11 +208,11 @@ class _Work:
 
     def shown(self, question: Question, points: Tensor) -> Tensor | None:
         """A counterexample among points (n x input shape), in the model's own arithmetic, in float64, and exactly."""
-        found = confirmed(self.problem, points)
-        if found is None:
+        point = confirmed(self.problem, points)
+        if point is None:
             return None
-        exact = tuple(Fraction(v) for v in found.double().flatten()[self.free].tolist())
-        return found if question.unsafe(exact) else None
+        exact = tuple(Fraction(v) for v in point.double().flatten()[self.free].tolist())
+        return point if question.unsafe(exact) else None
 
     def open_because(self, answer: Answer) -> tuple[Reason, str]:
         """What leaves the problem open, if it is."""
@@ -231,8 +231,8 @@ class _Work:
         decided = witness is not None or min(self.lower) > 0
         stats = self.stats | ({"explanation": explanation} if explanation and not decided else {})
         seconds = time.monotonic() - self.begun
-        found = concluded(self.method, self.problem, min(self.lower), reason, seconds, witness, stats)
-        return found if self.proves else replace(found, guarantee=Guarantee.NUMERICAL)
+        result = concluded(self.method, self.problem, min(self.lower), reason, seconds, witness, stats)
+        return result if self.proves else replace(result, guarantee=Guarantee.NUMERICAL)
 
 
 def _float_below(value: Fraction) -> float:

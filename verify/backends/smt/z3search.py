@@ -92,10 +92,10 @@ class Search:
         if left < 1e6:
             solver.set("timeout", max(1, int(1000 * left)))
         solver.from_string(text)
-        found = str(solver.check())
-        if found == "unknown":
+        status = str(solver.check())
+        if status == "unknown":
             raise Undecided(TIMEOUT if time.monotonic() >= self.deadline else solver.reason_unknown())
-        if found == "unsat":
+        if status == "unsat":
             return None
         model = solver.model()
         known = {str(name): model[name].as_fraction() for name in model.decls()}

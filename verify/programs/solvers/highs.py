@@ -80,13 +80,13 @@ class Model:
         return known.get(self._highs.getModelStatus(), Status.FAILED)
 
     def _answer(self, status: Status, cost: Vector) -> Answer:
-        found, info = self._highs.getSolution(), self._highs.getInfo()
-        x = np.array(found.col_value) if found.value_valid and info.primal_solution_status == 2 else None
+        solution, info = self._highs.getSolution(), self._highs.getInfo()
+        x = np.array(solution.col_value) if solution.value_valid and info.primal_solution_status == 2 else None
         return Answer(
             status,
             inf if x is None else float(cost @ x),
             x,
-            np.array(found.row_dual) if found.dual_valid else None,
+            np.array(solution.row_dual) if solution.dual_valid else None,
             float(info.mip_dual_bound) if self._integer else -inf,
             max(int(info.mip_node_count), 0) if self._integer else 0,
         )

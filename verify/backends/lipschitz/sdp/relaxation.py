@@ -106,8 +106,8 @@ def lower_bound(layers: Unrolled, ranges: Ranges, row: Array, solver: str, budge
     whole = _objective(goal / scale, size) + sums - t * corner
     problem = cvxpy.Problem(cvxpy.Maximize(t), [semidefinite == whole, multipliers[np.flatnonzero(~free)] >= 0])
     solve(problem, solver, budget)
-    found = np.asarray(multipliers.value, dtype=np.float64) * scale
-    return proved(layers, ranges, row, np.where(free, found, np.maximum(found, 0.0)), float(t.value) * scale)
+    values = np.asarray(multipliers.value, dtype=np.float64) * scale
+    return proved(layers, ranges, row, np.where(free, values, np.maximum(values, 0.0)), float(t.value) * scale)
 
 
 def proved(layers: Unrolled, ranges: Ranges, row: Array, multipliers: Array, t: float) -> float:

@@ -75,10 +75,10 @@ class Profile:
             low, high = high, 2 * high
         if excess(low) >= 0 or excess(high) <= 0:
             return low if excess(low) >= 0 else high
-        found = float(brentq(excess, low, high, xtol=1e-9, rtol=1e-9))
-        while excess(found) > 0:
-            found -= 1e-9 * (1 + abs(found))
-        return found
+        root = float(brentq(excess, low, high, xtol=1e-9, rtol=1e-9))
+        while excess(root) > 0:
+            root -= 1e-9 * (1 + abs(root))
+        return root
 
     def left(self, shift: float, log_mu: float) -> float:
         """Probability of the same set after the shift. Only for a profile of the whole space."""
