@@ -35,12 +35,12 @@ def find(layout: Layout, files: Sequence[Sequence[str]], folder: Path | None = N
     """
     places = _places(layout, folder)
     for place in places:
-        found = [next((place / name for name in names if (place / name).is_file()), None) for names in files]
-        paths = [path for path in found if path is not None]
+        located = [next((place / name for name in names if (place / name).is_file()), None) for names in files]
+        paths = [path for path in located if path is not None]
         if len(paths) == len(files):
             return paths
         if paths:
-            missing = ", ".join(" or ".join(names) for names, path in zip(files, found, strict=True) if path is None)
+            missing = ", ".join(" or ".join(names) for names, path in zip(files, located, strict=True) if path is None)
             raise InputError(f"{layout.name}: {place} has {paths[0].name} but lacks {missing}")
     sought = ", ".join(" or ".join(names) for names in files)
     where = ", ".join(map(str, places))

@@ -45,10 +45,10 @@ Pulled = tuple[Sequence[AnyForm], Tensor | None]
 
 
 @dataclass(eq=False)
-class Descent:
-    """Rows on their way down from one node: forms of the nodes that they have reached, and the constants (rows) left
-    behind. ``centred``: the constants hold the worth of the box's centre already. ``charged``: rounding is charged on
-    the way, at the start and at each activation; otherwise it is left to the caller.
+class BackwardPropagation:
+    """Rows propagated backwards from one node: ``pending``, the forms of the nodes reached, by position, and ``total``,
+    the constants so far (rows). ``centred``: the constants hold the forms' values at the box's centre already.
+    ``charged``: rounding is charged at the start and at each activation; otherwise it is left to the caller.
 
     Every activation that is met must have been relaxed.
     """
@@ -68,18 +68,18 @@ class Descent:
                     self._charge(position, form)
 
     def pause(self) -> None:
-        """Go down to the first activation."""
+        """Propagate to the first activation."""
         while self._front > 0 and not relaxes(self.group.network.nodes[self._front].op):
             self._step(self._front)
 
     def minimum(self) -> Tensor:
-        """Go down to the input; the least value over the region: (rows)."""
+        """Propagate to the input; the least value over the region: (rows)."""
         while self._front > 0:
             self._step(self._front)
         return self.total + self._at_input()
 
     def minimum_over(self, intervals: Sequence[Bounds]) -> Tensor:
-        """Go down to the first activation on each path; the least value over their ``intervals`` (samples x shape of
+        """Propagate to the first activation on each path; the least value over their ``intervals`` (samples x shape of
         each node): (rows)."""
         while self._front > 0:
             current = self._front
@@ -96,9 +96,9 @@ class Descent:
                 self._step(current)
         return self.total + self._at_input()
 
-    def copy(self) -> Descent:
+    def copy(self) -> BackwardPropagation:
         """The same state in memory of its own."""
-        twin = Descent(self.group, self.rows, {i: multiple(form) for i, form in self.pending.items()})
+        twin = BackwardPropagation(self.group, self.rows, {i: multiple(form) for i, form in self.pending.items()})
         twin.total, twin.centred, twin.charged = self.total, self.centred, self.charged
         return twin
 
@@ -151,7 +151,7 @@ def lower_bound(group: Group, position: int, form: AnyForm, rows: Rows) -> Tenso
 
     Every activation below must have been relaxed.
     """
-    return Descent(group, rows, {position: form}).minimum()
+    return BackwardPropagation(group, rows, {position: form}).minimum()
 
 
 def minimum(group: Group, coef: Tensor, rows: Rows) -> Tensor:
@@ -189,7 +189,7 @@ def _(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     coef = on_support(form, support, group.network.nodes[position].size)
     negative = coef.clamp(max=0)
     offset = _intercepts(lines, coef, negative, rows)
-    coef.mul_(rows.spread(lines.slope)).addcmul_(negative, rows.spread(lines.rise))
+    coef.mul_(rows.spread(lines.slope)).addcmul_(negative, rows.spread(lines.slope_gap))
     return [Form(coef, support)], offset
 
 
@@ -201,13 +201,13 @@ def _(op: Max, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled
     negative = coef.clamp(max=0)
     offset = _intercepts(lines, coef, negative, rows)
     count = lines.slope.shape[1]
-    slope, rise = (rows.spread(t.flatten(0, 1)).view(len(coef), count, -1) for t in (lines.slope, lines.rise))
-    return [Form((coef[:, None] * slope).addcmul_(negative[:, None], rise).flatten(0, 1))], offset
+    slope, slope_gap = (rows.spread(t.flatten(0, 1)).view(len(coef), count, -1) for t in (lines.slope, lines.slope_gap))
+    return [Form((coef[:, None] * slope).addcmul_(negative[:, None], slope_gap).flatten(0, 1))], offset
 
 
 def _intercepts(lines: Lines, coef: Tensor, negative: Tensor, rows: Rows) -> Tensor:
     """What the lines' constants add to each row: (rows)."""
-    offset = rows.dot(lines.lift, negative)
+    offset = rows.dot(lines.intercept_gap, negative)
     return offset if lines.intercept is None else offset + rows.dot(lines.intercept, coef)
 
 

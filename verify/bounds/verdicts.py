@@ -27,7 +27,7 @@ RowBounder = Callable[[Network, Region, Tensor, Budget, torch.dtype], Tensor]
 
 
 def check_dtype(dtype: str) -> None:
-    """Refuse a precision that is not one of ours."""
+    """Raise :class:`InputError` for a precision other than float64 and float32."""
     if dtype not in ("float64", "float32"):
         raise InputError(f"dtype must be float64 or float32, got {dtype!r}")
 
@@ -35,7 +35,7 @@ def check_dtype(dtype: str) -> None:
 def both_sides(
     bounder: RowBounder, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype
 ) -> Bounds:
-    """Bounds from a bounder of one side: the upper bound of a row is the lower bound of its opposite, negated."""
+    """Bounds from a bounder of one side: a row's upper bound is its opposite's lower one, negated: (batch x rows)."""
     objective = as_tensor(objective, "an objective", torch.float64)
     rows = torch.cat([objective, -objective], dim=-2)
     lower, upper = bounder(network, region, rows, budget.started(), dtype).chunk(2, dim=-1)
@@ -59,7 +59,7 @@ def unanswerable(verifier: Verifier, problem: Problem) -> Result | None:
 
 
 def decided(margin: Tensor) -> Tensor:
-    """Which lower bounds of margins prove safety: the test is ``isfinite(margin) and margin > 0``, nothing else."""
+    """Which lower bounds of margins prove safety, of any shape: ``isfinite(margin) and margin > 0``, nothing else."""
     return margin.isfinite() & (margin > 0)
 
 
@@ -129,7 +129,7 @@ def concluded(
     counterexample: Tensor | None = None,
     stats: Mapping[str, Any] = MappingProxyType({}),
 ) -> Result:
-    """The result for a lower bound of the margin, NaN or infinite where there is none, or for a counterexample.
+    """The result for a lower bound of the margin, NaN or infinite if there is none, or a ``counterexample`` (shape).
 
     ``reason``: why the problem is open if the margin does not decide it.
     """

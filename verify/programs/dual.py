@@ -30,9 +30,10 @@ def safe_bound(
 ) -> float:
     """A lower bound of ``cost @ x + offset`` over the program without integrality; -inf where there is none.
 
-    ``duals`` (rows): any numbers; those without sense are dropped. ``cost`` and ``offset`` stand in for the program's
-    own where ``cost`` is given; ``box`` (lower and upper bounds of the columns) and ``sides`` (of the rows) for its
-    bounds. With ``cost`` zero and a ray for ``duals`` a positive bound proves that the program has no point.
+    ``duals`` (rows): any numbers; those not finite, or for a side without a bound, count as 0. ``cost`` and ``offset``
+    stand in for the program's own where ``cost`` is given; ``box`` (lower and upper bounds of the columns) and
+    ``sides`` (of the rows) for its bounds. With ``cost`` zero and a ray for ``duals`` a positive bound proves that the
+    program has no point.
     """
     cost, offset = (program.cost, program.offset) if cost is None else (cost, offset)
     lower, upper = box or (program.lower, program.upper)
@@ -68,7 +69,7 @@ def sensitivity(program: Program, duals: Vector, cost: Vector | None = None) -> 
 
 
 def _clipped(duals: Vector, row_lower: Vector, row_upper: Vector) -> Pair:
-    """Duals that have a side to lean on, and that side: a positive one pushes a row up to its lower bound."""
+    """Duals (rows), 0 where not finite or the side has no bound, and the sides: the lower bound for a positive one."""
     duals = np.where(np.isfinite(duals), duals, 0.0)
     side = np.where(duals > 0, row_lower, row_upper)
     used = (duals != 0) & np.isfinite(side)

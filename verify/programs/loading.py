@@ -104,7 +104,7 @@ class Loaded:
     def solve(
         self, cost: Vector | None = None, offset: float = 0.0, seconds: float = inf, target: float = -inf
     ) -> Answer:
-        """Minimise ``cost @ x + offset``, the program's own cost where none is given, within ``seconds``.
+        """Minimise ``cost @ x + offset``, cost (columns) or the program's own, within ``seconds``.
 
         With integers the search may end at a point of value ``target`` or less.
         """
@@ -119,12 +119,12 @@ class Loaded:
         return self.change.back(answer, unit, offset)
 
     def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some columns, within those that the program was loaded with; the basis stays."""
+        """Change the bounds of ``columns`` (numbers), within those loaded: (columns) each; the basis stays."""
         scale = self.change.columns[columns]
         self._adjustable.bound_columns(columns, lower / scale, upper / scale)
 
     def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some rows; the basis stays."""
+        """Change the bounds of ``rows`` (numbers): (rows) each; the basis stays."""
         scale = self.change.rows[rows]
         self._adjustable.bound_rows(rows, lower * scale, upper * scale)
 

@@ -56,7 +56,7 @@ def known(network: Network, region: Region, objective: Tensor, budget: Budget, l
 
 
 def grain(group: Group, bounds: Sequence[Bounds], objective: Tensor) -> float:
-    """The most that rounding may take of a row on its way through the network within these bounds, by any lines."""
+    """The most that rounding may take of a row of ``objective`` (rows x outputs) within these bounds, by any lines."""
     assert group.rounding is not None
     losses = objective.abs() @ group.rounding.anyhow(bounds)[-1].flatten()
     return max([0.0, *(loss if isfinite(loss) else inf for loss in losses.tolist())])
@@ -90,7 +90,7 @@ def lower(loaded: Loaded, budget: Budget, cost: Vector | None = None, offset: fl
     """A lower bound of ``cost @ x + offset`` over a linear program, whatever the solver's answer is worth.
 
     The safe bound of its duals, less what the rounding of the program's own numbers, the bounds of neurons above all,
-    can be worth. ``cost``: the program's own where none is given. Raises :class:`Expired` when the time is over.
+    can be worth. ``cost``: (columns), or None, the program's own. Raises :class:`Expired` when the time is over.
     """
     budget.check()
     program = loaded.program

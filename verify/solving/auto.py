@@ -91,10 +91,10 @@ def _size(problem: Problem) -> Size:
     if InputSplit().supports(problem) is None:
         return "narrow"
     activations = [node for node in problem.network.nodes if relaxes(node.op)]
-    hinges = all(isinstance(node.op, (Relu, LeakyRelu)) for node in activations)
+    relus = all(isinstance(node.op, (Relu, LeakyRelu)) for node in activations)
     region, neurons = problem.region, sum(node.size for node in activations)
     linear = not (isinstance(region, LpBall) and region.p == 2)
-    return "small" if linear and hinges and neurons <= NEURONS else "wide"
+    return "small" if linear and relus and neurons <= NEURONS else "wide"
 
 
 def solve(problem: Problem, budget: Budget | None = None) -> Result:

@@ -258,8 +258,8 @@ def test_random_problems_agree_with_the_exact_margin(seed: int) -> None:
         return torch.randn(shape, dtype=torch.float64, generator=rng)
 
     d, rows = choice.randint(1, 3), choice.randint(1, 3)
-    hinge: Op = choice.choice([Relu(), LeakyRelu(0.1), LeakyRelu(2.5)])
-    network = float64(d, [Linear(normal(4, d), normal(4)), hinge, Linear(normal(3, 4), normal(3)), Relu(),
+    activation: Op = choice.choice([Relu(), LeakyRelu(0.1), LeakyRelu(2.5)])
+    network = float64(d, [Linear(normal(4, d), normal(4)), activation, Linear(normal(3, 4), normal(3)), Relu(),
                           Linear(normal(2, 3), normal(2))])  # fmt: skip
     region = box([-1.0] * d, [1.0] * d)
     disjuncts = [Polyhedron(normal(rows, 2), normal(rows), torch.zeros(rows, dtype=torch.bool)) for _ in range(2)]

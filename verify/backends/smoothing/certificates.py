@@ -146,8 +146,8 @@ def sensitivity(weight: Tensor, norm: float, noise_norm: float) -> float:
 
 
 def ellipsoid(p: float, sigmas: Tensor) -> Tensor:
-    """Semi-axes of the certified ellipsoid under Gaussian noise of one deviation a coordinate (Eiras et al. 2022,
-    arXiv:2107.04570). The deviations must not depend on the input."""
+    """Semi-axes (of the shape of ``sigmas``) of the certified ellipsoid under Gaussian noise of one deviation a
+    coordinate (Eiras et al. 2022, arXiv:2107.04570). The deviations must not depend on the input."""
     return sigmas * cohen(p, 1.0)
 
 

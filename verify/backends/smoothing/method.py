@@ -33,7 +33,7 @@ class Smoothing:
     ``noise`` in which each value has the root mean square ``sigma`` (units of the input). ``n``: draws, at most.
     ``test``: ``fixed`` makes n draws and gives the largest radius that they show; ``pilot`` makes as many as the choice
     of the class suggests for the radius that is asked for; ``staged`` and ``anytime`` stop as soon as they have shown
-    it, in stages of rising size or at any moment, a budget's last included. ``certificate``: ``cohen`` for every noise;
+    it, in stages of rising size or at any moment, a budget's end included. ``certificate``: ``cohen`` for every noise;
     ``pixeldp`` and ``renyi``, weaker theorems from the same draws; ``two-class``, which needs no majority;
     ``higher-order``, from the gradient too; ``dsrs``, from a second noise; ``soft``, of the largest mean softmax score,
     another classifier. Radii hold in real arithmetic, strictly: VERIFIED needs a radius above eps.
@@ -75,11 +75,16 @@ class Smoothing:
         region = problem.region
         assert isinstance(region, LpBall)
         eps = float(region.eps)
-        found = self.certify(problem, region.p, budget.seed, eps, lambda: budget.expired)
-        stats = {"prediction": found.prediction, "radius": found.radius, "n": found.outcome.n, "p": found.outcome.lower}
-        safe = found.prediction == problem.label and isfinite(found.radius) and found.radius > eps
-        reason = None if safe else Reason.TIMEOUT if found.outcome.expired else Reason.INCOMPLETE
-        certificate = {**stats, "counts": found.outcome.counts, "pilot": found.pilot, "alpha": self.alpha}
+        answer = self.certify(problem, region.p, budget.seed, eps, lambda: budget.expired)
+        stats = {
+            "prediction": answer.prediction,
+            "radius": answer.radius,
+            "n": answer.outcome.n,
+            "p": answer.outcome.lower,
+        }
+        safe = answer.prediction == problem.label and isfinite(answer.radius) and answer.radius > eps
+        reason = None if safe else Reason.TIMEOUT if answer.outcome.expired else Reason.INCOMPLETE
+        certificate = {**stats, "counts": answer.outcome.counts, "pilot": answer.pilot, "alpha": self.alpha}
         return self._result(problem, reason, begun, stats, certificate)
 
     def certify(
@@ -158,7 +163,7 @@ def beyond(problem: Problem) -> str | None:
 
 
 def check_options(noise: str, sigma: float, n: int, n0: int, alpha: float) -> None:
-    """Refuse options that cannot be."""
+    """Raise :class:`InputError` for options out of their range."""
     kinds.of_rms(noise, sigma, 100)  # type: ignore[arg-type]
     check_alpha(alpha)
     for option, value in (("n", n), ("n0", n0)):

@@ -27,7 +27,7 @@ Model = Callable[[Tensor], Tensor]
 class Stream:
     """Answers of ``model`` under ``noise`` at ``x`` (shape); ``name`` tells the streams of one sample apart.
 
-    Answers are classes; where the largest output is shared or NaN it is the class ``classes``, nobody's.
+    Answers are classes; where the largest output is shared or NaN it counts as the class number ``classes``.
     """
 
     def __init__(self, model: Model, noise: Sampled, x: Tensor, classes: int, seed: int, name: str) -> None:
@@ -39,7 +39,7 @@ class Stream:
 
     @torch.inference_mode()
     def take(self, n: int) -> list[int]:
-        """How often each class, and nobody, was the answer in the next n draws: classes + 1 counts."""
+        """How often each class was the answer in the next n draws, ties and NaN last: classes + 1 counts."""
         counts = torch.zeros(self.classes + 1, dtype=torch.int64, device=self.x.device)
         while n:
             if not len(self.left):
@@ -52,7 +52,7 @@ class Stream:
     @torch.inference_mode()
     def outputs(self, n: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The next n draws themselves, block by block, with their outputs: (k x shape), (k x outputs). The noisy
-        copies are overwritten by the next block; a block that is begun is not counted on."""
+        copies are overwritten by the next block; the rest of the last block is dropped."""
         for start in range(0, n, BLOCK):
             y = self._run()
             yield self.buffer[: n - start], y[: n - start]
@@ -67,7 +67,7 @@ class Stream:
 
 
 def answers(y: Tensor) -> Tensor:
-    """The class of each output y (n x classes); ``classes``, nobody's, where the largest is shared or NaN."""
+    """The class of each output y (n x classes); ``classes`` where the largest is shared or NaN."""
     value, answer = y.topk(2, dim=1)
     return torch.where(value[:, 0] > value[:, 1], answer[:, 0], y.shape[1])  # NaN sorts first, and exceeds nothing
 
@@ -78,5 +78,5 @@ def oracle(problem: Problem) -> Model:
 
 
 def centre(problem: Problem) -> Tensor:
-    """The sample, in the dtype that the model takes."""
+    """The sample (shape), in the dtype that the model takes."""
     return problem.region.centre.to(problem.network.dtype)

@@ -30,7 +30,7 @@ class Model:
         self._highs.passModel(as_lp(program))
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Starts from the last basis while that is a short way, otherwise from ``begin``'s."""
+        """``cost``: (columns). Starts from the last basis while that takes few steps, otherwise from ``begin``'s."""
         highs = self._highs
         highs.changeColsCost(len(cost), self._columns, cost)
         highs.setOptionValue("objective_target", target if self._integer else -inf)
@@ -39,7 +39,7 @@ class Model:
             highs.setBasis(as_basis(basis))
         status = self._run(seconds)
         if status is Status.FAILED:
-            # Once more, from nothing: HiGHS refuses to run where its threads were started in another number before.
+            # Once more, from scratch: HiGHS refuses to run where its threads were started in another number before.
             highs.clearSolver()
             highs.resetGlobalScheduler(True)
             status = self._run(seconds)
@@ -48,11 +48,11 @@ class Model:
         return self._answer(status, cost)
 
     def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some columns; the basis stays."""
+        """See :class:`assay.verify.programs.solver.Adjustable`; the basis stays."""
         self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
 
     def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some rows; the basis stays."""
+        """See :class:`assay.verify.programs.solver.Adjustable`; the basis stays."""
         self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)
 
     @property
@@ -80,13 +80,13 @@ class Model:
         return known.get(self._highs.getModelStatus(), Status.FAILED)
 
     def _answer(self, status: Status, cost: Vector) -> Answer:
-        found, info = self._highs.getSolution(), self._highs.getInfo()
-        x = np.array(found.col_value) if found.value_valid and info.primal_solution_status == 2 else None
+        solution, info = self._highs.getSolution(), self._highs.getInfo()
+        x = np.array(solution.col_value) if solution.value_valid and info.primal_solution_status == 2 else None
         return Answer(
             status,
             inf if x is None else float(cost @ x),
             x,
-            np.array(found.row_dual) if found.dual_valid else None,
+            np.array(solution.row_dual) if solution.dual_valid else None,
             float(info.mip_dual_bound) if self._integer else -inf,
             max(int(info.mip_node_count), 0) if self._integer else 0,
         )

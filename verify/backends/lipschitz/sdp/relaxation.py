@@ -35,7 +35,7 @@ class Ranges:
 
     @property
     def sizes(self) -> Array:
-        """The largest magnitude of each entry of v = (1, x, h)."""
+        """The largest magnitude of each entry of v = (1, x, h): (1 + entries)."""
         return np.concatenate([[1.0], np.maximum(np.abs(self.lower), np.abs(self.upper))])
 
 
@@ -106,13 +106,13 @@ def lower_bound(layers: Unrolled, ranges: Ranges, row: Array, solver: str, budge
     whole = _objective(goal / scale, size) + sums - t * corner
     problem = cvxpy.Problem(cvxpy.Maximize(t), [semidefinite == whole, multipliers[np.flatnonzero(~free)] >= 0])
     solve(problem, solver, budget)
-    found = np.asarray(multipliers.value, dtype=np.float64) * scale
-    return proved(layers, ranges, row, np.where(free, found, np.maximum(found, 0.0)), float(t.value) * scale)
+    values = np.asarray(multipliers.value, dtype=np.float64) * scale
+    return proved(layers, ranges, row, np.where(free, values, np.maximum(values, 0.0)), float(t.value) * scale)
 
 
 def proved(layers: Unrolled, ranges: Ranges, row: Array, multipliers: Array, t: float) -> float:
-    """The bound that multipliers (forms), >= 0 where the form is an inequality, and a number t prove, wherever they
-    come from; -inf where they prove none."""
+    """The bound that multipliers (forms), >= 0 where the form is an inequality, and a number t prove of ``row``
+    (outputs), wherever they come from; -inf where they prove none."""
     forms, size = constraints(layers, ranges), len(ranges.lower) + 1
     coefficients, goal = forms.matrix(size), row @ layers.y
     whole = _objective(goal, size) + (coefficients @ multipliers).reshape(size, size)
