@@ -13,7 +13,7 @@ from torch import Tensor
 from assay.attacks import get_attack
 from assay.attacks.apgd import APGD, APGDCE, APGDT, Halving, checkpoints
 from assay.attacks.common.interface import Attack
-from assay.attacks.common.iterates import Trail
+from assay.attacks.common.iterates import Iterates
 from assay.attacks.common.l1_steps import onto_l1_in_box
 from assay.attacks.pgd import PGD
 from assay.verify.core.region import Box, LpBall
@@ -33,17 +33,17 @@ def test_checkpoints_shrink_to_six_hundredths() -> None:
 def test_the_step_is_halved_by_either_condition_and_not_twice_in_a_row_by_the_second() -> None:
     """Four samples in ten steps: always rising; rising in too few steps; then stuck at the best loss."""
     start = torch.zeros(3, 1)
-    trail = Trail.of(start, torch.zeros(3), start)
-    pace = Halving(trail.loss, 10, rho=0.75)
+    iterates = Iterates.of(start, torch.zeros(3), start)
+    rule = Halving(iterates.loss, 10, rho=0.75)
     gains = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0], [1.0, -1.0, -9.0], [1.0, 2.0, 1.0]])
     reviews = []
     for step, gain in enumerate(gains, 1):
-        before, trail = trail, trail.move(trail.x, trail.loss + gain, start)
-        reviews.append(pace.review(None, step, before, trail).tolist())  # type: ignore[arg-type]
+        previous, iterates = iterates, iterates.move(iterates.x, iterates.loss + gain, start)
+        reviews.append(rule.review(None, step, previous, iterates).tolist())  # type: ignore[arg-type]
     # Checkpoints after steps 3 and 5: 2 of 3 rises are too few, 1 of 2 as well.
     assert reviews[2] == [False, True, False]
     assert reviews[4] == [False, True, True]
-    assert pace.size.tolist() == [2.0, 0.5, 1.0]
+    assert rule.size.tolist() == [2.0, 0.5, 1.0]
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from assay.attacks.common.losses import margin
-from assay.attacks.common.penalty_descent import Weights
+from assay.attacks.common.penalty_descent import WeightSearch
 from assay.attacks.cw import CW
 from assay.attacks.cw_l0 import CWL0
 from assay.verify.core.errors import UnsupportedError
@@ -21,12 +21,12 @@ LABELS = NET(X).argmax(1)
 
 
 def test_weights_grow_tenfold_then_bisect_sample_by_sample() -> None:
-    weights = Weights(torch.tensor([1.0, 1.0], dtype=torch.float64))
+    search = WeightSearch(torch.tensor([1.0, 1.0], dtype=torch.float64))
     thresholds = torch.tensor([30.0, 0.3], dtype=torch.float64)
     seen = []
     for _ in range(5):
-        seen.append(weights.c.tolist())
-        weights.learn(weights.c >= thresholds)
+        seen.append(search.c.tolist())
+        search.update(search.c >= thresholds)
     assert seen == [[1, 1], [10, 0.5], [100, 0.25], [55, 0.375], [32.5, 0.3125]]
 
 

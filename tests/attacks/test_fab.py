@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.attacks.common.hyperplane import nearest
+from assay.attacks.common.hyperplane import shortest_step
 from assay.attacks.common.losses import Misclassify
 from assay.attacks.common.task import Task
 from assay.attacks.fab import FAB, FABT
@@ -32,7 +32,7 @@ def test_the_step_reaches_the_hyperplane_and_no_feasible_step_is_shorter(seed: i
     scale = scale + 0.1 if p == inf else torch.ones_like(scale)
     low, high = torch.zeros_like(x), torch.ones_like(x)
     low[:, 0] = high[:, 0] = x[:, 0]
-    step = nearest(x, normal, torch.full((3,), value, dtype=torch.float64), low, high, p, scale)
+    step = shortest_step(x, normal, torch.full((3,), value, dtype=torch.float64), low, high, p, scale)
     assert bool(((x + step >= low - 1e-12) & (x + step <= high + 1e-12)).all())
     left = value + (normal * step).sum(1)
     best = torch.where(normal * value > 0, x - low, high - x) * normal.abs()
