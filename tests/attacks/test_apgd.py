@@ -90,27 +90,27 @@ def test_it_breaks_no_less_than_plain_pgd(p: float) -> None:
     plain = PGD(steps=40).run(NET, X, LABELS, region).success
     assert 0 < int(plain.sum()) < len(X)
     for attack in (APGDCE(steps=40, restarts=2), APGDT(steps=40)):
-        found = attack.run(NET, X, LABELS, region).success
-        assert int(found.sum()) >= int(plain.sum())
+        broken = attack.run(NET, X, LABELS, region).success
+        assert int(broken.sum()) >= int(plain.sum())
 
 
 def test_queries_are_what_the_model_has_seen() -> None:
     for p, region in ((inf, LpBall(X, 0.2)), (1, LpBall(X, 0.5, 1, (0.0, 1.0)))):
         for attack, most in ((APGDCE(steps=10, restarts=2), 22), (APGDT(steps=10), 34)):
             model = Counting(NET)
-            found = attack.run(model, X, LABELS, region)
-            alone = int(found.success.sum())  # replayed in a batch of one
-            assert int(found.queries.sum()) <= model.seen <= int(found.queries.sum()) + alone, p
-            assert int(found.queries.max()) <= most
+            result = attack.run(model, X, LABELS, region)
+            replayed = int(result.success.sum())  # replayed in a batch of one
+            assert int(result.queries.sum()) <= model.seen <= int(result.queries.sum()) + replayed, p
+            assert int(result.queries.max()) <= most
 
 
 def test_the_domain_binds_and_fixed_coordinates_stay() -> None:
     low, high = X - 0.2, X + 0.2
     low[:, ::2] = high[:, ::2] = X[:, ::2]
     for attack in (APGDCE(steps=10), APGDT(steps=10)):
-        found = attack.run(NET, X, LABELS, Box(low, high))
-        assert torch.equal(found.adversarial[:, ::2], X[:, ::2])
-        assert bool(found.success.any())
+        result = attack.run(NET, X, LABELS, Box(low, high))
+        assert torch.equal(result.adversarial[:, ::2], X[:, ::2])
+        assert bool(result.success.any())
 
 
 def test_two_classes_have_a_loss_too() -> None:
@@ -125,6 +125,6 @@ def test_two_classes_have_a_loss_too() -> None:
 def test_an_empty_batch_gives_an_empty_result() -> None:
     for name in ("apgd", "apgd-ce", "apgd-t", "fab", "fab-t", "square", "autoattack"):
         for p in (inf, 2.0, 1.0):
-            found = get_attack(name).run(NET, X[:0], LABELS[:0], LpBall(X[:0], 0.1, p))
-            assert found.adversarial.shape == (0, 6), name
-            assert found.queries.shape == (0,)
+            result = get_attack(name).run(NET, X[:0], LABELS[:0], LpBall(X[:0], 0.1, p))
+            assert result.adversarial.shape == (0, 6), name
+            assert result.queries.shape == (0,)

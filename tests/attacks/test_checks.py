@@ -73,9 +73,9 @@ class Detached(Wrapped):
     ],
 )
 def test_each_trap_is_named_alone(model: nn.Module, expected: str) -> None:
-    found = list(suspicions(model, X, LABELS))
-    assert len(found) == 1
-    assert expected in found[0]
+    messages = list(suspicions(model, X, LABELS))
+    assert len(messages) == 1
+    assert expected in messages[0]
 
 
 def test_outputs_that_are_not_finite_are_told_and_end_the_checks() -> None:
@@ -89,8 +89,8 @@ def test_an_honest_model_raises_no_suspicion() -> None:
 
 
 def test_inputs_outside_of_the_domain_are_told_with_the_domain() -> None:
-    found = list(suspicions(NET, 255 * X, LABELS))
-    assert any("outside of the domain [0, 1]" in line for line in found)
+    messages = list(suspicions(NET, 255 * X, LABELS))
+    assert any("outside of the domain [0, 1]" in line for line in messages)
     assert not any("domain" in line for line in suspicions(NET, 255 * X, LABELS, domain=None))
 
 

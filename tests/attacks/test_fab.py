@@ -39,7 +39,7 @@ def test_the_step_reaches_the_hyperplane_and_no_feasible_step_is_shorter(seed: i
     reachable = best.sum(1) > abs(value) + 1e-9
     assert bool((left[reachable].abs() < 1e-9).all())
     assert bool((left.sign()[~reachable] * value >= -1e-9).all())
-    for _ in range(50):  # other points of the hyperplane, found by moving two coordinates against each other
+    for _ in range(50):  # other points of the hyperplane, reached by moving two coordinates against each other
         i, j = torch.randint(1, 5, (2,), generator=generator).tolist()
         other = step.clone()
         other[:, i] += 0.05 * normal[:, j]
@@ -55,18 +55,18 @@ def test_the_distance_to_a_linear_boundary(attack: FAB, p: float, slope: float) 
     model = linear([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]], [0.0, 0.0])
     x, label = torch.tensor([[0.5, 0.25, 0.5]]), torch.tensor([0])
     for eps in (0.01, 0.9):
-        found = attack.run(model, x, label, LpBall(x, eps, p, (-1.0, 2.0)))
-        assert float(found.distance) == pytest.approx(1 / slope, rel=1e-2)
-        assert found.success.tolist() == [eps == 0.9]
+        result = attack.run(model, x, label, LpBall(x, eps, p, (-1.0, 2.0)))
+        assert float(result.distance) == pytest.approx(1 / slope, rel=1e-2)
+        assert result.success.tolist() == [eps == 0.9]
 
 
 @pytest.mark.parametrize("attack", [FAB(steps=30), FABT(steps=30, targets=3)])
 def test_boxes_are_searched_in_their_own_units_and_fixed_coordinates_stay(attack: FAB) -> None:
     low, high = X - 0.3, X + 0.3
     low[:, ::2] = high[:, ::2] = X[:, ::2]
-    found = attack.run(NET, X, LABELS, Box(low, high))
-    assert torch.equal(found.adversarial[:, ::2], X[:, ::2])
-    assert 0 < int(found.success.sum()) < len(X)
+    result = attack.run(NET, X, LABELS, Box(low, high))
+    assert torch.equal(result.adversarial[:, ::2], X[:, ::2])
+    assert 0 < int(result.success.sum()) < len(X)
     wide = Box(torch.tensor([-1e4, -1e-4]), torch.tensor([1e4, 1e-4]))
     identity = network(linear([[1e-4, 0.0], [0.0, 1e4]], [0.0, 0.0]), 2)
     for rows, broken in (([[1.0, 1.0]], True), ([[1.0, 1.0], [-1.0, 0.0]], False)):

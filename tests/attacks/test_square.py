@@ -68,21 +68,21 @@ def test_the_exact_optimum_of_a_linear_model_is_a_corner() -> None:
     model = linear([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]], [0.0, 0.0])
     x = torch.tensor([[0.5, 0.25, 0.5]])
     for factor, broken in ((0.999, False), (1.001, True)):
-        found = Square(queries=60).run(model, x, torch.tensor([0]), LpBall(x, factor / 3.5))
-        assert found.success.tolist() == [broken]
+        result = Square(queries=60).run(model, x, torch.tensor([0]), LpBall(x, factor / 3.5))
+        assert result.success.tolist() == [broken]
 
 
 def test_broken_samples_cost_no_more_queries() -> None:
     model = Counting(NET)
-    found = Square(queries=50).run(model, X, LABELS, LpBall(X, 0.1))
-    assert 0 < int(found.success.sum()) < len(X)
-    assert model.seen == int(found.queries.sum()) + int(found.success.sum())  # each replayed by itself
-    assert found.queries[~found.success].eq(51).all()
+    result = Square(queries=50).run(model, X, LABELS, LpBall(X, 0.1))
+    assert 0 < int(result.success.sum()) < len(X)
+    assert model.seen == int(result.queries.sum()) + int(result.success.sum())  # each replayed by itself
+    assert result.queries[~result.success].eq(51).all()
 
 
 def test_fixed_coordinates_stay() -> None:
     low, high = X - 0.2, X + 0.2
     low[:, ::2] = high[:, ::2] = X[:, ::2]
-    found = Square(queries=50).run(NET, X, LABELS, Box(low, high))
-    assert torch.equal(found.adversarial[:, ::2], X[:, ::2])
-    assert bool(found.success.any())
+    result = Square(queries=50).run(NET, X, LABELS, Box(low, high))
+    assert torch.equal(result.adversarial[:, ::2], X[:, ::2])
+    assert bool(result.success.any())

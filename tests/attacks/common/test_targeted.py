@@ -34,10 +34,10 @@ WANTED = (LABELS + 1) % 4
 )
 def test_the_wanted_class_is_reached(text: str, p: float) -> None:
     region = LpBall(X, {inf: 0.3, 2: 0.8, 1: 1.2}[p], p, (0.0, 1.0))
-    found = get_attack(text).run(NET, X, WANTED, region)
-    assert 0 < int(found.success.sum()) <= len(X)
-    assert torch.equal(NET(found.adversarial).argmax(1)[found.success], WANTED[found.success])
-    assert bool(region.contains(found.adversarial).all())
+    result = get_attack(text).run(NET, X, WANTED, region)
+    assert 0 < int(result.success.sum()) <= len(X)
+    assert torch.equal(NET(result.adversarial).argmax(1)[result.success], WANTED[result.success])
+    assert bool(region.contains(result.adversarial).all())
     already = get_attack(text).run(NET, X, LABELS, region)
     assert bool(already.success.all())
     assert bool((already.distance == 0).all())
@@ -56,5 +56,5 @@ def test_being_wrong_in_another_way_is_no_success() -> None:
     x = torch.tensor([[0.4, 0.4]])
     region = LpBall(x, 0.3, inf, (0.0, 1.0))
     for wanted, reached in ((1, True), (2, False)):
-        found = get_attack("pgd(targeted=true)").run(model, x, torch.tensor([wanted]), region)
-        assert found.success.tolist() == [reached]
+        result = get_attack("pgd(targeted=true)").run(model, x, torch.tensor([wanted]), region)
+        assert result.success.tolist() == [reached]
