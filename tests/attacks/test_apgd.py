@@ -1,4 +1,4 @@
-"""Auto-PGD: its schedule by hand, the exact l1 projection, and the laws that every attack obeys."""
+"""Auto-PGD: its schedule by hand, linear models, targets, and queries."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from math import inf
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.attacks import get_attack
 from assay.attacks.apgd import APGD, APGDCE, APGDT, Halving, checkpoints
 from assay.attacks.common.interface import Attack
 from assay.attacks.common.iterates import Iterates
-from assay.attacks.common.l1_steps import onto_l1_in_box
 from assay.attacks.pgd import PGD
 from assay.verify.core.region import Box, LpBall
 from tests.attacks.attack_models import Counting, linear, mlp, samples
@@ -46,28 +43,10 @@ def test_the_step_is_halved_by_either_condition_and_not_twice_in_a_row_by_the_se
     assert rule.size.tolist() == [2.0, 0.5, 1.0]
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0, 4), st.booleans())
-def test_the_projection_onto_ball_and_box_is_the_nearest_point(seed: int, radius: float, rooms: bool) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    step = torch.randn(3, 5, generator=generator, dtype=torch.float64) * 2
-    low, high = (torch.rand(3, 5, generator=generator, dtype=torch.float64) for _ in range(2))
-    low, high = (-low * (low > 0.2), high * (high > 0.2)) if rooms else (torch.full_like(low, -inf), high + inf)
-    z = onto_l1_in_box(step, torch.tensor(radius, dtype=torch.float64), low, high)
-    assert bool(((low <= z) & (z <= high)).all())
-    assert bool((z.abs().sum(1) <= radius + 1e-9).all())
-    # The variational inequality of projections: no feasible direction makes an acute angle with the residue.
-    for _ in range(20):
-        other = torch.rand(3, 5, generator=generator, dtype=torch.float64) * 2 - 1
-        other = other.clamp(min=-1, max=1).maximum(low).minimum(high)
-        other = other * (radius / other.abs().sum(1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
-        assert bool((((step - z) * (other - z)).sum(1) <= 1e-9).all())
-
-
 @pytest.mark.parametrize("p", [inf, 2, 1])
 @pytest.mark.parametrize("attack", [APGDCE(steps=20), APGD(steps=20, loss="dlr"), APGDT(steps=20)])
 def test_the_exact_optimum_of_a_linear_model(attack: Attack, p: float) -> None:
-    """The dual norms of the margin's slope (2, -1, 0.5): a sample falls exactly where the radius reaches the plane."""
+    """The dual norms of the margin's slope (2, -1, 0.5): samples break where the radius reaches the boundary."""
     model = linear([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]], [0.0, 0.0])
     x, label = torch.tensor([[0.5, 0.25, 0.5]]), torch.tensor([0])
     far = 1.0 / {inf: 3.5, 2: 5.25**0.5, 1: 2.0}[p]

@@ -1,4 +1,4 @@
-"""Curves: never rising, members at every radius, and the same as single runs where these cannot differ."""
+"""Curves: never rising, members at every radius, and no less broken than in single runs."""
 
 from __future__ import annotations
 

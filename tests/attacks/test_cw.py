@@ -1,4 +1,4 @@
-"""Carlini and Wagner's attacks: the search for c, the confidence, and the l0 form."""
+"""Carlini and Wagner's attack: the first weight, the confidence, and the l2 and linf forms."""
 
 from __future__ import annotations
 
@@ -8,26 +8,13 @@ import pytest
 import torch
 
 from assay.attacks.common.losses import margin
-from assay.attacks.common.penalty_descent import WeightSearch
 from assay.attacks.cw import CW
-from assay.attacks.cw_l0 import CWL0
-from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.region import Box, LpBall
-from tests.attacks.attack_models import linear, mlp, samples
+from assay.verify.core.region import LpBall
+from tests.attacks.attack_models import mlp, samples
 
 NET = mlp(0)
 X = samples(1, 16)
 LABELS = NET(X).argmax(1)
-
-
-def test_weights_grow_tenfold_then_bisect_sample_by_sample() -> None:
-    search = WeightSearch(torch.tensor([1.0, 1.0], dtype=torch.float64))
-    thresholds = torch.tensor([30.0, 0.3], dtype=torch.float64)
-    seen = []
-    for _ in range(5):
-        seen.append(search.c.tolist())
-        search.update(search.c >= thresholds)
-    assert seen == [[1, 1], [10, 0.5], [100, 0.25], [55, 0.375], [32.5, 0.3125]]
 
 
 @pytest.mark.parametrize("c", [1e-3, None, 100.0])
@@ -52,22 +39,3 @@ def test_the_linf_form_is_near_in_linf_and_the_l2_form_in_l2() -> None:
     for p, other in ((2.0, inf), (inf, 2.0)):
         own, others = (torch.linalg.vector_norm(points[q] - X, ord=p, dim=1).median() for q in (p, other))
         assert own < others
-
-
-def test_the_l0_form_changes_as_few_values_as_there_need_to_be() -> None:
-    """Label 0 leads by 1: the first value alone can end that, the others only two together."""
-    model = linear([[-2.2, -1.2, -1.2, 0.01], [0.0] * 4], [1 + 0.5 * (2.2 + 1.2 + 1.2 - 0.01), 0.0])
-    x, labels = torch.full((1, 4), 0.5), torch.tensor([0])
-    result = CWL0().run(model, x, labels, LpBall(x, 0.5))
-    assert result.success.tolist() == [True]
-    assert result.distance.tolist() == [1]
-    assert (result.adversarial != x).nonzero().tolist() == [[0, 0]]
-    fixed = Box(torch.tensor([0.5, 0.0, 0.0, 0.0]), torch.tensor([0.5, 1.0, 1.0, 1.0]))
-    result = CWL0().run(model, x, labels, fixed)
-    assert result.success.tolist() == [True]
-    assert result.distance.tolist() == [2]
-
-
-def test_the_l0_form_needs_a_box() -> None:
-    with pytest.raises(UnsupportedError, match="cw-l0 needs a region that is a box"):
-        CWL0().run(NET, X, LABELS, LpBall(X, 0.5, 2))

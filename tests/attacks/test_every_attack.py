@@ -1,4 +1,4 @@
-"""The laws that every registered attack obeys, whatever it is made of."""
+"""The laws that every registered attack obeys."""
 
 from __future__ import annotations
 

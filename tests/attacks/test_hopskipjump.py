@@ -1,4 +1,4 @@
-"""HopSkipJump sees decisions only, and comes close to what gradients find."""
+"""HopSkipJump on decisions alone, against the distances of an attack with gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.attacks.attack_models import mlp, samples
 
 
 class Decisions(nn.Module):
-    """One for the class, no gradient."""
+    """The decision as a one-hot output, without a gradient."""
 
     def __init__(self) -> None:
         super().__init__()

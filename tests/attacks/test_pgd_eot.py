@@ -1,4 +1,4 @@
-"""Expectation over transformation: the mean loss decides the way, most of the draws the success."""
+"""Expectation over transformation: gradients of the mean loss, success by most of the draws."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LABELS = NET(X).argmax(1)
 
 
 class Noisy(nn.Module):
-    """An honest network behind much noise."""
+    """A plain network behind much noise."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Giving up: by hand."""
+"""Early stopping: by hand, and the same samples broken in fewer queries."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from assay.verify.core.region import LpBall
 from tests.attacks.attack_models import mlp, samples
 
 
-def test_who_could_still_arrive_stays() -> None:
-    """Gaps of -1 at step 0 that shrink by 0.01, 0.001 and 0 a step; 100 steps, looked at every fifth."""
+def test_samples_that_could_still_succeed_go_on() -> None:
+    """Gaps of -1 at step 0 that shrink by 0.01, 0.001 and 0 a step; 100 steps, checked every fifth."""
     stopping = EarlyStopping(steps=100, patience=2.0, warmup=25)
     rates = torch.tensor([0.01, 0.001, 0.0], dtype=torch.float64)
     given_up = {step: stopping.should_stop(step, -1 + rates * step).tolist() for step in range(40)}
@@ -35,16 +35,16 @@ def test_the_latter_half_is_what_counts() -> None:
     assert not answers[9]  # half of the way in the last five steps, ten are left
 
 
-def test_attacks_break_the_same_samples_for_less() -> None:
+def test_attacks_break_the_same_samples_in_fewer_queries() -> None:
     net, x = mlp(0), samples(1, 12)
     labels, region = net(x).argmax(1), LpBall(x, 0.1)
-    for cheap, full in (
+    for early, full in (
         (Square(queries=2000), Square(queries=2000, patience=inf)),
         (APGDT(), APGDT(patience=inf)),
     ):
-        hasty, stubborn = cheap.run(net, x, labels, region), full.run(net, x, labels, region)
-        assert torch.equal(hasty.success, stubborn.success)
-        assert int(hasty.queries.sum()) < 0.7 * int(stubborn.queries.sum())
+        stopped, unstopped = early.run(net, x, labels, region), full.run(net, x, labels, region)
+        assert torch.equal(stopped.success, unstopped.success)
+        assert int(stopped.queries.sum()) < 0.7 * int(unstopped.queries.sum())
 
 
 def test_patience_below_one_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""What attacks refuse, and regions of a batch by index."""
+"""What attacks refuse, and arrays in the place of tensors."""
 
 from __future__ import annotations
 

@@ -1,12 +1,16 @@
-"""Attacks on specifications: agreement with labels, conjunctions, disjunctions, and what has no member."""
+"""Searches on specifications: agreement with labels, conjunctions, disjunctions, and regions without a member."""
 
 from __future__ import annotations
 
 from math import inf
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from assay.attacks import baselines
+from assay.attacks.common.interface import Attack
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
 from assay.verify.core.errors import InputError
@@ -125,6 +129,21 @@ def test_problems_of_one_network_run_as_one_batch() -> None:
     object.__setattr__(net, "oracle", Watching(NET))
     PGD(steps=3).search(Problem.robustness_many(net, X, LABELS, 1e-6))
     assert calls == [24] * 4
+
+
+def test_the_example_of_an_attack_in_contributing_works() -> None:
+    text = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    example = text.partition("## An attack")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = dict(vars(baselines))  # with its imports
+    exec(example, names)
+    attack = names["Corners"](draws=20)
+    assert isinstance(attack, Attack)
+    for region in (LpBall(X, 0.2), LpBall(X, 0.5, 2, (0.0, 1.0)), LpBall(X, 0.8, 1, (0.0, 1.0))):
+        result = attack.run(NET, X, LABELS, region)
+        assert 0 < int(result.success.sum()) < len(X)
+        assert int(result.queries.max()) == 21
+    problems = Problem.robustness_many(network(NET, 6), X, LABELS, 0.2)
+    assert bool(attack.search(problems).success.any())
 
 
 def test_bad_calls() -> None:
