@@ -242,13 +242,13 @@ class APGD:
 
         Raises :class:`InputError` for a model in train mode and for inputs that do not fit it or each other.
         """
-        return task.run(model, x, labels, region, self.loss, lambda job: self.on(job, seed))
+        return task.run(model, x, labels, region, self.loss, lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification, whose own loss replaces ``loss``."""
-        return task.search(problems, lambda job: self.on(job, seed))
+        return task.search(problems, lambda job: self.run_on(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
+    def run_on(self, job: Task, seed: int) -> AttackResult:
         """Attack a task with ``loss`` as that of its goal."""
         return attack(job, Schedule(self.steps, self.restarts, self.rho, self.patience), self.loss, seed)
 
@@ -273,13 +273,13 @@ class APGDCE:
 
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
         """Attack classification, as :meth:`APGD.run` does: x (batch x shape), labels (batch)."""
-        return task.run(model, x, labels, region, "ce", lambda job: self.on(job, seed))
+        return task.run(model, x, labels, region, "ce", lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification, whose own loss replaces the cross-entropy."""
-        return task.search(problems, lambda job: self.on(job, seed))
+        return task.search(problems, lambda job: self.run_on(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
+    def run_on(self, job: Task, seed: int) -> AttackResult:
         """Attack a task, on cross-entropy."""
         return attack(job, Schedule(self.steps, self.restarts, self.rho, inf), "ce", seed)
 
@@ -314,12 +314,12 @@ class APGDT:
 
         At most ``1 + targets * restarts * (steps + 1)`` forward passes.
         """
-        return task.run(model, x, labels, region, "dlr", lambda job: self.on(job, seed))
+        return task.run(model, x, labels, region, "dlr", lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's disjuncts one by one."""
-        return task.search(problems, lambda job: self.on(job, seed))
+        return task.search(problems, lambda job: self.run_on(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
+    def run_on(self, job: Task, seed: int) -> AttackResult:
         """Attack a task, on the targeted losses of its goal."""
         return attack_targets(job, Schedule(self.steps, self.restarts, self.rho, self.patience), self.targets, seed)

@@ -28,7 +28,7 @@ Version = Literal["standard", "plus", "rand"]
 class Component(Protocol):
     """An attack that works on a task."""
 
-    def on(self, job: Task, seed: int) -> AttackResult:
+    def run_on(self, job: Task, seed: int) -> AttackResult:
         """Attack the task; the loss of its goal may be replaced."""
         ...
 
@@ -62,13 +62,13 @@ class AutoAttack:
 
         Raises :class:`InputError` for a model in train mode and for inputs that do not fit it or each other.
         """
-        return task.run(model, x, labels, region, "margin", lambda job: self.on(job, seed))
+        return task.run(model, x, labels, region, "margin", lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification, its disjuncts as the targets."""
-        return task.search(problems, lambda job: self.on(job, seed))
+        return task.search(problems, lambda job: self.run_on(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
+    def run_on(self, job: Task, seed: int) -> AttackResult:
         """One component after the other on the samples of a task that are unbroken."""
         job = replace(job, goal=job.goal.with_loss("margin"))
         if self.version != "rand":
@@ -86,7 +86,7 @@ class AutoAttack:
             if not len(standing):
                 break
             part = job.take(standing)
-            result = component.on(part, seed)
+            result = component.run_on(part, seed)
             # Losses of different attacks do not compare; the margin does, for one more forward pass.
             loss, _ = part.evaluate(result.adversarial)
             record.note(standing, result.adversarial, loss, result.success)

@@ -270,13 +270,13 @@ class FAB:
         """Attack each problem's specification."""
         return task.search(problems, lambda job: self._method(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
+    def run_on(self, job: Task, seed: int) -> AttackResult:
         """Attack a task, within its region only."""
         return search_region(job, Plan(self.steps, self.restarts, self.targets, self.patience), seed)
 
     def _method(self, job: Task, seed: int) -> AttackResult:
         if not isinstance(job.region, LpBall):
-            return self.on(job, seed)
+            return self.run_on(job, seed)
         plan = Plan(self.steps, self.restarts, self.targets, self.patience)
         return minimal_norm.attack_task(self, job, lambda part, closest: minimise(part, closest, plan, seed))
 
@@ -309,9 +309,9 @@ class FABT:
         """Attack each problem's specification."""
         return self._fab.search(problems, seed)
 
-    def on(self, job: Task, seed: int) -> AttackResult:
+    def run_on(self, job: Task, seed: int) -> AttackResult:
         """Attack a task, within its region only."""
-        return self._fab.on(job, seed)
+        return self._fab.run_on(job, seed)
 
     @property
     def _fab(self) -> FAB:

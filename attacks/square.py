@@ -84,10 +84,10 @@ class Canvas:
         return at[:, None] * self.window(u, size)
 
 
-def covered(query: int, queries: int, first: float) -> float:
+def area_at(query: int, queries: int, first: float) -> float:
     """The share of the pixels that the square of a query covers: ``first``, halved at :data:`HALVINGS`.
 
-    >>> [covered(query, 5000, 0.8) for query in (0, 6, 4999)]
+    >>> [area_at(query, 5000, 0.8) for query in (0, 6, 4999)]
     [0.8, 0.4, 0.003125]
     """
     scaled = query * 10000 / queries
@@ -219,13 +219,13 @@ class Square:
 
         Raises :class:`InputError` for a model in train mode and for inputs that do not fit it or each other.
         """
-        return task.run(model, x, labels, region, "margin", lambda job: self.on(job, seed))
+        return task.run(model, x, labels, region, "margin", lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification."""
-        return task.search(problems, lambda job: self.on(job, seed))
+        return task.search(problems, lambda job: self.run_on(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
+    def run_on(self, job: Task, seed: int) -> AttackResult:
         """Attack a task whose goal is given."""
         job = replace(job, goal=job.goal.with_loss("margin"))
         record = Record(job.clean)
@@ -256,7 +256,7 @@ class Square:
                 place = (query - 1) % BLOCK
                 if place == 0:
                     draws = uniform(keys, (BLOCK, proposer.draws), stream + 1 + query // BLOCK)
-                new = proposer.propose(job, x, draws[:, place], canvas.side(covered(query, self.queries, self.area)))
+                new = proposer.propose(job, x, draws[:, place], canvas.side(area_at(query, self.queries, self.area)))
             loss, success = job.evaluate(new)
             success = job.confirm(new, success)
             record.note(index, new, loss, success)

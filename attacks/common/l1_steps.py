@@ -46,12 +46,14 @@ class SparseSteps:
         count = self.active.round().clamp(min=1, max=grad.shape[1]).to(torch.int64)
         size = grad.abs()
         least = size.sort(1, descending=True).values.gather(1, count[:, None] - 1)
-        way = grad.sign() * (size >= least)
-        way = (way / way.abs().sum(1, keepdim=True).clamp(min=1)).view_as(iterates.x)
+        direction = grad.sign() * (size >= least)
+        direction = (direction / direction.abs().sum(1, keepdim=True).clamp(min=1)).view_as(iterates.x)
         ball = job.region
         assert isinstance(ball, LpBall)
         return nearest_member(
-            job, iterates.x.double() + per_sample(self.size.double(), way.double()) * ball.radius.to(way.device) * way
+            job,
+            iterates.x.double()
+            + per_sample(self.size.double(), direction.double()) * ball.radius.to(direction.device) * direction,
         )
 
     def review(self, job: Task, step: int, previous: Iterates, iterates: Iterates) -> Tensor:

@@ -47,7 +47,7 @@ def test_boxes_are_searched_in_their_own_units_and_fixed_coordinates_stay(attack
 
 def test_early_stopping_in_a_region_breaks_the_same_samples_in_fewer_queries() -> None:
     clean = Task.of(NET, X, LpBall(X, 0.1, inf, (0.0, 1.0)), Misclassify.of(LABELS, "margin"))
-    stopped, full = (FABT(steps=40, targets=3, patience=patience).on(clean, seed=0) for patience in (10.0, inf))
+    stopped, full = (FABT(steps=40, targets=3, patience=patience).run_on(clean, seed=0) for patience in (10.0, inf))
     assert 0 < int(full.success.sum()) < len(X)
     assert torch.equal(stopped.success, full.success)
     assert int(stopped.queries.sum()) < 0.8 * int(full.queries.sum())

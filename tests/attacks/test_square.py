@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assay.attacks.common.losses import Misclassify
 from assay.attacks.common.task import Task
-from assay.attacks.square import Canvas, Corners, Square, bump, covered, two_bumps
+from assay.attacks.square import Canvas, Corners, Square, area_at, bump, two_bumps
 from assay.verify.core.region import Box, LpBall
 from tests.attacks.attack_models import Counting, linear, mlp, samples
 
@@ -20,9 +20,9 @@ LABELS = NET(X).argmax(1)
 
 
 def test_squares_shrink_at_the_published_queries() -> None:
-    ends = [query for query in range(1, 10000) if covered(query, 10000, 0.8) < covered(query - 1, 10000, 0.8)]
+    ends = [query for query in range(1, 10000) if area_at(query, 10000, 0.8) < area_at(query - 1, 10000, 0.8)]
     assert ends == [11, 51, 201, 1001, 2001, 4001, 6001, 8001]
-    assert covered(9999, 10000, 0.8) == 0.8 / 256
+    assert area_at(9999, 10000, 0.8) == 0.8 / 256
 
 
 def test_bumps_by_hand() -> None:
