@@ -25,8 +25,8 @@ from assay.attacks.common.task import Record, Task
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
 
-# From the paper: the overshoot of a step, the largest weight of the clean sample's step, the share of a breaking step
-# that is kept.
+# From the paper: the overshoot of a step, the largest weight of the step from the clean sample, and the share of its
+# distance from the clean sample that a breaking point keeps.
 OVERSHOOT, BIAS, BACK = 1.05, 0.1, 0.9
 # Bisections of the segment from the clean sample to the nearest point, at the end.
 BISECTIONS = 3
