@@ -1,4 +1,4 @@
-"""What every attack offers, what it gives back, and what it refuses to start on."""
+"""The interface of attacks: what they take, what they return, and the input that they refuse."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Model = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
-    """What an attack found, sample by sample.
+    """The result of an attack, sample by sample.
 
     ``adversarial`` (batch x shape): exact members of the region in the dtype of the clean samples; for a broken
     sample the point that broke it, for the others the point of largest loss. ``success`` (batch), bool. ``loss``
@@ -64,17 +64,17 @@ class Drawing(Protocol):
 
     @property
     def random(self) -> bool:
-        """Whether another seed may find something else."""
+        """Whether the result depends on the seed."""
         ...
 
 
 def draws(attack: Attack) -> bool:
-    """Whether it is worth trying the attack again with another seed; so is one that does not say."""
+    """Whether another seed may give another result, which is assumed of an attack that does not say."""
     return not isinstance(attack, Drawing) or attack.random
 
 
 def check_model(model: Model, x: Tensor) -> None:
-    """Refuse a module in train mode, or one whose parameters have another dtype or device than ``x``."""
+    """Refuse a module in train mode, or with parameters of another dtype or device than ``x`` (batch x shape)."""
     if not isinstance(model, nn.Module):
         if not callable(model):
             raise InputError(f"expected a model that can be called on a batch, got {type(model).__name__}")
@@ -92,7 +92,7 @@ def check_model(model: Model, x: Tensor) -> None:
 
 
 def check_inputs(x: Tensor, region: Region) -> None:
-    """Refuse samples and regions that do not fit each other."""
+    """Refuse samples x (batch x shape) that are not finite floats within ``region``, of one sample's or x's shape."""
     if x.dim() < 2:
         raise InputError(f"expected a batch of samples (batch x shape), got shape {tuple(x.shape)}: add the batch")
     if not x.is_floating_point():
@@ -114,14 +114,17 @@ def check_inputs(x: Tensor, region: Region) -> None:
 
 
 def check_problems(problems: Sequence[Problem]) -> None:
-    """Refuse what is no sequence of problems."""
+    """Refuse anything but a sequence of problems."""
     if not isinstance(problems, Sequence) or not all(isinstance(problem, Problem) for problem in problems):
         what = "Problem.robustness_many makes them from samples, and run() attacks samples"
         raise InputError(f"expected a sequence of problems, got {type(problems).__name__}: {what}")
 
 
 def forward(model: Model, x: Tensor) -> Tensor:
-    """The outputs at ``x``, flattened to (batch x outputs); what does not fit the model is an :class:`InputError`."""
+    """The outputs at x (batch x shape), flattened to (batch x outputs).
+
+    Raises :class:`InputError` if the model does not run on x or returns something else.
+    """
     try:
         y = model(x)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Attacks by name; a third party's broken attack harms nobody else."""
+"""Attacks by name, and third parties' attacks, of which a broken one does not disturb the others."""
 
 from __future__ import annotations
 
