@@ -1,9 +1,10 @@
-"""Settings that every test runs under: one thread, and property tests that repeat the same examples."""
+"""Settings that every test runs under: one thread, no slow tests, and property tests that repeat their examples."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -13,3 +14,14 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests that take long, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow") or item.get_closest_marker("wheel"):
+                item.add_marker(pytest.mark.skip(reason="slow; run by --slow"))
