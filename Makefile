@@ -36,7 +36,7 @@ test-unpinned:
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python $(INSTALL) $(shell grep '^torch==' constraints.txt)
 	$(NEWEST)/bin/python $(INSTALL) .
-	$(NEWEST)/bin/python .ci/front_door.py
+	$(NEWEST)/bin/python tests/front_door.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
