@@ -69,8 +69,7 @@ def test_memory_is_limited_call_by_call() -> None:
 
 
 def test_what_is_printed_is_not_our_output() -> None:
-    code = "from assay.verify.support import child
-from assay.verify.support.child import in_child; in_child(print, ('noise',)); print('ours')"
+    code = "from assay.verify.support.child import in_child; in_child(print, ('noise',)); print('ours')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "ours\n"
 
@@ -79,8 +78,7 @@ def test_a_script_without_a_guard_is_not_run_twice(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         f"import sys, math; sys.path.insert(0, {str(ROOT)!r})\nprint('once', flush=True)\n"
-        "from assay.verify.support import child
-from assay.verify.support.child import in_child\nprint(in_child(math.sqrt, (9.0,)))\n"
+        "from assay.verify.support.child import in_child\nprint(in_child(math.sqrt, (9.0,)))\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert done.stdout == "once\n3.0\n"
@@ -88,8 +86,7 @@ from assay.verify.support.child import in_child\nprint(in_child(math.sqrt, (9.0,
 
 
 def test_it_dies_with_its_parent() -> None:
-    code = "import os, time; from assay.verify.support import child
-from assay.verify.support.child import in_child; print(in_child(os.getpid), flush=True); "
+    code = "import os, time; from assay.verify.support.child import in_child; print(in_child(os.getpid), flush=True); "
     parent = subprocess.Popen([sys.executable, "-c", code + "time.sleep(60)"], cwd=ROOT, stdout=subprocess.PIPE)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
@@ -106,8 +103,7 @@ from assay.verify.support.child import in_child; print(in_child(os.getpid), flus
 def test_a_fork_starts_a_process_of_its_own() -> None:
     code = """if True:
         import os
-        from assay.verify.support import child
-from assay.verify.support.child import in_child
+        from assay.verify.support.child import in_child
         pid = in_child(os.getpid)
         if fork := os.fork():
             assert os.waitpid(fork, 0)[1] == 0
