@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -112,13 +113,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The process's own command: ends it without taking the interpreter apart, which takes longer than easy answers."""
+    _reserve_stdout()
     code = main()
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start
+            stream.flush()
     except OSError:  # whoever read them is gone
         code = code or ResourceError.exit_code
     os._exit(code)
+
+
+def _reserve_stdout() -> None:
+    """What native code prints goes to standard error: standard output is the answer's, and nobody else's."""
+    ours = sys.stdout
+    with suppress(OSError, AttributeError):  # of a stream that is closed
+        kept = os.dup(ours.fileno())
+        sys.stdout = os.fdopen(kept, "w", -1 if not ours.isatty() else 1, ours.encoding, ours.errors)
+        os.dup2(sys.stderr.fileno(), ours.fileno())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ PACKAGES = {
     "pyscipopt": "pip install pyscipopt",
     "gurobipy": "pip install gurobipy",
     "auto_LiRPA": "pip install --no-deps auto_LiRPA==0.3",
-    "scikit-learn": "pip install scikit-learn",
     "foolbox": "pip install foolbox",
     "torchattacks": "pip install torchattacks",
     "deel-torchlip": "pip install deel-torchlip",

@@ -108,7 +108,7 @@ def _certify(asked: Asked, method: Smoothing, out: Path) -> tuple[list[Row], dic
     from assay.verify.support.signals import interruptible
 
     samples = datasets.load(asked.data, folder=asked.folder)
-    indices = range(0, len(samples), asked.skip)[: asked.n]
+    indices = samples.indices(asked.n, asked.skip)
     module = resolve(asked.model).module
     writable_folder(out)
     rows: list[Row] = []

@@ -47,13 +47,9 @@ class Simplex:
     """The program of ``splits``, loaded once. ``nothing``: duals that are all 0 (rows)."""
 
     def __init__(self, splits: Splits, threads: int, seed: int) -> None:
-        import highspy
-
         program = splits.program
         self._splits, self._change = splits, scaled(program)
-        self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
-        for option, value in (highs.settings(False, threads, seed) | FEW_STEPS).items():
-            self._highs.setOptionValue(option, value)
+        self._highs = highs.made(highs.settings(False, threads, seed) | FEW_STEPS)
         self._highs.passModel(highs.as_lp(self._change.program))
         self._ends = _ends()
         self._all = np.arange(len(program.lower), dtype=np.int32)

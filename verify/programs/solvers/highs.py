@@ -10,6 +10,7 @@ import numpy as np
 
 from assay.verify.programs.program import Answer, Index, Program, Status, Vector
 from assay.verify.programs.start import Begin, Start
+from assay.verify.support.silence import silence
 
 # After a warm solve of more steps than this, solves begin from a basis that is made for their cost.
 PATIENCE = 20
@@ -19,14 +20,10 @@ class Model:
     """A program inside HiGHS."""
 
     def __init__(self, program: Program, threads: int, seed: int) -> None:
-        import highspy
-
-        self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
         self._integer = bool(program.integer.any())
+        self._highs = made(settings(self._integer, threads, seed))
         self._columns = np.arange(len(program.lower), dtype=np.int32)
         self._steps = 0  # of the last solve that began where the one before had ended
-        for option, value in settings(self._integer, threads, seed).items():
-            self._highs.setOptionValue(option, value)
         self._highs.passModel(as_lp(program))
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
@@ -90,6 +87,17 @@ class Model:
             float(info.mip_dual_bound) if self._integer else -inf,
             max(int(info.mip_node_count), 0) if self._integer else 0,
         )
+
+
+def made(options: dict[str, Any]) -> Any:
+    """An instance of HiGHS that prints nothing: from 1.16 on it greets when it is made, before any option is set."""
+    import highspy
+
+    with silence():
+        highs = highspy.Highs()  # type: ignore[no-untyped-call]
+    for option, value in options.items():
+        highs.setOptionValue(option, value)
+    return highs
 
 
 def settings(integer: bool, threads: int, seed: int) -> dict[str, Any]:
