@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as decode_weights
 from safetensors.torch import save as encode_weights
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from assay.models import architectures
 from assay.verify.core.errors import InputError
@@ -126,20 +127,14 @@ def load(path: Path) -> tuple[nn.Module, Card]:
 
     Raises :class:`InputError` where a file is missing or damaged, or weights and card do not belong together.
     """
-    try:
-        weights = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the weights {path}: {error.strerror}") from None
+    weights = _content(path)
     beside = path.with_suffix(".json")
     if not beside.exists():
         raise InputError(f"{path} has no card: expected {beside}, as `assay train` writes it")
     card = read(beside)
     if (digest := sha256(weights)) != card.sha256:
         raise InputError(f"{path}: expected sha256 {card.sha256[:16]}... as in its card, got {digest[:16]}...")
-    try:
-        state = decode_weights(weights)
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a .safetensors file: {error}") from None
+    state = _decoded(weights, path)
     with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are about to be replaced
         model = architectures.parse(card.architecture).build(card.input_shape, card.classes)
     try:
@@ -148,6 +143,68 @@ def load(path: Path) -> tuple[nn.Module, Card]:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} does not fit its card's architecture {card.architecture}: {reason}") from None
     return model.eval(), card
+
+
+def fill(model: nn.Module, path: Path, what: str) -> None:
+    """Put the tensors of the .safetensors file ``path`` in place of those of ``model``, called ``what``, all of them.
+
+    Tensors that the model uses in several places need be in the file once. Raises :class:`InputError` where names,
+    shapes or precisions differ, or the file is missing or damaged; ``model`` is then as it was.
+    """
+    given, wanted = _decoded(_content(path), path), model.state_dict()
+    places: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        places.setdefault(id(tensor), []).append(name)
+    for names in places.values():
+        if there := next((name for name in names if name in given), ""):
+            given.update({name: given[there] for name in names if name not in given})
+    if wrong := _differences(given, wanted):
+        raise InputError(f"{path} does not fit {what}: {'; '.join(wrong)}")
+    model.load_state_dict(given)
+
+
+def _differences(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """What a file lacks, has beside, and has otherwise than the model; the first few names of each."""
+    both = [name for name in wanted if name in given]
+    kinds = [
+        ("missing", [name for name in wanted if name not in given]),
+        ("unexpected", [name for name in given if name not in wanted]),
+        (
+            "of another shape",
+            [
+                f"{name} (expected {tuple(wanted[name].shape)}, got {tuple(given[name].shape)})"
+                for name in both
+                if not is_lazy(wanted[name]) and given[name].shape != wanted[name].shape
+            ],
+        ),
+        (
+            "of a precision that the model would round",
+            [
+                f"{name} (expected {wanted[name].dtype}, got {given[name].dtype})"
+                for name in both
+                if torch.promote_types(given[name].dtype, wanted[name].dtype) != wanted[name].dtype
+            ],
+        ),
+    ]
+    return [
+        f"{kind}: {', '.join(sorted(names)[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for kind, names in kinds
+        if names
+    ]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the weights {path}: {error.strerror}") from None
+
+
+def _decoded(content: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        return decode_weights(content)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a .safetensors file: {error}") from None
 
 
 def _checked(data: Any, cls: type[Card] | type[Robustness] | type[Smoothed], source: str) -> dict[str, Any]:

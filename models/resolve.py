@@ -20,6 +20,7 @@ from assay.verify.core.network import Network
 from assay.verify.frontends.onnx import read_onnx
 
 FORMS = "zoo:NAME, file.onnx, file.safetensors with its card beside it, path/file.py:factory, or module:factory"
+SAVE = "save the weights with safetensors.torch.save_file"
 PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
 
 
@@ -32,37 +33,47 @@ class LoadedModel:
     card: Card | None = None
 
 
-def resolve(text: str) -> LoadedModel:
+def resolve(text: str, weights: str | Path | None = None) -> LoadedModel:
     """The model that ``text`` names, in one of the five forms.
 
     A factory is a function without arguments that returns a ``torch.nn.Module`` in eval mode. Its code runs: name
-    only files that you trust. Raises :class:`InputError` for whatever cannot be loaded, and what
+    only files that you trust. ``weights``: a .safetensors file with all the tensors of the factory's model, which take
+    the place of those that it made. Raises :class:`InputError` for whatever cannot be loaded, and what
     :func:`assay.verify.frontends.onnx.read_onnx` raises.
     """
     left, colon, right = text.rpartition(":")
     suffix = Path(text).suffix.lower()
+    own = (colon and left == "zoo") or suffix == ".safetensors" or text.lower().endswith((".onnx", ".onnx.gz"))
+    if weights is not None and own:
+        raise InputError(f"{text} has weights of its own: a weights file goes with path/file.py:factory")
+    if weights is not None and Path(weights).suffix.lower() != ".safetensors":
+        raise InputError(f"expected a .safetensors file of weights, got {weights}: {SAVE}")
     if colon and left == "zoo":
         return LoadedModel(text, zoo.load(right), zoo.card(right))
     if suffix == ".safetensors":
         module, card = cards.load(Path(text))
         return LoadedModel(text, module, card)
-    if text.lower().endswith((".onnx", ".onnx.gz")):
+    if own:
         return LoadedModel(text, read_onnx(text))
     if suffix in PICKLES:
         raise InputError(
-            f"{text}: {suffix} files can run code when they are loaded and are refused; save the weights with "
-            "safetensors.torch.save_file, or pass path/file.py:factory"
+            f"{text}: {suffix} files can run code when they are loaded and are refused; {SAVE}, or pass "
+            "path/file.py:factory"
         )
     if colon and left and right:
-        source = _file(Path(left)) if left.endswith(".py") else _module(left)
-        return LoadedModel(text, _made(source, right, left))
+        path = Path(left) if left.endswith(".py") else None
+        folder = path.resolve().parent if path else Path.cwd()
+        made = _made(_file(path, folder) if path else _module(left, folder), right, left, folder)
+        if weights is not None:
+            cards.fill(made, Path(weights), f"the model of {text}")
+        return LoadedModel(text, made)
     if text in zoo.names():
         raise InputError(f"unknown model {text!r}; did you mean zoo:{text}?")
     raise InputError(f"unknown model {text!r}: expected {FORMS}")
 
 
-def _file(path: Path) -> ModuleType:
-    """A Python file as a module; files beside it can be imported by it."""
+def _file(path: Path, folder: Path) -> ModuleType:
+    """A Python file in ``folder`` as a module; files beside it can be imported by it."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     name = f"assay_model_{path.stem}"
@@ -72,7 +83,7 @@ def _file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look modules up by name
     try:
-        with _importable(path.resolve().parent), _blamed_on(str(path)):
+        with _importable(folder), _blamed_on(str(path)):
             spec.loader.exec_module(module)
     except InputError:
         del sys.modules[name]
@@ -80,9 +91,9 @@ def _file(path: Path) -> ModuleType:
     return module
 
 
-def _module(name: str) -> ModuleType:
-    """An installed module, or one in the current folder."""
-    with _importable(Path.cwd()):
+def _module(name: str, folder: Path) -> ModuleType:
+    """A module in ``folder``, or an installed one."""
+    with _importable(folder):
         try:
             with _blamed_on(name):
                 return importlib.import_module(name)
@@ -93,14 +104,14 @@ def _module(name: str) -> ModuleType:
             raise
 
 
-def _made(source: ModuleType, factory: str, where: str) -> nn.Module:
-    """What the factory returns, if it is a module in eval mode."""
+def _made(source: ModuleType, factory: str, where: str, folder: Path) -> nn.Module:
+    """What the factory returns, if it is a module in eval mode; it can import what ``source`` can."""
     make = getattr(source, factory, None)
     if make is None:
         raise InputError(f"{where} ({source.__file__}) has no factory {factory!r}")
     if not callable(make):
         raise InputError(f"{where}:{factory} is of type {type(make).__name__}: expected a function without arguments")
-    with _importable(Path(source.__file__ or ".").resolve().parent), _blamed_on(f"{where}:{factory}"):
+    with _importable(folder), _blamed_on(f"{where}:{factory}"):
         model = make()
     if not isinstance(model, nn.Module):
         raise InputError(f"{where}:{factory} returned {type(model).__name__}: expected a torch.nn.Module")

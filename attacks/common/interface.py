@@ -8,10 +8,13 @@ from math import inf
 from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import AssayError, InputError, ResourceError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
+from assay.verify.support.failures import explained
+from assay.verify.support.modules import MIXED, mixing
 
 Model = Callable[[Tensor], Tensor]
 
@@ -83,6 +86,10 @@ def check_model(model: Model, x: Tensor) -> None:
     if training is not None:
         where = f"its submodule {training!r}" if training else "it"
         raise InputError(f"expected a model in eval mode, but {where} is in train mode: call model.eval() first")
+    if mixed := mixing(model):
+        raise InputError(MIXED.format(", ".join(mixed)))
+    if lazy := next((name for name, weight in model.named_parameters() if is_lazy(weight)), ""):
+        raise InputError(f"tensor {lazy!r} of the model has no shape yet: run a batch through the model first")
     weights = [p for p in model.parameters() if p.is_floating_point()]
     dtypes, devices = {p.dtype for p in weights}, {p.device for p in weights}
     if dtypes and x.dtype not in dtypes:
@@ -127,10 +134,10 @@ def forward(model: Model, x: Tensor) -> Tensor:
     """
     try:
         y = model(x)
-    except RuntimeError as error:
-        if "memory" in str(error):
+    except Exception as error:  # whatever the user's code raises
+        if isinstance(error, AssayError) or isinstance(explained(error), ResourceError):
             raise
-        line = str(error).splitlines()[0]
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"the model does not run on inputs of shape {tuple(x.shape)}: {line}") from error
     if not isinstance(y, Tensor) or y.dim() < 2 or len(y) != len(x):
         got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__

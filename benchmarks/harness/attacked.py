@@ -16,7 +16,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from assay.attacks.checks import black_box_ahead, suspicions
-from assay.attacks.common.interface import Attack, Model
+from assay.attacks.common.interface import Attack, Model, check_model, forward
 from assay.attacks.common.minimal_norm import MinimalAttack
 from assay.attacks.curves import curve
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, Role, Row
@@ -105,6 +105,7 @@ def attack_all(
     if repeated := {one for one in names if names.count(one) > 1}:
         raise InputError(f"{', '.join(sorted(repeated))} is given twice")
     oracle: Model = model if isinstance(model, nn.Module) else (model.oracle or model)
+    check_model(oracle, data.x[:1])
     for attack in attacks:
         if isinstance(attack, MinimalAttack):  # refuses norms that are not its own: better now than after the others
             attack.run(model, data.x[:0], data.y[:0], LpBall(data.x[:0], radii[0], norm, data.domain), seed)
@@ -201,7 +202,7 @@ def show(attacked: Attacked, console: Console) -> None:
 def _right(oracle: Model, x: Tensor, label: Tensor) -> bool:
     """Whether the label's output is strictly the largest, the sample run alone; NaN is wrong."""
     with torch.no_grad():
-        y = oracle(x[None]).flatten(1)[0]
+        y = forward(oracle, x[None])[0]
     if len(y) < 2:
         raise InputError(f"expected a model of at least 2 classes, got {len(y)} outputs")
     if not 0 <= int(label) < len(y):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from assay.models import zoo
+from assay.models import cards, zoo
 from assay.models.resolve import resolve
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, to_network
@@ -110,6 +112,76 @@ def test_a_folder_called_models_is_the_users_own(tmp_path: Path, monkeypatch: py
     assert resolve("zoo:digits-mlp-pgd").card is not None
     assert isinstance(resolve("net.py:mine").module, nn.Linear)
     assert isinstance(resolve("models.resnet:mine").module, nn.Linear)
+
+
+def test_a_factory_of_a_package_imports_what_lies_beside_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stem = tmp_path.name.replace("-", "_")
+    (tmp_path / f"package_{stem}").mkdir()
+    make = f"def make():\n    from beside_{stem} import WIDTH\n    return nn.Linear(WIDTH, 2).eval()\n"
+    (tmp_path / f"package_{stem}" / "__init__.py").write_text("from torch import nn\n\n" + make)
+    (tmp_path / f"beside_{stem}.py").write_text("WIDTH = 3\n")
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(resolve(f"package_{stem}:make").module, nn.Linear)
+
+
+WEIGHTS = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
+
+
+def test_a_factory_with_a_file_of_weights(code: Path) -> None:
+    path = code.parent / "trained.safetensors"
+    save_file(WEIGHTS, path)
+    loaded = resolve(f"{code}:good", path)
+    assert isinstance(loaded.module, nn.Module)
+    state = loaded.module.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in WEIGHTS.items())
+
+
+def test_tensors_used_in_several_places_are_in_the_file_once(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    other = copy.deepcopy(model)
+    save_file({k: v for k, v in other.state_dict().items() if k != "0.weight"}, tmp_path / "tied.safetensors")
+    with torch.no_grad():
+        model[0].weight.zero_()
+    cards.fill(model, tmp_path / "tied.safetensors", "it")
+    assert torch.equal(model[0].weight, other[0].weight)
+    assert model[1].weight is model[0].weight
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"bias": None}, "missing: bias$"),
+        ({"scale": torch.ones(1)}, "unexpected: scale$"),
+        ({"weight": torch.ones(3, 2)}, r"of another shape: weight \(expected \(2, 3\), got \(3, 2\)\)"),
+        ({"bias": torch.ones(2).double()}, r"would round: bias \(expected torch.float32, got torch.float64\)"),
+        ({"bias": None, "scale": torch.ones(1)}, "missing: bias; unexpected: scale"),
+    ],
+)
+def test_weights_that_do_not_fit_are_told(code: Path, changed: dict[str, Tensor | None], message: str) -> None:
+    path = code.parent / "other.safetensors"
+    save_file({name: tensor for name, tensor in (WEIGHTS | changed).items() if tensor is not None}, path)
+    with pytest.raises(InputError, match=message):
+        resolve(f"{code}:good", path)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights", "message"),
+    [
+        ("zoo:digits-mlp-pgd", "w.safetensors", "has weights of its own"),
+        ("net.onnx", "w.safetensors", "has weights of its own"),
+        ("net.safetensors", "w.safetensors", "has weights of its own"),
+        ("CODE", "w.pth", r"expected a \.safetensors file of weights, got .*w\.pth: save the weights with"),
+        ("CODE", "none.safetensors", "cannot read the weights .*none.safetensors"),
+        ("CODE", "damaged.safetensors", r"is not a \.safetensors file"),
+    ],
+)
+def test_what_is_no_file_of_weights(code: Path, text: str, weights: str, message: str) -> None:
+    (code.parent / "damaged.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InputError, match=message):
+        resolve(f"{code}:good" if text == "CODE" else text, code.parent / weights)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ class Network:
     ``oracle`` is the original model, batch in and batch out; replay calls it. ``dtype`` is the floating type that
     the oracle takes. The operations hold float64: original weights widened exactly, folded ones rounded once.
     ``literal`` is the same function as the model writes it, before folding: its rounding errors are the oracle's.
+    ``readout``: "softmax" or "log_softmax" where the oracle goes on with that, which leaves the order of the outputs
+    as it is; the network ends before it, and only properties of that order carry over.
     """
 
     nodes: tuple[Node, ...]
@@ -50,6 +52,7 @@ class Network:
     dtype: torch.dtype = torch.float32
     name: str = ""
     literal: Network | None = field(default=None, repr=False)
+    readout: str = ""
 
     def __post_init__(self) -> None:
         if not self.nodes or not isinstance(self.nodes[0].op, Input):
@@ -99,7 +102,8 @@ class Network:
     @cached_property
     def id(self) -> str:
         """Hash of the operations' content, their wiring and the oracle's dtype."""
-        return content_hash("network", str(self.dtype), *((n.op, n.inputs, n.shape) for n in self.nodes))
+        readout = (self.readout,) if self.readout else ()
+        return content_hash("network", str(self.dtype), *readout, *((n.op, n.inputs, n.shape) for n in self.nodes))
 
     def rounding_error(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Bound on ``|y - real y|`` when the network runs in ``dtype`` at ``x``, and the magnitude of the output.

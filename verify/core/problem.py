@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, content_hash, to_network
 from assay.verify.core.region import Domain, LpBall, Region
 from assay.verify.core.spec import Spec
@@ -40,6 +40,12 @@ class Problem:
         if outputs - {self.network.output_size}:
             raise InputError(
                 f"the specification speaks of {outputs.pop()} outputs, the network has {self.network.output_size}"
+            )
+
+        if self.network.readout and not self.spec.of_order:
+            raise UnsupportedError(
+                f"the model ends in a {self.network.readout}, of which only the order of the outputs is decided (is a "
+                "label the largest?), not their values: pose the property of the model without its last layer"
             )
 
     @cached_property

@@ -85,6 +85,17 @@ class Spec:
         return torch.arange(len(self.disjuncts)).repeat_interleave(counts)
 
     @cached_property
+    def of_order(self) -> bool:
+        """Whether it only compares outputs with each other, so that it is the same of all increasing functions of them.
+
+        Each row is ``c (y_i - y_j) <= 0``, c > 0.
+        """
+        return all(
+            bool(((d.A != 0).sum(1) == 2).all() and (d.A.sum(1) == 0).all() and (d.b == 0).all())
+            for d in self.disjuncts
+        )
+
+    @cached_property
     def id(self) -> str:
         """Hash of the content."""
         return content_hash("spec", self.disjuncts)

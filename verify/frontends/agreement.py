@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assay.verify.core.errors import InternalError, UnsupportedError
+from assay.verify.core.errors import AssayError, InternalError, ResourceError, UnsupportedError
 from assay.verify.core.network import Network, Oracle
+from assay.verify.frontends.extremes import extremes
+from assay.verify.support.failures import explained
 
 VALUES = 2**25  # numbers that are kept at once, whatever the size of the network
 
 
 def agree(network: Network, double: Oracle | None = None) -> None:
-    """:func:`agree_on` at random points: of the unit cube, of a wide normal distribution, and zero."""
-    agree_on(network, random_points(network), double)
+    """:func:`agree_on` at random points and at those that drive neurons to their :func:`extremes`."""
+    agree_on(network, torch.cat([random_points(network), extremes(network)]), double)
 
 
 def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> None:
@@ -31,15 +33,39 @@ def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> 
 
 
 def _compare(network: Network, points: Tensor, double: Oracle | None) -> None:
-    ours = network(points.double())
+    logits = network(points.double())
     error, magnitude = (network.literal or network).rounding_error(points, network.dtype)
     if network.oracle is not None:
-        theirs = _oracle_values(network.oracle, points)
+        ours, tolerance = _read_out(network.readout, logits, 2 * error + 1e-9 * magnitude, network.dtype)
+        theirs, alone = _oracle_values(network.oracle, points)
         if theirs.shape != ours.shape:
             raise InternalError(f"the import changed the output shape: {tuple(theirs.shape)}, {tuple(ours.shape)}")
-        _demand(ours, theirs.double(), 2 * error + 1e-9 * magnitude, "in its own arithmetic")
+        if _worst(alone, theirs[:1], 2 * tolerance[:1]) is not None:
+            again, _ = _oracle_values(network.oracle, points[:1])
+            if _worst(alone, again, 2 * tolerance[:1]) is not None:
+                raise UnsupportedError("one input has several outputs: the model draws at random or keeps a state")
+            raise UnsupportedError("the model depends on the batch: a sample's output changes with those beside it")
+        _demand(ours, theirs, tolerance, "in its own arithmetic")
     if double is not None:
-        _demand(ours, double(points.double()), 1e-9 * magnitude + 1e-300, "in float64")
+        ours, tolerance = _read_out(network.readout, logits, 1e-9 * magnitude + 1e-300, torch.float64)
+        _demand(ours, double(points.double()), tolerance, "in float64")
+
+
+def _read_out(readout: str, logits: Tensor, tolerance: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What the oracle makes of the logits (batch x classes) at last, and how far rounding may take that.
+
+    Each logarithm of a probability moves by at most twice what a logit does, and by the roundings of the logits'
+    differences, of the exponentials and their sum.
+    """
+    if not readout:
+        return logits, tolerance
+    unit, size = torch.finfo(dtype).eps, logits.shape[-1]
+    logarithms = logits.log_softmax(-1)
+    shift = 2 * tolerance.amax(-1, keepdim=True) + (size + 16) * unit + 4 * unit * logits.abs().amax(-1, keepdim=True)
+    if readout == "log_softmax":
+        return logarithms, shift + 4 * unit * logarithms.abs()
+    share = logarithms.exp()
+    return share, (share * shift.clamp(max=700).expm1() + torch.finfo(dtype).tiny).clamp(max=1.0)
 
 
 def random_points(network: Network) -> Tensor:
@@ -51,23 +77,35 @@ def random_points(network: Network) -> Tensor:
     return torch.cat([unit, wide, torch.zeros_like(unit[:1])])
 
 
-def _oracle_values(oracle: Oracle, points: Tensor) -> Tensor:
-    """The oracle at ``points``; it must treat samples one by one and leave its input as it is."""
+def _oracle_values(oracle: Oracle, points: Tensor) -> tuple[Tensor, Tensor]:
+    """The oracle at ``points`` and at the first of them alone, in float64; it must leave its input as it is."""
     given = points.clone()
     try:
         values, alone = oracle(given), oracle(points[:1].clone())
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise UnsupportedError(f"the model depends on the size of the batch: {str(error).splitlines()[0]}") from error
+    except AssayError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        if isinstance(explained(error), ResourceError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnsupportedError(f"the model depends on the size of the batch: {reason}") from error
     if given._version:
         raise UnsupportedError("the model overwrites its input in place")
     if alone.shape[1:] != values.shape[1:] or len(alone) != 1:
         raise UnsupportedError("the model depends on the size of the batch: one sample gives another shape")
-    return values
+    return values.double(), alone.double()
+
+
+def _worst(ours: Tensor, theirs: Tensor, tolerance: Tensor) -> float | None:
+    """The largest difference, if one is beyond the tolerance where ``theirs`` is finite."""
+    difference = (ours - theirs).abs()
+    finite = theirs.isfinite()
+    if bool((difference[finite] <= tolerance[finite]).all()) and bool(ours[finite].isfinite().all()):
+        return None
+    return float(difference[finite].max())
 
 
 def _demand(ours: Tensor, theirs: Tensor, tolerance: Tensor, where: str) -> None:
-    difference = (ours - theirs).abs()
-    finite = theirs.isfinite()
-    if not bool((difference[finite] <= tolerance[finite]).all()) or not bool(ours[finite].isfinite().all()):
-        worst = difference[finite].max().item()
+    worst = _worst(ours, theirs, tolerance)
+    if worst is not None:
         raise InternalError(f"the imported network differs from the model {where} by {worst:g}; please report this")

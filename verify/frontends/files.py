@@ -11,11 +11,13 @@ from torch import Tensor
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
 from assay.verify.frontends.agreement import agree_on
+from assay.verify.frontends.extremes import corners
 from assay.verify.frontends.onnx import read_onnx
 from assay.verify.frontends.vnnlib import read_vnnlib
 
 POINTS = 4  # random members of a box at which network and model are compared
 BOXES = 8  # that are tried so
+NEURONS = 32  # that are driven to their extremes in the first of them
 
 
 def read_problems(net: str | Path, prop: str | Path) -> list[Problem]:
@@ -34,7 +36,8 @@ def read_problems(net: str | Path, prop: str | Path) -> list[Problem]:
     problems = stated.problems(network)
     regions = [problem.region for problem in problems if not problem.region.empty][:BOXES]
     if regions:
-        agree_on(network, torch.cat([_members(region) for region in regions]))
+        driven = regions[0].point(corners(network, NEURONS))
+        agree_on(network, torch.cat([driven, *(_members(region) for region in regions)]))
     return problems
 
 

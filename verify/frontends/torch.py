@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
 from assay.verify.core.network import Network, Oracle, to_network
 from assay.verify.frontends import torchlip
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
-from assay.verify.frontends.trace import Handler, Translation
+from assay.verify.frontends.hooks import refuse_hooks, weight_hooks
+from assay.verify.frontends.symbolic import record
+from assay.verify.frontends.trace import Handler, Translation, line
 from assay.verify.frontends.translations.table import HINT, table
+from assay.verify.support.failures import explained
+from assay.verify.support.modules import MIXED, mixing, unwrapped
 
 
 @to_network.register
@@ -30,17 +35,23 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     """
     if input_shape is None:
         raise InputError("a torch module does not say what it takes: pass input_shape (one sample, no batch dimension)")
-    dtype, oracle = _oracle(_validated(module))
-    double = _doubled(module, dtype)
+    original = _validated(unwrapped(module))
+    refuse_hooks(module, table())
+    dtype, oracle = _oracle(module, original)
     sample = torch.rand(2, *input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    _run(double, sample.clone(), input_shape)
-    translation = Translation(_trace(double), sample, _table())
+    _run(oracle, sample.to(dtype), input_shape)
+    own = _evaluated(_copied(original), dtype)
+    double = _doubled(own, sample)
+    read, at = (own, sample.to(dtype)) if double is None else (double, sample)
+    translation = Translation(record(read, _table(), [at[:1], at]).double(), sample, _table(), dtype)
     output = translation.output(HINT)
     scalar = output.concrete.dim() == 1
     oracle = Column(oracle) if scalar else oracle
-    literal = translation.builder.build(output.position, oracle, dtype, type(module).__name__)
-    network = replace(fold(literal), literal=literal)
-    agree(network, Column(double) if scalar else double)
+    literal = translation.builder.build(output.position, oracle, dtype, type(original).__name__)
+    network = replace(fold(literal), literal=literal, readout=translation.readout)
+    if translation.casts:  # it runs in float64, if at all, with roundings to less
+        double = None
+    agree(network, Column(double) if scalar and double is not None else double)
     return network
 
 
@@ -69,8 +80,9 @@ def read_live(module: nn.Module, x: Tensor) -> tuple[Network, Tensor]:
     """
     key = module.training
     if module not in _TRACED or _TRACED[module][0] != key:
-        _TRACED[module] = (key, _trace(module))
-    translation = Translation(_TRACED[module][1], x, _table(), live=True)
+        refuse_hooks(module, table())
+        _TRACED[module] = (key, record(module, _table()))
+    translation = Translation(_TRACED[module][1], x, _table(), x.dtype, live=True)
     output = translation.output(HINT)
     network = translation.builder.build(output.position, dtype=x.dtype, name=type(module).__name__)
     return fold(network), output.concrete
@@ -81,34 +93,81 @@ _TRACED: WeakKeyDictionary[nn.Module, tuple[bool, fx.GraphModule]] = WeakKeyDict
 
 
 def _validated(module: nn.Module) -> nn.Module:
+    scripted = [name or "itself" for name, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted:
+        raise UnsupportedError(
+            f"the model is TorchScript ({scripted[0]}), which is not read: pass the nn.Module that it was made from, "
+            "or export it to ONNX"
+        )
+    if any(isinstance(part, fx.GraphModule) and _exported(part) for part in module.modules()):
+        raise UnsupportedError("the model is a torch.export program, which is not read: pass the nn.Module it is of")
     training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
     if training:
         raise InputError(f"the model is in train mode ({', '.join(training[:3])}): call model.eval() first")
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
+        raise InputError(f"tensor {lazy[0]!r} of the model has no shape yet: run a batch through the model first")
+    for name, tensor in tensors:
+        if tensor.is_meta:
+            raise InputError(f"tensor {name!r} of the model is on the meta device, without numbers: load weights")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise InputError(f"tensor {name!r} of the model holds NaN or inf")
+    if mixed := mixing(module):
+        raise InputError(MIXED.format(", ".join(mixed)))
     return module
 
 
-def _oracle(module: nn.Module) -> tuple[torch.dtype, Oracle]:
+def _exported(part: fx.GraphModule) -> bool:
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in part.graph.nodes)
+
+
+def _oracle(module: nn.Module, original: nn.Module) -> tuple[torch.dtype, Oracle]:
     """The dtype in which the model runs and a callable on CPU tensors; half precision is widened, which is exact."""
-    tensor = next((p for p in [*module.parameters(), *module.buffers()] if p.is_floating_point()), None)
+    tensor = next((p for p in [*original.parameters(), *original.buffers()] if p.is_floating_point()), None)
     if tensor is None or (tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu"):
         return (torch.float32 if tensor is None else tensor.dtype), module
     if tensor.dtype in (torch.float16, torch.bfloat16):
-        return torch.float32, _copied(module).float()
+        return torch.float32, _copied(original).float()
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise UnsupportedError(
+            f"the model's weights are {tensor.dtype}: expected float16, bfloat16, float32 or float64"
+        )
     device = tensor.device
     return tensor.dtype, lambda x: module(x.to(device)).to(x.device)
 
 
-def _doubled(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy in float64; parametrised weights are what the model, running in ``dtype``, makes of them."""
-    double = _copied(module)
-    for part in list(double.modules()):
+def _evaluated(copied: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy whose parametrised weights are what the model, running in ``dtype``, makes of them, and in ``dtype``."""
+    for part in list(copied.modules()):
+        for name, child in list(part.named_children()):
+            if child is not unwrapped(child):
+                setattr(part, name, unwrapped(child))
+        part._backward_hooks.clear()  # change no value, and cannot be traced
+        part._backward_pre_hooks.clear()
         for name in _parametrised(part):
             part.to(torch.promote_types(getattr(part, name).dtype, dtype))
             part.get_submodule("parametrizations").add_module(name, Evaluated(getattr(part, name).detach()))
-    return double.double()
+        for key, name, hook in weight_hooks(part):
+            part.to(torch.promote_types(next(part.parameters()).dtype, dtype))
+            hook(part, ())
+            weight = getattr(part, name).detach().clone()
+            del part._forward_pre_hooks[key]
+            delattr(part, name)
+            part.register_buffer(name, weight)
+    return copied.to(dtype)
+
+
+def _doubled(own: nn.Module, sample: Tensor) -> nn.Module | None:
+    """``own`` in float64, or None if it cannot run there: it makes tensors of another precision itself."""
+    double = copy.deepcopy(own).double()
+    try:
+        with torch.no_grad():
+            double(sample.clone())
+    except Exception as error:
+        if isinstance(explained(error), ResourceError):
+            raise
+        return None
+    return double
 
 
 def _parametrised(part: nn.Module) -> list[str]:
@@ -128,50 +187,34 @@ class Evaluated(nn.Module):
 
 
 def _copied(module: nn.Module) -> nn.Module:
+    """A copy on the CPU; tensors that a step of training left in it are copied without their past."""
+    left = [t for part in module.modules() for t in vars(part).values() if isinstance(t, Tensor) and not t.is_leaf]
     try:
-        return copy.deepcopy(module).cpu()
-    except RuntimeError as error:  # a tensor kept from a step of training, with its place in autograd's graph
+        return copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in left}).cpu()
+    except Exception as error:
         raise InputError(
-            f"the model cannot be copied ({str(error).splitlines()[0]}); run it once in eval mode, or load its "
-            "state_dict into a new one"
+            f"the model cannot be copied ({line(error)}); run it once in eval mode, or load its state_dict into a new "
+            "one"
         ) from error
 
 
-def _run(module: nn.Module, sample: Tensor, input_shape: Sequence[int]) -> Tensor:
+def _run(module: Oracle, sample: Tensor, input_shape: Sequence[int]) -> None:
+    """Raise :class:`InputError` unless the model takes ``sample`` and gives one tensor of numbers for it."""
     try:
         with torch.no_grad():
             output: Any = module(sample)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"the model does not take inputs of shape {tuple(input_shape)}: {reason}") from error
+    except Exception as error:  # whatever the user's code raises
+        if isinstance(explained(error), ResourceError):
+            raise
+        reason = f"{type(error).__name__}: {line(error)}"
+        raise InputError(
+            f"the model does not run on a batch of inputs of shape {tuple(input_shape)}: {reason}"
+        ) from error
     if not isinstance(output, Tensor) or output.dim() < 1 or output.shape[0] != len(sample):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InputError(f"expected the model to return one tensor with a batch dimension, got {got}")
-    return output
-
-
-class Tracer(fx.Tracer):
-    """Looks into every module that is not in the ``table`` and is not torch's own."""
-
-    def __init__(self, table: Mapping[Any, Handler]) -> None:
-        super().__init__()
-        self.table = table
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether the graph has the module as one node."""
-        if type(m) in self.table or is_parametrized(m):  # the class of the latter, made by torch, is in no table
-            return type(m) in self.table
-        return bool(super().is_leaf_module(m, module_qualified_name))
-
-
-def _trace(module: nn.Module) -> fx.GraphModule:
-    try:
-        return fx.GraphModule(module, Tracer(_table()).trace(module), type(module).__name__)
-    except Exception as error:  # torch.fx raises many kinds; all mean that Python decided something by tensor values
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnsupportedError(
-            f"torch.fx cannot trace the model ({reason}); make forward() free of branches"
-        ) from error
+    if not output.is_floating_point():
+        raise InputError(f"expected the model to return floating-point numbers, got {output.dtype}")
 
 
 def _table() -> dict[Any, Handler]:

@@ -32,6 +32,11 @@ def test_the_unchanged_call_is_fine() -> None:
     run(labels=LABELS.to(torch.uint8), region=LpBall(X, torch.full((4,), 0.1)))
 
 
+def mixing() -> nn.Module:
+    """What normalises by the batch that it is given, whatever the mode."""
+    return nn.BatchNorm1d(4, track_running_stats=False).eval()
+
+
 def partly_training() -> nn.Module:
     model = mlp(0)
     model.get_submodule("2").train()
@@ -45,6 +50,9 @@ def partly_training() -> nn.Module:
         ({"model": partly_training()}, "submodule '2' is in train mode"),
         ({"model": 3}, "expected a model that can be called"),
         ({"model": mlp(0).double()}, "dtype torch.float64, got torch.float32"),
+        ({"model": nn.Sequential(mlp(0), mixing())}, "depends on the batch: 1 normalises"),
+        ({"model": nn.LazyLinear(4).eval()}, "tensor 'weight' of the model has no shape yet: run a batch through"),
+        ({"model": lambda x: {}["logits"]}, r"does not run on inputs of shape \(4, 6\): 'logits'"),
         ({"model": mlp(0, inputs=7)}, r"does not run on inputs of shape \(4, 6\)"),
         ({"model": lambda x: x.sum()}, r"expected outputs \(batch x classes\) for a batch of 4, got \(\)"),
         ({"model": lambda x: [x]}, "got list"),

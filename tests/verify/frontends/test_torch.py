@@ -310,7 +310,8 @@ def test_circular_padding_is_refused() -> None:
 
 
 def test_statistics_of_the_batch_are_refused() -> None:
-    refused(nn.BatchNorm1d(6, track_running_stats=False).eval(), VECTOR, UnsupportedError, code=50)
+    mixing = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6, track_running_stats=False)).eval()
+    refused(mixing, VECTOR, InputError, "depends on the batch", "1 normalises", code=40)
 
 
 def test_branches_are_refused() -> None:

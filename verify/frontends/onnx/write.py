@@ -53,6 +53,8 @@ def write_onnx(network: Network, path: str | Path) -> Network:
     :class:`ResourceError` beyond 2 GiB, :class:`UnsupportedError` for operations without a counterpart,
     :class:`InternalError` where the copy differs.
     """
+    if network.readout:
+        raise UnsupportedError(f"the model's last layer, a {network.readout}, cannot be written: leave it out")
     content = encode(network)
     copy = decode(content, str(path), network.name)
     original, shape = network.oracle or network, copy.nodes[-1].shape

@@ -21,8 +21,22 @@ def leaky_relu(call: Call) -> Value:
     """``max(x, 0) + slope * min(x, 0)``."""
     x, slope, _ = call.options(("input", "negative_slope", "inplace"), {"negative_slope": 0.01, "inplace": False})
     if not 0 <= slope < math.inf:
-        raise Untranslatable
+        raise Untranslatable(f"a slope of {slope:g}, expected one of at least 0")
     return call.emit(LeakyRelu(float(slope)), traced(x))
+
+
+def prelu(call: Call) -> Value:
+    """``relu(x) - slope * relu(-x)``, with a slope for each channel, or one for all."""
+    x, slope = call.options(("input", "weight"))
+    if isinstance(slope, Value) or traced(x).concrete.dim() < 2:
+        raise Untranslatable
+    if slope.numel() == 1 and float(slope) >= 0 and not call.translation.live:
+        return call.emit(LeakyRelu(float(slope)), x)
+    slope = slope.view(-1, *[1] * (x.concrete.dim() - 2)) if slope.numel() > 1 else slope.view(())
+    one, zero = number(1.0), number(0.0)
+    opposite = call.emit(Relu(), call.emit(Scale(-one, zero), x, last=False), last=False)
+    below = call.emit(Scale(slope, zero), opposite, last=False)
+    return call.emit(Sub(), call.emit(Relu(), x, last=False), below)
 
 
 def tanh(call: Call) -> Value:

@@ -23,8 +23,9 @@ def conv2d(call: Call) -> Value:
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
     x, weight, bias, stride, padding, dilation, groups = call.options(names, defaults)
-    if getattr(call.module, "padding_mode", "zeros") != "zeros":
-        raise Untranslatable
+    mode = getattr(call.module, "padding_mode", "zeros")
+    if mode != "zeros":
+        raise Untranslatable(f"padding_mode={mode!r}")
     weight, bias = _weights(weight, bias)
     x, line = traced(x), weight.dim() == 3
     if line:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from assay.verify.core.ops import Conv2d, Gather, Linear, Max, Reshape, Scale
@@ -55,8 +57,15 @@ def avg_pool(call: Call) -> Value:
     plane = (1, x.concrete.shape[2]) if line else tuple(x.concrete.shape[2:])
     places = (1, call.concrete.shape[2]) if line else tuple(call.concrete.shape[2:])
     floor = tuple((n + 2 * p - k) // s + 1 for n, p, k, s in zip(plane, before, size, steps, strict=True))
-    if ceil and floor != places:
-        raise Untranslatable
+    if ceil and floor != places:  # windows that reach beyond the padding average what they have
+        shares = []
+        for n, m, k, s, p in zip(plane, places, size, steps, before, strict=True):
+            first = torch.arange(m) * s - p
+            last = (first + k).clamp(max=n + p)
+            counted = torch.ones(m) if divisor else last - first if whole else None
+            shares.append(_shares(first, last, n, counted))
+        shares[0] = shares[0] / (divisor or 1)
+        return _averaged(call, x, shares)
     channels, area = x.concrete.shape[1], size[0] * size[1]
     weight = torch.full((channels, 1, *size), 1 / (divisor or area), dtype=torch.float64)
     op = Conv2d(weight, torch.zeros(channels), steps, (before[0], before[1]), (1, 1), channels)
@@ -71,15 +80,28 @@ def avg_pool(call: Call) -> Value:
 def adaptive_avg_pool(call: Call) -> Value:
     """A matrix on the flattened plane: each output averages its own cells."""
     x = call.operand
-    plane, places = tuple(x.concrete.shape[2:]), tuple(call.concrete.shape[2:])
+    shares = []
+    for before, after in zip(x.concrete.shape[2:], call.concrete.shape[2:], strict=True):
+        first = torch.arange(after) * before // after
+        last = -(-(torch.arange(after) + 1) * before // after)
+        shares.append(_shares(first, last, before))
+    return _averaged(call, x, shares)
+
+
+def _shares(first: Tensor, last: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
+    """The mean of the cells from ``first`` to before ``last`` of an axis, as a matrix (places x size); ``counted``: of
+    how many, where that is not those of them that exist."""
+    cell = torch.arange(size)
+    inside = (cell >= first[:, None]) & (cell < last[:, None])
+    return inside.double() / (inside.sum(1) if counted is None else counted)[:, None]
+
+
+def _averaged(call: Call, x: Value, shares: Sequence[Tensor]) -> Value:
+    """Each channel's plane, or line, by one matrix of shares for each axis."""
     weight = torch.ones(1, 1, dtype=torch.float64)
-    for before, after in zip(plane, places, strict=True):
-        first = torch.arange(after)[:, None] * before // after
-        last = -(-(torch.arange(after)[:, None] + 1) * before // after)
-        cell = torch.arange(before)
-        share = ((cell >= first) & (cell < last)).double() / (last - first)
+    for share in shares:
         weight = torch.kron(weight, share)
-    flat = call.emit(Reshape((x.concrete.shape[1], math.prod(plane))), x, last=False)
+    flat = call.emit(Reshape((x.concrete.shape[1], weight.shape[1])), x, last=False)
     averaged = call.emit(Linear(weight, torch.zeros(len(weight))), flat, last=False)
     return call.emit(Reshape(tuple(call.concrete.shape[1:])), averaged)
 

@@ -10,16 +10,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from assay.verify.frontends.trace import Handler
-from assay.verify.frontends.translations.activations import clamp, leaky_relu, relu, sigmoid, tanh
+from assay.verify.frontends.translations.activations import clamp, leaky_relu, prelu, relu, sigmoid, tanh
 from assay.verify.frontends.translations.arithmetic import addition, negation, product, quotient, subtraction
 from assay.verify.frontends.translations.layers import batch_norm, conv2d, conv_transpose2d, linear
 from assay.verify.frontends.translations.moves import concat, item, pad, rearranged, same
 from assay.verify.frontends.translations.pooling import adaptive_avg_pool, avg_pool, max_pool, mean
+from assay.verify.frontends.translations.readout import LOG_SOFTMAX, SOFTMAX, readout
 
 HINT = (
-    "assay reads Linear, Conv1d/2d, ConvTranspose2d, BatchNorm, ReLU, LeakyReLU, Sigmoid, Tanh, clamp, average and max "
-    "pooling, padding, reshaping, slicing, concatenation, additions and subtractions, and scaling or shifting by "
-    "constants; rewrite the model with these, or remove what is not needed for inference"
+    "assay reads Linear, Conv1d/2d, ConvTranspose2d, BatchNorm, ReLU, LeakyReLU, PReLU, Sigmoid, Tanh, clamp, average "
+    "and max pooling, padding, reshaping, slicing, concatenation, additions and subtractions, and scaling or shifting "
+    "by constants, and a last softmax; rewrite the model with these, or remove what is not needed for inference"
 )
 
 
@@ -32,12 +33,13 @@ def table() -> dict[Any, Handler]:
         (batch_norm, [nn.BatchNorm1d, nn.BatchNorm2d]),
         (relu, [nn.ReLU, F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"]),
         (leaky_relu, [nn.LeakyReLU, F.leaky_relu, F.leaky_relu_]),
+        (prelu, [nn.PReLU, F.prelu, torch.prelu, "prelu"]),
         (tanh, [nn.Tanh, F.tanh, torch.tanh, "tanh", "tanh_"]),
         (sigmoid, [nn.Sigmoid, F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_"]),
         (clamp, [torch.clamp, "clamp", "clamp_", torch.clip, "clip", torch.clamp_min, "clamp_min"]),
         (clamp, [nn.ReLU6, F.relu6, nn.Hardtanh, F.hardtanh]),
         (same, [nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, F.dropout, F.dropout2d]),
-        (same, ["contiguous", "clone", "detach", "double", "to", "type_as"]),
+        (same, ["contiguous", "clone", "detach", "float", "double", "to", "type", "type_as", "cpu"]),
         (rearranged, [nn.Flatten, nn.Unflatten, torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze]),
         (rearranged, ["flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "view_as", "reshape_as"]),
         (rearranged, [torch.permute, torch.transpose, torch.movedim, torch.flip, torch.narrow, torch.select]),
@@ -57,6 +59,7 @@ def table() -> dict[Any, Handler]:
         (subtraction, [operator.sub, operator.isub, torch.sub, "sub", "sub_"]),
         (product, [operator.mul, operator.imul, torch.mul, "mul", "mul_"]),
         (quotient, [operator.truediv, operator.itruediv, torch.div, torch.true_divide, "div", "div_"]),
+        (readout, [*SOFTMAX, *LOG_SOFTMAX]),
         (negation, [operator.neg, torch.neg, "neg"]),
     ]
     return {target: handler for handler, targets in groups for target in targets}

@@ -1,0 +1,197 @@
+"""torch.fx's recording of a forward(), which decides what only asks for shapes, and names what it cannot record."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.proxy import Attribute as FxAttribute
+from torch.nn.utils.parametrize import is_parametrized
+
+from assay.verify.core.errors import AssayError, UnsupportedError
+from assay.verify.frontends.trace import Handler, called, line
+
+ROOT = "model"  # the name of the model within what is traced
+
+
+class OfOneInput(nn.Module):
+    """The model as it is called on one batch: what else it could be given keeps its default value."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Any:
+        """The model's output."""
+        return self.model(x)
+
+
+class Recorded(fx.Proxy):
+    """A value while it is recorded. Where Python needs to know it, it must be a fact about shapes."""
+
+    tracer: Tracer
+
+    def __getattr__(self, name: str) -> Any:
+        return Attribute(self, name)
+
+    def __len__(self) -> int:
+        return int(self.tracer.fact(self, len))
+
+    def __index__(self) -> int:
+        return int(self.tracer.fact(self, operator.index))
+
+    def __int__(self) -> int:
+        return int(self.tracer.fact(self, int))
+
+    def __float__(self) -> float:
+        return float(self.tracer.fact(self, float))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+
+class Attribute(Recorded, FxAttribute):
+    """``value.name``, which is an attribute until it is called as a method."""
+
+
+class Tracer(fx.Tracer):
+    """Looks into every module that is not in the ``table`` and is not torch's own.
+
+    ``samples``: batches of different sizes, on which facts about shapes are looked up; without any, there are none.
+    """
+
+    def __init__(self, table: Mapping[Any, Handler], samples: Sequence[Tensor] = ()) -> None:
+        super().__init__()
+        self.table = table
+        self.batches = [Batch(sample) for sample in samples]
+        self.looking = False
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether the graph has the module as one node."""
+        if type(m) in self.table or is_parametrized(m):  # the class of the latter, made by torch, is in no table
+            return type(m) in self.table
+        return bool(super().is_leaf_module(m, module_qualified_name))
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """What stands for the value of ``node``."""
+        return Recorded(node, self)
+
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any | None = None
+    ) -> fx.Node:
+        """A node of the graph."""
+        if torch.is_autocast_enabled("cpu"):
+            raise UnsupportedError("the model runs under torch.autocast, in precisions that change: remove it")
+        return super().create_node(kind, target, args, kwargs, name, type_expr)
+
+    def path_of_module(self, mod: nn.Module) -> str:
+        """The name of a part of the model."""
+        try:
+            return super().path_of_module(mod)
+        except NameError:
+            raise UnsupportedError(
+                f"the model uses a {type(mod).__name__} that is not registered as a part of it (is it in a plain list, "
+                "or made anew at each call?): assign it to self, or use nn.ModuleList"
+            ) from None
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Recorded, or run where facts are looked up."""
+        return forward(*args, **kwargs) if self.looking else super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Recorded, or the value where facts are looked up."""
+        return attr_val if self.looking else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Which way a branch goes, where that is a fact about shapes."""
+        return bool(self.fact(obj, bool))
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """The parts of a tuple of sizes."""
+        return iter([self.create_proxy("call_function", operator.getitem, (obj, i), {}) for i in range(len(obj))])
+
+    def fact(self, proxy: fx.Proxy, question: Callable[[Any], Any]) -> Any:
+        """The answer to a question about a value, if the numbers of the input have no part in it.
+
+        Looked up on batches that have a shape and no numbers, so that data cannot decide. Raises
+        :class:`UnsupportedError` where they would have to, or where the size of the batch does.
+        """
+        self.looking = True
+        try:
+            answers = [batch.answer(proxy.node, self.root, question) for batch in self.batches]
+        finally:
+            self.looking = False
+        if not answers:
+            raise branches(proxy.node)
+        if any(answer != answers[0] for answer in answers):
+            raise UnsupportedError("the model's code asks for the size of the batch, which is not part of a sample")
+        return answers[0]
+
+
+class Batch:
+    """A batch without numbers, and what the recorded nodes make of it."""
+
+    def __init__(self, sample: Tensor) -> None:
+        self.sample = sample
+        self.known: dict[fx.Node, Any] = {}
+        self.mode: Any = None
+
+    def answer(self, node: fx.Node, root: nn.Module, question: Callable[[Any], Any]) -> Any:
+        """The answer to a question about the value of ``node``; what lies before it is run where it has not been."""
+        from torch._subclasses.fake_tensor import (  # on use: they load much of torch
+            DataDependentOutputException,
+            DynamicOutputShapeException,
+            FakeTensorMode,
+        )
+
+        self.mode = self.mode or FakeTensorMode(allow_non_fake_inputs=True)
+        try:
+            with self.mode, torch.no_grad():
+                for one in node.graph.nodes:
+                    if one not in self.known:
+                        self.known[one] = self._value(one, root)
+                    if one is node:
+                        break
+                return question(self.known[node])
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise branches(node) from error
+
+    def _value(self, node: fx.Node, root: Any) -> Any:
+        if node.op == "placeholder":
+            return self.mode.from_tensor(self.sample)
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(root)
+        args: Any = fx.node.map_arg(node.args, self.known.__getitem__)
+        kwargs: Any = fx.node.map_arg(node.kwargs, self.known.__getitem__)
+        if node.op == "call_module":
+            return root.get_submodule(str(node.target))(*args, **kwargs)
+        return called(node, args, kwargs)
+
+
+def branches(node: fx.Node) -> UnsupportedError:
+    """The error for code that asks for the numbers of a value."""
+    what = getattr(node.target, "__name__", node.target)
+    return UnsupportedError(
+        f"the model's code branches on data (on what {what} gives), so that it is no one graph of operations, and "
+        "torch.fx cannot trace it: make forward() free of branches on data"
+    )
+
+
+def record(module: nn.Module, table: Mapping[Any, Handler], samples: Sequence[Tensor] = ()) -> fx.GraphModule:
+    """``module`` as the graph of what it calls, under the name :data:`ROOT` in a module of its own.
+
+    Raises :class:`UnsupportedError` where its code cannot be recorded.
+    """
+    root = OfOneInput(module)
+    try:
+        return fx.GraphModule(root, Tracer(table, samples).trace(root), type(module).__name__)
+    except AssayError:
+        raise
+    except Exception as error:  # torch.fx raises many kinds; all mean that Python needed what is not yet known
+        raise UnsupportedError(
+            f"torch.fx cannot trace the model ({line(error)}): its code needs the value of what is only recorded, or "
+            "calls what is not torch's; write forward() with tensors and operations of torch alone"
+        ) from error
