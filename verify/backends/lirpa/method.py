@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from assay.verify.backends.lirpa.module import Layers, unsupported
+from assay.verify.backends.lirpa.module import Layers, convex, unsupported
 from assay.verify.backends.lirpa.shim import INSTALL, auto_lirpa, available
 from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
@@ -88,7 +88,7 @@ class LiRPA:
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         peer = auto_lirpa()
-        network = network.to(dtype)
+        network = convex(network).to(dtype)
 
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             try:
