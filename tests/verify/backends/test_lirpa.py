@@ -99,10 +99,9 @@ def test_every_operation_with_a_layer_is_bounded_soundly_over_boxes_and_balls(na
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("slope", [1.0 + 2.0**-52, 1.1, 2.0, 2.0**20, 1e9])
 def test_a_leaky_relu_that_is_steeper_on_the_left_is_concave(name: str, slope: float) -> None:
-    """y = leaky(x) is slope * low at the lower end; its bound there is attained but for rounding, and never passed."""
-    network = chain(
-        (1,), [Linear(torch.eye(1), torch.zeros(1)), LeakyRelu(slope), Linear(torch.eye(1), torch.zeros(1))]
-    )
+    """y = leaky(x) is slope * low at the lower end: its bound there is attained but for rounding, and never passed."""
+    one = Linear(torch.eye(1), torch.zeros(1))
+    network = chain((1,), [one, LeakyRelu(slope), one])
     for low, high in ((-1.0, 3.0), (-3.0, 1.0), (-1.0, -0.5), (0.5, 1.0), (-1e-3, 100.0)):
         box = Box(torch.tensor([low]), torch.tensor([high]))
         found = LiRPA(method=name, iterations=3).bound(network, box, eye(network), Budget())  # type: ignore[arg-type]
