@@ -69,6 +69,7 @@ class Rounding:
 
     def begin(self, size: Tensor) -> None:
         """Note the magnitudes of the input."""
+        size = torch.where(size < BEYOND, size, torch.nan)  # a coefficient that underflows may be worth a lot there
         self.lost[0] = self.error[0] = self.share(0) * size + DUST
 
     def enter(self, position: int, operands: Sequence[Bounds], found: Bounds) -> Bounds:

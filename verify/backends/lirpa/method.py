@@ -27,6 +27,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import length
 
 HUGE = 1e150  # squares and sums of anything smaller are finite
 DUAL = {1.0: inf, 2.0: 2.0}
@@ -182,7 +183,7 @@ def _over_ball(least: Tensor, slopes: Tensor, box: Box, ball: LpBall) -> Tensor:
     half = ((box.upper - box.lower) / 2).flatten(1)
     at_centre = least + (slopes.abs() @ half[:, :, None] + slopes @ (centre - middle)[:, :, None]).squeeze(2)
     radius = torch.as_tensor(ball.eps, dtype=torch.float64).reshape(-1, 1)
-    over_ball: Tensor = at_centre - slopes.norm(DUAL[float(ball.p)], dim=2) * radius
+    over_ball: Tensor = at_centre - length(slopes, DUAL[float(ball.p)]) * radius
     return over_ball
 
 
