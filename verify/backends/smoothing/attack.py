@@ -15,7 +15,7 @@ from assay.verify.backends.smoothing.ledger import Ledger
 from assay.verify.backends.smoothing.method import Smoothing, beyond, check_options, subject
 from assay.verify.backends.smoothing.noises import Noise
 from assay.verify.backends.smoothing.question import Question
-from assay.verify.backends.smoothing.sampling import centre, oracle
+from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
 from assay.verify.backends.smoothing.scores import exceed
 from assay.verify.backends.smoothing.vote import outvotes
 from assay.verify.core.budget import Budget
@@ -65,7 +65,7 @@ class SmoothingAttack:
 
     def supports(self, problem: Problem) -> str | None:
         """Balls, and the specification that one label is strictly the largest output."""
-        return beyond(problem)
+        return beyond(problem) or drowned(centre(problem), self.sigma)
 
     def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
         """As :meth:`Smoothing.classify`."""
