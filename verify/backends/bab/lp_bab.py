@@ -113,7 +113,7 @@ class Work:
     def run(self) -> None:
         """Everything, as far as time goes."""
         problem = self.problem
-        self.known = known(problem.network, problem.region, problem.spec.A, self.budget)
+        self.known = known(problem.network, problem.region, problem.spec.A, self.budget, sides=problem.spec.b)
         self.grain, self.lower = self.known.grain, self.known.by_disjunct(problem.spec)
         order = sorted(range(len(self.lower)), key=self.lower.__getitem__)
         centre = problem.region.centre[None]
@@ -173,8 +173,7 @@ class Work:
             if len(b) == 1:
                 shared = shared or self._model(encoding.draft.program(), encoding)
                 splits, simplex = shared
-                cost, offset = encoding.cost(A[0])
-                offset -= float(b[0])
+                cost, offset = encoding.cost(A[0], float(b[0]))
             else:
                 program = encoding.disjunct(A, b)
                 splits, simplex = self._model(program, encoding)

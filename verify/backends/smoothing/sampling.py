@@ -85,8 +85,8 @@ def drowned(x: Tensor, sigma: float) -> str | None:
         return None
     return (
         f"noise of sigma {sigma:g} is rounded away beside input values of up to {largest:g}: {str(x.dtype)[6:]} "
-        f"numbers are {spacing:.3g} apart there, and sigma must be {1 / FINEST:g} times that: shift or scale the input, or use "
-        "a model in float64"
+        f"numbers are {spacing:.3g} apart there, and sigma must be {1 / FINEST:g} times that: shift or scale it, "
+        "or use a model in float64"
     )
 
 
