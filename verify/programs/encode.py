@@ -95,7 +95,12 @@ class Encoding:
 
     def input(self, x: Vector) -> Vector:
         """The network's flattened input at the point ``x`` of the program."""
-        return np.where(self.inputs < 0, self.centre, x[np.maximum(self.inputs, 0)])
+        return self.inputs_at(x[None])[0]
+
+    def inputs_at(self, x: Vector) -> Vector:
+        """As :meth:`input`, at several points: (points x columns) to (points x inputs)."""
+        varied = np.pad(x, ((0, 0), (0, 1)))[:, self.inputs]  # -1 is the column that is added
+        return np.where(self.inputs < 0, self.centre, varied)
 
     def disjunct(self, A: Vector, b: Vector) -> Program:
         """Minimise ``max_i (A y - b)_i``: A (rows x outputs), b (rows), at least one row.

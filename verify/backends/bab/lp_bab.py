@@ -195,9 +195,7 @@ class Work:
     def _points(self, x: Vector) -> Tensor:
         """The network's inputs at points of a program (points x columns): (points x input shape)."""
         assert self.encoding is not None
-        columns = self.encoding.inputs
-        inputs = np.where(columns < 0, self.encoding.centre, x[:, np.maximum(columns, 0)])
-        return torch.from_numpy(inputs).view(-1, *self.problem.network.input_shape)
+        return torch.from_numpy(self.encoding.inputs_at(x)).view(-1, *self.problem.network.input_shape)
 
     def _look_at(self, d: int, x: Vector, exact: bool) -> float:
         points = self.problem.region.project(self._points(x))

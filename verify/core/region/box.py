@@ -53,8 +53,10 @@ class Box:
 
     @property
     def centre(self) -> Tensor:
-        """The midpoint."""
-        return self.lower + (self.upper - self.lower) / 2
+        """The midpoint; of an interval without an end its point next to 0."""
+        width = self.upper - self.lower
+        middle = torch.where(width.isfinite(), self.lower + width / 2, self.lower / 2 + self.upper / 2)
+        return torch.where(middle.isfinite(), middle, torch.zeros_like(middle).clamp(self.lower, self.upper))
 
     @cached_property
     def id(self) -> str:
