@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from math import inf, isfinite, nan
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
