@@ -19,6 +19,7 @@ from assay.attacks.common.random_streams import sample_keys, uniform
 from assay.attacks.common.task import Record, Task
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
+from assay.verify.support import floats
 
 # After these queries of ten thousand the share of the pixels that a square covers is halved.
 HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)
@@ -175,8 +176,8 @@ def _ball(job: Task) -> tuple[Tensor, Tensor]:
 
 
 def _size(image: Tensor, p: float, dims: tuple[int, ...]) -> Tensor:
-    size: Tensor = torch.linalg.vector_norm(image, ord=p, dim=dims, keepdim=True)
-    return size
+    """The norm over the last dimensions ``dims``, which are kept with length 1."""
+    return floats.length(image.flatten(dims[0]), p).view(*image.shape[: dims[0]], *[1] * len(dims))
 
 
 def bump(height: int, width: int) -> Tensor:

@@ -19,6 +19,7 @@ from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.norms import norm_name
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall, Region, onto_l1, onto_l2
+from assay.verify.support import floats
 
 
 @runtime_checkable
@@ -177,8 +178,7 @@ def domain(ball: LpBall) -> Box:
 
 def length(step: Tensor, p: float) -> Tensor:
     """The norm ``p`` of each step (batch x shape): (batch)."""
-    size: Tensor = torch.linalg.vector_norm(step.flatten(1), ord=p, dim=1)
-    return size
+    return floats.length(step.flatten(1), p)
 
 
 def dual(p: float) -> float:

@@ -24,6 +24,7 @@ from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region, kind, stack, take
 from assay.verify.support.arrays import as_labels, as_tensor
+from assay.verify.support.floats import length
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ class Record:
         if not bool(region.contains(self.adversarial).all()):
             raise InternalError("an attack left its region: please report it with the region and the model")
         step = (self.adversarial.double() - self.clean.double()).flatten(1)
-        distance = torch.linalg.vector_norm(step, ord=norm(region), dim=1)
+        distance = length(step, norm(region))
         return AttackResult(self.adversarial, self.success, self.loss, distance, self.queries)
 
 

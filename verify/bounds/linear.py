@@ -36,6 +36,7 @@ from assay.verify.core.ops import (
 )
 from assay.verify.core.region import LpBall
 from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import length
 
 # For fewer rows than this, cutting a sparse matrix down costs more than multiplying with all of it.
 FEW = 32
@@ -165,7 +166,7 @@ def minimum(group: Group, coef: Tensor, rows: Rows) -> Tensor:
     assert isinstance(ball, LpBall)
     middle = ball.centre.reshape(group.samples, -1).T.to(coef)
     eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(group.samples).to(coef)[rows.samples]
-    dual = coef.norm(p=2 if ball.p == 2 else inf, dim=0)
+    dual = length(coef, 2 if ball.p == 2 else inf, dim=0)
     over_ball = rows.dot(middle, coef) - eps[rows.sample] * dual
     return torch.maximum(over_ball, box_minimum(coef, group.centre, group.radius, rows))
 

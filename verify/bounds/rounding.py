@@ -69,6 +69,7 @@ class Rounding:
 
     def begin(self, size: Tensor) -> None:
         """Note the magnitudes of the input: ``size`` (samples x input shape)."""
+        size = torch.where(size < BEYOND, size, torch.nan)  # a coefficient that underflows may be worth a lot there
         self.lost[0] = self.error[0] = self.share(0) * size + DUST
 
     def enter(self, position: int, operands: Sequence[Bounds], interval: Bounds) -> Bounds:
@@ -113,10 +114,14 @@ class Rounding:
         return [self.error[position] + DUST for position in range(len(bounds))]
 
     def _relax_anyhow(self, position: int, z: Bounds, value: Bounds) -> None:
-        """Slopes are the activation's own, and no constant is larger than what it leads from and to."""
+        """Slopes are the activation's own, and no constant is larger than what it leads from and to.
+
+        An error of the operand counts twice: rows go down along a line, which itself may be drawn over an interval that
+        is too narrow by it, and beyond which the line is passed by as much.
+        """
         nodes, part = self.network.nodes, self.share(position)
         op, below = nodes[position].op, self.error[nodes[position].inputs[0]]
-        through = below + 3 * part * largest(z)
+        through = 2 * below + 3 * part * largest(z)
         if isinstance(op, Relu):
             # Each node on the way can put the interval of a part off by its error, twice where it is itself widened.
             through = torch.where(z.upper + 2 * len(nodes) * below > 0, through, 0.0)

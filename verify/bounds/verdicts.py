@@ -12,15 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import interval, linear
+from assay.verify.bounds import interval, linear, touching
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region, kind, stack
+from assay.verify.core.region.rounding import directed_sum
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds, Verifier
 from assay.verify.support.arrays import as_tensor
+
+TOUCH = 1e-6  # a margin this far below 0, relative to 1 and the right-hand sides, may be 0
 
 # Lower bounds of objective @ network(x) over a region of a batch in a dtype: (batch x rows).
 RowBounder = Callable[[Network, Region, Tensor, Budget, torch.dtype], Tensor]
@@ -105,7 +108,7 @@ def _margins(
         lower = bounder(network, stack([p.region for p in problems]), objective, budget, dtype)
     except MemoryError:
         return [float("nan")] * len(problems), Reason.MEMORY
-    lower = lower.double() - torch.stack([spec.b for spec in specs])
+    lower = directed_sum(lower.double(), -torch.stack([spec.b for spec in specs]), up=False)
     # amax and amin keep NaN, so that a row without a bound decides nothing; +inf is an overflow, no bound either.
     lower = lower.masked_fill(lower == inf, torch.nan)
     return specs[0].margin(lower).tolist(), None
@@ -131,9 +134,15 @@ def concluded(
 ) -> Result:
     """The result for a lower bound of the margin, NaN or infinite if there is none, or a ``counterexample`` (shape).
 
-    ``reason``: why the problem is open if the margin does not decide it.
+    ``reason``: why the problem is open if the margin does not decide it. Where that is next to 0 and rows are strict,
+    the unsafe set may be touched without being entered: rows are then bounded without rounding.
     """
     safe = isfinite(margin) and margin > 0
+    if not safe and counterexample is None and bool(problem.spec.strict.any()) and _is_near(problem, margin, reason):
+        exact = touching.lower_rows(problem)
+        if exact is not None and bool(problem.spec.avoided(exact)):
+            safe, margin = True, problem.spec.margin(exact).item()
+            stats = {**stats, "touched": "strict rows hold with equality at most: proved without rounding"}
     verdict = Verdict.FALSIFIED if counterexample is not None else Verdict.VERIFIED if safe else Verdict.UNKNOWN
     return Result(
         problem.id,
@@ -146,6 +155,13 @@ def concluded(
         seconds=seconds,
         stats=dict(stats),
     )
+
+
+def _is_near(problem: Problem, margin: float, reason: Reason) -> bool:
+    """Whether rounding, or a solver's tolerance, may be all that keeps a bound of the margin from 0."""
+    if not isfinite(margin):
+        return reason in (Reason.NUMERICAL, Reason.INCOMPLETE)
+    return margin > -TOUCH * (1 + float(problem.spec.b.abs().amax()))
 
 
 def _no_question(problem: Problem) -> Reason | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,12 @@ from math import inf
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, content_hash, to_network
-from assay.verify.core.region import Domain, LpBall, Region
+from assay.verify.core.region import Domain, LpBall, Region, declared
 from assay.verify.core.spec import Spec
 from assay.verify.support.arrays import as_labels, as_tensor
 
@@ -41,6 +43,41 @@ class Problem:
             raise InputError(
                 f"the specification speaks of {outputs.pop()} outputs, the network has {self.network.output_size}"
             )
+        if self.moved is not None:
+            warnings.warn(self.moved, stacklevel=3)
+
+    @cached_property
+    def moved(self) -> str | None:
+        """Which input is one value that the model's dtype does not hold, in one line; None if there is none."""
+        box, dtype = declared(self.region), self.network.dtype
+        moved = box.moved(dtype).flatten()
+        if self._is_round or not bool(moved.any()):
+            return None
+        first = int(moved.nonzero()[0])
+        value, nearest = box.centre.flatten()[first].item(), box.allowed(dtype)[0].flatten()[first].item()
+        return (
+            f"input {first} is the value {value!r}, which is no {_name(dtype)}: the model is run at the nearest one, "
+            f"{nearest!r}, and proofs cover both ({int(moved.sum())} inputs of this kind)"
+        )
+
+    @cached_property
+    def unreachable(self) -> str | None:
+        """Why no point of the region can be given to the model, in one line; None if some can."""
+        box, dtype = declared(self.region), self.network.dtype
+        lower, upper = (side.flatten() for side in box.allowed(dtype))
+        none = ((lower > upper) | (box.moved(dtype).flatten() & self._is_round)).nonzero().flatten()
+        if self.region.empty or not len(none):
+            return None
+        low, high = (side.flatten()[none[0]].item() for side in (box.lower, box.upper))
+        return (
+            f"no {_name(dtype)} lies between the bounds of input {int(none[0])}, {low!r} and {high!r}: there can be "
+            "no counterexample that the model takes"
+        )
+
+    @property
+    def _is_round(self) -> bool:
+        """Whether the region is a ball in l1 or l2, in which no value stands for another."""
+        return isinstance(self.region, LpBall) and self.region.p != inf
 
         if self.network.readout and not self.spec.of_order:
             raise UnsupportedError(
@@ -101,3 +138,7 @@ class Problem:
         beyond the caps on sizes. What is left out of a property or rounded is told by a warning.
         """
         return cast("list[Problem]", import_module(FILES).read_problems(net, prop))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -11,9 +11,10 @@ from __future__ import annotations
 from math import inf, isfinite, nextafter
 
 import numpy as np
+import torch
 
 from assay.verify.programs.program import Ball, Program, Vector
-from assay.verify.support.floats import TINY, UNIT, gamma
+from assay.verify.support.floats import TINY, UNIT, gamma, length
 
 LOOSE = 1 + 2.0**-20  # more than the rounding of any sum of error terms here
 
@@ -91,17 +92,22 @@ def _over_ball(ball: Ball, residual: Vector, lower: Vector, upper: Vector) -> tu
     """
     d, low, high, centre = residual[ball.columns], lower[ball.columns], upper[ball.columns], ball.centre
     on_ball = d
-    small, large = 0.0, float(np.linalg.norm(d)) / max(ball.radius, TINY)
+    small, large = 0.0, _length(d) / max(ball.radius, TINY)
     for _ in range(60):
         middle = (small + large) / 2
         step = np.clip(-d / max(2 * middle, TINY), low - centre, high - centre)
-        if float(step @ step) > ball.radius**2:
+        if _length(step) > ball.radius:
             small = middle
         else:
             large, on_ball = middle, np.where((step > low - centre) & (step < high - centre), d, -2 * middle * step)
     on_box = d - on_ball
     terms = np.minimum(on_box * low, on_box * high) + on_ball * centre
-    norm = float(np.linalg.norm(on_ball)) * (1 + gamma(len(d) + 8))  # the rounding of the products with it, too
+    norm = _length(on_ball) * (1 + gamma(len(d) + 8))  # the rounding of the products with it, too
     reach = np.maximum(np.maximum(np.abs(low), np.abs(high)), np.abs(centre))
     rounding = 4 * UNIT * float((np.abs(d) + np.abs(on_ball)) @ reach) * LOOSE
     return terms, -ball.radius * norm, rounding
+
+
+def _length(values: Vector) -> float:
+    """The norm in l2, of numbers of any scale."""
+    return float(length(torch.from_numpy(np.ascontiguousarray(values)), 2))

@@ -22,6 +22,7 @@ from assay.verify.core.region import LpBall, Region
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
 from assay.verify.programs.program import Ball, Draft, Index, Program, Vector, widened
+from assay.verify.support.floats import TINY, gamma
 
 # Tighter bounds of some values, given the program so far, their expressions and the bounds known of them.
 Refine = Callable[[Draft, Expression, Vector, Vector], tuple[Vector, Vector]]
@@ -81,14 +82,25 @@ class Encoding:
     inputs: Index
     centre: Vector
 
-    def cost(self, row: Vector) -> tuple[Vector, float]:
-        """``row @ output`` (outputs) as a cost vector and an offset."""
+    def cost(self, row: Vector, side: float = 0.0) -> tuple[Vector, float]:
+        """``row @ output - side`` (outputs) as a cost vector and an offset, which is never above the true one."""
         matrix = self.output.matrix
-        return widened(row @ matrix, self.draft.width), float(row @ self.output.constant)
+        return widened(row @ matrix, self.draft.width), float(self._offsets(row[None], np.array([side]))[0])
+
+    def _offsets(self, A: Vector, b: Vector) -> Vector:
+        """``A @ constant - b`` (rows), less what its rounding may have added."""
+        size = np.abs(A) @ np.abs(self.output.constant) + np.abs(b)
+        offsets: Vector = A @ self.output.constant - b - 4 * gamma(A.shape[1] + 4) * size - TINY
+        return np.where(size > 0, offsets, 0.0)
 
     def input(self, x: Vector) -> Vector:
         """The network's flattened input (inputs) at the point ``x`` (columns) of the program."""
-        return np.where(self.inputs < 0, self.centre, x[np.maximum(self.inputs, 0)])
+        return self.inputs_at(x[None])[0]
+
+    def inputs_at(self, x: Vector) -> Vector:
+        """As :meth:`input`, at several points: (points x columns) to (points x inputs)."""
+        varied = np.pad(x, ((0, 0), (0, 1)))[:, self.inputs]  # -1 is the column that is added
+        return np.where(self.inputs < 0, self.centre, varied)
 
     def disjunct(self, A: Vector, b: Vector) -> Program:
         """Minimise ``max_i (A y - b)_i``: A (rows x outputs), b (rows), at least one row.
@@ -96,10 +108,9 @@ class Encoding:
         Several rows are the epigraph of their maximum: one more column, which lies above all of them.
         """
         if len(b) == 1:
-            cost, offset = self.cost(A[0])
-            return self.draft.program(cost, offset - float(b[0]))
+            return self.draft.program(*self.cost(A[0], float(b[0])))
         draft = self.draft.copy()
-        rows = Expression(sparse.csr_array(A @ self.output.matrix), A @ self.output.constant - b)
+        rows = Expression(sparse.csr_array(A @ self.output.matrix), self._offsets(A, b))
         low, high = interval(rows, *draft.bounds())
         top = draft.columns(low.max(keepdims=True), high.max(keepdims=True))
         above = above_all(draft, rows, np.repeat(top, len(b)))

@@ -77,7 +77,15 @@ def check(problems: Sequence[Problem], results: Sequence[Result]) -> list[Result
     for i, result in enumerate(results):
         if result.verdict is Verdict.FALSIFIED:
             checked[i] = (_replayed if result.subject == NETWORK else _member)(problems[i], result)
-    return checked
+    return [_about_region(problem, result) for problem, result in zip(problems, checked, strict=True)]
+
+
+def _about_region(problem: Problem, result: Result) -> Result:
+    """The result with what is odd about its region: an input that was moved, or that no point of the dtype fits."""
+    facts = {"moved": problem.moved} if problem.moved else {}
+    if result.verdict is Verdict.UNKNOWN and problem.unreachable and "explanation" not in result.stats:
+        facts["explanation"] = problem.unreachable
+    return replace(result, stats={**result.stats, **facts}) if facts else result
 
 
 def _member(problem: Problem, result: Result) -> Result:

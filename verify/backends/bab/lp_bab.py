@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from math import inf, isfinite, nan
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,7 +112,7 @@ class Work:
     def run(self) -> None:
         """Bounds, gradient descent, trees; raises :class:`Expired` when the time is over."""
         problem = self.problem
-        self.known = known(problem.network, problem.region, problem.spec.A, self.budget)
+        self.known = known(problem.network, problem.region, problem.spec.A, self.budget, sides=problem.spec.b)
         self.grain, self.lower = self.known.grain, self.known.by_disjunct(problem.spec)
         order = sorted(range(len(self.lower)), key=self.lower.__getitem__)
         centre = problem.region.centre[None]
@@ -173,8 +172,7 @@ class Work:
             if len(b) == 1:
                 shared = shared or self._model(encoding.draft.program(), encoding)
                 splits, simplex = shared
-                cost, offset = encoding.cost(A[0])
-                offset -= float(b[0])
+                cost, offset = encoding.cost(A[0], float(b[0]))
             else:
                 program = encoding.disjunct(A, b)
                 splits, simplex = self._model(program, encoding)
@@ -196,9 +194,7 @@ class Work:
     def _points(self, x: Vector) -> Tensor:
         """The network's inputs at points of a program (points x columns): (points x input shape)."""
         assert self.encoding is not None
-        columns = self.encoding.inputs
-        inputs = np.where(columns < 0, self.encoding.centre, x[:, np.maximum(columns, 0)])
-        return torch.from_numpy(inputs).view(-1, *self.problem.network.input_shape)
+        return torch.from_numpy(self.encoding.inputs_at(x)).view(-1, *self.problem.network.input_shape)
 
     def _look_at(self, d: int, x: Vector, exact: bool) -> float:
         points = self.problem.region.project(self._points(x))

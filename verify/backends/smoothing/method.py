@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from assay.verify.backends.smoothing import deciding, kinds, named, scores, vote
 from assay.verify.backends.smoothing.confidence import check_alpha
 from assay.verify.backends.smoothing.deciding import Outcome, Test
 from assay.verify.backends.smoothing.question import Certified, OutOfTime, Question
-from assay.verify.backends.smoothing.sampling import centre, oracle
+from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
@@ -23,6 +23,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.spec import Spec
+from assay.verify.support.floats import length
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Smoothing:
         return subject(self.noise, self.sigma, self._scores)
 
     def supports(self, problem: Problem) -> str | None:
-        """Balls, and the specification that one label is strictly the largest output."""
-        return beyond(problem)
+        """Balls, the specification that one label is strictly the largest output, and noise that rounding leaves."""
+        return beyond(problem) or drowned(centre(problem), self.sigma)
 
     def verify(self, problem: Problem, budget: Budget) -> Result:
         """VERIFIED if the smoothed classifier's answer is the label everywhere in the ball; never FALSIFIED."""
@@ -98,13 +99,15 @@ class Smoothing:
         """The smoothed classifier's answer at the problem's centre, and its radius in ``norm``.
 
         ``eps``: the radius that tests which stop early are to show; they need it. The problem's label is not looked
-        at. Raises :class:`InputError` where eps is missing.
+        at. Raises :class:`InputError` where eps is missing, and where the noise is lost in rounding.
         """
         x, classes = centre(problem), problem.network.output_size
+        self._check(x)
         noise = kinds.of_rms(self.noise, self.sigma, x.numel())
         question = Question(oracle(problem), x, classes, noise, norm, self.n, self.n0, self.alpha, seed, eps, expired)
         try:
-            return named.chosen(self.certificate, self.noise, self.test).certify(question, self.test)
+            found = named.chosen(self.certificate, self.noise, self.test).certify(question, self.test)
+            return _about(problem.region.centre, x, norm, found)
         except OutOfTime:
             nothing = [0] * (classes + 1)
             return Certified(None, 0.0, nothing, Outcome(0.0, nothing, 0, expired=True))
@@ -113,12 +116,17 @@ class Smoothing:
         """The smoothed classifier's answer at x (shape) on 10 n0 draws, at alpha; None where it abstains."""
         noise, model = kinds.of_rms(self.noise, self.sigma, x.numel()), network.oracle or network
         n, point = 10 * self.n0, x.to(network.dtype)
+        self._check(point)
         question = Question(model, point, network.output_size, noise, n=n, n0=self.n0, alpha=self.alpha, seed=seed)
         return scores.largest(question) if self._scores else vote.most_frequent(question)
 
     @property
     def _scores(self) -> bool:
         return named.chosen(self.certificate, self.noise, self.test).scores
+
+    def _check(self, x: Tensor) -> None:
+        if why := drowned(x, self.sigma):
+            raise InputError(why)
 
     def _result(
         self,
@@ -140,6 +148,12 @@ class Smoothing:
             subject=self.subject,
             stats=stats,
         )
+
+
+def _about(centre: Tensor, x: Tensor, norm: float, found: Certified) -> Certified:
+    """What was found at x as a statement about ``centre``, of which x is the rounding."""
+    moved = float(length((x.double() - centre.double()).flatten(), norm)) * (1 + 1e-12)
+    return found if moved == 0 else replace(found, radius=max(0.0, found.radius - moved))
 
 
 def subject(noise: str, sigma: float, scores: bool = False) -> str:

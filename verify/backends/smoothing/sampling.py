@@ -18,6 +18,8 @@ from assay.verify.core.problem import Problem
 
 # Divides the customary numbers of draws; part of what a seed means.
 BLOCK = 100
+# The largest spacing of numbers about the input, in parts of sigma.
+FINEST = 2.0**-10
 # Blocks whose outputs are kept until their answers are counted.
 TOGETHER = 10
 
@@ -70,6 +72,22 @@ def answers(y: Tensor) -> Tensor:
     """The class of each output y (n x classes); ``classes`` where the largest is shared or NaN."""
     value, answer = y.topk(2, dim=1)
     return torch.where(value[:, 0] > value[:, 1], answer[:, 0], y.shape[1])  # NaN sorts first, and exceeds nothing
+
+
+def drowned(x: Tensor, sigma: float) -> str | None:
+    """Why noise of root mean square ``sigma`` is lost at x in the arithmetic of its dtype, in one line; None if not.
+
+    What is run then is another function than the one that radii speak of: that of rounded inputs.
+    """
+    largest = float(x.abs().amax()) if x.numel() else 0.0
+    spacing = torch.finfo(x.dtype).eps * (largest + sigma)
+    if spacing <= FINEST * sigma:
+        return None
+    return (
+        f"noise of sigma {sigma:g} is rounded away beside input values of up to {largest:g}: {str(x.dtype)[6:]} "
+        f"numbers are {spacing:.3g} apart there, and sigma must be {1 / FINEST:g} times that: shift or scale it, "
+        "or use a model in float64"
+    )
 
 
 def oracle(problem: Problem) -> Model:

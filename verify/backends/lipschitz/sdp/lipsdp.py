@@ -101,9 +101,9 @@ def proved(layers: Unrolled, rows: Array, multipliers: Array, factors: Sequence[
         form, error = _form(layers, rows, multipliers * factor)
         try:
             half = np.linalg.solve(np.linalg.cholesky(-form[inputs:, inputs:]), form[inputs:, :inputs])
-        except np.linalg.LinAlgError:
+            guess = float(np.linalg.eigvalsh(form[:inputs, :inputs] + half.T @ half)[-1])
+        except np.linalg.LinAlgError:  # not positive definite, or not finite
             continue
-        guess = float(np.linalg.eigvalsh(form[:inputs, :inputs] + half.T @ half)[-1])
         for more in MORE:
             rho = max(guess, 0.0) * (1 + more) + TINY
             if rho < best and _confirmed(form, rho, inputs, error):

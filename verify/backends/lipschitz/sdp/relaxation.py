@@ -82,8 +82,9 @@ def constraints(layers: Unrolled, ranges: Ranges) -> Forms:
     if ranges.centre is not None:
         products = [p for i, c in enumerate(ranges.centre.tolist(), start=1) for p in ((i, i, 1.0), (0, i, -2 * c))]
         length, n = float(ranges.centre @ ranges.centre), len(ranges.centre)
-        doubt = 4 * gamma(n + 4) * (length + ranges.radius**2) + n * TINY
-        forms.add([*products, (0, 0, length - ranges.radius**2)], doubt=doubt)
+        square = ranges.radius * ranges.radius
+        doubt = 4 * gamma(n + 4) * (length + square) + n * TINY
+        forms.add([*products, (0, 0, length - square)], doubt=doubt)
     return forms
 
 
@@ -97,6 +98,8 @@ def lower_bound(layers: Unrolled, ranges: Ranges, row: Array, solver: str, budge
         raise Unsolved("bounds or coefficients that are not finite")
     cvxpy: Any = import_module("cvxpy")
     forms = constraints(layers, ranges)
+    if not (np.isfinite([value for *_, value in forms.entries]).all() and np.isfinite(forms.doubt).all()):
+        raise Unsolved("the region is so large that squares overflow")
     scale = float(np.abs(goal[1:]).max()) or 1.0  # so that the multipliers are not far from 1
     free, corner = np.array(forms.free), np.zeros((size, size))
     corner[0, 0] = 1.0
