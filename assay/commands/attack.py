@@ -112,6 +112,7 @@ def on_data(
 
     from assay.benchmarks.harness import attacked
     from assay.benchmarks.harness.progress import watch
+    from assay.benchmarks.report import attack_table
     from assay.models import data as datasets
     from assay.models.resolve import resolve
     from assay.verify.support.documents import dump
@@ -129,7 +130,7 @@ def on_data(
             module, samples, radii, chosen, norm=p, seed=seed, batch=batch, name=model, progress=progress
         )
     document = attacked.document(found, ["assay", *context.obj])
-    attacked.show(found, Console(stderr=json_))
+    attack_table.show(found, Console(stderr=json_))
     if folder is not None:
         written = _save(found, document, folder)
         print(f"wrote {', '.join(map(plain, written))}", file=sys.stderr if json_ else sys.stdout)

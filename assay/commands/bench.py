@@ -75,7 +75,7 @@ def bench(
         )
     picture = store.with_suffix(".png")
     cactus_figure.draw(outcome, published, picture)
-    Console(stderr=json_).print(competition.table(outcome, published))
+    competition.show(outcome, published, Console(stderr=json_))
     if json_:
         print(dump([row.to_json() for row in outcome.rows]))
     if resume:
