@@ -198,8 +198,30 @@ def test_an_exception_is_never_a_verdict():
         compare(identity(), data, [0.1], [Broken()], [])
     with pytest.raises(ResourceError, match=r"broken.* ran out of memory on samples 0 to 0"):
         compare(identity(), data, [0.1], [Broken("memory")], [], batch=2)
-    row = by_name(compare(identity(), data, [0.1], [Broken("unsupported")], []))["broken(error=unsupported)", 0.1]
+
+
+def test_who_could_not_run_has_no_accuracy_and_says_why():
+    found = compare(identity(), dataset(POINTS), [0.1], [Broken("unsupported"), Timid()], [get_attack("ddn")])
+    rows = by_name(found)
+    row = rows["broken(error=unsupported)", 0.1]
     assert (row.verified, row.unknown, row.reasons) == (0, 3, {"unsupported": 3})
+    assert row.refusal == "unsupported: no softmax"
+    document = row.to_json()
+    assert [document[key] for key in ("accuracy", "low", "high")] == [None] * 3
+    assert document["reason"] == row.refusal
+    assert rows["ddn", 0.1].refusal == "unsupported: ddn needs a region that is a ball of l2, got one of linf"
+    assert not found.refused
+    assert rows["timid", 0.1].to_json()["reason"] is None
+    assert rows["all methods", 0.1].refusal == ""
+    assert rows["all attacks", 0.1].refusal == "unsupported: none of them could run"
+
+
+def test_nobody_could_run():
+    found = compare(identity(), dataset(POINTS), [0.1], [Broken("unsupported")], [])
+    assert found.refused
+    assert by_name(found)["all methods", 0.1].refusal
+    everything_wrong = compare(identity(), dataset([[0.1, 0.9]]), [0.1], [Broken("unsupported")], [])
+    assert not everything_wrong.refused
 
 
 def test_answers_in_another_order_than_asked_are_refused():
@@ -265,8 +287,8 @@ def test_progress_reaches_its_end():
     class Count:
         total = done = 0
 
-        def begin(self, total):
-            self.total = total
+        def begin(self, total, stages):
+            self.total, self.stages = total, stages
 
         def running(self, what):
             self.what = what
@@ -278,6 +300,8 @@ def test_progress_reaches_its_end():
     compare(identity(), dataset(POINTS), [0.1, 0.2], [Timid()], [get_attack("fgsm")], batch=2, progress=watcher)
     assert watcher.done == watcher.total == 3 * 2 * 2
     assert watcher.what == "timid, eps 0.2"
+    names = [f"{name}, eps {eps}" for eps in (0.1, 0.2) for name in ("fgsm", "timid")]
+    assert watcher.stages == dict.fromkeys(names, 3)
 
 
 def test_titles_are_short_and_tell_options_apart():
