@@ -157,7 +157,7 @@ def _curve(
 ) -> Curve:
     """The curve over all samples, attacked ``batch`` at a time."""
     parts = []
-    for x, y in zip(data.x.split(batch), data.y.split(batch), strict=True):
+    for x, y in zip(torch.split(data.x, batch), torch.split(data.y, batch), strict=True):
         parts.append(curve(attack, model, x, y, radii, norm, data.domain, seed))
         progress.advance(len(x))
     levels = (torch.cat([getattr(part, key) for part in parts], 1) for key in ("success", "adversarial"))

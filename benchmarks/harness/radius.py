@@ -136,7 +136,7 @@ def radii(
         brackets.append(search.run())
         found += search.alarms
         progress.advance(1)
-    folders = [alarms.save(alarm, alarm_folder) for alarm in found] if alarm_folder is not None else []
+    folders = alarms.save_all(found, alarm_folder)
     where = f"{data.name} ({data.split})"
     names = (title(method), title(attack))
     return Radii(name, where, norm, *names, tolerance, budget.seed, tuple(brackets), tuple(found), tuple(folders))

@@ -11,9 +11,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 NAME = 11  # characters of a name, at the least, before it is folded
+TEXT = 32  # of a sentence, before it is broken
 
 
-def grid(*columns: Column, title: str = "") -> Table:
+def grid(*columns: Column | str, title: str = "") -> Table:
     """An empty table in the one style of all of them."""
     heading = Text(title, "bold") if title else None
     return Table(
@@ -29,6 +30,16 @@ def figure(header: str) -> Column:
 def name(header: str = "") -> Column:
     """A column of names, which fold where they must."""
     return Column(header, overflow="fold", min_width=NAME)
+
+
+def word(header: str) -> Column:
+    """A column of single words."""
+    return Column(header, no_wrap=True)
+
+
+def text(header: str) -> Column:
+    """A column of sentences, which takes what room there is."""
+    return Column(header, min_width=TEXT)
 
 
 def show(table: Table, console: Console, spare: Sequence[str] = ()) -> None:
