@@ -89,9 +89,9 @@ def save_all(alarms: Sequence[Alarm], folder: Path | None) -> list[Path]:
     """Write the cases, if there is a folder; where they went, up to the first that could not be written: an alarm must
     not hide behind a disk that is full."""
     homes: list[Path] = []
-    with suppress(AssayError, OSError):
-        for alarm in alarms if folder is not None else ():
-            homes.append(save(alarm, folder))
+    if folder is not None:
+        with suppress(AssayError, OSError):
+            homes.extend(save(alarm, folder) for alarm in alarms)
     return homes
 
 
