@@ -114,6 +114,6 @@ class Output:
         if self.results is not None:
             try:
                 write_atomic(self.results, f"{text}\n".encode())
-            except OSError as error:
-                why = f"cannot write {str(self.results)!r}: {error.strerror or error}"
+            except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
+                why = f"cannot write {str(self.results)!r}: {getattr(error, 'strerror', None) or error}"
                 raise ResourceError(f"{why} (the answer is {text.partition(chr(10))[0]})") from error

@@ -19,8 +19,9 @@ from assay.benchmarks.harness.origin import source_hash, versions
 from assay.benchmarks.harness.participants import title
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.models.data import Dataset
-from assay.verify.core.errors import InputError, UnsupportedError
-from assay.verify.core.network import Network
+from assay.verify.core.binary import check_sign, class_scores
+from assay.verify.core.errors import AssayError, InputError, UnsupportedError
+from assay.verify.core.network import Network, to_network
 from assay.verify.support.documents import finite
 
 CHECKED = 32  # samples that the checks look at
@@ -116,6 +117,8 @@ def attack_all(
     if repeated := {one for one in names if names.count(one) > 1}:
         raise InputError(f"{', '.join(sorted(repeated))} is given twice")
     oracle: Model = model if isinstance(model, nn.Module) else (model.oracle or model)
+    if _outputs(oracle, data.x[:1]) == 1:
+        _check_sign(model, data)
     right = torch.tensor([_right(oracle, x, y) for x, y in zip(data.x, data.y, strict=True)])
     warnings = list(suspicions(model, data.x[:CHECKED], data.y[:CHECKED], data.domain))
     repeats = not any("run to run" in line for line in warnings)
@@ -205,13 +208,26 @@ def arrays(attacked: Attacked) -> dict[str, Tensor]:
 def _right(oracle: Model, x: Tensor, label: Tensor) -> bool:
     """Whether the label's output is strictly the largest, the sample run alone; NaN is wrong."""
     with torch.no_grad():
-        y = oracle(x[None]).flatten(1)[0]
-    if len(y) < 2:
-        raise InputError(f"expected a model of at least 2 classes, got {len(y)} outputs")
+        y = class_scores(oracle(x[None]).flatten(1))[0]
     if not 0 <= int(label) < len(y):
         raise InputError(f"label {int(label)} is out of range: the model has {len(y)} classes, 0 to {len(y) - 1}")
     own, others = y[label], y[torch.arange(len(y)) != label]
     return bool(own > others.max())
+
+
+def _check_sign(model: nn.Module | Network, data: Dataset) -> None:
+    """Refuse a model of one output whose classes are not divided by 0, as far as it can be read."""
+    try:
+        network = to_network(model, data.shape)
+    except AssayError:
+        return  # attacks run what they cannot read
+    check_sign(network)
+
+
+def _outputs(oracle: Model, x: Tensor) -> int:
+    """How many outputs a sample has: x (1 x shape)."""
+    with torch.no_grad():
+        return oracle(x).flatten(1).shape[1]
 
 
 def _replayed(oracle: Model, points: Tensor, labels: Tensor, success: Tensor) -> Tensor:

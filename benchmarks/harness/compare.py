@@ -24,6 +24,7 @@ from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Question, Records
 from assay.benchmarks.harness.store import Store
 from assay.models.data import Dataset
+from assay.verify.core.binary import class_scores
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import AlarmError, InputError, InternalError, ResourceError, UnsupportedError
 from assay.verify.core.network import Network, to_network
@@ -251,13 +252,13 @@ def _right_by_subject(
 
 def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
     """Positions of the samples whose label is strictly the largest output of the original model; NaN is wrong."""
-    if int(data.y.max()) >= network.output_size:
+    if int(data.y.max()) >= max(2, network.output_size):  # one output tells two classes apart
         raise InputError(f"{data.name} has the label {int(data.y.max())}, the model only {network.output_size} outputs")
     oracle = network.oracle or network
     right = []
     with torch.no_grad():
         for x, y in zip(torch.split(data.x, batch), torch.split(data.y, batch), strict=True):
-            outputs = oracle(x.to(network.dtype)).flatten(1)
+            outputs = class_scores(oracle(x.to(network.dtype)).flatten(1))
             own = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, y[:, None], True)
             right.append(outputs[own] > outputs.masked_fill(own, -inf).amax(1))
     return torch.cat(right).nonzero().flatten()

@@ -10,6 +10,7 @@ from assay.attacks import get_attack
 from assay.benchmarks.harness.compare import compare
 from assay.benchmarks.harness.participants import title
 from assay.benchmarks.harness.store import Store
+from assay.verify import get_verifier
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import AlarmError, InputError, InternalError, ResourceError
 from assay.verify.core.result import Reason, Result, Verdict
@@ -312,6 +313,25 @@ def test_batches_change_nothing():
     runs = [compare(identity(), dataset(POINTS), EPS, [Exact()], [get_attack("fgsm")], batch=b) for b in (1, 50)]
     rows = [[(row.name, row.eps, row.verified, row.falsified) for row in run.rows] for run in runs]
     assert rows[0] == rows[1]
+
+
+def one_output():
+    """y = x0 - x1: its sign is the class, and the linf radius of a sample is |x0 - x1| / 2."""
+    layer = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, -1.0]]))
+        layer.bias.zero_()
+    return torch.nn.Sequential(layer).eval()
+
+
+def test_a_model_of_one_output_tells_two_classes_apart():
+    """The points with labels 1, their mirror images with labels 0; a tie is wrong for both."""
+    data = dataset([*POINTS, *([b, a] for a, b in POINTS)], [1] * 5 + [0] * 5)
+    rows = by_name(compare(one_output(), data, EPS, [get_verifier("crown")], [get_attack("pgd")]))
+    assert rows["clean", 0].falsified == 4
+    for eps, robust in ((0.04, 6), (0.08, 4), (0.15, 2)):
+        assert rows["all methods", eps].verified == robust
+        assert rows["pgd", eps].falsified == 10 - robust
 
 
 def test_unknown_for_a_reason_is_counted_by_reason():

@@ -17,12 +17,14 @@ from assay.verify.backends.smoothing.deciding import Outcome, Test
 from assay.verify.backends.smoothing.question import Certified, OutOfTime, Question
 from assay.verify.backends.smoothing.sampling import centre, oracle
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.spec import Spec
+
+ONE_OUTPUT = "smoothing counts the answers of models of several outputs, not of one"
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ class Smoothing:
         """The smoothed classifier's answer at the problem's centre, and its radius in ``norm``.
 
         ``eps``: the radius that tests which stop early are to show; they need it. The problem's label is not looked
-        at. Raises :class:`InputError` where eps is missing.
+        at. Raises :class:`InputError` where eps is missing, :class:`UnsupportedError` for a network of one output.
         """
+        if problem.network.output_size < 2:
+            raise UnsupportedError(ONE_OUTPUT)
         x, classes = centre(problem), problem.network.output_size
         noise = kinds.of_rms(self.noise, self.sigma, x.numel())
         question = Question(oracle(problem), x, classes, noise, norm, self.n, self.n0, self.alpha, seed, eps, expired)
@@ -106,6 +110,8 @@ class Smoothing:
 
     def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
         """The smoothed classifier's answer at x (shape) on 10 n0 draws, at alpha; None where it abstains."""
+        if network.output_size < 2:
+            raise UnsupportedError(ONE_OUTPUT)
         noise, model = kinds.of_rms(self.noise, self.sigma, x.numel()), network.oracle or network
         n, point = 10 * self.n0, x.to(network.dtype)
         question = Question(model, point, network.output_size, noise, n=n, n0=self.n0, alpha=self.alpha, seed=seed)
@@ -152,6 +158,8 @@ def beyond(problem: Problem) -> str | None:
         return "smoothing certifies l1, l2 and linf balls, not boxes"
     if torch.as_tensor(problem.region.eps).dim():
         return "smoothing certifies one sample at a time"
+    if problem.network.output_size < 2:
+        return ONE_OUTPUT
     if problem.label is None or problem.spec.id != Spec.robust(problem.label, problem.network.output_size).id:
         return "smoothing certifies that one label stays the majority's, no other specification"
     return None
