@@ -1,6 +1,7 @@
 """The bracket harness against a model whose robustness is known by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -234,6 +235,11 @@ def test_answers_in_another_order_than_asked_are_refused():
         compare(identity(), dataset(POINTS), [0.1], [Shuffled()], [])
 
 
+def labels_beyond():
+    """The labels 0 and 2 of three."""
+    return replace(dataset([[0.9, 0.2], [0.1, 0.2]]), y=torch.tensor([0, 2]), classes=3)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -245,7 +251,7 @@ def test_answers_in_another_order_than_asked_are_refused():
         ({"methods": [Timid(), Timid()]}, "timid is given twice"),
         ({"model": two_class([[1.0, 0.0]] * 2).train()}, "eval"),
         ({"model": torch.nn.Sequential(torch.nn.Linear(3, 2)).eval()}, "shape"),
-        ({"model": torch.nn.Sequential(torch.nn.Linear(2, 1)).eval(), "data": dataset([[0.1, 0.2]], [1])}, "label 1"),
+        ({"model": torch.nn.Sequential(torch.nn.Linear(2, 1)).eval(), "data": labels_beyond()}, "label 2"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
