@@ -88,8 +88,10 @@ def compare(
             alarm_folder=out / "alarms",
             progress=progress,
         )
-    _tell(comparison, command, out, resume, json_)
-    comparison.raise_alarm()
+    try:
+        _tell(comparison, command, out, resume, json_)
+    finally:  # an alarm does not hide behind a disk that is full
+        comparison.raise_alarm()
     return UnsupportedError.exit_code if comparison.refused else 0
 
 

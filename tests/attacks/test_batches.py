@@ -7,7 +7,11 @@ from torch import nn
 from assay.attacks import get_attack
 from assay.attacks.curves import curve
 
-ATTACKS = ["fgsm(loss=margin)", "pgd(steps=8,step_size=0.25,loss=margin)", "pgd(steps=4,step_size=0.5,loss=margin,momentum=1)"]
+ATTACKS = (
+    "fgsm(loss=margin)",
+    "pgd(steps=8,step_size=0.25,loss=margin)",
+    "pgd(steps=4,step_size=0.5,loss=margin,momentum=1)",
+)
 
 
 def integers():
