@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from assay.attacks.common.interface import Model, check_model, forward
 from assay.attacks.common.losses import cross_entropy
 from assay.attacks.common.projected_gradient import gradient
+from assay.verify.core.binary import class_scores
 from assay.verify.core.errors import InputError
 from assay.verify.core.region import Domain
 
@@ -97,7 +98,12 @@ def _outside(x: Tensor, domain: Domain | None) -> Iterator[str]:
 
 def _probabilities(y: Tensor) -> Iterator[str]:
     total = y.double().sum(1)
-    if bool(((y >= 0) & (y <= 1)).all() and ((total - 1).abs() < ROUNDING).all()):
+    if y.shape[1] == 1 and bool(((y >= 0) & (y <= 1)).all()):
+        yield (
+            "the model's one output lies from 0 to 1, as a probability does: what divides the classes is 0, so leave "
+            "out the Sigmoid at its end"
+        )
+    elif bool(((y >= 0) & (y <= 1)).all() and ((total - 1).abs() < ROUNDING).all()):
         yield (
             "the model's outputs are probabilities: their gradients vanish where it is confident; "
             "attack the logits, without the softmax"
@@ -107,7 +113,7 @@ def _probabilities(y: Tensor) -> Iterator[str]:
 def _gradients(model: Model, x: Tensor, labels: Tensor) -> Iterator[str]:
     with torch.enable_grad():
         point = x.requires_grad_()
-        loss = cross_entropy(forward(model, point), labels)
+        loss = cross_entropy(class_scores(forward(model, point)), labels)
         try:
             grad = gradient(loss, point)
         except InputError:

@@ -24,6 +24,7 @@ from assay.attacks.baselines import clean_record
 from assay.attacks.common import task
 from assay.attacks.common.interface import AttackResult, Model, forward
 from assay.attacks.common.task import Task
+from assay.verify.core.binary import class_scores
 from assay.verify.core.errors import InputError, UnsupportedError, unknown_name
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
@@ -132,9 +133,9 @@ class Counted(nn.Module):
         self.seen = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """The outputs at x (batch x shape), flattened to (batch x classes)."""
+        """The scores of the classes (batch x classes) at x (batch x shape)."""
         self.seen += len(x)
-        return forward(self.model, x)
+        return class_scores(forward(self.model, x))
 
 
 def by_foolbox(

@@ -14,8 +14,9 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from assay.checks import at_least_one, positive, seed_in_range
-from assay.verify.core.errors import InputError, ResourceError
+from assay import options
+from assay.checks import at_least_one, positive, seed_in_range, writable_file
+from assay.verify.core.errors import ResourceError
 from assay.verify.support.plain import plain
 from assay.verify.support.signals import interruptible
 
@@ -26,12 +27,12 @@ def verify(
     net: Annotated[Path, typer.Argument(metavar="NET", help="ONNX file, plain or gzipped.")],
     prop: Annotated[Path, typer.Argument(metavar="PROP", help="VNN-LIB file, plain or gzipped.")],
     method: Annotated[str, typer.Option(help="Method, with options as in 'crown(dtype=float32)'.")] = "auto",
-    timeout: Annotated[float, typer.Option(help="Seconds for all of it, reading included.")] = inf,
+    timeout: options.Timeout = inf,
     results: Annotated[Path | None, typer.Option(help="File for the answer, besides stdout.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
+    seed: options.Seed = 0,
     threads: Annotated[int, typer.Option(help="Threads; more than one rarely pays.")] = 1,
-    memory: Annotated[float, typer.Option(help="GiB that the process may hold.")] = inf,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+    memory: options.Memory = inf,
+    json_: options.Json = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say on stderr what was tried and what it gave.")] = False,
 ) -> int:
     """Say whether a property has counterexamples: sat, with one of them, unsat, unknown or timeout."""
@@ -42,8 +43,7 @@ def verify(
         positive("--memory", memory, "GiB")
         at_least_one("--threads", threads)
         seed_in_range(seed)
-        if results is not None and not results.parent.is_dir():
-            raise InputError(f"--results: there is no folder {str(results.parent)!r}")
+        writable_file("--results", results)
 
         from assay.watchdog import Watchdog
 
@@ -114,6 +114,6 @@ class Output:
         if self.results is not None:
             try:
                 write_atomic(self.results, f"{text}\n".encode())
-            except OSError as error:
-                why = f"cannot write {str(self.results)!r}: {error.strerror or error}"
+            except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
+                why = f"cannot write {str(self.results)!r}: {getattr(error, 'strerror', None) or error}"
                 raise ResourceError(f"{why} (the answer is {text.partition(chr(10))[0]})") from error

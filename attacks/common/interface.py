@@ -42,7 +42,10 @@ class AttackResult:
 class Attack(Protocol):
     """A search for points that a model gets wrong. Options are the fields of a frozen dataclass.
 
-    A sample's result depends on the sample, its region and the seed, not on what else is in the batch.
+    What a sample draws, and every step that it takes, depend on the sample, its region and the seed, not on what else
+    is in the batch. Only outputs depend on it, in their last digits: a matrix product rounds differently with the size
+    of the batch and the place in it. A gradient within rounding of 0 may then have the other sign, and the point lie
+    elsewhere; where no product rounds, all batches give the same bits. Success is confirmed in a batch of one.
     """
 
     name: ClassVar[str]

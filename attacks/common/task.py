@@ -20,6 +20,7 @@ from assay.attacks.common.interface import (
 )
 from assay.attacks.common.losses import Goal, LossName, Misclassify, Violate
 from assay.attacks.common.targeted import Reach
+from assay.verify.core.binary import class_scores
 from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region, kind, stack, take
@@ -133,6 +134,18 @@ class Record:
         return AttackResult(self.adversarial, self.success, self.loss, distance, self.queries)
 
 
+class Classifier(nn.Module):
+    """A model by the scores of its classes: (batch x classes), two for a model of one output."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The scores at x."""
+        return class_scores(forward(self.model, x))
+
+
 Method = Callable[[Task], AttackResult]
 
 
@@ -147,8 +160,9 @@ def run(
 ) -> AttackResult:
     """:meth:`Attack.run` for a ``method`` that works on tasks: x (batch x shape), labels (batch).
 
-    ``targeted``: the goal is to reach the labels. Raises as :meth:`Attack.run` does, and if the model gives no finite
-    output for a sample.
+    ``targeted``: the goal is to reach the labels. A model of one output has two classes
+    (:mod:`assay.verify.core.binary`). Raises as :meth:`Attack.run` does, and if the model gives no finite output for a
+    sample.
     """
     with torch.inference_mode(False), torch.no_grad():
         clean = as_tensor(x, "samples").clone()
@@ -156,7 +170,7 @@ def run(
         classes = as_labels(labels, len(clean)).clone().to(clean.device)
         check_model(model, clean)
         goal: Goal = (Reach if targeted else Misclassify).of(classes, loss)
-        result = method(Task.of(model, clean, region, goal))
+        result = method(Task.of(Classifier(model), clean, region, goal))
     dead = (result.loss == -inf).nonzero()
     if len(dead):
         raise InputError(f"the model gave no finite output for sample {int(dead[0])}: look for NaN or inf weights")

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from assay.verify.core.binary import check_sign
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, content_hash, to_network
 from assay.verify.core.region import Domain, LpBall, Region, declared
@@ -98,7 +99,8 @@ class Problem:
 
         ``model``: a module in eval mode, or a :class:`Network`; ``x``: one sample, no batch dimension; ``eps`` in
         the units of x; the region is the closed ball clipped to ``domain``. Arrays are taken, too. For many samples
-        of one model use :meth:`robustness_many`: it reads the model once.
+        of one model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is
+        above 0 and 0 where it is below (:mod:`assay.verify.core.binary`).
         """
         return cls.robustness_many(model, as_tensor(x, "a sample")[None], [label], eps, norm, domain)[0]
 
@@ -118,11 +120,14 @@ class Problem:
             raise InputError("expected samples (batch x shape), got one number")
         classes = as_labels(labels, len(xs)).tolist()
         network = to_network(model, tuple(xs.shape[1:]))
+        binary = network.output_size == 1
+        if binary:
+            check_sign(network)
         specs: dict[int, Spec] = {}
         problems = []
         for x, label in zip(xs, classes, strict=True):
             if label not in specs:
-                specs[label] = Spec.robust(label, network.output_size)
+                specs[label] = Spec.binary(label) if binary else Spec.robust(label, network.output_size)
             problems.append(cls(network, LpBall(x, eps, norm, domain), specs[label], label))
         return problems
 

@@ -58,6 +58,13 @@ class Spec:
         return cls(tuple(Polyhedron((eye[label] - eye[j])[None], zero, closed) for j in range(classes) if j != label))
 
     @classmethod
+    def binary(cls, label: int) -> Spec:
+        """For a network of one output y, which answers 1 where y > 0, 0 where y < 0. Unsafe: the other side, and 0."""
+        if label not in (0, 1):
+            raise InputError(f"label {label} is out of range: a model of one output has the classes 0 and 1")
+        return cls.halfspaces([[1.0 if label else -1.0]], [0.0])
+
+    @classmethod
     def halfspaces(cls, A: Sequence[Sequence[float]], b: Sequence[float]) -> Spec:
         """Unsafe: all of ``A y <= b`` at once (one disjunct, non-strict)."""
         rows, sides = as_tensor(A, "A", torch.float64), as_tensor(b, "b", torch.float64)

@@ -17,13 +17,15 @@ from assay.verify.backends.smoothing.deciding import Outcome, Test
 from assay.verify.backends.smoothing.question import Certified, OutOfTime, Question
 from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.spec import Spec
 from assay.verify.support.floats import length
+
+ONE_OUTPUT = "smoothing counts the answers of models of several outputs, not of one"
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,11 @@ class Smoothing:
         """The smoothed classifier's answer at the problem's centre, and its radius in ``norm``.
 
         ``eps``: the radius that tests which stop early are to show; they need it. The problem's label is not looked
-        at. Raises :class:`InputError` where eps is missing, and where the noise is lost in rounding.
+        at. Raises :class:`InputError` where eps is missing, and where the noise is lost in rounding,
+        :class:`UnsupportedError` for a network of one output.
         """
+        if problem.network.output_size < 2:
+            raise UnsupportedError(ONE_OUTPUT)
         x, classes = centre(problem), problem.network.output_size
         self._check(x)
         noise = kinds.of_rms(self.noise, self.sigma, x.numel())
@@ -114,6 +119,8 @@ class Smoothing:
 
     def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
         """The smoothed classifier's answer at x (shape) on 10 n0 draws, at alpha; None where it abstains."""
+        if network.output_size < 2:
+            raise UnsupportedError(ONE_OUTPUT)
         noise, model = kinds.of_rms(self.noise, self.sigma, x.numel()), network.oracle or network
         n, point = 10 * self.n0, x.to(network.dtype)
         self._check(point)
@@ -171,6 +178,8 @@ def beyond(problem: Problem) -> str | None:
         return "smoothing certifies l1, l2 and linf balls, not boxes"
     if torch.as_tensor(problem.region.eps).dim():
         return "smoothing certifies one sample at a time"
+    if problem.network.output_size < 2:
+        return ONE_OUTPUT
     if problem.label is None or problem.spec.id != Spec.robust(problem.label, problem.network.output_size).id:
         return "smoothing certifies that one label stays the majority's, no other specification"
     return None
