@@ -57,6 +57,8 @@ def test_files_that_cannot_be_read_are_the_callers_mistake(tmp_path: Path) -> No
         "plain.vnnlib.gz": TEXT.encode(),
         "flipped.vnnlib.gz": whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:],
         "utf16.vnnlib": TEXT.encode("utf-16"),
+        "empty.vnnlib": b"",
+        "pointer.vnnlib": b"version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 7\n",
     }
     for name, data in damaged.items():
         (tmp_path / name).write_bytes(data)
