@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from assay.attacks.common.interface import AttackResult, forward
 from assay.attacks.common.random_streams import sample_keys, uniform
 from assay.attacks.common.task import Record, Task
+from assay.verify.core.budget import Expired
 from assay.verify.core.errors import InputError
 
 # Streams of random numbers from here on are directions of outputs; those before are starting points.
@@ -36,6 +38,12 @@ class Schedule:
 def ascend(task: Task, schedule: Schedule, seed: int) -> AttackResult:
     """Climb from the clean samples, then from random members those that still stand; a broken sample costs no more."""
     record = Record(task.clean)
+    with suppress(Expired):  # what was found by then is found
+        _ascend(record, task, schedule, seed)
+    return record.result(task.region)
+
+
+def _ascend(record: Record, task: Task, schedule: Schedule, seed: int) -> None:
     first = 0 if schedule.random_start else 1
     climb(record, task, record.standing, task.clean, replace(schedule, steps=0) if schedule.random_start else schedule)
     keys = sample_keys(task.clean, seed) if schedule.restarts > first else record.queries
@@ -48,7 +56,6 @@ def ascend(task: Task, schedule: Schedule, seed: int) -> AttackResult:
             start = scatter(part, start, keys[standing], restart, schedule.diversify)
             record.queries[standing] += schedule.diversify
         climb(record, part, standing, start, schedule)
-    return record.result(task.region)
 
 
 def scatter(task: Task, x: Tensor, keys: Tensor, restart: int, steps: int) -> Tensor:
