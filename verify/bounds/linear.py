@@ -50,7 +50,7 @@ class Descent:
     behind. ``centred``: the constants hold the worth of the box's centre already. ``charged``: rounding is charged on
     the way, at the start and at each activation; otherwise it is left to the caller.
 
-    Every activation that is met must have been relaxed.
+    Every activation that is met must have been relaxed. Raises :class:`Expired` when the group's time is over.
     """
 
     group: Group
@@ -108,6 +108,7 @@ class Descent:
         return max(self.pending, default=0)
 
     def _step(self, current: int) -> None:
+        self.group.budget.check()
         form, node = self.pending.pop(current), self.group.network.nodes[current]
         if self.charged and relaxes(node.op):
             self._charge(current, form)

@@ -48,7 +48,7 @@ class Auto:
         exact = Late(("lp-bab(proof=false)", "milp"))
         return [
             Stage(Falsifier(FGSM()), share=0.1),
-            Stage(IBP(), share=0.1),
+            Stage(IBP(), share=0.25),
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(Falsifier(quick), share=0.2),
             Stage(CROWN(), share=0.5),
