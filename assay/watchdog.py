@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import inf
 from types import TracebackType
 
-from assay.benchmarks.harness.workers import POLL, resident
+from assay.verify.support.processes import POLL, resident
 
 TIMEOUT, MEMORY = 30, 60
 

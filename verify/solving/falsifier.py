@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from assay.attacks.common.interface import Attack, draws
 from assay.attacks.common.option_ranges import whole
 from assay.attacks.registry import get_attack
+from assay.verify.bounds.verdicts import unanswerable
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
@@ -78,8 +79,8 @@ class Falsifier:
         results: dict[int, Result] = {}
         networks: dict[int, list[int]] = {}
         for i, problem in enumerate(problems):
-            if problem.region.empty or not problem.spec.disjuncts:
-                results[i] = self._result(problem, Reason.VACUOUS)
+            if declined := unanswerable(self, problem):
+                results[i] = replace(declined, verifier=repr(self.attack), guarantee=self.guarantee)
             else:
                 networks.setdefault(id(problem.network), []).append(i)
         for members in networks.values():

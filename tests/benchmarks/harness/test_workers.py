@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from assay.benchmarks.harness import workers
-from assay.benchmarks.harness.workers import Fate, Pool, Task, resident
+from assay.benchmarks.harness.workers import Fate, Pool, Task
+from assay.verify.support.processes import resident
 
 ROOT = Path(__file__).parents[3]
 
@@ -159,7 +160,7 @@ def test_an_exception_ends_the_process(capfd):
 
 PRINTS = """
 from assay.benchmarks.harness.workers import Pool, Task
-from tests.benchmarks.test_workers import work
+from tests.benchmarks.harness.test_workers import work
 for ended in Pool(work, 1).run([Task(("print", None), 30)]): print(ended.reply)
 """
 
@@ -189,7 +190,7 @@ def test_closing_midway_leaves_no_process():
 PARENT = """
 import sys
 from assay.benchmarks.harness.workers import Pool, Task
-from tests.benchmarks.test_workers import work
+from tests.benchmarks.harness.test_workers import work
 for _ in Pool(work, 2).run([Task(("deaf", sys.argv[1]), 1000), Task(("idle", sys.argv[2]), 1000)]): pass
 """
 
