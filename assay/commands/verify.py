@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -19,6 +19,9 @@ from assay.checks import at_least_one, positive, seed_in_range, writable_file
 from assay.verify.core.errors import ResourceError
 from assay.verify.support.plain import plain
 from assay.verify.support.signals import interruptible
+
+if TYPE_CHECKING:
+    from assay.answering import Draft
 
 GRACE = 1.0  # seconds beyond the timeout after which what does not come back is left behind
 
@@ -52,12 +55,27 @@ def verify(
             with swift_imports():
                 from assay import answering
             clock = answering.Clock(began, timeout)
-            answer = answering.ask(net, prop, method, clock, memory=size, seed=seed, threads=threads, explain=explain)
+            answer = answering.ask(
+                net,
+                prop,
+                method,
+                clock,
+                memory=size,
+                seed=seed,
+                threads=threads,
+                explain=explain,
+                draft=output.drafts.append,
+            )
         output.publish(answer.text, answer.document)
-    for line in answer.lines:
-        indent = " " * (len(line) - len(line.lstrip()))
-        print(f"assay: {indent}{plain(line)}", file=sys.stderr)
+    remark(answer.lines)
     return answer.exit_code
+
+
+def remark(lines: Sequence[str]) -> None:
+    """Lines for a person, on stderr."""
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()))
+        print(f"assay: {indent}{plain(line)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -76,11 +94,15 @@ def swift_imports() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Output:
-    """Where the answer goes: to stdout, as text or as JSON, and as text to the file ``results`` if there is one."""
+    """Where the answer goes: to stdout, as text or as JSON, and as text to the file ``results`` if there is one.
+
+    ``drafts``: of an answer that is not there yet, the newest last.
+    """
 
     results: Path | None
     as_json: bool
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
+    drafts: list[Draft] = field(default_factory=list)
 
     def publish(self, text: str, document: dict[str, Any]) -> None:
         """Say ``text``, or ``document``. Raises :class:`ResourceError` where the file cannot be written."""
@@ -101,12 +123,20 @@ class Output:
                 print("error", file=self.stdout, flush=True)
             raise
 
-    def last_words(self, code: int, why: str) -> None:
-        """What is said of work that does not come back."""
+    def last_words(self, code: int, why: str) -> int:
+        """Say what is known of work that does not come back; the exit code that goes with it."""
+        from assay.verify.core.result import Reason
+
         said = "timeout" if code == 30 else "error"
         print(f"assay: {said}: {why}", file=sys.stderr, flush=True)
+        text, document = said, {"verdict": said, "exit_code": code, "reason": why}
+        if self.drafts:
+            answer = self.drafts[-1](Reason.TIMEOUT if code == 30 else Reason.MEMORY)
+            code, text, document = answer.exit_code, answer.text, answer.document
+            remark(answer.lines)
         with suppress(ResourceError):
-            self.publish(said, {"verdict": said, "exit_code": code, "reason": why})
+            self.publish(text, document)
+        return code
 
     def _write(self, text: str) -> None:
         from assay.verify.support.files import write_atomic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from assay.attacks.common.interface import AttackResult, forward
 from assay.attacks.common.random_streams import sample_keys, uniform
 from assay.attacks.common.task import Record, Task
+from assay.verify.core.budget import Expired
 from assay.verify.core.errors import InputError
 
 # Streams of random numbers from this one on are directions of the outputs; those before are starting points.
@@ -36,6 +38,12 @@ class Schedule:
 def ascend(task: Task, schedule: Schedule, seed: int) -> AttackResult:
     """One run from the clean samples, then restarts from random members; a broken sample is not run again."""
     record = Record(task.clean)
+    with suppress(Expired):  # what was found by then is found
+        _ascend(record, task, schedule, seed)
+    return record.result(task.region)
+
+
+def _ascend(record: Record, task: Task, schedule: Schedule, seed: int) -> None:
     first = 0 if schedule.random_start else 1
     single_run(
         record, task, record.standing, task.clean, replace(schedule, steps=0) if schedule.random_start else schedule
@@ -50,7 +58,6 @@ def ascend(task: Task, schedule: Schedule, seed: int) -> AttackResult:
             start = diversified_start(part, start, keys[standing], restart, schedule.diversify)
             record.queries[standing] += schedule.diversify
         single_run(record, part, standing, start, schedule)
-    return record.result(task.region)
 
 
 def diversified_start(task: Task, x: Tensor, keys: Tensor, restart: int, steps: int) -> Tensor:

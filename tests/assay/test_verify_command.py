@@ -201,6 +201,26 @@ def test_work_that_does_not_come_back_is_a_timeout_in_time(folder, as_json):
     assert "noise on stdout" in err
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_was_proved_before_is_told_of_work_that_does_not_come_back(folder, as_json):
+    process = start(
+        *("net.onnx", "broken.vnnlib", "--method", "stalls", "--timeout", "10", "--results", "answer.txt"),
+        *(["--json"] if as_json else []),
+    )
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 30
+    assert (folder / "answer.txt").read_text() == "timeout\n"
+    assert "assay: timeout: it did not come back in time" in err
+    assert "the best bound of the margin is -0.8" in err
+    assert "assay: tried IBP(dtype='float64'): incomplete, margin at least -0.8" in err
+    if as_json:
+        document = json.loads(out)
+        assert (document["verdict"], document["exit_code"]) == ("timeout", 30)
+        assert document["margin"] == pytest.approx(-0.8)
+    else:
+        assert out == "timeout\n"
+
+
 def test_memory_beyond_the_limit_is_an_error_with_60(folder):
     process = start("net.onnx", "safe.vnnlib", "--method", "eats", "--memory", "0.7")
     out, err = process.communicate(timeout=300)

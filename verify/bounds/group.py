@@ -19,6 +19,7 @@ from assay.verify.bounds.interval import propagate, step
 from assay.verify.bounds.matrix import Cut, Matrix, matrix
 from assay.verify.bounds.relax import Lines, relax
 from assay.verify.bounds.rounding import Rounding
+from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Conv2d, Linear, Max, Relu, Reshape, Scale
 from assay.verify.core.region import LpBall, Region
@@ -33,7 +34,8 @@ class Group:
     also fixes which of its features can matter (``support``); ``lines`` are of these, ``whole`` of all features.
     ``entrance``: the first layer, if all paths from the input lead through it and the region is a box; the centre's
     share of every bound is then read off that layer's value at the centre (``at_centre``, features x samples), and
-    only the radius has to be propagated to the input. ``rounding``: in float64; lower precisions only sieve.
+    only the radius has to be taken down to the input. ``rounding``: in float64; lower precisions only sieve.
+    ``budget``: asked at each layer, on the way up and down.
     """
 
     network: Network
@@ -47,6 +49,7 @@ class Group:
     at_centre: Tensor | None = None
     rounding: Rounding | None = None
     operands: dict[int, Bounds] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         self.rounding = Rounding(self.network) if self.lower.dtype == torch.float64 else None
@@ -75,7 +78,8 @@ class Group:
 
     def enter(self, position: int, operands: Sequence[Bounds]) -> Bounds:
         """The interval of the node at ``position`` over its operands' (samples x shape), and what has to be known
-        before rows of the node are propagated."""
+        before rows of the node go down. Raises :class:`Expired` when the time is over."""
+        self.budget.check()
         op = self.network.nodes[position].op
         if self.rounding is None:
             value = step(op, *operands)

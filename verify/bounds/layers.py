@@ -20,6 +20,7 @@ from assay.verify.core.verifier import Bounds
 
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
+UNLIMITED = Budget()
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
 
 
@@ -27,11 +28,14 @@ class Crowded(Exception):
     """Each sample of a group has rows enough for itself: apart, each of them has fewer features that matter."""
 
 
-def start(network: Network, region: Region, dtype: torch.dtype) -> Group:
-    """A group for a region of a batch: the box is rounded outward to ``dtype``."""
+def start(network: Network, region: Region, dtype: torch.dtype, budget: Budget = UNLIMITED) -> Group:
+    """A group for a region of a batch: the box is rounded outward to ``dtype``.
+
+    All that is asked of it raises :class:`Expired` when the time is over.
+    """
     box = region.box()
     lower, upper = (t.reshape(-1, network.nodes[0].size).T.contiguous() for t in box.outward(dtype))
-    return Group(network.to(dtype), region, lower, upper)
+    return Group(network.to(dtype), region, lower, upper, budget=budget)
 
 
 def by_intervals(group: Group) -> list[Bounds]:
@@ -58,7 +62,7 @@ def by_linear_bounds(group: Group, budget: Budget, crowd: float = inf) -> list[B
     Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
     """
-    network = group.network
+    network, group.budget = group.network, budget
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
     exact = _exact_by_intervals(network, group.region)
     bounds = [group.begin()]
@@ -116,7 +120,6 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
     feature = index - sample * size
     parts = []
     for chunk in _chunks(sample, group, budget):
-        budget.check()
         who, what = sample[chunk], feature[chunk]
         sign = lower.new_ones(2, len(who))
         sign[1] = -1.0

@@ -51,7 +51,7 @@ class BackwardPropagation:
     the constants so far (rows). ``centred``: the constants hold the forms' values at the box's centre already.
     ``charged``: rounding is charged at the start and at each activation; otherwise it is left to the caller.
 
-    Every activation that is met must have been relaxed.
+    Every activation that is met must have been relaxed. Raises :class:`Expired` when the group's time is over.
     """
 
     group: Group
@@ -109,6 +109,7 @@ class BackwardPropagation:
         return max(self.pending, default=0)
 
     def _step(self, current: int) -> None:
+        self.group.budget.check()
         form, node = self.pending.pop(current), self.group.network.nodes[current]
         if self.charged and relaxes(node.op):
             self._charge(current, form)

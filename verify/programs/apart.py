@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from assay.verify.core.budget import Expired
+from assay.verify.core.errors import UnsupportedError
 from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.solver import Model, Solver
 from assay.verify.programs.start import Begin
@@ -42,7 +43,7 @@ class Apart:
                 return Answer(Status.TIMEOUT)
             except ChildDied as error:
                 answer = Answer(Status.FAILED, message=str(error))
-            except ChildError as error:
+            except (ChildError, UnsupportedError) as error:
                 return Answer(Status.FAILED, message=str(error))
         return answer
 

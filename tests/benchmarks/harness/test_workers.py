@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from assay.benchmarks.harness import workers
-from assay.benchmarks.harness.workers import Fate, Pool, Task, resident
+from assay.benchmarks.harness.workers import Fate, Pool, Task
+from assay.verify.support.processes import resident
 
 ROOT = Path(__file__).parents[3]
 

@@ -17,6 +17,8 @@ from assay.verify.support import child
 from assay.verify.support.child import ChildDied, ChildError, in_child
 
 ROOT = Path(__file__).parents[3]
+# A call that comes back to nobody: the child sleeps with its interpreter's lock held.
+DEAF = "in_child(eval, ('__import__(\"ctypes\").PyDLL(None).sleep(1000)',))"
 
 
 def test_a_function_is_answered_by_another_process() -> None:
@@ -85,11 +87,16 @@ def test_a_script_without_a_guard_is_not_run_twice(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_it_dies_with_its_parent() -> None:
+@pytest.mark.parametrize("then", ["time.sleep(60)", DEAF], ids=["idle", "deaf"])
+def test_it_dies_with_its_parent(then: str) -> None:
+    """On Linux even while it keeps the interpreter's lock."""
+    if then == DEAF and sys.platform != "linux":
+        pytest.skip("it takes a pipe that sends signals")
     code = "import os, time; from assay.verify.support.child import in_child; print(in_child(os.getpid), flush=True); "
-    parent = subprocess.Popen([sys.executable, "-c", code + "time.sleep(60)"], cwd=ROOT, stdout=subprocess.PIPE)
+    parent = subprocess.Popen([sys.executable, "-c", code + then], cwd=ROOT, stdout=subprocess.PIPE)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
+    time.sleep(0.5)  # until the call has reached the child
     parent.kill()
     parent.wait()
     parent.stdout.close()
