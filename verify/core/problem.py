@@ -46,6 +46,11 @@ class Problem:
             )
         if self.moved is not None:
             warnings.warn(self.moved, stacklevel=3)
+        if self.network.readout and not self.spec.of_order:
+            raise UnsupportedError(
+                f"the model ends in a {self.network.readout}, of which only the order of the outputs is decided (is a "
+                "label the largest?), not their values: pose the property of the model without its last layer"
+            )
 
     @cached_property
     def moved(self) -> str | None:
@@ -79,12 +84,6 @@ class Problem:
     def _is_round(self) -> bool:
         """Whether the region is a ball in l1 or l2, in which no value stands for another."""
         return isinstance(self.region, LpBall) and self.region.p != inf
-
-        if self.network.readout and not self.spec.of_order:
-            raise UnsupportedError(
-                f"the model ends in a {self.network.readout}, of which only the order of the outputs is decided (is a "
-                "label the largest?), not their values: pose the property of the model without its last layer"
-            )
 
     @cached_property
     def id(self) -> str:

@@ -91,7 +91,8 @@ class Encoding:
         """``A @ constant - b`` (rows), less what its rounding may have added."""
         size = np.abs(A) @ np.abs(self.output.constant) + np.abs(b)
         offsets: Vector = A @ self.output.constant - b - 4 * gamma(A.shape[1] + 4) * size - TINY
-        return np.where(size > 0, offsets, 0.0)
+        charged: Vector = np.where(size > 0, offsets, 0.0)
+        return charged
 
     def input(self, x: Vector) -> Vector:
         """The network's flattened input (inputs) at the point ``x`` (columns) of the program."""

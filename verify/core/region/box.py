@@ -94,7 +94,10 @@ class Box:
         nearest = self.allowed(torch.float32)[0].double()
         lower = torch.where(moved, torch.minimum(self.lower, nearest), self.lower)
         upper = torch.where(moved, torch.maximum(self.upper, nearest), self.upper)
-        return Box(lower, upper, self.inner and Box(*(torch.where(moved, nearest, t) for t in self.inner.sides)))
+        if self.inner is None:
+            return Box(lower, upper)
+        least, most = (torch.where(moved, nearest, side) for side in self.inner.sides)
+        return Box(lower, upper, Box(least, most))
 
     @property
     def sides(self) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,9 @@ def _operands(call: Call) -> tuple[Value, int | None, torch.dtype | None]:
     if call.module is not None:
         x, axis = call.options(("input", "dim"))
         return traced(x), axis, None
-    names = ("input", "dim") if call.node.op == "call_method" else ("input", "dim", "_stacklevel", "dtype")
+    names: tuple[str, ...] = (
+        ("input", "dim") if call.node.op == "call_method" else ("input", "dim", "_stacklevel", "dtype")
+    )
     if call.node.op == "call_function" and call.node.target in (torch.softmax, torch.log_softmax):
         names = ("input", "dim", "dtype")
     x, axis, *rest = call.options(names, {"dim": None, "_stacklevel": 3, "dtype": None})
