@@ -8,19 +8,17 @@ from typing import Annotated
 
 import typer
 
+from assay import options
 from assay.verify.core.errors import InputError
 
 
 def export(
-    model: Annotated[
-        str,
-        typer.Argument(help="zoo:NAME, file.onnx, file.safetensors, path/file.py:factory or module:factory."),
-    ],
+    model: Annotated[str, typer.Argument(help=options.MODEL_FORMS)],
     path: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write; an old one is replaced.")],
     input_shape: Annotated[
         str, typer.Option(help="Shape of one input, such as 3,32,32; needed for a factory, which does not say it.")
     ] = "",
-    json_: Annotated[bool, typer.Option("--json", help="Print what was written as one JSON document.")] = False,
+    json_: options.Json = False,
 ) -> None:
     """Write a model as an ONNX file with a symbolic batch dimension, read it back, and compare the two."""
     if path.suffix.lower() != ".onnx":

@@ -63,7 +63,7 @@ class CROWN:
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            group = layers.start(network, region, dtype)
+            group = layers.start(network, region, dtype, budget)
             bounds = layers.by_linear_bounds(group, budget, crowd=layers.MOST_ROWS)
             return layers.lower_rows(group, bounds, objective, linear=True)
 

@@ -59,7 +59,7 @@ class CROWNIBP:
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            group = layers.start(network, region, dtype)
+            group = layers.start(network, region, dtype, budget)
             return layers.lower_rows(group, layers.relaxed_on_intervals(group), objective, linear=True)
 
         return lower_bounds(of_group, network, region, objective, budget, self.group)

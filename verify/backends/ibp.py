@@ -56,7 +56,7 @@ class IBP:
 
 def _rows(network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
     def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-        group = layers.start(network, region, dtype)
+        group = layers.start(network, region, dtype, budget)
         return layers.lower_rows(group, layers.by_intervals(group), objective, linear=False)
 
     return lower_bounds(of_group, network, region, objective, budget, GROUP)

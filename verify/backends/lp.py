@@ -67,7 +67,8 @@ class LP:
 
         def work() -> None:
             nonlocal grain
-            found = self._known(problem.network, problem.region, problem.spec.A, budget)
+            spec = problem.spec
+            found = self._known(problem.network, problem.region, spec.A, budget, spec.b)
             grain, least[:] = found.grain, found.by_disjunct(problem.spec)
             self._improve(problem, found, least, budget)
 
@@ -100,8 +101,10 @@ class LP:
         conic = isinstance(region, LpBall) and region.p == 2 and not self.solver.startswith("cvxpy:")
         return CONIC if conic else self.solver
 
-    def _known(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Known:
-        return known(network, region, objective.double(), budget, linear=self.intermediate == "crown")
+    def _known(
+        self, network: Network, region: Region, objective: Tensor, budget: Budget, sides: Tensor | None = None
+    ) -> Known:
+        return known(network, region, objective.double(), budget, self.intermediate == "crown", sides)
 
     def _improve(self, problem: Problem, found: Known, least: list[float], budget: Budget) -> None:
         """Raise the lower bounds of the disjuncts as far as it raises the least of them."""

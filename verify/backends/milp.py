@@ -96,7 +96,7 @@ class Search:
     def run(self) -> None:
         """Bounds, then a descent, then programs for the disjuncts that are still open."""
         problem = self.problem
-        found = known(problem.network, problem.region, problem.spec.A, self.budget)
+        found = known(problem.network, problem.region, problem.spec.A, self.budget, sides=problem.spec.b)
         self.grain, self.lower = found.grain, found.by_disjunct(problem.spec)
         order = sorted(range(len(self.lower)), key=self.lower.__getitem__)
         self._look(order, problem.region.centre.expand(len(order), *problem.network.input_shape), 0.5)

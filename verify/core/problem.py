@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,13 @@ from math import inf
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
+from assay.verify.core.binary import check_sign
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, content_hash, to_network
-from assay.verify.core.region import Domain, LpBall, Region
+from assay.verify.core.region import Domain, LpBall, Region, declared
 from assay.verify.core.spec import Spec
 from assay.verify.support.arrays import as_labels, as_tensor
 
@@ -41,12 +44,46 @@ class Problem:
             raise InputError(
                 f"the specification speaks of {outputs.pop()} outputs, the network has {self.network.output_size}"
             )
-
+        if self.moved is not None:
+            warnings.warn(self.moved, stacklevel=3)
         if self.network.readout and not self.spec.of_order:
             raise UnsupportedError(
                 f"the model ends in a {self.network.readout}, of which only the order of the outputs is decided (is a "
                 "label the largest?), not their values: pose the property of the model without its last layer"
             )
+
+    @cached_property
+    def moved(self) -> str | None:
+        """Which input is one value that the model's dtype does not hold, in one line; None if there is none."""
+        box, dtype = declared(self.region), self.network.dtype
+        moved = box.moved(dtype).flatten()
+        if self._is_round or not bool(moved.any()):
+            return None
+        first = int(moved.nonzero()[0])
+        value, nearest = box.centre.flatten()[first].item(), box.allowed(dtype)[0].flatten()[first].item()
+        return (
+            f"input {first} is the value {value!r}, which is no {_name(dtype)}: the model is run at the nearest one, "
+            f"{nearest!r}, and proofs cover both ({int(moved.sum())} inputs of this kind)"
+        )
+
+    @cached_property
+    def unreachable(self) -> str | None:
+        """Why no point of the region can be given to the model, in one line; None if some can."""
+        box, dtype = declared(self.region), self.network.dtype
+        lower, upper = (side.flatten() for side in box.allowed(dtype))
+        none = ((lower > upper) | (box.moved(dtype).flatten() & self._is_round)).nonzero().flatten()
+        if self.region.empty or not len(none):
+            return None
+        low, high = (side.flatten()[none[0]].item() for side in (box.lower, box.upper))
+        return (
+            f"no {_name(dtype)} lies between the bounds of input {int(none[0])}, {low!r} and {high!r}: there can be "
+            "no counterexample that the model takes"
+        )
+
+    @property
+    def _is_round(self) -> bool:
+        """Whether the region is a ball in l1 or l2, in which no value stands for another."""
+        return isinstance(self.region, LpBall) and self.region.p != inf
 
     @cached_property
     def id(self) -> str:
@@ -61,7 +98,8 @@ class Problem:
 
         ``model``: a module in eval mode, or a :class:`Network`; ``x``: one sample, no batch dimension; ``eps`` in
         the units of x; the region is the closed ball clipped to ``domain``. Arrays are taken, too. For many samples
-        of one model use :meth:`robustness_many`: it reads the model once.
+        of one model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is
+        above 0 and 0 where it is below (:mod:`assay.verify.core.binary`).
         """
         return cls.robustness_many(model, as_tensor(x, "a sample")[None], [label], eps, norm, domain)[0]
 
@@ -81,11 +119,14 @@ class Problem:
             raise InputError("expected samples (batch x shape), got one number")
         classes = as_labels(labels, len(xs)).tolist()
         network = to_network(model, tuple(xs.shape[1:]))
+        binary = network.output_size == 1
+        if binary:
+            check_sign(network)
         specs: dict[int, Spec] = {}
         problems = []
         for x, label in zip(xs, classes, strict=True):
             if label not in specs:
-                specs[label] = Spec.robust(label, network.output_size)
+                specs[label] = Spec.binary(label) if binary else Spec.robust(label, network.output_size)
             problems.append(cls(network, LpBall(x, eps, norm, domain), specs[label], label))
         return problems
 
@@ -101,3 +142,7 @@ class Problem:
         beyond the caps on sizes. What is left out of a property or rounded is told by a warning.
         """
         return cast("list[Problem]", import_module(FILES).read_problems(net, prop))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -58,6 +58,13 @@ class Spec:
         return cls(tuple(Polyhedron((eye[label] - eye[j])[None], zero, closed) for j in range(classes) if j != label))
 
     @classmethod
+    def binary(cls, label: int) -> Spec:
+        """For a network of one output y, which answers 1 where y > 0, 0 where y < 0. Unsafe: the other side, and 0."""
+        if label not in (0, 1):
+            raise InputError(f"label {label} is out of range: a model of one output has the classes 0 and 1")
+        return cls.halfspaces([[1.0 if label else -1.0]], [0.0])
+
+    @classmethod
     def halfspaces(cls, A: Sequence[Sequence[float]], b: Sequence[float]) -> Spec:
         """Unsafe: all of ``A y <= b`` at once (one disjunct, non-strict)."""
         rows, sides = as_tensor(A, "A", torch.float64), as_tensor(b, "b", torch.float64)
@@ -112,6 +119,16 @@ class Spec:
         index = self.disjunct.to(rows.device).expand_as(rows)
         per_disjunct = per_disjunct.scatter_reduce(-1, index, rows, reduce="amax")
         return per_disjunct.amin(-1)
+
+    def avoided(self, rows: Tensor) -> Tensor:
+        """Whether lower bounds of ``A y - b`` (... x rows) that hold in the reals prove that no output is unsafe: in
+        each disjunct one is above 0, or at least 0 in a strict row. NaN and infinity prove nothing. Result (...)."""
+        if not self.disjuncts:
+            return torch.zeros(rows.shape[:-1], dtype=torch.bool, device=rows.device)
+        kept = rows.isfinite() & ((rows > 0) | ((rows >= 0) & self.strict.to(rows.device)))
+        missed = kept.new_zeros((*rows.shape[:-1], len(self.disjuncts)), dtype=torch.uint8)
+        index = self.disjunct.to(rows.device).expand_as(kept)
+        return missed.scatter_reduce(-1, index, kept.to(torch.uint8), reduce="amax").bool().all(-1)
 
     def rows(self, y: Tensor) -> Tensor:
         """``A y - b`` in float64: y (batch x outputs), result (batch x rows)."""

@@ -1,4 +1,4 @@
-"""What attacks refuse, and regions of a batch by index."""
+"""What attacks refuse, and arrays in the place of tensors."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_refusals_say_what_is_wrong(changed: dict[str, Any], message: str) -> No
 def test_arrays_are_taken_as_tensors_are() -> None:
     for attack in (FGSM(), PGD(steps=2)):
         arrays: Any = X.numpy(), LABELS.numpy(), LpBall(X.numpy(), np.full(4, 0.1))  # type: ignore[arg-type]
-        found, again = attack.run(mlp(0), X, LABELS, REGION), attack.run(mlp(0), *arrays)
-        assert torch.equal(found.adversarial, again.adversarial)
+        result, again = attack.run(mlp(0), X, LABELS, REGION), attack.run(mlp(0), *arrays)
+        assert torch.equal(result.adversarial, again.adversarial)
 
 
 @pytest.mark.parametrize("given", [X.numpy(), 3, ["model.onnx"], Problem.robustness(mlp(0), X[0], 0, 0.1, domain=None)])

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
-from assay.verify.core.region import Box, LpBall, Region, kind, stack, take
+from assay.verify.core.region import Box, LpBall, Region, declared, kind, stack, take
+from assay.verify.support import floats
 from tests.nets import balls, boxes, generator, regions, seeds
 
 NORMS = (1, 2, inf)
@@ -94,8 +95,8 @@ def test_membership_of_a_box_is_exact(box: Box, seed: int, dtype: torch.dtype) -
     side = torch.rand((16, *SHAPE), generator=rng)
     points = torch.where(side < 0.5, box.lower, box.upper).to(dtype)
     points = nudged(points, torch.randint(-1, 2, points.shape, generator=rng))
-    lower, upper = box.allowed(dtype)
-    lone = (lower.double() < box.lower) | (upper.double() > box.upper)
+    lower, _ = box.allowed(dtype)
+    lone = box.moved(dtype)
     expected = [
         all(
             v == only if alone else low <= v <= high
@@ -127,6 +128,7 @@ def test_nan_and_infinity_are_members_of_nothing() -> None:
 def test_projection_gives_members_and_is_idempotent(
     region: Region, seed: int, dtype: torch.dtype, scale: float
 ) -> None:
+    assume(declared(region).has_members(dtype))
     noise = torch.randn((8, *SHAPE), generator=generator(seed), dtype=torch.float64)
     x = (region.centre + scale * noise).to(dtype)
     members = region.project(x)
@@ -208,11 +210,32 @@ def test_the_box_of_a_ball_covers_it_in_rational_arithmetic(ball: LpBall) -> Non
         assert float(above - below) <= 2 * float(ball.eps) * (1 + 1e-12) + 1e-15
 
 
-def test_where_no_float32_lies_between_the_bounds_the_nearest_is_the_only_member() -> None:
-    lower, upper = torch.tensor([[0.1 + 2e-9, 0.25], [0.1 + 3e-9, 0.5]], dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [(0.1 + 2e-9, 0.1 + 3e-9), (1e9 + 10, 1e9 + 20), (0.1, nextafter(0.1, 1)), (1e300, 2e300), (1e-60, 2e-60)],
+)
+def test_where_no_float32_lies_between_two_bounds_there_is_no_member(lower: float, upper: float) -> None:
+    box = Box(*torch.tensor([[lower, 0.25], [upper, 0.5]], dtype=torch.float64))
+    assert not box.has_members(torch.float32)
+    assert box.has_members(torch.float64)
+    nearest = torch.tensor([[lower, 0.25], [upper, 0.25]], dtype=torch.float64).float()
+    points = torch.cat([nearest, nudged(nearest, torch.ones(2, 2)), nudged(nearest, -torch.ones(2, 2))])
+    for tried in (points, box.project(points), box.sample(8, generator(0))):
+        assert not box.contains(tried).any()
+    assert box.box() is box
+    for p in NORMS:
+        ball = LpBall(torch.tensor([lower, 0.25], dtype=torch.float64), lower * 1e-17, p, None)
+        assert not ball.contains(ball.project(points)).any()
+        assert ball.contains(ball.centre[None])
+
+
+def test_one_value_that_is_no_float32_stands_for_the_nearest_alone() -> None:
+    lower, upper = torch.tensor([[0.1, 0.25], [0.1, 0.5]], dtype=torch.float64)
     box = Box(lower, upper)
-    nearest = torch.tensor(0.1 + 2.5e-9, dtype=torch.float64).float()
-    assert not lower[0] <= nearest.double() <= upper[0]
+    nearest = torch.tensor(0.1, dtype=torch.float64).float()
+    assert nearest.double() > upper[0]
+    assert box.moved(torch.float32).tolist() == [True, False]
+    assert not box.moved(torch.float64).any()
     low, high = box.allowed(torch.float32)
     assert low[0] == high[0] == nearest
     assert (low[1].item(), high[1].item()) == (0.25, 0.5)
@@ -229,12 +252,15 @@ def test_where_no_float32_lies_between_the_bounds_the_nearest_is_the_only_member
 
 @pytest.mark.parametrize("p", NORMS)
 @pytest.mark.parametrize("eps", [0.0, 1e-12])
-def test_about_a_point_that_no_float32_can_state_only_linf_balls_have_members_in_float32(p: float, eps: float) -> None:
+def test_about_a_point_that_no_float32_can_state_only_that_point_in_linf_has_a_member_in_float32(
+    p: float, eps: float
+) -> None:
     ball = LpBall(torch.tensor([0.1, 0.7], dtype=torch.float64), eps, p, (0.0, 1.0))
     nearest = ball.centre.float()
-    assert torch.equal(ball.project(torch.rand(4, 2)), nearest.expand(4, 2))
-    assert ball.contains(nearest[None]).item() == (p == inf)
-    assert inside(ball.box(), nearest)
+    alone = p == inf and eps == 0
+    assert ball.contains(ball.project(torch.rand(4, 2))).all() == alone
+    assert ball.contains(nearest[None]).item() == alone
+    assert inside(ball.box(), nearest) == (eps == 0)
     assert ball.contains(ball.centre[None])
     assert ball.contains(ball.project(torch.rand(4, 2, dtype=torch.float64))).all()
 
@@ -325,6 +351,7 @@ def test_a_box_with_crossed_bounds_is_empty() -> None:
 
 @given(regions(SHAPE), seeds)
 def test_points_and_samples_are_members(region: Region, seed: int) -> None:
+    assume(declared(region).has_members(torch.float32))
     rng = generator(seed)
     samples = region.sample(8, rng)
     assert (samples.shape, samples.dtype) == ((8, *SHAPE), torch.float32)
@@ -479,7 +506,7 @@ def test_only_points_of_the_inner_box_are_members_while_proofs_cover_the_outer_o
     assert (box.lower[0], box.upper[0]) == (0.25, 0.75)
 
 
-def test_where_the_inner_box_holds_no_float32_the_nearest_to_the_outer_one_is_the_only_member() -> None:
+def test_a_decimal_that_is_no_float64_stands_for_the_nearest_float32() -> None:
     tenth = 0.1  # between this float64 number and the next, as the decimal 0.10000000000000001 is
     box = within(tenth, nextafter(tenth, 1), nextafter(tenth, 1), tenth)
     nearest = torch.tensor([[0.1, 0.5]])
@@ -503,3 +530,38 @@ def test_an_inner_box_stays_with_the_box() -> None:
     assert box.map(lambda bound: bound.flip(0)).inner is not None
     with pytest.raises(InputError, match="inner box differ in shape"):
         Box(torch.zeros(2), torch.ones(2), Box(torch.zeros(1), torch.ones(1)))
+
+
+SCALES = (1e-310, 1e-250, 1e-170, 1e-155, 1.0, 1e150, 1e155, 1e200, 1e307)
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_membership_and_projection_are_exact_at_every_scale(p: float, scale: float) -> None:
+    """The square of a step, or of a radius, is often no number of float64."""
+    rng = generator(0)
+    ball = LpBall(torch.zeros(3, dtype=torch.float64), scale, p, None)
+    steps = torch.tensor([[1.0, 1.0, 0.0], [0.6, 0.8, 0.0], [0.5, 0.5, 0.5], [1.0, 0.0, 0.0], [0.6, 0.8, 1e-7]])
+    points = torch.cat([steps.double(), torch.randn((16, 3), generator=rng, dtype=torch.float64)]) * scale
+    assert ball.contains(points).tolist() == [inside(ball, x) for x in points]
+    for tried in (
+        ball.project(5 * points),
+        ball.project(points),
+        ball.point(torch.rand((8, 3), generator=rng).double()),
+    ):
+        assert all(inside(ball, x) for x in tried)
+    reached = ball.project(5 * points[:4]).double() / scale
+    assert (torch.linalg.vector_norm(reached, ord=p, dim=1) > 0.99).all() or scale < 1e-300
+    far = ball.steepest(points) / scale
+    assert torch.allclose(torch.linalg.vector_norm(far[:4], ord=p, dim=1)[3], torch.ones((), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_lengths_are_right_at_every_scale(scale: float) -> None:
+    values = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-1.0, 0.0]], dtype=torch.float64) * scale
+    expected = torch.tensor([5.0, 0.0, 1.0], dtype=torch.float64) * scale
+    assert torch.allclose(floats.length(values, 2), expected, rtol=1e-12, atol=1e-322)
+    assert torch.allclose(floats.length(values.T, 2, dim=0), expected, rtol=1e-12, atol=1e-322)
+    assert floats.length(values[:, :0], 2, keepdim=True).tolist() == [[0.0]] * 3
+    assert floats.length(torch.tensor([[nan, 1.0]]), 2).isnan().all()
+    assert floats.length(torch.tensor([[inf, 1.0]]), 2).isinf().all()

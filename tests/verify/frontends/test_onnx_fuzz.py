@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
 from assay.verify.frontends.onnx import handlers
 from assay.verify.frontends.onnx.read import decode
-from tests.frontends.onnx_files import ints, model, numbers
+from tests.verify.frontends.onnx_files import ints, model, numbers
 
 NODE = helper.make_node
 

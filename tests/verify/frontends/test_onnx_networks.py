@@ -22,8 +22,8 @@ from assay.verify.frontends import agreement
 from assay.verify.frontends.onnx import read_onnx
 from assay.verify.frontends.onnx.external import fingerprint
 from assay.verify.frontends.onnx.runtime import Runtime
-from tests.frontends.onnx_files import check, ints, model, numbers, one, save
 from tests.nets import generator
+from tests.verify.frontends.onnx_files import check, ints, model, numbers, one, save
 
 NODE = helper.make_node
 

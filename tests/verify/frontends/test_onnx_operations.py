@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import Conv2d, ConvTranspose2d, Linear, Relu, Reshape, Scale
 from assay.verify.frontends.onnx import read_onnx
-from tests.frontends.onnx_files import check, ints, model, numbers, one, save
+from tests.nets import generator
+from tests.verify.frontends.onnx_files import check, ints, model, numbers, one, save
 
 IMAGE = (1, 2, 5, 6)
 LINE = (1, 2, 9)
@@ -56,12 +57,39 @@ def vectors() -> dict[str, onnx.ModelProto]:
         "LeakyRelu": one("LeakyRelu", VECTOR),
         "LeakyRelu-alpha": one("LeakyRelu", VECTOR, alpha=0.3),
         "LeakyRelu-steep": one("LeakyRelu", VECTOR, alpha=2.0),
+        "LeakyRelu-negative": one("LeakyRelu", VECTOR, alpha=-0.5),
+        "PRelu": one("PRelu", VECTOR, numbers(3, 6)),
+        "PRelu-one": one("PRelu", VECTOR, np.array([0.25], dtype=np.float32)),
+        "PRelu-one-negative": one("PRelu", VECTOR, np.array([-1.5], dtype=np.float32)),
+        "Abs": one("Abs", VECTOR),
+        "Max-scalar": one("Max", VECTOR, np.float32(0.3)),
+        "Max-left": one("Max", VECTOR, numbers(3, 6), place=1),
+        "Max-three": one("Max", VECTOR, numbers(3, 6), numbers(4, 1)),
+        "Max-widens": one("Max", VECTOR, numbers(3, 2, 1)),
+        "Max-of-one": one("Max", VECTOR),
+        "Max-below-all": one("Max", VECTOR, np.full((2, 6), -np.inf, dtype=np.float32)),
+        "Min-scalar": one("Min", VECTOR, np.float32(-0.3)),
+        "Min-above-all": one("Min", VECTOR, np.float32(np.inf)),
+        "Min-three": one("Min", VECTOR, numbers(3, 6), numbers(4, 6)),
+        "Mean": one("Mean", VECTOR, numbers(3, 6), numbers(4, 6)),
+        "Mean-constants-first": one("Mean", VECTOR, numbers(3, 6), numbers(4, 2, 1), place=2),
+        "Where": one("Where", VECTOR, np.arange(6) % 2 == 0, numbers(3, 6), place=1),
+        "Where-left": one("Where", VECTOR, np.arange(12).reshape(2, 6) % 5 < 2, numbers(3, 1, 1), place=2),
+        "HardSigmoid": one("HardSigmoid", VECTOR),
+        "HardSigmoid-steep": one("HardSigmoid", VECTOR, alpha=2.0, beta=-0.5),
+        "ReduceMin": one("ReduceMin", VECTOR, axes=[1]),
+        "ReduceL1": one("ReduceL1", VECTOR, axes=[1], keepdims=0),
         "Sigmoid": one("Sigmoid", VECTOR),
         "Tanh": one("Tanh", VECTOR),
         "Clip": one("Clip", VECTOR, np.float32(-0.5), np.float32(1.25)),
         "Clip-relu6": one("Clip", VECTOR, np.float32(0), np.float32(6)),
         "Clip-low": one("Clip", VECTOR, np.float32(0.5)),
         "Clip-high": one("Clip", VECTOR, None, np.float32(0.5)),
+        "Clip-below-all": one("Clip", VECTOR, np.float32(-np.inf), np.float32(0.5)),
+        "Clip-no-ends": one("Clip", VECTOR, np.float32(-np.inf), np.float32(np.inf)),
+        "Clip-far": one("Clip", VECTOR, np.float32(-1e10), np.float32(1e10)),
+        "Clip-far-below": one("Clip", VECTOR, np.float32(-1e30)),
+        "Clip-always": one("Clip", VECTOR, np.float32(1e10)),
         "Clip-none": one("Clip", VECTOR),
         "Clip-one-point": one("Clip", VECTOR, np.float32(0.5), np.float32(0.5)),
         "Clip-attributes": one("Clip", VECTOR, opset=9, min=-0.5, max=0.75),
@@ -129,9 +157,13 @@ def moves() -> dict[str, tuple[onnx.ModelProto, tuple[int, ...]]]:
         "Pad-nothing": (one("Pad", IMAGE, ints(*[0] * 8)), IMAGE),
         "Pad-reflect": (one("Pad", IMAGE, ints(0, 0, 3, 2, 0, 0, 1, 4), mode="reflect"), IMAGE),
         "Pad-edge": (one("Pad", IMAGE, ints(0, 0, 3, 2, 0, 0, 1, 4), mode="edge"), IMAGE),
+        "Pad-wrap": (one("Pad", IMAGE, ints(0, 0, 3, 2, 0, 0, 1, 4), mode="wrap", opset=19), IMAGE),
         "Pad-attributes": (one("Pad", IMAGE, opset=10, pads=[0, 0, 1, 0, 0, 0, 0, 2], value=-1.5), IMAGE),
         "Pad-axes": (one("Pad", IMAGE, ints(1, 2), None, ints(-1), opset=18), IMAGE),
         "DepthToSpace": (one("DepthToSpace", (1, 8, 2, 3), blocksize=2), (1, 8, 2, 3)),
+        "SpaceToDepth": (one("SpaceToDepth", (1, 2, 4, 6), blocksize=2), (1, 2, 4, 6)),
+        "GatherElements": (one("GatherElements", IMAGE, np.full((1, 2, 4, 6), -3), axis=2), IMAGE),
+        "GatherND": (one("GatherND", IMAGE, np.array([[0, 1, -1], [0, 0, 2]])), IMAGE),
         "DepthToSpace-crd": (one("DepthToSpace", (1, 8, 2, 3), blocksize=2, mode="CRD"), (1, 8, 2, 3)),
     }
 
@@ -366,6 +398,45 @@ def test_casts_that_are_exact(tmp_path: Path) -> None:
     check(tmp_path, proto, VECTOR)
 
 
+@pytest.mark.parametrize("op", ["Max", "Min", "Mean"])
+def test_values_that_broadcast_against_each_other(op: str, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Reshape", ["h", "s"], ["c"]),
+        helper.make_node(op, ["c", "x", "k"], ["y"]),
+    ]
+    check(tmp_path, model(nodes, VECTOR, {"w": numbers(0, 6, 3), "s": ints(3, 1), "k": numbers(1, 6)}), VECTOR)
+
+
+def test_far_ends_of_a_clip_take_no_digits(tmp_path: Path) -> None:
+    network = check(tmp_path, one("Clip", VECTOR, np.float32(-1e10), np.float32(1e10)), VECTOR)
+    x = torch.rand(9, 6, generator=generator(0), dtype=torch.float64)
+    assert torch.equal(network(x), x)
+
+
+def test_affine_operations_of_scikit_learn(tmp_path: Path) -> None:
+    domain = {"domain": "ai.onnx.ml"}
+    nodes = [
+        helper.make_node("Scaler", ["x"], ["a"], offset=[0.5, -1.0, 0, 0, 2, 3], scale=[2.0, 1, 1, 3, 1, -1], **domain),
+        helper.make_node(
+            "LinearRegressor",
+            ["a"],
+            ["y"],
+            coefficients=numbers(0, 12).tolist(),
+            intercepts=[0.5, -2.0],
+            targets=2,
+            **domain,
+        ),
+    ]
+    proto = model(nodes, VECTOR)
+    for version, name in ((1, "ai.onnx.ml"), (13, ""), (1, "ai.onnx.ml")):
+        proto.opset_import.append(helper.make_opsetid(name, version))
+    check(tmp_path, proto, VECTOR)
+    proto.graph.node[1].attribute.append(helper.make_attribute("post_transform", "PROBIT"))
+    with pytest.raises(UnsupportedError, match="post_transform 'PROBIT'"):
+        read_onnx(save(tmp_path, proto))
+
+
 # What depends on constants and shapes only.
 
 
@@ -412,6 +483,9 @@ def foldable() -> dict[str, onnx.ModelProto]:
         node("Concat", ["d1", "m"], ["s"], axis=0),
         node("Reshape", ["x", "s"], ["y"]),
     ]
+    bytes_, zeros = np.arange(-90, 90, 30, dtype=np.int8), np.array([1, -2, 0, 5, 7, -128], dtype=np.int8)
+    stored = [node("DequantizeLinear", ["w", "s", "z"], ["v"], axis=0), node("Mul", ["x", "v"], ["y"])]
+    stored_whole = [node("DequantizeLinear", ["w", "s"], ["v"]), node("Mul", ["x", "v"], ["y"])]
     first, minus = ints(0), ints(-1)
     turned = [node("Transpose", ["wt"], ["w"]), node("MatMul", ["x", "w"], ["y"])]
     multiplied = [node("MatMul", ["w", "u"], ["p"]), node("MatMul", ["x", "p"], ["y"])]
@@ -427,6 +501,9 @@ def foldable() -> dict[str, onnx.ModelProto]:
         "filled": model(filled, VECTOR, {"s": ints(1, 6)}),
         "range": model(counted, VECTOR, steps),
         "where": model(chosen, VECTOR, {"v": v, "e": np.float32(1), "g": numbers(3, 6)}),
+        "dequantised": model(stored, VECTOR, {"w": bytes_, "s": np.float32(0.1), "z": np.int8(3)}),
+        "dequantised-by-element": model(stored, VECTOR, {"w": bytes_, "s": abs(numbers(5, 6)), "z": zeros}),
+        "dequantised-about-zero": model(stored_whole, VECTOR, {"w": bytes_.astype(np.int32), "s": np.float32(0.1)}),
         "whole-numbers": model(whole, VECTOR, {"four": np.int64(4), "first": first, "m": minus}),
     }
 

@@ -18,8 +18,8 @@ from assay.verify.core.region import Box
 from assay.verify.core.spec import Spec
 from assay.verify.frontends.onnx import write_onnx
 from assay.verify.frontends.vnnlib import parse_vnnlib, read, read_vnnlib, write_vnnlib
-from tests.frontends.vnnlib_formulas import content
 from tests.nets import random_cnn
+from tests.verify.frontends.vnnlib_formulas import content
 
 ROOT = Path(__file__).parents[3]
 COMPETITION = ROOT.parent / "shared" / "vnncomp"
@@ -57,6 +57,8 @@ def test_files_that_cannot_be_read_are_the_callers_mistake(tmp_path: Path) -> No
         "plain.vnnlib.gz": TEXT.encode(),
         "flipped.vnnlib.gz": whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:],
         "utf16.vnnlib": TEXT.encode("utf-16"),
+        "empty.vnnlib": b"",
+        "pointer.vnnlib": b"version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 7\n",
     }
     for name, data in damaged.items():
         (tmp_path / name).write_bytes(data)

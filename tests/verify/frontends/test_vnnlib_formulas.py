@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from assay.verify.core.errors import AssayError
 from assay.verify.frontends.vnnlib import parse_vnnlib, read_vnnlib, write_vnnlib
-from tests.frontends.vnnlib_formulas import (
+from tests.verify.frontends.vnnlib_formulas import (
     Numbers,
     Statement,
     assertions,
+    assertions_of_version1,
     content,
     covered,
     points,
@@ -27,11 +28,22 @@ from tests.frontends.vnnlib_formulas import (
 @settings(max_examples=300)
 @given(assertions, points)
 def test_members_are_those_of_the_formula(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
+    agrees(asserted, some)
+
+
+def agrees(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
+    """Points are counterexamples by the text if they are by its meaning."""
     found = parse_vnnlib(version1(asserted))
     for x, y in some:
         expected = all(part.holds(x, y) for part in asserted)
         assert witnessed(found, x, y) == expected
         assert covered(found, x, y) or not expected
+
+
+@settings(max_examples=100)
+@given(assertions_of_version1, points)
+def test_members_where_connectives_are_nested(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
+    agrees(asserted, some)
 
 
 @given(assertions)

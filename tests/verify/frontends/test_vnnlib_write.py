@@ -17,8 +17,8 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.frontends.vnnlib import Property, parse_vnnlib, read_vnnlib, write_vnnlib
-from tests.frontends.vnnlib_formulas import content
 from tests.nets import random_cnn, random_mlp
+from tests.verify.frontends.vnnlib_formulas import content
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=64).map(lambda value: value + 0.0)
 WHOLE = Spec((Polyhedron(torch.zeros(0, 1), torch.zeros(0), torch.zeros(0, dtype=torch.bool)),))

@@ -90,6 +90,16 @@ def either(parts: Sequence[Statement]) -> Statement:
     return Statement(*spelled("or", parts), lambda x, y: any(part.holds(x, y) for part in parts))
 
 
+def implies(parts: Sequence[Statement]) -> Statement:
+    one = f"(=> {' '.join(part.one for part in parts)})"
+    return Statement(one, "", lambda x, y: parts[-1].holds(x, y) or not all(part.holds(x, y) for part in parts[:-1]))
+
+
+def odd(parts: Sequence[Statement]) -> Statement:
+    one = f"(xor {' '.join(part.one for part in parts)})"
+    return Statement(one, "", lambda x, y: sum(part.holds(x, y) for part in parts) % 2 == 1)
+
+
 def terms(variables: Sequence[Term]) -> st.SearchStrategy[Term]:
     """Linear terms over ``variables``."""
     leaves = st.sampled_from(variables) | st.sampled_from(DECIMALS).map(number)
@@ -117,8 +127,9 @@ def comparisons(variables: Sequence[Term]) -> st.SearchStrategy[Statement]:
 
 _INPUTS = [variable("X", i) for i in range(INPUTS)]
 _OUTPUTS = [variable("Y", i) for i in range(OUTPUTS)]
+_simple = st.one_of(*(comparisons([x]) for x in _INPUTS), comparisons(_OUTPUTS))
 statements = st.recursive(
-    st.one_of(*(comparisons([x]) for x in _INPUTS), comparisons(_OUTPUTS)),
+    _simple,
     lambda inner: (
         st.lists(inner, min_size=1, max_size=3).map(both) | st.lists(inner, min_size=1, max_size=3).map(either)
     ),
@@ -128,6 +139,22 @@ bounds = both(
     [comparison(">=", x, number("-2.0")) for x in _INPUTS] + [comparison("<=", x, number("2.0")) for x in _INPUTS]
 )
 assertions = st.lists(statements, max_size=4).flatmap(lambda some: st.permutations([bounds, *some]))
+
+
+# Connectives that version 2 does not have.
+_one_only = st.recursive(
+    _simple,
+    lambda inner: st.one_of(
+        inner.map(lambda part: Statement(f"(not {part.one})", "", lambda x, y: not part.holds(x, y))),
+        st.lists(inner, min_size=2, max_size=2).map(implies),
+        st.lists(inner, min_size=2, max_size=2).map(odd),
+        st.lists(inner, min_size=1, max_size=2).map(both),
+    ),
+    max_leaves=4,
+)
+assertions_of_version1 = st.lists(_one_only, min_size=1, max_size=2).flatmap(
+    lambda some: st.permutations([bounds, *some])
+)
 
 
 def version1(asserted: Sequence[Statement]) -> str:

@@ -93,10 +93,10 @@ class Lipschitz:
         reach = Reach.of(problem.region)
         at = Sample(network, spec, reach, rigorous.intervals(network, Box(reach.centre[None], reach.centre[None])))
         norms = sorted({reach.p, 2.0}) if self.norm is None else [float(self.norm)]
-        found = [_global(network, spec, reach, norm, budget) for norm in norms]
-        best = max(found, key=lambda constant: radii.radius(spec, at.values, constant.slopes))
-        lost = torch.stack([constant.lost for constant in found]).amin(0)
-        radius = radii.radius(spec, at.values, torch.stack([constant.slopes for constant in found]).amin(0))
+        constants = [_global(network, spec, reach, norm, budget) for norm in norms]
+        best = max(constants, key=lambda constant: radii.radius(spec, at.values, constant.slopes))
+        lost = torch.stack([constant.lost for constant in constants]).amin(0)
+        radius = radii.radius(spec, at.values, torch.stack([constant.slopes for constant in constants]).amin(0))
         if self.scope == "local":
             lost = torch.fmin(lost, at.strays(reach, budget))
             radius = at.radius(reach.inside, lost, radius, self.steps, budget)
@@ -154,7 +154,7 @@ class Sample:
 
     def radius(self, tried: float, lost: Tensor, known: float, steps: int, budget: Budget) -> float:
         """The fixed point of R -> min(R, margin / L_R), from below: the constant over the ball R certifies so much of
-        it. ``known`` is certified already; rows stray by ``lost`` within ``tried``."""
+        it. ``known`` is certified already; rows stray by ``lost`` (rows) within ``tried``."""
         best = max(known, self._within(tried, lost)) if tried > 0 else known
         high = inf
         for _ in range(steps if best > 0 else 0):

@@ -16,6 +16,7 @@ from assay.verify.core.region.box import Box
 from assay.verify.core.region.projections import onto_l1, onto_l2
 from assay.verify.core.region.rounding import directed_sum
 from assay.verify.support.arrays import as_tensor
+from assay.verify.support.floats import length
 
 Domain = tuple[float | Tensor, float | Tensor]
 
@@ -85,17 +86,17 @@ class LpBall:
 
     def box(self) -> Box:
         """The bounding box of the ball within the domain, rounded outward."""
-        return self._outer.box()
+        return self.bounds.box()
 
     def contains(self, x: Tensor) -> Tensor:
         """Exact membership: the box inward, and for l1 and l2 the norm in float64 with tolerance 0."""
-        inside = self._inner.contains(x)
+        inside = self.bounds.contains(x)
         return inside & self._within(x) if self.p != inf else inside
 
     def project(self, x: Tensor) -> Tensor:
         """A member near x. For l1 and l2: into the domain, then onto the ball, which leads towards the centre and so
         stays in the domain; the step is shrunk until membership holds after rounding too."""
-        box = self._inner
+        box = self.bounds
         if self.p == inf:
             return box.project(x)
         member = self.contains(x)
@@ -129,8 +130,8 @@ class LpBall:
         flat = grad.flatten(1)
         if self.p == 2:
             flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
-            norm: Tensor = flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
-            return radius * (flat / norm).view_as(grad)
+            size = length(flat, 2, 1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+            return radius * (flat / size).view_as(grad)
         top = flat.abs().argmax(1, keepdim=True)
         return radius * torch.zeros_like(flat).scatter(1, top, flat.gather(1, top).sign()).view_as(grad)
 
@@ -139,8 +140,8 @@ class LpBall:
         step = (2 * u.double().to(self.centre.device) - 1) * self.radius
         if self.p != inf:
             flat = step.flatten(1)
-            norm = flat.norm(p=self.p, dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-            step = (flat * flat.abs().amax(1, keepdim=True) / norm).view_as(step)
+            size = length(flat, self.p, 1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+            step = (flat * (flat.abs().amax(1, keepdim=True) / size)).view_as(step)
         return self.project((self.centre + step).to(u))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -156,34 +157,35 @@ class LpBall:
         return as_tensor(low, "a domain", torch.float64), as_tensor(high, "a domain", torch.float64)
 
     @cached_property
-    def _outer(self) -> Box:
-        return self._bounding(outward=True)
-
-    @cached_property
-    def _inner(self) -> Box:
-        return self._bounding(outward=False)
-
-    def _bounding(self, outward: bool) -> Box:
-        """centre -+ eps rounded away from the centre (or towards it), clipped to the domain."""
+    def bounds(self) -> Box:
+        """centre -+ eps, clipped to the domain: rounded away from the centre, and towards it for the members."""
         radius = self.radius.expand_as(self.centre)
-        lower = directed_sum(self.centre, -radius, up=not outward)
-        upper = directed_sum(self.centre, radius, up=outward)
-        if self.domain is not None:
-            low, high = self._domain()
-            lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
-        return Box(lower, upper)
+        sides = []
+        for outward in (True, False):
+            lower = directed_sum(self.centre, -radius, up=not outward)
+            upper = directed_sum(self.centre, radius, up=outward)
+            if self.domain is not None:
+                low, high = self._domain()
+                lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
+            sides.append(Box(lower, upper))
+        return Box(sides[0].lower, sides[0].upper, sides[1])
 
     def _within(self, x: Tensor) -> Tensor:
-        distance = (x.double() - self.centre.to(x.device)).flatten(1).norm(p=self.p, dim=1)
+        """Membership in the ball alone: in float64, and exactly where that leaves a doubt."""
+        distance = length((x.double() - self.centre.to(x.device)).flatten(1), self.p, 1)
         radius = torch.as_tensor(self.eps, dtype=torch.float64, device=x.device).expand_as(distance)
-        inside: Tensor = distance <= radius
+        inside = distance <= radius
         flat, centre = x.flatten(1), self.centre.expand_as(x).flatten(1)
-        doubtful = (distance - radius).abs() <= (flat.shape[1] + 4) * 2.0**-52 * radius
+        # What overflows is in doubt, too, and so is what is next to no distance at all.
+        doubtful = ~((distance - radius).abs() > (flat.shape[1] + 4) * (2.0**-52 * radius + 2.0**-1074))
+        doubtful |= (distance == inf) & x.isfinite().flatten(1).all(1)
         for i in doubtful.nonzero().flatten().tolist():
             inside[i] = _within_exactly(flat[i], centre[i], radius[i].item(), int(self.p))
         return inside
 
 
 def _within_exactly(x: Tensor, centre: Tensor, radius: float, p: int) -> bool:
+    if not bool(x.isfinite().all()):
+        return False
     steps = (abs(Fraction(a) - Fraction(b)) for a, b in zip(x.tolist(), centre.tolist(), strict=True))
     return sum(step**p for step in steps) <= Fraction(radius) ** p

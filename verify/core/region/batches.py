@@ -22,6 +22,11 @@ def kind(region: Region) -> tuple[object, ...]:
     return (type(region),)
 
 
+def declared(region: Region) -> Box:
+    """The box of a region as it was declared, before what no float32 holds is widened for proofs."""
+    return region if isinstance(region, Box) else region.bounds if isinstance(region, LpBall) else region.box()
+
+
 def stack(regions: Sequence[Region]) -> Region:
     """Regions of one sample each, all of one :func:`kind`, as one region of a batch."""
     if len({kind(region) for region in regions}) != 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
 from assay.verify.frontends.onnx.graph import parse
 from assay.verify.frontends.onnx.tensors import DTYPES, check_shape
-from assay.verify.frontends.source import MAX_FILE, read_bytes
+from assay.verify.frontends.source import LFS_POINTER, MAX_FILE, read_bytes, refuse_stand_in
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -86,6 +86,9 @@ def _read(folder: Path, location: str, offset: int, length: int, name: str) -> b
         if not path.is_relative_to(home) or not path.is_file():
             raise InputError(f"tensor {name!r} lies in {location!r}, which is no regular file in the model's folder")
         size = path.stat().st_size
+        if size:
+            with path.open("rb") as file:
+                refuse_stand_in(file.read(len(LFS_POINTER)), f"{location!r}, where tensor {name!r} lies,")
         if offset < 0 or length < 0 or offset + length > size:
             raise InputError(f"tensor {name!r} needs bytes {offset} to {offset + length} of {location!r}, of {size}")
         with path.open("rb") as file:

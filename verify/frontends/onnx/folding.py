@@ -58,9 +58,24 @@ def numbers(call: Call) -> Tensor:
     return torch.arange(start, limit, step, dtype=call.constant(0).dtype)
 
 
+def dequantized(call: Call) -> Tensor:
+    """``(x - zero) * scale`` of whole numbers, per tensor or per index of an axis."""
+    x, factor, axis = call.constant(0), call.constant(1), call.integer("axis", 1)
+    zero = call.constant(2) if call.has(2) else torch.zeros((), dtype=x.dtype)
+    if call.integer("block_size", 0):
+        raise Untranslatable("in blocks")
+    if factor.numel() > 1:
+        axis = axis + x.dim() if axis < 0 else axis
+        along = [-1 if i == axis else 1 for i in range(x.dim())]
+        factor, zero = factor.reshape(along), zero.reshape(along) if zero.numel() > 1 else zero.reshape(())
+    else:
+        factor, zero = factor.reshape(()), zero.reshape(())
+    return (x.to(torch.int64) - zero.to(torch.int64)).to(factor.dtype) * factor
+
+
 def sources() -> dict[str, Handler]:
     """Handlers of what makes constants, by operation."""
-    return {"Constant": constant, "ConstantOfShape": filled, "Range": numbers}
+    return {"Constant": constant, "ConstantOfShape": filled, "DequantizeLinear": dequantized, "Range": numbers}
 
 
 def elementwise() -> dict[str, Handler]:

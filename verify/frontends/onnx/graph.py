@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.frontends.onnx.tensors import DTYPES, check_shape, to_tensor
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 OLDEST = 7  # the first version of the operator set in which operands broadcast as they do today
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml")  # names differ between them, so that they need not be kept apart
+FLOATS = (torch.float32, torch.float64)  # that networks are computed in
 Attribute = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 
 
@@ -81,28 +84,80 @@ def read_graph(model: ModelProto) -> Graph:
     graph = model.graph
     initialisers = {proto.name: proto for proto in graph.initializer}
     given = _only([value for value in graph.input if value.name not in initialisers], "input")
-    output = _only(list(graph.output), "output")
+    output = _output(list(graph.output))
     dtype, shape, symbolic = _input(given)
-    nodes = tuple(_node(proto) for proto in graph.node)
+    others = [value.name for value in graph.output if value.name != output.name]
+    beside = _leading_to(graph, others) - _leading_to(graph, [output.name])
+    nodes = tuple(_node(proto) for i, proto in enumerate(graph.node) if i not in beside)
     return Graph(given.name, shape, symbolic, dtype, output.name, nodes, initialisers)
 
 
+def known_shapes(model: ModelProto, graph: Graph) -> dict[str, tuple[int, ...]]:
+    """The shapes of values at a batch of one by name, as far as the package onnx can tell them."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    given = next(value for value in copy.graph.input if value.name == graph.input)
+    given.type.tensor_type.shape.dim[0].dim_value = graph.input_shape[0]
+    for domain in {node.domain for node in copy.graph.node} - {entry.domain for entry in copy.opset_import}:
+        copy.opset_import.add(domain=domain, version=1)
+    del copy.graph.value_info[:]
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+    except Exception:  # whatever is wrong with the file is not what was asked
+        return {}
+    found = {}
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
+        shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        if value.type.tensor_type.HasField("shape") and all(n > 0 for n in shape):
+            found[value.name] = shape
+    return found
+
+
 def _check_operator_set(model: ModelProto) -> None:
-    versions = [int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    if len(versions) != 1:
-        raise InputError(f"expected one version of the ONNX operator set, got {versions}")
-    if versions[0] < OLDEST:
+    versions: dict[str, set[int]] = {"": set()}
+    for entry in model.opset_import:
+        versions.setdefault(entry.domain if entry.domain != "ai.onnx" else "", set()).add(int(entry.version))
+    for domain, several in versions.items():  # the same one twice says nothing else than once
+        if len(several) > 1 or (not several and domain == ""):
+            which = f"operator set {domain!r}" if domain else "ONNX operator set"
+            raise InputError(f"expected one version of the {which}, got {sorted(several)}")
+    (version,) = versions[""]
+    if version < OLDEST:
         raise UnsupportedError(
-            f"the model has operator set {versions[0]}; {OLDEST} and later are read: "
-            "convert it with onnx.version_converter"
+            f"the model has operator set {version}; {OLDEST} and later are read: convert it with onnx.version_converter"
         )
 
 
-def _only(values: list[ValueInfoProto], kind: str) -> ValueInfoProto:
+def _only(values: list[ValueInfoProto], kind: str, hint: str = "") -> ValueInfoProto:
     if len(values) != 1:
         names = [value.name for value in values]
-        raise InputError(f"expected a network with one {kind}, got {len(names)}{': ' if names else ''}{names or ''}")
+        raise InputError(
+            f"expected a network with one {kind}, got {len(names)}{': ' if names else ''}{names or ''}{hint}"
+        )
     return values[0]
+
+
+def _output(values: list[ValueInfoProto]) -> ValueInfoProto:
+    """The one output; of several the only one that holds floating-point numbers, as scores beside labels do."""
+    scores = [value for value in values if DTYPES.get(value.type.tensor_type.elem_type) in FLOATS]
+    if len(values) > 1 and len(scores) == 1:
+        return scores[0]
+    hint = "; one of several is taken if no other holds floating-point numbers" if len(values) > 1 else ""
+    return _only(values, "output", hint)
+
+
+def _leading_to(graph: GraphProto, names: Iterable[str]) -> set[int]:
+    """The positions of the nodes that the values ``names`` are computed by."""
+    wanted, found = set(names), set()
+    for i in range(len(graph.node) - 1, -1, -1) if wanted else ():
+        if not wanted.isdisjoint(graph.node[i].output):
+            found.add(i)
+            wanted.update(graph.node[i].input)
+    return found
 
 
 def _input(value: ValueInfoProto) -> tuple[torch.dtype, tuple[int, ...], bool]:
@@ -111,7 +166,7 @@ def _input(value: ValueInfoProto) -> tuple[torch.dtype, tuple[int, ...], bool]:
     dtype = DTYPES.get(kind.elem_type)
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
         raise InputError(f"the input {value.name!r} is declared without a shape")
-    if dtype not in (torch.float32, torch.float64):
+    if dtype not in FLOATS:
         raise UnsupportedError(f"the input {value.name!r} is of type {dtype}; float32 and float64 are read")
     declared = [d.dim_value if d.HasField("dim_value") else str(d.dim_param or "?") for d in kind.shape.dim]
     symbolic = len(declared) > 1 and (isinstance(declared[0], str) or declared[0] <= 0)
@@ -126,7 +181,7 @@ def _input(value: ValueInfoProto) -> tuple[torch.dtype, tuple[int, ...], bool]:
 
 
 def _node(proto: NodeProto) -> GraphNode:
-    fault = "" if proto.domain in ("", "ai.onnx") else f"domain {proto.domain!r}"
+    fault = "" if proto.domain in DOMAINS else f"domain {proto.domain!r}"
     attributes: dict[str, Attribute] = {}
     for attribute in proto.attribute:
         value = _attribute(attribute)

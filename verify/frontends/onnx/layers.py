@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from math import prod
 from typing import cast
 
@@ -10,12 +9,11 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
-from assay.verify.core.ops import Add, LeakyRelu, Linear, Relu, Scale, Sub, Tanh
+from assay.verify.core.ops import Add, Linear, Scale, Sub, Tanh
 from assay.verify.frontends.onnx.moves import broadcast, rearrange, view
 from assay.verify.frontends.onnx.tensors import DTYPES
 from assay.verify.frontends.onnx.translation import Call, Operand, Untranslatable, Value, aligned, broadcast_shape
 
-BIG = 1e6  # a larger bound of a clip would swallow the digits of what is shifted by it
 ONE, ZERO = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
 
 
@@ -58,11 +56,16 @@ def subtraction(call: Call) -> Value:
     """The difference of two operands."""
     a, b = call.operand(0), call.operand(1)
     if isinstance(a, Value) and isinstance(b, Value):
-        a, b = _paired(call, a, b)
-        return call.emit(Sub(), a.shape, a, b)
+        return subtract(call, a, b)
     if isinstance(a, Value):
         return scale(call, a, ONE, -call.constant(1).to(torch.float64))
     return scale(call, call.traced(1), -ONE, call.constant(0))
+
+
+def subtract(call: Call, a: Value, b: Value) -> Value:
+    """The difference of two values."""
+    a, b = _paired(call, a, b)
+    return call.emit(Sub(), a.shape, a, b)
 
 
 def product(call: Call) -> Value:
@@ -87,12 +90,30 @@ def negation(call: Call) -> Value:
     return scale(call, call.traced(), -ONE, ZERO)
 
 
-def addition_of_all(call: Call) -> Operand:
+def addition_of_all(call: Call) -> Value:
     """The sum of all operands."""
-    found = call.operand(0)
-    for i in range(1, len(call.inputs)):
-        found = total(call, found, call.operand(i))
-    return found
+    constants = [v for v in call.inputs if isinstance(v, Tensor)]
+    first, *values = [v for v in call.inputs if isinstance(v, Value)]
+    for value in values:
+        first = total(call, first, value)
+    shape = broadcast_shape(*(v.shape for v in constants)) if constants else ()
+    shift = sum((v.to(torch.float64).expand(shape) for v in constants), torch.zeros(shape, dtype=torch.float64))
+    return scale(call, first, ONE, shift) if constants else first
+
+
+def mean_of_all(call: Call) -> Value:
+    """The mean of all operands."""
+    return scale(call, addition_of_all(call), number(1 / len(call.inputs)), ZERO)
+
+
+def where(call: Call) -> Value:
+    """One of two operands, element by element, as a constant says."""
+    chosen = call.constant(0, "the condition")
+    parts: list[Operand] = []
+    for i, mask in ((1, chosen), (2, ~chosen)):
+        x, share = call.operand(i), mask.to(torch.float64)
+        parts.append(x * share if isinstance(x, Tensor) else scale(call, x, share, ZERO))
+    return total(call, *parts)
 
 
 def _paired(call: Call, a: Value, b: Value) -> tuple[Value, Value]:
@@ -168,19 +189,6 @@ def batch_norm(call: Call) -> Value:
     return scale(call, scale(call, x, ONE, -mean), gain / (variance + epsilon).sqrt(), shift)
 
 
-def relu(call: Call) -> Value:
-    """``max(x, 0)``."""
-    return call.emit(Relu(), call.traced().shape, call.traced())
-
-
-def leaky_relu(call: Call) -> Value:
-    """``max(x, 0) + alpha * min(x, 0)``."""
-    alpha = call.number("alpha", 0.01)
-    if not 0 <= alpha < math.inf:
-        raise Untranslatable(f"alpha {alpha:g}")
-    return call.emit(LeakyRelu(alpha), call.traced().shape, call.traced())
-
-
 def tanh(call: Call) -> Value:
     """The hyperbolic tangent."""
     return call.emit(Tanh(), call.traced().shape, call.traced())
@@ -190,30 +198,6 @@ def sigmoid(call: Call) -> Value:
     """``1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2``."""
     half = scale(call, call.traced(), number(0.5), ZERO)
     return scale(call, call.emit(Tanh(), half.shape, half), number(0.5), number(0.5))
-
-
-def clip(call: Call) -> Value:
-    """``min(max(x, low), high)``, as ``low + relu(x - low)`` and its mirror image."""
-    x, ends = call.traced(), []
-    limit = torch.finfo(x.dtype).max
-    for index, name, default in ((1, "min", -limit), (2, "max", limit)):
-        ends.append(float(call.constant(index, name)) if call.has(index) else call.number(name, default))
-    low, high = ends
-    if low > high or any(BIG < abs(end) < limit for end in ends):
-        raise Untranslatable(f"to [{low:g}, {high:g}]")
-    if low > -limit:
-        x = _above(call, x, low)
-    if high < limit:  # min(x, high) = -max(-x, -high)
-        x = scale(call, _above(call, scale(call, x, -ONE, ZERO), -high), -ONE, ZERO)
-    return x
-
-
-def _above(call: Call, x: Value, low: float) -> Value:
-    """``max(x, low)``."""
-    if low == 0:
-        return call.emit(Relu(), x.shape, x)
-    shifted = scale(call, x, ONE, number(-low))
-    return scale(call, call.emit(Relu(), x.shape, shifted), ONE, number(low))
 
 
 def cast_(call: Call) -> Operand:

@@ -147,6 +147,24 @@ def gather(call: Call) -> Operand:
     return rearrange(call, operand, lambda x: x.index_select(axis, index.flatten()).reshape(after))
 
 
+def gather_elements(call: Call) -> Operand:
+    """Entries at constant indices along one axis, element by element."""
+    operand, index, axis = call.operand(), call.constant(1, "the index").long(), call.integer("axis", 0)
+    index = torch.where(index < 0, index + operand.shape[axis], index)
+    call.translation.claim(index.shape)
+    return rearrange(call, operand, lambda x: x.gather(axis, index))
+
+
+def gather_nd(call: Call) -> Operand:
+    """Entries or slices at constant coordinates, which lie on the last axis of the index."""
+    operand, index = call.operand(), call.constant(1, "the index").long()
+    if call.integer("batch_dims", 0):
+        raise Untranslatable("batch by batch")
+    depth = index.shape[-1]
+    call.translation.claim([*index.shape[:-1], *operand.shape[depth:]])
+    return rearrange(call, operand, lambda x: x[tuple(index.unbind(-1))])
+
+
 def expand(call: Call) -> Operand:
     """Broadcast to a constant shape."""
     operand = call.operand()
@@ -169,14 +187,14 @@ def tile(call: Call) -> Operand:
 
 
 def pad(call: Call) -> Operand:
-    """Padding with a constant, by reflection or by replication; negative pads crop."""
+    """Padding with a constant, by reflection, by replication or going round; negative pads crop."""
     operand, mode = call.operand(), call.text("mode", "constant")
     pads = call.needed("pads", 1)
     value = float(call.constant(2, "the value")) if call.has(2) else call.number("value", 0.0)
     axes = call.integers("axes", 3)
     rank = len(operand.shape)
     order = axes if axes is not None else tuple(range(rank))
-    if mode not in ("constant", "reflect", "edge"):
+    if mode not in ("constant", "reflect", "edge", "wrap"):
         raise Untranslatable(f"mode {mode!r}")
     if len(pads) != 2 * len(order):
         raise InputError(f"{call.node.label} has {len(pads)} pads for {len(order)} axes")
@@ -200,14 +218,20 @@ def padded(
             n = x.shape[axis]
             place = torch.arange(-before, n + after)
             inside = (place >= 0) & (place < n)
-            place = (n - 1) - (place.abs() - (n - 1)).abs() if mode == "reflect" else place.clamp(0, n - 1)
-            x = x.index_select(axis, place)
+            x = x.index_select(axis, _inside(place, n, mode))
             if mode == "constant":
                 outside = (~inside).reshape([-1 if i == axis else 1 for i in range(x.dim())])
                 x = x.masked_fill(outside, -1 if isinstance(operand, Value) else fill)
         return x
 
     return rearrange(call, operand, enlarged, fill)
+
+
+def _inside(place: Tensor, n: int, mode: str) -> Tensor:
+    """The elements of an axis of length ``n`` that stand at ``place``, beyond its ends too."""
+    if mode == "reflect":
+        return (n - 1) - (place.abs() - (n - 1)).abs()
+    return place % n if mode == "wrap" else place.clamp(0, n - 1)
 
 
 def concat(call: Call) -> Operand:
@@ -258,6 +282,18 @@ def depth_to_space(call: Call) -> Operand:
         return cells.reshape(n, c // b**2, h * b, w * b)
 
     return rearrange(call, operand, spread)
+
+
+def space_to_depth(call: Call) -> Operand:
+    """Pixels of a plane to channels."""
+    operand, b = call.operand(), call.integer("blocksize", 0)
+    n, c, h, w = operand.shape
+
+    def gathered(x: Tensor) -> Tensor:
+        cells = x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4)
+        return cells.reshape(n, c * b**2, h // b, w // b)
+
+    return rearrange(call, operand, gathered)
 
 
 def different_axes(axes: Sequence[int], rank: int) -> set[int]:

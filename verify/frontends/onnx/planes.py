@@ -29,15 +29,21 @@ class Frame:
     places: tuple[int, ...]
 
     @classmethod
-    def of(cls, call: Call, x: Value, kernel: tuple[int, ...]) -> Frame:
-        """From the attributes of the node."""
+    def of(cls, call: Call, x: Value, kernel: tuple[int, ...], pooling: bool = False) -> Frame:
+        """From the attributes of the node.
+
+        With auto_pad SAME onnxruntime pads a pooling layer as if it had no dilation, and crops where windows leave
+        gaps; the standard does neither, but a network is what runs.
+        """
         plane = _plane(x)
         strides, dilations, pads = _options(call, kernel, len(plane))
         kind, ceil = _auto_pad(call), bool(call.integer("ceil_mode", 0))
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True))
         if kind.startswith("SAME"):
-            slack = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(plane, strides, reach, strict=True)]
-            pads = tuple((n + (kind == "SAME_LOWER")) // 2 for n in slack)
+            width = kernel if pooling else reach
+            slack = [(-(-n // s) - 1) * s + w - n for n, s, w in zip(plane, strides, width, strict=True)]
+            slack = slack if pooling else [max(n, 0) for n in slack]
+            pads = tuple(int((n + (kind == "SAME_LOWER")) / 2) for n in slack)  # towards zero, as in C
             pads += tuple(n - b for n, b in zip(slack, pads, strict=True))
         elif kind == "VALID":
             pads = (0,) * len(pads)
@@ -57,7 +63,7 @@ class Frame:
     def pad(self, call: Call, x: Value) -> tuple[Value, tuple[int, ...]]:
         """The value that a convolution takes, padded where symmetric padding does not do, and that padding."""
         sizes = list(zip(self.plane, self.before, self.dilations, self.kernel, self.strides, self.places, strict=True))
-        if all((n + 2 * b - d * (k - 1) - 1) // s + 1 == p for n, b, d, k, s, p in sizes):
+        if all(b >= 0 and (n + 2 * b - d * (k - 1) - 1) // s + 1 == p for n, b, d, k, s, p in sizes):
             return x, self.before
         # As much behind as the last window reaches beyond the end; less than nothing crops.
         after = [(p - 1) * s + d * (k - 1) + 1 - b - n for n, b, d, k, s, p in sizes]
@@ -95,44 +101,64 @@ def convolution(call: Call) -> Value:
 
 
 def transposed_convolution(call: Call) -> Value:
-    """The transpose of a convolution, cropped where the file asks for it."""
+    """The transpose of a convolution, cropped or lengthened to the size that the file asks for."""
     x, weight = call.traced(), call.constant(1, "the weight").to(torch.float64)
     groups, plane = call.integer("group", 1), _plane(x)
     kernel = call.integers("kernel_shape") or tuple(weight.shape[2:])
-    strides, dilations, pads = _options(call, kernel, len(plane))
-    extra = call.integers("output_padding") or (0,) * len(plane)
-    kind, wanted = _auto_pad(call), call.integers("output_shape")
     if weight.dim() != len(plane) + 2 or kernel != tuple(weight.shape[2:]):
         raise InputError(f"{call.node.label}: weights {list(weight.shape)} for {list(x.shape)}, kernel {list(kernel)}")
-    sizes = zip(plane, strides, dilations, kernel, extra, strict=True)
-    full = [(n - 1) * s + d * (k - 1) + 1 + o for n, s, d, k, o in sizes]
-    if kind.startswith("SAME"):
-        wanted = wanted or tuple(n * s for n, s in zip(plane, strides, strict=True))
-    if wanted is not None:
-        surplus = [f - w for f, w in zip(full, wanted[-len(plane) :], strict=True)]
-        first = tuple(n - n // 2 if kind != "SAME_UPPER" else n // 2 for n in surplus)
-        pads = first + tuple(n - b for n, b in zip(surplus, first, strict=True))
-    elif kind == "VALID":
-        pads = (0,) * len(pads)
+    strides, dilations, pads = _options(call, kernel, len(plane))
+    extra = call.integers("output_padding") or (0,) * len(plane)
+    sizes = zip(plane, strides, dilations, kernel, strict=True)
+    full = tuple((n - 1) * s + d * (k - 1) + 1 for n, s, d, k in sizes)
+    before, places = _cropped(call, tuple(f + e for f, e in zip(full, extra, strict=True)), plane, strides, pads)
+    if min(places) < 1 or min(before) < 0:
+        raise InputError(f"{call.node.label} would have the size {list(places)}")
+    # What is left out on both sides alike, the operation crops itself; then it may be lengthened at the end.
+    longer = tuple(p + 2 * b - f for p, b, f in zip(places, before, full, strict=True))
+    own = all(0 <= n < max(s, d) for n, s, d in zip(longer, strides, dilations, strict=True)) or not any(longer)
+    behind = [max(-((f - b - p) // s), 0) for f, b, p, s in zip(full, before, places, strides, strict=True)]
+    if not own:  # zeros after the input lengthen the whole by strides, and the rest is cut off
+        x = cast(Value, padded(call, x, [(axis, 0, n) for axis, n in enumerate(behind, start=2)]))
+        full = tuple(f + n * s for f, n, s in zip(full, behind, strides, strict=True))
     channels = weight.shape[1] * groups
     bias = call.constant(2, "the bias") if call.has(2) else torch.zeros(channels)
-    before, after = pads[: len(plane)], pads[len(plane) :]
-    even = before == after and min(before) >= 0
-    own = before if even else (0,) * len(plane)  # what the operation crops itself
-    options = pair(strides, 1), pair(own, 0), pair(extra, 0), pair(dilations, 1)
+    cut, extra = (before, longer) if own else ((0,) * len(plane), (0,) * len(plane))
+    options = pair(strides, 1), pair(cut, 0), pair(extra, 0), pair(dilations, 1)
     op = ConvTranspose2d(flat(weight), bias, *options, groups)
-    whole = on_plane(call, op, x, (1, channels, *(f - 2 * p for f, p in zip(full, own, strict=True))))
-    if even:
-        return whole
-    crops = [(axis, -b, -e) for axis, (b, e) in enumerate(zip(before, after, strict=True), start=2)]
+    if own:
+        return on_plane(call, op, x, (1, channels, *places))
+    whole = on_plane(call, op, x, (1, channels, *full))
+    crops = [(axis, -b, b + p - f) for axis, (b, p, f) in enumerate(zip(before, places, full, strict=True), start=2)]
     return cast(Value, padded(call, whole, crops))
+
+
+def _cropped(
+    call: Call, full: tuple[int, ...], plane: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How much of a transposed convolution of lengths ``full`` is left out in front, and the lengths that are left.
+
+    As in onnxruntime: what is asked for beyond the whole is added at the end, and SAME never adds.
+    """
+    kind, wanted = _auto_pad(call), call.integers("output_shape")
+    if wanted is not None and len(wanted) not in (len(plane), len(plane) + 2):
+        raise InputError(f"{call.node.label}: output_shape {list(wanted)} does not fit {len(plane)} axes")
+    if wanted is not None or kind.startswith("SAME"):
+        places = wanted[-len(plane) :] if wanted else tuple(n * s for n, s in zip(plane, strides, strict=True))
+        surplus = [max(f - p, 0) for f, p in zip(full, places, strict=True)]
+        before = tuple(n // 2 if kind == "SAME_UPPER" else n - n // 2 for n in surplus)
+        return before, places if wanted else tuple(map(min, full, places))
+    if kind == "VALID":
+        return (0,) * len(plane), full
+    ends = zip(full, pads[: len(plane)], pads[len(plane) :], strict=True)
+    return pads[: len(plane)], tuple(f - b - e for f, b, e in ends)
 
 
 def max_pool(call: Call) -> Value:
     """Windows gathered, then their maxima. Where a window reaches over the edge, one of its own elements stands in
     for what is outside (-inf), which changes no maximum."""
     call.ignore("storage_order")
-    x, frame = call.traced(), Frame.of(call, call.traced(), call.needed("kernel_shape"))
+    x, frame = call.traced(), Frame.of(call, call.traced(), call.needed("kernel_shape"), pooling=True)
     element = _elements(call, frame)
     windows = (1, x.shape[1], *frame.places, element.shape[1])
     call.translation.claim(windows)
@@ -159,7 +185,7 @@ def _elements(call: Call, frame: Frame) -> Tensor:
 
 def average_pool(call: Call) -> Value:
     """A convolution of each channel with a constant; where padding does not count, scaled up at the edges."""
-    x, frame = call.traced(), Frame.of(call, call.traced(), call.needed("kernel_shape"))
+    x, frame = call.traced(), Frame.of(call, call.traced(), call.needed("kernel_shape"), pooling=True)
     edge = call.integer("count_include_pad", 0)
     nothing = (0,) * len(frame.plane)
     counted = frame.covered(frame.before, frame.after) if edge else frame.covered(nothing, nothing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from assay.verify.core.errors import AssayError, ResourceError
@@ -12,7 +13,7 @@ from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
 from assay.verify.frontends.onnx import handlers
 from assay.verify.frontends.onnx.external import self_contained
-from assay.verify.frontends.onnx.graph import parse, read_graph
+from assay.verify.frontends.onnx.graph import known_shapes, parse, read_graph
 from assay.verify.frontends.onnx.runtime import Runtime
 from assay.verify.frontends.onnx.translation import NO_MEMORY, Translation
 from assay.verify.frontends.source import read_bytes
@@ -50,9 +51,10 @@ def _decode(content: bytes, what: str, name: str, folder: Path | None) -> Networ
     model = parse(content, what)
     whole = self_contained(model, content, folder)
     graph = read_graph(model)
-    literal = Translation(graph, handlers.traced(), handlers.constant()).network()
+    shapes = cache(lambda: known_shapes(model, graph))
+    literal = Translation(graph, handlers.traced(), handlers.constant(), shapes).network()
     folded = fold(literal)
-    runtime = Runtime(whole, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
+    runtime = Runtime(whole, graph.output, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
     network = replace(folded, oracle=runtime, name=name, literal=literal)
     if graph.symbolic:
         try:  # a batch of several is run at once only if it gives what its samples give alone

@@ -1,4 +1,4 @@
-"""Means, sums and maxima over some axes."""
+"""Means, sums, maxima and minima over some axes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import cast
 import torch
 
 from assay.verify.core.ops import Max
-from assay.verify.frontends.onnx.layers import linear
+from assay.verify.frontends.onnx.layers import ONE, ZERO, linear, scale
 from assay.verify.frontends.onnx.moves import different_axes, rearrange, view
+from assay.verify.frontends.onnx.piecewise import magnitude
 from assay.verify.frontends.onnx.translation import Call, Handler, Value
 
 Summary = Callable[[Call, Value], Value]  # of the last axis, which goes away or keeps the length 1
@@ -64,3 +65,13 @@ def total(call: Call, x: Value) -> Value:
 def largest(call: Call, x: Value) -> Value:
     """The largest value on the last axis."""
     return call.emit(Max(), x.shape[:-1], x)
+
+
+def least(call: Call, x: Value) -> Value:
+    """The smallest value on the last axis."""
+    return scale(call, largest(call, scale(call, x, -ONE, ZERO)), -ONE, ZERO)
+
+
+def total_magnitude(call: Call, x: Value) -> Value:
+    """The sum of the magnitudes on the last axis."""
+    return total(call, magnitude(call, x))

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 class Runtime:
     """The original model, batch in and batch out, on the CPU.
 
-    ``content``: the file, external data moved into it. ``shape``: of its input, with a batch of one where it has a
-    batch dimension. ``sample`` and ``output``: shapes of one sample and of its output. ``together``: whether a batch
-    is run at once, which only a symbolic batch dimension allows; otherwise sample by sample. The session is made at
-    the first call, after pickling again.
+    ``content``: the file, external data moved into it. ``name``: of the output. ``shape``: of its input, with a batch
+    of one where it has a batch dimension. ``sample`` and ``output``: shapes of one sample and of its output.
+    ``together``: whether a batch is run at once, which only a symbolic batch dimension allows; otherwise sample by
+    sample. The session is made at the first call, after pickling again.
     """
 
     content: bytes = field(repr=False)
+    name: str
     shape: tuple[int, ...]
     sample: tuple[int, ...]
     output: tuple[int, ...]
@@ -49,7 +50,7 @@ class Runtime:
     def _run(self, batch: Tensor, shape: tuple[int, ...]) -> Tensor:
         feed = {self.session.get_inputs()[0].name: batch.contiguous().numpy()}
         try:
-            (found,) = self.session.run(None, feed)
+            (found,) = self.session.run([self.name], feed)
         except Exception as error:  # the runtime has a dozen kinds of its own
             raise InputError(f"onnxruntime cannot run the model: {_line(error)}") from error
         if found.size != prod(shape) or (self.together and found.shape != shape):

@@ -35,7 +35,7 @@ HALF = (torch.float16, torch.bfloat16)  # kept there too, by their bits
 def to_tensor(proto: TensorProto) -> Tensor:
     """The tensor in its own dtype, from data in the file itself.
 
-    Raises :class:`InputError` for damaged tensors and for NaN or inf, :class:`UnsupportedError` for other types of
+    Raises :class:`InputError` for damaged tensors, :class:`UnsupportedError` for other types of
     data (strings, complex numbers, 8-bit floats), :class:`ResourceError` beyond the cap.
     """
     if proto.data_type not in DTYPES:
@@ -48,8 +48,6 @@ def to_tensor(proto: TensorProto) -> Tensor:
         tensor = _from_bytes(proto.raw_data, dtype, count, proto.name)
     else:
         tensor = _from_numbers(proto, dtype, count)
-    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        raise InputError(f"tensor {proto.name!r} of the model holds NaN or inf")
     return tensor.reshape(shape)
 
 

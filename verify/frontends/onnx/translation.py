@@ -17,7 +17,7 @@ from torch import Tensor
 
 from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
 from assay.verify.core.network import Builder, Network
-from assay.verify.core.ops import Op, Reshape
+from assay.verify.core.ops import Gather, Op, Reshape
 from assay.verify.frontends.onnx.graph import Attribute, Graph, GraphNode
 
 NO_MEMORY = "can't allocate memory"  # torch has no error of its own for this
@@ -49,6 +49,7 @@ class Value:
 
 Operand = Value | Tensor
 Result = Operand | Sequence[Operand]
+WITH_INFINITIES = ("Clip", "Max", "Min")  # which infinite constants go into, and do not come out of
 UNKNOWN = -1  # the position of what could not be translated; it was complained about where it arose
 
 
@@ -131,6 +132,13 @@ class Call:
             raise InputError(f"{self.node.label}: {name} must be whole numbers")
         return tuple(int(n) for n in value) if name in self.node.attributes else None
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """The attribute ``name``, numbers, which must be given."""
+        value = self._attribute(name, ())
+        if not isinstance(value, tuple) or not all(isinstance(n, float) for n in value):
+            raise InputError(f"{self.node.label}: {name} must be numbers")
+        return tuple(float(n) for n in value)
+
     def needed(self, name: str, index: int | None = None) -> tuple[int, ...]:
         """Like :meth:`integers`, of something that must be given."""
         found = self.integers(name, index)
@@ -155,15 +163,25 @@ Handler = Callable[[Call], Result]
 
 
 class Translation:
-    """Translates a graph with two tables of handlers by operation: of values that depend on the input, of constants."""
+    """Translates a graph with two tables of handlers by operation: of values that depend on the input, of constants.
 
-    def __init__(self, graph: Graph, traced: Mapping[str, Handler], constant: Mapping[str, Handler]) -> None:
+    ``shapes`` gives the shapes of values by name, as far as they are known without a translation.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        traced: Mapping[str, Handler],
+        constant: Mapping[str, Handler],
+        shapes: Callable[[], Mapping[str, tuple[int, ...]]] = dict,
+    ) -> None:
         self.graph = graph
         self.traced = traced
         self.constant = constant
+        self.shapes = shapes
         self.builder = Builder(sample_shape(graph.input_shape))
         self.environment: dict[str, Operand | None] = {graph.input: Value(0, graph.input_shape, graph.dtype)}
-        self.unsupported: list[str] = []
+        self.unsupported: dict[tuple[str, str], list[str]] = {}  # by operation and reason
         self.total = 0
 
     def network(self) -> Network:
@@ -176,7 +194,7 @@ class Translation:
                 if name:
                     self.environment[name] = results[position] if position < len(results) else None
         if self.unsupported:
-            raise UnsupportedError(f"unsupported operations: {', '.join(self.unsupported)}. {self.hint()}")
+            raise UnsupportedError(f"unsupported operations: {self._complaints()}. {self.hint()}")
         name = self.graph.output
         output = self.environment[name] if name in self.environment else self.graph.constant(name)
         if output is None:
@@ -186,6 +204,14 @@ class Translation:
         if not self.builder.nodes[output.position].shape:  # one number is an output of length one
             output = replace(output, position=self.builder.add(Reshape((1,)), output.position))
         return self.builder.build(output.position, dtype=self.graph.dtype)
+
+    def _complaints(self) -> str:
+        """Each kind of node once, with the first of its name and how many there are."""
+        return ", ".join(
+            f"{label}{more}{f' ({reason})' if reason else ''}"
+            for (_, reason), labels in self.unsupported.items()
+            for label, more in [(labels[0], f" and {len(labels) - 1} more" if len(labels) > 1 else "")]
+        )
 
     def hint(self) -> str:
         """What could be used instead."""
@@ -208,28 +234,34 @@ class Translation:
         return Value(position, shape, operands[0].dtype)
 
     def _step(self, node: GraphNode) -> Sequence[Operand]:
+        operands: list[Operand | None] = []
         try:
-            return self._translated(Call(self, node, [self._resolve(node, name) for name in node.inputs]))
+            operands += [self._resolve(node, name) for name in node.inputs]
+            return self._translated(Call(self, node, operands))
         except Untranslatable as reason:
-            self.unsupported.append(f"{node.label} ({reason})" if str(reason) else node.label)
+            self.unsupported.setdefault((node.op, str(reason)), []).append(node.label)
         except AssayError:
-            raise
+            if not self.unsupported:
+                raise  # otherwise it may follow from what stands in for a value that could not be translated
         except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
             line = str(error).splitlines()[0] if str(error) else type(error).__name__
             if NO_MEMORY in line:
                 raise
-            raise InputError(f"{node.label} does not fit its operands: {line}") from error
-        return self._unknown(node)
+            if not self.unsupported:
+                raise InputError(f"{node.label} does not fit its operands: {line}") from error
+        return self._unknown(node, operands)
 
     def _translated(self, call: Call) -> Sequence[Operand]:
         node = call.node
         if node.fault or (node.op not in self.traced and node.op not in self.constant):
             raise Untranslatable(node.fault)
         if any(isinstance(v, Value) and v.position == UNKNOWN for v in call.inputs):
-            return self._unknown(node)
+            return self._unknown(node, call.inputs)
         if any(isinstance(v, Value) for v in call.inputs):
             if node.op not in self.traced:
                 raise Untranslatable("of a value that depends on the input")
+            if node.op not in WITH_INFINITIES:
+                self._demand_finite(call)
             found = self.traced[node.op](call)
         else:
             found = self.constant.get(node.op, self._alone)(call)
@@ -250,8 +282,23 @@ class Translation:
         result = network(first.double().reshape(1, *network.input_shape)).reshape(found.shape)
         return result.to(first.dtype)
 
-    def _unknown(self, node: GraphNode) -> Sequence[Operand]:
-        return [Value(UNKNOWN, (), self.graph.dtype) for _ in node.outputs]
+    def _demand_finite(self, call: Call) -> None:
+        for name, operand in zip(call.node.inputs, call.inputs, strict=True):
+            if isinstance(operand, Tensor) and operand.is_floating_point() and not bool(operand.isfinite().all()):
+                raise InputError(f"tensor {name!r} of the model holds NaN or inf")
+
+    def _unknown(self, node: GraphNode, operands: Sequence[Operand | None]) -> Sequence[Operand]:
+        """Stand-ins for what could not be translated, so that what follows is looked at too.
+
+        What depends on the input and has a known shape is zeros of that shape; anything else has no place at all.
+        """
+        first = next((v for v in operands if isinstance(v, Value) and v.position != UNKNOWN), None)
+        return [self._zeros(self.shapes().get(name) if first else None, first) for name in node.outputs]
+
+    def _zeros(self, shape: tuple[int, ...] | None, hung: Value | None) -> Value:
+        if hung is None or shape is None or prod(shape) > MAX_TOTAL - self.total:
+            return Value(UNKNOWN, (), self.graph.dtype)
+        return self.emit(Gather(torch.full((prod(shape),), -1), sample_shape(shape)), shape, hung)
 
     def _resolve(self, node: GraphNode, name: str) -> Operand | None:
         """The operand of that name; None where an optional one is left out."""

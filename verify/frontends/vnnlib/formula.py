@@ -1,17 +1,17 @@
-"""Comparisons, ``and`` and ``or``, kept in disjunctive normal form while they are read."""
+"""Comparisons and their connectives, kept in disjunctive normal form while they are read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, product
+from itertools import chain, combinations, pairwise, product
 from typing import NamedTuple
 
 from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
 from assay.verify.frontends.vnnlib.linear import Linear, Variable, in_range, subtract
 
-MAX_DISJUNCTS = 100_000  # after distribution
+MAX_DISJUNCTS = 250_000  # after distribution; they take some 4 KB each until they are problems
 MAX_COMPARISONS = 10_000_000  # in all of them together
 COMPARISONS = ("<=", "<", ">=", ">", "=", "==", "!=")
 
@@ -85,14 +85,59 @@ def disjunction(parts: Sequence[Formula]) -> Formula:
     return Formula(choices=tuple(together((part.always, choice)) for part in parts for choice in part.choices))
 
 
-def compare(operator: str, terms: Sequence[Linear]) -> Formula:
-    """Two linear terms compared by one of ``COMPARISONS``.
+def negation(part: Formula) -> Formula:
+    """Whatever ``part`` leaves out: ``<=`` becomes ``>``, and ``<`` becomes ``>=``.
 
-    Raises :class:`InputError` unless there are two terms, :class:`UnsupportedError` for a comparison of inputs that
-    is no bound of one input, or of inputs with outputs.
+    Raises :class:`ResourceError` before the combinations become too many.
     """
-    if len(terms) != 2:
+    others = conjunction([disjunction(_opposites(choice)) for choice in part.choices])
+    return disjunction([*_opposites(part.always), others])
+
+
+def _opposites(conjunct: Conjunct) -> list[Formula]:
+    """Each comparison turned round."""
+    bounds = [Bound(b.position, b.value, not b.upper, not b.strict) for b in conjunct.bounds]
+    rows = [Row(tuple((i, -c) for i, c in r.terms), -r.limit, not r.strict) for r in conjunct.rows]
+    return [
+        *(Formula(Conjunct(bounds=(bound,))) for bound in bounds),
+        *(Formula(Conjunct(rows=(row,))) for row in rows),
+    ]
+
+
+def implication(parts: Sequence[Formula]) -> Formula:
+    """The last of ``parts``, or not one of those before it: ``=>`` associates to the right.
+
+    Raises :class:`InputError` for fewer than two.
+    """
+    if len(parts) < 2:
+        raise InputError(f"=> joins at least 2 comparisons, got {len(parts)}")
+    *premises, conclusion = parts
+    return disjunction([*map(negation, premises), conclusion])
+
+
+def difference(parts: Sequence[Formula]) -> Formula:
+    """An odd number of ``parts``: ``xor`` associates to the left."""
+    found, *others = parts
+    for part in others:
+        found = disjunction([conjunction([found, negation(part)]), conjunction([negation(found), part])])
+    return found
+
+
+def equivalence(parts: Sequence[Formula]) -> Formula:
+    """All of ``parts`` or none."""
+    return disjunction([conjunction(parts), conjunction([negation(part) for part in parts])])
+
+
+def compare(operator: str, terms: Sequence[Linear]) -> Formula:
+    """Linear terms compared by one of ``COMPARISONS``, each with the next.
+
+    Raises :class:`InputError` for fewer than two terms, and for more with ``!=``, :class:`UnsupportedError` for a
+    comparison of inputs that is no bound of one input, or of inputs with outputs.
+    """
+    if len(terms) < 2 or (len(terms) > 2 and operator == "!="):
         raise InputError(f"{operator} compares 2 terms, got {len(terms)}")
+    if len(terms) > 2:
+        return conjunction([compare(operator, pair) for pair in pairwise(terms)])
     left, right = terms
     match operator:
         case "<=" | "<":
@@ -103,6 +148,13 @@ def compare(operator: str, terms: Sequence[Linear]) -> Formula:
             return disjunction([_at_most(left, right, True), _at_most(right, left, True)])
         case _:
             return conjunction([_at_most(left, right, False), _at_most(right, left, False)])
+
+
+def distinct(terms: Sequence[Linear]) -> Formula:
+    """Linear terms that all differ; raises what :func:`compare` does."""
+    if len(terms) < 2:
+        raise InputError(f"distinct compares at least 2 terms, got {len(terms)}")
+    return conjunction([compare("!=", pair) for pair in combinations(terms, 2)])
 
 
 def _at_most(left: Linear, right: Linear, strict: bool) -> Formula:

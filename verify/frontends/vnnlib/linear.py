@@ -110,5 +110,20 @@ def multiply(terms: Sequence[Linear]) -> Linear:
     return _scaled(factors[0], factor) if factors else constant(factor)
 
 
+def divide(terms: Sequence[Linear]) -> Linear:
+    """The first divided by all others, which must be constants.
+
+    Raises :class:`InputError` for zero and fewer than two terms, and what :func:`multiply` raises.
+    """
+    first, *divisors = terms
+    if not divisors:
+        raise InputError("/ divides by at least 1 term, got 0")
+    if any(divisor.coefficients for divisor in divisors):
+        raise UnsupportedError("a division by a variable is not linear; divide by constants only")
+    if any(divisor.constant == 0 for divisor in divisors):
+        raise InputError("a division by zero")
+    return multiply([first, *(constant(1 / divisor.constant) for divisor in divisors)])
+
+
 def _scaled(term: Linear, factor: Fraction) -> Linear:
     return Linear({n: c * factor for n, c in term.coefficients.items() if factor}, term.constant * factor)

@@ -13,6 +13,11 @@ from assay.verify.frontends.vnnlib.text import Text, shown
 
 MAX_TOKENS = 5_000_000  # a plain bound counts as one, and so does a declaration
 
+# Commands of SMT-LIB that say nothing about the question; after some of them it is complete.
+SILENT = ("set-logic", "set-info", "set-option", "get-info", "get-option", "get-model", "get-value", "echo")
+LAST = ("check-sat", "exit")
+TRUTHS = {"true": Formula(), "false": Formula(choices=())}
+
 # All quantifiers are possessive (Python 3.11): matching takes linear time whatever the text.
 INDEX = r"(0|[1-9][0-9]{0,8}+)"
 BOUND = rf"\(\s*+(<=|>=|<|>)\s++([XY])_{INDEX}\s++({NUMBER})\s*+\)"
@@ -22,6 +27,8 @@ _TOKEN = re.compile(r"[()]|[^\s()\";|]++", re.ASCII)
 _BOUND = re.compile(BOUND, re.ASCII)
 _ASSERTED_BOUND = re.compile(rf"\(\s*+assert\s++{BOUND}\s*+\)", re.ASCII)
 _DECLARATION = re.compile(rf"\(\s*+declare-const\s++([XY]_{INDEX})\s++Real\s*+\)", re.ASCII)
+# A token, a text or a name in bars: what commands that say nothing about the question may hold.
+_ANYTHING = re.compile(r'[()]|"(?:[^"]|"")*+"|\|[^|]*+\||[^\s()";|]++', re.ASCII)
 _VARIABLE = re.compile(rf"([XY])_{INDEX}", re.ASCII)
 
 
@@ -40,6 +47,7 @@ class Parser:
     def __init__(self, text: Text, start: int = 0) -> None:
         self.text, self.content, self.position, self.tokens = text, text.content, start, 0
         self.declared: dict[str, set[int]] = {"X": set(), "Y": set()}
+        self.complete = ""  # the command after which nothing may be asserted
 
     def parse(self) -> tuple[Formula, int, int]:
         """All assertions together, and the numbers of inputs and outputs.
@@ -51,6 +59,7 @@ class Parser:
         assertions: list[Formula] = []
         while self.skip():
             if found := self.match(_ASSERTED_BOUND):
+                self.still_open(found.start())
                 plain = self.bound(found)
                 bounds += plain.bounds
                 assertions += [Formula(plain)] if plain.rows else []
@@ -64,10 +73,18 @@ class Parser:
 
     def statement(self) -> list[Formula]:
         """One statement in any form: what it asserts, if anything."""
+        start = self.position
         self.expect("(")
         command, place = self.token()
-        if command == "declare-const":
+        if command in SILENT or command in LAST:
+            self.leave()
+            self.complete = self.complete or command * (command in LAST)
+            return []
+        if command in ("declare-const", "declare-fun"):
             name, at = self.token()
+            if command == "declare-fun":  # without arguments it is the same
+                self.expect("(")
+                self.expect(")")
             sort, where = self.token()
             if sort != "Real":
                 raise self.text.error(where, f"expected the sort Real, got {shown(sort)}")
@@ -81,7 +98,24 @@ class Parser:
         if not isinstance(value, Formula):
             raise self.text.error(at, "expected a comparison, and or or; got a term")
         self.expect(")")
+        self.still_open(start)
         return [value]
+
+    def still_open(self, place: int) -> None:
+        """Nothing has ended the question: what is asserted afterwards would not count, or be asked for apart."""
+        if self.complete:
+            raise self.text.error(place, f"an assertion after ({self.complete}), which ends the property")
+
+    def leave(self) -> None:
+        """Take the rest of a statement, whatever it holds."""
+        depth = 1
+        while depth:
+            if not self.skip():
+                raise self.text.error(self.position, "the text ends too early")
+            found = self.match(_ANYTHING)
+            if not found:
+                raise self.text.error(self.position, f"unexpected character {self.content[self.position]!r}")
+            depth += (found[0] == "(") - (found[0] == ")")
 
     def expression(self) -> tuple[Formula | Linear, int]:
         """One formula or term, and its place; without recursion, so that depth is limited by ``MAX_DEPTH`` alone."""
@@ -123,8 +157,10 @@ class Parser:
         with self.text.located(done.place):
             return apply(done.operator, done.values), done.place
 
-    def atom(self, token: str, place: int) -> Linear:
-        """A number or a declared variable."""
+    def atom(self, token: str, place: int) -> Formula | Linear:
+        """A number, a declared variable, or a truth."""
+        if token in TRUTHS:
+            return TRUTHS[token]
         with self.text.located(place):
             value = number(token)
             if value is not None:

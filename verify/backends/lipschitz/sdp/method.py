@@ -141,8 +141,8 @@ class SDP:
             if bool((lowest[rows] > 0).any()):
                 continue  # what linear bounds prove needs no program
             for i in rows[centre[rows] > 0].tolist():
-                found = relaxation.lower_bound(layers, ranges, spec.A[i].numpy(), self.solver, budget)
-                lowest[i] = torch.maximum(lowest[i], down(found - spec.b[i]))
+                below = relaxation.lower_bound(layers, ranges, spec.A[i].numpy(), self.solver, budget)
+                lowest[i] = torch.maximum(lowest[i], down(below - spec.b[i]))
             if not bool((lowest[rows] > 0).any()):
                 break  # one disjunct that stays open is enough
         return spec.margin(down(lowest)).item(), {}

@@ -1,0 +1,41 @@
+"""Operations of the domain ai.onnx.ml that are affine: what scikit-learn's regressors and scalers are exported to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from assay.verify.core.errors import InputError
+from assay.verify.frontends.onnx.layers import linear, scale
+from assay.verify.frontends.onnx.translation import Call, Untranslatable, Value
+
+
+def scaler(call: Call) -> Value:
+    """``(x - offset) * scale``; one number of each stands for all features."""
+    x = call.traced()
+    offset, factor = _floats(call, "offset"), _floats(call, "scale")
+    if {len(offset), len(factor)} - {1, x.shape[-1]}:
+        raise InputError(f"{call.node.label} has {len(offset)} offsets and {len(factor)} scales for {list(x.shape)}")
+    one = torch.ones((), dtype=torch.float64)
+    return scale(call, scale(call, x, one, -offset), factor, torch.zeros((), dtype=torch.float64))
+
+
+def linear_regressor(call: Call) -> Value:
+    """``x W^T + b`` of one row of features or several."""
+    x, targets = call.traced(), call.integer("targets", 1)
+    if (after := call.text("post_transform", "NONE")) != "NONE":
+        raise Untranslatable(f"with post_transform {after!r}")
+    weight = _floats(call, "coefficients")
+    bias = _floats(call, "intercepts") if "intercepts" in call.node.attributes else weight.new_zeros(targets)
+    if len(x.shape) != 2 or len(weight) != targets * x.shape[1] or len(bias) != targets:
+        given = f"{len(weight)} coefficients and {len(bias)} intercepts"
+        raise InputError(f"{call.node.label} has {given} of {targets} targets for {list(x.shape)}")
+    return linear(call, x, weight.reshape(targets, -1), bias)
+
+
+def _floats(call: Call, name: str) -> Tensor:
+    """The attribute ``name``, numbers that are finite, in float64."""
+    values = torch.tensor(call.numbers(name), dtype=torch.float64)
+    if not len(values) or not bool(values.isfinite().all()):
+        raise InputError(f"{call.node.label}: {name} must be finite numbers, at least one")
+    return values
