@@ -50,7 +50,7 @@ def partly_training() -> nn.Module:
         ({"model": partly_training()}, "submodule '2' is in train mode"),
         ({"model": 3}, "expected a model that can be called"),
         ({"model": mlp(0).double()}, "dtype torch.float64, got torch.float32"),
-        ({"model": nn.Sequential(mlp(0), mixing())}, "depends on the batch: 1 normalises"),
+        ({"model": nn.Sequential(mlp(0), mixing()).eval()}, "depends on the batch: 1 normalises"),
         ({"model": nn.LazyLinear(4).eval()}, "tensor 'weight' of the model has no shape yet: run a batch through"),
         ({"model": lambda x: {}["logits"]}, r"does not run on inputs of shape \(4, 6\): 'logits'"),
         ({"model": mlp(0, inputs=7)}, r"does not run on inputs of shape \(4, 6\)"),
