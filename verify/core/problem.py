@@ -86,13 +86,20 @@ class Problem:
 
     @classmethod
     def robustness(
-        cls, model: Any, x: Tensor, label: int, eps: float, norm: float = inf, domain: Domain | None = (0.0, 1.0)
+        cls,
+        model: Any,
+        x: Tensor,
+        label: int,
+        eps: float | Tensor,
+        norm: float = inf,
+        domain: Domain | None = (0.0, 1.0),
     ) -> Problem:
         """Is ``label`` the strictly largest output everywhere within ``eps`` of ``x``?
 
         ``model``: a module in eval mode, or a :class:`Network`; ``x``: one sample, no batch dimension; ``eps`` in
-        the units of x; the region is the closed ball clipped to ``domain``. Arrays are taken, too. For many samples
-        of one model use :meth:`robustness_many`: it reads the model once.
+        the units of x, in linf one for each feature where it is a tensor that broadcasts to x; the region is the closed
+        ball clipped to ``domain``, whose sides may be such tensors, too. Arrays are taken, too. For many samples of one
+        model use :meth:`robustness_many`: it reads the model once.
         """
         return cls.robustness_many(model, as_tensor(x, "a sample")[None], [label], eps, norm, domain)[0]
 
@@ -102,11 +109,11 @@ class Problem:
         model: Any,
         xs: Tensor,
         labels: Sequence[int] | Tensor,
-        eps: float,
+        eps: float | Tensor,
         norm: float = inf,
         domain: Domain | None = (0.0, 1.0),
     ) -> list[Problem]:
-        """One problem per sample: xs (batch x shape), labels (batch)."""
+        """One problem per sample: xs (batch x shape), labels (batch); ``eps`` and ``domain`` serve all of them."""
         xs = as_tensor(xs, "samples")
         if not xs.dim():
             raise InputError("expected samples (batch x shape), got one number")

@@ -231,5 +231,5 @@ def test_distances_are_never_too_short(norm: float) -> None:
         steps = [abs(a - b) for a, b in zip(exact.fractions(x), exact.fractions(centre), strict=True)]
         reach = exact.Fraction(far)
         assert max(steps) <= reach if norm == inf else sum(s ** int(norm) for s in steps) <= reach ** int(norm)
-        balls = [LpBall(centre, eps, norm) for eps in (far, nextafter(far, inf), 2 * far)]
+        balls = [LpBall(centre, eps, norm, domain=None) for eps in (far, nextafter(far, inf), 2 * far)]
         assert any(bool(ball.contains(x[None])) for ball in balls[:2])

@@ -165,7 +165,7 @@ def beyond(problem: Problem) -> str | None:
     if not isinstance(problem.region, LpBall):
         return "smoothing certifies l1, l2 and linf balls, not boxes"
     if torch.as_tensor(problem.region.eps).dim():
-        return "smoothing certifies one sample at a time"
+        return "smoothing certifies one sample at a time, and one eps for all of its features"
     if problem.label is None or problem.spec.id != Spec.robust(problem.label, problem.network.output_size).id:
         return "smoothing certifies that one label stays the majority's, no other specification"
     return None

@@ -94,12 +94,11 @@ class Box:
         nearest = self.allowed(torch.float32)[0].double()
         lower = torch.where(moved, torch.minimum(self.lower, nearest), self.lower)
         upper = torch.where(moved, torch.maximum(self.upper, nearest), self.upper)
-        return Box(lower, upper, self.inner and Box(*(torch.where(moved, nearest, t) for t in self.inner.sides)))
+        return Box(lower, upper, self.inner and self.inner._with(moved, nearest))
 
-    @property
-    def sides(self) -> tuple[Tensor, Tensor]:
-        """Both bounds."""
-        return self.lower, self.upper
+    def _with(self, moved: Tensor, values: Tensor) -> Box:
+        """The box with both bounds at ``values`` where they are ``moved``."""
+        return Box(torch.where(moved, values, self.lower), torch.where(moved, values, self.upper))
 
     def allowed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of ``dtype`` in each interval, the smallest above the largest where there is
