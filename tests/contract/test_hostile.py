@@ -17,6 +17,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.core.spec import Polyhedron, Spec
+from assay.verify.core.verifier import BatchVerifier, Bounder
 from assay.verify.registry import get_verifier, list_verifiers
 
 
@@ -78,3 +79,15 @@ def test_a_network_that_overflows_is_not_verified(name: str) -> None:
     wrong = Spec.halfspaces([[-1.0, 0.0]], [-3.0])  # y0 >= 3 is reached
     for where in ("huge", "l2 1e+155", "linf 1.7e+308"):
         assert answer(name, 1e300, torch.float64, REGIONS[where], wrong).verdict is not Verdict.VERIFIED
+
+
+@pytest.mark.parametrize("name", list_verifiers())
+def test_every_method_works_without_a_budget(name: str) -> None:
+    problem = Problem(network(1.0, torch.float32), LpBall(vector(0.25, 0.5), 0.01), SPECS["robust"], 0)
+    verifier = get_verifier(name)
+    result = verifier.verify(problem)
+    assert result.problem_id == problem.id
+    if isinstance(verifier, BatchVerifier):
+        assert verifier.verify_many([problem])[0].verdict is result.verdict
+    if isinstance(verifier, Bounder):
+        assert verifier.bound(problem.network, problem.region, torch.eye(2, dtype=torch.float64)).lower.shape == (1, 2)

@@ -18,13 +18,14 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, content_hash, to_network
 from assay.verify.core.region import Domain, LpBall, Region, declared
 from assay.verify.core.spec import Spec
+from assay.verify.support import shown
 from assay.verify.support.arrays import as_labels, as_tensor
 
 # Where files are read, by name: floor 0 imports nothing of it.
 FILES = "assay.verify.frontends.files"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Problem:
     """A network, a region of one sample and a specification. ``label`` is kept where the problem has one."""
 
@@ -45,6 +46,18 @@ class Problem:
             )
         if self.moved is not None:
             warnings.warn(self.moved, stacklevel=3)
+
+    def __repr__(self) -> str:
+        return shown.line("Problem", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("Problem", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        label = {} if self.label is None else {"label": self.label}
+        return {"network": self.network, "region": self.region, "spec": self.spec, **label, "id": self.id[:8]}
 
     @cached_property
     def moved(self) -> str | None:

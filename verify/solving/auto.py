@@ -12,7 +12,7 @@ from assay.verify.backends.bab.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
 from assay.verify.bounds.relax import relaxes
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.ops import LeakyRelu, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
@@ -64,15 +64,15 @@ class Auto:
         reasons = [stage.supports(problem) for stage in self.stages("wide")]
         return None if None in reasons else "; ".join(reason for reason in reasons if reason)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """The first checked verdict of the stages."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; each stage sees only what is still undecided."""
         return self._run(problems, budget, union=False)
 
-    def verify_union(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_union(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """The same of problems that are parts of one property: once one is falsified, the rest stays open."""
         return self._run(problems, budget, union=True)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from assay.attacks.common.interface import Attack, draws
 from assay.attacks.common.option_ranges import whole
 from assay.attacks.registry import get_attack
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
@@ -40,11 +40,11 @@ class Falsifier:
         """Attacks take every problem that has a differentiable model."""
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """FALSIFIED if the attack breaks the problem."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
         budget = budget.started()
         results: dict[int, Result] = {}
@@ -116,11 +116,11 @@ class AttackVerifier:
         """Only the attack itself knows: an UNKNOWN result tells."""
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """FALSIFIED if the attack breaks the problem."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; what the attack cannot treat is UNKNOWN(unsupported)."""
         budget, results = budget.started(), dict[int, Result]()
         spent = [0.0] * len(problems)

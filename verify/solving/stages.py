@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from assay.verify.check.corroborate import corroborate
 from assay.verify.check.replay import replay
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import BatchVerifier, Verifier
@@ -32,11 +32,11 @@ class Share:
         """What the stage supports."""
         return self.stage.supports(problem)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """What the stage says in its time."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
         seconds = min(self.part * max(budget.started().remaining, 0.0), self.most)
         return _verified(self.stage, problems, replace(budget, seconds=seconds, deadline=None).started())
@@ -55,7 +55,7 @@ class Late:
         """Asked when its turn comes."""
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """What the method says."""
         return get_verifier(self.text).verify(problem, budget)
 

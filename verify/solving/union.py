@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Protocol, runtime_checkable
 
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import content_hash
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
@@ -30,7 +30,7 @@ WEAKEST_FIRST = tuple(reversed(Guarantee))
 class UnionVerifier(Verifier, Protocol):
     """A verifier that can treat problems as one property: it may leave the rest open once one is falsified."""
 
-    def verify_union(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_union(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem, in order; the budget is for all of them together."""
         ...
 

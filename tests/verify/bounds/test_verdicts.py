@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds.verdicts import verify_by_bounds
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network, chain
 from assay.verify.core.ops import Scale
 from assay.verify.core.problem import Problem
@@ -35,7 +35,7 @@ class Fake:
     def supports(self, problem: Problem) -> str | None:
         return self.why_not
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         raise NotImplementedError
 
 

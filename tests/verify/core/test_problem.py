@@ -291,3 +291,19 @@ def test_balls_lie_in_the_unit_cube_unless_told_otherwise() -> None:
     assert LpBall(torch.tensor([0.0, 1.0]), 0.5, domain=None).box().upper.tolist() == [0.5, 1.5]
     with pytest.raises(InputError, match="outside of the domain"):
         LpBall(torch.tensor([0.0, 2.0]), 0.5)
+
+
+def test_problems_are_shown_in_one_line_and_as_a_table() -> None:
+    shown = problem(eps=0.1, p=2)
+    line = repr(shown)
+    assert line == (
+        "Problem(network Network(name Sequential, inputs (4,), outputs 3, operations 5), region LpBall(shape (4,), norm l2, eps 0.1, "
+        f"domain 0 to 1), spec Spec(disjuncts 2, rows 2), label 1, id {shown.id[:8]})"
+    )
+    named = replace(shown.network, name="<script>")
+    table = Problem(named, Box(X, X + 0.5), Spec(()))._repr_html_()
+    assert "&lt;script&gt;" in table
+    assert "<script>" not in table
+    assert "Box(shape (4,), within 0.25 to 1.5, widths 0.5)" in table
+    for thing in (shown.network, shown.spec, shown.region, shown.region.box(), LpBall(X, 0.1, domain=None)):
+        assert thing._repr_html_().startswith("<table><caption>" + type(thing).__name__)

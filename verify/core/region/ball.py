@@ -12,16 +12,18 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
+from assay.verify.core.norms import norm_name
 from assay.verify.core.region.box import Box
 from assay.verify.core.region.projections import onto_l1, onto_l2
 from assay.verify.core.region.rounding import directed_sum
+from assay.verify.support import shown
 from assay.verify.support.arrays import as_tensor
 from assay.verify.support.floats import length
 
 Domain = tuple[float | Tensor, float | Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LpBall:
     """``||x - centre||_p <= eps`` within the domain: the closed ball, p in {1, 2, inf}.
 
@@ -71,6 +73,23 @@ class LpBall:
     def shape(self) -> tuple[int, ...]:
         """Shape of the centre."""
         return tuple(self.centre.shape)
+
+    def __repr__(self) -> str:
+        return shown.line("LpBall", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("LpBall", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        domain = "none"
+        if self.domain is not None:
+            low, high = self._domain()
+            domain = shown.span(low.amin().item(), high.amax().item())
+        radius = self.radius
+        eps = shown.span(radius.amin().item(), radius.amax().item()) if radius.numel() else "none"
+        return {"shape": self.shape, "norm": norm_name(float(self.p)), "eps": eps, "domain": domain}
 
     @property
     def empty(self) -> bool:

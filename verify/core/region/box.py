@@ -13,10 +13,11 @@ from torch import Tensor
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
 from assay.verify.core.region.rounding import round_down, round_up
+from assay.verify.support import shown
 from assay.verify.support.arrays import as_tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Box:
     """``lower <= x <= upper``, element by element: one sample's shape, or (batch x shape); kept in float64.
 
@@ -45,6 +46,25 @@ class Box:
     def shape(self) -> tuple[int, ...]:
         """Shape of the bounds."""
         return tuple(self.lower.shape)
+
+    def __repr__(self) -> str:
+        return shown.line("Box", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("Box", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        if not self.lower.numel():
+            return {"shape": self.shape}
+        width = self.upper - self.lower
+        low, high = self.lower.amin().item(), self.upper.amax().item()
+        return {
+            "shape": self.shape,
+            "within": shown.span(low, high),
+            "widths": shown.span(width.amin().item(), width.amax().item()),
+        }
 
     @property
     def empty(self) -> bool:
