@@ -28,6 +28,7 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.norms import norm_name
 from assay.verify.core.region import LpBall
+from assay.verify.core.spec import strictly_largest
 from assay.verify.support.documents import finite
 from assay.verify.support.plain import plain
 
@@ -206,8 +207,7 @@ def _right(oracle: Model, x: Tensor, label: Tensor) -> bool:
         raise InputError(f"expected a model of at least 2 classes, got {len(y)} outputs")
     if not 0 <= int(label) < len(y):
         raise InputError(f"label {int(label)} is out of range: the model has {len(y)} classes, 0 to {len(y) - 1}")
-    own, others = y[label], y[torch.arange(len(y)) != label]
-    return bool(own > others.max())
+    return bool(strictly_largest(y[None], torch.as_tensor(label)[None]))
 
 
 def _replayed(oracle: Model, points: Tensor, labels: Tensor, success: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ that it started, and replaced. No process outlives the run: each dies with its p
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -205,6 +204,8 @@ def die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if sys.platform != "linux" or parent is None:
         return
+    import fcntl  # on use: not every system has it
+
     pipe = parent.sentinel
     fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())

@@ -146,3 +146,15 @@ class Spec:
         index = self.disjunct.to(gap.device).expand_as(gap)
         inside = ones.scatter_reduce(-1, index, holds.to(torch.uint8), reduce="amin").bool()
         return inside.any(-1) & y.flatten(1).isfinite().all(-1)
+
+
+def strictly_largest(y: Tensor, labels: Tensor) -> Tensor:
+    """Whether each label's output is larger than all others: y (batch x classes), labels (batch), result (batch).
+
+    A tie is not a right answer, and neither is NaN.
+
+    >>> strictly_largest(torch.tensor([[1.0, 2.0], [1.0, 1.0], [1.0, torch.nan]]), torch.tensor([1, 0, 0])).tolist()
+    [True, False, False]
+    """
+    column = labels[:, None].to(torch.int64)
+    return (y.gather(1, column) > y.scatter(1, column, -torch.inf)).all(1)

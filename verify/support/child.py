@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
@@ -128,6 +127,8 @@ def _dismiss() -> None:
 
 
 def _start() -> Child:
+    if os.name != "posix":
+        raise ChildError(f"work that has to be killed in time needs Linux or macOS, not {sys.platform}")
     ours, theirs = Pipe()
     with theirs:
         # -P: the current folder is searched only if it is on the caller's own path.
@@ -166,10 +167,14 @@ def _answer(task: bytes) -> tuple[type[Exception] | None, Any]:
 
 
 def _limit(memory: int | None) -> None:
-    """Let the address space grow by so many bytes from here; by any number if None."""
+    """Let the address space grow by so many bytes from here; by any number if None. Nothing but Linux can."""
+    if sys.platform != "linux":
+        return
+    import resource  # on use: not every system has it
+
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = hard
-    if memory is not None and sys.platform == "linux":
+    if memory is not None:
         soft = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory
         soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -297,8 +297,8 @@ def test_problems_are_shown_in_one_line_and_as_a_table() -> None:
     shown = problem(eps=0.1, p=2)
     line = repr(shown)
     assert line == (
-        "Problem(network Network(name Sequential, inputs (4,), outputs 3, operations 5), region LpBall(shape (4,), norm l2, eps 0.1, "
-        f"domain 0 to 1), spec Spec(disjuncts 2, rows 2), label 1, id {shown.id[:8]})"
+        "Problem(network Network(name Sequential, inputs (4,), outputs 3, operations 5), region LpBall(shape (4,), "
+        f"norm l2, eps 0.1, domain 0 to 1), spec Spec(disjuncts 2, rows 2), label 1, id {shown.id[:8]})"
     )
     named = replace(shown.network, name="<script>")
     table = Problem(named, Box(X, X + 0.5), Spec(()))._repr_html_()
