@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
+from assay.verify.support import shown
 from assay.verify.support.arrays import as_tensor
 
 
@@ -35,7 +36,7 @@ class Polyhedron:
             raise InputError("a specification's coefficients must be finite")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spec:
     """The unsafe set. A disjunct without rows is all of the output space; no disjunct at all is the empty set."""
 
@@ -69,6 +70,19 @@ class Spec:
         """Unsafe: all of ``A y <= b`` at once (one disjunct, non-strict)."""
         rows, sides = as_tensor(A, "A", torch.float64), as_tensor(b, "b", torch.float64)
         return cls((Polyhedron(rows, sides, torch.zeros_like(sides, dtype=torch.bool)),))
+
+    def __repr__(self) -> str:
+        return shown.line("Spec", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("Spec", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        rows = sum(len(d.b) for d in self.disjuncts)
+        strict = sum(int(d.strict.sum()) for d in self.disjuncts)
+        return {"disjuncts": len(self.disjuncts), "rows": rows, **({"strict": strict} if strict else {})}
 
     @cached_property
     def A(self) -> Tensor:
@@ -150,3 +164,15 @@ class Spec:
         index = self.disjunct.to(gap.device).expand_as(gap)
         inside = ones.scatter_reduce(-1, index, holds.to(torch.uint8), reduce="amin").bool()
         return inside.any(-1) & y.flatten(1).isfinite().all(-1)
+
+
+def strictly_largest(y: Tensor, labels: Tensor) -> Tensor:
+    """Whether each label's output is larger than all others: y (batch x classes), labels (batch), result (batch).
+
+    A tie is not a right answer, and neither is NaN.
+
+    >>> strictly_largest(torch.tensor([[1.0, 2.0], [1.0, 1.0], [1.0, torch.nan]]), torch.tensor([1, 0, 0])).tolist()
+    [True, False, False]
+    """
+    column = labels[:, None].to(torch.int64)
+    return (y.gather(1, column) > y.scatter(1, column, -torch.inf)).all(1)

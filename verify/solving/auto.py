@@ -11,7 +11,7 @@ from assay.attacks.pgd import PGD
 from assay.verify.backends.bab.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result
 from assay.verify.solving import stages
@@ -65,11 +65,11 @@ class Auto:
         """Attacks take every problem."""
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """The first checked verdict of the stages."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; each stage sees only what is still undecided."""
         return stages.decide(self, problems, budget)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from assay.verify.check.corroborate import corroborate
 from assay.verify.check.replay import replay
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import BatchVerifier, Verifier
@@ -61,7 +61,7 @@ class Late:
         reasons = [get_verifier(method).supports(problem) for method in self.methods]
         return None if None in reasons else "; ".join(reason for reason in reasons if reason)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """What the method says."""
         methods = [get_verifier(method) for method in self.methods]
         return next((m for m in methods if m.supports(problem) is None), methods[0]).verify(problem, budget)
