@@ -23,17 +23,19 @@ Report = Callable[[Sequence[Result]], None]
 class Stage:
     """A verifier in its turn, with a ``share`` of the time that is left then, and so many seconds at ``most``.
 
-    ``timed``: it is asked only under a limit of time, since it would not end by itself.
+    ``unlimited``: the seconds that it gets where there is no limit of time, for what might not end by itself; with 0 it
+    is not asked then.
     """
 
     verifier: Verifier
     share: float = 1.0
     most: float = inf
-    timed: bool = False
+    unlimited: float = inf
 
     def budget(self, whole: Budget) -> Budget:
         """What the stage gets of the ``whole``, its clock running."""
-        seconds = min(self.share * max(whole.remaining, 0.0), self.most)
+        left = max(whole.remaining, 0.0)
+        seconds = min(self.share * left if left < inf else self.unlimited, self.most)
         return replace(whole, seconds=seconds, deadline=None).started()
 
 
@@ -121,7 +123,8 @@ def run(
     budget = budget.started()
     courses = [Course(problem) for problem in problems]
     for stage in stages:
-        if (stage.timed and budget.remaining == inf) or (budget.expired and all(course.steps for course in courses)):
+        late = budget.expired and all(course.steps for course in courses)
+        if late or (budget.remaining == inf and not stage.unlimited):
             continue
         if union and any(course.falsified for course in courses):
             break
