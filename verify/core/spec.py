@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import torch
@@ -13,6 +14,7 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
 from assay.verify.support import shown
 from assay.verify.support.arrays import as_tensor
+from assay.verify.support.floats import TINY, gamma
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,14 +153,28 @@ class Spec:
             return y.new_zeros((len(y), 0))
         return y @ self.A.to(y.device).T - self.b.to(y.device)
 
+    def _signed(self, y: Tensor) -> Tensor:
+        """``A y - b`` with the right signs: y (batch x outputs) in float64, result (batch x rows)."""
+        gap, A, b = self.rows(y), self.A.to(y.device), self.b.to(y.device)
+        # One difference of two numbers has the sign that it should.
+        simple = ((A == 0) | (A.abs() == 1)).all(1) & ((A != 0).sum(1) + (b != 0) <= 2)
+        error = 2 * gamma(A.shape[1] + 4) * (y.abs() @ A.abs().T + b.abs()) + (A.shape[1] + 1) * TINY
+        doubtful = ~(gap.abs() > error) & ~simple & y.isfinite().all(1, keepdim=True)
+        for i, j in doubtful.nonzero().tolist():
+            products = (Fraction(a) * Fraction(v) for a, v in zip(A[j].tolist(), y[i].tolist(), strict=True) if a)
+            exact = sum(products, -Fraction(b[j].item()))
+            gap[i, j] = float((exact > 0) - (exact < 0))
+        return gap
+
     def violated(self, y: Tensor) -> Tensor:
         """Whether each output lies in the unsafe set, strictness honoured: y (batch x outputs), result (batch).
 
-        Evaluated in float64; an output that is not finite violates nothing.
+        Exact: evaluated in float64, and in fractions where that leaves the sign in doubt. An output that is not finite
+        violates nothing.
         """
         if not self.disjuncts:
             return torch.zeros(len(y), dtype=torch.bool, device=y.device)
-        gap = self.rows(y)
+        gap = self._signed(y.flatten(1).to(torch.float64))
         holds = torch.where(self.strict.to(gap.device), gap < 0, gap <= 0)
         ones = holds.new_ones((len(y), len(self.disjuncts)), dtype=torch.uint8)
         index = self.disjunct.to(gap.device).expand_as(gap)
