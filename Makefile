@@ -3,22 +3,41 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
+NEWEST := .venv-newest
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-slow test-wheel test-unpinned lint clean
 
 help:
-	@echo "make demo   install, then bracket the robust accuracy of a small network (results in out/demo)"
-	@echo "make test   install the test extras, then lint, type-check and test"
-	@echo "make clean  remove .venv and caches"
+	@echo "make demo           install, then bracket the robust accuracy of a small network (results in out/demo)"
+	@echo "make test           install the test extras, then lint, type-check and test"
+	@echo "make test-slow      the tests that take long"
+	@echo "make test-wheel     build the wheel and the source archive, and use them as a user does"
+	@echo "make test-unpinned  answer a property with the newest packages that pyproject.toml allows"
+	@echo "make clean          remove .venv, $(NEWEST) and caches"
 
 demo: $(VENV)/.installed
 	$(BIN)/assay compare --model zoo:digits-mlp-pgd --data digits --eps 0.02,0.05,0.1 \
 		--methods ibp,crown --attacks fgsm,pgd --n 200 --out out/demo
 
+# Neighbours stay together: what they share, such as the truth about a random network, is computed once a process.
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 --slow -m "slow and not wheel"
+
+test-wheel: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --slow -m wheel
+
+# Only torch keeps its version. The venv is made anew each time: what is newest changes without a change here.
+test-unpinned:
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python $(INSTALL) $(shell grep '^torch==' constraints.txt)
+	$(NEWEST)/bin/python $(INSTALL) .
+	$(NEWEST)/bin/python tests/front_door.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -41,4 +60,4 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -16,14 +17,17 @@ from assay.commands.attack import attack
 from assay.commands.bench import bench
 from assay.commands.compare import compare
 from assay.commands.export import export
+from assay.commands.inspect import inspect
 from assay.commands.methods import methods
 from assay.commands.models import models
 from assay.commands.radius import radius
 from assay.commands.smooth import smooth
 from assay.commands.train import train
 from assay.commands.verify import verify
+from assay.encodings import forgiving
 from assay.verify.core.errors import AlarmError, AssayError, InputError, ResourceError
 from assay.verify.support.failures import explained
+from assay.verify.support.files import FULL
 from assay.verify.support.plain import plain
 
 INTERRUPTED = 130
@@ -46,6 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(short_help="Bracket a model's robust accuracy on a data set.")(compare)
+app.command(short_help="Show what a model is made of, and what a radius leaves open.")(inspect)
 app.command(short_help="Write a model as an ONNX file.")(export)
 app.command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)
 app.command(short_help="Run folders of VNN-COMP instances, beside the peers.")(bench)
@@ -81,23 +86,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     With ``--json`` an error is a JSON document on stdout too: stdout stays one document whatever happens. Only an
     alarm adds none, since it is raised when the command's own document, alarms included, has been printed.
     """
+    for stream in (sys.stdout, sys.stderr):
+        forgiving(stream)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = DEBUG in arguments or os.environ.get("ASSAY_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != DEBUG]
     as_json = "--json" in arguments
     arguments = arguments or ["--help"]
+    failure: AssayError
     try:
         code = app(arguments, prog_name="assay", standalone_mode=False, obj=arguments)
         if code == INTERRUPTED:  # typer turns an interrupt into this code
             raise KeyboardInterrupt
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         if as_json:
             print(json.dumps({"error": "interrupted", "exit_code": INTERRUPTED}))
         print("assay: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:  # files are named by who writes them
+            error.filename, as_json = "standard output", False
+        failure = explained(error)
     except typer.TyperException as error:
-        failure: AssayError = InputError(error.format_message())
+        failure = InputError(error.format_message())
         failure.__cause__ = error
     except Exception as error:
         failure = explained(error)
@@ -112,13 +125,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The process's own command: ends it without taking the interpreter apart, which takes longer than easy answers."""
+    _reserve_stdout()
     code = main()
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start
+            stream.flush()
     except OSError:  # whoever read them is gone
         code = code or ResourceError.exit_code
     os._exit(code)
+
+
+def _reserve_stdout() -> None:
+    """What native code prints goes to standard error: standard output is the answer's, and nobody else's."""
+    ours = sys.stdout
+    with suppress(OSError, AttributeError):  # of a stream that is closed
+        kept = os.dup(ours.fileno())
+        sys.stdout = os.fdopen(kept, "w", -1 if not ours.isatty() else 1, ours.encoding, ours.errors)
+        os.dup2(sys.stderr.fileno(), ours.fileno())
 
 
 if __name__ == "__main__":

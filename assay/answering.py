@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from assay import explanation, witness
-from assay.benchmarks.harness.answer import exit_code, limits, read, word
+from assay.benchmarks.harness.answer import Question, exit_code, limits, read, word
 from assay.checks import cores
+from assay.verify.core.result import Reason, Result
 from assay.verify.registry import get_verifier
 from assay.verify.solving import union
 
@@ -44,6 +46,14 @@ class Answer:
     lines: list[str]
 
 
+# What can be told before the work is back, once it is said why it is told then.
+Draft = Callable[[Reason], Answer]
+
+
+def unheard(draft: Draft) -> None:
+    """Where nobody waits for drafts."""
+
+
 def ask(
     net: Path,
     prop: Path,
@@ -54,26 +64,48 @@ def ask(
     seed: int = 0,
     threads: int = 1,
     explain: bool = False,
+    draft: Callable[[Draft], None] = unheard,
 ) -> Answer:
     """The checked answer of ``method`` to the property in ``prop`` about the network in ``net``.
 
-    ``memory``: bytes that the process may hold. Raises what reading the files raises, and :class:`InputError` for a
-    method that does not exist; what goes wrong while solving is an answer.
+    ``memory``: bytes that the process may hold; ``draft`` hears of the answer so far after each stage of the work.
+    Raises what reading the files raises, and :class:`InputError` for a method that does not exist; what goes wrong
+    while solving is an answer.
     """
     torch.set_num_threads(min(threads, cores()))
     verifier = get_verifier(method)
     times = {"starting": clock.spent}
     question = read(net, prop)
     times["reading"] = clock.spent - sum(times.values())
-    result = union.verify(verifier, question.problems, limits(clock.left, memory, seed, threads))
-    times["solving"] = clock.spent - sum(times.values())
 
+    def spent() -> dict[str, float]:
+        return times | {"solving": clock.spent - sum(times.values())}
+
+    def heard(result: Result) -> None:
+        def written(why: Reason) -> Answer:
+            said = _cut_short(result, why)
+            return _told(question, said, spent(), explanation.attempts(question, said, seconds=0.0))
+
+        draft(written)
+
+    result = union.verify(verifier, question.problems, limits(clock.left, memory, seed, threads), heard)
+    took = spent()
+    more = explanation.full(question, result, took) if explain else explanation.attempts(question, result)
+    return _told(question, result, took, more)
+
+
+def _cut_short(result: Result, why: Reason) -> Result:
+    """A result that nothing can be added to any more; one that is decided is what it is."""
+    return result if result.reason is None else replace(result, reason=why)
+
+
+def _told(question: Question, result: Result, times: dict[str, float], more: list[str]) -> Answer:
+    """The answer in all its forms; ``more``: lines after what is always told."""
     code = exit_code(result)
     text = word(code).value
     if result.counterexample is not None:
         y = witness.outputs(question.problems[0].network, result.counterexample)
         text += "\n" + witness.text(result.counterexample, y)
     lines = [f"warning: {warning}" for warning in question.warnings]
-    lines += explanation.brief(question, result, clock.spent)
-    lines += explanation.full(question, result, times) if explain else explanation.attempts(question, result)
-    return Answer(code, text, explanation.document(question, result, times), lines)
+    lines += explanation.brief(question, result, sum(times.values()))
+    return Answer(code, text, explanation.document(question, result, times), lines + more)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from math import isnan
+from pathlib import Path
 
 from assay.verify.core.errors import InputError
+from assay.verify.support.files import writable_folder
 
 
 def at_least_one(name: str, value: int | None) -> None:
@@ -29,3 +31,22 @@ def seed_in_range(seed: int) -> None:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_threads(wanted: int | None) -> int:
+    """Torch on as many threads, or on its own choice, but on no more than there are cores; returns how many."""
+    import torch
+
+    torch.set_num_threads(min(wanted or torch.get_num_threads(), cores()))
+    return torch.get_num_threads()
+
+
+def writable_file(option: str, path: Path | None) -> None:
+    """Refuse a file that could not be written once the work is done."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise InputError(f"{option}: there is no folder {str(path.parent)!r}")
+    if path.is_dir():
+        raise InputError(f"{option}: {str(path)!r} is a folder: expected a file")
+    writable_folder(path.parent)

@@ -12,11 +12,14 @@ from assay import witness
 from assay.benchmarks.harness.answer import Question, exit_code, reason, shortfall, word
 from assay.verify.bounds import layers
 from assay.verify.bounds.relax import relaxes, undecided
+from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import AssayError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 from assay.verify.core.result import Result, Verdict
 
+AFTERWARDS = 0.3  # seconds that are worth spending on explanations when the answer is there
 FACTS = (int, float, str, bool)
 
 
@@ -72,12 +75,15 @@ def brief(question: Question, result: Result, seconds: float) -> list[str]:
     return lines
 
 
-def attempts(question: Question, result: Result) -> list[str]:
-    """Lines on what was tried at the problem that keeps an open answer open; none for a decided answer."""
+def attempts(question: Question, result: Result, seconds: float = AFTERWARDS) -> list[str]:
+    """Lines on what was tried at the problem that keeps an open answer open; none for a decided answer.
+
+    ``seconds``: what may be spent on looking how much of the network is unstable.
+    """
     if result.verdict is not Verdict.UNKNOWN or not question.problems:
         return []
     chief = result.stats.get("part", 0)
-    return [*_attempts(parts(result)[chief]), *_instability(question.problems[chief])]
+    return [*_attempts(parts(result)[chief]), *_instability(question.problems[chief], seconds)]
 
 
 def full(question: Question, result: Result, times: dict[str, float]) -> list[str]:
@@ -98,7 +104,7 @@ def full(question: Question, result: Result, times: dict[str, float]) -> list[st
         lines.append(f"  {vary}; {len(problem.spec.disjuncts)} disjuncts")
         lines += [f"  {attempt}" for attempt in _attempts(part)]
         lines += [f"  {key}: {value}" for key, value in _facts(part["stats"]).items() if key != "stages"]
-        lines += [f"  {line}" for line in _instability(problem)]
+        lines += [f"  {line}" for line in _instability(problem, AFTERWARDS)]
     return lines
 
 
@@ -139,18 +145,18 @@ def _decider(result: Result) -> str:
     return stages[-1] if stages else result.verifier
 
 
-def _instability(problem: Problem) -> Iterator[str]:
-    unstable, neurons = _unstable(problem.network, problem)
+def _instability(problem: Problem, seconds: float) -> Iterator[str]:
+    counts = unstable(problem.network, problem.region, Budget(seconds).started())
+    neurons = sum(problem.network.nodes[position].size for position in counts)
     if neurons:
-        yield f"by intervals {unstable} of {neurons} activations are not fixed to one linear piece"
+        yield f"by intervals {sum(counts.values())} of {neurons} activations are not fixed to one linear piece"
 
 
-def _unstable(network: Network, problem: Problem) -> tuple[int, int]:
-    """Neurons whose activation intervals do not fix to one linear piece, and all that have an activation."""
+def unstable(network: Network, region: Region, budget: Budget) -> dict[int, int]:
+    """By the position of each activation, the neurons that intervals do not fix to one linear piece."""
     try:
-        group = layers.start(network, problem.region, torch.float64)
-        bounds = layers.by_intervals(group)
-    except AssayError:  # an operation without interval bounds: nothing can be said
-        return 0, 0
-    active = [(node.op, bounds[node.inputs[0]]) for node in network.nodes if relaxes(node.op)]
-    return sum(int(undecided(op, known).sum()) for op, known in active), sum(k.lower.numel() for _, k in active)
+        bounds = layers.by_intervals(layers.start(network, region, torch.float64, budget))
+    except (AssayError, Expired):  # an operation without interval bounds, or too large a network: nothing is said
+        return {}
+    active = [(position, node) for position, node in enumerate(network.nodes) if relaxes(node.op)]
+    return {position: int(undecided(node.op, bounds[node.inputs[0]]).sum()) for position, node in active}

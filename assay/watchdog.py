@@ -9,20 +9,20 @@ from collections.abc import Callable
 from math import inf
 from types import TracebackType
 
-from assay.benchmarks.harness.workers import POLL, resident
+from assay.verify.support.processes import POLL, resident
 
 TIMEOUT, MEMORY = 30, 60
 
 
 class Watchdog:
     """While the block runs: past ``deadline`` (monotonic clock) or ``memory`` (bytes, looked at on Linux only), calls
-    ``last_words`` with an exit code and the reason, and leaves with that code at once.
+    ``last_words`` with an exit code and the reason, and leaves at once with the code that these return.
 
     Once the block is left it never fires. It needs the interpreter's lock for a moment: work that keeps it for long
     belongs into a process of its own.
     """
 
-    def __init__(self, deadline: float, memory: float, last_words: Callable[[int, str], None]) -> None:
+    def __init__(self, deadline: float, memory: float, last_words: Callable[[int, str], int]) -> None:
         self.deadline = deadline
         self.memory = memory
         self.last_words = last_words
@@ -55,6 +55,6 @@ class Watchdog:
         with self._turn:
             if not self._over.is_set():
                 try:
-                    self.last_words(code, why)
+                    code = self.last_words(code, why)
                 finally:
                     os._exit(code)

@@ -1,6 +1,6 @@
 """Attacks: robustness from above. Points of a region that a model gets wrong, by one interface for every method.
 
-The public names are imported on first use (PEP 562): ``import assay.attacks`` alone costs nothing.
+The public names are imported on first use (PEP 562): ``import assay.attacks`` alone loads no torch.
 """
 
 from __future__ import annotations

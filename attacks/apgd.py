@@ -14,27 +14,27 @@ import torch
 from torch import Tensor
 
 from assay.attacks.common import task
-from assay.attacks.common.early_stopping import Prospects, check_patience
+from assay.attacks.common.early_stopping import EarlyStopping, check_patience
 from assay.attacks.common.interface import AttackResult, Model, forward, norm
-from assay.attacks.common.iterates import Trail
-from assay.attacks.common.l1_steps import WIDE, Sparse, enlarged, scattered
+from assay.attacks.common.iterates import Iterates
+from assay.attacks.common.l1_steps import WIDE, SparseSteps, enlarged, gaussian_start
 from assay.attacks.common.losses import LossName, check_loss
-from assay.attacks.common.minimal_norm import column, slope
-from assay.attacks.common.option_ranges import share, whole
+from assay.attacks.common.minimal_norm import loss_and_gradient, per_sample
+from assay.attacks.common.option_ranges import fraction, whole
 from assay.attacks.common.random_streams import sample_keys, uniform
 from assay.attacks.common.task import Record, Task
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
 
-# The share of a new step in the next point; the rest goes to the step before it.
-NEW = 0.75
+# The weight of the new step; the rest is that of the step before.
+NEW_STEP = 0.75
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long to ascend: ``steps`` from each of ``restarts`` starts.
 
-    ``rho`` as in :class:`Halving`, ``patience`` as in :class:`assay.attacks.common.early_stopping.Prospects`.
+    ``rho`` as in :class:`Halving`, ``patience`` as in :class:`assay.attacks.common.early_stopping.EarlyStopping`.
     """
 
     steps: int
@@ -43,27 +43,30 @@ class Schedule:
     patience: float
 
 
-class Pace(Protocol):
-    """How a sample steps, and how that adapts to what the steps brought."""
+class StepRule(Protocol):
+    """How samples step, and how the steps adapt to the losses that they reach."""
 
-    def step(self, job: Task, trail: Trail) -> Tensor:
+    def step(self, job: Task, iterates: Iterates) -> Tensor:
         """The next members, (batch x shape)."""
         ...
 
-    def review(self, job: Task, step: int, before: Trail, trail: Trail) -> Tensor:
-        """Adapt after the ``step``-th step, which led from ``before`` to ``trail``; who goes back to the best point."""
+    def review(self, job: Task, step: int, previous: Iterates, iterates: Iterates) -> Tensor:
+        """Adapt after the ``step``-th step, from ``previous`` to ``iterates``.
+
+        Which samples restart from their best point: (batch), bool.
+        """
         ...
 
     def take(self, index: Tensor) -> None:
-        """Go on with the samples ``index`` only."""
+        """Keep the samples at the positions ``index`` (samples) only."""
         ...
 
 
 class Halving:
     """Steps of two radii at first; at each checkpoint the size is halved for samples that have stalled.
 
-    A sample has stalled if fewer than ``rho`` of its steps since the last checkpoint increased the loss, or if neither
-    its size nor its best loss has changed since.
+    ``loss`` (batch): at the start. A sample has stalled if fewer than ``rho`` of its steps since the last checkpoint
+    increased the loss, or if neither its size nor its best loss has changed since.
     """
 
     def __init__(self, loss: Tensor, steps: int, rho: float) -> None:
@@ -74,26 +77,26 @@ class Halving:
         self.halved = torch.zeros_like(loss, dtype=torch.bool)
         self.checked = loss
 
-    def step(self, job: Task, trail: Trail) -> Tensor:
-        """A projected step of steepest ascent, blended with the step before."""
-        ahead = job.step(trail.x, trail.grad, column(self.size, trail.x))
-        blend = trail.x + NEW * (ahead - trail.x) + (1 - NEW) * (trail.x - trail.previous)
+    def step(self, job: Task, iterates: Iterates) -> Tensor:
+        """A projected step of steepest ascent, blended with the step before: (batch x shape)."""
+        ahead = job.step(iterates.x, iterates.grad, per_sample(self.size, iterates.x))
+        blend = iterates.x + NEW_STEP * (ahead - iterates.x) + (1 - NEW_STEP) * (iterates.x - iterates.previous)
         return job.project(blend)
 
-    def review(self, job: Task, step: int, before: Trail, trail: Trail) -> Tensor:
-        """Count the rises; at a checkpoint halve the size of who has stalled."""
-        self.rises += trail.loss > before.loss
+    def review(self, job: Task, step: int, previous: Iterates, iterates: Iterates) -> Tensor:
+        """Count the rises; at a checkpoint the samples that have stalled, (batch), bool, whose size is halved."""
+        self.rises += iterates.loss > previous.loss
         if step not in self.ends:
             return torch.zeros_like(self.halved)
         span = step - max((end for end in self.ends if end < step), default=0)
-        stuck = ~self.halved & (trail.best_loss <= self.checked)
-        self.halved = (self.rises < self.rho * span) | stuck
+        unimproved = ~self.halved & (iterates.best_loss <= self.checked)
+        self.halved = (self.rises < self.rho * span) | unimproved
         self.size = torch.where(self.halved, self.size / 2, self.size)
-        self.checked, self.rises = trail.best_loss, torch.zeros_like(self.rises)
+        self.checked, self.rises = iterates.best_loss, torch.zeros_like(self.rises)
         return self.halved
 
     def take(self, index: Tensor) -> None:
-        """Go on with the samples ``index`` only."""
+        """Keep the samples at the positions ``index`` (samples) only."""
         for name in ("size", "rises", "halved", "checked"):
             setattr(self, name, getattr(self, name)[index])
 
@@ -112,47 +115,47 @@ def checkpoints(steps: int) -> list[int]:
     return ends
 
 
-def climb(record: Record | None, job: Task, index: Tensor, x: Tensor, steps: int, schedule: Schedule) -> Tensor:
-    """``steps`` steps from the members ``x`` of the samples ``index``; who breaks is noted and leaves at once.
+def single_run(record: Record | None, job: Task, index: Tensor, x: Tensor, steps: int, schedule: Schedule) -> Tensor:
+    """``steps`` steps from x (samples x shape) of the samples ``index``, noted in ``record`` until they are broken.
 
-    Without a ``record`` every sample goes all the way. The result (batch x shape) holds the points of largest loss of
-    the samples that did.
+    Without a ``record`` no sample stops early. The result: the points of largest loss of the samples that did not stop,
+    (samples x shape).
     """
     patience = schedule.patience if record is not None and job.goal.signed else inf
-    prospects = Prospects(steps, patience, max(steps // 4, 25))
-    trail: Trail | None = None
-    pace: Pace | None = None
+    stopping = EarlyStopping(steps, patience, max(steps // 4, 25))
+    iterates: Iterates | None = None
+    rule: StepRule | None = None
     for step in range(steps):
-        loss, success, grad = slope(job, x)
+        loss, success, grad = loss_and_gradient(job, x)
         if record is not None:
             success = job.confirm(x, success)
             record.note(index, x, loss, success)
-        if trail is None or pace is None:
-            trail = Trail.of(x, loss, grad)
-            pace = Sparse(job, trail, steps) if norm(job.region) == 1 else Halving(loss, steps, schedule.rho)
+        if iterates is None or rule is None:
+            iterates = Iterates.of(x, loss, grad)
+            rule = SparseSteps(job, iterates, steps) if norm(job.region) == 1 else Halving(loss, steps, schedule.rho)
         else:
-            before, trail = trail, trail.move(x, loss, grad)
-            trail = trail.back(pace.review(job, step, before, trail))
-        done = prospects.hopeless(step, trail.best_loss)
+            previous, iterates = iterates, iterates.move(x, loss, grad)
+            iterates = iterates.restart_from_best(rule.review(job, step, previous, iterates))
+        done = stopping.should_stop(step, iterates.best_loss)
         if record is not None and bool((done := done | success).any()):
             left = (~done).nonzero()[:, 0]
-            index, job, trail = index[left], job.take(left), trail.take(left)
-            pace.take(left)
-            prospects.take(left)
+            index, job, iterates = index[left], job.take(left), iterates.take(left)
+            rule.take(left)
+            stopping.take(left)
         if not len(index):
-            return trail.x
-        x = pace.step(job, trail)
-    assert trail is not None
+            return iterates.x
+        x = rule.step(job, iterates)
+    assert iterates is not None
     loss, success = job.evaluate(x)
     if record is not None:
         record.note(index, x, loss, job.confirm(x, success))
-    return trail.move(x, loss, trail.grad).best
+    return iterates.move(x, loss, iterates.grad).best
 
 
 def ascend(record: Record, job: Task, schedule: Schedule, seed: int) -> None:
-    """The restarts of one goal: from the clean samples, then from random members, while samples stand."""
+    """Runs from the clean samples, then from random members, while any sample is unbroken."""
     keys = sample_keys(job.clean, seed) if schedule.restarts > 1 else record.queries
-    few = norm(job.region) == 1
+    in_l1 = norm(job.region) == 1
     for restart in range(schedule.restarts):
         standing = record.standing
         if not len(standing):
@@ -160,42 +163,45 @@ def ascend(record: Record, job: Task, schedule: Schedule, seed: int) -> None:
         part = job.take(standing)
         x, steps = part.clean, schedule.steps
         if restart:
-            x = scattered(part, keys[standing], restart) if few else random_member(part, keys[standing], restart)
-        if few:
-            x, spent = approach(part, x, schedule)
+            x = gaussian_start(part, keys[standing], restart) if in_l1 else random_member(part, keys[standing], restart)
+        if in_l1:
+            x, spent = enlarged_ball_start(part, x, schedule)
             record.queries[standing] += spent
             steps -= spent
-        climb(record, part, standing, x, steps, schedule)
+        single_run(record, part, standing, x, steps, schedule)
 
 
 def random_member(job: Task, keys: Tensor, stream: int) -> Tensor:
-    """A random start for each sample, (batch x shape)."""
+    """Random starts by ``keys`` (batch): (batch x shape)."""
     return job.region.point(uniform(keys, job.clean.shape[1:], stream, job.clean.dtype))
 
 
-def approach(job: Task, x: Tensor, schedule: Schedule) -> tuple[Tensor, int]:
-    """Starts for l1, and the steps to them from x: 0.3 of all in a ball three times as large, 0.3 in twice the ball."""
+def enlarged_ball_start(job: Task, x: Tensor, schedule: Schedule) -> tuple[Tensor, int]:
+    """Starts for l1 (batch x shape) from x (batch x shape), and how many steps they took.
+
+    0.3 of all steps in a ball three times as large, then 0.3 in one twice as large.
+    """
     part = round(0.3 * schedule.steps)
     everything = torch.arange(len(x), device=x.device)
     for factor in (WIDE, 2) if part else ():
         wide = enlarged(job, factor)
-        x = climb(None, wide, everything, wide.project(x), part - 1, schedule) if part > 1 else x
+        x = single_run(None, wide, everything, wide.project(x), part - 1, schedule) if part > 1 else x
     return job.project(x), 2 * part
 
 
 def attack(job: Task, schedule: Schedule, loss: LossName, seed: int) -> AttackResult:
-    """Auto-PGD by one loss."""
+    """Auto-PGD on one loss."""
     record = Record(job.clean)
-    ascend(record, replace(job, goal=job.goal.ascending(loss)), schedule, seed)
+    ascend(record, replace(job, goal=job.goal.with_loss(loss)), schedule, seed)
     return record.result(job.region)
 
 
 def attack_targets(job: Task, schedule: Schedule, targets: int, seed: int) -> AttackResult:
-    """Auto-PGD towards each sample's ``targets`` nearest ways to succeed, one after the other, from the nearest on."""
+    """Auto-PGD towards each sample's ``targets`` nearest targets at the clean sample, one after the other."""
     record = Record(job.clean)
     if not len(job.clean):
         return record.result(job.region)
-    goal = job.goal.ascending("dlr")
+    goal = job.goal.with_loss("dlr")
     y = forward(job.model, job.clean)
     record.queries += 1
     goal(y)  # refuses labels that the model does not have
@@ -210,7 +216,7 @@ class APGD:
 
     ``loss``: ``ce``, ``margin``, or ``dlr``, the margin free of scale. ``rho``: the share of the steps between two
     checkpoints that must increase the loss for the step size to stay. ``patience``: a sample is given up once its
-    recent progress, kept up so many times as fast, would not break it; inf for never; cross-entropy gives nobody up.
+    recent progress, kept up so many times as fast, would not break it; inf for never, as always on cross-entropy.
     """
 
     loss: LossName = "ce"
@@ -222,7 +228,7 @@ class APGD:
 
     def __post_init__(self) -> None:
         whole(self, "steps", "restarts")
-        share(self, "rho")
+        fraction(self, "rho")
         check_patience(self.patience)
         check_loss(self.loss)
 
@@ -236,20 +242,20 @@ class APGD:
 
         Raises :class:`InputError` for a model in train mode and for inputs that do not fit it or each other.
         """
-        return task.run(model, x, labels, region, self.loss, lambda job: self.on(job, seed))
+        return task.run(model, x, labels, region, self.loss, lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification, whose own loss replaces ``loss``."""
-        return task.search(problems, lambda job: self.on(job, seed))
+        return task.search(problems, lambda job: self.run_on(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
-        """Attack a task whose goal is given."""
+    def run_on(self, job: Task, seed: int) -> AttackResult:
+        """Attack a task with ``loss`` as that of its goal."""
         return attack(job, Schedule(self.steps, self.restarts, self.rho, self.patience), self.loss, seed)
 
 
 @dataclass(frozen=True)
 class APGDCE:
-    """Auto-PGD on cross-entropy, the first attack of AutoAttack: ``apgd(loss=ce)`` by a name of its own."""
+    """Auto-PGD on cross-entropy, the first attack of AutoAttack: ``apgd(loss=ce,patience=inf)``."""
 
     steps: int = 100
     restarts: int = 1
@@ -258,7 +264,7 @@ class APGDCE:
 
     def __post_init__(self) -> None:
         whole(self, "steps", "restarts")
-        share(self, "rho")
+        fraction(self, "rho")
 
     @property
     def random(self) -> bool:
@@ -266,15 +272,15 @@ class APGDCE:
         return self.restarts > 1
 
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
-        """Attack classification, as :meth:`APGD.run` does."""
-        return task.run(model, x, labels, region, "ce", lambda job: self.on(job, seed))
+        """Attack classification, as :meth:`APGD.run` does: x (batch x shape), labels (batch)."""
+        return task.run(model, x, labels, region, "ce", lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification, whose own loss replaces the cross-entropy."""
-        return task.search(problems, lambda job: self.on(job, seed))
+        return task.search(problems, lambda job: self.run_on(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
-        """Attack a task whose goal is given."""
+    def run_on(self, job: Task, seed: int) -> AttackResult:
+        """Attack a task, on cross-entropy."""
         return attack(job, Schedule(self.steps, self.restarts, self.rho, inf), "ce", seed)
 
 
@@ -295,7 +301,7 @@ class APGDT:
 
     def __post_init__(self) -> None:
         whole(self, "steps", "targets", "restarts")
-        share(self, "rho")
+        fraction(self, "rho")
         check_patience(self.patience)
 
     @property
@@ -304,13 +310,16 @@ class APGDT:
         return self.restarts > 1
 
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
-        """Attack classification: at most ``1 + targets * restarts * (steps + 1)`` forward passes; raises as they do."""
-        return task.run(model, x, labels, region, "dlr", lambda job: self.on(job, seed))
+        """Attack classification, as :meth:`APGD.run` does: x (batch x shape), labels (batch).
+
+        At most ``1 + targets * restarts * (steps + 1)`` forward passes.
+        """
+        return task.run(model, x, labels, region, "dlr", lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's disjuncts one by one."""
-        return task.search(problems, lambda job: self.on(job, seed))
+        return task.search(problems, lambda job: self.run_on(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
-        """Attack a task whose goal is given."""
+    def run_on(self, job: Task, seed: int) -> AttackResult:
+        """Attack a task, on the targeted losses of its goal."""
         return attack_targets(job, Schedule(self.steps, self.restarts, self.rho, self.patience), self.targets, seed)

@@ -1,4 +1,4 @@
-"""AutoAttack (Croce and Hein 2020, arXiv:2003.01690): four attacks of different kinds, each on what still stands."""
+"""AutoAttack (Croce and Hein 2020, arXiv:2003.01690): four attacks, each on the samples that those before left."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Version = Literal["standard", "plus", "rand"]
 class Component(Protocol):
     """An attack that works on a task."""
 
-    def on(self, job: Task, seed: int) -> AttackResult:
-        """Attack the task, whatever loss its goal names."""
+    def run_on(self, job: Task, seed: int) -> AttackResult:
+        """Attack the task; the loss of its goal may be replaced."""
         ...
 
 
@@ -41,7 +41,7 @@ class AutoAttack:
     randomised models, is APGD on cross-entropy and on DLR over ``draws`` runs of the model at each point. In l1 there
     are more restarts and fewer targets. ``steps`` are those of APGD and FAB, ``queries`` those of Square.
     ``patience``: a sample is given up by an attack once its recent progress, kept up so many times as fast, would not
-    break it; inf is the full published budget for each sample, at several times the price.
+    break it; inf spends the full published budget on each sample, several times as many queries.
     """
 
     version: Version = "standard"
@@ -62,22 +62,22 @@ class AutoAttack:
 
         Raises :class:`InputError` for a model in train mode and for inputs that do not fit it or each other.
         """
-        return task.run(model, x, labels, region, "margin", lambda job: self.on(job, seed))
+        return task.run(model, x, labels, region, "margin", lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification, its disjuncts as the targets."""
-        return task.search(problems, lambda job: self.on(job, seed))
+        return task.search(problems, lambda job: self.run_on(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
-        """One component after the other on the samples of a task that still stand."""
-        job = replace(job, goal=job.goal.ascending("margin"))
+    def run_on(self, job: Task, seed: int) -> AttackResult:
+        """One component after the other on the samples of a task that are unbroken."""
+        job = replace(job, goal=job.goal.with_loss("margin"))
         if self.version != "rand":
             return self._sequence(job, seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             many = replace(job, model=Repeated(job.model, self.draws), goal=Mean(job.goal, self.draws))
-            found = self._sequence(many, seed)
-        return replace(found, queries=found.queries * self.draws)
+            result = self._sequence(many, seed)
+        return replace(result, queries=result.queries * self.draws)
 
     def _sequence(self, job: Task, seed: int) -> AttackResult:
         record = Record(job.clean)
@@ -86,18 +86,18 @@ class AutoAttack:
             if not len(standing):
                 break
             part = job.take(standing)
-            found = component.on(part, seed)
-            # Losses of different attacks do not compare: the margin does, at the price of a forward pass.
-            loss, _ = part.evaluate(found.adversarial)
-            record.note(standing, found.adversarial, loss, found.success)
-            record.queries[standing] += found.queries
+            result = component.run_on(part, seed)
+            # Losses of different attacks do not compare; the margin does, for one more forward pass.
+            loss, _ = part.evaluate(result.adversarial)
+            record.note(standing, result.adversarial, loss, result.success)
+            record.queries[standing] += result.queries
         return record.result(job.region)
 
     def components(self, p: float) -> list[Component]:
         """The attacks in order, for regions of norm ``p``."""
-        more, targets = 5 if p == 1 or self.version == "plus" else 1, 5 if p == 1 else 9
-        ce = APGDCE(self.steps, more)
-        dlr = APGD("dlr", self.steps, more, patience=self.patience)
+        restarts, targets = 5 if p == 1 or self.version == "plus" else 1, 5 if p == 1 else 9
+        ce = APGDCE(self.steps, restarts)
+        dlr = APGD("dlr", self.steps, restarts, patience=self.patience)
         if self.version == "rand":
             return [ce, dlr]
         apgd_t = APGDT(self.steps, targets, patience=self.patience)
@@ -105,4 +105,4 @@ class AutoAttack:
         square = Square(self.queries, patience=self.patience)
         if self.version == "standard":
             return [ce, apgd_t, fab_t, square]
-        return [ce, dlr, FAB(self.steps, more, patience=self.patience), square, apgd_t, fab_t]
+        return [ce, dlr, FAB(self.steps, restarts, patience=self.patience), square, apgd_t, fab_t]

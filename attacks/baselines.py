@@ -1,4 +1,4 @@
-"""What an attack has to beat: random members of the region, and a grid over it. Neither needs a gradient."""
+"""Baselines without gradients: random members of the region, and a regular grid over it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
 
+# Points of the grid that are evaluated at once.
 BLOCK = 256
 
 
@@ -40,7 +41,7 @@ class Random:
         return task.search(problems, lambda job: self._method(job, seed))
 
     def _method(self, job: Task, seed: int) -> AttackResult:
-        record, keys = clean_first(job), sample_keys(job.clean, seed)
+        record, keys = clean_record(job), sample_keys(job.clean, seed)
         for number in range(self.points):
             standing = record.standing
             if not len(standing):
@@ -56,7 +57,7 @@ class Random:
 class Grid:
     """The regular grid of at most ``points`` points over the region's bounding box, corners included.
 
-    Points outside of a ball are drawn to its edge. For regions of few free inputs: each needs two values at least.
+    Points outside of a ball are projected onto it. For regions of few free inputs: each needs two values at least.
     """
 
     points: int = 4096
@@ -78,7 +79,7 @@ class Grid:
         return task.search(problems, self._method)
 
     def _method(self, job: Task) -> AttackResult:
-        record = clean_first(job)
+        record = clean_record(job)
         for i in record.standing.tolist():
             one = torch.tensor([i], device=job.clean.device)
             part = job.take(one)
@@ -115,8 +116,8 @@ class Grid:
             yield x.to(part.clean.dtype).view(-1, *part.clean.shape[1:])
 
 
-def clean_first(job: Task) -> Record:
-    """A record of the clean samples, evaluated."""
+def clean_record(job: Task) -> Record:
+    """A record in which the clean samples are evaluated."""
     record = Record(job.clean)
     if len(job.clean):
         loss, success = job.evaluate(job.clean)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from assay.attacks.common.interface import Model, check_model, forward
 from assay.attacks.common.losses import cross_entropy
 from assay.attacks.common.projected_gradient import gradient
+from assay.verify.core.binary import class_scores
 from assay.verify.core.errors import InputError
 from assay.verify.core.region import Domain
 
@@ -22,21 +23,21 @@ ROUNDING = 1e-4
 
 
 class AttackWarning(UserWarning):
-    """What an attack finds on this model may say little about its robustness."""
+    """Attacks on this model may overstate its robustness."""
 
 
 def warn(model: Model, x: Tensor, labels: Tensor, domain: Domain | None = (0.0, 1.0)) -> list[str]:
-    """:func:`suspicions` as warnings, one for each; returns them too."""
-    found = list(suspicions(model, x, labels, domain))
-    for message in found:
+    """:func:`suspicions` as warnings, which are returned too: x (batch x shape), labels (batch)."""
+    messages = list(suspicions(model, x, labels, domain))
+    for message in messages:
         warnings.warn(message, AttackWarning, stacklevel=2)
-    return found
+    return messages
 
 
 def suspicions(model: Model, x: Tensor, labels: Tensor, domain: Domain | None = (0.0, 1.0)) -> Iterator[str]:
-    """What is odd about the model at x (batch x shape), labels (batch): one clear line for each finding.
+    """What may mislead attacks on the model at x (batch x shape), labels (batch): one line for each finding.
 
-    A few dozen samples are enough. Raises :class:`InputError` as attacks do for what they refuse anyway.
+    A few dozen samples are enough. Raises :class:`InputError` for models and inputs that attacks refuse too.
     """
     check_model(model, x)
     with torch.inference_mode(False), torch.no_grad():
@@ -67,9 +68,9 @@ def suspicions(model: Model, x: Tensor, labels: Tensor, domain: Domain | None = 
 
 
 def black_box_ahead(success: Mapping[str, Tensor]) -> str | None:
-    """A line if attacks without gradients break samples that those with gradients all leave standing; else None.
+    """A line if attacks without gradients break samples that none with gradients breaks; else None.
 
-    ``success``: by the name of the attack, each (batch).
+    ``success``: by the name of the attack, each (batch), bool.
     """
     black = [broken for name, broken in success.items() if name.partition("(")[0] in BLACK_BOX]
     white = [broken for name, broken in success.items() if name.partition("(")[0] not in BLACK_BOX]
@@ -97,7 +98,12 @@ def _outside(x: Tensor, domain: Domain | None) -> Iterator[str]:
 
 def _probabilities(y: Tensor) -> Iterator[str]:
     total = y.double().sum(1)
-    if bool(((y >= 0) & (y <= 1)).all() and ((total - 1).abs() < ROUNDING).all()):
+    if y.shape[1] == 1 and bool(((y >= 0) & (y <= 1)).all()):
+        yield (
+            "the model's one output lies from 0 to 1, as a probability does: what divides the classes is 0, so leave "
+            "out the Sigmoid at its end"
+        )
+    elif bool(((y >= 0) & (y <= 1)).all() and ((total - 1).abs() < ROUNDING).all()):
         yield (
             "the model's outputs are probabilities: their gradients vanish where it is confident; "
             "attack the logits, without the softmax"
@@ -107,7 +113,7 @@ def _probabilities(y: Tensor) -> Iterator[str]:
 def _gradients(model: Model, x: Tensor, labels: Tensor) -> Iterator[str]:
     with torch.enable_grad():
         point = x.requires_grad_()
-        loss = cross_entropy(forward(model, point), labels)
+        loss = cross_entropy(class_scores(forward(model, point)), labels)
         try:
             grad = gradient(loss, point)
         except InputError:

@@ -17,7 +17,7 @@ from assay.verify.core.region import Domain, LpBall
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What an attack leaves standing at each radius; what is broken at one stays broken at every larger one.
+    """The samples that an attack breaks at each radius; broken at one, a sample is broken at every larger one.
 
     ``epsilons``: rising. ``success`` (eps x batch), ``adversarial`` (eps x batch x shape): members of the ball of that
     radius. ``distance`` (batch), float64: of the nearest breaking point found, inf where none was. ``queries`` (batch).
@@ -31,7 +31,7 @@ class Curve:
 
     @property
     def accuracy(self) -> list[float]:
-        """Robust accuracy at each radius; never rises."""
+        """Robust accuracy at each radius, which never rises."""
         return [1 - float(broken.double().mean()) for broken in self.success]
 
 
@@ -47,7 +47,7 @@ def curve(
 ) -> Curve:
     """Attack x (batch x shape), labels (batch), in the balls of all ``epsilons`` within ``domain``.
 
-    A minimal-norm attack runs once. Others run at one radius after the other, on what the smaller ones left standing.
+    A minimal-norm attack runs once. Others run at one radius after the other, on the samples unbroken so far.
     Raises :class:`InputError` for no epsilons, and what :meth:`Attack.run` and the regions raise.
     """
     radii = tuple(sorted({float(eps) for eps in epsilons}))
@@ -66,10 +66,10 @@ def curve(
 def _once(
     attack: Attack, model: Model, x: Tensor, labels: Tensor, radii: tuple[float, ...], balls: list[LpBall], seed: int
 ) -> Curve:
-    found = attack.run(model, x, labels, balls[-1], seed)
-    inside = torch.stack([found.success & ball.contains(found.adversarial) for ball in balls])
-    points = torch.stack([ball.project(found.adversarial) for ball in balls])
-    return Curve(radii, inside, points, found.distance, found.queries)
+    result = attack.run(model, x, labels, balls[-1], seed)
+    inside = torch.stack([result.success & ball.contains(result.adversarial) for ball in balls])
+    points = torch.stack([ball.project(result.adversarial) for ball in balls])
+    return Curve(radii, inside, points, result.distance, result.queries)
 
 
 def _one_by_one(
@@ -83,10 +83,10 @@ def _one_by_one(
         standing = (~broken).nonzero()[:, 0]
         if len(standing):
             region = LpBall(x[standing], eps, ball.p, ball.domain)
-            found = attack.run(model, x[standing], labels[standing], region, seed)
-            point[standing], broken[standing] = found.adversarial, found.success
-            queries[standing] += found.queries
-            distance[standing] = torch.where(found.success, found.distance, distance[standing])
+            result = attack.run(model, x[standing], labels[standing], region, seed)
+            point[standing], broken[standing] = result.adversarial, result.success
+            queries[standing] += result.queries
+            distance[standing] = torch.where(result.success, result.distance, distance[standing])
         success.append(broken.clone())
         points.append(point.clone())
     return Curve(radii, torch.stack(success), torch.stack(points), distance, queries)

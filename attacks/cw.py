@@ -12,23 +12,24 @@ from torch import Tensor
 
 from assay.attacks.common import minimal_norm
 from assay.attacks.common.interface import AttackResult, Model
-from assay.attacks.common.minimal_norm import Closest, column, length, shorten, slope
+from assay.attacks.common.minimal_norm import Closest, bisect_segment, length, loss_and_gradient, per_sample
 from assay.attacks.common.option_ranges import nonnegative, positive, whole
-from assay.attacks.common.penalty_descent import Adam, Weights, descend, excess, square
+from assay.attacks.common.penalty_descent import Adam, WeightSearch, descend, l2_penalty, linf_penalty
 from assay.attacks.common.task import Task
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
 
+# By norm.
 ROUNDS = {2.0: 9, inf: 30}
 
 
 @dataclass(frozen=True)
 class CW:
-    """Minimises the distance plus ``c`` times what the margin lacks, by Adam within the domain.
+    """Minimises the distance plus ``c`` times what the margin lacks to ``confidence``, by Adam within the domain.
 
     In l2 the distance is squared, and ``c`` is searched for each sample: ten times larger until it breaks the sample,
-    bisected from then on. In linf the price is of what exceeds a threshold, nine tenths of the distance reached; where
-    it cannot be met ``c`` doubles, ten times at most. Each round goes on from where the one before it ended.
+    bisected from then on. In linf it is the sum of the excess over a threshold, nine tenths of the distance reached;
+    where that is not met ``c`` doubles, ten times at most. Each round starts where the one before it ended.
 
     ``rounds``: of the search, None is 9 in l2 and 30 in linf; ``steps``: of Adam in each, at most; ``rate``: their
     size, in the units of the input. ``c``: the first one; None takes it from the gradient at the sample.
@@ -68,31 +69,31 @@ class CW:
         rounds = ROUNDS[closest.p] if self.rounds is None else self.rounds
         (self._l2 if closest.p == 2 else self._linf)(job, closest, rounds)
         if self.confidence == 0:
-            shorten(job, closest, self.refine)
+            bisect_segment(job, closest, self.refine)
 
     def _l2(self, job: Task, closest: Closest, rounds: int) -> None:
-        adam, weights, x = self._adam, Weights(self._first(job, 2.0)), job.clean
+        adam, search, x = self._adam, WeightSearch(self._first(job, 2.0)), job.clean
         for _ in range(rounds):
-            walk = descend(job, closest, x, weights.c, square, adam)
-            weights.learn(walk.broken)
-            x = torch.where(column(closest.found, x) > 0, closest.adversarial, walk.x)
+            descent = descend(job, closest, x, search.c, l2_penalty, adam)
+            search.update(descent.broken)
+            x = torch.where(per_sample(closest.broken, x) > 0, closest.adversarial, descent.x)
 
     def _linf(self, job: Task, closest: Closest, rounds: int) -> None:
         c = self._first(job, inf)
-        most, threshold, x = 2**10 * c, torch.full_like(c, inf), job.clean.clone()
+        largest, threshold, x = 2**10 * c, torch.full_like(c, inf), job.clean.clone()
         active = torch.arange(len(x), device=x.device)
         for _ in range(rounds):
             near = Closest(job.clean[active], inf)
-            walk = descend(
-                job.take(active), near, x[active], c[active], excess(threshold[active]), self._adam, stop=True
+            descent = descend(
+                job.take(active), near, x[active], c[active], linf_penalty(threshold[active]), self._adam, stop=True
             )
             closest.queries[active] += near.queries
             closest.keep(active, near.adversarial, near.distance)
             met = near.distance <= threshold[active]
             c[active] = torch.where(met, c[active], 2 * c[active])
             threshold[active] = torch.where(met, 0.9 * closest.distance[active], threshold[active])
-            x[active] = torch.where(column(near.found, walk.x) > 0, near.adversarial, walk.x)
-            active = active[c[active] <= most[active]]
+            x[active] = torch.where(per_sample(near.broken, descent.x) > 0, near.adversarial, descent.x)
+            active = active[c[active] <= largest[active]]
             if not len(active):
                 break
 
@@ -101,10 +102,10 @@ class CW:
         return Adam(self.steps, self.rate, self.confidence)
 
     def _first(self, job: Task, p: float) -> Tensor:
-        """The first ``c`` of each sample: the one whose optimum on a linear model lies on the boundary (l2), or that
-        outweighs the price of the steepest coordinate (linf)."""
+        """The first ``c`` (batch): the one whose optimum on a linear model lies on the boundary (l2), or that outweighs
+        the penalty of the steepest coordinate (linf)."""
         if self.c is not None:
             return torch.full((len(job.clean),), self.c, dtype=torch.float64, device=job.clean.device)
-        loss, _, grad = slope(job, job.clean)
+        loss, _, grad = loss_and_gradient(job, job.clean)
         steep = length(grad.double(), p).clamp(min=1e-9)
         return 2 * (self.confidence - loss.double()) / steep.square() if p == 2 else 1 / steep

@@ -12,8 +12,16 @@ from torch import Tensor
 from assay.attacks.common import minimal_norm
 from assay.attacks.common.interface import AttackResult, Model
 from assay.attacks.common.losses import LossName, check_loss
-from assay.attacks.common.minimal_norm import Closest, column, cosine, length, shorten, slope, unit
-from assay.attacks.common.option_ranges import positive, share, whole
+from assay.attacks.common.minimal_norm import (
+    Closest,
+    bisect_segment,
+    cosine,
+    length,
+    loss_and_gradient,
+    normalise_l2,
+    per_sample,
+)
+from assay.attacks.common.option_ranges import fraction, positive, whole
 from assay.attacks.common.task import Task
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
@@ -21,10 +29,10 @@ from assay.verify.core.region import Region
 
 @dataclass(frozen=True)
 class DDN:
-    """``steps`` steps along the gradient's direction, each put on a sphere that shrinks while the sample is broken.
+    """``steps`` steps along the gradient, each scaled to a radius that shrinks while the sample is broken.
 
-    ``gamma``: the share by which the sphere's radius grows or shrinks; ``radius``: its first value, in the units of
-    the input: from far out the sphere shrinks onto nearer points than it finds by growing. ``loss``: ``ce``, ``margin``
+    ``gamma``: the share by which the radius grows or shrinks; ``radius``: its first value, in the units of the input:
+    a large one, since shrinking finds nearer points than growing does. ``loss``: ``ce``, ``margin``
     or ``dlr``. ``refine``: bisections of the segment to the sample at the end.
     ``targeted``: the labels given to :meth:`run` are the classes to be reached.
     """
@@ -42,7 +50,7 @@ class DDN:
     def __post_init__(self) -> None:
         whole(self, "steps")
         whole(self, "refine", least=0)
-        share(self, "gamma")
+        fraction(self, "gamma")
         positive(self, "radius")
         check_loss(self.loss)
 
@@ -61,11 +69,11 @@ class DDN:
         everything = torch.arange(len(job.clean), device=job.clean.device)
         x, radius = job.clean, torch.full_like(closest.distance, self.radius)
         for step in range(self.steps):
-            _, success, grad = slope(job, x)
+            _, success, grad = loss_and_gradient(job, x)
             closest.note(everything, x, success)
             radius = radius * torch.where(success, 1 - self.gamma, 1 + self.gamma)
-            delta = x - job.clean + cosine(step, self.steps, 1.0, 0.01) * unit(grad)
+            delta = x - job.clean + cosine(step, self.steps, 1.0, 0.01) * normalise_l2(grad)
             size = length(delta, 2).clamp(min=torch.finfo(delta.dtype).tiny)
-            x = job.project(job.clean + column(radius / size, delta) * delta)
+            x = job.project(job.clean + per_sample(radius / size, delta) * delta)
         closest.note(everything, x, job.evaluate(x)[1])
-        shorten(job, closest, self.refine)
+        bisect_segment(job, closest, self.refine)

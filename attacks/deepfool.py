@@ -12,7 +12,7 @@ from torch import Tensor
 
 from assay.attacks.common import minimal_norm
 from assay.attacks.common.interface import AttackResult, Model, forward
-from assay.attacks.common.minimal_norm import Closest, column, dual, length, shorten
+from assay.attacks.common.minimal_norm import Closest, bisect_segment, dual, length, per_sample
 from assay.attacks.common.option_ranges import nonnegative, whole
 from assay.attacks.common.projected_gradient import gradient
 from assay.attacks.common.task import Task
@@ -22,10 +22,10 @@ from assay.verify.core.region import Region
 
 @dataclass(frozen=True)
 class DeepFool:
-    """At most ``steps`` steps, each to where the first of the linearised classes would overtake the label's.
+    """At most ``steps`` steps, each to the nearest decision boundary of the linearised model.
 
-    ``candidates``: classes that are looked at in each step, the nearest ones. ``overshoot``: the share by which all
-    steps together are lengthened. ``refine``: bisections of the segment to the sample at the end.
+    ``candidates``: how many classes, those of largest outputs, are compared in each step. ``overshoot``: the share by
+    which all steps together are lengthened. ``refine``: bisections of the segment to the sample at the end.
     """
 
     steps: int = 50
@@ -65,10 +65,10 @@ class DeepFool:
             x = job.project(job.clean + (1 + self.overshoot) * total)
         else:
             closest.note(index, x, job.evaluate(x)[1])
-        shorten(whole_job, closest, self.refine)
+        bisect_segment(whole_job, closest, self.refine)
 
     def _step(self, job: Task, x: Tensor, p: float) -> tuple[Tensor, Tensor]:
-        """The shortest step to a linearised boundary from x (batch x shape), and whether x is beyond one (batch)."""
+        """The shortest step to a linearised boundary from x, both (batch x shape), and success at x (batch)."""
         best, far = torch.zeros_like(x), torch.full((len(x),), inf, dtype=x.dtype, device=x.device)
         with torch.enable_grad():
             point = x.detach().requires_grad_()
@@ -77,15 +77,20 @@ class DeepFool:
             for rank in range(min(self.candidates, job.goal.rivals(y))):
                 loss, _ = job.goal.aim(y, rank)(y)
                 grad = gradient(loss, point, keep=True)
-                # What lies at the domain's edge cannot go on: the linear model has the other coordinates only.
+                # Coordinates at the edge of the domain cannot move further: the linear model is of the others only.
                 grad = grad.masked_fill(((x >= job.upper) & (grad > 0)) | ((x <= job.lower) & (grad < 0)), 0)
                 distance = loss.detach().abs().to(x) / length(grad, dual(p)).clamp(min=1e-9)
                 nearer = distance < far
-                best = torch.where(column(nearer, x) > 0, column(distance, x) * along(grad, p), best)
+                best = torch.where(
+                    per_sample(nearer, x) > 0, per_sample(distance, x) * steepest_direction(grad, p), best
+                )
                 far = torch.where(nearer, distance, far)
         return best.nan_to_num(), success & y.detach().isfinite().all(1)
 
 
-def along(grad: Tensor, p: float) -> Tensor:
-    """The direction of norm ``p`` 1 that a linear function with gradient ``grad`` gains most from, in l2 or linf."""
-    return grad.sign() if p == inf else minimal_norm.unit(grad)
+def steepest_direction(grad: Tensor, p: float) -> Tensor:
+    """The direction of norm 1, l2 or linf, along which a linear function of gradient ``grad`` rises most.
+
+    Both (batch x shape).
+    """
+    return grad.sign() if p == inf else minimal_norm.normalise_l2(grad)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from assay.attacks.common import minimal_norm
 from assay.attacks.common.interface import AttackResult, Model
-from assay.attacks.common.minimal_norm import Closest, column, length, shorten, slope
+from assay.attacks.common.minimal_norm import Closest, bisect_segment, length, loss_and_gradient, per_sample
 from assay.attacks.common.option_ranges import nonnegative, positive, whole
-from assay.attacks.common.penalty_descent import Weights
+from assay.attacks.common.penalty_descent import WeightSearch
 from assay.attacks.common.task import Task
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
@@ -25,7 +25,7 @@ class EAD:
 
     By accelerated shrinkage and thresholding (FISTA), ``rounds`` times ``steps`` steps at most, the first of size
     ``rate``. ``c`` is ten times larger in each round until it breaks the sample, bisected from then on; None starts
-    from the gradient at the sample. Of the points on the way the nearest in the region's norm is kept.
+    from the gradient at the sample. Of all iterates that break a sample the nearest in the region's norm is kept.
     ``refine``: bisections of the segment to the sample at the end.
     ``targeted``: the labels given to :meth:`run` are the classes to be reached.
     """
@@ -60,36 +60,36 @@ class EAD:
 
     def _method(self, job: Task, closest: Closest) -> None:
         if self.c is None:
-            loss, _, grad = slope(job, job.clean)
-            weights = Weights(2 * loss.double().abs() / length(grad.double(), 2).square().clamp(min=1e-9))
+            loss, _, grad = loss_and_gradient(job, job.clean)
+            search = WeightSearch(2 * loss.double().abs() / length(grad.double(), 2).square().clamp(min=1e-9))
         else:
-            weights = Weights(torch.full_like(closest.distance, self.c))
+            search = WeightSearch(torch.full_like(closest.distance, self.c))
         x = job.clean
         for _ in range(self.rounds):
-            last, broken = self._shrink(job, closest, x, weights.c)
-            weights.learn(broken)
-            x = torch.where(column(closest.found, x) > 0, closest.adversarial, last)
-        shorten(job, closest, self.refine)
+            last, broken = self._fista_round(job, closest, x, search.c)
+            search.update(broken)
+            x = torch.where(per_sample(closest.broken, x) > 0, closest.adversarial, last)
+        bisect_segment(job, closest, self.refine)
 
-    def _shrink(self, job: Task, closest: Closest, start: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """The steps of one round from ``start``: the last points, and whether any point broke the sample."""
+    def _fista_round(self, job: Task, closest: Closest, start: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One round from ``start`` (batch x shape) with ``c`` (batch): the last points, and success (batch)."""
         index = torch.arange(len(start), device=start.device)
         last, broken = start.clone(), torch.zeros(len(start), dtype=torch.bool, device=start.device)
         x, y, before = start, start, torch.full_like(c, torch.inf)
         period = max(1, self.steps // 10)
         for step in range(self.steps):
-            loss, success, grad = slope(job, y)
+            loss, success, grad = loss_and_gradient(job, y)
             closest.note(index, y, success)
             broken[index] |= success
-            delta, short = y - job.clean, (-loss).clamp(min=0)
-            g = 2 * delta - column(c * (short > 0), grad) * grad
+            delta, shortfall = y - job.clean, (-loss).clamp(min=0)
+            g = 2 * delta - per_sample(c * (shortfall > 0), grad) * grad
             moved = delta - self.rate * (1 - step / self.steps) ** 0.5 * g
             moved = moved.sign() * (moved.abs() - self.beta).clamp(min=0)
             new = job.project(job.clean + moved)
             x, y = new, job.project(new + step / (step + 3) * (new - x))
             last[index] = x
             if (step + 1) % period == 0:
-                value = c * short + delta.square().flatten(1).sum(1) + self.beta * length(delta, 1)
+                value = c * shortfall + delta.square().flatten(1).sum(1) + self.beta * length(delta, 1)
                 keep = (value <= 0.9999 * before).nonzero()[:, 0]
                 index, job, x, y, c, before = index[keep], job.take(keep), x[keep], y[keep], c[keep], value[keep]
                 if not len(keep):

@@ -18,7 +18,7 @@ from assay.verify.core.region import Region
 
 @dataclass(frozen=True)
 class FGSM:
-    """One step of one radius along the steepest ascent of ``loss``: ``ce`` or ``margin``; in any norm."""
+    """One step of one radius along the steepest ascent of ``loss``: ``ce``, ``margin`` or ``dlr``; in any norm."""
 
     loss: LossName = "ce"
     name: ClassVar[str] = "fgsm"

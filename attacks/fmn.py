@@ -12,13 +12,23 @@ from torch import Tensor
 
 from assay.attacks.common import minimal_norm
 from assay.attacks.common.interface import AttackResult, Model
-from assay.attacks.common.minimal_norm import Closest, cosine, dual, length, shorten, shrink, slope, unit
-from assay.attacks.common.option_ranges import positive, share, whole
+from assay.attacks.common.minimal_norm import (
+    Closest,
+    bisect_segment,
+    cosine,
+    dual,
+    length,
+    loss_and_gradient,
+    normalise_l2,
+    project_onto_ball,
+)
+from assay.attacks.common.option_ranges import fraction, positive, whole
 from assay.attacks.common.task import Task
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
 
-STEP_SIZES = {1.0: 1.0, 2.0: 2.0, inf: 20.0}  # by measurement on images
+# The l2 length of the first step, by norm; chosen by measurement on images.
+STEP_SIZES = {1.0: 1.0, 2.0: 2.0, inf: 20.0}
 
 
 @dataclass(frozen=True)
@@ -26,8 +36,9 @@ class FMN:
     """``steps`` gradient steps of the margin, each projected onto a ball whose radius tracks the boundary's distance.
 
     ``step_size``: l2 length of the first step, annealed to a hundredth; None is 1 in l1, 2 in l2 and 20 in linf.
-    ``gamma``: first share by which the radius changes once the sample is broken, annealed to a fiftieth; before that it
-    is where a linear model would break. ``refine``: bisections of the segment to the sample at the end.
+    ``gamma``: first share by which the radius changes once the sample is broken, annealed to a fiftieth; before that
+    the radius is the distance to the boundary of the linearised model. ``refine``: bisections of the segment to the
+    sample at the end.
     ``targeted``: the labels given to :meth:`run` are the classes to be reached.
     """
 
@@ -43,7 +54,7 @@ class FMN:
     def __post_init__(self) -> None:
         whole(self, "steps")
         whole(self, "refine", least=0)
-        share(self, "gamma")
+        fraction(self, "gamma")
         if self.step_size is not None:
             positive(self, "step_size")
 
@@ -64,16 +75,16 @@ class FMN:
         first = STEP_SIZES[p] if self.step_size is None else self.step_size
         radius = torch.zeros_like(closest.distance)
         for step in range(self.steps):
-            loss, success, grad = slope(job, x)
+            loss, success, grad = loss_and_gradient(job, x)
             closest.note(everything, x, success)
             gamma = cosine(step, self.steps, self.gamma, self.gamma / 50)
             linear = length(x - job.clean, p) + loss.abs() / length(grad, dual(p)).clamp(min=tiny)
             grown = radius * (1 + gamma)
-            outward = torch.where(closest.found, grown, torch.maximum(grown, linear.double()))
+            outward = torch.where(closest.broken, grown, torch.maximum(grown, linear.double()))
             inward = torch.minimum(radius * (1 - gamma), closest.distance)
             radius = torch.where(success, inward, outward)
             alpha = cosine(step, self.steps, first, first / 100)
-            delta = shrink(x - job.clean + alpha * unit(grad), radius, p)
+            delta = project_onto_ball(x - job.clean + alpha * normalise_l2(grad), radius, p)
             x = job.project(job.clean + delta)
         closest.note(everything, x, job.evaluate(x)[1])
-        shorten(job, closest, self.refine)
+        bisect_segment(job, closest, self.refine)

@@ -1,7 +1,7 @@
 """Attacks of other libraries, where they are installed: ``foolbox:LinfPGD``, ``torchattacks:PGD``, ``art:DeepFool``.
 
-What they return is projected into the region and replayed before it counts, like what our own attacks find. Their
-random numbers follow the seed, but may depend on what else is in the batch.
+Their points are projected into the region and evaluated again before they count. Their random numbers follow the seed,
+but may depend on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.baselines import clean_first
+from assay.attacks.baselines import clean_record
 from assay.attacks.common import task
 from assay.attacks.common.interface import AttackResult, Model, forward
 from assay.attacks.common.task import Task
+from assay.verify.core.binary import class_scores
 from assay.verify.core.errors import InputError, UnsupportedError, unknown_name
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
@@ -39,7 +40,7 @@ MODULES = {"art": "art.attacks.evasion", "foolbox": "foolbox.attacks", "torchatt
 
 @dataclass(frozen=True)
 class Ball:
-    """A threat in plain numbers, as other libraries take it."""
+    """A ball in plain numbers, as other libraries take it."""
 
     eps: float
     p: float
@@ -89,23 +90,23 @@ class Foreign:
         labels = [problem.label for problem in problems]
         if None in labels:
             raise UnsupportedError(f"{self.name} attacks labels, not specifications")
-        whole = task.search(problems, lambda job: clean_first(job).result(job.region))
+        whole = task.search(problems, lambda job: clean_record(job).result(job.region))
         for label in sorted({label for label in labels if label is not None}):
             rows = [i for i, own in enumerate(labels) if own == label]
-            found = task.search([problems[i] for i in rows], lambda job, y=label: self._method(job, y, seed))  # type: ignore[misc]
+            result = task.search([problems[i] for i in rows], lambda job, y=label: self._method(job, y, seed))  # type: ignore[misc]
             for part in ("adversarial", "success", "loss", "distance", "queries"):
-                getattr(whole, part)[rows] = getattr(found, part)
+                getattr(whole, part)[rows] = getattr(result, part)
         return whole
 
     def _method(self, job: Task, labels: Tensor | int, seed: int) -> AttackResult:
         ball = _ball(self.name, job.region)
-        record = clean_first(job)
+        record = clean_record(job)
         standing = record.standing
         if len(standing):
             part = job.take(standing)
-            wanted = torch.as_tensor(labels, device=job.clean.device).long().expand(len(job.clean))[standing]
+            classes = torch.as_tensor(labels, device=job.clean.device).long().expand(len(job.clean))[standing]
             module = Counted(job.model).eval()
-            x = CALLS[self.library](self._class, dict(self.arguments), module, part.clean, wanted, ball, seed)
+            x = CALLS[self.library](self._class, dict(self.arguments), module, part.clean, classes, ball, seed)
             x = part.region.project(x.detach().to(part.clean))
             loss, success = part.evaluate(x)
             record.note(standing, x, loss, part.confirm(x, success))
@@ -124,7 +125,7 @@ class Foreign:
 
 
 class Counted(nn.Module):
-    """A model as a module, whose passes are counted; it has the weights of the model where that is a module."""
+    """A model as a module that counts the samples it has seen, with the weights of the model where that is a module."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -132,15 +133,15 @@ class Counted(nn.Module):
         self.seen = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """The outputs, flat (batch x classes)."""
+        """The scores of the classes (batch x classes) at x (batch x shape)."""
         self.seen += len(x)
-        return forward(self.model, x)
+        return class_scores(forward(self.model, x))
 
 
 def by_foolbox(
     kind: Any, arguments: dict[str, Any], model: nn.Module, x: Tensor, labels: Tensor, ball: Ball, seed: int
 ) -> Tensor:
-    """The points of a foolbox attack, clipped to the ball."""
+    """The points (batch x shape) of a foolbox attack on x (batch x shape), labels (batch)."""
     with _quiet(seed):
         attack = _made(kind, arguments)
         wrapped = import_module("foolbox").PyTorchModel(model, bounds=(ball.low, ball.high), device=x.device)
@@ -151,7 +152,7 @@ def by_foolbox(
 def by_torchattacks(
     kind: Any, arguments: dict[str, Any], model: nn.Module, x: Tensor, labels: Tensor, ball: Ball, seed: int
 ) -> Tensor:
-    """The points of a torchattacks attack, which knows the domain [0, 1] only."""
+    """The points (batch x shape) of a torchattacks attack on x (batch x shape), labels (batch); in [0, 1] only."""
     if (ball.low, ball.high) != (0, 1):
         raise UnsupportedError(f"torchattacks attacks inputs in [0, 1], got [{ball.low:g}, {ball.high:g}]")
     with _quiet(seed):
@@ -162,7 +163,7 @@ def by_torchattacks(
 def by_art(
     kind: Any, arguments: dict[str, Any], model: nn.Module, x: Tensor, labels: Tensor, ball: Ball, seed: int
 ) -> Tensor:
-    """The points of an attack of the adversarial robustness toolbox."""
+    """The points (batch x shape) of an attack of the toolbox ART on x (batch x shape), labels (batch)."""
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
     with _quiet(seed):
@@ -228,7 +229,7 @@ def _tensor(points: Any) -> Tensor:
 
 @contextmanager
 def _quiet(seed: int) -> Iterator[None]:
-    """Random numbers by the seed, gradients on, and no warnings of the libraries' own."""
+    """Random numbers by the seed, gradients on, and the libraries' warnings off."""
     generator = import_module("numpy").random
     state = generator.get_state()
     try:

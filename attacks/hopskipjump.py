@@ -1,4 +1,4 @@
-"""HopSkipJump (Chen, Jordan and Wainwright 2020, arXiv:1904.02144): along the boundary by decisions alone."""
+"""HopSkipJump (Chen, Jordan and Wainwright 2020, arXiv:1904.02144): along the boundary, by decisions only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from assay.attacks.common import minimal_norm
 from assay.attacks.common.interface import AttackResult, Model
-from assay.attacks.common.minimal_norm import Closest, column, length, shrink, unit
+from assay.attacks.common.minimal_norm import Closest, length, normalise_l2, per_sample, project_onto_ball
 from assay.attacks.common.option_ranges import whole
 from assay.attacks.common.random_streams import normal, sample_keys, uniform
 from assay.attacks.common.task import Task
@@ -20,13 +20,15 @@ from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
 
+# Probes that are evaluated at once, about.
 BATCH = 2048
+# Draws of noise for a starting point.
 TRIES = 100
 
 
 @dataclass(frozen=True)
 class HopSkipJump:
-    """``steps`` times: estimate the boundary's normal from random probes, leap along it, and bisect back.
+    """``steps`` times: estimate the boundary's normal from random probes, step along it, and bisect back.
 
     Starts from random noise that the model gets wrong. ``probes``: of the first estimate, growing with the square root
     of the step to ``most`` at most. Only the model's decisions are used, never its gradient or its scores.
@@ -61,7 +63,7 @@ class HopSkipJump:
             raise UnsupportedError("hopskipjump needs a region with a domain, from which it draws its first noise")
         keys = sample_keys(job.clean, seed)
         self._start(job, closest, keys)
-        index = closest.found.nonzero()[:, 0]
+        index = closest.broken.nonzero()[:, 0]
         if not len(index):
             return
         job, keys, size = job.take(index), keys[index], job.clean[0].numel()
@@ -70,43 +72,43 @@ class HopSkipJump:
             far = length(x - job.clean, closest.p)
             spread = far / size if step > 1 else torch.full_like(far, 0.1 * float((job.upper - job.lower).amax()))
             count = min(int(self.probes * step**0.5), self.most)
-            direction = self._normal(job, closest, index, x, spread, count, keys, step)
-            x = self._bisect(job, closest, index, self._leap(job, closest, index, x, direction, far / step**0.5))
+            direction = self._estimate_normal(job, closest, index, x, spread, count, keys, step)
+            x = self._bisect(job, closest, index, self._step_along(job, closest, index, x, direction, far / step**0.5))
 
     def _start(self, job: Task, closest: Closest, keys: Tensor) -> None:
-        """Noise that breaks each sample, where some is found: all over the domain, and in its corners, in turn."""
+        """Starting points: noise that breaks each sample, uniform in the domain and in its corners in turn."""
         for number in range(TRIES):
-            open_ = (~closest.found).nonzero()[:, 0]
-            if not len(open_):
+            standing = (~closest.broken).nonzero()[:, 0]
+            if not len(standing):
                 break
-            part = job.take(open_)
-            noise = uniform(keys[open_], job.clean.shape[1:], number, job.clean.dtype)
+            part = job.take(standing)
+            noise = uniform(keys[standing], job.clean.shape[1:], number, job.clean.dtype)
             x = part.region.point(noise if number % 2 == 0 else noise.round())
-            closest.note(open_, x, part.evaluate(x)[1])
+            closest.note(standing, x, part.evaluate(x)[1])
 
     def _bisect(self, job: Task, closest: Closest, index: Tensor, x: Tensor) -> Tensor:
-        """The breaking points x drawn towards their samples until they are about to be right."""
+        """The breaking points x moved towards their samples, to just beyond the boundary: both (batch x shape)."""
         clean, p = job.clean, closest.p
         delta = x - clean
         inside, outside = torch.zeros(len(x)).to(x), torch.ones(len(x)).to(x)
         for _ in range(ceil((1.5 if p == 2 else 1) * log2(max(2, clean[0].numel()))) + 4):
             middle = (inside + outside) / 2
-            point = self._between(job, delta, middle, p)
+            point = self._interpolate(job, delta, middle, p)
             success = job.evaluate(point)[1]
             closest.note(index, point, success)
             inside, outside = torch.where(success, inside, middle), torch.where(success, middle, outside)
-        return self._between(job, delta, outside, p)
+        return self._interpolate(job, delta, outside, p)
 
-    def _between(self, job: Task, delta: Tensor, share: Tensor, p: float) -> Tensor:
-        """The share of the way (l2), or the change cut off at that share of its largest coordinate (linf)."""
+    def _interpolate(self, job: Task, delta: Tensor, share: Tensor, p: float) -> Tensor:
+        """The sample plus ``share`` (batch) of delta (l2), or plus delta clipped at that share of its norm (linf)."""
         if p == 2:
-            return job.project(job.clean + column(share, delta) * delta)
-        return job.project(job.clean + shrink(delta, share * length(delta, p), p))
+            return job.project(job.clean + per_sample(share, delta) * delta)
+        return job.project(job.clean + project_onto_ball(delta, share * length(delta, p), p))
 
-    def _normal(
+    def _estimate_normal(
         self, job: Task, closest: Closest, index: Tensor, x: Tensor, spread: Tensor, count: int, keys: Tensor, step: int
     ) -> Tensor:
-        """Monte Carlo estimate of the direction into the wrong side at x, of norm 1."""
+        """Monte Carlo estimate of the boundary's normal (batch x shape) at x, towards the wrong classes, of norm 1."""
         total = torch.zeros_like(x)
         group = max(1, BATCH // count)
         for first in range(0, len(x), group):
@@ -114,35 +116,37 @@ class HopSkipJump:
             draw = self._probes(keys[rows], count, x, step, closest.p)
             each = rows.repeat_interleave(count)
             part = job.take(each)
-            points = part.project(x[each] + column(spread[each], part.clean) * draw.flatten(0, 1))
-            draw = ((points - x[each]) / column(spread[each].clamp(min=1e-12), part.clean)).view_as(draw)
+            points = part.project(x[each] + per_sample(spread[each], part.clean) * draw.flatten(0, 1))
+            draw = ((points - x[each]) / per_sample(spread[each].clamp(min=1e-12), part.clean)).view_as(draw)
             sign = 2 * part.evaluate(points)[1].view(len(rows), count).to(x) - 1
             mean = sign.mean(1, keepdim=True)
             weight = torch.where(mean.abs() == 1, sign, sign - mean)
             total[rows] = (
-                column(weight.flatten(), part.clean).view(len(rows), count, *[1] * (x.dim() - 1)) * draw
+                per_sample(weight.flatten(), part.clean).view(len(rows), count, *[1] * (x.dim() - 1)) * draw
             ).sum(1)
         closest.queries[index] += count
-        return total.sign() if closest.p == inf else unit(total)
+        return total.sign() if closest.p == inf else normalise_l2(total)
 
     def _probes(self, keys: Tensor, count: int, x: Tensor, step: int, p: float) -> Tensor:
-        """Directions (batch x count x shape) of l2 norm 1, or uniform in the cube."""
+        """Random directions (batch x count x shape): of l2 norm 1, or for linf uniform in [-1, 1)."""
         shape, stream = (count, *x.shape[1:]), TRIES + 2 * step
         if p == inf:
             return 2 * uniform(keys, shape, stream, x.dtype) - 1
         draw = normal(keys, shape, stream, x.dtype)
-        return unit(draw.flatten(0, 1)).view_as(draw)
+        return normalise_l2(draw.flatten(0, 1)).view_as(draw)
 
-    def _leap(self, job: Task, closest: Closest, index: Tensor, x: Tensor, direction: Tensor, size: Tensor) -> Tensor:
-        """From x along the direction, by ``size`` (batch) or the first of its halves that is on the wrong side."""
-        point, open_ = x.clone(), torch.arange(len(x), device=x.device)
+    def _step_along(
+        self, job: Task, closest: Closest, index: Tensor, x: Tensor, direction: Tensor, size: Tensor
+    ) -> Tensor:
+        """x moved by ``size`` (batch) along ``direction``, halved up to 11 times until that breaks the sample, or x."""
+        point, standing = x.clone(), torch.arange(len(x), device=x.device)
         for _ in range(12):
-            if not len(open_):
+            if not len(standing):
                 break
-            part = job.take(open_)
-            new = part.project(x[open_] + column(size[open_], part.clean) * direction[open_])
+            part = job.take(standing)
+            new = part.project(x[standing] + per_sample(size[standing], part.clean) * direction[standing])
             success = part.evaluate(new)[1]
-            closest.note(index[open_], new, success)
-            point[open_[success]] = new[success]
-            open_, size = open_[~success], size / 2
+            closest.note(index[standing], new, success)
+            point[standing[success]] = new[success]
+            standing, size = standing[~success], size / 2
         return point

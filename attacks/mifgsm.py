@@ -1,4 +1,4 @@
-"""The momentum iterative fast gradient sign method (Dong et al. 2018, arXiv:1710.06081): PGD that keeps its course."""
+"""The momentum iterative fast gradient sign method (Dong et al. 2018, arXiv:1710.06081): PGD with momentum."""
 
 from __future__ import annotations
 

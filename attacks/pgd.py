@@ -22,11 +22,11 @@ from assay.verify.core.region import Region
 class PGD:
     """``steps`` projected steps of steepest ascent of ``loss``, again from a random member at each restart.
 
-    ``step_size``: in radii of the region; None is ``4 / steps``, at most 1. ``momentum``: decay
-    of earlier gradients, 1.0 is MI-FGSM (Dong et al. 2018, arXiv:1710.06081). ``loss``: ``ce`` or ``margin``.
-    ``random_start``: whether the first restart too begins at random; beginning at the clean sample breaks as many
-    samples or more. ``diversify``: steps that each random start takes first along a random direction of the outputs
-    (Tashiro et al. 2020, arXiv:2003.06878); they cost as much as others.
+    ``step_size``: in radii of the region; None is ``4 / steps``, at most 1. ``momentum``: decay of earlier gradients,
+    1.0 is MI-FGSM (Dong et al. 2018, arXiv:1710.06081). ``loss``: ``ce``, ``margin`` or ``dlr``. ``random_start``:
+    whether the first restart too begins at random; beginning at the clean sample breaks as many samples or more.
+    ``diversify``: steps that each random start takes first along a random direction of the outputs (Tashiro et al.
+    2020, arXiv:2003.06878); they cost as much as others.
     ``targeted``: the labels given to :meth:`run` are the classes to be reached.
     """
 
@@ -75,6 +75,6 @@ class PGD:
 
     @property
     def schedule(self) -> Schedule:
-        """What the options ask of the ascent."""
+        """The schedule of the ascent by these options."""
         size = min(4 / self.steps, 1.0) if self.step_size is None else self.step_size
         return Schedule(self.steps, size, self.restarts, self.momentum, self.random_start, self.diversify)

@@ -1,4 +1,4 @@
-"""PGD by expectation over transformation (Athalye et al. 2018, arXiv:1802.00420): for models that draw at random."""
+"""PGD by expectation over transformation (Athalye et al. 2018, arXiv:1802.00420): for randomised models."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from assay.verify.core.region import Region
 
 @dataclass(frozen=True)
 class PGDEOT:
-    """PGD on the mean loss of ``draws`` runs of the model at each point; broken is what most of these runs get wrong.
+    """PGD on the mean loss of ``draws`` runs of the model at each point; success is where most of these runs are wrong.
 
-    The other options are those of ``pgd``. The model's draws from torch's generator repeat with the seed, but they do
-    depend on what else is in the batch.
+    The other options are those of ``pgd``. The model's draws from torch's generator repeat with the seed, but depend on
+    what else is in the batch.
     """
 
     draws: int = 20
@@ -38,7 +38,7 @@ class PGDEOT:
     def __post_init__(self) -> None:
         whole(self, "draws")
         check_loss(self.loss)
-        _ = self._pgd  # refuses what cannot be
+        _ = self._pgd  # checks the other options
 
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
         """Attack classification: x (batch x shape), labels (batch). Raises what PGD raises."""
@@ -52,8 +52,8 @@ class PGDEOT:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             many = replace(job, model=Repeated(job.model, self.draws), goal=Mean(job.goal, self.draws))
-            found = ascend(many, self._pgd.schedule, seed)
-        return replace(found, queries=found.queries * self.draws)
+            result = ascend(many, self._pgd.schedule, seed)
+        return replace(result, queries=result.queries * self.draws)
 
     @property
     def _pgd(self) -> PGD:
@@ -62,22 +62,23 @@ class PGDEOT:
 
 @dataclass(frozen=True, eq=False)
 class Repeated:
-    """A model run ``draws`` times: x (batch x shape) to all outputs side by side (batch x draws * outputs)."""
+    """A model run ``draws`` times on each batch."""
 
     model: Model
     draws: int
 
     def __call__(self, x: Tensor) -> Tensor:
+        """x (batch x shape) to all outputs side by side (batch x draws * outputs)."""
         return torch.cat([forward(self.model, x) for _ in range(self.draws)], 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """The mean loss of the outputs of ``draws`` runs, and whether most of them reach the ``goal``."""
+    """The mean loss of the outputs of ``draws`` runs, and whether most of them succeed by the ``goal``."""
 
     goal: Goal
     draws: int
-    signed: bool = False  # the mean of losses may be positive where few runs err
+    signed: bool = False  # the mean loss may be positive although few runs succeed
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and success, both (batch): y (batch x draws * outputs)."""
@@ -86,17 +87,17 @@ class Mean:
         return loss, torch.stack([success for _, success in each]).sum(0) * 2 > self.draws
 
     def take(self, index: Tensor) -> Mean:
-        """The goal for the samples ``index``."""
+        """The goal of the samples at the positions ``index`` (samples)."""
         return replace(self, goal=self.goal.take(index))
 
-    def ascending(self, loss: LossName) -> Mean:
-        """The goal by another loss."""
-        return replace(self, goal=self.goal.ascending(loss))
+    def with_loss(self, loss: LossName) -> Mean:
+        """The goal with another loss."""
+        return replace(self, goal=self.goal.with_loss(loss))
 
     def rivals(self, y: Tensor) -> int:
-        """As many as one run has."""
+        """As many as one run has: y (batch x draws * outputs)."""
         return self.goal.rivals(y.chunk(self.draws, 1)[0])
 
     def aim(self, y: Tensor, rank: int) -> Mean:
-        """The rank is that in the mean of the runs."""
+        """The loss of one target, whose rank is that in the mean of the runs: y (batch x draws * outputs)."""
         return replace(self, goal=self.goal.aim(torch.stack(y.chunk(self.draws, 1)).mean(0), rank))

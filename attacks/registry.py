@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
 
-from assay.verify.core.errors import AssayError, InputError
 from assay.verify.support import options
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ ENTRY_POINTS = "assay.attacks"
 
 def table() -> dict[str, str]:
     """Every known attack, name -> "module:Class"; a third party's name never hides one of ours."""
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | ATTACKS
+    return options.known(ATTACKS, ENTRY_POINTS)
 
 
 def list_attacks() -> list[str]:
@@ -60,22 +58,9 @@ def get_attack(text: str) -> Attack:
     >>> get_attack("pgd(steps=20,restarts=2)")
     PGD(steps=20, restarts=2, step_size=None, momentum=0.0, loss='ce', random_start=False, diversify=0, targeted=False)
     """
-    from assay.attacks.common.interface import Attack  # here, so that listing the names does not import torch
-
     if ":" in text.partition("(")[0]:
         from assay.attacks.foreign import Foreign
 
         return cast("Attack", Foreign(text))
-    known = table()
-    try:
-        attack = options.load("attack", text, known)
-    except AssayError:
-        raise
-    except Exception as error:
-        name = text.partition("(")[0].strip()
-        if name in ATTACKS:
-            raise
-        raise InputError(f"attack {name!r} ({known[name]}) cannot be loaded: {error!r}") from error
-    if not isinstance(attack, Attack):
-        raise InputError(f"attack {text!r} is not an Attack: it lacks name, run or search")
-    return attack
+    made = options.make("attack", text, ATTACKS, ENTRY_POINTS, "an Attack", ("name", "run", "search"))
+    return cast("Attack", made)

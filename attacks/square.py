@@ -11,21 +11,22 @@ import torch
 from torch import Tensor
 
 from assay.attacks.common import task
-from assay.attacks.common.early_stopping import Prospects, check_patience
+from assay.attacks.common.early_stopping import EarlyStopping, check_patience
 from assay.attacks.common.interface import AttackResult, Model, norm
-from assay.attacks.common.minimal_norm import column
-from assay.attacks.common.option_ranges import share, whole
+from assay.attacks.common.minimal_norm import per_sample
+from assay.attacks.common.option_ranges import fraction, whole
 from assay.attacks.common.random_streams import sample_keys, uniform
 from assay.attacks.common.task import Record, Task
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
+from assay.verify.support import floats
 
 # After these queries of ten thousand the share of the pixels that a square covers is halved.
 HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)
 # Random numbers are drawn for this many queries at once.
 BLOCK = 64
-# Nobody is given up before: a random search may go a long way without a change.
-PROBATION = 500
+# Queries before which no sample is given up: a random search may go many queries without progress.
+WARMUP = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +49,15 @@ class Canvas:
         return cls(shape, channels, height, width)
 
     def view(self, x: Tensor) -> Tensor:
-        """As images."""
+        """Samples x (batch x shape) as images (batch x channels x height x width)."""
         return x.reshape(len(x), self.channels, self.height, self.width)
 
     def back(self, image: Tensor) -> Tensor:
-        """As samples."""
+        """Images (batch x channels x height x width) as samples (batch x shape)."""
         return image.reshape(len(image), *self.shape)
 
     def side(self, share: float) -> tuple[int, int]:
-        """Height and width of the square that covers ``share`` of the pixels, cut off at the image."""
+        """Height and width of the square of ``share`` of the pixels, at most those of the image."""
         side = max(round(sqrt(share * self.height * self.width)), 1)
         if min(self.height, self.width) == 1:
             side = max(round(share * self.height * self.width), 1)
@@ -69,7 +70,7 @@ class Canvas:
         return (rows[:, :, None] & columns[:, None, :])[:, None]
 
     def places(self, u: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Every row and column as counted from the window's first: (batch x height), (batch x width)."""
+        """Rows (batch x height) and columns (batch x width), counted from the first of the window at u (batch x 2)."""
         places = []
         for extent, length, at in zip((self.height, self.width), size, u.unbind(1), strict=True):
             first = (at.double() * (extent - length + 1)).floor().to(torch.int64)
@@ -84,10 +85,10 @@ class Canvas:
         return at[:, None] * self.window(u, size)
 
 
-def covered(query: int, queries: int, first: float) -> float:
+def area_at(query: int, queries: int, first: float) -> float:
     """The share of the pixels that the square of a query covers: ``first``, halved at :data:`HALVINGS`.
 
-    >>> [covered(query, 5000, 0.8) for query in (0, 6, 4999)]
+    >>> [area_at(query, 5000, 0.8) for query in (0, 6, 4999)]
     [0.8, 0.4, 0.003125]
     """
     scaled = query * 10000 / queries
@@ -95,22 +96,22 @@ def covered(query: int, queries: int, first: float) -> float:
 
 
 class Corners:
-    """Where the region is a box: every coordinate at one of its bounds, a square of them redrawn at each query."""
+    """Proposals in a box: every coordinate at one of its bounds, a square of them redrawn at each query."""
 
     def __init__(self, job: Task) -> None:
         self.canvas = Canvas.of(job.clean)
-        # A vector's neighbours have nothing in common: each of its coordinates draws for itself.
+        # Neighbours in a vector are unrelated: each coordinate has a draw of its own.
         self.vector = len(job.clean.shape) == 2
         self.draws = 2 + (self.canvas.width if self.vector else self.canvas.channels)
 
     def start(self, job: Task, u: Tensor) -> Tensor:
-        """Vertical stripes, each channel for itself: u (batch x channels * width)."""
+        """Vertical stripes, drawn for each channel: u (batch x channels * width), result (batch x shape)."""
         canvas = self.canvas
         stripes = u.view(len(u), canvas.channels, 1, canvas.width).expand(-1, -1, canvas.height, -1)
         return torch.where(canvas.back(stripes) < 0.5, job.lower, job.upper)
 
     def propose(self, job: Task, x: Tensor, u: Tensor, size: tuple[int, int]) -> Tensor:
-        """x with a square at one bound, a random one for each channel: u (batch x draws)."""
+        """x (batch x shape) with a square at one bound, a random one for each channel: u (batch x draws)."""
         canvas = self.canvas
         window = canvas.window(u[:, :2], size)
         lowest = (u[:, 2:] < 0.5).view(len(u), 1 if self.vector else canvas.channels, 1, -1)
@@ -122,14 +123,14 @@ class Corners:
 
 
 class Bumps:
-    """In an l1 or l2 ball: what is spent in one window, and what is left over, is spent in another one on a bump."""
+    """Proposals in an l1 or l2 ball: the norm of one window, and the unused norm, move to a bump in another one."""
 
     def __init__(self, job: Task) -> None:
         self.canvas = Canvas.of(job.clean)
         self.draws = 5 + self.canvas.channels
 
     def start(self, job: Task, u: Tensor) -> Tensor:
-        """Tiles of bumps, a fifth of the image wide, with random signs: u (batch x channels * width)."""
+        """Tiles of bumps of random signs, a fifth of the image wide: (batch x shape), u (batch x channels * width)."""
         canvas = self.canvas
         side = max(canvas.width // 5, 1), max(canvas.height // 5, 1)
         profile = bump(side[1], side[0])
@@ -140,7 +141,7 @@ class Bumps:
         return self._placed(job, tiles * sign, rescale=True)
 
     def propose(self, job: Task, x: Tensor, u: Tensor, size: tuple[int, int]) -> Tensor:
-        """x with the perturbation of one window moved to another: u (batch x draws)."""
+        """x (batch x shape) with the perturbation of one window moved to another: u (batch x draws)."""
         canvas, p = self.canvas, norm(job.region)
         centre, radius = _ball(job)
         step = canvas.view(x - centre)
@@ -160,7 +161,7 @@ class Bumps:
         return self._placed(job, torch.where(to, new, step * ~other), rescale=False)
 
     def _placed(self, job: Task, image: Tensor, rescale: bool) -> Tensor:
-        """The member that a perturbation leads to, after bringing it to the ball's rim with ``rescale``."""
+        """The centre plus a perturbation, projected: (batch x shape); ``rescale``: after scaling it to the radius."""
         centre, radius = _ball(job)
         if rescale:
             image = image * radius / _size(image, norm(job.region), (1, 2, 3))
@@ -175,12 +176,12 @@ def _ball(job: Task) -> tuple[Tensor, Tensor]:
 
 
 def _size(image: Tensor, p: float, dims: tuple[int, ...]) -> Tensor:
-    size: Tensor = torch.linalg.vector_norm(image, ord=p, dim=dims, keepdim=True)
-    return size
+    """The norm over the last dimensions ``dims``, which are kept with length 1."""
+    return floats.length(image.flatten(dims[0]), p).view(*image.shape[: dims[0]], *[1] * len(dims))
 
 
 def bump(height: int, width: int) -> Tensor:
-    """A pyramid, highest in the middle: ``sum_{k <= M} 1 / (n + 1 - k)**2``, M falling with the distance from there."""
+    """A pyramid (height x width): ``sum_{k <= M} 1 / (n + 1 - k)**2``, M falling with the distance from the middle."""
     n = max(height, width) // 2
     rows, columns = (torch.arange(length) - length // 2 for length in (height, width))
     far = torch.maximum(rows.abs()[:, None], columns.abs()[None, :])
@@ -189,7 +190,7 @@ def bump(height: int, width: int) -> Tensor:
 
 
 def two_bumps(height: int, width: int) -> Tensor:
-    """A square of a bump beside one of the other sign."""
+    """A bump beside one of the other sign: (height x width)."""
     left = width // 2
     return torch.cat([bump(height, left), -bump(height, width - left)], 1) if left else bump(height, width)
 
@@ -211,7 +212,7 @@ class Square:
 
     def __post_init__(self) -> None:
         whole(self, "queries", "restarts")
-        share(self, "area")
+        fraction(self, "area")
         check_patience(self.patience)
 
     def run(self, model: Model, x: Tensor, labels: Tensor, region: Region, seed: int = 0) -> AttackResult:
@@ -219,15 +220,15 @@ class Square:
 
         Raises :class:`InputError` for a model in train mode and for inputs that do not fit it or each other.
         """
-        return task.run(model, x, labels, region, "margin", lambda job: self.on(job, seed))
+        return task.run(model, x, labels, region, "margin", lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
         """Attack each problem's specification."""
-        return task.search(problems, lambda job: self.on(job, seed))
+        return task.search(problems, lambda job: self.run_on(job, seed))
 
-    def on(self, job: Task, seed: int) -> AttackResult:
+    def run_on(self, job: Task, seed: int) -> AttackResult:
         """Attack a task whose goal is given."""
-        job = replace(job, goal=job.goal.ascending("margin"))
+        job = replace(job, goal=job.goal.with_loss("margin"))
         record = Record(job.clean)
         if len(job.clean):
             loss, success = job.evaluate(job.clean)
@@ -245,7 +246,7 @@ class Square:
         best = torch.full((len(index),), -inf, dtype=torch.float64, device=index.device)
         x = job.clean
         draws = uniform(keys, (0, 0), stream)
-        prospects = Prospects(self.queries, self.patience, PROBATION)
+        stopping = EarlyStopping(self.queries, self.patience, WARMUP)
         for query in range(self.queries):
             if not len(index):
                 return
@@ -256,15 +257,15 @@ class Square:
                 place = (query - 1) % BLOCK
                 if place == 0:
                     draws = uniform(keys, (BLOCK, proposer.draws), stream + 1 + query // BLOCK)
-                new = proposer.propose(job, x, draws[:, place], canvas.side(covered(query, self.queries, self.area)))
+                new = proposer.propose(job, x, draws[:, place], canvas.side(area_at(query, self.queries, self.area)))
             loss, success = job.evaluate(new)
             success = job.confirm(new, success)
             record.note(index, new, loss, success)
             better = loss > best
-            x, best = torch.where(column(better, x).bool(), new, x), torch.where(better, loss.double(), best)
-            done = success | prospects.hopeless(query, best)
+            x, best = torch.where(per_sample(better, x).bool(), new, x), torch.where(better, loss.double(), best)
+            done = success | stopping.should_stop(query, best)
             if bool(done.any()):
                 left = (~done).nonzero()[:, 0]
                 index, job, keys, draws = index[left], job.take(left), keys[left], draws[left]
                 x, best = x[left], best[left]
-                prospects.take(left)
+                stopping.take(left)

@@ -47,7 +47,7 @@ class Smoothed:
 
 @dataclass(frozen=True)
 class Card:
-    """A network of its own card. ``clean_accuracy`` is a share of the ``samples`` of the test split.
+    """What is known of a stored network. ``clean_accuracy`` is a share of the ``samples`` of the test split.
 
     ``eps``: the linf radius that was trained for (0: none); ``robustness``: on the first ``robust_samples`` of the
     test split, ``attack`` being what its upper limits come from; ``selected_on``: what the training
@@ -132,8 +132,8 @@ def load(path: Path) -> tuple[nn.Module, Card]:
     if not beside.exists():
         raise InputError(f"{path} has no card: expected {beside}, as `assay train` writes it")
     card = read(beside)
-    if (found := sha256(weights)) != card.sha256:
-        raise InputError(f"{path}: expected sha256 {card.sha256[:16]}... as in its card, got {found[:16]}...")
+    if (digest := sha256(weights)) != card.sha256:
+        raise InputError(f"{path}: expected sha256 {card.sha256[:16]}... as in its card, got {digest[:16]}...")
     state = _decoded(weights, path)
     with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are about to be replaced
         model = architectures.parse(card.architecture).build(card.input_shape, card.classes)
@@ -222,7 +222,7 @@ def _checked(data: Any, cls: type[Card] | type[Robustness] | type[Smoothed], sou
 
 
 def _typed(value: Any, hint: str, what: str) -> Any:
-    """``value`` as a field of the annotated type; whole numbers pass for floats, bool passes for nothing."""
+    """``value`` as a field of the annotated type; whole numbers are accepted as floats, a bool for no number."""
     parts: dict[str, type[Robustness] | type[Smoothed]] = {
         "tuple[Robustness, ...]": Robustness,
         "tuple[Smoothed, ...]": Smoothed,

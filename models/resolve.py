@@ -1,4 +1,4 @@
-"""What the user calls a model, loaded: a zoo network, an ONNX or .safetensors file, or a factory in Python code."""
+"""Models by the name that the user gives: a zoo network, an ONNX or .safetensors file, or a factory in Python code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options as text, the other way round: a frozen dataclass written as ``name(field=value,...)``."""
+"""Options as text: a frozen dataclass written as ``name(field=value,...)``."""
 
 from __future__ import annotations
 

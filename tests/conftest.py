@@ -1,9 +1,11 @@
-"""Settings that every test runs under: one thread, and property tests that repeat the same examples."""
+"""Settings that every test runs under: one thread, seeds of its own, no slow tests, examples that repeat."""
 
 from __future__ import annotations
 
 import os
+import random
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -13,3 +15,32 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests that take long, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow") or item.get_closest_marker("wheel"):
+                item.add_marker(pytest.mark.skip(reason="slow; run by --slow"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """What a module draws while it is imported does not depend on the modules before it."""
+    seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What a test and its fixtures draw does not depend on the tests before it."""
+    seed()
+
+
+def seed() -> None:
+    """Begin the global streams of random numbers anew."""
+    random.seed(0)
+    torch.manual_seed(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from typing import cast
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.verifier import Bounder, Verifier
@@ -32,7 +32,7 @@ ENTRY_POINTS = "assay.verifiers"
 
 def table() -> dict[str, str]:
     """Every known method, name -> "module:Class"; a third party's name never hides one of ours."""
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | VERIFIERS
+    return options.known(VERIFIERS, ENTRY_POINTS)
 
 
 def list_verifiers() -> list[str]:
@@ -43,12 +43,11 @@ def list_verifiers() -> list[str]:
 def get_verifier(text: str) -> Verifier:
     """The method written as ``name`` or ``name(option=value,...)``.
 
-    Raises :class:`InputError` for an unknown name or option, or a value of the wrong type.
+    Raises :class:`InputError` for an unknown name or option, a value of the wrong type, or a third party's method that
+    cannot be imported or is none.
     """
-    verifier = options.load("method", text, table())
-    if not isinstance(verifier, Verifier):
-        raise InputError(f"method {text!r} is not a Verifier: it lacks name, complete, guarantee, supports or verify")
-    return verifier
+    parts = ("name", "complete", "guarantee", "supports", "verify")
+    return cast("Verifier", options.make("method", text, VERIFIERS, ENTRY_POINTS, "a Verifier", parts))
 
 
 def get_bounder(text: str) -> Bounder:
@@ -56,7 +55,7 @@ def get_bounder(text: str) -> Bounder:
 
     Raises :class:`InputError` as :func:`get_verifier` does, and for a method that gives no bounds.
     """
-    bounder = options.load("method", text, table())
+    bounder = options.make("method", text, VERIFIERS, ENTRY_POINTS, "a Bounder", ("name",))
     if not isinstance(bounder, Bounder):
         raise InputError(f"method {text!r} gives verdicts, not bounds")
     return bounder

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from assay import options
 from assay.checks import at_least_one, cores, positive, seed_in_range
 from assay.notes import hint, survey
 from assay.verify.support.plain import plain
@@ -34,11 +35,10 @@ def bench(
     peers: Annotated[
         Path | None, typer.Option(help="CSV of published results, by instance and tool or in summary.")
     ] = None,
-    memory: Annotated[float, typer.Option(help="GiB that a process may hold; one that takes more is killed.")] = inf,
-    seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the rows as JSON on stdout, the table on stderr.")
-    ] = False,
+    memory: options.Memory = inf,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> int:
     """Solve the instances of VNN-COMP benchmarks, each under its own limits, and hold the verdicts against others'."""
     positive("--timeout", timeout, "seconds")
@@ -61,7 +61,7 @@ def bench(
     verdicts = competition.read_expected(expected) if expected is not None else {}
     published = competition.read_peers(peers, found, verdicts) if peers is not None else competition.Peers()
     writable_folder(store.parent)
-    with interruptible(), Store(store) as opened, hint(opened), watch() as progress:
+    with interruptible(), Store(store) as opened, hint(opened), watch(quiet=quiet) as progress:
         survey(opened, resume)
         opened.begin(shlex.join(["assay", *context.obj]), method, str(folder))
         outcome = suite.run(
@@ -75,7 +75,7 @@ def bench(
         )
     picture = store.with_suffix(".png")
     cactus_figure.draw(outcome, published, picture)
-    Console(stderr=json_).print(competition.table(outcome, published))
+    competition.show(outcome, published, Console(stderr=json_))
     if json_:
         print(dump([row.to_json() for row in outcome.rows]))
     if resume:

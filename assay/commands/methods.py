@@ -5,11 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from assay import options
 from assay.benchmarks.harness.origin import package_version
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+WHAT = "what it does, and its options"
 
 # Distribution and the command that installs it. auto_LiRPA's index release pins a torch of 2022, hence --no-deps.
 PACKAGES = {
@@ -24,14 +29,13 @@ PACKAGES = {
     "pyscipopt": "pip install pyscipopt",
     "gurobipy": "pip install gurobipy",
     "auto_LiRPA": "pip install --no-deps auto_LiRPA==0.3",
-    "scikit-learn": "pip install scikit-learn",
     "foolbox": "pip install foolbox",
     "torchattacks": "pip install torchattacks",
     "deel-torchlip": "pip install deel-torchlip",
 }
 
 
-def methods(json_: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def methods(json_: options.Json = False) -> None:
     """List the methods, the attacks and their options, and the packages that they can use."""
     from assay.attacks import get_attack, list_attacks
     from assay.benchmarks.report.tables import dump
@@ -88,42 +92,61 @@ def _plain_data(value: Any) -> Any:
 
 
 def _show(document: dict[str, list[dict[str, Any]]]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
+
+    from assay.benchmarks.report import layout
+    from assay.verify.support.plain import plain
+
+    console = Console()
+    layout.show(_methods(document["methods"]), console, ("guarantee", "complete"))
+    layout.show(_attacks(document["attacks"]), console)
+    grid = layout.grid(layout.word("solver"), "for methods", "here", title="solvers of programs")
+    for solver in document["solvers"]:
+        here = Text("yes") if solver["missing"] is None else Text(f"missing: {solver['missing']}", "yellow")
+        grid.add_row(Text(plain(solver["name"]), "bold"), ", ".join(solver["methods"]), here)
+    layout.show(grid, console)
+    grid = layout.grid(layout.word("name"), "version", title="packages")
+    for package in document["packages"]:
+        version = Text(package["version"]) if package["version"] else Text(f"missing: {package['install']}", "yellow")
+        grid.add_row(Text(package["name"], "bold"), version)
+    layout.show(grid, console)
+
+
+def _methods(entries: list[dict[str, Any]]) -> Table:
+    from assay.benchmarks.report import layout
+
+    columns = (layout.word("name"), layout.word("complete"), layout.word("guarantee"), layout.text(WHAT))
+    grid = layout.grid(*columns, title="methods")
+    for entry in entries:
+        complete = ("yes" if entry["complete"] else "no") if "complete" in entry else ""
+        grid.add_row(_name(entry), complete, str(entry.get("guarantee", "")), _what(entry))
+    return grid
+
+
+def _attacks(entries: list[dict[str, Any]]) -> Table:
+    from assay.benchmarks.report import layout
+
+    grid = layout.grid(layout.word("name"), layout.text(WHAT), title="attacks")
+    for entry in entries:
+        grid.add_row(_name(entry), _what(entry))
+    return grid
+
+
+def _name(entry: dict[str, Any]) -> Text:
     from rich.text import Text
 
     from assay.verify.support.plain import plain
 
-    console = Console()
-    for kind in ("methods", "attacks"):
-        table = Table(title=Text(kind, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("name", style="bold", no_wrap=True)
-        if kind == "methods":
-            table.add_column("complete")
-            table.add_column("guarantee")
-        table.add_column("what it does, and its options")
-        for entry in document[kind]:
-            options = ", ".join(f"{option['name']}={option['default']}" for option in entry.get("options", ()))
-            text = Text(plain(entry.get("doc") or f"cannot be loaded: {entry.get('error', '')}"))
-            if options:
-                text.append(f"\n{plain(options)}", "dim")
-            complete = ("yes" if entry["complete"] else "no") if "complete" in entry else ""
-            facts = [complete, str(entry.get("guarantee", ""))]
-            table.add_row(plain(entry["name"]), *(facts if kind == "methods" else ()), text)
-        console.print(table)
-    table = Table(title=Text("solvers of programs", "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("solver", style="bold", no_wrap=True)
-    table.add_column("for methods")
-    table.add_column("here", no_wrap=True)
-    for solver in document["solvers"]:
-        here = Text("yes") if solver["missing"] is None else Text(f"missing: {solver['missing']}", "yellow")
-        table.add_row(solver["name"], ", ".join(solver["methods"]), here)
-    console.print(table)
-    table = Table(title=Text("packages", "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("name", style="bold", no_wrap=True)
-    table.add_column("version")
-    for package in document["packages"]:
-        version = Text(package["version"]) if package["version"] else Text(f"missing: {package['install']}", "yellow")
-        table.add_row(package["name"], version)
-    console.print(table)
+    return Text(plain(entry["name"]), "bold")
+
+
+def _what(entry: dict[str, Any]) -> Text:
+    """What it does, and in a line of their own its options."""
+    from rich.text import Text
+
+    from assay.verify.support.plain import plain
+
+    said = Text(plain(entry.get("doc") or f"cannot be loaded: {entry.get('error', '')}"))
+    given = ", ".join(f"{option['name']}={option['default']}" for option in entry.get("options", ()))
+    return said.append(f"\n{plain(given)}", "dim") if given else said

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.checks import at_least_one, cores, positive, seed_in_range
+from assay import options
+from assay.checks import at_least_one, positive, seed_in_range, use_threads
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import norm_name, parse_norm
 
@@ -22,15 +23,11 @@ DIGITS = 4  # of a radius, in print
 
 
 def radius(
-    model: Annotated[
-        str, typer.Option(help="zoo:NAME, file.onnx, file.safetensors, path/file.py:factory or module:factory.")
-    ],
-    data: Annotated[
-        str, typer.Option(help="digits, fashion-mnist, mnist, cifar10 or file.npz; its test split is used.")
-    ] = "digits",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the data set's files; $ASSAY_DATA and others if not given.")
-    ] = None,
+    model: options.Model,
+    weights: options.Weights = None,
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
+    domain: options.Domain = None,
     index: Annotated[
         int | None, typer.Option(help="Position of the sample; 0 if neither this nor --n is given.")
     ] = None,
@@ -39,15 +36,16 @@ def radius(
         str, typer.Option(help="Method that certifies, with options as in 'milp(solver=scip)'.")
     ] = "crown",
     attack: Annotated[str, typer.Option(help="Attack, likewise: 'pgd(steps=100)'.")] = "pgd",
-    norm: Annotated[str, typer.Option(help="Norm of the ball: inf, 2 or 1.")] = "inf",
+    norm: options.Norm = "inf",
     tolerance: Annotated[float, typer.Option(help="How exactly each end is found, in the units of the data.")] = 1e-3,
     timeout: Annotated[float, typer.Option(help="Seconds for each sample.")] = inf,
-    seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
-    threads: Annotated[int, typer.Option(help="Threads of torch and of solvers.")] = 1,
+    seed: options.Seed = 0,
+    threads: options.Threads = 1,
     out: Annotated[Path, typer.Option(help="Folder for the cases of soundness alarms, if there are any.")] = Path(
         "out"
     ),
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Find the largest eps that is certified and the smallest that is attacked, by bisection."""
     order = parse_norm(norm)
@@ -61,35 +59,31 @@ def radius(
     positive("--timeout", timeout, "seconds")
     seed_in_range(seed)
 
-    import torch
     from rich.console import Console
 
     from assay.attacks import get_attack
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.radius import radii
-    from assay.models import data as datasets
     from assay.models.resolve import resolve
     from assay.verify.core.budget import Budget
     from assay.verify.registry import get_verifier
     from assay.verify.support.documents import dump
     from assay.verify.support.signals import interruptible
 
-    threads = min(threads, cores())
-    torch.set_num_threads(threads)
+    budget = Budget(timeout, seed=seed, threads=use_threads(threads))
     verifier, attacker = get_verifier(method), get_attack(attack)
-    samples = datasets.load(data, folder=data_dir)
-    if n is not None:
-        samples = samples.take(n)
-    with interruptible(), watch(unit="samples") as progress:
+    samples = options.samples(data, data_dir, domain, n)
+    module = resolve(model, weights).module
+    with interruptible(), watch(unit="samples", quiet=quiet) as progress:
         found = radii(
-            resolve(model).module,
+            module,
             samples,
             [index or 0] if n is None else range(n),
             verifier,
             attacker,
             norm=order,
             tolerance=tolerance,
-            budget=Budget(timeout, seed=seed, threads=threads),
+            budget=budget,
             name=model,
             alarm_folder=out / "alarms",
             progress=progress,
@@ -103,26 +97,20 @@ def radius(
 
 def show(found: Radii, console: Console) -> None:
     """Print the brackets, what is certified rounded down and what is attacked rounded up."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
+    from assay.benchmarks.report import layout
     from assay.verify.support.plain import plain
 
     head = f"{plain(found.model)} on {plain(found.data)}, {norm_name(found.norm)}, within {found.tolerance:g}"
-    grid = Table(title=Text(head, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("sample", "label"):
-        grid.add_column(column, justify="right")
-    for column in (f"certified by {plain(found.method)}", f"attacked by {plain(found.attack)}"):
-        grid.add_column(column, justify="right", overflow="fold")
-    grid.add_column("seconds", justify="right")
-    grid.add_column("")
+    names = (layout.name(f"certified by {plain(found.method)}"), layout.name(f"attacked by {plain(found.attack)}"))
+    grid = layout.grid(*map(layout.figure, ("sample", "label")), *names, layout.figure("seconds"), "", title=head)
     for one in found.brackets:
         ends = (
             ("", "") if one.certified is None or one.attacked is None else (below(one.certified), above(one.attacked))
         )
         grid.add_row(str(one.sample), str(one.label), *ends, f"{one.seconds:.1f}", remark(one))
-    console.print(grid)
+    layout.show(grid, console, ("label", "seconds"))
     for alarm in found.alarms:
         console.print(Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red"))
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from assay.checks import at_least_one, cores, seed_in_range
+from assay import options
+from assay.checks import at_least_one, seed_in_range, use_threads
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import parse_norm
+from assay.written import numbers
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,15 +29,11 @@ SHOWN = 20
 
 
 def smooth(
-    model: Annotated[
-        str, typer.Option(help="zoo:NAME, file.onnx, file.safetensors, path/file.py:factory or module:factory.")
-    ] = "",
-    data: Annotated[
-        str, typer.Option(help="digits, fashion-mnist, mnist, cifar10 or file.npz; its test split is used.")
-    ] = "digits",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the data set's files; $ASSAY_DATA and others if not given.")
-    ] = None,
+    model: options.MaybeModel = None,
+    weights: options.Weights = None,
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
+    domain: options.Domain = None,
     noise: Annotated[str, typer.Option(help="Kind of noise; see assay methods, smoothing.")] = "gaussian",
     sigma: Annotated[
         float | None, typer.Option(help="Root mean square of the noise in each value; 0.25 if not given.")
@@ -51,34 +50,33 @@ def smooth(
     radii: Annotated[str, typer.Option(help="Radii of the table, with commas.")] = "0,0.25,0.5,0.75,1",
     n: Annotated[int | None, typer.Option("--n", help="So many samples; all if not given.")] = None,
     skip: Annotated[int, typer.Option(help="Take every so many-th sample.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
+    seed: options.Seed = 0,
+    threads: options.Threads = 1,
     out: Annotated[Path, typer.Option(help="Folder for smooth.csv, smooth.json and smooth.png.")] = Path("out"),
     audit: Annotated[
         Path | None,
         typer.Option(help="Instead: audit this log of radii against the options that are given, or recover them."),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Certify a smoothed classifier sample by sample, or audit a log of its radii."""
     if audit is not None:
         raise typer.Exit(_audit(audit, draws, alpha, sigma, json_))
-    if not model:
+    if model is None:
         raise InputError("expected --model, or --audit with a log")
     for name, value in (("--n", n), ("--skip", skip), ("--threads", threads)):
         at_least_one(name, value)
     seed_in_range(seed)
-    asked, at = Asked(model, data, data_dir, norm.lower(), n, skip, seed), _numbers(radii)
-
-    import torch
+    asked, at = Asked(model, weights, data, data_dir, domain, norm.lower(), n, skip, seed), numbers("--radii", radii)
 
     from assay.verify.backends.smoothing.method import Smoothing
 
-    torch.set_num_threads(min(threads, cores()))
+    use_threads(threads)
     sigma, alpha = 0.25 if sigma is None else sigma, 0.001 if alpha is None else alpha
     draws = 100_000 if draws is None else draws
     method = Smoothing(noise, sigma, draws, pilot, alpha, certificate=certificate)  # type: ignore[arg-type]
-    rows, facts = _certify(asked, method, out)
+    rows, facts = _certify(asked, method, out, quiet)
     _report(rows, _write(rows, at, facts, asked, out), out, json_)
 
 
@@ -87,8 +85,10 @@ class Asked:
     """Which samples of what data set, through which model, in which norm."""
 
     model: str
+    weights: Path | None
     data: str
     folder: Path | None
+    domain: str | None
     norm: str
     n: int | None
     skip: int
@@ -98,21 +98,20 @@ class Asked:
         parse_norm(self.norm)
 
 
-def _certify(asked: Asked, method: Smoothing, out: Path) -> tuple[list[Row], dict[str, Any]]:
+def _certify(asked: Asked, method: Smoothing, out: Path, quiet: bool) -> tuple[list[Row], dict[str, Any]]:
     """The rows, of which smooth.csv has each as soon as it is decided, and what they are rows of."""
     from assay.benchmarks.harness import smoothed
     from assay.benchmarks.harness.progress import watch
-    from assay.models import data as datasets
     from assay.models.resolve import resolve
     from assay.verify.support.files import writable_folder, write_atomic
     from assay.verify.support.signals import interruptible
 
-    samples = datasets.load(asked.data, folder=asked.folder)
-    indices = range(0, len(samples), asked.skip)[: asked.n]
-    module = resolve(asked.model).module
+    samples = options.samples(asked.data, asked.folder, asked.domain)
+    indices = samples.indices(asked.n, asked.skip)
+    module = resolve(asked.model, asked.weights).module
     writable_folder(out)
     rows: list[Row] = []
-    with interruptible(), watch(unit="samples") as progress:
+    with interruptible(), watch(unit="samples", quiet=quiet) as progress:
         for row in smoothed.certify(module, samples, method, parse_norm(asked.norm), asked.seed, indices, progress):
             rows.append(row)
             write_atomic(out / "smooth.csv", smoothed.table_text(rows).encode())
@@ -131,7 +130,7 @@ def _certify(asked: Asked, method: Smoothing, out: Path) -> tuple[list[Row], dic
     }
 
 
-def _write(rows: list[Row], radii: list[float], facts: dict[str, Any], asked: Asked, out: Path) -> dict[str, Any]:
+def _write(rows: list[Row], radii: Sequence[float], facts: dict[str, Any], asked: Asked, out: Path) -> dict[str, Any]:
     """smooth.json and smooth.png; returns the document."""
     from assay.benchmarks.harness import smoothed
     from assay.benchmarks.report import smoothed_figure
@@ -148,12 +147,13 @@ def _report(rows: list[Row], document: dict[str, Any], out: Path, as_json: bool)
     """The table and what it does not say by itself: on stdout, or on stderr where stdout is the document."""
     from rich.console import Console
 
+    from assay.benchmarks.report import layout
     from assay.verify.support.documents import dump
     from assay.verify.support.plain import plain
 
     console = Console(stderr=as_json)
     console.print(plain(", ".join(_heading(rows, document))), style="bold", markup=False, highlight=False)
-    console.print(_table(document["curve"]))
+    layout.show(_table(document["curve"]), console)
     for line in document["caveats"]:
         console.print(line, style="dim", markup=False)
     console.print(f"wrote {out / 'smooth.csv'}, {out / 'smooth.json'}, {out / 'smooth.png'}", markup=False)
@@ -167,16 +167,13 @@ def _heading(rows: list[Row], facts: dict[str, Any]) -> list[str]:
 
 
 def _table(points: list[dict[str, Any]]) -> Table:
-    from rich import box
-    from rich.table import Table
+    from assay.benchmarks.report import layout
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("radius", "certified", "95% CI", "samples"):
-        table.add_column(column, justify="right", no_wrap=True)
+    grid = layout.grid(*map(layout.figure, ("radius", "certified", "95% CI", "samples")))
     for point in points:
         interval = f"{100 * point['low']:.1f}\u2013{100 * point['high']:.1f}"
-        table.add_row(f"{point['radius']:g}", f"{point['accuracy']:.1%}", interval, str(point["count"]))
-    return table
+        grid.add_row(f"{point['radius']:g}", f"{point['accuracy']:.1%}", interval, str(point["count"]))
+    return grid
 
 
 def _audit(path: Path, n: int | None, alpha: float | None, sigma: float | None, as_json: bool) -> int:
@@ -228,15 +225,3 @@ def _tell(path: Path, rows: int, fits: list[Fit], stated: bool) -> None:
         print(f"line {fault.entry.line} cannot: {fault.why}")
     if len(first.faults) > SHOWN:
         print(f"and {len(first.faults) - SHOWN} more")
-
-
-def _numbers(text: str) -> list[float]:
-    numbers = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        try:
-            numbers.append(float(part))
-        except ValueError:
-            raise InputError(f"--radii: expected numbers with commas between them, got {part!r}") from None
-    if not numbers or not all(0 <= number < float("inf") for number in numbers):
-        raise InputError(f"--radii: expected finite numbers >= 0, got {text!r}")
-    return numbers

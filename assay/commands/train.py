@@ -7,15 +7,16 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assay import options
 from assay.benchmarks.harness.origin import version
 from assay.verify.core.errors import InputError
 from assay.verify.support.files import writable_folder
+from assay.written import numbers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,10 +36,8 @@ EARLY = 500
 def train(
     name: Annotated[str, typer.Option(help="Name of the network; the files are NAME.safetensors and NAME.json.")],
     arch: Annotated[str, typer.Option(help="Architecture: mlp, cnn or resnet, with options.")] = "mlp(hidden=50-50)",
-    data: Annotated[str, typer.Option(help="Data set.")] = "digits",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the files of --data; else $ASSAY_DATA and the usual places.")
-    ] = None,
+    data: Annotated[str, typer.Option(help="digits, fashion-mnist, mnist, cifar10 or file.npz.")] = "digits",
+    data_dir: options.DataDir = None,
     recipe: Annotated[
         str, typer.Option(help="What is minimised, with options: standard, pgd, trades, ibp, crown-ibp, gaussian, ...")
     ] = "pgd",
@@ -57,7 +56,8 @@ def train(
     ] = "",
     eval_n: Annotated[int, typer.Option(help="Test samples that robust accuracies are measured on, at most.")] = 500,
     out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("."),
-    json_: Annotated[bool, typer.Option("--json", help="Print the card as one JSON document.")] = False,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Train a network and store it with a card that says how to make it again, bit for bit."""
     from assay.models import architectures, cards, training
@@ -69,7 +69,7 @@ def train(
     architecture = architectures.parse(arch)
     falling = convert(schedule, training.Schedule, "--schedule")
     plan = training.Training(training.recipe(recipe), epochs, batch, lr, falling, weight_decay, shift, seed)
-    radii = _radii(eval_eps) if eval_eps else [plan.recipe.eps or 0.1]
+    radii = list(map(float, numbers("--eval-eps", eval_eps))) if eval_eps else [plan.recipe.eps or 0.1]
     if eval_n < 1 or validation < 0:
         raise InputError(f"expected --eval-n >= 1 and --validation >= 0, got {eval_n} and {validation}")
     order = Order(name, architecture, data, plan, validation, radii, eval_n)
@@ -77,7 +77,7 @@ def train(
     learn, held = training.hold_out(learn, validation) if validation else (learn, None)
     writable_folder(out)
 
-    model = _trained(order, learn, held)
+    model = _trained(order, learn, held, quiet)
     weights = cards.encode(model)
     card = _card(order, model, test, cards.sha256(weights))
     paths = cards.save(out, card, weights)
@@ -122,7 +122,7 @@ class Order:
         )
 
 
-def _trained(order: Order, learn: Dataset, held: Dataset | None) -> nn.Module:
+def _trained(order: Order, learn: Dataset, held: Dataset | None, quiet: bool) -> nn.Module:
     """The network after its training; errors on some of the samples held out, or learned, are shown on the way."""
     from assay.models import training
 
@@ -131,6 +131,10 @@ def _trained(order: Order, learn: Dataset, held: Dataset | None) -> nn.Module:
     seed, radius = order.plan.seed, order.radii[-1]
     with training.isolated(seed):
         model = order.architecture.build(learn.shape, learn.classes)
+    if quiet:
+        for _ in order.plan.run(model, learn):
+            pass
+        return model
     which = f"{len(early)} {'validation' if held else 'training'} samples"
     typer.echo(f"assay: errors below: on {which}, natural, and verified by ibp at eps {radius:g}", err=True)
     with _progress(order.name, order.plan.epochs) as show:
@@ -184,16 +188,6 @@ def _report(card: Card, paths: tuple[Path, Path], as_json: bool) -> None:
     typer.echo(f"wrote {paths[0]} and {paths[1]}", err=as_json)
     if as_json:
         typer.echo(card.to_json(), nl=False)
-
-
-def _radii(text: str) -> list[float]:
-    """``0.05,0.1`` in ascending order."""
-    from assay.verify.support.options import convert
-
-    radii = sorted(convert(part.strip(), float, "--eval-eps") for part in text.split(","))
-    if not all(isfinite(eps) and eps >= 0 for eps in radii):
-        raise InputError(f"--eval-eps must be finite numbers >= 0, got {text}")
-    return radii
 
 
 def _robustness(model: nn.Module, dataset: Dataset, radii: list[float], seed: int) -> tuple[Robustness, ...]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from assay.checks import at_least_one, positive, seed_in_range
-from assay.verify.core.errors import InputError, ResourceError
+from assay import options
+from assay.checks import at_least_one, positive, seed_in_range, writable_file
+from assay.verify.core.errors import ResourceError
 from assay.verify.support.plain import plain
 from assay.verify.support.signals import interruptible
+
+if TYPE_CHECKING:
+    from assay.answering import Draft
 
 GRACE = 1.0  # seconds beyond the timeout after which what does not come back is left behind
 
@@ -26,12 +30,12 @@ def verify(
     net: Annotated[Path, typer.Argument(metavar="NET", help="ONNX file, plain or gzipped.")],
     prop: Annotated[Path, typer.Argument(metavar="PROP", help="VNN-LIB file, plain or gzipped.")],
     method: Annotated[str, typer.Option(help="Method, with options as in 'crown(dtype=float32)'.")] = "auto",
-    timeout: Annotated[float, typer.Option(help="Seconds for all of it, reading included.")] = inf,
+    timeout: options.Timeout = inf,
     results: Annotated[Path | None, typer.Option(help="File for the answer, besides stdout.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
+    seed: options.Seed = 0,
     threads: Annotated[int, typer.Option(help="Threads; more than one rarely pays.")] = 1,
-    memory: Annotated[float, typer.Option(help="GiB that the process may hold.")] = inf,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+    memory: options.Memory = inf,
+    json_: options.Json = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say on stderr what was tried and what it gave.")] = False,
 ) -> int:
     """Say whether a property has counterexamples: sat, with one of them, unsat, unknown or timeout."""
@@ -42,8 +46,7 @@ def verify(
         positive("--memory", memory, "GiB")
         at_least_one("--threads", threads)
         seed_in_range(seed)
-        if results is not None and not results.parent.is_dir():
-            raise InputError(f"--results: there is no folder {str(results.parent)!r}")
+        writable_file("--results", results)
 
         from assay.watchdog import Watchdog
 
@@ -52,12 +55,27 @@ def verify(
             with swift_imports():
                 from assay import answering
             clock = answering.Clock(began, timeout)
-            answer = answering.ask(net, prop, method, clock, memory=size, seed=seed, threads=threads, explain=explain)
+            answer = answering.ask(
+                net,
+                prop,
+                method,
+                clock,
+                memory=size,
+                seed=seed,
+                threads=threads,
+                explain=explain,
+                draft=output.drafts.append,
+            )
         output.publish(answer.text, answer.document)
-    for line in answer.lines:
-        indent = " " * (len(line) - len(line.lstrip()))
-        print(f"assay: {indent}{plain(line)}", file=sys.stderr)
+    remark(answer.lines)
     return answer.exit_code
+
+
+def remark(lines: Sequence[str]) -> None:
+    """Lines for a person, on stderr."""
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()))
+        print(f"assay: {indent}{plain(line)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -76,11 +94,15 @@ def swift_imports() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Output:
-    """Where the answer goes: to stdout, as text or as JSON, and as text to the file ``results`` if there is one."""
+    """Where the answer goes: to stdout, as text or as JSON, and as text to the file ``results`` if there is one.
+
+    ``drafts``: of an answer that is not there yet, the newest last.
+    """
 
     results: Path | None
     as_json: bool
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
+    drafts: list[Draft] = field(default_factory=list)
 
     def publish(self, text: str, document: dict[str, Any]) -> None:
         """Say ``text``, or ``document``. Raises :class:`ResourceError` where the file cannot be written."""
@@ -101,12 +123,20 @@ class Output:
                 print("error", file=self.stdout, flush=True)
             raise
 
-    def last_words(self, code: int, why: str) -> None:
-        """What is said of work that does not come back."""
+    def last_words(self, code: int, why: str) -> int:
+        """Say what is known of work that does not come back; the exit code that goes with it."""
+        from assay.verify.core.result import Reason
+
         said = "timeout" if code == 30 else "error"
         print(f"assay: {said}: {why}", file=sys.stderr, flush=True)
+        text, document = said, {"verdict": said, "exit_code": code, "reason": why}
+        if self.drafts:
+            answer = self.drafts[-1](Reason.TIMEOUT if code == 30 else Reason.MEMORY)
+            code, text, document = answer.exit_code, answer.text, answer.document
+            remark(answer.lines)
         with suppress(ResourceError):
-            self.publish(said, {"verdict": said, "exit_code": code, "reason": why})
+            self.publish(text, document)
+        return code
 
     def _write(self, text: str) -> None:
         from assay.verify.support.files import write_atomic
@@ -114,6 +144,6 @@ class Output:
         if self.results is not None:
             try:
                 write_atomic(self.results, f"{text}\n".encode())
-            except OSError as error:
-                why = f"cannot write {str(self.results)!r}: {error.strerror or error}"
+            except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
+                why = f"cannot write {str(self.results)!r}: {getattr(error, 'strerror', None) or error}"
                 raise ResourceError(f"{why} (the answer is {text.partition(chr(10))[0]})") from error

@@ -7,11 +7,13 @@ from math import inf
 import torch
 from torch import Tensor
 
-# Newton's method on a piecewise linear function ends by itself; ten pieces are more than it ever needs in practice.
-NEWTON = 20
+# The most steps of Newton's method, which ends by itself on a piecewise linear function, in practice within ten.
+NEWTON_STEPS = 20
 
 
-def nearest(x: Tensor, normal: Tensor, value: Tensor, lower: Tensor, upper: Tensor, p: float, scale: Tensor) -> Tensor:
+def shortest_step(
+    x: Tensor, normal: Tensor, value: Tensor, lower: Tensor, upper: Tensor, p: float, scale: Tensor
+) -> Tensor:
     """The shortest step from x to where ``value + <normal, step>`` is 0, within the box: (batch x shape).
 
     ``x``, ``normal`` (batch x shape); ``value`` (batch); the box broadcasts against x and holds it. Norms: l1, l2, and
@@ -23,22 +25,22 @@ def nearest(x: Tensor, normal: Tensor, value: Tensor, lower: Tensor, upper: Tens
     gain = toward.abs().flatten(1)
     goal = value.abs().to(gain)[:, None]
     if p == 1:
-        size = _largest_first(gain, room, goal)
+        size = _greedy_step(gain, room, goal)
     else:
-        size = _at_one_speed(gain, room, goal, gain if p == 2 else scale.expand_as(x).flatten(1))
+        size = _proportional_step(gain, room, goal, gain if p == 2 else scale.expand_as(x).flatten(1))
     return toward.sign() * size.view_as(x)
 
 
-def _at_one_speed(gain: Tensor, room: Tensor, goal: Tensor, speed: Tensor) -> Tensor:
-    """``min(time * speed, room)`` at the time when the gains add up to the goal: (batch x coordinates).
+def _proportional_step(gain: Tensor, room: Tensor, goal: Tensor, speed: Tensor) -> Tensor:
+    """l2 and linf: ``min(time * speed, room)`` at the time when the gains add up to the goal: (batch x coordinates).
 
-    What has been gained is concave in the time and linear between the moments when a coordinate arrives, so that
-    Newton's method from time 0 approaches the goal from below and ends on its piece, without sorting.
+    The gain is concave in the time, and linear between the times at which coordinates reach their bounds: Newton's
+    method from time 0 approaches the goal from below and ends on the right piece, without sorting.
     """
     room = torch.where(gain * speed > 0, room, 0.0)
     reached, rate = gain * room, gain * speed
     time = torch.zeros_like(goal)
-    for _ in range(NEWTON):
+    for _ in range(NEWTON_STEPS):
         moving = room > time * speed
         pace = (rate * moving).sum(1, keepdim=True)
         arrived = torch.where(moving, 0.0, reached).sum(1, keepdim=True)
@@ -50,8 +52,8 @@ def _at_one_speed(gain: Tensor, room: Tensor, goal: Tensor, speed: Tensor) -> Te
     return torch.where(time.isinf(), room, torch.minimum(time.nan_to_num(posinf=0.0) * speed, room))
 
 
-def _largest_first(gain: Tensor, room: Tensor, goal: Tensor) -> Tensor:
-    """The coordinates of largest gain filled up one after the other until the goal is reached: l1."""
+def _greedy_step(gain: Tensor, room: Tensor, goal: Tensor) -> Tensor:
+    """l1: coordinates moved to their bounds, largest gain first, until the goal is reached: (batch x coordinates)."""
     order = gain.argsort(dim=1, descending=True)
     gain, room = gain.gather(1, order), torch.where(gain > 0, room, 0.0).gather(1, order)
     full = (gain * room.nan_to_num(posinf=torch.finfo(room.dtype).max)).cumsum(1)

@@ -1,4 +1,4 @@
-"""What every attack offers, what it gives back, and what it refuses to start on."""
+"""The interface of attacks: what they take, what they return, and the input that they refuse."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Model = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
-    """What an attack found, sample by sample.
+    """The result of an attack, sample by sample.
 
     ``adversarial`` (batch x shape): exact members of the region in the dtype of the clean samples; for a broken
     sample the point that broke it, for the others the point of largest loss. ``success`` (batch), bool. ``loss``
@@ -42,7 +42,10 @@ class AttackResult:
 class Attack(Protocol):
     """A search for points that a model gets wrong. Options are the fields of a frozen dataclass.
 
-    A sample's result depends on the sample, its region and the seed, not on what else is in the batch.
+    What a sample draws, and every step that it takes, depend on the sample, its region and the seed, not on what else
+    is in the batch. Only outputs depend on it, in their last digits: a matrix product rounds differently with the size
+    of the batch and the place in it. A gradient within rounding of 0 may then have the other sign, and the point lie
+    elsewhere; where no product rounds, all batches give the same bits. Success is confirmed in a batch of one.
     """
 
     name: ClassVar[str]
@@ -67,17 +70,17 @@ class Drawing(Protocol):
 
     @property
     def random(self) -> bool:
-        """Whether another seed may find something else."""
+        """Whether the result depends on the seed."""
         ...
 
 
 def draws(attack: Attack) -> bool:
-    """Whether it is worth trying the attack again with another seed; so is one that does not say."""
+    """Whether another seed may give another result, which is assumed of an attack that does not say."""
     return not isinstance(attack, Drawing) or attack.random
 
 
 def check_model(model: Model, x: Tensor) -> None:
-    """Refuse a module in train mode, or one whose parameters have another dtype or device than ``x``."""
+    """Refuse a module in train mode, or with parameters of another dtype or device than ``x`` (batch x shape)."""
     if not isinstance(model, nn.Module):
         if not callable(model):
             raise InputError(f"expected a model that can be called on a batch, got {type(model).__name__}")
@@ -99,7 +102,7 @@ def check_model(model: Model, x: Tensor) -> None:
 
 
 def check_inputs(x: Tensor, region: Region) -> None:
-    """Refuse samples and regions that do not fit each other."""
+    """Refuse samples x (batch x shape) that are not finite floats within ``region``, of one sample's or x's shape."""
     if x.dim() < 2:
         raise InputError(f"expected a batch of samples (batch x shape), got shape {tuple(x.shape)}: add the batch")
     if not x.is_floating_point():
@@ -121,14 +124,17 @@ def check_inputs(x: Tensor, region: Region) -> None:
 
 
 def check_problems(problems: Sequence[Problem]) -> None:
-    """Refuse what is no sequence of problems."""
+    """Refuse anything but a sequence of problems."""
     if not isinstance(problems, Sequence) or not all(isinstance(problem, Problem) for problem in problems):
         what = "Problem.robustness_many makes them from samples, and run() attacks samples"
         raise InputError(f"expected a sequence of problems, got {type(problems).__name__}: {what}")
 
 
 def forward(model: Model, x: Tensor) -> Tensor:
-    """The outputs at ``x``, flattened to (batch x outputs); what does not fit the model is an :class:`InputError`."""
+    """The outputs at x (batch x shape), flattened to (batch x outputs).
+
+    Raises :class:`InputError` if the model does not run on x or returns something else.
+    """
     try:
         y = model(x)
     except Exception as error:  # whatever the user's code raises

@@ -1,4 +1,4 @@
-"""The l1 form of Auto-PGD (Croce and Hein 2021, arXiv:2103.01208): few coordinates a step, then onto ball and box."""
+"""Auto-PGD in l1 (Croce and Hein 2021, arXiv:2103.01208): sparse steps, projected onto ball and box at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from assay.attacks.common.iterates import Trail
-from assay.attacks.common.minimal_norm import column, domain
+from assay.attacks.common.iterates import Iterates
+from assay.attacks.common.minimal_norm import domain, per_sample
 from assay.attacks.common.random_streams import uniform
 from assay.attacks.common.task import Task
 from assay.verify.core.region import LpBall
@@ -20,52 +20,54 @@ FIRST, KEPT = 0.2, 1 / 1.5
 SPARSER = 0.95
 # A size that did not help is divided by this, down to the smallest.
 SLOWER, SMALLEST = 1.5, 0.1
-# The ball that the search begins in, in radii.
+# The radius of the ball that the search begins in, in radii of the region.
 WIDE = 3
 
 
-class Sparse:
-    """Steps of one radius in the coordinates of largest gradient, fewer as the best point needs fewer.
+class SparseSteps:
+    """Steps of ``size`` radii along the ``active`` coordinates of largest gradient, both (batch).
 
-    Every 0.04 of the steps: who moves clearly fewer coordinates at the best point than before goes back there, with
-    the full step; the others take shorter ones.
+    Reviewed every 0.04 of the steps: a sample whose best point changes clearly fewer coordinates than at the review
+    before restarts from there with size 1; the size of the others is divided by 1.5, down to 0.1.
     """
 
-    def __init__(self, job: Task, trail: Trail, steps: int) -> None:
-        features, loss = trail.x[0].numel(), trail.loss
+    def __init__(self, job: Task, iterates: Iterates, steps: int) -> None:
+        features, loss = iterates.x[0].numel(), iterates.loss
         self.every = max(ceil(0.04 * steps), 1)
         self.size = torch.ones_like(loss)
-        moved = (trail.x != job.clean).flatten(1).sum(1).to(loss)
+        moved = (iterates.x != job.clean).flatten(1).sum(1).to(loss)
         self.active = torch.where(moved > 0, moved * KEPT, FIRST * features)
         self.moved = torch.where(moved > 0, moved, features)
 
-    def step(self, job: Task, trail: Trail) -> Tensor:
-        """The steepest few coordinates moved alike, those that the domain stops left out; then the projection."""
-        stuck = ((trail.x >= job.upper) & (trail.grad > 0)) | ((trail.x <= job.lower) & (trail.grad < 0))
-        grad = trail.grad.masked_fill(stuck, 0).flatten(1)
+    def step(self, job: Task, iterates: Iterates) -> Tensor:
+        """The next members (batch x shape); coordinates that the domain stops are not counted as steep."""
+        stuck = ((iterates.x >= job.upper) & (iterates.grad > 0)) | ((iterates.x <= job.lower) & (iterates.grad < 0))
+        grad = iterates.grad.masked_fill(stuck, 0).flatten(1)
         count = self.active.round().clamp(min=1, max=grad.shape[1]).to(torch.int64)
         size = grad.abs()
         least = size.sort(1, descending=True).values.gather(1, count[:, None] - 1)
-        way = grad.sign() * (size >= least)
-        way = (way / way.abs().sum(1, keepdim=True).clamp(min=1)).view_as(trail.x)
+        direction = grad.sign() * (size >= least)
+        direction = (direction / direction.abs().sum(1, keepdim=True).clamp(min=1)).view_as(iterates.x)
         ball = job.region
         assert isinstance(ball, LpBall)
-        return within(
-            job, trail.x.double() + column(self.size.double(), way.double()) * ball.radius.to(way.device) * way
+        return nearest_member(
+            job,
+            iterates.x.double()
+            + per_sample(self.size.double(), direction.double()) * ball.radius.to(direction.device) * direction,
         )
 
-    def review(self, job: Task, step: int, before: Trail, trail: Trail) -> Tensor:
-        """Adapt sparsity and size to the best point."""
+    def review(self, job: Task, step: int, previous: Iterates, iterates: Iterates) -> Tensor:
+        """Adapt sparsity and size; which samples restart from their best point: (batch), bool."""
         if step % self.every:
             return torch.zeros_like(self.size, dtype=torch.bool)
-        moved = (trail.best != job.clean).flatten(1).sum(1).to(self.moved)
+        moved = (iterates.best != job.clean).flatten(1).sum(1).to(self.moved)
         sparser = moved < SPARSER * self.moved
         self.active, self.moved = moved * KEPT, moved
         self.size = torch.where(sparser, torch.ones_like(self.size), (self.size / SLOWER).clamp(min=SMALLEST))
         return sparser
 
     def take(self, index: Tensor) -> None:
-        """Go on with the samples ``index`` only."""
+        """Keep the samples at the positions ``index`` (samples) only."""
         self.size, self.active, self.moved = self.size[index], self.active[index], self.moved[index]
 
 
@@ -76,20 +78,21 @@ def enlarged(job: Task, factor: float) -> Task:
     return Task.of(job.model, job.clean, replace(ball, eps=ball.eps * factor), job.goal)
 
 
-def scattered(job: Task, keys: Tensor, stream: int) -> Tensor:
-    """A random start for each sample, (batch x shape): normal noise projected onto the wide ball.
+def gaussian_start(job: Task, keys: Tensor, stream: int) -> Tensor:
+    """Random starts (batch x shape) by ``keys`` (batch): standard normal noise projected onto the enlarged ball.
 
-    Few coordinates move far that way; a uniform draw moves all of them a little, and finds less.
+    The projection leaves few coordinates changed, by much; uniform members change all by little and break fewer
+    samples.
     """
     u = uniform(keys, job.clean.shape[1:], stream, torch.float64)
     noise = torch.erfinv(2 * u - 1).nan_to_num(posinf=0.0, neginf=0.0) * 2**0.5
-    return within(enlarged(job, WIDE), job.clean.double() + noise)
+    return nearest_member(enlarged(job, WIDE), job.clean.double() + noise)
 
 
-def within(job: Task, x: Tensor) -> Tensor:
-    """The member nearest to each x (batch x shape) in the l2 sense: of the l1 ball and the domain at once.
+def nearest_member(job: Task, x: Tensor) -> Tensor:
+    """The Euclidean projection of x (batch x shape), float64, onto the region: (batch x shape), the samples' dtype.
 
-    Into one and then into the other would end further away.
+    Onto the l1 ball and the domain at once: one after the other does not give the nearest point.
     """
     ball = job.region
     assert isinstance(ball, LpBall)
@@ -101,6 +104,8 @@ def within(job: Task, x: Tensor) -> Tensor:
 def onto_l1_in_box(step: Tensor, radius: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Euclidean projection of steps (batch x shape) onto {||z||_1 <= radius, low <= z <= high}, low <= 0 <= high.
 
+    ``radius``: one, or (batch); ``low`` and ``high`` broadcast against the steps.
+
     The solution shrinks every coordinate by one amount and then cuts it at its bound; the sum of what is left is
     piecewise linear in that amount, with a kink where a coordinate leaves its bound and one where it reaches 0.
     """
@@ -111,7 +116,7 @@ def onto_l1_in_box(step: Tensor, radius: Tensor, low: Tensor, high: Tensor) -> T
     kinks, order = torch.cat([free, size], 1).sort(1)
     movable = (room > 0).to(flat)
     change = torch.cat([movable, -movable], 1)
-    # Between two kinks the sum falls by the number of coordinates on the move for every unit of shrinking.
+    # Between two kinks the sum falls by the number of moving coordinates per unit of shrinking.
     moving = change.gather(1, order).cumsum(1)
     falls = moving[:, :-1] * kinks.diff(dim=1)
     start = torch.minimum(size, room).sum(1, keepdim=True)

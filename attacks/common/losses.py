@@ -1,4 +1,4 @@
-"""What attacks ascend, and when they have won: losses of labels, and the loss of a specification."""
+"""The losses that attacks ascend and when they succeed: for labels and for specifications."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LossName = Literal["ce", "margin", "dlr"]
 
 
 class Goal(Protocol):
-    """What the outputs of a batch are wanted to be."""
+    """What an attack wants of the outputs of a batch: the loss to ascend, and success."""
 
     @property
     def signed(self) -> bool:
-        """Whether a loss of at least 0 is success; otherwise the loss does not tell how far there is to go."""
+        """Whether success is a loss of at least 0, so that the loss tells how far away it is."""
         ...
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,19 +30,19 @@ class Goal(Protocol):
         ...
 
     def take(self, index: Tensor) -> Goal:
-        """The same for the samples ``index`` only."""
+        """The goal of the samples at the positions ``index`` (samples) only."""
         ...
 
-    def ascending(self, loss: LossName) -> Goal:
-        """The same success by another loss, where the goal has a choice."""
+    def with_loss(self, loss: LossName) -> Goal:
+        """The same success with another loss, where the goal has a choice."""
         ...
 
     def rivals(self, y: Tensor) -> int:
-        """How many ways there are to succeed, in the sample with the most: y (batch x outputs)."""
+        """The number of targets (wrong classes, disjuncts) of the sample with most: y (batch x outputs)."""
         ...
 
     def aim(self, y: Tensor, rank: int) -> Goal:
-        """The same success, by the loss of one way alone: each sample's ``rank``-th nearest at y, from 0."""
+        """The same success with the loss of one target: the ``rank``-th nearest (from 0) at y (batch x outputs)."""
         ...
 
 
@@ -52,7 +52,9 @@ def cross_entropy(y: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin(y: Tensor, labels: Tensor) -> Tensor:
-    """``max_{j != label} y_j - y_label`` (Carlini and Wagner 2017, arXiv:1608.04644): (batch).
+    """``max_{j != label} y_j - y_label`` (Carlini and Wagner 2017, arXiv:1608.04644).
+
+    y (batch x classes), labels (batch), result (batch).
 
     At least 0 exactly where the label is not strictly the largest: the sign of a difference is exact.
 
@@ -65,7 +67,9 @@ def margin(y: Tensor, labels: Tensor) -> Tensor:
 
 
 def dlr(y: Tensor, labels: Tensor) -> Tensor:
-    """The difference of logits ratio (Croce and Hein 2020, arXiv:2003.01690): (batch).
+    """The difference of logits ratio (Croce and Hein 2020, arXiv:2003.01690).
+
+    y (batch x classes), labels (batch), result (batch).
 
     The margin over the difference of the largest and the third largest output, so that shifting and scaling the
     outputs changes nothing. With two classes there is no third: the margin itself.
@@ -81,9 +85,10 @@ def dlr(y: Tensor, labels: Tensor) -> Tensor:
 
 
 def targeted_dlr(y: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """The same towards one class: ``(y_target - y_label) / (y_1st - (y_3rd + y_4th) / 2)``, (batch).
+    """The ratio of one target: ``(y_target - y_label) / (y_1st - (y_3rd + y_4th) / 2)``.
 
-    With fewer than four classes ``y_target - y_label``.
+    y (batch x classes), labels and targets (batch), result (batch). With fewer than four classes
+    ``y_target - y_label``.
     """
     gap = (y.gather(1, targets[:, None]) - y.gather(1, labels[:, None]))[:, 0]
     if y.shape[1] < 4:
@@ -93,7 +98,7 @@ def targeted_dlr(y: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def check_loss(name: str) -> None:
-    """Refuse a loss that does not exist."""
+    """Refuse an unknown loss with an :class:`InputError`."""
     if name not in get_args(LossName):
         raise unknown_name("loss", name, get_args(LossName))
 
@@ -122,7 +127,7 @@ class Misclassify:
         return self.loss != "ce" or self.targets is not None
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and success: y (batch x classes). Raises :class:`InputError` for a label that has no output."""
+        """Loss and success, both (batch): y (batch x classes). Raises :class:`InputError` for a label out of range."""
         classes = y.shape[1]
         if classes < 2:
             raise InputError(f"robust classification needs at least 2 classes, the model has {classes}")
@@ -143,20 +148,20 @@ class Misclassify:
         return (cross_entropy if self.loss == "ce" else dlr)(y, self.labels)
 
     def take(self, index: Tensor) -> Misclassify:
-        """The goal for the samples ``index``."""
+        """The goal of the samples at the positions ``index`` (samples)."""
         targets = None if self.targets is None else self.targets[index]
         return Misclassify(self.labels[index], self.loss, self.highest, targets)
 
-    def ascending(self, loss: LossName) -> Misclassify:
-        """The goal by another loss, of every class."""
+    def with_loss(self, loss: LossName) -> Misclassify:
+        """The goal with another loss, of all classes again."""
         return replace(self, loss=loss, targets=None)
 
     def rivals(self, y: Tensor) -> int:
-        """The classes but one."""
+        """All classes but the label: y (batch x classes)."""
         return y.shape[1] - 1
 
     def aim(self, y: Tensor, rank: int) -> Misclassify:
-        """The loss of the class that is ``rank``-th largest at y among those that are not the label."""
+        """The loss of the class that is ``rank``-th largest (from 0) at y (batch x classes), the label left out."""
         others = y.detach().scatter(1, self.labels[:, None], -inf)
         return replace(self, targets=others.sort(dim=1, descending=True, stable=True).indices[:, rank])
 
@@ -209,11 +214,11 @@ class Violate:
 
     @property
     def signed(self) -> bool:
-        """Always, but for the boundary of strict rows."""
+        """True; only where strict rows are met with equality is a loss of 0 no success."""
         return True
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Minus the distance to violation of the disjunct closest to it, and success: y (batch x outputs).
+        """Minus the distance to violation of the closest disjunct, and success, both (batch): y (batch x outputs).
 
         The distance of a disjunct is the sum of its positive rows; where none is positive, its largest row. For a
         single row per disjunct the loss is minus the specification's margin.
@@ -235,20 +240,20 @@ class Violate:
         return torch.where(gap.isfinite(), loss, -gap), success
 
     def take(self, index: Tensor) -> Violate:
-        """The goal for the samples ``index``."""
+        """The goal of the samples at the positions ``index`` (samples)."""
         parts = (self.column, self.coefficient, self.b, self.strict, self.disjunct, self.real, self.aimed)
         return Violate(*(part[index] for part in parts))
 
-    def ascending(self, loss: LossName) -> Violate:
-        """The goal by the specification's own loss, of every disjunct."""
+    def with_loss(self, loss: LossName) -> Violate:
+        """The specification has one loss only; of all disjuncts again."""
         return replace(self, aimed=self.real)
 
     def rivals(self, y: Tensor) -> int:
-        """The disjuncts of the specification that has most."""
+        """The disjuncts of the specification with most: y (batch x outputs)."""
         return self.real.shape[1]
 
     def aim(self, y: Tensor, rank: int) -> Violate:
-        """The loss of the disjunct that is ``rank``-th nearest at y; where there are fewer, of the farthest."""
+        """The loss of the ``rank``-th nearest disjunct at y (batch x outputs), of the farthest if there are fewer."""
         gap = self._gaps(self._rows(y.detach()))[1].masked_fill(~self.real, inf)
         last = (self.real.sum(1) - 1).clamp(min=0, max=rank)
         chosen = gap.sort(dim=1, stable=True).indices.gather(1, last[:, None])

@@ -1,4 +1,4 @@
-"""Options out of range, refused in one way by every attack."""
+"""Checks of the ranges of options, with one message for all attacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from assay.verify.core.errors import InputError
 
 
 class Named(Protocol):
-    """What has options and a name to put into messages."""
+    """An object whose options are checked, named in the messages."""
 
     @property
     def name(self) -> str:
@@ -18,7 +18,7 @@ class Named(Protocol):
 
 
 def whole(attack: Named, *options: str, least: int = 1) -> None:
-    """Refuse options that are no whole numbers of at least ``least``."""
+    """Refuse options that are not whole numbers of at least ``least``, with an :class:`InputError`."""
     for option in options:
         value = getattr(attack, option)
         if not isinstance(value, int) or value < least:
@@ -26,7 +26,7 @@ def whole(attack: Named, *options: str, least: int = 1) -> None:
 
 
 def positive(attack: Named, *options: str) -> None:
-    """Refuse options that are no finite numbers above 0."""
+    """Refuse options that are not finite numbers above 0."""
     for option in options:
         value = getattr(attack, option)
         if not (isfinite(value) and value > 0):
@@ -34,14 +34,14 @@ def positive(attack: Named, *options: str) -> None:
 
 
 def nonnegative(attack: Named, *options: str) -> None:
-    """Refuse options that are no finite numbers of at least 0."""
+    """Refuse options that are not finite numbers of at least 0."""
     for option in options:
         value = getattr(attack, option)
         if not (isfinite(value) and value >= 0):
             raise InputError(f"{option} of {attack.name} must be a finite number of at least 0, got {value}")
 
 
-def share(attack: Named, *options: str) -> None:
+def fraction(attack: Named, *options: str) -> None:
     """Refuse options that do not lie strictly between 0 and 1."""
     for option in options:
         value = getattr(attack, option)

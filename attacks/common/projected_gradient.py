@@ -1,7 +1,8 @@
-"""Projected ascent of a goal over a region: the one step loop that the gradient attacks share."""
+"""Projected gradient ascent of a goal over a region: the loop of steps and restarts that FGSM and PGD share."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 from assay.attacks.common.interface import AttackResult, forward
 from assay.attacks.common.random_streams import sample_keys, uniform
 from assay.attacks.common.task import Record, Task
+from assay.verify.core.budget import Expired
 from assay.verify.core.errors import InputError
 
-# Streams of random numbers from here on are directions of outputs; those before are starting points.
+# Streams of random numbers from this one on are directions of the outputs; those before are starting points.
 DIRECTIONS = 1 << 32
 
 
@@ -21,8 +23,8 @@ class Schedule:
     """How to ascend. ``step_size`` in radii of the region; ``momentum`` is the decay of earlier gradients.
 
     The first of the ``restarts`` begins at the clean sample, or with ``random_start`` at a random member as the
-    others do; the clean sample itself is always tried. ``diversify``: steps that a random member takes first to
-    wherever the outputs change along a random direction.
+    others do; the clean sample itself is always evaluated. ``diversify``: steps that change the outputs along a random
+    direction, taken first from each random member.
     """
 
     steps: int
@@ -34,10 +36,18 @@ class Schedule:
 
 
 def ascend(task: Task, schedule: Schedule, seed: int) -> AttackResult:
-    """Climb from the clean samples, then from random members those that still stand; a broken sample costs no more."""
+    """One run from the clean samples, then restarts from random members; a broken sample is not run again."""
     record = Record(task.clean)
+    with suppress(Expired):  # what was found by then is found
+        _ascend(record, task, schedule, seed)
+    return record.result(task.region)
+
+
+def _ascend(record: Record, task: Task, schedule: Schedule, seed: int) -> None:
     first = 0 if schedule.random_start else 1
-    climb(record, task, record.standing, task.clean, replace(schedule, steps=0) if schedule.random_start else schedule)
+    single_run(
+        record, task, record.standing, task.clean, replace(schedule, steps=0) if schedule.random_start else schedule
+    )
     keys = sample_keys(task.clean, seed) if schedule.restarts > first else record.queries
     for restart in range(first, schedule.restarts):
         standing = record.standing
@@ -45,17 +55,16 @@ def ascend(task: Task, schedule: Schedule, seed: int) -> AttackResult:
         cube = uniform(keys[standing], task.clean.shape[1:], restart, task.clean.dtype)
         start = part.region.point(cube)
         if schedule.diversify:
-            start = scatter(part, start, keys[standing], restart, schedule.diversify)
+            start = diversified_start(part, start, keys[standing], restart, schedule.diversify)
             record.queries[standing] += schedule.diversify
-        climb(record, part, standing, start, schedule)
-    return record.result(task.region)
+        single_run(record, part, standing, start, schedule)
 
 
-def scatter(task: Task, x: Tensor, keys: Tensor, restart: int, steps: int) -> Tensor:
-    """``steps`` half-radius steps from the members ``x``, each sample's along a random direction of its outputs.
+def diversified_start(task: Task, x: Tensor, keys: Tensor, restart: int, steps: int) -> Tensor:
+    """``steps`` half-radius steps from x (batch x shape), each sample's along a random direction of its outputs.
 
-    Random inputs give much the same outputs; these do not (output diversified initialisation: Tashiro, Song and Ermon
-    2020, arXiv:2003.06878).
+    keys (batch), result (batch x shape). The outputs at the starts differ more than at random members (output
+    diversified initialisation: Tashiro, Song and Ermon 2020, arXiv:2003.06878).
     """
     direction = None
     for _ in range(steps):
@@ -68,8 +77,8 @@ def scatter(task: Task, x: Tensor, keys: Tensor, restart: int, steps: int) -> Te
     return x.detach()
 
 
-def climb(record: Record, task: Task, index: Tensor, x: Tensor, schedule: Schedule) -> None:
-    """``schedule.steps`` steps from the members ``x`` of the samples ``index``; broken ones leave at once.
+def single_run(record: Record, task: Task, index: Tensor, x: Tensor, schedule: Schedule) -> None:
+    """``schedule.steps`` steps from x (samples x shape) of the samples ``index`` (samples), until they are broken.
 
     Momentum as in MI-FGSM (Dong et al. 2018, arXiv:1710.06081): gradients of l1 norm 1, summed with decay.
     """
@@ -99,9 +108,10 @@ def climb(record: Record, task: Task, index: Tensor, x: Tensor, schedule: Schedu
 
 
 def gradient(loss: Tensor, x: Tensor, keep: bool = False) -> Tensor:
-    """The gradient of each sample's loss (batch) in x, made finite; the model's parameters collect nothing.
+    """The gradient of each sample's loss (batch) in x (batch x shape), made finite: (batch x shape).
 
-    ``keep``: the graph of the forward pass is kept for another gradient.
+    The model's parameters get no gradients. ``keep``: the graph of the forward pass is kept for another gradient.
+    Raises :class:`InputError` where the loss does not depend on x differentiably.
     """
     with torch.enable_grad():
         grad = None

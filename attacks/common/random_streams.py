@@ -64,7 +64,7 @@ def normal(keys: Tensor, shape: Sequence[int], stream: int, dtype: torch.dtype =
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right: that of int64 copies the sign, which is masked away."""
+    """Logical shift to the right: that of int64 copies the sign bit, which is masked out."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 

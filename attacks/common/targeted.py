@@ -1,4 +1,4 @@
-"""The goal of a targeted attack: each sample classified as the class that it is aimed at."""
+"""The goal of a targeted attack: each sample classified as its target."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from assay.attacks.common.losses import LossName, Misclassify
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """The wanted class strictly the largest: the loss of not being so, with its sign turned.
+    """The target strictly the largest output; the loss is minus that of misclassifying the target.
 
-    ``away`` is the goal of leaving the wanted classes.
+    ``away``: the goal of misclassification with the targets as labels.
     """
 
     away: Misclassify
 
     @classmethod
-    def of(cls, wanted: Tensor, loss: LossName) -> Reach:
-        """The goal of reaching ``wanted`` (batch), any integer dtype."""
-        return cls(Misclassify.of(wanted, loss))
+    def of(cls, targets: Tensor, loss: LossName) -> Reach:
+        """The goal of reaching the classes ``targets`` (batch), any integer dtype."""
+        return cls(Misclassify.of(targets, loss))
 
     @property
     def signed(self) -> bool:
-        """As the loss turned around: a margin of 0 is a tie, which reaches nothing."""
+        """As for misclassification; only a loss of 0, a tie, is no success."""
         return self.away.signed
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and success: y (batch x classes). Raises :class:`InputError` for a class that has no output."""
-        loss, left = self.away(y)
-        return -loss, ~left
+        """Loss and success, both (batch): y (batch x classes). Raises :class:`InputError` for a target out of range."""
+        loss, misclassified = self.away(y)
+        return -loss, ~misclassified
 
     def take(self, index: Tensor) -> Reach:
-        """The goal for the samples ``index``."""
+        """The goal of the samples at the positions ``index`` (samples)."""
         return Reach(self.away.take(index))
 
-    def ascending(self, loss: LossName) -> Reach:
-        """The goal by another loss."""
-        return Reach(self.away.ascending(loss))
+    def with_loss(self, loss: LossName) -> Reach:
+        """The goal with another loss."""
+        return Reach(self.away.with_loss(loss))
 
     def rivals(self, y: Tensor) -> int:
-        """One: the wanted class."""
+        """One, the target, whatever y (batch x classes)."""
         return 1
 
     def aim(self, y: Tensor, rank: int) -> Reach:
-        """Itself: there is one way only."""
+        """The goal itself, whatever y (batch x classes) and the rank: there is one target only."""
         return Reach(replace(self.away, targets=None))

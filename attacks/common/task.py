@@ -1,4 +1,4 @@
-"""What an attack works on, made from a labelled batch or from problems, and the record of what it found."""
+"""The task of an attack, made from a labelled batch or from problems, and the record of its best points."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from assay.attacks.common.interface import (
 )
 from assay.attacks.common.losses import Goal, LossName, Misclassify, Violate
 from assay.attacks.common.targeted import Reach
+from assay.verify.core.binary import class_scores
 from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Region, kind, stack, take
+from assay.verify.core.region import LpBall, Region, kind, plain, stack, take
 from assay.verify.support.arrays import as_labels, as_tensor
+from assay.verify.support.floats import length
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A model, clean members (batch x shape) of a region of one sample or of the batch, and a goal.
+    """A model, clean members (batch x shape) of a region of one sample's shape or the batch's, and a goal.
 
-    ``lower`` and ``upper`` are in the samples' dtype. Where the region is a box (``is_box``) they are its lowest and
-    highest member, so that projecting is one clamp; otherwise its bounding box, drawn in by a ten-thousandth.
+    ``lower`` and ``upper``, in the dtype of the members, broadcast against them. Where the region is a box (``is_box``)
+    they are its lowest and highest member, so that projecting is one clamp; otherwise its bounding box, narrowed by a
+    ten-thousandth.
     """
 
     model: Model
@@ -44,7 +47,7 @@ class Task:
 
     @classmethod
     def of(cls, model: Model, clean: Tensor, region: Region, goal: Goal) -> Task:
-        """The task on the whole batch."""
+        """The task on all samples ``clean`` (batch x shape)."""
         if norm(region) == inf:
             far = torch.full_like(clean if len(region.shape) == clean.dim() else clean[:1], inf)
             return cls(model, clean, region, goal, region.project(-far), region.project(far), True)
@@ -53,7 +56,7 @@ class Task:
         return cls(model, clean, region, goal, (box.lower + rim).to(clean), (box.upper - rim).to(clean), False)
 
     def take(self, index: Tensor) -> Task:
-        """The task on the samples ``index`` only."""
+        """The task on the samples at the positions ``index`` (samples) only."""
         clean, goal = self.clean[index], self.goal.take(index)
         if len(self.region.shape) < self.clean.dim():
             return replace(self, clean=clean, goal=goal)
@@ -61,41 +64,41 @@ class Task:
         return replace(self, clean=clean, goal=goal, region=region, lower=lower, upper=upper)
 
     def step(self, x: Tensor, direction: Tensor, size: float | Tensor) -> Tensor:
-        """The member that ``size`` radii of steepest ascent along ``direction`` lead to from x.
+        """The member after a step of ``size`` radii from x of steepest ascent along ``direction``, all (batch x shape).
 
-        ``size``: one number, or one per sample, shaped to broadcast against x.
+        ``size``: one number, or one per sample, (batch x 1 x ...).
         """
         if self.is_box:
             return torch.clamp(x + size * self.region.steepest(direction), self.lower, self.upper)
-        # A coordinate at the edge of the domain gains nothing further out; left in, it would use up an l1 or l2 step.
+        # A coordinate at the edge of the domain cannot move further out, and would use up an l1 or l2 step.
         stuck = ((x >= self.upper) & (direction > 0)) | ((x <= self.lower) & (direction < 0))
         return self.region.project(x + size * self.region.steepest(direction.masked_fill(stuck, 0)))
 
     def project(self, x: Tensor) -> Tensor:
-        """The member near each finite x, (batch x shape)."""
+        """Each finite x (batch x shape) projected onto the region: (batch x shape)."""
         return torch.clamp(x, self.lower, self.upper) if self.is_box else self.region.project(x)
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and success at x, each (batch); an output that is not finite is worth -inf and breaks nothing."""
+        """Loss and success, both (batch), at x (batch x shape); where an output is not finite, -inf and no success."""
         y = forward(self.model, x)
         loss, success = self.goal(y)
         finite = y.detach().isfinite().all(1)
         return torch.where(finite, loss, -inf), success & finite
 
     def confirm(self, x: Tensor, success: Tensor) -> Tensor:
-        """``success`` (batch) where it holds too with the sample in a batch of one, whose rounding may differ."""
-        hits = success.nonzero()[:, 0].tolist()
-        if len(x) == 1 or not hits:
+        """``success`` (batch) at x (batch x shape) where it holds in a batch of one too, whose rounding may differ."""
+        successes = success.nonzero()[:, 0].tolist()
+        if len(x) == 1 or not successes:
             return success
         confirmed = success.clone()
-        for i in hits:
+        for i in successes:
             one = slice(i, i + 1)
             confirmed[one] = self.take(torch.tensor([i], device=x.device)).evaluate(x[one])[1]
         return confirmed
 
 
 class Record:
-    """The best point of each sample so far, and what it cost."""
+    """The best point of each sample so far, with its loss, and its queries, as in :class:`AttackResult`."""
 
     def __init__(self, clean: Tensor) -> None:
         n, device = len(clean), clean.device
@@ -106,7 +109,10 @@ class Record:
         self.queries = torch.zeros(n, dtype=torch.int64, device=device)
 
     def note(self, index: Tensor, x: Tensor, loss: Tensor, success: Tensor) -> None:
-        """One forward pass of the standing samples ``index``; a broken one keeps the point that broke it."""
+        """One forward pass of the unbroken samples ``index`` (samples) at x (samples x shape).
+
+        ``loss``, ``success`` (samples): x is kept where it succeeds, or has the largest loss so far.
+        """
         self.queries[index] += 1
         better = success | (loss > self.loss[index])
         rows = index[better]
@@ -116,16 +122,28 @@ class Record:
 
     @property
     def standing(self) -> Tensor:
-        """Positions of the samples that are not broken."""
+        """Positions of the samples that are not broken: (samples), int64."""
         return (~self.success).nonzero()[:, 0]
 
     def result(self, region: Region) -> AttackResult:
-        """The record as a result, once every point has proved to be a member."""
+        """The record as a result. Raises :class:`InternalError` if a point is not a member of the region."""
         if not bool(region.contains(self.adversarial).all()):
             raise InternalError("an attack left its region: please report it with the region and the model")
         step = (self.adversarial.double() - self.clean.double()).flatten(1)
-        distance = torch.linalg.vector_norm(step, ord=norm(region), dim=1)
+        distance = length(step, norm(region))
         return AttackResult(self.adversarial, self.success, self.loss, distance, self.queries)
+
+
+class Classifier(nn.Module):
+    """A model by the scores of its classes: (batch x classes), two for a model of one output."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The scores at x."""
+        return class_scores(forward(self.model, x))
 
 
 Method = Callable[[Task], AttackResult]
@@ -140,14 +158,20 @@ def run(
     method: Method,
     targeted: bool = False,
 ) -> AttackResult:
-    """:meth:`Attack.run` for a ``method`` that works on tasks; ``targeted``: to reach the labels."""
+    """:meth:`Attack.run` for a ``method`` that works on tasks: x (batch x shape), labels (batch).
+
+    ``targeted``: the goal is to reach the labels. A model of one output has two classes
+    (:mod:`assay.verify.core.binary`). Raises as :meth:`Attack.run` does, and if the model gives no finite output for a
+    sample.
+    """
     with torch.inference_mode(False), torch.no_grad():
         clean = as_tensor(x, "samples").clone()
+        region = plain(region, tuple(clean.shape[1:])) if isinstance(region, LpBall) else region
         check_inputs(clean, region)
         classes = as_labels(labels, len(clean)).clone().to(clean.device)
         check_model(model, clean)
         goal: Goal = (Reach if targeted else Misclassify).of(classes, loss)
-        result = method(Task.of(model, clean, region, goal))
+        result = method(Task.of(Classifier(model), clean, region, goal))
     dead = (result.loss == -inf).nonzero()
     if len(dead):
         raise InputError(f"the model gave no finite output for sample {int(dead[0])}: look for NaN or inf weights")
@@ -168,13 +192,13 @@ def search(problems: Sequence[Problem], method: Method) -> AttackResult:
     shape, dtype = next(iter(kinds), ((), torch.float32))
     groups: dict[object, list[int]] = {}
     for position, problem in enumerate(problems):
-        groups.setdefault((id(problem.network), kind(problem.region)), []).append(position)
+        groups.setdefault((id(problem.network), kind(plain(problem.region, shape))), []).append(position)
     with torch.inference_mode(False), torch.no_grad():
         blank = Record(torch.zeros((len(problems), *shape), dtype=dtype))
         distance = torch.zeros(len(problems), dtype=torch.float64)
         whole = AttackResult(blank.adversarial, blank.success, blank.loss, distance, blank.queries)
         for positions in groups.values():
-            region = stack([problems[i].region for i in positions])
+            region = stack([plain(problems[i].region, shape) for i in positions])
             clean = region.project(region.centre.to(dtype))
             whole.adversarial[positions] = clean
             members = region.contains(clean).nonzero()[:, 0]
@@ -187,14 +211,14 @@ def search(problems: Sequence[Problem], method: Method) -> AttackResult:
             clean = clean.to(device)
             check_model(model, clean)
             goal = Violate.of([problems[i].spec for i in positions], device)
-            found = method(Task.of(model, clean, region, goal))
+            result = method(Task.of(model, clean, region, goal))
             for part in fields(AttackResult):
-                getattr(whole, part.name)[positions] = getattr(found, part.name).cpu()
+                getattr(whole, part.name)[positions] = getattr(result, part.name).cpu()
     return whole
 
 
 def _model(problem: Problem) -> tuple[Model, torch.device]:
-    """What to run, and where it lives."""
+    """The model to run, and its device."""
     oracle = problem.network.oracle
     if not isinstance(oracle, nn.Module):
         return problem.network, torch.device("cpu")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from assay.verify.core.errors import AssayError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result, Verdict
 from assay.verify.support.files import writable_folder, write_atomic
@@ -81,6 +83,16 @@ def find(cases: Sequence[Case]) -> list[Alarm]:
             fault = f"{case.name} gave a verdict on {where} that fails its check: {case.result.stats['alarm']}"
             alarms.append(Alarm((case,), (), fault))
     return alarms
+
+
+def save_all(alarms: Sequence[Alarm], folder: Path | None) -> list[Path]:
+    """Write the cases, if there is a folder; where they went, up to the first that could not be written: an alarm must
+    not hide behind a disk that is full."""
+    homes: list[Path] = []
+    if folder is not None:
+        with suppress(AssayError, OSError):
+            homes.extend(save(alarm, folder) for alarm in alarms)
+    return homes
 
 
 def save(alarm: Alarm, folder: Path) -> Path:

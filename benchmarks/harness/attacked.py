@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import inf, isfinite
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor, nn
 
 from assay.attacks.checks import black_box_ahead, suspicions
 from assay.attacks.common.interface import Attack, Model, check_model, forward
-from assay.attacks.common.minimal_norm import MinimalAttack
-from assay.attacks.curves import curve
-from assay.benchmarks.harness.bracket import ALL_ATTACKS, Role, Row
+from assay.attacks.curves import Curve, curve
+from assay.benchmarks.harness.bracket import ALL_ATTACKS, UNSUPPORTED, Role, Row
 from assay.benchmarks.harness.origin import source_hash, versions
 from assay.benchmarks.harness.participants import title
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.models.data import Dataset
-from assay.verify.core.errors import InputError
-from assay.verify.core.network import Network
-from assay.verify.core.norms import norm_name
-from assay.verify.core.region import LpBall
+from assay.verify.core.binary import check_sign, class_scores
+from assay.verify.core.errors import AssayError, InputError, UnsupportedError
+from assay.verify.core.network import Network, to_network
+from assay.verify.core.spec import strictly_largest
 from assay.verify.support.documents import finite
-from assay.verify.support.plain import plain
 
 CHECKED = 32  # samples that the checks look at
 
@@ -57,9 +51,21 @@ class Found:
         return float(self.distance.quantile(0.5, interpolation="higher")) if len(self.distance) else inf
 
 
+@dataclass(frozen=True)
+class Refused:
+    """An attack that cannot treat the region or the model, and why."""
+
+    name: str
+    key: str
+    why: str
+
+
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """All attacks on one data set. ``right`` (n): whether each clean sample is classified rightly."""
+    """All attacks on one data set. ``right`` (n): whether each clean sample is classified rightly.
+
+    ``refused``: the attacks that could not run; they have rows, which say so.
+    """
 
     model: str
     data: Dataset
@@ -69,18 +75,24 @@ class Attacked:
     right: Tensor
     found: tuple[Found, ...]
     warnings: tuple[str, ...]
+    refused: tuple[Refused, ...] = ()
 
     def rows(self) -> list[Row]:
-        """One row for each attack and radius, then those of all attacks together."""
+        """One row for each attack and radius, then those of all attacks together, and of those that could not run."""
         together = torch.stack([found.success for found in self.found]).any(0)
         columns = [(found.name, found.key, found.success, found.seconds) for found in self.found]
         columns.append((ALL_ATTACKS, ALL_ATTACKS, together, sum(found.seconds for found in self.found)))
-        wrong = int((~self.right).sum())
-        return [
-            Row(Role.ATTACK, name, key, eps, len(self.data), 0, int(broken.sum()), wrong, seconds)
+        n, wrong = len(self.data), int((~self.right).sum())
+        rows = [
+            Row(Role.ATTACK, name, key, eps, n, 0, int(broken.sum()), wrong, seconds)
             for name, key, success, seconds in columns
             for eps, broken in zip(self.radii, success, strict=True)
         ]
+        for one in self.refused:
+            reasons, why = {UNSUPPORTED: n - wrong}, {UNSUPPORTED: one.why}
+            told = Row(Role.ATTACK, one.name, one.key, 0.0, n, 0, wrong, wrong, reasons=reasons, explanations=why)
+            rows += [replace(told, eps=eps) for eps in self.radii]
+        return rows
 
 
 def attack_all(
@@ -97,7 +109,8 @@ def attack_all(
 ) -> Attacked:
     """Run every attack on every sample at all ``radii``, ``batch`` samples at a time, and replay what it found.
 
-    Raises :class:`InputError` for no attacks or radii, two attacks of one name, and what attacks and regions raise.
+    Raises :class:`InputError` for no attacks or radii, two attacks of one name, and what attacks and regions raise,
+    :class:`UnsupportedError` where no attack can treat the region.
     """
     if not attacks or not radii:
         raise InputError("expected at least one attack and one radius")
@@ -106,32 +119,55 @@ def attack_all(
         raise InputError(f"{', '.join(sorted(repeated))} is given twice")
     oracle: Model = model if isinstance(model, nn.Module) else (model.oracle or model)
     check_model(oracle, data.x[:1])
-    for attack in attacks:
-        if isinstance(attack, MinimalAttack):  # refuses norms that are not its own: better now than after the others
-            attack.run(model, data.x[:0], data.y[:0], LpBall(data.x[:0], radii[0], norm, data.domain), seed)
+    if _outputs(oracle, data.x[:1]) == 1:
+        _check_sign(model, data)
     right = torch.tensor([_right(oracle, x, y) for x, y in zip(data.x, data.y, strict=True)])
     warnings = list(suspicions(model, data.x[:CHECKED], data.y[:CHECKED], data.domain))
     repeats = not any("run to run" in line for line in warnings)
-    progress.begin(len(data) * len(attacks))
-    found = []
+    progress.begin(len(data) * len(attacks), dict.fromkeys(names, len(data)))
+    found: list[Found] = []
+    refused: list[Refused] = []
     for attack, own in zip(attacks, names, strict=True):
         progress.running(own)
-        parts, began = [], time.monotonic()
-        for start in range(0, len(data), batch):
-            rows = slice(start, start + batch)
-            parts.append(curve(attack, model, data.x[rows], data.y[rows], radii, norm, data.domain, seed))
-            progress.advance(len(data.x[rows]))
+        began = time.monotonic()
+        try:
+            whole = _curve(attack, model, data, radii, norm, seed, batch, progress)
+        except UnsupportedError as error:
+            refused.append(Refused(own, repr(attack), str(error)))
+            progress.advance(len(data))
+            continue
         seconds = time.monotonic() - began
-        success = torch.cat([part.success for part in parts], 1)
-        points = torch.cat([part.adversarial for part in parts], 1)
-        kept = _replayed(oracle, points, data.y, success) if repeats else success
-        distance, queries = (torch.cat([getattr(part, key) for part in parts]) for key in ("distance", "queries"))
-        lost = int((success & ~kept).any(0).sum())
-        found.append(Found(own, repr(attack), kept | ~right, points, distance, queries, seconds, lost))
+        kept = _replayed(oracle, whole.adversarial, data.y, whole.success) if repeats else whole.success
+        lost = int((whole.success & ~kept).any(0).sum())
+        points = (whole.adversarial, whole.distance, whole.queries)
+        found.append(Found(own, repr(attack), kept | ~right, *points, seconds, lost))
+    if not found:
+        raise UnsupportedError("; ".join(one.why for one in refused))
     if line := black_box_ahead({each.name: each.success[-1] for each in found}):
         warnings.append(line)
     warnings += [f"{f.name}: {f.alone} successes did not repeat in a batch of one" for f in found if f.alone]
-    return Attacked(name, data, norm, seed, tuple(sorted(set(radii))), right, tuple(found), tuple(warnings))
+    levels = tuple(sorted(set(radii)))
+    return Attacked(name, data, norm, seed, levels, right, tuple(found), tuple(warnings), tuple(refused))
+
+
+def _curve(
+    attack: Attack,
+    model: nn.Module | Network,
+    data: Dataset,
+    radii: Sequence[float],
+    norm: float,
+    seed: int,
+    batch: int,
+    progress: Progress,
+) -> Curve:
+    """The curve over all samples, attacked ``batch`` at a time."""
+    parts = []
+    for x, y in zip(torch.split(data.x, batch), torch.split(data.y, batch), strict=True):
+        parts.append(curve(attack, model, x, y, radii, norm, data.domain, seed))
+        progress.advance(len(x))
+    levels = (torch.cat([getattr(part, key) for part in parts], 1) for key in ("success", "adversarial"))
+    samples = (torch.cat([getattr(part, key) for part in parts]) for key in ("distance", "queries"))
+    return Curve(parts[0].epsilons, *levels, *samples)
 
 
 def document(attacked: Attacked, command: Sequence[str] = ()) -> dict[str, Any]:
@@ -171,44 +207,28 @@ def arrays(attacked: Attacked) -> dict[str, Tensor]:
     return named
 
 
-def show(attacked: Attacked, console: Console) -> None:
-    """Print one line for each attack: robust accuracy at every radius, median distance, queries, seconds."""
-    data, norm = attacked.data, norm_name(attacked.norm)
-    head = f"{plain(attacked.model)} on {plain(data.name)} ({data.split}), {norm}, {len(data)} samples"
-    grid = Table(title=Text(head, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    grid.add_column("robust accuracy", overflow="fold")
-    for eps in attacked.radii:
-        grid.add_column(f"eps {eps:g}", justify="right", no_wrap=True)
-    for column in ("distance", "queries", "seconds"):
-        grid.add_column(column, justify="right", no_wrap=True)
-    clean = f"{float(attacked.right.double().mean()):.1%}"
-    grid.add_row("clean", *[clean] * len(attacked.radii), "", "", "", end_section=True)
-    rows, by_name = attacked.rows(), {found.name: found for found in attacked.found}
-    for name in dict.fromkeys(row.name for row in rows):
-        cells = [f"\u2264 {row.accuracy:.1%}" for row in rows if row.name == name]
-        seconds = next(row.seconds for row in rows if row.name == name)
-        own = by_name.get(name)
-        median = f"{own.median:.4g}" if own and isfinite(own.median) else "" if own is None else "\u2013"
-        queries = f"{float(own.queries.double().mean()):.0f}" if own else ""
-        style = "" if own else "bold"
-        grid.add_row(Text(plain(name)), *cells, median, queries, f"{seconds:.2f}", style=style)
-    console.print(grid)
-    said = "distance: the median over all samples of the nearest breaking point found; queries: the mean"
-    console.print(Text(said, "dim"))
-    for line in attacked.warnings:
-        console.print(Text(f"warning: {plain(line)}", "yellow"))
-
-
 def _right(oracle: Model, x: Tensor, label: Tensor) -> bool:
     """Whether the label's output is strictly the largest, the sample run alone; NaN is wrong."""
     with torch.no_grad():
-        y = forward(oracle, x[None])[0]
-    if len(y) < 2:
-        raise InputError(f"expected a model of at least 2 classes, got {len(y)} outputs")
+        y = class_scores(forward(oracle, x[None]))[0]
     if not 0 <= int(label) < len(y):
         raise InputError(f"label {int(label)} is out of range: the model has {len(y)} classes, 0 to {len(y) - 1}")
-    own, others = y[label], y[torch.arange(len(y)) != label]
-    return bool(own > others.max())
+    return bool(strictly_largest(y[None], torch.as_tensor(label)[None]))
+
+
+def _check_sign(model: nn.Module | Network, data: Dataset) -> None:
+    """Refuse a model of one output whose classes are not divided by 0, as far as it can be read."""
+    try:
+        network = to_network(model, data.shape)
+    except AssayError:
+        return  # attacks run what they cannot read
+    check_sign(network)
+
+
+def _outputs(oracle: Model, x: Tensor) -> int:
+    """How many outputs a sample has: x (1 x shape)."""
+    with torch.no_grad():
+        return oracle(x).flatten(1).shape[1]
 
 
 def _replayed(oracle: Model, points: Tensor, labels: Tensor, success: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ from typing import Any
 from assay.verify.core.result import NETWORK, Reason, Verdict
 
 CONFIDENCE = 0.95
+CLEAN = "clean"
 ALL_ATTACKS = "all attacks"
 ALL_METHODS = "all methods"
+UNSUPPORTED = Reason.UNSUPPORTED.value
 
 
 class Role(StrEnum):
@@ -35,6 +37,7 @@ class Judged:
     reason: Reason | None = None
     seconds: float = 0.0
     subject: str = NETWORK
+    explanation: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Row:
 
     ``falsified`` includes the ``misclassified`` clean samples, which no participant is asked about. ``accuracy`` is
     what the row bounds: the certified share of a method, the share that an attack left standing. ``key`` is the repr
-    that the records stand under; ``reasons`` counts why samples are unknown.
+    that the records stand under; ``reasons`` counts why samples are unknown, ``explanations`` has one for each reason.
     """
 
     role: Role
@@ -57,6 +60,14 @@ class Row:
     seconds: float = 0.0
     subject: str = NETWORK
     reasons: dict[str, int] = field(default_factory=dict)
+    explanations: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def refusal(self) -> str:
+        """Why the participant could not treat a single sample, in which case its counts say nothing; else empty."""
+        if not 0 < self.reasons.get(UNSUPPORTED, 0) == self.n - self.misclassified:
+            return ""
+        return f"{UNSUPPORTED}: {self.explanations.get(UNSUPPORTED, 'it does not say why')}"
 
     @property
     def unknown(self) -> int:
@@ -82,8 +93,8 @@ class Row:
         return float(interval.low), float(interval.high)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; the participant's name stands under its role."""
-        low, high = self.interval
+        """Plain data; the participant's name stands under its role. A row that is refused has no accuracy."""
+        bounds = (None, None, None) if self.refusal else (self.accuracy, *self.interval)
         return {
             "subject": self.subject,
             self.role.value: self.name,
@@ -94,17 +105,17 @@ class Row:
             "falsified": self.falsified,
             "unknown": self.unknown,
             "misclassified": self.misclassified,
-            "accuracy": self.accuracy,
-            "low": low,
-            "high": high,
+            **dict(zip(("accuracy", "low", "high"), bounds, strict=True)),
             "seconds": round(self.seconds, 4),
+            "reason": self.refusal or None,
             "reasons": self.reasons,
+            "explanations": self.explanations,
         }
 
 
 def clean(n: int, misclassified: int, subject: str = NETWORK) -> Row:
     """A classifier without an attacker: what an attack of radius 0 leaves."""
-    return Row(Role.ATTACK, "clean", "clean", 0.0, n, 0, misclassified, misclassified, subject=subject)
+    return Row(Role.ATTACK, CLEAN, CLEAN, 0.0, n, 0, misclassified, misclassified, subject=subject)
 
 
 def row(role: Role, name: str, key: str, eps: float, n: int, misclassified: int, judged: Sequence[Judged]) -> Row:
@@ -122,6 +133,7 @@ def row(role: Role, name: str, key: str, eps: float, n: int, misclassified: int,
         seconds=sum(item.seconds for item in judged),
         subject=judged[0].subject if judged else NETWORK,
         reasons=dict(sorted(Counter(item.reason.value for item in judged if item.reason).items())),
+        explanations={item.reason.value: item.explanation for item in judged[::-1] if item.reason and item.explanation},
     )
 
 
@@ -135,27 +147,18 @@ def jaws(eps: float, n: int, misclassified: int, judged: Sequence[Judged]) -> tu
     broken = {item.sample for item in own if item.verdict is Verdict.FALSIFIED}
     by_methods = {item.sample for item in own if item.verdict is Verdict.FALSIFIED and item.role is Role.METHOD}
     certified = {item.sample for item in own if item.verdict is Verdict.VERIFIED}
-    spent = {role: sum(item.seconds for item in own if item.role is role) for role in Role}
-    upper = Row(
-        Role.ATTACK,
-        ALL_ATTACKS,
-        ALL_ATTACKS,
-        eps,
-        n,
-        0,
-        len(broken) + misclassified,
-        misclassified,
-        spent[Role.ATTACK],
+
+    def jaw(role: Role, name: str, verified: int, falsified: int) -> Row:
+        asked = [item for item in own if item.role is role]
+        refused = bool(asked) and all(item.reason is Reason.UNSUPPORTED for item in asked) and not verified + falsified
+        reasons = {UNSUPPORTED: n - misclassified} if refused else {}
+        why = {UNSUPPORTED: "none of them could run"} if refused else {}
+        seconds, falsified = sum(item.seconds for item in asked), falsified + misclassified
+        return Row(
+            role, name, name, eps, n, verified, falsified, misclassified, seconds, reasons=reasons, explanations=why
+        )
+
+    return (
+        jaw(Role.ATTACK, ALL_ATTACKS, 0, len(broken)),
+        jaw(Role.METHOD, ALL_METHODS, len(certified), len(by_methods - certified)),
     )
-    lower = Row(
-        Role.METHOD,
-        ALL_METHODS,
-        ALL_METHODS,
-        eps,
-        n,
-        len(certified),
-        len(by_methods - certified) + misclassified,
-        misclassified,
-        spent[Role.METHOD],
-    )
-    return upper, lower

@@ -18,17 +18,19 @@ from torch import Tensor, nn
 from assay.attacks.common.interface import Attack
 from assay.benchmarks.harness import alarms, bracket
 from assay.benchmarks.harness.alarms import Alarm, Case
-from assay.benchmarks.harness.bracket import Judged, Role, Row
+from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Judged, Role, Row
 from assay.benchmarks.harness.participants import Participant, participants_of
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Question, Records
 from assay.benchmarks.harness.store import Store
 from assay.models.data import Dataset
+from assay.verify.core.binary import class_scores
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import AlarmError, InputError, InternalError, ResourceError, UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import NETWORK, Reason, Result, Verdict
+from assay.verify.core.spec import strictly_largest
 from assay.verify.core.verifier import BatchVerifier, OtherSubject, Verifier
 from assay.verify.solving import stages
 
@@ -53,6 +55,12 @@ class Comparison:
     folders: tuple[Path, ...]
     seconds: float
     resumed: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether nobody could treat a single sample."""
+        asked = [row for row in self.rows if row.key not in (CLEAN, ALL_ATTACKS, ALL_METHODS)]
+        return bool(asked) and all(row.refusal for row in asked)
 
     def raise_alarm(self) -> None:
         """Raise :class:`AlarmError` if there was an alarm; to be called once everything is written."""
@@ -97,7 +105,8 @@ def compare(
     records = Records(store, resume, norm, budget)
     run = Run(network, data, radii, norm, budget, participants, right, records, alarm_folder, progress)
     anybody = sorted(set().union(*(right[p.subject] for p in participants)))
-    progress.begin(sum(len(right[p.subject]) for p in participants) * len(radii))
+    work = {_stage(p, radius): len(right[p.subject]) for radius in radii for p in participants}
+    progress.begin(sum(work.values()), work)
     for start in range(0, len(anybody), batch):
         run.judge(anybody[start : start + batch])
     wrong = {subject: len(data) - len(rightly) for subject, rightly in right.items()}
@@ -156,12 +165,11 @@ class Run:
             )
             asked = [Question(sample, radius, problem) for sample, problem in zip(chunk, problems, strict=True)]
             for participant in self.participants:
-                self.progress.running(f"{participant.name}, eps {radius:g}")
+                self.progress.running(_stage(participant, radius))
                 cases += self.ask(participant, [q for q in asked if q.sample in self.right[participant.subject]])
-        for alarm in alarms.find(cases):
-            self.alarms.append(alarm)
-            if self.alarm_folder is not None:
-                self.folders.append(alarms.save(alarm, self.alarm_folder))
+        found = alarms.find(cases)
+        self.alarms += found
+        self.folders += alarms.save_all(found, self.alarm_folder)
 
     def ask(self, participant: Participant, asked: list[Question]) -> list[Case]:
         """What a participant says, of late or in the store, and the stored verdicts that it contradicts now."""
@@ -194,6 +202,11 @@ def _rows(
         yield from (row for row in rows if row.role is Role.ATTACK)
         yield from bracket.jaws(radius, n, wrong[NETWORK], here)
         yield from (row for row in rows if row.role is Role.METHOD)
+
+
+def _stage(participant: Participant, radius: float) -> str:
+    """What takes its own time."""
+    return f"{participant.name}, eps {radius:g}"
 
 
 def _groups(participant: Participant, asked: list[Question]) -> list[list[Question]]:
@@ -240,15 +253,14 @@ def _right_by_subject(
 
 def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
     """Positions of the samples whose label is strictly the largest output of the original model; NaN is wrong."""
-    if int(data.y.max()) >= network.output_size:
+    if int(data.y.max()) >= max(2, network.output_size):  # one output tells two classes apart
         raise InputError(f"{data.name} has the label {int(data.y.max())}, the model only {network.output_size} outputs")
     oracle = network.oracle or network
     right = []
     with torch.no_grad():
         for x, y in zip(torch.split(data.x, batch), torch.split(data.y, batch), strict=True):
-            outputs = oracle(x.to(network.dtype)).flatten(1)
-            own = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, y[:, None], True)
-            right.append(outputs[own] > outputs.masked_fill(own, -inf).amax(1))
+            outputs = class_scores(oracle(x.to(network.dtype)).flatten(1))
+            right.append(strictly_largest(outputs, y))
     return torch.cat(right).nonzero().flatten()
 
 
@@ -263,4 +275,5 @@ def _tally(participant: Participant, case: Case) -> Judged:
         result.reason,
         result.seconds,
         result.subject,
+        str(result.stats.get("explanation", "")),
     )

@@ -26,11 +26,13 @@ from assay.benchmarks.harness.participants import title
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.models.data import Dataset
 from assay.verify.check.replay import replay
+from assay.verify.core.binary import class_scores
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import AlarmError, InputError, UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.core.spec import strictly_largest
 from assay.verify.core.verifier import OtherSubject, Verifier
 from assay.verify.solving import stages
 from assay.verify.solving.falsifier import Falsifier
@@ -136,7 +138,7 @@ def radii(
         brackets.append(search.run())
         found += search.alarms
         progress.advance(1)
-    folders = [alarms.save(alarm, alarm_folder) for alarm in found] if alarm_folder is not None else []
+    folders = alarms.save_all(found, alarm_folder)
     where = f"{data.name} ({data.split})"
     names = (title(method), title(attack))
     return Radii(name, where, norm, *names, tolerance, budget.seed, tuple(brackets), tuple(found), tuple(folders))
@@ -254,12 +256,14 @@ class Search:
         """The label if it is strictly the largest output of the original model, else a class that is not smaller."""
         oracle = self.network.oracle or self.network
         with torch.no_grad():
-            scores = oracle(self.x[None].to(self.network.dtype)).flatten()
+            scores = class_scores(oracle(self.x[None].to(self.network.dtype)).flatten(1))[0]
         if self.label >= len(scores):
             raise InputError(f"{self.data.name} has the label {self.label}, the model only {len(scores)} outputs")
+        if bool(strictly_largest(scores[None], torch.tensor([self.label]))):
+            return self.label
         others = scores.clone()
         others[self.label] = -inf
-        return self.label if bool(scores[self.label] > others.amax()) else int(others.argmax())
+        return int(others.argmax())
 
     def problem(self, eps: float) -> Problem:
         """Is the sample robust within ``eps``?"""

@@ -6,11 +6,9 @@ that it started, and replaced. No process outlives the run: each dies with its p
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -20,12 +18,12 @@ from enum import StrEnum
 from math import inf
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
+
+from assay.verify.support.processes import POLL, check_system, death, die_with_other_end, kill_group, resident
 
 GRACE = 1.5  # seconds that a task may take beyond its own
 STARTING = 120.0  # seconds that a process may take to start
-POLL = 0.1  # seconds between two looks at the memory
 ATTEMPTS = 2  # at a task whose process dies: the reason may lie outside of the task
 READY = "ready"
 
@@ -85,9 +83,9 @@ class Worker:
 
     def kill(self) -> None:
         """End it at once, with every process that it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid or 0, signal.SIGKILL)
-        self.process.kill()
+        if self.process.pid is not None:
+            kill_group(self.process.pid)
+        self.process.kill()  # one that has just begun does not lead its group yet
         self.process.join()
         self.connection.close()
 
@@ -160,7 +158,7 @@ class Pool:
             (reply,) = message
             return self._end(worker, Fate.REPLIED, reply=reply, keep=held <= self.memory / 2)
         if not worker.process.is_alive():
-            return self._end(worker, Fate.DIED, detail=_death(worker.process.exitcode or 0))
+            return self._end(worker, Fate.DIED, detail=death(worker.process.exitcode or 0))
         if time.monotonic() > worker.deadline:
             return self._end(worker, Fate.TIMEOUT if worker.ready else Fate.DIED, detail="killed at its deadline")
         if held > self.memory:
@@ -179,6 +177,7 @@ class Pool:
 
 def start(function: Callable[[Any], Any], preload: Sequence[str]) -> Worker:
     """A new process: forked from a server that has imported ``preload`` once for all of them."""
+    check_system()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     ours, theirs = context.Pipe()
@@ -188,35 +187,12 @@ def start(function: Callable[[Any], Any], preload: Sequence[str]) -> Worker:
     return Worker(process, ours, time.monotonic())
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory that process ``pid`` holds; 0 where that cannot be told."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
-
-
-def die_with_parent() -> None:
-    """Have the system kill this process once its parent is gone (Linux), however that came about.
-
-    The pipe to the parent sends a signal when its other end is closed. (Linux can also signal the end of the process
-    that this one was forked from, but that is the server.)
-    """
-    parent = multiprocessing.parent_process()
-    if sys.platform != "linux" or parent is None:
-        return
-    pipe = parent.sentinel
-    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
-    if wait([pipe], 0):  # it was gone already
-        os._exit(1)
-
-
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     """The life of a worker: a session of its own, in which the terminal's signals do not reach it."""
     os.setsid()
-    die_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # not the server that this one was forked from: that lives on
+        die_with_other_end(parent.sentinel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # what solvers print is no part of our output
     connection.send(READY)
@@ -231,10 +207,3 @@ def _message(worker: Worker) -> Any:
         return worker.connection.recv() if worker.connection.poll() else None
     except (EOFError, ConnectionResetError):
         return None
-
-
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"the process ended with exit code {code}"
-    names = {number.value: number.name for number in signal.Signals}
-    return f"the process was killed by {names.get(-code, f'signal {-code}')}"

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -228,6 +227,8 @@ def measure(name: str, method: str, asked: str, problems: list[Problem], table: 
 
 def cpu_seconds() -> float:
     """Of this process, of those it started that have ended, and, on Linux, of those that live."""
+    import resource
+
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + ended.ru_utime + ended.ru_stime + sum(map(_cpu_of, _children(os.getpid())))
 

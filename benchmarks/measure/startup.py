@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shlex
 import subprocess
 import sys
@@ -133,6 +132,8 @@ def measure(net: Path, prop: Path, repeats: int, peers: Mapping[str, str] | None
 
 def run(command: list[str]) -> tuple[str, float]:
     """What a process prints, and the CPU seconds that it and its children take; one thread each."""
+    import resource
+
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

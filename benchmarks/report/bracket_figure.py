@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WARM = ("#D55E00", "#E69F00", "#CC79A7", "#A6761D")
 COOL = ("#0072B2", "#009E73", "#56B4E9", "#4B4E9E")
 INK, FAINT, GAP = "#222222", "#8A8A8A", "#F0E7C8"
+JAWS = (ALL_ATTACKS, ALL_METHODS)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LABEL_GAP = 0.052
 
@@ -36,12 +37,12 @@ def draw(comparison: Comparison, path: Path) -> None:
 
 
 def plot(comparison: Comparison) -> Figure:
-    """The picture, on matplotlib's Agg canvas; statements about other subjects than the network are left out."""
+    """The picture, on matplotlib's Agg canvas, of those who could run; what speaks of other subjects is left out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 
-    rows = [row for row in comparison.rows if row.subject == "network"]
+    rows = [row for row in comparison.rows if row.subject == "network" and (row.name in JAWS or not row.refusal)]
     clean, others = rows[0], rows[1:]
     names = {role: list(dict.fromkeys(row.name for row in others if row.role is role)) for role in Role}
     upper, lower = (_line(others, name, clean) for name in (ALL_ATTACKS, ALL_METHODS))

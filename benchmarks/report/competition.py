@@ -8,13 +8,13 @@ from math import isfinite, nan
 from pathlib import Path
 from statistics import mean, median
 
-from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from assay.benchmarks.harness.instances import Instance, Name, name_of, rows
 from assay.benchmarks.harness.suite import DECIDED, Outcome
+from assay.benchmarks.report import layout
 from assay.verify.core.errors import InputError
 from assay.verify.support.plain import plain
 
@@ -22,6 +22,7 @@ OURS = "assay"
 OPEN = ("unknown", "conflict")  # expected verdicts that nothing contradicts
 EXPECTED = ("benchmark", "onnx", "vnnlib", "verdict")
 PEERS = ("benchmark", "onnx", "vnnlib", "tool", "year", "verdict", "seconds")
+SPARE = ("mean s", "median s")  # columns that a narrow terminal does without
 SUMMARY = (
     *("benchmark", "tool", "year", "n", "sat", "unsat", "wrong_unsat"),
     *("mean_seconds_solved", "median_seconds_solved", "timeout", "unknown", "error_or_none"),
@@ -92,12 +93,20 @@ def standings(outcome: Outcome) -> list[Standing]:
     return found
 
 
-def table(outcome: Outcome, peers: Peers) -> RenderableType:
-    """Contradictions first; then for each benchmark ours in bold among the best standing of each peer."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    grid.add_column("", overflow="fold")
-    for column in ("solved", "sat", "unsat", "unknown", "timeout", "error", "mean s", "median s"):
-        grid.add_column(column, justify="right", no_wrap=True, min_width=len(column))
+def show(outcome: Outcome, peers: Peers, console: Console) -> None:
+    """Print contradictions first, then the table, and where the peers' figures are from."""
+    for line in outcome.contradictions:
+        console.print(Text(f"CONTRADICTION: {plain(line)}", "bold red"))
+    layout.show(table(outcome, peers), console, SPARE)
+    if peers.standings:
+        note = "peers: as published, start-up included, on the machines of the competition"
+        console.print(Text(note, "dim"))
+
+
+def table(outcome: Outcome, peers: Peers) -> Table:
+    """For each benchmark ours in bold among the best standing of each peer."""
+    columns = ("solved", "sat", "unsat", "unknown", "timeout", "error", "mean s", "median s")
+    grid = layout.grid(layout.name(), *map(layout.figure, columns))
     for own in standings(outcome):
         best: dict[str, Standing] = {}
         for standing in (s for s in peers.standings if s.benchmark == own.benchmark):
@@ -108,9 +117,7 @@ def table(outcome: Outcome, peers: Peers) -> RenderableType:
         for standing in group:
             style = "bold" if standing is own else ""
             grid.add_row(*_cells(standing), style=style, end_section=standing is group[-1])
-    alarms = [Text(f"CONTRADICTION: {plain(line)}", "bold red") for line in outcome.contradictions]
-    note = "peers: as published, start-up included, on the machines of the competition" if peers.standings else ""
-    return Group(*alarms, grid, *([Text(note, "dim")] if note else []))
+    return grid
 
 
 def _rank(standing: Standing) -> tuple[int, float]:

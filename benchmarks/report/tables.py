@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, Role, Row
+from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, UNSUPPORTED, Role, Row
 from assay.benchmarks.harness.compare import Comparison
 from assay.benchmarks.harness.origin import source_hash, versions
+from assay.benchmarks.report import layout
 from assay.verify.core.norms import norm_name
 from assay.verify.core.result import NETWORK
 from assay.verify.support.documents import dump as dump
@@ -23,6 +23,9 @@ from assay.verify.support.files import write_atomic
 from assay.verify.support.plain import plain
 
 JAWS = (ALL_ATTACKS, ALL_METHODS)
+INTERVAL = f"{CONFIDENCE:.0%} CI"
+SPARE = (INTERVAL, "seconds")  # columns that a narrow terminal does without
+NOTHING = ("\u2013", *[""] * 5)
 
 
 def summary(comparison: Comparison, command: Sequence[str] = ()) -> dict[str, Any]:
@@ -55,22 +58,19 @@ def write_summary(document: dict[str, Any], path: Path) -> None:
 
 def show(comparison: Comparison, console: Console) -> None:
     """Print the table and what the rows alone do not say."""
-    console.print(table(comparison))
+    layout.show(table(comparison), console, SPARE)
+    for line in _notes(comparison):
+        console.print(Text(line, "dim"))
+    for alarm in comparison.alarms:
+        console.print(Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red"))
 
 
-def table(comparison: Comparison) -> RenderableType:
+def table(comparison: Comparison) -> Table:
     """Clean accuracy first; then for each eps, falling: attacks, the bracket's two jaws, methods."""
     norm = norm_name(comparison.norm)
     head = f"{plain(comparison.model)} on {plain(comparison.data)}, {norm}, {comparison.n} samples"
-    grid = Table(
-        title=Text(head, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
-    )
-    grid.add_column("eps", justify="right", no_wrap=True)
-    grid.add_column("", overflow="fold", min_width=11)
-    grid.add_column("accuracy", justify="right", no_wrap=True)
-    grid.add_column(f"{CONFIDENCE:.0%} CI", justify="right", no_wrap=True)
-    for column in ("verified", "falsified", "unknown", "seconds"):
-        grid.add_column(column, justify="right", no_wrap=True)
+    figures = map(layout.figure, ("accuracy", INTERVAL, "verified", "falsified", "unknown", "seconds"))
+    grid = layout.grid(layout.figure("eps"), layout.name(), *figures, title=head)
     clean, *others = comparison.rows
     labels = _labels(comparison.rows)
     grid.add_row(*_cells(clean, labels[clean.subject, clean.name], "", ""), end_section=True)
@@ -82,18 +82,19 @@ def table(comparison: Comparison) -> RenderableType:
             style = "bold" if row.name in JAWS else ""
             label = labels[row.subject, row.name]
             grid.add_row(*_cells(row, label, shown, f"{side} "), style=style, end_section=row is group[-1])
-    lines: list[RenderableType] = [grid, *(Text(line, "dim") for line in _notes(comparison))]
-    lines += [Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red") for alarm in comparison.alarms]
-    return Group(*lines)
+    return grid
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
-    """Attacks falling, the upper jaw, the lower jaw, methods falling: accuracies from top to bottom never rise."""
+    """Attacks falling, the upper jaw, the lower jaw, methods falling: accuracies from top to bottom never rise.
+
+    Whoever could not run stands last among their like.
+    """
     attacks = [row for row in rows if row.role is Role.ATTACK and row.name not in JAWS]
     methods = [row for row in rows if row.role is Role.METHOD and row.name not in JAWS]
     both = [row for name in JAWS for row in rows if row.name == name]
-    attacks.sort(key=lambda row: -row.accuracy)
-    methods.sort(key=lambda row: -row.accuracy)
+    attacks.sort(key=lambda row: (bool(row.refusal), -row.accuracy))
+    methods.sort(key=lambda row: (bool(row.refusal), -row.accuracy))
     return [*attacks, *both, *methods]
 
 
@@ -119,6 +120,8 @@ def _labels(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
 
 
 def _cells(row: Row, label: str, eps: str, side: str) -> list[Text | str]:
+    if row.refusal:
+        return [eps, Text(f"{label}: {UNSUPPORTED}"), *NOTHING]
     low, high = row.interval
     return [
         eps,
@@ -141,9 +144,15 @@ def _notes(comparison: Comparison) -> list[str]:
     for subject, mark in _others(comparison.rows).items():
         own = dict.fromkeys(row.name for row in comparison.rows if row.subject == subject and row.name != "clean")
         notes.append(f"{mark} speaks of {plain(subject)}, not of the network: {', '.join(map(plain, own))}.")
+    refused = dict.fromkeys((plain(row.name), row.refusal) for row in comparison.rows if row.refusal)
+    notes += [f"{name}: {plain(why)}." for name, why in refused]
     for row in comparison.rows:
         odd = {reason: count for reason, count in row.reasons.items() if reason != "incomplete"}
-        if odd:
-            why = ", ".join(f"{count} {reason}" for reason, count in odd.items())
+        if odd and not row.refusal:
+            why = ", ".join(_counted(count, reason, row.explanations.get(reason, "")) for reason, count in odd.items())
             notes.append(f"{plain(row.name)} at eps {row.eps:g}: of the unknown, {why}.")
     return notes
+
+
+def _counted(count: int, reason: str, explanation: str) -> str:
+    return f"{count} {reason}" + (f" ({plain(explanation)})" if explanation else "")

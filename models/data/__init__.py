@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,19 @@ def names() -> list[str]:
     return sorted(TABLE)
 
 
-def load(name: str, split: str = "test", folder: str | Path | None = None) -> Dataset:
+def load(
+    name: str,
+    split: str = "test",
+    folder: str | Path | None = None,
+    domain: tuple[float, float] | None = None,
+) -> Dataset:
     """A split, ``train`` or ``test``, of a data set by name, or of the user's own ``file.npz``.
 
     ``folder`` is where its files lie, and the only place looked at if it is given; otherwise ``$ASSAY_DATA``, the
     distribution's folders and the user's cache are tried in turn (``models/data/folders.py``). Only the files of the
-    split asked for are read. Raises :class:`InputError` for an unknown name or split and for missing or damaged
-    files, :class:`ResourceError` for files that would unpack beyond the caps on sizes.
+    split asked for are read. ``domain``: the lowest and the highest legal input, where they are not the data set's own,
+    which is [0, 1]; all values must lie in it. Raises :class:`InputError` for an unknown name or split and for missing
+    or damaged files, :class:`ResourceError` for files that would unpack beyond the caps on sizes.
 
     >>> load("digits").shape
     (1, 8, 8)
@@ -44,12 +51,12 @@ def load(name: str, split: str = "test", folder: str | Path | None = None) -> Da
     if place is not None and not place.is_dir():
         raise InputError(f"there is no folder {str(place)!r} to find the data in")
     if name.lower().endswith(".npz"):
-        own: Dataset = _function(NPZ)(name, split, place)
+        own: Dataset = _function(NPZ)(name, split, place, domain or (0.0, 1.0))
         return own
     if name not in TABLE:
         raise unknown_name("data set", name, [*TABLE, "file.npz"])
     dataset: Dataset = _function(TABLE[name])(split, place)
-    return dataset
+    return dataset if domain is None else replace(dataset, domain=domain)
 
 
 def download(name: str, folder: str | Path | None = None, mirror: str | None = None) -> Path:

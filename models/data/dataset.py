@@ -14,7 +14,8 @@ from assay.verify.core.errors import InputError
 class Dataset:
     """One split of a data set: x (n x shape) float32 within ``domain``, y (n) int64 from 0 to ``classes`` - 1.
 
-    ``origin`` records the files that it came from and what was done to their numbers.
+    ``origin`` records the files that it came from and what was done to their numbers; ``rest`` says where the samples
+    are that a part of the split lacks.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Dataset:
     classes: int
     domain: tuple[float, float] = (0.0, 1.0)
     origin: str = ""
+    rest: str = ""
 
     def __post_init__(self) -> None:
         if self.x.dtype != torch.float32 or self.y.dtype != torch.int64:
@@ -48,8 +50,18 @@ class Dataset:
         """Shape of one sample."""
         return tuple(self.x.shape[1:])
 
+    def indices(self, n: int | None, step: int = 1) -> range:
+        """Of every ``step``-th sample the first n, or all. Raises :class:`InputError` unless there are as many."""
+        every = range(0, len(self), step)
+        if n is not None and not 1 <= n <= len(every):
+            which = "samples" if step == 1 else f"samples ({len(self)}, every {step}th)"
+            rest = f"; {self.rest}" if self.rest else ""
+            raise InputError(
+                f"expected from 1 to {len(every)} {which} of {self.name} ({self.split}), got n = {n}{rest}"
+            )
+        return every[:n]
+
     def take(self, n: int) -> Dataset:
         """The first n samples. Raises :class:`InputError` unless 1 <= n <= len."""
-        if not 1 <= n <= len(self):
-            raise InputError(f"expected from 1 to {len(self)} samples of {self.name} ({self.split}), got n = {n}")
-        return replace(self, x=self.x[:n], y=self.y[:n])
+        end = self.indices(n).stop
+        return replace(self, x=self.x[:end], y=self.y[:end])

@@ -1,4 +1,4 @@
-"""The 8 x 8 handwritten digits that come with scikit-learn (Alpaydin and Kaynak 1998): no download."""
+"""The 8 x 8 handwritten digits of UCI (Alpaydin and Kaynak 1998), as scikit-learn has them: no download."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
+from assay.models.data import shipped
 from assay.models.data.dataset import Dataset
 
 
@@ -16,9 +16,9 @@ def load(split: str, folder: Path | None = None) -> Dataset:
 
     They come with the installation: ``folder`` is not looked at.
     """
-    bunch = load_digits()
-    chosen = (np.arange(len(bunch.target)) % 5 == 0) == (split == "test")
+    images, labels = shipped.read("digits")
+    chosen = (np.arange(len(labels)) % 5 == 0) == (split == "test")
     # 1/16 is a power of two: the division is exact in float32.
-    x = torch.from_numpy(bunch.images[chosen]).to(torch.float32).unsqueeze(1) / 16
-    y = torch.from_numpy(bunch.target[chosen]).to(torch.int64)
-    return Dataset("digits", split, x, y, classes=10, origin="scikit-learn; pixels / 16")
+    x = torch.from_numpy(images[chosen]).to(torch.float32).unsqueeze(1) / 16
+    y = torch.from_numpy(labels[chosen]).to(torch.int64)
+    return Dataset("digits", split, x, y, classes=10, origin="comes with assay; pixels / 16")

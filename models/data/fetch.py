@@ -119,7 +119,7 @@ def _unpack(archive: BinaryIO, remote: Remote, folder: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of ``path`` at the end, or of nothing."""
+    """A temporary file that replaces ``path`` if the body succeeds, and is removed if not."""
     with _writing(path), replacing(path) as file:
         yield file
 

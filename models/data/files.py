@@ -26,7 +26,7 @@ def check_size(path: Path, announced: int) -> None:
 
 
 def check_ratio(path: Path, unpacked: int, stored: int) -> None:
-    """Raise :class:`ResourceError` if so many bytes from so few on the disk are no honest data."""
+    """Raise :class:`ResourceError` if ``unpacked`` bytes from ``stored`` ones are above the cap of the ratio."""
     if unpacked > RATIO_FROM and unpacked > MAX_RATIO * stored:
         raise ResourceError(
             f"{path}: {stored} bytes unpack to {unpacked} or more, above the cap of {MAX_RATIO} to 1; "

@@ -28,23 +28,35 @@ def cache() -> Path:
 
 
 def find(layout: Layout, files: Sequence[Sequence[str]], folder: Path | None = None) -> list[Path]:
-    """The paths of ``files``, each given by its possible names, best first; all from one folder.
+    """The paths that :func:`found` tells. Raises :class:`InputError` where there are none."""
+    paths = found(layout, files, folder)
+    if paths is None:
+        raise InputError(f"{layout.name}: {nowhere(layout, files, folder)}")
+    return paths
 
-    The first folder that holds any of them must hold them all. A ``folder`` that is given is the only root; without
-    it they are ``$ASSAY_DATA``, the distribution's folder, the user's cache. Raises :class:`InputError`.
+
+def found(layout: Layout, files: Sequence[Sequence[str]], folder: Path | None = None) -> list[Path] | None:
+    """The paths of ``files``, each given by its possible names, best first; all from one folder. None if nowhere.
+
+    The first folder that holds any of them must hold them all, otherwise :class:`InputError` is raised. A ``folder``
+    that is given is the only root; without it they are ``$ASSAY_DATA``, the distribution's folder, the user's cache.
     """
-    places = _places(layout, folder)
-    for place in places:
-        found = [next((place / name for name in names if (place / name).is_file()), None) for names in files]
-        paths = [path for path in found if path is not None]
+    for place in _places(layout, folder):
+        here = [next((place / name for name in names if (place / name).is_file()), None) for names in files]
+        paths = [path for path in here if path is not None]
         if len(paths) == len(files):
             return paths
         if paths:
-            missing = ", ".join(" or ".join(names) for names, path in zip(files, found, strict=True) if path is None)
+            missing = ", ".join(" or ".join(names) for names, path in zip(files, here, strict=True) if path is None)
             raise InputError(f"{layout.name}: {place} has {paths[0].name} but lacks {missing}")
+    return None
+
+
+def nowhere(layout: Layout, files: Sequence[Sequence[str]], folder: Path | None = None) -> str:
+    """What was looked for where, and how to get it."""
     sought = ", ".join(" or ".join(names) for names in files)
-    where = ", ".join(map(str, places))
-    raise InputError(f"{layout.name}: found no {sought} in {where}; {_remedy(layout, given=folder is not None)}")
+    where = ", ".join(map(str, _places(layout, folder)))
+    return f"found no {sought} in {where}; {_remedy(layout, given=folder is not None)}"
 
 
 def _places(layout: Layout, folder: Path | None) -> list[Path]:

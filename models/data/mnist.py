@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assay.models.data import folders, idx
+from assay.models.data import folders, idx, shipped
 from assay.models.data.dataset import Dataset
 from assay.models.data.folders import Layout
 from assay.models.data.pixels import scaled
@@ -40,22 +40,38 @@ def mnist(split: str, folder: Path | None = None) -> Dataset:
 
 
 def fashion_mnist(split: str, folder: Path | None = None) -> Dataset:
-    """Pictures of clothes, shape (1, 28, 28), bytes / 255: 60,000 to train, 10,000 to test."""
+    """Pictures of clothes, shape (1, 28, 28), bytes / 255: 60,000 to train, 10,000 to test.
+
+    The first 500 to test come with the installation; these are taken where no folder is given and no files are found.
+    """
+    if split == "test" and folder is None and folders.found(FASHION, _files(split)) is None:
+        x, y = shipped.read(FASHION.name)
+        rest = f"the first {len(y)} come with assay, and for all of them it {folders.nowhere(FASHION, _files(split))}"
+        return _dataset(FASHION, split, x, y, "comes with assay; bytes / 255", rest)
     return _load(FASHION, split, folder)
 
 
-def _load(layout: Layout, split: str, folder: Path | None) -> Dataset:
+def _files(split: str) -> list[tuple[str, str]]:
+    """Images and labels, each under its possible names."""
     stems = f"{PREFIX[split]}-images-idx3-ubyte", f"{PREFIX[split]}-labels-idx1-ubyte"
-    images, labels = folders.find(layout, [(stem, f"{stem}.gz") for stem in stems], folder)
+    return [(stem, f"{stem}.gz") for stem in stems]
+
+
+def _load(layout: Layout, split: str, folder: Path | None) -> Dataset:
+    images, labels = folders.find(layout, _files(split), folder)
     y = idx.read(labels, ())
     _check_labels(y, labels, layout.name, split)
     x = idx.read(images, (28, 28))
     if len(x) != len(y):
         raise InputError(f"{images} has {len(x)} images, but {labels} {len(y)} labels")
-    origin = f"{images}, {labels.name}; bytes / 255"
-    return Dataset(
-        layout.name, split, scaled(x).unsqueeze(1), torch.from_numpy(y.astype(np.int64)), CLASSES, origin=origin
-    )
+    return _dataset(layout, split, x, y, f"{images}, {labels.name}; bytes / 255")
+
+
+def _dataset(
+    layout: Layout, split: str, x: NDArray[np.uint8], y: NDArray[np.uint8], origin: str, rest: str = ""
+) -> Dataset:
+    images, labels = scaled(x).unsqueeze(1), torch.from_numpy(y.astype(np.int64))
+    return Dataset(layout.name, split, images, labels, CLASSES, origin=origin, rest=rest)
 
 
 def _check_labels(y: NDArray[np.uint8], path: Path, name: str, split: str) -> None:

@@ -23,11 +23,11 @@ MAX_CLASSES = 100_000
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def load(name: str, split: str, folder: Path | None = None) -> Dataset:
+def load(name: str, split: str, folder: Path | None = None, domain: tuple[float, float] = (0.0, 1.0)) -> Dataset:
     """The split of a file made by ``numpy.savez`` or ``savez_compressed``; a relative name starts at ``folder``.
 
-    x is float in [0, 1] (float64 is rounded to the nearest float32, float16 widened) or uint8 (divided by 255); y
-    holds whole numbers from 0. ``classes`` is the largest label of the file plus 1, at least 2. Nothing is unpickled.
+    x is float in the ``domain`` (float64 is rounded to the nearest float32, float16 widened) or uint8 (divided by 255);
+    y holds whole numbers from 0. ``classes`` is the largest label of the file plus 1, at least 2. Nothing is unpickled.
     Raises :class:`InputError` for whatever cannot be used, :class:`ResourceError` beyond the caps on sizes.
     """
     path = (folder or Path()) / Path(name).expanduser()
@@ -51,9 +51,9 @@ def load(name: str, split: str, folder: Path | None = None) -> Dataset:
         )
     labels = [_labels(path, array) for array in every]
     classes = max(2, 1 + max(int(array.max()) for array in labels if array.size))
-    values, what = _values(path, kx, x)
+    values, what = _values(path, kx, x, domain)
     y64 = torch.from_numpy(_labels(path, y).astype(np.int64))
-    return Dataset(name, split, values, y64, classes, origin=f"{path}, {kx} and {ky}; {what}")
+    return Dataset(name, split, values, y64, classes, domain, origin=f"{path}, {kx} and {ky}; {what}")
 
 
 def _check_keys(path: Path, keys: list[str], split: str) -> None:
@@ -98,15 +98,19 @@ def _labels(path: Path, y: NDArray[Any]) -> NDArray[Any]:
     return y
 
 
-def _values(path: Path, key: str, x: NDArray[Any]) -> tuple[Tensor, str]:
-    """x as float32 in [0, 1], and what was done to it."""
+def _values(path: Path, key: str, x: NDArray[Any], domain: tuple[float, float]) -> tuple[Tensor, str]:
+    """x as float32 in the domain, and what was done to it."""
     if x.dtype == np.uint8:
         return scaled(np.ascontiguousarray(x)), "bytes / 255"
     if x.dtype.kind != "f":
         raise InputError(f"{path}: expected {key} in uint8 or float, got {x.dtype}")
-    low, high = x.min(), x.max()
-    if not (low >= 0 and high <= 1):  # NaN fails it too
-        hint = "; save pixels as uint8" if high > 1 else ""
-        raise InputError(f"{path}: expected {key} within [0, 1], got {low:g} to {high:g}{hint}")
+    with np.errstate(over="ignore"):  # to infinity, which lies in no domain
+        values = np.ascontiguousarray(x, dtype=np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= domain[0] and high <= domain[1]):  # NaN fails it too
+        hint = "; save pixels as uint8, or name the domain, --domain LO,HI" if high > 1 else ""
+        raise InputError(
+            f"{path}: expected {key} within [{domain[0]:.9g}, {domain[1]:.9g}], got {low:.9g} to {high:.9g}{hint}"
+        )
     done = {2: "widened from float16", 4: "float32 as it is"}.get(x.dtype.itemsize, f"rounded from {x.dtype.name}")
-    return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)), done
+    return torch.from_numpy(values), done

@@ -11,6 +11,6 @@ from torch import Tensor
 
 
 def scaled(pixels: NDArray[np.uint8]) -> Tensor:
-    """k / 255, each rounded once to the nearest float32 (a product with 1/255 would be rounded twice)."""
+    """k / 255 in the shape of ``pixels``, each rounded once to the nearest float32 (k * (1/255) rounds twice)."""
     unit: NDArray[Any] = np.divide(pixels, np.float32(255), dtype=np.float32)
     return torch.from_numpy(unit)

@@ -41,7 +41,7 @@ class Consistency:
         """Nothing: the initialisation stays."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Cross-entropy + agreement * mean_i KL(mean || F_i) + sharpness * H(mean)."""
+        """Cross-entropy + agreement * mean_i KL(mean || F_i) + sharpness * H(mean): x (batch x shape), y (batch)."""
         noisy = x + gaussian_noise(x, self.sigma, self.copies, step.generator)
         logits = model(noisy.flatten(0, 1))
         each = F.log_softmax(logits, 1).view(self.copies, len(x), -1)

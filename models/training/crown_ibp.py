@@ -40,7 +40,7 @@ class CrownIBP:
         """Nothing: the initialisation stays."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """The mixture at this moment."""
+        """The mixture at this moment: x (batch x shape), y (batch)."""
         grown = ramp.linear(step.progress, self.begin, self.end)
         boxes = Boxes.around(model, x, y, self.eps * grown, step.domain)
         kappa, beta = 1 - grown * (1 - self.kappa), 1 - grown * (1 - self.beta)

@@ -34,6 +34,6 @@ class Gaussian:
         """Nothing: the initialisation stays."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Mean cross-entropy of the noisy copies."""
+        """Mean cross-entropy of the noisy copies: x (batch x shape), y (batch)."""
         noisy = x + gaussian_noise(x, self.sigma, self.copies, step.generator)
         return F.cross_entropy(model(noisy.flatten(0, 1)), y.repeat(self.copies))

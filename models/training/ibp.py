@@ -44,7 +44,7 @@ class IBP:
             warmup.initialise(model, step.generator)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """The mixture at this moment, and what the fast schedule adds."""
+        """The mixture at this moment, and what the fast schedule adds: x (batch x shape), y (batch)."""
         grown = (ramp.smooth if self.fast else ramp.linear)(step.progress, self.begin, self.end)
         boxes = Boxes.around(model, x, y, self.eps * grown, step.domain)
         kappa = self.kappa if self.fast else 1 - grown * (1 - self.kappa)

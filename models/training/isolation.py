@@ -1,4 +1,4 @@
-"""A place where torch computes reproducibly and leaves no trace: one thread, a known seed, both restored after."""
+"""A context in which torch computes reproducibly: one thread and a given seed, both restored after."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class LinfMargin:
             raise InputError(f"{self.name} trains layers of l_inf distances: the model has none (--arch linf-distance)")
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Cross-entropy of the logits at their worst within the radius at this moment."""
+        """Cross-entropy of the logits at their worst within the radius at this moment: x (batch x shape), y (batch)."""
         set_exponent(model, self.exponent(step.progress))
         logits: Tensor = model(x)
         others = 1 - F.one_hot(y, logits.shape[1]).to(logits)

@@ -70,7 +70,7 @@ class LipschitzMargin:
         """Nothing: the initialisation stays."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Cross-entropy of the logits at their worst within the radius at this moment."""
+        """Cross-entropy of the logits at their worst within the radius at this moment: x (batch x shape), y (batch)."""
         network, logits = read_live(model, x)
         if self.cap:
             _scale_down(network, self.cap, self.steps)
@@ -136,7 +136,7 @@ def _(op: Op, parts: list[Tensor], shape: tuple[int, ...], steps: int) -> Tensor
 
 
 def spectral_norm(op: Linear | Conv2d, shape: tuple[int, ...], steps: int) -> Tensor:
-    """``|A v|`` for a direction v near the one that A, without its bias, stretches most; v is kept with the weight."""
+    """``|A v|`` () for v (1 x ``shape``) near the direction that A, without its bias, stretches most; v is kept."""
     bare = replace(op, bias=torch.zeros_like(op.bias))
     fixed = replace(bare, weight=bare.weight.detach())
     direction = cast(Tensor, _DIRECTIONS[op.weight]) if op.weight in _DIRECTIONS else None

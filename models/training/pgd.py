@@ -33,7 +33,7 @@ class PGD:
         """Nothing: the initialisation stays."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Cross-entropy at the perturbed samples alone."""
+        """Cross-entropy at the perturbed samples alone: x (batch x shape), y (batch)."""
 
         def objective(logits: Tensor) -> Tensor:
             return F.cross_entropy(logits, y, reduction="sum")

@@ -41,7 +41,7 @@ class SmoothAdv:
         """Nothing: the initialisation stays."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Mean cross-entropy at the noisy copies of the point that the attack found."""
+        """Mean cross-entropy at the noisy copies of the point that the attack found: x (batch x shape), y (batch)."""
         noise = gaussian_noise(x, self.sigma, self.copies, step.generator)
         radius = self.radius * min(1.0, step.progress / self.warmup) if self.warmup else self.radius
         worst = x + ascend(model, x, y, noise, radius, self.steps) if radius else x
@@ -78,6 +78,6 @@ def shortened(step: Tensor, radius: float) -> Tensor:
 
 
 def lengths(step: Tensor) -> Tensor:
-    """l2 norms, shaped so that they broadcast against the steps."""
+    """l2 norms of steps (batch x shape): (batch x 1 x 1 ...), so that they broadcast against these."""
     norms: Tensor = torch.linalg.vector_norm(step.flatten(1), dim=1)
     return norms.view(-1, *[1] * (step.dim() - 1))

@@ -26,5 +26,5 @@ class Standard:
         """Nothing: the initialisation stays."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Cross-entropy."""
+        """Cross-entropy: x (batch x shape), y (batch)."""
         return F.cross_entropy(model(x), y)

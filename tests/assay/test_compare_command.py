@@ -1,5 +1,6 @@
 """``assay compare`` from the command line: outputs, bad input, and a soundness alarm."""
 
+import errno
 import json
 import sqlite3
 from dataclasses import dataclass
@@ -101,6 +102,28 @@ def test_an_alarm_ends_with_70_after_everything_is_written(model, tmp_path, caps
     assert err.splitlines()[-1].startswith("assay: error: soundness alarm: certain(lies=True)")
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"results.sqlite", "summary.json", "bracket.png"}
     assert (tmp_path / document["alarms"][0]["folder"] / "case.npz").exists()
+
+
+def test_an_alarm_does_not_hide_behind_a_full_disk(model, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main(arguments(model, methods="certain(lies=true)", eps="0.3")) == 70
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("assay: error: soundness alarm: certain(lies=True)")
+    assert "saved in" not in line
+
+
+def test_a_full_disk_is_told_with_the_path(model, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main([*arguments(model), "--json"]) == 60
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1] == "assay: error: No space left on device: out/summary.json"
+    assert json.loads(out) == {"error": "No space left on device: out/summary.json", "exit_code": 60}
 
 
 BAD = {

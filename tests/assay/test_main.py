@@ -38,7 +38,7 @@ def test_every_command_has_help(command, capsys):
 def test_help_and_version_load_nothing_heavy():
     code = "import sys; from assay.__main__ import main; main(['--help']); main(['--version']); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "numpy", "scipy", "matplotlib", "sklearn"} & set(loaded)
+    assert not {"torch", "numpy", "scipy", "matplotlib"} & set(loaded)
 
 
 def test_python_dash_m():
@@ -47,6 +47,19 @@ def test_python_dash_m():
     assert done.stderr.startswith("assay: error: ")
     assert done.stderr.count("\n") == 1
     assert "nonsense" in done.stderr
+
+
+def test_standard_output_is_the_answers_alone():
+    """Solvers and runtimes print on the file descriptor, behind Python's back."""
+    code = (
+        "import os; from assay import __main__ as face\n"
+        "def main(): os.write(1, b'a banner'); print('{}'); return 20\n"
+        "face.main = main; face.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (20, "{}\n", "a banner")
+    closed = subprocess.run(["sh", "-c", f"exec '{sys.executable}' -m assay --nonsense >&-"], capture_output=True)
+    assert (closed.returncode, closed.stderr.count(b"\n")) == (40, 1)
 
 
 @pytest.mark.parametrize(

@@ -40,20 +40,20 @@ def test_the_published_components(version: str, names: list[str]) -> None:
 def test_it_breaks_what_its_first_attack_breaks_and_more_cannot_be_less(p: float, eps: float) -> None:
     region = LpBall(X, eps, p, (0.0, 1.0))
     attack = AutoAttack(steps=20, queries=100)
-    found, first = attack.run(NET, X, LABELS, region), APGDCE(steps=20, restarts=1).run(NET, X, LABELS, region)
+    result, first = attack.run(NET, X, LABELS, region), APGDCE(steps=20, restarts=1).run(NET, X, LABELS, region)
     assert 0 < int(first.success.sum()) < len(X)
-    assert bool((found.success | ~first.success).all())
-    y = NET(found.adversarial).detach()
+    assert bool((result.success | ~first.success).all())
+    y = NET(result.adversarial).detach()
     margin = y.scatter(1, LABELS[:, None], -inf).amax(1) - y.gather(1, LABELS[:, None])[:, 0]
-    assert torch.allclose(found.loss, margin.double(), atol=1e-5)
+    assert torch.allclose(result.loss, margin.double(), atol=1e-5)
 
 
 def test_each_attack_sees_only_what_still_stands() -> None:
     model = Counting(NET)
-    found = AutoAttack(steps=10, queries=50).run(model, X, LABELS, LpBall(X, 0.1))
-    assert 0 < int(found.success.sum()) < len(X)
-    assert int(found.queries[found.success].max()) < int(found.queries[~found.success].max())
-    assert model.seen <= int(found.queries.sum()) + 10 * len(X)  # targets are ranked, successes replayed alone
+    result = AutoAttack(steps=10, queries=50).run(model, X, LABELS, LpBall(X, 0.1, domain=None))
+    assert 0 < int(result.success.sum()) < len(X)
+    assert int(result.queries[result.success].max()) < int(result.queries[~result.success].max())
+    assert model.seen <= int(result.queries.sum()) + 10 * len(X)  # targets are ranked, successes replayed alone
 
 
 def test_a_randomised_model() -> None:
@@ -61,7 +61,7 @@ def test_a_randomised_model() -> None:
         return NET(x + 0.01 * torch.randn_like(x))
 
     attack = AutoAttack("rand", steps=5, draws=4)
-    first, again = (attack.run(noisy, X, LABELS, LpBall(X, 0.3), seed=1) for _ in range(2))
+    first, again = (attack.run(noisy, X, LABELS, LpBall(X, 0.3, domain=None), seed=1) for _ in range(2))
     assert torch.equal(first.adversarial, again.adversarial)
     assert bool(first.success.any())
     assert bool((first.queries % 4 == 0).all())

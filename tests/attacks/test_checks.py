@@ -1,4 +1,4 @@
-"""Checks: each kind of trap is named, and an honest model raises no suspicion."""
+"""Checks: each property that misleads attacks is named, and a plain model raises no suspicion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LABELS = NET(X).argmax(1)
 
 
 class Wrapped(nn.Module):
-    """An honest network behind a trap."""
+    """A plain network, wrapped to mislead attacks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,10 +72,10 @@ class Detached(Wrapped):
         (Detached(), "has no gradient"),
     ],
 )
-def test_each_trap_is_named_alone(model: nn.Module, expected: str) -> None:
-    found = list(suspicions(model, X, LABELS))
-    assert len(found) == 1
-    assert expected in found[0]
+def test_each_property_is_named_alone(model: nn.Module, expected: str) -> None:
+    messages = list(suspicions(model, X, LABELS))
+    assert len(messages) == 1
+    assert expected in messages[0]
 
 
 def test_outputs_that_are_not_finite_are_told_and_end_the_checks() -> None:
@@ -83,14 +83,14 @@ def test_outputs_that_are_not_finite_are_told_and_end_the_checks() -> None:
     assert "not finite" in line
 
 
-def test_an_honest_model_raises_no_suspicion() -> None:
+def test_a_plain_model_raises_no_suspicion() -> None:
     assert list(suspicions(NET, X, LABELS)) == []
     assert list(suspicions(NET, X[:0], LABELS[:0])) == []
 
 
 def test_inputs_outside_of_the_domain_are_told_with_the_domain() -> None:
-    found = list(suspicions(NET, 255 * X, LABELS))
-    assert any("outside of the domain [0, 1]" in line for line in found)
+    messages = list(suspicions(NET, 255 * X, LABELS))
+    assert any("outside of the domain [0, 1]" in line for line in messages)
     assert not any("domain" in line for line in suspicions(NET, 255 * X, LABELS, domain=None))
 
 

@@ -1,4 +1,4 @@
-"""The laws that every registered attack obeys, whatever it is made of."""
+"""The laws that every registered attack obeys."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ def attempts(
     name: str, x: torch.Tensor, labels: torch.Tensor, eps: dict[float, float]
 ) -> list[tuple[Region, AttackResult]]:
     """What the attack finds in every kind of region that it supports."""
-    results = []
+    attempted = []
     for region in regions(x, eps):
         try:
-            results.append((region, quick(name).run(NET, x, labels, region, seed=3)))
+            attempted.append((region, quick(name).run(NET, x, labels, region, seed=3)))
         except UnsupportedError:
             continue
-    assert results
-    return results
+    assert attempted
+    return attempted
 
 
 @cache
-def found(name: str) -> list[tuple[Region, AttackResult]]:
+def results(name: str) -> list[tuple[Region, AttackResult]]:
     return attempts(name, X, LABELS, EPS)
 
 
@@ -77,7 +77,7 @@ def test_an_attack_that_says_it_draws_nothing_finds_the_same_with_another_seed(n
     attack = quick(name)
     if draws(attack):
         return
-    for region, result in found(name):
+    for region, result in results(name):
         again = attack.run(NET, X, LABELS, region, seed=4)
         for part in fields(AttackResult):
             assert torch.equal(getattr(again, part.name), getattr(result, part.name)), part.name
@@ -106,7 +106,7 @@ def test_which_attacks_draw_at_random(text: str, random: bool) -> None:
 @every_attack
 def test_points_are_members_and_successes_replay(name: str) -> None:
     broken = 0
-    for region, result in found(name):
+    for region, result in results(name):
         assert bool(region.contains(result.adversarial).all())
         assert result.adversarial.dtype is X.dtype
         broken += int(result.success.sum())
@@ -120,7 +120,7 @@ def test_points_are_members_and_successes_replay(name: str) -> None:
 
 @every_attack
 def test_the_same_seed_gives_the_same_bits(name: str) -> None:
-    for (_, first), (_, again) in zip(found(name), attempts(name, X, LABELS, EPS), strict=True):
+    for (_, first), (_, again) in zip(results(name), attempts(name, X, LABELS, EPS), strict=True):
         for field in fields(AttackResult):
             assert torch.equal(getattr(first, field.name), getattr(again, field.name)), field.name
 
@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_bits(name: str) -> None:
 def test_batch_1_gives_the_verdicts_of_batch_n(name: str) -> None:
     for i in (0, 5):
         alone = attempts(name, X[i : i + 1], LABELS[i : i + 1], EPS)
-        for (_, whole), (_, one) in zip(found(name), alone, strict=True):
+        for (_, whole), (_, one) in zip(results(name), alone, strict=True):
             assert one.success[0] == whole.success[i]
 
 

@@ -41,35 +41,35 @@ def attack(text: str) -> Attack:
 def test_points_are_members_that_break_the_model(text: str, p: float) -> None:
     method = attack(text)
     region = LpBall(X, {inf: 0.15, 2: 0.4}[p], p, (0.0, 1.0))
-    found = method.run(NET, X, LABELS, region, seed=1)
-    assert 0 < int(found.success.sum()) < len(X)
-    assert bool(region.contains(found.adversarial).all())
-    assert bool((NET(found.adversarial).argmax(1) != LABELS)[found.success].all())
+    result = method.run(NET, X, LABELS, region, seed=1)
+    assert 0 < int(result.success.sum()) < len(X)
+    assert bool(region.contains(result.adversarial).all())
+    assert bool((NET(result.adversarial).argmax(1) != LABELS)[result.success].all())
     again = method.run(NET, X, LABELS, region, seed=1)
-    assert torch.equal(again.adversarial, found.adversarial)
+    assert torch.equal(again.adversarial, result.adversarial)
     assert method.name == text
-    assert int(found.queries.min()) > 1
+    assert int(result.queries.min()) > 1
 
 
 @every_case
 def test_radius_zero_and_misclassified_samples(text: str, p: float) -> None:
     labels = LABELS.clone()
     labels[:2] = (labels[:2] + 1) % 4
-    found = attack(text).run(NET, X, labels, LpBall(X, 0.0, p, (0.0, 1.0)))
-    assert found.success.tolist() == [True] * 2 + [False] * 14
-    assert torch.equal(found.adversarial, X)
+    result = attack(text).run(NET, X, labels, LpBall(X, 0.0, p, (0.0, 1.0)))
+    assert result.success.tolist() == [True] * 2 + [False] * 14
+    assert torch.equal(result.adversarial, X)
 
 
 @every_case
 def test_search_takes_problems_with_labels_only(text: str, p: float) -> None:
     method = attack(text)
-    found = method.search(Problem.robustness_many(network(NET, 6), X, LABELS, {inf: 0.15, 2: 0.4}[p], p), seed=1)
-    assert 0 < int(found.success.sum()) < len(X)
+    result = method.search(Problem.robustness_many(network(NET, 6), X, LABELS, {inf: 0.15, 2: 0.4}[p], p), seed=1)
+    assert 0 < int(result.success.sum()) < len(X)
     box = Box(torch.zeros(6), torch.ones(6))
     with pytest.raises(UnsupportedError, match="attacks labels, not specifications"):
         method.search([Problem(network(NET, 6), box, Spec.robust(0, 4))])
     with pytest.raises(UnsupportedError, match="a ball within a domain"):
-        method.run(NET, X, LABELS, LpBall(X, 0.1, p))
+        method.run(NET, X, LABELS, LpBall(X, 0.1, p, domain=None))
 
 
 @pytest.mark.parametrize(

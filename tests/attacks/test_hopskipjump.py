@@ -1,4 +1,4 @@
-"""HopSkipJump sees decisions only, and comes close to what gradients find."""
+"""HopSkipJump on decisions alone, against the distances of an attack with gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.attacks.attack_models import mlp, samples
 
 
 class Decisions(nn.Module):
-    """One for the class, no gradient."""
+    """The decision as a one-hot output, without a gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ LABELS = mlp(0)(X).argmax(1)
 @pytest.mark.parametrize("p", [2.0, inf])
 def test_decisions_suffice(p: float) -> None:
     region = LpBall(X, 3.0, p, (0.0, 1.0))
-    found = HopSkipJump(steps=15).run(Decisions(), X, LABELS, region, seed=1)
+    result = HopSkipJump(steps=15).run(Decisions(), X, LABELS, region, seed=1)
     gradients = FMN().run(mlp(0), X, LABELS, region)
-    assert bool(found.success.all())
-    assert float(found.distance.median()) <= 1.25 * float(gradients.distance.median())
+    assert bool(result.success.all())
+    assert float(result.distance.median()) <= 1.25 * float(gradients.distance.median())
 
 
 def test_queries_grow_with_steps_and_seeds_matter() -> None:

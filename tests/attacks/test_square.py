@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assay.attacks.common.losses import Misclassify
 from assay.attacks.common.task import Task
-from assay.attacks.square import Canvas, Corners, Square, bump, covered, two_bumps
+from assay.attacks.square import Canvas, Corners, Square, area_at, bump, two_bumps
 from assay.verify.core.region import Box, LpBall
 from tests.attacks.attack_models import Counting, linear, mlp, samples
 
@@ -20,9 +20,9 @@ LABELS = NET(X).argmax(1)
 
 
 def test_squares_shrink_at_the_published_queries() -> None:
-    ends = [query for query in range(1, 10000) if covered(query, 10000, 0.8) < covered(query - 1, 10000, 0.8)]
+    ends = [query for query in range(1, 10000) if area_at(query, 10000, 0.8) < area_at(query - 1, 10000, 0.8)]
     assert ends == [11, 51, 201, 1001, 2001, 4001, 6001, 8001]
-    assert covered(9999, 10000, 0.8) == 0.8 / 256
+    assert area_at(9999, 10000, 0.8) == 0.8 / 256
 
 
 def test_bumps_by_hand() -> None:
@@ -35,7 +35,12 @@ def test_bumps_by_hand() -> None:
 @pytest.mark.parametrize("shape", [(6,), (5, 4), (2, 5, 4)])
 def test_a_proposal_moves_one_window_to_the_bounds_of_the_box(shape: tuple[int, ...]) -> None:
     x = torch.full((50, *shape), 0.5)
-    job = Task.of(lambda x: x.flatten(1), x, LpBall(x, 0.25), Misclassify.of(torch.zeros(50, dtype=torch.int64), "ce"))
+    job = Task.of(
+        lambda x: x.flatten(1),
+        x,
+        LpBall(x, 0.25, domain=None),
+        Misclassify.of(torch.zeros(50, dtype=torch.int64), "ce"),
+    )
     moves = Corners(job)
     size = Canvas.of(x).side(0.2)
     u = torch.rand(50, moves.draws, generator=torch.Generator().manual_seed(0))
@@ -68,21 +73,21 @@ def test_the_exact_optimum_of_a_linear_model_is_a_corner() -> None:
     model = linear([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]], [0.0, 0.0])
     x = torch.tensor([[0.5, 0.25, 0.5]])
     for factor, broken in ((0.999, False), (1.001, True)):
-        found = Square(queries=60).run(model, x, torch.tensor([0]), LpBall(x, factor / 3.5))
-        assert found.success.tolist() == [broken]
+        result = Square(queries=60).run(model, x, torch.tensor([0]), LpBall(x, factor / 3.5, domain=None))
+        assert result.success.tolist() == [broken]
 
 
 def test_broken_samples_cost_no_more_queries() -> None:
     model = Counting(NET)
-    found = Square(queries=50).run(model, X, LABELS, LpBall(X, 0.1))
-    assert 0 < int(found.success.sum()) < len(X)
-    assert model.seen == int(found.queries.sum()) + int(found.success.sum())  # each replayed by itself
-    assert found.queries[~found.success].eq(51).all()
+    result = Square(queries=50).run(model, X, LABELS, LpBall(X, 0.1, domain=None))
+    assert 0 < int(result.success.sum()) < len(X)
+    assert model.seen == int(result.queries.sum()) + int(result.success.sum())  # each replayed by itself
+    assert result.queries[~result.success].eq(51).all()
 
 
 def test_fixed_coordinates_stay() -> None:
     low, high = X - 0.2, X + 0.2
     low[:, ::2] = high[:, ::2] = X[:, ::2]
-    found = Square(queries=50).run(NET, X, LABELS, Box(low, high))
-    assert torch.equal(found.adversarial[:, ::2], X[:, ::2])
-    assert bool(found.success.any())
+    result = Square(queries=50).run(NET, X, LABELS, Box(low, high))
+    assert torch.equal(result.adversarial[:, ::2], X[:, ::2])
+    assert bool(result.success.any())

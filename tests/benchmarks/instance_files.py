@@ -13,10 +13,12 @@ from typing import ClassVar
 
 import torch
 
+from assay.verify.backends.ibp import IBP
 from assay.verify.core.network import chain
 from assay.verify.core.ops import Linear, Relu
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.frontends.onnx import write_onnx
+from assay.verify.solving.stages import Stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -163,7 +165,20 @@ class Says(_Fake):
         return self.open(problem, Reason(self.what))
 
 
-FAKES = (Hangs, Eats, Dies, Lies, Says)
+@dataclass(frozen=True)
+class Stalls(_Fake):
+    """Intervals, after which nothing comes back."""
+
+    name: ClassVar[str] = "stalls"
+
+    def stages(self):
+        return [Stage(IBP()), Stage(Hangs())]
+
+    def verify(self, problem, budget):
+        raise AssertionError("whoever has stages is asked stage by stage")
+
+
+FAKES = (Hangs, Eats, Dies, Lies, Says, Stalls)
 
 
 def register(folder, monkeypatch):

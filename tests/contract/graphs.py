@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.network import Builder, Network
-from assay.verify.core.ops import Add, Conv2d, Linear, Op, Relu, Reshape, Scale, Sub
+from assay.verify.core.ops import Add, Concat, Conv2d, LeakyRelu, Linear, Op, Relu, Reshape, Scale, Sub
 
 
 def eye(network: Network) -> Tensor:
@@ -50,19 +50,27 @@ class _Draw:
         return Scale(self.normal(*part), self.normal(*part))
 
 
-def random_graph(seed: int, image: bool = False, neurons: int = 10_000, steps: int = 8) -> Network:
-    """A network of up to ``steps`` random operations and a last one, with at most ``neurons`` ReLUs."""
+SLOPES = (0.0, 0.01, 0.5, 1.0, 1.5, 3.0, 50.0)
+
+
+def random_graph(seed: int, image: bool = False, neurons: int = 10_000, steps: int = 8, more: bool = False) -> Network:
+    """A network of up to ``steps`` random operations and a last one, with at most ``neurons`` ReLUs.
+
+    ``more``: LeakyReLUs of slopes below and above 1, and operands side by side, too.
+    """
     draw = _Draw(seed)
     choice = draw.choice
     shape = (choice.randint(1, 3), choice.randint(2, 4), choice.randint(2, 4)) if image else (choice.randint(1, 4),)
     builder = Builder(shape)
     left = neurons
+    kinds = ["affine", "affine", "relu", "relu", "scale", "sum", "difference", "reshape"]
+    kinds += ["leaky", "leaky", "concat"] if more else []
     for _ in range(choice.randint(0, steps)):
         recent = range(max(0, len(builder.nodes) - 3), len(builder.nodes))
         source = choice.choice(list(recent))
         here = builder.nodes[source].shape
         alike = [i for i, n in enumerate(builder.nodes) if n.shape == here]
-        kind = choice.choice(["affine", "affine", "relu", "relu", "scale", "sum", "difference", "reshape"])
+        kind = choice.choice(kinds)
         if kind == "affine":
             op = (
                 draw.conv(here)
@@ -73,6 +81,10 @@ def random_graph(seed: int, image: bool = False, neurons: int = 10_000, steps: i
         elif kind == "relu" and prod(here) <= left:
             builder.add(Relu(), source)
             left -= prod(here)
+        elif kind == "leaky":
+            builder.add(LeakyRelu(choice.choice(SLOPES)), source)
+        elif kind == "concat" and prod(here) < 60:
+            builder.add(Concat(choice.randrange(len(here))), source, choice.choice(alike))
         elif kind == "scale":
             builder.add(draw.scale(here), source)
         elif kind == "sum":

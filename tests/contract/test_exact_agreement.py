@@ -21,8 +21,8 @@ from assay.verify.programs.program import Status
 from assay.verify.programs.relaxation import Relaxation, known
 from assay.verify.registry import get_verifier, list_verifiers
 from tests import nets
-from tests.programs.cases import case
-from tests.programs.test_loading import INTEGER
+from tests.verify.programs.cases import case
+from tests.verify.programs.test_loading import INTEGER
 
 CLOSE = 1e-6  # nearer to 0 than this a method may leave a problem open; optima differ by no more
 KINDS = ("mlp", "conv", "residual", "skips", "pooled")

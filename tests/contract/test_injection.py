@@ -135,10 +135,10 @@ def dropped_branch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS: dict[str, Patch] = {
-    "slopes-swapped": on_lines(lambda t: replace(t, slope=t.slope + t.rise, rise=-t.rise)),
-    "lift-dropped": on_lines(lambda t: replace(t, lift=0 * t.lift)),
-    "lift-flipped": on_lines(lambda t: replace(t, lift=-t.lift)),
-    "lower-slope-one-half-more": on_lines(lambda t: replace(t, slope=t.slope + 0.5, rise=t.rise - 0.5)),
+    "slopes-swapped": on_lines(lambda t: replace(t, slope=t.slope + t.slope_gap, slope_gap=-t.slope_gap)),
+    "intercept-gap-dropped": on_lines(lambda t: replace(t, intercept_gap=0 * t.intercept_gap)),
+    "intercept-gap-flipped": on_lines(lambda t: replace(t, intercept_gap=-t.intercept_gap)),
+    "lower-slope-one-half-more": on_lines(lambda t: replace(t, slope=t.slope + 0.5, slope_gap=t.slope_gap - 0.5)),
     "bias-dropped": dropped_bias,
     "padding-off-by-one": shifted_padding,
     "support-wrong": wrong_support,

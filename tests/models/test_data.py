@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from assay.models import data
-from assay.models.data import Dataset
+from assay.models.data import Dataset, shipped
 from assay.verify.core.errors import InputError
 
 
@@ -23,14 +24,32 @@ def test_digits_have_the_documented_shape_range_and_size(split: str, size: int) 
     assert digits.shape == (1, 8, 8)
 
 
+# SHA-256 of images and labels as they were published: by scikit-learn (load_digits), and by Zalando (the first 500).
+PUBLISHED = {
+    "digits": (
+        "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3",
+        "8ba4f891220f5e4c9c819638d1602d74b83618f167043c6da52a2a247841ddf0",
+    ),
+    "fashion-mnist": (
+        "00cc52584679205ab764cf9e1e98915407f8bb5a0ab0bd054345f1805679a298",
+        "86ad59396c444dad595925f6a22f96a7b7a9bbe0fcaf605eaf73dddbe7daba59",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_comes_along_is_as_published(name: str) -> None:
+    assert tuple(hashlib.sha256(array.tobytes()).hexdigest() for array in shipped.read(name)) == PUBLISHED[name]
+
+
 def test_the_split_takes_every_fifth_sample_and_loses_none() -> None:
-    everything = load_digits()
+    images, labels = (torch.from_numpy(array) for array in shipped.read("digits"))
     train, test = data.load("digits", "train"), data.load("digits", "test")
     for position in (0, 5, 1795):
-        assert torch.equal(test.x[position // 5] * 16, torch.tensor(everything.images[position]).float()[None])
-        assert test.y[position // 5] == everything.target[position]
+        assert torch.equal(test.x[position // 5] * 16, images[position].float()[None])
+        assert test.y[position // 5] == labels[position]
     both = torch.cat([train.x, test.x]).flatten(1) * 16
-    assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, everything.data.tolist()))
+    assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, images.flatten(1).tolist()))
 
 
 def test_loading_is_deterministic() -> None:
@@ -58,6 +77,14 @@ def test_take_gives_the_first_samples() -> None:
 def test_take_says_how_many_there_are(n: int) -> None:
     with pytest.raises(InputError, match=rf"expected from 1 to 360 samples of digits \(test\), got n = {n}"):
         data.load("digits").take(n)
+
+
+def test_indices_are_those_of_every_so_many_th_sample() -> None:
+    digits = data.load("digits")
+    assert digits.indices(3, 100) == range(0, 201, 100)
+    assert list(digits.indices(None, 100)) == [0, 100, 200, 300]
+    with pytest.raises(InputError, match=r"expected from 1 to 4 samples \(360, every 100th\) of digits .*, got n = 5$"):
+        digits.indices(5, 100)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,13 +66,51 @@ def test_a_folder_that_is_passed_is_the_only_one(places: dict[str, Path]) -> Non
     assert "another --data-dir" in str(caught.value)
 
 
-def test_the_message_says_what_was_looked_for_where_and_how_to_get_it(places: dict[str, Path]) -> None:
+def test_the_first_images_come_along(places: dict[str, Path]) -> None:
+    test = data.load("fashion-mnist")
+    assert test.x.shape == (500, 1, 28, 28)
+    assert tuple(test.y[:10].tolist()) == mnist.FIRST_LABELS["fashion-mnist", "test"]
+    assert len(test.take(500)) == 500
+
+
+def ask_for_more() -> None:
+    data.load("fashion-mnist").take(501)
+
+
+def ask_for_a_step() -> None:
+    data.load("fashion-mnist").indices(500, 20)
+
+
+def ask_to_train() -> None:
+    data.load("fashion-mnist", "train")
+
+
+@pytest.mark.parametrize(
+    ("ask", "part", "said"),
+    [
+        (
+            ask_for_more,
+            "t10k",
+            "from 1 to 500 samples of fashion-mnist (test), got n = 501; the first 500 come",
+        ),
+        (
+            ask_for_a_step,
+            "t10k",
+            "from 1 to 25 samples (500, every 20th) of fashion-mnist (test), got n = 500; ",
+        ),
+        (ask_to_train, "train", "fashion-mnist: found no train-images"),
+    ],
+)
+def test_the_message_says_what_was_looked_for_where_and_how_to_get_it(
+    places: dict[str, Path], ask: Callable[[], None], part: str, said: str
+) -> None:
     with pytest.raises(InputError) as caught:
-        data.load("fashion-mnist")
+        ask()
     message = str(caught.value)
     assert "\n" not in message
     expected = [
-        "t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte",
+        said,
+        f"found no {part}-images-idx3-ubyte or {part}-images-idx3-ubyte.gz, {part}-labels-idx1-ubyte",
         str(places["variable"] / "FashionMNIST/raw"),
         str(places["system"]),
         str(places["cache"] / "assay/data/fashion-mnist"),

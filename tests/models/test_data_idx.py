@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from assay.models import data
-from assay.models.data import files, folders, mnist
+from assay.models.data import files, folders, mnist, shipped
 from assay.models.data.pixels import scaled
 from assay.verify.core.errors import AssayError, InputError, ResourceError
 
@@ -88,6 +88,9 @@ def test_the_distributions_fashion_mnist_is_found(monkeypatch: pytest.MonkeyPatc
     assert got.x.shape == (10_000, 1, 28, 28)
     assert torch.bincount(got.y).tolist() == [1000] * 10
     assert got.y[:10].tolist() == list(mnist.FIRST_LABELS["fashion-mnist", "test"])
+    x, y = shipped.read("fashion-mnist")
+    assert torch.equal(got.x[: len(x), 0], scaled(x))
+    assert torch.equal(got.y[: len(y)], torch.from_numpy(y))
     with pytest.raises(InputError, match=r"expected the test labels of mnist, got the test labels of fashion-mnist"):
         data.load("mnist", folder=SYSTEM)
 

@@ -20,6 +20,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.result import Verdict
 from assay.verify.frontends.torch import read_live
 from assay.verify.registry import get_verifier
+from tests import nets
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +42,13 @@ def norm(op: Linear | Conv2d, shape: tuple[int, ...]) -> float:
     return torch.linalg.matrix_norm((evaluate(op, basis) - evaluate(op, 0 * basis)).flatten(1).double(), 2).item()
 
 
-@pytest.mark.parametrize(
-    ("op", "shape"),
-    [
-        (Linear(torch.randn(7, 5), torch.randn(7)), (5,)),
-        (Conv2d(torch.randn(4, 2, 3, 3), torch.randn(4), (2, 2), (1, 1)), (2, 7, 7)),
-    ],
-)
-def test_the_estimate_comes_close_from_below_and_goes_on(op: Linear | Conv2d, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("kind", "shape", "options"), [(Linear, (5,), ()), (Conv2d, (2, 7, 7), ((2, 2), (1, 1)))])
+def test_the_estimate_comes_close_from_below_and_goes_on(
+    kind: type[Linear | Conv2d], shape: tuple[int, ...], options: tuple[object, ...]
+) -> None:
+    rng = nets.generator(0)
+    weight = torch.randn((7, 5) if kind is Linear else (4, 2, 3, 3), generator=rng)
+    op = kind(weight, torch.randn(len(weight), generator=rng), *options)
     true = norm(op, shape)
     for _ in range(60):
         estimate = spectral_norm(op, shape, 2).item()

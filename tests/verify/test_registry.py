@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from typing import ClassVar
 
 import pytest
 
@@ -11,6 +13,7 @@ from assay.verify.backends.crown import CROWN
 from assay.verify.core.errors import InputError
 from assay.verify.core.verifier import Bounder, Verifier
 from assay.verify.registry import get_bounder, get_verifier, list_verifiers, table
+from assay.verify.support import options
 
 
 @pytest.mark.parametrize("name", list_verifiers())
@@ -66,15 +69,33 @@ def test_bounders() -> None:
         get_bounder("auto")
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A third party's method that is not written yet."""
+
+    name: ClassVar[str] = "bound"
+    complete: ClassVar[bool] = False
+
+
 def test_third_parties_are_found_and_never_hide_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         EntryPoint("mine", "assay.verify.backends.ibp:IBP", registry.ENTRY_POINTS),
         EntryPoint("crown", "os:getcwd", registry.ENTRY_POINTS),
         EntryPoint("broken", "os:PathLike", registry.ENTRY_POINTS),
+        EntryPoint("absent", "no_such_module:X", registry.ENTRY_POINTS),
+        EntryPoint("bound", "tests.verify.test_registry:Unfinished", registry.ENTRY_POINTS),
     ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(options, "entry_points", lambda group: points)
     assert table()["crown"] == registry.VERIFIERS["crown"]
     assert get_verifier("mine").name == "ibp"
+    for name, message in (
+        ("broken", "cannot be loaded"),
+        ("absent", "cannot be loaded: ModuleNotFoundError"),
+        ("bound", "is not a Verifier: it lacks guarantee, supports, verify$"),
+    ):
+        for get in (get_verifier, get_bounder)[: 1 if name == "bound" else 2]:
+            with pytest.raises(InputError, match=rf"method '{name}' .*{message}"):
+                get(name)
 
 
 def test_what_is_no_verifier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

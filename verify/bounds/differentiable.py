@@ -83,10 +83,10 @@ def _(op: Scale, coef: Tensor, operands: Sequence[Bounds]) -> Pulled:
 def _(op: Op, coef: Tensor, operands: Sequence[Bounds]) -> Pulled:
     lines = relax(op, operands[0])
     negative = coef.clamp(max=0)
-    offset = _dot(negative, lines.lift[:, None])
+    offset = _dot(negative, lines.intercept_gap[:, None])
     if lines.intercept is not None:
         offset = offset + _dot(coef, lines.intercept[:, None])
-    return [coef * lines.slope[:, None] + negative * lines.rise[:, None]], offset
+    return [coef * lines.slope[:, None] + negative * lines.slope_gap[:, None]], offset
 
 
 @pull.register

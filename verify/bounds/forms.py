@@ -75,7 +75,7 @@ class Patches:
         return image.reshape(-1, rows)
 
     def form(self) -> Form:
-        """The same rows without windows."""
+        """The same rows without windows: (features, or those of ``support`` x rows)."""
         full = self.dense()
         return Form(full if self.support is None else full.index_select(0, self.support), self.support)
 
@@ -110,7 +110,7 @@ def dense(form: AnyForm, size: int) -> Tensor:
 
 
 def on_support(form: AnyForm, support: Tensor | None, size: int) -> Tensor:
-    """The coefficients of the features in ``support``; the others meet a zero and are dropped."""
+    """The coefficients (support x rows) of the features in ``support``, which are all that matter; None is all."""
     if isinstance(form, Form) and form.support is support:
         return form.coef
     full = dense(form, size)
@@ -138,7 +138,7 @@ def add(a: AnyForm, b: AnyForm, size: int) -> AnyForm:
 
 
 def windows(form: Units, grid: tuple[int, ...]) -> Patches:
-    """Single neurons of an image as windows of one element; the origin is theirs."""
+    """Single neurons of an image as windows of one element, where they are: coefficients (channels x rows)."""
     channels, height, width = grid
     feature = form.feature.int()
     channel = torch.div(feature, height * width, rounding_mode="floor")
@@ -189,7 +189,7 @@ class Rows:
 
     @classmethod
     def of(cls, sample: Tensor, dtype: torch.dtype, samples: int | None = None) -> Rows:
-        """Rows that belong to these of the group's ``samples`` (their number, where it is known)."""
+        """Rows that belong to ``sample`` (rows) of the group's ``samples`` (their number, where it is known)."""
         if samples == 1:
             return cls(sample, slice(0, 1), dtype)
         first, last = (int(sample.min()), int(sample.max())) if len(sample) else (0, 0)
@@ -203,11 +203,11 @@ class Rows:
         return matrix.scatter_(0, self.sample[None], 1)
 
     def zeros(self) -> Tensor:
-        """0 for each row."""
+        """0 for each row: (rows)."""
         return torch.zeros(len(self.sample), dtype=self.dtype, device=self.sample.device)
 
     def present(self, columns: Tensor) -> Tensor:
-        """The columns of the samples that are present."""
+        """The columns of the samples that are present: (features x samples) to (features x samples present)."""
         return columns if columns.shape[1] == 1 else columns[:, self.samples]
 
     def spread(self, columns: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from assay.verify.bounds.interval import propagate, step
 from assay.verify.bounds.matrix import Cut, Matrix, matrix
 from assay.verify.bounds.relax import Lines, relax
 from assay.verify.bounds.rounding import Rounding
+from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Conv2d, Linear, Max, Relu, Reshape, Scale
 from assay.verify.core.region import LpBall, Region
@@ -34,6 +35,7 @@ class Group:
     ``entrance``: the first layer, if all paths from the input lead through it and the region is a box; the centre's
     share of every bound is then read off that layer's value at the centre (``at_centre``, features x samples), and
     only the radius has to be taken down to the input. ``rounding``: in float64; lower precisions only sieve.
+    ``budget``: asked at each layer, on the way up and down.
     """
 
     network: Network
@@ -47,6 +49,7 @@ class Group:
     at_centre: Tensor | None = None
     rounding: Rounding | None = None
     operands: dict[int, Bounds] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         self.rounding = Rounding(self.network) if self.lower.dtype == torch.float64 else None
@@ -75,7 +78,8 @@ class Group:
 
     def enter(self, position: int, operands: Sequence[Bounds]) -> Bounds:
         """The interval of the node at ``position`` over its operands' (samples x shape), and what has to be known
-        before rows of the node go down."""
+        before rows of the node go down. Raises :class:`Expired` when the time is over."""
+        self.budget.check()
         op = self.network.nodes[position].op
         if self.rounding is None:
             value = step(op, *operands)
@@ -94,21 +98,21 @@ class Group:
         lines, self.operands[position] = relax(node.op, z), z
         self.whole[position] = lines
         if isinstance(node.op, Relu):
-            possible = ~(z.upper <= 0).all(1)  # a NaN is possible: it must be met, and decide nothing
+            possible = ~(z.upper <= 0).all(1)  # a NaN is kept: the bound becomes NaN and decides nothing
             kept = possible.nonzero().flatten()
             self.support[position] = kept if len(kept) < 0.9 * len(possible) else None
         support = self.support.get(position)
         self.lines[position] = lines if support is None else lines.take(support)
 
     def wanted(self, position: int) -> Tensor | None:
-        """The features of a node that can be other than zero: those of the activation that it is, or passes on."""
+        """Features (wanted) of a node that can be other than zero, of an activation or its reshaping; None is all."""
         node = self.network.nodes[position]
         if isinstance(node.op, Reshape):
             return self.wanted(node.inputs[0])
         return self.support.get(position)
 
     def cut(self, position: int, support: Tensor | None) -> Cut:
-        """The matrix of the affine node at ``position``, for forms on ``support``, at what its input needs."""
+        """The matrix of the affine node at ``position``, (wanted features of its operand x ``support``)."""
         key = (position, id(support))  # supports live as long as the group
         if key not in self._cuts:
             (source,) = self.network.nodes[position].inputs
@@ -133,7 +137,7 @@ class Group:
         return rows.gather(self._padded[key], form)
 
     def worth_at_centre(self, form: AnyForm, rows: Rows) -> Tensor:
-        """What a form of the entrance's value is worth at the centre of the box: (rows)."""
+        """A form of the entrance's value at the centre of the box: (rows)."""
         assert self.at_centre is not None
         if isinstance(form, Units):
             return self.at_centre[:, rows.samples][form.feature, rows.sample] * form.value
@@ -143,7 +147,7 @@ class Group:
         return rows.dot(at_centre, form.coef)
 
     def compound(self, position: int, operands: Sequence[Bounds]) -> None:
-        """Note what rows of the node's neurons may lose on the whole way down to the input."""
+        """Note what rows of the node's neurons may lose to rounding all the way to the input: (samples x shape)."""
         if self.rounding is None:
             return
         if position in self.whole:
@@ -152,7 +156,7 @@ class Group:
             self.rounding.compound(position, operands)
 
     def error(self, position: int, index: Tensor) -> Tensor | float:
-        """What rounding may take of rows of neurons of a node, at ``index`` among those of all samples."""
+        """What rounding may take of neurons of a node, at ``index`` (rows) among those of all samples: (rows)."""
         if self.rounding is None:
             return 0.0
         return self.rounding.error[position].flatten().index_select(0, index) + rounding.DUST
@@ -185,8 +189,7 @@ def _entrance(network: Network) -> int:
 
 def _farthest(ball: LpBall) -> Tensor:
     """Beyond the magnitude of all coordinates of points of the ball, were there no domain."""
-    eps = torch.as_tensor(ball.eps, dtype=torch.float64)
-    return ball.centre.abs() + eps.reshape(-1, *[1] * (ball.centre.dim() - 1))
+    return ball.centre.abs() + ball.radius
 
 
 def by_feature(bounds: Bounds) -> Bounds:
@@ -201,6 +204,6 @@ def box_minimum(coef: Tensor, centre: Tensor, radius: Tensor, rows: Rows) -> Ten
 
 
 def middle_and_radius(box: Bounds) -> tuple[Tensor, Tensor]:
-    """Centre and radius of a box; no sum of large bounds overflows on the way."""
+    """Centre and radius of a box, each of its shape; no sum of large bounds overflows on the way."""
     centre = torch.lerp(box.lower, box.upper, 0.5)
     return centre, box.upper - centre

@@ -34,7 +34,7 @@ def lower_bounds(
         raise InputError(
             f"expected an objective of ({region.shape[0]} x) rows x {network.output_size}, got {tuple(objective.shape)}"
         )
-    found = torch.full(objective.shape[:2], torch.nan, dtype=torch.float64)
+    bounds = torch.full(objective.shape[:2], torch.nan, dtype=torch.float64)
 
     def attempt(begin: int, end: int, halvings: int) -> None:
         part = slice(begin, end)
@@ -55,7 +55,7 @@ def lower_bounds(
         if end - begin > 1 and not bool(lower.isfinite().all()):
             one_by_one(begin, end, halvings)
             return
-        found[part] = lower.double()
+        bounds[part] = lower.double()
 
     def one_by_one(begin: int, end: int, halvings: int) -> None:
         for one in range(begin, end):
@@ -68,7 +68,7 @@ def lower_bounds(
                 attempt(begin, min(begin + size, len(objective)), HALVINGS)
             except Expired:
                 break
-    return found
+    return bounds
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -39,18 +39,18 @@ radius_map = per_op(spread)
 
 def step(op: Op, *inputs: Bounds) -> Bounds:
     """:func:`propagate`, with NaN in place of what overflowed: an infinite bound may be a wrong one, NaN decides
-    nothing further down."""
-    found = propagate(op, *inputs)
+    nothing further on. Shapes are as there."""
+    box = propagate(op, *inputs)
     # Nothing overflows where nothing is summed; and the width's sum is finite if all is, which is quickly seen.
-    if not terms(op) or isfinite((found.upper - found.lower).sum().item()):
-        return found
-    known = found.lower.isfinite() & found.upper.isfinite()
-    return Bounds(torch.where(known, found.lower, torch.nan), torch.where(known, found.upper, torch.nan))
+    if not terms(op) or isfinite((box.upper - box.lower).sum().item()):
+        return box
+    known = box.lower.isfinite() & box.upper.isfinite()
+    return Bounds(torch.where(known, box.lower, torch.nan), torch.where(known, box.upper, torch.nan))
 
 
 @singledispatch
 def propagate(op: Op, *inputs: Bounds) -> Bounds:
-    """A box that contains ``op(v)`` for every ``v`` in the boxes ``inputs``."""
+    """A box that contains ``op(v)`` for every ``v`` in the boxes ``inputs``: each (batch x shape)."""
     raise UnsupportedError(f"operation {op.label} has no interval bounds")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assay.verify.bounds.forms import Form, Rows, Units
 from assay.verify.bounds.group import Group, by_feature
-from assay.verify.bounds.linear import Descent, lower_bound
+from assay.verify.bounds.linear import BackwardPropagation, lower_bound
 from assay.verify.bounds.relax import relaxes, undecided
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network
@@ -20,6 +20,7 @@ from assay.verify.core.verifier import Bounds
 
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
+UNLIMITED = Budget()
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
 
 
@@ -27,11 +28,14 @@ class Crowded(Exception):
     """Each sample of a group has rows enough for itself: apart, each of them has fewer features that matter."""
 
 
-def start(network: Network, region: Region, dtype: torch.dtype) -> Group:
-    """A group for a region of a batch: the box is rounded outward to ``dtype``."""
+def start(network: Network, region: Region, dtype: torch.dtype, budget: Budget = UNLIMITED) -> Group:
+    """A group for a region of a batch: the box is rounded outward to ``dtype``.
+
+    All that is asked of it raises :class:`Expired` when the time is over.
+    """
     box = region.box()
     lower, upper = (t.reshape(-1, network.nodes[0].size).T.contiguous() for t in box.outward(dtype))
-    return Group(network.to(dtype), region, lower, upper)
+    return Group(network.to(dtype), region, lower, upper, budget=budget)
 
 
 def by_intervals(group: Group) -> list[Bounds]:
@@ -43,7 +47,7 @@ def by_intervals(group: Group) -> list[Bounds]:
 
 
 def relaxed_on_intervals(group: Group) -> list[Bounds]:
-    """:func:`by_intervals`, with every activation relaxed on what the intervals say of its operand."""
+    """:func:`by_intervals`, (samples x shape) each, with every activation relaxed on the interval of its operand."""
     bounds = by_intervals(group)
     for position, node in enumerate(group.network.nodes):
         if relaxes(node.op):
@@ -53,12 +57,12 @@ def relaxed_on_intervals(group: Group) -> list[Bounds]:
 
 def by_linear_bounds(group: Group, budget: Budget, crowd: float = inf) -> list[Bounds]:
     """Bounds of every node, in topological order: intervals on what is known, then linear bounds for the neurons
-    that are still unstable, the intersection of both; every activation is relaxed on the way.
+    that are still unstable, the intersection of both: (samples x shape of the node). Every activation is relaxed, too.
 
     Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
     """
-    network = group.network
+    network, group.budget = group.network, budget
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
     exact = _exact_by_intervals(network, group.region)
     bounds = [group.begin()]
@@ -86,10 +90,11 @@ def lower_rows(group: Group, bounds: Sequence[Bounds], objective: Tensor, linear
     rows = Rows.of(torch.arange(samples).repeat_interleave(count), group.lower.dtype, samples)
     coef = objective.to(group.lower).reshape(samples * count, outputs).T
     form = Form(coef.clone(memory_format=torch.contiguous_format))
-    descent = Descent(group, rows, {len(group.network.nodes) - 1: form}, charged=group.rounding is not None)
-    descent.pause()
-    lowest = (descent.copy() if linear else descent).minimum_over(bounds)
-    return (torch.maximum(lowest, descent.minimum()) if linear else lowest).view(samples, count)
+    last, charged = len(group.network.nodes) - 1, group.rounding is not None
+    backward = BackwardPropagation(group, rows, {last: form}, charged=charged)
+    backward.pause()
+    lowest = (backward.copy() if linear else backward).minimum_over(bounds)
+    return (torch.maximum(lowest, backward.minimum()) if linear else lowest).view(samples, count)
 
 
 def _exact_by_intervals(network: Network, region: Region) -> set[int]:
@@ -115,7 +120,6 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
     feature = index - sample * size
     parts = []
     for chunk in _chunks(sample, group, budget):
-        budget.check()
         who, what = sample[chunk], feature[chunk]
         sign = lower.new_ones(2, len(who))
         sign[1] = -1.0
@@ -130,10 +134,10 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
 
 
 def meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tuple[Tensor, Tensor]:
-    """The intersection of two intervals that both hold the truth up to rounding.
+    """The intersection, element by element (any shape), of two intervals that both contain the value up to rounding.
 
     Where rounding alone makes them cross, the gap between them is kept as the interval; where they are further
-    apart than that, something is wrong and NaN, which decides nothing, is what comes of it.
+    apart than that, one of them is wrong: the result is NaN, which decides nothing.
     """
     low, high = torch.maximum(lower, lower_2), torch.minimum(upper, upper_2)
     crossed = low > high
@@ -171,6 +175,7 @@ def batch_box(region: Region, shape: tuple[int, ...]) -> Region:
     if len(region.shape) > len(shape):
         return region
     if isinstance(region, LpBall):
-        return LpBall(region.centre[None], region.eps, region.p, region.domain)
+        eps = region.radius.expand_as(region.centre)[None] if region.radius.dim() else region.eps
+        return LpBall(region.centre[None], eps, region.p, region.domain)
     box = region.box()
     return Box(box.lower[None], box.upper[None])

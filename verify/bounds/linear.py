@@ -36,6 +36,7 @@ from assay.verify.core.ops import (
 )
 from assay.verify.core.region import LpBall
 from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import length
 
 # For fewer rows than this, cutting a sparse matrix down costs more than multiplying with all of it.
 FEW = 32
@@ -45,12 +46,12 @@ Pulled = tuple[Sequence[AnyForm], Tensor | None]
 
 
 @dataclass(eq=False)
-class Descent:
-    """Rows on their way down from one node: forms of the nodes that they have reached, and the constants (rows) left
-    behind. ``centred``: the constants hold the worth of the box's centre already. ``charged``: rounding is charged on
-    the way, at the start and at each activation; otherwise it is left to the caller.
+class BackwardPropagation:
+    """Rows propagated backwards from one node: ``pending``, the forms of the nodes reached, by position, and ``total``,
+    the constants so far (rows). ``centred``: the constants hold the forms' values at the box's centre already.
+    ``charged``: rounding is charged at the start and at each activation; otherwise it is left to the caller.
 
-    Every activation that is met must have been relaxed.
+    Every activation that is met must have been relaxed. Raises :class:`Expired` when the group's time is over.
     """
 
     group: Group
@@ -68,18 +69,18 @@ class Descent:
                     self._charge(position, form)
 
     def pause(self) -> None:
-        """Go down to the first activation."""
+        """Propagate to the first activation."""
         while self._front > 0 and not relaxes(self.group.network.nodes[self._front].op):
             self._step(self._front)
 
     def minimum(self) -> Tensor:
-        """Go down to the input; the least value over the region: (rows)."""
+        """Propagate to the input; the least value over the region: (rows)."""
         while self._front > 0:
             self._step(self._front)
         return self.total + self._at_input()
 
     def minimum_over(self, intervals: Sequence[Bounds]) -> Tensor:
-        """Go down to the first activation on each path; the least value over their ``intervals`` (samples x shape of
+        """Propagate to the first activation on each path; the least value over their ``intervals`` (samples x shape of
         each node): (rows)."""
         while self._front > 0:
             current = self._front
@@ -96,9 +97,9 @@ class Descent:
                 self._step(current)
         return self.total + self._at_input()
 
-    def copy(self) -> Descent:
+    def copy(self) -> BackwardPropagation:
         """The same state in memory of its own."""
-        twin = Descent(self.group, self.rows, {i: multiple(form) for i, form in self.pending.items()})
+        twin = BackwardPropagation(self.group, self.rows, {i: multiple(form) for i, form in self.pending.items()})
         twin.total, twin.centred, twin.charged = self.total, self.centred, self.charged
         return twin
 
@@ -108,6 +109,7 @@ class Descent:
         return max(self.pending, default=0)
 
     def _step(self, current: int) -> None:
+        self.group.budget.check()
         form, node = self.pending.pop(current), self.group.network.nodes[current]
         if self.charged and relaxes(node.op):
             self._charge(current, form)
@@ -151,7 +153,7 @@ def lower_bound(group: Group, position: int, form: AnyForm, rows: Rows) -> Tenso
 
     Every activation below must have been relaxed.
     """
-    return Descent(group, rows, {position: form}).minimum()
+    return BackwardPropagation(group, rows, {position: form}).minimum()
 
 
 def minimum(group: Group, coef: Tensor, rows: Rows) -> Tensor:
@@ -165,7 +167,7 @@ def minimum(group: Group, coef: Tensor, rows: Rows) -> Tensor:
     assert isinstance(ball, LpBall)
     middle = ball.centre.reshape(group.samples, -1).T.to(coef)
     eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(group.samples).to(coef)[rows.samples]
-    dual = coef.norm(p=2 if ball.p == 2 else inf, dim=0)
+    dual = length(coef, 2 if ball.p == 2 else inf, dim=0)
     over_ball = rows.dot(middle, coef) - eps[rows.sample] * dual
     return torch.maximum(over_ball, box_minimum(coef, group.centre, group.radius, rows))
 
@@ -189,7 +191,7 @@ def _(op: Op, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled:
     coef = on_support(form, support, group.network.nodes[position].size)
     negative = coef.clamp(max=0)
     offset = _intercepts(lines, coef, negative, rows)
-    coef.mul_(rows.spread(lines.slope)).addcmul_(negative, rows.spread(lines.rise))
+    coef.mul_(rows.spread(lines.slope)).addcmul_(negative, rows.spread(lines.slope_gap))
     return [Form(coef, support)], offset
 
 
@@ -201,13 +203,13 @@ def _(op: Max, form: AnyForm, group: Group, position: int, rows: Rows) -> Pulled
     negative = coef.clamp(max=0)
     offset = _intercepts(lines, coef, negative, rows)
     count = lines.slope.shape[1]
-    slope, rise = (rows.spread(t.flatten(0, 1)).view(len(coef), count, -1) for t in (lines.slope, lines.rise))
-    return [Form((coef[:, None] * slope).addcmul_(negative[:, None], rise).flatten(0, 1))], offset
+    slope, slope_gap = (rows.spread(t.flatten(0, 1)).view(len(coef), count, -1) for t in (lines.slope, lines.slope_gap))
+    return [Form((coef[:, None] * slope).addcmul_(negative[:, None], slope_gap).flatten(0, 1))], offset
 
 
 def _intercepts(lines: Lines, coef: Tensor, negative: Tensor, rows: Rows) -> Tensor:
     """What the lines' constants add to each row: (rows)."""
-    offset = rows.dot(lines.lift, negative)
+    offset = rows.dot(lines.intercept_gap, negative)
     return offset if lines.intercept is None else offset + rows.dot(lines.intercept, coef)
 
 

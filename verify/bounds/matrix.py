@@ -36,7 +36,7 @@ class Dense:
     transposed: Tensor
 
     def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Dense:
-        """Only these inputs and outputs; None keeps all."""
+        """Only these ``inputs`` and ``outputs``, numbers of features; None keeps all."""
         kept = self.transposed if inputs is None else self.transposed.index_select(0, inputs)
         return Dense(kept if outputs is None else kept.index_select(1, outputs))
 
@@ -62,7 +62,7 @@ class Sparse:
     @cached_property
     @torch.inference_mode(False)
     def by_input(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Input and output index and value of the entries, sorted by input."""
+        """Input and output index and value of the entries, sorted by input: (entries) each."""
         order = torch.argsort(self.inputs, stable=True)
         return tuple(t.index_select(0, order) for t in (self.inputs, self.outputs, self.values))  # type: ignore[return-value]
 
@@ -73,7 +73,7 @@ class Sparse:
         return _ready(*self.by_input, self.shape)
 
     def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Cut:
-        """Only these inputs and outputs, renumbered; None keeps all."""
+        """Only these ``inputs`` and ``outputs``, numbers of features, renumbered; None keeps all."""
         if inputs is None and outputs is None:
             return self.whole
         row, column, value = self.by_input
@@ -147,7 +147,7 @@ class Convolved:
     outputs: Tensor | None = None
 
     def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Convolved:
-        """Only these inputs and outputs; None keeps all."""
+        """Only these ``inputs`` and ``outputs``, numbers of features; None keeps all."""
         return replace(self, inputs=inputs, outputs=outputs)
 
     def pull(self, coef: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def per_op(function: Callable[[Op], T]) -> Callable[[Op], T]:
 
 
 def remember(memory: MutableMapping[K, T], key: K, make: Callable[[], T]) -> T:
-    """``memory[key]``, made if it is not there. Bounds are computed in inference mode; what they leave is not."""
+    """``memory[key]``, made if it is not there, outside of inference mode: every caller can use it."""
     if key not in memory:
         with torch.inference_mode(False):
             memory[key] = make()

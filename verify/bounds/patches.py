@@ -21,7 +21,7 @@ from assay.verify.bounds.memo import per_op, remember
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, Tanh
 
-# A window is worth its while up to this share of the features that matter in the image.
+# Windows are used up to this share of the features that matter in the image.
 SMALL = 0.6
 
 Pulled = tuple[Sequence[AnyForm], Tensor | None]
@@ -98,7 +98,7 @@ def _window_matrices(op: Op) -> dict[tuple[int, int], Cut]:
 
 
 def _cleaned(form: Patches) -> Patches:
-    """Zero where a window reaches beyond the image: there is padding, which no coefficient meets."""
+    """The form with coefficients 0 where its windows reach beyond the image, into the padding."""
     (_, height, width), (by, bx) = form.grid, form.border
     inside = F.pad(form.coef.new_ones(1, 1, height, width), (bx, bx, by, by)).expand(1, form.grid[0], -1, -1)
     mask = inside.reshape(-1).index_select(0, form.index.flatten()).view_as(form.coef)
@@ -109,13 +109,13 @@ def _cleaned(form: Patches) -> Patches:
 @pull.register(LeakyRelu)
 @pull.register(Tanh)
 def _(op: Op, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
-    """Positive coefficients take the lower line, negative ones the upper line; beyond the image there is neither."""
+    """Positive coefficients take the lower line, negative ones the upper line; beyond the image both are 0."""
     lines = group.whole[position]
     coef, negative = form.coef, form.coef.clamp(max=0)
-    offset = (group.gather(lines.lift, form, rows) * negative).sum(0)
+    offset = (group.gather(lines.intercept_gap, form, rows) * negative).sum(0)
     if lines.intercept is not None:
         offset += (group.gather(lines.intercept, form, rows) * coef).sum(0)
-    coef.mul_(group.gather(lines.slope, form, rows)).addcmul_(negative, group.gather(lines.rise, form, rows))
+    coef.mul_(group.gather(lines.slope, form, rows)).addcmul_(negative, group.gather(lines.slope_gap, form, rows))
     return [replace(form, coef=coef, clean=True, support=group.support.get(position))], offset
 
 

@@ -19,22 +19,25 @@ from assay.verify.core.verifier import Bounds
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """``slope * z + intercept <= activation(z) <= (slope + rise) * z + intercept + lift`` over the interval of z.
+    """``slope * z + intercept <= activation(z) <= (slope + slope_gap) * z + intercept + intercept_gap`` over the
+    interval of z: all (features x samples).
 
-    ``intercept`` is None where it is 0 throughout. Max has several operands z a feature: ``slope`` and ``rise`` are
-    (features x operands x samples) and their products with z summed.
+    ``slope`` and ``intercept`` are the lower line's, the gaps are the upper line's minus these; ``intercept`` is None
+    where it is 0 throughout. Max has several operands z a feature: ``slope`` and ``slope_gap`` are (features x
+    operands x samples) and their products with z summed.
     """
 
     slope: Tensor
-    rise: Tensor
-    lift: Tensor
+    slope_gap: Tensor
+    intercept_gap: Tensor
     intercept: Tensor | None = None
 
     def take(self, features: Tensor) -> Lines:
-        """The lines of some features."""
-        lines = (self.slope, self.rise, self.lift)
-        slope, rise, lift = (t.index_select(0, features) for t in lines)
-        return Lines(slope, rise, lift, None if self.intercept is None else self.intercept.index_select(0, features))
+        """The lines of some ``features``, numbers in the first axis."""
+        lines = (self.slope, self.slope_gap, self.intercept_gap)
+        slope, slope_gap, intercept_gap = (t.index_select(0, features) for t in lines)
+        intercept = None if self.intercept is None else self.intercept.index_select(0, features)
+        return Lines(slope, slope_gap, intercept_gap, intercept)
 
 
 @singledispatch
@@ -45,7 +48,7 @@ def relax(op: Op, z: Bounds) -> Lines:
 
 @singledispatch
 def undecided(op: Op, z: Bounds) -> Tensor:
-    """Where tighter bounds of the operand make a tighter relaxation; ``z`` in the layout of the network."""
+    """Where tighter bounds of the operand ``z`` (batch x shape) make a tighter relaxation: of its shape."""
     return z.lower < z.upper
 
 
@@ -53,15 +56,15 @@ def undecided(op: Op, z: Bounds) -> Tensor:
 def _(op: Relu, z: Bounds) -> Lines:
     """The chord above; below, the line of slope 0 or 1 that leaves the smaller triangle (Zhang et al. 2018,
     arXiv:1811.00866). Stable neurons are exact."""
-    return _hinge(z, 0.0)
+    return _convex(z, 0.0)
 
 
 @relax.register
 def _(op: LeakyRelu, z: Bounds) -> Lines:
-    """As Relu while it is convex; where the slope is above 1 it is concave, and the lines change places."""
+    """As Relu while it is convex; where the slope is above 1 it is concave, and the lines are exchanged."""
     if op.slope <= 1:
-        return _hinge(z, op.slope)
-    return _bent_down(z, op.slope)
+        return _convex(z, op.slope)
+    return _concave(z, op.slope)
 
 
 @undecided.register(Relu)
@@ -70,25 +73,25 @@ def _(op: Op, z: Bounds) -> Tensor:
     return (z.lower < 0) & (z.upper > 0)
 
 
-def _hinge(z: Bounds, left: float) -> Lines:
+def _convex(z: Bounds, left: float) -> Lines:
     """max(z, left * z) for left <= 1."""
     low, high = z.lower.clamp(max=0), z.upper.clamp(min=0)
     width = high - low
-    # A neuron that is zero on all of its interval has width 0 and share 0; no division by zero leaks through.
+    # A neuron that is zero on all of its interval has width 0 and share 0; nothing is divided by zero.
     share = high / width.clamp(min=torch.finfo(width.dtype).tiny)
-    # Any line of slope in [0, 1] lies above with this much lift, whatever rounding or overflow made of the slope.
-    lift = torch.maximum(-low * share, high * (1 - share))
+    # Any line of slope in [0, 1] lies above with this intercept, whatever rounding or overflow made of the slope.
+    intercept_gap = torch.maximum(-low * share, high * (1 - share))
     lower = (share > 0.5).to(share)
     if left == 0.0:
-        return Lines(lower, share - lower, lift)
-    return Lines(left + (1 - left) * lower, (1 - left) * (share - lower), (1 - left) * lift)
+        return Lines(lower, share - lower, intercept_gap)
+    return Lines(left + (1 - left) * lower, (1 - left) * (share - lower), (1 - left) * intercept_gap)
 
 
-def _bent_down(z: Bounds, left: float) -> Lines:
+def _concave(z: Bounds, left: float) -> Lines:
     """min(z, left * z) for left > 1: the chord below, the line of one of the two slopes above."""
     low, high = z.lower.clamp(max=0), z.upper.clamp(min=0)
     share = high / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
-    # Any line of slope in [1, left] lies below with this much taken away; a multiple of share, taken from left, would
+    # Any line of slope in [1, left] lies below with this much subtracted; a multiple of share, taken from left, would
     # be off by a multiple of left where the slope is next to 1.
     sides = torch.full_like(share, left), torch.ones_like(share)
     slope = torch.lerp(*sides, share).clamp(1.0, left)
@@ -133,7 +136,7 @@ def _below_s(low: Tensor, high: Tensor, curve: Callable[[Tensor], Tensor]) -> tu
     concave = (low >= 0) | ((high > 0) & (steepness(low) >= chord))
     slope = torch.where(concave, chord, torch.where((high <= 0) | fits_first, tangent, 0.0))
     anchor = torch.where(concave | (slope == 0), low, touch)
-    # A chord at the rounding of its own width is as good as flat.
+    # The chord's slope over a width near rounding is not reliable: the smaller slope of the ends is taken.
     thin = width <= 1e-6 * (1 + low.abs())
     slope = torch.where(thin, torch.minimum(steepness(low), steepness(high)), slope)
     anchor = torch.where(thin, low, anchor)

@@ -65,16 +65,14 @@ def intervals(network: Network, box: Box) -> list[Bounds]:
 
 
 def step(op: Op, *inputs: Bounds) -> Bounds:
-    """:func:`propagate`, with infinite bounds in place of what overflowed."""
-    found = propagate(op, *inputs)
-    return Bounds(
-        torch.where(found.lower.isfinite(), found.lower, -inf), torch.where(found.upper.isfinite(), found.upper, inf)
-    )
+    """:func:`propagate`, (batch x shape), with infinite bounds in place of what overflowed."""
+    box = propagate(op, *inputs)
+    return Bounds(torch.where(box.lower.isfinite(), box.lower, -inf), torch.where(box.upper.isfinite(), box.upper, inf))
 
 
 @singledispatch
 def propagate(op: Op, *inputs: Bounds) -> Bounds:
-    """A box that contains the real value ``op(v)`` for every ``v`` in the boxes ``inputs``."""
+    """A box with the real values ``op(v)`` for every ``v`` in the boxes ``inputs``: each (batch x shape)."""
     raise UnsupportedError(f"operation {op.label} has no rigorous bounds")
 
 
@@ -160,8 +158,8 @@ def lower_rows(network: Network, bounds: Sequence[Bounds], objective: Tensor) ->
     last = bounds[-1]
     here = _Sum(coef.new_zeros(batch * rows))
     here.over(coef, last)
-    found = torch.maximum(here.lower(), _descend(network.to(torch.float64, coef.device), bounds, coef))
-    return found.view(batch, rows)
+    below = torch.maximum(here.lower(), _propagate_backwards(network.to(torch.float64, coef.device), bounds, coef))
+    return below.view(batch, rows)
 
 
 def _tightened(network: Network, bounds: Sequence[Bounds], wanted: Tensor, features: Tensor) -> Bounds:
@@ -172,7 +170,7 @@ def _tightened(network: Network, bounds: Sequence[Bounds], wanted: Tensor, featu
     coef = known.lower.new_zeros(known.lower[0].numel(), batch, 2, rows)
     coef[features, :, 0, torch.arange(rows)] = 1.0
     coef[features, :, 1, torch.arange(rows)] = -1.0
-    lowest = _descend(network, bounds, coef.flatten(1)).view(batch, 2, rows)
+    lowest = _propagate_backwards(network, bounds, coef.flatten(1)).view(batch, 2, rows)
     lowest = torch.where(wanted[:, None, features], lowest, -inf)
     lower, upper = known.lower.flatten(1).clone(), known.upper.flatten(1).clone()
     lower[:, features] = torch.maximum(lower[:, features], lowest[:, 0])
@@ -184,7 +182,7 @@ def _tightened(network: Network, bounds: Sequence[Bounds], wanted: Tensor, featu
 
 @dataclass(eq=False)
 class _Sum:
-    """One long sum for each column: ``value`` as computed, ``size`` the sum of magnitudes, ``charge`` what is to be
+    """A sum for each column: ``value`` as computed, ``size`` the sum of magnitudes, ``charge`` what is to be
     taken off for coefficients that were rounded on the way, and the number of ``terms``."""
 
     value: Tensor
@@ -196,7 +194,7 @@ class _Sum:
         self.size, self.charge = torch.zeros_like(self.value), torch.zeros_like(self.value)
 
     def add(self, coef: Tensor, worth: Tensor) -> None:
-        """``coef`` times ``worth``, (features x columns) both; nothing times infinity is nothing."""
+        """``coef`` times ``worth``, (features x columns) both; 0 times infinity counts as 0."""
         product = torch.where(coef == 0, 0.0, coef * worth)
         self.value, self.size = self.value + product.sum(0), self.size + product.abs().sum(0)
         self.terms += len(coef) + 2
@@ -207,15 +205,15 @@ class _Sum:
         self.add(coef.clamp(max=0), _spread(box.upper, coef))
 
     def forgive(self, error: Tensor, box: Bounds) -> None:
-        """Take off what coefficients that are wrong by ``error`` can make of a value in the box."""
+        """Charge what coefficients that are wrong by ``error`` (features x columns) can change over the box."""
         self.charge = self.charge + (error * _spread(torch.maximum(box.lower.abs(), box.upper.abs()), error)).sum(0)
         self.terms += len(error)
 
     def lower(self) -> Tensor:
         """A number below the true sum; -inf where there is none."""
         error = 2 * gamma(self.terms) * self.size + 2 * self.charge + 4 * self.terms * TINY
-        found = down(self.value - error * MORE)
-        return torch.where(found.isfinite(), found, -inf)
+        below = down(self.value - error * MORE)
+        return torch.where(below.isfinite(), below, -inf)
 
 
 def _spread(t: Tensor, coef: Tensor) -> Tensor:
@@ -224,7 +222,7 @@ def _spread(t: Tensor, coef: Tensor) -> Tensor:
     return flat.repeat_interleave(coef.shape[1] // flat.shape[1], 1)
 
 
-def _descend(network: Network, bounds: Sequence[Bounds], coef: Tensor) -> Tensor:
+def _propagate_backwards(network: Network, bounds: Sequence[Bounds], coef: Tensor) -> Tensor:
     """Lower bounds of functions ``coef`` (features x batch * rows) of the last node that has bounds: (batch * rows)."""
     total = _Sum(coef.new_zeros(coef.shape[1]))
     pending = {len(bounds) - 1: coef}
@@ -338,7 +336,7 @@ class Lines:
 
 @singledispatch
 def relax(op: Op, z: Bounds, value: Bounds) -> Lines:
-    """Two lines about ``op`` over the interval ``z`` of its operand, where ``value`` holds its values."""
+    """Two lines about ``op`` over the interval ``z`` of its operand, ``value`` that of its values: (batch x shape)."""
     raise UnsupportedError(f"operation {op.label} has no rigorous relaxation")
 
 

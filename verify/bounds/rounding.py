@@ -40,7 +40,7 @@ from assay.verify.support.floats import gamma
 AFFINE = (Linear, Conv2d, ConvTranspose2d, Scale)
 STEPS = 4  # roundings that each node of a network can add to a sum, beside one for each of its operands
 FEW = 16  # more roundings than the lines of an activation, or the sum of a centre and a radius, take
-BEYOND = 2.0**800  # magnitudes for which nothing is promised
+BEYOND = 2.0**800  # magnitudes from here on have no bounds
 # More than can be lost below the smallest normal number, in all coefficients of 2**60 values of magnitude BEYOND.
 DUST = 2.0**-140
 
@@ -49,7 +49,7 @@ DUST = 2.0**-140
 class Rounding:
     """What rounding takes, by position of a node (samples x shape of the node): of one unit of coefficient from a
     node that is no activation until activations are met (``lost``), by norms of the operations between; and of a row
-    of one of a node's neurons on its whole way down to the input (``error``). ``longest``: so many terms all sums are
+    of one of a node's neurons until the input is reached (``error``). ``longest``: so many terms all sums are
     taken to have at least."""
 
     network: Network
@@ -68,24 +68,25 @@ class Rounding:
         return self._shares[position]
 
     def begin(self, size: Tensor) -> None:
-        """Note the magnitudes of the input."""
+        """Note the magnitudes of the input: ``size`` (samples x input shape)."""
+        size = torch.where(size < BEYOND, size, torch.nan)  # a coefficient that underflows may be worth a lot there
         self.lost[0] = self.error[0] = self.share(0) * size + DUST
 
-    def enter(self, position: int, operands: Sequence[Bounds], found: Bounds) -> Bounds:
-        """The interval ``found`` of a node over its operands', widened; what the node loses is noted."""
+    def enter(self, position: int, operands: Sequence[Bounds], interval: Bounds) -> Bounds:
+        """The ``interval`` (samples x shape) of a node over its operands', widened; its losses are noted."""
         node = self.network.nodes[position]
         count = terms(node.op)
         if relaxes(node.op) and not count:
-            return found
+            return interval
         size = self._size(position, [largest(b) for b in operands])
         if not relaxes(node.op):
             own = self.share(position) * size + DUST
             parts = [self.lost.get(i) for i in node.inputs]
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
-        return widened(found, size, count) if count else found
+        return widened(interval, size, count) if count else interval
 
     def compound(self, position: int, operands: Sequence[Bounds]) -> None:
-        """Note the error of a node that is no activation, from that of its operands."""
+        """Note the error of a node that is no activation, from its operands (samples x shape of each)."""
         node, part = self.network.nodes[position], self.share(position)
         if all(self.error[i] is self.lost.get(i) for i in node.inputs):
             self.error[position] = self.lost[position]
@@ -113,10 +114,14 @@ class Rounding:
         return [self.error[position] + DUST for position in range(len(bounds))]
 
     def _relax_anyhow(self, position: int, z: Bounds, value: Bounds) -> None:
-        """Slopes are the activation's own, and no constant is larger than what it leads from and to."""
+        """Slopes are the activation's own, and no constant is larger than what it leads from and to.
+
+        An error of the operand counts twice: rows go down along a line, which itself may be drawn over an interval that
+        is too narrow by it, and beyond which the line is passed by as much.
+        """
         nodes, part = self.network.nodes, self.share(position)
         op, below = nodes[position].op, self.error[nodes[position].inputs[0]]
-        through = below + 3 * part * largest(z)
+        through = 2 * below + 3 * part * largest(z)
         if isinstance(op, Relu):
             # Each node on the way can put the interval of a part off by its error, twice where it is itself widened.
             through = torch.where(z.upper + 2 * len(nodes) * below > 0, through, 0.0)
@@ -133,8 +138,9 @@ class Rounding:
         size = part * largest(z)
         if below is not None:
             size = size + below.flatten(1).T.reshape(size.shape)
-        loss = torch.maximum(lines.slope.abs(), (lines.slope + lines.rise).abs()) * size
-        height = lines.lift.abs() if lines.intercept is None else lines.lift.abs() + lines.intercept.abs()
+        loss = torch.maximum(lines.slope.abs(), (lines.slope + lines.slope_gap).abs()) * size
+        height = lines.intercept_gap.abs()
+        height = height if lines.intercept is None else height + lines.intercept.abs()
         return torch.add(loss if loss.dim() == height.dim() else loss.sum(1), height, alpha=part) + DUST
 
     def _size(self, position: int, sizes: Sequence[Tensor]) -> Tensor:
@@ -170,17 +176,17 @@ def worst(network: Network, box: Bounds) -> list[Tensor]:
 
 
 def largest(bounds: Bounds) -> Tensor:
-    """The largest magnitude of a value within its bounds."""
+    """The largest magnitude of a value within its bounds: of their shape."""
     return torch.maximum(bounds.lower.abs(), bounds.upper.abs())
 
 
-def widened(found: Bounds, size: Tensor, count: int) -> Bounds:
-    """True intervals from computed ones, ``size`` the magnitude of ``count`` terms that were summed; NaN, which
-    decides nothing further down, where these are beyond reason or overflow."""
+def widened(computed: Bounds, size: Tensor, count: int) -> Bounds:
+    """True intervals from computed ones, ``size``, of their shape, the magnitude of ``count`` terms summed; NaN, which
+    decides nothing further down, where ``size`` is BEYOND or more, or overflows."""
     error = torch.add(size.new_tensor(DUST), size, alpha=2 * gamma(count + FEW))
     if not size.sum().item() < BEYOND:
         error = torch.where(size < BEYOND, error, torch.nan)
-    return Bounds(found.lower - error, found.upper + error)
+    return Bounds(computed.lower - error, computed.upper + error)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,22 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import interval, linear
+from assay.verify.bounds import interval, linear, touching
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region, kind, stack
+from assay.verify.core.region.rounding import directed_sum
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds, Verifier
 from assay.verify.support.arrays import as_tensor
+
+TOUCH = 1e-6  # a margin this far below 0, relative to 1 and the right-hand sides, may be 0
 
 # Lower bounds of objective @ network(x) over a region of a batch in a dtype: (batch x rows).
 RowBounder = Callable[[Network, Region, Tensor, Budget, torch.dtype], Tensor]
 
 
 def check_dtype(dtype: str) -> None:
-    """Refuse a precision that is not one of ours."""
+    """Raise :class:`InputError` for a precision other than float64 and float32."""
     if dtype not in ("float64", "float32"):
         raise InputError(f"dtype must be float64 or float32, got {dtype!r}")
 
@@ -35,7 +38,7 @@ def check_dtype(dtype: str) -> None:
 def both_sides(
     bounder: RowBounder, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype
 ) -> Bounds:
-    """Bounds from a bounder of one side: the upper bound of a row is the lower bound of its opposite, negated."""
+    """Bounds from a bounder of one side: a row's upper bound is its opposite's lower one, negated: (batch x rows)."""
     objective = as_tensor(objective, "an objective", torch.float64)
     rows = torch.cat([objective, -objective], dim=-2)
     lower, upper = bounder(network, region, rows, budget.started(), dtype).chunk(2, dim=-1)
@@ -59,7 +62,7 @@ def unanswerable(verifier: Verifier, problem: Problem) -> Result | None:
 
 
 def decided(margin: Tensor) -> Tensor:
-    """Which lower bounds of margins prove safety: the test is ``isfinite(margin) and margin > 0``, nothing else."""
+    """Which lower bounds of margins prove safety, of any shape: ``isfinite(margin) and margin > 0``, nothing else."""
     return margin.isfinite() & (margin > 0)
 
 
@@ -105,7 +108,7 @@ def _margins(
         lower = bounder(network, stack([p.region for p in problems]), objective, budget, dtype)
     except MemoryError:
         return [float("nan")] * len(problems), Reason.MEMORY
-    lower = lower.double() - torch.stack([spec.b for spec in specs])
+    lower = directed_sum(lower.double(), -torch.stack([spec.b for spec in specs]), up=False)
     # amax and amin keep NaN, so that a row without a bound decides nothing; +inf is an overflow, no bound either.
     lower = lower.masked_fill(lower == inf, torch.nan)
     return specs[0].margin(lower).tolist(), None
@@ -129,11 +132,17 @@ def concluded(
     counterexample: Tensor | None = None,
     stats: Mapping[str, Any] = MappingProxyType({}),
 ) -> Result:
-    """The result for a lower bound of the margin, NaN or infinite where there is none, or for a counterexample.
+    """The result for a lower bound of the margin, NaN or infinite if there is none, or a ``counterexample`` (shape).
 
-    ``reason``: why the problem is open if the margin does not decide it.
+    ``reason``: why the problem is open if the margin does not decide it. Where that is next to 0 and rows are strict,
+    the unsafe set may be touched without being entered: rows are then bounded without rounding.
     """
     safe = isfinite(margin) and margin > 0
+    if not safe and counterexample is None and bool(problem.spec.strict.any()) and _is_near(problem, margin, reason):
+        exact = touching.lower_rows(problem)
+        if exact is not None and bool(problem.spec.avoided(exact)):
+            safe, margin = True, problem.spec.margin(exact).item()
+            stats = {**stats, "touched": "strict rows hold with equality at most: proved without rounding"}
     verdict = Verdict.FALSIFIED if counterexample is not None else Verdict.VERIFIED if safe else Verdict.UNKNOWN
     return Result(
         problem.id,
@@ -146,6 +155,13 @@ def concluded(
         seconds=seconds,
         stats=dict(stats),
     )
+
+
+def _is_near(problem: Problem, margin: float, reason: Reason) -> bool:
+    """Whether rounding, or a solver's tolerance, may be all that keeps a bound of the margin from 0."""
+    if not isfinite(margin):
+        return reason in (Reason.NUMERICAL, Reason.INCOMPLETE)
+    return margin > -TOUCH * (1 + float(problem.spec.b.abs().amax()))
 
 
 def _no_question(problem: Problem) -> Reason | None:

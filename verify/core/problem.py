@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,19 +11,22 @@ from math import inf
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
+from assay.verify.core.binary import check_sign
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, content_hash, to_network
-from assay.verify.core.region import Domain, LpBall, Region
+from assay.verify.core.region import Domain, LpBall, Region, declared
 from assay.verify.core.spec import Spec
+from assay.verify.support import shown
 from assay.verify.support.arrays import as_labels, as_tensor
 
 # Where files are read, by name: floor 0 imports nothing of it.
 FILES = "assay.verify.frontends.files"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Problem:
     """A network, a region of one sample and a specification. ``label`` is kept where the problem has one."""
 
@@ -41,12 +45,58 @@ class Problem:
             raise InputError(
                 f"the specification speaks of {outputs.pop()} outputs, the network has {self.network.output_size}"
             )
-
+        if self.moved is not None:
+            warnings.warn(self.moved, stacklevel=3)
         if self.network.readout and not self.spec.of_order:
             raise UnsupportedError(
                 f"the model ends in a {self.network.readout}, of which only the order of the outputs is decided (is a "
                 "label the largest?), not their values: pose the property of the model without its last layer"
             )
+
+    def __repr__(self) -> str:
+        return shown.line("Problem", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("Problem", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        label = {} if self.label is None else {"label": self.label}
+        return {"network": self.network, "region": self.region, "spec": self.spec, **label, "id": self.id[:8]}
+
+    @cached_property
+    def moved(self) -> str | None:
+        """Which input is one value that the model's dtype does not hold, in one line; None if there is none."""
+        box, dtype = declared(self.region), self.network.dtype
+        moved = box.moved(dtype).flatten()
+        if self._is_round or not bool(moved.any()):
+            return None
+        first = int(moved.nonzero()[0])
+        value, nearest = box.centre.flatten()[first].item(), box.allowed(dtype)[0].flatten()[first].item()
+        return (
+            f"input {first} is the value {value!r}, which is no {_name(dtype)}: the model is run at the nearest one, "
+            f"{nearest!r}, and proofs cover both ({int(moved.sum())} inputs of this kind)"
+        )
+
+    @cached_property
+    def unreachable(self) -> str | None:
+        """Why no point of the region can be given to the model, in one line; None if some can."""
+        box, dtype = declared(self.region), self.network.dtype
+        lower, upper = (side.flatten() for side in box.allowed(dtype))
+        none = ((lower > upper) | (box.moved(dtype).flatten() & self._is_round)).nonzero().flatten()
+        if self.region.empty or not len(none):
+            return None
+        low, high = (side.flatten()[none[0]].item() for side in (box.lower, box.upper))
+        return (
+            f"no {_name(dtype)} lies between the bounds of input {int(none[0])}, {low!r} and {high!r}: there can be "
+            "no counterexample that the model takes"
+        )
+
+    @property
+    def _is_round(self) -> bool:
+        """Whether the region is a ball in l1 or l2, in which no value stands for another."""
+        return isinstance(self.region, LpBall) and self.region.p != inf
 
     @cached_property
     def id(self) -> str:
@@ -55,13 +105,21 @@ class Problem:
 
     @classmethod
     def robustness(
-        cls, model: Any, x: Tensor, label: int, eps: float, norm: float = inf, domain: Domain | None = (0.0, 1.0)
+        cls,
+        model: Any,
+        x: Tensor,
+        label: int,
+        eps: float | Tensor,
+        norm: float = inf,
+        domain: Domain | None = (0.0, 1.0),
     ) -> Problem:
         """Is ``label`` the strictly largest output everywhere within ``eps`` of ``x``?
 
         ``model``: a module in eval mode, or a :class:`Network`; ``x``: one sample, no batch dimension; ``eps`` in
-        the units of x; the region is the closed ball clipped to ``domain``. Arrays are taken, too. For many samples
-        of one model use :meth:`robustness_many`: it reads the model once.
+        the units of x, in linf one for each feature where it is a tensor that broadcasts to x; the region is the closed
+        ball clipped to ``domain``, whose sides may be such tensors, too. Arrays are taken, too. For many samples of one
+        model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is above 0
+        and 0 where it is below (:mod:`assay.verify.core.binary`).
         """
         return cls.robustness_many(model, as_tensor(x, "a sample")[None], [label], eps, norm, domain)[0]
 
@@ -71,21 +129,24 @@ class Problem:
         model: Any,
         xs: Tensor,
         labels: Sequence[int] | Tensor,
-        eps: float,
+        eps: float | Tensor,
         norm: float = inf,
         domain: Domain | None = (0.0, 1.0),
     ) -> list[Problem]:
-        """One problem per sample: xs (batch x shape), labels (batch)."""
+        """One problem per sample: xs (batch x shape), labels (batch); ``eps`` and ``domain`` serve all of them."""
         xs = as_tensor(xs, "samples")
         if not xs.dim():
             raise InputError("expected samples (batch x shape), got one number")
         classes = as_labels(labels, len(xs)).tolist()
         network = to_network(model, tuple(xs.shape[1:]))
+        binary = network.output_size == 1
+        if binary:
+            check_sign(network)
         specs: dict[int, Spec] = {}
         problems = []
         for x, label in zip(xs, classes, strict=True):
             if label not in specs:
-                specs[label] = Spec.robust(label, network.output_size)
+                specs[label] = Spec.binary(label) if binary else Spec.robust(label, network.output_size)
             problems.append(cls(network, LpBall(x, eps, norm, domain), specs[label], label))
         return problems
 
@@ -101,3 +162,7 @@ class Problem:
         beyond the caps on sizes. What is left out of a property or rounded is told by a warning.
         """
         return cast("list[Problem]", import_module(FILES).read_problems(net, prop))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
+from torch.overrides import has_torch_function
 
 from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
 from assay.verify.core.network import Network, Oracle, to_network
@@ -108,6 +109,8 @@ def _validated(module: nn.Module) -> nn.Module:
     if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
         raise InputError(f"tensor {lazy[0]!r} of the model has no shape yet: run a batch through the model first")
     for name, tensor in tensors:
+        if has_torch_function((tensor,)) or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+            raise UnsupportedError(f"tensor {name!r} of the model is a {type(tensor).__name__}, a kind of its own")
         if tensor.is_meta:
             raise InputError(f"tensor {name!r} of the model is on the meta device, without numbers: load weights")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):

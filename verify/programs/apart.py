@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from assay.verify.core.budget import Expired
+from assay.verify.core.errors import UnsupportedError
 from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.solver import Model, Solver
 from assay.verify.programs.start import Begin
 from assay.verify.support.child import ChildDied, ChildError, in_child
 
-ATTEMPTS = 2  # Solvers crash now and then, without a cause in the program: that does not cost the answer.
+ATTEMPTS = 2  # a solver's process may crash whatever the program is: it is started once more
 
 # In the process that solves: the model that it has loaded last, by its key.
 _loaded: dict[str, Model] = {}
@@ -29,7 +30,7 @@ class Apart:
     key: str = field(default_factory=lambda: uuid4().hex)
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Ends within ``seconds`` and a second of grace; starts from no basis. A process that dies is replaced once."""
+        """``cost``: (columns). Ends a second late at most; starts from no basis; a dead process is replaced once."""
         deadline = time.monotonic() + seconds
         answer = Answer(Status.TIMEOUT)
         for _ in range(ATTEMPTS):
@@ -42,13 +43,13 @@ class Apart:
                 return Answer(Status.TIMEOUT)
             except ChildDied as error:
                 answer = Answer(Status.FAILED, message=str(error))
-            except ChildError as error:
+            except (ChildError, UnsupportedError) as error:
                 return Answer(Status.FAILED, message=str(error))
         return answer
 
 
 def solve_here(task: Apart, cost: Vector, seconds: float, target: float) -> Answer:
-    """What the other process does; loading takes of the ``seconds``, too."""
+    """The task of the other process: ``cost`` (columns); loading counts towards the ``seconds``."""
     begun = time.monotonic()
     if task.key not in _loaded:
         _loaded.clear()

@@ -11,9 +11,10 @@ from __future__ import annotations
 from math import inf, isfinite, nextafter
 
 import numpy as np
+import torch
 
 from assay.verify.programs.program import Ball, Program, Vector
-from assay.verify.support.floats import TINY, UNIT, gamma
+from assay.verify.support.floats import TINY, UNIT, gamma, length
 
 LOOSE = 1 + 2.0**-20  # more than the rounding of any sum of error terms here
 
@@ -30,9 +31,10 @@ def safe_bound(
 ) -> float:
     """A lower bound of ``cost @ x + offset`` over the program without integrality; -inf where there is none.
 
-    ``duals`` (rows): any numbers; those without sense are dropped. ``cost`` and ``offset`` stand in for the program's
-    own where ``cost`` is given; ``box`` (lower and upper bounds of the columns) and ``sides`` (of the rows) for its
-    bounds. With ``cost`` zero and a ray for ``duals`` a positive bound proves that the program has no point.
+    ``duals`` (rows): any numbers; those not finite, or for a side without a bound, count as 0. ``cost`` and ``offset``
+    stand in for the program's own where ``cost`` is given; ``box`` (lower and upper bounds of the columns) and
+    ``sides`` (of the rows) for its bounds. With ``cost`` zero and a ray for ``duals`` a positive bound proves that the
+    program has no point.
     """
     cost, offset = (program.cost, program.offset) if cost is None else (cost, offset)
     lower, upper = box or (program.lower, program.upper)
@@ -68,7 +70,7 @@ def sensitivity(program: Program, duals: Vector, cost: Vector | None = None) -> 
 
 
 def _clipped(duals: Vector, row_lower: Vector, row_upper: Vector) -> Pair:
-    """Duals that have a side to lean on, and that side: a positive one pushes a row up to its lower bound."""
+    """Duals (rows), 0 where not finite or the side has no bound, and the sides: the lower bound for a positive one."""
     duals = np.where(np.isfinite(duals), duals, 0.0)
     side = np.where(duals > 0, row_lower, row_upper)
     used = (duals != 0) & np.isfinite(side)
@@ -90,17 +92,22 @@ def _over_ball(ball: Ball, residual: Vector, lower: Vector, upper: Vector) -> tu
     """
     d, low, high, centre = residual[ball.columns], lower[ball.columns], upper[ball.columns], ball.centre
     on_ball = d
-    small, large = 0.0, float(np.linalg.norm(d)) / max(ball.radius, TINY)
+    small, large = 0.0, _length(d) / max(ball.radius, TINY)
     for _ in range(60):
         middle = (small + large) / 2
         step = np.clip(-d / max(2 * middle, TINY), low - centre, high - centre)
-        if float(step @ step) > ball.radius**2:
+        if _length(step) > ball.radius:
             small = middle
         else:
             large, on_ball = middle, np.where((step > low - centre) & (step < high - centre), d, -2 * middle * step)
     on_box = d - on_ball
     terms = np.minimum(on_box * low, on_box * high) + on_ball * centre
-    norm = float(np.linalg.norm(on_ball)) * (1 + gamma(len(d) + 8))  # the rounding of the products with it, too
+    norm = _length(on_ball) * (1 + gamma(len(d) + 8))  # the rounding of the products with it, too
     reach = np.maximum(np.maximum(np.abs(low), np.abs(high)), np.abs(centre))
     rounding = 4 * UNIT * float((np.abs(d) + np.abs(on_ball)) @ reach) * LOOSE
     return terms, -ball.radius * norm, rounding
+
+
+def _length(values: Vector) -> float:
+    """The norm in l2, of numbers of any scale."""
+    return float(length(torch.from_numpy(np.ascontiguousarray(values)), 2))

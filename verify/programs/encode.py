@@ -1,7 +1,7 @@
 """A network over a region as a program: the triangle relaxation (Ehlers 2017, arXiv:1705.01320), or exactly, with one
 binary for each unstable neuron (Tjeng et al. 2019, arXiv:1711.07356).
 
-Affine operations are substituted. Neurons that bounds prove stable cost nothing more than their own value; each
+Affine operations are substituted. Neurons that bounds prove stable add at most a column for their value; each
 unstable ReLU has a column z for its operand, a column a for its value, and rows that tie them.
 """
 
@@ -22,6 +22,7 @@ from assay.verify.core.region import LpBall, Region
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
 from assay.verify.programs.program import Ball, Draft, Index, Program, Vector, widened
+from assay.verify.support.floats import TINY, gamma
 
 # Tighter bounds of some values, given the program so far, their expressions and the bounds known of them.
 Refine = Callable[[Draft, Expression, Vector, Vector], tuple[Vector, Vector]]
@@ -36,7 +37,7 @@ class Unbounded(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Hinges:
+class UnstableNeurons:
     """The unstable ReLUs, or ReLUs that others are made of, in the order of the network: each field is (neurons).
 
     ``position`` and ``feature`` of the operation, the columns ``z`` and ``a`` of operand and value, the row ``above``
@@ -70,25 +71,38 @@ class Operands:
 class Encoding:
     """``draft`` holds the network over the region; ``output`` is its output as a function of the columns.
 
-    ``operands``: the columns of activations' operands; ``inputs``: the column of each input, -1 where it cannot vary;
-    ``centre``: then its value.
+    ``neurons``: the unstable ones; ``operands``: the columns of activations' operands; ``inputs``: the column of each
+    input, -1 where it cannot vary; ``centre``: then its value.
     """
 
     draft: Draft
     output: Expression
-    hinges: Hinges
+    neurons: UnstableNeurons
     operands: Operands
     inputs: Index
     centre: Vector
 
-    def cost(self, row: Vector) -> tuple[Vector, float]:
-        """``row @ output`` (outputs) as a cost vector and an offset."""
+    def cost(self, row: Vector, side: float = 0.0) -> tuple[Vector, float]:
+        """``row @ output - side`` (outputs) as a cost vector and an offset, which is never above the true one."""
         matrix = self.output.matrix
-        return widened(row @ matrix, self.draft.width), float(row @ self.output.constant)
+        return widened(row @ matrix, self.draft.width), float(self._offsets(row[None], np.array([side]))[0])
+
+    def _offsets(self, A: Vector, b: Vector) -> Vector:
+        """``A @ constant - b`` (rows), less what its rounding may have added."""
+        size = np.abs(A) @ np.abs(self.output.constant) + np.abs(b)
+        offsets: Vector = A @ self.output.constant - b - 4 * gamma(A.shape[1] + 4) * size - TINY
+        charged: Vector = np.where(size > 0, offsets, 0.0)
+        return charged
 
     def input(self, x: Vector) -> Vector:
-        """The network's flattened input at the point ``x`` of the program."""
-        return np.where(self.inputs < 0, self.centre, x[np.maximum(self.inputs, 0)])
+        """The network's flattened input (inputs) at the point ``x`` (columns) of the program."""
+        point: Vector = self.inputs_at(x[None])[0]
+        return point
+
+    def inputs_at(self, x: Vector) -> Vector:
+        """As :meth:`input`, at several points: (points x columns) to (points x inputs)."""
+        varied = np.pad(x, ((0, 0), (0, 1)))[:, self.inputs]  # -1 is the column that is added
+        return np.where(self.inputs < 0, self.centre, varied)
 
     def disjunct(self, A: Vector, b: Vector) -> Program:
         """Minimise ``max_i (A y - b)_i``: A (rows x outputs), b (rows), at least one row.
@@ -96,10 +110,9 @@ class Encoding:
         Several rows are the epigraph of their maximum: one more column, which lies above all of them.
         """
         if len(b) == 1:
-            cost, offset = self.cost(A[0])
-            return self.draft.program(cost, offset - float(b[0]))
+            return self.draft.program(*self.cost(A[0], float(b[0])))
         draft = self.draft.copy()
-        rows = Expression(sparse.csr_array(A @ self.output.matrix), A @ self.output.constant - b)
+        rows = Expression(sparse.csr_array(A @ self.output.matrix), self._offsets(A, b))
         low, high = interval(rows, *draft.bounds())
         top = draft.columns(low.max(keepdims=True), high.max(keepdims=True))
         above = above_all(draft, rows, np.repeat(top, len(b)))
@@ -108,7 +121,7 @@ class Encoding:
 
 
 def above_all(draft: Draft, values: Expression, columns: Index) -> Index:
-    """Rows that say ``columns[i] >= values[i]``; returns their numbers."""
+    """Rows that say ``columns[i] >= values[i]``; returns their numbers: (values)."""
     row, column, value = values.entries()
     each = np.arange(len(values))
     entries = [(row, column, -value), (each, columns, np.ones(len(values)))]
@@ -116,7 +129,7 @@ def above_all(draft: Draft, values: Expression, columns: Index) -> Index:
 
 
 def interval(values: Expression, lower: Vector, upper: Vector) -> tuple[Vector, Vector]:
-    """Bounds of expressions over the columns' bounds, wide enough for the rounding."""
+    """Bounds (values each) of expressions over the columns' bounds (columns), wide enough for the rounding."""
     matrix = values.over(len(lower)).matrix
     positive, negative = matrix.maximum(0), matrix.minimum(0)
     low = positive @ lower + negative @ upper + values.constant
@@ -133,15 +146,15 @@ class Encoder:
     exact: bool
     refine: Refine | None
     draft: Draft = field(default_factory=Draft)
-    hinges: list[tuple[Index, ...]] = field(default_factory=list)
+    neurons: list[tuple[Index, ...]] = field(default_factory=list)
     operands: list[tuple[Index, Index, Index]] = field(default_factory=list)
 
     def note(self, position: int, features: Index, columns: Index) -> None:
-        """Remember which columns stand for these operands of the activation at ``position``."""
+        """Remember which columns stand for these operands of the activation at ``position``: (operands) each."""
         self.operands.append((np.full(len(features), position), features, columns))
 
     def tightened(self, values: Expression, low: Vector, high: Vector, wanted: Index) -> tuple[Vector, Vector]:
-        """The bounds with those of the ``wanted`` values refined."""
+        """The bounds (values each) with those of the ``wanted`` values (numbers) refined."""
         if self.refine is None or not len(wanted):
             return low, high
         low, high = low.copy(), high.copy()
@@ -150,7 +163,7 @@ class Encoder:
         return low, high
 
     def named(self, values: Expression, low: Vector, high: Vector) -> Index:
-        """A column for each value: its own where it is one already, otherwise a new one and the row that defines it."""
+        """A column for each value (values): its own if it is one already, else a new one and a row that defines it."""
         matrix = values.matrix
         single = (np.diff(matrix.indptr) == 1) & (values.constant == 0)
         first = matrix.indptr[:-1][single]
@@ -165,8 +178,8 @@ class Encoder:
         self.draft.rest(rows, rows)
         return columns
 
-    def hinge(self, position: int, z: Index, low: Vector, high: Vector) -> Index:
-        """Columns of ``max(z, 0)`` for columns ``z``, -1 where z is -1: then it is 0; stable ones are z itself."""
+    def relu(self, position: int, z: Index, low: Vector, high: Vector) -> Index:
+        """Columns of ``max(z, 0)`` for columns ``z`` (features), z itself if stable; -1 (the value 0) where z is."""
         unstable = np.flatnonzero((z >= 0) & (low < 0) & (high > 0))
         at, count = z[unstable], len(unstable)
         low, high = low[unstable], high[unstable]
@@ -182,16 +195,15 @@ class Encoder:
             slope, intercept = chord_above(low, high)
             chord = self.draft.rows([(each, a, one), (each, at, -slope)], -free, intercept)
             self.draft.rest(np.where(high > -low, above, -1), chord)
-        self.hinges.append((np.full(count, position), unstable, at, a, above, chord, switch))
+        self.neurons.append((np.full(count, position), unstable, at, a, above, chord, switch))
         value = z.copy()
         value[unstable] = a
         return value
 
     def encoding(self, output: Expression, inputs: Index, centre: Vector) -> Encoding:
-        """What has come of it."""
-        return Encoding(
-            self.draft, output, Hinges(*_table(self.hinges, 7)), Operands(*_table(self.operands, 3)), inputs, centre
-        )
+        """The finished encoding; the arguments are its fields."""
+        neurons, operands = UnstableNeurons(*_table(self.neurons, 7)), Operands(*_table(self.operands, 3))
+        return Encoding(self.draft, output, neurons, operands, inputs, centre)
 
 
 def _table(parts: Sequence[tuple[Index, ...]], width: int) -> list[Index]:
@@ -201,7 +213,7 @@ def _table(parts: Sequence[tuple[Index, ...]], width: int) -> list[Index]:
 
 
 def chord_above(low: Vector, high: Vector) -> tuple[Vector, Vector]:
-    """Slope and intercept of a line that lies above ``max(z, 0)`` over [low, high], low < 0 < high, in the reals.
+    """Slope and intercept of a line above ``max(z, 0)`` over [low, high], low < 0 < high (neurons), in the reals.
 
     A line of any slope s in [0, 1] does with the intercept max(-s low, (1 - s) high), here rounded up.
     """
@@ -211,7 +223,7 @@ def chord_above(low: Vector, high: Vector) -> tuple[Vector, Vector]:
 
 @singledispatch
 def activate(op: Op, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
-    """The value of the activation ``op`` at ``position``, its operand ``z`` within [low, high], as an expression."""
+    """The value of the activation ``op`` at ``position``, its operand ``z`` (values) within [low, high]."""
     raise UnsupportedError(f"operation {op.label} has no encoding")
 
 
@@ -222,7 +234,7 @@ def _(op: Relu, encoder: Encoder, position: int, z: Expression, low: Vector, hig
     columns = np.full(len(z), -1, dtype=np.int64)
     columns[live] = encoder.named(z.take(live), low[live], high[live])
     encoder.note(position, live, columns[live])
-    return of_columns(encoder.hinge(position, columns, low, high), np.zeros(len(z)))
+    return of_columns(encoder.relu(position, columns, low, high), np.zeros(len(z)))
 
 
 @activate.register
@@ -231,7 +243,7 @@ def _(op: LeakyRelu, encoder: Encoder, position: int, z: Expression, low: Vector
     low, high = encoder.tightened(z, low, high, np.flatnonzero((low < 0) & (high > 0)))
     columns = encoder.named(z, low, high)
     encoder.note(position, np.arange(len(z)), columns)
-    positive = of_columns(encoder.hinge(position, np.where(high > 0, columns, -1), low, high), np.zeros(len(z)))
+    positive = of_columns(encoder.relu(position, np.where(high > 0, columns, -1), low, high), np.zeros(len(z)))
     width = encoder.draft.width
     whole = of_columns(columns, np.zeros(len(z))).over(width)
     return Expression(op.slope * whole.matrix + (1 - op.slope) * positive.over(width).matrix, np.zeros(len(z)))

@@ -43,7 +43,7 @@ class Expression:
         return len(self.constant)
 
     def take(self, index: Index) -> Expression:
-        """Some of the values."""
+        """The values at ``index``: (index)."""
         return Expression(self.matrix[index], self.constant[index])
 
     def times(self, weight: Matrix) -> Expression:
@@ -51,7 +51,7 @@ class Expression:
         return Expression(sparse.csr_array(weight @ self.matrix), weight @ self.constant)
 
     def over(self, width: int) -> Expression:
-        """The same as a function of at least ``width`` columns."""
+        """The same values as functions of at least ``width`` columns."""
         rows, columns = self.matrix.shape
         if columns >= width:
             return self
@@ -59,13 +59,13 @@ class Expression:
         return Expression(sparse.csr_array(parts, shape=(rows, width)), self.constant)
 
     def entries(self) -> tuple[Index, Index, Vector]:
-        """Row, column and value of its coefficients."""
+        """Row, column and value of its coefficients: (coefficients) each."""
         rows = np.repeat(np.arange(len(self)), np.diff(self.matrix.indptr))
         return rows, self.matrix.indices.astype(np.int64), self.matrix.data
 
 
 def of_columns(columns: Index, constant: Vector) -> Expression:
-    """Columns as they are, and constants where the column is -1; a column's constant is 0."""
+    """``columns`` (values) as they are, and where the column is -1 the number in ``constant`` (values)."""
     at = np.flatnonzero(columns >= 0)
     width = int(columns.max(initial=-1)) + 1
     return Expression(
@@ -75,7 +75,7 @@ def of_columns(columns: Index, constant: Vector) -> Expression:
 
 
 def as_array(values: Tensor) -> Vector:
-    """A tensor as a float64 array."""
+    """A tensor as a float64 array of its shape."""
     array: Vector = values.detach().to("cpu", torch.float64).numpy()
     return array
 

@@ -17,7 +17,7 @@ from assay.verify.programs.apart import Apart
 from assay.verify.programs.program import Answer, Index, Program, Status, Vector
 from assay.verify.programs.scaling import Scaled, scaled
 from assay.verify.programs.solver import Adjustable, Model, Solver
-from assay.verify.programs.start import start
+from assay.verify.programs.start import Begin, start
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Loaded:
     def solve(
         self, cost: Vector | None = None, offset: float = 0.0, seconds: float = inf, target: float = -inf
     ) -> Answer:
-        """Minimise ``cost @ x + offset``, the program's own cost where none is given, within ``seconds``.
+        """Minimise ``cost @ x + offset``, cost (columns) or the program's own, within ``seconds``.
 
         With integers the search may end at a point of value ``target`` or less.
         """
@@ -119,12 +119,12 @@ class Loaded:
         return self.change.back(answer, unit, offset)
 
     def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some columns, within those that the program was loaded with; the basis stays."""
+        """Change the bounds of ``columns`` (numbers), within those loaded: (columns) each; the basis stays."""
         scale = self.change.columns[columns]
         self._adjustable.bound_columns(columns, lower / scale, upper / scale)
 
     def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some rows; the basis stays."""
+        """Change the bounds of ``rows`` (numbers): (rows) each; the basis stays."""
         scale = self.change.rows[rows]
         self._adjustable.bound_rows(rows, lower * scale, upper * scale)
 
@@ -135,8 +135,24 @@ class Loaded:
         return self.model
 
 
+@dataclass(frozen=True, eq=False)
+class WithoutColumns:
+    """A program of a region that is one point: its rows hold or they do not, and solvers need not see it; they differ
+    in what they make of nothing."""
+
+    program: Program
+
+    def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
+        """The one point there is, if it fits."""
+        if bool((self.program.row_lower > 0).any() or (self.program.row_upper < 0).any()):
+            return Answer(Status.INFEASIBLE)
+        return Answer(Status.OPTIMAL, 0.0, np.zeros(0), np.zeros(len(self.program.row_lower)), 0.0)
+
+
 def load(solver: Solver, program: Program, threads: int = 1, seed: int = 0) -> Loaded:
     """``program`` brought to scale and loaded, into another process where the solver may overrun its time."""
+    if not len(program.lower):
+        return Loaded(program, scaled(program, solver.drops), WithoutColumns(program))
     change = scaled(program, solver.drops)
     place = solver.load if solver.punctual else partial(Apart, solver)
     return Loaded(program, change, place(change.program, threads, seed))

@@ -86,12 +86,12 @@ class Program:
 
     @cached_property
     def reach(self) -> Vector:
-        """The largest absolute value of each column within its bounds."""
+        """The largest absolute value of each column within its bounds: (columns)."""
         return np.maximum(np.abs(self.lower), np.abs(self.upper))
 
     @cached_property
     def row_reach(self) -> Vector:
-        """The largest absolute value of a single term of each row."""
+        """The largest absolute value of a single term of each row: (rows)."""
         terms = abs(self.matrix)
         terms.data *= self.reach[terms.indices]
         return _largest_by_row(terms)
@@ -158,7 +158,7 @@ class Draft:
     ball: Ball | None = None
 
     def columns(self, lower: Vector, upper: Vector, integer: bool = False) -> Index:
-        """Add columns with these bounds; returns their numbers."""
+        """Add columns with these bounds (new columns); returns their numbers: (new columns)."""
         self.lower.append(lower)
         self.upper.append(upper)
         self.integer.append(np.full(len(lower), integer))
@@ -168,11 +168,11 @@ class Draft:
         return np.arange(self.width - len(lower), self.width)
 
     def rest(self, floor: Index, ceiling: Index) -> None:
-        """Say of the columns that were added last on which rows they come to lie (:class:`Rests`)."""
+        """Say on which rows the columns added last come to lie (:class:`Rests`): (new columns) each."""
         self.floor[-1], self.ceiling[-1] = floor, ceiling
 
     def rows(self, entries: Sequence[Entries], lower: Vector, upper: Vector) -> Index:
-        """Add rows with these bounds; returns their numbers."""
+        """Add rows with these bounds (new rows); returns their numbers: (new rows)."""
         self.entries += [(row + self.height, column, value) for row, column, value in entries]
         self.row_lower.append(lower)
         self.row_upper.append(upper)
@@ -180,16 +180,16 @@ class Draft:
         return np.arange(self.height - len(lower), self.height)
 
     def copy(self) -> Draft:
-        """The same draft, which grows on its own."""
+        """An independent copy."""
         lists: dict[str, Any] = {f.name: list(v) for f in fields(self) if isinstance(v := getattr(self, f.name), list)}
         return replace(self, **lists)
 
     def bounds(self) -> tuple[Vector, Vector]:
-        """Lower and upper bounds of all columns."""
+        """Lower and upper bounds of all columns: (columns) each."""
         return _joined(self.lower), _joined(self.upper)
 
     def program(self, cost: Vector | None = None, offset: float = 0.0) -> Program:
-        """The program as it stands; columns that ``cost`` does not reach cost nothing."""
+        """The program as it stands; ``cost`` is that of the first columns (any number), the others cost 0."""
         row, column, value = map(np.concatenate, zip(EMPTY, *self.entries, strict=True))
         shape = (self.height, self.width)
         return Program(
@@ -209,7 +209,7 @@ EMPTY: Entries = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.z
 
 
 def widened(cost: Vector, width: int) -> Vector:
-    """``cost`` with zeros up to ``width`` columns."""
+    """``cost`` (its columns) with zeros up to ``width`` columns: (width)."""
     return np.concatenate([cost, np.zeros(width - len(cost))])
 
 

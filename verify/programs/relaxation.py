@@ -15,6 +15,7 @@ from assay.verify.bounds.group import Group
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import Network
 from assay.verify.core.region import Region
+from assay.verify.core.region.rounding import directed_sum
 from assay.verify.core.result import Reason
 from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds
@@ -39,12 +40,20 @@ class Known:
 
     def by_disjunct(self, spec: Spec) -> list[float]:
         """Lower bounds of max over rows of ``A y - b`` for each disjunct, where the rows are the specification's."""
-        rows = self.rows - spec.b
+        rows = directed_sum(self.rows, -spec.b, up=False)
         return [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
 
 
-def known(network: Network, region: Region, objective: Tensor, budget: Budget, linear: bool = True) -> Known:
-    """CROWN's bounds for a region of one sample, or CROWN-IBP's without ``linear``: objective (rows x outputs).
+def known(
+    network: Network,
+    region: Region,
+    objective: Tensor,
+    budget: Budget,
+    linear: bool = True,
+    sides: Tensor | None = None,
+) -> Known:
+    """CROWN's bounds for a region of one sample, or CROWN-IBP's without ``linear``: objective (rows x outputs). The
+    grain counts what is rounded when ``sides`` (rows) are taken off.
 
     Raises :class:`assay.verify.core.budget.Expired` when the time is over.
     """
@@ -52,11 +61,12 @@ def known(network: Network, region: Region, objective: Tensor, budget: Budget, l
     group = layers.start(network, layers.batch_box(region, network.input_shape), torch.float64)
     bounds = layers.by_linear_bounds(group, budget) if linear else layers.relaxed_on_intervals(group)
     rows = layers.lower_rows(group, bounds, objective[None], linear=True)[0]
-    return Known(bounds, rows, grain(group, bounds, objective))
+    doubt = 4 * UNIT * float(sides.abs().amax()) if sides is not None and len(sides) else 0.0
+    return Known(bounds, rows, grain(group, bounds, objective) + doubt)
 
 
 def grain(group: Group, bounds: Sequence[Bounds], objective: Tensor) -> float:
-    """The most that rounding may take of a row on its way through the network within these bounds, by any lines."""
+    """The most that rounding may take of a row of ``objective`` (rows x outputs) within these bounds, by any lines."""
     assert group.rounding is not None
     losses = objective.abs() @ group.rounding.anyhow(bounds)[-1].flatten()
     return max([0.0, *(loss if isfinite(loss) else inf for loss in losses.tolist())])
@@ -90,7 +100,7 @@ def lower(loaded: Loaded, budget: Budget, cost: Vector | None = None, offset: fl
     """A lower bound of ``cost @ x + offset`` over a linear program, whatever the solver's answer is worth.
 
     The safe bound of its duals, less what the rounding of the program's own numbers, the bounds of neurons above all,
-    can be worth. ``cost``: the program's own where none is given. Raises :class:`Expired` when the time is over.
+    can be worth. ``cost``: (columns), or None, the program's own. Raises :class:`Expired` when the time is over.
     """
     budget.check()
     program = loaded.program
@@ -99,7 +109,8 @@ def lower(loaded: Loaded, budget: Budget, cost: Vector | None = None, offset: fl
         return Lower(-inf, answer.status, answer.x)
     moved = sensitivity(program, answer.duals, cost)
     longest = int(np.diff(program.matrix.indptr).max(initial=0))
-    bound = safe_bound(program, answer.duals, cost, offset) - CAUTION * (longest + 2) * UNIT * moved
+    moved_by = CAUTION * (longest + 2) * UNIT * (moved + abs(program.offset if cost is None else offset))
+    bound = safe_bound(program, answer.duals, cost, offset) - moved_by
     return Lower(bound if isfinite(bound) else -inf, answer.status, answer.x, moved)
 
 
@@ -116,7 +127,6 @@ class Relaxation:
         One row is a new cost vector; several are a program of their own.
         """
         if len(b) == 1:
-            cost, offset = self.encoding.cost(A[0].numpy())
-            return lower(self._loaded, self._budget, cost, offset - float(b[0]))
+            return lower(self._loaded, self._budget, *self.encoding.cost(A[0].numpy(), float(b[0])))
         program = self.encoding.disjunct(A.numpy(), b.numpy()).relaxed()
         return lower(load(self._solver, program, self._budget.threads, self._budget.seed), self._budget)

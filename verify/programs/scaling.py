@@ -26,7 +26,7 @@ class Scaled:
     rows: Vector
 
     def cost(self, cost: Vector) -> tuple[Vector, float]:
-        """A cost vector on the new scale, and what one unit of the new cost is worth."""
+        """A cost vector (columns) on the new scale, and what one unit of the new cost is worth."""
         scaled = cost * self.columns
         unit = float(_power(np.abs(scaled).max(initial=0.0)))
         return scaled / unit, unit

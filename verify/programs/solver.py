@@ -12,7 +12,7 @@ class Model(Protocol):
     """A program inside a solver, which may be solved for one cost vector after another."""
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Minimise ``cost @ x``; where integers are sought, a point of value ``target`` or less may be enough.
+        """Minimise ``cost @ x``, cost (columns); where integers are sought, a point of value ``target`` or less may do.
 
         ``begin`` makes a basis for this cost, for a solver that can start from one.
         """
@@ -26,11 +26,11 @@ class Adjustable(Model, Protocol):
     basis: Any
 
     def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some columns."""
+        """Change the bounds of ``columns`` (numbers): (columns) each."""
         ...
 
     def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some rows."""
+        """Change the bounds of ``rows`` (numbers): (rows) each."""
         ...
 
 
@@ -38,7 +38,7 @@ class Solver(Protocol):
     """A solver: loads a program, which keeps its cost out of the model. One that is not punctual can be pickled.
 
     ``tolerance``: by how much, on the program's own scale, its answers may violate rows and integrality;
-    ``punctual``: whether it stops when its time is over, whatever it is about; ``drops``: it may take coefficients
+    ``punctual``: whether it stops when its time is over, at any stage; ``drops``: it may take coefficients
     smaller than this for 0.
     """
 

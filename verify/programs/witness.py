@@ -21,7 +21,7 @@ def by_disjunct(problem: Problem, points: Tensor) -> Tensor:
 def descend(problem: Problem, disjunct: Tensor, points: Tensor, steps: int, first: float = 0.5) -> Tensor:
     """Each point (n x input shape) moved to where its ``disjunct`` (n) is violated most on the way.
 
-    Steps lead along the steepest descent within the region, from ``first`` of its radius down to nearly nothing.
+    Steps lead along the steepest descent within the region, from ``first`` of its radius down to nearly 0.
     """
     region, spec, network = problem.region, problem.spec, problem.network
     if not len(spec.b):

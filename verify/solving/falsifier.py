@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from assay.attacks.common.interface import Attack, draws
 from assay.attacks.common.option_ranges import whole
 from assay.attacks.registry import get_attack
-from assay.verify.core.budget import Budget
+from assay.verify.bounds.verdicts import unanswerable
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.spec import Spec
+
+TOGETHER = 1 << 24  # values of neurons in one forward pass, at most
+
+
+class Timed(nn.Module):
+    """A model that is not run again once the time is over: attacks know no budget, but for what they run.
+
+    Raises :class:`Expired` instead; an attack that can tell what it has by then catches that.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Tensor], budget: Budget) -> None:
+        super().__init__()
+        self.model, self.budget = model, budget
+        self.training = isinstance(model, nn.Module) and model.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The model's output, as long as there is time."""
+        self.budget.check()
+        return self.model(x)
+
+
+def _timed(problems: Mapping[int, Problem], budget: Budget) -> dict[int, Problem]:
+    """Problems of one network, with the model that is attacked timed."""
+    network = next(iter(problems.values())).network
+    model = network.oracle if isinstance(network.oracle, nn.Module) else network
+    timed = replace(network, oracle=Timed(model, budget))
+    return {i: replace(problem, network=timed) for i, problem in problems.items()}
 
 
 @dataclass(frozen=True)
@@ -40,18 +69,18 @@ class Falsifier:
         """Attacks take every problem that has a differentiable model."""
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """FALSIFIED if the attack breaks the problem."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
         budget = budget.started()
         results: dict[int, Result] = {}
         networks: dict[int, list[int]] = {}
         for i, problem in enumerate(problems):
-            if problem.region.empty or not problem.spec.disjuncts:
-                results[i] = self._result(problem, Reason.VACUOUS)
+            if declined := unanswerable(self, problem):
+                results[i] = replace(declined, verifier=repr(self.attack), guarantee=self.guarantee)
             else:
                 networks.setdefault(id(problem.network), []).append(i)
         for members in networks.values():
@@ -61,23 +90,34 @@ class Falsifier:
     def _attacked(self, problems: Mapping[int, Problem], budget: Budget) -> dict[int, Result]:
         """The results of problems of one network."""
         found: dict[int, Tensor] = {}
-        begun, none = time.monotonic(), Reason.TIMEOUT
-        for tried in range(self.rounds if draws(self.attack) else 1):
-            standing = [i for i in problems if i not in found]
-            if not standing or budget.expired:
-                break
-            none = Reason.INCOMPLETE
-            owners, targets = zip(*((i, t) for i in standing for t in self._targets(problems[i])), strict=True)
-            attacked = self.attack.search(targets, seed=budget.seed + tried)
-            broken = zip(owners, attacked.adversarial, attacked.success.tolist(), strict=True)
-            found |= {i: x.detach().clone() for i, x, success in broken if success}
+        begun, tried = time.monotonic(), 0
+        timed = _timed(problems, budget)
+        while tried < (self.rounds if draws(self.attack) else 1) and len(found) < len(timed) and not budget.expired:
+            self._round(timed, found, budget, budget.seed + tried)
+            tried += 1
         seconds = (time.monotonic() - begun) / len(problems)
+        none = Reason.TIMEOUT if budget.expired else Reason.INCOMPLETE
         return {i: self._result(p, None if i in found else none, found.get(i), seconds) for i, p in problems.items()}
 
-    def _targets(self, problem: Problem) -> list[Problem]:
+    def _round(self, problems: Mapping[int, Problem], found: dict[int, Tensor], budget: Budget, seed: int) -> None:
+        """Attack everything that still stands once, as much of it together as fits; ``found`` grows."""
+        nodes = next(iter(problems.values())).network.nodes
+        most = max(1, TOGETHER // sum(node.size for node in nodes))
+        targets = ((i, t) for i, problem in problems.items() for t in self._targets(problem) if i not in found)
+        while part := [*islice(targets, most)]:
+            try:
+                budget.check()
+                attacked = self.attack.search([target for _, target in part], seed=seed)
+            except Expired:
+                return
+            broken = zip(part, attacked.adversarial, attacked.success.tolist(), strict=True)
+            found |= {i: x.detach().clone() for (i, _), x, success in broken if success}
+
+    def _targets(self, problem: Problem) -> Iterator[Problem]:
         if not self.targeted:
-            return [problem]
-        return [replace(problem, spec=Spec((disjunct,))) for disjunct in problem.spec.disjuncts]
+            yield problem
+        else:
+            yield from (replace(problem, spec=Spec((disjunct,))) for disjunct in problem.spec.disjuncts)
 
     def _result(self, problem: Problem, reason: Reason | None, x: Tensor | None = None, seconds: float = 0.0) -> Result:
         return Result(
@@ -116,11 +156,11 @@ class AttackVerifier:
         """Only the attack itself knows: an UNKNOWN result tells."""
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """FALSIFIED if the attack breaks the problem."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; what the attack cannot treat is UNKNOWN(unsupported)."""
         budget, results = budget.started(), dict[int, Result]()
         spent = [0.0] * len(problems)

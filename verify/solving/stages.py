@@ -1,63 +1,216 @@
-"""Stages one after the other, from cheap to tight, and the check of every decided verdict."""
+"""Stages one after the other, each with its share of the time, and the one place where decided verdicts are checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from assay.verify.check.corroborate import corroborate
 from assay.verify.check.replay import replay
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import BatchVerifier, Verifier
 from assay.verify.registry import get_verifier
 
+# Hears of the results so far, one per problem, after each stage: for whoever has to answer before the last one is back.
+Report = Callable[[Sequence[Result]], None]
+
 
 @dataclass(frozen=True)
-class Share:
-    """A stage that gets a ``part`` of the time that is left, and so many seconds at ``most``, so that there is some for
-    the stages after it."""
+class Stage:
+    """A verifier in its turn, with a ``share`` of the time that is left then, and so many seconds at ``most``.
 
-    stage: Verifier
-    part: float
+    ``unlimited``: the seconds that it gets where there is no limit of time, for what might not end by itself; with 0 it
+    is not asked then.
+    """
+
+    verifier: Verifier
+    share: float = 1.0
     most: float = inf
-    name: ClassVar[str] = "share"
-    complete: ClassVar[bool] = False
-    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+    unlimited: float = inf
 
-    def supports(self, problem: Problem) -> str | None:
-        """What the stage supports."""
-        return self.stage.supports(problem)
+    def budget(self, whole: Budget) -> Budget:
+        """What the stage gets of the ``whole``, its clock running."""
+        left = max(whole.remaining, 0.0)
+        seconds = min(self.share * left if left < inf else self.unlimited, self.most)
+        return replace(whole, seconds=seconds, deadline=None).started()
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
-        """What the stage says in its time."""
-        return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
-        """One result per problem."""
-        seconds = min(self.part * max(budget.started().remaining, 0.0), self.most)
-        return _verified(self.stage, problems, replace(budget, seconds=seconds, deadline=None).started())
+@runtime_checkable
+class Staged(Verifier, Protocol):
+    """A verifier that is nothing but stages: whoever decides by it runs and checks them one by one."""
+
+    def stages(self) -> Sequence[Stage]:
+        """The stages in order."""
+        ...
 
 
 @dataclass(frozen=True)
 class Late:
-    """A method by its name, imported when its turn comes: packages that take long to load are not for every start."""
+    """The first of some methods, by their names, that supports the problem; imported when its turn comes: packages that
+    take long to load are not for every start."""
 
-    text: str
+    methods: tuple[str, ...]
     name: ClassVar[str] = "late"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def supports(self, problem: Problem) -> str | None:
-        """Asked when its turn comes."""
-        return None
+        """Why none of them does."""
+        reasons = [get_verifier(method).supports(problem) for method in self.methods]
+        return None if None in reasons else "; ".join(reason for reason in reasons if reason)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """What the method says."""
-        return get_verifier(self.text).verify(problem, budget)
+        methods = [get_verifier(method) for method in self.methods]
+        return next((m for m in methods if m.supports(problem) is None), methods[0]).verify(problem, budget)
+
+
+def unheard(results: Sequence[Result]) -> None:
+    """The report that nobody waits for."""
+
+
+def decide(
+    verifier: Verifier, problems: Sequence[Problem], budget: Budget, *, union: bool = False, report: Report = unheard
+) -> list[Result]:
+    """``verifier`` on every problem, each decided verdict checked, once.
+
+    With ``union`` the problems are parts of one property: once one of them is falsified, the others may stay open.
+    """
+    budget = budget.started()
+    if isinstance(verifier, Staged):
+        found = run(problems, verifier.stages(), budget, union=union, report=report)
+        return [replace(result, verifier=repr(verifier)) for result in found]
+    return _asked(verifier, problems, budget, union)
+
+
+def _asked(verifier: Verifier, problems: Sequence[Problem], budget: Budget, union: bool) -> list[Result]:
+    """Checked results, of one batch where the verifier takes batches.
+
+    Otherwise one after the other. What is left of the time is shared out evenly among those to come, but for a union:
+    one part that stays open leaves it open, so that each part may take all that is left.
+    """
+    if isinstance(verifier, BatchVerifier):
+        return check(problems, verifier.verify_many(problems, budget))
+    results: list[Result] = []
+    for position, problem in enumerate(problems):
+        if union and any(result.verdict is Verdict.FALSIFIED for result in results):
+            results.append(Result(problem.id, repr(verifier), Verdict.UNKNOWN, Reason.INCOMPLETE))
+        elif results and budget.expired:
+            results.append(Result(problem.id, repr(verifier), Verdict.UNKNOWN, Reason.TIMEOUT))
+        else:
+            part = Stage(verifier, 1.0 if union else 1 / (len(problems) - position)).budget(budget)
+            results += check([problem], [verifier.verify(problem, part)])
+    return results
+
+
+def run(
+    problems: Sequence[Problem],
+    stages: Sequence[Stage],
+    budget: Budget,
+    *,
+    union: bool = False,
+    report: Report = unheard,
+) -> list[Result]:
+    """Each stage on the problems still undecided; the first checked verdict of a problem stands.
+
+    A stage is passed over where its verifier does not support the problem, and where it has had its say before: it was
+    asked and did not run out of time. An undecided problem gets the largest margin that any stage proved.
+    """
+    budget = budget.started()
+    courses = [Course(problem) for problem in problems]
+    for stage in stages:
+        late = budget.expired and all(course.steps for course in courses)
+        if late or (budget.remaining == inf and not stage.unlimited):
+            continue
+        if union and any(course.falsified for course in courses):
+            break
+        waiting = [course for course in courses if course.awaits(stage.verifier)]
+        if not waiting:
+            continue
+        found = _asked(stage.verifier, [course.problem for course in waiting], stage.budget(budget), union)
+        for course, result in zip(waiting, found, strict=True):
+            course.take(stage.verifier, result)
+        report([course.result() for course in courses])
+    return [course.result() for course in courses]
+
+
+@dataclass(eq=False)
+class Course:
+    """What the stages have said of one problem so far: each ``steps`` entry is one of them, told in ``stats["tried"]``.
+
+    ``proofs``, ``attacks``: why each verifier left it open when it was last asked; ``declined``: why the first that
+    does not support the problem does not.
+    """
+
+    problem: Problem
+    last: Result | None = None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    proofs: dict[str, Reason] = field(default_factory=dict)
+    attacks: dict[str, Reason] = field(default_factory=dict)
+    declined: str = ""
+
+    @property
+    def falsified(self) -> bool:
+        """Whether a counterexample is known."""
+        return self.last is not None and self.last.verdict is Verdict.FALSIFIED
+
+    def awaits(self, verifier: Verifier) -> bool:
+        """Whether ``verifier`` may still tell something."""
+        before = (self.proofs | self.attacks).get(repr(verifier), Reason.TIMEOUT)
+        settled = self.last is not None and self.last.reason in (None, Reason.VACUOUS)
+        if settled or before is not Reason.TIMEOUT:
+            return False
+        why = verifier.supports(self.problem)
+        self.declined = self.declined or why or ""
+        return why is None
+
+    def take(self, verifier: Verifier, new: Result) -> None:
+        """Note what ``verifier`` says, beside what the earlier ones had proved, spent and explained."""
+        if new.reason is not None:
+            (self.attacks if verifier.guarantee is Guarantee.EMPIRICAL else self.proofs)[repr(verifier)] = new.reason
+        self.steps.append(
+            {
+                "stage": new.verifier,
+                "outcome": (new.reason or new.verdict).value,
+                "margin": new.margin,
+                "seconds": new.seconds,
+            }
+        )
+        old = self.last
+        if old is not None:
+            margins = [m for m in (old.margin, new.margin) if m is not None]
+            why: dict[str, Any] = {key: old.stats[key] for key in ("alarm", "explanation") if key in old.stats}
+            new = replace(new, margin=max(margins, default=None), stats={**why, **new.stats})
+            new = replace(new, seconds=old.seconds + new.seconds)
+        self.last = new
+
+    def result(self) -> Result:
+        """The answer so far."""
+        trail = {"stages": [step["stage"] for step in self.steps], "tried": self.steps}
+        if self.last is None:
+            return self._beyond(Result(self.problem.id, "", Verdict.UNKNOWN, Reason.UNSUPPORTED, stats=trail))
+        result = replace(self.last, stats={**self.last.stats, **trail})
+        if result.reason in (None, Reason.VACUOUS):
+            return result
+        if not self.proofs and self.declined:
+            return self._beyond(result)
+        return replace(result, reason=self._reason())
+
+    def _beyond(self, result: Result) -> Result:
+        why = {"explanation": self.declined} if self.declined else {}
+        return replace(result, reason=Reason.UNSUPPORTED, stats={**why, **result.stats})
+
+    def _reason(self) -> Reason:
+        """That a proof had not the time says most; that somebody merely found nothing says least."""
+        if Reason.TIMEOUT in self.proofs.values():
+            return Reason.TIMEOUT
+        order = [Reason.INCOMPLETE, Reason.TIMEOUT]  # and above them all others, of which the last stands
+        reasons = [*self.attacks.values(), *self.proofs.values()]
+        return max(reversed(reasons), key=lambda reason: order.index(reason) if reason in order else len(order))
 
 
 def check(problems: Sequence[Problem], results: Sequence[Result]) -> list[Result]:
@@ -77,7 +230,15 @@ def check(problems: Sequence[Problem], results: Sequence[Result]) -> list[Result
     for i, result in enumerate(results):
         if result.verdict is Verdict.FALSIFIED:
             checked[i] = (_replayed if result.subject == NETWORK else _member)(problems[i], result)
-    return checked
+    return [_about_region(problem, result) for problem, result in zip(problems, checked, strict=True)]
+
+
+def _about_region(problem: Problem, result: Result) -> Result:
+    """The result with what is odd about its region: an input that was moved, or that no point of the dtype fits."""
+    facts = {"moved": problem.moved} if problem.moved else {}
+    if result.verdict is Verdict.UNKNOWN and problem.unreachable and "explanation" not in result.stats:
+        facts["explanation"] = problem.unreachable
+    return replace(result, stats={**result.stats, **facts}) if facts else result
 
 
 def _member(problem: Problem, result: Result) -> Result:
@@ -93,55 +254,6 @@ def _replayed(problem: Problem, result: Result) -> Result:
     if seen.confirmed:
         return replace(result, stats={**result.stats, "counterexample_margin": seen.margin})
     return _withdrawn(result, {"alarm" if seen.alarm else "explanation": seen.explanation})
-
-
-def decide(verifier: Verifier, problems: Sequence[Problem], budget: Budget) -> list[Result]:
-    """``verifier`` on every problem, in one batch where it can, each decided verdict checked."""
-    return check(problems, _verified(verifier, problems, budget.started()))
-
-
-def _verified(verifier: Verifier, problems: Sequence[Problem], budget: Budget) -> list[Result]:
-    if isinstance(verifier, BatchVerifier):
-        return verifier.verify_many(problems, budget)
-    return [verifier.verify(problem, budget) for problem in problems]
-
-
-def run(problems: Sequence[Problem], stages: Sequence[Verifier], budget: Budget, union: bool = False) -> list[Result]:
-    """Each stage on the problems still undecided; the first checked verdict of a problem stands.
-
-    An undecided problem gets the largest margin that any stage proved, and the last stage's reason. With ``union``
-    the problems are parts of one property, and the stage that falsifies one of them is the last.
-    """
-    budget = budget.started()
-    results: list[Result | None] = [None] * len(problems)
-    for stage in stages:
-        open_ = [i for i, r in enumerate(results) if r is None or r.verdict is Verdict.UNKNOWN]
-        if not open_ or (union and any(r is not None and r.verdict is Verdict.FALSIFIED for r in results)):
-            break
-        for i, new in zip(open_, decide(stage, [problems[i] for i in open_], budget), strict=True):
-            results[i] = _merge(results[i], new)
-    return [result for result in results if result is not None]
-
-
-def _merge(old: Result | None, new: Result) -> Result:
-    """The new result, with what the earlier stages had proved and spent; ``stats["tried"]`` tells it stage by stage."""
-    step = {
-        "stage": new.verifier,
-        "outcome": (new.reason or new.verdict).value,
-        "margin": new.margin,
-        "seconds": new.seconds,
-    }
-    if old is None:
-        return replace(new, stats={**new.stats, "stages": [new.verifier], "tried": [step]})
-    margins = [m for m in (old.margin, new.margin) if m is not None]
-    why: dict[str, Any] = {key: old.stats[key] for key in ("alarm", "explanation") if key in old.stats}
-    trail = {"stages": [*old.stats["stages"], new.verifier], "tried": [*old.stats["tried"], step]}
-    stats = {**why, **new.stats, **trail}
-    # That a later stage merely found nothing says less than why an earlier one could not begin.
-    reason = old.reason if new.reason is Reason.INCOMPLETE else new.reason
-    return replace(
-        new, reason=reason, margin=max(margins, default=None), seconds=old.seconds + new.seconds, stats=stats
-    )
 
 
 def _withdrawn(result: Result, why: dict[str, Any]) -> Result:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import content_hash
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
-from assay.verify.core.verifier import BatchVerifier, Verifier
+from assay.verify.core.verifier import Verifier
 from assay.verify.solving import stages
 
 # Why a property stays open when its parts do for several reasons: what more time cannot mend comes first.
@@ -26,26 +26,22 @@ REASONS = (
 WEAKEST_FIRST = tuple(reversed(Guarantee))
 
 
-@runtime_checkable
-class UnionVerifier(Verifier, Protocol):
-    """A verifier that can treat problems as one property: it may leave the rest open once one is falsified."""
+def verify(
+    verifier: Verifier, problems: Sequence[Problem], budget: Budget, report: Callable[[Result], None] | None = None
+) -> Result:
+    """The checked answer to the property that ``problems`` are together, under one deadline; see :func:`combine`.
 
-    def verify_union(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
-        """One result per problem, in order; the budget is for all of them together."""
-        ...
-
-
-def verify(verifier: Verifier, problems: Sequence[Problem], budget: Budget) -> Result:
-    """The checked answer to the property that ``problems`` are together, under one deadline; see :func:`combine`."""
-    budget = budget.started()
+    ``report`` hears of the answer so far, after each stage of a verifier that has stages.
+    """
     if not problems:
         why = {"explanation": "the property has no case: no input can be a counterexample"}
         return Result(content_hash("union"), repr(verifier), Verdict.UNKNOWN, Reason.VACUOUS, stats=why)
-    if isinstance(verifier, UnionVerifier):
-        return combine(stages.check(problems, verifier.verify_union(problems, budget)))
-    if isinstance(verifier, BatchVerifier):
-        return combine(stages.decide(verifier, problems, budget))
-    return combine(_one_by_one(verifier, problems, budget))
+
+    def heard(parts: Sequence[Result]) -> None:
+        if report is not None:
+            report(combine(parts))
+
+    return combine(stages.decide(verifier, problems, budget, union=True, report=heard))
 
 
 def combine(parts: Sequence[Result]) -> Result:
@@ -76,19 +72,6 @@ def combine(parts: Sequence[Result]) -> Result:
         semantics=" and ".join(dict.fromkeys(part.semantics for part in said)),
         stats=_facts(parts, chief) | {"parts": [_plain(part) for part in parts]},
     )
-
-
-def _one_by_one(verifier: Verifier, problems: Sequence[Problem], budget: Budget) -> list[Result]:
-    """Each problem in turn, each verdict checked, until one is falsified or the time is over."""
-    results: list[Result] = []
-    for problem in problems:
-        if any(result.verdict is Verdict.FALSIFIED for result in results):
-            results.append(Result(problem.id, repr(verifier), Verdict.UNKNOWN, Reason.INCOMPLETE))
-        elif budget.expired:
-            results.append(Result(problem.id, repr(verifier), Verdict.UNKNOWN, Reason.TIMEOUT))
-        else:
-            results += stages.decide(verifier, [problem], budget)
-    return results
 
 
 def _confidence(parts: Sequence[Result]) -> float | None:

@@ -9,21 +9,18 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import resource
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from typing import Any, TypeVar
 
 from assay.verify.core.budget import Expired
+from assay.verify.support.processes import check_system, death, die_with_other_end, kill_group, limit_growth
 
 GRACE = 0.8  # seconds beyond its own that a call may take before its process is killed
 
@@ -47,7 +44,7 @@ def in_child(
     address space that the call may add (Linux only).
 
     Raises :class:`Expired` where it was killed, :class:`MemoryError`, :class:`ChildError`, and of
-    these :class:`ChildDied` where another attempt may fare better.
+    these :class:`ChildDied` where another attempt may fare better; :class:`UnsupportedError` on a system that cannot.
     """
     deadline = time.monotonic() + seconds + GRACE
     task = pickle.dumps((function, arguments, memory))
@@ -83,12 +80,11 @@ class Child:
                 raise Expired
             return self.connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise ChildDied(_death(self.process.wait())) from error
+            raise ChildDied(death(self.process.wait())) from error
 
     def kill(self) -> None:
         """End it at once, and what it has started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        kill_group(self.process.pid)
         self.process.wait()
         self.close()
 
@@ -128,6 +124,7 @@ def _dismiss() -> None:
 
 
 def _start() -> Child:
+    check_system()
     ours, theirs = Pipe()
     with theirs:
         # -P: the current folder is searched only if it is on the caller's own path.
@@ -144,7 +141,7 @@ def _start() -> Child:
 
 def serve(descriptor: int) -> None:
     """The life of a child: one task after another from the connection with this file descriptor."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    die_with_other_end(0)  # the parent never writes to the standard input
     with Connection(descriptor) as connection:
         while True:
             try:
@@ -157,33 +154,9 @@ def serve(descriptor: int) -> None:
 def _answer(task: bytes) -> tuple[type[Exception] | None, Any]:
     try:
         function, arguments, memory = pickle.loads(task)
-        _limit(memory)
+        limit_growth(memory)
         return None, function(*arguments)
     except MemoryError as error:
         return MemoryError, str(error)
     except Exception as error:
         return ChildError, f"{type(error).__name__}: {error}"
-
-
-def _limit(memory: int | None) -> None:
-    """Let the address space grow by so many bytes from here; by any number if None."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    soft = hard
-    if memory is not None and sys.platform == "linux":
-        soft = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory
-        soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _die_with_parent() -> None:
-    """The parent never writes to the standard input: reading ends when it is gone, however that came about."""
-    with suppress(OSError):
-        os.read(0, 1)
-    os.killpg(0, signal.SIGKILL)
-
-
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"the process ended with exit code {code}"
-    names = {number.value: number.name for number in signal.Signals}
-    return f"the process was killed by {names.get(-code, f'signal {-code}')}"

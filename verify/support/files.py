@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,12 +11,17 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, ResourceError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file beside ``path``, flushed to the disk and renamed at the end; after an error nothing has changed."""
+    """A new file beside ``path``, flushed to the disk and renamed at the end; after an error nothing has changed.
+
+    An :class:`OSError` of the system, which does not say where the disk is full, names ``path``.
+    """
     part = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         with part.open("xb") as file:
@@ -23,17 +29,24 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        if error.filename not in (None, str(part)):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write ``path`` so that a crash or a full disk leaves the old file; :class:`InputError` where that fails."""
+    """Write ``path`` so that a crash or a full disk leaves the old file.
+
+    Raises :class:`ResourceError` where the disk is full, :class:`InputError` where the path cannot be written.
+    """
     try:
-        with replacing(path) as file:
-            file.write(content)
+        write_atomic(path, content)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        kind = ResourceError if error.errno in FULL else InputError
+        raise kind(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def writable_folder(path: Path) -> Path:

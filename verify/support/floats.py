@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+import torch
 from torch import Tensor
 
 UNIT = 2.0**-53  # relative error of one operation
@@ -24,3 +25,25 @@ def down(value: Tensor) -> Tensor:
 def up(value: Tensor) -> Tensor:
     """The next number above."""
     return value.nextafter(value.new_tensor(inf))
+
+
+def length(values: Tensor, p: float, dim: int = -1, keepdim: bool = False) -> Tensor:
+    """The norm of order ``p`` in {1, 2, inf} along ``dim``, right to a few units in the last place at every scale.
+
+    Values are scaled by a power of two, which is exact, before they are squared: the square of 1e-170 is no number of
+    float64, nor is that of 1e170.
+    """
+    if values.shape[dim] == 0:
+        return values.new_zeros(values.sum(dim, keepdim=keepdim).shape)
+    if p != 2:
+        return values.abs().sum(dim, keepdim=keepdim) if p == 1 else values.abs().amax(dim, keepdim=keepdim)
+    exponent = torch.frexp(values.abs().amax(dim, keepdim=True)).exponent
+    size = _shifted(values, -exponent).square().sum(dim, keepdim=True).sqrt()
+    found = _shifted(size, exponent)
+    return found if keepdim else found.squeeze(dim)
+
+
+def _shifted(values: Tensor, exponent: Tensor) -> Tensor:
+    """``values * 2**exponent``, in two steps: a power alone may be out of range where the product is not."""
+    half = exponent.div(2, rounding_mode="floor")
+    return torch.ldexp(torch.ldexp(values, half), exponent - half)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from assay.verify.core.errors import InputError, unknown_name
+from assay.verify.core.errors import AssayError, InputError, unknown_name
 
 
 def split(text: str) -> list[str]:
@@ -43,6 +44,31 @@ def load(kind: str, text: str, table: Mapping[str, str]) -> Any:
         raise unknown_name(kind, name, table)
     module, _, attribute = table[name].partition(":")
     return build(kind, name, getattr(import_module(module), attribute), split(rest[:-1]))
+
+
+def known(own: Mapping[str, str], group: str) -> dict[str, str]:
+    """Names to ``module:Class``: those of ours, and third parties' in the entry-point ``group``, which hide none."""
+    return {point.name: point.value for point in entry_points(group=group)} | dict(own)
+
+
+def make(kind: str, text: str, own: Mapping[str, str], group: str, interface: str, parts: Sequence[str]) -> Any:
+    """What ``text`` names in the table of :func:`known`, which must have these ``parts`` to be an ``interface``.
+
+    Raises :class:`InputError` as :func:`load` does, and for a third party's that cannot be loaded or lacks a part.
+    """
+    table = known(own, group)
+    name = text.partition("(")[0].strip()
+    try:
+        made = load(kind, text, table)
+    except AssayError:
+        raise
+    except Exception as error:
+        if name in own:
+            raise
+        raise InputError(f"{kind} {name!r} ({table[name]}) cannot be loaded: {error!r}") from error
+    if lacking := [part for part in parts if getattr(made, part, None) is None]:
+        raise InputError(f"{kind} {text!r} is not {interface}: it lacks {', '.join(lacking)}")
+    return made
 
 
 def build(kind: str, name: str, cls: type[Any], pairs: list[str]) -> Any:

@@ -126,7 +126,7 @@ def test_aiming_changes_the_loss_and_not_the_success(loss: LossName) -> None:
     assert second.targets.tolist() == [2, 1]
     assert second(y)[1].tolist() == goal(y)[1].tolist() == [False, True]
     assert bool((second(y)[0] < goal.aim(y, 0)(y)[0]).all())
-    assert second.ascending("margin").targets is None
+    assert second.with_loss("margin").targets is None
 
 
 def test_aiming_at_one_disjunct_of_a_specification() -> None:
@@ -138,4 +138,4 @@ def test_aiming_at_one_disjunct_of_a_specification() -> None:
     assert goal.aim(y, 1)(y)[0].tolist() == [-6.0, -6.0]  # the second has one disjunct only
     hit = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     assert goal.aim(y, 1)(hit)[1].tolist() == [True, False]
-    assert goal.aim(y, 1).ascending("ce")(y)[0].tolist() == [-1.0, -6.0]
+    assert goal.aim(y, 1).with_loss("ce")(y)[0].tolist() == [-1.0, -6.0]

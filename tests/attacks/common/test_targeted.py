@@ -1,4 +1,4 @@
-"""Targeted attacks: the class that is asked for, strictly the largest, and nothing less."""
+"""Targeted attacks: success is the target as strictly the largest output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.attacks.attack_models import linear, mlp, samples
 NET = mlp(0)
 X = samples(1, 16)
 LABELS = NET(X).argmax(1)
-WANTED = (LABELS + 1) % 4
+TARGETS = (LABELS + 1) % 4
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ WANTED = (LABELS + 1) % 4
         ("fmn(targeted=true)", inf),
     ],
 )
-def test_the_wanted_class_is_reached(text: str, p: float) -> None:
+def test_the_target_is_reached(text: str, p: float) -> None:
     region = LpBall(X, {inf: 0.3, 2: 0.8, 1: 1.2}[p], p, (0.0, 1.0))
-    found = get_attack(text).run(NET, X, WANTED, region)
-    assert 0 < int(found.success.sum()) <= len(X)
-    assert torch.equal(NET(found.adversarial).argmax(1)[found.success], WANTED[found.success])
-    assert bool(region.contains(found.adversarial).all())
+    result = get_attack(text).run(NET, X, TARGETS, region)
+    assert 0 < int(result.success.sum()) <= len(X)
+    assert torch.equal(NET(result.adversarial).argmax(1)[result.success], TARGETS[result.success])
+    assert bool(region.contains(result.adversarial).all())
     already = get_attack(text).run(NET, X, LABELS, region)
     assert bool(already.success.all())
     assert bool((already.distance == 0).all())
@@ -47,7 +47,7 @@ def test_the_goal_by_hand() -> None:
     y = torch.tensor([[1.0, 3.0, 2.0], [0.0, 5.0, 5.0], [4.0, 0.0, 0.0]])
     loss, success = Reach(Misclassify.of(torch.tensor([1, 1, 1]), "margin"))(y)
     assert loss.tolist() == [1, 0, -4]
-    assert success.tolist() == [True, False, False]  # a tie reaches nothing
+    assert success.tolist() == [True, False, False]  # a tie is no success
 
 
 def test_being_wrong_in_another_way_is_no_success() -> None:
@@ -55,6 +55,6 @@ def test_being_wrong_in_another_way_is_no_success() -> None:
     model = linear([[0.0, 0.0], [4.0, 0.0], [0.0, 1.0]], [1.0, -1.0, -5.0])
     x = torch.tensor([[0.4, 0.4]])
     region = LpBall(x, 0.3, inf, (0.0, 1.0))
-    for wanted, reached in ((1, True), (2, False)):
-        found = get_attack("pgd(targeted=true)").run(model, x, torch.tensor([wanted]), region)
-        assert found.success.tolist() == [reached]
+    for target, reached in ((1, True), (2, False)):
+        result = get_attack("pgd(targeted=true)").run(model, x, torch.tensor([target]), region)
+        assert result.success.tolist() == [reached]

@@ -1,6 +1,7 @@
 """The bracket harness against a model whose robustness is known by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from assay.attacks import get_attack
 from assay.benchmarks.harness.compare import compare
 from assay.benchmarks.harness.participants import title
 from assay.benchmarks.harness.store import Store
+from assay.verify import get_verifier
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import AlarmError, InputError, InternalError, ResourceError
 from assay.verify.core.result import Reason, Result, Verdict
@@ -198,8 +200,30 @@ def test_an_exception_is_never_a_verdict():
         compare(identity(), data, [0.1], [Broken()], [])
     with pytest.raises(ResourceError, match=r"broken.* ran out of memory on samples 0 to 0"):
         compare(identity(), data, [0.1], [Broken("memory")], [], batch=2)
-    row = by_name(compare(identity(), data, [0.1], [Broken("unsupported")], []))["broken(error=unsupported)", 0.1]
+
+
+def test_who_could_not_run_has_no_accuracy_and_says_why():
+    found = compare(identity(), dataset(POINTS), [0.1], [Broken("unsupported"), Timid()], [get_attack("ddn")])
+    rows = by_name(found)
+    row = rows["broken(error=unsupported)", 0.1]
     assert (row.verified, row.unknown, row.reasons) == (0, 3, {"unsupported": 3})
+    assert row.refusal == "unsupported: no softmax"
+    document = row.to_json()
+    assert [document[key] for key in ("accuracy", "low", "high")] == [None] * 3
+    assert document["reason"] == row.refusal
+    assert rows["ddn", 0.1].refusal == "unsupported: ddn needs a region that is a ball of l2, got one of linf"
+    assert not found.refused
+    assert rows["timid", 0.1].to_json()["reason"] is None
+    assert rows["all methods", 0.1].refusal == ""
+    assert rows["all attacks", 0.1].refusal == "unsupported: none of them could run"
+
+
+def test_nobody_could_run():
+    found = compare(identity(), dataset(POINTS), [0.1], [Broken("unsupported")], [])
+    assert found.refused
+    assert by_name(found)["all methods", 0.1].refusal
+    everything_wrong = compare(identity(), dataset([[0.1, 0.9]]), [0.1], [Broken("unsupported")], [])
+    assert not everything_wrong.refused
 
 
 def test_answers_in_another_order_than_asked_are_refused():
@@ -209,6 +233,11 @@ def test_answers_in_another_order_than_asked_are_refused():
 
     with pytest.raises(InternalError, match="answered other problems"):
         compare(identity(), dataset(POINTS), [0.1], [Shuffled()], [])
+
+
+def labels_beyond():
+    """The labels 0 and 2 of three."""
+    return replace(dataset([[0.9, 0.2], [0.1, 0.2]]), y=torch.tensor([0, 2]), classes=3)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +251,7 @@ def test_answers_in_another_order_than_asked_are_refused():
         ({"methods": [Timid(), Timid()]}, "timid is given twice"),
         ({"model": two_class([[1.0, 0.0]] * 2).train()}, "eval"),
         ({"model": torch.nn.Sequential(torch.nn.Linear(3, 2)).eval()}, "shape"),
-        ({"model": torch.nn.Sequential(torch.nn.Linear(2, 1)).eval(), "data": dataset([[0.1, 0.2]], [1])}, "label 1"),
+        ({"model": torch.nn.Sequential(torch.nn.Linear(2, 1)).eval(), "data": labels_beyond()}, "label 2"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
@@ -265,8 +294,8 @@ def test_progress_reaches_its_end():
     class Count:
         total = done = 0
 
-        def begin(self, total):
-            self.total = total
+        def begin(self, total, stages):
+            self.total, self.stages = total, stages
 
         def running(self, what):
             self.what = what
@@ -278,6 +307,8 @@ def test_progress_reaches_its_end():
     compare(identity(), dataset(POINTS), [0.1, 0.2], [Timid()], [get_attack("fgsm")], batch=2, progress=watcher)
     assert watcher.done == watcher.total == 3 * 2 * 2
     assert watcher.what == "timid, eps 0.2"
+    names = [f"{name}, eps {eps}" for eps in (0.1, 0.2) for name in ("fgsm", "timid")]
+    assert watcher.stages == dict.fromkeys(names, 3)
 
 
 def test_titles_are_short_and_tell_options_apart():
@@ -288,6 +319,25 @@ def test_batches_change_nothing():
     runs = [compare(identity(), dataset(POINTS), EPS, [Exact()], [get_attack("fgsm")], batch=b) for b in (1, 50)]
     rows = [[(row.name, row.eps, row.verified, row.falsified) for row in run.rows] for run in runs]
     assert rows[0] == rows[1]
+
+
+def one_output():
+    """y = x0 - x1: its sign is the class, and the linf radius of a sample is |x0 - x1| / 2."""
+    layer = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, -1.0]]))
+        layer.bias.zero_()
+    return torch.nn.Sequential(layer).eval()
+
+
+def test_a_model_of_one_output_tells_two_classes_apart():
+    """The points with labels 1, their mirror images with labels 0; a tie is wrong for both."""
+    data = dataset([*POINTS, *([b, a] for a, b in POINTS)], [1] * 5 + [0] * 5)
+    rows = by_name(compare(one_output(), data, EPS, [get_verifier("crown")], [get_attack("pgd")]))
+    assert rows["clean", 0].falsified == 4
+    for eps, robust in ((0.04, 6), (0.08, 4), (0.15, 2)):
+        assert rows["all methods", eps].verified == robust
+        assert rows["pgd", eps].falsified == 10 - robust
 
 
 def test_unknown_for_a_reason_is_counted_by_reason():

@@ -30,6 +30,30 @@ def test_lines_tell_what_how_far_and_how_long(monkeypatch):
     ]
 
 
+def test_the_time_left_is_that_of_what_is_left(monkeypatch):
+    """A quick half says nothing of a slow one, of which ten verdicts took 100 s."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    lines = Lines(stream, interval=0)
+    lines.begin(200, {"quick": 100, "slow": 100})
+    for stage, seconds, amount in (("quick", 1.0, 100), ("slow", 100.0, 10)):
+        lines.running(stage)
+        now[0] += seconds
+        lines.advance(amount)
+    assert "about 1 s left: quick" in stream.getvalue()
+    assert "about 15 min 00 s left: slow" in stream.getvalue()
+
+
+def test_quiet_tells_nothing():
+    stream = io.StringIO()
+    with watch(stream, quiet=True) as nothing:
+        nothing.begin(2)
+        nothing.running("crown")
+        nothing.advance(2)
+    assert stream.getvalue() == ""
+
+
 def test_nothing_to_do_is_no_fault():
     stream = io.StringIO()
     lines = Lines(stream)

@@ -43,7 +43,7 @@ def test_a_cell_is_what_the_method_says_of_each_image(method: str) -> None:
     assert cell.margin is not None
     assert isfinite(cell.margin)
     assert cell.word == ""
-    assert 0 < cell.seconds < 10
+    assert cell.seconds > 0
 
 
 def test_tighter_methods_have_larger_margins() -> None:

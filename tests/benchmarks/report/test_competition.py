@@ -183,7 +183,7 @@ def test_the_table_has_the_best_year_of_each_peer_and_fits_80_columns(tmp_path):
     rows = [row(i, "unsat", 0.2) for i in range(3)]
     peers = read_peers(written(tmp_path / "peers.csv", PEERS), [each.instance for each in rows], {})
     console = Console(file=io.StringIO(), width=80)
-    console.print(competition.table(outcome(*rows, contradictions=["b n p: sat, but \x1b[31munsat"]), peers))
+    competition.show(outcome(*rows, contradictions=["b n p: sat, but \x1b[31munsat"]), peers, console)
     lines = console.file.getvalue().splitlines()
     assert lines[0].split() == ["CONTRADICTION:", "b", "n", "p:", "sat,", "but", "unsat"]
     names = [line.split()[0] for line in lines[4:] if line.strip()]

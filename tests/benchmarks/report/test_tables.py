@@ -5,7 +5,6 @@ import json
 import struct
 from dataclasses import replace
 from itertools import pairwise
-from math import inf
 
 import pytest
 from rich.console import Console
@@ -41,6 +40,32 @@ def test_the_table_shows_counts_intervals_and_seconds_in_80_columns(comparison):
     assert exact == ["exact", "≥", "40.0%", "5.3\u201385.3", "2", "3", "0", "1.50"]
     assert "2 of 5 samples are misclassified without any attack" in printed(comparison)
     assert "timid at eps 0.04: of the unknown, 3 timeout" in printed(comparison)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60])
+def test_names_and_figures_survive_a_narrow_terminal(comparison, width):
+    rows = tuple(replace(r, name="attack(steps=10,restarts=2)") if r.name == "fgsm" else r for r in comparison.rows)
+    lines = printed(replace(comparison, rows=rows), width).splitlines()
+    grid = [line for line in lines if "%" in line or "accuracy" in line]
+    assert "\u2026" not in "".join(lines)
+    assert {"accuracy", "verified", "falsified", "unknown"} <= set(grid[0].split())
+    for name in ("clean", "exact", "timid", "all methods"):
+        assert any(name in line for line in grid)
+    names = [line[: grid[0].index("accuracy")].split() for line in lines]
+    assert "attack(steps=10,restarts=2)" in "".join(cells[-1] for cells in names if cells)
+    assert max(map(len, grid)) <= max(width, 60)
+
+
+def test_who_could_not_run_is_no_result(comparison):
+    unsupported = {"reasons": {"unsupported": 3}, "explanations": {"unsupported": "no \x1b[1msoftmax"}}
+    rows = tuple(replace(r, **unsupported) if r.name == "timid" else r for r in comparison.rows)
+    shown = printed(replace(comparison, rows=rows))
+    assert shown.count("timid: unsupported: no softmax.") == 1
+    assert not [line for line in shown.splitlines() if "timid" in line and "%" in line]
+    drawn = bracket_figure.plot(replace(comparison, rows=rows)).axes[0]
+    assert not [text for text in drawn.texts if text.get_text().startswith("timid")]
+    group = tables.ordered([row for row in rows if row.eps == 0.08])
+    assert [row.name for row in group][-1] == "timid"
 
 
 def test_names_cannot_write_to_the_terminal(comparison):
@@ -142,5 +167,4 @@ def test_labels_stay_apart_and_in_order(heights):
 
 
 def test_norms_have_names(comparison):
-    assert [tables.NORMS[p] for p in (inf, 2, 1)] == ["linf", "l2", "l1"]
     assert "l2, 5 samples" in printed(replace(comparison, norm=2.0))

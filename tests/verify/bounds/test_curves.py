@@ -26,11 +26,11 @@ def between(low: Tensor, high: Tensor, count: int = 201) -> Tensor:
 
 def violation(lines: Lines, op: Op, z: Tensor) -> Tensor:
     """By how much the activation leaves its lines at ``z`` (points x intervals), beyond the rounding of this test."""
-    slope, rise, lift = lines.slope[:, 0], lines.rise[:, 0], lines.lift[:, 0]
-    base = torch.zeros_like(lift) if lines.intercept is None else lines.intercept[:, 0]
+    slope, slope_gap, intercept_gap = lines.slope[:, 0], lines.slope_gap[:, 0], lines.intercept_gap[:, 0]
+    base = torch.zeros_like(intercept_gap) if lines.intercept is None else lines.intercept[:, 0]
     value, eps = evaluate(op, z), torch.finfo(z.dtype).eps
-    slack = 8 * eps * ((slope.abs() + rise.abs()) * z.abs() + value.abs() + base.abs() + lift.abs())
-    below, above = slope * z + base - value, value - ((slope + rise) * z + base + lift)
+    slack = 8 * eps * ((slope.abs() + slope_gap.abs()) * z.abs() + value.abs() + base.abs() + intercept_gap.abs())
+    below, above = slope * z + base - value, value - ((slope + slope_gap) * z + base + intercept_gap)
     return torch.maximum(below, above) - slack
 
 
@@ -64,8 +64,8 @@ def test_the_lines_of_tanh_are_tight() -> None:
 def test_nan_never_becomes_lines_that_decide(op: Op, bad: tuple[float, float]) -> None:
     ends = [torch.tensor([[end]], dtype=torch.float64) for end in bad]
     lines = relax(op, Bounds(ends[0], ends[1]))
-    base = torch.zeros_like(lines.lift) if lines.intercept is None else lines.intercept
-    assert not bool((lines.rise + lines.lift + base).isfinite().any())
+    base = torch.zeros_like(lines.intercept_gap) if lines.intercept is None else lines.intercept
+    assert not bool((lines.slope_gap + lines.intercept_gap + base).isfinite().any())
 
 
 @given(seeds, st.integers(1, 5), st.sampled_from([0.0, 0.01, 1.0, 100.0]))
@@ -80,13 +80,13 @@ def test_a_maximum_lies_between_its_lines(seed: int, operands: int, width: float
         value = z.amax(1)
         slack = 1e-12 * (1 + z.abs().amax(1))
         assert bool(((lines.slope * z).sum(1) <= value + slack).all())
-        assert bool((((lines.slope + lines.rise) * z).sum(1) + lines.lift >= value - slack).all())
+        assert bool((((lines.slope + lines.slope_gap) * z).sum(1) + lines.intercept_gap >= value - slack).all())
 
 
 def test_a_maximum_that_is_decided_is_exact() -> None:
     low, high = torch.tensor([[[2.0], [0.0], [-1.0]]]), torch.tensor([[[3.0], [1.5], [2.0]]])
     lines = relax(Max(), Bounds(low, high))
     assert lines.slope.flatten().tolist() == [1.0, 0.0, 0.0]
-    assert lines.rise.flatten().tolist() == [0.0, 0.0, 0.0]
-    assert lines.lift.flatten().tolist() == [0.0]
+    assert lines.slope_gap.flatten().tolist() == [0.0, 0.0, 0.0]
+    assert lines.intercept_gap.flatten().tolist() == [0.0]
     assert not bool(undecided(Max(), Bounds(low[..., 0], high[..., 0])).any())

@@ -25,14 +25,15 @@ def lines(low: float, high: float, dtype: torch.dtype = torch.float64) -> Lines:
 
 def assert_between(low: float, high: float, found: Lines) -> None:
     """relu lies between the lines at both ends and at 0, in rational arithmetic, up to roundings of the intercept."""
-    numbers = [t.double().item() for t in (found.slope, found.slope + found.rise, found.lift)]
+    numbers = [t.double().item() for t in (found.slope, found.slope + found.slope_gap, found.intercept_gap)]
     if any(n != n or abs(n) == float("inf") for n in numbers):
         return  # what is not finite decides nothing
     lower, upper, intercept = (Fraction(n) for n in numbers)
-    eps = Fraction(torch.finfo(found.lift.dtype).eps)
+    kind = torch.finfo(found.slope.dtype)
+    eps = Fraction(kind.eps)
     for end in {low, high} | ({0.0} if low < 0 < high else set()):
         z = Fraction(end)
-        slack = 4 * eps * (abs(z) + abs(intercept)) + 4 * Fraction(torch.finfo(found.lift.dtype).smallest_normal) * eps
+        slack = 4 * eps * (abs(z) + abs(intercept)) + 4 * Fraction(kind.smallest_normal) * eps
         assert lower * z <= max(z, Fraction(0)) + slack, (low, high, end)
         assert max(z, Fraction(0)) <= upper * z + intercept + slack, (low, high, end)
 
@@ -58,20 +59,20 @@ def test_any_interval_in_float32(a: float, b: float) -> None:
 def test_an_active_neuron_is_the_identity(high: float) -> None:
     for low in (0.0, high / 2, high):
         found = lines(low, high)
-        assert (found.slope.item(), found.rise.item(), found.lift.item()) == (1.0, 0.0, 0.0)
+        assert (found.slope.item(), found.slope_gap.item(), found.intercept_gap.item()) == (1.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("low", [-1e5, -1e-3, -0.0, 0.0])
 def test_an_inactive_neuron_is_zero(low: float) -> None:
     for high in {low, -0.0, min(low / 2, 0.0)}:
         found = lines(low, high)
-        assert (found.slope.item(), found.rise.item(), found.lift.item()) == (0.0, 0.0, 0.0)
+        assert (found.slope.item(), found.slope_gap.item(), found.intercept_gap.item()) == (0.0, 0.0, 0.0)
 
 
 def test_the_chord_and_the_smaller_triangle() -> None:
     steep, flat = lines(-1.0, 3.0), lines(-3.0, 1.0)
-    assert (steep.slope.item(), steep.rise.item(), steep.lift.item()) == (1.0, -0.25, 0.75)
-    assert (flat.slope.item(), flat.rise.item(), flat.lift.item()) == (0.0, 0.25, 0.75)
+    assert (steep.slope.item(), steep.slope_gap.item(), steep.intercept_gap.item()) == (1.0, -0.25, 0.75)
+    assert (flat.slope.item(), flat.slope_gap.item(), flat.intercept_gap.item()) == (0.0, 0.25, 0.75)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_the_chord_and_the_smaller_triangle() -> None:
 )
 def test_what_is_not_finite_is_not_relaxed_to_something_finite(low: float, high: float) -> None:
     found = lines(low, high)
-    assert not bool((found.rise * 0 + found.lift).isfinite().all())
+    assert not bool((found.slope_gap * 0 + found.intercept_gap).isfinite().all())
 
 
 def test_only_activations_relax() -> None:

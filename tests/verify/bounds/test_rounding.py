@@ -24,8 +24,8 @@ from assay.verify.core.result import Verdict
 from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds, Verifier
 from tests import exact, nets
-from tests.bounds.test_rigorous import branched, image_ops, magnified
 from tests.contract.graphs import eye, members, random_box, random_graph
+from tests.verify.bounds.test_rigorous import branched, image_ops, magnified
 
 METHODS = [CROWN(), CROWNIBP(), IBP()]
 
@@ -77,7 +77,7 @@ def test_balls(p: float) -> None:
         network = to_network(nets.random_mlp(seed, (4, 9, 9, 3)), (4,))
         x = torch.randn(4, dtype=torch.float64, generator=nets.generator(seed))
         for eps in (2.0**-60, 0.0):
-            assert_holds(network, LpBall(x, eps, p), x[None])
+            assert_holds(network, LpBall(x, eps, p, domain=None), x[None])
 
 
 def test_real_values_of_every_operation_lie_within() -> None:
@@ -122,14 +122,14 @@ def test_lines_about_a_kink_hold_with_what_they_are_charged(slope: float) -> Non
     network = chain((len(pairs),), [LeakyRelu(slope) if slope else Relu()])
     z = Bounds(*(torch.tensor([[pair[k]] for pair in pairs], dtype=torch.float64) for k in (0, 1)))
     lines = relax(network.nodes[1].op, z)
-    intercept = torch.zeros_like(lines.lift) if lines.intercept is None else lines.intercept
-    columns = (lines.slope, lines.rise, intercept, lines.lift, Rounding(network).at(1, lines, z))
+    intercept = torch.zeros_like(lines.intercept_gap) if lines.intercept is None else lines.intercept
+    columns = (lines.slope, lines.slope_gap, intercept, lines.intercept_gap, Rounding(network).at(1, lines, z))
     for i, pair in enumerate(pairs):
-        below, rise, least, lift, charge = (Fraction(t[i].item()) for t in columns)
+        below, slope_gap, least, intercept_gap, charge = (Fraction(t[i].item()) for t in columns)
         for at in map(Fraction, (*pair, min(max(0.0, pair[0]), pair[1]))):
             value = at if at > 0 else Fraction(slope) * at
             assert below * at + least - charge <= value, (pair, float(at))
-            assert value <= (below + rise) * at + least + lift + charge, (pair, float(at))
+            assert value <= (below + slope_gap) * at + least + intercept_gap + charge, (pair, float(at))
 
 
 def test_what_underflows_is_charged_to_large_coefficients() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
-from assay.verify.core.region import Box, LpBall, Region, kind, stack, take
+from assay.verify.core.region import Box, LpBall, Region, declared, kind, stack, take
+from assay.verify.support import floats
 from tests.nets import balls, boxes, generator, regions, seeds
 
 NORMS = (1, 2, inf)
@@ -84,7 +85,7 @@ def test_membership_is_exact_where_float64_cannot_tell_the_norm_from_eps(p: floa
         eps = float((x.double() - centre.double()).norm(p=p))
         for _ in range(abs(ulps)):
             eps = nextafter(eps, inf if ulps > 0 else 0)
-        ball = LpBall(centre, eps, p)
+        ball = LpBall(centre, eps, p, domain=None)
         assert ball.contains(x[None]).item() == inside(ball, x)
 
 
@@ -94,8 +95,8 @@ def test_membership_of_a_box_is_exact(box: Box, seed: int, dtype: torch.dtype) -
     side = torch.rand((16, *SHAPE), generator=rng)
     points = torch.where(side < 0.5, box.lower, box.upper).to(dtype)
     points = nudged(points, torch.randint(-1, 2, points.shape, generator=rng))
-    lower, upper = box.allowed(dtype)
-    lone = (lower.double() < box.lower) | (upper.double() > box.upper)
+    lower, _ = box.allowed(dtype)
+    lone = box.moved(dtype)
     expected = [
         all(
             v == only if alone else low <= v <= high
@@ -113,13 +114,13 @@ def test_the_ball_is_closed() -> None:
         ball = LpBall(torch.tensor([0.5, 0.5]), 0.25, p, (0.0, 1.0))
         points = torch.tensor([[0.75, 0.5], [0.5, 0.25], [nextafter(0.75, 1) + 2**-24, 0.5], [0.75, 0.75]])
         assert ball.contains(points).tolist() == [True, True, False, p == inf]
-    assert LpBall(torch.zeros(2), 5.0, 2).contains(torch.tensor([[3.0, 4.0], [3.0, -4.0]])).all()
+    assert LpBall(torch.zeros(2), 5.0, 2, domain=None).contains(torch.tensor([[3.0, 4.0], [3.0, -4.0]])).all()
 
 
 def test_nan_and_infinity_are_members_of_nothing() -> None:
     points = torch.tensor([[nan, 0.0], [inf, 0.0], [-inf, 0.0], [0.0, 0.0]])
     for p in NORMS:
-        assert LpBall(torch.zeros(2), 1.0, p).contains(points).tolist() == [False, False, False, True]
+        assert LpBall(torch.zeros(2), 1.0, p, domain=None).contains(points).tolist() == [False, False, False, True]
     assert Box(-torch.ones(2), torch.ones(2)).contains(points).tolist() == [False, False, False, True]
 
 
@@ -127,6 +128,7 @@ def test_nan_and_infinity_are_members_of_nothing() -> None:
 def test_projection_gives_members_and_is_idempotent(
     region: Region, seed: int, dtype: torch.dtype, scale: float
 ) -> None:
+    assume(declared(region).has_members(dtype))
     noise = torch.randn((8, *SHAPE), generator=generator(seed), dtype=torch.float64)
     x = (region.centre + scale * noise).to(dtype)
     members = region.project(x)
@@ -150,7 +152,7 @@ def test_projection_in_float64_gives_members_in_rational_arithmetic(p: float, se
 @given(seed=seeds)
 def test_projection_reaches_the_boundary(p: float, seed: int) -> None:
     rng = generator(seed)
-    ball = LpBall(torch.rand(5, generator=rng), 0.25, p)
+    ball = LpBall(torch.rand(5, generator=rng), 0.25, p, domain=None)
     step = ball.project(ball.centre.float() + 10 * torch.randn((8, 5), generator=rng)).double() - ball.centre
     assert (step.norm(p=p, dim=1) > 0.25 * (1 - 1e-5)).all()
 
@@ -175,13 +177,13 @@ def test_projection_leaves_members_of_an_linf_ball_alone(ball: LpBall, seed: int
 def test_projection_from_within_the_bounding_box_is_euclidean(
     p: float, point: tuple[float, float], nearest: tuple[float, float]
 ) -> None:
-    ball = LpBall(torch.zeros(2), 1.0, p)
+    ball = LpBall(torch.zeros(2), 1.0, p, domain=None)
     assert torch.allclose(ball.project(torch.tensor([point])), torch.tensor([nearest]), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     "region",
-    [*(LpBall(torch.zeros(2), 1.0, p) for p in NORMS), Box(torch.zeros(2), torch.ones(2))],
+    [*(LpBall(torch.zeros(2), 1.0, p, domain=None) for p in NORMS), Box(torch.zeros(2), torch.ones(2))],
     ids=["l1", "l2", "linf", "box"],
 )
 def test_projection_of_nan_is_a_member(region: Region) -> None:
@@ -208,11 +210,32 @@ def test_the_box_of_a_ball_covers_it_in_rational_arithmetic(ball: LpBall) -> Non
         assert float(above - below) <= 2 * float(ball.eps) * (1 + 1e-12) + 1e-15
 
 
-def test_where_no_float32_lies_between_the_bounds_the_nearest_is_the_only_member() -> None:
-    lower, upper = torch.tensor([[0.1 + 2e-9, 0.25], [0.1 + 3e-9, 0.5]], dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [(0.1 + 2e-9, 0.1 + 3e-9), (1e9 + 10, 1e9 + 20), (0.1, nextafter(0.1, 1)), (1e300, 2e300), (1e-60, 2e-60)],
+)
+def test_where_no_float32_lies_between_two_bounds_there_is_no_member(lower: float, upper: float) -> None:
+    box = Box(*torch.tensor([[lower, 0.25], [upper, 0.5]], dtype=torch.float64))
+    assert not box.has_members(torch.float32)
+    assert box.has_members(torch.float64)
+    nearest = torch.tensor([[lower, 0.25], [upper, 0.25]], dtype=torch.float64).float()
+    points = torch.cat([nearest, nudged(nearest, torch.ones(2, 2)), nudged(nearest, -torch.ones(2, 2))])
+    for tried in (points, box.project(points), box.sample(8, generator(0))):
+        assert not box.contains(tried).any()
+    assert box.box() is box
+    for p in NORMS:
+        ball = LpBall(torch.tensor([lower, 0.25], dtype=torch.float64), lower * 1e-17, p, None)
+        assert not ball.contains(ball.project(points)).any()
+        assert ball.contains(ball.centre[None])
+
+
+def test_one_value_that_is_no_float32_stands_for_the_nearest_alone() -> None:
+    lower, upper = torch.tensor([[0.1, 0.25], [0.1, 0.5]], dtype=torch.float64)
     box = Box(lower, upper)
-    nearest = torch.tensor(0.1 + 2.5e-9, dtype=torch.float64).float()
-    assert not lower[0] <= nearest.double() <= upper[0]
+    nearest = torch.tensor(0.1, dtype=torch.float64).float()
+    assert nearest.double() > upper[0]
+    assert box.moved(torch.float32).tolist() == [True, False]
+    assert not box.moved(torch.float64).any()
     low, high = box.allowed(torch.float32)
     assert low[0] == high[0] == nearest
     assert (low[1].item(), high[1].item()) == (0.25, 0.5)
@@ -229,12 +252,15 @@ def test_where_no_float32_lies_between_the_bounds_the_nearest_is_the_only_member
 
 @pytest.mark.parametrize("p", NORMS)
 @pytest.mark.parametrize("eps", [0.0, 1e-12])
-def test_about_a_point_that_no_float32_can_state_only_linf_balls_have_members_in_float32(p: float, eps: float) -> None:
+def test_about_a_point_that_no_float32_can_state_only_that_point_in_linf_has_a_member_in_float32(
+    p: float, eps: float
+) -> None:
     ball = LpBall(torch.tensor([0.1, 0.7], dtype=torch.float64), eps, p, (0.0, 1.0))
     nearest = ball.centre.float()
-    assert torch.equal(ball.project(torch.rand(4, 2)), nearest.expand(4, 2))
-    assert ball.contains(nearest[None]).item() == (p == inf)
-    assert inside(ball.box(), nearest)
+    alone = p == inf and eps == 0
+    assert ball.contains(ball.project(torch.rand(4, 2))).all() == alone
+    assert ball.contains(nearest[None]).item() == alone
+    assert inside(ball.box(), nearest) == (eps == 0)
     assert ball.contains(ball.centre[None])
     assert ball.contains(ball.project(torch.rand(4, 2, dtype=torch.float64))).all()
 
@@ -271,9 +297,9 @@ def test_the_domain_may_differ_from_element_to_element() -> None:
 @pytest.mark.parametrize("eps", [-1e-9, nan, inf, -inf])
 def test_an_impossible_eps_is_refused(eps: float) -> None:
     with pytest.raises(InputError, match="eps must be a finite number >= 0"):
-        LpBall(torch.zeros(2), eps)
+        LpBall(torch.zeros(2), eps, domain=None)
     with pytest.raises(InputError, match="eps must be a finite number >= 0"):
-        LpBall(torch.zeros(2, 2), torch.tensor([0.1, eps]))
+        LpBall(torch.zeros(2, 2), torch.tensor([0.1, eps]), domain=None)
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, nan, inf])
@@ -292,11 +318,11 @@ def test_arrays_and_lists_bound_regions_without_a_loss() -> None:
     """In float64, as they are; a later change of the array's numbers changes nothing."""
     lower: Any = np.array([0.1, 0.2])
     upper: Any = [0.3, 0.4]
-    box, ball = Box(lower, upper), LpBall(lower, upper[0])
+    box, ball = Box(lower, upper), LpBall(lower, upper[0], domain=None)
     lower[:] = 5.0
     assert (box.lower.tolist(), box.upper.tolist(), ball.centre.tolist()) == ([0.1, 0.2], [0.3, 0.4], [0.1, 0.2])
     with pytest.raises(InputError, match="the centre of a ball: a tensor or numbers, got ndarray"):
-        LpBall(np.array(["a"]), 0.1)  # type: ignore[arg-type]
+        LpBall(np.array(["a"]), 0.1, domain=None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="upper bound: a tensor or numbers, got list"):
         Box(lower, [[1.0], [1.0, 2.0]])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="lower bound: real numbers"):
@@ -306,7 +332,7 @@ def test_arrays_and_lists_bound_regions_without_a_loss() -> None:
 @pytest.mark.parametrize("p", [0, 3, -1, nan])
 def test_an_unknown_norm_is_refused(p: float) -> None:
     with pytest.raises(InputError, match="norm must be 1, 2 or inf"):
-        LpBall(torch.zeros(2), 0.1, p)
+        LpBall(torch.zeros(2), 0.1, p, domain=None)
 
 
 def test_boxes_that_are_none_are_refused() -> None:
@@ -325,6 +351,7 @@ def test_a_box_with_crossed_bounds_is_empty() -> None:
 
 @given(regions(SHAPE), seeds)
 def test_points_and_samples_are_members(region: Region, seed: int) -> None:
+    assume(declared(region).has_members(torch.float32))
     rng = generator(seed)
     samples = region.sample(8, rng)
     assert (samples.shape, samples.dtype) == ((8, *SHAPE), torch.float32)
@@ -338,7 +365,7 @@ def test_points_and_samples_are_members(region: Region, seed: int) -> None:
 
 
 def test_samples_repeat_with_their_generator_and_differ_from_each_other() -> None:
-    ball = LpBall(torch.full((5,), 0.5), 0.25)
+    ball = LpBall(torch.full((5,), 0.5), 0.25, domain=None)
     assert torch.equal(ball.sample(4, generator(1)), ball.sample(4, generator(1)))
     assert len({tuple(x) for x in ball.sample(50, generator(1)).tolist()}) == 50
     spread = ball.sample(2000, generator(1)).double() - ball.centre
@@ -357,7 +384,7 @@ def test_the_cubes_corners_are_the_boxs_corners() -> None:
 @given(seed=seeds)
 def test_the_steepest_step_gains_most_of_all_steps_of_one_radius(p: float, seed: int) -> None:
     rng = generator(seed)
-    ball = LpBall(torch.zeros(SHAPE), 0.5, p)
+    ball = LpBall(torch.zeros(SHAPE), 0.5, p, domain=None)
     grad = torch.randn((1, *SHAPE), generator=rng, dtype=torch.float64)
     step = ball.steepest(grad)
     assert torch.allclose(step.flatten(1).norm(p=p, dim=1), torch.tensor(0.5, dtype=torch.float64))
@@ -375,14 +402,14 @@ def test_the_steepest_step_of_a_box_is_half_its_width() -> None:
 @pytest.mark.parametrize("p", NORMS)
 @pytest.mark.parametrize("scale", [2.0**-120, 2.0**-80, 2.0**80, 2.0**120], ids=["-120", "-80", "80", "120"])
 def test_the_steepest_step_does_not_depend_on_the_size_of_the_gradient(p: float, scale: float) -> None:
-    ball = LpBall(torch.zeros(4), 0.5, p)
+    ball = LpBall(torch.zeros(4), 0.5, p, domain=None)
     grad = torch.tensor([[1.0, -2.0, 3.0, 0.5]])
     assert torch.allclose(ball.steepest(grad * scale), ball.steepest(grad))
 
 
 @pytest.mark.parametrize("p", NORMS)
 def test_a_gradient_of_zero_gives_no_step(p: float) -> None:
-    assert not LpBall(torch.zeros(4), 0.5, p).steepest(torch.zeros(2, 4)).any()
+    assert not LpBall(torch.zeros(4), 0.5, p, domain=None).steepest(torch.zeros(2, 4)).any()
 
 
 def check_equal_to_one_by_one(batch: Region, parts: list[Region], seed: int) -> None:
@@ -454,7 +481,7 @@ def test_the_id_is_the_content() -> None:
 
     assert ball() == ball()
     ids = {ball(), ball(value=0.25), ball(eps=nextafter(0.1, 1)), ball(p=2), ball(high=2.0)}
-    ids |= {LpBall(torch.tensor([0.5, 0.5]), 0.1).id, Box(torch.zeros(2), torch.ones(2)).id}
+    ids |= {LpBall(torch.tensor([0.5, 0.5]), 0.1, domain=None).id, Box(torch.zeros(2), torch.ones(2)).id}
     assert len(ids) == 7
     assert Box(torch.zeros(2), torch.ones(2)).id == Box(torch.zeros(2), torch.ones(2, dtype=torch.float64)).id
 
@@ -479,7 +506,7 @@ def test_only_points_of_the_inner_box_are_members_while_proofs_cover_the_outer_o
     assert (box.lower[0], box.upper[0]) == (0.25, 0.75)
 
 
-def test_where_the_inner_box_holds_no_float32_the_nearest_to_the_outer_one_is_the_only_member() -> None:
+def test_a_decimal_that_is_no_float64_stands_for_the_nearest_float32() -> None:
     tenth = 0.1  # between this float64 number and the next, as the decimal 0.10000000000000001 is
     box = within(tenth, nextafter(tenth, 1), nextafter(tenth, 1), tenth)
     nearest = torch.tensor([[0.1, 0.5]])
@@ -503,3 +530,38 @@ def test_an_inner_box_stays_with_the_box() -> None:
     assert box.map(lambda bound: bound.flip(0)).inner is not None
     with pytest.raises(InputError, match="inner box differ in shape"):
         Box(torch.zeros(2), torch.ones(2), Box(torch.zeros(1), torch.ones(1)))
+
+
+SCALES = (1e-310, 1e-250, 1e-170, 1e-155, 1.0, 1e150, 1e155, 1e200, 1e307)
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_membership_and_projection_are_exact_at_every_scale(p: float, scale: float) -> None:
+    """The square of a step, or of a radius, is often no number of float64."""
+    rng = generator(0)
+    ball = LpBall(torch.zeros(3, dtype=torch.float64), scale, p, None)
+    steps = torch.tensor([[1.0, 1.0, 0.0], [0.6, 0.8, 0.0], [0.5, 0.5, 0.5], [1.0, 0.0, 0.0], [0.6, 0.8, 1e-7]])
+    points = torch.cat([steps.double(), torch.randn((16, 3), generator=rng, dtype=torch.float64)]) * scale
+    assert ball.contains(points).tolist() == [inside(ball, x) for x in points]
+    for tried in (
+        ball.project(5 * points),
+        ball.project(points),
+        ball.point(torch.rand((8, 3), generator=rng).double()),
+    ):
+        assert all(inside(ball, x) for x in tried)
+    reached = ball.project(5 * points[:4]).double() / scale
+    assert (torch.linalg.vector_norm(reached, ord=p, dim=1) > 0.99).all() or scale < 1e-300
+    far = ball.steepest(points) / scale
+    assert torch.allclose(torch.linalg.vector_norm(far[:4], ord=p, dim=1)[3], torch.ones((), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_lengths_are_right_at_every_scale(scale: float) -> None:
+    values = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-1.0, 0.0]], dtype=torch.float64) * scale
+    expected = torch.tensor([5.0, 0.0, 1.0], dtype=torch.float64) * scale
+    assert torch.allclose(floats.length(values, 2), expected, rtol=1e-12, atol=1e-322)
+    assert torch.allclose(floats.length(values.T, 2, dim=0), expected, rtol=1e-12, atol=1e-322)
+    assert floats.length(values[:, :0], 2, keepdim=True).tolist() == [[0.0]] * 3
+    assert floats.length(torch.tensor([[nan, 1.0]]), 2).isnan().all()
+    assert floats.length(torch.tensor([[inf, 1.0]]), 2).isinf().all()

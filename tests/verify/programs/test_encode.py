@@ -23,7 +23,7 @@ from assay.verify.programs.relaxation import known
 from assay.verify.programs.solvers.highs import Highs
 from tests import nets
 from tests.contract.graphs import random_box, random_graph
-from tests.programs.cases import KINDS, network
+from tests.verify.programs.cases import KINDS, network
 
 
 def linear(inputs: int, outputs: int, seed: int) -> Linear:
@@ -146,8 +146,8 @@ def test_stable_neurons_cost_no_columns() -> None:
     encoding = encoded(made, box)
     assert encoding.inputs.tolist() == [-1, 0, 1]
     assert encoding.draft.width == 2 + 1 + 1  # the inputs, z of the active neuron, a of the unstable one: z is an input
-    assert len(encoding.hinges) == 1
-    assert (encoding.hinges.position[0], encoding.hinges.feature[0]) == (2, 2)
+    assert len(encoding.neurons) == 1
+    assert (encoding.neurons.position[0], encoding.neurons.feature[0]) == (2, 2)
     assert encoding.input(np.array([5.0, 6.0, 0.0, 0.0])).tolist() == [0.0, 5.0, 6.0]
 
 
@@ -156,15 +156,15 @@ def test_a_split_changes_bounds_alone(active: bool) -> None:
     made = network("mlp", 3)
     box = a_box(made)
     encoding = encoded(made, box)
-    hinges = encoding.hinges
+    neurons = encoding.neurons
     loaded = load(Highs(), encoding.draft.program())
     cost, offset = encoding.cost(np.eye(made.output_size)[0])
     free = loaded.solve(cost, offset)
-    z, a = hinges.z[:1], hinges.a[:1]
+    z, a = neurons.z[:1], neurons.a[:1]
     low, high = loaded.program.lower[z], loaded.program.upper[z]
     if active:
         loaded.bound_columns(z, np.zeros(1), high)
-        loaded.bound_rows(hinges.above[:1], np.zeros(1), np.zeros(1))
+        loaded.bound_rows(neurons.above[:1], np.zeros(1), np.zeros(1))
     else:
         loaded.bound_columns(z, low, np.zeros(1))
         loaded.bound_columns(a, np.zeros(1), np.zeros(1))
@@ -174,7 +174,7 @@ def test_a_split_changes_bounds_alone(active: bool) -> None:
     assert split.x[a] == pytest.approx(np.maximum(split.x[z], 0), abs=1e-7)
     loaded.bound_columns(z, low, high)
     loaded.bound_columns(a, np.zeros(1), loaded.program.upper[a])
-    loaded.bound_rows(hinges.above[:1], np.zeros(1), np.full(1, inf))
+    loaded.bound_rows(neurons.above[:1], np.zeros(1), np.full(1, inf))
     assert loaded.solve(cost, offset).value == pytest.approx(free.value, abs=1e-9)
 
 
@@ -211,7 +211,7 @@ def test_balls_are_no_boxes(p: float) -> None:
 
 @pytest.mark.parametrize("low", [-1e-300, -1.0, -(2.0**53), -1e90])
 @pytest.mark.parametrize("high", [5e-324, 0.3, 1e16, 1e90])
-def test_chords_lie_above_the_hinge(low: float, high: float) -> None:
+def test_chords_lie_above_the_relu(low: float, high: float) -> None:
     """At both ends, in exact arithmetic, however the slope is rounded."""
     slope, intercept = (v[0] for v in chord_above(np.array([low]), np.array([high])))
     assert 0 <= slope <= 1

@@ -18,7 +18,7 @@ from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.relaxation import Relaxation, attempt, grain, known, lower
 from assay.verify.programs.start import Begin
 from tests import nets
-from tests.programs.cases import KINDS, cases
+from tests.verify.programs.cases import KINDS, cases
 
 
 class Liar:

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from assay.verify.programs.program import Answer, Program, Status
 from assay.verify.programs.scaling import DROPPED, scaled
-from tests.programs.test_dual import random_program
+from tests.verify.programs.test_dual import random_program
 
 
 def is_power(values: np.ndarray) -> bool:

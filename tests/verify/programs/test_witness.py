@@ -16,7 +16,7 @@ from assay.verify.core.region import Box, LpBall
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
 from tests import nets
-from tests.programs.cases import KINDS, cases
+from tests.verify.programs.cases import KINDS, cases
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from assay.verify import solve
 from assay.verify.backends.crown import CROWN
@@ -76,7 +77,7 @@ def test_without_output_constraints_every_point_is_a_counterexample() -> None:
 
 @pytest.mark.parametrize("name", nets.NEVER_VERIFIED)
 def test_float_traps_are_never_verified(name: str) -> None:
-    assert solve(nets.trap_problem(name)).verdict is not Verdict.VERIFIED
+    assert Auto(rounds=1).verify(nets.trap_problem(name), Budget()).verdict is not Verdict.VERIFIED
 
 
 def test_few_relus_are_split_where_linear_bounds_do_not_decide() -> None:
@@ -94,11 +95,37 @@ def test_few_relus_are_split_where_linear_bounds_do_not_decide() -> None:
     assert decided
 
 
-def test_activations_that_cannot_be_split_are_attacked_to_the_end() -> None:
-    ops: list[Op] = [Linear(torch.randn(9, 20, generator=nets.generator(0)), torch.zeros(9)), Tanh()]
+def tanh(eps: float) -> Problem:
+    """Linear bounds prove it at 0.02, attacks break it at 0.2, and in between it takes more."""
+    g = nets.generator(0)
+    ops: list[Op] = []
+    for inputs in (20, 9):
+        ops += [Linear(torch.randn(9, inputs, generator=g), torch.zeros(9)), Tanh()]
     network = chain((20,), [*ops, Linear(torch.randn(2, 9, generator=nets.generator(1)), torch.zeros(2))])
     x = torch.rand(20, generator=nets.generator(2))
+    return Problem.robustness(network, x, int(network(x[None].double()).argmax()), eps)
+
+
+def test_without_a_limit_of_time_there_is_an_end_all_the_same() -> None:
+    found = [Auto(rounds=1).verify(tanh(eps), Budget()) for eps in (0.02, 0.14, 0.2)]
+    assert [each.verdict for each in found] == [Verdict.VERIFIED, Verdict.UNKNOWN, Verdict.FALSIFIED]
+    assert found[1].reason is Reason.INCOMPLETE
+
+
+def test_with_a_limit_of_time_all_of_it_is_used() -> None:
+    found = Auto(rounds=1).verify(tanh(0.14), Budget(3.0))
+    assert found.reason in (None, Reason.TIMEOUT), "there is no giving up before"
+
+
+def test_pooling_is_left_to_integer_programs() -> None:
+    """``lp-bab`` splits no maximum, and linear bounds alone do not decide."""
+    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 12), nn.ReLU()]
+    network = to_network(nets.randomised(nn.Sequential(*layers, nn.Linear(12, 3)), 1), (1, 6, 6))
+    x = torch.rand(1, 6, 6, generator=nets.generator(4))
     label = int(network(x[None].double()).argmax())
-    for eps in (0.001, 0.01, 0.02, 0.03):
-        result = Auto(rounds=1).verify(Problem.robustness(network, x, label, eps), Budget(seconds=20))
-        assert result.reason in (None, Reason.INCOMPLETE)
+    deciders = set()
+    for eps in (0.02, 0.05, 0.08, 0.12):
+        found = Auto().verify(Problem.robustness(network, x, label, eps), Budget(60.0))
+        assert found.verdict is not Verdict.UNKNOWN
+        deciders.add(found.stats["stages"][-1].partition("(")[0])
+    assert "MILP" in deciders

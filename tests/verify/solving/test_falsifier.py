@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -12,8 +12,11 @@ from torch import Tensor
 
 from assay.attacks.common.interface import AttackResult, Model
 from assay.attacks.fgsm import FGSM
+from assay.attacks.registry import get_attack
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
+from assay.verify.core.network import chain
+from assay.verify.core.ops import Linear
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, Region
 from assay.verify.core.result import Reason, Verdict
@@ -23,6 +26,7 @@ from assay.verify.solving import falsifier as module
 from assay.verify.solving import stages, union
 from assay.verify.solving.falsifier import AttackVerifier, Falsifier
 from tests.attacks.attack_models import mlp, network, samples
+from tests.verify.solving.clock import Clock
 
 NET = mlp(0)
 X = samples(1, 12)
@@ -105,3 +109,55 @@ def test_what_the_attack_cannot_treat_is_unsupported_and_the_rest_is_not() -> No
     assert [result.reason for result in results] == [Reason.UNSUPPORTED, None]
     assert "ddn needs a region that is a ball of l2, got a box" in results[0].stats["explanation"]
     assert union.verify(AttackVerifier("ddn"), [box, ball], Budget()).verdict is Verdict.FALSIFIED
+
+
+class Dear(torch.nn.Module):
+    """A linear model each run of which takes a second of the clock; ``sizes``: of the batches."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock, self.sizes, self.training = clock, list[int](), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.clock.now += 1.0
+        self.sizes.append(len(x))
+        return torch.stack([x.sum(1), 0 * x.sum(1)], 1)
+
+
+def dear(clock: Clock, low: float, high: float) -> tuple[Dear, Problem]:
+    """Is the sum of two numbers positive? Each run of the model takes a second."""
+    network = chain(
+        (2,), [Linear(torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.zeros(2))], oracle=(model := Dear(clock))
+    )
+    return model, Problem(network, Box(torch.full((2,), low), torch.full((2,), high)), Spec.robust(0, 2))
+
+
+@pytest.mark.parametrize("attack", ["pgd(steps=1000,restarts=100)", "fgsm", "apgd", "square", "random"])
+def test_an_attack_does_not_run_the_model_once_the_time_is_over(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock.installed(monkeypatch)
+    model, problem = dear(clock, 1.0, 2.0)
+    (found,) = Falsifier(get_attack(attack), rounds=100).verify_many([problem], Budget(20.0))
+    assert found.verdict is Verdict.UNKNOWN
+    assert len(model.sizes) <= 20
+    assert found.reason is (Reason.INCOMPLETE if attack == "fgsm" else Reason.TIMEOUT)
+
+
+def test_what_was_found_by_the_end_of_the_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of two problems falls at once, the second one stands to the end."""
+    clock = Clock.installed(monkeypatch)
+    _, easy = dear(clock, -1.0, 1.5)
+    hard = Problem(easy.network, Box(torch.ones(2), torch.full((2,), 2.0)), easy.spec)
+    first, second = Falsifier(get_attack("pgd(restarts=100)"), rounds=100).verify_many([easy, hard], Budget(200.0))
+    assert (first.verdict, second.reason) == (Verdict.FALSIFIED, Reason.TIMEOUT)
+
+
+def test_many_disjuncts_are_attacked_as_many_at_once_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock.installed(monkeypatch)
+    model, problem = dear(clock, 1.0, 2.0)
+    monkeypatch.setattr(module, "TOGETHER", 8)  # two inputs and two outputs: two at once
+    many = replace(problem, spec=Spec(problem.spec.disjuncts * 7))
+    Falsifier(FGSM(), targeted=True).verify(many, Budget())
+    assert max(model.sizes) == 2
+    model.sizes.clear()
+    Falsifier(FGSM(), targeted=True).verify(many, Budget(1.5))
+    assert len(model.sizes) == 2

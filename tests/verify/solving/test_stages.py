@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import ClassVar
 
 import pytest
@@ -14,14 +13,15 @@ from torch import Tensor
 from assay.attacks.common.interface import AttackResult
 from assay.attacks.pgd import PGD
 from assay.verify.backends.ibp import IBP
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import chain
 from assay.verify.core.ops import Scale
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.spec import Polyhedron, Spec
-from assay.verify.solving.stages import Falsifier, Share, check, decide, run
+from assay.verify.solving.falsifier import Falsifier
+from assay.verify.solving.stages import Stage, check, decide, run
 
 NETWORK = chain((2,), [])
 SAFE = Problem(NETWORK, Box(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 1.0])), Spec.robust(0, 2))
@@ -49,7 +49,7 @@ class Scripted:
     def supports(self, problem: Problem) -> str | None:
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         assert budget.deadline is not None, "the stages share one running clock"
         self.asked.append(problem.id)
         return replace(self.answers[problem.id], verifier=self.label)
@@ -104,11 +104,11 @@ def test_decide_checks_what_a_method_says() -> None:
 def test_decide_refuses_answers_that_are_missing() -> None:
     @dataclass(frozen=True)
     class Short(Scripted):
-        def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+        def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
             return [result(Verdict.VERIFIED, 1.0)]
 
     with pytest.raises(ValueError, match="zip"):
-        run([SAFE, SAFE], [Short({})], Budget())
+        run([SAFE, SAFE], [Stage(Short({}))], Budget())
 
 
 def test_a_stage_sees_only_what_is_open() -> None:
@@ -116,7 +116,7 @@ def test_a_stage_sees_only_what_is_open() -> None:
     second = Scripted({UNSAFE.id: result(margin=-2.0)}, "second")
     third = Scripted({UNSAFE.id: result(Verdict.FALSIFIED, x=torch.tensor([0.0, 1.0]))}, "third")
     never = Scripted({}, "never")
-    safe, unsafe = run([SAFE, UNSAFE], [first, second, third, never], Budget())
+    safe, unsafe = run([SAFE, UNSAFE], [Stage(first), Stage(second), Stage(third), Stage(never)], Budget())
     assert (first.asked, second.asked, third.asked) == ([SAFE.id, UNSAFE.id], [UNSAFE.id], [UNSAFE.id])
     assert (safe.verdict, safe.verifier, safe.stats["stages"]) == (Verdict.VERIFIED, "first", ["first"])
     assert (unsafe.verdict, unsafe.verifier) == (Verdict.FALSIFIED, "third")
@@ -131,14 +131,14 @@ def test_the_largest_margin_of_all_stages_is_kept() -> None:
     first = Scripted({UNSAFE.id: result(margin=-2.0)})
     second = Scripted({UNSAFE.id: result(margin=-3.0)})
     third = Scripted({UNSAFE.id: result()})
-    assert run([UNSAFE], [first, second, third], Budget())[0].margin == -2.0
-    assert run([UNSAFE], [third], Budget())[0].margin is None
+    assert run([UNSAFE], [Stage(first), Stage(second), Stage(third)], Budget())[0].margin == -2.0
+    assert run([UNSAFE], [Stage(third)], Budget())[0].margin is None
 
 
 def test_a_withdrawn_verdict_does_not_stand_but_its_alarm_does() -> None:
     liar = Scripted({UNSAFE.id: result(Verdict.VERIFIED, 1.0)}, "liar")
     honest = Scripted({UNSAFE.id: result(margin=-1.5)}, "honest")
-    (seen,) = run([UNSAFE], [liar, honest], Budget())
+    (seen,) = run([UNSAFE], [Stage(liar), Stage(honest)], Budget())
     assert (seen.verdict, seen.margin) == (Verdict.UNKNOWN, -1.5)
     assert "violates" in seen.stats["alarm"]
 
@@ -154,12 +154,12 @@ def test_an_attack_as_a_verifier() -> None:
 
 
 def test_no_time_is_a_timeout_in_every_stage() -> None:
-    (seen,) = run([SAFE], [IBP(), Falsifier(PGD(steps=5))], Budget(seconds=0))
+    (seen,) = run([SAFE], [Stage(IBP()), Stage(Falsifier(PGD(steps=5)))], Budget(seconds=0))
     assert (seen.verdict, seen.reason) == (Verdict.UNKNOWN, Reason.TIMEOUT)
 
 
 def test_no_problems() -> None:
-    assert run([], [IBP()], Budget()) == []
+    assert run([], [Stage(IBP())], Budget()) == []
 
 
 def test_a_targeted_falsifier_finds_what_the_nearest_disjunct_hides() -> None:
@@ -191,26 +191,3 @@ def test_a_falsifier_tries_as_many_rounds_as_it_takes_and_no_more() -> None:
     few = Falsifier(Late(), rounds=2).verify(UNSAFE, Budget(seed=5))  # type: ignore[arg-type]
     assert few.reason is Reason.INCOMPLETE
     assert Falsifier(late, rounds=2).verify(UNSAFE, Budget(seconds=0)).reason is Reason.TIMEOUT  # type: ignore[arg-type]
-
-
-def test_a_share_leaves_time_for_the_stages_after_it() -> None:
-    seen: list[Budget] = []
-
-    @dataclass(frozen=True)
-    class Watch:
-        name: ClassVar[str] = "watch"
-        complete: ClassVar[bool] = False
-        guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
-
-        def supports(self, problem: Problem) -> str | None:
-            return None
-
-        def verify(self, problem: Problem, budget: Budget) -> Result:
-            seen.append(budget)
-            return Result(problem.id, repr(self), Verdict.UNKNOWN, Reason.INCOMPLETE)
-
-    for seconds, limit, most in ((40.0, inf, 10.0), (0.0, inf, 0.0), (inf, inf, inf), (400.0, 10.0, 10.0)):
-        Share(Watch(), 0.25, limit).verify(SAFE, Budget(seconds=seconds, seed=3))
-        assert seen[-1].remaining <= most
-        assert seen[-1].remaining >= (most - 5 if seconds > 0 else -5)
-        assert seen[-1].seed == 3

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from assay.verify.core.budget import Expired
-from assay.verify.support.child import GRACE, ChildDied, ChildError, in_child
+from assay.verify.support import child
+from assay.verify.support.child import ChildDied, ChildError, in_child
 
 ROOT = Path(__file__).parents[3]
+# A call that comes back to nobody: the child sleeps with its interpreter's lock held.
+DEAF = "in_child(eval, ('__import__(\"ctypes\").PyDLL(None).sleep(1000)',))"
 
 
 def test_a_function_is_answered_by_another_process() -> None:
@@ -28,6 +31,7 @@ def test_the_process_serves_again() -> None:
 
 
 def test_it_loads_no_more_than_the_function_needs() -> None:
+    child._dismiss()  # those left by other tests have loaded what these needed
     assert in_child(eval, ("'torch' in __import__('sys').modules",)) is False
 
 
@@ -50,10 +54,8 @@ def test_a_death_is_told_and_made_good(end: str, words: str) -> None:
 
 def test_what_does_not_stop_is_killed() -> None:
     pid = in_child(os.getpid)
-    begun = time.monotonic()
     with pytest.raises(Expired):
         in_child(time.sleep, (60.0,), seconds=0.1)
-    assert 0.1 + GRACE <= time.monotonic() - begun < 0.1 + GRACE + 1
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert in_child(math.sqrt, (4.0,)) == 2.0
@@ -85,15 +87,20 @@ def test_a_script_without_a_guard_is_not_run_twice(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_it_dies_with_its_parent() -> None:
+@pytest.mark.parametrize("then", ["time.sleep(60)", DEAF], ids=["idle", "deaf"])
+def test_it_dies_with_its_parent(then: str) -> None:
+    """On Linux even while it keeps the interpreter's lock."""
+    if then == DEAF and sys.platform != "linux":
+        pytest.skip("it takes a pipe that sends signals")
     code = "import os, time; from assay.verify.support.child import in_child; print(in_child(os.getpid), flush=True); "
-    parent = subprocess.Popen([sys.executable, "-c", code + "time.sleep(60)"], cwd=ROOT, stdout=subprocess.PIPE)
+    parent = subprocess.Popen([sys.executable, "-c", code + then], cwd=ROOT, stdout=subprocess.PIPE)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
+    time.sleep(0.5)  # until the call has reached the child
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    for _ in range(100):
+    for _ in range(1200):
         if not Path(f"/proc/{pid}").exists():
             return
         time.sleep(0.05)

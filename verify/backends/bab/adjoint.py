@@ -46,7 +46,7 @@ class Part:
     support: Tensor | None = None
 
     def dense(self, size: int) -> Tensor:
-        """The coefficients of all ``size`` features."""
+        """The coefficients of all ``size`` features: (rows x size)."""
         if self.support is None:
             return self.coef
         return self.coef.new_zeros(len(self.coef), size).index_copy_(1, self.support, self.coef)
@@ -124,7 +124,7 @@ class Thin:
     inputs: Tensor
 
     def read_by(self, outputs: Tensor) -> Tensor:
-        """The inputs that some of these outputs read, in order."""
+        """Numbers of the inputs that any of the ``outputs``, given by number, reads, in order."""
         seen = torch.zeros(self.matrix.shape[1], dtype=torch.bool)
         seen[self.inputs.index_select(0, outputs).flatten()] = True
         return seen.nonzero().flatten()

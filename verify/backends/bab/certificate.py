@@ -1,6 +1,6 @@
-"""The proof that a tree of splits is: which neuron is split where, and the duals that prove each leaf.
+"""A tree of splits as a proof: which neuron is split where, and the duals that prove each leaf.
 
-What a checker that trusts nothing needs is in :func:`document`. It shows that the bounds of the operands hold over the
+What an independent checker needs is in :func:`document`. It shows that the bounds of the operands hold over the
 box, that each tree covers it, since both phases of a neuron follow each split, and that the multipliers of each leaf
 prove its bound by weak duality.
 """
@@ -40,22 +40,22 @@ class Leaf:
 
 @dataclass(eq=False)
 class Tree:
-    """The splits for one disjunct. Node 0 is the root; a split node's children are ``first[node]``, where its hinge
+    """The splits for one disjunct. Node 0 is the root; a split node's children are ``first[node]``, where its neuron
     is inactive, and ``first[node] + 1``, where it is active."""
 
-    hinge: list[int] = field(default_factory=lambda: [-1])
+    neuron: list[int] = field(default_factory=lambda: [-1])
     first: list[int] = field(default_factory=lambda: [-1])
     leaves: dict[int, Leaf] = field(default_factory=dict)
 
-    def split(self, node: int, hinge: int) -> int:
-        """Split an open node at this hinge; the number of its first child."""
-        self.hinge[node], self.first[node] = hinge, len(self.hinge)
-        self.hinge += [-1, -1]
+    def split(self, node: int, neuron: int) -> int:
+        """Split an open node at this unstable neuron; the number of its first child."""
+        self.neuron[node], self.first[node] = neuron, len(self.neuron)
+        self.neuron += [-1, -1]
         self.first += [-1, -1]
         return self.first[node]
 
     def close(self, node: int, bound: float, empty: bool, duals: Vector) -> None:
-        """Note what proves a node without children."""
+        """Note the ``bound`` of a node without children, and the ``duals`` (rows) that prove it."""
         rows = np.flatnonzero(duals)
         self.leaves[node] = Leaf(bound, empty, rows, duals[rows])
 
@@ -74,19 +74,19 @@ class Tree:
         """The least bound of a leaf; infinite where all are empty."""
         return min((leaf.bound for leaf in self.leaves.values()), default=inf)
 
-    def paths(self, hinges: int) -> dict[int, Phases]:
-        """The phases of every leaf: (hinges)."""
-        found, todo = {}, [(0, np.full(hinges, OPEN, dtype=np.int8))]
+    def paths(self, neurons: int) -> dict[int, Phases]:
+        """The phases of every leaf: (neurons)."""
+        by_leaf, todo = {}, [(0, np.full(neurons, OPEN, dtype=np.int8))]
         while todo:
             node, phases = todo.pop()
             if self.first[node] < 0:
-                found[node] = phases
+                by_leaf[node] = phases
                 continue
             for child, phase in ((self.first[node], INACTIVE), (self.first[node] + 1, ACTIVE)):
                 below = phases.copy()
-                below[self.hinge[node]] = phase
+                below[self.neuron[node]] = phase
                 todo.append((child, below))
-        return found
+        return by_leaf
 
     def arrays(self) -> dict[str, Any]:
         """The tree as tensors."""
@@ -94,7 +94,7 @@ class Tree:
         leaves = [self.leaves[number] for number in numbers]
         sizes = [len(leaf.rows) for leaf in leaves]
         return {
-            "hinge": torch.tensor(self.hinge),
+            "neuron": torch.tensor(self.neuron),
             "first": torch.tensor(self.first),
             "leaf": torch.tensor(numbers),
             "bound": torch.tensor([leaf.bound for leaf in leaves], dtype=torch.float64),
@@ -108,7 +108,7 @@ class Tree:
     def of(cls, arrays: dict[str, Any]) -> Tree:
         """The inverse of :meth:`arrays`."""
         begin, bound, empty = (arrays[name].tolist() for name in ("begin", "bound", "empty"))
-        tree = cls(arrays["hinge"].tolist(), arrays["first"].tolist())
+        tree = cls(arrays["neuron"].tolist(), arrays["first"].tolist())
         for i, number in enumerate(arrays["leaf"].tolist()):
             part = slice(begin[i], begin[i + 1])
             rows, duals = arrays["row"][part].numpy(), arrays["dual"][part].numpy()
@@ -117,18 +117,18 @@ class Tree:
 
 
 def recheck(tree: Tree, splits: Splits, cost: Vector, offset: float) -> dict[int, float]:
-    """The bound of each leaf, worked out again from its duals alone; an empty one's is infinite if it is proved."""
-    found = {}
+    """The bound of each leaf, from its duals and ``cost`` (columns) alone; an empty one's is infinite if proved."""
+    bounds = {}
     for number, phases in tree.paths(len(splits)).items():
         leaf = tree.leaves[number]
         duals = np.zeros(len(splits.program.row_lower))
         duals[leaf.rows] = leaf.duals
         if leaf.empty:
             proved = splits.proved(phases[None], duals[None], np.zeros_like(cost), 0.0)[0]
-            found[number] = inf if proved > 0 else -inf
+            bounds[number] = inf if proved > 0 else -inf
         else:
-            found[number] = float(splits.proved(phases[None], duals[None], cost, offset)[0])
-    return found
+            bounds[number] = float(splits.proved(phases[None], duals[None], cost, offset)[0])
+    return bounds
 
 
 def document(problem: Problem, bounds: Sequence[Bounds], encoding: Encoding, trees: dict[int, Tree]) -> dict[str, Any]:
@@ -136,16 +136,16 @@ def document(problem: Problem, bounds: Sequence[Bounds], encoding: Encoding, tre
 
     ``network``, ``region``, ``spec``: hashes of what it speaks of; ``lower``, ``upper``: the box. ``operands``: for
     each activation, by its position in the network, the bounds l, u of its operands that the relaxation is built on; a
-    checker proves them anew. ``hinges``: position and feature of each unstable neuron, in the order that trees number
+    checker proves them anew. ``neurons``: position and feature of each unstable neuron, in the order that trees number
     them. Each has an operand z = a - p with 0 <= a <= u and 0 <= p <= -l, and its chord a - s z <= t, with s and t as
     :func:`assay.verify.programs.encode.chord_above` has them; inactive is a = 0, active is p = 0. ``rows`` says what
     the rows of the program are (:func:`meanings`). ``trees``: by disjunct of the specification, the arrays of
-    :meth:`Tree.arrays`: the ``hinge`` (-1 at a leaf) and the ``first`` child of each node; by leaf its number, its
+    :meth:`Tree.arrays`: the ``neuron`` (-1 at a leaf) and the ``first`` child of each node; by leaf its number, its
     bound, whether it is empty, and where its multipliers ``row`` and ``dual`` begin. A positive multiplier pushes its
     row up to its lower bound, a negative one down to its upper bound: with the multipliers' sum of rows taken from the
     objective, or from 0 where the leaf is empty, what remains has its least value at a corner of the columns' bounds.
     """
-    box, hinges = problem.region.box(), encoding.hinges
+    box, neurons = problem.region.box(), encoding.neurons
     return {
         "kind": "lp-bab",
         "version": 1,
@@ -158,7 +158,7 @@ def document(problem: Problem, bounds: Sequence[Bounds], encoding: Encoding, tre
             {"position": position, "lower": of.lower[0].clone(), "upper": of.upper[0].clone()}
             for position, of in _operands(problem.network, bounds)
         ],
-        "hinges": {name: torch.from_numpy(getattr(hinges, name)) for name in ("position", "feature")},
+        "neurons": {name: torch.from_numpy(getattr(neurons, name)) for name in ("position", "feature")},
         "rows": meanings(encoding),
         "trees": {str(d): tree.arrays() for d, tree in sorted(trees.items())},
     }
@@ -168,11 +168,11 @@ def meanings(encoding: Encoding) -> dict[str, Any]:
     """What the rows of the program are, by ``kind``; where it is a neuron's ``position`` and ``feature``, -1 elsewhere.
 
     ``operand``: a - p - W h = b, or z - W h = b where the neuron is stable; ``chord``: (1 - s) a + s p <= t;
-    ``share``: a - p - z = 0 where an operand z that is an input, or another neuron's too, has more than one hinge, or
+    ``share``: a - p - z = 0 where an operand z that is an input, or another neuron's too, has more than one ReLU, or
     is one's value; ``other``: first the rows of a ball in l1, x - p + n = c and then sum p + n <= eps. A disjunct of
     several rows has more rows at the end, one each, t - A y >= -b, and its objective is t.
     """
-    splits, hinges, operands = Splits.of(encoding, encoding.draft.program()), encoding.hinges, encoding.operands
+    splits, neurons, operands = Splits.of(encoding, encoding.draft.program()), encoding.neurons, encoding.operands
     rests = splits.source.rests
     assert rests is not None
     kind, position, feature = (np.full(len(splits.dropped), value) for value in (KINDS.index("other"), -1, -1))
@@ -180,8 +180,8 @@ def meanings(encoding: Encoding) -> dict[str, Any]:
     own = (row >= 0) & (row == rests.ceiling[operands.column])
     for rows, table, name in (
         (row[own], (operands.position[own], operands.feature[own]), "operand"),
-        (hinges.chord, (hinges.position, hinges.feature), "chord"),
-        (hinges.above[splits.shared], (hinges.position[splits.shared], hinges.feature[splits.shared]), "share"),
+        (neurons.chord, (neurons.position, neurons.feature), "chord"),
+        (neurons.above[splits.shared], (neurons.position[splits.shared], neurons.feature[splits.shared]), "share"),
     ):
         kind[rows], (position[rows], feature[rows]) = KINDS.index(name), table
     kept = ~splits.dropped

@@ -13,7 +13,7 @@ D = TypeVar("D", bound=Any)
 
 
 def columns(batch: Any) -> dict[str, Tensor]:
-    """The tensors of a batch by name."""
+    """The tensors of a batch by name: (domains x ...) each."""
     return {field.name: getattr(batch, field.name) for field in fields(batch)}
 
 
@@ -23,7 +23,7 @@ def count(batch: Any) -> int:
 
 
 def take(batch: D, index: Tensor) -> D:
-    """The domains at ``index``, positions or a mask."""
+    """The domains at ``index``, positions or a mask (domains)."""
     where = index.nonzero().flatten() if index.dtype == torch.bool else index
     taken: D = replace(batch, **{name: column.index_select(0, where) for name, column in columns(batch).items()})
     return taken

@@ -25,11 +25,11 @@ class Forms:
     constant: Tensor
 
     def take(self, index: Tensor) -> Forms:
-        """The forms at ``index`` of the first axis."""
+        """The forms at ``index`` of the first axis of (...)."""
         return Forms(self.coef[index], self.constant[index])
 
     def minimum(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """The least value over the box: (...)."""
+        """The least value over the box ``lower``, ``upper`` (... x inputs): (...)."""
         centre, radius = lower / 2 + upper / 2, upper / 2 - lower / 2
         at_centre = self.constant + torch.linalg.vecdot(self.coef, centre)
         least: Tensor = at_centre - torch.linalg.vecdot(self.coef.abs(), radius)

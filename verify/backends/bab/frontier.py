@@ -17,7 +17,7 @@ KEYS: tuple[Key, ...] = ("bound", "seen", "depth")
 
 @dataclass(frozen=True, eq=False)
 class Leaves(Generic[D]):
-    """Domains, with a lower bound of the margin on each, the least margin seen in it, and its depth in the tree."""
+    """Domains, with a lower bound of the margin on each, the least margin seen, and its depth in the tree: (leaves)."""
 
     domains: D
     bound: Tensor
@@ -35,7 +35,7 @@ class Leaves(Generic[D]):
         return Leaves(halves, self.bound.repeat(2), self.seen.repeat(2), self.depth.repeat(2) + 1)
 
     def take(self, index: Tensor) -> Leaves[D]:
-        """The leaves at ``index``, positions or a mask."""
+        """The leaves at ``index``, positions or a mask (leaves)."""
         return Leaves(take(self.domains, index), self.bound[index], self.seen[index], self.depth[index])
 
     def join(self, other: Leaves[D]) -> Leaves[D]:
@@ -81,7 +81,7 @@ class Frontier(Generic[D]):
         """Take out up to ``most`` leaves: those with the least bound or margin seen, or those deepest down."""
         column = self._pool[KEYS.index(key)][: self._size]
         taken = torch.arange(self._size) if self._size <= most else column.topk(most, largest=key == "depth").indices
-        found = [column.index_select(0, taken) for column in self._pool]
+        popped = [column.index_select(0, taken) for column in self._pool]
         self._size -= len(taken)
         # What stands beyond the new end moves into the holes before it.
         hole = torch.zeros(self._size + len(taken), dtype=torch.bool)
@@ -89,7 +89,7 @@ class Frontier(Generic[D]):
         left, right = hole[: self._size].nonzero().flatten(), (~hole[self._size :]).nonzero().flatten() + self._size
         for column in self._pool:
             column[left] = column[right]
-        return self._like(found)
+        return self._like(popped)
 
     def _like(self, flat: list[Tensor]) -> Leaves[D]:
         names = columns(self._shape.domains)

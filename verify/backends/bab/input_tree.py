@@ -30,7 +30,7 @@ WEIGHINGS = 12  # steps in search of the best weights of a disjunct's rows
 SAMPLES = 1024
 BEYOND = 0.5
 TABLES = 24  # numbers that are kept for each neuron of a box while it is bounded
-FAIRNESS = 1e-3  # of the best gain, promised to an input as wide as at the root: none is passed over for ever
+FAIRNESS = 1e-3  # of the best gain, promised to an input as wide as at the root: each is halved in the end
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Ascent:
 @dataclass(frozen=True, eq=False)
 class Boxes:
     """``lower``, ``upper`` (boxes x inputs); the disjuncts still ``open`` (boxes x disjuncts); the known ``signs`` of
-    the hinges' operands (boxes x features); ``gain``: what halving each input promises (boxes x inputs)."""
+    the ReLUs' operands (boxes x features); ``gain``: what halving each input promises (boxes x inputs)."""
 
     lower: Tensor
     upper: Tensor
@@ -68,7 +68,7 @@ class Pairs:
     weights: Tensor
 
     def take(self, index: Tensor) -> Pairs:
-        """The pairs at ``index``."""
+        """The pairs at ``index`` (numbers)."""
         columns = (self.box, self.disjunct, self.lower, self.upper, self.bound, self.weights)
         box, disjunct, lower, upper, bound, weights = (t.index_select(0, index) for t in columns)
         return Pairs(box, disjunct, lower, upper, bound, self.forms.take(index), weights)
@@ -105,7 +105,7 @@ class InputTree:
 
     def root(self) -> Boxes:
         """The region's box, with everything open."""
-        signs = torch.zeros(1, sum(self.prepared.hinges.values()), dtype=torch.int8)
+        signs = torch.zeros(1, sum(self.prepared.relus.values()), dtype=torch.int8)
         open_ = torch.ones(1, len(self.unsafe.members), dtype=torch.bool)
         return Boxes(self.lower, self.upper, open_, signs, self.upper - self.lower)
 
@@ -144,7 +144,7 @@ class InputTree:
         members = self.unsafe.members[pairs.disjunct]
         objective = torch.einsum("pr,pro->po", pairs.weights, self.unsafe.A[members])
         constant = -torch.linalg.vecdot(pairs.weights, self.unsafe.b[members] + self.slack[members])
-        loss = {i: torch.zeros_like(lines.lift) for i, lines in relaxed.lines.items()}
+        loss = {i: torch.zeros_like(lines.intercept_gap) for i, lines in relaxed.lines.items()}
         bound, coef, offset = pairs.bound.clone(), pairs.lower.clone(), pairs.bound.clone()
         for block in blocks(len(pairs.box), self.prepared.widest, budget):
             box = pairs.box[block]
@@ -203,7 +203,7 @@ class InputTree:
         return seen.scatter_reduce(0, pairs.box[which], margin.nan_to_num(nan=inf), "amin"), witness
 
     def divisible(self, boxes: Boxes) -> Tensor:
-        """Boxes of which some input has a float64 number between its bounds."""
+        """Which boxes have an input with a float64 number between its bounds: (boxes)."""
         return _inside(boxes).any(1)
 
     def halve(self, boxes: Boxes) -> Boxes:
@@ -227,14 +227,14 @@ def _inside(boxes: Boxes) -> Tensor:
 
 def _clipped(pairs: Pairs) -> tuple[Pairs, float]:
     """The pairs shrunk to where no form is clearly positive, and the margin in what was cut off."""
-    found = clip(pairs.forms, pairs.lower, pairs.upper, pairs.bound)
-    cut = found.empty | (found.lower > pairs.lower).any(1) | (found.upper < pairs.upper).any(1)
-    cleared = found.clearance[cut].tolist()
-    kept = ~found.empty[:, None]
+    clipped = clip(pairs.forms, pairs.lower, pairs.upper, pairs.bound)
+    cut = clipped.empty | (clipped.lower > pairs.lower).any(1) | (clipped.upper < pairs.upper).any(1)
+    cleared = clipped.clearance[cut].tolist()
+    kept = ~clipped.empty[:, None]
     shrunk = replace(
         pairs,
-        lower=torch.where(kept, found.lower, pairs.lower),
-        upper=torch.where(kept, found.upper, pairs.upper),
-        bound=torch.where(found.empty, found.clearance, pairs.bound),
+        lower=torch.where(kept, clipped.lower, pairs.lower),
+        upper=torch.where(kept, clipped.upper, pairs.upper),
+        bound=torch.where(clipped.empty, clipped.clearance, pairs.bound),
     )
     return shrunk, min(cleared, default=inf)

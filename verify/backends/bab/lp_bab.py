@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from math import inf, isfinite, nan
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from assay.verify.backends.bab.lp_tree import Search, Target
 from assay.verify.backends.bab.simplex import Simplex
 from assay.verify.backends.bab.splits import Splits
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Max
@@ -61,7 +60,7 @@ class LPBaB:
             return "a ball in l2, which is not linear"
         return _unsplit(network) or without_bounds(network) or without_encoding(network) or missing("highs", False)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Bounds, then a descent, then the trees; ``stats`` tell what they took."""
         begun, budget = time.monotonic(), budget.started()
         declined = unanswerable(self, problem)
@@ -83,7 +82,7 @@ def _unsplit(network: Network) -> str | None:
 
 @dataclass(eq=False)
 class Work:
-    """One problem on its way.
+    """The state of the work on one problem.
 
     ``lower``: a proved bound of each disjunct's least margin; ``seen``: the least that it has at a point of the region
     that was looked at, and ``at`` the point where the least of all is.
@@ -111,9 +110,9 @@ class Work:
         self.search = Search(self._look_at, self.limit, self.done, replace(self.budget, deadline=deadline))
 
     def run(self) -> None:
-        """Everything, as far as time goes."""
+        """Bounds, gradient descent, trees; raises :class:`Expired` when the time is over."""
         problem = self.problem
-        self.known = known(problem.network, problem.region, problem.spec.A, self.budget)
+        self.known = known(problem.network, problem.region, problem.spec.A, self.budget, sides=problem.spec.b)
         self.grain, self.lower = self.known.grain, self.known.by_disjunct(problem.spec)
         order = sorted(range(len(self.lower)), key=self.lower.__getitem__)
         centre = problem.region.centre[None]
@@ -173,8 +172,7 @@ class Work:
             if len(b) == 1:
                 shared = shared or self._model(encoding.draft.program(), encoding)
                 splits, simplex = shared
-                cost, offset = encoding.cost(A[0])
-                offset -= float(b[0])
+                cost, offset = encoding.cost(A[0], float(b[0]))
             else:
                 program = encoding.disjunct(A, b)
                 splits, simplex = self._model(program, encoding)
@@ -196,9 +194,7 @@ class Work:
     def _points(self, x: Vector) -> Tensor:
         """The network's inputs at points of a program (points x columns): (points x input shape)."""
         assert self.encoding is not None
-        columns = self.encoding.inputs
-        inputs = np.where(columns < 0, self.encoding.centre, x[:, np.maximum(columns, 0)])
-        return torch.from_numpy(inputs).view(-1, *self.problem.network.input_shape)
+        return torch.from_numpy(self.encoding.inputs_at(x)).view(-1, *self.problem.network.input_shape)
 
     def _look_at(self, d: int, x: Vector, exact: bool) -> float:
         points = self.problem.region.project(self._points(x))
@@ -214,13 +210,13 @@ class Work:
 
     def _see(self, points: Tensor) -> Tensor:
         """The margin of each disjunct at members of the region: (points x disjuncts)."""
-        found = by_disjunct(self.problem, points)
-        if found.min() < self.seen.min():
-            self.at = points[int(found.amin(1).argmin())]
-        self.seen = torch.minimum(self.seen, found.amin(0))
-        if self.witness is None and bool((found <= 0).any()):
+        margins = by_disjunct(self.problem, points)
+        if margins.min() < self.seen.min():
+            self.at = points[int(margins.amin(1).argmin())]
+        self.seen = torch.minimum(self.seen, margins.amin(0))
+        if self.witness is None and bool((margins <= 0).any()):
             self.witness = confirmed(self.problem, points)
-        return found
+        return margins
 
     def _gather(self) -> None:
         """Bounds of the disjuncts from all leaves, closed or not, and what the search took."""
@@ -234,7 +230,7 @@ class Work:
         for d, target in self.targets.items():
             open_ = [max(target.floor, proved.get((d, number), -inf)) for number in target.tree.open_nodes]
             least = max(self.lower[d], min([target.tree.bound, *open_]))
-            # A region is not empty, and no bound lies above what was seen: numbers that say so say nothing.
+            # A region is not empty, and no bound lies above what was seen: bounds that say so are dropped.
             seen = self.seen[d].item()
             self.lower[d] = nan if least == inf or least > seen + GAP * (1 + abs(seen)) else least
         trees = [target.tree for target in self.targets.values()]
@@ -242,5 +238,5 @@ class Work:
             "nodes": self.search.nodes,
             "leaves": sum(len(tree.leaves) for tree in trees),
             "open": sum(len(tree.open_nodes) for tree in trees),
-            "hinges": len(self.encoding.hinges) if self.encoding else 0,
+            "unstable": len(self.encoding.neurons) if self.encoding else 0,
         }

@@ -41,8 +41,8 @@ class Target:
     tree: Tree = field(default_factory=Tree)
 
     def proved(self, nodes: list[Node]) -> Vector:
-        """The bounds that the nodes' duals prove; +inf for an empty one."""
-        found = np.full(len(nodes), -inf)
+        """The bounds that the nodes' duals prove, +inf for an empty one: (nodes)."""
+        bounds = np.full(len(nodes), -inf)
         for empty in (False, True):
             some = [i for i, node in enumerate(nodes) if node.empty is empty]
             if not some:
@@ -50,16 +50,16 @@ class Target:
             phases, duals = (np.stack([getattr(nodes[i], name) for i in some]) for name in ("phases", "duals"))
             if empty:
                 nothing = self.splits.proved(phases, duals, np.zeros_like(self.cost), 0.0)
-                found[some] = np.where(nothing > 0, inf, -inf)
+                bounds[some] = np.where(nothing > 0, inf, -inf)
             else:
-                found[some] = self.splits.proved(phases, duals, self.cost, self.offset)
-        return found
+                bounds[some] = self.splits.proved(phases, duals, self.cost, self.offset)
+        return bounds
 
 
 @dataclass(eq=False)
 class Node:
     """A node that is not closed: ``number`` in its target's tree, the ``bound`` and ``duals`` that the solver gave,
-    and the ``basis`` for its children. ``hinge``: where to split it, -1 if nowhere. ``empty``: the duals are a ray;
+    and the ``basis`` for its children. ``neuron``: where to split it, -1 if nowhere. ``empty``: the duals are a ray;
     ``doubted``: they do not prove what the solver claims."""
 
     target: Target
@@ -68,7 +68,7 @@ class Node:
     bound: float
     duals: Vector
     basis: Any
-    hinge: int = -1
+    neuron: int = -1
     empty: bool = False
     doubted: bool = False
 
@@ -78,7 +78,7 @@ class Node:
         return self.phases.nbytes + 2 * self.duals.nbytes + 1000
 
 
-# The least margin at points (points x columns) that a disjunct's programs gave; one that is exact is looked at hard.
+# The least margin at points (points x columns) that a disjunct's programs gave; an exact one may start a descent.
 Look = Callable[[int, Vector, bool], float]
 
 
@@ -147,9 +147,9 @@ class Search:
         below = []
         for phase in (INACTIVE, ACTIVE):
             phases = node.phases.copy()
-            phases[node.hinge] = phase
+            phases[node.neuron] = phase
             below.append(self._solved(node.target, -1, phases, node.bound, node.basis))
-        first = node.target.tree.split(node.number, node.hinge)
+        first = node.target.tree.split(node.number, node.neuron)
         for child, number in zip(below, (first, first + 1), strict=True):
             child.number = number
             self._commit(child)
@@ -167,7 +167,7 @@ class Search:
         if bound > self.limit():
             self._close(fresh, bound)
             return
-        fresh.bound, fresh.hinge = -inf, fresh.hinge if fresh.hinge >= 0 else _any(fresh.phases)
+        fresh.bound, fresh.neuron = -inf, fresh.neuron if fresh.neuron >= 0 else _any(fresh.phases)
         self._commit(fresh)
 
     def _solved(
@@ -191,13 +191,13 @@ class Search:
             return Node(target, number, phases, value, simplex.duals(), basis)
         x, duals = simplex.solution()
         node = Node(target, number, phases, value, duals, simplex.basis)
-        node.hinge = self._branching(node, x)
+        node.neuron = self._branching(node, x)
         return node
 
     def _branching(self, node: Node, x: Vector) -> int:
         """Where to split: where the chord costs most, dual times intercept, among the neurons that ``x`` is wrong at.
 
-        -1 where there is no use in it: the network itself has this margin at ``x``.
+        -1 where no split helps: the network itself has this margin at ``x``.
         """
         target, splits = node.target, node.target.splits
         wrong = splits.wrong(x)
@@ -213,7 +213,7 @@ class Search:
         """Put a solved node where it belongs."""
         if node.bound > self._aim():
             self.pending.append(node)
-        elif node.hinge < 0:
+        elif node.neuron < 0:
             self.stuck.append(node)
         else:
             self._push(node)
@@ -257,7 +257,7 @@ class Search:
 
 
 def _any(phases: Phases) -> int:
-    """A hinge that is open; -1 if none is."""
+    """An unstable neuron whose phase is open; -1 if none is."""
     return int((phases == OPEN).argmax()) if (phases == OPEN).any() else -1
 
 

@@ -21,14 +21,14 @@ class Prepared:
     """A network in float64.
 
     ``inlet``: the values that no activation comes before, by position, as affine functions of the input, coefficients
-    (features x inputs). ``hinges``: operands of the activations with two linear pieces, and their sizes. ``reads``:
+    (features x inputs). ``relus``: operands of the ReLUs, leaky ones too, and their sizes. ``reads``:
     how many features of any one earlier value a feature of each value depends on, at most. ``error``: how far rounding
     may put the bounds of each value's features off, over any part of a box (features).
     """
 
     network: Network
     inlet: dict[int, Forms]
-    hinges: dict[int, int]
+    relus: dict[int, int]
     reads: dict[int, int]
     error: list[Tensor]
 

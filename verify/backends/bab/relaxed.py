@@ -57,13 +57,14 @@ class Relaxed:
         if isinstance(node.op, Max):
             lower, upper = (t.view(len(t), node.size, -1) for t in (lower, upper))
         lines = relax(node.op, Bounds(lower.movedim(0, -1), upper.movedim(0, -1)))
-        slope, rise, lift = (t.movedim(-1, 0) for t in (lines.slope, lines.rise, lines.lift))
+        columns = (lines.slope, lines.slope_gap, lines.intercept_gap)
+        slope, slope_gap, intercept_gap = (t.movedim(-1, 0) for t in columns)
         self.lines[position] = Lines(
-            slope, rise, lift, None if lines.intercept is None else lines.intercept.movedim(-1, 0)
+            slope, slope_gap, intercept_gap, None if lines.intercept is None else lines.intercept.movedim(-1, 0)
         )
 
     def take(self, box: Tensor) -> Relaxed:
-        """The same over the boxes at these positions; the reach of single neurons stays behind."""
+        """The same over the boxes at the positions ``box``; the reach of single neurons stays behind."""
         lines = {position: lines.take(box) for position, lines in self.lines.items()}
         operands = {
             position: Bounds(z.lower.index_select(0, box), z.upper.index_select(0, box))
@@ -78,18 +79,18 @@ def bound_layers(
     """The network relaxed over boxes, ``lower`` and ``upper`` (boxes x inputs), every layer's bounds tightened first:
     intervals, then linear bounds of what is undecided, the intersection of both.
 
-    ``signs`` (boxes x features of all hinges, one after the other), int8: 1 or -1 where the sign of an operand is
+    ``signs`` (boxes x features of all ReLUs, one after the other), int8: 1 or -1 where the sign of an operand is
     known, 0 where it is not; it is returned with what has been found. Raises :class:`assay.verify.core.budget.Expired`.
     """
-    network, sizes = prepared.network, prepared.hinges
-    found = Relaxed(prepared, lower, upper)
+    network, sizes = prepared.network, prepared.relus
+    relaxed = Relaxed(prepared, lower, upper)
     shape = (-1, *network.input_shape)
     bounds = [Bounds(lower.view(shape), upper.view(shape))]
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
     known = dict(zip(sizes, torch.split(signs, list(sizes.values()), 1), strict=True))
     for position, node in enumerate(network.nodes[1:], start=1):
         if relaxes(node.op):
-            found.relax(position, bounds[node.inputs[0]])
+            relaxed.relax(position, bounds[node.inputs[0]])
         here = step(node.op, *(bounds[i] for i in node.inputs))
         if terms(node.op):
             error = prepared.error[position].view(1, *node.shape)
@@ -97,21 +98,21 @@ def bound_layers(
         if position in known:
             here = _with_signs(here, known[position])
         if position in feeds:
-            here = _tightened(found, position, here, undecided(feeds[position], here), budget)
+            here = _tightened(relaxed, position, here, undecided(feeds[position], here), budget)
         if position in known:
             known[position] = _signs(here)
         bounds.append(here)
-    return found, torch.cat([known[source] for source in sizes], 1) if sizes else signs
+    return relaxed, torch.cat([known[source] for source in sizes], 1) if sizes else signs
 
 
-def descend(
+def propagate_backwards(
     relaxed: Relaxed,
     pending: dict[int, Part],
     total: Tensor,
     box: Tensor | None = None,
     seen: dict[int, Tensor] | None = None,
 ) -> Forms:
-    """Rows of coefficients of nodes' values, by position, as linear functions of the input that lie below them.
+    """Rows of coefficients of nodes' values, by position, as linear functions of the input that lie below them: (rows).
 
     ``pending`` is used up; ``total`` (rows): the constant so far. ``box``: the box of each row, or of each of as many
     rows as it is long, several times over; without it, all boxes in order. ``seen`` gets the coefficients that arrive
@@ -145,11 +146,11 @@ def descend(
 def rows_of(relaxed: Relaxed, objective: Tensor, constant: Tensor, box: Tensor, budget: Budget) -> Forms:
     """Linear functions below ``objective @ output + constant``: objective (rows x outputs), constant and box (rows)."""
     last = len(relaxed.prepared.network.nodes) - 1
-    found = [
-        descend(relaxed, {last: Part(objective[block])}, constant[block], box[block])
+    parts = [
+        propagate_backwards(relaxed, {last: Part(objective[block])}, constant[block], box[block])
         for block in blocks(len(box), relaxed.prepared.widest, budget)
     ]
-    return Forms(torch.cat([f.coef for f in found]), torch.cat([f.constant for f in found]))
+    return Forms(torch.cat([f.coef for f in parts]), torch.cat([f.constant for f in parts]))
 
 
 def blocks(rows: int, width: float, budget: Budget) -> Iterator[slice]:
@@ -177,42 +178,43 @@ def _between(op: Op, lines: Lines, part: Part, box: Tensor | None, size: int) ->
         lines = _at(lines, part.support)
     if box is not None:
         lines = lines.take(box)
-    slope, rise, lift, intercept = lines.slope, lines.rise, lines.lift, lines.intercept
-    rows = part.coef.view(-1, *lift.shape)  # (rows of each box x boxes x features)
+    slope, slope_gap, intercept_gap, intercept = lines.slope, lines.slope_gap, lines.intercept_gap, lines.intercept
+    rows = part.coef.view(-1, *intercept_gap.shape)  # (rows of each box x boxes x features)
     negative = rows.clamp(max=0)
-    constant = torch.linalg.vecdot(negative, lift)
+    constant = torch.linalg.vecdot(negative, intercept_gap)
     if intercept is not None:
         constant = constant + torch.linalg.vecdot(rows, intercept)
     if isinstance(op, Max):
         rows, negative = rows[..., None], negative[..., None]
-    passed = (rows * slope).addcmul_(negative, rise)
+    passed = (rows * slope).addcmul_(negative, slope_gap)
     return Part(passed.view(len(part.coef), -1), part.support), constant.flatten()
 
 
 def _at(lines: Lines, features: Tensor) -> Lines:
     """The lines (boxes x features) of some features."""
     intercept = None if lines.intercept is None else lines.intercept.index_select(1, features)
-    slope, rise, lift = (t.index_select(1, features) for t in (lines.slope, lines.rise, lines.lift))
-    return Lines(slope, rise, lift, intercept)
+    columns = (lines.slope, lines.slope_gap, lines.intercept_gap)
+    slope, slope_gap, intercept_gap = (t.index_select(1, features) for t in columns)
+    return Lines(slope, slope_gap, intercept_gap, intercept)
 
 
-def _tightened(found: Relaxed, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
+def _tightened(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
     """``known`` intersected with linear bounds of the neurons that are ``wanted``; their reach is noted.
 
     The neurons come feature by feature, so that those of a block read few others where weights are thin.
     """
     feature, box = wanted.flatten(1).T.nonzero(as_tuple=True)
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
-    radius = found.upper / 2 - found.lower / 2
+    radius = relaxed.upper / 2 - relaxed.lower / 2
     lowest, widths = [lower.new_zeros(2, 0)], [lower.new_zeros(0, radius.shape[1])]
-    for block in blocks(len(box), 2 * _width(found.prepared, position, feature), budget):
+    for block in blocks(len(box), 2 * _width(relaxed.prepared, position, feature), budget):
         who = box[block]
-        low, high = found.lower[who], found.upper[who]
-        below = _both_sides(found, position, feature[block], who)
+        low, high = relaxed.lower[who], relaxed.upper[who]
+        below = _both_sides(relaxed, position, feature[block], who)
         lowest.append(below.minimum(low, high))
         widths.append(below.coef.abs().sum(0) * radius[who])
-    found.reach[position] = Reach(box, feature, torch.cat(widths))
-    new_lower, new_upper = torch.cat(lowest, 1) - found.prepared.error[position].index_select(0, feature)
+    relaxed.reach[position] = Reach(box, feature, torch.cat(widths))
+    new_lower, new_upper = torch.cat(lowest, 1) - relaxed.prepared.error[position].index_select(0, feature)
     met = meet(lower[box, feature], upper[box, feature], new_lower, -new_upper)
     index = (box, feature)
     return Bounds(*(t.index_put(index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True)))
@@ -228,9 +230,9 @@ def _width(prepared: Prepared, position: int, feature: Tensor) -> float:
     return min(float(prepared.widest), max(spread, 1.0))
 
 
-def _both_sides(found: Relaxed, position: int, feature: Tensor, box: Tensor) -> Forms:
+def _both_sides(relaxed: Relaxed, position: int, feature: Tensor, box: Tensor) -> Forms:
     """Linear functions below these features of a node and below their opposites: (2 x features)."""
-    prepared = found.prepared
+    prepared = relaxed.prepared
     node = prepared.network.nodes[position]
     if position in prepared.inlet:
         exact = prepared.inlet[position].take(feature)
@@ -247,7 +249,7 @@ def _both_sides(found: Relaxed, position: int, feature: Tensor, box: Tensor) -> 
         one[torch.arange(len(feature)), feature] = 1.0
         start, source = Part(one), position
     rows = Part(torch.cat([start.coef, -start.coef]), start.support)
-    below = descend(found, {source: rows}, torch.cat([constant, -constant]), box)
+    below = propagate_backwards(relaxed, {source: rows}, torch.cat([constant, -constant]), box)
     return Forms(below.coef.view(2, len(feature), -1), below.constant.view(2, -1))
 
 

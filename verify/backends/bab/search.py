@@ -28,7 +28,7 @@ class Bounded(Generic[D]):
 
     ``lower`` (domains), float64: a lower bound of the margin on each domain, NaN where there is none; ``seen``: the
     least margin seen at a point of each, which tells where a counterexample is likely. ``domains``: the same ones, in
-    order, with what is worth knowing for their children; they may have shrunk, and on all that was cut off the margin
+    order, with what is kept for their children; they may have shrunk, and on all that was cut off the margin
     is at least ``cleared``. ``witness``: a counterexample, without a batch dimension.
     """
 
@@ -90,18 +90,18 @@ def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
         leaves = _next(frontier, limits)
         try:
             budget.check()
-            found = tree.bound(leaves.domains, budget)
+            bounded = tree.bound(leaves.domains, budget)
         except (Expired, MemoryError) as stop:
             frontier.push(leaves)
             reason = Reason.TIMEOUT if isinstance(stop, Expired) else Reason.MEMORY
             break
         rounds, domains = rounds + 1, domains + len(leaves.bound)
         # fmax: a domain without a bound of its own has that of its parent.
-        lower, witness = torch.fmax(found.lower, leaves.bound), found.witness
+        lower, witness = torch.fmax(bounded.lower, leaves.bound), bounded.witness
         closed = lower.isfinite() & (lower > 0)
         account.close(leaves.depth[closed])
-        settled = min(settled, found.cleared, *lower[closed].tolist())
-        open_ = Leaves(found.domains, lower, found.seen, leaves.depth).take(~closed)
+        settled = min(settled, bounded.cleared, *lower[closed].tolist())
+        open_ = Leaves(bounded.domains, lower, bounded.seen, leaves.depth).take(~closed)
         divisible = bool(tree.divisible(open_.domains).all())
         if witness is None and not divisible:
             reason = Reason.NUMERICAL

@@ -44,16 +44,12 @@ class Objective:
 
 
 class Simplex:
-    """The program of ``splits``, loaded once. ``nothing``: duals that say nothing."""
+    """The program of ``splits``, loaded once. ``nothing``: duals that are all 0 (rows)."""
 
     def __init__(self, splits: Splits, threads: int, seed: int) -> None:
-        import highspy
-
         program = splits.program
         self._splits, self._change = splits, scaled(program)
-        self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
-        for option, value in (highs.settings(False, threads, seed) | FEW_STEPS).items():
-            self._highs.setOptionValue(option, value)
+        self._highs = highs.made(highs.settings(False, threads, seed) | FEW_STEPS)
         self._highs.passModel(highs.as_lp(self._change.program))
         self._ends = _ends()
         self._all = np.arange(len(program.lower), dtype=np.int32)
@@ -64,7 +60,7 @@ class Simplex:
         self.nothing = np.zeros(len(program.row_lower))
 
     def objective(self, cost: Vector, offset: float) -> Objective:
-        """``cost @ x + offset``."""
+        """``cost @ x + offset``, cost (columns)."""
         return Objective(*self._change.cost(cost), offset)
 
     def aim(self, objective: Objective) -> None:
@@ -74,7 +70,7 @@ class Simplex:
             self._highs.changeColsCost(len(self._all), self._all, objective.cost)
 
     def within(self, phases: Phases) -> None:
-        """Put the hinges into these phases."""
+        """Put the unstable neurons into these phases: (neurons)."""
         if phases is not self._phases:
             self._phases = phases
             upper = self._most.copy()
@@ -89,7 +85,7 @@ class Simplex:
             handle.setBasis(basis)
         handle.setOptionValue("objective_bound", (cutoff - self._objective.offset) / self._objective.unit)
         end = self._run(seconds)
-        if end is End.FAILED:  # once more, from nothing, and whatever the number of threads was before
+        if end is End.FAILED:  # once more, from scratch, and whatever the number of threads was before
             handle.clearSolver()
             handle.resetGlobalScheduler(True)
             end = self._run(seconds)
@@ -119,8 +115,8 @@ class Simplex:
 
     def solution(self) -> tuple[Vector, Vector]:
         """Point (columns) and duals (rows) of the last solve."""
-        found = self._highs.getSolution()
-        x, duals = np.array(found.col_value), np.array(found.row_dual)
+        solution = self._highs.getSolution()
+        x, duals = np.array(solution.col_value), np.array(solution.row_dual)
         return x * self._change.columns, duals * self._change.rows * self._objective.unit
 
     def duals(self) -> Vector:

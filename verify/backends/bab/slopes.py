@@ -1,8 +1,8 @@
-"""Lower slopes of hinges raised by gradient ascent, one objective a box (Xu et al. 2021, arXiv:2011.13824).
+"""Lower slopes of ReLUs raised by gradient ascent, one objective a box (Xu et al. 2021, arXiv:2011.13824).
 
 Only the lines that the objective itself takes are moved; the bounds of the layers stay. The bound's derivative by
 a slope is the objective's coefficient there, if positive, times the value that arrives there when the point of the
-box at which the bound is taken passes the relaxed.prepared.network.
+box at which the bound is taken passes through the network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from assay.verify.backends.bab.adjoint import Part
 from assay.verify.backends.bab.forms import Forms
-from assay.verify.backends.bab.relaxed import Relaxed, descend
+from assay.verify.backends.bab.relaxed import Relaxed, propagate_backwards
 from assay.verify.bounds.relax import Lines, relaxes
 from assay.verify.core.ops import Max, Op, Relu, evaluate
 from assay.verify.core.verifier import Bounds
@@ -41,7 +41,7 @@ def raise_slopes(relaxed: Relaxed, objective: Tensor, constant: Tensor, steps: i
     best: Raised | None = None
     for step in range(1, steps + 2):
         seen: dict[int, Tensor] = {}
-        form = descend(trial, {last: Part(objective)}, constant, seen=seen)
+        form = propagate_backwards(trial, {last: Part(objective)}, constant, seen=seen)
         bound = form.minimum(relaxed.lower, relaxed.upper)
         best = Raised(bound, form, {}) if best is None else _better(best, form, bound)
         if step > steps or not free:
@@ -55,10 +55,10 @@ def raise_slopes(relaxed: Relaxed, objective: Tensor, constant: Tensor, steps: i
 
 
 class _Slopes:
-    """The lower slopes of one layer of hinges, and the running moments of their gradient (Adam)."""
+    """The lower slopes of one layer of ReLUs, and the running moments of their gradient (Adam)."""
 
     def __init__(self, lines: Lines, z: Bounds) -> None:
-        self.lines, self.upper = lines, lines.slope + lines.rise
+        self.lines, self.upper = lines, lines.slope + lines.slope_gap
         self.open = ((z.lower < 0) & (z.upper > 0)).to(lines.slope)
         self.mean, self.square = torch.zeros_like(lines.slope), torch.zeros_like(lines.slope)
         self.least = 0.0
@@ -70,12 +70,12 @@ class _Slopes:
         scale = ((1 - SPREAD**step) ** 0.5) / (1 - DECAY**step)
         move = self.mean / self.square.sqrt().add_(1e-30)
         slope = (self.lines.slope + rate * scale * move).clamp_(self.least, 1.0)
-        self.lines = replace(self.lines, slope=slope, rise=self.upper - slope)
+        self.lines = replace(self.lines, slope=slope, slope_gap=self.upper - slope)
         return self.lines
 
 
 def _movable(relaxed: Relaxed, position: int) -> bool:
-    """Whether any line of slope from the left piece's to the right one's lies below: convex hinges."""
+    """Whether any line through 0 of a slope in [0, 1] lies below: of ReLUs alone."""
     op = relaxed.prepared.network.nodes[position].op
     return isinstance(op, Relu)
 
@@ -107,10 +107,10 @@ def _on_line(op: Op, lines: Lines, above: Tensor, z: Tensor) -> Tensor:
     pick = above.to(z)
     if isinstance(op, Max):
         z = z.view(*pick.shape, -1)
-        low, extra = (lines.slope * z).sum(-1), (lines.rise * z).sum(-1)
+        low, extra = (lines.slope * z).sum(-1), (lines.slope_gap * z).sum(-1)
     else:
-        low, extra = lines.slope * z, lines.rise * z
-    value = torch.addcmul(low, pick, extra + lines.lift)
+        low, extra = lines.slope * z, lines.slope_gap * z
+    value = torch.addcmul(low, pick, extra + lines.intercept_gap)
     return value if lines.intercept is None else value + lines.intercept
 
 
@@ -119,5 +119,5 @@ def _gap(relaxed: Relaxed, position: int) -> Tensor:
     lines, z = relaxed.lines[position], relaxed.operands[position]
     middle = z.lower / 2 + z.upper / 2
     if isinstance(relaxed.prepared.network.nodes[position].op, Max):
-        return (lines.rise * middle.view(lines.rise.shape)).sum(-1) + lines.lift
-    return torch.addcmul(lines.lift, lines.rise, middle)
+        return (lines.slope_gap * middle.view(lines.slope_gap.shape)).sum(-1) + lines.intercept_gap
+    return torch.addcmul(lines.intercept_gap, lines.slope_gap, middle)

@@ -21,7 +21,7 @@ from assay.verify.programs.relaxation import CAUTION
 from assay.verify.programs.start import BASIC, LOWER, Start, start
 from assay.verify.support.floats import TINY, UNIT, gamma
 
-# One number for each hinge: OPEN, or the phase that a split has put it into.
+# One number for each unstable neuron: OPEN, or the phase that a split has put it into.
 Phases = NDArray[np.int8]
 
 INACTIVE, OPEN, ACTIVE = -1, 0, 1
@@ -30,11 +30,11 @@ CHUNK = 1 << 22  # numbers in the largest array of a batch of proofs
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A relaxed ``program`` without rests, and the columns ``a`` and ``p`` and the rows ``chord`` of its hinges, all
-    (hinges); phases of the hinges are all that nodes of a tree differ by.
+    """A relaxed ``program`` without rests, and the columns ``a`` and ``p`` and the rows ``chord`` of its unstable
+    neurons, all (neurons); the neurons' phases are all that nodes of a tree differ by.
 
     ``source`` is the program that it was made from, with rows ``above`` that say a - z >= 0. An operand that is no
-    other hinge's and no input gives its column to p, and the row is ``dropped`` (rows of the source); for others
+    other neuron's and no input gives its column to p, and the row is ``dropped`` (rows of the source); for others
     (``shared``) p is a new column, and the row becomes a - z - p = 0.
     """
 
@@ -50,29 +50,30 @@ class Splits:
     @classmethod
     def of(cls, encoding: Encoding, source: Program) -> Splits:
         """``source``: the encoding's program, of a disjunct or as it is."""
-        hinges, (height, width) = encoding.hinges, source.matrix.shape
-        used = np.bincount(np.concatenate([hinges.z, hinges.a, encoding.inputs[encoding.inputs >= 0]]), minlength=width)
-        shared = used[hinges.z] > 1
+        neurons, (height, width) = encoding.neurons, source.matrix.shape
+        inputs = encoding.inputs[encoding.inputs >= 0]
+        used = np.bincount(np.concatenate([neurons.z, neurons.a, inputs]), minlength=width)
+        shared = used[neurons.z] > 1
         own, others = np.flatnonzero(~shared), np.flatnonzero(shared)
-        p = hinges.z.copy()
+        p = neurons.z.copy()
         p[others] = width + np.arange(len(others))
         # The columns of the source in terms of the new ones: z = a - p.
         one = np.arange(width)
         sign = np.ones(width)
         sign[p[own]] = -1.0
         entries = np.concatenate([sign, np.ones(len(own))])
-        places = np.concatenate([one, hinges.z[own]]), np.concatenate([one, hinges.a[own]])
+        places = np.concatenate([one, neurons.z[own]]), np.concatenate([one, neurons.a[own]])
         change = sparse.csr_array((entries, places), shape=(width, width + len(others)))
         minus_p = sparse.csr_array(
-            (-np.ones(len(others)), (hinges.above[others], p[others])), shape=(height, width + len(others))
+            (-np.ones(len(others)), (neurons.above[others], p[others])), shape=(height, width + len(others))
         )
         dropped = np.zeros(height, dtype=bool)
-        dropped[hinges.above[own]] = True
+        dropped[neurons.above[own]] = True
         row_upper = source.row_upper.copy()
-        row_upper[hinges.above[others]] = 0.0
+        row_upper[neurons.above[others]] = 0.0
         lower = np.concatenate([source.lower, np.zeros(len(others))])
         upper = np.concatenate([source.upper, np.zeros(len(others))])
-        lower[p], upper[p] = 0.0, -source.lower[hinges.z]
+        lower[p], upper[p] = 0.0, -source.lower[neurons.z]
         cost = source.cost @ change
         program = replace(
             source,
@@ -85,60 +86,60 @@ class Splits:
             cost=cost,
             rests=None,
         )
-        chord = (np.cumsum(~dropped) - 1)[hinges.chord]
-        return cls(program, source, hinges.a, p, chord, hinges.above, dropped, shared)
+        chord = (np.cumsum(~dropped) - 1)[neurons.chord]
+        return cls(program, source, neurons.a, p, chord, neurons.above, dropped, shared)
 
     def __len__(self) -> int:
         return len(self.a)
 
     def cost(self, cost: Vector) -> Vector:
-        """A cost vector of the source as one of the program."""
-        found = np.concatenate([cost, np.zeros(int(self.shared.sum()))])
+        """A cost vector of the source (its columns) as one of the program: (columns)."""
+        changed = np.concatenate([cost, np.zeros(int(self.shared.sum()))])
         a, p = self.a[~self.shared], self.p[~self.shared]
-        found[a] += cost[p]
-        found[p] = -cost[p]
-        return found
+        changed[a] += cost[p]
+        changed[p] = -cost[p]
+        return changed
 
     @cached_property
     def width(self) -> Vector:
-        """The range of each hinge's operand: (hinges)."""
+        """The range of each unstable neuron's operand: (neurons)."""
         range_: Vector = self.program.upper[self.a] + self.program.upper[self.p]
         return range_
 
     @cached_property
     def intercept(self) -> Vector:
-        """The height of each hinge's chord above 0: (hinges)."""
+        """The intercept of each unstable neuron's chord: (neurons)."""
         height: Vector = self.program.row_upper[self.chord]
         return height
 
     def wrong(self, x: Vector) -> Vector:
-        """By how much each hinge's value differs from its operand's ReLU at ``x`` (columns): (hinges)."""
+        """By how much each neuron's value differs from its operand's ReLU at ``x`` (columns): (neurons)."""
         difference: Vector = np.minimum(x[self.a], x[self.p])
         return difference
 
     def upper(self, phases: Phases) -> Vector:
-        """Upper bounds of the columns where hinges are in these phases: (... x hinges) to (... x columns)."""
+        """Upper bounds of the columns where neurons are in these phases: (... x neurons) to (... x columns)."""
         upper = np.broadcast_to(self.program.upper, (*phases.shape[:-1], len(self.program.upper))).copy()
         for columns, phase in ((self.a, INACTIVE), (self.p, ACTIVE)):
             upper[..., columns] = np.where(phases == phase, 0.0, upper[..., columns])
         return upper
 
     def begin(self, cost: Vector) -> Start | None:
-        """The basis of CROWN's lines for a cost vector of the source; None where the source tells of none."""
-        found = start(self.source, cost)
-        if found is None:
+        """The basis of CROWN's lines for a cost vector of the source (its columns); None if it tells of none."""
+        basis = start(self.source, cost)
+        if basis is None:
             return None
         others = int(self.shared.sum())
-        columns = np.concatenate([found.columns, np.full(others, LOWER, dtype=np.int8)])
-        rows = found.rows.copy()
+        columns = np.concatenate([basis.columns, np.full(others, LOWER, dtype=np.int8)])
+        rows = basis.rows.copy()
         columns[self.p] = np.where(rows[self.above] == BASIC, BASIC, LOWER)  # where a is not z, p is not 0
         rows[self.above[self.shared]] = LOWER
-        return Start(columns, rows[~self.dropped], found.duals[~self.dropped])
+        return Start(columns, rows[~self.dropped], basis.duals[~self.dropped])
 
     def proved(self, phases: Phases, duals: Vector, cost: Vector, offset: float) -> Vector:
         """Lower bounds of ``cost @ x + offset`` at nodes, whatever their duals are worth; -inf where there is none.
 
-        ``phases`` (nodes x hinges), ``duals`` (nodes x rows), ``cost`` (columns); result (nodes). Where the cost is
+        ``phases`` (nodes x neurons), ``duals`` (nodes x rows), ``cost`` (columns); result (nodes). Where the cost is
         zero a positive bound proves that there is no point. The bound is safe against every rounding error of the
         solver and of its own evaluation (Neumaier, Shcherbina 2004, doi:10.1007/s10107-003-0433-3); the rounding of
         the program's own numbers is charged to first order, several times over.
@@ -166,8 +167,8 @@ class Splits:
             moved = size @ program.row_reach + np.abs(residual) @ program.reach
             error = (doubt @ program.reach + rounding + CAUTION * (self._widest + 2) * UNIT * moved) * LOOSE
             bound = np.nextafter(np.nextafter(total - error, -np.inf), -np.inf)
-        found: Vector = np.where(np.isfinite(bound), bound, -np.inf)
-        return found
+        proved: Vector = np.where(np.isfinite(bound), bound, -np.inf)
+        return proved
 
     @cached_property
     def _longest(self) -> int:

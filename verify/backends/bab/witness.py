@@ -1,4 +1,4 @@
-"""The search for a counterexample beside the proof: points are tried, and the best of them pushed further down."""
+"""The search for a counterexample beside the proof: points are tried, and the best improved by gradient descent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from assay.verify.core.problem import Problem
 
-STARTS = 64  # points that are pushed down the gradient of the margin
+STARTS = 64  # points that are improved by gradient descent
 STEPS = 10  # that each of them makes
 FIRST, SHRINK = 0.5, 0.4  # length of a step in radii of the box, and how much shorter it gets when it leads upwards
 TRIALS = 4  # points that are taken to the oracle at a time
@@ -22,12 +22,12 @@ def probe(problem: Problem, points: Tensor, lower: Tensor, upper: Tensor) -> tup
     Points are rounded into the region first; the margin is the network's in float64.
     """
     members, margin = _members(problem, points)
-    found = _confirmed(problem, members, margin)
-    if found is None and len(points):
+    witness = _confirmed(problem, members, margin)
+    if witness is None and len(points):
         best = margin.topk(min(STARTS, len(margin)), largest=False).indices
         lower, upper = lower[best], upper[best]
-        found = _confirmed(problem, *_members(problem, _descent(problem, points[best], lower, upper)))
-    return margin, found
+        witness = _confirmed(problem, *_members(problem, _descent(problem, points[best], lower, upper)))
+    return margin, witness
 
 
 def _members(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ def _margin(problem: Problem, x: Tensor) -> Tensor:
 
 def _descent(problem: Problem, points: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """Steps against the sign of the margin's gradient, each within its box; one that does not help is taken back, and
-    the next is shorter. So nothing is lost where a point stands in a small hollow."""
+    the next is shorter: the result is the best point met."""
     step = FIRST * (upper / 2 - lower / 2)
     best = points.new_full((len(points),), inf)
     place, direction = points, torch.zeros_like(points)

@@ -21,9 +21,9 @@ class Block:
     source: int
     upper: float
 
-    def after(self, found: Sequence[Norm]) -> Norm:
+    def after(self, constants: Sequence[Norm]) -> Norm:
         """The constant as a function of the input, given those of all nodes before."""
-        before = found[self.source]
+        before = constants[self.source]
         return Norm(self.upper * before.estimate, times(self.upper, before.upper), "block")
 
 
@@ -38,7 +38,7 @@ def block(network: Network, node: Node, p: float) -> Block | None:
 
 
 def _halves(network: Network, a: int, b: int) -> Block | None:
-    """``relu(x)`` beside ``relu(-x)``: wherever one moves the other rests, and both together move as far as x does."""
+    """``relu(x)`` beside ``relu(-x)``: at each x one of them is 0, and together they are 1-Lipschitz."""
     if not all(isinstance(network.nodes[i].op, Relu) for i in (a, b)):
         return None
     (one,), (other,) = network.nodes[a].inputs, network.nodes[b].inputs

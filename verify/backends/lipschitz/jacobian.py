@@ -1,6 +1,6 @@
 """Interval Jacobians (Weng et al. 2018, Fast-Lip, arXiv:1804.09699): every derivative over a region between two bounds.
 
-Rows travel backwards through the network as intervals. An activation multiplies them by the interval of its slopes
+Rows are propagated backwards as intervals. An activation multiplies them by the interval of its slopes
 over the bounds of its operand: {0}, {1} or [0, 1] for ReLU. The mean value theorem for piecewise smooth functions
 (Clarke 1983) makes of the result a bound on how much a row can change. All rounding is charged outward.
 """
@@ -56,12 +56,12 @@ def jacobian(
         for source, part in zip(node.inputs, parts, strict=True):
             other = pending.get(source)
             pending[source] = part if other is None else added(part, other)
-    found = pending[0]
-    return torch.maximum(found.lower.abs(), found.upper.abs()).flatten(1)
+    derivatives = pending[0]
+    return torch.maximum(derivatives.lower.abs(), derivatives.upper.abs()).flatten(1)
 
 
 def added(a: Bounds, b: Bounds) -> Bounds:
-    """What a row has through two branches together."""
+    """What rows have through two branches together: (rows x shape)."""
     return Bounds(down(a.lower + b.lower), up(a.upper + b.upper))
 
 
@@ -131,20 +131,20 @@ def _(op: Max, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds
 
 def shares(z: Bounds) -> Bounds:
     """Which part of a row the maximum hands on to each value: 1 to the only one that may be the largest, 0 to those
-    that cannot be, and anything between to the others."""
+    that cannot be, and anything between to the others: in the shape of ``z`` (1 x shape)."""
     candidates = z.upper >= z.lower.amax(-1, keepdim=True)
     alone = candidates & (candidates.sum(-1, keepdim=True) == 1)
     return Bounds(alone.to(z.lower), candidates.to(z.lower))
 
 
 def slopes_between(op: Op, z: Bounds, points: Sequence[Bounds] | None) -> Bounds:
-    """Of all secants over the interval ``z``, or of those from a point of it."""
+    """Of all secants over the interval ``z``, or of those from a point of it: (1 x shape)."""
     return slopes(op, z) if points is None else secants(op, z, points[0])
 
 
 @singledispatch
 def slopes(op: Op, z: Bounds) -> Bounds:
-    """The least and the largest slope of an activation over the interval of its operand."""
+    """The least and the largest slope of an activation over the interval of its operand: (1 x shape)."""
     raise UnsupportedError(f"operation {op.label} has no slopes")
 
 
@@ -168,14 +168,14 @@ def _(op: Tanh, z: Bounds) -> Bounds:
 
 
 def secants(op: Op, z: Bounds, point: Bounds) -> Bounds:
-    """The least and the largest slope of a secant from ``point`` to the interval ``z`` about it.
+    """The least and the largest slope of a secant from ``point`` to the interval ``z`` about it: (1 x shape).
 
     With relu(z) - relu(c) = d (z - c): c / (c - lower) <= d <= 1 for c > 0, and 0 <= d <= upper / (upper - c) for
     c < 0. Activations other than piecewise linear ones keep their :func:`slopes`.
     """
-    found = slopes(op, z)
+    slope = slopes(op, z)
     if not isinstance(op, Relu | LeakyRelu):
-        return found
+        return slope
     left = op.slope if isinstance(op, LeakyRelu) else 0.0
     above, below = (z.lower < 0) & (point.lower > 0), (z.upper > 0) & (point.upper < 0)
     least = torch.where(above, point.lower / (point.lower - z.lower) * (1 - 8 * UNIT), 0.0)
@@ -185,6 +185,6 @@ def secants(op: Op, z: Bounds, point: Bounds) -> Bounds:
     tighter = Bounds(ends.amin(0) - slack, ends.amax(0) + slack)
     between = above | below
     return Bounds(
-        torch.where(between, torch.maximum(found.lower, tighter.lower), found.lower),
-        torch.where(between, torch.minimum(found.upper, tighter.upper), found.upper),
+        torch.where(between, torch.maximum(slope.lower, tighter.lower), slope.lower),
+        torch.where(between, torch.minimum(slope.upper, tighter.upper), slope.upper),
     )

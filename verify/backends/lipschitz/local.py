@@ -33,8 +33,8 @@ def strays(network: Network, reach: Reach, rows: Tensor, centre: Sequence[Bounds
     ``rows``: (rows x outputs), float64; ``centre``: what every node takes there, (1 x shape of the node).
     Raises :class:`assay.verify.core.budget.Expired` when the time is over.
     """
-    found = derivatives(network, _layers(network, reach, centre, budget), rows, centre)
-    return torch.fmin(deviation(found.sizes, reach), _within(_dual(found, reach.p), reach))
+    gradients = derivatives(network, _layers(network, reach, centre, budget), rows, centre)
+    return torch.fmin(deviation(gradients.sizes, reach), _within(_dual(gradients, reach.p), reach))
 
 
 def local_constants(network: Network, reach: Reach, rows: Tensor, centre: Sequence[Bounds], budget: Budget) -> Tensor:
@@ -42,17 +42,17 @@ def local_constants(network: Network, reach: Reach, rows: Tensor, centre: Sequen
     return _dual(derivatives(network, _layers(network, reach, centre, budget), rows), reach.p)
 
 
-def _dual(found: Derivatives, p: float) -> Tensor:
+def _dual(gradients: Derivatives, p: float) -> Tensor:
     """At least the norm dual to l_p of each row's derivatives: (rows)."""
-    return found.lengths if p == 2 else dual_norm(found.sizes, p)
+    return gradients.lengths if p == 2 else dual_norm(gradients.sizes, p)
 
 
 def deviation(sizes: Tensor, reach: Reach) -> Tensor:
     """The most that functions with derivatives of such ``sizes`` (rows x inputs) change over the region: (rows)."""
     widths = reach.widths.flatten()
     along = torch.where((sizes == 0) | (widths == 0), 0.0, sizes * widths)
-    found = along.sum(1) * (1 + 2 * gamma(len(widths) + 2)) + len(widths) * TINY
-    return torch.minimum(found, _within(dual_norm(sizes, reach.p), reach))
+    by_axis = along.sum(1) * (1 + 2 * gamma(len(widths) + 2)) + len(widths) * TINY
+    return torch.minimum(by_axis, _within(dual_norm(sizes, reach.p), reach))
 
 
 def _within(slopes: Tensor, reach: Reach) -> Tensor:

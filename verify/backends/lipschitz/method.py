@@ -17,7 +17,7 @@ from assay.verify.backends.lipschitz.product import constants, row_slopes, witho
 from assay.verify.backends.lipschitz.reach import Reach, conversion
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.verdicts import concluded, unanswerable
-from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -61,7 +61,7 @@ class Lipschitz:
         """Every operation needs a Lipschitz rule."""
         return without_rule(problem.network)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if the margin at the centre is larger than what it can lose over the region."""
         begun, budget = time.monotonic(), budget.started()
         declined = unanswerable(self, problem)
@@ -83,7 +83,7 @@ class Lipschitz:
         reason = reason if certificate.margin > -inf else Reason.NUMERICAL
         return concluded(self, problem, certificate.margin, reason, spent, stats=certificate.stats)
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; what a network's layers say is worked out once for all of its problems."""
         budget = budget.started()
         return [self.verify(problem, budget) for problem in problems]
@@ -93,10 +93,10 @@ class Lipschitz:
         reach = Reach.of(problem.region)
         at = Sample(network, spec, reach, rigorous.intervals(network, Box(reach.centre[None], reach.centre[None])))
         norms = sorted({reach.p, 2.0}) if self.norm is None else [float(self.norm)]
-        found = [_global(network, spec, reach, norm, budget) for norm in norms]
-        best = max(found, key=lambda constant: radii.radius(spec, at.values, constant.slopes))
-        lost = torch.stack([constant.lost for constant in found]).amin(0)
-        radius = radii.radius(spec, at.values, torch.stack([constant.slopes for constant in found]).amin(0))
+        constants = [_global(network, spec, reach, norm, budget) for norm in norms]
+        best = max(constants, key=lambda constant: radii.radius(spec, at.values, constant.slopes))
+        lost = torch.stack([constant.lost for constant in constants]).amin(0)
+        radius = radii.radius(spec, at.values, torch.stack([constant.slopes for constant in constants]).amin(0))
         if self.scope == "local":
             lost = torch.fmin(lost, at.strays(reach, budget))
             radius = at.radius(reach.inside, lost, radius, self.steps, budget)
@@ -154,7 +154,7 @@ class Sample:
 
     def radius(self, tried: float, lost: Tensor, known: float, steps: int, budget: Budget) -> float:
         """The fixed point of R -> min(R, margin / L_R), from below: the constant over the ball R certifies so much of
-        it. ``known`` is certified already; rows stray by ``lost`` within ``tried``."""
+        it. ``known`` is certified already; rows stray by ``lost`` (rows) within ``tried``."""
         best = max(known, self._within(tried, lost)) if tried > 0 else known
         high = inf
         for _ in range(steps if best > 0 else 0):

@@ -121,8 +121,8 @@ def _(op: Conv2d, shape: tuple[int, ...], p: float) -> Norm:
     members = op.weight.reshape(op.groups, -1, *op.weight.shape[1:])
     different = torch.unique(members.flatten(1), dim=0).view(-1, *members.shape[1:])
     size = (shape[0] // op.groups, *shape[1:])
-    found = [_of_group(replace(op, weight=w, bias=w.new_zeros(len(w)), groups=1), size) for w in different]
-    estimate, decisive = max(n.estimate for n in found), max(found, key=lambda n: n.upper)
+    of_groups = [_of_group(replace(op, weight=w, bias=w.new_zeros(len(w)), groups=1), size) for w in different]
+    estimate, decisive = max(n.estimate for n in of_groups), max(of_groups, key=lambda n: n.upper)
     return _least(estimate, {decisive.by: decisive.upper}, op, shape)
 
 
@@ -139,17 +139,17 @@ def _(op: ConvTranspose2d, shape: tuple[int, ...], p: float) -> Norm:
 def _of_group(op: Conv2d, shape: tuple[int, ...]) -> Norm:
     """A convolution of one group in l2, by whichever of its bounds is the least."""
     guess = power_iteration(_gram(op, shape), torch.Size(shape).numel(), ITERATIONS)
-    found: dict[str, float] = {}
+    bounds: dict[str, float] = {}
     if (bound := fourier_bound(op, shape)) is not None:
-        found["fourier"] = bound
-    if min(found.values(), default=inf) > CLOSE * guess and (bound := unrolled_bound(op, shape, guess)) is not None:
-        found["cholesky"] = bound
-    return _least(guess, found, op, shape)
+        bounds["fourier"] = bound
+    if min(bounds.values(), default=inf) > CLOSE * guess and (bound := unrolled_bound(op, shape, guess)) is not None:
+        bounds["cholesky"] = bound
+    return _least(guess, bounds, op, shape)
 
 
-def _least(guess: float, found: dict[str, float], op: Op, shape: tuple[int, ...]) -> Norm:
+def _least(guess: float, bounds: dict[str, float], op: Op, shape: tuple[int, ...]) -> Norm:
     """The least bound, the root of the largest row and column sums among them (||A||_2^2 <= ||A||_1 ||A||_inf)."""
-    sums = {"sums": root(times(_by_sums(op, shape, 1).upper, _by_sums(op, shape, inf).upper)), **found}
+    sums = {"sums": root(times(_by_sums(op, shape, 1).upper, _by_sums(op, shape, inf).upper)), **bounds}
     best = min(sums, key=sums.__getitem__)
     return Norm(min(guess, sums[best]), sums[best], best)
 

@@ -15,7 +15,7 @@ def up(value: float) -> float:
 
 
 def times(a: float, b: float) -> float:
-    """At least ``a * b``, for numbers >= 0; nothing times anything is nothing."""
+    """At least ``a * b``, for numbers >= 0; 0 times anything, infinity too, counts as 0."""
     return 0.0 if a == 0 or b == 0 else up(a * b)
 
 
@@ -30,13 +30,13 @@ def root(value: float) -> float:
 
 
 def total(values: Tensor, axis: int) -> Tensor:
-    """At least the sum of non-negative numbers along an axis."""
+    """At least the sum of non-negative numbers along ``axis``, which is summed away."""
     count = values.shape[axis]
     return values.sum(axis) * (1 + 2 * gamma(count + 2)) + count * TINY
 
 
 def frobenius(matrix: Tensor) -> float:
-    """At least the root of the sum of squares of all entries, complex ones too; infinity where it overflows."""
+    """At least the root of the sum of squares of all entries (any shape), complex too; infinity on overflow."""
     count = matrix.numel()
     square = matrix.abs().square().sum().item()
     return root(up(square * (1 + 4 * gamma(count + 4)) + count * TINY))

@@ -30,18 +30,18 @@ def constants(network: Network, p: float, budget: Budget) -> list[Norm]:
     Raises :class:`UnsupportedError` for an operation without a rule, :class:`assay.verify.core.budget.Expired` when the
     time is over.
     """
-    found = [ONE]
+    by_node = [ONE]
     for node in network.nodes[1:]:
         budget.check()
-        parts = [found[i] for i in node.inputs]
+        parts = [by_node[i] for i in node.inputs]
         if len(parts) == 1 and not isinstance(node.op, Concat):
             alone = operator_norm(node.op, network.nodes[node.inputs[0]].shape, p)
             product = alone.estimate * parts[0].estimate
-            found.append(Norm(product, times(alone.upper, parts[0].upper), "product"))
+            by_node.append(Norm(product, times(alone.upper, parts[0].upper), "product"))
         else:
             whole = block(network, node, p)
-            found.append(together(node.op, parts, p) if whole is None else whole.after(found))
-    return found
+            by_node.append(together(node.op, parts, p) if whole is None else whole.after(by_node))
+    return by_node
 
 
 @singledispatch

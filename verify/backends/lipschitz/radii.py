@@ -23,13 +23,13 @@ def row_values(spec: Spec, output: Bounds) -> Tensor:
 
 
 def margin(spec: Spec, values: Tensor, strays: Tensor) -> float:
-    """A lower bound of the margin, if rows of these values at the centre stray by so much at most; NaN if unknown."""
+    """A lower bound of the margin, if rows stray by ``strays`` (rows) from ``values`` (rows) at the centre; or NaN."""
     return spec.margin(down(values - strays)).item()
 
 
 def radius(spec: Spec, values: Tensor, slopes: Tensor) -> float:
     """Every point closer to the centre than this is safe: the pairwise bound min over disjuncts of max over rows of
-    value / slope (Hein and Andriushchenko 2017, arXiv:1705.08475), 0 where the centre itself is not."""
+    values / slopes (Hein and Andriushchenko 2017, arXiv:1705.08475), both (rows); 0 where the centre itself is not."""
     ratio = torch.where(values > 0, down(values / slopes), 0.0).nan_to_num(nan=0.0)
     return max(spec.margin(ratio).item(), 0.0)
 

@@ -52,7 +52,7 @@ def power_iteration(apply: Callable[[Tensor], Tensor], size: int, steps: int, se
 
 
 def svd_bound(matrix: Tensor) -> float:
-    """||A||_2 <= ||U|| s_1 ||V|| + ||A - U S V^T||_F: the computed decomposition with its own defect charged."""
+    """||A||_2 <= ||U|| s_1 ||V|| + ||A - U S V^T||_F: A (m x n) as computed, its defect charged."""
     if not bool(matrix.isfinite().all()):
         return inf
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -76,8 +76,8 @@ def _stretch(nearly_orthogonal: Tensor) -> float:
 def gram_bound(matrix: Tensor, steps: int = 6) -> float:
     """||W||_2 <= ||G_n||_F^(1/2^n), G_0 = W, G_(k+1) = G_k^T G_k (Delattre et al. 2023, arXiv:2305.16173).
 
-    The matrix is rescaled at each step and the scale kept as a logarithm; ``error`` bounds what rounding has moved
-    the rescaled matrix by, in the Frobenius norm.
+    The matrix (m x n) is rescaled at each step and the scale kept as a logarithm; ``error`` bounds what rounding has
+    moved the rescaled matrix by, in the Frobenius norm.
     """
     if not bool(matrix.isfinite().all()):
         return inf
@@ -139,13 +139,13 @@ def confirmed(c: float, trace: float, terms: int, error: float) -> float:
 
 
 def matrix_bound(matrix: Tensor, guess: float) -> tuple[float, str]:
-    """The least sound bound of a dense matrix's 2-norm that its size leaves affordable, and what gave it."""
+    """The least sound bound of a matrix's (m x n) 2-norm that its size leaves affordable, and what gave it."""
     square, error = gram(matrix)
-    found = {"cholesky": cholesky_bound(square, error, guess), "frobenius": frobenius(matrix)}
+    bounds = {"cholesky": cholesky_bound(square, error, guess), "frobenius": frobenius(matrix)}
     if min(matrix.shape) <= SMALL:
-        found |= {"svd": svd_bound(matrix), "gram": gram_bound(matrix)}
-    best = min(found, key=found.__getitem__)
-    return found[best], best
+        bounds |= {"svd": svd_bound(matrix), "gram": gram_bound(matrix)}
+    best = min(bounds, key=bounds.__getitem__)
+    return bounds[best], best
 
 
 SMALL = 128  # up to this width all bounds are tried; beyond it the factorisation alone is as good and far cheaper

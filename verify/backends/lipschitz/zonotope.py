@@ -1,8 +1,8 @@
-"""Zonotopes of derivatives (Jordan and Dimakis 2021, arXiv:2107.02732): what intervals forget, they keep.
+"""Zonotopes of derivatives (Jordan and Dimakis 2021, arXiv:2107.02732), propagated backwards.
 
-A row travels backwards as ``c + sum_i e_i g_i``, every e_i in [-1, 1]. Affine operations act on the generators g_i; an
-activation whose slopes lie between m - r and m + r multiplies all by m and adds a generator of its own for what the
-rest may be. What neurons do to different inputs stays together, as intervals of single derivatives cannot have it.
+A row is ``c + sum_i e_i g_i``, every e_i in [-1, 1]. Affine operations act on the generators g_i; an activation whose
+slopes lie between m - r and m + r multiplies all by m and adds a generator of its own for the rest. Unlike intervals
+of single derivatives, generators keep how the derivatives by different inputs depend on each other.
 Rounding is charged to a box around the zonotope; intervals of all derivatives run along, and each tightens the other.
 """
 
@@ -46,7 +46,7 @@ ENTRIES = 1 << 22  # of the generators of one row, at most
 @dataclass(frozen=True, eq=False)
 class Zonotope:
     """Derivatives of a row by a node: ``vectors`` (1 + generators x shape), the first the centre; ``slack``
-    (1 x shape), by which the truth may lie beside them; ``box``, intervals (1 x shape) that hold it, too."""
+    (1 x shape), how far the derivatives may lie off them; ``box``, intervals (1 x shape) that hold it, too."""
 
     vectors: Tensor
     slack: Tensor
@@ -85,12 +85,12 @@ class Derivatives:
 def derivatives(
     network: Network, bounds: Sequence[Bounds], rows: Tensor, centre: Sequence[Bounds] | None = None
 ) -> Derivatives:
-    """What :func:`assay.verify.backends.lipschitz.jacobian.jacobian` bounds, with the same arguments, more tightly."""
-    found = [_of_row(network, bounds, row, centre) for row in rows]
-    if not found:
+    """What :func:`assay.verify.backends.lipschitz.jacobian.jacobian` bounds, more tightly, with the same arguments."""
+    zonotopes = [_of_row(network, bounds, row, centre) for row in rows]
+    if not zonotopes:
         return Derivatives(rows.new_zeros(0, network.nodes[0].size), rows.new_zeros(0))
-    sizes = torch.cat([zonotope.sizes.flatten(1) for zonotope in found])
-    lengths = [min(frobenius(zonotope.sizes), zonotope.length) for zonotope in found]
+    sizes = torch.cat([zonotope.sizes.flatten(1) for zonotope in zonotopes])
+    lengths = [min(frobenius(zonotope.sizes), zonotope.length) for zonotope in zonotopes]
     return Derivatives(sizes, rows.new_tensor(lengths))
 
 
@@ -144,7 +144,7 @@ def _sum(a: Zonotope, b: Zonotope) -> Zonotope:
 
 @singledispatch
 def pull(op: Op, row: Zonotope, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Zonotope]:
-    """Derivatives by each operand from those by the value of ``op``; the boxes are to be filled in."""
+    """Derivatives by each operand (of its shape) from those by the value of ``op``; the caller sets the boxes."""
     raise UnsupportedError(f"operation {op.label} has no zonotope of derivatives")
 
 

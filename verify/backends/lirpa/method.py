@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from assay.verify.backends.lirpa.module import Layers, unsupported
+from assay.verify.backends.lirpa.module import Layers, convex, unsupported
 from assay.verify.backends.lirpa.shim import INSTALL, auto_lirpa, available
 from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.rounding import largest
 from assay.verify.bounds.verdicts import verify_by_bounds
-from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, LeakyRelu, Linear, Relu, Reshape, Scale, Sub
@@ -27,6 +27,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import length
 
 HUGE = 1e150  # squares and sums of anything smaller are finite
 DUAL = {1.0: inf, 2.0: 2.0}
@@ -60,11 +61,11 @@ class LiRPA:
             return f"{', '.join(missing)} is not given to auto_LiRPA"
         return None if available() else f"auto_LiRPA is not installed: {INSTALL}"
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if the bounds prove it; UNKNOWN(solver) where auto_LiRPA itself fails."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; a failure on one does not touch the others."""
         budget = budget.started()
         try:
@@ -75,7 +76,7 @@ class LiRPA:
             why = {"explanation": str(error)}
             return [Result(problems[0].id, repr(self), Verdict.UNKNOWN, Reason.SOLVER, self.guarantee, stats=why)]
 
-    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Bounds:
+    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget = UNLIMITED) -> Bounds:
         """Bounds of ``objective @ network(x)`` over the region: (batch x rows).
 
         Raises :class:`UnsupportedError` for a network that auto_LiRPA cannot take.
@@ -88,7 +89,7 @@ class LiRPA:
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         peer = auto_lirpa()
-        network = network.to(dtype)
+        network = convex(network).to(dtype)
 
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             try:
@@ -182,7 +183,7 @@ def _over_ball(least: Tensor, slopes: Tensor, box: Box, ball: LpBall) -> Tensor:
     half = ((box.upper - box.lower) / 2).flatten(1)
     at_centre = least + (slopes.abs() @ half[:, :, None] + slopes @ (centre - middle)[:, :, None]).squeeze(2)
     radius = torch.as_tensor(ball.eps, dtype=torch.float64).reshape(-1, 1)
-    over_ball: Tensor = at_centre - slopes.norm(DUAL[float(ball.p)], dim=2) * radius
+    over_ball: Tensor = at_centre - length(slopes, DUAL[float(ball.p)]) * radius
     return over_ball
 
 

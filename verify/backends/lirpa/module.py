@@ -2,7 +2,8 @@
 
 Releases differ in what they can propagate. These forms avoid what release 0.3 has wrong or lacks: the dilation
 and groups of a convolution are spelled out in its kernel, a Linear on an axis of an image becomes one on all of it,
-``a - b`` becomes ``a + (-b)``. The registered rules are the list of what is supported.
+``a - b`` becomes ``a + (-b)``. All releases take a LeakyReLU for convex, which it is not where its slope is above 1:
+it is turned about (:func:`convex`). The registered rules are the list of what is supported.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.network import Network, Node
+from assay.verify.core.network import Builder, Network, Node
 from assay.verify.core.ops import Add, Concat, Conv2d, Input, LeakyRelu, Linear, Op, Relu, Reshape, Scale, Sub
 
 Shape = tuple[int, ...]
@@ -31,6 +32,28 @@ def unsupported(network: Network) -> list[str]:
     """Operations of the network that have no rule here."""
     known = layer.registry.keys() - {object, Op}
     return sorted({node.op.label for node in network.nodes if type(node.op) not in {*known, Input}})
+
+
+def convex(network: Network) -> Network:
+    """The same function without a slope above 1: a LeakyReLU of slope s at z is ``-s`` times one of slope 1 / s at -z.
+
+    1 / s is rounded once, which is less than what is charged for the scaling by -s that follows.
+    """
+    if not any(_is_concave(node.op) for node in network.nodes):
+        return network
+    builder, moved = Builder(network.input_shape), [0]
+    one, zero = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for node in network.nodes[1:]:
+        op, inputs = node.op, [moved[i] for i in node.inputs]
+        if isinstance(op, LeakyRelu) and _is_concave(op):
+            turned = builder.add(LeakyRelu(1 / op.slope), builder.add(Scale(-one, zero), *inputs))
+            op, inputs = Scale(-op.slope * one, zero), [turned]
+        moved.append(builder.add(op, *inputs))
+    return builder.build(moved[-1], dtype=network.dtype)
+
+
+def _is_concave(op: Op) -> bool:
+    return isinstance(op, LeakyRelu) and op.slope > 1
 
 
 class Layers(nn.Module):
@@ -161,6 +184,8 @@ def _(op: Relu, shape: Shape) -> nn.Module:
 
 @layer.register
 def _(op: LeakyRelu, shape: Shape) -> nn.Module:
+    if _is_concave(op):
+        raise UnsupportedError(f"a LeakyReLU of slope {op.slope:g} is not given to auto_LiRPA as it is")
     return nn.LeakyReLU(op.slope)
 
 

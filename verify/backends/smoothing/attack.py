@@ -15,14 +15,15 @@ from assay.verify.backends.smoothing.ledger import Ledger
 from assay.verify.backends.smoothing.method import Smoothing, beyond, check_options, subject
 from assay.verify.backends.smoothing.noises import Noise
 from assay.verify.backends.smoothing.question import Question
-from assay.verify.backends.smoothing.sampling import centre, oracle
+from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
 from assay.verify.backends.smoothing.scores import exceed
 from assay.verify.backends.smoothing.vote import outvotes
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, content_hash
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.support.floats import length
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class SmoothingAttack:
 
     def supports(self, problem: Problem) -> str | None:
         """Balls, and the specification that one label is strictly the largest output."""
-        return beyond(problem)
+        return beyond(problem) or drowned(centre(problem), self.sigma)
 
     def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
         """As :meth:`Smoothing.classify`."""
@@ -72,7 +73,7 @@ class SmoothingAttack:
         judge = Smoothing(self.noise, self.sigma, n0=self.n0, alpha=self.alpha, certificate=certificate)
         return judge.classify(network, x, seed)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """FALSIFIED with the point that the vote gets wrong, or UNKNOWN."""
         budget, begun = budget.started(), time.monotonic()
         if problem.region.empty or not problem.spec.disjuncts:
@@ -86,7 +87,7 @@ class SmoothingAttack:
         broken, counts = self._broken(problem, noise, point, problem.label, budget.seed)
         reason = None if broken else Reason.TIMEOUT if budget.expired else Reason.INCOMPLETE
         step = (point.double() - problem.region.centre).flatten()
-        stats = {"counts": counts, "distance": float(torch.linalg.vector_norm(step, ord=problem.region.p))}  # type: ignore[attr-defined]
+        stats = {"counts": counts, "distance": float(length(step, problem.region.p))}  # type: ignore[attr-defined]
         return self._result(problem, reason, begun, point if broken else None, stats)
 
     def _ascend(self, problem: Problem, noise: Noise, clean: Tensor, label: int, budget: Budget) -> Tensor:

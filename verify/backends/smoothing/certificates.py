@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
+from assay.verify.support.floats import length
 
 
 def cohen(p: float, sigma: float) -> float:
@@ -137,17 +138,16 @@ def sensitivity(weight: Tensor, norm: float, noise_norm: float) -> float:
         got = f"{tuple(w.shape)}, {norm}, {noise_norm}"
         raise InputError(f"expected a matrix, a norm 1, 2 or inf and a noise's norm 1 or 2, got {got}")
     if norm == 1:
-        return float(torch.linalg.vector_norm(w, ord=noise_norm, dim=0).max())
+        return float(length(w, noise_norm, dim=0).max()) * (1 + 1e-12)
     if norm == 2 and noise_norm == 2:
         return float(torch.linalg.matrix_norm(w, ord=2)) * (1 + 1e-12)
     dual = 1 if norm == inf else 2
-    rows = torch.linalg.vector_norm(w, ord=dual, dim=1)
-    return float(torch.linalg.vector_norm(rows, ord=noise_norm)) * (1 + 1e-12)
+    return float(length(length(w, dual), noise_norm)) * (1 + 1e-12)
 
 
 def ellipsoid(p: float, sigmas: Tensor) -> Tensor:
-    """Semi-axes of the certified ellipsoid under Gaussian noise of one deviation a coordinate (Eiras et al. 2022,
-    arXiv:2107.04570). The deviations must not depend on the input."""
+    """Semi-axes (of the shape of ``sigmas``) of the certified ellipsoid under Gaussian noise of one deviation a
+    coordinate (Eiras et al. 2022, arXiv:2107.04570). The deviations must not depend on the input."""
     return sigmas * cohen(p, 1.0)
 
 

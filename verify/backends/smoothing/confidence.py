@@ -99,13 +99,13 @@ def least_successes(n: int, p: float, alpha: float) -> int:
 
 
 def check_counts(successes: int, n: int) -> None:
-    """Refuse counts that do not fit each other."""
+    """Raise :class:`InputError` unless 0 <= successes <= n and n >= 1."""
     if not 0 <= successes <= n or n < 1:
         raise InputError(f"expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
 
 
 def check_alpha(alpha: float) -> None:
-    """Refuse what is no probability of error."""
+    """Raise :class:`InputError` unless ``alpha`` lies strictly between 0 and 1."""
     if not 0 < alpha < 1:
         raise InputError(f"alpha must lie between 0 and 1, got {alpha}")
 

@@ -18,7 +18,8 @@ from assay.verify.backends.smoothing.sampling import Stream
 Test = Literal["fixed", "pilot", "staged", "anytime"]
 # How many more draws the watched test makes before it looks again, as a share of those that it has.
 GROWTH = 0.1
-# What the hopeless cases may cost in wrong "no"s, as a share of alpha: these are no claims, only lost chances.
+# The probability, as a share of alpha, of stopping a test that would have succeeded: it costs certificates, and no
+# wrong one is given.
 GIVE_UP = 1.0
 
 

@@ -43,7 +43,7 @@ REST = 12
 
 
 def check_name(name: str) -> None:
-    """Refuse a noise that does not exist."""
+    """Raise :class:`InputError` for an unknown noise."""
     if name not in get_args(Name):
         raise unknown_name("noise", name, get_args(Name))
 

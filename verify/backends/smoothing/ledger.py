@@ -1,4 +1,4 @@
-"""The ledger of alpha: the confidence of one statement, handed out in parts, and what it refuses to sell.
+"""The ledger of alpha: the confidence of one statement, handed out in parts that sum up to alpha at most.
 
 Three habits make a stated confidence untrue: choosing the class on the draw that then bounds it, looking again and
 again with a bound for one look, and reporting the best of several bounds that were each given all of alpha. A ledger
@@ -15,7 +15,7 @@ from assay.verify.core.errors import AssayError
 
 
 class LedgerError(AssayError):
-    """Confidence was asked for twice, or more of it than there is."""
+    """A draw was used twice, or more of alpha was asked for than is left."""
 
 
 class Use(StrEnum):

@@ -55,8 +55,8 @@ def chosen(name: Name, noise: kinds.Name, test: Test) -> Certificate:
     if noise not in for_noises:
         known = " or ".join(for_noises)
         raise InputError(f"certificate {name} is for {known} noise, got {noise}: cohen is for every noise")
-    found = for_noises[noise]
-    if test not in found.tests:
+    certificate = for_noises[noise]
+    if test not in certificate.tests:
         able = ", ".join(other for other, kinds_ in CERTIFICATES.items() if test in next(iter(kinds_.values())).tests)
         raise InputError(f"certificate {name} makes all its draws, got test={test}: take fixed, or one of {able}")
-    return found
+    return certificate

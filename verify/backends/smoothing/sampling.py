@@ -18,6 +18,8 @@ from assay.verify.core.problem import Problem
 
 # Divides the customary numbers of draws; part of what a seed means.
 BLOCK = 100
+# The largest spacing of numbers about the input, in parts of sigma.
+FINEST = 2.0**-10
 # Blocks whose outputs are kept until their answers are counted.
 TOGETHER = 10
 
@@ -27,7 +29,7 @@ Model = Callable[[Tensor], Tensor]
 class Stream:
     """Answers of ``model`` under ``noise`` at ``x`` (shape); ``name`` tells the streams of one sample apart.
 
-    Answers are classes; where the largest output is shared or NaN it is the class ``classes``, nobody's.
+    Answers are classes; where the largest output is shared or NaN it counts as the class number ``classes``.
     """
 
     def __init__(self, model: Model, noise: Sampled, x: Tensor, classes: int, seed: int, name: str) -> None:
@@ -39,7 +41,7 @@ class Stream:
 
     @torch.inference_mode()
     def take(self, n: int) -> list[int]:
-        """How often each class, and nobody, was the answer in the next n draws: classes + 1 counts."""
+        """How often each class was the answer in the next n draws, ties and NaN last: classes + 1 counts."""
         counts = torch.zeros(self.classes + 1, dtype=torch.int64, device=self.x.device)
         while n:
             if not len(self.left):
@@ -52,7 +54,7 @@ class Stream:
     @torch.inference_mode()
     def outputs(self, n: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The next n draws themselves, block by block, with their outputs: (k x shape), (k x outputs). The noisy
-        copies are overwritten by the next block; a block that is begun is not counted on."""
+        copies are overwritten by the next block; the rest of the last block is dropped."""
         for start in range(0, n, BLOCK):
             y = self._run()
             yield self.buffer[: n - start], y[: n - start]
@@ -67,9 +69,25 @@ class Stream:
 
 
 def answers(y: Tensor) -> Tensor:
-    """The class of each output y (n x classes); ``classes``, nobody's, where the largest is shared or NaN."""
+    """The class of each output y (n x classes); ``classes`` where the largest is shared or NaN."""
     value, answer = y.topk(2, dim=1)
     return torch.where(value[:, 0] > value[:, 1], answer[:, 0], y.shape[1])  # NaN sorts first, and exceeds nothing
+
+
+def drowned(x: Tensor, sigma: float) -> str | None:
+    """Why noise of root mean square ``sigma`` is lost at x in the arithmetic of its dtype, in one line; None if not.
+
+    What is run then is another function than the one that radii speak of: that of rounded inputs.
+    """
+    largest = float(x.abs().amax()) if x.numel() else 0.0
+    spacing = torch.finfo(x.dtype).eps * (largest + sigma)
+    if spacing <= FINEST * sigma:
+        return None
+    return (
+        f"noise of sigma {sigma:g} is rounded away beside input values of up to {largest:g}: {str(x.dtype)[6:]} "
+        f"numbers are {spacing:.3g} apart there, and sigma must be {1 / FINEST:g} times that: shift or scale it, "
+        "or use a model in float64"
+    )
 
 
 def oracle(problem: Problem) -> Model:
@@ -78,5 +96,5 @@ def oracle(problem: Problem) -> Model:
 
 
 def centre(problem: Problem) -> Tensor:
-    """The sample, in the dtype that the model takes."""
+    """The sample (shape), in the dtype that the model takes."""
     return problem.region.centre.to(problem.network.dtype)

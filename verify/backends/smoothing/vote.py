@@ -64,8 +64,8 @@ class OfVote:
         outcome = _bound(question, self.radius, test, pilot, label, ledger)
         if outcome.lower <= 0.5:
             return abstained(pilot.counts, outcome)
-        found = self.radius(question.noise, outcome.lower, question.norm, question.size)
-        return Certified(label, found, pilot.counts, outcome)
+        radius = self.radius(question.noise, outcome.lower, question.norm, question.size)
+        return Certified(label, radius, pilot.counts, outcome)
 
 
 def _bound(question: Question, radius: Radius, test: Test, pilot: Draw, label: int, ledger: Ledger) -> Outcome:

@@ -78,7 +78,7 @@ class Values:
         return Values(self.numbers * factor.numbers, self.exponent + factor.exponent)
 
     def form(self) -> Form:
-        """One function as a form."""
+        """One function (1 + variables) as a form."""
         unit = Fraction(2) ** self.exponent
         terms = tuple((int(j) - 1, int(self.numbers[j]) * unit) for j in np.flatnonzero(self.numbers) if j > 0)
         return Form(terms, int(self.numbers[0]) * unit)
@@ -123,7 +123,7 @@ class Encoder:
     neurons: list[Neuron] = field(default_factory=list)
 
     def inputs(self, lower: Tensor, upper: Tensor) -> Values:
-        """The network's input, one variable for each that has a width: bounds of one sample."""
+        """The network's input (shape x 1 + variables), one variable for each that has a width; bounds (shape)."""
         low, high = ([Fraction(v) for v in t.flatten().tolist()] for t in (lower, upper))
         free = [i for i in range(len(low)) if low[i] < high[i]]
         self.box = tuple((low[i], high[i]) for i in free)
@@ -162,7 +162,7 @@ ZERO = Values(np.array([0], dtype=object), 0)
 def encode(network: Network, bounds: Sequence[Bounds], spec: Spec, budget: Budget) -> Question:
     """The question whether the network can reach the unsafe set from the box of its input.
 
-    ``bounds``: of every node, valid in real arithmetic, for a batch of one; those of node 0 are the box itself.
+    ``bounds``: of every node (1 x shape), valid in real arithmetic; those of node 0 are the box itself.
     Raises :class:`assay.verify.core.budget.Expired`, and :class:`MemoryError` for a network that is too large for this.
     """
     encoder = Encoder(budget)
@@ -170,8 +170,8 @@ def encode(network: Network, bounds: Sequence[Bounds], spec: Spec, budget: Budge
     for node in network.nodes[1:]:
         encoder.room(node.size)
         operands, known = [values[i] for i in node.inputs], [bounds[i] for i in node.inputs]
-        found = express(node.op, node.shape, operands, known, encoder)
-        values.append(replace(found, numbers=found.numbers.reshape(*node.shape, -1)))
+        value = express(node.op, node.shape, operands, known, encoder)
+        values.append(replace(value, numbers=value.numbers.reshape(*node.shape, -1)))
     output = values[-1].flat()
     disjuncts: list[tuple[Form, ...]] = []
     for disjunct in spec.disjuncts:
@@ -297,7 +297,7 @@ def _(
 
 @express.register
 def _(op: Max, shape: tuple[int, ...], operands: Sequence[Values], known: Sequence[Bounds], encoder: Encoder) -> Values:
-    """Operands that never pass the surest one are left out."""
+    """Operands that never exceed the one with the largest lower bound are left out."""
     x = operands[0].numbers
     windows = Values(x.reshape(-1, *x.shape[-2:]), operands[0].exponent)
     lower, upper = (t.reshape(len(windows.numbers), -1).tolist() for t in (known[0].lower, known[0].upper))

@@ -56,21 +56,21 @@ def first_violation(question: Question, order: Sequence[int], above: Sequence[Fr
     deadline, answer = time.monotonic() + seconds, Answer()
     for disjunct in order:
         left = deadline - time.monotonic()
-        found, point = ("TIMEOUT", None) if left <= 0 else _solve(question, disjunct, above[disjunct], left)
+        status, point = ("TIMEOUT", None) if left <= 0 else _solve(question, disjunct, above[disjunct], left)
         answer.queries += 1
-        if found == "unsat":
+        if status == "unsat":
             answer.proven[disjunct] = above[disjunct]
             continue
-        if found == "sat" and point is not None:
+        if status == "sat" and point is not None:
             answer.point, answer.disjunct, answer.margin = point, disjunct, question.margin(disjunct, point)
         else:
-            answer.stopped = found.lower()
+            answer.stopped = status.lower()
         break
     return answer
 
 
 def _solve(question: Question, disjunct: int, threshold: Fraction, seconds: float) -> tuple[str, Point | None]:
-    """Marabou's word, and a point of the box if that is "sat"."""
+    """Marabou's answer, and a point of the box if that is "sat"."""
     core = import_module("maraboupy.MarabouCore")
     query = Query(core, core.InputQuery())
     rows, bounds, inputs = question.disjuncts[disjunct], question.bounds, len(question.box)
@@ -96,12 +96,12 @@ def _solve(question: Question, disjunct: int, threshold: Fraction, seconds: floa
     options = core.Options()
     options._verbosity, options._numWorkers, options._numBlasThreads = 0, 1, 1
     options._timeoutInSeconds = max(1, ceil(seconds)) if isfinite(seconds) else 0
-    found, values, _ = core.solve(query.query, options, "")
-    if found != "sat":
-        return found, None
+    status, values, _ = core.solve(query.query, options, "")
+    if status != "sat":
+        return status, None
     point = []
     for j, (low, high) in enumerate(question.box):
         middle, unit = query.units.get(j, ((low + high) / 2, Fraction(0)))
         at = middle + unit * Fraction(values[query.columns[j]]) if j in query.columns else middle
         point.append(min(max(at, low), high))
-    return found, tuple(point)
+    return status, tuple(point)

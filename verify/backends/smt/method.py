@@ -21,7 +21,7 @@ from assay.verify.backends.smt.question import Question
 from assay.verify.backends.smt.z3search import ZERO, Answer
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.verdicts import concluded, unanswerable
-from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
@@ -36,7 +36,7 @@ SOLVERS = {"z3": ("z3-solver", "z3"), "marabou": ("maraboupy", "maraboupy")}
 # The positive margin that is asked for, as a share of what the rows of a disjunct can be.
 SHARE = {"z3": Fraction(1, 2**30), "marabou": Fraction(1, 2**18)}
 
-# Of descent from a solver's point, which often lies on the very edge of the unsafe set: how many, and the first one as
+# Of descent from a solver's point, which often lies on the boundary of the unsafe set: how many, and the first one as
 # a share of the region's radius.
 STEPS, NEAR = 20, 0.1
 
@@ -85,7 +85,7 @@ class SMT:
         distribution, module = SOLVERS[self.solver]
         return None if find_spec(module) else f"{distribution} is not installed: pip install {distribution}"
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED or FALSIFIED, given time."""
         budget = budget.started()
         if declined := unanswerable(self, problem):
@@ -145,7 +145,7 @@ class _Work:
 
     @property
     def proves(self) -> bool:
-        """Whether the solver's word is exact."""
+        """Whether the solver's answers are exact."""
         return self.method.solver == "z3"
 
     def look(self, question: Question, order: Sequence[int]) -> Tensor | None:
@@ -155,7 +155,7 @@ class _Work:
         return self.shown(question, descend(self.problem, torch.tensor(order), centre, self.method.steps))
 
     def ask(self, question: Question, order: Sequence[int]) -> Answer:
-        """What the solver says of these disjuncts."""
+        """The solver's answer about these disjuncts."""
         if self.method.optimum:
             return self.child(z3search.optimum, question, order, self.lower, self.method.bits)
         if self.method.solver == "marabou":
@@ -208,11 +208,11 @@ class _Work:
 
     def shown(self, question: Question, points: Tensor) -> Tensor | None:
         """A counterexample among points (n x input shape), in the model's own arithmetic, in float64, and exactly."""
-        found = confirmed(self.problem, points)
-        if found is None:
+        point = confirmed(self.problem, points)
+        if point is None:
             return None
-        exact = tuple(Fraction(v) for v in found.double().flatten()[self.free].tolist())
-        return found if question.unsafe(exact) else None
+        exact = tuple(Fraction(v) for v in point.double().flatten()[self.free].tolist())
+        return point if question.unsafe(exact) else None
 
     def open_because(self, answer: Answer) -> tuple[Reason, str]:
         """What leaves the problem open, if it is."""
@@ -231,8 +231,8 @@ class _Work:
         decided = witness is not None or min(self.lower) > 0
         stats = self.stats | ({"explanation": explanation} if explanation and not decided else {})
         seconds = time.monotonic() - self.begun
-        found = concluded(self.method, self.problem, min(self.lower), reason, seconds, witness, stats)
-        return found if self.proves else replace(found, guarantee=Guarantee.NUMERICAL)
+        result = concluded(self.method, self.problem, min(self.lower), reason, seconds, witness, stats)
+        return result if self.proves else replace(result, guarantee=Guarantee.NUMERICAL)
 
 
 def _float_below(value: Fraction) -> float:

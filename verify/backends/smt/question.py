@@ -87,15 +87,15 @@ class Question:
 
     def concerned(self, forms: Iterable[Form]) -> list[int]:
         """The variables that these forms depend on, directly or through neurons, in ascending order."""
-        found: set[int] = set()
+        variables: set[int] = set()
         waiting = [j for form in forms for j, _ in form.terms]
         while waiting:
             j = waiting.pop()
-            if j not in found:
-                found.add(j)
+            if j not in variables:
+                variables.add(j)
                 if j >= len(self.box):
                     waiting += [i for i, _ in self.neurons[j - len(self.box)].z.terms]
-        return sorted(found)
+        return sorted(variables)
 
 
 def power_of_two(value: Fraction) -> Fraction:

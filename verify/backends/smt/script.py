@@ -86,17 +86,17 @@ def _neuron(question: Question, j: int, bounds: Sequence[tuple[Fraction, Fractio
     neuron = question.neurons[j - len(question.box)]
     form, room = shortened(neuron.z, bounds, bits)
     low, high = (r(v, power_of_two(abs(v)) / 2**SHORT) for r, v in ((floor_to, neuron.lower), (ceil_to, neuron.upper)))
-    # Any slope in [0, 1] lies above max(z, 0) on [low, high] with this lift.
+    # Any slope in [0, 1] lies above max(z, 0) on [low, high] with this intercept.
     slope = ceil_to(high / (high - low), Fraction(1, 2**SHORT))
-    lift = max(-slope * low, (1 - slope) * high)
-    lift = ceil_to(lift, power_of_two(lift) / 2**SHORT) if lift else lift
+    intercept = max(-slope * low, (1 - slope) * high)
+    intercept = ceil_to(intercept, power_of_two(intercept) / 2**SHORT) if intercept else intercept
     return [
         f"(declare-const x{j} Real)",
         f"(assert (let ((z {linear(form)})) (and",
         f"  (>= x{j} 0.0) (<= x{j} {number(high)})",
         f"  (>= x{j} (- z {number(room)}))",
         f"  (or (<= x{j} (+ z {number(room)})) (<= x{j} 0.0))",
-        f"  (<= x{j} (+ (* {number(slope)} z) {number(lift + slope * room)})))))",
+        f"  (<= x{j} (+ (* {number(slope)} z) {number(intercept + slope * room)})))))",
     ]
 
 

@@ -25,7 +25,7 @@ def _z3() -> Any:
 
 
 class Undecided(Exception):
-    """z3 gave up; the message is its own word for why."""
+    """z3 gave up; the message is the reason that z3 gives."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Search:
         raise Undecided("a model does not satisfy what was asked")
 
     def ask(self, disjunct: int, threshold: Fraction, strict: bool, bits: int) -> Point | None:
-        """What z3 makes of one form; the point satisfies the exact one up to what was rounded."""
+        """A point that z3 finds in one form, or None; it satisfies the exact one up to what was rounded."""
         self.answer.queries += 1
         text = script(self.question, disjunct, threshold, strict, bits)
         return self._model(_z3().SolverFor("QF_LRA", ctx=_z3().Context()), text)
@@ -92,10 +92,10 @@ class Search:
         if left < 1e6:
             solver.set("timeout", max(1, int(1000 * left)))
         solver.from_string(text)
-        found = str(solver.check())
-        if found == "unknown":
+        status = str(solver.check())
+        if status == "unknown":
             raise Undecided(TIMEOUT if time.monotonic() >= self.deadline else solver.reason_unknown())
-        if found == "unsat":
+        if status == "unsat":
             return None
         model = solver.model()
         known = {str(name): model[name].as_fraction() for name in model.decls()}

@@ -12,41 +12,54 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
+from assay.verify.core.norms import norm_name
 from assay.verify.core.region.box import Box
 from assay.verify.core.region.projections import onto_l1, onto_l2
 from assay.verify.core.region.rounding import directed_sum
+from assay.verify.support import shown
 from assay.verify.support.arrays import as_tensor
+from assay.verify.support.floats import length
 
 Domain = tuple[float | Tensor, float | Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LpBall:
     """``||x - centre||_p <= eps`` within the domain: the closed ball, p in {1, 2, inf}.
 
-    ``centre``: one sample, or (batch x shape); ``eps``: a number, or (batch) numbers; ``domain``: lowest and
-    highest legal value, numbers or tensors of the sample's shape, or None for all of the space. The centre must
-    lie in the domain. Raises :class:`InputError` for an eps that is negative, NaN or infinite.
+    ``centre``: one sample, or (batch x shape). ``eps``: a number, or one for each entry of the first axis (samples of
+    a batch, channels of an image), or for linf a tensor that broadcasts to the centre (features). ``domain``: lowest
+    and highest legal value, numbers or tensors that broadcast to the centre, or None for all of the space. The centre
+    must lie in the domain. Raises :class:`InputError` for an eps that is negative, NaN or infinite, and for shapes that
+    do not fit.
     """
 
     centre: Tensor
     eps: float | Tensor
     p: float = inf
-    domain: Domain | None = None
+    domain: Domain | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         centre = as_tensor(self.centre, "the centre of a ball", torch.float64)
         radius = as_tensor(self.eps, "eps", torch.float64)
         if self.p not in (1, 2, inf):
             raise InputError(f"norm must be 1, 2 or inf, got {self.p!r}")
-        if radius.dim() > 1 or (radius.dim() == 1 and tuple(radius.shape) != tuple(centre.shape[:1])):
-            raise InputError(f"eps must be one number, or one a sample, got shape {tuple(radius.shape)}")
+        first = radius.dim() == 1 and radius.shape == centre.shape[:1]
+        if self.p != inf and radius.dim() and (not first or centre.dim() == 1):
+            raise InputError(
+                f"expected one eps, or one a sample: a ball in l{self.p:g} has no eps for each feature, got shape "
+                f"{tuple(radius.shape)}"
+            )
+        if radius.dim() and not first:
+            radius = _like(radius, centre, "eps")
         if not bool((radius.isfinite() & (radius >= 0)).all()):
             raise InputError(f"eps must be a finite number >= 0, got {self.eps}")
         if not bool(centre.isfinite().all()):
             raise InputError("the centre of a ball must be finite, got NaN or inf in the input")
         if self.domain is not None:
             low, high = self._domain()
+            for side in (low, high):
+                _like(side, centre, "a domain")
             if not bool(((low <= centre) & (centre <= high)).all()):
                 raise InputError(
                     f"the input has values from {centre.min():g} to {centre.max():g}, outside of the domain "
@@ -60,6 +73,23 @@ class LpBall:
     def shape(self) -> tuple[int, ...]:
         """Shape of the centre."""
         return tuple(self.centre.shape)
+
+    def __repr__(self) -> str:
+        return shown.line("LpBall", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("LpBall", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        domain = "none"
+        if self.domain is not None:
+            low, high = self._domain()
+            domain = shown.span(low.amin().item(), high.amax().item())
+        radius = self.radius
+        eps = shown.span(radius.amin().item(), radius.amax().item()) if radius.numel() else "none"
+        return {"shape": self.shape, "norm": norm_name(float(self.p)), "eps": eps, "domain": domain}
 
     @property
     def empty(self) -> bool:
@@ -85,17 +115,17 @@ class LpBall:
 
     def box(self) -> Box:
         """The bounding box of the ball within the domain, rounded outward."""
-        return self._outer.box()
+        return self.bounds.box()
 
     def contains(self, x: Tensor) -> Tensor:
         """Exact membership: the box inward, and for l1 and l2 the norm in float64 with tolerance 0."""
-        inside = self._inner.contains(x)
+        inside = self.bounds.contains(x)
         return inside & self._within(x) if self.p != inf else inside
 
     def project(self, x: Tensor) -> Tensor:
         """A member near x. For l1 and l2: into the domain, then onto the ball, which leads towards the centre and so
         stays in the domain; the step is shrunk until membership holds after rounding too."""
-        box = self._inner
+        box = self.bounds
         if self.p == inf:
             return box.project(x)
         member = self.contains(x)
@@ -129,8 +159,8 @@ class LpBall:
         flat = grad.flatten(1)
         if self.p == 2:
             flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
-            norm: Tensor = flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
-            return radius * (flat / norm).view_as(grad)
+            size = length(flat, 2, 1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+            return radius * (flat / size).view_as(grad)
         top = flat.abs().argmax(1, keepdim=True)
         return radius * torch.zeros_like(flat).scatter(1, top, flat.gather(1, top).sign()).view_as(grad)
 
@@ -139,8 +169,8 @@ class LpBall:
         step = (2 * u.double().to(self.centre.device) - 1) * self.radius
         if self.p != inf:
             flat = step.flatten(1)
-            norm = flat.norm(p=self.p, dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-            step = (flat * flat.abs().amax(1, keepdim=True) / norm).view_as(step)
+            size = length(flat, self.p, 1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+            step = (flat * (flat.abs().amax(1, keepdim=True) / size)).view_as(step)
         return self.project((self.centre + step).to(u))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -156,34 +186,46 @@ class LpBall:
         return as_tensor(low, "a domain", torch.float64), as_tensor(high, "a domain", torch.float64)
 
     @cached_property
-    def _outer(self) -> Box:
-        return self._bounding(outward=True)
-
-    @cached_property
-    def _inner(self) -> Box:
-        return self._bounding(outward=False)
-
-    def _bounding(self, outward: bool) -> Box:
-        """centre -+ eps rounded away from the centre (or towards it), clipped to the domain."""
+    def bounds(self) -> Box:
+        """centre -+ eps, clipped to the domain: rounded away from the centre, and towards it for the members."""
         radius = self.radius.expand_as(self.centre)
-        lower = directed_sum(self.centre, -radius, up=not outward)
-        upper = directed_sum(self.centre, radius, up=outward)
-        if self.domain is not None:
-            low, high = self._domain()
-            lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
-        return Box(lower, upper)
+        sides = []
+        for outward in (True, False):
+            lower = directed_sum(self.centre, -radius, up=not outward)
+            upper = directed_sum(self.centre, radius, up=outward)
+            if self.domain is not None:
+                low, high = self._domain()
+                lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
+            sides.append(Box(lower, upper))
+        return Box(sides[0].lower, sides[0].upper, sides[1])
 
     def _within(self, x: Tensor) -> Tensor:
-        distance = (x.double() - self.centre.to(x.device)).flatten(1).norm(p=self.p, dim=1)
+        """Membership in the ball alone: in float64, and exactly where that leaves a doubt."""
+        distance = length((x.double() - self.centre.to(x.device)).flatten(1), self.p, 1)
         radius = torch.as_tensor(self.eps, dtype=torch.float64, device=x.device).expand_as(distance)
-        inside: Tensor = distance <= radius
+        inside = distance <= radius
         flat, centre = x.flatten(1), self.centre.expand_as(x).flatten(1)
-        doubtful = (distance - radius).abs() <= (flat.shape[1] + 4) * 2.0**-52 * radius
+        # What overflows is in doubt, too, and so is what is next to no distance at all.
+        doubtful = ~((distance - radius).abs() > (flat.shape[1] + 4) * (2.0**-52 * radius + 2.0**-1074))
+        doubtful |= (distance == inf) & x.isfinite().flatten(1).all(1)
         for i in doubtful.nonzero().flatten().tolist():
             inside[i] = _within_exactly(flat[i], centre[i], radius[i].item(), int(self.p))
         return inside
 
 
+def _like(value: Tensor, centre: Tensor, what: str) -> Tensor:
+    """``value`` broadcast to the shape of the centre."""
+    try:
+        return value.expand_as(centre)
+    except RuntimeError:
+        raise InputError(
+            f"expected {what} of a shape that broadcasts to the input's {tuple(centre.shape)}, got "
+            f"{tuple(value.shape)}: one value a channel needs the shape (channels, 1, 1)"
+        ) from None
+
+
 def _within_exactly(x: Tensor, centre: Tensor, radius: float, p: int) -> bool:
+    if not bool(x.isfinite().all()):
+        return False
     steps = (abs(Fraction(a) - Fraction(b)) for a, b in zip(x.tolist(), centre.tolist(), strict=True))
     return sum(step**p for step in steps) <= Fraction(radius) ** p

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from assay.verify.support.floats import length
+
 
 def onto_l1(step: Tensor, radius: Tensor) -> Tensor:
     """Euclidean projection of each step (batch x shape) onto the l1 ball of ``radius`` (Duchi et al. 2008)."""
@@ -22,7 +24,6 @@ def onto_l1(step: Tensor, radius: Tensor) -> Tensor:
 
 def onto_l2(step: Tensor, radius: Tensor) -> Tensor:
     """Euclidean projection of each step (batch x shape) onto the l2 ball of ``radius``, which broadcasts against it."""
-    flat = step.flatten(1)
-    norm = flat.norm(dim=1).view(-1, *[1] * (step.dim() - 1)).clamp(min=torch.finfo(step.dtype).tiny)
-    shrunk: Tensor = step * (radius / norm).clamp(max=1)
+    size = length(step.flatten(1), 2).view(-1, *[1] * (step.dim() - 1)).clamp(min=torch.finfo(step.dtype).tiny)
+    shrunk: Tensor = step * (radius / size).clamp(max=1)
     return shrunk

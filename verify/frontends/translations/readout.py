@@ -25,11 +25,11 @@ def readout(call: Call) -> Value:
 
 
 def _operands(call: Call) -> tuple[Value, int | None, torch.dtype | None]:
-    if call.module is not None:
-        x, axis = call.options(("input", "dim"))
-        return traced(x), axis, None
-    names = ("input", "dim") if call.node.op == "call_method" else ("input", "dim", "_stacklevel", "dtype")
-    if call.node.op == "call_function" and call.node.target in (torch.softmax, torch.log_softmax):
+    """What it is of, over which axis, and the precision that it casts to."""
+    names: tuple[str, ...] = ("input", "dim")
+    if call.node.target in (F.softmax, F.log_softmax):
+        names = ("input", "dim", "_stacklevel", "dtype")
+    elif call.module is None:
         names = ("input", "dim", "dtype")
     x, axis, *rest = call.options(names, {"dim": None, "_stacklevel": 3, "dtype": None})
     return traced(x), axis, rest[-1] if rest else None

@@ -69,7 +69,7 @@ class Model:
         self._problem: Any = cvxpy.Problem(cvxpy.Minimize(self._cost @ self._x), constraints)
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Neither the target nor a basis is heeded."""
+        """``cost``: (columns). Neither the target nor a basis is used."""
         import cvxpy
 
         self._cost.value = cost

@@ -14,14 +14,14 @@ from assay.verify.programs.start import Begin
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A program, solved from nothing each time."""
+    """A program, solved from scratch each time."""
 
     program: Program
     threads: int
     seed: int
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Ends at the first point of value ``target`` or less."""
+        """``cost``: (columns). Ends at the first point of value ``target`` or less."""
         import gurobipy
 
         try:

@@ -10,6 +10,7 @@ import numpy as np
 
 from assay.verify.programs.program import Answer, Index, Program, Status, Vector
 from assay.verify.programs.start import Begin, Start
+from assay.verify.support.silence import silence
 
 # After a warm solve of more steps than this, solves begin from a basis that is made for their cost.
 PATIENCE = 20
@@ -19,18 +20,14 @@ class Model:
     """A program inside HiGHS."""
 
     def __init__(self, program: Program, threads: int, seed: int) -> None:
-        import highspy
-
-        self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
         self._integer = bool(program.integer.any())
+        self._highs = made(settings(self._integer, threads, seed))
         self._columns = np.arange(len(program.lower), dtype=np.int32)
         self._steps = 0  # of the last solve that began where the one before had ended
-        for option, value in settings(self._integer, threads, seed).items():
-            self._highs.setOptionValue(option, value)
         self._highs.passModel(as_lp(program))
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Starts from the last basis while that is a short way, otherwise from ``begin``'s."""
+        """``cost``: (columns). Starts from the last basis while that takes few steps, otherwise from ``begin``'s."""
         highs = self._highs
         highs.changeColsCost(len(cost), self._columns, cost)
         highs.setOptionValue("objective_target", target if self._integer else -inf)
@@ -39,7 +36,7 @@ class Model:
             highs.setBasis(as_basis(basis))
         status = self._run(seconds)
         if status is Status.FAILED:
-            # Once more, from nothing: HiGHS refuses to run where its threads were started in another number before.
+            # Once more, from scratch: HiGHS refuses to run where its threads were started in another number before.
             highs.clearSolver()
             highs.resetGlobalScheduler(True)
             status = self._run(seconds)
@@ -48,11 +45,11 @@ class Model:
         return self._answer(status, cost)
 
     def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some columns; the basis stays."""
+        """See :class:`assay.verify.programs.solver.Adjustable`; the basis stays."""
         self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
 
     def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of some rows; the basis stays."""
+        """See :class:`assay.verify.programs.solver.Adjustable`; the basis stays."""
         self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)
 
     @property
@@ -80,16 +77,27 @@ class Model:
         return known.get(self._highs.getModelStatus(), Status.FAILED)
 
     def _answer(self, status: Status, cost: Vector) -> Answer:
-        found, info = self._highs.getSolution(), self._highs.getInfo()
-        x = np.array(found.col_value) if found.value_valid and info.primal_solution_status == 2 else None
+        solution, info = self._highs.getSolution(), self._highs.getInfo()
+        x = np.array(solution.col_value) if solution.value_valid and info.primal_solution_status == 2 else None
         return Answer(
             status,
             inf if x is None else float(cost @ x),
             x,
-            np.array(found.row_dual) if found.dual_valid else None,
+            np.array(solution.row_dual) if solution.dual_valid else None,
             float(info.mip_dual_bound) if self._integer else -inf,
             max(int(info.mip_node_count), 0) if self._integer else 0,
         )
+
+
+def made(options: dict[str, Any]) -> Any:
+    """An instance of HiGHS that prints nothing: from 1.16 on it greets when it is made, before any option is set."""
+    import highspy
+
+    with silence():
+        highs = highspy.Highs()  # type: ignore[no-untyped-call]
+    for option, value in options.items():
+        highs.setOptionValue(option, value)
+    return highs
 
 
 def settings(integer: bool, threads: int, seed: int) -> dict[str, Any]:

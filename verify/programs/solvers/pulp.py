@@ -15,7 +15,7 @@ from assay.verify.programs.start import Begin
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A program, written out for PuLP and solved from nothing each time."""
+    """A program, written out for PuLP and solved from scratch each time."""
 
     program: Program
     name: str
@@ -23,7 +23,7 @@ class Model:
     seed: int
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Neither the target nor a basis is heeded."""
+        """``cost``: (columns). Neither the target nor a basis is used."""
         import pulp
 
         begun = time.monotonic()

@@ -23,13 +23,13 @@ STATUS = {
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A program, written out for SCIP and solved from nothing each time."""
+    """A program, written out for SCIP and solved from scratch each time."""
 
     program: Program
     seed: int
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """One thread; ends at the first point of value ``target`` or less."""
+        """``cost``: (columns). One thread; ends at the first point of value ``target`` or less."""
         model, x = self._written(cost)
         model.setParam("limits/time", min(seconds, 1e9))
         if isfinite(target):

@@ -16,12 +16,12 @@ STATUS = {0: Status.OPTIMAL, 1: Status.TIMEOUT, 2: Status.INFEASIBLE}
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A program, solved from nothing each time."""
+    """A program, solved from scratch each time."""
 
     program: Program
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """Neither the target nor a basis is heeded."""
+        """``cost``: (columns). Neither the target nor a basis is used."""
         options = {"time_limit": min(seconds, 1e9)}
         return self._whole(cost, options) if self.program.integer.any() else self._linear(cost, options)
 
@@ -31,7 +31,7 @@ class Model:
 
         program = self.program
         sides, matrix = Sides.of(program), program.matrix
-        found = linprog(
+        result = linprog(
             cost,
             A_ub=vstack([matrix[sides.above], -matrix[sides.below]], format="csr"),
             b_ub=np.concatenate([program.row_upper[sides.above], -program.row_lower[sides.below]]),
@@ -42,40 +42,40 @@ class Model:
             options=options,
         )
         duals = None
-        if found.x is not None and found.eqlin.marginals is not None:
-            above, below = np.split(np.asarray(found.ineqlin.marginals, dtype=np.float64), [len(sides.above)])
+        if result.x is not None and result.eqlin.marginals is not None:
+            above, below = np.split(np.asarray(result.ineqlin.marginals, dtype=np.float64), [len(sides.above)])
             duals = np.zeros(matrix.shape[0])
-            duals[sides.equal] = found.eqlin.marginals
+            duals[sides.equal] = result.eqlin.marginals
             duals[sides.above] += above
             duals[sides.below] -= below
-        return _answer(found, cost, duals)
+        return _answer(result, cost, duals)
 
     def _whole(self, cost: Vector, options: dict[str, Any]) -> Answer:
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         program = self.program
-        found = milp(
+        result = milp(
             cost,
             constraints=LinearConstraint(program.matrix, program.row_lower, program.row_upper),
             bounds=Bounds(program.lower, program.upper),
             integrality=program.integer.astype(int),
             options={**options, "mip_rel_gap": 0.0},
         )
-        return _answer(found, cost, None)
+        return _answer(result, cost, None)
 
 
-def _answer(found: Any, cost: Vector, duals: Vector | None) -> Answer:
-    status = STATUS.get(found.status, Status.FAILED)
-    x = None if found.x is None else np.asarray(found.x, dtype=np.float64)
-    bound = found.get("mip_dual_bound")
+def _answer(result: Any, cost: Vector, duals: Vector | None) -> Answer:
+    status = STATUS.get(result.status, Status.FAILED)
+    x = None if result.x is None else np.asarray(result.x, dtype=np.float64)
+    bound = result.get("mip_dual_bound")
     return Answer(
         status,
         inf if x is None else float(cost @ x),
         x,
         duals,
         -inf if bound is None else float(bound),
-        int(found.get("mip_node_count") or 0),
-        "" if status is not Status.FAILED else str(found.message),
+        int(result.get("mip_node_count") or 0),
+        "" if status is not Status.FAILED else str(result.message),
     )
 
 

@@ -17,7 +17,7 @@ from assay.verify.core.ops import Linear, Relu, Scale, Sub
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
 from tests import nets
-from tests.backends.lipschitz.test_local import at, some
+from tests.verify.backends.lipschitz.test_local import at, some
 
 D = torch.float64
 

@@ -15,14 +15,14 @@ from assay.attacks import get_attack
 from assay.benchmarks.harness.compare import compare
 from assay.benchmarks.harness.radius import radii
 from assay.models.data import Dataset
-from assay.verify.backends.smoothing import deciding
+from assay.verify.backends.smoothing import deciding, kinds
 from assay.verify.backends.smoothing.attack import SmoothingAttack
 from assay.verify.backends.smoothing.ledger import Ledger
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.backends.smoothing.noises import Gaussian, Laplace
 from assay.verify.backends.smoothing.sampling import BLOCK, Stream
 from assay.verify.backends.smoothing.vote import probability_for
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
@@ -330,7 +330,7 @@ def test_the_model_does_not_contradict_a_verdict_on_the_smoothed_classifier() ->
 
 def test_a_broken_claim_on_the_smoothed_classifier_is_an_alarm() -> None:
     class Liar(Smoothing):
-        def verify(self, problem: Problem, budget: Budget) -> Result:
+        def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
             return Result(problem.id, repr(self), Verdict.VERIFIED, subject=self.subject)
 
     model, x, _ = half_space(margin=0.3)
@@ -372,3 +372,42 @@ def test_an_abstention_is_no_class() -> None:
     assert Smoothing(sigma=0.5).classify(to_network(model, (6,)), x, seed=1) is None
     model, x, _ = half_space(margin=0.3)
     assert Smoothing(sigma=0.5).classify(to_network(model, (6,)), x, seed=1) == 0
+
+
+def threshold(at: float, gap: float) -> nn.Module:
+    """Class 0 where x > at - gap, in real arithmetic: the half-space whose smoothed radius at ``at`` is ``gap``."""
+    first, second = nn.Linear(1, 1), nn.Linear(1, 2)
+    with torch.no_grad():
+        first.weight.fill_(1.0)
+        first.bias.fill_(-at)
+        second.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        second.bias.copy_(torch.tensor([gap, -gap]))
+    return nn.Sequential(first, second).eval()
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "laplace", "uniform"])
+def test_noise_that_is_rounded_away_certifies_nothing(noise: kinds.Name) -> None:
+    for at, sigma, lost in ((1e7, 0.1, True), (-1e7, 0.15, True), (1e4, 0.25, True), (100.0, 0.25, False)):
+        problem = Problem.robustness(threshold(at, 1e-3), torch.tensor([at]), 0, 0.2, 2, None)
+        method = Smoothing(noise=noise, sigma=sigma, n=1000)
+        result = method.verify(problem, Budget())
+        assert result.verdict is Verdict.UNKNOWN
+        assert (result.reason is Reason.UNSUPPORTED) == lost
+        assert not lost or "is rounded away beside input values" in result.stats["explanation"]
+        if lost:
+            with pytest.raises(InputError, match="rounded away"):
+                method.certify(problem, 2, 0)
+            with pytest.raises(InputError, match="rounded away"):
+                method.classify(problem.network, torch.tensor([at]), 0)
+
+
+def test_the_radius_is_that_about_the_point_which_was_asked_about() -> None:
+    """The model runs at the nearest float32; the distance to it is taken off."""
+    x = torch.tensor([100.0 + 3e-6], dtype=torch.float64)
+    network = to_network(threshold(100.0, 1.0), (1,))
+    method = Smoothing(sigma=0.5, n=1000)
+    there = method.certify(Problem.robustness(network, x.float(), 0, 0.1, 2, None), 2, 0)
+    here = method.certify(Problem.robustness(network, x, 0, 0.1, 2, None), 2, 0)
+    moved = abs(x.item() - x.float().item())
+    assert moved > 0
+    assert here.radius == pytest.approx(there.radius - moved, abs=1e-12)

@@ -1,1 +1,1 @@
-"""Semidefinite programs: LipSDP's constants, and the relaxation of robustness itself; no solver is believed."""
+"""Semidefinite programs: LipSDP's constants, and the relaxation of robustness itself, proved from multipliers."""

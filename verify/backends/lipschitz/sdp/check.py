@@ -13,7 +13,7 @@ from assay.verify.support.floats import TINY, gamma
 
 def least_eigenvalue(matrix: Array, error: float) -> float:
     """A number not above the least eigenvalue of every symmetric matrix within ``error``, in the 2-norm, of the lower
-    triangle of ``matrix``; -inf where none was found.
+    triangle of ``matrix`` (n x n); -inf where none was found.
 
     The computed eigenvalue is a guess. That the matrix, less a little more than it, has a Cholesky factorisation
     proves the bound: a factorisation that runs to its end leaves eigenvalues of at least ``-gamma_(n+1) trace``

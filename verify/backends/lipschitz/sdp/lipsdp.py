@@ -32,18 +32,18 @@ def constant(layers: Unrolled, rows: Array, solver: str, budget: Budget) -> floa
 
     Raises :class:`assay.verify.core.budget.Expired` and :class:`assay.verify.backends.lipschitz.sdp.solving.Unsolved`.
     """
-    found = multipliers(layers, rows, solver, budget)
-    lifted = (np.maximum(found, share * found.max(initial=0.0)) for share in FLOORS)
+    values = multipliers(layers, rows, solver, budget)
+    lifted = (np.maximum(values, share * values.max(initial=0.0)) for share in FLOORS)
     return min(proved(layers, rows, t) for t in lifted)
 
 
-def shared(layers: Unrolled, rows: Array, found: Array) -> float:
+def shared(layers: Unrolled, rows: Array, values: Array) -> float:
     """As :func:`constant`, by the multipliers that were found for other rows of the same network."""
-    return proved(layers, rows, np.maximum(found, 1e-4 * found.max(initial=0.0)), SHARES)
+    return proved(layers, rows, np.maximum(values, 1e-4 * values.max(initial=0.0)), SHARES)
 
 
 def multipliers(layers: Unrolled, rows: Array, solver: str, budget: Budget) -> Array:
-    """Numbers >= 0, one a neuron, that prove a constant of ``rows @ network(x)``, as the solver says."""
+    """Numbers >= 0 (neurons) from the solver, that prove a constant of ``rows @ network(x)``: rows (rows x outputs)."""
     z, c = layers.z[:, 1:], rows @ layers.y[:, 1:]
     size = float(np.linalg.norm(c)) * max(1.0, float(np.linalg.norm(z)))
     if not isfinite(size):
@@ -54,8 +54,8 @@ def multipliers(layers: Unrolled, rows: Array, solver: str, budget: Budget) -> A
     units = _units(z, layers.inputs)
     own, c = units[layers.inputs :], c * units
     scale = float(np.linalg.norm(c, 2))
-    found = _multipliers(z * units / own[:, None], c / scale, layers.inputs, solver, budget)
-    return np.asarray(found * (scale / own) ** 2)
+    values = _multipliers(z * units / own[:, None], c / scale, layers.inputs, solver, budget)
+    return np.asarray(values * (scale / own) ** 2)
 
 
 def _units(z: Array, inputs: int) -> Array:
@@ -101,9 +101,9 @@ def proved(layers: Unrolled, rows: Array, multipliers: Array, factors: Sequence[
         form, error = _form(layers, rows, multipliers * factor)
         try:
             half = np.linalg.solve(np.linalg.cholesky(-form[inputs:, inputs:]), form[inputs:, :inputs])
-        except np.linalg.LinAlgError:
+            guess = float(np.linalg.eigvalsh(form[:inputs, :inputs] + half.T @ half)[-1])
+        except np.linalg.LinAlgError:  # not positive definite, or not finite
             continue
-        guess = float(np.linalg.eigvalsh(form[:inputs, :inputs] + half.T @ half)[-1])
         for more in MORE:
             rho = max(guess, 0.0) * (1 + more) + TINY
             if rho < best and _confirmed(form, rho, inputs, error):

@@ -35,7 +35,7 @@ class Ranges:
 
     @property
     def sizes(self) -> Array:
-        """The largest magnitude of each entry of v = (1, x, h)."""
+        """The largest magnitude of each entry of v = (1, x, h): (1 + entries)."""
         return np.concatenate([[1.0], np.maximum(np.abs(self.lower), np.abs(self.upper))])
 
 
@@ -82,8 +82,9 @@ def constraints(layers: Unrolled, ranges: Ranges) -> Forms:
     if ranges.centre is not None:
         products = [p for i, c in enumerate(ranges.centre.tolist(), start=1) for p in ((i, i, 1.0), (0, i, -2 * c))]
         length, n = float(ranges.centre @ ranges.centre), len(ranges.centre)
-        doubt = 4 * gamma(n + 4) * (length + ranges.radius**2) + n * TINY
-        forms.add([*products, (0, 0, length - ranges.radius**2)], doubt=doubt)
+        square = ranges.radius * ranges.radius
+        doubt = 4 * gamma(n + 4) * (length + square) + n * TINY
+        forms.add([*products, (0, 0, length - square)], doubt=doubt)
     return forms
 
 
@@ -97,6 +98,8 @@ def lower_bound(layers: Unrolled, ranges: Ranges, row: Array, solver: str, budge
         raise Unsolved("bounds or coefficients that are not finite")
     cvxpy: Any = import_module("cvxpy")
     forms = constraints(layers, ranges)
+    if not (np.isfinite([value for *_, value in forms.entries]).all() and np.isfinite(forms.doubt).all()):
+        raise Unsolved("the region is so large that squares overflow")
     scale = float(np.abs(goal[1:]).max()) or 1.0  # so that the multipliers are not far from 1
     free, corner = np.array(forms.free), np.zeros((size, size))
     corner[0, 0] = 1.0
@@ -106,13 +109,13 @@ def lower_bound(layers: Unrolled, ranges: Ranges, row: Array, solver: str, budge
     whole = _objective(goal / scale, size) + sums - t * corner
     problem = cvxpy.Problem(cvxpy.Maximize(t), [semidefinite == whole, multipliers[np.flatnonzero(~free)] >= 0])
     solve(problem, solver, budget)
-    found = np.asarray(multipliers.value, dtype=np.float64) * scale
-    return proved(layers, ranges, row, np.where(free, found, np.maximum(found, 0.0)), float(t.value) * scale)
+    values = np.asarray(multipliers.value, dtype=np.float64) * scale
+    return proved(layers, ranges, row, np.where(free, values, np.maximum(values, 0.0)), float(t.value) * scale)
 
 
 def proved(layers: Unrolled, ranges: Ranges, row: Array, multipliers: Array, t: float) -> float:
-    """The bound that multipliers (forms), >= 0 where the form is an inequality, and a number t prove, wherever they
-    come from; -inf where they prove none."""
+    """The bound that multipliers (forms), >= 0 where the form is an inequality, and a number t prove of ``row``
+    (outputs), wherever they come from; -inf where they prove none."""
     forms, size = constraints(layers, ranges), len(ranges.lower) + 1
     coefficients, goal = forms.matrix(size), row @ layers.y
     whole = _objective(goal, size) + (coefficients @ multipliers).reshape(size, size)

@@ -46,7 +46,7 @@ def solve(problem: Any, solver: str, budget: Budget) -> None:
         cvxpy.error.SolverError,
         ValueError,
         ArithmeticError,
-    ) as error:  # solvers choke on numbers that are too large
+    ) as error:  # solvers fail on numbers that are too large
         if time.monotonic() - begun >= seconds:
             raise Expired from error
         raise Unsolved(str(error).splitlines()[0]) from error

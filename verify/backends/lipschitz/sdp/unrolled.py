@@ -1,6 +1,6 @@
-"""A network as what quadratic programs speak of: neurons h = max(z, 0), each z affine in the input and neurons before.
+"""A network for quadratic programs: neurons h = max(z, 0), each z affine in the input and the neurons before it.
 
-One vector v = (1, x, h_1, h_2, ...) holds it all. LeakyReLU and the maximum are written with max(z, 0) too:
+One vector v = (1, x, h_1, h_2, ...) holds all of them. LeakyReLU and the maximum are written with max(z, 0) too:
 ``leaky(z) = s z + (1 - s) max(z, 0)`` and ``max(a, b) = a + max(b - a, 0)``.
 """
 
@@ -67,7 +67,7 @@ class Unrolled:
 
 @dataclass(eq=False)
 class Walk:
-    """The way through a network: what has become of v so far."""
+    """The state of the pass through a network: the neurons so far, and how many entries v has."""
 
     entries: int
     inputs: int
@@ -181,7 +181,7 @@ def _sum(a: Affine, b: Affine, sign: float) -> Affine:
 
 
 def _bare(op: Op) -> Op:
-    """The operation without what it adds."""
+    """The operation without its constant."""
     if isinstance(op, Linear | Conv2d | ConvTranspose2d):
         return replace(op, bias=torch.zeros_like(op.bias))
     if isinstance(op, Scale):

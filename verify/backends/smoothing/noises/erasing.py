@@ -86,7 +86,7 @@ class Ablation:
 
 
 def pixels(x: Tensor) -> torch.Size:
-    """The positions of a sample: the last two axes of three or more, else all."""
+    """The axes of a sample x (shape) that count its positions: the last two of three or more, else all."""
     return x.shape[-2:] if x.dim() > 2 else x.shape
 
 

@@ -24,7 +24,7 @@ TAIL = 1e-12
 NODES = 16
 # Likelihood ratios beyond e^LIMIT are taken for infinite.
 LIMIT = 1e6
-# In the plane the angle's density has poles, which these sums are no good at: nothing is certified there.
+# In the plane the angle's density has poles, where these sums are inaccurate: nothing is certified there.
 LEAST = 3
 # In few dimensions the integrands have kinks: they take many panels and leave a larger error.
 FEW = 12
@@ -75,17 +75,17 @@ class Profile:
             low, high = high, 2 * high
         if excess(low) >= 0 or excess(high) <= 0:
             return low if excess(low) >= 0 else high
-        found = float(brentq(excess, low, high, xtol=1e-9, rtol=1e-9))
-        while excess(found) > 0:
-            found -= 1e-9 * (1 + abs(found))
-        return found
+        root = float(brentq(excess, low, high, xtol=1e-9, rtol=1e-9))
+        while excess(root) > 0:
+            root -= 1e-9 * (1 + abs(root))
+        return root
 
     def left(self, shift: float, log_mu: float) -> float:
         """Probability of the same set after the shift. Only for a profile of the whole space."""
         return self.between(shift, 0.0, self.level(self.norms, -log_mu))
 
     def between(self, shift: float, low: float, high: Array | float) -> float:
-        """Probability that the norm of noise + shift lies between ``low`` and ``high``, a limit for each norm."""
+        """Probability that the norm of noise + shift lies between ``low`` and ``high``, one or one a norm (norms)."""
         inner = self._share(shift, np.asarray(low))
         return float(self.weights @ np.maximum(self._share(shift, np.asarray(high)) - inner, 0.0))
 
@@ -116,6 +116,7 @@ def profile(
     """The profile of a norm that is a monotone function ``norm`` of a variable with a scipy ``distribution``.
 
     ``cuts``: values of the variable at which an integrand may have a kink; ``panels``: more of them than usual.
+    ``norm`` and ``level`` map (points) to (points).
     """
     low, high = float(distribution.ppf(TAIL)), float(distribution.isf(TAIL))
     edges = np.unique(

@@ -125,12 +125,12 @@ def growth_integral(phi: Radius, p: float) -> float:
 
 
 def empty(x: Tensor, n: int, out: Tensor | None) -> Tensor:
-    """The buffer for n noisy copies of x; ``out`` itself where it is given."""
+    """The buffer (n x shape) for n noisy copies of x (shape); ``out`` itself where it is given."""
     return torch.empty((n, *x.shape), dtype=x.dtype, device=x.device) if out is None else out
 
 
 def signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    """-1 or 1, each half of the time."""
+    """-1 or 1, each half of the time, in the shape of ``like``."""
     return torch.empty_like(like).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
 
 

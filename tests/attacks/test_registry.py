@@ -1,10 +1,12 @@
-"""Attacks by name; a third party's broken attack harms nobody else."""
+"""Attacks by name, and third parties' attacks, of which a broken one does not disturb the others."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from typing import ClassVar
 
 import pytest
 
@@ -14,6 +16,7 @@ from assay.attacks.common.interface import Attack
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
 from assay.verify.core.errors import InputError
+from assay.verify.support import options
 
 
 def test_names_and_options() -> None:
@@ -60,21 +63,34 @@ def test_options_are_checked_from_python_too() -> None:
         PGD(steps=2.5)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class WithoutSearch:
+    """A third party's attack that knows samples only."""
+
+    name: ClassVar[str] = "halfway"
+
+    def run(self) -> None:
+        """Not called."""
+
+
 def test_third_parties_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         EntryPoint("broken", "no_such_module:X", registry.ENTRY_POINTS),
         EntryPoint("nothing", "math:pi", registry.ENTRY_POINTS),
         EntryPoint("foreign", "assay.verify.core.budget:Budget", registry.ENTRY_POINTS),
         EntryPoint("pgd", "no_such_module:X", registry.ENTRY_POINTS),
+        EntryPoint("halfway", "tests.attacks.test_attack_registry:WithoutSearch", registry.ENTRY_POINTS),
         EntryPoint("theirs", "assay.attacks.fgsm:FGSM", registry.ENTRY_POINTS),
     ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "assay.attacks" else [])
+    monkeypatch.setattr(options, "entry_points", lambda group: points if group == "assay.attacks" else [])
     assert {"broken", "pgd", "theirs"} <= set(list_attacks())
     assert get_attack("pgd") == PGD()
     assert get_attack("theirs(loss=margin)") == FGSM(loss="margin")
     for name in ("broken", "nothing"):
         with pytest.raises(InputError, match=f"attack '{name}' .* cannot be loaded"):
             get_attack(name)
+    with pytest.raises(InputError, match=r"'halfway' is not an Attack: it lacks search$"):
+        get_attack("halfway")
     with pytest.raises(InputError, match="'foreign' is not an Attack"):
         get_attack("foreign")
 

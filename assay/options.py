@@ -1,0 +1,96 @@
+"""The options that several commands take: one wording, one type and one reading each."""
+
+from __future__ import annotations
+
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assay.verify.core.errors import InputError
+from assay.written import Written
+
+if TYPE_CHECKING:
+    from assay.attacks.common.interface import Attack
+    from assay.models.data import Dataset
+    from assay.verify.core.verifier import Verifier
+
+MODEL_FORMS = "zoo:NAME, file.onnx, file.safetensors, path/file.py:factory or module:factory."
+
+Model = Annotated[str, typer.Option(help=MODEL_FORMS)]
+MaybeModel = Annotated[str | None, typer.Option(help=MODEL_FORMS)]
+Weights = Annotated[
+    Path | None, typer.Option(help="File of weights, .safetensors, for a factory, which then gives the architecture.")
+]
+Data = Annotated[str, typer.Option(help="digits, fashion-mnist, mnist, cifar10 or file.npz; its test split is used.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with the data set's files; $ASSAY_DATA and others if not given.")
+]
+Domain = Annotated[
+    str | None,
+    typer.Option(metavar="LO,HI", help="Lowest and highest legal input; the data set's own, 0,1, if not given."),
+]
+InputShape = Annotated[
+    str, typer.Option(help="Shape of one input, such as 3,32,32; needed for a factory, which does not say it.")
+]
+First = Annotated[int | None, typer.Option("--n", help="The first so many samples; all if not given.")]
+Eps = Annotated[str, typer.Option(help="Radii in the units of the data, with commas: 0.02,0.05 or 2/255,8/255.")]
+MaybeEps = Annotated[str | None, typer.Option(help="Radii in the units of the data, with commas: 0.05,8/255.")]
+Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 2 or 1.")]
+Seed = Annotated[int, typer.Option(help="Seed of whatever is random.")]
+Batch = Annotated[
+    int, typer.Option(help="Samples treated at once, for speed; the last digit of outputs may depend on it.")
+]
+Threads = Annotated[int | None, typer.Option(help="Threads of torch; its own choice if not given.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
+Timeout = Annotated[float, typer.Option(help="Seconds, reading included.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Memory = Annotated[float, typer.Option(help="GiB that a process may hold; one that takes more is ended.")]
+
+
+def limits(text: str | None) -> tuple[float, float] | None:
+    """The two numbers of ``--domain``; None where it is not given."""
+    if text is None:
+        return None
+    try:
+        low, high = map(Written, (part.strip() for part in text.split(",")))
+    except ValueError:
+        raise InputError(
+            f"--domain: expected two numbers with a comma between them, such as -1,1, got {text!r}"
+        ) from None
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise InputError(f"--domain: expected two finite numbers, the lower one first, got {text}")
+    return float(low), float(high)
+
+
+def shape(text: str) -> tuple[int, ...] | None:
+    """The shape of ``3,32,32``; None for none."""
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--input-shape: expected whole numbers with commas between them, got {text!r}")
+    return tuple(map(int, parts)) or None
+
+
+def samples(data: str, folder: Path | None, domain: str | None, n: int | None = None) -> Dataset:
+    """The test split of the data set, or its first ``n`` samples, in the domain that is given or its own."""
+    from assay.models import data as datasets
+
+    found = datasets.load(data, folder=folder, domain=limits(domain))
+    return found if n is None else found.take(n)
+
+
+def methods(text: str) -> list[Verifier]:
+    """The methods of ``ibp,milp(solver=scip)``."""
+    from assay.verify.registry import get_verifier
+    from assay.verify.support.options import split
+
+    return [get_verifier(part) for part in split(text)]
+
+
+def attacks(text: str) -> list[Attack]:
+    """The attacks of ``fgsm,pgd(steps=100)``."""
+    from assay.attacks import get_attack
+    from assay.verify.support.options import split
+
+    return [get_attack(part) for part in split(text)]
