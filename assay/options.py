@@ -20,6 +20,9 @@ MODEL_FORMS = "zoo:NAME, file.onnx, file.safetensors, path/file.py:factory or mo
 
 Model = Annotated[str, typer.Option(help=MODEL_FORMS)]
 MaybeModel = Annotated[str | None, typer.Option(help=MODEL_FORMS)]
+Weights = Annotated[
+    Path | None, typer.Option(help="File of weights, .safetensors, for a factory, which then gives the architecture.")
+]
 Data = Annotated[str, typer.Option(help="digits, fashion-mnist, mnist, cifar10 or file.npz; its test split is used.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with the data set's files; $ASSAY_DATA and others if not given.")

@@ -16,6 +16,7 @@ def export(
     model: Annotated[str, typer.Argument(help=options.MODEL_FORMS)],
     path: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write; an old one is replaced.")],
     input_shape: options.InputShape = "",
+    weights: options.Weights = None,
     json_: options.Json = False,
 ) -> None:
     """Write a model as an ONNX file with a symbolic batch dimension, read it back, and compare the two."""
@@ -27,7 +28,7 @@ def export(
     from assay.verify.core.network import Network, to_network
     from assay.verify.frontends.onnx import write_onnx
 
-    loaded = resolve(model)
+    loaded = resolve(model, weights)
     if given is None and loaded.card is not None:
         given = loaded.card.input_shape
     if given is None and not isinstance(loaded.module, Network):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def inspect(
     model: Annotated[str, typer.Argument(help=options.MODEL_FORMS)],
     input_shape: options.InputShape = "",
+    weights: options.Weights = None,
     eps: Annotated[
         str | None, typer.Option(help="Count the neurons that are unstable within this radius of a sample of --data.")
     ] = None,
@@ -50,7 +51,7 @@ def inspect(
             raise InputError(f"{samples.name} has samples from 0 to {len(samples) - 1}, not {index}")
         region = LpBall(samples.x[index], radii[0], p, samples.domain)
         given = given or samples.shape
-    loaded = resolve(model)
+    loaded = resolve(model, weights)
     if given is None and loaded.card is not None:
         given = loaded.card.input_shape
     if given is None and not isinstance(loaded.module, Network):
