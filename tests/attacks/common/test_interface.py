@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from assay.attacks.common.interface import forward
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
+from assay.verify.core.budget import Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
@@ -99,3 +101,11 @@ def test_running_out_of_memory_is_not_the_callers_fault() -> None:
 
     with pytest.raises(RuntimeError, match="not enough memory"):
         run(model=hungry)
+
+
+def test_that_time_is_over_is_no_fault_of_the_model() -> None:
+    def late(_: Tensor) -> Tensor:
+        raise Expired
+
+    with pytest.raises(Expired):
+        forward(late, torch.zeros(1, 2))
