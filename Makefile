@@ -22,8 +22,9 @@ demo: $(VENV)/.installed
 	$(BIN)/assay compare --model zoo:digits-mlp-pgd --data digits --eps 0.02,0.05,0.1 \
 		--methods ibp,crown --attacks fgsm,pgd --n 200 --out out/demo
 
+# Neighbours stay together: what they share, such as the truth about a random network, is computed once a process.
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --slow -m "slow and not wheel"

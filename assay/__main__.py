@@ -17,6 +17,7 @@ from assay.commands.attack import attack
 from assay.commands.bench import bench
 from assay.commands.compare import compare
 from assay.commands.export import export
+from assay.commands.inspect import inspect
 from assay.commands.methods import methods
 from assay.commands.models import models
 from assay.commands.radius import radius
@@ -49,6 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(short_help="Bracket a model's robust accuracy on a data set.")(compare)
+app.command(short_help="Show what a model is made of, and what a radius leaves open.")(inspect)
 app.command(short_help="Write a model as an ONNX file.")(export)
 app.command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)
 app.command(short_help="Run folders of VNN-COMP instances, beside the peers.")(bench)

@@ -82,8 +82,11 @@ def ask(
         return times | {"solving": clock.spent - sum(times.values())}
 
     def heard(result: Result) -> None:
-        tried = explanation.attempts(question, result, seconds=0.0)
-        draft(lambda why: _told(question, _cut_short(result, why), spent(), tried))
+        def written(why: Reason) -> Answer:
+            said = _cut_short(result, why)
+            return _told(question, said, spent(), explanation.attempts(question, said, seconds=0.0))
+
+        draft(written)
 
     result = union.verify(verifier, question.problems, limits(clock.left, memory, seed, threads), heard)
     took = spent()

@@ -16,6 +16,7 @@ from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import AssayError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
+from assay.verify.core.region import Region
 from assay.verify.core.result import Result, Verdict
 
 AFTERWARDS = 0.3  # seconds that are worth spending on explanations when the answer is there
@@ -145,16 +146,17 @@ def _decider(result: Result) -> str:
 
 
 def _instability(problem: Problem, seconds: float) -> Iterator[str]:
-    unstable, neurons = _unstable(problem.network, problem, Budget(seconds).started())
+    counts = unstable(problem.network, problem.region, Budget(seconds).started())
+    neurons = sum(problem.network.nodes[position].size for position in counts)
     if neurons:
-        yield f"by intervals {unstable} of {neurons} activations are not fixed to one linear piece"
+        yield f"by intervals {sum(counts.values())} of {neurons} activations are not fixed to one linear piece"
 
 
-def _unstable(network: Network, problem: Problem, budget: Budget) -> tuple[int, int]:
-    """Neurons whose activation intervals do not fix to one linear piece, and all that have an activation."""
+def unstable(network: Network, region: Region, budget: Budget) -> dict[int, int]:
+    """By the position of each activation, the neurons that intervals do not fix to one linear piece."""
     try:
-        bounds = layers.by_intervals(layers.start(network, problem.region, torch.float64, budget))
+        bounds = layers.by_intervals(layers.start(network, region, torch.float64, budget))
     except (AssayError, Expired):  # an operation without interval bounds, or too large a network: nothing is said
-        return 0, 0
-    active = [(node.op, bounds[node.inputs[0]]) for node in network.nodes if relaxes(node.op)]
-    return sum(int(undecided(op, known).sum()) for op, known in active), sum(k.lower.numel() for _, k in active)
+        return {}
+    active = [(position, node) for position, node in enumerate(network.nodes) if relaxes(node.op)]
+    return {position: int(undecided(node.op, bounds[node.inputs[0]]).sum()) for position, node in active}

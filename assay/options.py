@@ -20,6 +20,9 @@ MODEL_FORMS = "zoo:NAME, file.onnx, file.safetensors, path/file.py:factory or mo
 
 Model = Annotated[str, typer.Option(help=MODEL_FORMS)]
 MaybeModel = Annotated[str | None, typer.Option(help=MODEL_FORMS)]
+Weights = Annotated[
+    Path | None, typer.Option(help="File of weights, .safetensors, for a factory, which then gives the architecture.")
+]
 Data = Annotated[str, typer.Option(help="digits, fashion-mnist, mnist, cifar10 or file.npz; its test split is used.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with the data set's files; $ASSAY_DATA and others if not given.")
@@ -27,6 +30,9 @@ DataDir = Annotated[
 Domain = Annotated[
     str | None,
     typer.Option(metavar="LO,HI", help="Lowest and highest legal input; the data set's own, 0,1, if not given."),
+]
+InputShape = Annotated[
+    str, typer.Option(help="Shape of one input, such as 3,32,32; needed for a factory, which does not say it.")
 ]
 First = Annotated[int | None, typer.Option("--n", help="The first so many samples; all if not given.")]
 Eps = Annotated[str, typer.Option(help="Radii in the units of the data, with commas: 0.02,0.05 or 2/255,8/255.")]
@@ -56,6 +62,14 @@ def limits(text: str | None) -> tuple[float, float] | None:
     if not (isfinite(low) and isfinite(high) and low < high):
         raise InputError(f"--domain: expected two finite numbers, the lower one first, got {text}")
     return float(low), float(high)
+
+
+def shape(text: str) -> tuple[int, ...] | None:
+    """The shape of ``3,32,32``; None for none."""
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--input-shape: expected whole numbers with commas between them, got {text!r}")
+    return tuple(map(int, parts)) or None
 
 
 def samples(data: str, folder: Path | None, domain: str | None, n: int | None = None) -> Dataset:

@@ -365,3 +365,11 @@ def test_no_function_takes_arbitrary_keywords() -> None:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and node.args.kwarg is not None
     ]
     assert not open_ended, "\n".join(open_ended)
+
+
+def test_what_only_some_systems_have_is_imported_on_use() -> None:
+    for path in sorted(path for folder in (*FOLDERS, "assay") for path in (ROOT / folder).rglob("*.py")):
+        for statement in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in statement.names] if isinstance(statement, ast.Import) else []
+            names += [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
+            assert not {"fcntl", "resource", "pwd", "termios"} & set(names), path

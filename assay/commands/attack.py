@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
 ON_DATA = "fgsm,pgd,apgd-ce,fmn"
 ON_PROPERTY = "pgd(steps=100,step_size=0.1,momentum=0.9,loss=margin,random_start=true,diversify=10)"
-FOR_DATA = ("data", "data_dir", "domain", "n", "norm", "batch", "save")  # options that a property has no use for
+FOR_DATA = (
+    "weights",
+    "data",
+    "data_dir",
+    "domain",
+    "n",
+    "norm",
+    "batch",
+    "save",
+)  # options that a property has no use for
 FOR_PROPERTY = ("timeout", "results")  # and those that data sets have no use for
 ROUNDS, ENDLESS = 20, 10**9
 
@@ -36,6 +45,7 @@ def attack(
     ] = None,
     prop: Annotated[Path | None, typer.Argument(metavar="PROP", help="VNN-LIB file.")] = None,
     model: options.MaybeModel = None,
+    weights: options.Weights = None,
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
@@ -80,7 +90,7 @@ def attack(
     use_threads(threads)
     chosen = options.attacks(ON_DATA if attacks is None else attacks)
     samples = options.samples(data, data_dir, domain, n)
-    module = resolve(model).module
+    module = resolve(model, weights).module
     folder = None if save is None else writable_folder(save)
     with interruptible(), watch(quiet=quiet) as progress:
         found = attacked.attack_all(

@@ -25,6 +25,7 @@ def compare(
     context: typer.Context,
     model: options.Model,
     eps: options.Eps,
+    weights: options.Weights = None,
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
@@ -66,7 +67,7 @@ def compare(
     if not verifiers and not attackers:
         raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
     samples = options.samples(data, data_dir, domain, n)
-    module = resolve(model).module
+    module = resolve(model, weights).module
     writable_folder(out)
 
     command = ["assay", *context.obj]

@@ -15,21 +15,20 @@ from assay.verify.core.errors import InputError
 def export(
     model: Annotated[str, typer.Argument(help=options.MODEL_FORMS)],
     path: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write; an old one is replaced.")],
-    input_shape: Annotated[
-        str, typer.Option(help="Shape of one input, such as 3,32,32; needed for a factory, which does not say it.")
-    ] = "",
+    input_shape: options.InputShape = "",
+    weights: options.Weights = None,
     json_: options.Json = False,
 ) -> None:
     """Write a model as an ONNX file with a symbolic batch dimension, read it back, and compare the two."""
     if path.suffix.lower() != ".onnx":
         raise InputError(f"expected a file name that ends in .onnx, got {str(path)!r}")
-    given = _shape(input_shape) if input_shape else None
+    given = options.shape(input_shape)
 
     from assay.models.resolve import resolve
     from assay.verify.core.network import Network, to_network
     from assay.verify.frontends.onnx import write_onnx
 
-    loaded = resolve(model)
+    loaded = resolve(model, weights)
     if given is None and loaded.card is not None:
         given = loaded.card.input_shape
     if given is None and not isinstance(loaded.module, Network):
@@ -41,11 +40,3 @@ def export(
         print(json.dumps(document | {"bytes": path.stat().st_size}))
         return
     print(f"wrote {path}: input {shapes[0]}, output {shapes[1]}, {path.stat().st_size} bytes; read back and compared")
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    """The shape of ``3,32,32``."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"--input-shape: expected whole numbers with commas between them, got {text!r}")
-    return tuple(int(part) for part in parts)

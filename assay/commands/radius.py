@@ -24,6 +24,7 @@ DIGITS = 4  # of a radius, in print
 
 def radius(
     model: options.Model,
+    weights: options.Weights = None,
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
@@ -72,7 +73,7 @@ def radius(
     budget = Budget(timeout, seed=seed, threads=use_threads(threads))
     verifier, attacker = get_verifier(method), get_attack(attack)
     samples = options.samples(data, data_dir, domain, n)
-    module = resolve(model).module
+    module = resolve(model, weights).module
     with interruptible(), watch(unit="samples", quiet=quiet) as progress:
         found = radii(
             module,

@@ -30,6 +30,7 @@ SHOWN = 20
 
 def smooth(
     model: options.MaybeModel = None,
+    weights: options.Weights = None,
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
@@ -67,7 +68,7 @@ def smooth(
     for name, value in (("--n", n), ("--skip", skip), ("--threads", threads)):
         at_least_one(name, value)
     seed_in_range(seed)
-    asked, at = Asked(model, data, data_dir, domain, norm.lower(), n, skip, seed), numbers("--radii", radii)
+    asked, at = Asked(model, weights, data, data_dir, domain, norm.lower(), n, skip, seed), numbers("--radii", radii)
 
     from assay.verify.backends.smoothing.method import Smoothing
 
@@ -84,6 +85,7 @@ class Asked:
     """Which samples of what data set, through which model, in which norm."""
 
     model: str
+    weights: Path | None
     data: str
     folder: Path | None
     domain: str | None
@@ -106,7 +108,7 @@ def _certify(asked: Asked, method: Smoothing, out: Path, quiet: bool) -> tuple[l
 
     samples = options.samples(asked.data, asked.folder, asked.domain)
     indices = samples.indices(asked.n, asked.skip)
-    module = resolve(asked.model).module
+    module = resolve(asked.model, asked.weights).module
     writable_folder(out)
     rows: list[Row] = []
     with interruptible(), watch(unit="samples", quiet=quiet) as progress:

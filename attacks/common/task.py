@@ -23,7 +23,7 @@ from assay.attacks.common.targeted import Reach
 from assay.verify.core.binary import class_scores
 from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Region, kind, stack, take
+from assay.verify.core.region import LpBall, Region, kind, plain, stack, take
 from assay.verify.support.arrays import as_labels, as_tensor
 from assay.verify.support.floats import length
 
@@ -166,6 +166,7 @@ def run(
     """
     with torch.inference_mode(False), torch.no_grad():
         clean = as_tensor(x, "samples").clone()
+        region = plain(region, tuple(clean.shape[1:])) if isinstance(region, LpBall) else region
         check_inputs(clean, region)
         classes = as_labels(labels, len(clean)).clone().to(clean.device)
         check_model(model, clean)
@@ -191,13 +192,13 @@ def search(problems: Sequence[Problem], method: Method) -> AttackResult:
     shape, dtype = next(iter(kinds), ((), torch.float32))
     groups: dict[object, list[int]] = {}
     for position, problem in enumerate(problems):
-        groups.setdefault((id(problem.network), kind(problem.region)), []).append(position)
+        groups.setdefault((id(problem.network), kind(plain(problem.region, shape))), []).append(position)
     with torch.inference_mode(False), torch.no_grad():
         blank = Record(torch.zeros((len(problems), *shape), dtype=dtype))
         distance = torch.zeros(len(problems), dtype=torch.float64)
         whole = AttackResult(blank.adversarial, blank.success, blank.loss, distance, blank.queries)
         for positions in groups.values():
-            region = stack([problems[i].region for i in positions])
+            region = stack([plain(problems[i].region, shape) for i in positions])
             clean = region.project(region.centre.to(dtype))
             whole.adversarial[positions] = clean
             members = region.contains(clean).nonzero()[:, 0]

@@ -22,6 +22,7 @@ from assay.models.data import Dataset
 from assay.verify.core.binary import check_sign, class_scores
 from assay.verify.core.errors import AssayError, InputError, UnsupportedError
 from assay.verify.core.network import Network, to_network
+from assay.verify.core.spec import strictly_largest
 from assay.verify.support.documents import finite
 
 CHECKED = 32  # samples that the checks look at
@@ -212,8 +213,7 @@ def _right(oracle: Model, x: Tensor, label: Tensor) -> bool:
         y = class_scores(forward(oracle, x[None]))[0]
     if not 0 <= int(label) < len(y):
         raise InputError(f"label {int(label)} is out of range: the model has {len(y)} classes, 0 to {len(y) - 1}")
-    own, others = y[label], y[torch.arange(len(y)) != label]
-    return bool(own > others.max())
+    return bool(strictly_largest(y[None], torch.as_tensor(label)[None]))
 
 
 def _check_sign(model: nn.Module | Network, data: Dataset) -> None:

@@ -30,6 +30,7 @@ from assay.verify.core.errors import AlarmError, InputError, InternalError, Reso
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import NETWORK, Reason, Result, Verdict
+from assay.verify.core.spec import strictly_largest
 from assay.verify.core.verifier import BatchVerifier, OtherSubject, Verifier
 from assay.verify.solving import stages
 
@@ -259,8 +260,7 @@ def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
     with torch.no_grad():
         for x, y in zip(torch.split(data.x, batch), torch.split(data.y, batch), strict=True):
             outputs = class_scores(oracle(x.to(network.dtype)).flatten(1))
-            own = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, y[:, None], True)
-            right.append(outputs[own] > outputs.masked_fill(own, -inf).amax(1))
+            right.append(strictly_largest(outputs, y))
     return torch.cat(right).nonzero().flatten()
 
 

@@ -32,6 +32,7 @@ from assay.verify.core.errors import AlarmError, InputError, UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.core.spec import strictly_largest
 from assay.verify.core.verifier import OtherSubject, Verifier
 from assay.verify.solving import stages
 from assay.verify.solving.falsifier import Falsifier
@@ -258,9 +259,11 @@ class Search:
             scores = class_scores(oracle(self.x[None].to(self.network.dtype)).flatten(1))[0]
         if self.label >= len(scores):
             raise InputError(f"{self.data.name} has the label {self.label}, the model only {len(scores)} outputs")
+        if bool(strictly_largest(scores[None], torch.tensor([self.label]))):
+            return self.label
         others = scores.clone()
         others[self.label] = -inf
-        return self.label if bool(scores[self.label] > others.amax()) else int(others.argmax())
+        return int(others.argmax())
 
     def problem(self, eps: float) -> Problem:
         """Is the sample robust within ``eps``?"""

@@ -99,10 +99,10 @@ def wrong(given: Subject, x: Any) -> Any:
     """Whether the label is not strictly the largest output, (batch)."""
     import torch
 
+    from assay.verify.core.spec import strictly_largest
+
     with torch.no_grad():
-        y = given.model(x)
-    labels = given.labels[:, None]
-    return ~(y.gather(1, labels) > y.scatter(1, labels, -inf)).all(1)
+        return ~strictly_largest(given.model(x), given.labels)
 
 
 def robust_accuracy(given: Subject, points: Any, slack: float) -> float:

@@ -22,7 +22,7 @@ OURS = "assay"
 OPEN = ("unknown", "conflict")  # expected verdicts that nothing contradicts
 EXPECTED = ("benchmark", "onnx", "vnnlib", "verdict")
 PEERS = ("benchmark", "onnx", "vnnlib", "tool", "year", "verdict", "seconds")
-SPARE = ("mean s", "error")  # columns that a narrow terminal does without
+SPARE = ("mean s", "median s")  # columns that a narrow terminal does without
 SUMMARY = (
     *("benchmark", "tool", "year", "n", "sat", "unsat", "wrong_unsat"),
     *("mean_seconds_solved", "median_seconds_solved", "timeout", "unknown", "error_or_none"),

@@ -15,17 +15,17 @@ from assay.verify.bounds.groups import lower_bounds
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.region import LpBall, Region
+from assay.verify.core.spec import strictly_largest
 
 
 def strictly_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the label's logit is strictly the largest: logits (batch x classes), labels (batch), result (batch).
+    """Whether the label's logit is strictly the largest and all logits are finite: logits (batch x classes), labels
+    (batch), result (batch).
 
     >>> strictly_right(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([0, 0])).tolist()
     [True, False]
     """
-    own = logits.gather(1, labels[:, None])
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return (own > others).all(1) & logits.isfinite().all(1)
+    return strictly_largest(logits, labels) & logits.isfinite().all(1)
 
 
 @torch.no_grad()

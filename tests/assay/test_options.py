@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from assay.__main__ import main
 from assay.encodings import forgiving
@@ -112,6 +113,37 @@ def test_a_domain_that_cannot_be(folder, capsys, command, domain, words):
     out, err = capsys.readouterr()
     assert words in err
     assert out == ""
+
+
+WEIGHED = {
+    "compare": ["--model", "net.py:line", "--eps", "0.1", "--methods", "ibp", "--attacks", "fgsm"],
+    "attack": ["--model", "net.py:line", "--eps", "0.1", "--attacks", "fgsm"],
+    "radius": ["--model", "net.py:line", "--index", "0"],
+    "export": ["net.py:line", "net.onnx", "--input-shape", "2"],
+    "inspect": ["net.py:line", "--input-shape", "2"],
+}
+
+
+@pytest.mark.parametrize("command", WEIGHED)
+def test_weights_lie_beside_a_factory(folder, capsys, command):
+    """The sign of the one layer is turned: what was right everywhere is wrong everywhere."""
+    save_file({"0.weight": torch.tensor([[-1.0, 1.0]]), "0.bias": torch.zeros(1)}, folder / "turned.safetensors")
+    on_data = [] if command in ("export", "inspect") else ["--data", "data.npz", "--domain", "-1,1"]
+    assert main([command, *WEIGHED[command], *on_data, "--weights", "turned.safetensors", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    if command in ("compare", "attack"):
+        assert {row["misclassified"] for row in document["rows"]} == {4}
+    if command == "radius":
+        assert (document["samples"][0]["predicted"], document["samples"][0]["attacked"]) == (0, 0)
+    assert main([command, *WEIGHED[command], *on_data, "--weights", "nowhere.safetensors"]) == 40
+
+
+def test_smooth_takes_weights_too(folder, capsys):
+    state = {"1.weight": torch.zeros(10, 64), "1.bias": torch.arange(10.0)}
+    save_file(state, folder / "nine.safetensors")
+    asked = ["smooth", "--model", "net.py:net", "--weights", "nine.safetensors", "--n", "3", "--draws", "50"]
+    assert main([*asked, "--json"]) == 0
+    assert {row["prediction"] for row in json.loads(capsys.readouterr().out)["rows"]} == {9}
 
 
 @pytest.mark.parametrize("command", ["compare", "attack", "radius"])

@@ -51,7 +51,7 @@ def test_the_exact_optimum_of_a_linear_model(attack: Attack, p: float) -> None:
     x, label = torch.tensor([[0.5, 0.25, 0.5]]), torch.tensor([0])
     far = 1.0 / {inf: 3.5, 2: 5.25**0.5, 1: 2.0}[p]
     for factor, broken in ((0.99, False), (1.01, True)):
-        assert attack.run(model, x, label, LpBall(x, far * factor, p)).success.tolist() == [broken]
+        assert attack.run(model, x, label, LpBall(x, far * factor, p, domain=None)).success.tolist() == [broken]
 
 
 def test_targets_find_what_the_nearest_class_hides() -> None:
@@ -74,7 +74,7 @@ def test_it_breaks_no_less_than_plain_pgd(p: float) -> None:
 
 
 def test_queries_are_what_the_model_has_seen() -> None:
-    for p, region in ((inf, LpBall(X, 0.2)), (1, LpBall(X, 0.5, 1, (0.0, 1.0)))):
+    for p, region in ((inf, LpBall(X, 0.2, domain=None)), (1, LpBall(X, 0.5, 1, (0.0, 1.0)))):
         for attack, most in ((APGDCE(steps=10, restarts=2), 22), (APGDT(steps=10), 34)):
             model = Counting(NET)
             result = attack.run(model, X, LABELS, region)
@@ -98,12 +98,12 @@ def test_two_classes_have_a_loss_too() -> None:
 
     labels = torch.zeros(len(X), dtype=torch.int64)
     for attack in (APGD(steps=10, loss="dlr"), APGDT(steps=10)):
-        assert bool(attack.run(two, X, labels, LpBall(X, 2.0)).success.all())
+        assert bool(attack.run(two, X, labels, LpBall(X, 2.0, domain=None)).success.all())
 
 
 def test_an_empty_batch_gives_an_empty_result() -> None:
     for name in ("apgd", "apgd-ce", "apgd-t", "fab", "fab-t", "square", "autoattack"):
         for p in (inf, 2.0, 1.0):
-            result = get_attack(name).run(NET, X[:0], LABELS[:0], LpBall(X[:0], 0.1, p))
+            result = get_attack(name).run(NET, X[:0], LABELS[:0], LpBall(X[:0], 0.1, p, domain=None))
             assert result.adversarial.shape == (0, 6), name
             assert result.queries.shape == (0,)

@@ -50,7 +50,7 @@ def test_it_breaks_what_its_first_attack_breaks_and_more_cannot_be_less(p: float
 
 def test_each_attack_sees_only_what_still_stands() -> None:
     model = Counting(NET)
-    result = AutoAttack(steps=10, queries=50).run(model, X, LABELS, LpBall(X, 0.1))
+    result = AutoAttack(steps=10, queries=50).run(model, X, LABELS, LpBall(X, 0.1, domain=None))
     assert 0 < int(result.success.sum()) < len(X)
     assert int(result.queries[result.success].max()) < int(result.queries[~result.success].max())
     assert model.seen <= int(result.queries.sum()) + 10 * len(X)  # targets are ranked, successes replayed alone
@@ -61,7 +61,7 @@ def test_a_randomised_model() -> None:
         return NET(x + 0.01 * torch.randn_like(x))
 
     attack = AutoAttack("rand", steps=5, draws=4)
-    first, again = (attack.run(noisy, X, LABELS, LpBall(X, 0.3), seed=1) for _ in range(2))
+    first, again = (attack.run(noisy, X, LABELS, LpBall(X, 0.3, domain=None), seed=1) for _ in range(2))
     assert torch.equal(first.adversarial, again.adversarial)
     assert bool(first.success.any())
     assert bool((first.queries % 4 == 0).all())

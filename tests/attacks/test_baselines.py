@@ -21,7 +21,7 @@ LABELS = torch.zeros(2, dtype=torch.int64)
 
 
 def test_a_grid_has_the_corners() -> None:
-    result = Grid(points=4).run(CORNER, X, LABELS, LpBall(X, 0.5))
+    result = Grid(points=4).run(CORNER, X, LABELS, LpBall(X, 0.5, domain=None))
     assert result.success.tolist() == [True, True]
     assert result.adversarial.tolist() == [[1, 1], [1, 1]]
 
@@ -38,16 +38,16 @@ def test_a_grid_sees_every_cell_and_the_free_inputs_only() -> None:
 def test_a_grid_of_too_many_inputs_is_unsupported() -> None:
     x = samples(0, 2, 6)
     with pytest.raises(UnsupportedError, match="at least 2\\^6 points for 6 free inputs, and has 63"):
-        Grid(points=63).run(mlp(0), x, mlp(0)(x).argmax(1), LpBall(x, 0.01))
+        Grid(points=63).run(mlp(0), x, mlp(0)(x).argmax(1), LpBall(x, 0.01, domain=None))
 
 
 def test_random_points_find_a_half_and_stop() -> None:
     half = linear([[-1.0, 0.0], [0.0, 0.0]], [0.55, 0.0])
     model = Counting(half)
-    result = Random(points=64).run(model, X, LABELS, LpBall(X, 0.5), seed=3)
+    result = Random(points=64).run(model, X, LABELS, LpBall(X, 0.5, domain=None), seed=3)
     assert result.success.tolist() == [True, True]
     assert int(result.queries.max()) < 20
-    never = Random(points=16).run(linear([[0.0, 0.0], [0.0, 0.0]], [1.0, 0.0]), X, LABELS, LpBall(X, 0.5))
+    never = Random(points=16).run(linear([[0.0, 0.0], [0.0, 0.0]], [1.0, 0.0]), X, LABELS, LpBall(X, 0.5, domain=None))
     assert never.queries.tolist() == [17, 17]
 
 
@@ -55,6 +55,8 @@ def test_random_points_find_a_half_and_stop() -> None:
 def test_more_points_break_as_many_or_more(p: float) -> None:
     net, x = mlp(0), samples(1, 32)
     labels = net(x).argmax(1)
-    counts = [int(Random(points=n).run(net, x, labels, LpBall(x, 0.3, p)).success.sum()) for n in (4, 32, 128)]
+    counts = [
+        int(Random(points=n).run(net, x, labels, LpBall(x, 0.3, p, domain=None)).success.sum()) for n in (4, 32, 128)
+    ]
     assert counts == sorted(counts)
     assert counts[-1] > 0

@@ -69,7 +69,7 @@ def test_search_takes_problems_with_labels_only(text: str, p: float) -> None:
     with pytest.raises(UnsupportedError, match="attacks labels, not specifications"):
         method.search([Problem(network(NET, 6), box, Spec.robust(0, 4))])
     with pytest.raises(UnsupportedError, match="a ball within a domain"):
-        method.run(NET, X, LABELS, LpBall(X, 0.1, p))
+        method.run(NET, X, LABELS, LpBall(X, 0.1, p, domain=None))
 
 
 @pytest.mark.parametrize(

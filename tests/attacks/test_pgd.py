@@ -87,8 +87,8 @@ def test_batch_1_equals_batch_n(kind: int) -> None:
 def test_the_order_of_the_batch_does_not_matter() -> None:
     order = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
     attack = PGD(steps=10, restarts=2)
-    whole = attack.run(NET, X, LABELS, LpBall(X, 0.2))
-    shuffled = attack.run(NET, X[order], LABELS[order], LpBall(X[order], 0.2))
+    whole = attack.run(NET, X, LABELS, LpBall(X, 0.2, domain=None))
+    shuffled = attack.run(NET, X[order], LABELS[order], LpBall(X[order], 0.2, domain=None))
     assert torch.equal(shuffled.success, whole.success[order])
 
 
@@ -96,7 +96,10 @@ def test_one_region_serves_the_whole_batch() -> None:
     x = X[:1].expand(4, -1).contiguous()
     labels = torch.arange(4)
     attack = PGD(steps=8, restarts=2)
-    for one, batch in ((LpBall(X[0], 0.1, 2), LpBall(x, 0.1, 2)), (Box(X[0] - 0.1, X[0] + 0.1), Box(x - 0.1, x + 0.1))):
+    for one, batch in (
+        (LpBall(X[0], 0.1, 2, domain=None), LpBall(x, 0.1, 2, domain=None)),
+        (Box(X[0] - 0.1, X[0] + 0.1), Box(x - 0.1, x + 0.1)),
+    ):
         assert same(attack.run(NET, x, labels, one), attack.run(NET, x, labels, batch))
 
 
@@ -105,7 +108,7 @@ def test_eps_zero_is_the_clean_verdict() -> None:
     labels[::2] = (labels[::2] + 1) % 4
     wrong = NET(X).argmax(1) != labels
     for p in (inf, 2, 1):
-        result = PGD(steps=3, restarts=2, random_start=True).run(NET, X, labels, LpBall(X, 0.0, p))
+        result = PGD(steps=3, restarts=2, random_start=True).run(NET, X, labels, LpBall(X, 0.0, p, domain=None))
         assert torch.equal(result.success, wrong)
         assert torch.equal(result.adversarial, X)
         assert result.queries[wrong].eq(1).all()
@@ -114,13 +117,13 @@ def test_eps_zero_is_the_clean_verdict() -> None:
 def test_broken_samples_cost_no_more_queries() -> None:
     model = Counting(NET)
     attack = PGD(steps=10, restarts=3)
-    result = attack.run(model, X, LABELS, LpBall(X, 0.2))
+    result = attack.run(model, X, LABELS, LpBall(X, 0.2, domain=None))
     assert 0 < int(result.success.sum()) < len(X)
     replayed = model.seen - int(result.queries.sum())  # each success by itself
     assert 0 <= replayed <= int(result.success.sum())
     assert result.queries[~result.success].eq(33).all()
     assert result.queries[result.success].max() < 33
-    everything = attack.run(Counting(NET), X, LABELS, LpBall(X, 50.0))
+    everything = attack.run(Counting(NET), X, LABELS, LpBall(X, 50.0, domain=None))
     assert bool(everything.success.all())
     assert everything.queries.max() < 33
 
@@ -128,10 +131,10 @@ def test_broken_samples_cost_no_more_queries() -> None:
 def test_a_tie_counts_as_broken() -> None:
     model = linear([[1.0, 0.0], [0.0, 0.0]], [0.0, 0.0])  # margin of label 0 is x0
     x = torch.tensor([[0.5, 0.5]])
-    result = PGD(steps=4).run(model, x, torch.tensor([0]), LpBall(x, 0.5))
+    result = PGD(steps=4).run(model, x, torch.tensor([0]), LpBall(x, 0.5, domain=None))
     assert result.success.tolist() == [True]
     assert float(model(result.adversarial)[0].detach().diff()) == 0
-    assert PGD(steps=4).run(model, x, torch.tensor([0]), LpBall(x, 0.499)).success.tolist() == [False]
+    assert PGD(steps=4).run(model, x, torch.tensor([0]), LpBall(x, 0.499, domain=None)).success.tolist() == [False]
 
 
 def test_an_unbroken_sample_returns_the_point_of_largest_loss() -> None:
@@ -143,7 +146,9 @@ def test_an_unbroken_sample_returns_the_point_of_largest_loss() -> None:
         return torch.cat([gap, torch.zeros_like(gap)], 1)
 
     x = torch.tensor([[0.35]])
-    result = PGD(steps=15, step_size=0.7, restarts=2, loss="margin").run(model, x, torch.tensor([0]), LpBall(x, 0.2))
+    result = PGD(steps=15, step_size=0.7, restarts=2, loss="margin").run(
+        model, x, torch.tensor([0]), LpBall(x, 0.2, domain=None)
+    )
     points = torch.cat(visited)
     best = float((-1.1 - torch.cos(40 * points)).max())
     assert not result.success.any()
@@ -153,7 +158,7 @@ def test_an_unbroken_sample_returns_the_point_of_largest_loss() -> None:
 
 
 def test_momentum_changes_the_path() -> None:
-    region = LpBall(X, 0.3, 2)
+    region = LpBall(X, 0.3, 2, domain=None)
     plain, heavy = (PGD(steps=5, step_size=0.3, momentum=m).run(NET, X, LABELS, region) for m in (0.0, 1.0))
     assert not torch.equal(plain.adversarial, heavy.adversarial)
 
@@ -184,7 +189,7 @@ def test_the_model_is_left_as_it_was() -> None:
     model = mlp(3)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     with torch.no_grad():
-        PGD(steps=3, restarts=2).run(model, X, LABELS, LpBall(X, 0.1))
+        PGD(steps=3, restarts=2).run(model, X, LABELS, LpBall(X, 0.1, domain=None))
         assert not torch.is_grad_enabled()
     assert torch.is_grad_enabled()
     for name, p in model.named_parameters():
@@ -193,13 +198,13 @@ def test_the_model_is_left_as_it_was() -> None:
         assert torch.equal(p, before[name])
     with torch.inference_mode():
         x, labels = X.clone(), LABELS.clone()
-        inside = PGD(steps=3).run(model, x, labels, LpBall(x, 0.1))
-    assert torch.equal(inside.adversarial, PGD(steps=3).run(model, X, LABELS, LpBall(X, 0.1)).adversarial)
+        inside = PGD(steps=3).run(model, x, labels, LpBall(x, 0.1, domain=None))
+    assert torch.equal(inside.adversarial, PGD(steps=3).run(model, X, LABELS, LpBall(X, 0.1, domain=None)).adversarial)
 
 
 def test_the_clean_samples_are_not_written_to() -> None:
     x = X.clone()
-    PGD(steps=3).run(NET, x, LABELS, LpBall(x, 0.3))
+    PGD(steps=3).run(NET, x, LABELS, LpBall(x, 0.3, domain=None))
     assert torch.equal(x, X)
 
 
@@ -211,14 +216,14 @@ def test_outputs_that_are_not_finite_break_nothing(value: float) -> None:
             return torch.where(x > 0.6, torch.tensor([[0.0, value]]), y)
 
     x = torch.tensor([[0.5]])
-    result = PGD(steps=5, restarts=2).run(Cliff().eval(), x, torch.tensor([0]), LpBall(x, 0.4))
+    result = PGD(steps=5, restarts=2).run(Cliff().eval(), x, torch.tensor([0]), LpBall(x, 0.4, domain=None))
     assert result.success.tolist() == [False]
     assert result.loss.isfinite().all()
     assert float(result.adversarial) <= 0.6
 
 
 def test_an_empty_batch_gives_an_empty_result() -> None:
-    result = PGD(steps=2, restarts=2).run(NET, X[:0], LABELS[:0], LpBall(X[:0], 0.1))
+    result = PGD(steps=2, restarts=2).run(NET, X[:0], LABELS[:0], LpBall(X[:0], 0.1, domain=None))
     assert result.adversarial.shape == (0, 6)
     assert result.success.shape == result.loss.shape == result.distance.shape == result.queries.shape == (0,)
 

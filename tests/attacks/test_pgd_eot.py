@@ -30,7 +30,7 @@ class Noisy(nn.Module):
 
 
 def test_on_a_model_without_noise_it_is_pgd() -> None:
-    region = LpBall(X, 0.1)
+    region = LpBall(X, 0.1, domain=None)
     result, plain = PGDEOT(draws=3, steps=8).run(NET, X, LABELS, region), PGD(steps=8).run(NET, X, LABELS, region)
     assert torch.equal(result.success, plain.success)
     assert torch.allclose(result.adversarial, plain.adversarial, atol=1e-5)
@@ -44,7 +44,7 @@ def test_what_it_breaks_is_wrong_in_most_of_many_runs() -> None:
         votes = torch.stack([noisy(X).argmax(1) for _ in range(200)])
     sure = (votes == votes.mode(0).values).double().mean(0) > 0.8
     x, labels = X[sure], votes.mode(0).values[sure]
-    result = PGDEOT(draws=24, steps=15).run(noisy, x, labels, LpBall(x, 0.25), seed=1)
+    result = PGDEOT(draws=24, steps=15).run(noisy, x, labels, LpBall(x, 0.25, domain=None), seed=1)
     assert int(result.success.sum()) > 0
     with torch.no_grad():
         wrong = torch.stack([noisy(result.adversarial).argmax(1) != labels for _ in range(200)]).double().mean(0)
@@ -55,7 +55,7 @@ def test_what_it_breaks_is_wrong_in_most_of_many_runs() -> None:
 def test_seeds_repeat_and_leave_the_users_generator_alone() -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
-    runs = [PGDEOT(draws=2, steps=4).run(Noisy(), X, LABELS, LpBall(X, 0.1), seed) for seed in (1, 1, 2)]
+    runs = [PGDEOT(draws=2, steps=4).run(Noisy(), X, LABELS, LpBall(X, 0.1, domain=None), seed) for seed in (1, 1, 2)]
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(runs[0].adversarial, runs[1].adversarial)
     assert not torch.equal(runs[0].adversarial, runs[2].adversarial)

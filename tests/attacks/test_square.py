@@ -35,7 +35,12 @@ def test_bumps_by_hand() -> None:
 @pytest.mark.parametrize("shape", [(6,), (5, 4), (2, 5, 4)])
 def test_a_proposal_moves_one_window_to_the_bounds_of_the_box(shape: tuple[int, ...]) -> None:
     x = torch.full((50, *shape), 0.5)
-    job = Task.of(lambda x: x.flatten(1), x, LpBall(x, 0.25), Misclassify.of(torch.zeros(50, dtype=torch.int64), "ce"))
+    job = Task.of(
+        lambda x: x.flatten(1),
+        x,
+        LpBall(x, 0.25, domain=None),
+        Misclassify.of(torch.zeros(50, dtype=torch.int64), "ce"),
+    )
     moves = Corners(job)
     size = Canvas.of(x).side(0.2)
     u = torch.rand(50, moves.draws, generator=torch.Generator().manual_seed(0))
@@ -68,13 +73,13 @@ def test_the_exact_optimum_of_a_linear_model_is_a_corner() -> None:
     model = linear([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]], [0.0, 0.0])
     x = torch.tensor([[0.5, 0.25, 0.5]])
     for factor, broken in ((0.999, False), (1.001, True)):
-        result = Square(queries=60).run(model, x, torch.tensor([0]), LpBall(x, factor / 3.5))
+        result = Square(queries=60).run(model, x, torch.tensor([0]), LpBall(x, factor / 3.5, domain=None))
         assert result.success.tolist() == [broken]
 
 
 def test_broken_samples_cost_no_more_queries() -> None:
     model = Counting(NET)
-    result = Square(queries=50).run(model, X, LABELS, LpBall(X, 0.1))
+    result = Square(queries=50).run(model, X, LABELS, LpBall(X, 0.1, domain=None))
     assert 0 < int(result.success.sum()) < len(X)
     assert model.seen == int(result.queries.sum()) + int(result.success.sum())  # each replayed by itself
     assert result.queries[~result.success].eq(51).all()

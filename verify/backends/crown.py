@@ -12,7 +12,7 @@ from torch import Tensor
 from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -44,15 +44,15 @@ class CROWN:
         """Every operation needs an interval rule and a backward rule."""
         return without_bounds(problem.network)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if the linear bounds prove it."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
         return verify_by_bounds(self, problems, budget, self._rows, getattr(torch, self.dtype))
 
-    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Bounds:
+    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget = UNLIMITED) -> Bounds:
         """Bounds of ``objective @ network(x)`` over the region: (batch x rows)."""
         return both_sides(self._rows, network, region, objective, budget, getattr(torch, self.dtype))
 

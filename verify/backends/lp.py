@@ -13,7 +13,7 @@ from torch import Tensor
 
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.verdicts import both_sides, concluded, unanswerable, without_bounds
-from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -57,7 +57,7 @@ class LP:
         """Operations with an encoding and with bounds, and a solver that is installed."""
         return self._why_not(problem.network, problem.region)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if no disjunct is within reach of the relaxation; the rows of a conjunction are taken together."""
         begun, budget = time.monotonic(), budget.started()
         declined = unanswerable(self, problem)
@@ -79,7 +79,7 @@ class LP:
             margin, reason = nan, Reason.NUMERICAL
         return concluded(self, problem, margin, reason, time.monotonic() - begun)
 
-    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Bounds:
+    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget = UNLIMITED) -> Bounds:
         """Bounds of ``objective @ network(x)`` over the region: (batch x rows).
 
         Raises :class:`UnsupportedError` for an operation without an encoding and a solver that is not installed.

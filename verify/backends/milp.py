@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
@@ -58,7 +58,7 @@ class MILP:
         network = problem.network
         return without_bounds(network) or without_encoding(network) or missing(self.solver, integer=True)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Decide every disjunct, the one that linear bounds leave the most room first, until one is within reach."""
         begun, budget = time.monotonic(), budget.started()
         declined = unanswerable(self, problem)

@@ -189,8 +189,7 @@ def _entrance(network: Network) -> int:
 
 def _farthest(ball: LpBall) -> Tensor:
     """Beyond the magnitude of all coordinates of points of the ball, were there no domain."""
-    eps = torch.as_tensor(ball.eps, dtype=torch.float64)
-    return ball.centre.abs() + eps.reshape(-1, *[1] * (ball.centre.dim() - 1))
+    return ball.centre.abs() + ball.radius
 
 
 def by_feature(bounds: Bounds) -> Bounds:

@@ -175,6 +175,7 @@ def batch_box(region: Region, shape: tuple[int, ...]) -> Region:
     if len(region.shape) > len(shape):
         return region
     if isinstance(region, LpBall):
-        return LpBall(region.centre[None], region.eps, region.p, region.domain)
+        eps = region.radius.expand_as(region.centre)[None] if region.radius.dim() else region.eps
+        return LpBall(region.centre[None], eps, region.p, region.domain)
     box = region.box()
     return Box(box.lower[None], box.upper[None])

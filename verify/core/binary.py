@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 from torch import Tensor
 
 from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.network import Network, Node
+from assay.verify.core.network import Network
 from assay.verify.core.ops import Relu, Reshape, Scale, Tanh
 
 
@@ -22,21 +24,22 @@ def class_scores(y: Tensor) -> Tensor:
 
 
 def check_sign(network: Network) -> None:
-    """Refuse a network of one output that is never negative: it has another threshold than 0, or no second answer."""
-    last = _through(network, network.nodes[-1])
-    before = _through(network, network.nodes[last.inputs[0]]) if isinstance(last.op, Scale) else None
-    squashed = before is not None and isinstance(before.op, Tanh)
-    if isinstance(last.op, Relu) or (
-        squashed and isinstance(last.op, Scale) and bool((last.op.shift >= last.op.factor.abs()).all())
-    ):
-        raise UnsupportedError(
-            "the one output of the model is never negative, so that 0 cannot divide its two classes: leave out the "
-            f"{'ReLU' if isinstance(last.op, Relu) else 'Sigmoid'} at the end"
-        )
-
-
-def _through(network: Network, node: Node) -> Node:
-    """The node whose values ``node`` only reshapes."""
-    while isinstance(node.op, Reshape):
+    """Refuse a network of one output whose last steps fix its sign: it has another threshold than 0, or one answer."""
+    factor, shift, node = 1.0, 0.0, network.nodes[-1]
+    while isinstance(node.op, (Reshape, Scale)):
+        if isinstance(node.op, Scale):
+            shift += factor * float(node.op.shift.flatten()[0])
+            factor *= float(node.op.factor.flatten()[0])
         node = network.nodes[node.inputs[0]]
-    return node
+    if isinstance(node.op, Tanh):
+        low, high = shift - abs(factor), shift + abs(factor)
+    elif isinstance(node.op, Relu):
+        low, high = (shift, inf) if factor >= 0 else (-inf, shift)
+    else:
+        return
+    if low >= 0 or high <= 0:
+        last = "ReLU" if isinstance(node.op, Relu) else "Sigmoid"
+        raise UnsupportedError(
+            f"the one output of the model is never {'negative' if low >= 0 else 'positive'}, so that 0 cannot divide "
+            f"its two classes: leave out the {last} at the end"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass, field, replace
 from math import inf, isnan
 
@@ -17,7 +18,8 @@ class Expired(Exception):
 class Budget:
     """Limits that are passed down and asked. The clock starts with the work (:meth:`started`), not here.
 
-    ``seconds``: wall-clock limit; ``memory``: bytes for working buffers; ``threads``: for solvers and workers.
+    ``seconds``: wall-clock limit; ``memory``: bytes for working buffers; ``threads``: for solvers and workers;
+    ``device``: one that is here. Methods compute on the CPU, whichever it is, and say so.
     """
 
     seconds: float = inf
@@ -32,6 +34,8 @@ class Budget:
             raise InputError(f"a budget's seconds must be at least 0, got {self.seconds}")
         if self.memory <= 0 or self.threads <= 0:
             raise InputError(f"memory and threads must be positive, got {self.memory} and {self.threads}")
+        if self.device != "cpu":
+            _check_device(self.device)
 
     def started(self) -> Budget:
         """This budget with its clock running; a running one is returned as it is, so that deadlines are shared."""
@@ -51,3 +55,23 @@ class Budget:
         """Raise :class:`Expired` if the time is over."""
         if self.expired:
             raise Expired
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that does not exist or is not here; warn of one that no method uses."""
+    import torch  # here: a budget for the CPU needs none of it
+
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"expected a device, cpu or cuda, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"expected a device, cpu or cuda, got {name!r}")
+    if device.type == "cuda":
+        here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= here:
+            raise InputError(f"device {name!r} is not here: torch finds {here} CUDA devices; use cpu")
+        warnings.warn(f"methods compute on the CPU: device {name!r} is not used", stacklevel=4)
+
+
+UNLIMITED = Budget()  # what methods work with that are given none

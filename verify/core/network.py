@@ -15,6 +15,7 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.ops import Gather, Input, Op, Reshape, Scale, evaluate, magnitude, map_tensors, spread, terms
+from assay.verify.support import shown
 
 Oracle = Callable[[Tensor], Tensor]
 
@@ -36,7 +37,7 @@ class Node:
         return prod(self.shape)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Network:
     """A directed acyclic graph of operations: one input (node 0), one output (the last node).
 
@@ -64,6 +65,19 @@ class Network:
     def __call__(self, x: Tensor) -> Tensor:
         """The output at ``x`` (batch x input shape), in the dtype of ``x``: (batch x output shape)."""
         return self.values(x)[-1]
+
+    def __repr__(self) -> str:
+        return shown.line("Network", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("Network", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        name = {"name": self.name} if self.name else {}
+        operations = len(self.nodes) - 1
+        return {**name, "inputs": self.input_shape, "outputs": self.output_size, "operations": operations}
 
     def values(self, x: Tensor) -> list[Tensor]:
         """The value of every node at ``x`` (batch x input shape), each (batch x shape of the node)."""

@@ -19,13 +19,14 @@ from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, content_hash, to_network
 from assay.verify.core.region import Domain, LpBall, Region, declared
 from assay.verify.core.spec import Spec
+from assay.verify.support import shown
 from assay.verify.support.arrays import as_labels, as_tensor
 
 # Where files are read, by name: floor 0 imports nothing of it.
 FILES = "assay.verify.frontends.files"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Problem:
     """A network, a region of one sample and a specification. ``label`` is kept where the problem has one."""
 
@@ -51,6 +52,18 @@ class Problem:
                 f"the model ends in a {self.network.readout}, of which only the order of the outputs is decided (is a "
                 "label the largest?), not their values: pose the property of the model without its last layer"
             )
+
+    def __repr__(self) -> str:
+        return shown.line("Problem", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("Problem", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        label = {} if self.label is None else {"label": self.label}
+        return {"network": self.network, "region": self.region, "spec": self.spec, **label, "id": self.id[:8]}
 
     @cached_property
     def moved(self) -> str | None:
@@ -92,14 +105,21 @@ class Problem:
 
     @classmethod
     def robustness(
-        cls, model: Any, x: Tensor, label: int, eps: float, norm: float = inf, domain: Domain | None = (0.0, 1.0)
+        cls,
+        model: Any,
+        x: Tensor,
+        label: int,
+        eps: float | Tensor,
+        norm: float = inf,
+        domain: Domain | None = (0.0, 1.0),
     ) -> Problem:
         """Is ``label`` the strictly largest output everywhere within ``eps`` of ``x``?
 
         ``model``: a module in eval mode, or a :class:`Network`; ``x``: one sample, no batch dimension; ``eps`` in
-        the units of x; the region is the closed ball clipped to ``domain``. Arrays are taken, too. For many samples
-        of one model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is
-        above 0 and 0 where it is below (:mod:`assay.verify.core.binary`).
+        the units of x, in linf one for each feature where it is a tensor that broadcasts to x; the region is the closed
+        ball clipped to ``domain``, whose sides may be such tensors, too. Arrays are taken, too. For many samples of one
+        model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is above 0
+        and 0 where it is below (:mod:`assay.verify.core.binary`).
         """
         return cls.robustness_many(model, as_tensor(x, "a sample")[None], [label], eps, norm, domain)[0]
 
@@ -109,11 +129,11 @@ class Problem:
         model: Any,
         xs: Tensor,
         labels: Sequence[int] | Tensor,
-        eps: float,
+        eps: float | Tensor,
         norm: float = inf,
         domain: Domain | None = (0.0, 1.0),
     ) -> list[Problem]:
-        """One problem per sample: xs (batch x shape), labels (batch)."""
+        """One problem per sample: xs (batch x shape), labels (batch); ``eps`` and ``domain`` serve all of them."""
         xs = as_tensor(xs, "samples")
         if not xs.dim():
             raise InputError("expected samples (batch x shape), got one number")

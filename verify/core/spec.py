@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
+from assay.verify.support import shown
 from assay.verify.support.arrays import as_tensor
+from assay.verify.support.floats import TINY, gamma
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,7 @@ class Polyhedron:
             raise InputError("a specification's coefficients must be finite")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spec:
     """The unsafe set. A disjunct without rows is all of the output space; no disjunct at all is the empty set."""
 
@@ -69,6 +72,19 @@ class Spec:
         """Unsafe: all of ``A y <= b`` at once (one disjunct, non-strict)."""
         rows, sides = as_tensor(A, "A", torch.float64), as_tensor(b, "b", torch.float64)
         return cls((Polyhedron(rows, sides, torch.zeros_like(sides, dtype=torch.bool)),))
+
+    def __repr__(self) -> str:
+        return shown.line("Spec", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("Spec", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        rows = sum(len(d.b) for d in self.disjuncts)
+        strict = sum(int(d.strict.sum()) for d in self.disjuncts)
+        return {"disjuncts": len(self.disjuncts), "rows": rows, **({"strict": strict} if strict else {})}
 
     @cached_property
     def A(self) -> Tensor:
@@ -137,16 +153,42 @@ class Spec:
             return y.new_zeros((len(y), 0))
         return y @ self.A.to(y.device).T - self.b.to(y.device)
 
+    def _signed(self, y: Tensor) -> Tensor:
+        """``A y - b`` with the right signs: y (batch x outputs) in float64, result (batch x rows)."""
+        gap, A, b = self.rows(y), self.A.to(y.device), self.b.to(y.device)
+        # One difference of two numbers has the sign that it should.
+        simple = ((A == 0) | (A.abs() == 1)).all(1) & ((A != 0).sum(1) + (b != 0) <= 2)
+        error = 2 * gamma(A.shape[1] + 4) * (y.abs() @ A.abs().T + b.abs()) + (A.shape[1] + 1) * TINY
+        doubtful = ~(gap.abs() > error) & ~simple & y.isfinite().all(1, keepdim=True)
+        for i, j in doubtful.nonzero().tolist():
+            products = (Fraction(a) * Fraction(v) for a, v in zip(A[j].tolist(), y[i].tolist(), strict=True) if a)
+            exact = sum(products, -Fraction(b[j].item()))
+            gap[i, j] = float((exact > 0) - (exact < 0))
+        return gap
+
     def violated(self, y: Tensor) -> Tensor:
         """Whether each output lies in the unsafe set, strictness honoured: y (batch x outputs), result (batch).
 
-        Evaluated in float64; an output that is not finite violates nothing.
+        Exact: evaluated in float64, and in fractions where that leaves the sign in doubt. An output that is not finite
+        violates nothing.
         """
         if not self.disjuncts:
             return torch.zeros(len(y), dtype=torch.bool, device=y.device)
-        gap = self.rows(y)
+        gap = self._signed(y.flatten(1).to(torch.float64))
         holds = torch.where(self.strict.to(gap.device), gap < 0, gap <= 0)
         ones = holds.new_ones((len(y), len(self.disjuncts)), dtype=torch.uint8)
         index = self.disjunct.to(gap.device).expand_as(gap)
         inside = ones.scatter_reduce(-1, index, holds.to(torch.uint8), reduce="amin").bool()
         return inside.any(-1) & y.flatten(1).isfinite().all(-1)
+
+
+def strictly_largest(y: Tensor, labels: Tensor) -> Tensor:
+    """Whether each label's output is larger than all others: y (batch x classes), labels (batch), result (batch).
+
+    A tie is not a right answer, and neither is NaN.
+
+    >>> strictly_largest(torch.tensor([[1.0, 2.0], [1.0, 1.0], [1.0, torch.nan]]), torch.tensor([1, 0, 0])).tolist()
+    [True, False, False]
+    """
+    column = labels[:, None].to(torch.int64)
+    return (y.gather(1, column) > y.scatter(1, column, -torch.inf)).all(1)

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
@@ -38,7 +38,7 @@ class Verifier(Protocol):
         """Why ``problem`` is beyond this method, in one line; None if it is not."""
         ...
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """A verdict within the budget; timeouts and unsupported problems are UNKNOWN results."""
         ...
 
@@ -47,7 +47,7 @@ class Verifier(Protocol):
 class BatchVerifier(Verifier, Protocol):
     """A verifier that treats many problems at once faster than one by one, with the same answers."""
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem, in order; the budget is for all of them together."""
         ...
 
@@ -72,7 +72,7 @@ class Bounder(Protocol):
 
     name: ClassVar[str]
 
-    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Bounds:
+    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget = UNLIMITED) -> Bounds:
         """Bounds of ``objective @ network(x)`` over the region.
 
         ``region``: of one sample or of a batch; ``objective``: (rows x outputs) or (batch x rows x outputs).

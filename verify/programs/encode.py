@@ -96,7 +96,8 @@ class Encoding:
 
     def input(self, x: Vector) -> Vector:
         """The network's flattened input (inputs) at the point ``x`` (columns) of the program."""
-        return self.inputs_at(x[None])[0]
+        point: Vector = self.inputs_at(x[None])[0]
+        return point
 
     def inputs_at(self, x: Vector) -> Vector:
         """As :meth:`input`, at several points: (points x columns) to (points x inputs)."""

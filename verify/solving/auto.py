@@ -11,13 +11,14 @@ from assay.attacks.pgd import PGD
 from assay.verify.backends.bab.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result
 from assay.verify.solving import stages
 from assay.verify.solving.falsifier import Falsifier
 from assay.verify.solving.stages import Late, Stage
 
+HOUR = 3600.0
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 
@@ -51,25 +52,25 @@ class Auto:
             Stage(IBP(), share=0.25),
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(Falsifier(quick), share=0.2),
-            Stage(CROWN(), share=0.5),
-            Stage(InputSplit(), share=0.8),
+            Stage(CROWN(), share=0.6),
+            Stage(InputSplit(), share=0.8, unlimited=HOUR),
             Stage(exact, share=0.1, most=5.0),
-            Stage(Falsifier(strong, rounds=self.rounds, targeted=True), share=0.3),
-            Stage(exact, share=0.7),
-            Stage(Late(("milp",)), share=0.7),
-            Stage(InputSplit(max_inputs=64), share=0.5, timed=True),
-            Stage(Falsifier(other, rounds=ENDLESS, targeted=True), timed=True),
+            Stage(Falsifier(strong, rounds=self.rounds, targeted=True), share=0.2),
+            Stage(exact, share=0.85, unlimited=HOUR),
+            Stage(Late(("milp", "lp(tighten=all)")), share=0.7, unlimited=HOUR),
+            Stage(InputSplit(max_inputs=64), share=0.5, unlimited=0.0),
+            Stage(Falsifier(other, rounds=ENDLESS, targeted=True), unlimited=0.0),
         ]
 
     def supports(self, problem: Problem) -> str | None:
         """Attacks take every problem."""
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """The first checked verdict of the stages."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; each stage sees only what is still undecided."""
         return stages.decide(self, problems, budget)
 

@@ -15,7 +15,7 @@ from assay.attacks.common.interface import Attack, draws
 from assay.attacks.common.option_ranges import whole
 from assay.attacks.registry import get_attack
 from assay.verify.bounds.verdicts import unanswerable
-from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
@@ -69,11 +69,11 @@ class Falsifier:
         """Attacks take every problem that has a differentiable model."""
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """FALSIFIED if the attack breaks the problem."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
         budget = budget.started()
         results: dict[int, Result] = {}
@@ -156,11 +156,11 @@ class AttackVerifier:
         """Only the attack itself knows: an UNKNOWN result tells."""
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """FALSIFIED if the attack breaks the problem."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; what the attack cannot treat is UNKNOWN(unsupported)."""
         budget, results = budget.started(), dict[int, Result]()
         spent = [0.0] * len(problems)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from assay.verify.check.corroborate import corroborate
 from assay.verify.check.replay import replay
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import BatchVerifier, Verifier
@@ -23,17 +23,19 @@ Report = Callable[[Sequence[Result]], None]
 class Stage:
     """A verifier in its turn, with a ``share`` of the time that is left then, and so many seconds at ``most``.
 
-    ``timed``: it is asked only under a limit of time, since it would not end by itself.
+    ``unlimited``: the seconds that it gets where there is no limit of time, for what might not end by itself; with 0 it
+    is not asked then.
     """
 
     verifier: Verifier
     share: float = 1.0
     most: float = inf
-    timed: bool = False
+    unlimited: float = inf
 
     def budget(self, whole: Budget) -> Budget:
         """What the stage gets of the ``whole``, its clock running."""
-        seconds = min(self.share * max(whole.remaining, 0.0), self.most)
+        left = max(whole.remaining, 0.0)
+        seconds = min(self.share * left if left < inf else self.unlimited, self.most)
         return replace(whole, seconds=seconds, deadline=None).started()
 
 
@@ -61,7 +63,7 @@ class Late:
         reasons = [get_verifier(method).supports(problem) for method in self.methods]
         return None if None in reasons else "; ".join(reason for reason in reasons if reason)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """What the method says."""
         methods = [get_verifier(method) for method in self.methods]
         return next((m for m in methods if m.supports(problem) is None), methods[0]).verify(problem, budget)
@@ -121,7 +123,8 @@ def run(
     budget = budget.started()
     courses = [Course(problem) for problem in problems]
     for stage in stages:
-        if (stage.timed and budget.remaining == inf) or (budget.expired and all(course.steps for course in courses)):
+        late = budget.expired and all(course.steps for course in courses)
+        if late or (budget.remaining == inf and not stage.unlimited):
             continue
         if union and any(course.falsified for course in courses):
             break

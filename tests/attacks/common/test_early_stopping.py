@@ -37,7 +37,7 @@ def test_the_latter_half_is_what_counts() -> None:
 
 def test_attacks_break_the_same_samples_in_fewer_queries() -> None:
     net, x = mlp(0), samples(1, 12)
-    labels, region = net(x).argmax(1), LpBall(x, 0.1)
+    labels, region = net(x).argmax(1), LpBall(x, 0.1, domain=None)
     for early, full in (
         (Square(queries=2000), Square(queries=2000, patience=inf)),
         (APGDT(), APGDT(patience=inf)),

@@ -20,7 +20,7 @@ from tests.attacks.attack_models import linear, mlp, samples
 
 X = samples(0, 4)
 LABELS = torch.zeros(4, dtype=torch.int64)
-REGION = LpBall(X, 0.1)
+REGION = LpBall(X, 0.1, domain=None)
 
 
 def run(**changed: Any) -> None:
@@ -31,7 +31,7 @@ def run(**changed: Any) -> None:
 
 def test_the_unchanged_call_is_fine() -> None:
     run()
-    run(labels=LABELS.to(torch.uint8), region=LpBall(X, torch.full((4,), 0.1)))
+    run(labels=LABELS.to(torch.uint8), region=LpBall(X, torch.full((4,), 0.1), domain=None))
 
 
 def mixing() -> nn.Module:
@@ -68,8 +68,11 @@ def partly_training() -> nn.Module:
         ({"labels": LABELS.float()}, "integer labels"),
         ({"labels": LABELS - 1}, "label -1 is out of range"),
         ({"labels": LABELS + 4}, "label 4 is out of range: the model has 4 classes, 0 to 3"),
-        ({"region": LpBall(X[:, :5], 0.1)}, r"expected a region of shape \(6,\) or \(4, 6\), got \(4, 5\)"),
-        ({"region": LpBall(X[:3], 0.1)}, r"got \(3, 6\)"),
+        (
+            {"region": LpBall(X[:, :5], 0.1, domain=None)},
+            r"expected a region of shape \(6,\) or \(4, 6\), got \(4, 5\)",
+        ),
+        ({"region": LpBall(X[:3], 0.1, domain=None)}, r"got \(3, 6\)"),
         ({"region": X.numpy()}, "expected a region, LpBall or Box, got ndarray"),
         ({"x": "image.png"}, "expected samples: a tensor or numbers, got str"),
         ({"x": X.double().numpy()}, "dtype torch.float32, got torch.float64"),
@@ -83,7 +86,7 @@ def test_refusals_say_what_is_wrong(changed: dict[str, Any], message: str) -> No
 
 def test_arrays_are_taken_as_tensors_are() -> None:
     for attack in (FGSM(), PGD(steps=2)):
-        arrays: Any = X.numpy(), LABELS.numpy(), LpBall(X.numpy(), np.full(4, 0.1))  # type: ignore[arg-type]
+        arrays: Any = X.numpy(), LABELS.numpy(), LpBall(X.numpy(), np.full(4, 0.1), domain=None)  # type: ignore[arg-type]
         result, again = attack.run(mlp(0), X, LABELS, REGION), attack.run(mlp(0), *arrays)
         assert torch.equal(result.adversarial, again.adversarial)
 

@@ -120,9 +120,9 @@ def test_the_domain_binds(name: str, p: float) -> None:
 def test_without_a_domain_and_on_one_shared_region(name: str, p: float) -> None:
     if name == "hopskipjump":
         with pytest.raises(UnsupportedError, match="needs a region with a domain"):
-            minimal(name).run(NET, X[:1], LABELS[:1], LpBall(X[0], 5.0, p))
+            minimal(name).run(NET, X[:1], LABELS[:1], LpBall(X[0], 5.0, p, domain=None))
         return
-    result = minimal(name).run(NET, X[:1], LABELS[:1], LpBall(X[0], 5.0, p))
+    result = minimal(name).run(NET, X[:1], LABELS[:1], LpBall(X[0], 5.0, p, domain=None))
     assert result.success.tolist() == [True]
 
 
@@ -163,7 +163,7 @@ def test_boxes_and_other_norms_are_refused(name: str, p: float) -> None:
         attack.search([Problem(network(NET, 6), Box(torch.zeros(6), torch.ones(6)), spec)])
     for other in {1.0, 2.0, inf} - set(attack.minimises):
         with pytest.raises(UnsupportedError, match=f"{name} needs"):
-            attack.run(NET, X, LABELS, LpBall(X, 0.1, other))
+            attack.run(NET, X, LABELS, LpBall(X, 0.1, other, domain=None))
 
 
 @every_case
@@ -175,5 +175,5 @@ def test_images_and_empty_batches(name: str, p: float) -> None:
     result = minimal(name).run(model, x, labels, LpBall(x, 9.0, p, (0.0, 1.0)))
     assert result.adversarial.shape == x.shape
     assert bool(result.success.any())
-    empty = minimal(name).run(model, x[:0], labels[:0], LpBall(x[:0], 1.0, p))
+    empty = minimal(name).run(model, x[:0], labels[:0], LpBall(x[:0], 1.0, p, domain=None))
     assert empty.distance.shape == empty.success.shape == (0,)

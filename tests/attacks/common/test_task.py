@@ -89,7 +89,7 @@ def test_no_constraint_makes_the_centre_a_counterexample_and_no_disjunct_none() 
 
 def test_regions_without_a_member_cost_nothing() -> None:
     odd = torch.tensor([1 / 3, 1 / 3], dtype=torch.float64)  # no float32
-    empty: list[Region] = [Box(torch.ones(2), torch.zeros(2)), LpBall(odd, 0.0, 2)]
+    empty: list[Region] = [Box(torch.ones(2), torch.zeros(2)), LpBall(odd, 0.0, 2, domain=None)]
     spec = Spec.halfspaces([[1.0, 0.0]], [0.2])
     result = PGD().search([Problem(IDENTITY, region, spec) for region in [*empty, UNIT]])
     assert result.success.tolist() == [False, False, True]
@@ -152,5 +152,5 @@ def test_bad_calls() -> None:
     with pytest.raises(InputError, match="one input shape and dtype"):
         FGSM().search([wide, narrow])
     with pytest.raises(InputError, match=r"call model\.eval\(\)"):
-        FGSM().search([Problem(network(mlp(0).train(), 6), LpBall(X[0], 0.1), Spec.robust(0, 4))])
+        FGSM().search([Problem(network(mlp(0).train(), 6), LpBall(X[0], 0.1, domain=None), Spec.robust(0, 4))])
     assert len(FGSM().search([]).success) == 0

@@ -15,7 +15,7 @@ from assay.attacks import get_attack
 from assay.attacks.common.interface import AttackResult
 from assay.benchmarks.harness.radius import Bracket, Radii, distance, radii
 from assay.models.data import Dataset
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import AlarmError, InputError, UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
@@ -58,7 +58,7 @@ class Fake:
     def supports(self, problem: Problem) -> str | None:
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         assert isinstance(problem.region, LpBall)
         eps = float(problem.region.eps)
         self.asked.append((eps, budget.seconds))
@@ -231,5 +231,5 @@ def test_distances_are_never_too_short(norm: float) -> None:
         steps = [abs(a - b) for a, b in zip(exact.fractions(x), exact.fractions(centre), strict=True)]
         reach = exact.Fraction(far)
         assert max(steps) <= reach if norm == inf else sum(s ** int(norm) for s in steps) <= reach ** int(norm)
-        balls = [LpBall(centre, eps, norm) for eps in (far, nextafter(far, inf), 2 * far)]
+        balls = [LpBall(centre, eps, norm, domain=None) for eps in (far, nextafter(far, inf), 2 * far)]
         assert any(bool(ball.contains(x[None])) for ball in balls[:2])

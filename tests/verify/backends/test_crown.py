@@ -52,7 +52,7 @@ def test_bounds_are_mostly_tight_on_small_regions() -> None:
     tight = 0
     for seed in range(20):
         network = to_network(nets.random_mlp(seed, (3, 6, 6, 3)), (3,))
-        box = LpBall(torch.rand(3, generator=nets.generator(seed)), 0.01).box()
+        box = LpBall(torch.rand(3, generator=nets.generator(seed)), 0.01, domain=None).box()
         lower = CROWN().bound(network, box, eye(network), Budget()).lower[0]
         true = [exact.minimum(network, box, row) for row in eye(network)]
         assert all(low <= least + 1e-9 for low, least in zip(lower.tolist(), true, strict=True))
@@ -63,7 +63,7 @@ def test_bounds_are_mostly_tight_on_small_regions() -> None:
 @pytest.mark.parametrize("p", [1, 2])
 def test_balls_of_other_norms_are_better_than_their_boxes(p: float) -> None:
     network = to_network(nets.random_mlp(1, (6, 10, 10, 3)), (6,))
-    ball = LpBall(torch.full((6,), 0.5), 0.2, p)
+    ball = LpBall(torch.full((6,), 0.5), 0.2, p, domain=None)
     tight = CROWN().bound(network, ball, eye(network), Budget())
     loose = CROWN().bound(network, ball.box(), eye(network), Budget())
     assert bool((tight.lower > loose.lower).all())

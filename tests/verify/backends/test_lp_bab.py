@@ -355,7 +355,7 @@ def test_a_margin_within_rounding_is_no_verdict() -> None:
 def test_what_is_not_supported() -> None:
     box, spec = Box(torch.zeros(2), torch.ones(2)), Spec.halfspaces([[1.0, 0.0]], [-1.0])
     curve = Problem(chain((2,), [Tanh()]), box, spec)
-    ball = Problem(chain((2,), []), LpBall(torch.zeros(2), 1.0, 2), spec)
+    ball = Problem(chain((2,), []), LpBall(torch.zeros(2), 1.0, 2, domain=None), spec)
     pool = [Gather(torch.tensor([0, 1, 1, 0]), (2, 2)), Max(), Linear(torch.eye(2), torch.zeros(2))]
     pooled = Problem(chain((2,), pool), box, spec)
     for problem, word in ((curve, "Tanh"), (ball, "l2"), (pooled, "Max")):

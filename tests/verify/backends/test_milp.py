@@ -289,7 +289,7 @@ def test_time_is_kept(solver: str) -> None:
 def test_what_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     box, spec = Box(torch.zeros(2), torch.ones(2)), Spec.halfspaces([[1.0, 0.0]], [-1.0])
     curve = Problem(chain((2,), [Tanh()]), box, spec)
-    ball = Problem(chain((2,), []), LpBall(torch.zeros(2), 1.0, 2), spec)
+    ball = Problem(chain((2,), []), LpBall(torch.zeros(2), 1.0, 2, domain=None), spec)
     for problem, word in ((curve, "Tanh"), (ball, "l2")):
         result = MILP().verify(problem, Budget())
         assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.UNSUPPORTED)

@@ -335,7 +335,7 @@ def test_what_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     box, spec = Box(torch.zeros(2), torch.ones(2)), Spec.halfspaces([[1.0, 0.0]], [-1.0])
     identity = chain((2,), [])
     curve = Problem(chain((2,), [Tanh()]), box, spec)
-    ball = Problem(identity, LpBall(torch.zeros(2), 1.0, 2), spec)
+    ball = Problem(identity, LpBall(torch.zeros(2), 1.0, 2, domain=None), spec)
     endless = Problem(identity, Box(torch.zeros(2), torch.full((2,), inf)), spec)
     for problem, word in ((curve, "Tanh"), (ball, "l2"), (endless, "unbounded")):
         result = SMT().verify(problem, Budget())

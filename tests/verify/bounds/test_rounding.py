@@ -77,7 +77,7 @@ def test_balls(p: float) -> None:
         network = to_network(nets.random_mlp(seed, (4, 9, 9, 3)), (4,))
         x = torch.randn(4, dtype=torch.float64, generator=nets.generator(seed))
         for eps in (2.0**-60, 0.0):
-            assert_holds(network, LpBall(x, eps, p), x[None])
+            assert_holds(network, LpBall(x, eps, p, domain=None), x[None])
 
 
 def test_real_values_of_every_operation_lie_within() -> None:

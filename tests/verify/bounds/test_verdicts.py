@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds.verdicts import verify_by_bounds
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network, chain
 from assay.verify.core.ops import Scale
 from assay.verify.core.problem import Problem
@@ -35,7 +35,7 @@ class Fake:
     def supports(self, problem: Problem) -> str | None:
         return self.why_not
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         raise NotImplementedError
 
 
@@ -190,7 +190,7 @@ def test_a_fault_is_not_a_verdict() -> None:
 def test_different_kinds_of_problems_keep_their_order() -> None:
     """Different networks, norms and specifications in one list: each gets its own margin."""
     other = chain((2,), [Scale(torch.tensor(2.0), torch.tensor(0.0))])
-    ball = LpBall(torch.zeros(2), 1.0, 2)
+    ball = LpBall(torch.zeros(2), 1.0, 2, domain=None)
     two = spec(([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]))
     problems = [
         Problem(NETWORK, BOX, ONE_ROW),

@@ -118,7 +118,9 @@ def test_each_problem_gets_its_own_answer() -> None:
     problems = [
         problem_of(s, eps, p) for s, eps, p in [(1, 0.05, 2.0), (2, 0.01, 1.0), (1, 0.1, 2.0), (3, 0.1, float("inf"))]
     ]
-    problems.append(Problem(problems[0].network, LpBall(problems[0].region.centre, 0.0, 2), problems[0].spec))
+    problems.append(
+        Problem(problems[0].network, LpBall(problems[0].region.centre, 0.0, 2, domain=None), problems[0].spec)
+    )
     claims = [1e3, 1e-9, 1e3, None, 1e3]
     results = [Result(p.id, "liar", Verdict.VERIFIED, margin=m) for p, m in zip(problems, claims, strict=True)]
     together = corroborate(problems, results)

@@ -53,7 +53,7 @@ def test_a_satisfied_property_is_none() -> None:
 
 @pytest.mark.parametrize("p", [1, 2, float("inf")])
 def test_a_point_outside_by_one_unit_in_the_last_place_is_none(p: float) -> None:
-    problem = Problem(IDENTITY, LpBall(x(0.5, 0.5), 0.25, p), TIE)
+    problem = Problem(IDENTITY, LpBall(x(0.5, 0.5), 0.25, p, domain=None), TIE)
     edge = x(0.5, 0.75)
     assert replay(problem, edge).confirmed
     outside = replay(problem, torch.stack([edge[0], torch.nextafter(edge[1], x(1.0)[0])]))

@@ -68,6 +68,23 @@ def test_what_is_never_negative_has_another_threshold(last, flat):
         Problem.robustness(model, sample(0.75), 1, 0.1)
 
 
+class Mirrored(nn.Module):
+    """The other class's probability, turned about 0 or not."""
+
+    def __init__(self, sign):
+        super().__init__()
+        self.line, self.sign = line(), sign
+
+    def forward(self, x):
+        return self.sign * (1 - torch.sigmoid(self.line(x)))
+
+
+@pytest.mark.parametrize(("sign", "words"), [(1.0, "never negative"), (-1.0, "never positive")])
+def test_what_is_scaled_behind_the_sigmoid_counts_too(sign, words):
+    with pytest.raises(UnsupportedError, match=words):
+        Problem.robustness(Mirrored(sign).eval(), sample(0.75), 0, 0.1)
+
+
 def test_what_is_negative_at_times_is_read():
     shifted = line((1.0, 0.0), 0.0, nn.ReLU(), nn.Linear(1, 1))
     with torch.no_grad():

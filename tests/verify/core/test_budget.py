@@ -6,7 +6,7 @@ from math import inf, nan
 
 import pytest
 
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError
 
 
@@ -64,7 +64,7 @@ def test_no_seconds_are_over_at_once(clock: list[float]) -> None:
 
 
 def test_a_running_budget_is_the_same_budget(clock: list[float]) -> None:
-    budget = Budget(seconds=5, memory=1, seed=3, device="cuda:1", threads=4)
+    budget = Budget(seconds=5, memory=1, seed=3, device="cpu:0", threads=4)
     assert budget.started() == budget
     assert repr(budget.started()) == repr(budget)
 
@@ -79,3 +79,17 @@ def test_impossible_seconds_are_refused(seconds: float) -> None:
 def test_impossible_memory_and_threads_are_refused(memory: int, threads: int) -> None:
     with pytest.raises(InputError, match="memory and threads must be positive, got"):
         Budget(memory=memory, threads=threads)
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    assert Budget(device="cpu").device == "cpu"
+    assert Budget(device="cpu:0").device == "cpu:0"
+    for name in ("gpu", "tpu", "", "mps", "meta", "cuda:99"):
+        with pytest.raises(InputError, match=r"expected a device|is not here"):
+            Budget(device=name)
+
+
+def test_the_budget_of_a_method_that_is_given_none_has_no_end() -> None:
+    assert Budget() == UNLIMITED
+    assert UNLIMITED.deadline is None
+    assert not UNLIMITED.expired

@@ -101,7 +101,7 @@ def test_a_region_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
 
 def test_a_region_of_a_batch_is_refused() -> None:
     with pytest.raises(InputError, match="one sample"):
-        Problem(problem().network, LpBall(torch.zeros(2, 4), 0.1), Spec.robust(0, 3))
+        Problem(problem().network, LpBall(torch.zeros(2, 4), 0.1, domain=None), Spec.robust(0, 3))
 
 
 @pytest.mark.parametrize("outputs", [2, 4])
@@ -235,3 +235,75 @@ def test_the_dual_norm_of_tiny_and_huge_coefficients() -> None:
             result = get_verifier(method).verify(problem, Budget(20))
             assert result.verdict is not Verdict.VERIFIED, (method, scale)
             assert result.margin is None or result.margin <= 1.2 - 2**0.5
+
+
+IMAGE = torch.linspace(0.2, 0.8, 12).view(3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("eps", "domain"),
+    [
+        (torch.tensor([0.1, 0.0, 0.2]).view(3, 1, 1), (0.0, 1.0)),
+        (torch.tensor([0.1, 0.0, 0.2]), (torch.zeros(3, 1, 1), torch.tensor([0.9, 0.8, 0.85]).view(3, 1, 1))),
+        (torch.linspace(0, 0.3, 12).view(3, 2, 2), None),
+        (torch.tensor([0.05, 0.1]), (torch.zeros(3, 2, 2), 1.0)),
+        (np.full((1, 2, 2), 0.1), (np.zeros((3, 1, 1)), np.ones((3, 1, 1)))),
+    ],
+)
+def test_eps_and_domain_for_each_channel_and_feature(eps: Any, domain: Any) -> None:
+    network = to_network(torch.nn.Sequential(torch.nn.Flatten(), random_mlp(0, (12, 6, 3))).eval(), (3, 2, 2))
+    ones = torch.as_tensor(eps, dtype=torch.float64)
+    radius = (ones.view(3, 1, 1) if ones.shape == (3,) else ones).expand(3, 2, 2)
+    low, high = (torch.as_tensor(side, dtype=torch.float64) for side in domain or (-inf, inf))
+    lower, upper = torch.maximum(IMAGE - radius, low), torch.minimum(IMAGE + radius, high)
+    label = int(network(IMAGE[None])[0].argmax())
+    found = Problem.robustness(network, IMAGE, label, eps, domain=domain)
+    box = found.region.box()
+    assert torch.allclose(box.lower, lower, atol=1e-12)
+    assert torch.allclose(box.upper, upper, atol=1e-12)
+    same = Problem(network, Box(lower, upper), found.spec, label)
+    both = Problem.robustness_many(network, torch.stack([IMAGE, IMAGE / 2 + 0.2]), [label, label], eps, domain=domain)
+    for method in ("ibp", "crown", "lp", "milp"):
+        verifier = get_verifier(method)
+        margins = [verifier.verify(p, Budget(20)).margin for p in (found, same)]
+        assert margins[0] == pytest.approx(margins[1], abs=1e-6)
+    together = stages.decide(get_verifier("crown"), both, Budget())
+    assert together[0].margin == pytest.approx(get_verifier("crown").verify(found, Budget()).margin)
+    for name in ("attack", "attack(attack=fgsm)", "attack(attack=apgd)", "attack(attack=square)"):
+        for problem, result in zip(both, stages.decide(get_verifier(name), both, Budget(20)), strict=True):
+            assert "alarm" not in result.stats
+            assert result.counterexample is None or problem.region.contains(result.counterexample[None]).all()
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).eval()
+    with pytest.raises(InputError, match=r"a domain of a shape that broadcasts to the input's \(3, 2, 2\), got \(3,\)"):
+        Problem.robustness(model, IMAGE, 0, 0.01, domain=(torch.zeros(3), torch.ones(3)))
+    with pytest.raises(InputError, match=r"eps of a shape that broadcasts .* got \(4,\)"):
+        Problem.robustness(model, IMAGE, 0, torch.full((4,), 0.01))
+    for p in (1, 2):
+        with pytest.raises(InputError, match=f"a ball in l{p} has no eps for each feature"):
+            Problem.robustness(model, IMAGE, 0, torch.full((3, 1, 1), 0.01), p)
+
+
+def test_balls_lie_in_the_unit_cube_unless_told_otherwise() -> None:
+    assert LpBall(torch.tensor([0.0, 1.0]), 0.5).box().upper.tolist() == [0.5, 1.0]
+    assert LpBall(torch.tensor([0.0, 1.0]), 0.5, domain=None).box().upper.tolist() == [0.5, 1.5]
+    with pytest.raises(InputError, match="outside of the domain"):
+        LpBall(torch.tensor([0.0, 2.0]), 0.5)
+
+
+def test_problems_are_shown_in_one_line_and_as_a_table() -> None:
+    shown = problem(eps=0.1, p=2)
+    line = repr(shown)
+    assert line == (
+        "Problem(network Network(name Sequential, inputs (4,), outputs 3, operations 5), region LpBall(shape (4,), "
+        f"norm l2, eps 0.1, domain 0 to 1), spec Spec(disjuncts 2, rows 2), label 1, id {shown.id[:8]})"
+    )
+    named = replace(shown.network, name="<script>")
+    table = Problem(named, Box(X, X + 0.5), Spec(()))._repr_html_()
+    assert "&lt;script&gt;" in table
+    assert "<script>" not in table
+    assert "Box(shape (4,), within 0.25 to 1.5, widths 0.5)" in table
+    for thing in (shown.network, shown.spec, shown.region, shown.region.box(), LpBall(X, 0.1, domain=None)):
+        assert thing._repr_html_().startswith("<table><caption>" + type(thing).__name__)

@@ -85,7 +85,7 @@ def test_membership_is_exact_where_float64_cannot_tell_the_norm_from_eps(p: floa
         eps = float((x.double() - centre.double()).norm(p=p))
         for _ in range(abs(ulps)):
             eps = nextafter(eps, inf if ulps > 0 else 0)
-        ball = LpBall(centre, eps, p)
+        ball = LpBall(centre, eps, p, domain=None)
         assert ball.contains(x[None]).item() == inside(ball, x)
 
 
@@ -114,13 +114,13 @@ def test_the_ball_is_closed() -> None:
         ball = LpBall(torch.tensor([0.5, 0.5]), 0.25, p, (0.0, 1.0))
         points = torch.tensor([[0.75, 0.5], [0.5, 0.25], [nextafter(0.75, 1) + 2**-24, 0.5], [0.75, 0.75]])
         assert ball.contains(points).tolist() == [True, True, False, p == inf]
-    assert LpBall(torch.zeros(2), 5.0, 2).contains(torch.tensor([[3.0, 4.0], [3.0, -4.0]])).all()
+    assert LpBall(torch.zeros(2), 5.0, 2, domain=None).contains(torch.tensor([[3.0, 4.0], [3.0, -4.0]])).all()
 
 
 def test_nan_and_infinity_are_members_of_nothing() -> None:
     points = torch.tensor([[nan, 0.0], [inf, 0.0], [-inf, 0.0], [0.0, 0.0]])
     for p in NORMS:
-        assert LpBall(torch.zeros(2), 1.0, p).contains(points).tolist() == [False, False, False, True]
+        assert LpBall(torch.zeros(2), 1.0, p, domain=None).contains(points).tolist() == [False, False, False, True]
     assert Box(-torch.ones(2), torch.ones(2)).contains(points).tolist() == [False, False, False, True]
 
 
@@ -152,7 +152,7 @@ def test_projection_in_float64_gives_members_in_rational_arithmetic(p: float, se
 @given(seed=seeds)
 def test_projection_reaches_the_boundary(p: float, seed: int) -> None:
     rng = generator(seed)
-    ball = LpBall(torch.rand(5, generator=rng), 0.25, p)
+    ball = LpBall(torch.rand(5, generator=rng), 0.25, p, domain=None)
     step = ball.project(ball.centre.float() + 10 * torch.randn((8, 5), generator=rng)).double() - ball.centre
     assert (step.norm(p=p, dim=1) > 0.25 * (1 - 1e-5)).all()
 
@@ -177,13 +177,13 @@ def test_projection_leaves_members_of_an_linf_ball_alone(ball: LpBall, seed: int
 def test_projection_from_within_the_bounding_box_is_euclidean(
     p: float, point: tuple[float, float], nearest: tuple[float, float]
 ) -> None:
-    ball = LpBall(torch.zeros(2), 1.0, p)
+    ball = LpBall(torch.zeros(2), 1.0, p, domain=None)
     assert torch.allclose(ball.project(torch.tensor([point])), torch.tensor([nearest]), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     "region",
-    [*(LpBall(torch.zeros(2), 1.0, p) for p in NORMS), Box(torch.zeros(2), torch.ones(2))],
+    [*(LpBall(torch.zeros(2), 1.0, p, domain=None) for p in NORMS), Box(torch.zeros(2), torch.ones(2))],
     ids=["l1", "l2", "linf", "box"],
 )
 def test_projection_of_nan_is_a_member(region: Region) -> None:
@@ -297,9 +297,9 @@ def test_the_domain_may_differ_from_element_to_element() -> None:
 @pytest.mark.parametrize("eps", [-1e-9, nan, inf, -inf])
 def test_an_impossible_eps_is_refused(eps: float) -> None:
     with pytest.raises(InputError, match="eps must be a finite number >= 0"):
-        LpBall(torch.zeros(2), eps)
+        LpBall(torch.zeros(2), eps, domain=None)
     with pytest.raises(InputError, match="eps must be a finite number >= 0"):
-        LpBall(torch.zeros(2, 2), torch.tensor([0.1, eps]))
+        LpBall(torch.zeros(2, 2), torch.tensor([0.1, eps]), domain=None)
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, nan, inf])
@@ -318,11 +318,11 @@ def test_arrays_and_lists_bound_regions_without_a_loss() -> None:
     """In float64, as they are; a later change of the array's numbers changes nothing."""
     lower: Any = np.array([0.1, 0.2])
     upper: Any = [0.3, 0.4]
-    box, ball = Box(lower, upper), LpBall(lower, upper[0])
+    box, ball = Box(lower, upper), LpBall(lower, upper[0], domain=None)
     lower[:] = 5.0
     assert (box.lower.tolist(), box.upper.tolist(), ball.centre.tolist()) == ([0.1, 0.2], [0.3, 0.4], [0.1, 0.2])
     with pytest.raises(InputError, match="the centre of a ball: a tensor or numbers, got ndarray"):
-        LpBall(np.array(["a"]), 0.1)  # type: ignore[arg-type]
+        LpBall(np.array(["a"]), 0.1, domain=None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="upper bound: a tensor or numbers, got list"):
         Box(lower, [[1.0], [1.0, 2.0]])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="lower bound: real numbers"):
@@ -332,7 +332,7 @@ def test_arrays_and_lists_bound_regions_without_a_loss() -> None:
 @pytest.mark.parametrize("p", [0, 3, -1, nan])
 def test_an_unknown_norm_is_refused(p: float) -> None:
     with pytest.raises(InputError, match="norm must be 1, 2 or inf"):
-        LpBall(torch.zeros(2), 0.1, p)
+        LpBall(torch.zeros(2), 0.1, p, domain=None)
 
 
 def test_boxes_that_are_none_are_refused() -> None:
@@ -365,7 +365,7 @@ def test_points_and_samples_are_members(region: Region, seed: int) -> None:
 
 
 def test_samples_repeat_with_their_generator_and_differ_from_each_other() -> None:
-    ball = LpBall(torch.full((5,), 0.5), 0.25)
+    ball = LpBall(torch.full((5,), 0.5), 0.25, domain=None)
     assert torch.equal(ball.sample(4, generator(1)), ball.sample(4, generator(1)))
     assert len({tuple(x) for x in ball.sample(50, generator(1)).tolist()}) == 50
     spread = ball.sample(2000, generator(1)).double() - ball.centre
@@ -384,7 +384,7 @@ def test_the_cubes_corners_are_the_boxs_corners() -> None:
 @given(seed=seeds)
 def test_the_steepest_step_gains_most_of_all_steps_of_one_radius(p: float, seed: int) -> None:
     rng = generator(seed)
-    ball = LpBall(torch.zeros(SHAPE), 0.5, p)
+    ball = LpBall(torch.zeros(SHAPE), 0.5, p, domain=None)
     grad = torch.randn((1, *SHAPE), generator=rng, dtype=torch.float64)
     step = ball.steepest(grad)
     assert torch.allclose(step.flatten(1).norm(p=p, dim=1), torch.tensor(0.5, dtype=torch.float64))
@@ -402,14 +402,14 @@ def test_the_steepest_step_of_a_box_is_half_its_width() -> None:
 @pytest.mark.parametrize("p", NORMS)
 @pytest.mark.parametrize("scale", [2.0**-120, 2.0**-80, 2.0**80, 2.0**120], ids=["-120", "-80", "80", "120"])
 def test_the_steepest_step_does_not_depend_on_the_size_of_the_gradient(p: float, scale: float) -> None:
-    ball = LpBall(torch.zeros(4), 0.5, p)
+    ball = LpBall(torch.zeros(4), 0.5, p, domain=None)
     grad = torch.tensor([[1.0, -2.0, 3.0, 0.5]])
     assert torch.allclose(ball.steepest(grad * scale), ball.steepest(grad))
 
 
 @pytest.mark.parametrize("p", NORMS)
 def test_a_gradient_of_zero_gives_no_step(p: float) -> None:
-    assert not LpBall(torch.zeros(4), 0.5, p).steepest(torch.zeros(2, 4)).any()
+    assert not LpBall(torch.zeros(4), 0.5, p, domain=None).steepest(torch.zeros(2, 4)).any()
 
 
 def check_equal_to_one_by_one(batch: Region, parts: list[Region], seed: int) -> None:
@@ -481,7 +481,7 @@ def test_the_id_is_the_content() -> None:
 
     assert ball() == ball()
     ids = {ball(), ball(value=0.25), ball(eps=nextafter(0.1, 1)), ball(p=2), ball(high=2.0)}
-    ids |= {LpBall(torch.tensor([0.5, 0.5]), 0.1).id, Box(torch.zeros(2), torch.ones(2)).id}
+    ids |= {LpBall(torch.tensor([0.5, 0.5]), 0.1, domain=None).id, Box(torch.zeros(2), torch.ones(2)).id}
     assert len(ids) == 7
     assert Box(torch.zeros(2), torch.ones(2)).id == Box(torch.zeros(2), torch.ones(2, dtype=torch.float64)).id
 

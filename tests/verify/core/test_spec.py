@@ -219,3 +219,43 @@ def test_the_id_is_the_content() -> None:
     assert Spec.robust(0, 3).id == Spec.robust(0, 3).id
     ids = {s.id for s in (Spec.robust(0, 3), Spec.robust(1, 3), Spec.robust(0, 4), closed(True), closed(False))}
     assert len(ids) == 5
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_violation_is_exact_where_sums_cancel(strict: bool) -> None:
+    """1 + 1e-20 - 1 is above 0, and 0.1 + 0.2 above 0.3 in float64 and below it in the reals of these numbers."""
+    rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, -1.0], [1e-200, 0.0, 0.0]], dtype=torch.float64)
+    outputs = torch.tensor(
+        [
+            [1.0, 1e-20, -1.0],
+            [1.0, -1e-20, -1.0],
+            [1.0, 0.0, -1.0],
+            [0.1, 0.2, 0.3],
+            [1e-200, 1.0, 1.0],
+            [0.0, 0.0, 0.0],
+        ],
+        dtype=torch.float64,
+    )
+    for row in rows:
+        spec = Spec((Polyhedron(row[None], torch.zeros(1), torch.tensor([strict])),))
+        exact = [sum(Fraction(a) * Fraction(v) for a, v in zip(row.tolist(), y, strict=True)) for y in outputs.tolist()]
+        expected = [value < 0 or (value == 0 and not strict) for value in exact]
+        assert spec.violated(outputs).tolist() == expected
+    assert not Spec((Polyhedron(rows[:1], torch.zeros(1), torch.zeros(1).bool()),)).violated(outputs * torch.nan).any()
+
+
+def test_lower_bounds_that_prove_that_nothing_unsafe_is_met() -> None:
+    """Two disjuncts: a strict and a closed row; a closed row alone."""
+    first = Polyhedron(torch.eye(2), torch.zeros(2), torch.tensor([True, False]))
+    spec = Spec((first, Polyhedron(torch.ones(1, 2), torch.zeros(1), torch.tensor([False]))))
+    bounds = [
+        [0.0, -1.0, 1.0],
+        [-1.0, 0.0, 1.0],
+        [0.0, 0.0, 0.0],
+        [1.0, -1.0, 1.0],
+        [torch.nan, 1.0, 1.0],
+        [torch.inf] * 3,
+    ]
+    assert spec.avoided(torch.tensor(bounds)).tolist() == [True, False, False, True, True, False]
+    assert not Spec((Polyhedron(torch.zeros(0, 2), torch.zeros(0), torch.zeros(0).bool()),)).avoided(torch.zeros(0))
+    assert not Spec(()).avoided(torch.zeros(0))

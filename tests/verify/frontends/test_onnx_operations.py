@@ -11,9 +11,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import Conv2d, ConvTranspose2d, Linear, Relu, Reshape, Scale
+from assay.verify.core.region import Box
 from assay.verify.frontends.onnx import read_onnx
+from assay.verify.registry import get_bounder
 from tests.nets import generator
 from tests.verify.frontends.onnx_files import check, ints, model, numbers, one, save
 
@@ -513,3 +516,20 @@ def test_constants_are_folded(name: str, tmp_path: Path) -> None:
     network = check(tmp_path, foldable()[name], VECTOR)
     assert len(network.nodes) <= 2
     assert all(isinstance(node.op, (Linear, Scale, Reshape)) for node in network.nodes[1:])
+
+
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin", "ReduceL1", "ReduceSum"])
+def test_single_numbers_in_the_midst_of_a_network_have_bounds(op: str, tmp_path: Path) -> None:
+    """A maximum over everything is one number; what follows it counts it as a vector of one."""
+    nodes = [
+        helper.make_node(op, ["x"], ["m"], keepdims=0),
+        helper.make_node("Neg", ["m"], ["n"]),
+        helper.make_node("Relu", ["n"], ["r"]),
+        helper.make_node("Add", ["r", "x"], ["y"]),
+    ]
+    network = check(tmp_path, model(nodes, VECTOR), VECTOR)
+    points = 2 * torch.rand(64, 6, generator=generator(0), dtype=torch.float64) - 1
+    box = Box(-torch.ones(6, dtype=torch.float64), torch.ones(6, dtype=torch.float64))
+    for name in ("ibp", "crown"):
+        bounds = get_bounder(name).bound(network, box, torch.eye(6, dtype=torch.float64), Budget())
+        assert bool((bounds.lower <= network(points)).all() and (network(points) <= bounds.upper).all())

@@ -13,7 +13,7 @@ from torch import Tensor
 from assay.attacks.common.interface import AttackResult
 from assay.attacks.pgd import PGD
 from assay.verify.backends.ibp import IBP
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import chain
 from assay.verify.core.ops import Scale
 from assay.verify.core.problem import Problem
@@ -49,7 +49,7 @@ class Scripted:
     def supports(self, problem: Problem) -> str | None:
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         assert budget.deadline is not None, "the stages share one running clock"
         self.asked.append(problem.id)
         return replace(self.answers[problem.id], verifier=self.label)
@@ -104,7 +104,7 @@ def test_decide_checks_what_a_method_says() -> None:
 def test_decide_refuses_answers_that_are_missing() -> None:
     @dataclass(frozen=True)
     class Short(Scripted):
-        def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+        def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
             return [result(Verdict.VERIFIED, 1.0)]
 
     with pytest.raises(ValueError, match="zip"):

@@ -65,11 +65,12 @@ def test_where_nobody_can_prove_anything_the_answer_says_why(attacked: bool, mon
     assert found.stats["explanation"] == "no rule for Sin"
 
 
-def test_without_a_limit_of_time_whoever_would_not_end_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_limit_of_time_whoever_would_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock.installed(monkeypatch)
-    endless, able = Worker(clock, inf, "endless"), Worker(clock, 1.0, "able")
-    (found,) = run([OPEN], [Stage(endless, timed=True), Stage(able, most=5.0)], Budget())
-    assert (endless.asked, able.asked, found.reason) == ([], [5.0], Reason.INCOMPLETE)
+    endless, long, able = Worker(clock, inf, "endless"), Worker(clock, inf, "long"), Worker(clock, 1.0, "able")
+    (found,) = run([OPEN], [Stage(endless, unlimited=0.0), Stage(long, unlimited=9.0), Stage(able, most=5.0)], Budget())
+    assert (endless.asked, long.asked, able.asked) == ([], [9.0], [5.0])
+    assert found.reason is Reason.TIMEOUT
 
 
 def test_no_stage_begins_once_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

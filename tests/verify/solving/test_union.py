@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from assay.verify.backends.crown import CROWN
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
@@ -123,7 +123,7 @@ class Told:
     def supports(self, problem: Problem) -> str | None:
         return None
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         box = problem.region.box()
         key = round(float(box.lower.min()), 3)
         self.asked.append(key)
@@ -137,7 +137,7 @@ class Told:
 class Batched(Told):
     """The same, all at once."""
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         return [self.verify(problem, budget) for problem in problems]
 
 

@@ -12,7 +12,7 @@ import torch
 from assay.verify.backends.bab.input_tree import Ascent, InputTree
 from assay.verify.backends.bab.search import Limits, search
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
@@ -52,7 +52,7 @@ class InputSplit:
             return f"an l{region.p:g} ball, not a box"
         return without_bounds(problem.network)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Search until the problem is decided or the budget is spent; ``stats`` tell what it took."""
         begun, budget = time.monotonic(), budget.started()
         declined = unanswerable(self, problem)

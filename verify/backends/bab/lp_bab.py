@@ -16,7 +16,7 @@ from assay.verify.backends.bab.lp_tree import Search, Target
 from assay.verify.backends.bab.simplex import Simplex
 from assay.verify.backends.bab.splits import Splits
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Max
@@ -60,7 +60,7 @@ class LPBaB:
             return "a ball in l2, which is not linear"
         return _unsplit(network) or without_bounds(network) or without_encoding(network) or missing("highs", False)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Bounds, then a descent, then the trees; ``stats`` tell what they took."""
         begun, budget = time.monotonic(), budget.started()
         declined = unanswerable(self, problem)

@@ -17,7 +17,7 @@ from assay.verify.backends.lipschitz.product import constants, row_slopes, witho
 from assay.verify.backends.lipschitz.reach import Reach, conversion
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.verdicts import concluded, unanswerable
-from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -61,7 +61,7 @@ class Lipschitz:
         """Every operation needs a Lipschitz rule."""
         return without_rule(problem.network)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if the margin at the centre is larger than what it can lose over the region."""
         begun, budget = time.monotonic(), budget.started()
         declined = unanswerable(self, problem)
@@ -83,7 +83,7 @@ class Lipschitz:
         reason = reason if certificate.margin > -inf else Reason.NUMERICAL
         return concluded(self, problem, certificate.margin, reason, spent, stats=certificate.stats)
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; what a network's layers say is worked out once for all of its problems."""
         budget = budget.started()
         return [self.verify(problem, budget) for problem in problems]

@@ -19,7 +19,7 @@ from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.rounding import largest
 from assay.verify.bounds.verdicts import verify_by_bounds
-from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, LeakyRelu, Linear, Relu, Reshape, Scale, Sub
@@ -61,11 +61,11 @@ class LiRPA:
             return f"{', '.join(missing)} is not given to auto_LiRPA"
         return None if available() else f"auto_LiRPA is not installed: {INSTALL}"
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if the bounds prove it; UNKNOWN(solver) where auto_LiRPA itself fails."""
         return self.verify_many([problem], budget)[0]
 
-    def verify_many(self, problems: Sequence[Problem], budget: Budget) -> list[Result]:
+    def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; a failure on one does not touch the others."""
         budget = budget.started()
         try:
@@ -76,7 +76,7 @@ class LiRPA:
             why = {"explanation": str(error)}
             return [Result(problems[0].id, repr(self), Verdict.UNKNOWN, Reason.SOLVER, self.guarantee, stats=why)]
 
-    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Bounds:
+    def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget = UNLIMITED) -> Bounds:
         """Bounds of ``objective @ network(x)`` over the region: (batch x rows).
 
         Raises :class:`UnsupportedError` for a network that auto_LiRPA cannot take.

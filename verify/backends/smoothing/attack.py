@@ -18,7 +18,7 @@ from assay.verify.backends.smoothing.question import Question
 from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
 from assay.verify.backends.smoothing.scores import exceed
 from assay.verify.backends.smoothing.vote import outvotes
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, content_hash
 from assay.verify.core.problem import Problem
@@ -73,7 +73,7 @@ class SmoothingAttack:
         judge = Smoothing(self.noise, self.sigma, n0=self.n0, alpha=self.alpha, certificate=certificate)
         return judge.classify(network, x, seed)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """FALSIFIED with the point that the vote gets wrong, or UNKNOWN."""
         budget, begun = budget.started(), time.monotonic()
         if problem.region.empty or not problem.spec.disjuncts:

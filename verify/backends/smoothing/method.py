@@ -16,7 +16,7 @@ from assay.verify.backends.smoothing.confidence import check_alpha
 from assay.verify.backends.smoothing.deciding import Outcome, Test
 from assay.verify.backends.smoothing.question import Certified, OutOfTime, Question
 from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -66,7 +66,7 @@ class Smoothing:
         """Balls, the specification that one label is strictly the largest output, and noise that rounding leaves."""
         return beyond(problem) or drowned(centre(problem), self.sigma)
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if the smoothed classifier's answer is the label everywhere in the ball; never FALSIFIED."""
         budget, begun = budget.started(), time.monotonic()
         if problem.region.empty or not problem.spec.disjuncts:
@@ -177,7 +177,7 @@ def beyond(problem: Problem) -> str | None:
     if not isinstance(problem.region, LpBall):
         return "smoothing certifies l1, l2 and linf balls, not boxes"
     if torch.as_tensor(problem.region.eps).dim():
-        return "smoothing certifies one sample at a time"
+        return "smoothing certifies one sample at a time, and one eps for all of its features"
     if problem.network.output_size < 2:
         return ONE_OUTPUT
     if problem.label is None or problem.spec.id != Spec.robust(problem.label, problem.network.output_size).id:

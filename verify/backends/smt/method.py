@@ -21,7 +21,7 @@ from assay.verify.backends.smt.question import Question
 from assay.verify.backends.smt.z3search import ZERO, Answer
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.verdicts import concluded, unanswerable
-from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
@@ -85,7 +85,7 @@ class SMT:
         distribution, module = SOLVERS[self.solver]
         return None if find_spec(module) else f"{distribution} is not installed: pip install {distribution}"
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED or FALSIFIED, given time."""
         budget = budget.started()
         if declined := unanswerable(self, problem):

@@ -9,9 +9,9 @@ sample (shape; it then serves the whole batch) or of a batch (batch x shape).
 from __future__ import annotations
 
 from assay.verify.core.region.ball import Domain, LpBall
-from assay.verify.core.region.batches import declared, kind, stack, take
+from assay.verify.core.region.batches import declared, kind, plain, stack, take
 from assay.verify.core.region.box import Box
 from assay.verify.core.region.projections import onto_l1, onto_l2
 from assay.verify.core.region.protocol import Region
 
-__all__ = ["Box", "Domain", "LpBall", "Region", "declared", "kind", "onto_l1", "onto_l2", "stack", "take"]
+__all__ = ["Box", "Domain", "LpBall", "Region", "declared", "kind", "onto_l1", "onto_l2", "plain", "stack", "take"]

@@ -12,42 +12,54 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
+from assay.verify.core.norms import norm_name
 from assay.verify.core.region.box import Box
 from assay.verify.core.region.projections import onto_l1, onto_l2
 from assay.verify.core.region.rounding import directed_sum
+from assay.verify.support import shown
 from assay.verify.support.arrays import as_tensor
 from assay.verify.support.floats import length
 
 Domain = tuple[float | Tensor, float | Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LpBall:
     """``||x - centre||_p <= eps`` within the domain: the closed ball, p in {1, 2, inf}.
 
-    ``centre``: one sample, or (batch x shape); ``eps``: a number, or (batch) numbers; ``domain``: lowest and
-    highest legal value, numbers or tensors of the sample's shape, or None for all of the space. The centre must
-    lie in the domain. Raises :class:`InputError` for an eps that is negative, NaN or infinite.
+    ``centre``: one sample, or (batch x shape). ``eps``: a number, or one for each entry of the first axis (samples of
+    a batch, channels of an image), or for linf a tensor that broadcasts to the centre (features). ``domain``: lowest
+    and highest legal value, numbers or tensors that broadcast to the centre, or None for all of the space. The centre
+    must lie in the domain. Raises :class:`InputError` for an eps that is negative, NaN or infinite, and for shapes that
+    do not fit.
     """
 
     centre: Tensor
     eps: float | Tensor
     p: float = inf
-    domain: Domain | None = None
+    domain: Domain | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         centre = as_tensor(self.centre, "the centre of a ball", torch.float64)
         radius = as_tensor(self.eps, "eps", torch.float64)
         if self.p not in (1, 2, inf):
             raise InputError(f"norm must be 1, 2 or inf, got {self.p!r}")
-        if radius.dim() > 1 or (radius.dim() == 1 and tuple(radius.shape) != tuple(centre.shape[:1])):
-            raise InputError(f"eps must be one number, or one a sample, got shape {tuple(radius.shape)}")
+        first = radius.dim() == 1 and radius.shape == centre.shape[:1]
+        if self.p != inf and radius.dim() and (not first or centre.dim() == 1):
+            raise InputError(
+                f"expected one eps, or one a sample: a ball in l{self.p:g} has no eps for each feature, got shape "
+                f"{tuple(radius.shape)}"
+            )
+        if radius.dim() and not first:
+            radius = _like(radius, centre, "eps")
         if not bool((radius.isfinite() & (radius >= 0)).all()):
             raise InputError(f"eps must be a finite number >= 0, got {self.eps}")
         if not bool(centre.isfinite().all()):
             raise InputError("the centre of a ball must be finite, got NaN or inf in the input")
         if self.domain is not None:
             low, high = self._domain()
+            for side in (low, high):
+                _like(side, centre, "a domain")
             if not bool(((low <= centre) & (centre <= high)).all()):
                 raise InputError(
                     f"the input has values from {centre.min():g} to {centre.max():g}, outside of the domain "
@@ -61,6 +73,23 @@ class LpBall:
     def shape(self) -> tuple[int, ...]:
         """Shape of the centre."""
         return tuple(self.centre.shape)
+
+    def __repr__(self) -> str:
+        return shown.line("LpBall", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("LpBall", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        domain = "none"
+        if self.domain is not None:
+            low, high = self._domain()
+            domain = shown.span(low.amin().item(), high.amax().item())
+        radius = self.radius
+        eps = shown.span(radius.amin().item(), radius.amax().item()) if radius.numel() else "none"
+        return {"shape": self.shape, "norm": norm_name(float(self.p)), "eps": eps, "domain": domain}
 
     @property
     def empty(self) -> bool:
@@ -182,6 +211,17 @@ class LpBall:
         for i in doubtful.nonzero().flatten().tolist():
             inside[i] = _within_exactly(flat[i], centre[i], radius[i].item(), int(self.p))
         return inside
+
+
+def _like(value: Tensor, centre: Tensor, what: str) -> Tensor:
+    """``value`` broadcast to the shape of the centre."""
+    try:
+        return value.expand_as(centre)
+    except RuntimeError:
+        raise InputError(
+            f"expected {what} of a shape that broadcasts to the input's {tuple(centre.shape)}, got "
+            f"{tuple(value.shape)}: one value a channel needs the shape (channels, 1, 1)"
+        ) from None
 
 
 def _within_exactly(x: Tensor, centre: Tensor, radius: float, p: int) -> bool:

@@ -27,12 +27,24 @@ def declared(region: Region) -> Box:
     return region if isinstance(region, Box) else region.bounds if isinstance(region, LpBall) else region.box()
 
 
+def plain(region: Region, shape: tuple[int, ...]) -> Region:
+    """The region, for samples of a shape; as the box that it is where it is a ball with an eps for each feature."""
+    if isinstance(region, LpBall) and region.radius.dim():
+        features = region.radius.shape[-len(shape) :] if shape else ()
+        if len(region.shape) == len(shape) or any(n != 1 for n in features):
+            return region.bounds
+    return region
+
+
 def stack(regions: Sequence[Region]) -> Region:
     """Regions of one sample each, all of one :func:`kind`, as one region of a batch."""
     if len({kind(region) for region in regions}) != 1:
         raise InputError("only boxes, or balls of one norm and one domain, make a batch")
     if balls := [r for r in regions if isinstance(r, LpBall)]:
-        eps = torch.stack([torch.as_tensor(b.eps, dtype=torch.float64) for b in balls])
+        radii = [b.radius for b in balls]
+        if any(radius.dim() for radius in radii):  # one a feature
+            radii = [b.radius.expand_as(b.centre) for b in balls]
+        eps = torch.stack(radii)
         return LpBall(torch.stack([b.centre for b in balls]), eps, balls[0].p, balls[0].domain)
     return _stacked([r if isinstance(r, Box) else r.box() for r in regions])
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
 from assay.verify.core.region.rounding import round_down, round_up
+from assay.verify.support import shown
 from assay.verify.support.arrays import as_tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Box:
     """``lower <= x <= upper``, element by element: one sample's shape, or (batch x shape); kept in float64.
 
@@ -45,6 +46,25 @@ class Box:
     def shape(self) -> tuple[int, ...]:
         """Shape of the bounds."""
         return tuple(self.lower.shape)
+
+    def __repr__(self) -> str:
+        return shown.line("Box", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("Box", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        if not self.lower.numel():
+            return {"shape": self.shape}
+        width = self.upper - self.lower
+        low, high = self.lower.amin().item(), self.upper.amax().item()
+        return {
+            "shape": self.shape,
+            "within": shown.span(low, high),
+            "widths": shown.span(width.amin().item(), width.amax().item()),
+        }
 
     @property
     def empty(self) -> bool:
@@ -94,15 +114,11 @@ class Box:
         nearest = self.allowed(torch.float32)[0].double()
         lower = torch.where(moved, torch.minimum(self.lower, nearest), self.lower)
         upper = torch.where(moved, torch.maximum(self.upper, nearest), self.upper)
-        if self.inner is None:
-            return Box(lower, upper)
-        least, most = (torch.where(moved, nearest, side) for side in self.inner.sides)
-        return Box(lower, upper, Box(least, most))
+        return Box(lower, upper, self.inner and self.inner._with(moved, nearest))
 
-    @property
-    def sides(self) -> tuple[Tensor, Tensor]:
-        """Both bounds."""
-        return self.lower, self.upper
+    def _with(self, moved: Tensor, values: Tensor) -> Box:
+        """The box with both bounds at ``values`` where they are ``moved``."""
+        return Box(torch.where(moved, values, self.lower), torch.where(moved, values, self.upper))
 
     def allowed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of ``dtype`` in each interval, the smallest above the largest where there is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,13 +23,15 @@ Attribute = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | t
 
 @dataclass(frozen=True, eq=False)
 class GraphNode:
-    """One node of the file. ``inputs``: names, empty where one is left out. ``fault``: why the node is not read."""
+    """One node of the file, and as it is written there. ``inputs``: names, empty where one is left out. ``fault``: why
+    the node is not read."""
 
     op: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Attribute]
+    proto: NodeProto
     fault: str = ""
 
     @property
@@ -50,13 +52,11 @@ class Graph:
     output: str
     nodes: tuple[GraphNode, ...]
     initialisers: dict[str, TensorProto]
-    _read: dict[str, Tensor] = field(default_factory=dict)
+    opset: int
 
     def constant(self, name: str) -> Tensor | None:
-        """The initialiser ``name``, read when it is first asked for; None if there is none."""
-        if name not in self._read and name in self.initialisers:
-            self._read[name] = to_tensor(self.initialisers[name])
-        return self._read.get(name)
+        """The initialiser ``name``, read whenever it is asked for; None if there is none."""
+        return to_tensor(self.initialisers[name]) if name in self.initialisers else None
 
 
 def parse(content: bytes, what: str) -> ModelProto:
@@ -80,8 +80,7 @@ def read_graph(model: ModelProto) -> Graph:
     Raises :class:`InputError` for what is wrong with it, :class:`UnsupportedError` for an operator set or a type of
     input that is not read.
     """
-    _check_operator_set(model)
-    graph = model.graph
+    opset, graph = _operator_set(model), model.graph
     initialisers = {proto.name: proto for proto in graph.initializer}
     given = _only([value for value in graph.input if value.name not in initialisers], "input")
     output = _output(list(graph.output))
@@ -89,35 +88,11 @@ def read_graph(model: ModelProto) -> Graph:
     others = [value.name for value in graph.output if value.name != output.name]
     beside = _leading_to(graph, others) - _leading_to(graph, [output.name])
     nodes = tuple(_node(proto) for i, proto in enumerate(graph.node) if i not in beside)
-    return Graph(given.name, shape, symbolic, dtype, output.name, nodes, initialisers)
+    return Graph(given.name, shape, symbolic, dtype, output.name, nodes, initialisers, opset)
 
 
-def known_shapes(model: ModelProto, graph: Graph) -> dict[str, tuple[int, ...]]:
-    """The shapes of values at a batch of one by name, as far as the package onnx can tell them."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    given = next(value for value in copy.graph.input if value.name == graph.input)
-    given.type.tensor_type.shape.dim[0].dim_value = graph.input_shape[0]
-    for domain in {node.domain for node in copy.graph.node} - {entry.domain for entry in copy.opset_import}:
-        copy.opset_import.add(domain=domain, version=1)
-    del copy.graph.value_info[:]
-    for value in copy.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-    except Exception:  # whatever is wrong with the file is not what was asked
-        return {}
-    found = {}
-    for value in (*inferred.graph.value_info, *inferred.graph.output):
-        shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        if value.type.tensor_type.HasField("shape") and all(n > 0 for n in shape):
-            found[value.name] = shape
-    return found
-
-
-def _check_operator_set(model: ModelProto) -> None:
+def _operator_set(model: ModelProto) -> int:
+    """The one version of the operator set."""
     versions: dict[str, set[int]] = {"": set()}
     for entry in model.opset_import:
         versions.setdefault(entry.domain if entry.domain != "ai.onnx" else "", set()).add(int(entry.version))
@@ -130,6 +105,7 @@ def _check_operator_set(model: ModelProto) -> None:
         raise UnsupportedError(
             f"the model has operator set {version}; {OLDEST} and later are read: convert it with onnx.version_converter"
         )
+    return version
 
 
 def _only(values: list[ValueInfoProto], kind: str, hint: str = "") -> ValueInfoProto:
@@ -189,7 +165,7 @@ def _node(proto: NodeProto) -> GraphNode:
             fault = fault or f"attribute {attribute.name!r}"
         else:
             attributes[attribute.name] = value
-    return GraphNode(proto.op_type, proto.name, tuple(proto.input), tuple(proto.output), attributes, fault)
+    return GraphNode(proto.op_type, proto.name, tuple(proto.input), tuple(proto.output), attributes, proto, fault)
 
 
 def _attribute(proto: AttributeProto) -> Attribute | None:

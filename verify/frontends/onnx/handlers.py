@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from assay.verify.frontends.onnx import classical, folding, layers, moves, piecewise, planes, reductions, resize
+from assay.verify.frontends.onnx import (
+    classical,
+    folding,
+    layers,
+    moves,
+    piecewise,
+    planes,
+    readout,
+    reductions,
+    resize,
+)
 from assay.verify.frontends.onnx.translation import Handler
 
 
@@ -24,6 +34,7 @@ def traced() -> dict[str, Handler]:
         "HardSigmoid": piecewise.hard_sigmoid,
         "LeakyRelu": piecewise.leaky_relu,
         "LinearRegressor": classical.linear_regressor,
+        "LogSoftmax": readout.readout("log_softmax"),
         "MatMul": layers.matmul,
         "Max": piecewise.largest,
         "MaxPool": planes.max_pool,
@@ -40,6 +51,7 @@ def traced() -> dict[str, Handler]:
         "Relu": piecewise.relu,
         "Scaler": classical.scaler,
         "Sigmoid": layers.sigmoid,
+        "Softmax": readout.readout("softmax"),
         "Sub": layers.subtraction,
         "Sum": layers.addition_of_all,
         "Tanh": layers.tanh,

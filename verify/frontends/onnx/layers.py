@@ -32,8 +32,9 @@ def scale(call: Call, x: Value, factor: Tensor, shift: Tensor) -> Value:
 
 def linear(call: Call, x: Value, weight: Tensor, bias: Tensor = ZERO) -> Value:
     """``x W^T + b`` on the last axis: weight (out x in), bias (out) or one number."""
-    weight, bias = weight.to(torch.float64), bias.to(torch.float64).expand(len(weight))
-    return call.emit(Linear(weight.contiguous(), bias.contiguous()), (*x.shape[:-1], len(weight)), x)
+    weight = weight.to(torch.float64, memory_format=torch.contiguous_format)
+    bias = bias.to(torch.float64).expand(len(weight)).contiguous()
+    return call.emit(Linear(weight, bias), (*x.shape[:-1], len(weight)), x)
 
 
 def addition(call: Call) -> Value:
@@ -136,7 +137,7 @@ def gemm(call: Call) -> Operand:
     if isinstance(c, Tensor):
         c = beta * c.to(torch.float64)
         if isinstance(a, Value) and isinstance(b, Tensor) and prod(c.shape[:-1]) == 1:
-            return _times(call, a, alpha * b.to(torch.float64), c)
+            return _times(call, a, _stretched(b, alpha), c)
         return total(call, _product(call, a, b, alpha), c)
     return total(call, _product(call, a, b, alpha), scale(call, c, number(beta), ZERO))
 
@@ -146,16 +147,21 @@ def _product(call: Call, a: Operand, b: Operand, alpha: float = 1.0) -> Operand:
     if isinstance(a, Value):
         if isinstance(b, Value):
             raise Untranslatable("of two values that depend on the input")
-        return _times(call, a, alpha * b.to(torch.float64))
+        return _times(call, a, _stretched(b, alpha))
     if isinstance(b, Tensor):
         raise Untranslatable("of constants")
-    weight = alpha * a.to(torch.float64)
+    weight = _stretched(a, alpha)
     if len(b.shape) == 1:
         return _times(call, b, weight.T if weight.dim() == 2 else weight)
     turned = cast(Value, rearrange(call, b, _turned))  # W x = (x^T W^T)^T
     if weight.dim() == 1:
         return _times(call, turned, weight)
     return rearrange(call, _times(call, turned, weight.transpose(-1, -2)), _turned)
+
+
+def _stretched(weight: Tensor, alpha: float) -> Tensor:
+    """``alpha`` times the weight; itself, where that changes nothing: weights are large."""
+    return weight if alpha == 1 else alpha * weight.to(torch.float64)
 
 
 def _times(call: Call, x: Value, weight: Tensor, bias: Tensor = ZERO) -> Value:

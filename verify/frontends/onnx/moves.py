@@ -252,10 +252,10 @@ def concat(call: Call) -> Operand:
         return traced
     if axis and shape[0] == 1:
         return call.emit(Concat(axis - 1), tuple(shape), *values)
-    return call.emit(Concat(axis), tuple(shape), *(_whole(call, v) for v in values))
+    return call.emit(Concat(axis), tuple(shape), *(whole(call, v) for v in values))
 
 
-def _whole(call: Call, value: Value) -> Value:
+def whole(call: Call, value: Value) -> Value:
     """The value with its leading 1, for what goes along that axis."""
     if sample_shape(value.shape) == value.shape:
         return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from assay.verify.core.errors import AssayError, ResourceError
@@ -13,7 +12,7 @@ from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
 from assay.verify.frontends.onnx import handlers
 from assay.verify.frontends.onnx.external import self_contained
-from assay.verify.frontends.onnx.graph import known_shapes, parse, read_graph
+from assay.verify.frontends.onnx.graph import parse, read_graph
 from assay.verify.frontends.onnx.runtime import Runtime
 from assay.verify.frontends.onnx.translation import NO_MEMORY, Translation
 from assay.verify.frontends.source import read_bytes
@@ -48,15 +47,8 @@ def decode(content: bytes, what: str, name: str, folder: Path | None = None) -> 
 
 
 def _decode(content: bytes, what: str, name: str, folder: Path | None) -> Network:
-    model = parse(content, what)
-    whole = self_contained(model, content, folder)
-    graph = read_graph(model)
-    shapes = cache(lambda: known_shapes(model, graph))
-    literal = Translation(graph, handlers.traced(), handlers.constant(), shapes).network()
-    folded = fold(literal)
-    runtime = Runtime(whole, graph.output, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
-    network = replace(folded, oracle=runtime, name=name, literal=literal)
-    if graph.symbolic:
+    network, runtime, symbolic = _translated(content, what, name, folder)
+    if symbolic:
         try:  # a batch of several is run at once only if it gives what its samples give alone
             batched = replace(network, oracle=replace(runtime, together=True))
             agree(batched)
@@ -65,6 +57,19 @@ def _decode(content: bytes, what: str, name: str, folder: Path | None) -> Networ
             pass
     agree(network)
     return network
+
+
+def _translated(content: bytes, what: str, name: str, folder: Path | None) -> tuple[Network, Runtime, bool]:
+    """The network, its oracle, and whether the batch dimension is symbolic; what was parsed is let go of."""
+    model = parse(content, what)
+    whole = self_contained(model, content, folder)
+    graph = read_graph(model)
+    translation = Translation(graph, handlers.traced(), handlers.constant())
+    literal = translation.network()
+    folded = fold(literal)
+    runtime = Runtime(whole, graph.output, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
+    network = replace(folded, oracle=runtime, name=name, literal=literal, readout=translation.readout)
+    return network, runtime, graph.symbolic
 
 
 @to_network.register

@@ -9,9 +9,9 @@ import torch
 
 from assay.verify.core.ops import Max
 from assay.verify.frontends.onnx.layers import ONE, ZERO, linear, scale
-from assay.verify.frontends.onnx.moves import different_axes, rearrange, view
+from assay.verify.frontends.onnx.moves import different_axes, rearrange, view, whole
 from assay.verify.frontends.onnx.piecewise import magnitude
-from assay.verify.frontends.onnx.translation import Call, Handler, Value
+from assay.verify.frontends.onnx.translation import Call, Handler, Value, sample_shape
 
 Summary = Callable[[Call, Value], Value]  # of the last axis, which goes away or keeps the length 1
 
@@ -64,6 +64,8 @@ def total(call: Call, x: Value) -> Value:
 
 def largest(call: Call, x: Value) -> Value:
     """The largest value on the last axis."""
+    if len(sample_shape(x.shape)) == 1:  # of one row: a vector of one
+        x = whole(call, view(call, x, (1, x.shape[-1])))
     return call.emit(Max(), x.shape[:-1], x)
 
 

@@ -19,6 +19,7 @@ from assay.verify.core.errors import AssayError, InputError, ResourceError, Unsu
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import Gather, Op, Reshape
 from assay.verify.frontends.onnx.graph import Attribute, Graph, GraphNode
+from assay.verify.frontends.onnx.inference import output_shapes
 
 NO_MEMORY = "can't allocate memory"  # torch has no error of its own for this
 MAX_TOTAL = 2**27  # elements of all values together; in float64 that is 1 GiB
@@ -32,6 +33,11 @@ def broadcast_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
     if any(len(different) > 1 for different in lengths):
         raise ValueError(f"shapes {', '.join(str(list(shape)) for shape in shapes)} do not broadcast")
     return tuple(different.pop() if different else 1 for different in lengths)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; nothing of the tensor's size is allocated."""
+    return not tensor.numel() or all(bool(end.isfinite()) for end in torch.aminmax(tensor))
 
 
 class Untranslatable(Exception):
@@ -50,18 +56,23 @@ class Value:
 Operand = Value | Tensor
 Result = Operand | Sequence[Operand]
 WITH_INFINITIES = ("Clip", "Max", "Min")  # which infinite constants go into, and do not come out of
-UNKNOWN = -1  # the position of what could not be translated; it was complained about where it arose
+# Positions of what could not be translated, and was complained about where it arose: of what depends on the input but
+# has no known shape, and of what does not depend on it.
+UNKNOWN, LOST = -1, -2
 
 
 def sample_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a value as a node of the network: without the leading 1, where there is one."""
-    return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
+    """The shape of a value as a node of the network: without the leading 1, where there is one.
+
+    A single number is a vector of one, so that every value has a dimension beside the batch's.
+    """
+    return (shape[1:] if len(shape) > 1 and shape[0] == 1 else shape) or (1,)
 
 
 def aligned(constant: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A constant that broadcasts against ``shape`` as it broadcasts against the sample of that shape, in float64."""
     dropped = len(shape) - len(sample_shape(shape))
-    constant = constant[0] if dropped and constant.dim() == len(shape) else constant
+    constant = constant[0] if dropped > 0 and constant.dim() == len(shape) else constant
     return constant.to(torch.float64)
 
 
@@ -165,24 +176,22 @@ Handler = Callable[[Call], Result]
 class Translation:
     """Translates a graph with two tables of handlers by operation: of values that depend on the input, of constants.
 
-    ``shapes`` gives the shapes of values by name, as far as they are known without a translation.
+    ``ends``: the names of values that are the output; ``readout``: what it goes through last that was left out.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        traced: Mapping[str, Handler],
-        constant: Mapping[str, Handler],
-        shapes: Callable[[], Mapping[str, tuple[int, ...]]] = dict,
-    ) -> None:
+    def __init__(self, graph: Graph, traced: Mapping[str, Handler], constant: Mapping[str, Handler]) -> None:
         self.graph = graph
         self.traced = traced
         self.constant = constant
-        self.shapes = shapes
         self.builder = Builder(sample_shape(graph.input_shape))
         self.environment: dict[str, Operand | None] = {graph.input: Value(0, graph.input_shape, graph.dtype)}
         self.unsupported: dict[tuple[str, str], list[str]] = {}  # by operation and reason
         self.total = 0
+        self.readout = ""
+        self.ends = {graph.output}
+        for node in reversed(graph.nodes):
+            if node.op == "Identity" and not self.ends.isdisjoint(node.outputs):
+                self.ends.update(node.inputs)
 
     def network(self) -> Network:
         """The network, as the file has it. All operations that have no translation are named at once."""
@@ -201,8 +210,6 @@ class Translation:
             raise InputError(f"no node gives the output {name!r}: the file is damaged")
         if not isinstance(output, Value):
             raise InputError(f"the output {name!r} does not depend on the input")
-        if not self.builder.nodes[output.position].shape:  # one number is an output of length one
-            output = replace(output, position=self.builder.add(Reshape((1,)), output.position))
         return self.builder.build(output.position, dtype=self.graph.dtype)
 
     def _complaints(self) -> str:
@@ -255,7 +262,10 @@ class Translation:
         node = call.node
         if node.fault or (node.op not in self.traced and node.op not in self.constant):
             raise Untranslatable(node.fault)
-        if any(isinstance(v, Value) and v.position == UNKNOWN for v in call.inputs):
+        positions = {v.position for v in call.inputs if isinstance(v, Value)}
+        if UNKNOWN in positions and node.op not in self.traced:
+            raise Untranslatable("of a value that depends on the input")
+        if not positions.isdisjoint((UNKNOWN, LOST)):
             return self._unknown(node, call.inputs)
         if any(isinstance(v, Value) for v in call.inputs):
             if node.op not in self.traced:
@@ -284,7 +294,7 @@ class Translation:
 
     def _demand_finite(self, call: Call) -> None:
         for name, operand in zip(call.node.inputs, call.inputs, strict=True):
-            if isinstance(operand, Tensor) and operand.is_floating_point() and not bool(operand.isfinite().all()):
+            if isinstance(operand, Tensor) and operand.is_floating_point() and not _finite(operand):
                 raise InputError(f"tensor {name!r} of the model holds NaN or inf")
 
     def _unknown(self, node: GraphNode, operands: Sequence[Operand | None]) -> Sequence[Operand]:
@@ -292,11 +302,16 @@ class Translation:
 
         What depends on the input and has a known shape is zeros of that shape; anything else has no place at all.
         """
-        first = next((v for v in operands if isinstance(v, Value) and v.position != UNKNOWN), None)
-        return [self._zeros(self.shapes().get(name) if first else None, first) for name in node.outputs]
+        values = [v for v in operands if isinstance(v, Value)]
+        if not values or any(v.position in (UNKNOWN, LOST) for v in values):
+            place = UNKNOWN if any(v.position != LOST for v in values) else LOST
+            return [Value(place, (), self.graph.dtype) for _ in node.outputs]
+        known = [None if v is None else (tuple(v.shape), v.dtype) for v in operands]
+        whole = [v if isinstance(v, Tensor) else None for v in operands]
+        return [self._zeros(shape, values[0]) for shape in output_shapes(node, self.graph.opset, known, whole)]
 
-    def _zeros(self, shape: tuple[int, ...] | None, hung: Value | None) -> Value:
-        if hung is None or shape is None or prod(shape) > MAX_TOTAL - self.total:
+    def _zeros(self, shape: tuple[int, ...] | None, hung: Value) -> Value:
+        if shape is None or prod(shape) > MAX_TOTAL - self.total:
             return Value(UNKNOWN, (), self.graph.dtype)
         return self.emit(Gather(torch.full((prod(shape),), -1), sample_shape(shape)), shape, hung)
 

@@ -146,7 +146,7 @@ class Parser:
             raise self.text.error(at, f"the operator {operator} is not supported", UnsupportedError)
         if operator not in OVER_FORMULAS and operator not in OVER_TERMS:
             with self.text.located(at):
-                raise unknown_name("operator", operator[:40], (*OVER_FORMULAS, *OVER_TERMS))
+                raise unknown_name("operator", operator[:40], {*OVER_FORMULAS, *OVER_TERMS})
         return Open(operator, place)
 
     def closed(self, pending: list[Open], place: int) -> tuple[Formula | Linear, int]:

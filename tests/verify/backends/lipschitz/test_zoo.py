@@ -97,7 +97,7 @@ def test_sampled_slopes_never_exceed_the_local_constants(name: str, p: float) ->
 def test_certified_radii_are_below_the_distances_that_attacks_find(name: str, p: float) -> None:
     test, network = load(zoo.card(name).data).take(4), read(name)
     reach = {2: 4.0, inf: 1.0}[p]
-    found = get_attack("fmn(steps=60)").run(network, test.x, test.y, LpBall(test.x, reach, p))
+    found = get_attack("fmn(steps=60)").run(network, test.x, test.y, LpBall(test.x, reach, p, domain=None))
     assert int(found.success.sum()) >= 3
     for problem, far in zip(Problem.robustness_many(network, test.x, test.y, 0.02, p), found.distance, strict=True):
         for method in ("lipschitz", "lipschitz(scope=local,steps=2)"):

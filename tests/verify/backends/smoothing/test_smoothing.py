@@ -22,7 +22,7 @@ from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.backends.smoothing.noises import Gaussian, Laplace
 from assay.verify.backends.smoothing.sampling import BLOCK, Stream
 from assay.verify.backends.smoothing.vote import probability_for
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
@@ -330,7 +330,7 @@ def test_the_model_does_not_contradict_a_verdict_on_the_smoothed_classifier() ->
 
 def test_a_broken_claim_on_the_smoothed_classifier_is_an_alarm() -> None:
     class Liar(Smoothing):
-        def verify(self, problem: Problem, budget: Budget) -> Result:
+        def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
             return Result(problem.id, repr(self), Verdict.VERIFIED, subject=self.subject)
 
     model, x, _ = half_space(margin=0.3)

@@ -20,7 +20,7 @@ from assay.verify.backends.lipschitz.sdp.solving import Unsolved, check_solver, 
 from assay.verify.backends.lipschitz.sdp.unrolled import Array, Unrolled, neurons, refusal, unrolled
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.verdicts import concluded, unanswerable
-from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -58,7 +58,7 @@ class LipSDP:
         """Piecewise linear operations; networks that are too large end as UNKNOWN for want of memory."""
         return refusal(problem.network) or missing()
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if the margin at the centre is larger than what it can lose over the region."""
         return _answered(self, problem, budget, self._work)
 
@@ -124,7 +124,7 @@ class SDP:
         """Piecewise linear operations; networks that are too large end as UNKNOWN for want of memory."""
         return refusal(problem.network) or missing()
 
-    def verify(self, problem: Problem, budget: Budget) -> Result:
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if every disjunct has a row that the relaxation keeps positive."""
         return _answered(self, problem, budget, self._work)
 

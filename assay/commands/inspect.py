@@ -1,0 +1,119 @@
+"""``assay inspect``: what a model is made of, as it is read, and how much of it a radius leaves open."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from math import prod
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from assay import options
+from assay.verify.core.errors import InputError
+from assay.verify.core.norms import parse_norm
+from assay.written import numbers
+
+if TYPE_CHECKING:
+    from assay.verify.core.network import Network
+    from assay.verify.core.ops import Op
+    from assay.verify.core.region import Region
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help=options.MODEL_FORMS)],
+    input_shape: options.InputShape = "",
+    weights: options.Weights = None,
+    eps: Annotated[
+        str | None, typer.Option(help="Count the neurons that are unstable within this radius of a sample of --data.")
+    ] = None,
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
+    domain: options.Domain = None,
+    index: Annotated[int, typer.Option(help="Position of that sample.")] = 0,
+    norm: options.Norm = "inf",
+    json_: options.Json = False,
+) -> None:
+    """Show the operations that a model is read as, their shapes and parameters; with --eps, its unstable neurons."""
+    p, given = parse_norm(norm), options.shape(input_shape)
+    radii = None if eps is None else numbers("--eps", eps)
+    if radii is not None and len(radii) > 1:
+        raise InputError(f"--eps: expected one radius, got {eps}")
+
+    from assay.models.resolve import resolve
+    from assay.verify.core.network import Network, to_network
+    from assay.verify.core.region import LpBall
+    from assay.verify.support.documents import dump
+
+    region: Region | None = None
+    if radii is not None:
+        samples = options.samples(data, data_dir, domain)
+        if not 0 <= index < len(samples):
+            raise InputError(f"{samples.name} has samples from 0 to {len(samples) - 1}, not {index}")
+        region = LpBall(samples.x[index], radii[0], p, samples.domain)
+        given = given or samples.shape
+    loaded = resolve(model, weights)
+    if given is None and loaded.card is not None:
+        given = loaded.card.input_shape
+    if given is None and not isinstance(loaded.module, Network):
+        raise InputError(f"{model} does not say what it takes: pass --input-shape, such as --input-shape 3,32,32")
+    network = to_network(loaded.module, given)
+    if region is not None and tuple(region.shape) != network.input_shape:
+        raise InputError(f"expected samples of shape {network.input_shape}, got {tuple(region.shape)} of {data}")
+    document = described(model, network, region)
+    if json_:
+        print(dump(document))
+    else:
+        _show(document)
+
+
+def described(model: str, network: Network, region: Region | None) -> dict[str, Any]:
+    """The network as plain data; with a region, how many neurons intervals leave unstable, layer by layer."""
+    from assay.explanation import unstable
+    from assay.verify.core.budget import Budget
+
+    open_ = {} if region is None else unstable(network, region, Budget().started())
+    layers = [
+        {
+            "operation": node.op.label,
+            "from": list(node.inputs),
+            "shape": list(node.shape),
+            "parameters": parameters(node.op),
+            "unstable": open_.get(position),
+        }
+        for position, node in enumerate(network.nodes)
+    ]
+    return {
+        "model": model,
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "input": list(network.input_shape),
+        "outputs": network.output_size,
+        "parameters": sum(layer["parameters"] for layer in layers),
+        "activations": sum(prod(network.nodes[position].shape) for position in open_) if open_ else None,
+        "unstable": sum(open_.values()) if open_ else None,
+        "layers": layers,
+    }
+
+
+def parameters(op: Op) -> int:
+    """Numbers that an operation holds, as it is read: what was folded into another is counted there."""
+    held = (getattr(op, field.name) for field in fields(op))
+    return sum(value.numel() for value in held if hasattr(value, "numel") and value.is_floating_point())
+
+
+def _show(document: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from assay.benchmarks.report import layout
+    from assay.verify.support.plain import plain
+
+    counted = document["unstable"] is not None
+    figures = [layout.figure(header) for header in ("from", "shape", "parameters", *(["unstable"] if counted else []))]
+    grid = layout.grid(layout.figure("node"), layout.word("operation"), *figures, title=plain(document["model"]))
+    for position, layer in enumerate(document["layers"]):
+        cells = [",".join(map(str, layer["from"])), "x".join(map(str, layer["shape"])), str(layer["parameters"])]
+        last = [] if not counted else ["" if layer["unstable"] is None else str(layer["unstable"])]
+        grid.add_row(str(position), layer["operation"], *cells, *last)
+    layout.show(grid, Console(), ("from",))
+    size = f"{document['parameters']} parameters in {document['dtype']}, {document['outputs']} outputs"
+    open_ = f"; {document['unstable']} of {document['activations']} activations are unstable by intervals"
+    print(size + (open_ if counted else ""))

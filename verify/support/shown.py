@@ -1,0 +1,34 @@
+"""Objects for people: what they are as one line for the console, and as a table for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+
+def line(name: str, facts: Mapping[str, object]) -> str:
+    """One line.
+
+    >>> line("Box", {"shape": (2, 3), "width": "0 to 0.5"})
+    'Box(shape (2, 3), width 0 to 0.5)'
+    """
+    return f"{name}({', '.join(f'{key} {value}' for key, value in facts.items())})"
+
+
+def table(name: str, facts: Mapping[str, object]) -> str:
+    """HTML, with whatever people called their things escaped.
+
+    >>> table("Network", {"name": "<b>"})
+    '<table><caption>Network</caption><tr><th>name</th><td>&lt;b&gt;</td></tr></table>'
+    """
+    rows = (f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in facts.items())
+    return f"<table><caption>{escape(name)}</caption>{''.join(rows)}</table>"
+
+
+def span(low: float, high: float) -> str:
+    """One number, or two.
+
+    >>> span(0.0, 0.5), span(0.25, 0.25)
+    ('0 to 0.5', '0.25')
+    """
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
