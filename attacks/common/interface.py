@@ -10,13 +10,16 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from assay.verify.core.errors import AssayError, InputError, ResourceError
+from assay.verify.core.errors import InputError, ResourceError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
 from assay.verify.support.failures import explained
 from assay.verify.support.modules import MIXED, mixing
 
 Model = Callable[[Tensor], Tensor]
+
+# What a model's code raises on inputs that it was not made for; the end of a budget is none of these.
+FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +140,8 @@ def forward(model: Model, x: Tensor) -> Tensor:
     """
     try:
         y = model(x)
-    except Exception as error:  # whatever the user's code raises
-        if isinstance(error, AssayError) or isinstance(explained(error), ResourceError):
+    except FAULTS as error:
+        if isinstance(explained(error), ResourceError):
             raise
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"the model does not run on inputs of shape {tuple(x.shape)}: {line}") from error

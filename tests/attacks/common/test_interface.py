@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from assay.attacks.common.interface import forward
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
+from assay.verify.core.budget import Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
@@ -94,6 +96,14 @@ def test_a_search_takes_problems(given: Any) -> None:
     for attack in (FGSM(), PGD(steps=2)):
         with pytest.raises(InputError, match="expected a sequence of problems, got"):
             attack.search(given)
+
+
+def test_the_end_of_a_budget_is_not_the_models_fault() -> None:
+    def late(x: Tensor) -> Tensor:
+        raise Expired
+
+    with pytest.raises(Expired):  # attacks then give what they have
+        forward(late, X)
 
 
 def test_running_out_of_memory_is_not_the_callers_fault() -> None:
