@@ -239,7 +239,8 @@ def test_a_witness_of_a_strict_bound_is_replayed_strictly() -> None:
 
 def test_where_no_float32_number_fits_the_nearest_is_allowed_and_the_proof_covers_it() -> None:
     network = to_network(random_mlp(0, (2, 4, 3)), (2,))
-    (problem,) = read("(assert (= X_0 0.1))", "(assert (= X_1 0))").problems(network)
+    with pytest.warns(UserWarning, match="input 0 is the value 0.1, which is no float32"):
+        (problem,) = read("(assert (= X_0 0.1))", "(assert (= X_1 0))").problems(network)
     nearest = torch.tensor([0.1, 0.0])
     assert replay(problem, nearest).confirmed
     box = problem.region.box()
