@@ -112,3 +112,11 @@ def test_running_out_of_memory_is_not_the_callers_fault() -> None:
 
     with pytest.raises(RuntimeError, match="not enough memory"):
         run(model=hungry)
+
+
+def test_that_time_is_over_is_no_fault_of_the_model() -> None:
+    def late(_: Tensor) -> Tensor:
+        raise Expired
+
+    with pytest.raises(Expired):
+        forward(late, torch.zeros(1, 2))
