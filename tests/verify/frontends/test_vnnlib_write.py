@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "p.vnnlib"
     path.write_text("old")
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(ResourceError, match="No space left"):
         write_vnnlib(boxed([0.0], [1.0]), path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
