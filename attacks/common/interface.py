@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from assay.verify.core.budget import Expired
 from assay.verify.core.errors import AssayError, InputError, ResourceError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
@@ -17,6 +18,8 @@ from assay.verify.support.failures import explained
 from assay.verify.support.modules import MIXED, mixing
 
 Model = Callable[[Tensor], Tensor]
+
+# What a model's code raises on inputs that it was not made for; the end of a budget is none of these.
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,12 +136,12 @@ def check_problems(problems: Sequence[Problem]) -> None:
 def forward(model: Model, x: Tensor) -> Tensor:
     """The outputs at x (batch x shape), flattened to (batch x outputs).
 
-    Raises :class:`InputError` if the model does not run on x or returns something else.
+    Raises :class:`InputError` if the model does not run on x or returns something else; :class:`Expired` passes.
     """
     try:
         y = model(x)
     except Exception as error:  # whatever the user's code raises
-        if isinstance(error, AssayError) or isinstance(explained(error), ResourceError):
+        if isinstance(error, (AssayError, Expired)) or isinstance(explained(error), ResourceError):
             raise
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"the model does not run on inputs of shape {tuple(x.shape)}: {line}") from error

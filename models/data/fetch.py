@@ -17,7 +17,7 @@ from urllib.request import urlopen
 from assay.models.data.folders import cache
 from assay.models.data.sources import PUBLISHED, Remote
 from assay.verify.core.errors import InputError, unknown_name
-from assay.verify.support.files import replacing
+from assay.verify.support.files import replacing, unwritten
 
 CHUNK = 2**16
 TIMEOUT = 30.0  # seconds without a byte
@@ -137,4 +137,4 @@ def _writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        raise unwritten(path, error) from None

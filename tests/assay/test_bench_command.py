@@ -301,7 +301,7 @@ def test_a_full_disk_is_60_and_the_rows_stay(folder, capsys, monkeypatch):
     assert main(["bench", "all", "--json"]) == 60
     out, err = capsys.readouterr()
     assert json.loads(out)["exit_code"] == 60
-    assert err.splitlines()[-1] == "assay: error: No space left on device"
+    assert err.splitlines()[-1] == "assay: error: No space left on device: bench.png"
     assert len(stored()) == 4
 
 

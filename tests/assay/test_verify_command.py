@@ -190,7 +190,7 @@ def test_json_is_one_document(folder, capsys, name):
 @pytest.mark.parametrize("as_json", [False, True])
 def test_work_that_does_not_come_back_is_a_timeout_in_time(folder, as_json):
     process = start(
-        *("net.onnx", "safe.vnnlib", "--method", "hangs", "--timeout", "7", "--results", "answer.txt"),
+        *("net.onnx", "safe.vnnlib", "--method", "hangs", "--timeout", "15", "--results", "answer.txt"),
         *(["--json"] if as_json else []),
     )
     out, err = process.communicate(timeout=300)
@@ -204,10 +204,10 @@ def test_work_that_does_not_come_back_is_a_timeout_in_time(folder, as_json):
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_was_proved_before_is_told_of_work_that_does_not_come_back(folder, as_json):
     process = start(
-        *("net.onnx", "broken.vnnlib", "--method", "stalls", "--timeout", "10", "--results", "answer.txt"),
+        *("net.onnx", "broken.vnnlib", "--method", "stalls", "--timeout", "20", "--results", "answer.txt"),
         *(["--json"] if as_json else []),
     )
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 30
     assert (folder / "answer.txt").read_text() == "timeout\n"
     assert "assay: timeout: it did not come back in time" in err

@@ -13,7 +13,7 @@ import torch
 
 from assay.models import architectures, cards
 from assay.models.cards import Card, Robustness, Smoothed
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, ResourceError
 
 SMOOTHED = {
     "subject": "smoothed(gaussian, 0.1)",
@@ -106,7 +106,7 @@ def test_a_failed_save_leaves_the_old_files(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match=r"cannot write .*small.safetensors: No space left"):
+    with pytest.raises(ResourceError, match=r"cannot write .*small.safetensors: No space left"):
         cards.save(path.parent, card, cards.encode(model))
     assert path.read_bytes() == before
     assert len(list(path.parent.iterdir())) == 2

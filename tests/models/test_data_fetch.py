@@ -18,7 +18,7 @@ import pytest
 from assay.models import data
 from assay.models.data import cifar10, fetch, sources
 from assay.models.data.sources import Published, Remote
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, ResourceError
 from tests.models.test_data_cifar10 import batch
 from tests.models.test_data_idx import idx, images, labels
 
@@ -205,7 +205,7 @@ def test_a_full_disk_is_no_fault_of_the_network(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match=rf"cannot write .*{FIRST}: No space left on device"):
+    with pytest.raises(ResourceError, match=rf"cannot write .*{FIRST}: No space left on device"):
         data.download("mnist", tmp_path)
     assert listing(tmp_path) == []
     (tmp_path / "file").write_bytes(b"")

@@ -76,7 +76,7 @@ class Problem:
         value, nearest = box.centre.flatten()[first].item(), box.allowed(dtype)[0].flatten()[first].item()
         return (
             f"input {first} is the value {value!r}, which is no {_name(dtype)}: the model is run at the nearest one, "
-            f"{nearest!r}, and proofs cover both ({int(moved.sum())} inputs of this kind)"
+            f"{nearest!r}, and proofs cover both ({int(moved.sum())} of {len(moved)} inputs are of this kind)"
         )
 
     @cached_property

@@ -195,3 +195,8 @@ def record(module: nn.Module, table: Mapping[Any, Handler], samples: Sequence[Te
             f"torch.fx cannot trace the model ({line(error)}): its code needs the value of what is only recorded, or "
             "calls what is not torch's; write forward() with tensors and operations of torch alone"
         ) from error
+
+
+def asks_precision(graph: fx.GraphModule) -> bool:
+    """Whether the recorded code looks at the precision of its values."""
+    return any(node.target is getattr and node.args[1] == "dtype" for node in graph.graph.nodes)

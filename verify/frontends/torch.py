@@ -20,7 +20,7 @@ from assay.verify.frontends import torchlip
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
 from assay.verify.frontends.hooks import refuse_hooks, weight_hooks
-from assay.verify.frontends.symbolic import record
+from assay.verify.frontends.symbolic import asks_precision, record
 from assay.verify.frontends.trace import Handler, Translation, line
 from assay.verify.frontends.translations.table import HINT, table
 from assay.verify.support.failures import explained
@@ -43,8 +43,10 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     _run(oracle, sample.to(dtype), input_shape)
     own = _evaluated(_copied(original), dtype)
     double = _doubled(own, sample)
-    read, at = (own, sample.to(dtype)) if double is None else (double, sample)
-    translation = Translation(record(read, _table(), [at[:1], at]).double(), sample, _table(), dtype)
+    graph = None if double is None else record(double, _table(), [sample[:1], sample])
+    if graph is None or asks_precision(graph):  # in float64 it may go another way
+        graph, double = record(own, _table(), [sample[:1].to(dtype), sample.to(dtype)]), None
+    translation = Translation(graph.double(), sample, _table(), dtype)
     output = translation.output(HINT)
     scalar = output.concrete.dim() == 1
     oracle = Column(oracle) if scalar else oracle

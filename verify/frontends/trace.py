@@ -194,7 +194,7 @@ class Translation:
         try:
             concrete, overwritten = self._concrete(node, args, kwargs)
             if not operands or (node.target in METADATA and not isinstance(concrete, Tensor)):
-                return concrete
+                return self.dtype if concrete is torch.float64 else concrete  # that of the model, as it runs
             return self._translated(node, args, kwargs, concrete, overwritten)
         except Untranslatable as why:
             self._complain(node, str(why))

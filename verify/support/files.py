@@ -45,8 +45,13 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         write_atomic(path, content)
     except OSError as error:
-        kind = ResourceError if error.errno in FULL else InputError
-        raise kind(f"cannot write {path}: {error.strerror or error}") from None
+        raise unwritten(path, error) from None
+
+
+def unwritten(path: str | Path, error: OSError) -> InputError | ResourceError:
+    """Why ``path`` was not written: the disk is full, or the path cannot be written."""
+    kind = ResourceError if error.errno in FULL else InputError
+    return kind(f"cannot write {path}: {error.strerror or error}")
 
 
 def writable_folder(path: Path) -> Path:

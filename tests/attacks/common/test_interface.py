@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from assay.attacks.common.interface import forward
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
+from assay.verify.core.budget import Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
@@ -96,9 +98,25 @@ def test_a_search_takes_problems(given: Any) -> None:
             attack.search(given)
 
 
+def test_the_end_of_a_budget_is_not_the_models_fault() -> None:
+    def late(x: Tensor) -> Tensor:
+        raise Expired
+
+    with pytest.raises(Expired):  # attacks then give what they have
+        forward(late, X)
+
+
 def test_running_out_of_memory_is_not_the_callers_fault() -> None:
     def hungry(x: Tensor) -> Tensor:
         raise RuntimeError("not enough memory: you tried to allocate 1 byte")
 
     with pytest.raises(RuntimeError, match="not enough memory"):
         run(model=hungry)
+
+
+def test_that_time_is_over_is_no_fault_of_the_model() -> None:
+    def late(_: Tensor) -> Tensor:
+        raise Expired
+
+    with pytest.raises(Expired):
+        forward(late, torch.zeros(1, 2))

@@ -60,6 +60,26 @@ def test_facts_about_shapes_and_casts_are_read(form: str) -> None:
         torch.testing.assert_close(network(x), model(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: m.l(x.flatten(1)).clamp(max=0.1) if x.dtype == torch.float32 else m.l(x.flatten(1)),
+        lambda m, x: m.l(x.flatten(1)).clamp(max=0.1 if m.l(x.flatten(1)).dtype == torch.float32 else 0.2),
+        lambda m, x: m.l(x.flatten(1)).to(x.dtype) * (x.dtype == torch.float32),
+    ],
+    ids=["branch", "inner", "factor"],
+)
+def test_a_model_that_looks_at_its_precision_is_read_as_it_runs(
+    function: Callable[[Any, Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    model = Forward(function, l=head()).to(dtype).eval()
+    network = to_network(model, SHAPE)
+    x = 3 * torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(1)).to(dtype)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), model(x))
+
+
 class Optional(nn.Module):
     """A linear model with arguments that need not be given."""
 
