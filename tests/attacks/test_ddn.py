@@ -16,7 +16,7 @@ def test_one_step_goes_to_the_grown_radius(radius: float, broken: bool) -> None:
     model = linear([[3.0, 4.0], [0.0, 0.0]], [2.5, 0.0])
     x = torch.zeros(1, 2)
     attack = DDN(steps=1, radius=radius, gamma=0.1, refine=0)
-    result = attack.run(model, x, torch.tensor([0]), LpBall(x, 2.0, 2))
+    result = attack.run(model, x, torch.tensor([0]), LpBall(x, 2.0, 2, domain=None))
     assert result.success.tolist() == [broken]
     if broken:
         assert float(result.distance) == pytest.approx(0.66, rel=1e-4)

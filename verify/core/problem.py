@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from math import inf
@@ -102,6 +102,12 @@ class Problem:
     def id(self) -> str:
         """Hash of the content of network, region and specification."""
         return content_hash("problem", self.network.id, self.region.id, self.spec.id)
+
+    def with_parts(self, *, network: Network | None = None, spec: Spec | None = None) -> Problem:
+        """The problem with another network or unsafe set; what was warned of is not warned of again."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return replace(self, network=network or self.network, spec=spec or self.spec)
 
     @classmethod
     def robustness(

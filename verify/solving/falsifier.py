@@ -46,7 +46,7 @@ def _timed(problems: Mapping[int, Problem], budget: Budget) -> dict[int, Problem
     network = next(iter(problems.values())).network
     model = network.oracle if isinstance(network.oracle, nn.Module) else network
     timed = replace(network, oracle=Timed(model, budget))
-    return {i: replace(problem, network=timed) for i, problem in problems.items()}
+    return {i: problem.with_parts(network=timed) for i, problem in problems.items()}
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Falsifier:
         if not self.targeted:
             yield problem
         else:
-            yield from (replace(problem, spec=Spec((disjunct,))) for disjunct in problem.spec.disjuncts)
+            yield from (problem.with_parts(spec=Spec((disjunct,))) for disjunct in problem.spec.disjuncts)
 
     def _result(self, problem: Problem, reason: Reason | None, x: Tensor | None = None, seconds: float = 0.0) -> Result:
         return Result(

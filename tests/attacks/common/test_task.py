@@ -138,7 +138,7 @@ def test_the_example_of_an_attack_in_contributing_works() -> None:
     exec(example, names)
     attack = names["Corners"](draws=20)
     assert isinstance(attack, Attack)
-    for region in (LpBall(X, 0.2), LpBall(X, 0.5, 2, (0.0, 1.0)), LpBall(X, 0.8, 1, (0.0, 1.0))):
+    for region in (LpBall(X, 0.2, domain=None), LpBall(X, 0.5, 2, (0.0, 1.0)), LpBall(X, 0.8, 1, (0.0, 1.0))):
         result = attack.run(NET, X, LABELS, region)
         assert 0 < int(result.success.sum()) < len(X)
         assert int(result.queries.max()) == 21
