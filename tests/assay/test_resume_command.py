@@ -164,7 +164,7 @@ def test_a_full_disk_is_60_in_one_line_and_the_old_files_stay(folder, capsys, mo
 
     monkeypatch.setattr("os.fsync", full)
     assert main(arguments("whole", "--resume")) == 60
-    assert capsys.readouterr().err.splitlines()[-1] == "assay: error: No space left on device"
+    assert capsys.readouterr().err.splitlines()[-1] == "assay: error: No space left on device: whole/summary.json"
     assert (folder / "whole" / "summary.json").read_bytes() == before
     assert sorted(p.name for p in (folder / "whole").iterdir()) == ["bracket.png", "results.sqlite", "summary.json"]
     assert stored("whole", "verdict, reason, margin") == table
