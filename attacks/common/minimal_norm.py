@@ -177,8 +177,9 @@ def domain(ball: LpBall) -> Box:
 
 
 def length(step: Tensor, p: float) -> Tensor:
-    """The norm ``p`` of each step (batch x shape): (batch)."""
-    return floats.length(step.flatten(1), p)
+    """The norm ``p`` of each step (batch x shape): (batch). For p = 0 it is the number of values that differ from 0."""
+    flat = step.flatten(1)
+    return (flat != 0).sum(1).to(step) if p == 0 else floats.length(flat, p)
 
 
 def dual(p: float) -> float:

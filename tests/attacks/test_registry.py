@@ -79,7 +79,7 @@ def test_third_parties_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint("nothing", "math:pi", registry.ENTRY_POINTS),
         EntryPoint("foreign", "assay.verify.core.budget:Budget", registry.ENTRY_POINTS),
         EntryPoint("pgd", "no_such_module:X", registry.ENTRY_POINTS),
-        EntryPoint("halfway", "tests.attacks.test_attack_registry:WithoutSearch", registry.ENTRY_POINTS),
+        EntryPoint("halfway", "tests.attacks.test_registry:WithoutSearch", registry.ENTRY_POINTS),
         EntryPoint("theirs", "assay.attacks.fgsm:FGSM", registry.ENTRY_POINTS),
     ]
     monkeypatch.setattr(options, "entry_points", lambda group: points if group == "assay.attacks" else [])

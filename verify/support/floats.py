@@ -35,8 +35,12 @@ def length(values: Tensor, p: float, dim: int = -1, keepdim: bool = False) -> Te
     """
     if values.shape[dim] == 0:
         return values.new_zeros(values.sum(dim, keepdim=keepdim).shape)
+    if p == 1:
+        return values.abs().sum(dim, keepdim=keepdim)
+    if p == inf:
+        return values.abs().amax(dim, keepdim=keepdim)
     if p != 2:
-        return values.abs().sum(dim, keepdim=keepdim) if p == 1 else values.abs().amax(dim, keepdim=keepdim)
+        raise ValueError(f"expected a norm of order 1, 2 or inf, got {p}")
     exponent = torch.frexp(values.abs().amax(dim, keepdim=True)).exponent
     size = _shifted(values, -exponent).square().sum(dim, keepdim=True).sqrt()
     found = _shifted(size, exponent)

@@ -22,7 +22,6 @@ from tests.nets import random_cnn
 from tests.verify.frontends.vnnlib_formulas import content
 
 ROOT = Path(__file__).parents[3]
-COMPETITION = ROOT.parent / "shared" / "vnncomp"
 
 TEXT = """(declare-const X_0 Real)
 (declare-const Y_0 Real)
@@ -146,34 +145,9 @@ assert not [name for name in sys.modules if name.startswith("assay.verify.fronte
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
 
 
-def spread() -> list[Path]:
-    """The smallest and the largest property file of each benchmark; none where they are not at hand."""
-    folders = [
-        sorted(folder.glob("*.vnnlib*"), key=lambda path: path.stat().st_size)
-        for folder in COMPETITION.glob("*/vnnlib")
-    ]
-    return sorted({path for files in folders for path in (files[0], files[-1])})
-
-
-@pytest.mark.skipif(not COMPETITION.is_dir(), reason="the competition's files are not here")
-def test_the_files_of_the_competition_are_read_and_written(tmp_path: Path) -> None:
-    files = spread()
-    assert len(files) > 20
-    for path in files:
-        found = read_vnnlib(path)
-        assert found.cases, path
-        assert not found.warnings, path
-        if found.inputs < 1000:
-            write_vnnlib(found, tmp_path / "copy.vnnlib")
-            assert content(read_vnnlib(tmp_path / "copy.vnnlib")) == content(found), path
-
-
-@pytest.mark.skipif(not COMPETITION.is_dir(), reason="the competition's files are not here")
-def test_a_file_of_the_competition_cut_within_a_statement_is_refused() -> None:
-    text = (COMPETITION / "acasxu" / "vnnlib" / "prop_7.vnnlib").read_text()
-    plain = "\n".join(line.split(";")[0] for line in text.splitlines())
-    cuts = [at for at in range(0, len(plain), 7) if plain.count("(", 0, at) > plain.count(")", 0, at)]
+def test_a_file_cut_within_a_statement_is_refused() -> None:
+    cuts = [at for at in range(len(TEXT)) if TEXT.count("(", 0, at) > TEXT.count(")", 0, at)]
     assert len(cuts) > 50
     for at in cuts:
         with pytest.raises(AssayError, match=r"^cut:\d+:\d+: "):
-            parse_vnnlib(plain[:at], "cut")
+            parse_vnnlib(TEXT[:at], "cut")
