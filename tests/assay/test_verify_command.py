@@ -187,6 +187,7 @@ def test_json_is_one_document(folder, capsys, name):
     assert ("counterexample" in document) == (name == "broken")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [False, True])
 def test_work_that_does_not_come_back_is_a_timeout_in_time(folder, as_json):
     process = start(
@@ -201,6 +202,7 @@ def test_work_that_does_not_come_back_is_a_timeout_in_time(folder, as_json):
     assert "noise on stdout" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_was_proved_before_is_told_of_work_that_does_not_come_back(folder, as_json):
     process = start(
