@@ -41,7 +41,7 @@ assay compare --model zoo:digits-mlp-pgd --data digits --eps 0.02,0.05,0.1
 app = typer.Typer(
     name="assay",
     help=(
-        "How robust is a neural network really? assay bounds its robust accuracy from below with certificates and "
+        "assay bounds the robust accuracy of a neural network from below with certificates and "
         "from above with attacks, checks every verdict a second time, and reports the bracket."
     ),
     epilog=EPILOG,
@@ -53,7 +53,7 @@ app.command(short_help="Bracket a model's robust accuracy on a data set.")(compa
 app.command(short_help="Show what a model is made of, and what a radius leaves open.")(inspect)
 app.command(short_help="Write a model as an ONNX file.")(export)
 app.command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)
-app.command(short_help="Run folders of VNN-COMP instances, beside the peers.")(bench)
+app.command(short_help="Run folders of VNN-COMP instances, beside published results.")(bench)
 app.command(short_help="Bracket the robust radius of samples.")(radius)
 app.command(short_help="Attack a model on a data set, or a VNN-LIB property.")(attack)
 app.command(short_help="List methods, attacks, their options, and packages.")(methods)
@@ -74,7 +74,8 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option(DEBUG, help="Print the traceback of an error too (also ASSAY_DEBUG=1); may stand anywhere.")
+        bool,
+        typer.Option(DEBUG, help="Print an error's traceback (also ASSAY_DEBUG=1); anywhere on the line."),
     ] = False,
 ) -> None:
     """Options of the command itself; :func:`main` reads ``--debug``."""

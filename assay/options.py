@@ -29,12 +29,12 @@ DataDir = Annotated[
 ]
 Domain = Annotated[
     str | None,
-    typer.Option(metavar="LO,HI", help="Lowest and highest legal input; the data set's own, 0,1, if not given."),
+    typer.Option(metavar="LO,HI", help="Lowest and highest legal input; if not given, the data set's own (0,1)."),
 ]
 InputShape = Annotated[
     str, typer.Option(help="Shape of one input, such as 3,32,32; needed for a factory, which does not say it.")
 ]
-First = Annotated[int | None, typer.Option("--n", help="The first so many samples; all if not given.")]
+First = Annotated[int | None, typer.Option("--n", help="How many samples, from the first on; all if not given.")]
 Eps = Annotated[str, typer.Option(help="Radii in the units of the data, with commas: 0.02,0.05 or 2/255,8/255.")]
 MaybeEps = Annotated[str | None, typer.Option(help="Radii in the units of the data, with commas: 0.05,8/255.")]
 Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 2 or 1.")]

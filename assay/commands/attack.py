@@ -64,7 +64,7 @@ def attack(
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
-    """Attack a model on a data set: robust accuracy by attack and radius. Or search a counterexample of a property."""
+    """Attack a model on a data set: robust accuracy by attack and radius; or look for a property's counterexample."""
     if net is not None:
         if prop is None or model is not None or eps is not None:
             raise InputError("expected NET PROP, or --model with --eps: assay attack --help shows both")

@@ -30,7 +30,7 @@ def compare(
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
     methods: Annotated[
-        str, typer.Option(help="Methods that certify, with commas; options as in 'crown(option=value)'.")
+        str, typer.Option(help="Methods that certify, with commas; options as in 'crown(dtype=float32)'.")
     ] = "ibp,crown",
     attacks: Annotated[str, typer.Option(help="Attacks, likewise: 'fgsm,pgd(steps=100)'.")] = "fgsm,pgd",
     n: options.First = None,

@@ -31,7 +31,7 @@ def radius(
     index: Annotated[
         int | None, typer.Option(help="Position of the sample; 0 if neither this nor --n is given.")
     ] = None,
-    n: Annotated[int | None, typer.Option("--n", help="The first so many samples instead of one.")] = None,
+    n: Annotated[int | None, typer.Option("--n", help="How many samples, from the first on, instead of one.")] = None,
     method: Annotated[
         str, typer.Option(help="Method that certifies, with options as in 'milp(solver=scip)'.")
     ] = "crown",

@@ -49,7 +49,7 @@ def smooth(
     norm: Annotated[str, typer.Option(help="Norm of the radii: 2, 1 or inf.")] = "2",
     radii: Annotated[str, typer.Option(help="Radii of the table, with commas.")] = "0,0.25,0.5,0.75,1",
     n: Annotated[int | None, typer.Option("--n", help="So many samples; all if not given.")] = None,
-    skip: Annotated[int, typer.Option(help="Take every so many-th sample.")] = 1,
+    skip: Annotated[int, typer.Option(help="Take every K-th sample.")] = 1,
     seed: options.Seed = 0,
     threads: options.Threads = 1,
     out: Annotated[Path, typer.Option(help="Folder for smooth.csv, smooth.json and smooth.png.")] = Path("out"),

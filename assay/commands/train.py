@@ -136,13 +136,13 @@ def _trained(order: Order, learn: Dataset, held: Dataset | None, quiet: bool) ->
             pass
         return model
     which = f"{len(early)} {'validation' if held else 'training'} samples"
-    typer.echo(f"assay: errors below: on {which}, natural, and verified by ibp at eps {radius:g}", err=True)
+    typer.echo(f"assay: on {which}: natural error, and verified error by ibp at eps {radius:g}", err=True)
     with _progress(order.name, order.plan.epochs) as show:
         for epoch in order.plan.run(model, learn):
             with training.isolated(seed):
                 natural = 1 - training.clean_accuracy(model, early)
                 verified = 1 - training.certified_accuracy(model, early, radius, linear=False)
-            show(epoch, f"error {natural:.2%}, verified {verified:.2%}")
+            show(epoch, f"error {natural:.2%}, verified error {verified:.2%}")
     return model
 
 

@@ -213,7 +213,7 @@ def _run(module: Oracle, sample: Tensor, input_shape: Sequence[int]) -> None:
             raise
         reason = f"{type(error).__name__}: {line(error)}"
         raise InputError(
-            f"the model does not run on a batch of inputs of shape {tuple(input_shape)}: {reason}"
+            f"the model does not run on a batch of inputs of shape {tuple(input_shape)}: {reason} (do the data fit it?)"
         ) from error
     if not isinstance(output, Tensor) or output.dim() < 1 or output.shape[0] != len(sample):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

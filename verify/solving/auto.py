@@ -24,8 +24,8 @@ ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 @dataclass(frozen=True)
 class Auto:
-    """Attacks, bounds and searches in turn, the cheapest first, so that easy problems never meet a dear stage; none may
-    starve those after it, and where there is a limit of time nothing of it is left while a stage may still tell.
+    """Attacks, bounds and searches in turn, the cheapest first, each with a share of the time that is left; under a
+    limit of time, what the searches leave goes to longer attacks.
 
     ``restarts``, ``steps``: of the first PGD; ``rounds``: of the longer one, which has momentum, starts from
     diversified outputs, and takes each disjunct by itself.

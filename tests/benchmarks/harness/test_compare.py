@@ -247,7 +247,7 @@ def labels_beyond():
         ({"eps": [-0.1]}, "eps must be a finite number >= 0"),
         ({"eps": [float("nan")]}, "eps must be a finite number >= 0"),
         ({"batch": 0}, "batch must be at least 1"),
-        ({"norm": 3.0}, "norm must be 1, 2 or inf"),
+        ({"norm": 3.0}, "norm must be the number 1, 2 or math.inf"),
         ({"methods": [Timid(), Timid()]}, "timid is given twice"),
         ({"model": two_class([[1.0, 0.0]] * 2).train()}, "eval"),
         ({"model": torch.nn.Sequential(torch.nn.Linear(3, 2)).eval()}, "shape"),

@@ -43,7 +43,7 @@ class LpBall:
         centre = as_tensor(self.centre, "the centre of a ball", torch.float64)
         radius = as_tensor(self.eps, "eps", torch.float64)
         if self.p not in (1, 2, inf):
-            raise InputError(f"norm must be 1, 2 or inf, got {self.p!r}")
+            raise InputError(f"norm must be the number 1, 2 or math.inf, got {self.p!r}")
         first = radius.dim() == 1 and radius.shape == centre.shape[:1]
         if self.p != inf and radius.dim() and (not first or centre.dim() == 1):
             raise InputError(

@@ -18,9 +18,10 @@ from assay.verify.frontends.translations.pooling import adaptive_avg_pool, avg_p
 from assay.verify.frontends.translations.readout import LOG_SOFTMAX, SOFTMAX, readout
 
 HINT = (
-    "assay reads Linear, Conv1d/2d, ConvTranspose2d, BatchNorm, ReLU, LeakyReLU, PReLU, Sigmoid, Tanh, clamp, average "
-    "and max pooling, padding, reshaping, slicing, concatenation, additions and subtractions, and scaling or shifting "
-    "by constants, and a last softmax; rewrite the model with these, or remove what is not needed for inference"
+    "assay reads Linear, Conv1d/2d, ConvTranspose2d, BatchNorm, ReLU, LeakyReLU, PReLU, Sigmoid, Tanh, clamp, average, "
+    "adaptive and max pooling, padding, reshaping, slicing, transposing, concatenation, dropout in eval mode, "
+    "additions, subtractions, scaling or shifting by constants, and a last softmax; rewrite the model with these, or "
+    "remove what is not needed for inference"
 )
 
 
