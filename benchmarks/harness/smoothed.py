@@ -101,7 +101,7 @@ def caveats(rows: Sequence[Row], alpha: float) -> list[str]:
         "it), and a new seed moves the radii a little."
     )
     return [
-        f"Each sample's radius holds with confidence {1 - alpha:g}, all {len(rows)} together with {together:g} or more.",
+        f"Each sample's radius holds with confidence {1 - alpha:g}, all {len(rows)} together with {together:g}.",
         interval,
         "Radii hold in real arithmetic.",
     ]

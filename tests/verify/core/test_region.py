@@ -331,7 +331,7 @@ def test_arrays_and_lists_bound_regions_without_a_loss() -> None:
 
 @pytest.mark.parametrize("p", [0, 3, -1, nan])
 def test_an_unknown_norm_is_refused(p: float) -> None:
-    with pytest.raises(InputError, match="norm must be the number 1, 2 or math.inf"):
+    with pytest.raises(InputError, match=r"norm must be the number 1, 2 or math\.inf"):
         LpBall(torch.zeros(2), 0.1, p, domain=None)
 
 
