@@ -91,7 +91,7 @@ def check(problem: Problem, result: Result) -> None:
         assert result.margin <= float(finite.min()) + ROUNDING * scale(problem)
     if result.verdict is Verdict.VERIFIED:
         assert result.margin is not None
-        assert result.margin > 0
+        assert result.margin > 0 or "touched" in result.stats
         assert not bool((sampled <= -ROUNDING * scale(problem)).any())
     if result.verdict is Verdict.FALSIFIED:
         assert result.counterexample is not None
@@ -295,12 +295,13 @@ def test_a_conjunction_that_no_row_decides_alone() -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_touching_the_threshold_is_never_verified(strict: bool) -> None:
+def test_touching_the_threshold_is_verified_of_strict_sets_alone(strict: bool) -> None:
     """y >= 0 and unsafe y <= 0 or y < 0: the first is false, the second true, and the margin 0 in both."""
     spec = Spec((Polyhedron(t([[1.0]]), t([0.0]), torch.tensor([strict])),))
     network = float64(1, [Relu()])
     result = run(Problem(network, box([-1], [1]), spec), Budget(seconds=0.5))
-    assert result.verdict is (Verdict.UNKNOWN if strict else Verdict.FALSIFIED)
+    assert result.verdict is (Verdict.VERIFIED if strict else Verdict.FALSIFIED)
+    assert not strict or (result.margin == 0 and "touched" in result.stats)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_no_layer_is_begun_once_the_time_is_over(
     """Each operation of a layer takes a second."""
     layers: list[str] = []
     monkeypatch.setattr(budget.time, "monotonic", lambda: float(len(layers)))
-    for module, name in ((group, "propagate"), (linear.Descent, "_pull")):
+    for module, name in ((group, "propagate"), (linear.BackwardPropagation, "_pull")):
         rule = getattr(module, name)
 
         def counted(*arguments: Any, name: str = name, rule: Any = rule) -> Any:

@@ -98,7 +98,8 @@ def test_sensitivities_bound_what_a_map_can_do(norm: float, noise_norm: float) -
     assert seen <= bound * (1 + 1e-9)
     if norm == 1 or (norm, noise_norm) == (2, 2):
         assert seen >= 0.97 * bound
-    assert sensitivity(torch.eye(4), 1, 1) == sensitivity(torch.eye(4), 1, 2) == 1
+    for other in (1, 2):  # rounded up
+        assert 1 <= sensitivity(torch.eye(4), 1, other) <= 1 + 1e-9
 
 
 def test_sensitivity_divides_the_radius() -> None:
