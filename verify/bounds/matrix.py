@@ -239,9 +239,14 @@ def _(op: ConvTranspose2d, shape: tuple[int, ...]) -> Matrix:
     forward = _entries(convolution, (op.weight.shape[1] * op.groups, *size))
     if not isinstance(forward, Sparse):
         raise MemoryError("a transposed convolution this large")
-    order = torch.argsort(forward.inputs, stable=True)
-    swapped = (forward.shape[1], forward.shape[0])
-    return _sorted_by_output(forward.outputs[order], forward.inputs[order], forward.values[order], swapped)
+    # An output padding of a stride or more makes room for places that the operand does not have: these are left out.
+    height, width = _conv_output(convolution, tuple(size))
+    row, column = forward.outputs // width % height, forward.outputs % width
+    place = (forward.outputs // (height * width) * shape[1] + row) * shape[2] + column
+    kept = torch.argsort(forward.inputs, stable=True)
+    kept = kept[(row < shape[1])[kept] & (column < shape[2])[kept]]
+    features = (torch.Size(shape).numel(), forward.shape[0])
+    return _sorted_by_output(place[kept], forward.inputs[kept], forward.values[kept], features)
 
 
 def matrix(op: Op, shape: tuple[int, ...]) -> Matrix:

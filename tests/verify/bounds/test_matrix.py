@@ -122,3 +122,13 @@ def test_a_matrix_is_worked_out_once_per_shape() -> None:
 def test_operations_without_a_matrix_are_named() -> None:
     with pytest.raises(UnsupportedError, match="Relu"):
         matrix(Relu(), (3,))
+
+
+@pytest.mark.parametrize(("stride", "dilation", "extra"), [(1, 2, 1), (2, 3, 2), (1, 3, 2), (2, 1, 1)])
+def test_transposed_convolutions_with_much_output_padding(stride: int, dilation: int, extra: int) -> None:
+    op = ConvTranspose2d(
+        randn(2, 3, 2, 3), randn(3, seed=1), (stride, stride), (1, 0), (extra, extra), (dilation, dilation)
+    )
+    expected, _ = true_matrix(op, (2, 3, 4))
+    coef = randn(expected.shape[1], 5, seed=2)
+    torch.testing.assert_close(matrix(op, (2, 3, 4)).cut(None, None).pull(coef), expected @ coef)

@@ -212,3 +212,12 @@ def test_hooks_of_backward_passes_change_no_value() -> None:
     model.a.register_full_backward_hook(lambda *_: None)
     model.register_full_backward_hook(lambda *_: None)
     assert to_network(model, SHAPE).id == expected.id
+
+
+def test_a_recorded_module_is_read_unless_its_class_was_changed() -> None:
+    recorded = torch.fx.symbolic_trace(Sums().eval())
+    assert to_network(copy.deepcopy(recorded), SHAPE).output_size == 2
+    own = type(recorded).forward
+    type(recorded).forward = lambda self, x: own(self, x).clamp(max=18)  # type: ignore[method-assign]
+    with pytest.raises(UnsupportedError, match=r"replaced forward\(\) of its class of the model itself"):
+        to_network(recorded, SHAPE)

@@ -533,3 +533,20 @@ def test_single_numbers_in_the_midst_of_a_network_have_bounds(op: str, tmp_path:
     for name in ("ibp", "crown"):
         bounds = get_bounder(name).bound(network, box, torch.eye(6, dtype=torch.float64), Budget())
         assert bool((bounds.lower <= network(points)).all() and (network(points) <= bounds.upper).all())
+
+
+@pytest.mark.parametrize("n", [4, 7])
+@pytest.mark.parametrize("mode", ["floor", "round_prefer_ceil"])
+def test_places_that_hang_on_rounding_are_the_runtimes_or_refused(mode: str, n: int, tmp_path: Path) -> None:
+    """Where an element is taken halfway between two, the runtime's own rounding decides: never an internal error."""
+    options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": mode}
+    refused: list[str] = []
+    for length in range(1, 10):
+        sizes = np.array([1, 1, 2, length], dtype=np.int64)
+        proto = one("Resize", (1, 1, 2, n), None, None, sizes, opset=19, **options)
+        try:
+            check(tmp_path, proto, (1, 1, 2, n))
+        except UnsupportedError as error:
+            refused.append(str(error))
+    assert len(refused) < 4
+    assert all("takes elements by places that onnxruntime rounds otherwise" in reason for reason in refused)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from assay.verify.core.errors import AssayError, ResourceError
+from assay.verify.core.errors import AssayError, InternalError, ResourceError, UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
@@ -47,7 +47,7 @@ def decode(content: bytes, what: str, name: str, folder: Path | None = None) -> 
 
 
 def _decode(content: bytes, what: str, name: str, folder: Path | None) -> Network:
-    network, runtime, symbolic = _translated(content, what, name, folder)
+    network, runtime, symbolic, delicate = _translated(content, what, name, folder)
     if symbolic:
         try:  # a batch of several is run at once only if it gives what its samples give alone
             batched = replace(network, oracle=replace(runtime, together=True))
@@ -55,12 +55,20 @@ def _decode(content: bytes, what: str, name: str, folder: Path | None) -> Networ
             return batched
         except AssayError:
             pass
-    agree(network)
+    try:
+        agree(network)
+    except InternalError as error:
+        if not delicate:
+            raise
+        raise UnsupportedError(f"{delicate} takes elements by places that onnxruntime rounds otherwise") from error
     return network
 
 
-def _translated(content: bytes, what: str, name: str, folder: Path | None) -> tuple[Network, Runtime, bool]:
-    """The network, its oracle, and whether the batch dimension is symbolic; what was parsed is let go of."""
+def _translated(content: bytes, what: str, name: str, folder: Path | None) -> tuple[Network, Runtime, bool, str]:
+    """The network, its oracle, whether the batch dimension is symbolic, and a node whose meaning hangs on rounding.
+
+    What was parsed is let go of.
+    """
     model = parse(content, what)
     whole = self_contained(model, content, folder)
     graph = read_graph(model)
@@ -69,7 +77,7 @@ def _translated(content: bytes, what: str, name: str, folder: Path | None) -> tu
     folded = fold(literal)
     runtime = Runtime(whole, graph.output, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
     network = replace(folded, oracle=runtime, name=name, literal=literal, readout=translation.readout)
-    return network, runtime, graph.symbolic
+    return network, runtime, graph.symbolic, translation.delicate
 
 
 @to_network.register

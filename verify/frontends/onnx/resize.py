@@ -77,6 +77,8 @@ def _resized(call: Call, operand: Operand, each: list[tuple[int, int, Tensor]], 
         if mode == "linear":
             operand = _between(call, operand, axis, place.clamp(0, n - 1))
         else:
+            if float(factor.frexp().mantissa) != 0.5:  # no power of two: the order of rounding may decide
+                call.translation.delicate = call.node.label
             first = "ceil" if float(factor) < 1 else "floor"
             index = _nearest(place, first if rounding == FIRST else rounding).long().clamp(0, n - 1)
             operand = rearrange(call, operand, lambda x, a=axis, i=index: x.index_select(a, i))  # type: ignore[misc]

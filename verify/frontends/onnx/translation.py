@@ -176,7 +176,8 @@ Handler = Callable[[Call], Result]
 class Translation:
     """Translates a graph with two tables of handlers by operation: of values that depend on the input, of constants.
 
-    ``ends``: the names of values that are the output; ``readout``: what it goes through last that was left out.
+    ``ends``: the names of values that are the output; ``readout``: what it goes through last that was left out;
+    ``delicate``: a node whose meaning hangs on how the runtime rounds.
     """
 
     def __init__(self, graph: Graph, traced: Mapping[str, Handler], constant: Mapping[str, Handler]) -> None:
@@ -188,6 +189,7 @@ class Translation:
         self.unsupported: dict[tuple[str, str], list[str]] = {}  # by operation and reason
         self.total = 0
         self.readout = ""
+        self.delicate = ""
         self.ends = {graph.output}
         for node in reversed(graph.nodes):
             if node.op == "Identity" and not self.ends.isdisjoint(node.outputs):
