@@ -17,7 +17,7 @@ def test_rows_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main([*MODEL, "--out", str(tmp_path), "--radii", "0,0.1,0.3", "--skip", "10"]) == 0
     printed = capsys.readouterr().out
     assert "certified" in printed
-    assert "confidence 0.999 by itself" in printed
+    assert "confidence 0.999, all" in printed
     rows = list(csv.DictReader((tmp_path / "smooth.csv").read_text().splitlines()))
     assert [row["index"] for row in rows] == ["0", "10", "20", "30", "40", "50"]
     assert all(int(row["n"]) == 1000 and float(row["seconds"]) > 0 for row in rows)

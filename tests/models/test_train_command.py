@@ -95,8 +95,8 @@ def test_standard_training_is_attacked_at_a_radius_all_the_same(tmp_path: Path) 
 def test_early_numbers_come_from_what_is_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(**{**TINY, "recipe": "ibp(eps=0.02,fast=true)"}, validation=300, out=tmp_path)
     err = read_err(capsys)
-    assert "on 300 validation samples, natural, and verified by ibp at eps 0.02" in err
-    assert re.search(r"epoch 2 of 2: loss \d.*, error \d.*%, verified \d.*%, about", err)
+    assert "on 300 validation samples: natural error, and verified error by ibp at eps 0.02" in err
+    assert re.search(r"epoch 2 of 2: loss \d.*, error \d.*%, verified error \d.*%, about", err)
     assert cards.read(tmp_path / "tiny.json").selected_on == "300 samples held out of the training split"
     train(**TINY, out=tmp_path)
     assert "on 500 training samples" in read_err(capsys)
