@@ -1,0 +1,51 @@
+"""Tests of verify.bounds.touching: rows bounded without rounding never exceed what sampled points attain."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+import torch
+
+from assay.verify.bounds.touching import lower_rows
+from assay.verify.core.network import chain
+from assay.verify.core.ops import Linear, Relu
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box
+from assay.verify.core.spec import Polyhedron, Spec
+from tests.contract.graphs import eye, members, random_box, random_graph
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_point_lies_below(seed: int) -> None:
+    network = random_graph(seed)
+    lower, upper = random_box(network, seed)
+    rows = eye(network)
+    spec = Spec((Polyhedron(rows, torch.zeros(len(rows)), torch.ones(len(rows), dtype=torch.bool)),))
+    bound = lower_rows(Problem(network, Box(lower, upper), spec))
+    if bound is None:  # an operation that is not bounded so
+        return
+    y = network(members(lower, upper, 500)).flatten(1).double()
+    least = (y @ rows.double().T).amin(0)
+    assert bool((bound <= least + 1e-9 * (1 + y.abs().amax())).all())
+
+
+def test_some_graphs_are_bounded() -> None:
+    known = 0
+    for seed in range(40):
+        network = random_graph(seed)
+        spec = Spec.halfspaces([[1.0] * network.output_size], [0.0])
+        known += lower_rows(Problem(network, Box(*random_box(network, seed)), spec)) is not None
+    assert known > 10
+
+
+def test_what_is_touched_is_attained_to_the_bit_and_no_bound_is_none() -> None:
+    network = chain((1,), [Linear(torch.eye(1), torch.zeros(1)), Relu()])
+    strict = Spec((Polyhedron(torch.ones(1, 1), torch.zeros(1), torch.ones(1, dtype=torch.bool)),))
+    rows = lower_rows(Problem(network, Box(-torch.ones(1), torch.ones(1)), strict))
+    assert rows is not None
+    assert rows.tolist() == [0.0]
+    opposite = Spec((Polyhedron(-torch.ones(1, 1), torch.zeros(1), torch.ones(1, dtype=torch.bool)),))
+    endless = Problem(network, Box(torch.tensor([-inf]), torch.tensor([inf])), opposite)
+    rows = lower_rows(endless)
+    assert rows is None or not bool(opposite.avoided(rows))
