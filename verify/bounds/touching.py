@@ -90,13 +90,13 @@ def lower_rows(problem: Problem) -> Tensor | None:
     try:
         with torch.no_grad():
             bounds = rigorous.linear_bounds(network, box, Budget(SECONDS).started())
-            rows = [_descent(network, bounds, problem, rule) for rule in ("stop", "flat", "adaptive")]
+            rows = [_propagate_backwards(network, bounds, problem, rule) for rule in ("stop", "flat", "adaptive")]
     except (Expired, UnsupportedError, MemoryError):
         return None
     return torch.tensor(rows, dtype=torch.float64).amax(0)
 
 
-def _descent(network: Network, bounds: Sequence[Bounds], problem: Problem, rule: str) -> list[float]:
+def _propagate_backwards(network: Network, bounds: Sequence[Bounds], problem: Problem, rule: str) -> list[float]:
     """The rows, down to the first activations (``stop``) or to the input, with lower lines of slope 0 under ReLUs that
     are not fixed (``flat``) or of the slope that loses less (``adaptive``)."""
     total = Dyadic.of(-problem.spec.b[:, None])
@@ -146,9 +146,9 @@ def _relu(coef: Dyadic, z: Bounds, rule: str) -> Pulled:
     one = Dyadic(np.ones_like(slope.number))
     ends = slope * left, (one + Dyadic(-slope.number, slope.shift)) * right
     shift = max(end.shift for end in ends)
-    lift = Dyadic(np.maximum(*(end.at(shift) for end in ends)), shift)
+    intercept = Dyadic(np.maximum(*(end.at(shift) for end in ends)), shift)
     positive, negative = coef.parts
-    return [positive * Dyadic.of(below) + negative * slope], negative @ lift[:, None]
+    return [positive * Dyadic.of(below) + negative * slope], negative @ intercept[:, None]
 
 
 @singledispatch

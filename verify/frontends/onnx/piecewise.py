@@ -18,10 +18,10 @@ BIG = 1e6  # what is shifted by more loses digits that it needs
 
 def relu(call: Call) -> Value:
     """``max(x, 0)``."""
-    return hinge(call, call.traced())
+    return positive_part(call, call.traced())
 
 
-def hinge(call: Call, x: Value) -> Value:
+def positive_part(call: Call, x: Value) -> Value:
     """``max(x, 0)`` of any value."""
     return call.emit(Relu(), x.shape, x)
 
@@ -33,7 +33,7 @@ def absolute(call: Call) -> Value:
 
 def magnitude(call: Call, x: Value) -> Value:
     """``|x| = max(x, 0) + max(-x, 0)`` of any value."""
-    return total(call, hinge(call, x), hinge(call, scale(call, x, -ONE, ZERO)))
+    return total(call, positive_part(call, x), positive_part(call, scale(call, x, -ONE, ZERO)))
 
 
 def leaky_relu(call: Call) -> Value:
@@ -52,14 +52,14 @@ def bent(call: Call, x: Value, slope: Tensor) -> Value:
         raise InputError(f"{call.node.label} has a slope that is NaN or inf")
     if slope.numel() and bool((slope == slope.flatten()[0]).all()) and float(slope.flatten()[0]) >= 0:
         return call.emit(LeakyRelu(float(slope.flatten()[0])), x.shape, x)
-    below = scale(call, hinge(call, scale(call, x, -ONE, ZERO)), slope, ZERO)
-    return subtract(call, hinge(call, x), below)
+    below = scale(call, positive_part(call, scale(call, x, -ONE, ZERO)), slope, ZERO)
+    return subtract(call, positive_part(call, x), below)
 
 
 def hard_sigmoid(call: Call) -> Value:
     """``min(max(alpha * x + beta, 0), 1)``."""
     x = scale(call, call.traced(), number(call.number("alpha", 0.2)), number(call.number("beta", 0.5)))
-    return at_most(call, hinge(call, x), ONE)
+    return at_most(call, positive_part(call, x), ONE)
 
 
 def clip(call: Call) -> Value:
@@ -99,7 +99,7 @@ def opposite(call: Call, x: Operand) -> Operand:
 def larger(call: Call, a: Operand, b: Operand) -> Operand:
     """``max(a, b)``, which broadcast."""
     if isinstance(a, Value) and isinstance(b, Value):
-        return total(call, a, hinge(call, subtract(call, b, a)))
+        return total(call, a, positive_part(call, subtract(call, b, a)))
     if isinstance(a, Value):
         assert isinstance(b, Tensor)
         return at_least(call, a, b)
@@ -123,6 +123,6 @@ def at_least(call: Call, x: Value, low: Tensor) -> Value:
         raise InputError(f"{call.node.label} has a constant that holds NaN or inf")
     low = low.to(torch.float64)
     if bool((low.abs() > BIG).any()):  # x itself stays as it is where it is larger
-        return total(call, x, hinge(call, scale(call, x, -ONE, low)))
-    over = hinge(call, scale(call, x, ONE, -low))
+        return total(call, x, positive_part(call, scale(call, x, -ONE, low)))
+    over = positive_part(call, scale(call, x, ONE, -low))
     return over if bool((low == 0).all()) else scale(call, over, ONE, low)
