@@ -9,6 +9,7 @@ from assay.verify.core.verifier import Bounder, Verifier
 from assay.verify.support import options
 
 VERIFIERS = {
+    "alpha-crown": "assay.verify.backends.alpha_crown:AlphaCROWN",
     "attack": "assay.verify.solving.falsifier:AttackVerifier",
     "auto": "assay.verify.solving.auto:Auto",
     "crown": "assay.verify.backends.crown:CROWN",

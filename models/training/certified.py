@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from assay.verify.bounds.differentiable import lower_rows
 from assay.verify.bounds.interval import propagate_box
+from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.rows import Backward
 from assay.verify.core.network import Network
 from assay.verify.core.verifier import Bounds
 from assay.verify.frontends.torch import read_live
@@ -36,7 +37,9 @@ class Boxes:
     def margins(self, linear: bool) -> Tensor:
         """Lower bounds of label's logit minus each logit: (batch x classes), 0 at the label; by intervals with the
         last layer merged, or by linear bounds over the intervals."""
-        return lower_rows(self.network, self.bounds, differences(self.labels, self.logits), linear)
+        relaxed = Relaxed.over(self.network, self.bounds)
+        backward = Backward.of(relaxed, differences(self.labels, self.logits))
+        return backward.over_region() if linear else backward.to_activations().over_intervals()
 
 
 def differences(labels: Tensor, like: Tensor) -> Tensor:

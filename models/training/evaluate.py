@@ -12,6 +12,7 @@ from assay.models.data import Dataset
 from assay.models.training.certified import differences
 from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
+from assay.verify.bounds.rows import lower_rows
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.region import LpBall, Region
@@ -49,9 +50,8 @@ def certified_accuracy(model: nn.Module, dataset: Dataset, eps: float, linear: b
     by linear bounds of every layer (CROWN), or by intervals with the last layer merged."""
 
     def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-        group = layers.start(network, region, torch.float64)
-        bounds = layers.by_linear_bounds(group, budget) if linear else layers.by_intervals(group)
-        return layers.lower_rows(group, bounds, objective, linear)
+        bounder = layers.by_linear_bounds if linear else layers.by_intervals
+        return lower_rows(bounder(network, region, torch.float64, budget), objective, linear)
 
     network = to_network(model, dataset.shape)
     objective = differences(dataset.y, torch.empty(len(dataset), dataset.classes, dtype=torch.float64))

@@ -17,6 +17,7 @@ from assay.models.training.certified import Boxes, differences, worst_case
 from assay.models.training.crown_ibp import CrownIBP
 from assay.models.training.ibp import IBP
 from assay.verify.bounds import layers
+from assay.verify.bounds.rows import lower_rows
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, chain, to_network
 from assay.verify.core.ops import Linear, Relu
@@ -74,15 +75,10 @@ def test_margins_are_those_of_the_engine(text: str, linear: bool, digits: Datase
     list(Training(training.recipe("standard"), epochs=1).run(model, digits))
     live = Boxes.around(model, few.x, few.y, eps, few.domain).margins(linear)
     network = to_network(model, few.shape)
-    group = layers.start(network, LpBall(few.x, eps, inf, few.domain), torch.float64)
-    bounds = layers.by_intervals(group)
-    for position, node in enumerate(network.nodes):
-        if isinstance(node.op, Relu):
-            z = bounds[node.inputs[0]]
-            group.relax(position, Bounds(z.lower.flatten(1).T, z.upper.flatten(1).T))
-    theirs = layers.lower_rows(group, bounds, differences(few.y, live).double(), linear=False)
+    relaxed = layers.by_intervals(network, LpBall(few.x, eps, inf, few.domain), torch.float64)
+    theirs = lower_rows(relaxed, differences(few.y, live).double(), linear=False)
     if linear:
-        both = layers.lower_rows(group, bounds, differences(few.y, live).double(), linear=True)
+        both = lower_rows(relaxed, differences(few.y, live).double(), linear=True)
         torch.testing.assert_close(torch.maximum(live.double(), theirs), both, rtol=1e-4, atol=1e-4)
         assert live.sum() > theirs.sum()
     else:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
+from assay.verify.bounds.rows import lower_rows
 from assay.verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError
@@ -63,8 +64,7 @@ class CROWN:
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            group = layers.start(network, region, dtype, budget)
-            bounds = layers.by_linear_bounds(group, budget, crowd=layers.MOST_ROWS)
-            return layers.lower_rows(group, bounds, objective, linear=True)
+            relaxed = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS)
+            return lower_rows(relaxed, objective, linear=True)
 
         return lower_bounds(of_group, network, region, objective, budget, self.group)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
+from assay.verify.bounds.rows import lower_rows
 from assay.verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError
@@ -59,7 +60,6 @@ class CROWNIBP:
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            group = layers.start(network, region, dtype, budget)
-            return layers.lower_rows(group, layers.relaxed_on_intervals(group), objective, linear=True)
+            return lower_rows(layers.by_intervals(network, region, dtype, budget), objective, linear=True)
 
         return lower_bounds(of_group, network, region, objective, budget, self.group)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
+from assay.verify.bounds.rows import lower_rows
 from assay.verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
@@ -56,7 +57,6 @@ class IBP:
 
 def _rows(network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
     def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-        group = layers.start(network, region, dtype, budget)
-        return layers.lower_rows(group, layers.by_intervals(group), objective, linear=False)
+        return lower_rows(layers.by_intervals(network, region, dtype, budget), objective, linear=False)
 
     return lower_bounds(of_group, network, region, objective, budget, GROUP)

@@ -176,7 +176,7 @@ def _overlaid(a: Patches, b: Patches) -> Patches:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Owners:
     """Which samples the rows belong to: ``sample`` (rows) counted from the first of the group's ``samples`` present.
 
     Per-sample columns are spread over rows by a product with a 0/1 matrix, which is several times faster than
@@ -188,7 +188,7 @@ class Rows:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, sample: Tensor, dtype: torch.dtype, samples: int | None = None) -> Rows:
+    def of(cls, sample: Tensor, dtype: torch.dtype, samples: int | None = None) -> Owners:
         """Rows that belong to ``sample`` (rows) of the group's ``samples`` (their number, where it is known)."""
         if samples == 1:
             return cls(sample, slice(0, 1), dtype)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from math import inf
 
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.forms import Form, Rows, Units
-from assay.verify.bounds.group import Group, by_feature
-from assay.verify.bounds.linear import BackwardPropagation, lower_bound
+from assay.verify.bounds.columns import lower_bound
+from assay.verify.bounds.forms import Owners, Units
+from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import relaxes, undecided
-from assay.verify.core.budget import Budget
+from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Sub
 from assay.verify.core.region import Box, LpBall, Region
@@ -20,81 +21,61 @@ from assay.verify.core.verifier import Bounds
 
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
-UNLIMITED = Budget()
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
+
+
+# Tighter bounds of the neurons of a node that are wanted (samples x shape), from the network relaxed up to it, its
+# position and what is known of it.
+Tighten = Callable[[Relaxed, int, Bounds, Tensor], Bounds]
 
 
 class Crowded(Exception):
     """Each sample of a group has rows enough for itself: apart, each of them has fewer features that matter."""
 
 
-def start(network: Network, region: Region, dtype: torch.dtype, budget: Budget = UNLIMITED) -> Group:
-    """A group for a region of a batch: the box is rounded outward to ``dtype``.
+def by_intervals(network: Network, region: Region, dtype: torch.dtype, budget: Budget = UNLIMITED) -> Relaxed:
+    """The network over a region of a batch with interval bounds of every node, every activation relaxed on them.
 
-    All that is asked of it raises :class:`Expired` when the time is over.
+    Raises :class:`Expired` when the time is over.
     """
-    box = region.box()
-    lower, upper = (t.reshape(-1, network.nodes[0].size).T.contiguous() for t in box.outward(dtype))
-    return Group(network.to(dtype), region, lower, upper, budget=budget)
+    relaxed = Relaxed.start(network, region, dtype, budget)
+    for _ in network.nodes[1:]:
+        relaxed.bounds.append(relaxed.next())
+    return relaxed
 
 
-def by_intervals(group: Group) -> list[Bounds]:
-    """Interval bounds of every node: (samples x shape of the node)."""
-    bounds = [group.begin()]
-    for position, node in enumerate(group.network.nodes[1:], start=1):
-        bounds.append(group.enter(position, [bounds[i] for i in node.inputs]))
-    return bounds
-
-
-def relaxed_on_intervals(group: Group) -> list[Bounds]:
-    """:func:`by_intervals`, (samples x shape) each, with every activation relaxed on the interval of its operand."""
-    bounds = by_intervals(group)
-    for position, node in enumerate(group.network.nodes):
-        if relaxes(node.op):
-            group.relax(position, by_feature(bounds[node.inputs[0]]))
-    return bounds
-
-
-def by_linear_bounds(group: Group, budget: Budget, crowd: float = inf) -> list[Bounds]:
-    """Bounds of every node, in topological order: intervals on what is known, then linear bounds for the neurons
-    that are still unstable, the intersection of both: (samples x shape of the node). Every activation is relaxed, too.
+def by_linear_bounds(
+    network: Network,
+    region: Region,
+    dtype: torch.dtype,
+    budget: Budget = UNLIMITED,
+    crowd: float = inf,
+    further: Tighten | None = None,
+) -> Relaxed:
+    """The network over a region of a batch with intervals on what is known, then linear bounds for the neurons that
+    are still unstable, the intersection of both; every activation relaxed on these. ``further``: what is done to each
+    layer's bounds besides.
 
     Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
     """
-    network, group.budget = group.network, budget
+    relaxed = Relaxed.start(network, region, dtype, budget)
+    network, group = relaxed.network, Group(relaxed)
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
-    exact = _exact_by_intervals(network, group.region)
-    bounds = [group.begin()]
-    for position, node in enumerate(network.nodes[1:], start=1):
-        if relaxes(node.op):
-            group.relax(position, by_feature(bounds[node.inputs[0]]))
-        operands = [bounds[i] for i in node.inputs]
-        known = group.enter(position, operands)
-        group.compound(position, operands)
+    exact = _exact_by_intervals(network, region)
+    for position in range(1, len(network.nodes)):
+        known = relaxed.next()
+        relaxed.compound()
+        group.enter(position, known)
         if position in feeds and position not in exact:
             wanted = undecided(feeds[position], known)
-            if group.samples > 1 and 2 * int(wanted.sum()) > crowd * group.samples:
+            if relaxed.samples > 1 and 2 * int(wanted.sum()) > crowd * relaxed.samples:
                 raise Crowded
-            known = _tightened(group, position, known, wanted, budget)
-        bounds.append(known)
-    return bounds
-
-
-def lower_rows(group: Group, bounds: Sequence[Bounds], objective: Tensor, linear: bool) -> Tensor:
-    """Lower bounds of ``objective @ output``: objective (samples x rows x outputs), result (samples x rows).
-
-    From the intervals at the last activations, and with ``linear`` from the backward propagation too, the larger.
-    """
-    samples, count, outputs = objective.shape
-    rows = Rows.of(torch.arange(samples).repeat_interleave(count), group.lower.dtype, samples)
-    coef = objective.to(group.lower).reshape(samples * count, outputs).T
-    form = Form(coef.clone(memory_format=torch.contiguous_format))
-    last, charged = len(group.network.nodes) - 1, group.rounding is not None
-    backward = BackwardPropagation(group, rows, {last: form}, charged=charged)
-    backward.pause()
-    lowest = (backward.copy() if linear else backward).minimum_over(bounds)
-    return (torch.maximum(lowest, backward.minimum()) if linear else lowest).view(samples, count)
+            known = _tightened(group, position, known, wanted)
+            if further is not None:
+                known = further(relaxed, position, known, undecided(feeds[position], known))
+        relaxed.bounds.append(known)
+    return relaxed
 
 
 def _exact_by_intervals(network: Network, region: Region) -> set[int]:
@@ -109,7 +90,7 @@ def _exact_by_intervals(network: Network, region: Region) -> set[int]:
     return {position for position, count in enumerate(summed) if count <= 1}
 
 
-def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
+def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor) -> Bounds:
     """``known`` intersected with linear bounds of the neurons that are ``wanted``, chunk by chunk."""
     index = wanted.flatten().nonzero().flatten()
     if not len(index):
@@ -119,14 +100,14 @@ def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor, budge
     sample = torch.div(index, size, rounding_mode="floor")
     feature = index - sample * size
     parts = []
-    for chunk in _chunks(sample, group, budget):
+    for chunk in _chunks(sample, group):
         who, what = sample[chunk], feature[chunk]
         sign = lower.new_ones(2, len(who))
         sign[1] = -1.0
         units = Units(torch.cat([what, what]), sign.flatten())
-        lowest = lower_bound(group, position, units, Rows.of(torch.cat([who, who]), lower.dtype, group.samples))
-        parts.append(lowest.view(2, -1))
-    lowest, highest = (torch.cat(parts, 1) if len(parts) > 1 else parts[0]) - group.error(position, index)
+        owners = Owners.of(torch.cat([who, who]), lower.dtype, group.relaxed.samples)
+        parts.append(lower_bound(group, position, units, owners).view(2, -1))
+    lowest, highest = (torch.cat(parts, 1) if len(parts) > 1 else parts[0]) - group.relaxed.error(position, index)
     lower, upper = meet(lower, upper, lowest, -highest)
     return Bounds(
         *(t.flatten().index_copy(0, index, new).view(shape) for t, new in ((known.lower, lower), (known.upper, upper)))
@@ -148,18 +129,18 @@ def meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tupl
     return torch.where(crossed, high + gap, low), torch.where(crossed, low + gap, high)
 
 
-def _chunks(sample: Tensor, group: Group, budget: Budget) -> list[slice]:
+def _chunks(sample: Tensor, group: Group) -> list[slice]:
     """Slices of as many unstable neurons (two rows each) as memory and cache allow, ``sample`` theirs in order.
 
     They end between samples where they can: rows of few samples are cheaper to spread columns over.
     """
     widest = max(node.size for node in group.network.nodes)
-    affordable = budget.memory // (COPIES * widest * group.lower.element_size())
+    affordable = group.relaxed.budget.memory // (COPIES * widest * group.radius.element_size())
     most = max(1, min(MOST_ROWS, affordable) // 2)
     if len(sample) <= most:
         return [slice(0, len(sample))]
     slices, begin, end = [], 0, 0
-    for count in torch.bincount(sample, minlength=group.samples).tolist():
+    for count in torch.bincount(sample, minlength=group.relaxed.samples).tolist():
         if end > begin and end + count - begin > most:
             slices.append(slice(begin, end))
             begin = end

@@ -14,7 +14,7 @@ from functools import singledispatch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assay.verify.bounds.forms import AnyForm, Patches, Rows, multiple
+from assay.verify.bounds.forms import AnyForm, Owners, Patches, multiple
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.matrix import Cut, Sparse, matrix
 from assay.verify.bounds.memo import per_op, remember
@@ -55,13 +55,13 @@ def _before(op: Conv2d, window: tuple[int, int]) -> tuple[int, int]:
 
 
 @singledispatch
-def pull(op: Op, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
+def pull(op: Op, form: Patches, group: Group, position: int, rows: Owners) -> Pulled:
     """As :func:`assay.verify.bounds.linear.pull`, on windows."""
     raise UnsupportedError(f"operation {op.label} has no linear bounds on windows")
 
 
 @pull.register
-def _(op: Conv2d, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
+def _(op: Conv2d, form: Patches, group: Group, position: int, rows: Owners) -> Pulled:
     form = form if form.clean else _cleaned(form)
     shape = group.network.nodes[group.network.nodes[position].inputs[0]].shape
     offset = form.coef.T.mv(op.bias.repeat_interleave(form.window[0] * form.window[1]))
@@ -108,7 +108,7 @@ def _cleaned(form: Patches) -> Patches:
 @pull.register(Relu)
 @pull.register(LeakyRelu)
 @pull.register(Tanh)
-def _(op: Op, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
+def _(op: Op, form: Patches, group: Group, position: int, rows: Owners) -> Pulled:
     """Positive coefficients take the lower line, negative ones the upper line; beyond the image both are 0."""
     lines = group.whole[position]
     coef, negative = form.coef, form.coef.clamp(max=0)
@@ -120,10 +120,10 @@ def _(op: Op, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
 
 
 @pull.register
-def _(op: Add, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
+def _(op: Add, form: Patches, group: Group, position: int, rows: Owners) -> Pulled:
     return [form, multiple(form)], None
 
 
 @pull.register
-def _(op: Sub, form: Patches, group: Group, position: int, rows: Rows) -> Pulled:
+def _(op: Sub, form: Patches, group: Group, position: int, rows: Owners) -> Pulled:
     return [form, multiple(form, -1.0)], None

@@ -1,6 +1,6 @@
 """Linear relaxations of activations: two lines between which the activation lies over an interval.
 
-Tensors are (features x samples), the layout of the backward propagation.
+Tensors may have any layout that the operand's bounds have; only Max reads an axis, the last one, of its operands.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from assay.verify.core.verifier import Bounds
 @dataclass(frozen=True, eq=False)
 class Lines:
     """``slope * z + intercept <= activation(z) <= (slope + slope_gap) * z + intercept + intercept_gap`` over the
-    interval of z: all (features x samples).
+    interval of z: all of the shape of z's bounds.
 
     ``slope`` and ``intercept`` are the lower line's, the gaps are the upper line's minus these; ``intercept`` is None
-    where it is 0 throughout. Max has several operands z a feature: ``slope`` and ``slope_gap`` are (features x
-    operands x samples) and their products with z summed.
+    where it is 0 throughout. Max has several operands z a value: ``slope`` and ``slope_gap`` have one more axis than
+    the rest, the last one, and their products with z are summed over it.
     """
 
     slope: Tensor
@@ -32,17 +32,19 @@ class Lines:
     intercept_gap: Tensor
     intercept: Tensor | None = None
 
-    def take(self, features: Tensor) -> Lines:
-        """The lines of some ``features``, numbers in the first axis."""
-        lines = (self.slope, self.slope_gap, self.intercept_gap)
-        slope, slope_gap, intercept_gap = (t.index_select(0, features) for t in lines)
-        intercept = None if self.intercept is None else self.intercept.index_select(0, features)
-        return Lines(slope, slope_gap, intercept_gap, intercept)
+    def map(self, change: Callable[[Tensor], Tensor]) -> Lines:
+        """``change`` made to each tensor."""
+        intercept = None if self.intercept is None else change(self.intercept)
+        return Lines(change(self.slope), change(self.slope_gap), change(self.intercept_gap), intercept)
+
+    def take(self, index: Tensor, axis: int = 0) -> Lines:
+        """The lines at ``index``, numbers, of an axis."""
+        return self.map(lambda t: t.index_select(axis, index))
 
 
 @singledispatch
 def relax(op: Op, z: Bounds) -> Lines:
-    """The relaxation of ``op`` over the interval ``z`` of its operands (features x samples)."""
+    """The relaxation of ``op`` over the interval ``z`` of its operands (any shape)."""
     raise UnsupportedError(f"operation {op.label} has no linear relaxation")
 
 
@@ -106,42 +108,75 @@ def _(op: Tanh, z: Bounds) -> Lines:
     Where the interval has both signs, the lower line is the tangent from the curve's point at the upper end,
     touching on the negative side (Zhang et al. 2018, figure 1), found by bisection on the side that is sound.
     """
-    slope, intercept = _below_s(z.lower, z.upper, torch.tanh)
-    slope_above, mirrored = _below_s(-z.upper, -z.lower, torch.tanh)
+    slope, intercept = _below_tanh(z.lower, z.upper)
+    slope_above, mirrored = _below_tanh(-z.upper, -z.lower)
     return Lines(slope, slope_above - slope, -mirrored - intercept, intercept)
 
 
-def _below_s(low: Tensor, high: Tensor, curve: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def _below_tanh(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Slope and intercept of a line below tanh over [low, high]."""
-    at_low, at_high = curve(low), curve(high)
-    width = high - low
-
-    def steepness(at: Tensor) -> Tensor:
-        return 1 - curve(at) ** 2
-
-    chord = (at_high - at_low) / width.clamp(min=torch.finfo(width.dtype).tiny)
-    # Left of the inflection the curve is convex: the tangent at any point lies below it there, and to the right of
-    # it too as long as it does not pass above the curve at the upper end.
-    first, last = low, torch.minimum(high, torch.zeros_like(high))
-    touch = (low + high) / 2
-    for _ in range(30):
-        middle = (first + last) / 2
-        fits = curve(middle) + steepness(middle) * (high - middle) <= at_high
-        first, last = torch.where(fits, middle, first), torch.where(fits, last, middle)
-    fits_first = curve(first) + steepness(first) * (high - first) <= at_high
-    touch = torch.where(high <= 0, touch, first)
-    tangent = steepness(touch)
+    tangents = tangents_below_tanh(low, high)
+    at_low = low.tanh()
+    chord = (high.tanh() - at_low) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
     # Where the curve is concave over the interval, or leaves its lower end more steeply than the chord, the chord
     # itself lies below. A flat line through the lower end always does.
-    concave = (low >= 0) | ((high > 0) & (steepness(low) >= chord))
-    slope = torch.where(concave, chord, torch.where((high <= 0) | fits_first, tangent, 0.0))
-    anchor = torch.where(concave | (slope == 0), low, touch)
+    slope = torch.where(tangents.concave, chord, 0.0)
     # The chord's slope over a width near rounding is not reliable: the smaller slope of the ends is taken.
-    thin = width <= 1e-6 * (1 + low.abs())
-    slope = torch.where(thin, torch.minimum(steepness(low), steepness(high)), slope)
-    anchor = torch.where(thin, low, anchor)
-    slack = 8 * torch.finfo(low.dtype).eps * (1 + slope * (low.abs() + high.abs()))
-    return slope, curve(anchor) - slope * anchor - slack
+    slope = torch.where(_thin(low, high), torch.minimum(steepness(low), steepness(high)), slope)
+    slack = _slack(slope, low, high)
+    best = torch.where(high <= 0, (low + high) / 2, tangents.last)
+    line = tangents.line(best)
+    fixed = slope, at_low - slope * low - slack
+    return torch.where(tangents.allowed, line[0], fixed[0]), torch.where(tangents.allowed, line[1], fixed[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Tangents:
+    """Where tangents of tanh lie below it over [low, high]: at every point from ``low`` to ``last``, if they are
+    ``allowed``; ``concave``: where the chord does. All of one shape."""
+
+    low: Tensor
+    high: Tensor
+    last: Tensor
+    allowed: Tensor
+    concave: Tensor
+
+    def line(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Slope and intercept of the tangents at these points, with room for rounding."""
+        slope = steepness(at)
+        return slope, at.tanh() - slope * at - _slack(slope, self.low, self.high)
+
+
+def tangents_below_tanh(low: Tensor, high: Tensor) -> Tangents:
+    """Left of the inflection the curve is convex: the tangent at any point lies below it there, and to the right of it
+    too as long as it does not pass above the curve at the upper end. The last such point is found by bisection."""
+    at_high = high.tanh()
+
+    def fits(at: Tensor) -> Tensor:
+        return at.tanh() + steepness(at) * (high - at) <= at_high
+
+    first, last = low, torch.minimum(high, torch.zeros_like(high))
+    for _ in range(30):
+        middle = (first + last) / 2
+        below = fits(middle)
+        first, last = torch.where(below, middle, first), torch.where(below, last, middle)
+    chord = (at_high - low.tanh()) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
+    concave = (low >= 0) | ((high > 0) & (steepness(low) >= chord))
+    allowed = ~concave & ~_thin(low, high) & ((high <= 0) | fits(first))
+    return Tangents(low, high, torch.where(high <= 0, high, first), allowed, concave)
+
+
+def steepness(at: Tensor) -> Tensor:
+    """The derivative of tanh: of the shape of ``at``."""
+    return 1 - at.tanh() ** 2
+
+
+def _thin(low: Tensor, high: Tensor) -> Tensor:
+    return high - low <= 1e-6 * (1 + low.abs())
+
+
+def _slack(slope: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return 8 * torch.finfo(low.dtype).eps * (1 + slope * (low.abs() + high.abs()))
 
 
 @relax.register
@@ -149,18 +184,18 @@ def _(op: Max, z: Bounds) -> Lines:
     """Below, the operand with the largest lower bound. Above, with m that bound, the better at the middle of the
     box of ``max u`` and of ``m + sum of the chords of max(z_i - m, 0)``; with one candidate left both are exact.
 
-    ``z``: (features x operands x samples).
+    ``z``: (... x operands).
     """
-    best, chosen = z.lower.max(1, keepdim=True)
-    slope = torch.zeros_like(z.lower).scatter(1, chosen, 1.0)
+    best, chosen = z.lower.max(-1, keepdim=True)
+    slope = torch.zeros_like(z.lower).scatter(-1, chosen, 1.0)
     above = (z.upper - best).clamp(min=0)
     share = above / (z.upper - z.lower).clamp(min=torch.finfo(best.dtype).tiny)
     # The chord of max(z - m, 0) over [l, u] with l <= m: share * (z - l).
-    chords = best[:, 0] - (share * z.lower).sum(1)
-    middle = (share * (z.lower + z.upper) / 2).sum(1) + chords
-    highest = z.upper.amax(1)
+    chords = best[..., 0] - (share * z.lower).sum(-1)
+    middle = (share * (z.lower + z.upper) / 2).sum(-1) + chords
+    highest = z.upper.amax(-1)
     lines = middle <= highest
-    upper = torch.where(lines[:, None], share, 0.0)
+    upper = torch.where(lines[..., None], share, 0.0)
     return Lines(slope, upper - slope, torch.where(lines, chords, highest))
 
 

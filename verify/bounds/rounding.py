@@ -12,7 +12,7 @@ neurons are charged once each, by what no coefficient can exceed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -98,20 +98,21 @@ class Rounding:
         self.error[position] = error + DUST
 
     def relax(self, position: int, lines: Lines, z: Bounds) -> None:
-        """Note the error of an activation with these lines over ``z`` (features [x operands] x samples)."""
+        """Note the error of an activation with these lines over ``z`` (samples x features [x operands])."""
         loss = self._through(self.error, position, lines, z)
-        self.error[position] = loss.T.reshape(-1, *self.network.nodes[position].shape)
+        self.error[position] = loss.view(-1, *self.network.nodes[position].shape)
 
     def anyhow(self, bounds: Sequence[Bounds]) -> list[Tensor]:
-        """Errors of all nodes, as :attr:`error`, with lines that may be any over parts of what ``bounds`` say of each
-        node (samples x shape of the node), or over what rounding makes of these parts."""
-        for position, node in enumerate(self.network.nodes[1:], start=1):
+        """Errors of the nodes that have bounds, as :attr:`error`, with lines that may be any over parts of what
+        ``bounds`` say of each node (samples x shape of the node), or over what rounding makes of these parts."""
+        here = replace(self, error={0: self.error[0]})
+        for position, node in enumerate(self.network.nodes[1 : len(bounds)], start=1):
             operands = [bounds[i] for i in node.inputs]
             if relaxes(node.op):
-                self._relax_anyhow(position, operands[0], bounds[position])
+                here._relax_anyhow(position, operands[0], bounds[position])
             else:
-                self.compound(position, operands)
-        return [self.error[position] + DUST for position in range(len(bounds))]
+                here.compound(position, operands)
+        return [here.error[position] + DUST for position in range(len(bounds))]
 
     def _relax_anyhow(self, position: int, z: Bounds, value: Bounds) -> None:
         """Slopes are the activation's own, and no constant is larger than what it leads from and to.
@@ -129,19 +130,19 @@ class Rounding:
         self.error[position] = through + 2 * part * largest(value)
 
     def at(self, position: int, lines: Lines, z: Bounds) -> Tensor:
-        """What one unit of coefficient at an activation loses until the next ones are met: (features x samples)."""
+        """What one unit of coefficient at an activation loses until the next ones are met: (samples x features)."""
         return self._through(self.lost, position, lines, z)
 
     def _through(self, known: dict[int, Tensor], position: int, lines: Lines, z: Bounds) -> Tensor:
-        """By the steeper line, with what the lines' own numbers lose: (features x samples)."""
+        """By the steeper line, with what the lines' own numbers lose: (samples x features)."""
         part, below = self.share(position), known.get(self.network.nodes[position].inputs[0])
         size = part * largest(z)
         if below is not None:
-            size = size + below.flatten(1).T.reshape(size.shape)
+            size = size + below.view(size.shape)
         loss = torch.maximum(lines.slope.abs(), (lines.slope + lines.slope_gap).abs()) * size
         height = lines.intercept_gap.abs()
         height = height if lines.intercept is None else height + lines.intercept.abs()
-        return torch.add(loss if loss.dim() == height.dim() else loss.sum(1), height, alpha=part) + DUST
+        return torch.add(loss if loss.dim() == height.dim() else loss.sum(-1), height, alpha=part) + DUST
 
     def _size(self, position: int, sizes: Sequence[Tensor]) -> Tensor:
         """At least what the products and constants of a node come to without their signs."""

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import interval, linear, touching
+from assay.verify.bounds import interval, touching
+from assay.verify.bounds.relax import relaxes
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
@@ -47,7 +48,8 @@ def both_sides(
 
 def without_bounds(network: Network) -> str | None:
     """Which operations have no rules for intervals and linear bounds, in one line; None if all have."""
-    missing = sorted({*interval.unsupported(network), *linear.unsupported(network)})
+    linear = {n.op.label for n in network.nodes[1:] if not (n.op.affine or relaxes(n.op))}
+    missing = sorted({*interval.unsupported(network), *linear})
     return f"no bounds for {', '.join(missing)}" if missing else None
 
 

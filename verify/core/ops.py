@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from functools import singledispatch
 from math import inf
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,12 @@ from assay.verify.core.errors import InputError, UnsupportedError
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One operation; compared by identity, hashed by content through ``Network.id``."""
+    """One operation; compared by identity, hashed by content through ``Network.id``.
+
+    ``affine``: whether its value is an affine function of its operands together.
+    """
+
+    affine: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -38,6 +43,7 @@ class Input(Op):
 class Linear(Op):
     """``y = x W^T + b`` on the last axis: weight (out x in), bias (out)."""
 
+    affine: ClassVar[bool] = True
     weight: Tensor
     bias: Tensor
 
@@ -46,6 +52,7 @@ class Linear(Op):
 class Conv2d(Op):
     """Cross-correlation: weight (out x in/groups x kh x kw), bias (out), zero padding on both sides of each axis."""
 
+    affine: ClassVar[bool] = True
     weight: Tensor
     bias: Tensor
     stride: tuple[int, int] = (1, 1)
@@ -58,6 +65,7 @@ class Conv2d(Op):
 class ConvTranspose2d(Op):
     """The transpose of a convolution: weight (in x out/groups x kh x kw), bias (out)."""
 
+    affine: ClassVar[bool] = True
     weight: Tensor
     bias: Tensor
     stride: tuple[int, int] = (1, 1)
@@ -71,6 +79,7 @@ class ConvTranspose2d(Op):
 class Scale(Op):
     """``y = factor * x + shift`` element by element; both broadcast against one sample's shape."""
 
+    affine: ClassVar[bool] = True
     factor: Tensor
     shift: Tensor
 
@@ -105,16 +114,21 @@ class Max(Op):
 class Add(Op):
     """``y = a + b``, two operands of one shape."""
 
+    affine: ClassVar[bool] = True
+
 
 @dataclass(frozen=True, eq=False)
 class Sub(Op):
     """``y = a - b``, two operands of one shape."""
+
+    affine: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Op):
     """The same values in another shape (without the batch dimension); flattening is one case."""
 
+    affine: ClassVar[bool] = True
     shape: tuple[int, ...]
 
 
@@ -125,6 +139,7 @@ class Gather(Op):
     Transposition, slicing, padding, and the windows of a pooling layer are all of this kind. index: (outputs).
     """
 
+    affine: ClassVar[bool] = True
     index: Tensor
     shape: tuple[int, ...]
     fill: float = 0.0
@@ -134,6 +149,7 @@ class Gather(Op):
 class Concat(Op):
     """Operands side by side along ``axis`` of a sample (the batch dimension is not counted)."""
 
+    affine: ClassVar[bool] = True
     axis: int
 
 

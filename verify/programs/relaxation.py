@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isfinite
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds import layers
-from assay.verify.bounds.group import Group
+from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.rows import lower_rows
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import Network
 from assay.verify.core.region import Region
@@ -58,17 +59,17 @@ def known(
     Raises :class:`assay.verify.core.budget.Expired` when the time is over.
     """
     budget.check()
-    group = layers.start(network, layers.batch_box(region, network.input_shape), torch.float64)
-    bounds = layers.by_linear_bounds(group, budget) if linear else layers.relaxed_on_intervals(group)
-    rows = layers.lower_rows(group, bounds, objective[None], linear=True)[0]
+    bounder = layers.by_linear_bounds if linear else layers.by_intervals
+    relaxed = bounder(network, layers.batch_box(region, network.input_shape), torch.float64, budget)
+    rows = lower_rows(relaxed, objective[None], linear=True)[0]
     doubt = 4 * UNIT * float(sides.abs().amax()) if sides is not None and len(sides) else 0.0
-    return Known(bounds, rows, grain(group, bounds, objective) + doubt)
+    return Known(relaxed.bounds, rows, grain(relaxed, objective) + doubt)
 
 
-def grain(group: Group, bounds: Sequence[Bounds], objective: Tensor) -> float:
-    """The most that rounding may take of a row of ``objective`` (rows x outputs) within these bounds, by any lines."""
-    assert group.rounding is not None
-    losses = objective.abs() @ group.rounding.anyhow(bounds)[-1].flatten()
+def grain(relaxed: Relaxed, objective: Tensor) -> float:
+    """The most that rounding may take of a row of ``objective`` (rows x outputs) within the bounds, by any lines."""
+    assert relaxed.rounding is not None
+    losses = objective.abs() @ relaxed.rounding.anyhow(relaxed.bounds)[-1].flatten()
     return max([0.0, *(loss if isfinite(loss) else inf for loss in losses.tolist())])
 
 

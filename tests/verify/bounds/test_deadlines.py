@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from assay.verify.bounds import group, linear
+from assay.verify.bounds import columns, relaxed, rows
 from assay.verify.core import budget
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, to_network
@@ -28,7 +28,8 @@ def test_no_layer_is_begun_once_the_time_is_over(
     """Each operation of a layer takes a second."""
     layers: list[str] = []
     monkeypatch.setattr(budget.time, "monotonic", lambda: float(len(layers)))
-    for module, name in ((group, "propagate"), (linear.BackwardPropagation, "_pull")):
+    rules = (relaxed, "propagate"), (columns.ColumnRules, "_pull"), (rows.affine, "pull"), (rows, "between")
+    for module, name in rules:
         rule = getattr(module, name)
 
         def counted(*arguments: Any, name: str = name, rule: Any = rule) -> Any:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.verify.bounds import layers
-from assay.verify.bounds.layers import batch_box, by_intervals, by_linear_bounds, meet, start
+from assay.verify.bounds.group import Group
+from assay.verify.bounds.layers import batch_box, by_intervals, by_linear_bounds, meet
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import chain
 from assay.verify.core.ops import Linear, Relu
@@ -26,8 +27,8 @@ def test_values_lie_inside_and_linear_bounds_inside_of_intervals(seed: int, imag
     network = random_graph(seed, image)
     lower, upper = random_box(network, seed)
     region = batch_box(Box(lower, upper), network.input_shape)
-    loose = by_intervals(start(network, region, torch.float64))
-    tight = by_linear_bounds(start(network, region, torch.float64), Budget())
+    loose = by_intervals(network, region, torch.float64).bounds
+    tight = by_linear_bounds(network, region, torch.float64).bounds
     for value, wide, narrow in zip(network.values(members(lower, upper, 64)), loose, tight, strict=True):
         slack = 1e-9 * (1 + value.abs().amax())
         assert bool((narrow.lower <= value + slack).all())
@@ -41,8 +42,8 @@ def test_values_lie_inside_and_linear_bounds_inside_of_intervals(seed: int, imag
 def test_little_memory_changes_nothing(seed: int) -> None:
     network = random_graph(seed)
     region = batch_box(Box(*random_box(network, seed)), network.input_shape)
-    plenty = by_linear_bounds(start(network, region, torch.float64), Budget())
-    little = by_linear_bounds(start(network, region, torch.float64), Budget(memory=1))
+    plenty = by_linear_bounds(network, region, torch.float64).bounds
+    little = by_linear_bounds(network, region, torch.float64, Budget(memory=1)).bounds
     for a, b in zip(plenty, little, strict=True):
         torch.testing.assert_close(a.lower, b.lower, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(a.upper, b.upper, rtol=1e-9, atol=1e-9)
@@ -57,8 +58,8 @@ def test_linear_bounds_see_what_intervals_lose() -> None:
         Relu(),
     ]
     region = Box(tensor(-1.0)[None], tensor(1.0)[None])
-    loose = by_intervals(start(chain((1,), ops), region, torch.float64))[3]
-    tight = by_linear_bounds(start(chain((1,), ops), region, torch.float64), Budget())[3]
+    loose = by_intervals(chain((1,), ops), region, torch.float64).bounds[3]
+    tight = by_linear_bounds(chain((1,), ops), region, torch.float64).bounds[3]
     assert (loose.lower.item(), loose.upper.item()) == pytest.approx((-1.5, 2.5), abs=1e-12)
     torch.testing.assert_close(tight.lower.item(), 0.5)
     torch.testing.assert_close(tight.upper.item(), 0.5)
@@ -66,9 +67,9 @@ def test_linear_bounds_see_what_intervals_lose() -> None:
 
 def test_the_time_is_asked_before_each_chunk() -> None:
     ops = [Linear(torch.eye(2), torch.zeros(2)), Relu(), Linear(torch.eye(2), tensor(-0.1, -0.1)), Relu()]
-    group = start(chain((2,), ops), Box(-torch.ones(1, 2), torch.ones(1, 2)), torch.float64)
+    box = Box(-torch.ones(1, 2), torch.ones(1, 2))
     with pytest.raises(Expired):
-        by_linear_bounds(group, Budget(seconds=0).started())
+        by_linear_bounds(chain((2,), ops), box, torch.float64, Budget(seconds=0).started())
 
 
 def test_meet_intersects() -> None:
@@ -110,15 +111,15 @@ def test_a_region_of_one_sample_becomes_a_batch_of_one() -> None:
 
 def test_float32_boxes_are_rounded_outward() -> None:
     network = chain((1,), [])
-    group = start(network, Box(tensor(0.1)[None], tensor(0.1)[None]), torch.float32)
-    assert group.lower.dtype is torch.float32
-    assert group.lower.double().item() < 0.1 < group.upper.double().item()
+    (box,) = by_intervals(network, Box(tensor(0.1)[None], tensor(0.1)[None]), torch.float32).bounds
+    assert box.lower.dtype is torch.float32
+    assert box.lower.double().item() < 0.1 < box.upper.double().item()
 
 
 @pytest.mark.parametrize("memory", [1, 500, 1 << 30])
 def test_chunks_cover_everything_once(memory: int) -> None:
     low = torch.zeros(4, 1, dtype=torch.float64)
-    group = start(chain((1,), []), Box(low, low + 1), torch.float64)
+    group = Group(by_intervals(chain((1,), []), Box(low, low + 1), torch.float64, Budget(memory=memory)))
     sample = torch.tensor([0] * 700 + [2] * 3 + [3] * 300)
-    chunks = layers._chunks(sample, group, Budget(memory=memory))
+    chunks = layers._chunks(sample, group)
     assert [i for c in chunks for i in range(len(sample))[c]] == list(range(len(sample)))

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from assay.verify.bounds import layers, patches
-from assay.verify.bounds.forms import Form, Patches, Rows, Units, add, dense, multiple, windows
+from assay.verify.bounds import patches
+from assay.verify.bounds.columns import lower_bound
+from assay.verify.bounds.forms import Form, Owners, Patches, Units, add, dense, multiple, windows
 from assay.verify.bounds.group import Group
-from assay.verify.bounds.linear import lower_bound
-from assay.verify.core.budget import Budget
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, Tanh
 from assay.verify.core.region import Box
+from tests.verify.bounds import groups
 
 
 def conv(generator: torch.Generator, into: int, out: int, kernel: int, stride: int, padding: int) -> Conv2d:
@@ -44,17 +44,15 @@ def residual(seed: int, activation: Op, side: int = 14, stride: int = 1) -> Netw
 def group_of(network: Network, seed: int, samples: int) -> Group:
     g = torch.Generator().manual_seed(seed)
     lower = torch.rand(samples, *network.input_shape, dtype=torch.float64, generator=g)
-    group = layers.start(network, Box(lower, lower + 0.2), torch.float64)
-    layers.by_linear_bounds(group, Budget())
-    return group
+    return groups.group_of(network, Box(lower, lower + 0.2))
 
 
-def units(network: Network, position: int, samples: int, seed: int) -> tuple[Units, Rows]:
+def units(network: Network, position: int, samples: int, seed: int) -> tuple[Units, Owners]:
     g = torch.Generator().manual_seed(seed)
     size, count = network.nodes[position].size, 40
     feature = torch.randint(size, (count,), generator=g)
     value = torch.randn(count, dtype=torch.float64, generator=g)
-    return Units(feature, value), Rows.of(torch.randint(samples, (count,), generator=g).sort().values, torch.float64)
+    return Units(feature, value), Owners.of(torch.randint(samples, (count,), generator=g).sort().values, torch.float64)
 
 
 @given(st.integers(0, 10**6), st.sampled_from([Relu(), LeakyRelu(0.1), Tanh()]), st.integers(1, 3))
@@ -78,8 +76,8 @@ def test_windows_are_below_sampled_values(seed: int, stride: int) -> None:
     network = residual(seed, Relu(), stride=stride)
     group = group_of(network, seed, 1)
     g = torch.Generator().manual_seed(seed)
-    x = group.lower + torch.rand(len(group.lower), 50, dtype=torch.float64, generator=g).round() * 0.2
-    values = network.values(x.T.reshape(-1, *network.input_shape))
+    corner = torch.rand(50, *network.input_shape, dtype=torch.float64, generator=g).round()
+    values = network.values(group.relaxed.bounds[0].lower + corner * 0.2)
     for position, node in enumerate(network.nodes[1:], start=1):
         form, rows = units(network, position, 1, seed)
         found = lower_bound(group, position, form, rows)

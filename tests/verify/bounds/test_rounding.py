@@ -37,8 +37,8 @@ def assert_holds(network: Network, region: Region, points: Tensor) -> None:
     for method in METHODS:
         found = method.bound(network, region, eye(network), Budget())
         _contain(found, [v[-1] for v in values], method.name)
-    group = layers.start(network, layers.batch_box(region, network.input_shape), torch.float64)
-    for position, found in enumerate(layers.by_linear_bounds(group, Budget())):
+    relaxed = layers.by_linear_bounds(network, layers.batch_box(region, network.input_shape), torch.float64)
+    for position, found in enumerate(relaxed.bounds):
         _contain(found, [v[position] for v in values], f"node {position}")
 
 
@@ -120,12 +120,12 @@ def test_lines_about_a_kink_hold_with_what_they_are_charged(slope: float) -> Non
     ends = sorted({sign * end for end in ENDS for sign in (1, -1)})
     pairs = [(low, high) for low in ends for high in ends if low <= high]
     network = chain((len(pairs),), [LeakyRelu(slope) if slope else Relu()])
-    z = Bounds(*(torch.tensor([[pair[k]] for pair in pairs], dtype=torch.float64) for k in (0, 1)))
+    z = Bounds(*(torch.tensor([[pair[k] for pair in pairs]], dtype=torch.float64) for k in (0, 1)))
     lines = relax(network.nodes[1].op, z)
     intercept = torch.zeros_like(lines.intercept_gap) if lines.intercept is None else lines.intercept
     columns = (lines.slope, lines.slope_gap, intercept, lines.intercept_gap, Rounding(network).at(1, lines, z))
     for i, pair in enumerate(pairs):
-        below, slope_gap, least, intercept_gap, charge = (Fraction(t[i].item()) for t in columns)
+        below, slope_gap, least, intercept_gap, charge = (Fraction(t[0, i].item()) for t in columns)
         for at in map(Fraction, (*pair, min(max(0.0, pair[0]), pair[1]))):
             value = at if at > 0 else Fraction(slope) * at
             assert below * at + least - charge <= value, (pair, float(at))
@@ -202,5 +202,5 @@ def test_little_is_charged() -> None:
 
 def test_lower_precisions_only_sieve() -> None:
     network = to_network(nets.random_mlp(0), (4,))
-    group = layers.start(network, layers.batch_box(Box(torch.zeros(4), torch.ones(4)), (4,)), torch.float32)
-    assert group.rounding is None
+    relaxed = layers.by_intervals(network, layers.batch_box(Box(torch.zeros(4), torch.ones(4)), (4,)), torch.float32)
+    assert relaxed.rounding is None

@@ -97,9 +97,9 @@ def test_the_grain_of_a_trap_is_coarse(name: str) -> None:
 
 def test_the_grain_of_what_is_not_known_is_infinite() -> None:
     problem = nets.trap_problem("N1")
-    group = layers.start(problem.network, layers.batch_box(problem.region, (1,)), torch.float64)
-    unknown = [Bounds(torch.full_like(b.lower, nan), b.upper) for b in layers.by_intervals(group)]
-    assert grain(group, unknown, problem.spec.A) == inf
+    relaxed = layers.by_intervals(problem.network, layers.batch_box(problem.region, (1,)), torch.float64)
+    relaxed.bounds = [Bounds(torch.full_like(b.lower, nan), b.upper) for b in relaxed.bounds]
+    assert grain(relaxed, problem.spec.A) == inf
 
 
 def test_time() -> None:

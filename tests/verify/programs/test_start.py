@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from assay.verify.bounds import layers
-from assay.verify.core.budget import Budget
+from assay.verify.bounds.rows import Backward
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.region import Box
 from assay.verify.programs.dual import safe_bound
@@ -23,13 +23,9 @@ from tests.contract.graphs import random_box, random_graph
 def both(made: Network, box: Box) -> tuple[Encoding, list[float]]:
     """The encoding, and CROWN's bounds of the outputs without a look at intervals."""
     with torch.no_grad():
-        group = layers.start(made, layers.batch_box(box, made.input_shape), torch.float64)
-        bounds = layers.by_linear_bounds(group, Budget())
+        relaxed = layers.by_linear_bounds(made, layers.batch_box(box, made.input_shape), torch.float64)
         rows = torch.eye(made.output_size, dtype=torch.float64)[None]
-        worst = [torch.full_like(b.lower, -1e9) for b in bounds], [torch.full_like(b.upper, 1e9) for b in bounds]
-        known = [type(b)(low, high) for b, low, high in zip(bounds, *worst, strict=True)]
-        crown = layers.lower_rows(group, known, rows, linear=True)[0]
-        return encode(made, box, bounds), crown.tolist()
+        return encode(made, box, relaxed.bounds), Backward.of(relaxed, rows).over_region()[0].tolist()
 
 
 @pytest.mark.parametrize("seed", range(10))

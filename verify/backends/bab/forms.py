@@ -11,36 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from assay.verify.bounds.slopes import Functions
+
 # How far a threshold is moved for rounding, as a share of the magnitudes that are added up.
 SLACK = 1e-13
 # Of the distance that a bound is short of zero, so much is asked for before a part of a box is given up as safe.
 CLEARANCE = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
-class Forms:
-    """``coef @ x + constant``: coef (... x inputs), constant (...)."""
-
-    coef: Tensor
-    constant: Tensor
-
-    def take(self, index: Tensor) -> Forms:
-        """The forms at ``index`` of the first axis of (...)."""
-        return Forms(self.coef[index], self.constant[index])
-
-    def minimum(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """The least value over the box ``lower``, ``upper`` (... x inputs): (...)."""
-        centre, radius = lower / 2 + upper / 2, upper / 2 - lower / 2
-        at_centre = self.constant + torch.linalg.vecdot(self.coef, centre)
-        least: Tensor = at_centre - torch.linalg.vecdot(self.coef.abs(), radius)
-        return least
-
-    def corner(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """Where the least value is taken: (... x inputs)."""
-        return torch.where(self.coef > 0, lower, upper)
-
-
-def weigh(forms: Forms, lower: Tensor, upper: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+def weigh(forms: Functions, lower: Tensor, upper: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
     """Weights that make the minimum of a weighted sum of forms large: it bounds the largest of them from below.
 
     ``forms``: (problems x forms); ``lower``, ``upper``: (problems x inputs). Result: the best minimum (problems) and
@@ -67,9 +46,9 @@ def weigh(forms: Forms, lower: Tensor, upper: Tensor, rounds: int) -> tuple[Tens
     return best, weights
 
 
-def mix(forms: Forms, weights: Tensor) -> Forms:
+def mix(forms: Functions, weights: Tensor) -> Functions:
     """Weighted sums: forms (problems x forms), weights (problems x forms), result (problems)."""
-    return Forms((weights[:, :, None] * forms.coef).sum(1), (weights * forms.constant).sum(1))
+    return Functions((weights[:, :, None] * forms.coef).sum(1), (weights * forms.constant).sum(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +62,7 @@ class Clipped:
     empty: Tensor
 
 
-def clip(forms: Forms, lower: Tensor, upper: Tensor, bound: Tensor) -> Clipped:
+def clip(forms: Functions, lower: Tensor, upper: Tensor, bound: Tensor) -> Clipped:
     """The smallest boxes around the points at which no form is clearly positive: forms (boxes x forms).
 
     ``bound`` (boxes), negative, sets the scale of what is clear. Each coordinate is solved for with the others at

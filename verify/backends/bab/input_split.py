@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import torch
 
-from assay.verify.backends.bab.input_tree import Ascent, InputTree
+from assay.verify.backends.bab.input_tree import InputTree
 from assay.verify.backends.bab.search import Limits, search
+from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError

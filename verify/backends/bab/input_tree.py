@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.domains import join
-from assay.verify.backends.bab.forms import Forms, clip, weigh
+from assay.verify.backends.bab.forms import clip, weigh
 from assay.verify.backends.bab.prepared import Prepared
-from assay.verify.backends.bab.relaxed import Relaxed, blocks, bound_layers, rows_of
+from assay.verify.backends.bab.relaxed import Relaxed, blocks, bound_layers, raise_rows, rows_of
 from assay.verify.backends.bab.search import Bounded
-from assay.verify.backends.bab.slopes import raise_slopes
 from assay.verify.backends.bab.unsafe import Unsafe
 from assay.verify.backends.bab.witness import probe
 from assay.verify.bounds.rounding import FEW, STEPS
+from assay.verify.bounds.slopes import Ascent, Functions
 from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
@@ -31,14 +31,6 @@ SAMPLES = 1024
 BEYOND = 0.5
 TABLES = 24  # numbers that are kept for each neuron of a box while it is bounded
 FAIRNESS = 1e-3  # of the best gain, promised to an input as wide as at the root: each is halved in the end
-
-
-@dataclass(frozen=True)
-class Ascent:
-    """How slopes are raised: steps and their size."""
-
-    steps: int
-    rate: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +56,7 @@ class Pairs:
     lower: Tensor
     upper: Tensor
     bound: Tensor
-    forms: Forms
+    forms: Functions
     weights: Tensor
 
     def take(self, index: Tensor) -> Pairs:
@@ -149,13 +141,13 @@ class InputTree:
         for block in blocks(len(pairs.box), self.prepared.widest, budget):
             box = pairs.box[block]
             here = relaxed.take(box)
-            raised = raise_slopes(here, objective[block], constant[block], self.ascent.steps, self.ascent.rate)
+            raised, lost_at = raise_rows(here, objective[block], constant[block], self.ascent)
             bound[block] = torch.fmax(bound[block], raised.bound)
-            coef[block], offset[block] = raised.form.coef, raised.form.constant
+            coef[block], offset[block] = raised.function.coef, raised.function.constant
             open_ = ~decided(bound[block])
-            for position, lost in raised.loss.items():
+            for position, lost in lost_at.items():
                 loss[position].index_add_(0, box, lost * open_[:, None])
-        forms = Forms(
+        forms = Functions(
             torch.cat([coef[:, None], pairs.forms.coef], 1), torch.cat([offset[:, None], pairs.forms.constant], 1)
         )
         return replace(pairs, bound=bound, forms=forms), loss
@@ -190,7 +182,7 @@ class InputTree:
 
     def _probed(self, pairs: Pairs, boxes: int) -> tuple[Tensor, Tensor | None]:
         """The least margin seen in each box, tried in the middle of each pair and where its mixture is least."""
-        mixture = Forms(pairs.forms.coef[:, 0], pairs.forms.constant[:, 0])
+        mixture = Functions(pairs.forms.coef[:, 0], pairs.forms.constant[:, 0])
         guesses = torch.cat([mixture.corner(pairs.lower, pairs.upper), pairs.lower / 2 + pairs.upper / 2])
         which = torch.arange(max(SAMPLES, len(pairs.box))) % max(1, len(pairs.box))
         share = torch.rand(len(which), guesses.shape[1], dtype=torch.float64, generator=self.randomness)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.adjoint import fan, homogeneous
-from assay.verify.backends.bab.forms import Forms
 from assay.verify.bounds import rounding
+from assay.verify.bounds.affine import fan, homogeneous
 from assay.verify.bounds.relax import relaxes
+from assay.verify.bounds.slopes import Functions
 from assay.verify.core.network import Network
 from assay.verify.core.ops import LeakyRelu, Relu, evaluate
 from assay.verify.core.verifier import Bounds
@@ -27,7 +27,7 @@ class Prepared:
     """
 
     network: Network
-    inlet: dict[int, Forms]
+    inlet: dict[int, Functions]
     relus: dict[int, int]
     reads: dict[int, int]
     error: list[Tensor]
@@ -47,7 +47,7 @@ class Prepared:
         return max(node.size for node in self.network.nodes)
 
 
-def _inlet(network: Network) -> dict[int, Forms]:
+def _inlet(network: Network) -> dict[int, Functions]:
     """The constant and the linear part are carried forwards apart, so that neither rounds the other."""
     inputs = network.nodes[0].size
     origin = torch.zeros(1, *network.input_shape, dtype=torch.float64)
@@ -56,7 +56,7 @@ def _inlet(network: Network) -> dict[int, Forms]:
         if not relaxes(node.op) and all(i in values for i in node.inputs):
             constants, linear = zip(*(values[i] for i in node.inputs), strict=True)
             values[position] = evaluate(node.op, *constants), evaluate(homogeneous(node.op), *linear)
-    return {i: Forms(linear.flatten(1).T.contiguous(), value.flatten()) for i, (value, linear) in values.items()}
+    return {i: Functions(linear.flatten(1).T.contiguous(), value.flatten()) for i, (value, linear) in values.items()}
 
 
 def _reads(network: Network) -> dict[int, int]:

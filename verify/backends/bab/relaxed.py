@@ -1,26 +1,27 @@
 """Linear bounds (CROWN: Zhang et al. 2018, arXiv:1811.00866) over thousands of boxes at once.
 
-``bounds/linear.py`` is made for few samples of large networks. Here the boxes are many and the network is small:
-rows of coefficients are kept (rows x features), so that what a row needs of its box is one stretch of memory. The
-relaxations are the same, laid out (boxes x features).
+Every box is a domain of its own with few rows; where all of a layer is bounded, with two for each neuron that is
+undecided there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.adjoint import Part, entries, pull
-from assay.verify.backends.bab.forms import Forms
 from assay.verify.backends.bab.prepared import Prepared
+from assay.verify.bounds import walk
+from assay.verify.bounds.affine import Part, entries
 from assay.verify.bounds.interval import step
 from assay.verify.bounds.layers import meet
 from assay.verify.bounds.relax import Lines, relax, relaxes, undecided
+from assay.verify.bounds.rows import RowRules
+from assay.verify.bounds.slopes import Ascent, Functions, Raised, raise_lines
 from assay.verify.core.budget import Budget
-from assay.verify.core.ops import Linear, Max, Op, terms
+from assay.verify.core.ops import Linear, Max, terms
 from assay.verify.core.verifier import Bounds
 
 # Numbers in a block of coefficients that are propagated together: it should stay in cache.
@@ -40,7 +41,7 @@ class Reach:
 @dataclass(frozen=True, eq=False)
 class Relaxed:
     """A network over a batch of boxes, ``lower`` and ``upper`` (boxes x inputs), with every activation, by position,
-    between two lines over the bounds of its operand, all (boxes x features)."""
+    between two lines over the bounds of its operand, (boxes x features [x operands])."""
 
     prepared: Prepared
     lower: Tensor
@@ -52,16 +53,17 @@ class Relaxed:
     def relax(self, position: int, z: Bounds) -> None:
         """Relax the activation at ``position``, whose operand lies within ``z`` (boxes x shape)."""
         node = self.prepared.network.nodes[position]
-        lower, upper = z.lower.flatten(1), z.upper.flatten(1)
-        self.operands[position] = Bounds(lower, upper)
-        if isinstance(node.op, Max):
-            lower, upper = (t.view(len(t), node.size, -1) for t in (lower, upper))
-        lines = relax(node.op, Bounds(lower.movedim(0, -1), upper.movedim(0, -1)))
-        columns = (lines.slope, lines.slope_gap, lines.intercept_gap)
-        slope, slope_gap, intercept_gap = (t.movedim(-1, 0) for t in columns)
-        self.lines[position] = Lines(
-            slope, slope_gap, intercept_gap, None if lines.intercept is None else lines.intercept.movedim(-1, 0)
-        )
+        shape = (len(z.lower), node.size, *([-1] if isinstance(node.op, Max) else []))
+        self.operands[position] = Bounds(z.lower.reshape(shape), z.upper.reshape(shape))
+        self.lines[position] = relax(node.op, self.operands[position])
+
+    def minimum(self, functions: Functions) -> Tensor:
+        """The least values of functions, one a box, over their boxes: (boxes)."""
+        return functions.minimum(self.lower, self.upper)
+
+    def minimiser(self, functions: Functions) -> Tensor:
+        """Where they are taken: (boxes x inputs)."""
+        return functions.corner(self.lower, self.upper)
 
     def take(self, box: Tensor) -> Relaxed:
         """The same over the boxes at the positions ``box``; the reach of single neurons stays behind."""
@@ -111,46 +113,53 @@ def propagate_backwards(
     total: Tensor,
     box: Tensor | None = None,
     seen: dict[int, Tensor] | None = None,
-) -> Forms:
+) -> Functions:
     """Rows of coefficients of nodes' values, by position, as linear functions of the input that lie below them: (rows).
 
-    ``pending`` is used up; ``total`` (rows): the constant so far. ``box``: the box of each row, or of each of as many
-    rows as it is long, several times over; without it, all boxes in order. ``seen`` gets the coefficients that arrive
-    at each activation, by position (rows x features).
+    ``total`` (rows): the constant so far. ``box``: the box of each row; without it, as many rows of each box, one box
+    after the other. ``seen`` gets the coefficients that arrive at each activation, by position (rows x features).
     """
     nodes, inlet = relaxed.prepared.network.nodes, relaxed.prepared.inlet
+    rules = RowRules(nodes, relaxed.lines if box is None else _Picked(relaxed.lines, box), Budget(), seen=seen)
+    resting, total = walk.propagate_backwards(nodes, rules, pending, total, inlet.__contains__)
     at_input = total.new_zeros(len(total), nodes[0].size)
-    while pending:
-        position = max(pending)
-        part, node = pending.pop(position), nodes[position]
-        if position in inlet:
-            forms = inlet[position] if part.support is None else inlet[position].take(part.support)
-            at_input = torch.addmm(at_input, part.coef, forms.coef)
-            total = total + part.coef.mv(forms.constant)
-            continue
-        if relaxes(node.op):
-            if seen is not None:
-                part = Part(part.dense(node.size))
-                seen[position] = part.coef
-            between, left = _between(node.op, relaxed.lines[position], part, box, node.size)
-            parts: Sequence[Part] = [between]
-            total = total + left
-        else:
-            parts, constant = pull(node.op, part, [nodes[i].shape for i in node.inputs], node.size)
-            total = total if constant is None else total + constant
-        for source, pulled in zip(node.inputs, parts, strict=True):
-            pending[source] = _sum(pending[source], pulled, nodes[source].size) if source in pending else pulled
-    return Forms(at_input, total)
+    for position, part in resting.items():
+        forms = inlet[position] if part.support is None else inlet[position].take(part.support)
+        at_input = torch.addmm(at_input, part.coef, forms.coef)
+        total = total + part.coef.mv(forms.constant)
+    return Functions(at_input, total)
 
 
-def rows_of(relaxed: Relaxed, objective: Tensor, constant: Tensor, box: Tensor, budget: Budget) -> Forms:
+def rows_of(relaxed: Relaxed, objective: Tensor, constant: Tensor, box: Tensor, budget: Budget) -> Functions:
     """Linear functions below ``objective @ output + constant``: objective (rows x outputs), constant and box (rows)."""
     last = len(relaxed.prepared.network.nodes) - 1
     parts = [
         propagate_backwards(relaxed, {last: Part(objective[block])}, constant[block], box[block])
         for block in blocks(len(box), relaxed.prepared.widest, budget)
     ]
-    return Forms(torch.cat([f.coef for f in parts]), torch.cat([f.constant for f in parts]))
+    return Functions(torch.cat([f.coef for f in parts]), torch.cat([f.constant for f in parts]))
+
+
+def raise_rows(
+    relaxed: Relaxed, objective: Tensor, constant: Tensor, ascent: Ascent
+) -> tuple[Raised, dict[int, Tensor]]:
+    """Rows ``objective @ output + constant`` (boxes x outputs), one a box, with lines of their own raised; and for each
+    activation, by position, what its relaxation may cost the row (boxes x features)."""
+    last = len(relaxed.prepared.network.nodes) - 1
+
+    def backward(lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
+        trial = replace(relaxed, lines=dict(lines))
+        return propagate_backwards(trial, {last: Part(objective)}, constant, seen=seen)
+
+    raised = raise_lines(relaxed.prepared.network, backward, relaxed, relaxed.lines, relaxed.operands, ascent)
+    return raised, {i: coef.abs() * _gap(relaxed, i) for i, coef in raised.seen.items()}
+
+
+def _gap(relaxed: Relaxed, position: int) -> Tensor:
+    """The distance between an activation's two lines in the middle of its operand's bounds: (boxes x features)."""
+    lines, z = relaxed.lines[position], relaxed.operands[position]
+    across = lines.slope_gap * (z.lower / 2 + z.upper / 2)
+    return lines.intercept_gap + (across.sum(-1) if across.dim() > lines.intercept_gap.dim() else across)
 
 
 def blocks(rows: int, width: float, budget: Budget) -> Iterator[slice]:
@@ -164,38 +173,21 @@ def blocks(rows: int, width: float, budget: Budget) -> Iterator[slice]:
         yield slice(begin, min(begin + most, rows))
 
 
-def _sum(a: Part, b: Part, size: int) -> Part:
-    if a.support is b.support:
-        return Part(a.coef + b.coef, a.support)
-    return Part(a.dense(size) + b.dense(size))
+@dataclass(frozen=True, eq=False)
+class _Picked(Mapping[int, Lines]):
+    """Lines of the boxes that rows belong to, ``box`` (domains), taken when they are asked for."""
 
+    lines: Mapping[int, Lines]
+    box: Tensor
 
-def _between(op: Op, lines: Lines, part: Part, box: Tensor | None, size: int) -> tuple[Part, Tensor]:
-    """Positive coefficients take the lower line, negative ones the upper line."""
-    if part.support is not None and isinstance(op, Max):
-        part = Part(part.dense(size))
-    if part.support is not None:
-        lines = _at(lines, part.support)
-    if box is not None:
-        lines = lines.take(box)
-    slope, slope_gap, intercept_gap, intercept = lines.slope, lines.slope_gap, lines.intercept_gap, lines.intercept
-    rows = part.coef.view(-1, *intercept_gap.shape)  # (rows of each box x boxes x features)
-    negative = rows.clamp(max=0)
-    constant = torch.linalg.vecdot(negative, intercept_gap)
-    if intercept is not None:
-        constant = constant + torch.linalg.vecdot(rows, intercept)
-    if isinstance(op, Max):
-        rows, negative = rows[..., None], negative[..., None]
-    passed = (rows * slope).addcmul_(negative, slope_gap)
-    return Part(passed.view(len(part.coef), -1), part.support), constant.flatten()
+    def __getitem__(self, position: int) -> Lines:
+        return self.lines[position].take(self.box)
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.lines)
 
-def _at(lines: Lines, features: Tensor) -> Lines:
-    """The lines (boxes x features) of some features."""
-    intercept = None if lines.intercept is None else lines.intercept.index_select(1, features)
-    columns = (lines.slope, lines.slope_gap, lines.intercept_gap)
-    slope, slope_gap, intercept_gap = (t.index_select(1, features) for t in columns)
-    return Lines(slope, slope_gap, intercept_gap, intercept)
+    def __len__(self) -> int:
+        return len(self.lines)
 
 
 def _tightened(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
@@ -206,15 +198,15 @@ def _tightened(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, b
     feature, box = wanted.flatten(1).T.nonzero(as_tuple=True)
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
     radius = relaxed.upper / 2 - relaxed.lower / 2
-    lowest, widths = [lower.new_zeros(2, 0)], [lower.new_zeros(0, radius.shape[1])]
+    lowest, widths = [lower.new_zeros(0, 2)], [lower.new_zeros(0, radius.shape[1])]
     for block in blocks(len(box), 2 * _width(relaxed.prepared, position, feature), budget):
         who = box[block]
         low, high = relaxed.lower[who], relaxed.upper[who]
         below = _both_sides(relaxed, position, feature[block], who)
-        lowest.append(below.minimum(low, high))
-        widths.append(below.coef.abs().sum(0) * radius[who])
+        lowest.append(below.minimum(low[:, None], high[:, None]))
+        widths.append(below.coef.abs().sum(1) * radius[who])
     relaxed.reach[position] = Reach(box, feature, torch.cat(widths))
-    new_lower, new_upper = torch.cat(lowest, 1) - relaxed.prepared.error[position].index_select(0, feature)
+    new_lower, new_upper = torch.cat(lowest).T - relaxed.prepared.error[position].index_select(0, feature)
     met = meet(lower[box, feature], upper[box, feature], new_lower, -new_upper)
     index = (box, feature)
     return Bounds(*(t.index_put(index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True)))
@@ -230,13 +222,13 @@ def _width(prepared: Prepared, position: int, feature: Tensor) -> float:
     return min(float(prepared.widest), max(spread, 1.0))
 
 
-def _both_sides(relaxed: Relaxed, position: int, feature: Tensor, box: Tensor) -> Forms:
-    """Linear functions below these features of a node and below their opposites: (2 x features)."""
+def _both_sides(relaxed: Relaxed, position: int, feature: Tensor, box: Tensor) -> Functions:
+    """Linear functions below these features of a node and below their opposites: (features x 2)."""
     prepared = relaxed.prepared
     node = prepared.network.nodes[position]
     if position in prepared.inlet:
         exact = prepared.inlet[position].take(feature)
-        return Forms(torch.stack([exact.coef, -exact.coef]), torch.stack([exact.constant, -exact.constant]))
+        return Functions(torch.stack([exact.coef, -exact.coef], 1), torch.stack([exact.constant, -exact.constant], 1))
     constant = torch.zeros(len(feature), dtype=torch.float64)
     if isinstance(node.op, Linear) and len(node.shape) == 1:
         start, constant, source = (
@@ -248,9 +240,10 @@ def _both_sides(relaxed: Relaxed, position: int, feature: Tensor, box: Tensor) -
         one = torch.zeros(len(feature), node.size, dtype=torch.float64)
         one[torch.arange(len(feature)), feature] = 1.0
         start, source = Part(one), position
-    rows = Part(torch.cat([start.coef, -start.coef]), start.support)
-    below = propagate_backwards(relaxed, {source: rows}, torch.cat([constant, -constant]), box)
-    return Forms(below.coef.view(2, len(feature), -1), below.constant.view(2, -1))
+    rows = Part(torch.stack([start.coef, -start.coef], 1).flatten(0, 1), start.support)
+    total = torch.stack([constant, -constant], 1).flatten()
+    below = propagate_backwards(relaxed, {source: rows}, total, box)
+    return Functions(below.coef.view(len(feature), 2, -1), below.constant.view(-1, 2))
 
 
 def _rows_of_weight(op: Linear, feature: Tensor) -> Part:

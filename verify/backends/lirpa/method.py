@@ -165,12 +165,12 @@ def _rounding(network: Network, region: Region, objective: Tensor, budget: Budge
     """What rounding may take of linear bounds of the rows (batch x rows), by whatever lines over intervals, or with
     ``linear`` over linear bounds of the layers: auto_LiRPA adds up what we do, in some order. NaN where values are so
     large that it may overflow unnoticed."""
-    group = layers.start(network, region, torch.float64)
-    bounds = layers.by_linear_bounds(group, budget) if linear else layers.by_intervals(group)
-    assert group.rounding is not None
-    if any(not largest(b).amax().item() < HUGE for b in bounds):
+    bounder = layers.by_linear_bounds if linear else layers.by_intervals
+    relaxed = bounder(network, region, torch.float64, budget)
+    assert relaxed.rounding is not None
+    if any(not largest(b).amax().item() < HUGE for b in relaxed.bounds):
         return objective.new_full(objective.shape[:-1], torch.nan, dtype=torch.float64)
-    error = group.rounding.anyhow(bounds)[-1].flatten(1)
+    error = relaxed.rounding.anyhow(relaxed.bounds)[-1].flatten(1)
     return (objective.double().abs() @ error[:, :, None]).squeeze(2)
 
 

@@ -1,7 +1,7 @@
 """Affine operations taken backwards: coefficients of an operation's value as coefficients of its operands.
 
-Coefficients are (rows x features), the value flattened: a row and what belongs to its domain lie side by side in
-memory, which suits thousands of domains of a small network.
+Coefficients are (rows x features), the value flattened. An affine operation needs no rule here: its transpose is its
+derivative backwards. Those that are met often have faster ones.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from math import inf
+from math import inf, prod
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from assay.verify.bounds.memo import per_op
+from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import (
     Add,
+    Concat,
     Conv2d,
     ConvTranspose2d,
     Gather,
@@ -57,23 +60,30 @@ Pulled = tuple[Sequence[Part], Tensor | None]
 
 
 @singledispatch
-def pull(op: Op, part: Part, operands: Sequence[Shape], size: int) -> Pulled:
-    """``part`` of the value of the affine ``op``, which has ``size`` features, in terms of operands of these shapes.
+def pull(op: Op, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
+    """``part`` of the value of the affine ``op``, which has ``shape``, in terms of operands of the shapes given.
 
-    Unless there is a rule of its own, the transpose of an operation is its derivative backwards.
+    Unless there is a rule of its own, the transpose of an operation is its derivative backwards; it can be
+    differentiated once more where gradients are recorded.
     """
-    coef = part.dense(size)
+    if not op.affine:
+        raise UnsupportedError(f"operation {op.label} has no linear bounds")
+    coef = part.dense(prod(shape))
+    keep = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     with torch.inference_mode(False), torch.enable_grad():
-        zeros = [coef.new_zeros(len(coef), *shape).requires_grad_() for shape in operands]
+        if coef.is_inference():
+            coef = coef.clone()
+        zeros = [coef.new_zeros(len(coef), *operand).requires_grad_() for operand in operands]
         value = evaluate(op, *zeros)
-        parts = torch.autograd.grad(value, zeros, coef.view_as(value))
-    return [Part(t.flatten(1)) for t in parts], coef @ value[0].detach().flatten()
+        parts = torch.autograd.grad(value, zeros, coef.view_as(value), create_graph=keep)
+    constant = value[0].flatten() if keep else value[0].detach().flatten()
+    return [Part(t.flatten(1)) for t in parts], coef @ constant
 
 
 @pull.register
-def _(op: Linear, part: Part, operands: Sequence[Shape], size: int) -> Pulled:
-    if len(operands[0]) > 1:  # on the last axis of several: a row for each position on the others
-        rows = part.dense(size).view(-1, len(op.bias))
+def _(op: Linear, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
+    if len(shape) > 1:  # on the last axis of several: a row for each position on the others
+        rows = part.dense(prod(shape)).view(-1, len(op.bias))
         return [Part((rows @ op.weight).view(len(part.coef), -1))], rows.mv(op.bias).view(len(part.coef), -1).sum(1)
     bias = op.bias if part.support is None else op.bias.index_select(0, part.support)
     return [_through(op, part)], part.coef.mv(bias)
@@ -81,7 +91,7 @@ def _(op: Linear, part: Part, operands: Sequence[Shape], size: int) -> Pulled:
 
 def _through(op: Linear, part: Part) -> Part:
     """Coefficients times the weight, or its rows in the support."""
-    thin = entries(op)
+    thin = None if op.weight.requires_grad else entries(op)
     if thin is None:
         weight = op.weight if part.support is None else op.weight.index_select(0, part.support)
         return Part(part.coef @ weight)
@@ -93,7 +103,25 @@ def _through(op: Linear, part: Part) -> Part:
 
 
 @pull.register
-def _(op: Scale, part: Part, operands: Sequence[Shape], size: int) -> Pulled:
+def _(op: Conv2d, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
+    coef = part.dense(prod(shape)).view(-1, *shape)
+    spans = zip(operands[0][1:], shape[1:], op.stride, op.padding, op.dilation, op.weight.shape[2:], strict=True)
+    # Rows and columns that the convolution left over, its stride being no divisor, have coefficient 0.
+    rest = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, s, p, d, k in spans]
+    pulled = F.conv_transpose2d(coef, op.weight, None, op.stride, op.padding, rest, op.groups, op.dilation)
+    return [Part(pulled.flatten(1))], coef.flatten(2).sum(2) @ op.bias
+
+
+@pull.register
+def _(op: ConvTranspose2d, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
+    coef = part.dense(prod(shape)).view(-1, *shape)
+    pulled = F.conv2d(coef, op.weight, None, op.stride, op.padding, op.dilation, op.groups)
+    height, width = operands[0][1:]  # an output padding of a stride or more makes room for more
+    return [Part(pulled[:, :, :height, :width].flatten(1))], coef.flatten(2).sum(2) @ op.bias
+
+
+@pull.register
+def _(op: Scale, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
     factor, shift = (t.expand(operands[0]).flatten() for t in (op.factor, op.shift))
     if part.support is not None:
         factor, shift = factor[part.support], shift[part.support]
@@ -101,17 +129,35 @@ def _(op: Scale, part: Part, operands: Sequence[Shape], size: int) -> Pulled:
 
 
 @pull.register
-def _(op: Reshape, part: Part, operands: Sequence[Shape], size: int) -> Pulled:
+def _(op: Reshape, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
     return [part], None
 
 
 @pull.register
-def _(op: Add, part: Part, operands: Sequence[Shape], size: int) -> Pulled:
+def _(op: Gather, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
+    coef = part.dense(len(op.index))
+    inside = op.index >= 0
+    # A value that is filled in belongs to one feature more, which is cut off again.
+    into = torch.where(inside, op.index, prod(operands[0]))
+    moved = coef.new_zeros(len(coef), prod(operands[0]) + 1).index_add(1, into, coef)
+    constant = op.fill * (coef @ (~inside).to(coef)) if op.fill else None
+    return [Part(moved[:, :-1])], constant
+
+
+@pull.register
+def _(op: Concat, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
+    coef = part.dense(prod(shape)).view(-1, *shape)
+    parts = torch.split(coef, [operand[op.axis] for operand in operands], op.axis + 1)
+    return [Part(t.flatten(1)) for t in parts], None
+
+
+@pull.register
+def _(op: Add, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
     return [part, part], None
 
 
 @pull.register
-def _(op: Sub, part: Part, operands: Sequence[Shape], size: int) -> Pulled:
+def _(op: Sub, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
     return [part, Part(-part.coef, part.support)], None
 
 

@@ -1,4 +1,4 @@
-"""Tests of verify.bounds.linear: forms, rules, the least value over a region, and the whole propagation."""
+"""Tests of verify.bounds.columns: forms, rules, the least value over a region, and the whole propagation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from assay.verify.bounds import layers
-from assay.verify.bounds.forms import Form, Rows, Units
-from assay.verify.bounds.group import Group
-from assay.verify.bounds.linear import lower_bound, minimum, pull, unsupported
+from assay.verify.bounds.columns import lower_bound, minimum, pull
+from assay.verify.bounds.forms import Form, Owners, Units
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network, chain
@@ -21,6 +19,7 @@ from assay.verify.core.ops import Add, Linear, Op, Relu, Reshape, Scale, Sub
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.registry import get_bounder
 from tests.contract.graphs import eye, members, random_box, random_graph
+from tests.verify.bounds.groups import group_of
 
 
 class Strange(Op):
@@ -29,12 +28,6 @@ class Strange(Op):
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def group_of(network: Network, region: Region) -> Group:
-    group = layers.start(network, layers.batch_box(region, network.input_shape), torch.float64)
-    layers.by_linear_bounds(group, Budget())
-    return group
 
 
 def crown(network: Network, region: Region, objective: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -50,7 +43,7 @@ def test_every_node_from_every_form_is_below_its_values(seed: int, image: bool, 
     group = group_of(network, Box(lower, upper))
     values = network.values(members(lower, upper, 64))
     for position, node in enumerate(network.nodes):
-        rows = Rows.of(torch.zeros(node.size, dtype=torch.long), torch.float64)
+        rows = Owners.of(torch.zeros(node.size, dtype=torch.long), torch.float64)
         sign = torch.where(torch.arange(node.size) % 2 == 0, 1.0, -1.0).double()
         form = Units(torch.arange(node.size), sign) if units else Form(torch.diag(sign))
         found = lower_bound(group, position, form, rows)
@@ -63,7 +56,7 @@ def test_both_forms_of_a_row_give_one_bound(seed: int, image: bool) -> None:
     network = random_graph(seed, image)
     group = group_of(network, Box(*random_box(network, seed)))
     size, last = network.output_size, len(network.nodes) - 1
-    rows = Rows.of(torch.zeros(size, dtype=torch.long), torch.float64)
+    rows = Owners.of(torch.zeros(size, dtype=torch.long), torch.float64)
     units = lower_bound(group, last, Units(torch.arange(size), torch.ones(size, dtype=torch.float64)), rows)
     dense = lower_bound(group, last, Form(torch.eye(size, dtype=torch.float64)), rows)
     torch.testing.assert_close(units, dense, rtol=1e-9, atol=1e-9)
@@ -139,9 +132,9 @@ def test_minimum_is_valid_over_clipped_balls_and_exact_over_boxes(seed: int, p: 
     centre = torch.rand(5, generator=torch.Generator().manual_seed(seed))
     ball = LpBall(centre, eps, p, (0.0, 1.0) if clip else None)
     network = chain((5,), [])
-    group = layers.start(network, layers.batch_box(ball, (5,)), torch.float64)
+    group = group_of(network, ball)
     coef = randn(5, 4, seed=seed)
-    found = minimum(group, coef.clone(), Rows.of(torch.zeros(4, dtype=torch.long), torch.float64))
+    found = minimum(group, coef.clone(), Owners.of(torch.zeros(4, dtype=torch.long), torch.float64))
     points = ball.sample(200).double() @ coef
     assert bool((found <= points.amin(0) + 1e-9).all())
     box = ball.box()
@@ -176,8 +169,6 @@ def test_an_objective_per_sample() -> None:
 
 
 def test_operations_without_a_rule_are_named() -> None:
-    network = chain((1,), [Relu()])
-    assert unsupported(network) == []
-    group = group_of(network, Box(torch.zeros(1), torch.ones(1)))
+    group = group_of(chain((1,), [Relu()]), Box(torch.zeros(1), torch.ones(1)))
     with pytest.raises(UnsupportedError, match="Strange"):
-        pull(Strange(), Form(torch.ones(1, 1)), group, 1, Rows.of(torch.zeros(1, dtype=torch.long), torch.float64))
+        pull(Strange(), Form(torch.ones(1, 1)), group, 1, Owners.of(torch.zeros(1, dtype=torch.long), torch.float64))

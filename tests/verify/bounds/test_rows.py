@@ -1,4 +1,4 @@
-"""Differentiable linear bounds: the engine's own numbers, sound on samples, and with the right gradients."""
+"""Tests of verify.bounds.rows: the numbers of the other representation, sound on samples, with the right gradients."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from assay.verify.bounds import differentiable, layers
-from assay.verify.bounds.differentiable import lower_rows
-from assay.verify.bounds.forms import Form, Rows
+from assay.verify.bounds import layers
+from assay.verify.bounds import rows as rows_module
+from assay.verify.bounds.columns import lower_bound
+from assay.verify.bounds.forms import Form, Owners
+from assay.verify.bounds.group import Group
 from assay.verify.bounds.interval import propagate_box
-from assay.verify.bounds.linear import lower_bound
-from assay.verify.bounds.relax import relaxes
-from assay.verify.core.errors import UnsupportedError
+from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.rows import Backward
 from assay.verify.core.network import Network, chain
-from assay.verify.core.ops import Conv2d, LeakyRelu, Linear, Relu, Reshape, Scale, Tanh
+from assay.verify.core.ops import Conv2d, LeakyRelu, Linear, Relu, Reshape, Scale
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
 from tests.contract.graphs import members, random_box, random_graph
@@ -37,31 +38,44 @@ def rows(network: Network, seed: int, samples: int = 3) -> Tensor:
     return torch.randn(samples, 2, network.output_size, dtype=torch.float64, generator=rng)
 
 
-def by_engine(network: Network, box: Bounds, objective: Tensor, linear: bool) -> Tensor:
-    """The engine's bounds over interval bounds of the layers, as the method crown with such bounds computes them."""
-    group = layers.start(network, Box(box.lower, box.upper), torch.float64)
-    bounds = layers.by_intervals(group)
-    if not linear:
-        return layers.lower_rows(group, bounds, objective, linear=False)
-    for position, node in enumerate(network.nodes):
-        if relaxes(node.op):
-            z = bounds[node.inputs[0]]
-            group.relax(position, Bounds(z.lower.flatten(1).T, z.upper.flatten(1).T))
+def lower_rows(network: Network, bounds: list[Bounds], objective: Tensor, linear: bool) -> Tensor:
+    """As in training: without rounding, in the dtype of the bounds."""
+    backward = Backward.of(Relaxed.over(network, bounds), objective)
+    return backward.over_region() if linear else backward.to_activations().over_intervals()
+
+
+def by_columns(network: Network, box: Bounds, objective: Tensor) -> Tensor:
+    """The same rows over the same lines, by the other representation."""
+    group = Group(layers.by_intervals(network, Box(box.lower, box.upper), torch.float64))
+    for position, value in enumerate(group.relaxed.bounds[1:], start=1):
+        group.enter(position, value)
     samples, count, outputs = objective.shape
-    owners = Rows.of(torch.arange(samples).repeat_interleave(count), torch.float64)
+    owners = Owners.of(torch.arange(samples).repeat_interleave(count), torch.float64)
     coef = objective.reshape(-1, outputs).T.contiguous()
     return lower_bound(group, len(network.nodes) - 1, Form(coef), owners).view(samples, count)
 
 
 @given(st.integers(0, 10**6), st.booleans(), st.booleans())
-def test_the_bounds_are_those_of_the_engine_and_sound(seed: int, image: bool, linear: bool) -> None:
+def test_the_bounds_are_sound_and_those_of_the_columns(seed: int, image: bool, linear: bool) -> None:
     network = random_graph(seed, image)
     box, objective = boxes(network, seed), rows(network, seed)
-    ours = lower_rows(network, propagate_box(network, box), objective, linear)
-    torch.testing.assert_close(ours, by_engine(network, box, objective, linear), rtol=1e-9, atol=1e-9)
+    found = lower_rows(network, propagate_box(network, box), objective, linear)
+    if linear:
+        torch.testing.assert_close(found, by_columns(network, box, objective), rtol=1e-9, atol=1e-9)
     for i in range(len(objective)):
         values = network(members(box.lower[i], box.upper[i], 32, seed)).flatten(1) @ objective[i].T
-        assert bool((values >= ours[i] - 1e-9 * (1 + values.abs())).all())
+        assert bool((values >= found[i] - 1e-9 * (1 + values.abs())).all())
+
+
+@given(st.integers(0, 10**6), st.booleans(), st.booleans())
+def test_with_rounding_charged_the_bounds_hold_and_are_hardly_lower(seed: int, image: bool, linear: bool) -> None:
+    network = random_graph(seed, image, more=True)
+    box, objective = boxes(network, seed), rows(network, seed)
+    relaxed = layers.by_intervals(network, Box(box.lower, box.upper), torch.float64)
+    charged = rows_module.lower_rows(relaxed, objective, linear)
+    exact = lower_rows(network, relaxed.bounds, objective, linear)
+    assert bool((charged <= exact + 1e-9).all() if not linear else True)
+    assert bool((charged >= exact - 1e-6 * (1 + exact.abs())).all())
 
 
 def test_float32_gives_the_same_to_its_precision() -> None:
@@ -114,11 +128,3 @@ def test_stable_neurons_and_points_have_finite_gradients() -> None:
         total = lower_rows(network, propagate_box(network, box), 1e6 * torch.eye(3)[None], linear=True).sum()
         gradients = torch.autograd.grad(total, [weight, bias])
         assert all(bool(g.isfinite().all()) for g in gradients)
-
-
-def test_what_has_no_rule_is_named() -> None:
-    network = chain((2,), [Tanh()])
-    box = Bounds(torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
-    assert differentiable.unsupported(network) == ["Tanh"]
-    with pytest.raises(UnsupportedError, match="Tanh has no differentiable linear bounds"):
-        lower_rows(network, propagate_box(network, box), torch.eye(2, dtype=torch.float64)[None], linear=True)

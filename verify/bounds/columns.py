@@ -1,0 +1,219 @@
+"""Columns: ragged rows, as many for each sample as there are neurons worth bounding, kept features by rows and cut
+down to the features that can matter. For the bounds of layers on processors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from math import inf
+
+import torch
+from torch import Tensor
+
+from assay.verify.bounds import affine, patches
+from assay.verify.bounds.forms import AnyForm, Form, Owners, Patches, Units, add, dense, multiple, on_support, windows
+from assay.verify.bounds.group import Group
+from assay.verify.bounds.matrix import Sparse, constant
+from assay.verify.bounds.relax import Lines
+from assay.verify.bounds.walk import propagate_backwards
+from assay.verify.core.ops import (
+    Add,
+    Conv2d,
+    ConvTranspose2d,
+    Gather,
+    LeakyRelu,
+    Linear,
+    Max,
+    Op,
+    Relu,
+    Reshape,
+    Scale,
+    Sub,
+    Tanh,
+)
+from assay.verify.support.floats import length
+
+# For fewer rows than this, cutting a sparse matrix down costs more than multiplying with all of it.
+FEW = 32
+
+# Forms of an operation's operands, and the constant that it leaves (rows) or None.
+Pulled = tuple[Sequence[AnyForm], Tensor | None]
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnRules:
+    """Rules for rows of a group of samples, each owned by one of them; they are overwritten on the way.
+
+    ``entrance``: of the group, if the rows come through it; otherwise 0. Below it they have their values at the centre.
+    """
+
+    group: Group
+    owners: Owners
+    entrance: int
+
+    def pull(self, position: int, rows: AnyForm) -> Pulled:
+        """See :class:`assay.verify.bounds.walk.Rules`."""
+        group, op = self.group, self.group.network.nodes[position].op
+        group.relaxed.budget.check()
+        if position > self.entrance:
+            return self._pull(op, rows, position)
+        constant = group.worth_at_centre(rows, self.owners) if position == self.entrance else None
+        return self._pull(op, rows, position)[0], constant
+
+    def _pull(self, op: Op, form: AnyForm, position: int) -> Pulled:
+        """By the rule for windows of images as long as they are small, otherwise by the one for all features."""
+        if isinstance(form, Units) and patches.begins(op, self.group, position):
+            form = windows(form, self.group.network.nodes[position].shape)
+        if isinstance(form, Patches):
+            if patches.fits(op, form, self.group, position):
+                return patches.pull(op, form, self.group, position, self.owners)
+            form = form.form()
+        return pull(op, form, self.group, position, self.owners)
+
+    def add(self, position: int, a: AnyForm, b: AnyForm) -> AnyForm:
+        """See :class:`assay.verify.bounds.walk.Rules`."""
+        return add(a, b, self.group.network.nodes[position].size)
+
+
+def lower_bound(group: Group, position: int, form: AnyForm, owners: Owners) -> Tensor:
+    """Lower bounds of ``form``, which is used up, of the value of the node at ``position``: (rows).
+
+    Every activation below must have been relaxed. Raises :class:`Expired` when the time of the group's budget is over.
+    """
+    entrance = group.entrance if position >= group.entrance else 0
+    rules, nothing = ColumnRules(group, owners, entrance), owners.zeros()
+    resting, total = propagate_backwards(group.network.nodes, rules, {position: form}, nothing)
+    return total + _at_input(group, resting[0], owners, entrance > 0) if 0 in resting else total
+
+
+def _at_input(group: Group, form: AnyForm, owners: Owners, centred: bool) -> Tensor:
+    """The least value over the region, less the value at the centre where that is ``centred`` already: (rows)."""
+    if isinstance(form, Patches) and group.relaxed.ball is None:
+        radius = (group.gather(group.radius, form, owners) * form.coef.abs()).sum(0)
+        return -radius if centred else (group.gather(group.centre, form, owners) * form.coef).sum(0) - radius
+    coef = dense(form, group.network.nodes[0].size)
+    return -owners.dot(group.radius, coef.abs_()) if centred else minimum(group, coef, owners)
+
+
+def minimum(group: Group, coef: Tensor, owners: Owners) -> Tensor:
+    """The least value of each row's linear function over its sample's region: coef (inputs x rows), result (rows).
+
+    Over a box it is exact; over a ball clipped to a box the better of the box and the dual norm.
+    """
+    ball = group.relaxed.ball
+    if ball is None:
+        return box_minimum(coef, group.centre, group.radius, owners)
+    middle = ball.centre.flatten(1).T.to(coef)
+    eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(group.relaxed.samples).to(coef)[owners.samples]
+    dual = length(coef, 2 if ball.p == 2 else inf, dim=0)
+    over_ball = owners.dot(middle, coef) - eps[owners.sample] * dual
+    return torch.maximum(over_ball, box_minimum(coef, group.centre, group.radius, owners))
+
+
+def box_minimum(coef: Tensor, centre: Tensor, radius: Tensor, owners: Owners) -> Tensor:
+    """The least value of each row over its sample's box (features x samples); ``coef`` is used up."""
+    middle = owners.dot(centre, coef)
+    return middle - owners.dot(radius, coef.abs_())
+
+
+@singledispatch
+def pull(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+    """``form`` of the value of ``op`` as forms of its operands, and the constant that it leaves (rows) or None.
+
+    Affine operations without a rule here go back as regular rows.
+    """
+    nodes = group.network.nodes
+    node = nodes[position]
+    coef = dense(form, node.size).T.contiguous()
+    parts, constant = affine.pull(op, affine.Part(coef), [nodes[i].shape for i in node.inputs], node.shape)
+    return [Form(p.dense(nodes[i].size).T.contiguous()) for i, p in zip(node.inputs, parts, strict=True)], constant
+
+
+@pull.register(Relu)
+@pull.register(LeakyRelu)
+@pull.register(Tanh)
+def _(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+    """Positive coefficients take the lower line, negative ones the upper line."""
+    lines, support = group.lines[position], group.support.get(position)
+    coef = on_support(form, support, group.network.nodes[position].size)
+    negative = coef.clamp(max=0)
+    offset = _intercepts(lines, coef, negative, rows)
+    coef.mul_(rows.spread(lines.slope)).addcmul_(negative, rows.spread(lines.slope_gap))
+    return [Form(coef, support)], offset
+
+
+@pull.register
+def _(op: Max, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+    """As the other activations, with a line for each operand."""
+    lines = group.lines[position]
+    coef = dense(form, group.network.nodes[position].size)
+    negative = coef.clamp(max=0)
+    offset = _intercepts(lines, coef, negative, rows)
+    count = lines.slope.shape[1]
+    slope, slope_gap = (rows.spread(t.flatten(0, 1)).view(len(coef), count, -1) for t in (lines.slope, lines.slope_gap))
+    return [Form((coef[:, None] * slope).addcmul_(negative[:, None], slope_gap).flatten(0, 1))], offset
+
+
+def _intercepts(lines: Lines, coef: Tensor, negative: Tensor, rows: Owners) -> Tensor:
+    """What the lines' constants add to each row: (rows)."""
+    offset = rows.dot(lines.intercept_gap, negative)
+    return offset if lines.intercept is None else offset + rows.dot(lines.intercept, coef)
+
+
+@pull.register(Linear)
+@pull.register(Conv2d)
+@pull.register(ConvTranspose2d)
+def _(op: Linear | Conv2d | ConvTranspose2d, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+    node = group.network.nodes[position]
+    bias, wanted = constant(op, node.shape), group.wanted(node.inputs[0])
+    if isinstance(form, Units):
+        coef = group.matrix(position).columns(form.feature, form.value, wanted)
+        return [Form(coef, wanted)], bias[form.feature] * form.value
+    assert isinstance(form, Form)
+    offset = form.coef.T.mv(bias if form.support is None else bias.index_select(0, form.support))
+    whole = group.matrix(position)
+    if isinstance(whole, Sparse) and form.coef.shape[1] < FEW and not group.has_cut(position, form.support):
+        return [Form(whole.whole.pull(dense(form, node.size)))], offset
+    return [Form(group.cut(position, form.support).pull(form.coef), wanted)], offset
+
+
+@pull.register
+def _(op: Scale, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+    shape = group.network.nodes[position].shape
+    factor, shift = op.factor.expand(shape).flatten(), op.shift.expand(shape).flatten()
+    if isinstance(form, Units):
+        value = form.value * factor[form.feature]
+        return [Units(form.feature, value)], shift[form.feature] * form.value
+    if form.support is not None:
+        factor, shift = factor[form.support], shift[form.support]
+    offset = shift @ form.coef
+    return [Form(form.coef.mul_(factor[:, None]), form.support)], offset
+
+
+@pull.register
+def _(op: Reshape, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+    return [form], None
+
+
+@pull.register
+def _(op: Gather, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+    """Each coefficient goes back to where its value came from."""
+    (source,) = group.network.nodes[position].inputs
+    if isinstance(form, Units) and not op.fill:
+        into = op.index[form.feature]
+        return [Units(into.clamp(min=0), form.value * (into >= 0))], None
+    coef, inside = dense(form, len(op.index)), op.index >= 0
+    offset = op.fill * ((~inside).to(coef) @ coef) if op.fill else None
+    moved = coef.new_zeros(group.network.nodes[source].size, coef.shape[1])
+    return [Form(moved.index_add_(0, op.index[inside], coef[inside]))], offset
+
+
+@pull.register
+def _(op: Add, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+    return [form, multiple(form)], None
+
+
+@pull.register
+def _(op: Sub, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+    return [form, multiple(form, -1.0)], None

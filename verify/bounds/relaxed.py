@@ -1,0 +1,125 @@
+"""A network over a batch of regions, as far as it is bounded: intervals of its nodes, lines about its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+import torch
+from torch import Tensor
+
+from assay.verify.bounds import rounding
+from assay.verify.bounds.interval import propagate, step
+from assay.verify.bounds.relax import Lines, relax, relaxes
+from assay.verify.bounds.rounding import Rounding
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network
+from assay.verify.core.ops import Max
+from assay.verify.core.region import LpBall, Region
+from assay.verify.core.verifier import Bounds
+
+
+@dataclass(eq=False)
+class Relaxed:
+    """``bounds`` of the first nodes in topological order, the input's among them, each (samples x shape of the node);
+    ``lines`` of the activations over the bounds of their operands, by position: (samples x features [x operands]).
+
+    ``region``: (samples x input shape); None where it is the box that ``bounds`` begin with. ``rounding``: what is
+    charged for it; None where bounds only sieve. ``budget``: asked at each node, on the way up and down.
+    """
+
+    network: Network
+    bounds: list[Bounds]
+    region: Region | None = None
+    rounding: Rounding | None = None
+    lines: dict[int, Lines] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
+
+    @classmethod
+    def start(cls, network: Network, region: Region, dtype: torch.dtype, budget: Budget) -> Relaxed:
+        """The input's bounds alone, for a region of a batch: its box, rounded outward to ``dtype``.
+
+        All that is asked of it raises :class:`Expired` when the time is over.
+        """
+        network = network.to(dtype)
+        box = Bounds(*(t.contiguous() for t in region.box().outward(dtype)))
+        charged = Rounding(network) if dtype == torch.float64 else None
+        if charged is not None:
+            size = rounding.largest(box)
+            charged.begin(torch.maximum(size, _farthest(region)) if isinstance(region, LpBall) else size)
+        return cls(network, [box], region, charged, budget=budget)
+
+    @classmethod
+    def over(cls, network: Network, bounds: Sequence[Bounds]) -> Relaxed:
+        """On given bounds of every node, (samples x shape of the node) each, with nothing charged: gradients pass."""
+        relaxed = cls(network, list(bounds))
+        relaxed.lines = {i: relax(n.op, relaxed.operand(i)) for i, n in enumerate(network.nodes) if relaxes(n.op)}
+        return relaxed
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in the batch."""
+        return len(self.bounds[0].lower)
+
+    def next(self) -> Bounds:
+        """The interval of the first node without bounds, over those of its operands, which are relaxed if it is an
+        activation: (samples x shape). Raises :class:`Expired` when the time is over."""
+        self.budget.check()
+        position = len(self.bounds)
+        node = self.network.nodes[position]
+        operands = [self.bounds[i] for i in node.inputs]
+        if relaxes(node.op):
+            self.lines[position] = relax(node.op, self.operand(position))
+        if self.rounding is None:
+            return step(node.op, *operands)
+        return self.rounding.enter(position, operands, propagate(node.op, *operands))
+
+    def operand(self, position: int) -> Bounds:
+        """The bounds of an activation's operand: (samples x features [x operands])."""
+        node = self.network.nodes[position]
+        shape = (len(self.bounds[0].lower), node.size, *([-1] if isinstance(node.op, Max) else []))
+        z = self.bounds[node.inputs[0]]
+        return Bounds(z.lower.reshape(shape), z.upper.reshape(shape))
+
+    def lost(self, position: int) -> Tensor:
+        """What rounding takes of one unit of coefficient at a node until the next activations below are met: (samples
+        x features)."""
+        assert self.rounding is not None
+        if position in self.lines:
+            return self.rounding.at(position, self.lines[position], self.operand(position))
+        return self.rounding.lost[position].flatten(1)
+
+    def compound(self) -> None:
+        """Note what rounding may take of rows of neurons of the first node without bounds, all the way to the input.
+        Every node before must have been compounded."""
+        if self.rounding is None:
+            return
+        position = len(self.bounds)
+        if position in self.lines:
+            self.rounding.relax(position, self.lines[position], self.operand(position))
+        else:
+            operands = [self.bounds[i] for i in self.network.nodes[position].inputs]
+            self.rounding.compound(position, operands)
+
+    def error(self, position: int, index: Tensor) -> Tensor | float:
+        """What :meth:`compound` noted of a node, at ``index`` (rows) among the neurons of all samples: (rows)."""
+        if self.rounding is None:
+            return 0.0
+        return self.rounding.error[position].flatten().index_select(0, index) + rounding.DUST
+
+    @property
+    def ball(self) -> LpBall | None:
+        """The region, if it is another one than a box."""
+        return self.region if isinstance(self.region, LpBall) and self.region.p != inf else None
+
+
+def _farthest(ball: LpBall) -> Tensor:
+    """Beyond the magnitude of all coordinates of points of the ball, were there no domain."""
+    return ball.centre.abs() + ball.radius
+
+
+def middle_and_radius(box: Bounds) -> tuple[Tensor, Tensor]:
+    """Centre and radius of a box, each of its shape; no sum of large bounds overflows on the way."""
+    centre = torch.lerp(box.lower, box.upper, 0.5)
+    return centre, box.upper - centre

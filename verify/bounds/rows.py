@@ -1,0 +1,202 @@
+"""Regular rows: as many for each sample or domain, kept on all features. For specifications, searches and training.
+
+Nothing is overwritten, so that gradients pass through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, prod
+
+import torch
+from torch import Tensor
+
+from assay.verify.bounds import affine, rounding
+from assay.verify.bounds.affine import Part
+from assay.verify.bounds.relax import Lines, relaxes
+from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
+from assay.verify.bounds.walk import propagate_backwards
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Node
+from assay.verify.core.region import LpBall
+from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import length
+
+COPIES = 8  # of a block of coefficients that live at once while it passes a node
+BLOCK = 1 << 24  # coefficients of a block, at most
+
+
+@dataclass(frozen=True, eq=False)
+class RowRules:
+    """Rules for rows (domains * rows x features), those of a domain one after the other.
+
+    ``lines``: of each activation by position, (domains x features [x operands]). ``lost``: what rounding takes of one
+    unit of coefficient at an activation, (domains x features), by position; None where nothing is charged.
+    ``seen`` gets the coefficients that arrive at each activation, by position.
+    """
+
+    nodes: Sequence[Node]
+    lines: Mapping[int, Lines]
+    budget: Budget
+    lost: Callable[[int], Tensor] | None = None
+    seen: dict[int, Tensor] | None = None
+
+    def pull(self, position: int, rows: Part) -> tuple[Sequence[Part], Tensor | None]:
+        """See :class:`assay.verify.bounds.walk.Rules`."""
+        self.budget.check()
+        node = self.nodes[position]
+        if not relaxes(node.op):
+            return affine.pull(node.op, rows, [self.nodes[i].shape for i in node.inputs], node.shape)
+        part, constant = between(self.lines[position], rows, node.size)
+        if self.seen is not None:
+            self.seen[position] = rows.dense(node.size)
+        if self.lost is not None:
+            constant = constant - charge(rows.coef, self.lost(position))
+        return [part], constant
+
+    def add(self, position: int, a: Part, b: Part) -> Part:
+        """See :class:`assay.verify.bounds.walk.Rules`."""
+        if a.support is b.support:
+            return Part(a.coef + b.coef, a.support)
+        size = self.nodes[position].size
+        return Part(a.dense(size) + b.dense(size))
+
+
+def between(lines: Lines, part: Part, size: int) -> tuple[Part, Tensor]:
+    """Rows of an activation's value as rows of its operand: positive coefficients take the lower line, negative ones
+    the upper line; and the constants (rows).
+
+    ``lines``: (domains x features [x operands]); rows of one domain lie side by side.
+    """
+    several = lines.slope.dim() > lines.intercept_gap.dim()
+    if several:
+        part = Part(part.dense(size))
+    if part.support is not None:
+        lines = lines.take(part.support, 1)
+    rows = by_domain(part.coef, len(lines.intercept_gap))
+    negative = rows.clamp(max=0)
+    constant = weighed(negative, lines.intercept_gap)
+    if lines.intercept is not None:
+        constant = constant + weighed(rows, lines.intercept)
+    if several:
+        rows, negative = rows[..., None], negative[..., None]
+    passed = (rows * lines.slope[:, None]).addcmul_(negative, lines.slope_gap[:, None])
+    return Part(passed.reshape(len(part.coef), -1), part.support), constant
+
+
+def by_domain(coef: Tensor, domains: int) -> Tensor:
+    """(domains * rows x features) to (domains x rows x features)."""
+    return coef.view(domains, -1, coef.shape[-1])
+
+
+def weighed(rows: Tensor, values: Tensor) -> Tensor:
+    """The sum of coefficients (domains x rows x features) times values (domains x features): (domains * rows)."""
+    return (rows @ values[..., None]).flatten()
+
+
+def charge(coef: Tensor, lost: Tensor) -> Tensor:
+    """What rounding takes of each row where one unit of coefficient loses so much (domains x features): (rows)."""
+    return weighed(by_domain(coef.abs(), len(lost)), lost) + rounding.DUST
+
+
+def least(rows: Tensor, box: Bounds) -> Tensor:
+    """The least value of each row (domains x rows x features) over its domain's box (domains x features): (domains *
+    rows)."""
+    centre, radius = middle_and_radius(box)
+    return weighed(rows, centre) - weighed(rows.abs(), radius)
+
+
+def over_ball(rows: Tensor, ball: LpBall) -> Tensor:
+    """The least value of each row (domains x rows x features) over its domain's ball, by the dual norm: (domains *
+    rows)."""
+    eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(len(rows)).to(rows)[:, None]
+    at_centre = weighed(rows, ball.centre.flatten(1).to(rows))
+    return at_centre - (eps * length(rows, 2 if ball.p == 2 else inf, dim=2)).flatten()
+
+
+def lower_rows(relaxed: Relaxed, objective: Tensor, linear: bool) -> Tensor:
+    """Lower bounds of ``objective @ output``: objective (samples x rows x outputs), result (samples x rows).
+
+    From the intervals at the last activations, and with ``linear`` from the relaxed network too, the larger.
+    """
+    return torch.cat([_block(relaxed, objective[:, block], linear) for block in _blocks(relaxed, objective)], 1)
+
+
+def _block(relaxed: Relaxed, objective: Tensor, linear: bool) -> Tensor:
+    backward = Backward.of(relaxed, objective).to_activations()
+    lowest = backward.over_intervals()
+    return torch.maximum(lowest, backward.over_region()) if linear else lowest
+
+
+def _blocks(relaxed: Relaxed, objective: Tensor) -> Iterator[slice]:
+    """Slices of as many rows of each sample as memory allows."""
+    samples, count, _ = objective.shape
+    widest = max(node.size for node in relaxed.network.nodes) * samples
+    affordable = relaxed.budget.memory // (COPIES * objective.element_size())
+    most = max(1, min(BLOCK, affordable) // widest)
+    return (slice(begin, begin + most) for begin in range(0, max(count, 1), most))
+
+
+@dataclass(frozen=True, eq=False)
+class Backward:
+    """Rows of a relaxed network on their way to the input: ``rows`` by position, and their ``total`` constants."""
+
+    relaxed: Relaxed
+    rows: dict[int, Part]
+    total: Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, relaxed: Relaxed, objective: Tensor) -> Backward:
+        """The rows of an objective (samples x rows x outputs), in the dtype of the bounds."""
+        coef = objective.reshape(-1, objective.shape[-1]).to(relaxed.bounds[0].lower)
+        last = len(relaxed.network.nodes) - 1
+        total = coef.new_zeros(len(coef))
+        if relaxed.rounding is not None and not relaxes(relaxed.network.nodes[last].op):
+            total = total - charge(coef, relaxed.lost(last))
+        return cls(relaxed, {last: Part(coef)}, total, (objective.shape[0], objective.shape[1]))
+
+    def to_activations(self) -> Backward:
+        """The same rows, at the first activation on each path."""
+        nodes = self.relaxed.network.nodes
+        rows, total = propagate_backwards(
+            nodes, self._rules, self.rows, self.total, lambda position: relaxes(nodes[position].op)
+        )
+        return Backward(self.relaxed, rows, total, self.shape)
+
+    def over_intervals(self) -> Tensor:
+        """The least values over the intervals of the nodes at which the rows are: (samples x rows)."""
+        total = self.total
+        for position, part in self.rows.items():
+            if position == 0:
+                total = total + self._at_input(part)
+                continue
+            here = _flat(self.relaxed.bounds[position])
+            rows = by_domain(part.dense(self.relaxed.network.nodes[position].size), len(here.lower))
+            total = total + least(rows, here)
+            charged = self.relaxed.rounding
+            if charged is not None:
+                total = total - charge(rows.flatten(0, 1), charged.share(position) * rounding.largest(here))
+        return total.view(self.shape)
+
+    def over_region(self) -> Tensor:
+        """The least values over the region: (samples x rows)."""
+        rows, total = propagate_backwards(self.relaxed.network.nodes, self._rules, self.rows, self.total)
+        return (total + self._at_input(rows[0]) if 0 in rows else total).view(self.shape)
+
+    @property
+    def _rules(self) -> RowRules:
+        relaxed = self.relaxed
+        lost = None if relaxed.rounding is None else relaxed.lost
+        return RowRules(relaxed.network.nodes, relaxed.lines, relaxed.budget, lost)
+
+    def _at_input(self, part: Part) -> Tensor:
+        box, ball = _flat(self.relaxed.bounds[0]), self.relaxed.ball
+        rows = by_domain(part.dense(prod(self.relaxed.network.input_shape)), len(box.lower))
+        lowest = least(rows, box)
+        return lowest if ball is None else torch.maximum(lowest, over_ball(rows, ball))
+
+
+def _flat(bounds: Bounds) -> Bounds:
+    return Bounds(bounds.lower.flatten(1), bounds.upper.flatten(1))
