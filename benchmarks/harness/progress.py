@@ -37,6 +37,10 @@ class Progress(Protocol):
         """So many more verdicts are there."""
         ...
 
+    def recall(self, amount: int) -> None:
+        """So many more are there from an earlier run: they say nothing of how long the others will take."""
+        ...
+
 
 class Silent:
     """Tells nothing."""
@@ -48,6 +52,9 @@ class Silent:
         """Nothing."""
 
     def advance(self, amount: int) -> None:
+        """Nothing."""
+
+    def recall(self, amount: int) -> None:
         """Nothing."""
 
 
@@ -75,6 +82,11 @@ class Pace:
         """So many more verdicts of the stage."""
         self._charge()
         self.done[self.stage] += amount
+
+    def recall(self, amount: int) -> None:
+        """So many verdicts fewer are owed by the stage."""
+        self.since = time.monotonic()
+        self.owed[self.stage] -= amount
 
     @property
     def left(self) -> float:
@@ -119,8 +131,16 @@ class Lines:
 
     def advance(self, amount: int) -> None:
         """A line, if one is due."""
-        self.done += amount
         self.pace.advance(amount)
+        self._count(amount)
+
+    def recall(self, amount: int) -> None:
+        """Likewise."""
+        self.pace.recall(amount)
+        self._count(amount)
+
+    def _count(self, amount: int) -> None:
+        self.done += amount
         now = time.monotonic()
         elapsed = now - self.began
         if self.done >= self.total:
@@ -156,6 +176,14 @@ class Bar:
     def advance(self, amount: int) -> None:
         """Fill."""
         self._pace.advance(amount)
+        self._fill(amount)
+
+    def recall(self, amount: int) -> None:
+        """Likewise."""
+        self._pace.recall(amount)
+        self._fill(amount)
+
+    def _fill(self, amount: int) -> None:
         self._bars.update(self._task, advance=amount, left=f"about {clock(self._pace.left)} left")
 
 

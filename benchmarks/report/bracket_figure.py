@@ -1,4 +1,4 @@
-"""bracket.png: both jaws against eps, attacks from above, certificates from below, the truth in the shaded gap."""
+"""bracket.png: both jaws against eps, attacks from above, certificates from below, robust accuracy in the gap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, Role, Row
 from assay.benchmarks.harness.compare import Comparison
 from assay.verify.core.norms import norm_name
 from assay.verify.support.files import write_atomic
-from assay.verify.support.plain import plain
+from assay.verify.support.plain import counted, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +103,7 @@ def plot(comparison: Comparison) -> Figure:
     norm = {1.0: r"$\ell_1$", 2.0: r"$\ell_2$", inf: r"$\ell_\infty$"}.get(comparison.norm, norm_name(comparison.norm))
     axes.set_xlabel(f"radius \u03b5 of the {norm} ball", fontsize=11, color="#444444")
     axes.set_ylabel("accuracy", fontsize=11, color="#444444")
-    heading = f"{plain(comparison.model)} on {plain(comparison.data)}, {comparison.n} samples"
+    heading = f"{plain(comparison.model)} on {plain(comparison.data)}, {counted(comparison.n, 'sample')}"
     axes.set_title(heading, loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=12, parse_math=False)
     return figure
 
@@ -153,7 +153,7 @@ def _name_gap(axes: Axes, upper: tuple[list[float], list[float]], lower: tuple[l
         return
     x = min(upper[0][widest], right * 0.88)
     at = [_interpolate(x, *line) for line in (upper, lower)]
-    text = "the truth\nlies here"
+    text = "robust accuracy:\nbetween certified\nand attacked"
     axes.text(x, sum(at) / 2, text, ha="center", va="center", fontsize=10, style="italic", color="#6B5B1E", zorder=5)
 
 

@@ -238,3 +238,16 @@ def test_a_module_whose_own_import_fails_is_told_apart(tmp_path: Path, monkeypat
 def test_texts_that_name_no_model(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         resolve(text)
+
+
+def test_files_of_one_name_are_two_modules(tmp_path):
+    made = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(
+            "import torch\nclass Own(torch.nn.Linear): pass\ndef make():\n    return Own(2, 2).eval()\n"
+        )
+        made.append(resolve(f"{tmp_path / folder / 'net.py'}:make").module)
+    first, second = (sys.modules[type(module).__module__] for module in made)
+    assert first is not second
+    assert (first.Own, second.Own) == tuple(map(type, made))
