@@ -294,10 +294,10 @@ def test_a_model_for_other_data_is_told_what_fits(folder, capsys, command):
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_a_reader_that_has_enough_is_no_error_to_tell(more):
     asked = [sys.executable, "-m", "assay", "methods", *more]
-    started = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    started.stdout.close()
-    assert started.stderr.read() == ""
-    assert started.wait() == 60
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        started.stdout.close()
+        assert started.stderr.read() == ""
+    assert started.returncode == 60
 
 
 def test_methods_are_whole_on_a_narrow_terminal(capsys, monkeypatch):

@@ -207,7 +207,7 @@ def test_a_file_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
     path.write_text("def f(:\n")
     with pytest.raises(InputError, match=r"broken_file\.py failed: SyntaxError"):
         resolve(f"{path}:f")
-    assert "assay_model_broken_file" not in sys.modules
+    assert not any(name.startswith("assay_model_broken_file") for name in sys.modules)
 
 
 def test_a_module_whose_own_import_fails_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ def test_texts_that_name_no_model(text: str, message: str) -> None:
         resolve(text)
 
 
-def test_files_of_one_name_are_two_modules(tmp_path):
+def test_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
     made = []
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
