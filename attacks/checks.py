@@ -81,7 +81,7 @@ def black_box_ahead(success: Mapping[str, Tensor]) -> str | None:
     if not bool(ahead.any()):
         return None
     return (
-        f"attacks without gradients broke {counted(int(ahead.sum()), 'sample')} of {len(ahead)} that none with "
+        f"attacks without gradients broke {int(ahead.sum())} of {counted(len(ahead), 'sample')} that none with "
         "gradients did: the gradients are likely masked; try other losses, more restarts, or autoattack"
     )
 
@@ -123,7 +123,7 @@ def _gradients(model: Model, x: Tensor, labels: Tensor) -> Iterator[str]:
     flat = int((grad.flatten(1) == 0).all(1).sum())
     if flat:
         yield (
-            f"the gradient of the cross-entropy is zero at {counted(flat, 'sample')} of {len(x)}: gradients are "
+            f"the gradient of the cross-entropy is zero at {flat} of {counted(len(x), 'sample')}: gradients are "
             "masked or the model is saturated; attack the margin too (loss=margin), and without gradients (square)"
         )
 

@@ -72,7 +72,7 @@ def radius(
     verifier, attacker = options.method(method), get_attack(attack)
     samples = options.samples(data, data_dir, domain, n)
     module = options.fitting(model, weights, samples)
-    with interruptible(), watch(unit="samples", quiet=quiet) as progress:
+    with interruptible(), watch(unit="sample", quiet=quiet) as progress:
         found = radii(
             module,
             samples,

@@ -111,7 +111,7 @@ def _certify(asked: Asked, method: Smoothing, out: Path, quiet: bool) -> tuple[l
     module = options.fitting(asked.model, asked.weights, samples)
     writable_folder(out)
     rows: list[Row] = []
-    with interruptible(), watch(unit="samples", quiet=quiet) as progress:
+    with interruptible(), watch(unit="sample", quiet=quiet) as progress:
         for row in smoothed.certify(module, samples, method, parse_norm(asked.norm), asked.seed, indices, progress):
             rows.append(row)
             write_atomic(out / "smooth.csv", smoothed.table_text(rows).encode())

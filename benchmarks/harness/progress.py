@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-from assay.verify.support.plain import plain
+from assay.verify.support.plain import counted, plain
 
 LOG_SECONDS = 5.0
 OTHERWISE = ""  # the stage of what belongs to none
@@ -109,7 +109,7 @@ class Lines:
 
     stream: TextIO
     interval: float = LOG_SECONDS
-    unit: str = "verdicts"
+    unit: str = "verdict"
     total: int = 0
     done: int = 0
     what: str = ""
@@ -122,7 +122,7 @@ class Lines:
         self.total, self.done = total, 0
         self.began = self.said = time.monotonic()
         self.pace = Pace(total, stages)
-        self._say(f"{total} {self.unit} to come")
+        self._say(f"{counted(total, self.unit)} to come")
 
     def running(self, what: str) -> None:
         """Keep for the next line."""
@@ -144,7 +144,7 @@ class Lines:
         now = time.monotonic()
         elapsed = now - self.began
         if self.done >= self.total:
-            self._say(f"{self.total} {self.unit} in {clock(elapsed)}")
+            self._say(f"{counted(self.total, self.unit)} in {clock(elapsed)}")
         elif now - self.said >= self.interval:
             self.said = now
             share = self.done / self.total
@@ -188,7 +188,7 @@ class Bar:
 
 
 @contextmanager
-def watch(stream: TextIO | None = None, unit: str = "verdicts", quiet: bool = False) -> Iterator[Progress]:
+def watch(stream: TextIO | None = None, unit: str = "verdict", quiet: bool = False) -> Iterator[Progress]:
     """A bar while the block runs if ``stream`` (stderr) is a terminal, log lines, which name the unit, if not."""
     stream = stream or sys.stderr
     if quiet:
