@@ -56,6 +56,7 @@ def bench(
     from assay.verify.support.files import writable_folder
     from assay.verify.support.signals import interruptible
 
+    options.method(method)  # one that is none is refused before anything is read
     chosen = None if benchmarks is None else [name.strip() for name in benchmarks.split(",") if name.strip()]
     found = instances.find(folder, chosen, timeout)
     verdicts = competition.read_expected(expected) if expected is not None else {}
