@@ -314,6 +314,7 @@ BAD = {
     "workers": (["all", "--workers", "0"], "--workers must be at least 1"),
     "memory": (["all", "--memory", "0"], "--memory must be a number of GiB > 0"),
     "seed": (["all", "--seed", "-1"], "--seed"),
+    "method": (["all", "--method", "fgsm"], "the method attack(attack=fgsm) runs it"),
     "bad line": (["bad"], "bad/instances.csv:2: expected onnx,vnnlib,seconds with seconds > 0, got 'a,b'"),
     "expected": (
         ["all", "--expected", "all/tiny/instances.csv"],
