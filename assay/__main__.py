@@ -106,7 +106,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps({"error": "interrupted", "exit_code": INTERRUPTED}))
         print("assay: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as gone:  # rich ends so when the reader of its output is gone
+        if not isinstance(gone.__context__, BrokenPipeError):
+            raise
+        return ResourceError.exit_code
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and error.filename is None:  # whoever read it, head for one, has enough
+            return ResourceError.exit_code
         if error.filename is None and error.errno in FULL:  # files are named by who writes them
             error.filename, as_json = "standard output", False
         failure = explained(error)

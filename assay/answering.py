@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from assay import explanation, witness
+from assay import explanation, options, witness
 from assay.benchmarks.harness.answer import Question, exit_code, limits, read, word
 from assay.checks import cores
 from assay.verify.core.result import Reason, Result
-from assay.verify.registry import get_verifier
 from assay.verify.solving import union
 
 
@@ -73,7 +72,7 @@ def ask(
     while solving is an answer.
     """
     torch.set_num_threads(min(threads, cores()))
-    verifier = get_verifier(method)
+    verifier = options.method(method)
     times = {"starting": clock.spent}
     question = read(net, prop)
     times["reading"] = clock.spent - sum(times.values())

@@ -10,6 +10,7 @@ import torch
 
 from assay import witness
 from assay.benchmarks.harness.answer import Question, exit_code, reason, shortfall, word
+from assay.spelling import spelled
 from assay.verify.bounds import layers
 from assay.verify.bounds.relax import relaxes, undecided
 from assay.verify.core.budget import Budget, Expired
@@ -18,6 +19,7 @@ from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
 from assay.verify.core.result import Result, Verdict
+from assay.verify.support.plain import counted
 
 AFTERWARDS = 0.3  # seconds that are worth spending on explanations when the answer is there
 FACTS = (int, float, str, bool)
@@ -33,7 +35,7 @@ def document(question: Question, result: Result, times: dict[str, float]) -> dic
         "gap": gap(result),
         "guarantee": result.guarantee.value,
         "semantics": result.semantics,
-        "method": result.verifier,
+        "method": spelled(result.verifier),
         "seconds": {what: round(spent, 3) for what, spent in times.items()},
         "warnings": list(question.warnings),
         "problems": [_part(part) for _, part in zip(question.problems, parts(result), strict=False)],
@@ -71,7 +73,9 @@ def brief(question: Question, result: Result, seconds: float) -> list[str]:
     lines = [f"open after {seconds:.2f} s: {why}", *([bound] if bound not in why else [])]
     counts = Counter(str(part["verdict"]) for part in parts(result))
     if len(question.problems) > 1:
-        lines.append(f"{len(question.problems)} problems: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+        lines.append(
+            f"{counted(len(question.problems), 'problem')}: " + ", ".join(f"{n} {what}" for what, n in counts.items())
+        )
     return lines
 
 
@@ -93,15 +97,16 @@ def full(question: Question, result: Result, times: dict[str, float]) -> list[st
         shape = "x".join(map(str, network.input_shape))
         kinds = Counter(node.op.label for node in network.nodes[1:])
         layers_ = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-        lines.append(f"network {network.name}: {shape} inputs, {network.output_size} outputs, {layers_}")
+        lines.append(f"network {network.name}: {shape} inputs, {counted(network.output_size, 'output')}, {layers_}")
     for number, (problem, part) in enumerate(zip(question.problems, parts(result), strict=False), start=1):
         box = problem.region.box()
         width = (box.upper - box.lower).flatten()
         why = f" ({part['reason']})" if part["reason"] else ""
         bound = "no bound of the margin" if part["margin"] is None else f"margin at least {part['margin']:g}"
-        vary = f"{int((width > 0).sum())} of {len(width)} inputs vary, by {width.mean():g}, at most {width.max():g}"
+        vary = f"of {counted(len(width), 'input')} {int((width > 0).sum())} vary"
+        vary += f", by {width.mean():g}, at most {width.max():g}"
         lines.append(f"problem {number}: {part['verdict']}{why}, {bound}, {part['seconds']:.2f} s")
-        lines.append(f"  {vary}; {len(problem.spec.disjuncts)} disjuncts")
+        lines.append(f"  {vary}; {counted(len(problem.spec.disjuncts), 'disjunct')}")
         lines += [f"  {attempt}" for attempt in _attempts(part)]
         lines += [f"  {key}: {value}" for key, value in _facts(part["stats"]).items() if key != "stages"]
         lines += [f"  {line}" for line in _instability(problem, AFTERWARDS)]
@@ -115,8 +120,11 @@ def _networks(question: Question) -> list[Network]:
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
     plain = {key: None if part[key] is None else str(part[key]) for key in ("verdict", "reason")}
-    tried = part["stats"].get("tried", [])
-    return {**plain, "margin": part["margin"], "seconds": part["seconds"], "tried": tried, **_facts(part["stats"])}
+    stats = part["stats"]
+    own = {"tried": [{**step, "stage": spelled(step["stage"])} for step in stats.get("tried", [])], **_facts(stats)}
+    if "stages" in stats:
+        own["stages"] = list(map(spelled, stats["stages"]))
+    return {**plain, "margin": part["margin"], "seconds": part["seconds"], **own}
 
 
 def _facts(stats: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +140,7 @@ def _attempts(part: dict[str, Any]) -> list[str]:
     """What each stage gave: one line for each, or for the method itself if it has no stages."""
     own = {"stage": part["verifier"], "outcome": part["reason"] or part["verdict"], **part}
     return [
-        f"tried {step['stage']}: {step['outcome']}"
+        f"tried {spelled(step['stage'])}: {step['outcome']}"
         + ("" if step["margin"] is None else f", margin at least {step['margin']:g}")
         + f", {step['seconds']:.2f} s"
         for step in part["stats"].get("tried", [own])
@@ -142,14 +150,14 @@ def _attempts(part: dict[str, Any]) -> list[str]:
 def _decider(result: Result) -> str:
     """The stage that decided it, or came last in the longest attempt."""
     stages: Sequence[str] = max((part["stats"].get("stages", ()) for part in parts(result)), key=len)
-    return stages[-1] if stages else result.verifier
+    return spelled(stages[-1] if stages else result.verifier)
 
 
 def _instability(problem: Problem, seconds: float) -> Iterator[str]:
     counts = unstable(problem.network, problem.region, Budget(seconds).started())
     neurons = sum(problem.network.nodes[position].size for position in counts)
     if neurons:
-        yield f"by intervals {sum(counts.values())} of {neurons} activations are not fixed to one linear piece"
+        yield f"activations that intervals do not fix to one linear piece: {sum(counts.values())} of {neurons}"
 
 
 def unstable(network: Network, region: Region, budget: Budget) -> dict[int, int]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING
 
-from assay.verify.support.plain import plain
+from assay.verify.support.plain import counted, plain
 
 if TYPE_CHECKING:
     from assay.benchmarks.harness.store import Store
+    from assay.written import Written
 
 
 @contextmanager
@@ -28,5 +30,14 @@ def survey(store: Store, resume: bool) -> None:
     for fault in store.quarantine():
         print(f"assay: {plain(store.path)}: moved to its table quarantine: {plain(fault)}", file=sys.stderr)
     if resume and (strangers := store.strangers()):
-        what = f"{strangers} rows were decided by another version of assay: they are kept, but not used"
+        what = f"{counted(strangers, 'row')} by another version of assay: kept, but not used"
         print(f"assay: {plain(store.path)}: {what}", file=sys.stderr)
+
+
+def wide(radii: Sequence[Written], norm: float, domain: tuple[float, float]) -> None:
+    """Says which linf ball holds every legal input: most likely its radius is in other units than the data."""
+    low, high = domain
+    for eps in (eps for eps in radii if norm == inf and eps >= high - low):
+        meant = f"{eps:g}/255" if f"{eps:g}".isdecimal() else "8/255"
+        what = f"eps {eps:g} is at least the width of the domain, {low:g} to {high:g}: every legal input is within it"
+        print(f"assay: warning: {what} (may {meant} be meant?)", file=sys.stderr)

@@ -12,8 +12,11 @@ from assay.verify.core.errors import InputError
 from assay.written import Written
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from assay.attacks.common.interface import Attack
     from assay.models.data import Dataset
+    from assay.verify.core.network import Network
     from assay.verify.core.verifier import Verifier
 
 MODEL_FORMS = "zoo:NAME, file.onnx, file.safetensors, path/file.py:factory or module:factory."
@@ -80,17 +83,48 @@ def samples(data: str, folder: Path | None, domain: str | None, n: int | None = 
     return found if n is None else found.take(n)
 
 
+def fitting(text: str, weights: Path | None, samples: Dataset) -> Module | Network:
+    """The model that ``text`` names. One with a card that takes other samples is refused with what goes together."""
+    from assay.models import zoo
+    from assay.models.resolve import resolve
+
+    loaded = resolve(text, weights)
+    if loaded.card is not None and loaded.card.input_shape != samples.shape:
+        cards = map(zoo.card, zoo.names())
+        fit = ", ".join(f"zoo:{card.name}" for card in cards if card.input_shape == samples.shape)
+        raise InputError(
+            f"{text} takes inputs of shape {loaded.card.input_shape}, as in --data {loaded.card.data}; {samples.name} "
+            f"has shape {samples.shape}" + (f", which fits {fit}" if fit else "")
+        )
+    return loaded.module
+
+
 def methods(text: str) -> list[Verifier]:
     """The methods of ``ibp,milp(solver=scip)``."""
-    from assay.verify.registry import get_verifier
     from assay.verify.support.options import split
 
-    return [get_verifier(part) for part in split(text)]
+    return [method(part) for part in split(text)]
+
+
+def method(text: str) -> Verifier:
+    """The method of ``milp(solver=scip)``."""
+    from assay.attacks import list_attacks
+    from assay.verify.registry import get_verifier, list_verifiers
+
+    name = text.partition("(")[0].strip()
+    if name in list_attacks() and name not in list_verifiers():
+        raise InputError(f"{name!r} is an attack, not a method: the method attack(attack={name}) runs it")
+    return get_verifier(text)
 
 
 def attacks(text: str) -> list[Attack]:
     """The attacks of ``fgsm,pgd(steps=100)``."""
-    from assay.attacks import get_attack
+    from assay.attacks import get_attack, list_attacks
+    from assay.verify.registry import list_verifiers
     from assay.verify.support.options import split
 
-    return [get_attack(part) for part in split(text)]
+    named = split(text)
+    for name in (part.partition("(")[0].strip() for part in named):
+        if name in list_verifiers() and name not in list_attacks():
+            raise InputError(f"{name!r} is a method, not an attack: assay compare takes it as --methods {name}")
+    return [get_attack(part) for part in named]

@@ -17,6 +17,7 @@ from assay.attacks.common.task import Record, Task
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
+from assay.verify.support.plain import counted
 
 # Points of the grid that are evaluated at once.
 BLOCK = 256
@@ -103,7 +104,8 @@ class Grid:
         values = int((self.points + 0.5) ** (1 / max(1, len(axes))))
         if values < 2:
             raise UnsupportedError(
-                f"grid needs at least 2^{len(axes)} points for {len(axes)} free inputs, and has {self.points}"
+                f"grid needs at least 2^{len(axes)} points for {counted(len(axes), 'free input')}, "
+                f"and has {self.points}"
             )
         total = values ** len(axes)
         for first in range(0, total, BLOCK):

@@ -17,6 +17,7 @@ from assay.attacks.common.projected_gradient import gradient
 from assay.verify.core.binary import class_scores
 from assay.verify.core.errors import InputError
 from assay.verify.core.region import Domain
+from assay.verify.support.plain import counted
 
 BLACK_BOX = ("grid", "hopskipjump", "random", "square")
 ROUNDING = 1e-4
@@ -80,8 +81,8 @@ def black_box_ahead(success: Mapping[str, Tensor]) -> str | None:
     if not bool(ahead.any()):
         return None
     return (
-        f"attacks without gradients broke {int(ahead.sum())} of {len(ahead)} samples that none with gradients did: "
-        "the gradients are likely masked; try other losses, more restarts, or autoattack"
+        f"attacks without gradients broke {int(ahead.sum())} of {counted(len(ahead), 'sample')} that none with "
+        "gradients did: the gradients are likely masked; try other losses, more restarts, or autoattack"
     )
 
 
@@ -122,8 +123,8 @@ def _gradients(model: Model, x: Tensor, labels: Tensor) -> Iterator[str]:
     flat = int((grad.flatten(1) == 0).all(1).sum())
     if flat:
         yield (
-            f"the gradient of the cross-entropy is zero at {flat} of {len(x)} samples: gradients are masked or the "
-            "model is saturated; attack the margin too (loss=margin), and without gradients (square)"
+            f"the gradient of the cross-entropy is zero at {flat} of {counted(len(x), 'sample')}: gradients are "
+            "masked or the model is saturated; attack the margin too (loss=margin), and without gradients (square)"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -76,7 +77,8 @@ def _file(path: Path, folder: Path) -> ModuleType:
     """A Python file in ``folder`` as a module; files beside it can be imported by it."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
-    name = f"assay_model_{path.stem}"
+    own = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]  # files of one name in two folders are two
+    name = f"assay_model_{path.stem}_{own}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is not a Python file")

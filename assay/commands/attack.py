@@ -14,6 +14,7 @@ import typer
 from assay import options
 from assay.checks import at_least_one, seed_in_range, use_threads
 from assay.commands.verify import verify
+from assay.notes import wide
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import parse_norm
 from assay.verify.support.plain import plain
@@ -83,14 +84,14 @@ def attack(
 
     from assay.benchmarks.harness import attacked
     from assay.benchmarks.harness.progress import watch
-    from assay.models.resolve import resolve
     from assay.verify.support.files import writable_folder
     from assay.verify.support.signals import interruptible
 
     use_threads(threads)
     chosen = options.attacks(ON_DATA if attacks is None else attacks)
     samples = options.samples(data, data_dir, domain, n)
-    module = resolve(model, weights).module
+    wide(radii, p, samples.domain)
+    module = options.fitting(model, weights, samples)
     folder = None if save is None else writable_folder(save)
     with interruptible(), watch(quiet=quiet) as progress:
         found = attacked.attack_all(

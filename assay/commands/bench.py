@@ -13,7 +13,7 @@ import typer
 from assay import options
 from assay.checks import at_least_one, cores, positive, seed_in_range
 from assay.notes import hint, survey
-from assay.verify.support.plain import plain
+from assay.verify.support.plain import counted, plain
 
 
 def bench(
@@ -56,6 +56,7 @@ def bench(
     from assay.verify.support.files import writable_folder
     from assay.verify.support.signals import interruptible
 
+    options.method(method)  # one that is none is refused before anything is read
     chosen = None if benchmarks is None else [name.strip() for name in benchmarks.split(",") if name.strip()]
     found = instances.find(folder, chosen, timeout)
     verdicts = competition.read_expected(expected) if expected is not None else {}
@@ -79,7 +80,7 @@ def bench(
     if json_:
         print(dump([row.to_json() for row in outcome.rows]))
     if resume:
-        print(f"assay: {outcome.resumed} rows taken from {plain(store)}", file=sys.stderr)
+        print(f"assay: {counted(outcome.resumed, 'row')} taken from {plain(store)}", file=sys.stderr)
     stream = sys.stderr if json_ else sys.stdout
     print(f"{outcome.seconds:.1f} s; wrote {plain(store)}, {plain(picture)}", file=stream)
     return outcome.exit_code

@@ -12,9 +12,10 @@ import typer
 
 from assay import options
 from assay.checks import at_least_one, positive, seed_in_range, use_threads
-from assay.notes import hint, survey
+from assay.notes import hint, survey, wide
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.norms import parse_norm
+from assay.verify.support.plain import counted
 from assay.written import numbers
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ def compare(
     from assay.benchmarks.harness import compare as harness
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.store import Store
-    from assay.models.resolve import resolve
     from assay.verify.core.budget import Budget
     from assay.verify.support.files import writable_folder
     from assay.verify.support.signals import interruptible
@@ -67,7 +67,8 @@ def compare(
     if not verifiers and not attackers:
         raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
     samples = options.samples(data, data_dir, domain, n)
-    module = resolve(model, weights).module
+    wide(radii, p, samples.domain)
+    module = options.fitting(model, weights, samples)
     writable_folder(out)
 
     command = ["assay", *context.obj]
@@ -109,6 +110,6 @@ def _tell(comparison: Comparison, command: list[str], out: Path, resumed: bool, 
     if as_json:
         print(tables.dump(document))
     if resumed:
-        print(f"assay: {comparison.resumed} verdicts taken from {out / 'results.sqlite'}", file=sys.stderr)
+        print(f"assay: {counted(comparison.resumed, 'verdict')} taken from {out / 'results.sqlite'}", file=sys.stderr)
     written = ", ".join(str(out / name) for name in ("results.sqlite", "summary.json", "bracket.png"))
     print(f"{comparison.seconds:.1f} s; wrote {written}", file=sys.stderr if as_json else sys.stdout)

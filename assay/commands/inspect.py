@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay import options
+from assay.notes import wide
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import parse_norm
+from assay.verify.support.plain import counted, plain
 from assay.written import numbers
 
 if TYPE_CHECKING:
@@ -48,7 +50,10 @@ def inspect(
     if radii is not None:
         samples = options.samples(data, data_dir, domain)
         if not 0 <= index < len(samples):
-            raise InputError(f"{samples.name} has samples from 0 to {len(samples) - 1}, not {index}")
+            raise InputError(
+                f"--index: {samples.name} has {counted(len(samples), 'sample')}, counted from 0, got {index}"
+            )
+        wide(radii, p, samples.domain)
         region = LpBall(samples.x[index], radii[0], p, samples.domain)
         given = given or samples.shape
     loaded = resolve(model, weights)
@@ -104,16 +109,16 @@ def _show(document: dict[str, Any]) -> None:
     from rich.console import Console
 
     from assay.benchmarks.report import layout
-    from assay.verify.support.plain import plain
 
-    counted = document["unstable"] is not None
-    figures = [layout.figure(header) for header in ("from", "shape", "parameters", *(["unstable"] if counted else []))]
+    shown = document["unstable"] is not None
+    figures = [layout.figure(header) for header in ("from", "shape", "parameters", *(["unstable"] if shown else []))]
     grid = layout.grid(layout.figure("node"), layout.word("operation"), *figures, title=plain(document["model"]))
     for position, layer in enumerate(document["layers"]):
         cells = [",".join(map(str, layer["from"])), "x".join(map(str, layer["shape"])), str(layer["parameters"])]
-        last = [] if not counted else ["" if layer["unstable"] is None else str(layer["unstable"])]
+        last = [] if not shown else ["" if layer["unstable"] is None else str(layer["unstable"])]
         grid.add_row(str(position), layer["operation"], *cells, *last)
     layout.show(grid, Console(), ("from",))
-    size = f"{document['parameters']} parameters in {document['dtype']}, {document['outputs']} outputs"
-    open_ = f"; {document['unstable']} of {document['activations']} activations are unstable by intervals"
-    print(size + (open_ if counted else ""))
+    size = f"{counted(document['parameters'], 'parameter')} in {document['dtype']}, "
+    size += counted(document["outputs"], "output")
+    open_ = f"; activations that are unstable by intervals: {document['unstable']} of {document['activations']}"
+    print(size + (open_ if shown else ""))

@@ -11,7 +11,6 @@ from assay import options
 from assay.benchmarks.harness.origin import package_version
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
 
 WHAT = "what it does, and its options"
@@ -81,9 +80,9 @@ def _described(name: str, method: Any) -> dict[str, Any]:
 
 
 def _summary(method: Any) -> str:
-    """The first paragraph of its docstring, without the marks of code."""
+    """The first paragraph of its docstring, with code in single backticks."""
     paragraph = inspect.cleandoc(type(method).__doc__ or "").partition("\n\n")[0]
-    return " ".join(paragraph.replace("``", "").split())
+    return " ".join(paragraph.replace("``", "`").split())
 
 
 def _plain_data(value: Any) -> Any:
@@ -99,8 +98,11 @@ def _show(document: dict[str, list[dict[str, Any]]]) -> None:
     from assay.verify.support.plain import plain
 
     console = Console()
-    layout.show(_methods(document["methods"]), console, ("guarantee", "complete"))
-    layout.show(_attacks(document["attacks"]), console)
+    for kind in ("methods", "attacks"):
+        grid = layout.grid(layout.word("name"), layout.text(WHAT), title=kind)
+        for entry in document[kind]:
+            grid.add_row(Text(plain(entry["name"]), "bold"), _what(entry))
+        layout.show(grid, console)
     grid = layout.grid(layout.word("solver"), "for methods", "here", title="solvers of programs")
     for solver in document["solvers"]:
         here = Text("yes") if solver["missing"] is None else Text(f"missing: {solver['missing']}", "yellow")
@@ -113,40 +115,14 @@ def _show(document: dict[str, list[dict[str, Any]]]) -> None:
     layout.show(grid, console)
 
 
-def _methods(entries: list[dict[str, Any]]) -> Table:
-    from assay.benchmarks.report import layout
-
-    columns = (layout.word("name"), layout.word("complete"), layout.word("guarantee"), layout.text(WHAT))
-    grid = layout.grid(*columns, title="methods")
-    for entry in entries:
-        complete = ("yes" if entry["complete"] else "no") if "complete" in entry else ""
-        grid.add_row(_name(entry), complete, str(entry.get("guarantee", "")), _what(entry))
-    return grid
-
-
-def _attacks(entries: list[dict[str, Any]]) -> Table:
-    from assay.benchmarks.report import layout
-
-    grid = layout.grid(layout.word("name"), layout.text(WHAT), title="attacks")
-    for entry in entries:
-        grid.add_row(_name(entry), _what(entry))
-    return grid
-
-
-def _name(entry: dict[str, Any]) -> Text:
-    from rich.text import Text
-
-    from assay.verify.support.plain import plain
-
-    return Text(plain(entry["name"]), "bold")
-
-
 def _what(entry: dict[str, Any]) -> Text:
-    """What it does, and in a line of their own its options."""
+    """What it does; in lines of their own what its answers are, and its options."""
     from rich.text import Text
 
     from assay.verify.support.plain import plain
 
     said = Text(plain(entry.get("doc") or f"cannot be loaded: {entry.get('error', '')}"))
+    if "guarantee" in entry:
+        said.append(f"\nguarantee: {entry['guarantee']}{'; complete' if entry['complete'] else ''}", "italic")
     given = ", ".join(f"{option['name']}={option['default']}" for option in entry.get("options", ()))
     return said.append(f"\n{plain(given)}", "dim") if given else said

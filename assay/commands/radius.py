@@ -64,17 +64,15 @@ def radius(
     from assay.attacks import get_attack
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.radius import radii
-    from assay.models.resolve import resolve
     from assay.verify.core.budget import Budget
-    from assay.verify.registry import get_verifier
     from assay.verify.support.documents import dump
     from assay.verify.support.signals import interruptible
 
     budget = Budget(timeout, seed=seed, threads=use_threads(threads))
-    verifier, attacker = get_verifier(method), get_attack(attack)
+    verifier, attacker = options.method(method), get_attack(attack)
     samples = options.samples(data, data_dir, domain, n)
-    module = resolve(model, weights).module
-    with interruptible(), watch(unit="samples", quiet=quiet) as progress:
+    module = options.fitting(model, weights, samples)
+    with interruptible(), watch(unit="sample", quiet=quiet) as progress:
         found = radii(
             module,
             samples,

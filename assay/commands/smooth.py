@@ -15,6 +15,7 @@ from assay import options
 from assay.checks import at_least_one, seed_in_range, use_threads
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import parse_norm
+from assay.verify.support.plain import counted, plain
 from assay.written import numbers
 
 if TYPE_CHECKING:
@@ -102,16 +103,15 @@ def _certify(asked: Asked, method: Smoothing, out: Path, quiet: bool) -> tuple[l
     """The rows, of which smooth.csv has each as soon as it is decided, and what they are rows of."""
     from assay.benchmarks.harness import smoothed
     from assay.benchmarks.harness.progress import watch
-    from assay.models.resolve import resolve
     from assay.verify.support.files import writable_folder, write_atomic
     from assay.verify.support.signals import interruptible
 
     samples = options.samples(asked.data, asked.folder, asked.domain)
     indices = samples.indices(asked.n, asked.skip)
-    module = resolve(asked.model, asked.weights).module
+    module = options.fitting(asked.model, asked.weights, samples)
     writable_folder(out)
     rows: list[Row] = []
-    with interruptible(), watch(unit="samples", quiet=quiet) as progress:
+    with interruptible(), watch(unit="sample", quiet=quiet) as progress:
         for row in smoothed.certify(module, samples, method, parse_norm(asked.norm), asked.seed, indices, progress):
             rows.append(row)
             write_atomic(out / "smooth.csv", smoothed.table_text(rows).encode())
@@ -149,7 +149,6 @@ def _report(rows: list[Row], document: dict[str, Any], out: Path, as_json: bool)
 
     from assay.benchmarks.report import layout
     from assay.verify.support.documents import dump
-    from assay.verify.support.plain import plain
 
     console = Console(stderr=as_json)
     console.print(plain(", ".join(_heading(rows, document))), style="bold", markup=False, highlight=False)
@@ -163,7 +162,7 @@ def _report(rows: list[Row], document: dict[str, Any], out: Path, as_json: bool)
 
 def _heading(rows: list[Row], facts: dict[str, Any]) -> list[str]:
     theorem = "" if facts["certificate"] == "cohen" else f" by {facts['certificate']}"
-    return [f"{facts['model']}, {facts['subject']}{theorem}", f"{len(rows)} samples of {facts['data']}"]
+    return [f"{facts['model']}, {facts['subject']}{theorem}", f"{counted(len(rows), 'sample')} of {facts['data']}"]
 
 
 def _table(points: list[dict[str, Any]]) -> Table:
@@ -209,14 +208,13 @@ def _plain(fit: Fit) -> dict[str, object]:
 
 
 def _tell(path: Path, rows: int, fits: list[Fit], stated: bool) -> None:
-    from assay.verify.support.plain import plain
 
     if not fits:
-        print(f"{plain(path)}: {rows} rows, and no customary setting that they could come from")
+        print(f"{plain(path)}: {counted(rows, 'row')}, and no customary setting that they could come from")
         return
     first, *others = fits
     verb = "stated" if stated else "recovered"
-    print(f"{plain(path)}: {rows} rows; {verb}: {first.setting}")
+    print(f"{plain(path)}: {counted(rows, 'row')}; {verb}: {first.setting}")
     if others:
         print("as good: " + "; ".join(str(fit.setting) for fit in others))
     if not first.faults:

@@ -16,6 +16,7 @@ from assay import options
 from assay.benchmarks.harness.origin import version
 from assay.verify.core.errors import InputError
 from assay.verify.support.files import writable_folder
+from assay.verify.support.plain import counted
 from assay.written import numbers
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _trained(order: Order, learn: Dataset, held: Dataset | None, quiet: bool) ->
         for _ in order.plan.run(model, learn):
             pass
         return model
-    which = f"{len(early)} {'validation' if held else 'training'} samples"
+    which = counted(len(early), f"{'validation' if held else 'training'} sample")
     typer.echo(f"assay: on {which}: natural error, and verified error by ibp at eps {radius:g}", err=True)
     with _progress(order.name, order.plan.epochs) as show:
         for epoch in order.plan.run(model, learn):
@@ -156,7 +157,11 @@ def _card(order: Order, model: nn.Module, test: Dataset, sha256: str) -> Card:
     with isolated(plan.seed):
         clean = clean_accuracy(model, test)
         robustness = _robustness(model, test.take(samples), order.radii, plan.seed)
-    held = f"{order.validation} samples held out of the training split" if order.validation else "nothing held out"
+    held = (
+        f"{counted(order.validation, 'sample')} held out of the training split"
+        if order.validation
+        else "nothing held out"
+    )
     return Card(
         name=order.name,
         architecture=describe(order.architecture),
@@ -181,7 +186,9 @@ def _card(order: Order, model: nn.Module, test: Dataset, sha256: str) -> Card:
 
 def _report(card: Card, paths: tuple[Path, Path], as_json: bool) -> None:
     """The accuracies and the files: on stdout, or on stderr where stdout is the card."""
-    typer.echo(f"{card.name}: clean accuracy {card.clean_accuracy:.2%} on {card.samples} test samples", err=as_json)
+    typer.echo(
+        f"{card.name}: clean accuracy {card.clean_accuracy:.2%} on {counted(card.samples, 'test sample')}", err=as_json
+    )
     for at in card.robustness:
         shares = f"{at.pgd:.2%} under PGD, certified {at.crown:.2%} by crown, {at.ibp:.2%} by ibp"
         typer.echo(f"  eps {at.eps:g}: {shares}, on the first {card.robust_samples}", err=as_json)

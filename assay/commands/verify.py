@@ -41,32 +41,34 @@ def verify(
     """Say whether a property has counterexamples: sat, with one of them, unsat, unknown or timeout."""
     began = time.monotonic()
     output = Output(results, json_)
-    with interruptible(), output.failing():
-        positive("--timeout", timeout, "seconds")
-        positive("--memory", memory, "GiB")
-        at_least_one("--threads", threads)
-        seed_in_range(seed)
-        writable_file("--results", results)
+    with interruptible():
+        with output.failing():
+            positive("--timeout", timeout, "seconds")
+            positive("--memory", memory, "GiB")
+            at_least_one("--threads", threads)
+            seed_in_range(seed)
+            writable_file("--results", results)
 
-        from assay.watchdog import Watchdog
+            from assay.watchdog import Watchdog
 
-        size = memory * 2**30
-        with Watchdog(began + timeout + GRACE, size, output.last_words), redirect_stdout(sys.stderr):
-            with swift_imports():
-                from assay import answering
-            clock = answering.Clock(began, timeout)
-            answer = answering.ask(
-                net,
-                prop,
-                method,
-                clock,
-                memory=size,
-                seed=seed,
-                threads=threads,
-                explain=explain,
-                draft=output.drafts.append,
-            )
-        output.publish(answer.text, answer.document)
+            size = memory * 2**30
+            with Watchdog(began + timeout + GRACE, size, output.last_words), redirect_stdout(sys.stderr):
+                with swift_imports():
+                    from assay import answering
+                clock = answering.Clock(began, timeout)
+                answer = answering.ask(
+                    net,
+                    prop,
+                    method,
+                    clock,
+                    memory=size,
+                    seed=seed,
+                    threads=threads,
+                    explain=explain,
+                    draft=output.drafts.append,
+                )
+            output.write(answer.text)
+        output.say(answer.text, answer.document)  # the file has the answer, even where stdout is full
     remark(answer.lines)
     return answer.exit_code
 
@@ -104,11 +106,10 @@ class Output:
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     drafts: list[Draft] = field(default_factory=list)
 
-    def publish(self, text: str, document: dict[str, Any]) -> None:
-        """Say ``text``, or ``document``. Raises :class:`ResourceError` where the file cannot be written."""
+    def say(self, text: str, document: dict[str, Any]) -> None:
+        """Print ``text``, or ``document``."""
         from assay.verify.support.documents import dump
 
-        self._write(text)
         print(dump(document) if self.as_json else text, file=self.stdout, flush=True)
 
     @contextmanager
@@ -118,7 +119,7 @@ class Output:
             yield
         except Exception:
             with suppress(ResourceError):
-                self._write("error")
+                self.write("error")
             if not self.as_json:
                 print("error", file=self.stdout, flush=True)
             raise
@@ -134,11 +135,13 @@ class Output:
             answer = self.drafts[-1](Reason.TIMEOUT if code == 30 else Reason.MEMORY)
             code, text, document = answer.exit_code, answer.text, answer.document
             remark(answer.lines)
-        with suppress(ResourceError):
-            self.publish(text, document)
+        with suppress(ResourceError, OSError):
+            self.write(text)
+            self.say(text, document)
         return code
 
-    def _write(self, text: str) -> None:
+    def write(self, text: str) -> None:
+        """``text`` to the file, if there is one. Raises :class:`ResourceError` where it cannot be written."""
         from assay.verify.support.files import write_atomic
 
         if self.results is not None:

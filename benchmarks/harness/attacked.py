@@ -16,14 +16,16 @@ from assay.attacks.common.interface import Attack, Model, check_model, forward
 from assay.attacks.curves import Curve, curve
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, UNSUPPORTED, Role, Row
 from assay.benchmarks.harness.origin import source_hash, versions
-from assay.benchmarks.harness.participants import title
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.models.data import Dataset
 from assay.verify.core.binary import check_sign, class_scores
-from assay.verify.core.errors import AssayError, InputError, UnsupportedError
+from assay.verify.core.errors import AssayError, InputError, InternalError, UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.spec import strictly_largest
 from assay.verify.support.documents import finite
+from assay.verify.support.failures import explained
+from assay.verify.support.options import title
+from assay.verify.support.plain import counted
 
 CHECKED = 32  # samples that the checks look at
 
@@ -145,7 +147,7 @@ def attack_all(
         raise UnsupportedError("; ".join(one.why for one in refused))
     if line := black_box_ahead({each.name: each.success[-1] for each in found}):
         warnings.append(line)
-    warnings += [f"{f.name}: {f.alone} successes did not repeat in a batch of one" for f in found if f.alone]
+    warnings += [f"{f.name}: {counted(f.alone, 'success')} did not repeat in a batch of one" for f in found if f.alone]
     levels = tuple(sorted(set(radii)))
     return Attacked(name, data, norm, seed, levels, right, tuple(found), tuple(warnings), tuple(refused))
 
@@ -226,9 +228,15 @@ def _check_sign(model: nn.Module | Network, data: Dataset) -> None:
 
 
 def _outputs(oracle: Model, x: Tensor) -> int:
-    """How many outputs a sample has: x (1 x shape)."""
-    with torch.no_grad():
-        return oracle(x).flatten(1).shape[1]
+    """How many outputs a sample has: x (1 x shape). Raises :class:`InputError` where the model does not run on it."""
+    try:
+        with torch.no_grad():
+            return oracle(x).flatten(1).shape[1]
+    except Exception as error:  # whatever the user's code raises
+        if isinstance(failure := explained(error), InternalError):
+            why = f"the model does not run on inputs of shape {tuple(x.shape[1:])}: {type(error).__name__}: {error}"
+            raise InputError(f"{why} (do the data fit it?)") from error
+        raise failure from error
 
 
 def _replayed(oracle: Model, points: Tensor, labels: Tensor, success: Tensor) -> Tensor:

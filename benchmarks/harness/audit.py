@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from assay.verify.backends.smoothing.confidence import clopper_pearson_lower, least_successes
 from assay.verify.core.errors import InputError
+from assay.verify.support.plain import counted
 
 Array = NDArray[np.float64]
 
@@ -119,7 +120,7 @@ def check(entries: Sequence[Entry], setting: Setting) -> Fit:
         if entry.prediction < 0 and entry.radius > entry.tolerance
     }
     if least > setting.n:
-        why = f"{setting.n} draws never certify anything at alpha {setting.alpha:g}"
+        why = f"{counted(setting.n, 'draw')} can certify nothing at alpha {setting.alpha:g}"
         faults |= {id(entry): Fault(entry, f"radius {entry.radius:g}: {why}") for entry in certified}
         return Fit(setting, tuple(faults[id(e)] for e in entries if id(e) in faults), 0.0)
     counts, radii = _nearest(np.array([entry.radius for entry in certified]), setting, least)
@@ -146,10 +147,10 @@ def _nearest(radii: Array, setting: Setting, least: int) -> tuple[Array, Array]:
 
 def _why(entry: Entry, counts: Array, radii: Array, setting: Setting) -> str:
     if entry.radius > radii[-1]:
-        return f"radius {entry.radius:g} is above {radii[-1]:g}, that of {setting.n} successes of {setting.n}"
+        return f"radius {entry.radius:g} is above {radii[-1]:g}, that of {counted(setting.n, 'success')} of {setting.n}"
     order = sorted(set(zip(np.abs(radii - entry.radius).tolist(), counts.tolist(), radii.tolist(), strict=True)))[:2]
     near = " and ".join(
-        f"{radius:.9g} ({int(k)} successes)" for _, k, radius in sorted(order, key=lambda near: near[1])
+        f"{radius:.9g} ({counted(int(k), 'success')})" for _, k, radius in sorted(order, key=lambda near: near[1])
     )
     return f"radius {entry.radius:.9g} is none of the possible ones: nearest are {near}"
 

@@ -33,6 +33,7 @@ from assay.verify.core.result import NETWORK, Reason, Result, Verdict
 from assay.verify.core.spec import strictly_largest
 from assay.verify.core.verifier import BatchVerifier, OtherSubject, Verifier
 from assay.verify.solving import stages
+from assay.verify.support.plain import counted
 
 NO_LIMIT = Budget()
 
@@ -176,7 +177,7 @@ class Run:
         known = self.records.known(participant, asked)
         said = [q.case(participant, known[q.problem.id]) for q in asked if q.problem.id in known]
         self.resumed += len(said)
-        self.progress.advance(len(said))
+        self.progress.recall(len(said))
         earlier: list[Case] = []
         for group in _groups(participant, [q for q in asked if q.problem.id not in known]):
             results = _judge(participant, group, self.budget)
@@ -254,7 +255,8 @@ def _right_by_subject(
 def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
     """Positions of the samples whose label is strictly the largest output of the original model; NaN is wrong."""
     if int(data.y.max()) >= max(2, network.output_size):  # one output tells two classes apart
-        raise InputError(f"{data.name} has the label {int(data.y.max())}, the model only {network.output_size} outputs")
+        only = counted(network.output_size, "output")
+        raise InputError(f"{data.name} has the label {int(data.y.max())}, the model only {only}")
     oracle = network.oracle or network
     right = []
     with torch.no_grad():

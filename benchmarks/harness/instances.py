@@ -120,5 +120,6 @@ def _read_list(path: Path) -> Iterator[tuple[str, str, float]]:
                 raise ValueError
         except ValueError:
             found = ",".join(cells)
-            raise InputError(f"{path}:{line}: expected onnx,vnnlib,seconds with seconds > 0, got {found!r}") from None
+            form = "onnx,vnnlib,seconds with seconds > 0" + (" and no header" if line == 1 else "")
+            raise InputError(f"{path}:{line}: expected {form}, got {found!r}") from None
         yield onnx.removesuffix(".gz"), vnnlib.removesuffix(".gz"), limit

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from assay.attacks.common.interface import Attack
 from assay.benchmarks.harness.bracket import Role
@@ -12,6 +11,7 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.result import NETWORK, Guarantee
 from assay.verify.core.verifier import OtherSubject, Verifier
 from assay.verify.solving.falsifier import Falsifier
+from assay.verify.support.options import title
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,6 @@ def participants_of(methods: Sequence[Verifier], attacks: Sequence[Attack]) -> l
     if repeated := {p.name for p in everybody if sum(q.name == p.name for q in everybody) > 1}:
         raise InputError(f"{', '.join(sorted(repeated))} is given twice")
     return everybody
-
-
-def title(options: Any) -> str:
-    """A method or an attack as short as the command takes it: its name and the options that differ from the default.
-
-    >>> from assay.verify.registry import get_verifier
-    >>> title(get_verifier("ibp"))
-    'ibp'
-    """
-    values = [(f, getattr(options, f.name)) for f in fields(options) if f.init]
-    given = [f"{f.name}={value}" for f, value in values if value != f.default]
-    return f"{options.name}({','.join(given)})" if given else str(options.name)
 
 
 def _attackers(attacks: Sequence[Attack]) -> Iterator[Participant]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-from assay.verify.support.plain import plain
+from assay.verify.support.plain import counted, plain
 
 LOG_SECONDS = 5.0
 OTHERWISE = ""  # the stage of what belongs to none
@@ -37,6 +37,10 @@ class Progress(Protocol):
         """So many more verdicts are there."""
         ...
 
+    def recall(self, amount: int) -> None:
+        """So many more are there from an earlier run: they say nothing of how long the others will take."""
+        ...
+
 
 class Silent:
     """Tells nothing."""
@@ -48,6 +52,9 @@ class Silent:
         """Nothing."""
 
     def advance(self, amount: int) -> None:
+        """Nothing."""
+
+    def recall(self, amount: int) -> None:
         """Nothing."""
 
 
@@ -76,6 +83,11 @@ class Pace:
         self._charge()
         self.done[self.stage] += amount
 
+    def recall(self, amount: int) -> None:
+        """So many verdicts fewer are owed by the stage."""
+        self.since = time.monotonic()
+        self.owed[self.stage] -= amount
+
     @property
     def left(self) -> float:
         """Seconds; inf before the first verdict."""
@@ -97,7 +109,7 @@ class Lines:
 
     stream: TextIO
     interval: float = LOG_SECONDS
-    unit: str = "verdicts"
+    unit: str = "verdict"
     total: int = 0
     done: int = 0
     what: str = ""
@@ -110,7 +122,7 @@ class Lines:
         self.total, self.done = total, 0
         self.began = self.said = time.monotonic()
         self.pace = Pace(total, stages)
-        self._say(f"{total} {self.unit} to come")
+        self._say(f"{counted(total, self.unit)} to come")
 
     def running(self, what: str) -> None:
         """Keep for the next line."""
@@ -119,12 +131,20 @@ class Lines:
 
     def advance(self, amount: int) -> None:
         """A line, if one is due."""
-        self.done += amount
         self.pace.advance(amount)
+        self._count(amount)
+
+    def recall(self, amount: int) -> None:
+        """Likewise."""
+        self.pace.recall(amount)
+        self._count(amount)
+
+    def _count(self, amount: int) -> None:
+        self.done += amount
         now = time.monotonic()
         elapsed = now - self.began
         if self.done >= self.total:
-            self._say(f"{self.total} {self.unit} in {clock(elapsed)}")
+            self._say(f"{counted(self.total, self.unit)} in {clock(elapsed)}")
         elif now - self.said >= self.interval:
             self.said = now
             share = self.done / self.total
@@ -156,11 +176,19 @@ class Bar:
     def advance(self, amount: int) -> None:
         """Fill."""
         self._pace.advance(amount)
+        self._fill(amount)
+
+    def recall(self, amount: int) -> None:
+        """Likewise."""
+        self._pace.recall(amount)
+        self._fill(amount)
+
+    def _fill(self, amount: int) -> None:
         self._bars.update(self._task, advance=amount, left=f"about {clock(self._pace.left)} left")
 
 
 @contextmanager
-def watch(stream: TextIO | None = None, unit: str = "verdicts", quiet: bool = False) -> Iterator[Progress]:
+def watch(stream: TextIO | None = None, unit: str = "verdict", quiet: bool = False) -> Iterator[Progress]:
     """A bar while the block runs if ``stream`` (stderr) is a terminal, log lines, which name the unit, if not."""
     stream = stream or sys.stderr
     if quiet:

@@ -22,7 +22,6 @@ from assay.attacks.common.interface import Attack
 from assay.attacks.common.minimal_norm import MinimalAttack
 from assay.benchmarks.harness import alarms
 from assay.benchmarks.harness.alarms import Alarm, Case
-from assay.benchmarks.harness.participants import title
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.models.data import Dataset
 from assay.verify.check.replay import replay
@@ -36,6 +35,8 @@ from assay.verify.core.spec import strictly_largest
 from assay.verify.core.verifier import OtherSubject, Verifier
 from assay.verify.solving import stages
 from assay.verify.solving.falsifier import Falsifier
+from assay.verify.support.options import title
+from assay.verify.support.plain import counted
 
 NO_LIMIT = Budget()
 GROWTH = 4  # from one radius at which the attack fails to the next that it is tried at
@@ -258,7 +259,8 @@ class Search:
         with torch.no_grad():
             scores = class_scores(oracle(self.x[None].to(self.network.dtype)).flatten(1))[0]
         if self.label >= len(scores):
-            raise InputError(f"{self.data.name} has the label {self.label}, the model only {len(scores)} outputs")
+            only = counted(len(scores), "output")
+            raise InputError(f"{self.data.name} has the label {self.label}, the model only {only}")
         if bool(strictly_largest(scores[None], torch.tensor([self.label]))):
             return self.label
         others = scores.clone()

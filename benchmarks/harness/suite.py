@@ -99,12 +99,12 @@ def run(
     ledger = Ledger(store, repr(get_verifier(method)), limits.seed, expected or {})
     progress.begin(len(instances))
     ledger.open(instances, resume)
-    progress.advance(len(ledger.rows))
+    progress.recall(len(ledger.rows))
 
     def open_tasks() -> Iterator[Task]:
         for instance in dict.fromkeys(instances):
             if resume and instance not in ledger.rows and ledger.recall(instance):
-                progress.advance(1)
+                progress.recall(1)
             if instance not in ledger.rows:
                 progress.running(f"{instance.benchmark} {instance.vnnlib}")
                 request = Request(instance.net, instance.prop, method, instance.seconds, limits.seed, limits.memory)

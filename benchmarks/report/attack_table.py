@@ -12,7 +12,7 @@ from assay.benchmarks.harness.attacked import Attacked
 from assay.benchmarks.harness.bracket import UNSUPPORTED
 from assay.benchmarks.report import layout
 from assay.verify.core.norms import norm_name
-from assay.verify.support.plain import plain
+from assay.verify.support.plain import counted, plain
 
 SPARE = ("seconds", "queries", "distance")  # columns that a narrow terminal does without
 NONE = "\u2013"
@@ -34,7 +34,7 @@ def table(attacked: Attacked) -> Table:
     data, radii = attacked.data, attacked.radii
     title = f"{plain(attacked.model)} on {plain(data.name)} ({data.split}), {norm_name(attacked.norm)}"
     figures = (*(f"eps {eps:g}" for eps in radii), "distance", "queries", "seconds")
-    heading = f"{title}, {len(data)} samples"
+    heading = f"{title}, {counted(len(data), 'sample')}"
     grid = layout.grid(layout.name("robust accuracy"), *map(layout.figure, figures), title=heading)
     clean = f"{float(attacked.right.double().mean()):.1%}"
     grid.add_row("clean", *[clean] * len(radii), "", "", "", end_section=True)

@@ -1,4 +1,4 @@
-"""bracket.png: both jaws against eps, attacks from above, certificates from below, the truth in the shaded gap."""
+"""bracket.png: both jaws against eps, attacks from above, certificates from below, robust accuracy in the gap."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, Role, Row
 from assay.benchmarks.harness.compare import Comparison
 from assay.verify.core.norms import norm_name
 from assay.verify.support.files import write_atomic
-from assay.verify.support.plain import plain
+from assay.verify.support.plain import counted, plain
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours: told apart with any colour vision. Warm from above, cool from below.
@@ -74,7 +71,6 @@ def plot(comparison: Comparison) -> Figure:
             ends.append((y[-1], plain(name), colour))
     for x, y in (upper, lower):
         axes.plot(x, y, color=INK, linewidth=0.9, alpha=0.55, zorder=3)
-    _name_gap(axes, upper, lower)
 
     right = max(upper[0]) or 1.0
     for (height, text, colour), place in zip(ends, spread([end[0] for end in ends], LABEL_GAP), strict=True):
@@ -101,9 +97,10 @@ def plot(comparison: Comparison) -> Figure:
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0, labelsize=10, colors="#444444")
     norm = {1.0: r"$\ell_1$", 2.0: r"$\ell_2$", inf: r"$\ell_\infty$"}.get(comparison.norm, norm_name(comparison.norm))
-    axes.set_xlabel(f"radius \u03b5 of the {norm} ball", fontsize=11, color="#444444")
+    shaded = "shaded: where robust accuracy lies, between what is certified and what attacks leave"
+    axes.set_xlabel(f"radius \u03b5 of the {norm} ball\n{shaded}", fontsize=11, color="#444444")
     axes.set_ylabel("accuracy", fontsize=11, color="#444444")
-    heading = f"{plain(comparison.model)} on {plain(comparison.data)}, {comparison.n} samples"
+    heading = f"{plain(comparison.model)} on {plain(comparison.data)}, {counted(comparison.n, 'sample')}"
     axes.set_title(heading, loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=12, parse_math=False)
     return figure
 
@@ -142,20 +139,3 @@ def _line(rows: Sequence[Row], name: str, clean: Row) -> tuple[list[float], list
     """Accuracy against eps; at radius 0 both jaws meet at the clean accuracy."""
     points = {0.0: clean.accuracy} | {row.eps: row.accuracy for row in rows if row.name == name}
     return sorted(points), [points[eps] for eps in sorted(points)]
-
-
-def _name_gap(axes: Axes, upper: tuple[list[float], list[float]], lower: tuple[list[float], list[float]]) -> None:
-    """Write into the gap what it is, at its widest place, if words fit there."""
-    widths = [high - low for high, low in zip(upper[1], lower[1], strict=True)]
-    widest = max(range(len(widths)), key=widths.__getitem__)
-    right = max(upper[0])
-    if widths[widest] < 0.14 or right == 0:
-        return
-    x = min(upper[0][widest], right * 0.88)
-    at = [_interpolate(x, *line) for line in (upper, lower)]
-    text = "the truth\nlies here"
-    axes.text(x, sum(at) / 2, text, ha="center", va="center", fontsize=10, style="italic", color="#6B5B1E", zorder=5)
-
-
-def _interpolate(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    return float(np.interp(x, xs, ys))

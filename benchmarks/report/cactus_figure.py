@@ -11,7 +11,7 @@ from assay.benchmarks.harness.suite import DECIDED, Outcome
 from assay.benchmarks.report.bracket_figure import COOL, INK, WARM, spread
 from assay.benchmarks.report.competition import OURS, Peers
 from assay.verify.support.files import write_atomic
-from assay.verify.support.plain import plain
+from assay.verify.support.plain import counted, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,8 +86,9 @@ def plot(outcome: Outcome, peers: Peers) -> Figure:
     note = " (peers: as published, start-up included)" if len(drawn) > 1 else ""
     axes.set_xlabel(f"seconds for an instance{note}", fontsize=11, color="#444444")
     axes.set_ylabel("instances solved", fontsize=11, color="#444444")
-    heading = f"{', '.join(dict.fromkeys(plain(row.instance.benchmark) for row in outcome.rows))}: {total} instances"
-    heading = heading if len(heading) <= 80 else f"{total} instances"
+    size = counted(total, "instance")
+    heading = f"{', '.join(dict.fromkeys(plain(row.instance.benchmark) for row in outcome.rows))}: {size}"
+    heading = heading if len(heading) <= 80 else size
     axes.set_title(heading, loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=12, parse_math=False)
     return figure
 

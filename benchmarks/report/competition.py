@@ -16,7 +16,7 @@ from assay.benchmarks.harness.instances import Instance, Name, name_of, rows
 from assay.benchmarks.harness.suite import DECIDED, Outcome
 from assay.benchmarks.report import layout
 from assay.verify.core.errors import InputError
-from assay.verify.support.plain import plain
+from assay.verify.support.plain import counted, plain
 
 OURS = "assay"
 OPEN = ("unknown", "conflict")  # expected verdicts that nothing contradicts
@@ -78,6 +78,11 @@ def read_peers(path: Path, instances: Sequence[Instance], expected: Mapping[Name
     _, header = next(rows(path), (1, [""]))
     if set(PEERS) <= set(header):
         return _counted(path, instances, expected)
+    if "benchmark" not in header:
+        raise InputError(
+            f"{path}: expected a first line that names the columns {', '.join(PEERS)}, or of a summary "
+            f"{', '.join(SUMMARY)}; got {','.join(header)!r}"
+        )
     benchmarks = {instance.benchmark for instance in instances}
     entries = [(line, entry) for line, entry in _table(path, SUMMARY) if entry["benchmark"] in benchmarks]
     return Peers(tuple(_published(path, line, entry) for line, entry in entries))
@@ -213,8 +218,9 @@ def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, 
     lines = rows(path)
     _, header = next(lines, (1, [""]))
     if missing := [column for column in columns if column not in header]:
-        raise InputError(f"{path}: expected the columns {', '.join(columns)}; {', '.join(missing)} is missing")
+        what = f"a first line that names the columns {', '.join(columns)}"
+        raise InputError(f"{path}: expected {what}; of these it lacks {', '.join(missing)}")
     for line, cells in lines:
         if len(cells) < len(header):
-            raise InputError(f"{path}:{line}: expected {len(header)} cells, got {len(cells)}")
+            raise InputError(f"{path}:{line}: expected {counted(len(header), 'cell')}, got {len(cells)}")
         yield line, dict(zip(header, cells, strict=False))

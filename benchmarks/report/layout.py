@@ -27,9 +27,9 @@ def figure(header: str) -> Column:
     return Column(header, justify="right", no_wrap=True)
 
 
-def name(header: str = "") -> Column:
-    """A column of names, which fold where they must."""
-    return Column(header, overflow="fold", min_width=NAME)
+def name(header: str = "", least: int = NAME) -> Column:
+    """A column of names, which fold where they must, after ``least`` characters."""
+    return Column(header, overflow="fold", min_width=least)
 
 
 def word(header: str) -> Column:
@@ -77,7 +77,8 @@ def _least(column: Column) -> int:
     """Characters that a column needs: those of its longest line, or of its longest word where it is wrapped."""
     if column.no_wrap:
         return max(_longest(str(cell), "\n") for cell in (column.header, *column.cells))
-    return max(column.min_width or 0, _longest(str(column.header)))
+    words = (column.header, *column.cells) if column.overflow != "fold" else (column.header,)
+    return max(column.min_width or 0, *(_longest(str(cell)) for cell in words))
 
 
 def _longest(text: str, between: str | None = None) -> int:

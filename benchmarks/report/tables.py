@@ -20,11 +20,12 @@ from assay.verify.core.result import NETWORK
 from assay.verify.support.documents import dump as dump
 from assay.verify.support.documents import finite
 from assay.verify.support.files import write_atomic
-from assay.verify.support.plain import plain
+from assay.verify.support.plain import counted, plain
 
 JAWS = (ALL_ATTACKS, ALL_METHODS)
 INTERVAL = f"{CONFIDENCE:.0%} CI"
 SPARE = (INTERVAL, "seconds")  # columns that a narrow terminal does without
+SHORT = len("smoothing-attack *")  # labels of other subjects are not folded up to here
 NOTHING = ("\u2013", *[""] * 5)
 
 
@@ -68,11 +69,14 @@ def show(comparison: Comparison, console: Console) -> None:
 def table(comparison: Comparison) -> Table:
     """Clean accuracy first; then for each eps, falling: attacks, the bracket's two jaws, methods."""
     norm = norm_name(comparison.norm)
-    head = f"{plain(comparison.model)} on {plain(comparison.data)}, {norm}, {comparison.n} samples"
+    head = f"{plain(comparison.model)} on {plain(comparison.data)}, {norm}, {counted(comparison.n, 'sample')}"
     figures = map(layout.figure, ("accuracy", INTERVAL, "verified", "falsified", "unknown", "seconds"))
-    grid = layout.grid(layout.figure("eps"), layout.name(), *figures, title=head)
     clean, *others = comparison.rows
     labels = _labels(comparison.rows)
+    least = max(
+        [layout.NAME, *(min(len(label), SHORT) for (subject, _), label in labels.items() if subject != NETWORK)]
+    )
+    grid = layout.grid(layout.figure("eps"), layout.name(least=least), *figures, title=head)
     grid.add_row(*_cells(clean, labels[clean.subject, clean.name], "", ""), end_section=True)
     for eps in sorted({row.eps for row in others}):
         group = ordered([row for row in others if row.eps == eps])
@@ -109,7 +113,7 @@ def _labels(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     below the table has their options; two that would be called the same keep their full names."""
     marks = _others(rows)
     names = {(row.subject, row.name): plain(row.name) for row in rows}
-    short = {key: name.partition("(")[0].removeprefix("smoothing-") for key, name in names.items()}
+    short = {key: name.partition("(")[0] for key, name in names.items()}
     seen = Counter((subject, short[subject, name]) for subject, name in names)
 
     def label(subject: str, name: str) -> str:
@@ -138,9 +142,9 @@ def _cells(row: Row, label: str, eps: str, side: str) -> list[Text | str]:
 def _notes(comparison: Comparison) -> list[str]:
     notes = []
     if wrong := comparison.rows[0].misclassified:
-        notes.append(
-            f"{wrong} of {comparison.n} samples are misclassified without any attack; they count as falsified."
-        )
+        is_, counts = ("is", "it counts") if wrong == 1 else ("are", "they count")
+        which = f"{wrong} of {counted(comparison.n, 'sample')}"
+        notes.append(f"{which} {is_} misclassified without any attack; {counts} as falsified.")
     for subject, mark in _others(comparison.rows).items():
         own = dict.fromkeys(row.name for row in comparison.rows if row.subject == subject and row.name != "clean")
         notes.append(f"{mark} speaks of {plain(subject)}, not of the network: {', '.join(map(plain, own))}.")

@@ -314,11 +314,15 @@ BAD = {
     "workers": (["all", "--workers", "0"], "--workers must be at least 1"),
     "memory": (["all", "--memory", "0"], "--memory must be a number of GiB > 0"),
     "seed": (["all", "--seed", "-1"], "--seed"),
+    "method": (["all", "--method", "fgsm"], "the method attack(attack=fgsm) runs it"),
     "bad line": (["bad"], "bad/instances.csv:2: expected onnx,vnnlib,seconds with seconds > 0, got 'a,b'"),
-    "expected": (["all", "--expected", "all/tiny/instances.csv"], "expected the columns benchmark, onnx, vnnlib"),
+    "expected": (
+        ["all", "--expected", "all/tiny/instances.csv"],
+        "expected a first line that names the columns benchmark, onnx",
+    ),
     "no expected": (["all", "--expected", "none.csv"], "cannot read none.csv"),
     "verdict": (["all", "--expected", "odd.csv"], "odd.csv:2: expected a verdict of sat, unsat, unknown, conflict"),
-    "peers": (["all", "--peers", "odd.csv"], "odd.csv: expected the columns benchmark, tool"),
+    "peers": (["all", "--peers", "odd.csv"], "odd.csv: expected a first line that names the columns benchmark, tool"),
     "store": (["all", "--store", "odd.csv"], "odd.csv"),
 }
 

@@ -155,7 +155,7 @@ BAD = {
     "train mode": ({"model": "net.py:train_mode"}, "train mode"),
     "wrong shape": ({"model": "net.py:small"}, "shape"),
     "out under a file": ({"out": "net.py/out"}, "cannot write to the folder 'net.py/out'"),
-    "out is a file": ({"out": "net.py"}, "cannot write to the folder 'net.py'"),
+    "out is a file": ({"out": "net.py"}, "'net.py' is a file: expected a folder"),
     "unknown option": ({"nonsense": "1"}, "--nonsense"),
 }
 

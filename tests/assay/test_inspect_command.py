@@ -46,7 +46,7 @@ def test_unstable_neurons_are_counted_by_layer(folder, capsys):
     assert [layer["unstable"] for layer in document["layers"]] == [None, None, None, 1, None]
     assert (document["unstable"], document["activations"]) == (1, 3)
     assert main(asked) == 0
-    assert "1 of 3 activations are unstable by intervals" in capsys.readouterr().out
+    assert "activations that are unstable by intervals: 1 of 3" in capsys.readouterr().out
 
 
 def test_zoo_networks_know_their_shape(capsys, monkeypatch):
@@ -63,7 +63,7 @@ def test_zoo_networks_know_their_shape(capsys, monkeypatch):
         ([], "pass --input-shape"),
         (["--input-shape", "1,x"], "--input-shape: expected whole numbers"),
         (["--data", "data.npz", "--eps", "0.1,0.2"], "--eps: expected one radius"),
-        (["--data", "data.npz", "--eps", "0.1", "--index", "2"], "samples from 0 to 1, not 2"),
+        (["--data", "data.npz", "--eps", "0.1", "--index", "2"], "has 2 samples, counted from 0, got 2"),
         (["--data", "data.npz", "--eps", "0.1", "--input-shape", "64"], "expected samples of shape (64,)"),
     ],
 )

@@ -250,3 +250,60 @@ def test_where_the_answer_cannot_go_is_told_before_the_work(folder, capsys, monk
     monkeypatch.setattr(verify, "swift_imports", lambda: pytest.fail("the work has begun"))
     assert main(["verify", "net.onnx", "prop.vnnlib", "--results", place, "--json"]) == 40
     assert json.loads(capsys.readouterr().out)["exit_code"] == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--attacks", "smoothing-attack"], "assay compare takes it as --methods smoothing-attack"),
+        (["--methods", "pgd"], "the method attack(attack=pgd) runs it"),
+    ],
+)
+def test_methods_and_attacks_that_are_confused_are_told(folder, capsys, arguments, line):
+    assert main(["compare", "--model", "net.py:net", "--eps", "0.1", *arguments]) == 40
+    assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("eps", "more", "meant"),
+    [
+        ("8", [], "8/255"),
+        ("0.1,1.0", [], "8/255"),
+        ("1/2", [], None),
+        ("8", ["--norm", "2"], None),
+        ("1", ["--domain", "-1,1"], None),
+    ],
+)
+def test_a_radius_in_other_units_is_told(folder, capsys, eps, more, meant):
+    asked = ["attack", "--model", "net.py:net", "--eps", eps, "--attacks", "fgsm", "--n", "1", "--quiet", *more]
+    assert main(asked) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if "the width of the domain" in line]) == (meant is not None)
+    assert meant is None or f"(may {meant} be meant?)" in said[0]
+
+
+@pytest.mark.parametrize("command", ["compare", "attack"])
+def test_a_model_for_other_data_is_told_what_fits(folder, capsys, command):
+    asked = [command, "--model", "zoo:digits-mlp-pgd", "--data", "fashion-mnist", "--eps", "0.1", "--n", "1"]
+    assert main(asked) == 40
+    err = capsys.readouterr().err
+    assert "as in --data digits" in err
+    assert "fits zoo:fashion-cnn-ibp" in err
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_reader_that_has_enough_is_no_error_to_tell(more):
+    asked = [sys.executable, "-m", "assay", "methods", *more]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        started.stdout.close()
+        assert started.stderr.read() == ""
+    assert started.returncode == 60
+
+
+def test_methods_are_whole_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["methods"]) == 0
+    shown = capsys.readouterr().out
+    assert "guarantee: numerical; complete" in shown
+    assert "`steps`" in shown
+    assert max(map(len, shown.splitlines())) <= 60

@@ -150,7 +150,7 @@ def test_unreadable_rows_are_shown_and_computed_again(folder, capsys):
     assert main(arguments("whole", "--resume")) == 0
     err = capsys.readouterr().err
     assert "whole/results.sqlite: moved to its table quarantine: problem" in err
-    assert "1 rows were decided by another version of assay: they are kept, but not used" in err
+    assert "1 row by another version of assay: kept, but not used" in err
     assert f"{len(table) - 2} verdicts taken" in err
     assert set(table) <= set(stored("whole", "verdict, reason, margin"))
 

@@ -103,8 +103,34 @@ def test_an_open_answer_says_why_and_how_much_is_missing(folder, capsys):
     assert document["margin"] <= 0
     assert document["gap"] == -document["margin"]
     assert f"falls short of 0 by {document['gap']:g}" in err
-    assert "tried IBP(" in err
-    assert "by intervals 4 of 4 activations are not fixed to one linear piece" in err
+    assert "tried ibp: incomplete" in err
+    assert "activations that intervals do not fix to one linear piece: 4 of 4" in err
+
+
+def test_methods_are_named_as_the_command_takes_them(folder, capsys):
+    assert main(["verify", "net.onnx", "broken.vnnlib", "--method", "attack(attack=fgsm)", "--json"]) == 10
+    out, err = capsys.readouterr()
+    assert json.loads(out)["method"] == "attack(attack=fgsm)"
+    assert "(attack(attack=fgsm))" in err
+    assert main(["verify", "net.onnx", "broken.vnnlib", "--json"]) == 10
+    document = json.loads(capsys.readouterr().out)
+    assert document["method"] == "auto"
+    assert document["problems"][0]["stages"] == [step["stage"] for step in document["problems"][0]["tried"]] == ["fgsm"]
+
+
+def test_files_in_the_wrong_order_are_told(folder, capsys):
+    assert main(["verify", "safe.vnnlib", "net.onnx"]) == 40
+    assert capsys.readouterr().err.endswith("(the network comes first, then the property)\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_the_file_has_the_answer_where_stdout_is_full(folder, more):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "assay", "verify", "net.onnx", "safe.vnnlib", "--results", "answer.txt", *more]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (60, "assay: error: No space left on device: standard output\n")
+    assert (folder / "answer.txt").read_text() == "unsat\n"
 
 
 def test_explain_tells_of_every_problem_and_of_the_network(folder, capsys):
@@ -114,7 +140,7 @@ def test_explain_tells_of_every_problem_and_of_the_network(folder, capsys):
     assert "network net: 2 inputs, 2 outputs, 2 Linear, 1 Relu" in err
     assert "problem 1: verified" in err
     assert "problem 2: verified" in err
-    assert "2 of 2 inputs vary, by 0.3, at most 0.3" in err
+    assert "of 2 inputs 2 vary, by 0.3, at most 0.3" in err
     assert "seconds: starting" in err
 
 

@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(
 
     monkeypatch.setattr(Training, "run", never)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot write to the folder .*file"):
+    with pytest.raises(InputError, match=r"file' is a file: expected a folder"):
         train(**TINY, out=tmp_path / "file")
     with pytest.raises(InputError, match=r"cannot write to the folder .*inside.*Not a directory"):
         train(**TINY, out=tmp_path / "file" / "inside")

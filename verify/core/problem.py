@@ -21,6 +21,7 @@ from assay.verify.core.region import Domain, LpBall, Region, declared
 from assay.verify.core.spec import Spec
 from assay.verify.support import shown
 from assay.verify.support.arrays import as_labels, as_tensor
+from assay.verify.support.plain import counted
 
 # Where files are read, by name: floor 0 imports nothing of it.
 FILES = "assay.verify.frontends.files"
@@ -43,7 +44,8 @@ class Problem:
         outputs = {d.A.shape[1] for d in self.spec.disjuncts}
         if outputs - {self.network.output_size}:
             raise InputError(
-                f"the specification speaks of {outputs.pop()} outputs, the network has {self.network.output_size}"
+                f"the specification speaks of {counted(outputs.pop(), 'output')}, "
+                f"the network has {self.network.output_size}"
             )
         if self.moved is not None:
             warnings.warn(self.moved, stacklevel=3)
@@ -76,7 +78,7 @@ class Problem:
         value, nearest = box.centre.flatten()[first].item(), box.allowed(dtype)[0].flatten()[first].item()
         return (
             f"input {first} is the value {value!r}, which is no {_name(dtype)}: the model is run at the nearest one, "
-            f"{nearest!r}, and proofs cover both ({int(moved.sum())} of {len(moved)} inputs are of this kind)"
+            f"{nearest!r}, and proofs cover both (inputs of this kind: {int(moved.sum())} of {len(moved)})"
         )
 
     @cached_property

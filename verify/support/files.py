@@ -56,6 +56,8 @@ def unwritten(path: str | Path, error: OSError) -> InputError | ResourceError:
 
 def writable_folder(path: Path) -> Path:
     """``path`` as a folder, made if need be and tried with a write. Raises :class:`InputError` where that fails."""
+    if path.is_file():
+        raise InputError(f"{str(path)!r} is a file: expected a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -31,6 +31,18 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in [*parts, text[start:]] if part.strip()]
 
 
+def title(options: Any) -> str:
+    """A method or an attack as short as :func:`load` takes it: its name and the options that differ from the default.
+
+    >>> from assay.verify.registry import get_verifier
+    >>> title(get_verifier("crown(group=32,dtype=float32)"))
+    'crown(dtype=float32)'
+    """
+    values = [(f, getattr(options, f.name)) for f in fields(options) if f.init]
+    given = [f"{f.name}={value}" for f, value in values if value != f.default]
+    return f"{options.name}({','.join(given)})" if given else str(options.name)
+
+
 def load(kind: str, text: str, table: Mapping[str, str]) -> Any:
     """Build ``name(field=value,...)`` from a table of names to ``module:Class``; imports on use.
 

@@ -16,3 +16,12 @@ def plain(text: object) -> str:
     """
     words = ESCAPES.sub("", str(text)).split()
     return " ".join("".join(char for char in word if char.isprintable()) for word in words)
+
+
+def counted(n: int, noun: str) -> str:
+    """So many of them.
+
+    >>> counted(1, "sample"), counted(0, "sample"), counted(2, "success")
+    ('1 sample', '0 samples', '2 successes')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"

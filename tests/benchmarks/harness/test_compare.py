@@ -9,12 +9,12 @@ import torch
 
 from assay.attacks import get_attack
 from assay.benchmarks.harness.compare import compare
-from assay.benchmarks.harness.participants import title
 from assay.benchmarks.harness.store import Store
 from assay.verify import get_verifier
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import AlarmError, InputError, InternalError, ResourceError
 from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.support.options import title
 from tests.benchmarks.harness_fakes import (
     NEEDLE,
     POINTS,
@@ -302,6 +302,8 @@ def test_progress_reaches_its_end():
 
         def advance(self, amount):
             self.done += amount
+
+        recall = advance
 
     watcher = Count()
     compare(identity(), dataset(POINTS), [0.1, 0.2], [Timid()], [get_attack("fgsm")], batch=2, progress=watcher)

@@ -45,6 +45,19 @@ def test_the_time_left_is_that_of_what_is_left(monkeypatch):
     assert "about 15 min 00 s left: slow" in stream.getvalue()
 
 
+def test_what_an_earlier_run_has_found_says_nothing_of_the_time_left(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    lines = Lines(stream, interval=0)
+    lines.begin(100, {"slow": 100})
+    lines.running("slow")
+    lines.recall(80)
+    now[0] += 10.0
+    lines.advance(10)
+    assert "90 of 100 (90%), about 10 s left: slow" in stream.getvalue()
+
+
 def test_quiet_tells_nothing():
     stream = io.StringIO()
     with watch(stream, quiet=True) as nothing:

@@ -167,8 +167,8 @@ def test_a_summary_is_taken_as_it_stands(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected the columns"),
-        ("a,b\n1,2\n", "expected the columns"),
+        ("", "expected a first line that names the columns"),
+        ("a,b\n1,2\n", "expected a first line that names the columns"),
         (PEERS.replace("1.0", "soon"), r"peers\.csv:2: expected seconds, got 'soon'"),
         (PEERS + "b,n.onnx\n", r"peers\.csv:9: expected 7 cells, got 2"),
         (SUMMARY.replace(",3,", ",three,"), r"peers\.csv:2: expected a number in n, got 'three'"),

@@ -86,7 +86,7 @@ def test_rows_of_another_subject_are_short_and_explained_below(comparison):
     other = replace(exact, name="smoothing(certificate=soft)", subject="smoothed(gaussian, 0.25, scores)")
     shown = printed(replace(comparison, rows=(*comparison.rows, *more, other)))
     lines = [line.strip() for line in shown.splitlines()]
-    for label in ("smoothing * ", "attack * ", "smoothing ** "):
+    for label in ("smoothing * ", "smoothing-attack * ", "smoothing ** "):
         assert sum(line.startswith(label) for line in lines) == 1
     text = " ".join(shown.split())
     assert f"* speaks of {subject}, not of the network: {', '.join(long)}." in text

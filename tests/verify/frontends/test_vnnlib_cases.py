@@ -117,22 +117,22 @@ def test_a_strict_comparison_from_below_is_a_lower_bound() -> None:
         (
             "(assert (or (>= X_0 2) (<= Y_0 5)))",
             [([0, 0], [1, 1], [[Y0]])],
-            "1 of 2 disjuncts are empty and left out; the first: the interval [2.0, 1.0] of input X_0 is empty",
+            "1 disjunct of 2 left out, being empty; the first: the interval [2.0, 1.0] of input X_0 is empty",
         ),
         (
             "(assert (or (> X_0 1) (< X_1 0) (<= Y_0 5)))",
             [([0, 0], [1, 1], [[Y0]])],
-            "2 of 3 disjuncts are empty and left out; the first: the interval (1.0, 1.0] of input X_0 is empty",
+            "2 disjuncts of 3 left out, being empty; the first: the interval (1.0, 1.0] of input X_0 is empty",
         ),
         (
             "(assert (or (and (<= Y_1 1) (>= Y_1 2)) (<= Y_0 5)))",
             [([0, 0], [1, 1], [[Y0]])],
-            "1 of 2 disjuncts are empty and left out; the first: the bounds of Y_1 contradict each other",
+            "1 disjunct of 2 left out, being empty; the first: the bounds of Y_1 contradict each other",
         ),
         (
             "(assert (or (and (< Y_1 Y_2) (<= (* 2 Y_2) (* 2 Y_1))) (<= Y_0 5)))",
             [([0, 0], [1, 1], [[Y0]])],
-            "1 of 2 disjuncts are empty and left out; the first: the bounds of Y_1, Y_2 contradict each other",
+            "1 disjunct of 2 left out, being empty; the first: the bounds of Y_1, Y_2 contradict each other",
         ),
     ],
 )
@@ -273,7 +273,7 @@ def test_coefficients_that_are_no_float64_are_scaled_to_exact_ones() -> None:
 
 def test_coefficients_that_no_scale_makes_exact_are_rounded_with_a_warning() -> None:
     found = read("(assert (<= (+ (* 0.12345678901234567 Y_0) (* 0.1 Y_1)) 0))")
-    assert found.warnings == ("1 comparisons of outputs have coefficients that were rounded to the nearest float64",)
+    assert found.warnings == ("coefficients were rounded to the nearest float64 in 1 comparison of outputs",)
     ((_, spec),) = found.cases
     assert spec.A.tolist() == [[0.12345678901234567, 0.1, 0.0]]
 

@@ -105,7 +105,7 @@ def test_a_model_and_a_property_make_problems_of_one_network(tmp_path: Path) -> 
 
 def test_what_is_left_out_is_warned_of(tmp_path: Path) -> None:
     net, prop = problem_files(tmp_path, "(assert (or (<= X_7 -1) (<= Y_0 Y_1)))")
-    with pytest.warns(UserWarning, match=r"prop\.vnnlib: 1 of 2 disjuncts are empty and left out"):
+    with pytest.warns(UserWarning, match=r"prop\.vnnlib: 1 disjunct of 2 left out, being empty"):
         assert len(Problem.from_files(net, prop)) == 1
 
 
@@ -119,7 +119,7 @@ def test_a_vacuous_property_is_one_vacuous_problem(tmp_path: Path) -> None:
 def test_files_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     net, _ = problem_files(tmp_path, "")
     stored(tmp_path / "other.vnnlib")
-    with pytest.raises(InputError, match=r"other\.vnnlib speaks of 1 inputs and 1 outputs; the network takes 36"):
+    with pytest.raises(InputError, match=r"other\.vnnlib speaks of 1 input and 1 output; the network takes 36"):
         Problem.from_files(net, tmp_path / "other.vnnlib")
 
 

@@ -103,15 +103,15 @@ def test_what_the_package_stumbles_over_is_the_files_fault(text: str) -> None:
         (NETWORK + NETWORK.replace("f\n", "g\n").replace("X", "U").replace("Y", "V"), "2 networks"),
         (
             "(declare-network f (declare-input X real [2]) (declare-input U real [2]) (declare-output Y real [2]))",
-            "2 inputs, 1 outputs and 0 hidden nodes",
+            "2 inputs, 1 output and 0 hidden nodes",
         ),
         (
             "(declare-network f (declare-input X real [2]) (declare-output Y real [2]) (declare-output V real [2]))",
-            "1 inputs, 2 outputs and 0 hidden nodes",
+            "1 input, 2 outputs and 0 hidden nodes",
         ),
         (
             '(declare-network f (declare-input X real [2]) (declare-hidden H real [] "h") (declare-output Y real [2]))',
-            "1 inputs, 1 outputs and 1 hidden nodes",
+            "1 input, 1 output and 1 hidden node",
         ),
         ("(declare-network f (declare-input X float16 [2]) (declare-output Y real [2]))", "X has type F16"),
     ],

@@ -8,6 +8,7 @@ from assay.verify.core.spec import Spec
 from assay.verify.frontends.vnnlib.boxes import Boxes, Changes, Ends
 from assay.verify.frontends.vnnlib.formula import Formula
 from assay.verify.frontends.vnnlib.unsafe import Rows, contradiction, unsafe_set
+from assay.verify.support.plain import counted
 
 MAX_NUMBERS = 2**24  # in all boxes together
 MAX_COEFFICIENTS = 2**26  # in all specifications together
@@ -60,9 +61,13 @@ def _grouped(formula: Formula, boxes: Boxes) -> tuple[dict[Changes, list[Rows]],
 def _warnings(faults: list[Fault], choices: int, rounded: int) -> list[str]:
     warnings = []
     if faults:
-        warnings.append(f"{len(faults)} of {choices} disjuncts are empty and left out; the first: {faults[0][0]}")
+        warnings.append(
+            f"{counted(len(faults), 'disjunct')} of {choices} left out, being empty; the first: {faults[0][0]}"
+        )
     if rounded:
-        warnings.append(f"{rounded} comparisons of outputs have coefficients that were rounded to the nearest float64")
+        warnings.append(
+            f"coefficients were rounded to the nearest float64 in {counted(rounded, 'comparison')} of outputs"
+        )
     return warnings
 
 

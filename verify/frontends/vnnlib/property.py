@@ -12,6 +12,7 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.frontends.vnnlib.cases import Case
+from assay.verify.support.plain import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,9 @@ class Property:
         """
         shape = network.input_shape
         if (self.inputs, self.outputs) != (prod(shape), network.output_size):
+            own = f"{counted(self.inputs, 'input')} and {counted(self.outputs, 'output')}"
             raise InputError(
-                f"the property {self.source or ''} speaks of {self.inputs} inputs and {self.outputs} outputs; "
+                f"the property {self.source or ''} speaks of {own}; "
                 f"the network takes {prod(shape)}, in the shape {shape}, and gives {network.output_size}"
             )
 

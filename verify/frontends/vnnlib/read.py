@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.frontends.source import read_bytes
 from assay.verify.frontends.vnnlib import version1, version2
 from assay.verify.frontends.vnnlib.cases import cases
@@ -13,6 +13,7 @@ from assay.verify.frontends.vnnlib.property import Property
 from assay.verify.frontends.vnnlib.text import Text
 
 MAX_BYTES = 2**27
+ONNX = b"\x08"  # the first byte of an ONNX file: the tag of its version
 
 _VERSION = re.compile(r"(?:\s++|;[^\n]*+)*+\(\s*+vnnlib-version\s*+<(\d{1,9}+)\.(\d{1,9}+)>\s*+\)", re.ASCII)
 
@@ -27,6 +28,8 @@ def read_vnnlib(path: str | Path) -> Property:
     """
     path = Path(path)
     content = read_bytes(path, MAX_BYTES)
+    if content.startswith(ONNX) or b"\0" in content[:1000]:
+        raise InputError(f"{path} is no text: expected a VNN-LIB file (the network comes first, then the property)")
     return _property(Text(str(path), content.decode("utf-8-sig", errors="replace")), path)
 
 

@@ -13,6 +13,7 @@ from assay.verify.frontends.vnnlib.formula import Formula, conjunction
 from assay.verify.frontends.vnnlib.linear import Linear, constant, number, variable
 from assay.verify.frontends.vnnlib.operators import MAX_DEPTH, apply
 from assay.verify.frontends.vnnlib.text import Text, shown
+from assay.verify.support.plain import counted
 
 if TYPE_CHECKING:
     import vnnlib
@@ -168,8 +169,8 @@ def _interface(text: Text, query: vnnlib.Query) -> tuple[vnnlib.InputDefinition,
     inputs, outputs, hidden = networks[0].inputs, networks[0].outputs, networks[0].hidden
     if (len(inputs), len(outputs), len(hidden)) != (1, 1, 0):
         raise UnsupportedError(
-            f"{text.name}: the network has {len(inputs)} inputs, {len(outputs)} outputs and {len(hidden)} hidden nodes "
-            "that the property speaks of; 1, 1 and 0 are supported"
+            f"{text.name}: the network has {counted(len(inputs), 'input')}, {counted(len(outputs), 'output')} and "
+            f"{counted(len(hidden), 'hidden node')} that the property speaks of; 1, 1 and 0 are supported"
         )
     for tensor in (inputs[0], outputs[0]):
         if tensor.dtype.name not in TYPES:
