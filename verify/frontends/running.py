@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from assay.verify.core.errors import ResourceError, UnsupportedError
+from assay.verify.core.network import Oracle
 from assay.verify.frontends.symbolic import OfOneInput
 from assay.verify.frontends.trace import line
 from assay.verify.support.failures import explained
@@ -29,9 +30,11 @@ SITUATIONS: tuple[Situation, ...] = (
     ("in inference mode", torch.inference_mode, torch.clone, 1),
     ("where gradients are recorded", torch.enable_grad, torch.clone, 1),
     ("on an input with gradients", torch.enable_grad, lambda x: x.clone().requires_grad_() * 1, 1),
-    ("on an input that is a leaf of autograd", torch.enable_grad, lambda x: x.clone().requires_grad_(), 1),
     ("on an input that is a parameter", torch.enable_grad, lambda x: nn.Parameter(x.clone()), 1),
 )
+
+
+Pairs = dict[tuple[int, int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def refuse_other_runs(model: nn.Module, graph: fx.GraphModule, own: nn.Module, s
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), sample.device)
     sample = sample.to(device)
     ours = _with_weights(graph, own if device.type == "cpu" else copy.deepcopy(own).to(device), sample)
-    alike: set[tuple[int, int]] = set()
+    alike: Pairs = {}
     recorded: dict[int, Trail] = {}  # by the number of samples
     for situation in SITUATIONS:
         where, _, _, count = situation
@@ -151,7 +154,7 @@ def refuse_other_runs(model: nn.Module, graph: fx.GraphModule, own: nn.Module, s
         if not what and not trail.moved:
             continue
         again = _trail(model, sample[:count], situation)
-        if trail.moved or _difference(trail, again, set()):
+        if trail.moved or _difference(trail, again, {}):
             raise UnsupportedError("one input has several outputs: the model draws at random or keeps a state")
         raise UnsupportedError(
             f"what the model runs {where} is not what torch.fx recorded of its code ({what}): it asks what it is given "
@@ -159,15 +162,15 @@ def refuse_other_runs(model: nn.Module, graph: fx.GraphModule, own: nn.Module, s
         )
 
 
-def _with_weights(graph: fx.GraphModule, own: nn.Module, like: Tensor) -> fx.GraphModule:
+def _with_weights(graph: fx.GraphModule, own: nn.Module, like: Tensor) -> Oracle:
     """The recorded graph over the parts of ``own``; constants that were made while recording go along."""
     root = OfOneInput(own)
     for name, value in vars(graph).get("_buffers", {}).items():
         setattr(root, name, value.to(like) if value.is_floating_point() else value)
-    return fx.GraphModule(root, graph.graph)
+    return fx.Interpreter(root, graph=graph.graph).run
 
 
-def _trail(model: nn.Module, sample: Tensor, situation: Situation) -> Trail:
+def _trail(model: Oracle, sample: Tensor, situation: Situation) -> Trail:
     """What ``model`` does with ``sample``."""
     where, mode, given, _ = situation
     trail = Trail()
@@ -185,10 +188,10 @@ def _trail(model: nn.Module, sample: Tensor, situation: Situation) -> Trail:
     return trail
 
 
-def _difference(theirs: Trail, ours: Trail, alike: set[tuple[int, int]]) -> str:
+def _difference(theirs: Trail, ours: Trail, alike: Pairs) -> str:
     """Where the first trail goes another way than the second, in words; "" if it does not.
 
-    ``alike``: constants that are known to be the same, by their ids.
+    ``alike``: constants that are known to be the same, by their ids, and kept, so that no others take these.
     """
     for (name, operands), (recorded, others) in zip(theirs.steps, ours.steps, strict=False):
         if name != recorded:
@@ -207,17 +210,17 @@ def _named(function: Any) -> str:
     return str(getattr(getattr(function, "__self__", None), "__name__", name)) if name == "__get__" else name
 
 
-def _same(a: Any, b: Any, alike: set[tuple[int, int]]) -> bool:
+def _same(a: Any, b: Any, alike: Pairs) -> bool:
     """Whether two operands are the same, constants up to the rounding of another precision."""
     if isinstance(a, Constant) and isinstance(b, Constant):
         pair = (id(a.tensor), id(b.tensor))
         if pair not in alike:
             if not _close(a.tensor.detach(), b.tensor.detach()):
                 return False
-            alike.add(pair)
+            alike[pair] = (a.tensor, b.tensor)
         return True
     if isinstance(a, float) and isinstance(b, float):
-        return a == b or a != a and b != b or abs(a - b) <= CLOSE * abs(a)
+        return a == b or (a != a and b != b) or abs(a - b) <= CLOSE * abs(a)
     return type(a) is type(b) and bool(a == b)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,6 +17,7 @@ from assay.verify.frontends.trace import Handler, called, line
 
 ROOT = "model"  # the name of the model within what is traced
 QUESTIONS = ("shape", "ndim", "dtype", "device")  # attributes of tensors that are no tensors
+OF_CALLER = ("requires_grad", "is_leaf", "grad", "grad_fn", "_version")
 OF_BATCH = "the model's code asks for the size of the batch, which is not part of a sample"
 
 # What takes sizes as they are, and what takes a size as a part of a shape or in a way that shows at once.
@@ -43,6 +44,8 @@ class Recorded(fx.Proxy):
     tracer: Tracer
 
     def __getattr__(self, name: str) -> Any:
+        if name in OF_CALLER:
+            self.tracer.refuse(UnsupportedError(f"the model's code asks for {name}, which changes with who calls it"))
         attribute = Attribute(self, name)
         if name in QUESTIONS:
             _ = attribute.node  # in the graph even where nothing comes of it
@@ -146,8 +149,12 @@ class Tracer(fx.Tracer):
         try:
             return self._fact(proxy, question)
         except UnsupportedError as error:
-            self.refusals.append(error)
-            raise
+            self.refuse(error)
+
+    def refuse(self, error: UnsupportedError) -> NoReturn:
+        """Raise ``error``, and keep it."""
+        self.refusals.append(error)
+        raise error
 
     def _fact(self, proxy: fx.Proxy, question: Callable[[Any], Any]) -> Any:
         self.looking = True

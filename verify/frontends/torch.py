@@ -146,7 +146,9 @@ def _oracle(module: nn.Module, original: nn.Module) -> tuple[torch.dtype, Oracle
 
 def _running(module: nn.Module, original: nn.Module, oracle: Oracle, own: nn.Module) -> nn.Module:
     """The module whose code the oracle runs; its copy where compiled parts or backward hooks add steps of their own."""
-    if any(part is not unwrapped(part) or part._backward_hooks or part._backward_pre_hooks for part in original.modules()):
+    if any(
+        part is not unwrapped(part) or part._backward_hooks or part._backward_pre_hooks for part in original.modules()
+    ):
         return own
     return oracle if isinstance(oracle, nn.Module) and oracle is not module else original
 
