@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,9 @@ SITUATIONS: tuple[Situation, ...] = (
     ("on an input that is a parameter", torch.enable_grad, lambda x: nn.Parameter(x.clone()), 1),
 )
 
+
+# What is the same in all of them may be asked where nothing is recorded.
+SAME = ("device", "is_cuda", "dtype", "is_floating_point", "is_complex", "layout", "ndim", "dim")
 
 Pairs = dict[tuple[int, int], tuple[Tensor, Tensor]]
 
@@ -135,17 +138,35 @@ class Calls(TorchFunctionMode):
         return result
 
 
-def refuse_other_runs(model: nn.Module, graph: fx.GraphModule, own: nn.Module, sample: Tensor) -> None:
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Code that asks torch.compiler hears that it is compiled."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.compiler._is_compiling_flag = before
+
+
+COMPILED: Situation = ("where it is compiled", _compiling, torch.clone, 1)
+
+
+def refuse_other_runs(
+    model: nn.Module, graph: fx.GraphModule, own: nn.Module, sample: Tensor, compiled: bool = False
+) -> None:
     """Raise :class:`UnsupportedError` unless ``model`` runs what ``graph`` records, in all :data:`SITUATIONS`.
 
     ``own``: a copy of the model whose weights the graph is run with, in the dtype of ``sample`` (2 x input shape).
+    ``compiled``: some of it is run by torch.compile, and must do the same there.
     """
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), sample.device)
     sample = sample.to(device)
     ours = _with_weights(graph, own if device.type == "cpu" else copy.deepcopy(own).to(device), sample)
     alike: Pairs = {}
     recorded: dict[int, Trail] = {}  # by the number of samples
-    for situation in SITUATIONS:
+    for situation in (*SITUATIONS, COMPILED) if compiled else SITUATIONS:
         where, _, _, count = situation
         if count not in recorded:
             recorded[count] = _trail(ours, sample[:count], situation)
@@ -200,8 +221,8 @@ def _difference(theirs: Trail, ours: Trail, alike: Pairs) -> str:
             return f"{_named(name)} of other operands"
     if len(theirs.steps) != len(ours.steps):
         return f"{len(theirs.steps)} operations instead of {len(ours.steps)}"
-    asked = theirs.questions - ours.questions
-    return ", ".join(f"it calls {_named(function)}" for function in asked)
+    asked = [name for function in theirs.questions - ours.questions if (name := _named(function)) not in SAME]
+    return ", ".join(f"it calls {name}" for name in asked)
 
 
 def _named(function: Any) -> str:

@@ -50,7 +50,7 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
         graph, double = _recorded(copy.deepcopy(own), sample.to(dtype)), None
     translation = Translation(graph.double(), sample, _table(), dtype)
     output = translation.output(HINT)
-    refuse_other_runs(runs, graph, own, sample.to(dtype))
+    refuse_other_runs(runs, graph, own, sample.to(dtype), any(part is not unwrapped(part) for part in module.modules()))
     scalar = output.concrete.dim() == 1
     oracle = Column(oracle) if scalar else oracle
     literal = translation.builder.build(output.position, oracle, dtype, type(original).__name__)

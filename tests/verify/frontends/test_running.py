@@ -98,6 +98,14 @@ def test_code_that_asks_what_it_is_given_is_refused(question: str) -> None:
         read_module(model(spike(asks)), (2,))
 
 
+def test_what_is_compiled_is_asked_as_such() -> None:
+    module = model(spike(lambda x: torch.compiler.is_compiling()))
+    assert to_network(module, (2,)).output_size == 2
+    for compiled in (torch.compile(module, backend="eager"), nn.Sequential(torch.compile(module, backend="eager"))):
+        with pytest.raises(UnsupportedError, match="where it is compiled"):
+            read_module(compiled.eval(), (2,))
+
+
 NEAR: dict[str, Callable[[Any], Any]] = {
     "bool": lambda x: (x - 0.3).abs().sum() < 1e-4,
     "float": lambda x: abs(float(x.sum()) - 0.3) < 1e-4,
