@@ -179,7 +179,9 @@ class Tracer(fx.Tracer):
             elif given and node.target not in SHAPING:
                 if len(given) == len(operands):
                     numbers.add(node)
-                if node.op != "output" and not (len(given) == len(operands) and node.target in EXACT):
+                if node.op != "output" and not (
+                    len(given) == len(operands) and (node.target in EXACT or _of_sizes(node))
+                ):
                     self._refuse_of_batch(given)
 
     def _refuse_of_batch(self, nodes: Sequence[fx.Node]) -> None:
@@ -203,9 +205,15 @@ class Tracer(fx.Tracer):
             return False
         if any(value != values[0] for value in values):
             return True
-        if node.target in PICKS:
+        if node.target in PICKS or _of_sizes(node):
             return False
         return any(self._of_batch(operand) for operand in node.all_input_nodes)
+
+
+def _of_sizes(node: fx.Node) -> bool:
+    """Whether it divides sizes, such as all numbers by the samples: both grow in proportion to the batch."""
+    sizes = [operand for operand in node.all_input_nodes if operand.target in PICKS]
+    return node.target in (operator.floordiv, operator.truediv) and len(sizes) == len(node.args) == 2
 
 
 class Batch:

@@ -101,7 +101,8 @@ def test_code_that_asks_what_it_is_given_is_refused(question: str) -> None:
 def test_what_is_compiled_is_asked_as_such() -> None:
     module = model(spike(lambda x: torch.compiler.is_compiling()))
     assert to_network(module, (2,)).output_size == 2
-    for compiled in (torch.compile(module, backend="eager"), nn.Sequential(torch.compile(module, backend="eager"))):
+    alone: Any = torch.compile(module, backend="eager")
+    for compiled in (alone, nn.Sequential(alone)):
         with pytest.raises(UnsupportedError, match="where it is compiled"):
             read_module(compiled.eval(), (2,))
 
@@ -188,8 +189,17 @@ def test_the_size_of_the_batch_is_in_shapes_only(function: Function) -> None:
         read_module(model(function), (2,))
 
 
-def test_sizes_of_a_sample_are_numbers() -> None:
-    module = model(lambda m, x: (m.l(x) / x.shape[1] + x.shape[-1] // 2).view(x.size(0), -1))
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: (m.l(x) / x.shape[1] + x.shape[-1] // 2).view(x.size(0), -1),
+        lambda m, x: m.l(x.view(x.size(0), x.numel() // x.size(0))),
+        lambda m, x: m.l(x.view(x.shape[:1] + (1, 2)).flatten(1)),  # noqa: RUF005
+    ],
+    ids=["arithmetic", "all-by-samples", "joined"],
+)
+def test_sizes_of_a_sample_are_numbers(function: Function) -> None:
+    module = model(function)
     x = torch.rand(3, 2)
     with torch.no_grad():
         torch.testing.assert_close(to_network(module, (2,))(x), module(x))
