@@ -150,13 +150,17 @@ def _compiling() -> Iterator[None]:
         torch.compiler._is_compiling_flag = before
 
 
+class OtherRunError(UnsupportedError):
+    """A model runs something else than what was recorded."""
+
+
 COMPILED: Situation = ("where it is compiled", _compiling, torch.clone, 1)
 
 
 def refuse_other_runs(
     model: nn.Module, graph: fx.GraphModule, own: nn.Module, sample: Tensor, compiled: bool = False
 ) -> None:
-    """Raise :class:`UnsupportedError` unless ``model`` runs what ``graph`` records, in all :data:`SITUATIONS`.
+    """Raise :class:`OtherRunError` unless ``model`` runs what ``graph`` records, in all :data:`SITUATIONS`.
 
     ``own``: a copy of the model whose weights the graph is run with, in the dtype of ``sample`` (2 x input shape).
     ``compiled``: some of it is run by torch.compile, and must do the same there.
@@ -177,7 +181,7 @@ def refuse_other_runs(
         again = _trail(model, sample[:count], situation)
         if trail.moved or _difference(trail, again, {}):
             raise UnsupportedError("one input has several outputs: the model draws at random or keeps a state")
-        raise UnsupportedError(
+        raise OtherRunError(
             f"what the model runs {where} is not what torch.fx recorded of its code ({what}): it asks what it is given "
             "or how it is called, catches errors, or leaves torch; make forward() the same operations in every call"
         )
@@ -205,7 +209,7 @@ def _trail(model: Oracle, sample: Tensor, situation: Situation) -> Trail:
     except Exception as error:  # whatever the user's code raises
         if isinstance(explained(error), ResourceError):
             raise
-        raise UnsupportedError(f"the model does not run {where} ({line(error)})") from error
+        raise OtherRunError(f"the model does not run {where} ({line(error)})") from error
     return trail
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,9 +21,9 @@ from assay.verify.frontends import torchlip
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
 from assay.verify.frontends.hooks import refuse_hooks, weight_hooks
-from assay.verify.frontends.running import refuse_other_runs
+from assay.verify.frontends.running import OtherRunError, refuse_other_runs
 from assay.verify.frontends.symbolic import asks_precision, record
-from assay.verify.frontends.trace import Handler, Translation, line
+from assay.verify.frontends.trace import Handler, Translation, Value, line
 from assay.verify.frontends.translations.table import HINT, table
 from assay.verify.support.failures import explained
 from assay.verify.support.modules import MIXED, mixing, unwrapped
@@ -45,12 +46,22 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     own = _evaluated(_copied(original), dtype)
     double = _doubled(own, sample)
     runs = _running(module, original, oracle, own)
+    compiled = any(part is not unwrapped(part) for part in module.modules())
+
+    def read(graph: fx.GraphModule) -> tuple[Translation, Value]:
+        translation = Translation(graph.double(), sample, _table(), dtype)
+        output = translation.output(HINT)
+        refuse_other_runs(runs, graph, own, sample.to(dtype), compiled)
+        return translation, output
+
+    found = None
     graph = None if double is None else _recorded(double, sample)
-    if graph is None or asks_precision(graph):  # in float64 it may go another way
-        graph, double = _recorded(copy.deepcopy(own), sample.to(dtype)), None
-    translation = Translation(graph.double(), sample, _table(), dtype)
-    output = translation.output(HINT)
-    refuse_other_runs(runs, graph, own, sample.to(dtype), any(part is not unwrapped(part) for part in module.modules()))
+    if graph is not None and not asks_precision(graph):
+        with suppress(OtherRunError):
+            found = read(graph)
+    if found is None:  # in float64 it may go another way
+        found, double = read(_recorded(copy.deepcopy(own), sample.to(dtype))), None
+    translation, output = found
     scalar = output.concrete.dim() == 1
     oracle = Column(oracle) if scalar else oracle
     literal = translation.builder.build(output.position, oracle, dtype, type(original).__name__)

@@ -205,6 +205,17 @@ def test_sizes_of_a_sample_are_numbers(function: Function) -> None:
         torch.testing.assert_close(to_network(module, (2,))(x), module(x))
 
 
+def test_a_model_that_looks_at_the_precision_of_a_buffer_is_read_as_it_runs() -> None:
+    def function(m: Any, x: Any) -> Any:
+        return spiked(m, x) if torch.finfo(m.c.dtype).bits == 32 else m.l(x)
+
+    module = model(function)
+    module.register_buffer("c", torch.zeros(1))
+    x = torch.tensor([[0.3, 0.5]])
+    with torch.no_grad():
+        torch.testing.assert_close(to_network(module, (2,))(x), module(x))
+
+
 def aliased(m: Any, x: Any) -> Any:
     y = m.l(x)
     z = y
