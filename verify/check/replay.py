@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
+from assay.verify.core.result import Reason, Result, Verdict
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,27 @@ def replay(problem: Problem, x: Tensor) -> Replay:
     if not bool(spec.violated(in_real)):
         return Replay(False, "the model violates the property there in its own arithmetic, but not in float64", margin)
     return Replay(True, "", margin)
+
+
+def replayed(problem: Problem, result: Result) -> Result:
+    """A falsified result as it is, with its margin on the model; withdrawn, with the reason, if replay fails."""
+    assert result.counterexample is not None
+    seen = replay(problem, result.counterexample)
+    if seen.confirmed:
+        return replace(result, stats={**result.stats, "counterexample_margin": seen.margin})
+    return withdrawn(result, {"alarm" if seen.alarm else "explanation": seen.explanation})
+
+
+def withdrawn(result: Result, why: dict[str, Any]) -> Result:
+    """UNKNOWN(numerical) in place of a verdict that does not stand."""
+    return replace(
+        result,
+        verdict=Verdict.UNKNOWN,
+        reason=Reason.NUMERICAL,
+        margin=None,
+        counterexample=None,
+        stats={**result.stats, **why},
+    )
 
 
 def _clear(problem: Problem, batch: Tensor) -> bool:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import Attribute as FxAttribute
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._pytree import tree_leaves
 
 from assay.verify.core.errors import AssayError, UnsupportedError
 from assay.verify.frontends.trace import Handler, called, line
 
 ROOT = "model"  # the name of the model within what is traced
+QUESTIONS = ("shape", "ndim", "dtype", "device")  # attributes of tensors that are no tensors
+OF_CALLER = ("requires_grad", "is_leaf", "grad", "grad_fn", "_version")
+OF_BATCH = "the model's code asks for the size of the batch, which is not part of a sample"
+
+# What takes sizes as they are, and what takes a size as a part of a shape or in a way that shows at once.
+PICKS = (operator.getitem, getattr, "size", "dim", "ndimension", "numel", len)
+EXACT = (operator.add, operator.sub, operator.mul)
+SHAPING = ("view", "reshape", "expand", "repeat", "unflatten", torch.reshape)
 
 
 class OfOneInput(nn.Module):
@@ -35,7 +44,12 @@ class Recorded(fx.Proxy):
     tracer: Tracer
 
     def __getattr__(self, name: str) -> Any:
-        return Attribute(self, name)
+        if name in OF_CALLER:
+            self.tracer.refuse(UnsupportedError(f"the model's code asks for {name}, which changes with who calls it"))
+        attribute = Attribute(self, name)
+        if name in QUESTIONS:
+            _ = attribute.node  # in the graph even where nothing comes of it
+        return attribute
 
     def __len__(self) -> int:
         return int(self.tracer.fact(self, len))
@@ -51,6 +65,18 @@ class Recorded(fx.Proxy):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+    def __iadd__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
 
 
 class Attribute(Recorded, FxAttribute):
@@ -68,6 +94,7 @@ class Tracer(fx.Tracer):
         self.table = table
         self.batches = [Batch(sample) for sample in samples]
         self.looking = False
+        self.refusals: list[UnsupportedError] = []  # a model that catches errors must not hide them
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether the graph has the module as one node."""
@@ -119,6 +146,17 @@ class Tracer(fx.Tracer):
         Looked up on batches that have a shape and no numbers, so that data cannot decide. Raises
         :class:`UnsupportedError` where they would have to, or where the size of the batch does.
         """
+        try:
+            return self._fact(proxy, question)
+        except UnsupportedError as error:
+            self.refuse(error)
+
+    def refuse(self, error: UnsupportedError) -> NoReturn:
+        """Raise ``error``, and keep it."""
+        self.refusals.append(error)
+        raise error
+
+    def _fact(self, proxy: fx.Proxy, question: Callable[[Any], Any]) -> Any:
         self.looking = True
         try:
             answers = [batch.answer(proxy.node, self.root, question) for batch in self.batches]
@@ -126,9 +164,56 @@ class Tracer(fx.Tracer):
             self.looking = False
         if not answers:
             raise branches(proxy.node)
-        if any(answer != answers[0] for answer in answers):
-            raise UnsupportedError("the model's code asks for the size of the batch, which is not part of a sample")
+        if any(answer != answers[0] for answer in answers) or (question is not len and self._of_batch(proxy.node)):
+            raise UnsupportedError(OF_BATCH)
         return answers[0]
+
+    def refuse_batch_numbers(self, graph: fx.Graph) -> None:
+        """Raise :class:`UnsupportedError` if the size of the batch goes anywhere but into shapes."""
+        numbers: set[fx.Node] = set()
+        for node in graph.nodes:
+            operands = node.all_input_nodes
+            given = [operand for operand in operands if operand in numbers]
+            if node.target in PICKS and (given or node.target is not operator.getitem):
+                numbers.add(node)
+            elif given and node.target not in SHAPING:
+                if len(given) == len(operands):
+                    numbers.add(node)
+                if node.op != "output" and not (
+                    len(given) == len(operands) and (node.target in EXACT or _of_sizes(node))
+                ):
+                    self._refuse_of_batch(given)
+
+    def _refuse_of_batch(self, nodes: Sequence[fx.Node]) -> None:
+        self.looking = True
+        try:
+            for batch in self.batches:
+                for node in nodes:
+                    batch.answer(node, self.root, type)
+        finally:
+            self.looking = False
+        if self.batches and any(self._of_batch(node) for node in nodes):
+            raise UnsupportedError(OF_BATCH)
+
+    def _of_batch(self, node: fx.Node) -> bool:
+        """Whether the size of the batch has a part in a number, even where batches of these sizes give the same.
+
+        Only what picks from sizes is free of it if it is the same: comparing and rounding hide what they are given.
+        """
+        values = [batch.known[node] for batch in self.batches]
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(values)):
+            return False
+        if any(value != values[0] for value in values):
+            return True
+        if node.target in PICKS or _of_sizes(node):
+            return False
+        return any(self._of_batch(operand) for operand in node.all_input_nodes)
+
+
+def _of_sizes(node: fx.Node) -> bool:
+    """Whether it divides sizes, such as all numbers by the samples: both grow in proportion to the batch."""
+    sizes = [operand for operand in node.all_input_nodes if operand.target in PICKS]
+    return node.target in (operator.floordiv, operator.truediv) and len(sizes) == len(node.args) == 2
 
 
 class Batch:
@@ -185,9 +270,13 @@ def record(module: nn.Module, table: Mapping[Any, Handler], samples: Sequence[Te
 
     Raises :class:`UnsupportedError` where its code cannot be recorded.
     """
-    root = OfOneInput(module)
+    root, tracer = OfOneInput(module), Tracer(table, samples)
     try:
-        return fx.GraphModule(root, Tracer(table, samples).trace(root), type(module).__name__)
+        graph = tracer.trace(root)
+        if tracer.refusals:
+            raise tracer.refusals[0]
+        tracer.refuse_batch_numbers(graph)
+        return fx.GraphModule(root, graph, type(module).__name__)
     except AssayError:
         raise
     except Exception as error:  # torch.fx raises many kinds; all mean that Python needed what is not yet known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,8 +21,9 @@ from assay.verify.frontends import torchlip
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
 from assay.verify.frontends.hooks import refuse_hooks, weight_hooks
+from assay.verify.frontends.running import OtherRunError, refuse_other_runs
 from assay.verify.frontends.symbolic import asks_precision, record
-from assay.verify.frontends.trace import Handler, Translation, line
+from assay.verify.frontends.trace import Handler, Translation, Value, line
 from assay.verify.frontends.translations.table import HINT, table
 from assay.verify.support.failures import explained
 from assay.verify.support.modules import MIXED, mixing, unwrapped
@@ -43,11 +45,23 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     _run(oracle, sample.to(dtype), input_shape)
     own = _evaluated(_copied(original), dtype)
     double = _doubled(own, sample)
-    graph = None if double is None else record(double, _table(), [sample[:1], sample])
-    if graph is None or asks_precision(graph):  # in float64 it may go another way
-        graph, double = record(own, _table(), [sample[:1].to(dtype), sample.to(dtype)]), None
-    translation = Translation(graph.double(), sample, _table(), dtype)
-    output = translation.output(HINT)
+    runs = _running(module, original, oracle, own)
+    compiled = any(part is not unwrapped(part) for part in module.modules())
+
+    def read(graph: fx.GraphModule) -> tuple[Translation, Value]:
+        translation = Translation(graph.double(), sample, _table(), dtype)
+        output = translation.output(HINT)
+        refuse_other_runs(runs, graph, own, sample.to(dtype), compiled)
+        return translation, output
+
+    found = None
+    graph = None if double is None else _recorded(double, sample)
+    if graph is not None and not asks_precision(graph):
+        with suppress(OtherRunError):
+            found = read(graph)
+    if found is None:  # in float64 it may go another way
+        found, double = read(_recorded(copy.deepcopy(own), sample.to(dtype))), None
+    translation, output = found
     scalar = output.concrete.dim() == 1
     oracle = Column(oracle) if scalar else oracle
     literal = translation.builder.build(output.position, oracle, dtype, type(original).__name__)
@@ -139,6 +153,21 @@ def _oracle(module: nn.Module, original: nn.Module) -> tuple[torch.dtype, Oracle
         )
     device = tensor.device
     return tensor.dtype, lambda x: module(x.to(device)).to(x.device)
+
+
+def _running(module: nn.Module, original: nn.Module, oracle: Oracle, own: nn.Module) -> nn.Module:
+    """The module whose code the oracle runs; its copy where compiled parts or backward hooks add steps of their own."""
+    if any(
+        part is not unwrapped(part) or part._backward_hooks or part._backward_pre_hooks for part in original.modules()
+    ):
+        return own
+    return oracle if isinstance(oracle, nn.Module) and oracle is not module else original
+
+
+def _recorded(model: nn.Module, sample: Tensor) -> fx.GraphModule:
+    """The graph of ``model`` without gradients, in which it is verified and replayed."""
+    with torch.no_grad():
+        return record(model, _table(), [sample[:1], sample])
 
 
 def _evaluated(copied: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -15,6 +15,7 @@ from assay.attacks.common.interface import Attack, draws
 from assay.attacks.common.option_ranges import whole
 from assay.attacks.registry import get_attack
 from assay.verify.bounds.verdicts import unanswerable
+from assay.verify.check.replay import replayed
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
@@ -51,7 +52,7 @@ def _timed(problems: Mapping[int, Problem], budget: Budget) -> dict[int, Problem
 
 @dataclass(frozen=True)
 class Falsifier:
-    """An attack as a verifier: FALSIFIED with the point it found, or UNKNOWN.
+    """An attack as a verifier: FALSIFIED with the point it found, for who asks to replay, or UNKNOWN.
 
     ``rounds``: how often it is tried, with another seed each time, while there is time; once, if nothing in it is
     random. ``targeted``: each disjunct of a specification is attacked by itself, which costs more, and finds what the
@@ -134,7 +135,7 @@ class Falsifier:
 
 @dataclass(frozen=True)
 class AttackVerifier:
-    """An attack on the specification, as a method: falsified with the point it found, or unknown.
+    """An attack on the specification, as a method: falsified with the point it found, once replayed, or unknown.
 
     ``attack``: by name, ``pgd(steps=100)``; several with ``+`` between them take turns. ``rounds``: how often each is
     tried while there is time, with another seed each time; once, if nothing in it is random. ``targeted``: each
@@ -172,7 +173,8 @@ class AttackVerifier:
             found = self._by(falsifier, [problems[i] for i in standing], again)
             for i, result in zip(standing, found, strict=True):
                 spent[i] += result.seconds
-                results[i] = result
+                falsified = result.verdict is Verdict.FALSIFIED
+                results[i] = replayed(problems[i], result) if falsified else result
         late = Reason.TIMEOUT if budget.expired else None
         return [self._told(results[i], late, spent[i]) for i in range(len(problems))]
 

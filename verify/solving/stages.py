@@ -8,7 +8,7 @@ from math import inf
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from assay.verify.check.corroborate import corroborate
-from assay.verify.check.replay import replay
+from assay.verify.check.replay import replayed, withdrawn
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
@@ -226,10 +226,10 @@ def check(problems: Sequence[Problem], results: Sequence[Result]) -> list[Result
     faults = corroborate([problems[i] for i in verified], [results[i] for i in verified])
     for i, fault in zip(verified, faults, strict=True):
         if fault is not None:
-            checked[i] = _withdrawn(results[i], {"alarm": fault})
+            checked[i] = withdrawn(results[i], {"alarm": fault})
     for i, result in enumerate(results):
         if result.verdict is Verdict.FALSIFIED:
-            checked[i] = (_replayed if result.subject == NETWORK else _member)(problems[i], result)
+            checked[i] = (replayed if result.subject == NETWORK else _member)(problems[i], result)
     return [_about_region(problem, result) for problem, result in zip(problems, checked, strict=True)]
 
 
@@ -245,23 +245,4 @@ def _member(problem: Problem, result: Result) -> Result:
     assert result.counterexample is not None
     if bool(problem.region.contains(result.counterexample[None])[0]):
         return result
-    return _withdrawn(result, {"alarm": "the counterexample lies outside of the region"})
-
-
-def _replayed(problem: Problem, result: Result) -> Result:
-    assert result.counterexample is not None
-    seen = replay(problem, result.counterexample)
-    if seen.confirmed:
-        return replace(result, stats={**result.stats, "counterexample_margin": seen.margin})
-    return _withdrawn(result, {"alarm" if seen.alarm else "explanation": seen.explanation})
-
-
-def _withdrawn(result: Result, why: dict[str, Any]) -> Result:
-    return replace(
-        result,
-        verdict=Verdict.UNKNOWN,
-        reason=Reason.NUMERICAL,
-        margin=None,
-        counterexample=None,
-        stats={**result.stats, **why},
-    )
+    return withdrawn(result, {"alarm": "the counterexample lies outside of the region"})

@@ -15,7 +15,7 @@ from assay.attacks.fgsm import FGSM
 from assay.attacks.registry import get_attack
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
-from assay.verify.core.network import chain
+from assay.verify.core.network import chain, to_network
 from assay.verify.core.ops import Linear
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, Region
@@ -59,6 +59,20 @@ def test_attacks_take_turns() -> None:
         [Problem.robustness(network(NET, 6), X[0], int(LABELS[0]), 0.0)], Budget(0.2)
     )
     assert none.reason is Reason.TIMEOUT
+
+
+def test_what_it_finds_is_replayed() -> None:
+    """Two probabilities that are one float32 are no counterexample where the logits differ."""
+    linear = torch.nn.Linear(1, 2, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[1.0], [0.0]]))
+    net = to_network(torch.nn.Sequential(linear, torch.nn.Softmax(1)).eval(), (1,))
+    problem = Problem(net, Box(torch.tensor([1e-9]), torch.tensor([2e-9])), Spec.robust(0, 2))
+    assert Falsifier(FGSM()).verify(problem, Budget()).verdict is Verdict.FALSIFIED
+    for result in (AttackVerifier("fgsm").verify(problem), *stages.decide(AttackVerifier("fgsm"), [problem], Budget())):
+        assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.NUMERICAL)
+        assert "but not in float64" in result.stats["explanation"]
+        assert result.counterexample is None
 
 
 @dataclass(frozen=True)

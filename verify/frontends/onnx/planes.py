@@ -54,7 +54,9 @@ class Frame:
             count = -(-room // s) + 1 if ceil else room // s + 1
             # A last window that would begin beyond the input is left out.
             places.append(count - 1 if ceil and (count - 1) * s >= n + b else count)
-        if min(places) < 1:
+        if min(places) == 0:  # onnxruntime goes on with nothing
+            raise Untranslatable("gives a value without elements")
+        if min(places) < 0:
             raise InputError(f"{call.node.label}: windows of {list(reach)} do not fit into {list(plane)}")
         for size in (places, kernel, *zip(places, kernel, strict=True)):
             call.translation.claim(size)
