@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import layers, raised
+from assay.verify.bounds import layers, raised, rows
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
@@ -74,13 +74,13 @@ class AlphaCROWN:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             plain = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS)
-            lower = raised.lower_rows(plain, objective, ascent)
+            if not self.inner:
+                return raised.lower_rows(plain, objective, ascent)
+            lower = rows.lower_rows(plain, objective, linear=True)
             try:
-                if self.inner and self.steps:
-                    tight = layers.by_linear_bounds(network, region, dtype, budget, further=further)
-                    lower = torch.maximum(lower, raised.lower_rows(tight, objective, ascent))
+                tight = layers.by_linear_bounds(network, region, dtype, budget, further=further)
+                return torch.maximum(lower, raised.lower_rows(tight, objective, ascent))
             except Expired:
-                pass  # what is proved by then stands
-            return lower
+                return lower  # what is proved by then stands
 
         return lower_bounds(of_group, network, region, objective, budget, self.group)

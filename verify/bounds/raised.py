@@ -11,41 +11,45 @@ from torch import Tensor
 from assay.verify.bounds import rounding, rows
 from assay.verify.bounds.affine import Part
 from assay.verify.bounds.layers import meet
+from assay.verify.bounds.narrow import narrowed
 from assay.verify.bounds.relax import Lines
-from assay.verify.bounds.relaxed import Relaxed
-from assay.verify.bounds.rows import RowRules, least, over_ball
-from assay.verify.bounds.slopes import Ascent, Functions, raise_lines
+from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
+from assay.verify.bounds.rows import RowRules, over_ball
+from assay.verify.bounds.slopes import Ascent, Climb, Functions, in_other_precision
 from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.region import LpBall
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import length
 
+MOST = 512  # rows at a time
 TABLES = 16  # numbers that are kept for each neuron of a row while its lines are raised
 
 
 @dataclass(frozen=True, eq=False)
 class Owned:
-    """The regions of the samples that rows belong to: ``box`` (rows x inputs), and the ball if it is one."""
+    """The regions of the samples that rows belong to: centre and radius of the box (rows x inputs), and the ball if
+    it is one."""
 
-    box: Bounds
+    centre: Tensor
+    radius: Tensor
     ball: LpBall | None
 
     def minimum(self, functions: Functions) -> Tensor:
         """See :class:`assay.verify.bounds.slopes.Region`."""
-        coef = functions.coef[:, None]
-        lowest = least(coef, self.box)
+        coef = functions.coef
+        lowest: Tensor = torch.linalg.vecdot(coef, self.centre) - torch.linalg.vecdot(coef.abs(), self.radius)
         if self.ball is not None:
-            lowest = torch.maximum(lowest, over_ball(coef, self.ball))
+            lowest = torch.maximum(lowest, over_ball(coef[:, None], self.ball))
         return functions.constant + lowest
 
     def minimiser(self, functions: Functions) -> Tensor:
         """See :class:`assay.verify.bounds.slopes.Region`."""
-        corner = torch.where(functions.coef > 0, self.box.lower, self.box.upper)
+        coef = functions.coef
+        corner = torch.addcmul(self.centre, coef.sign(), self.radius, value=-1)
         if self.ball is None:
             return corner
-        coef = functions.coef[:, None]
-        nearer = over_ball(coef, self.ball) > least(coef, self.box)
-        return torch.where(nearer[:, None], _on_ball(functions.coef, self.ball), corner)
+        nearer = over_ball(coef[:, None], self.ball) > torch.linalg.vecdot(coef, corner)
+        return torch.where(nearer[:, None], _on_ball(coef, self.ball), corner)
 
 
 def _on_ball(coef: Tensor, ball: LpBall) -> Tensor:
@@ -93,9 +97,13 @@ def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, asce
 def raised(relaxed: Relaxed, position: int, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
     """Lower bounds of rows of the node at ``position``, coef (rows x features), which belong to samples (rows): (rows).
 
-    The network must be relaxed up to the node.
+    The network must be relaxed up to the node. Lines are raised in float32; what counts is the bound by the last ones
+    in the precision of the network.
     """
-    bounds = torch.cat([_block(relaxed, position, coef[b], sample[b], ascent) for b in _chunks(relaxed, len(coef), 1)])
+    narrow = narrowed(relaxed, position)
+    draft = _in_float32(narrow)
+    blocks = _chunks(relaxed, len(coef), 1)
+    bounds = torch.cat([_block(narrow, draft, position, coef[b], sample[b], ascent) for b in blocks])
     if relaxed.rounding is None:
         return bounds
     error = relaxed.rounding.anyhow(relaxed.bounds)[position].flatten(1)
@@ -103,24 +111,53 @@ def raised(relaxed: Relaxed, position: int, coef: Tensor, sample: Tensor, ascent
     return bounds - lost - rounding.DUST
 
 
-def _block(relaxed: Relaxed, position: int, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
-    nodes = relaxed.network.nodes[: position + 1]
+def _block(relaxed: Relaxed, draft: Relaxed, position: int, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
+    trial, here = (_Owners.of(r, position, coef.to(r.bounds[0].lower), sample) for r in (draft, relaxed))
+    climb = Climb(draft.network, trial.backward, trial.region, trial.lines, trial.operands, ascent)
+    for step in range(1, ascent.steps + 1):
+        climb.move(climb.functions(), step)
+    lines = dict(here.lines)
+    for i, moved in climb.free.items():
+        lines[i] = in_other_precision(relaxed.network, moved.parameters, lines[i], here.operands[i], i)
+    return here.region.minimum(here.backward(lines, {}))
 
-    def backward(lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
-        rules = RowRules(nodes, lines, relaxed.budget, seen=seen)
-        resting, total = propagate_backwards(nodes, rules, {position: Part(coef)}, coef.new_zeros(len(coef)))
+
+@dataclass(frozen=True, eq=False)
+class _Owners:
+    """Rows of a node, coef (rows x features), and what belongs to them of a relaxed network, by position: the lines of
+    activations and the bounds of their operands, (rows x features [x operands]); and their regions."""
+
+    relaxed: Relaxed
+    position: int
+    coef: Tensor
+    lines: dict[int, Lines]
+    operands: dict[int, Bounds]
+    region: Owned
+
+    @classmethod
+    def of(cls, relaxed: Relaxed, position: int, coef: Tensor, sample: Tensor) -> _Owners:
+        lines = {i: lines.take(sample) for i, lines in relaxed.lines.items()}
+        operands = {i: _picked(relaxed.operand(i), sample) for i in relaxed.lines}
+        box = Bounds(*(t.flatten(1) for t in (relaxed.bounds[0].lower, relaxed.bounds[0].upper)))
+        ball = None if relaxed.ball is None else _of_samples(relaxed.ball, sample)
+        centre, radius = (t.index_select(0, sample) for t in middle_and_radius(box))
+        return cls(relaxed, position, coef, lines, operands, Owned(centre, radius, ball))
+
+    def backward(self, lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
+        """See :data:`assay.verify.bounds.slopes.Backward`."""
+        nodes, coef = self.relaxed.network.nodes, self.coef
+        rules = RowRules(nodes, lines, self.relaxed.budget, seen=seen)
+        resting, total = propagate_backwards(nodes, rules, {self.position: Part(coef)}, coef.new_zeros(len(coef)))
         size = nodes[0].size
         return Functions(resting[0].dense(size) if 0 in resting else coef.new_zeros(len(coef), size), total)
 
-    below = [i for i in relaxed.lines if i <= position]
-    lines = {i: relaxed.lines[i].take(sample) for i in below}
-    operands = {i: _picked(relaxed.operand(i), sample) for i in below}
-    ball = relaxed.ball
-    owned = Owned(
-        _picked(Bounds(*(t.flatten(1) for t in (relaxed.bounds[0].lower, relaxed.bounds[0].upper))), sample),
-        None if ball is None else _of_samples(ball, sample),
+
+def _in_float32(relaxed: Relaxed) -> Relaxed:
+    """The same in float32, for what proves nothing."""
+    bounds = [Bounds(b.lower.float(), b.upper.float()) for b in relaxed.bounds]
+    return replace(
+        Relaxed.over(relaxed.network.to(torch.float32), bounds), region=relaxed.region, budget=relaxed.budget
     )
-    return raise_lines(replace(relaxed.network, nodes=nodes), backward, owned, lines, operands, ascent).bound
 
 
 def _picked(bounds: Bounds, sample: Tensor) -> Bounds:
@@ -135,5 +172,6 @@ def _of_samples(ball: LpBall, sample: Tensor) -> LpBall:
 def _chunks(relaxed: Relaxed, count: int, least: int) -> Iterator[slice]:
     """Slices of ``count`` rows over ``least``, as many as memory allows."""
     each = TABLES * sum(node.size for node in relaxed.network.nodes[: len(relaxed.bounds)])
-    most = max(1, relaxed.budget.memory // (each * relaxed.bounds[0].lower.element_size()) // least)
+    affordable = relaxed.budget.memory // (each * relaxed.bounds[0].lower.element_size())
+    most = max(1, min(MOST, affordable) // least)
     return (slice(begin, begin + most) for begin in range(0, count // least, most))

@@ -92,6 +92,9 @@ def by_domain(coef: Tensor, domains: int) -> Tensor:
 
 def weighed(rows: Tensor, values: Tensor) -> Tensor:
     """The sum of coefficients (domains x rows x features) times values (domains x features): (domains * rows)."""
+    if rows.shape[1] == 1:
+        one: Tensor = torch.linalg.vecdot(rows[:, 0], values)
+        return one
     return (rows @ values[..., None]).flatten()
 
 

@@ -107,41 +107,70 @@ class Raised:
 Backward = Callable[[Mapping[int, Lines], dict[int, Tensor]], Functions]
 
 
-def raise_lines(
-    network: Network,
-    backward: Backward,
-    region: Region,
-    lines: Mapping[int, Lines],
-    operands: Mapping[int, Bounds],
-    ascent: Ascent,
-) -> Raised:
-    """The best bounds on the way, those by the ``lines`` that it begins with among them.
+class Climb:
+    """Lines on their way up: ``lines`` and the bounds of their ``operands``, by position, (rows x features [x
+    operands])."""
+
+    def __init__(
+        self,
+        network: Network,
+        backward: Backward,
+        region: Region,
+        lines: Mapping[int, Lines],
+        operands: Mapping[int, Bounds],
+        ascent: Ascent,
+    ) -> None:
+        self.network, self.backward, self.region, self.operands = network, backward, region, operands
+        self.lines = dict(lines)
+        free = ((i, parameters(network.nodes[i].op, lines[i], operands[i])) for i in lines)
+        self.free = {i: _Adam(moved, ascent) for i, moved in free if moved is not None}
+        self.seen: dict[int, Tensor] = {}
+
+    def functions(self) -> Functions:
+        """The rows as functions of the input, by the lines as they are. Raises :class:`Expired`."""
+        self.seen = {}
+        return self.backward(self.lines, self.seen)
+
+    def move(self, functions: Functions, step: int) -> None:
+        """Move the lines by their gradient where these functions, the last ones, are least."""
+        values = values_on_lines(self.network, self.lines, self.region.minimiser(functions), self.seen)
+        for position, moved in self.free.items():
+            if position in self.seen:
+                z = values[self.network.nodes[position].inputs[0]].view_as(self.operands[position].lower)
+                self.lines[position] = moved.ascend(self.seen[position], z, step)
+
+
+def raise_lines(climb: Climb, steps: int) -> Raised:
+    """The best bounds on the way, those by the lines that it begins with among them.
 
     Raises :class:`Expired` when the time is over before the first bounds are there; later it is content with these.
-    ``lines`` and the bounds of their ``operands``, by position: (rows x features [x operands]).
     """
-    nodes = network.nodes
-    free = {i: _Adam(p, ascent) for i in lines if (p := parameters(nodes[i].op, lines[i], operands[i])) is not None}
-    trial, best = dict(lines), None
-    for step in range(1, ascent.steps + 2):
-        seen: dict[int, Tensor] = {}
+    best: Raised | None = None
+    for step in range(1, steps + 2):
         try:
-            function = backward(trial, seen)
+            functions = climb.functions()
         except Expired:
             if best is None:
                 raise
             break
-        bound = region.minimum(function)
-        best = Raised(bound, function, seen) if best is None else _better(best, function, bound, seen)
-        if step > ascent.steps or not free:
+        bound = climb.region.minimum(functions)
+        best = Raised(bound, functions, climb.seen) if best is None else _better(best, functions, bound, climb.seen)
+        if step > steps or not climb.free:
             break
-        values = values_on_lines(network, trial, region.minimiser(function), seen)
-        for position, moved in free.items():
-            if position in seen:
-                z = values[nodes[position].inputs[0]].view_as(operands[position].lower)
-                trial[position] = moved.ascend(seen[position], z, step)
+        climb.move(functions, step)
     assert best is not None
     return best
+
+
+def in_other_precision(network: Network, moved: Parameters, lines: Lines, z: Bounds, position: int) -> Lines:
+    """The lines of parameters that were moved in a lower precision, about the same activations in that of ``lines``
+    and ``z`` (rows x features [x operands])."""
+    here = parameters(network.nodes[position].op, lines, z)
+    assert here is not None
+    for tensor, value in zip(here.tensors(), moved.tensors(), strict=True):
+        tensor.copy_(value)
+    here.keep()
+    return here.lines()
 
 
 class _Adam:
@@ -211,10 +240,11 @@ class LowerSlopes:
     unstable: Tensor
     least: float
     slope: Tensor
+    above: Tensor
 
     def lines(self) -> Lines:
         """See :class:`Parameters`."""
-        return replace(self.start, slope=self.slope, slope_gap=self.start.slope + self.start.slope_gap - self.slope)
+        return replace(self.start, slope=self.slope, slope_gap=self.above - self.slope)
 
     def gradient(self, coef: Tensor, z: Tensor) -> list[Tensor]:
         """See :class:`Parameters`."""
@@ -236,7 +266,7 @@ def _(op: Relu | LeakyRelu, lines: Lines, z: Bounds) -> Parameters | None:
     if least >= 1:
         return None
     unstable = ((z.lower < 0) & (z.upper > 0)).to(lines.slope)
-    return LowerSlopes(lines, unstable, least, lines.slope.clone())
+    return LowerSlopes(lines, unstable, least, lines.slope.clone(), lines.slope + lines.slope_gap)
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from assay.verify.bounds.interval import step
 from assay.verify.bounds.layers import meet
 from assay.verify.bounds.relax import Lines, relax, relaxes, undecided
 from assay.verify.bounds.rows import RowRules
-from assay.verify.bounds.slopes import Ascent, Functions, Raised, raise_lines
+from assay.verify.bounds.slopes import Ascent, Climb, Functions, Raised, raise_lines
 from assay.verify.core.budget import Budget
 from assay.verify.core.ops import Linear, Max, terms
 from assay.verify.core.verifier import Bounds
@@ -151,7 +151,8 @@ def raise_rows(
         trial = replace(relaxed, lines=dict(lines))
         return propagate_backwards(trial, {last: Part(objective)}, constant, seen=seen)
 
-    raised = raise_lines(relaxed.prepared.network, backward, relaxed, relaxed.lines, relaxed.operands, ascent)
+    climb = Climb(relaxed.prepared.network, backward, relaxed, relaxed.lines, relaxed.operands, ascent)
+    raised = raise_lines(climb, ascent.steps)
     return raised, {i: coef.abs() * _gap(relaxed, i) for i, coef in raised.seen.items()}
 
 
