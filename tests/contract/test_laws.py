@@ -271,7 +271,9 @@ def test_a_batch_is_answered_as_one_by_one(name: str) -> None:
         assert (result.verdict, result.reason) == (alone.verdict, alone.reason)
         assert (result.margin is None) == (alone.margin is None)
         if alone.margin is not None:
-            assert result.margin == pytest.approx(alone.margin, rel=1e-9, abs=1e-12)
+            # Sums of float32 depend on their order; a draft in it, on the batch.
+            close = 1e-4 if "float32" in name or name == "alpha-crown" else 1e-9
+            assert result.margin == pytest.approx(alone.margin, rel=close, abs=1e-3 * close)
 
 
 @every_verifier

@@ -26,7 +26,8 @@ from assay.verify.core.verifier import Bounds
 class CROWN:
     """Linear bounds of every unstable neuron, layer by layer, intersected with intervals; adaptive lower slopes.
 
-    ``dtype``: precision of :meth:`bound` and of the sieve before a verdict, which is drawn in float64 always.
+    ``dtype``: precision of the bounds, its rounding charged in full; verdicts that float32 leaves open are drawn in
+    float64.
     ``group``: samples that are propagated together.
     """
 

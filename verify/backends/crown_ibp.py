@@ -26,7 +26,8 @@ from assay.verify.core.verifier import Bounds
 class CROWNIBP:
     """One backward propagation for the specification; the activations are relaxed on interval bounds.
 
-    ``dtype``: precision of :meth:`bound` and of the sieve before a verdict, which is drawn in float64 always.
+    ``dtype``: precision of the bounds, its rounding charged in full; verdicts that float32 leaves open are drawn in
+    float64.
     ``group``: samples that are propagated together.
     """
 

@@ -27,7 +27,8 @@ GROUP = 64
 class IBP:
     """Intervals through every layer; the last affine layer is merged with the specification.
 
-    ``dtype``: precision of :meth:`bound`; verdicts are always drawn in float64.
+    ``dtype``: precision of the bounds, its rounding charged in full; verdicts that float32 leaves open are drawn in
+    float64.
     """
 
     dtype: Literal["float64", "float32"] = "float64"

@@ -32,6 +32,7 @@ from assay.verify.core.ops import (
     Sub,
     Tanh,
 )
+from assay.verify.core.region.rounding import round_up
 from assay.verify.support.floats import length
 
 # For fewer rows than this, cutting a sparse matrix down costs more than multiplying with all of it.
@@ -105,7 +106,8 @@ def minimum(group: Group, coef: Tensor, owners: Owners) -> Tensor:
     if ball is None:
         return box_minimum(coef, group.centre, group.radius, owners)
     middle = ball.centre.flatten(1).T.to(coef)
-    eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(group.relaxed.samples).to(coef)[owners.samples]
+    eps = round_up(torch.as_tensor(ball.eps, dtype=torch.float64), coef.dtype).to(coef)
+    eps = eps.expand(group.relaxed.samples)[owners.samples]
     dual = length(coef, 2 if ball.p == 2 else inf, dim=0)
     over_ball = owners.dot(middle, coef) - eps[owners.sample] * dual
     return torch.maximum(over_ball, box_minimum(coef, group.centre, group.radius, owners))

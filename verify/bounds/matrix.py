@@ -180,8 +180,8 @@ Matrix = Dense | Sparse | Convolved
 # With at least this share of entries other than zero a matrix is multiplied faster as a dense one.
 FULL = 0.25
 
-# Above this many entries (about 1 GB with indices) a convolution is not written out as a sparse matrix.
-LARGEST = 40_000_000
+# Above this many entries (some 80 MB with indices) a convolution is not written out as a sparse matrix.
+LARGEST = 2_000_000
 
 
 @singledispatch

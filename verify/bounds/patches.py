@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from assay.verify.bounds.forms import AnyForm, Owners, Patches, multiple
 from assay.verify.bounds.group import Group
-from assay.verify.bounds.matrix import Cut, Sparse, matrix
+from assay.verify.bounds.matrix import Cut, Dense, Sparse, matrix
 from assay.verify.bounds.memo import per_op, remember
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, Tanh
@@ -86,8 +86,8 @@ def _window_matrix(op: Conv2d, window: tuple[int, int]) -> Cut:
 
     def make() -> Cut:
         valid = matrix(replace(op, padding=(0, 0)), (op.weight.shape[1], *_before(op, window)))
-        assert isinstance(valid, Sparse)
-        return valid.whole
+        assert not isinstance(valid, Dense)
+        return valid.whole if isinstance(valid, Sparse) else valid
 
     return remember(_window_matrices(op), window, make)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import rounding, rows
+from assay.verify.bounds import rows
 from assay.verify.bounds.affine import Part
 from assay.verify.bounds.layers import meet
 from assay.verify.bounds.narrow import narrowed
@@ -69,7 +70,8 @@ def lower_rows(relaxed: Relaxed, objective: Tensor, ascent: Ascent) -> Tensor:
     sample = torch.arange(samples, device=plain.device).repeat_interleave(count)
     coef = objective.reshape(-1, outputs).to(plain)
     last = len(relaxed.network.nodes) - 1
-    return torch.maximum(plain, raised(relaxed, last, coef, sample, ascent).view(samples, count))
+    higher = raised(relaxed, last, coef, sample, ascent).view(samples, count)
+    return torch.where(higher.isnan(), plain, torch.maximum(plain, higher))
 
 
 def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, ascent: Ascent) -> Bounds:
@@ -88,7 +90,9 @@ def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, asce
         one[torch.arange(len(who)), 1, what] = -1.0
         lowest.append(raised(here, position, one.flatten(0, 1), who.repeat_interleave(2), ascent).view(-1, 2))
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
-    below, above = torch.cat(lowest).T
+    below, above = (
+        torch.cat(lowest).nan_to_num(nan=-inf, posinf=-inf).T
+    )  # what overflowed adds nothing to what is known
     met = meet(lower[sample, feature], upper[sample, feature], below, -above)
     index = (sample, feature)
     return Bounds(*(t.index_put(index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True)))
@@ -108,7 +112,7 @@ def raised(relaxed: Relaxed, position: int, coef: Tensor, sample: Tensor, ascent
         return bounds
     error = relaxed.rounding.anyhow(relaxed.bounds)[position].flatten(1)
     lost: Tensor = torch.linalg.vecdot(coef.abs(), error.index_select(0, sample))
-    return bounds - lost - rounding.DUST
+    return bounds - lost - relaxed.rounding.precision.dust
 
 
 def _block(relaxed: Relaxed, draft: Relaxed, position: int, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:

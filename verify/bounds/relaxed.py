@@ -44,10 +44,9 @@ class Relaxed:
         """
         network = network.to(dtype)
         box = Bounds(*(t.contiguous() for t in region.box().outward(dtype)))
-        charged = Rounding(network) if dtype == torch.float64 else None
-        if charged is not None:
-            size = rounding.largest(box)
-            charged.begin(torch.maximum(size, _farthest(region)) if isinstance(region, LpBall) else size)
+        charged = Rounding(network, precision=rounding.precision(dtype))
+        size = rounding.largest(box)
+        charged.begin(torch.maximum(size, _farthest(region).to(size)) if isinstance(region, LpBall) else size)
         return cls(network, [box], region, charged, budget=budget)
 
     @classmethod
@@ -106,7 +105,7 @@ class Relaxed:
         """What :meth:`compound` noted of a node, at ``index`` (rows) among the neurons of all samples: (rows)."""
         if self.rounding is None:
             return 0.0
-        return self.rounding.error[position].flatten().index_select(0, index) + rounding.DUST
+        return self.rounding.error[position].flatten().index_select(0, index) + self.rounding.precision.dust
 
     @property
     def ball(self) -> LpBall | None:

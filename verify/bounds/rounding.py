@@ -1,4 +1,4 @@
-"""What float64 loses in intervals and linear bounds, charged so that the bounds are true.
+"""What float64, or float32, loses in intervals and linear bounds, charged so that the bounds are true.
 
 A sum of n products errs by at most ``gamma_n |a||b|``, in any order of summation (Higham 2002, chapter 3). Going
 backwards through an operation, coefficients c become ``fl(c W)``; going on with these as if they were exact costs at
@@ -35,14 +35,32 @@ from assay.verify.core.ops import (
     terms,
 )
 from assay.verify.core.verifier import Bounds
-from assay.verify.support.floats import gamma
+from assay.verify.support.floats import UNIT, gamma
 
 AFFINE = (Linear, Conv2d, ConvTranspose2d, Scale)
 STEPS = 4  # roundings that each node of a network can add to a sum, beside one for each of its operands
 FEW = 16  # more roundings than the lines of an activation, or the sum of a centre and a radius, take
-BEYOND = 2.0**800  # magnitudes from here on have no bounds
-# More than can be lost below the smallest normal number, in all coefficients of 2**60 values of magnitude BEYOND.
-DUST = 2.0**-140
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A floating type: ``unit``, the relative error of an operation; ``beyond``: magnitudes from here on have no
+    bounds; ``dust``: more than can be lost below its smallest normal number, in all coefficients of as many values of
+    that magnitude as a network has (2**60, or 2**40); ``conversions``: how often a weight is rounded to the type."""
+
+    unit: float
+    beyond: float
+    dust: float
+    conversions: int
+
+
+DOUBLE = Precision(UNIT, 2.0**800, 2.0**-140, 0)
+SINGLE = Precision(2.0**-24, 2.0**40, 2.0**-44, 1)
+
+
+def precision(dtype: torch.dtype) -> Precision:
+    """Of float64 or float32."""
+    return SINGLE if dtype == torch.float32 else DOUBLE
 
 
 @dataclass(eq=False)
@@ -54,13 +72,15 @@ class Rounding:
 
     network: Network
     longest: int = 0
+    precision: Precision = DOUBLE
     lost: dict[int, Tensor] = field(default_factory=dict)
     error: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         nodes = self.network.nodes
-        steps = FEW + sum(STEPS + len(node.inputs) for node in nodes)
-        self._shares = [2 * gamma(max(_longest(node), self.longest) + steps) for node in nodes]
+        steps = FEW + sum(STEPS + self.precision.conversions + len(node.inputs) for node in nodes)
+        unit = self.precision.unit
+        self._shares = [2 * gamma(max(_longest(node), self.longest) + steps, unit) for node in nodes]
 
     def share(self, position: int) -> float:
         """Bound on the relative error of all sums that products with a node's coefficients occur in; twice what it
@@ -69,8 +89,9 @@ class Rounding:
 
     def begin(self, size: Tensor) -> None:
         """Note the magnitudes of the input: ``size`` (samples x input shape)."""
-        size = torch.where(size < BEYOND, size, torch.nan)  # a coefficient that underflows may be worth a lot there
-        self.lost[0] = self.error[0] = self.share(0) * size + DUST
+        # A coefficient that underflows may be worth a lot at values beyond.
+        size = torch.where(size < self.precision.beyond, size, torch.nan)
+        self.lost[0] = self.error[0] = self.share(0) * size + self.precision.dust
 
     def enter(self, position: int, operands: Sequence[Bounds], interval: Bounds) -> Bounds:
         """The ``interval`` (samples x shape) of a node over its operands', widened; its losses are noted."""
@@ -80,10 +101,10 @@ class Rounding:
             return interval
         size = self._size(position, [largest(b) for b in operands])
         if not relaxes(node.op):
-            own = self.share(position) * size + DUST
+            own = self.share(position) * size + self.precision.dust
             parts = [self.lost.get(i) for i in node.inputs]
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
-        return widened(interval, size, count) if count else interval
+        return widened(interval, size, count, self.precision) if count else interval
 
     def compound(self, position: int, operands: Sequence[Bounds]) -> None:
         """Note the error of a node that is no activation, from its operands (samples x shape of each)."""
@@ -95,7 +116,7 @@ class Rounding:
         error = evaluate(radius_map(node.op), *read)
         if isinstance(node.op, (*AFFINE, Gather)):
             error = torch.add(error, norms(node.op, operands[0].lower.shape[1:]).constant, alpha=part)
-        self.error[position] = error + DUST
+        self.error[position] = error + self.precision.dust
 
     def relax(self, position: int, lines: Lines, z: Bounds) -> None:
         """Note the error of an activation with these lines over ``z`` (samples x features [x operands])."""
@@ -112,7 +133,7 @@ class Rounding:
                 here._relax_anyhow(position, operands[0], bounds[position])
             else:
                 here.compound(position, operands)
-        return [here.error[position] + DUST for position in range(len(bounds))]
+        return [here.error[position] + self.precision.dust for position in range(len(bounds))]
 
     def _relax_anyhow(self, position: int, z: Bounds, value: Bounds) -> None:
         """Slopes are the activation's own, and no constant is larger than what it leads from and to.
@@ -142,7 +163,7 @@ class Rounding:
         loss = torch.maximum(lines.slope.abs(), (lines.slope + lines.slope_gap).abs()) * size
         height = lines.intercept_gap.abs()
         height = height if lines.intercept is None else height + lines.intercept.abs()
-        return torch.add(loss if loss.dim() == height.dim() else loss.sum(-1), height, alpha=part) + DUST
+        return torch.add(loss if loss.dim() == height.dim() else loss.sum(-1), height, alpha=part) + self.precision.dust
 
     def _size(self, position: int, sizes: Sequence[Tensor]) -> Tensor:
         """At least what the products and constants of a node come to without their signs."""
@@ -181,12 +202,12 @@ def largest(bounds: Bounds) -> Tensor:
     return torch.maximum(bounds.lower.abs(), bounds.upper.abs())
 
 
-def widened(computed: Bounds, size: Tensor, count: int) -> Bounds:
+def widened(computed: Bounds, size: Tensor, count: int, precision: Precision = DOUBLE) -> Bounds:
     """True intervals from computed ones, ``size``, of their shape, the magnitude of ``count`` terms summed; NaN, which
-    decides nothing further down, where ``size`` is BEYOND or more, or overflows."""
-    error = torch.add(size.new_tensor(DUST), size, alpha=2 * gamma(count + FEW))
-    if not size.sum().item() < BEYOND:
-        error = torch.where(size < BEYOND, error, torch.nan)
+    decides nothing further down, where ``size`` is beyond what is counted, or overflows."""
+    error = torch.add(size.new_tensor(precision.dust), size, alpha=2 * gamma(count + FEW, precision.unit))
+    if not size.sum().item() < precision.beyond:
+        error = torch.where(size < precision.beyond, error, torch.nan)
     return Bounds(computed.lower - error, computed.upper + error)
 
 
@@ -203,10 +224,15 @@ def norms(op: Op, shape: Sequence[int]) -> Norms:
     """Norms of ``op`` for operands of a shape, worked out once."""
 
     def make() -> Norms:
-        one = torch.ones(1, *shape, dtype=torch.float64)
+        one = torch.ones(1, *shape, dtype=_dtype(op))
         return Norms(evaluate(radius_map(op), one), evaluate(magnitude(op), torch.zeros_like(one)))
 
     return remember(_norms(op), tuple(shape), make)
+
+
+def _dtype(op: Op) -> torch.dtype:
+    """Of an affine operation's weights."""
+    return next(t.dtype for t in vars(op).values() if isinstance(t, Tensor))
 
 
 @per_op

@@ -20,6 +20,7 @@ from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Node
 from assay.verify.core.region import LpBall
+from assay.verify.core.region.rounding import round_up
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import length
 
@@ -100,7 +101,7 @@ def weighed(rows: Tensor, values: Tensor) -> Tensor:
 
 def charge(coef: Tensor, lost: Tensor) -> Tensor:
     """What rounding takes of each row where one unit of coefficient loses so much (domains x features): (rows)."""
-    return weighed(by_domain(coef.abs(), len(lost)), lost) + rounding.DUST
+    return weighed(by_domain(coef.abs(), len(lost)), lost) + rounding.precision(coef.dtype).dust
 
 
 def least(rows: Tensor, box: Bounds) -> Tensor:
@@ -113,7 +114,7 @@ def least(rows: Tensor, box: Bounds) -> Tensor:
 def over_ball(rows: Tensor, ball: LpBall) -> Tensor:
     """The least value of each row (domains x rows x features) over its domain's ball, by the dual norm: (domains *
     rows)."""
-    eps = torch.as_tensor(ball.eps, dtype=torch.float64).expand(len(rows)).to(rows)[:, None]
+    eps = round_up(torch.as_tensor(ball.eps, dtype=torch.float64), rows.dtype).to(rows).expand(len(rows))[:, None]
     at_centre = weighed(rows, ball.centre.flatten(1).to(rows))
     return at_centre - (eps * length(rows, 2 if ball.p == 2 else inf, dim=2)).flatten()
 

@@ -168,7 +168,7 @@ def in_other_precision(network: Network, moved: Parameters, lines: Lines, z: Bou
     here = parameters(network.nodes[position].op, lines, z)
     assert here is not None
     for tensor, value in zip(here.tensors(), moved.tensors(), strict=True):
-        tensor.copy_(value)
+        tensor.copy_(torch.where(value.isfinite(), value, tensor))
     here.keep()
     return here.lines()
 

@@ -71,8 +71,8 @@ def decided(margin: Tensor) -> Tensor:
 def verify_by_bounds(
     verifier: Verifier, problems: Sequence[Problem], budget: Budget, bounder: RowBounder, dtype: torch.dtype
 ) -> list[Result]:
-    """One result per problem. What is alike is bounded as one batch; a lower precision only sieves: what decides
-    is float64, all intermediate bounds included."""
+    """One result per problem. What is alike is bounded as one batch; what a lower precision, with its rounding charged,
+    leaves undecided is bounded again in float64."""
     budget = budget.started()
     results: dict[int, Result] = {}
     batches: dict[tuple[object, ...], list[int]] = defaultdict(list)
@@ -87,13 +87,11 @@ def verify_by_bounds(
         batch = [problems[i] for i in members]
         margins, reason = _margins(batch, budget, bounder, dtype)
         if dtype != torch.float64 and reason is None:
-            promising = [k for k, margin in enumerate(margins) if margin > 0]
-            # What the sieve drops may be off by any amount: it has no margin.
-            margins = [margin if isnan(margin) else -inf for margin in margins]
-            if promising:
-                precise, reason = _margins([batch[k] for k in promising], budget, bounder, torch.float64)
-                for k, margin in zip(promising, precise, strict=True):
-                    margins[k] = margin
+            left = [k for k, margin in enumerate(margins) if not (isfinite(margin) and margin > 0)]
+            if left and not budget.expired:
+                precise, reason = _margins([batch[k] for k in left], budget, bounder, torch.float64)
+                for k, margin in zip(left, precise, strict=True):
+                    margins[k] = margin if isnan(margins[k]) else max(margin, margins[k])
         seconds = (time.monotonic() - begun) / len(batch)
         for i, margin in zip(members, margins, strict=True):
             results[i] = _result(verifier, problems[i], margin, seconds, budget, reason)

@@ -11,9 +11,10 @@ UNIT = 2.0**-53  # relative error of one operation
 TINY = 2.0**-1022  # the smallest normal number: what underflows errs by no more, even where it is flushed to zero
 
 
-def gamma(n: int) -> float:
-    """Bound on the relative error of a sum of n products; infinity where n is so large that there is none."""
-    share = n * UNIT
+def gamma(n: int, unit: float = UNIT) -> float:
+    """Bound on the relative error of a sum of n products, each operation of relative error ``unit``; infinity where n
+    is so large that there is none."""
+    share = n * unit
     return share / (1 - share) if share < 0.1 else inf
 
 

@@ -50,4 +50,4 @@ def test_objectives_of_a_wrong_shape_are_refused() -> None:
 
 def test_float32_bounds_are_close() -> None:
     bounds = IBP("float32").bound(NETWORK, UNIT, torch.eye(2, dtype=D), Budget())
-    torch.testing.assert_close(bounds.lower, torch.tensor([[0.5, -1.0]], dtype=D), rtol=0, atol=1e-5)
+    torch.testing.assert_close(bounds.lower, torch.tensor([[0.5, -1.0]], dtype=D), rtol=0, atol=1e-4)

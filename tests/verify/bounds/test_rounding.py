@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import isnan
 
 import pytest
 import torch
 from hypothesis import given
 from torch import Tensor, nn
 
+from assay.verify.backends.alpha_crown import AlphaCROWN
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.crown_ibp import CROWNIBP
 from assay.verify.backends.ibp import IBP
@@ -27,7 +29,7 @@ from tests import exact, nets
 from tests.contract.graphs import eye, members, random_box, random_graph
 from tests.verify.bounds.test_rigorous import branched, image_ops, magnified
 
-METHODS = [CROWN(), CROWNIBP(), IBP()]
+METHODS = [CROWN(), CROWNIBP(), IBP(), AlphaCROWN(steps=2), *(m(dtype="float32") for m in (CROWN, CROWNIBP, IBP))]
 
 
 def assert_holds(network: Network, region: Region, points: Tensor) -> None:
@@ -36,15 +38,18 @@ def assert_holds(network: Network, region: Region, points: Tensor) -> None:
     values = [exact.values(network, x) for x in points]
     for method in METHODS:
         found = method.bound(network, region, eye(network), Budget())
-        _contain(found, [v[-1] for v in values], method.name)
-    relaxed = layers.by_linear_bounds(network, layers.batch_box(region, network.input_shape), torch.float64)
-    for position, found in enumerate(relaxed.bounds):
-        _contain(found, [v[position] for v in values], f"node {position}")
+        _contain(found, [v[-1] for v in values], repr(method))
+    for dtype in (torch.float64, torch.float32):
+        relaxed = layers.by_linear_bounds(network, layers.batch_box(region, network.input_shape), dtype)
+        for position, found in enumerate(relaxed.bounds):
+            _contain(found, [v[position] for v in values], f"node {position}, {dtype}")
 
 
 def _contain(bounds: Bounds, values: list[list[Fraction]], name: str) -> None:
     lower, upper = (t[0].flatten().tolist() for t in (bounds.lower, bounds.upper))
     for i, (low, high) in enumerate(zip(lower, upper, strict=True)):
+        if "float32" in name and isnan(low) and isnan(high):  # no bounds at such magnitudes
+            continue
         assert low <= min(v[i] for v in values), f"{name}, {i}"
         assert max(v[i] for v in values) <= high, f"{name}, {i}"
 
@@ -67,7 +72,9 @@ def test_at_points_of_no_width_only_rounding_is_lost(made: tuple[nn.Module, tupl
         _, size = network.rounding_error(x[None], torch.float64)
         for method in METHODS:
             bounds = method.bound(network, Box(x, x), eye(network), Budget())
-            assert bool((bounds.upper - bounds.lower <= 1e-11 * size).all())
+            few = 1e-3 if getattr(method, "dtype", "") == "float32" else 1e-11
+            # float32 has no bounds of magnitudes beyond 2**40: a NaN decides nothing.
+            assert not bool((bounds.upper - bounds.lower > few * size).any())
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0])
@@ -137,7 +144,7 @@ def test_what_underflows_is_charged_to_large_coefficients() -> None:
     network = chain((1,), [Linear(small, zero)])
     for method in METHODS:
         found = method.bound(network, Box(small[0], small[0]), eye(network) * 2.0**1000, Budget())
-        assert found.upper.item() >= 2.0**-80
+        assert not found.upper.item() < 2.0**-80
 
 
 def test_what_underflows_at_a_last_activation() -> None:
@@ -200,7 +207,11 @@ def test_little_is_charged() -> None:
     assert bool((bounds.upper - bounds.lower < 1e-8).all())
 
 
-def test_lower_precisions_only_sieve() -> None:
+def test_lower_precisions_are_charged_more() -> None:
     network = to_network(nets.random_mlp(0), (4,))
-    relaxed = layers.by_intervals(network, layers.batch_box(Box(torch.zeros(4), torch.ones(4)), (4,)), torch.float32)
-    assert relaxed.rounding is None
+    x = torch.full((4,), 0.5)
+    widths = []
+    for dtype in ("float64", "float32"):
+        found = CROWN(dtype=dtype).bound(network, Box(x, x), eye(network), Budget())
+        widths.append(float((found.upper - found.lower).amax()))
+    assert 0 < 1e6 * widths[0] < widths[1] < 1e-2

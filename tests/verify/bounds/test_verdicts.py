@@ -117,21 +117,20 @@ def test_the_right_hand_side_counts() -> None:
     assert verdict([1.0], spec(([[1.0, 0.0]], [1.0]))).verdict is Verdict.UNKNOWN
 
 
-def test_a_lower_precision_never_decides() -> None:
+def test_a_lower_precision_decides_where_its_bounds_do() -> None:
     result = verdict({torch.float32: [5.0], torch.float64: [-1.0]}, dtype=torch.float32)
-    assert result.verdict is Verdict.UNKNOWN
-    assert result.margin == -1.0
+    assert (result.verdict, result.margin) == (Verdict.VERIFIED, 5.0)
 
 
-def test_a_lower_precision_never_speaks_of_the_margin() -> None:
-    """What the sieve drops may be wrong by any amount: in float64 this margin is -5."""
-    result = verdict({torch.float32: [-0.5], torch.float64: [-5.0]}, dtype=torch.float32)
-    assert result.margin is None or result.margin <= -5.0
+@pytest.mark.parametrize("first", [-0.5, NAN, INF])
+def test_what_a_lower_precision_leaves_open_is_bounded_again(first: float) -> None:
+    result = verdict({torch.float32: [first], torch.float64: [1.0]}, dtype=torch.float32)
+    assert (result.verdict, result.margin) == (Verdict.VERIFIED, 1.0)
 
 
 @pytest.mark.parametrize("precise", [NAN, INF])
-def test_a_lower_precision_does_not_stand_in(precise: float) -> None:
-    result = verdict({torch.float32: [5.0], torch.float64: [precise]}, dtype=torch.float32)
+def test_no_precision_stands_in_for_a_bound_that_is_none(precise: float) -> None:
+    result = verdict({torch.float32: [NAN], torch.float64: [precise]}, dtype=torch.float32)
     assert (result.verdict, result.margin) == (Verdict.UNKNOWN, None)
 
 
@@ -176,7 +175,7 @@ def test_no_memory_in_the_second_look() -> None:
     def bounder(network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         if dtype == torch.float64:
             raise MemoryError
-        return torch.ones(1, 1)
+        return -torch.ones(1, 1)
 
     (result,) = verify_by_bounds(Fake(), [Problem(NETWORK, BOX, ONE_ROW)], Budget(), bounder, torch.float32)
     assert (result.verdict, result.reason, result.margin) == (Verdict.UNKNOWN, Reason.MEMORY, None)
