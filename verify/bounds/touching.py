@@ -89,7 +89,7 @@ def lower_rows(problem: Problem) -> Tensor | None:
     assert isinstance(box, Box)
     try:
         with torch.no_grad():
-            bounds = rigorous.linear_bounds(network, box, Budget(SECONDS).started())
+            bounds, _ = rigorous.linear_bounds(network, box, problem.spec.A[None], Budget(SECONDS).started())
             rows = [_propagate_backwards(network, bounds, problem, rule) for rule in ("stop", "flat", "adaptive")]
     except (Expired, UnsupportedError, MemoryError):
         return None

@@ -39,7 +39,8 @@ needs_marabou = pytest.mark.skipif(method.find_spec("maraboupy") is None, reason
 def asked(problem: Problem) -> Question:
     """The question that a problem becomes."""
     box = problem.region.box()
-    bounds = rigorous.linear_bounds(problem.network, Box(box.lower[None], box.upper[None]), Budget())
+    batch = Box(box.lower[None], box.upper[None])
+    bounds, _ = rigorous.linear_bounds(problem.network, batch, problem.spec.A[None], Budget())
     return encode(problem.network, bounds, problem.spec, Budget())
 
 

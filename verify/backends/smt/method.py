@@ -121,8 +121,9 @@ class _Work:
     def run(self) -> Result:
         """Bounds first, then the solver for the disjuncts that they leave open, the most likely unsafe one first."""
         network, spec, box = self.problem.network, self.problem.spec, self.problem.region.box()
-        bounds = rigorous.linear_bounds(network, Box(box.lower[None], box.upper[None]), self.budget)
-        rows = down(rigorous.lower_rows(network, bounds, spec.A[None])[0] - spec.b)
+        batch = Box(box.lower[None], box.upper[None])
+        bounds, lowest = rigorous.linear_bounds(network, batch, spec.A[None], self.budget)
+        rows = down(lowest[0] - spec.b)
         parts = torch.split(rows, [len(d.b) for d in spec.disjuncts])
         self.lower = [part.max().item() if len(part) else -inf for part in parts]
         order = sorted(range(len(parts)), key=self.lower.__getitem__)

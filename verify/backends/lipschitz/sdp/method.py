@@ -132,9 +132,10 @@ class SDP:
         network, spec = problem.network.to(torch.float64), problem.spec
         layers = unrolled(network)
         box = problem.region.box()
-        bounds = rigorous.linear_bounds(network, Box(box.lower[None], box.upper[None]), budget)
+        batch = Box(box.lower[None], box.upper[None])
+        bounds, rows_below = rigorous.linear_bounds(network, batch, spec.A[None], budget)
         ranges = _ranges(layers, bounds, problem)
-        lowest = rigorous.lower_rows(network, bounds, spec.A[None])[0] - spec.b
+        lowest = rows_below[0] - spec.b
         centre = spec.rows(network(problem.region.centre[None].to(torch.float64)))[0]
         for d in range(len(spec.disjuncts)):
             rows = (spec.disjunct == d).nonzero().flatten()
