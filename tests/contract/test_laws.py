@@ -36,11 +36,12 @@ every_prover = pytest.mark.parametrize("name", [n for n in VERIFIERS if get_veri
 every_bounder = pytest.mark.parametrize("name", BOUNDERS)
 
 
-SEARCHES = ("auto", "input-split")  # go on for as long as there is time where float64 cannot tell
+# These go on for as long as there is time where float64 cannot tell, or take long over what they cannot prove.
+UNHURRIED = ("auto", "input-split", "lipsdp", "sdp")
 
 
 def verify(name: str, problem: Problem, budget: Budget | None = None) -> Result:
-    return get_verifier(name).verify(problem, budget or Budget(2.0 if name in SEARCHES else inf))
+    return get_verifier(name).verify(problem, budget or Budget(0.7 if name in UNHURRIED else inf))
 
 
 # Bounds.
