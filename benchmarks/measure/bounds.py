@@ -28,9 +28,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from assay.verify.support.documents import dump
 
 NETS = "digits-mlp-pgd,digits-cnn-crown-ibp,fashion-mlp-standard,fashion-cnn-pgd,mlp-256x4,resnet10-w8"
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")
@@ -83,19 +84,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"expected numbers of at least 1 as batches, got {options.batches!r}")
     if options.repeat < 0 or not options.seconds > 0:
         parser.error("expected --repeat >= 0 and --seconds > 0")
-    sides = ["ours"] if options.only else ["ours", "peer"]
-    if "peer" in sides and find_spec("auto_LiRPA") is None:
-        print("auto_LiRPA is not installed: ours is measured alone", file=sys.stderr)
-        sides = ["ours"]
+    peer = {} if options.only else run(["release"], options.seconds)
+    if "error" in peer:
+        print(f"ours is measured alone: {peer['error']}", file=sys.stderr)
+    sides = ["ours", "peer"] if "what" in peer else ["ours"]
     rows = list[Row]()
     for net in nets:
         for batch in options.batches.split(","):
             for row in measure(net, batch, methods, dtypes, sides, options.repeat, options.seconds):
+                if not rows:
+                    print(f"{'seconds (first), peak MB, mean margin':46}{'ours':38}", end="")
+                    print(f"{peer['what']:38}ours / theirs" if "what" in peer else "", flush=True)
                 rows.append(row)
-                show(row, len(rows) == 1)
+                show(row)
     if options.json:
         load = [round(value, 2) for value in os.getloadavg()]
-        options.json.write_text(json.dumps({"rows": [asdict(row) for row in rows], "load": load}, indent=1) + "\n")
+        document = {"peer": peer.get("what"), "load": load, "rows": [asdict(row) for row in rows]}
+        options.json.write_text(dump(document) + "\n")
 
 
 def measure(
@@ -138,11 +143,8 @@ def beside(net: str, batch: int, method: str, dtype: str, ours: dict[str, Any], 
     return Row(net, batch, method, dtype, ours, peer, seconds, memory, margins)
 
 
-def show(row: Row, first: bool) -> None:
-    """One line, after the head of the table if it is the first."""
-    if first:
-        release = (row.peer or {}).get("what", "peer")
-        print(f"{'seconds (first), peak MB, mean margin':46}{'ours':38}{release:38}ours / theirs")
+def show(row: Row) -> None:
+    """One line."""
     print(f"{row.net[-20:]:21}{row.batch:<4}{row.method:12}{row.dtype:9}{_side(row.ours):38}", end="")
     print("" if row.peer is None else f"{_side(row.peer):38}", end="")
     if row.time_ratio is not None and row.memory_ratio is not None:

@@ -2,15 +2,15 @@
 
     python -m assay.benchmarks.measure.bounds_once make NET BATCH FILE
     python -m assay.benchmarks.measure.bounds_once ours|peer FILE METHOD DTYPE REPEAT SECONDS
+    python -m assay.benchmarks.measure.bounds_once release
 
 The first form keeps the network and its boxes in a file, since making them may take more memory than bounding them.
-The second prints a :class:`Once` as JSON, in the last line.
+The second prints a :class:`Once` as JSON, in the last line, and the third the peer's release.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +28,8 @@ from assay.benchmarks.measure.peers import lirpa_bounds, lirpa_version
 from assay.verify.core.budget import Budget
 from assay.verify.registry import get_verifier
 from assay.verify.support.options import title
+
+PEER = "auto_LiRPA {}"
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,13 @@ def peer(given: Subject, method: str, dtype: str) -> tuple[str, Callable[[], Cal
     """The peer's name and release, and what builds its graph."""
     precision: torch.dtype = getattr(torch, dtype)
     torch.set_default_dtype(precision)  # what it makes by itself is of that
-    return f"auto_LiRPA {lirpa_version()}", lirpa_bounds(given.network, given.box, given.objective, method, precision)
+    return PEER.format(lirpa_version()), lirpa_bounds(given.network, given.box, given.objective, method, precision)
 
 
 def peak() -> float:
     """The most memory that this process had until now, in MB."""
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -97,8 +101,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 given = torch.load(Path(file), weights_only=False)  # of our own making
                 once = measure(side, given, method, dtype, int(repeat), float(seconds))
             print(json.dumps(asdict(once)))
+        case ["release"]:
+            print(json.dumps({"what": PEER.format(lirpa_version())}))
         case other:
-            raise SystemExit(f"expected make or a measurement, got {other}")
+            raise SystemExit(f"expected make, a measurement or release, got {other}")
 
 
 if __name__ == "__main__":

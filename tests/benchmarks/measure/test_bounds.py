@@ -31,7 +31,8 @@ def test_the_command_measures_ours_alone(tiny: str, tmp_path: Path, capsys: pyte
     bounds.main(["--onnx", f"{tiny}@0.1", *options, "--json", str(file)])
     document = json.loads(file.read_text())
     (row,) = document["rows"]
-    assert set(document) == {"rows", "load"}
+    assert set(document) == {"peer", "rows", "load"}
+    assert document["peer"] is None
     assert (row["batch"], row["method"], row["dtype"], row["peer"]) == (2, "crown", "float64", None)
     assert set(row["ours"]) == {"what", "first", "seconds", "calls", "before", "peak", "margin"}
     assert row["ours"]["calls"] == 1
@@ -91,7 +92,23 @@ def test_ratios_are_ours_to_theirs() -> None:
     assert beside("net", 1, "ibp", "float32", side(1, 1, 1), {"error": "it fails"}).time_ratio is None
 
 
-def test_failures_are_said(tiny: str) -> None:
+def test_without_the_peer_ours_is_measured_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def run(arguments: list[str], seconds: float) -> dict[str, object]:
+        asked.append(arguments[0])
+        return {"error": "auto_LiRPA is not installed"} if arguments == ["release"] else {"error": "it fails"}
+
+    monkeypatch.setattr(bounds, "run", run)
+    with pytest.raises(SystemExit, match="it fails"):
+        bounds.main(["--nets", "digits-mlp-pgd"])
+    assert asked == ["release", "make"]
+    assert "ours is measured alone: auto_LiRPA is not installed" in capsys.readouterr().err
+
+
+def test_failures_are_said() -> None:
     assert "no-such-net" in bounds.run(["make", "no-such-net", "1", "nowhere"], 9.0)["error"]
 
 
