@@ -145,7 +145,7 @@ def beside(net: str, batch: int, method: str, dtype: str, ours: dict[str, Any], 
 
 def show(row: Row) -> None:
     """One line."""
-    print(f"{row.net[-20:]:21}{row.batch:<4}{row.method:12}{row.dtype:9}{_side(row.ours):38}", end="")
+    print(f"{Path(row.net).name[:20]:21}{row.batch:<4}{row.method:12}{row.dtype:9}{_side(row.ours):38}", end="")
     print("" if row.peer is None else f"{_side(row.peer):38}", end="")
     if row.time_ratio is not None and row.memory_ratio is not None:
         print(f"{row.time_ratio:.2f} s, {row.memory_ratio:.2f} MB, {row.margins}", end="")
