@@ -12,7 +12,7 @@ first call, where others would have passed ``--seconds``. Peak memory is that of
 take some 250 MB; the network is read from a file, since making one may take more. Ratios are ours to theirs: below 1 is
 less. Margins are means of the lower bounds: the larger the tighter, and "worse" says that ours are not. ``float32``
 is the precision of our methods that have that option; the others are measured as they are. In float64 ours are charged
-for rounding, which the peer's are not: on deep networks of wide intervals that can make them "worse" in the third digit.
+for rounding, which the peer's are not: on deep networks with wide intervals that can make them "worse" by a little.
 
 NETS are names of the zoo or of ``bounds_nets.MADE``, with ``@EPS`` if the radius is to be another than their own. The
 peer is the auto_LiRPA that is imported, and left out where there is none; a newer release than the package index has
