@@ -1,13 +1,22 @@
-"""Linear bounds beside auto_LiRPA's on the same networks, inputs and objectives: tightness and seconds a call.
+"""Bounds beside auto_LiRPA's on the same networks, boxes and margins: CPU seconds, peak memory, and tightness.
 
-    python -m assay.benchmarks.measure.bounds [--nets mlp,conv,zoo:fashion-cnn-ibp@0.1,net.onnx@0.02]
-        [--batches 1,16,128] [--repeats 5] [--json]
+    python -m assay.benchmarks.measure.bounds [--nets digits-mlp-pgd,resnet18,...] [--onnx FILE.onnx[@EPS[@clip]]]
+        [--batches 1,16] [--methods ibp,crown-ibp,crown,alpha-crown] [--dtypes float32,float64]
+        [--repeat 5] [--seconds 60] [--only ours] [--json FILE]
 
-One thread, float32 on both sides, calls in turns, medians of the process's CPU seconds (wall-clock time on a shared
-machine says little). Both bound the margins of the predicted class from below. The allocator of both is told to keep
-its memory (page faults would otherwise be most of the peer's time). ``zoo:NAME@EPS`` takes a trained network on the
-test images it was made for; ``FILE.onnx@EPS`` a network file on random inputs between 0 and 1, the box reaching beyond
-unless ``@EPS@clip``; ``mlp`` and ``conv`` have random weights and inputs.
+Each measurement has a process of its own with one thread. Both sides bound the margins of the predicted classes
+from below, over linf balls; both allocators are told to keep their memory (page faults would otherwise be most of the
+peer's time). Seconds are CPU seconds (wall-clock time on a shared machine says little): the median of ``--repeat``
+calls after the first; the first is apart, with all that it prepares, the peer's graph too. A star marks seconds of the
+first call, where others would have passed ``--seconds``. Peak memory is that of the process, of which Python and torch
+take some 250 MB; the network is read from a file, since making one may take more. Ratios are ours to theirs: below 1 is
+less. Margins are means of the lower bounds: the larger the tighter, and "worse" says that ours are not. ``float32``
+is the precision of our methods that have that option; the others are measured as they are. In float64 ours are charged
+for rounding, which the peer's are not: on deep networks with wide intervals that can make them "worse" by a little.
+
+NETS are names of the zoo or of ``bounds_nets.MADE``, with ``@EPS`` if the radius is to be another than their own. The
+peer is the auto_LiRPA that is imported, and left out where there is none; a newer release than the package index has
+takes part if PYTHONPATH leads to it.
 """
 
 from __future__ import annotations
@@ -15,15 +24,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.benchmarks.measure.turns import in_turns
+from assay.verify.support.documents import dump
 
-MALLOC = {
+NETS = "digits-mlp-pgd,digits-cnn-crown-ibp,fashion-mlp-standard,fashion-cnn-pgd,mlp-256x4,resnet10-w8"
+METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")
+DTYPES = ("float32", "float64")
+EQUAL = 1e-5  # a difference of mean margins that is none, of 1 or of their size
+GRACE = 60  # seconds beyond its own after which a process is killed
+ALONE = {
+    "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
     "MALLOC_TOP_PAD_": "268435456",
@@ -31,137 +48,116 @@ MALLOC = {
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """One network and batch size: median CPU seconds a call and mean lower bound of the margins, ours and theirs."""
+class Row:
+    """One network, batch, method and precision: each side as ``bounds_once`` describes it, or with an ``error``."""
 
     net: str
     batch: int
-    seconds: float
-    peer_seconds: float
-    ratio: float
-    margin: float
-    peer_margin: float
+    method: str
+    dtype: str
+    ours: dict[str, Any]
+    peer: dict[str, Any] | None
+    time_ratio: float | None
+    memory_ratio: float | None
+    margins: str
 
 
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A module with inputs (samples x shape), a radius and a domain."""
-
-    name: str
-    module: Any
-    x: Any
-    eps: float
-    domain: tuple[float, float] | None
-
-
-def subject(text: str, samples: int) -> Subject:
-    """``mlp`` or ``conv`` with torch's initial weights and random inputs from fixed seeds, ``zoo:NAME@EPS``, or
-    ``FILE.onnx@EPS``."""
-    import torch
-    from torch import nn
-
-    from assay.models import data, zoo
-    from assay.verify.backends.lirpa.module import Layers
-    from assay.verify.core.errors import InputError
-    from assay.verify.core.network import to_network
-
-    torch.manual_seed(0)
-    layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in ((784, 256), (256, 256), (256, 256), (256, 256), (256, 10)):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    mlp = nn.Sequential(*layers[:-1])
-    conv = nn.Sequential(
-        nn.Conv2d(3, 8, 4, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 4, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(1024, 100),
-        nn.ReLU(),
-        nn.Linear(100, 10),
-    )
-    known = {
-        "mlp": ("mlp 784-256x4-10", mlp.eval(), (1, 28, 28), 0.02),
-        "conv": ("conv 3x32x32", conv.eval(), (3, 32, 32), 0.01),
-    }
-    if text in known:
-        name, module, shape, eps = known[text]
-        x = torch.rand(samples, *shape, generator=torch.Generator().manual_seed(0))
-        return Subject(name, module, x, eps, (0.0, 1.0))
-    name, _, radius = text.removeprefix("zoo:").partition("@")
-    radius, _, clip = radius.partition("@")
-    if not radius or clip not in ("", "clip"):
-        raise InputError(f"expected mlp, conv, zoo:NAME@EPS or FILE.onnx@EPS, got {text!r}")
-    if not text.startswith("zoo:"):
-        network = to_network(Path(name))
-        x = torch.rand(samples, *network.input_shape, generator=torch.Generator().manual_seed(0))
-        return Subject(Path(name).stem, Layers(network).float(), x, float(radius), (0.0, 1.0) if clip else None)
-    test = data.load(zoo.card(name).data, "test").take(samples)
-    return Subject(text, zoo.load(name), test.x, float(radius), test.domain)
-
-
-def measure(names: list[str], batches: list[int], repeats: int) -> Iterator[Measurement]:
-    """Ours and the peer's in turns, after one warming call of each."""
-    import torch
-
-    from assay.benchmarks.measure.peers import lirpa_crown
-    from assay.verify.backends.crown import CROWN
-    from assay.verify.core.budget import Budget
-    from assay.verify.core.network import to_network
-    from assay.verify.core.region import Box, LpBall
-    from assay.verify.core.spec import Spec
-
-    crown = CROWN(dtype="float32")
-    for name in names:
-        for batch in batches:
-            given = subject(name, batch)
-            network = to_network(given.module, tuple(given.x.shape[1:]))
-            labels = given.module(given.x).argmax(1).tolist()
-            objective = torch.stack([Spec.robust(label, network.output_size).A for label in labels]).float()
-            exact = LpBall(given.x, given.eps, domain=given.domain).box()
-            box = Box(exact.lower.float(), exact.upper.float())  # both bound the same box of float32 numbers
-            theirs = lirpa_crown(given.module, box, objective)
-
-            def ours(box: Box = box, objective: Any = objective, network: Any = network) -> Any:
-                return crown.lower(network, box, objective, Budget())
-
-            mine, peer = in_turns(ours, theirs, repeats)
-            yield Measurement(given.name, batch, mine, peer, peer / mine, ours().mean().item(), theirs().mean().item())
-
-
-def main() -> None:
-    """Parse the options, fix threads and allocator, measure, print."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the options, measure, print."""
     parser = argparse.ArgumentParser(
         prog="python -m assay.benchmarks.measure.bounds", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--nets", default="mlp,conv")
-    parser.add_argument("--batches", default="1,16,128")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    if any(os.environ.get(key) != value for key, value in MALLOC.items()):
-        arguments = [sys.executable, "-m", "assay.benchmarks.measure.bounds", *sys.argv[1:]]
-        os.execve(sys.executable, arguments, {**os.environ, **MALLOC, "OMP_NUM_THREADS": "1"})
-
-    import torch
-    from rich.console import Console
-    from rich.table import Table
-
-    from assay.benchmarks.measure.peers import lirpa_version
-
-    torch.set_num_threads(1)
-    peer = f"auto_LiRPA {lirpa_version()}"
-    table = Table("network", "batch", "ours s", f"{peer} s", "times faster", "our mean margin", "theirs")
-    rows = []
-    for row in measure(options.nets.split(","), [int(b) for b in options.batches.split(",")], options.repeats):
-        rows.append(asdict(row))
-        print(f"{row.net}, batch {row.batch}: {row.ratio:.1f} times faster", file=sys.stderr)
-        cells = f"{row.seconds:.4f}", f"{row.peer_seconds:.4f}", f"{row.ratio:.1f}", f"{row.margin:.4f}"
-        table.add_row(row.net, str(row.batch), *cells, f"{row.peer_margin:.4f}")
+    parser.add_argument("--nets", default="", help=f"unless --onnx is given: {NETS}")
+    parser.add_argument("--onnx", action="append", default=[], metavar="FILE", help="FILE.onnx[.gz][@EPS[@clip]]")
+    parser.add_argument("--batches", default="1,16")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--dtypes", default=",".join(DTYPES))
+    parser.add_argument("--repeat", type=int, default=5, help="calls after the first")
+    parser.add_argument("--seconds", type=float, default=60.0, help="CPU seconds of a measurement's calls, about")
+    parser.add_argument("--only", choices=["ours"], help="leave the peer out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write one JSON document, too")
+    options = parser.parse_args(argv)
+    methods, dtypes = options.methods.split(","), options.dtypes.split(",")
+    nets = [name for name in options.nets.split(",") if name] + options.onnx or NETS.split(",")
+    if not (set(methods) <= set(METHODS) and set(dtypes) <= set(DTYPES)):
+        parser.error(f"expected methods among {', '.join(METHODS)}, and dtypes among {', '.join(DTYPES)}")
+    if not all(text.isdecimal() and int(text) for text in options.batches.split(",")):
+        parser.error(f"expected numbers of at least 1 as batches, got {options.batches!r}")
+    if options.repeat < 0 or not options.seconds > 0:
+        parser.error("expected --repeat >= 0 and --seconds > 0")
+    peer = {} if options.only else run(["release"], options.seconds)
+    if "error" in peer:
+        print(f"ours is measured alone: {peer['error']}", file=sys.stderr)
+    sides = ["ours", "peer"] if "what" in peer else ["ours"]
+    rows = list[Row]()
+    for net in nets:
+        for batch in options.batches.split(","):
+            for row in measure(net, batch, methods, dtypes, sides, options.repeat, options.seconds):
+                if not rows:
+                    print(f"{'seconds (first), peak MB, mean margin':46}{'ours':38}", end="")
+                    print(f"{peer['what']:38}ours / theirs" if "what" in peer else "", flush=True)
+                rows.append(row)
+                show(row)
     if options.json:
-        print(json.dumps({"peer": peer, "torch": torch.__version__, "rows": rows}))
-    else:
-        Console().print(table)
+        load = [round(value, 2) for value in os.getloadavg()]
+        document = {"peer": peer.get("what"), "load": load, "rows": [asdict(row) for row in rows]}
+        options.json.write_text(dump(document) + "\n")
+
+
+def measure(
+    net: str, batch: str, methods: Sequence[str], dtypes: Sequence[str], sides: Sequence[str], repeat: int, limit: float
+) -> Iterator[Row]:
+    """The rows of one network and batch size."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder, "subject.pt"))
+        made = run(["make", net, batch, file], limit)
+        if "error" in made:
+            raise SystemExit(f"{net}: {made['error']}")
+        for method in methods:
+            for dtype in dtypes:
+                found = [run([side, file, method, dtype, str(repeat), str(limit)], limit) for side in sides]
+                yield beside(net, int(batch), method, dtype, found[0], found[1] if len(found) > 1 else None)
+
+
+def run(arguments: list[str], seconds: float) -> dict[str, Any]:
+    """What a process of its own measures, or why it does not: ``error``."""
+    command = [sys.executable, "-m", "assay.benchmarks.measure.bounds_once", *arguments]
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, **ALONE}, capture_output=True, text=True, timeout=seconds + GRACE
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"more than {seconds:g} s"}
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
+    return found
+
+
+def beside(net: str, batch: int, method: str, dtype: str, ours: dict[str, Any], peer: dict[str, Any] | None) -> Row:
+    """Both sides with their ratios, where both were measured."""
+    if peer is None or "error" in ours or "error" in peer:
+        return Row(net, batch, method, dtype, ours, peer, None, None, "")
+    seconds, memory = ours["seconds"] / peer["seconds"], ours["peak"] / peer["peak"]
+    more = (ours["margin"] - peer["margin"]) / max(1.0, abs(peer["margin"]))
+    margins = "equal" if abs(more) <= EQUAL else "better" if more > 0 else "worse"
+    return Row(net, batch, method, dtype, ours, peer, seconds, memory, margins)
+
+
+def show(row: Row) -> None:
+    """One line."""
+    print(f"{Path(row.net).name[:20]:21}{row.batch:<4}{row.method:12}{row.dtype:9}{_side(row.ours):38}", end="")
+    print("" if row.peer is None else f"{_side(row.peer):38}", end="")
+    if row.time_ratio is not None and row.memory_ratio is not None:
+        print(f"{row.time_ratio:.2f} s, {row.memory_ratio:.2f} MB, {row.margins}", end="")
+    print(flush=True)
+
+
+def _side(found: dict[str, Any]) -> str:
+    if "error" in found:
+        return str(found["error"])[:36]
+    star = "" if found["calls"] else "*"
+    return f"{found['seconds']:.4f}{star} ({found['first']:.3f}) {found['peak']:.0f} {found['margin']:.5g}"
 
 
 if __name__ == "__main__":

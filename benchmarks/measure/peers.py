@@ -5,12 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
+from math import inf
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from assay.verify.backends.lirpa.module import Layers, convex
 from assay.verify.backends.lirpa.shim import auto_lirpa
+from assay.verify.core.network import Network
 from assay.verify.core.region import Box
+
+# Our methods by auto_LiRPA's names.
+LIRPA = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN", "alpha-crown": "CROWN-Optimized"}
 
 
 def lirpa_version() -> str:
@@ -18,22 +24,31 @@ def lirpa_version() -> str:
     return str(getattr(auto_lirpa(), "__version__", None) or version("auto_LiRPA"))
 
 
-def lirpa_crown(module: nn.Module, box: Box, objective: Tensor) -> Callable[[], Tensor]:
-    """A call of auto_LiRPA's CROWN, ready to be timed: lower bounds of objective @ module(x) over the box.
+def lirpa_bounds(
+    network: Network, box: Box, objective: Tensor, method: str, dtype: torch.dtype
+) -> Callable[[], Callable[[], Tensor]]:
+    """What builds auto_LiRPA's graph, and gives a call: lower bounds of objective @ network(x) over the box.
 
-    ``box``: of a batch; ``objective``: (batch x rows x outputs). Building its graph is not part of the call.
+    ``box``: of a batch; ``objective``: (batch x rows x outputs); ``method``: by our name. Its options are its own, but
+    for 20 iterations of alpha-CROWN, as ours has.
     """
-    peer = auto_lirpa()
-    centre = box.centre.float()
-    perturbation = peer.PerturbationLpNorm(norm=float("inf"), x_L=box.lower.float(), x_U=box.upper.float())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        bounded = peer.BoundedModule(module, centre, device="cpu")
-    inputs = (peer.BoundedTensor(centre, perturbation),)
+    peer, theirs = auto_lirpa(), LIRPA[method]
+    module = Layers(convex(network).to(dtype), batched=lirpa_version() == "0.3")
+    lower, upper, centre = box.lower.to(dtype), box.upper.to(dtype), box.centre.to(dtype)
+    objective = objective.to(dtype)
+    options = {"optimize_bound_args": {"iteration": 20}}
 
-    def call() -> Tensor:
-        with torch.no_grad():
-            lower: Tensor = bounded.compute_bounds(x=inputs, C=objective, method="CROWN", bound_upper=False)[0]
-        return lower.detach()
+    def build() -> Callable[[], Tensor]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bounded = peer.BoundedModule(module, centre, bound_opts=options, device="cpu")
+        inputs = (peer.BoundedTensor(centre, peer.PerturbationLpNorm(norm=inf, x_L=lower, x_U=upper)),)
 
-    return call
+        def call() -> Tensor:
+            with torch.set_grad_enabled(theirs == "CROWN-Optimized"):
+                found: Tensor = bounded.compute_bounds(x=inputs, C=objective, method=theirs, bound_upper=False)[0]
+            return found.detach()
+
+        return call
+
+    return build

@@ -76,6 +76,17 @@ def test_sampled_points_of_balls_lie_inside_the_bounds(name: str, p: float) -> N
         assert bool((values <= found.upper + 1e-9).all())
 
 
+@pytest.mark.parametrize("name", [name for name in BOUNDERS if hasattr(get_verifier(name), "lower")])
+def test_the_lower_side_alone_is_that_of_both(name: str) -> None:
+    for seed in range(10):
+        network = random_graph(seed, seed % 2 == 0)
+        box = Box(*random_box(network, seed))
+        both = get_bounder(name).bound(network, box, eye(network), Budget()).lower
+        alone = get_verifier(name).lower(network, box, eye(network), Budget())  # type: ignore[attr-defined]
+        assert alone.shape == both.shape
+        assert torch.allclose(alone, both, rtol=1e-9, atol=1e-9), f"seed {seed}"
+
+
 @every_bounder
 def test_bounds_never_pass_the_true_minimum(name: str) -> None:
     for seed in range(50):

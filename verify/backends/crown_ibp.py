@@ -58,6 +58,10 @@ class CROWNIBP:
         """Bounds of ``objective @ network(x)`` over the region: (batch x rows)."""
         return both_sides(self._rows, network, region, objective, budget, getattr(torch, self.dtype))
 
+    def lower(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
+        """The lower side of :meth:`bound` alone, at half its price: (batch x rows)."""
+        return self._rows(network, region, objective, budget.started(), getattr(torch, self.dtype))
+
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
