@@ -34,11 +34,12 @@ class Crowded(Exception):
 
 
 def by_intervals(network: Network, region: Region, dtype: torch.dtype, budget: Budget = UNLIMITED) -> Relaxed:
-    """The network over a region of a batch with interval bounds of every node, every activation relaxed on them.
+    """The network over a region of one sample or a batch with interval bounds of every node, every activation relaxed
+    on them.
 
     Raises :class:`Expired` when the time is over.
     """
-    relaxed = Relaxed.start(network, region, dtype, budget)
+    relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
     for _ in network.nodes[1:]:
         relaxed.bounds.append(relaxed.next())
     return relaxed
@@ -52,14 +53,14 @@ def by_linear_bounds(
     crowd: float = inf,
     further: Tighten | None = None,
 ) -> Relaxed:
-    """The network over a region of a batch with intervals on what is known, then linear bounds for the neurons that
-    are still unstable, the intersection of both; every activation relaxed on these. ``further``: what is done to each
-    layer's bounds besides.
+    """The network over a region of one sample or a batch with intervals on what is known, then linear bounds for the
+    neurons that are still unstable, the intersection of both; every activation relaxed on these. ``further``: what is
+    done to each layer's bounds besides.
 
     Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
     """
-    relaxed = Relaxed.start(network, region, dtype, budget)
+    relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
     network, group = relaxed.network, Group(relaxed)
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
     exact = _exact_by_intervals(network, region)
