@@ -37,6 +37,7 @@ every_bounder = pytest.mark.parametrize("name", BOUNDERS)
 
 
 SEARCHES = ("auto", "input-split")  # go on for as long as there is time where float64 cannot tell
+DRAFTS = ("alpha-crown", "auto")  # raise lines in float32, whose sums depend on how many rows are taken together
 
 
 def verify(name: str, problem: Problem, budget: Budget | None = None) -> Result:
@@ -271,7 +272,8 @@ def test_a_batch_is_answered_as_one_by_one(name: str) -> None:
         assert (result.verdict, result.reason) == (alone.verdict, alone.reason)
         assert (result.margin is None) == (alone.margin is None)
         if alone.margin is not None:
-            assert result.margin == pytest.approx(alone.margin, rel=1e-9, abs=1e-12)
+            few = 1e-6 if name in DRAFTS else 1e-9
+            assert result.margin == pytest.approx(alone.margin, rel=few, abs=1e-3 * few)
 
 
 @every_verifier
