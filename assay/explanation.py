@@ -163,7 +163,8 @@ def _instability(problem: Problem, seconds: float) -> Iterator[str]:
 def unstable(network: Network, region: Region, budget: Budget) -> dict[int, int]:
     """By the position of each activation, the neurons that intervals do not fix to one linear piece."""
     try:
-        bounds = layers.by_intervals(network, region, torch.float64, budget).bounds
+        batch = layers.batch_box(region, network.input_shape)
+        bounds = layers.by_intervals(network, batch, torch.float64, budget).bounds
     except (AssayError, Expired):  # an operation without interval bounds, or too large a network: nothing is said
         return {}
     active = [(position, node) for position, node in enumerate(network.nodes) if relaxes(node.op)]
