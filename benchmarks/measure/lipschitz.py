@@ -154,6 +154,7 @@ SPHERES = (
     "ibp",
     "crown-ibp",
     "crown",
+    "alpha-crown",
     "lirpa(method=alpha-CROWN)",
     "lp",
     "lp(tighten=all)",

@@ -63,6 +63,7 @@ METHODS = (
     "ibp",
     "crown-ibp",
     "crown",
+    "alpha-crown",
     "lirpa(method=IBP)",
     "lirpa(method=CROWN)",
     "lirpa(method=alpha-CROWN)",

@@ -38,6 +38,7 @@ every_bounder = pytest.mark.parametrize("name", BOUNDERS)
 
 # These go on for as long as there is time where float64 cannot tell, or take long over what they cannot prove.
 UNHURRIED = ("auto", "input-split", "lipsdp", "sdp")
+DRAFTS = ("alpha-crown", "auto")  # raise lines in float32, whose sums depend on how many rows are taken together
 
 
 def verify(name: str, problem: Problem, budget: Budget | None = None) -> Result:
@@ -283,9 +284,9 @@ def test_a_batch_is_answered_as_one_by_one(name: str) -> None:
         assert (result.verdict, result.reason) == (alone.verdict, alone.reason)
         assert (result.margin is None) == (alone.margin is None)
         if alone.margin is not None:
-            # Sums of float32 depend on their order; a draft in it, on the batch.
-            close = 1e-4 if "float32" in name or name == "alpha-crown" else 1e-9
-            assert result.margin == pytest.approx(alone.margin, rel=close, abs=1e-3 * close)
+            # Sums of float32 depend on their order; so do drafts in it.
+            few = 1e-4 if "float32" in name else 1e-6 if name in DRAFTS else 1e-9
+            assert result.margin == pytest.approx(alone.margin, rel=few, abs=1e-3 * few)
 
 
 @every_verifier

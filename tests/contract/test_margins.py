@@ -22,9 +22,9 @@ from assay.verify.solving import stages
 from tests import exact, nets
 from tests.contract.graphs import random_box, random_graph
 
-METHODS = ("ibp", "crown", "crown-ibp", "lp", "lp(tighten=all)", "milp", "milp(optimum=true)", "lp-bab")
+METHODS = ("ibp", "crown", "crown-ibp", "alpha-crown", "lp", "lp(tighten=all)", "milp", "milp(optimum=true)", "lp-bab")
 METHODS += ("lp-bab(optimum=true)", "input-split", "smt", "lipschitz", "sdp", "lirpa")
-BOUNDS = ("ibp", "crown", "crown-ibp", "lp", "milp", "lp-bab", "input-split", "smt", "sdp")
+BOUNDS = ("ibp", "crown", "crown-ibp", "alpha-crown", "lp", "milp", "lp-bab", "input-split", "smt", "sdp")
 
 
 def vector(*values: float) -> Tensor:

@@ -18,6 +18,7 @@ from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
 from assay.verify.bounds.rows import RowRules, over_ball
 from assay.verify.bounds.slopes import Ascent, Climb, Functions, in_other_precision
 from assay.verify.bounds.walk import propagate_backwards
+from assay.verify.core.budget import Expired
 from assay.verify.core.region import LpBall
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import length
@@ -55,7 +56,8 @@ class Owned:
 
 def _on_ball(coef: Tensor, ball: LpBall) -> Tensor:
     """Where linear functions (rows x inputs) are least over an l1 or l2 ball each."""
-    centre, eps = ball.centre.flatten(1).to(coef), torch.as_tensor(ball.eps).to(coef).reshape(-1, 1)
+    centre = ball.centre.flatten(1).to(coef)
+    eps = torch.as_tensor(ball.eps, dtype=torch.float64).to(coef).reshape(-1, 1)
     if ball.p == 2:
         return centre - eps * coef / length(coef, 2, keepdim=True).clamp(min=torch.finfo(coef.dtype).tiny)
     steepest = coef.abs().argmax(1, keepdim=True)
@@ -64,14 +66,18 @@ def _on_ball(coef: Tensor, ball: LpBall) -> Tensor:
 
 def lower_rows(relaxed: Relaxed, objective: Tensor, ascent: Ascent) -> Tensor:
     """Lower bounds of ``objective @ output``, each row with lines of its own: objective (samples x rows x outputs),
-    result (samples x rows). None is below that of :func:`assay.verify.bounds.rows.lower_rows`."""
+    result (samples x rows). None is below that of :func:`assay.verify.bounds.rows.lower_rows`, which is what there is
+    when the time is over before the lines are raised."""
     samples, count, outputs = objective.shape
     plain = rows.lower_rows(relaxed, objective, linear=True)
     sample = torch.arange(samples, device=plain.device).repeat_interleave(count)
     coef = objective.reshape(-1, outputs).to(plain)
     last = len(relaxed.network.nodes) - 1
-    higher = raised(relaxed, last, coef, sample, ascent).view(samples, count)
-    return torch.where(higher.isnan(), plain, torch.maximum(plain, higher))
+    try:
+        better = raised(relaxed, last, coef, sample, ascent).view(samples, count)
+    except Expired:
+        return plain
+    return torch.where(better > plain, better, plain)  # NaN is no better
 
 
 def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, ascent: Ascent) -> Bounds:
@@ -90,9 +96,8 @@ def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, asce
         one[torch.arange(len(who)), 1, what] = -1.0
         lowest.append(raised(here, position, one.flatten(0, 1), who.repeat_interleave(2), ascent).view(-1, 2))
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
-    below, above = (
-        torch.cat(lowest).nan_to_num(nan=-inf, posinf=-inf).T
-    )  # what overflowed adds nothing to what is known
+    # What overflowed adds nothing to what is known.
+    below, above = torch.cat(lowest).nan_to_num(nan=-inf, posinf=-inf, neginf=-inf).T
     met = meet(lower[sample, feature], upper[sample, feature], below, -above)
     index = (sample, feature)
     return Bounds(*(t.index_put(index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True)))

@@ -164,7 +164,7 @@ def raise_lines(climb: Climb, steps: int) -> Raised:
 
 def in_other_precision(network: Network, moved: Parameters, lines: Lines, z: Bounds, position: int) -> Lines:
     """The lines of parameters that were moved in a lower precision, about the same activations in that of ``lines``
-    and ``z`` (rows x features [x operands])."""
+    and ``z`` (rows x features [x operands]). What overflowed there stays where it began."""
     here = parameters(network.nodes[position].op, lines, z)
     assert here is not None
     for tensor, value in zip(here.tensors(), moved.tensors(), strict=True):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
+from assay.verify.backends.alpha_crown import AlphaCROWN
 from assay.verify.backends.bab.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
@@ -53,6 +54,7 @@ class Auto:
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(Falsifier(quick), share=0.2),
             Stage(CROWN(), share=0.6),
+            Stage(AlphaCROWN(), share=0.3),
             Stage(InputSplit(), share=0.8, unlimited=HOUR),
             Stage(exact, share=0.1, most=5.0),
             Stage(Falsifier(strong, rounds=self.rounds, targeted=True), share=0.2),

@@ -49,6 +49,8 @@ def length(values: Tensor, p: float, dim: int = -1, keepdim: bool = False) -> Te
 
 
 def _shifted(values: Tensor, exponent: Tensor) -> Tensor:
-    """``values * 2**exponent``, in two steps: a power alone may be out of range where the product is not."""
+    """``values * 2**exponent``, in two steps: a power alone may be out of range where the product is not. Powers are
+    factors of their own, since ldexp itself has no derivative."""
     half = exponent.div(2, rounding_mode="floor")
-    return torch.ldexp(torch.ldexp(values, half), exponent - half)
+    one = torch.ones_like(exponent, dtype=values.dtype)
+    return values * torch.ldexp(one, half) * torch.ldexp(one, exponent - half)

@@ -20,7 +20,7 @@ from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward
 from assay.verify.core.network import Network, chain
 from assay.verify.core.ops import Conv2d, LeakyRelu, Linear, Relu, Reshape, Scale
-from assay.verify.core.region import Box
+from assay.verify.core.region import Box, LpBall
 from assay.verify.core.verifier import Bounds
 from tests.contract.graphs import members, random_box, random_graph
 
@@ -115,6 +115,14 @@ def test_gradients_in_the_weights_are_those_of_finite_differences(linear: bool) 
 
     inputs = [normal(2, 1, 2, 3), normal(2), normal(2, 1, 1), normal(3, 2)]
     assert torch.autograd.gradcheck(bound, [t.requires_grad_() for t in inputs], atol=1e-6)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_gradients_over_balls_are_those_of_finite_differences(p: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    rows, centre = (torch.randn(*s, dtype=torch.float64, generator=rng) for s in ((2, 3, 4), (2, 4)))
+    ball = LpBall(centre, 0.3, p, domain=None)
+    assert torch.autograd.gradcheck(lambda r: rows_module.over_ball(r, ball), [rows.requires_grad_()])
 
 
 def test_stable_neurons_and_points_have_finite_gradients() -> None:

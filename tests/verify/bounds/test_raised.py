@@ -1,0 +1,308 @@
+"""Tests of verify.bounds.raised: better than lines that stay where they are, and true, over every region and wiring."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf, nan
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from assay.verify.bounds import layers, raised, rows, slopes
+from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.slopes import Ascent
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.core.network import Network, chain, to_network
+from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Scale, Tanh
+from assay.verify.core.region import Box, LpBall, Region, take
+from assay.verify.core.verifier import Bounds
+from tests import exact, nets
+from tests.contract.graphs import members, random_box, random_graph
+
+D = torch.float64
+ASCENT = Ascent(5, 0.3, 0.95)
+# Lines are drafted in float32, where sums depend on how many rows are taken together: so far do bounds agree.
+DRAFTED = 1e-6
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=D, generator=nets.generator(seed))
+
+
+def bent(*activations: Op, last: bool = True) -> Network:
+    """Activations between layers of 4, 8, 8, ... and 3 features; they end the network without ``last``."""
+    ops: list[Op] = []
+    for k, activation in enumerate(activations):
+        before = 8 if k else 4
+        ops += [Linear(normal(8, before, seed=k) * (2 / before) ** 0.5, normal(8, seed=k + 50) / 3), activation]
+    return replace(chain((4,), [*ops, *([Linear(normal(3, 8, seed=99) / 2, normal(3))] if last else [])]), dtype=D)
+
+
+def pooled() -> Network:
+    parts = [nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 3)]
+    return to_network(nets.randomised(nn.Sequential(*parts), 0), (1, 6, 6))
+
+
+def sigmoids() -> Network:
+    parts = [nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 3)]
+    return to_network(nets.randomised(nn.Sequential(*parts), 0), (4,))
+
+
+NETWORKS = {
+    "mlp": to_network(nets.random_mlp(0, (4, 8, 8, 3)), (4,)),
+    "cnn": to_network(nets.random_cnn(0), (1, 6, 6)),
+    "resnet": to_network(nets.random_resnet(0), (1, 4, 4)),
+    "functional": to_network(nets.random_functional(0), (1, 4, 4)),
+    "tanh": bent(Tanh(), Tanh()),
+    "sigmoid": sigmoids(),
+    "leaky": bent(LeakyRelu(0.1), LeakyRelu(0.1)),
+    "steep": bent(LeakyRelu(3.0), LeakyRelu(0.5)),
+    "pooled": pooled(),
+    "mixed": bent(Tanh(), Relu(), LeakyRelu(2.0)),
+}
+# There is nothing to raise in the first two.
+PLAIN = {
+    "affine": replace(chain((4,), [Linear(normal(3, 4), normal(3)), Scale(normal(3), normal(3))]), dtype=D),
+    "steep alone": bent(LeakyRelu(3.0)),
+    "ends in an activation": bent(Relu(), Relu(), last=False),
+    "ends in tanh": bent(Tanh(), last=False),
+    "one after the other": replace(
+        chain((4,), [Linear(normal(5, 4), normal(5)), Tanh(), Relu(), LeakyRelu(0.5)]), dtype=D
+    ),
+}
+ALL = NETWORKS | PLAIN
+
+
+def ball_about(network: Network, p: float, samples: int = 3, eps: float = 0.15) -> LpBall:
+    centre = torch.rand(samples, *network.input_shape, generator=nets.generator(1))
+    return LpBall(centre, eps if p == inf else 2 * eps, p, (0.0, 1.0))
+
+
+def points(region: Region, samples: int, count: int = 100) -> Tensor:
+    """Members of each sample's region: (samples x count x shape)."""
+    found = [take(region, slice(i, i + 1)).sample(count, nets.generator(i)) for i in range(samples)]
+    return torch.stack([f.reshape(count, *region.shape[1:]) for f in found]).double()
+
+
+def objective(network: Network, samples: int, count: int = 5) -> Tensor:
+    return normal(samples, count, network.output_size, seed=3)
+
+
+def outputs(network: Network, x: Tensor, A: Tensor) -> Tensor:
+    """The least value of each row at the points: (samples x rows)."""
+    values = network(x.flatten(0, 1)).view(*x.shape[:2], -1)
+    return (values @ A.mT).amin(1)
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+@pytest.mark.parametrize("name", ALL)
+def test_rows_are_true_and_no_worse_than_before(name: str, p: float) -> None:
+    network = ALL[name]
+    ball, A = ball_about(network, p), objective(network, 3)
+    relaxed = layers.by_linear_bounds(network, ball, D)
+    before, found = rows.lower_rows(relaxed, A, linear=True), raised.lower_rows(relaxed, A, ASCENT)
+    assert bool((found >= before).all())
+    assert bool((found <= outputs(relaxed.network, points(ball, 3), A) + 1e-9).all())
+    if name in NETWORKS:
+        assert bool((found > before + 1e-4).any()), "nothing is raised"
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+@pytest.mark.parametrize("name", ALL)
+def test_layers_are_true_and_tightened(name: str, p: float) -> None:
+    network = ALL[name]
+    ball = ball_about(network, p)
+    tightened: list[int] = []
+
+    def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
+        found = raised.tighten(relaxed, position, known, wanted, ASCENT)
+        assert found.lower.shape == known.lower.shape
+        assert bool(((found.lower == known.lower) & (found.upper == known.upper))[~wanted].all())
+        assert bool((found.lower >= known.lower).all() & (found.upper <= known.upper).all())
+        tightened.append(int((found.lower > known.lower).sum() + (found.upper < known.upper).sum()))
+        return found
+
+    relaxed = layers.by_linear_bounds(network, ball, D, further=further)
+    for values, found in zip(relaxed.network.values(points(ball, 3).flatten(0, 1)), relaxed.bounds, strict=True):
+        value = values.view(3, -1, *values.shape[1:])
+        slack = 1e-9 * (1 + value.abs().amax())
+        assert bool((found.lower[:, None] <= value + slack).all())
+        assert bool((value <= found.upper[:, None] + slack).all())
+    assert name in (*PLAIN, "steep", "pooled") or sum(tightened) > 0
+
+
+@given(st.integers(0, 10**6), st.booleans())
+def test_graphs_of_any_wiring(seed: int, image: bool) -> None:
+    network = random_graph(seed, image, more=True)
+    lower, upper = random_box(network, seed)
+    A = objective(network, 1)
+    relaxed = layers.by_linear_bounds(network, Box(lower[None], upper[None]), D)
+    found = raised.lower_rows(relaxed, A, ASCENT)
+    assert bool((found >= rows.lower_rows(relaxed, A, linear=True)).all())
+    assert bool(
+        (found <= outputs(relaxed.network, members(lower, upper, 64)[None], A) + 1e-9 * (1 + found.abs())).all()
+    )
+
+
+def test_no_bound_passes_the_true_minimum() -> None:
+    for seed in range(15):
+        network = random_graph(seed, neurons=8, steps=7)
+        box = Box(*random_box(network, seed + 1)).box()
+        A = objective(network, 1, 2)
+        relaxed = layers.by_linear_bounds(network, layers.batch_box(box, network.input_shape), D)
+        for row, low in zip(A[0], raised.lower_rows(relaxed, A, ASCENT)[0].tolist(), strict=True):
+            assert low <= exact.minimum(network, box, row) + 1e-9 * (1 + abs(low)), f"seed {seed}"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_rounding_is_charged_and_costs_next_to_nothing(name: str) -> None:
+    network = ALL[name]
+    relaxed = layers.by_linear_bounds(network, ball_about(network, inf), D)
+    last, coef = len(network.nodes) - 1, objective(network, 3).flatten(0, 1)
+    sample = torch.arange(3).repeat_interleave(5)
+    free = raised.raised(replace(relaxed, rounding=None), last, coef, sample, ASCENT)
+    charged = raised.raised(relaxed, last, coef, sample, ASCENT)
+    assert bool((charged < free).all())
+    assert bool((charged > free - 1e-9).all())
+
+
+@pytest.mark.parametrize("name", ["cnn", "tanh", "pooled"])
+def test_little_memory_changes_nothing_but_the_last_digits_of_drafts(name: str) -> None:
+    network = ALL[name]
+    ball, A = ball_about(network, inf), objective(network, 3)
+    plenty, little = (layers.by_linear_bounds(network, ball, D, Budget(memory=m)) for m in (1 << 30, 1))
+    found = raised.lower_rows(little, A, ASCENT)
+    torch.testing.assert_close(found, raised.lower_rows(plenty, A, ASCENT), rtol=DRAFTED, atol=DRAFTED)
+
+
+@pytest.mark.parametrize("memory", [1, 10**5, 1 << 30])
+@pytest.mark.parametrize("count", [0, 1, 7, 1200])
+@pytest.mark.parametrize("least", [1, 2])
+def test_chunks_cover_everything_once(memory: int, count: int, least: int) -> None:
+    network = NETWORKS["mlp"]
+    relaxed = layers.by_intervals(network, ball_about(network, inf), D, Budget(memory=memory))
+    chunks = list(raised._chunks(relaxed, count * least, least))
+    assert [i for c in chunks for i in range(count)[c]] == list(range(count))
+    assert all(len(range(count)[c]) * least <= raised.MOST for c in chunks)
+
+
+@pytest.mark.parametrize("p", [1, inf])
+@pytest.mark.parametrize("name", ALL)
+def test_a_batch_gives_what_single_samples_give(name: str, p: float) -> None:
+    network = ALL[name]
+    ball, A = ball_about(network, p), objective(network, 3)
+    together = raised.lower_rows(layers.by_linear_bounds(network, ball, D), A, ASCENT)
+    for i in range(3):
+        relaxed = layers.by_linear_bounds(network, take(ball, slice(i, i + 1)), D)
+        alone = raised.lower_rows(relaxed, A[i : i + 1], ASCENT)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=DRAFTED, atol=DRAFTED)
+
+
+def test_balls_of_one_list_may_differ_in_their_radii() -> None:
+    network = NETWORKS["mlp"]
+    ball = ball_about(network, 2)
+    ball = LpBall(ball.centre, torch.tensor([0.1, 0.2, 0.3]), 2, None)
+    A = objective(network, 3)
+    together = raised.lower_rows(layers.by_linear_bounds(network, ball, D), A, ASCENT)
+    for i in range(3):
+        one = LpBall(ball.centre[i : i + 1], float(torch.tensor([0.1, 0.2, 0.3])[i]), 2, None)
+        alone = raised.lower_rows(layers.by_linear_bounds(network, one, D), A[i : i + 1], ASCENT)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=DRAFTED, atol=DRAFTED)
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_the_point_at_which_a_row_is_least_is_one(p: float) -> None:
+    """In the region, but for rounding and the domain, and its value is the least."""
+    network = NETWORKS["mlp"]
+    ball = replace(ball_about(network, p, 5), domain=None)
+    relaxed = layers.by_intervals(network, ball, D)
+    region = raised._Owners.of(relaxed, 1, torch.zeros(5, 8, dtype=D), torch.arange(5)).region
+    functions = slopes.Functions(normal(5, 4), normal(5, seed=1))
+    x = region.minimiser(functions)
+    torch.testing.assert_close((functions.coef * x).sum(1) + functions.constant, region.minimum(functions))
+    assert bool((torch.linalg.vector_norm(x - ball.centre.double(), p, dim=1) <= float(ball.eps) + 1e-6).all())
+
+
+def test_nothing_wanted_leaves_all_as_it_is() -> None:
+    network = NETWORKS["mlp"]
+    relaxed = layers.by_intervals(network, ball_about(network, inf), D)
+    relaxed.bounds = relaxed.bounds[:3]
+    known = relaxed.next()
+    assert raised.tighten(relaxed, 3, known, torch.zeros_like(known.lower, dtype=torch.bool), ASCENT) is known
+
+
+# Where drafts fail.
+
+
+def test_what_float32_cannot_hold_keeps_the_lines_as_they_began() -> None:
+    """Hidden values of 1e60, whose float32 is infinite: the bounds are those of the lines that do not move."""
+    huge = Scale(torch.full((), 1e60, dtype=D), torch.zeros((), dtype=D))
+    back = Scale(torch.full((), 1e-60, dtype=D), torch.zeros((), dtype=D))
+    first, second = Linear(normal(8, 4), normal(8)), Linear(normal(8, 8), normal(8) * 1e60)
+    last = Linear(normal(3, 8), normal(3))
+    network = replace(chain((4,), [first, huge, Relu(), second, Relu(), back, last]), dtype=D)
+    ball, A = ball_about(network, inf), objective(network, 3)
+    relaxed = layers.by_linear_bounds(network, ball, D)
+    before, found = rows.lower_rows(relaxed, A, linear=True), raised.lower_rows(relaxed, A, ASCENT)
+    assert bool(before.isfinite().all())
+    assert bool((found >= before).all())
+    known = relaxed.bounds[4]
+    here = replace(relaxed, bounds=relaxed.bounds[:4], lines={3: relaxed.lines[3]})
+    met = raised.tighten(here, 4, known, (known.lower < 0) & (known.upper > 0), ASCENT)
+    assert bool(((met.lower >= known.lower) & (met.upper <= known.upper)).all())
+
+
+def test_raised_lines_without_bounds_take_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = NETWORKS["mlp"]
+    relaxed, A = layers.by_linear_bounds(network, ball_about(network, inf), D), objective(network, 3)
+    before, known = rows.lower_rows(relaxed, A, linear=True), relaxed.bounds[3]
+    monkeypatch.setattr(raised, "raised", lambda relaxed, position, coef, *rest: coef.new_full((len(coef),), nan))
+    assert torch.equal(raised.lower_rows(relaxed, A, ASCENT), before)
+    here = replace(relaxed, bounds=relaxed.bounds[:3], lines={2: relaxed.lines[2]})
+    met = raised.tighten(here, 3, known, torch.ones_like(known.lower, dtype=torch.bool), ASCENT)
+    assert torch.equal(met.lower, known.lower)
+    assert torch.equal(met.upper, known.upper)
+
+
+def test_what_has_no_bounds_gets_none() -> None:
+    network = NETWORKS["mlp"]
+    relaxed = layers.by_linear_bounds(network, ball_about(network, inf, 1), D)
+    relaxed.bounds[1].upper[0, 2] = torch.nan
+    relaxed.lines[2].intercept_gap[0, 2] = torch.nan
+    found = raised.lower_rows(relaxed, objective(network, 1), ASCENT)
+    assert not bool(found.isfinite().any())
+
+
+# Time.
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 4])
+def test_when_the_time_is_over_the_bounds_of_before_stand(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, A = NETWORKS["mlp"], objective(NETWORKS["mlp"], 3)
+    relaxed = layers.by_linear_bounds(network, ball_about(network, inf), D, UNLIMITED)
+    before = rows.lower_rows(relaxed, A, linear=True)
+    original = slopes.Climb.functions
+    calls: list[int] = []
+
+    def functions(self: slopes.Climb) -> slopes.Functions:
+        calls.append(1)
+        if len(calls) > rounds:
+            raise Expired
+        return original(self)
+
+    monkeypatch.setattr(slopes.Climb, "functions", functions)
+    assert torch.equal(raised.lower_rows(relaxed, A, ASCENT), before)
+    assert len(calls) == rounds + 1
+
+
+def test_layers_are_not_begun_without_time() -> None:
+    network = NETWORKS["mlp"]
+    relaxed = layers.by_intervals(network, ball_about(network, inf), D)
+    relaxed.bounds, relaxed.lines = relaxed.bounds[:3], {2: relaxed.lines[2]}
+    known = relaxed.next()
+    relaxed.budget = Budget(seconds=0).started()
+    with pytest.raises(Expired):
+        raised.tighten(relaxed, 3, known, torch.ones_like(known.lower, dtype=torch.bool), ASCENT)
