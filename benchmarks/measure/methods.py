@@ -63,7 +63,6 @@ METHODS = (
     "ibp",
     "crown-ibp",
     "crown",
-    "alpha-crown",
     "lirpa(method=IBP)",
     "lirpa(method=CROWN)",
     "lirpa(method=alpha-CROWN)",
