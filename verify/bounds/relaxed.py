@@ -26,7 +26,7 @@ class Relaxed:
     ``lines`` of the activations over the bounds of their operands, by position: (samples x features [x operands]).
 
     ``region``: (samples x input shape); None where it is the box that ``bounds`` begin with. ``rounding``: what is
-    charged for it; None where bounds only sieve. ``budget``: asked at each node, on the way up and down.
+    charged for it; None where nothing is. ``budget``: asked at each node, on the way up and down.
     """
 
     network: Network
