@@ -11,6 +11,7 @@ neurons are charged once each, by what no coefficient can exceed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from assay.verify.bounds.interval import radius_map, step
 from assay.verify.bounds.memo import per_op, remember
 from assay.verify.bounds.relax import Lines, relaxes
+from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, Node
 from assay.verify.core.ops import (
     Conv2d,
@@ -54,13 +56,34 @@ class Precision:
     conversions: int
 
 
+# How oneDNN is told from outside to multiply float32 as shorter numbers.
+FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+
 DOUBLE = Precision(UNIT, 2.0**800, 2.0**-140, 0)
 SINGLE = Precision(2.0**-24, 2.0**40, 2.0**-44, 1)
 
 
 def precision(dtype: torch.dtype) -> Precision:
-    """Of float64 or float32."""
-    return SINGLE if dtype == torch.float32 else DOUBLE
+    """Of float64 or float32.
+
+    Raises :class:`InputError` where torch may multiply numbers of float32 with less than their precision.
+    """
+    if dtype != torch.float32:
+        return DOUBLE
+    onednn = torch.backends.mkldnn
+    backends = (torch.backends, onednn, *(getattr(onednn, part, None) for part in ("matmul", "conv")))
+    reduced = {
+        "torch.set_float32_matmul_precision": torch.get_float32_matmul_precision() != "highest",
+        "fp32_precision of torch.backends": any(
+            getattr(backend, "fp32_precision", "none") not in ("none", "ieee") for backend in backends
+        ),
+        "torch.autocast": torch.is_autocast_enabled("cpu"),
+        **{name: os.environ.get(name, "STRICT") != "STRICT" for name in FPMATH},
+    }
+    if any(reduced.values()):
+        causes = ", ".join(name for name, is_set in reduced.items() if is_set)
+        raise InputError(f"float32 is multiplied with less than its precision ({causes}): use dtype=float64")
+    return SINGLE
 
 
 @dataclass(eq=False)

@@ -18,6 +18,7 @@ from assay.verify.bounds import layers
 from assay.verify.bounds.relax import relax
 from assay.verify.bounds.rounding import Rounding
 from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, chain, to_network
 from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Scale
 from assay.verify.core.problem import Problem
@@ -215,3 +216,16 @@ def test_lower_precisions_are_charged_more() -> None:
         found = CROWN(dtype=dtype).bound(network, Box(x, x), eye(network), Budget())
         widths.append(float((found.upper - found.lower).amax()))
     assert 0 < 1e6 * widths[0] < widths[1] < 1e-2
+
+
+@pytest.mark.parametrize("by", ["precision", "autocast", "environment"])
+def test_float32_is_refused_where_products_are_not_of_float32(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = to_network(nets.random_mlp(0), (4,)), torch.full((4,), 0.5)
+    if by == "precision":
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    if by == "environment":
+        monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    with torch.autocast("cpu", enabled=by == "autocast"):
+        with pytest.raises(InputError, match="less than its precision"):
+            CROWN(dtype="float32").bound(network, Box(x, x), eye(network), Budget())
+        assert bool(CROWN().bound(network, Box(x, x), eye(network), Budget()).lower.isfinite().all())
