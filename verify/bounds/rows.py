@@ -101,10 +101,8 @@ def weighed(rows: Tensor, values: Tensor) -> Tensor:
 
 def charge(coef: Tensor, lost: Tensor) -> Tensor:
     """What rounding takes of each row where one unit of coefficient loses so much (domains x features): (rows)."""
-    return (
-        weighed(by_domain(coef.abs(), len(lost)), lost)
-        + (rounding.SINGLE if coef.dtype == torch.float32 else rounding.DOUBLE).dust
-    )
+    type_ = rounding.SINGLE if coef.dtype == torch.float32 else rounding.DOUBLE
+    return weighed(by_domain(coef.abs(), len(lost)), lost) + type_.dust
 
 
 def least(rows: Tensor, box: Bounds) -> Tensor:
