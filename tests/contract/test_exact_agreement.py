@@ -26,7 +26,7 @@ from tests.verify.programs.test_loading import INTEGER
 
 CLOSE = 1e-6  # nearer to 0 than this a method may leave a problem open; optima differ by no more
 KINDS = ("mlp", "conv", "residual", "skips", "pooled")
-EACH = range(1000, 1028)  # of every kind: 140 networks and boxes
+EACH = range(1000, 1020)  # of every kind: 100 networks and boxes
 SOLVERS = [name for name in INTEGER if name not in ("highs", "scipy", "cvxpy:SCIPY")]  # the others are too coarse
 EXACT = [name for name in ("milp", "lp-bab", "smt") if name in list_verifiers()]
 PROVERS = [*EXACT, *(f"milp(solver={name})" for name in INTEGER), "lp", "lp(tighten=all)"]
@@ -78,7 +78,7 @@ def test_verdicts_are_those_of_enumeration(name: str, kind: str) -> None:
         if supported(name, problem):
             agrees(get_verifier(name).verify(problem, Budget()), problem, true)
             asked += 1
-    assert asked >= 20 or (name, kind) == ("lp-bab", "pooled")
+    assert asked >= 14 or (name, kind) == ("lp-bab", "pooled")
 
 
 @every_kind

@@ -28,7 +28,7 @@ from assay.verify.solving.stages import decide
 from tests import nets
 from tests.contract.graphs import eye, members, random_box, random_graph
 
-SEEDS = range(60)
+SEEDS = range(40)
 
 
 def made(seed: int) -> Network:

@@ -42,7 +42,7 @@ DRAFTS = ("alpha-crown", "auto")  # raise lines in float32, whose sums depend on
 
 
 def verify(name: str, problem: Problem, budget: Budget | None = None) -> Result:
-    return get_verifier(name).verify(problem, budget or Budget(0.7 if name in UNHURRIED else inf))
+    return get_verifier(name).verify(problem, budget or Budget(0.5 if name in UNHURRIED else inf))
 
 
 # Bounds.

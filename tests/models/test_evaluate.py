@@ -50,7 +50,7 @@ def test_certified_accuracies_lie_below_the_attacked() -> None:
 def test_bounds_that_are_not_finite_prove_nothing(value: float, linear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model, dataset = line()
     monkeypatch.setattr(
-        "assay.models.training.evaluate.layers.lower_rows",
-        lambda group, bounds, objective, linear: torch.full(objective.shape[:2], value),
+        "assay.models.training.evaluate.lower_rows",
+        lambda relaxed, objective, linear: torch.full(objective.shape[:2], value),
     )
     assert certified_accuracy(model, dataset, 0.1, linear) == 0

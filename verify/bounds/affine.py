@@ -84,7 +84,8 @@ def pull(op: Op, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
 def _(op: Linear, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
     if len(shape) > 1:  # on the last axis of several: a row for each position on the others
         rows = part.dense(prod(shape)).view(-1, len(op.bias))
-        return [Part((rows @ op.weight).view(len(part.coef), -1))], rows.mv(op.bias).view(len(part.coef), -1).sum(1)
+        each = rows.mv(op.bias).view(len(part.coef), prod(shape[:-1])).sum(1)
+        return [Part((rows @ op.weight).view(len(part.coef), prod(operands[0])))], each
     bias = op.bias if part.support is None else op.bias.index_select(0, part.support)
     return [_through(op, part)], part.coef.mv(bias)
 

@@ -109,6 +109,8 @@ def raised(relaxed: Relaxed, position: int, coef: Tensor, sample: Tensor, ascent
     The network must be relaxed up to the node. Lines are raised in float32; what counts is the bound by the last ones
     in the precision of the network.
     """
+    if not len(coef):
+        return coef.new_zeros(0)
     narrow = narrowed(relaxed, position)
     draft = _in_float32(narrow)
     blocks = _chunks(relaxed, len(coef), 1)

@@ -83,7 +83,7 @@ def between(lines: Lines, part: Part, size: int) -> tuple[Part, Tensor]:
     if several:
         rows, negative = rows[..., None], negative[..., None]
     passed = (rows * lines.slope[:, None]).addcmul_(negative, lines.slope_gap[:, None])
-    return Part(passed.reshape(len(part.coef), -1), part.support), constant
+    return Part(passed.flatten(0, 1).flatten(1), part.support), constant
 
 
 def by_domain(coef: Tensor, domains: int) -> Tensor:
