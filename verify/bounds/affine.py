@@ -83,7 +83,7 @@ def pull(op: Op, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
 @pull.register
 def _(op: Linear, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
     if len(shape) > 1:  # on the last axis of several: a row for each position on the others
-        rows = part.dense(prod(shape)).view(-1, len(op.bias))
+        rows = part.dense(prod(shape)).reshape(-1, len(op.bias))
         each = rows.mv(op.bias).view(len(part.coef), prod(shape[:-1])).sum(1)
         return [Part((rows @ op.weight).view(len(part.coef), prod(operands[0])))], each
     bias = op.bias if part.support is None else op.bias.index_select(0, part.support)
@@ -105,7 +105,7 @@ def _through(op: Linear, part: Part) -> Part:
 
 @pull.register
 def _(op: Conv2d, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
-    coef = part.dense(prod(shape)).view(-1, *shape)
+    coef = part.dense(prod(shape)).reshape(-1, *shape)
     spans = zip(operands[0][1:], shape[1:], op.stride, op.padding, op.dilation, op.weight.shape[2:], strict=True)
     # Rows and columns that the convolution left over, its stride being no divisor, have coefficient 0.
     rest = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, s, p, d, k in spans]
@@ -115,7 +115,7 @@ def _(op: Conv2d, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled
 
 @pull.register
 def _(op: ConvTranspose2d, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
-    coef = part.dense(prod(shape)).view(-1, *shape)
+    coef = part.dense(prod(shape)).reshape(-1, *shape)
     pulled = F.conv2d(coef, op.weight, None, op.stride, op.padding, op.dilation, op.groups)
     height, width = operands[0][1:]  # an output padding of a stride or more makes room for more
     return [Part(pulled[:, :, :height, :width].flatten(1))], coef.flatten(2).sum(2) @ op.bias
@@ -147,7 +147,7 @@ def _(op: Gather, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled
 
 @pull.register
 def _(op: Concat, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
-    coef = part.dense(prod(shape)).view(-1, *shape)
+    coef = part.dense(prod(shape)).reshape(-1, *shape)
     parts = torch.split(coef, [operand[op.axis] for operand in operands], op.axis + 1)
     return [Part(t.flatten(1)) for t in parts], None
 

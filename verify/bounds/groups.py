@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def lower_bounds(
         if end - begin > 1 and not bool(lower.isfinite().all()):
             one_by_one(begin, end, halvings)
             return
-        bounds[part] = lower.double()
+        bounds[part] = lower.double().masked_fill(lower == inf, torch.nan)  # an overflow is no bound
 
     def one_by_one(begin: int, end: int, halvings: int) -> None:
         for one in range(begin, end):

@@ -14,7 +14,7 @@ from assay.verify.bounds.affine import Part
 from assay.verify.bounds.layers import meet
 from assay.verify.bounds.narrow import narrowed
 from assay.verify.bounds.relax import Lines
-from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
+from assay.verify.bounds.relaxed import Relaxed, fits_float32, middle_and_radius
 from assay.verify.bounds.rows import RowRules, over_ball
 from assay.verify.bounds.slopes import Ascent, Climb, Functions, in_other_precision
 from assay.verify.bounds.walk import propagate_backwards
@@ -112,7 +112,7 @@ def raised(relaxed: Relaxed, position: int, coef: Tensor, sample: Tensor, ascent
     if not len(coef):
         return coef.new_zeros(0)
     narrow = narrowed(relaxed, position)
-    draft = _in_float32(narrow)
+    draft = _in_float32(narrow) if fits_float32(narrow.network) else narrow
     blocks = _chunks(relaxed, len(coef), 1)
     bounds = torch.cat([_block(narrow, draft, position, coef[b], sample[b], ascent) for b in blocks])
     if relaxed.rounding is None:

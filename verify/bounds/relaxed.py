@@ -14,6 +14,7 @@ from assay.verify.bounds.interval import propagate, step
 from assay.verify.bounds.relax import Lines, relax, relaxes
 from assay.verify.bounds.rounding import Rounding
 from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Max
 from assay.verify.core.region import LpBall, Region
@@ -42,10 +43,15 @@ class Relaxed:
 
         All that is asked of it raises :class:`Expired` when the time is over.
         """
+        precision = rounding.precision(dtype)
+        if dtype == torch.float32 and not fits_float32(network):
+            raise InputError("the network has slopes or fillings beyond the numbers of float32: use dtype=float64")
         network = network.to(dtype)
         box = Bounds(*(t.contiguous() for t in region.box().outward(dtype)))
-        charged = Rounding(network, precision=rounding.precision(dtype))
+        charged = Rounding(network, precision=precision)
         size = rounding.largest(box)
+        known = size < precision.beyond
+        box = Bounds(torch.where(known, box.lower, torch.nan), torch.where(known, box.upper, torch.nan))
         charged.begin(torch.maximum(size, _farthest(region).to(size)) if isinstance(region, LpBall) else size)
         return cls(network, [box], region, charged, budget=budget)
 
@@ -111,6 +117,12 @@ class Relaxed:
     def ball(self) -> LpBall | None:
         """The region, if it is another one than a box."""
         return self.region if isinstance(self.region, LpBall) and self.region.p != inf else None
+
+
+def fits_float32(network: Network) -> bool:
+    """Whether the numbers of operations that are no tensors are within the range of float32."""
+    numbers = [v for node in network.nodes for v in vars(node.op).values() if isinstance(v, float)]
+    return all(abs(v) <= torch.finfo(torch.float32).max for v in numbers)
 
 
 def _farthest(ball: LpBall) -> Tensor:

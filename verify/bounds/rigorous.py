@@ -18,6 +18,7 @@ from torch import Tensor
 from assay.verify.bounds import layers
 from assay.verify.bounds.interval import radius_map
 from assay.verify.bounds.memo import per_op
+from assay.verify.bounds.rounding import precision
 from assay.verify.bounds.rows import lower_rows
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
@@ -52,6 +53,7 @@ magnitude_map = per_op(magnitude)
 
 def intervals(network: Network, box: Box) -> list[Bounds]:
     """Interval bounds of every node over a box of a batch: each (batch x shape of the node)."""
+    precision(torch.float64)  # refuses what bounds do not allow for
     bounds = [Bounds(box.lower, box.upper)]
     for node in network.to(torch.float64, box.lower.device).nodes[1:]:
         bounds.append(step(node.op, *(bounds[i] for i in node.inputs)))

@@ -46,10 +46,11 @@ FEW = 16  # more roundings than the lines of an activation, or the sum of a cent
 
 @dataclass(frozen=True)
 class Precision:
-    """A floating type: ``unit``, the relative error of an operation; ``beyond``: magnitudes from here on have no
+    """A floating ``dtype``: ``unit``, the relative error of an operation; ``beyond``: magnitudes from here on have no
     bounds; ``dust``: more than can be lost below its smallest normal number, in all coefficients of as many values of
     that magnitude as a network has (2**60, or 2**40); ``conversions``: how often a weight is rounded to the type."""
 
+    dtype: torch.dtype
     unit: float
     beyond: float
     dust: float
@@ -59,15 +60,20 @@ class Precision:
 # How oneDNN is told from outside to multiply float32 as shorter numbers.
 FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
-DOUBLE = Precision(UNIT, 2.0**800, 2.0**-140, 0)
-SINGLE = Precision(2.0**-24, 2.0**40, 2.0**-44, 1)
+DOUBLE = Precision(torch.float64, UNIT, 2.0**800, 2.0**-140, 0)
+SINGLE = Precision(torch.float32, 2.0**-24, 2.0**40, 2.0**-44, 1)
 
 
 def precision(dtype: torch.dtype) -> Precision:
     """Of float64 or float32.
 
-    Raises :class:`InputError` where torch may multiply numbers of float32 with less than their precision.
+    Raises :class:`InputError` where torch takes subnormal numbers for zero, or may multiply numbers of float32 with
+    less than their precision.
     """
+    if bool(torch.tensor([5e-324], dtype=torch.float64).mul(1).eq(0)):
+        raise InputError(
+            "subnormal numbers are taken for zero, which bounds do not allow for: torch.set_flush_denormal"
+        )
     if dtype != torch.float32:
         return DOUBLE
     onednn = torch.backends.mkldnn
@@ -77,6 +83,7 @@ def precision(dtype: torch.dtype) -> Precision:
         "fp32_precision of torch.backends": any(
             getattr(backend, "fp32_precision", "none") not in ("none", "ieee") for backend in backends
         ),
+        "oneDNN is off": not getattr(onednn, "enabled", False),  # others use Winograd's sums
         "torch.autocast": torch.is_autocast_enabled("cpu"),
         **{name: os.environ.get(name, "STRICT") != "STRICT" for name in FPMATH},
     }
@@ -124,7 +131,10 @@ class Rounding:
             return interval
         size = self._size(position, [largest(b) for b in operands])
         if not relaxes(node.op):
-            own = self.share(position) * size + self.precision.dust
+            # Beyond what is counted nothing is known of what is lost, by rows of the node itself neither.
+            own = (
+                torch.where(size < self.precision.beyond, self.share(position) * size, torch.nan) + self.precision.dust
+            )
             parts = [self.lost.get(i) for i in node.inputs]
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
         return widened(interval, size, count, self.precision) if count else interval
@@ -138,7 +148,9 @@ class Rounding:
         read = [torch.add(self.error[i], largest(b), alpha=part) for i, b in zip(node.inputs, operands, strict=True)]
         error = evaluate(radius_map(node.op), *read)
         if isinstance(node.op, (*AFFINE, Gather)):
-            error = torch.add(error, norms(node.op, operands[0].lower.shape[1:]).constant, alpha=part)
+            error = torch.add(
+                error, norms(node.op, operands[0].lower.shape[1:], self.precision.dtype).constant, alpha=part
+            )
         self.error[position] = error + self.precision.dust
 
     def relax(self, position: int, lines: Lines, z: Bounds) -> None:
@@ -193,7 +205,7 @@ class Rounding:
         op = self.network.nodes[position].op
         if not isinstance(op, AFFINE):
             return evaluate(magnitude(op), *sizes)
-        known = norms(op, sizes[0].shape[1:])
+        known = norms(op, sizes[0].shape[1:], self.precision.dtype)
         return torch.addcmul(known.constant, known.gain, _most(sizes[0], known.gain.dim()))
 
     def _spread(self, position: int, parts: Sequence[Tensor | None]) -> Tensor:
@@ -202,7 +214,7 @@ class Rounding:
         op, shapes = nodes[position].op, [nodes[i].shape for i in nodes[position].inputs]
         if isinstance(op, AFFINE):
             assert parts[0] is not None
-            gain = norms(op, shapes[0]).gain
+            gain = norms(op, shapes[0], self.precision.dtype).gain
             return gain * _most(parts[0], gain.dim())
         some = next(p for p in parts if p is not None)
         known = (some.new_zeros(len(some), *s) if p is None else p for p, s in zip(parts, shapes, strict=True))
@@ -243,23 +255,18 @@ class Norms:
     constant: Tensor
 
 
-def norms(op: Op, shape: Sequence[int]) -> Norms:
-    """Norms of ``op`` for operands of a shape, worked out once."""
+def norms(op: Op, shape: Sequence[int], dtype: torch.dtype) -> Norms:
+    """Norms of ``op``, whose weights are of a dtype, for operands of a shape; worked out once."""
 
     def make() -> Norms:
-        one = torch.ones(1, *shape, dtype=_dtype(op))
+        one = torch.ones(1, *shape, dtype=dtype)
         return Norms(evaluate(radius_map(op), one), evaluate(magnitude(op), torch.zeros_like(one)))
 
-    return remember(_norms(op), tuple(shape), make)
-
-
-def _dtype(op: Op) -> torch.dtype:
-    """Of an affine operation's weights."""
-    return next(t.dtype for t in vars(op).values() if isinstance(t, Tensor))
+    return remember(_norms(op), (dtype, *shape), make)
 
 
 @per_op
-def _norms(op: Op) -> dict[tuple[int, ...], Norms]:
+def _norms(op: Op) -> dict[tuple[object, ...], Norms]:
     return {}
 
 

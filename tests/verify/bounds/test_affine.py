@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from assay.verify.backends.crown import CROWN
 from assay.verify.bounds.affine import Part, Shape, entries, fan, homogeneous, pull
+from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import chain
 from assay.verify.core.ops import (
     Add,
     Concat,
@@ -32,6 +35,7 @@ from assay.verify.core.ops import (
     Tanh,
     evaluate,
 )
+from assay.verify.core.region import Box
 from tests.nets import generator, seeds
 
 D = torch.float64
@@ -228,3 +232,12 @@ def test_a_weight_that_is_learned_is_never_taken_for_a_thin_one() -> None:
     (part,), _ = pull(live, Part(torch.ones(1, 40, dtype=D)), operands, (40,))
     (gradient,) = torch.autograd.grad(part.coef.sum(), live.weight)
     assert bool((gradient == 1).all())
+
+
+def test_a_linear_layer_on_the_last_axis_below_a_choice() -> None:
+    """What comes back from a Gather lies in memory as part of something larger."""
+    weight = torch.arange(12.0, dtype=torch.float64).view(4, 3)
+    network = chain((2, 3), [Linear(weight, torch.zeros(4)), Gather(torch.tensor([0, 1]), (2,))])
+    box = Box(torch.zeros(2, 3), torch.ones(2, 3))
+    found = CROWN().bound(network, box, torch.eye(2), Budget()).lower
+    torch.testing.assert_close(found, torch.zeros(1, 2, dtype=torch.float64), rtol=0, atol=1e-9)

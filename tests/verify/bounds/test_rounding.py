@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import isnan
+from math import inf, isnan
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from assay.verify.bounds.rounding import Rounding
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Scale
+from assay.verify.core.ops import Gather, LeakyRelu, Linear, Op, Relu, Scale
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.result import Verdict
@@ -229,3 +229,80 @@ def test_float32_is_refused_where_products_are_not_of_float32(by: str, monkeypat
         with pytest.raises(InputError, match="less than its precision"):
             CROWN(dtype="float32").bound(network, Box(x, x), eye(network), Budget())
         assert bool(CROWN().bound(network, Box(x, x), eye(network), Budget()).lower.isfinite().all())
+
+
+def never_verified(network: Network, box: Box, objective: float, side: float) -> None:
+    """A property that the real network just breaks."""
+    spec = Spec.halfspaces([[objective]], [side])
+    for method in METHODS:
+        assert method.verify(Problem(network, box, spec)).verdict is not Verdict.VERIFIED, repr(method)
+
+
+def one(weight: float) -> Linear:
+    return Linear(torch.tensor([[weight]], dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+
+
+def ends(low: float, high: float) -> Box:
+    return Box(*(torch.tensor([end], dtype=torch.float64) for end in (low, high)))
+
+
+def test_small_objectives_of_large_values() -> None:
+    """What float32 makes of the objective is worth as much as the value is large."""
+    never_verified(chain((1,), [one(1e38)]), ends(-1, 1), 7e-46, -1e-9)
+    never_verified(chain((1,), [one(3e38)]), ends(-1, 1), 1.9e-45, -1e-9)
+
+
+@pytest.mark.parametrize("ops", [[Relu(), one(-7e-46)], [one(7e-46), LeakyRelu(1.5)], [Relu()]])
+def test_small_weights_of_large_inputs(ops: list[Op]) -> None:
+    never_verified(chain((1,), ops), ends(-1e38, 1e38), 1.0 if len(ops) > 1 else -7e-46, -1e-9)
+
+
+def test_small_weights_of_huge_inputs() -> None:
+    never_verified(chain((1,), [Relu(), one(-1e-164)]), ends(0, 1e308), 1e-160, -1e-20)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_filled_in_is_rounded_too(seed: int) -> None:
+    """Fifty copies of 0.9 with large coefficients that cancel."""
+    objective = torch.randn(50, dtype=torch.float64, generator=nets.generator(seed)) * 1e6
+    objective[-1] = 0
+    objective[-1] = -objective.sum()
+    network = chain((1,), [Relu(), Gather(torch.full((50,), -1), (50,), 0.9)])
+    true = sum(Fraction(v) for v in objective.tolist()) * Fraction(0.9)
+    for method in METHODS:
+        found = method.bound(network, ends(1, 1), objective[None], Budget())
+        assert not Fraction(found.lower.item()) > true, repr(method)
+        assert not Fraction(found.upper.item()) < true, repr(method)
+
+
+def test_flushed_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor flushes nothing")
+    try:
+        for method in METHODS:
+            with pytest.raises(InputError, match="set_flush_denormal"):
+                method.bound(chain((1,), [one(1e38)]), ends(1e-38, 1e-38), torch.ones(1, 1), Budget())
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_float32_is_refused_where_its_sums_are_not_ordinary_ones() -> None:
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        with pytest.raises(InputError, match="oneDNN"):
+            CROWN(dtype="float32").bound(chain((1,), [one(1.0)]), ends(0, 1), torch.ones(1, 1), Budget())
+    finally:
+        torch._C._set_mkldnn_enabled(True)
+
+
+def test_numbers_beyond_float32() -> None:
+    network = chain((1,), [one(1.0), LeakyRelu(1e39), one(1.0)])
+    with pytest.raises(InputError, match="float64"):
+        CROWN(dtype="float32").bound(network, ends(-1, 1), torch.ones(1, 1), Budget())
+    assert AlphaCROWN().bound(network, ends(-1, 1), torch.ones(1, 1), Budget()).lower.item() <= -1e39
+
+
+def test_an_overflow_is_no_bound() -> None:
+    for method in METHODS:
+        found = method.bound(chain((1,), [one(3e38)]), ends(3e38, 3e38), torch.full((1, 1), 1e38), Budget())
+        assert not bool((found.lower == inf).any() | (found.upper == -inf).any())
