@@ -130,6 +130,6 @@ def linear_bounds(network: Network, box: Box, objective: Tensor, budget: Budget)
     rows = lower_rows(relaxed, objective, linear=True)
     bounds = [
         Bounds(torch.where(b.lower.isfinite(), b.lower, -inf), torch.where(b.upper.isfinite(), b.upper, inf))
-        for b in relaxed.bounds
+        for b in relaxed.bounds[1:]
     ]
-    return bounds, torch.where(rows.isfinite(), rows, -inf)
+    return [Bounds(box.lower, box.upper), *bounds], torch.where(rows.isfinite(), rows, -inf)
