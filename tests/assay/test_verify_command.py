@@ -240,7 +240,7 @@ def test_what_was_proved_before_is_told_of_work_that_does_not_come_back(folder, 
     assert (folder / "answer.txt").read_text() == "timeout\n"
     assert "assay: timeout: it did not come back in time" in err
     assert "the best bound of the margin is -0.8" in err
-    assert "assay: tried IBP(dtype='float64'): incomplete, margin at least -0.8" in err
+    assert "assay: tried ibp: incomplete, margin at least -0.8" in err
     if as_json:
         document = json.loads(out)
         assert (document["verdict"], document["exit_code"]) == ("timeout", 30)
