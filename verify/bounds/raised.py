@@ -74,7 +74,7 @@ def lower_rows(relaxed: Relaxed, objective: Tensor, ascent: Ascent) -> Tensor:
     coef = objective.reshape(-1, outputs).to(plain)
     last = len(relaxed.network.nodes) - 1
     try:
-        better = raised(relaxed, last, coef, sample, ascent).view(samples, count)
+        better = Raising.of(relaxed, last).lower(coef, sample, ascent).view(samples, count)
     except Expired:
         return plain
     return torch.where(better > plain, better, plain)  # NaN is no better
@@ -88,13 +88,13 @@ def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, asce
     if not len(sample):
         return known
     here = replace(relaxed, bounds=[*relaxed.bounds, known])
-    lowest = []
+    lowest, layer = [], Raising.of(here, position)
     for part in _chunks(here, 2 * len(sample), 2):
         who, what = sample[part], feature[part]
         one = known.lower.new_zeros(len(who), 2, size)
         one[torch.arange(len(who)), 0, what] = 1.0
         one[torch.arange(len(who)), 1, what] = -1.0
-        lowest.append(raised(here, position, one.flatten(0, 1), who.repeat_interleave(2), ascent).view(-1, 2))
+        lowest.append(layer.lower(one.flatten(0, 1), who.repeat_interleave(2), ascent).view(-1, 2))
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
     # What overflowed adds nothing to what is known.
     below, above = torch.cat(lowest).nan_to_num(nan=-inf, posinf=-inf, neginf=-inf).T
@@ -103,34 +103,48 @@ def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, asce
     return Bounds(*(t.index_put(index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True)))
 
 
-def raised(relaxed: Relaxed, position: int, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
-    """Lower bounds of rows of the node at ``position``, coef (rows x features), which belong to samples (rows): (rows).
+@dataclass(frozen=True, eq=False)
+class Raising:
+    """What is worked out once for all rows of the node at ``position``, up to which the network must be relaxed: it
+    without inactive neurons, the same in float32, and what rounding takes (samples x features)."""
 
-    The network must be relaxed up to the node. Lines are raised in float32; what counts is the bound by the last ones
-    in the precision of the network.
-    """
-    if not len(coef):
-        return coef.new_zeros(0)
-    narrow = narrowed(relaxed, position)
-    draft = _in_float32(narrow) if fits_float32(narrow.network) else narrow
-    blocks = _chunks(relaxed, len(coef), 1)
-    bounds = torch.cat([_block(narrow, draft, position, coef[b], sample[b], ascent) for b in blocks])
-    if relaxed.rounding is None:
-        return bounds
-    error = relaxed.rounding.anyhow(relaxed.bounds)[position].flatten(1)
-    lost: Tensor = torch.linalg.vecdot(coef.abs(), error.index_select(0, sample))
-    return bounds - lost - relaxed.rounding.precision.dust
+    relaxed: Relaxed
+    draft: Relaxed
+    position: int
+    error: Tensor
+    dust: float
 
+    @classmethod
+    def of(cls, relaxed: Relaxed, position: int) -> Raising:
+        """Work it out."""
+        assert relaxed.rounding is not None
+        narrow = narrowed(relaxed, position)
+        draft = _in_float32(narrow) if fits_float32(narrow.network) else narrow
+        error = relaxed.rounding.anyhow(relaxed.bounds)[position].flatten(1)
+        return cls(narrow, draft, position, error, relaxed.rounding.precision.dust)
 
-def _block(relaxed: Relaxed, draft: Relaxed, position: int, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
-    trial, here = (_Owners.of(r, position, coef.to(r.bounds[0].lower), sample) for r in (draft, relaxed))
-    climb = Climb(draft.network, trial.backward, trial.region, trial.lines, trial.operands, ascent)
-    for step in range(1, ascent.steps + 1):
-        climb.move(climb.functions(), step)
-    lines = dict(here.lines)
-    for i, moved in climb.free.items():
-        lines[i] = in_other_precision(relaxed.network, moved.parameters, lines[i], here.operands[i], i)
-    return here.region.minimum(here.backward(lines, {}))
+    def lower(self, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
+        """Lower bounds of rows, coef (rows x features), which belong to samples (rows): (rows).
+
+        Lines are raised in float32; what counts is the bound by the last ones in the precision of the network.
+        """
+        if not len(coef):
+            return coef.new_zeros(0)
+        blocks = _chunks(self.relaxed, len(coef), 1)
+        bounds = torch.cat([self._block(coef[block], sample[block], ascent) for block in blocks])
+        lost: Tensor = torch.linalg.vecdot(coef.abs(), self.error.index_select(0, sample))
+        return bounds - lost - self.dust
+
+    def _block(self, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
+        networks = (self.draft, self.relaxed)
+        trial, here = (_Owners.of(r, self.position, coef.to(r.bounds[0].lower), sample) for r in networks)
+        climb = Climb(self.draft.network, trial.backward, trial.region, trial.lines, trial.operands, ascent)
+        for step in range(1, ascent.steps + 1):
+            climb.move(climb.functions(), step)
+        lines = dict(here.lines)
+        for i, moved in climb.free.items():
+            lines[i] = in_other_precision(self.relaxed.network, moved.parameters, lines[i], here.operands[i], i)
+        return here.region.minimum(here.backward(lines, {}))
 
 
 @dataclass(frozen=True, eq=False)

@@ -181,7 +181,8 @@ class Rounding:
         through = 2 * below + 3 * part * largest(z)
         if isinstance(op, Relu):
             # Each node on the way can put the interval of a part off by its error, twice where it is itself widened.
-            through = torch.where(z.upper + 2 * len(nodes) * below > 0, through, 0.0)
+            inactive = z.upper + 2 * len(nodes) * below <= 0  # not where an error is NaN: that is kept
+            through = torch.where(inactive, 0.0, through)
         through = through.sum(-1) if isinstance(op, Max) else evaluate(radius_map(op), through)
         self.error[position] = through + 2 * part * largest(value)
 

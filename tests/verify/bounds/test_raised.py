@@ -163,8 +163,9 @@ def test_rounding_is_charged_and_costs_next_to_nothing(name: str) -> None:
     relaxed = layers.by_linear_bounds(network, ball_about(network, inf), D)
     last, coef = len(network.nodes) - 1, objective(network, 3).flatten(0, 1)
     sample = torch.arange(3).repeat_interleave(5)
-    free = raised.raised(replace(relaxed, rounding=None), last, coef, sample, ASCENT)
-    charged = raised.raised(relaxed, last, coef, sample, ASCENT)
+    raising = raised.Raising.of(relaxed, last)
+    free = replace(raising, error=0 * raising.error, dust=0.0).lower(coef, sample, ASCENT)
+    charged = raising.lower(coef, sample, ASCENT)
     assert bool((charged < free).all())
     assert bool((charged > free - 1e-9).all())
 

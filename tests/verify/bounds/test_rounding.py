@@ -16,7 +16,7 @@ from assay.verify.backends.crown_ibp import CROWNIBP
 from assay.verify.backends.ibp import IBP
 from assay.verify.bounds import layers
 from assay.verify.bounds.relax import relax
-from assay.verify.bounds.rounding import Rounding
+from assay.verify.bounds.rounding import Rounding, worst
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, chain, to_network
@@ -259,6 +259,12 @@ def test_small_weights_of_large_inputs(ops: list[Op]) -> None:
 
 def test_small_weights_of_huge_inputs() -> None:
     never_verified(chain((1,), [Relu(), one(-1e-164)]), ends(0, 1e308), 1e-160, -1e-20)
+
+
+def test_errors_that_are_not_known_pass_activations() -> None:
+    """What searches are charged for any lines: of inputs beyond what is counted there is no bound."""
+    box = Bounds(torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), 1e308, dtype=torch.float64))
+    assert all(bool(error.isnan().all()) for error in worst(chain((1,), [Relu(), one(-1e-164)]), box))
 
 
 @pytest.mark.parametrize("seed", range(4))
