@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds import rounding
-from assay.verify.bounds.interval import propagate, step
+from assay.verify.bounds.interval import propagate
 from assay.verify.bounds.relax import Lines, relax, relaxes
 from assay.verify.bounds.rounding import Rounding
 from assay.verify.core.budget import Budget
@@ -76,8 +76,7 @@ class Relaxed:
         operands = [self.bounds[i] for i in node.inputs]
         if relaxes(node.op):
             self.lines[position] = relax(node.op, self.operand(position))
-        if self.rounding is None:
-            return step(node.op, *operands)
+        assert self.rounding is not None
         return self.rounding.enter(position, operands, propagate(node.op, *operands))
 
     def operand(self, position: int) -> Bounds:
@@ -98,8 +97,7 @@ class Relaxed:
     def compound(self) -> None:
         """Note what rounding may take of rows of neurons of the first node without bounds, all the way to the input.
         Every node before must have been compounded."""
-        if self.rounding is None:
-            return
+        assert self.rounding is not None
         position = len(self.bounds)
         if position in self.lines:
             self.rounding.relax(position, self.lines[position], self.operand(position))
@@ -107,10 +105,9 @@ class Relaxed:
             operands = [self.bounds[i] for i in self.network.nodes[position].inputs]
             self.rounding.compound(position, operands)
 
-    def error(self, position: int, index: Tensor) -> Tensor | float:
+    def error(self, position: int, index: Tensor) -> Tensor:
         """What :meth:`compound` noted of a node, at ``index`` (rows) among the neurons of all samples: (rows)."""
-        if self.rounding is None:
-            return 0.0
+        assert self.rounding is not None
         return self.rounding.error[position].flatten().index_select(0, index) + self.rounding.precision.dust
 
     @property

@@ -216,7 +216,7 @@ def test_an_ascent_that_is_cut_off_leaves_crowns_bound(inner: bool, monkeypatch:
     def expired(*arguments: Any) -> Any:
         raise Expired
 
-    monkeypatch.setattr(raised, "raised", expired)
+    monkeypatch.setattr(raised.Raising, "lower", expired)
     assert AlphaCROWN(inner=inner).verify(question).margin == CROWN().verify(question).margin
 
 

@@ -260,7 +260,7 @@ def test_raised_lines_without_bounds_take_nothing_away(monkeypatch: pytest.Monke
     network = NETWORKS["mlp"]
     relaxed, A = layers.by_linear_bounds(network, ball_about(network, inf), D), objective(network, 3)
     before, known = rows.lower_rows(relaxed, A, linear=True), relaxed.bounds[3]
-    monkeypatch.setattr(raised, "raised", lambda relaxed, position, coef, *rest: coef.new_full((len(coef),), nan))
+    monkeypatch.setattr(raised.Raising, "lower", lambda self, coef, *rest: coef.new_full((len(coef),), nan))
     assert torch.equal(raised.lower_rows(relaxed, A, ASCENT), before)
     here = replace(relaxed, bounds=relaxed.bounds[:3], lines={2: relaxed.lines[2]})
     met = raised.tighten(here, 3, known, torch.ones_like(known.lower, dtype=torch.bool), ASCENT)
