@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from assay.verify.bounds.convolution import transpose
 from assay.verify.bounds.memo import per_op
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import (
@@ -106,10 +107,7 @@ def _through(op: Linear, part: Part) -> Part:
 @pull.register
 def _(op: Conv2d, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled:
     coef = part.dense(prod(shape)).reshape(-1, *shape)
-    spans = zip(operands[0][1:], shape[1:], op.stride, op.padding, op.dilation, op.weight.shape[2:], strict=True)
-    # Rows and columns that the convolution left over, its stride being no divisor, have coefficient 0.
-    rest = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, s, p, d, k in spans]
-    pulled = F.conv_transpose2d(coef, op.weight, None, op.stride, op.padding, rest, op.groups, op.dilation)
+    pulled = transpose(op, coef, operands[0])
     return [Part(pulled.flatten(1))], coef.flatten(2).sum(2) @ op.bias
 
 
