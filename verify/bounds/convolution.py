@@ -29,16 +29,22 @@ def _interleaves(op: Conv2d) -> bool:
 
 
 def _interleaved(op: Conv2d, coef: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """By a convolution that makes the operand's elements of each place between strides as channels of their own, which
-    are then interleaved (Shi et al. 2016, arXiv:1609.07009): in float32 1.3 to 5 times faster than the library's
+    """By a convolution that makes the operand's elements of each place between strides as channels of their own (Shi et
+    al. 2016, arXiv:1609.07009), which are then interleaved: in float32 2 to 5 times faster than the library's
     transposed convolution, and the same products in its sums."""
-    (vertical, horizontal), (top, left), (height, width) = op.stride, op.padding, shape[1:]
-    weight = _phases(op)
+    step, weight = op.stride[0], _phases(op)
     made = F.conv2d(coef, weight, padding=(weight.shape[2] - 1, weight.shape[3] - 1))
-    rows, columns = -(-(height + top) // vertical), -(-(width + left) // horizontal)
-    made = F.pad(made, (0, max(0, columns - made.shape[3]), 0, max(0, rows - made.shape[2])))
-    full = F.pixel_shuffle(made[:, :, :rows, :columns], vertical)
-    return full[:, :, top : top + height, left : left + width]
+    made = made.view(len(coef), shape[0], step, step, *made.shape[2:])
+    # Element i of the operand is number (i + padding) // step of place (i + padding) % step.
+    ends = [-(-(n + p) // step) for n, p in zip(shape[1:], op.padding, strict=True)]
+    made = F.pad(made, (0, max(0, ends[1] - made.shape[5]), 0, max(0, ends[0] - made.shape[4])))
+    full = coef.new_empty(len(coef), *shape)
+    for y in range(step):
+        for x in range(step):
+            part = full[:, :, y::step, x::step]
+            (top, row), (left, column) = (divmod(n + p, step) for n, p in zip((y, x), op.padding, strict=True))
+            part.copy_(made[:, :, row, column, top : top + part.shape[2], left : left + part.shape[3]])
+    return full
 
 
 @per_op

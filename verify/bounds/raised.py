@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -16,7 +17,7 @@ from assay.verify.bounds.narrow import narrowed
 from assay.verify.bounds.relax import Lines
 from assay.verify.bounds.relaxed import Relaxed, fits_float32, middle_and_radius
 from assay.verify.bounds.rows import RowRules, over_ball
-from assay.verify.bounds.slopes import Ascent, Climb, Functions, in_other_precision
+from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, in_other_precision, taken
 from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.budget import Expired
 from assay.verify.core.region import LpBall
@@ -24,6 +25,10 @@ from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import length
 
 MOST = 512  # rows at a time
+PATIENCE = 5  # steps after which it is seen which rows still rise
+SHARE = 0.001  # of what a row rose in all: where it changes by less meanwhile, it stops
+NOISE = 1e-6  # of a bound in float32
+FEWER = 0.8  # of the rows at most go on without the others
 TABLES = 16  # numbers that are kept for each neuron of a row while its lines are raised
 
 
@@ -138,13 +143,44 @@ class Raising:
     def _block(self, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
         networks = (self.draft, self.relaxed)
         trial, here = (_Owners.of(r, self.position, coef.to(r.bounds[0].lower), sample) for r in networks)
-        climb = Climb(self.draft.network, trial.backward, trial.region, trial.lines, trial.operands, ascent)
-        for step in range(1, ascent.steps + 1):
-            climb.move(climb.functions(), step)
         lines = dict(here.lines)
-        for i, moved in climb.free.items():
-            lines[i] = in_other_precision(self.relaxed.network, moved.parameters, lines[i], here.operands[i], i)
+        for i, moved in climbed(trial, ascent).items():
+            lines[i] = in_other_precision(self.relaxed.network, moved, lines[i], here.operands[i], i)
         return here.region.minimum(here.backward(lines, {}))
+
+
+def climbed(owners: _Owners, ascent: Ascent) -> dict[int, Moving]:
+    """Lines of rows that were raised, by position; each row's are left where it hardly rises any more."""
+    climb = owners.climb(ascent)
+    ends = {i: replace(layer, parameters=deepcopy(layer.parameters)) for i, layer in climb.free.items()}
+    rows = torch.arange(len(owners.coef), device=owners.coef.device)
+    going = torch.ones_like(rows, dtype=torch.bool)
+    first = last = owners.coef.new_full((len(rows),), -inf)
+    for step in range(1, ascent.steps + 1):
+        functions = climb.functions()
+        if (step - 1) % PATIENCE == 0:
+            bound = climb.region.minimum(functions)
+            if step == 1:
+                first = bound
+            stopped = going & ~_still_rising(first, last, bound)
+            climb.leave(ends, stopped.nonzero().flatten(), rows)
+            going, last = going & ~stopped, bound
+            left = going.nonzero().flatten()
+            if not len(left):
+                return ends
+            if len(left) <= FEWER * len(going):
+                owners, rows, first, last = owners.take(left), rows[left], first[left], last[left]
+                climb, functions = climb.take(left, owners.backward, owners.region), functions.take(left)
+                going = going[left]
+        climb.move(functions, step)
+    climb.leave(ends, going.nonzero().flatten(), rows)
+    return ends
+
+
+def _still_rising(first: Tensor, last: Tensor, bound: Tensor) -> Tensor:
+    """Which rows changed since the last time by more than a share of what they rose since the first: (rows)."""
+    change, noise = (bound - last).abs(), NOISE * (1 + bound.abs())
+    return ~(change <= torch.maximum(SHARE * (bound - first), noise))
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,11 +198,22 @@ class _Owners:
     @classmethod
     def of(cls, relaxed: Relaxed, position: int, coef: Tensor, sample: Tensor) -> _Owners:
         lines = {i: lines.take(sample) for i, lines in relaxed.lines.items()}
-        operands = {i: _picked(relaxed.operand(i), sample) for i in relaxed.lines}
+        operands = {i: taken(relaxed.operand(i), sample) for i in relaxed.lines}
         box = Bounds(*(t.flatten(1) for t in (relaxed.bounds[0].lower, relaxed.bounds[0].upper)))
         ball = None if relaxed.ball is None else _of_samples(relaxed.ball, sample)
         centre, radius = (t.index_select(0, sample) for t in middle_and_radius(box))
         return cls(relaxed, position, coef, lines, operands, Owned(centre, radius, ball))
+
+    def take(self, rows: Tensor) -> _Owners:
+        """Some of the rows, by number."""
+        owned = self.region
+        ball = None if owned.ball is None else _of_samples(owned.ball, rows)
+        region = Owned(owned.centre.index_select(0, rows), owned.radius.index_select(0, rows), ball)
+        return replace(self, coef=self.coef.index_select(0, rows), lines={}, operands={}, region=region)
+
+    def climb(self, ascent: Ascent) -> Climb:
+        """The rows with these lines, to be raised."""
+        return Climb(self.relaxed.network, self.backward, self.region, self.lines, self.operands, ascent)
 
     def backward(self, lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
         """See :data:`assay.verify.bounds.slopes.Backward`."""
@@ -183,10 +230,6 @@ def _in_float32(relaxed: Relaxed) -> Relaxed:
     return replace(
         Relaxed.over(relaxed.network.to(torch.float32), bounds), region=relaxed.region, budget=relaxed.budget
     )
-
-
-def _picked(bounds: Bounds, sample: Tensor) -> Bounds:
-    return Bounds(bounds.lower.index_select(0, sample), bounds.upper.index_select(0, sample))
 
 
 def _of_samples(ball: LpBall, sample: Tensor) -> LpBall:

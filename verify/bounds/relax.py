@@ -41,6 +41,16 @@ class Lines:
         """The lines at ``index``, numbers, of an axis."""
         return self.map(lambda t: t.index_select(axis, index))
 
+    def put(self, index: Tensor, lines: Lines, axis: int = 0) -> Lines:
+        """These lines with others at ``index``, numbers, of an axis: they are written into."""
+        for mine, theirs in zip(self._tensors(), lines._tensors(), strict=True):
+            mine.index_copy_(axis, index, theirs)
+        return self
+
+    def _tensors(self) -> list[Tensor]:
+        some = [self.slope, self.slope_gap, self.intercept_gap]
+        return some if self.intercept is None else [*some, self.intercept]
+
 
 @singledispatch
 def relax(op: Op, z: Bounds) -> Lines:

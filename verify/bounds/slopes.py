@@ -10,6 +10,7 @@ that value. So a gradient costs one pass forward and no recording.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Protocol
@@ -17,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.relax import Lines, Tangents, steepness, tangents_below_tanh
+from assay.verify.bounds.relax import Lines, Tangents, steepness, tangents_below_tanh, undecided
 from assay.verify.core.budget import Expired
 from assay.verify.core.network import Network
 from assay.verify.core.ops import LeakyRelu, Max, Op, Relu, Tanh, evaluate
@@ -25,6 +26,7 @@ from assay.verify.core.verifier import Bounds
 
 DECAY = 0.9  # of the gradient's running mean
 SPREAD = 0.99  # of its running square
+WORTH = 0.7  # of a layer's features at most are looked at apart from the others
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,35 @@ class Climb:
         ascent: Ascent,
     ) -> None:
         self.network, self.backward, self.region, self.operands = network, backward, region, operands
-        self.lines = dict(lines)
-        free = ((i, parameters(network.nodes[i].op, lines[i], operands[i])) for i in lines)
-        self.free = {i: _Adam(moved, ascent) for i, moved in free if moved is not None}
+        self.lines, self.ascent = dict(lines), ascent
+        moved = ((i, moving(network.nodes[i].op, lines[i], operands[i])) for i in lines)
+        self.free = {i: layer for i, layer in moved if layer is not None}
+        for i, layer in self.free.items():
+            if layer.columns is not None:  # they are written into
+                self.lines[i] = lines[i].map(torch.clone)
         self.seen: dict[int, Tensor] = {}
+
+    def take(self, rows: Tensor, backward: Backward, region: Region) -> Climb:
+        """The climb of some rows alone, by number, from where they are."""
+        climb = copy(self)
+        climb.backward, climb.region = backward, region
+        climb.seen = {i: coef.index_select(0, rows) for i, coef in self.seen.items()}
+        climb.lines = {i: lines.take(rows) for i, lines in self.lines.items()}
+        climb.operands = {i: taken(z, rows) for i, z in self.operands.items()}
+        climb.free = {}
+        for i, layer in self.free.items():
+            part = moving(self.network.nodes[i].op, climb.lines[i], climb.operands[i], layer.columns, choose=False)
+            assert part is not None
+            for mine, whole in zip(part.state(), layer.state(), strict=True):
+                mine.copy_(whole.index_select(0, rows))
+            climb.free[i] = part
+        return climb
+
+    def leave(self, ends: Mapping[int, Moving], here: Tensor, rows: Tensor) -> None:
+        """Note the parameters of the rows ``here``, by number, which are ``rows`` of those that ``ends`` are of."""
+        for i, layer in self.free.items():
+            for end, mine in zip(ends[i].parameters.tensors(), layer.parameters.tensors(), strict=True):
+                end.index_copy_(0, rows[here], mine.index_select(0, here))
 
     def functions(self) -> Functions:
         """The rows as functions of the input, by the lines as they are. Raises :class:`Expired`."""
@@ -137,7 +164,8 @@ class Climb:
         for position, moved in self.free.items():
             if position in self.seen:
                 z = values[self.network.nodes[position].inputs[0]].view_as(self.operands[position].lower)
-                self.lines[position] = moved.ascend(self.seen[position], z, step)
+                moved.ascend(self.seen[position], z, self.ascent, step)
+                self.lines[position] = moved.into(self.lines[position])
 
 
 def raise_lines(climb: Climb, steps: int) -> Raised:
@@ -162,34 +190,71 @@ def raise_lines(climb: Climb, steps: int) -> Raised:
     return best
 
 
-def in_other_precision(network: Network, moved: Parameters, lines: Lines, z: Bounds, position: int) -> Lines:
+def in_other_precision(network: Network, moved: Moving, lines: Lines, z: Bounds, position: int) -> Lines:
     """The lines of parameters that were moved in a lower precision, about the same activations in that of ``lines``
     and ``z`` (rows x features [x operands]). What overflowed there stays where it began."""
-    here = parameters(network.nodes[position].op, lines, z)
+    here = moving(network.nodes[position].op, lines, z, moved.columns, choose=False)
     assert here is not None
-    for tensor, value in zip(here.tensors(), moved.tensors(), strict=True):
+    for tensor, value in zip(here.parameters.tensors(), moved.parameters.tensors(), strict=True):
         tensor.copy_(torch.where(value.isfinite(), value, tensor))
-    here.keep()
-    return here.lines()
+    here.parameters.keep()
+    return here.into(lines if here.columns is None else lines.map(torch.clone))
 
 
-class _Adam:
-    """Steps of Kingma and Ba 2015 (arXiv:1412.6980) upward."""
+@dataclass(eq=False)
+class Moving:
+    """The lines of one layer on their way: ``parameters`` of the features ``columns``, by number (None: of all), and
+    the running means of each tensor's gradient and its square."""
 
-    def __init__(self, parameters: Parameters, ascent: Ascent) -> None:
-        self.parameters, self.ascent = parameters, ascent
-        self.moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in parameters.tensors()]
+    columns: Tensor | None
+    parameters: Parameters
+    moments: list[tuple[Tensor, Tensor]]
 
-    def ascend(self, coef: Tensor, z: Tensor, step: int) -> Lines:
-        """The lines after one step more."""
-        size = self.ascent.rate * self.ascent.decay ** (step - 1) * (1 - SPREAD**step) ** 0.5 / (1 - DECAY**step)
-        gradients = self.parameters.gradient(coef, z)
+    def gradient(self, coef: Tensor, z: Tensor) -> list[Tensor]:
+        """See :class:`Parameters`; of all features (rows x features [x operands])."""
+        if self.columns is not None:
+            coef, z = (t.index_select(1, self.columns) for t in (coef, z))
+        return self.parameters.gradient(coef, z)
+
+    def ascend(self, coef: Tensor, z: Tensor, ascent: Ascent, step: int) -> None:
+        """One step of Kingma and Ba 2015 (arXiv:1412.6980) upward."""
+        size = ascent.rate * ascent.decay ** (step - 1) * (1 - SPREAD**step) ** 0.5 / (1 - DECAY**step)
+        gradients = self.gradient(coef, z)
         for tensor, gradient, (mean, square) in zip(self.parameters.tensors(), gradients, self.moments, strict=True):
             mean.mul_(DECAY).add_(gradient, alpha=1 - DECAY)
             square.mul_(SPREAD).addcmul_(gradient, gradient, value=1 - SPREAD)
             tensor.addcdiv_(mean, square.sqrt().add_(1e-30), value=size)
         self.parameters.keep()
-        return self.parameters.lines()
+
+    def into(self, lines: Lines) -> Lines:
+        """The lines as they are now; others than those of ``columns`` are ``lines``, which are written into."""
+        here = self.parameters.lines()
+        return here if self.columns is None else lines.put(self.columns, here, 1)
+
+    def state(self) -> list[Tensor]:
+        """All tensors that change on the way."""
+        return [*self.parameters.tensors(), *(t for pair in self.moments for t in pair)]
+
+
+def moving(op: Op, lines: Lines, z: Bounds, columns: Tensor | None = None, choose: bool = True) -> Moving | None:
+    """The lines about ``op`` over ``z`` (rows x features [x operands]) to be moved, None where none can be: those of
+    the features ``columns``, or where they are to be chosen, of those that are undecided in any row."""
+    if choose:
+        some = undecided(op, z)
+        some = some.flatten(2).any(2).any(0) if some.dim() > 2 else some.any(0)
+        kept = some.nonzero().flatten()
+        columns = kept if len(kept) <= WORTH * len(some) else None
+    if columns is not None:
+        lines, z = lines.take(columns, 1), taken(z, columns, 1)
+    moved = parameters(op, lines, z)
+    if moved is None:
+        return None
+    return Moving(columns, moved, [(torch.zeros_like(t), torch.zeros_like(t)) for t in moved.tensors()])
+
+
+def taken(bounds: Bounds, index: Tensor, axis: int = 0) -> Bounds:
+    """The bounds at ``index``, numbers, of an axis."""
+    return Bounds(bounds.lower.index_select(axis, index), bounds.upper.index_select(axis, index))
 
 
 def _better(best: Raised, function: Functions, bound: Tensor, seen: dict[int, Tensor]) -> Raised:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, nan
 
@@ -307,3 +308,50 @@ def test_layers_are_not_begun_without_time() -> None:
     relaxed.budget = Budget(seconds=0).started()
     with pytest.raises(Expired):
         raised.tighten(relaxed, 3, known, torch.ones_like(known.lower, dtype=torch.bool), ASCENT)
+
+
+# Rows that stop.
+
+
+def climbed_rows(
+    name: str, monkeypatch: pytest.MonkeyPatch, patience: int, steps: int = 40
+) -> tuple[Tensor, list[int]]:
+    """The least bounds of many rows, among them one of nothing, and how many of them were propagated each time."""
+    network, many = NETWORKS[name], objective(NETWORKS[name], 3, 20)
+    many[:, 0] = 0.0
+    relaxed = layers.by_linear_bounds(network, ball_about(network, inf), D)
+    counts: list[int] = []
+    original = raised._Owners.backward
+
+    def backward(self: raised._Owners, lines: Mapping[int, slopes.Lines], seen: dict[int, Tensor]) -> slopes.Functions:
+        counts.append(len(self.coef))
+        return original(self, lines, seen)
+
+    monkeypatch.setattr(raised, "PATIENCE", patience)
+    with monkeypatch.context() as patch:
+        patch.setattr(raised._Owners, "backward", backward)
+        return raised.lower_rows(relaxed, many, Ascent(steps, 0.4, 0.9)), counts
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rows_that_hardly_rise_are_not_raised_further(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped, counts = climbed_rows(name, monkeypatch, raised.PATIENCE)
+    alone, whole = climbed_rows(name, monkeypatch, 1000)
+    assert whole == [60] * 41, "without patience running out all rows are raised to the end"
+    assert counts[0] == counts[-1] == 60, "the first and the proving time are of all rows"
+    assert sum(counts) < 0.99 * sum(whole)
+    assert counts[:-1] == sorted(counts[:-1], reverse=True)
+    plain, _ = climbed_rows(name, monkeypatch, 1000, steps=0)
+    assert float((alone - stopped).mean()) <= 0.02 * float((alone - plain).mean())
+    assert bool((stopped[:, 0] <= 0).all())
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "mixed"])
+def test_where_a_row_stops_does_not_depend_on_the_others(name: str) -> None:
+    network, many = NETWORKS[name], objective(NETWORKS[name], 3, 20)
+    relaxed = layers.by_linear_bounds(network, ball_about(network, inf), D)
+    ascent = Ascent(40, 0.4, 0.9)
+    together = raised.lower_rows(relaxed, many, ascent)
+    apart = torch.cat([raised.lower_rows(relaxed, many[:, i : i + 1], ascent) for i in range(20)], 1)
+    close = (together - apart).abs() <= DRAFTED
+    assert float(close.double().mean()) >= 0.9, "a last digit may decide where a row stops, but seldom does"

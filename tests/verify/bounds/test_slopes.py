@@ -81,16 +81,14 @@ def gradients(climb: Climb) -> dict[int, list[Tensor]]:
     point = climb.region.minimiser(climb.functions())
     values = values_on_lines(climb.network, climb.lines, point, climb.seen)
     return {
-        i: m.parameters.gradient(
-            climb.seen[i], values[climb.network.nodes[i].inputs[0]].view_as(climb.operands[i].lower)
-        )
+        i: m.gradient(climb.seen[i], values[climb.network.nodes[i].inputs[0]].view_as(climb.operands[i].lower))
         for i, m in climb.free.items()
     }
 
 
 def bound(climb: Climb) -> Tensor:
     """Of each row, by the parameters as they are: (rows)."""
-    lines = {**climb.lines, **{i: m.parameters.lines() for i, m in climb.free.items()}}
+    lines = {**climb.lines, **{i: m.into(climb.lines[i].map(torch.clone)) for i, m in climb.free.items()}}
     return climb.region.minimum(climb.backward(lines, {}))
 
 
@@ -99,7 +97,7 @@ def moved_climb(op: Op, seed: int, ball: bool) -> Climb:
     assert len(climb.free) == 2
     for position, moved in climb.free.items():
         strewn(moved.parameters, generator(seed + 2))
-        climb.lines[position] = moved.parameters.lines()
+        climb.lines[position] = moved.into(climb.lines[position])
     return climb
 
 
@@ -237,7 +235,7 @@ def test_a_draft_that_overflows_leaves_the_lines_as_they_began(op: Op, value: fl
         assert began is not None
         for tensor in moved.parameters.tensors():
             tensor.fill_(value)
-        found = in_other_precision(climb.network, moved.parameters, start, z, position)
+        found = in_other_precision(climb.network, moved, start, z, position)
         for a, b in zip(_numbers(found), _numbers(began.lines()), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
