@@ -13,12 +13,14 @@ from assay.verify.core.ops import Conv2d
 from tests.nets import generator
 
 
-def drawn(seed: int, dtype: torch.dtype, divides: bool) -> tuple[Conv2d, tuple[int, int, int]]:
-    """A convolution whose stride divides its kernel, or any one, and the shape of its operand."""
+def drawn(seed: int, dtype: torch.dtype, divides: bool, plain: bool = False) -> tuple[Conv2d, tuple[int, int, int]]:
+    """A convolution whose stride divides its kernel, or any one, or one of stride 1; and the shape of its operand."""
     choice, rng = random.Random(seed), generator(seed)
     stride = choice.choice([2, 3])
     sides = [stride * choice.randint(1, 2) if divides else choice.randint(1, 5) for _ in range(2)]
     inputs, outputs = choice.randint(1, 3), choice.randint(1, 3)
+    if plain:
+        stride, inputs = 1, 8
     shape = (inputs, choice.randint(sides[0], 12), choice.randint(sides[1], 12))
     weight = torch.randn(outputs, inputs, *sides, generator=rng, dtype=dtype)
     padding = (choice.randint(0, 3), choice.randint(0, 3))
@@ -35,6 +37,16 @@ def test_it_is_the_derivative_backwards(seed: int, dtype: torch.dtype, divides: 
     coef = torch.randn(value.shape, generator=generator(seed + 1), dtype=dtype)
     (expected,) = torch.autograd.grad(value, x, coef)
     torch.testing.assert_close(transpose(op, coef, shape), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", range(20))
+def test_so_it_is_with_stride_1_and_many_inputs(seed: int, dtype: torch.dtype) -> None:
+    op, shape = drawn(seed, dtype, False, plain=True)
+    x = torch.zeros(2, *shape, dtype=dtype, requires_grad=True)
+    value = F.conv2d(x, op.weight, None, op.stride, op.padding)
+    coef = torch.randn(value.shape, generator=generator(seed + 1), dtype=dtype)
+    torch.testing.assert_close(transpose(op, coef, shape), torch.autograd.grad(value, x, coef)[0])
 
 
 def test_gradients_pass_to_the_weight() -> None:
