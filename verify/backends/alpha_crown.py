@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import layers, raised, rows
+from assay.verify.bounds import conditional, layers, raised, rows
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
-from assay.verify.bounds.verdicts import both_sides, verify_by_bounds, without_bounds
+from assay.verify.bounds.verdicts import both_sides, decided, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
-from assay.verify.core.result import Guarantee, Result
+from assay.verify.core.region.rounding import directed_sum
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.core.spec import Polyhedron
 from assay.verify.core.verifier import Bounds
+
+SETS = 64  # disjuncts that are looked at together
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class AlphaCROWN:
 
     steps: int = 20
     inner: bool = True
+    output: int = 0
     rate: float = 0.4
     decay: float = 0.9
     group: int = 16
@@ -46,7 +52,7 @@ class AlphaCROWN:
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def __post_init__(self) -> None:
-        for option, least in (("steps", 0), ("group", 1), ("rate", 0), ("decay", 0)):
+        for option, least in (("steps", 0), ("output", 0), ("group", 1), ("rate", 0), ("decay", 0)):
             value = getattr(self, option)
             if not least <= value < inf:
                 raise InputError(f"{option} of alpha-crown must be a number of at least {least}, got {value}")
@@ -61,7 +67,41 @@ class AlphaCROWN:
 
     def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
-        return verify_by_bounds(self, problems, budget, self._rows, torch.float64)
+        budget = budget.started()
+        results = []
+        for problem, result in zip(
+            problems, verify_by_bounds(self, problems, budget, self._rows, torch.float64), strict=True
+        ):
+            if result.reason is Reason.INCOMPLETE and self.output:
+                result = self._by_its_output(problem, result, budget)
+            if result.reason is Reason.INCOMPLETE and budget.expired:  # lines may have been left where they were
+                result = replace(result, reason=Reason.TIMEOUT)
+            results.append(result)
+        return results
+
+    def _by_its_output(self, problem: Problem, result: Result, budget: Budget) -> Result:
+        """The result, or VERIFIED where no disjunct of the unsafe set can be reached."""
+        begun = time.monotonic()
+        spec = problem.spec
+        try:
+            with torch.inference_mode():
+                relaxed = self._tightened(problem.network, problem.region, torch.float64, budget)
+                rows = raised.lower_rows(relaxed, spec.A[None].to(torch.float64), self._ascent)
+                margins = directed_sum(rows, -spec.b[None], up=False)[0]
+                proved = decided(margins)
+                open_ = [i for i, d in enumerate(spec.disjuncts) if not bool(proved[spec.disjunct == i].any())]
+                sets = [spec.disjuncts[i] for i in open_]
+                safe = all(
+                    bool(conditional.unreachable(relaxed, unsafe, self._ascent, self.output).all())
+                    for unsafe in _by_size(sets)
+                )
+        except (Expired, MemoryError):
+            return result
+        seconds = result.seconds + time.monotonic() - begun
+        if not safe:
+            return replace(result, seconds=seconds)
+        stats = {**result.stats, "output": "no input leads into the unsafe set: it was bounded on the way there"}
+        return replace(result, verdict=Verdict.VERIFIED, reason=None, margin=None, seconds=seconds, stats=stats)
 
     def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget = UNLIMITED) -> Bounds:
         """Bounds of ``objective @ network(x)`` over the region: (batch x rows)."""
@@ -72,21 +112,41 @@ class AlphaCROWN:
         return self._rows(network, region, objective, budget.started(), torch.float64)
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
-        ascent = Ascent(self.steps, self.rate, self.decay)
-
-        def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
-            return raised.tighten(relaxed, position, known, wanted, ascent)
-
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             plain = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS)
             if not self.inner:
-                return raised.lower_rows(plain, objective, ascent)
+                return raised.lower_rows(plain, objective, self._ascent)
             lower = rows.lower_rows(plain, objective, linear=True)
             try:
-                tight = layers.by_linear_bounds(network, region, dtype, budget, further=further)
-                return torch.maximum(lower, raised.lower_rows(tight, objective, ascent))
+                tight = self._tightened(network, region, dtype, budget)
+                return torch.maximum(lower, raised.lower_rows(tight, objective, self._ascent))
             except Expired:
                 return lower  # what is proved by then stands
 
         return lower_bounds(of_group, network, region, objective, budget, self.group)
+
+    @property
+    def _ascent(self) -> Ascent:
+        return Ascent(self.steps, self.rate, self.decay)
+
+    def _tightened(self, network: Network, region: Region, dtype: torch.dtype, budget: Budget) -> Relaxed:
+        """The network with raised bounds of its unstable neurons, where these are to be raised."""
+
+        def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
+            return raised.tighten(relaxed, position, known, wanted, self._ascent)
+
+        return layers.by_linear_bounds(network, region, dtype, budget, further=further if self.inner else None)
+
+
+def _by_size(sets: Sequence[Polyhedron]) -> Iterator[conditional.Unsafe]:
+    """Polyhedrons with as many rows each together."""
+    by_size: dict[int, list[Polyhedron]] = {}
+    for disjunct in sets:
+        by_size.setdefault(len(disjunct.b), []).append(disjunct)
+    for some in by_size.values():
+        for begin in range(0, len(some), SETS):
+            part = some[begin : begin + SETS]
+            yield conditional.Unsafe(
+                torch.stack([d.A.to(torch.float64) for d in part]), torch.stack([d.b.to(torch.float64) for d in part])
+            )

@@ -94,7 +94,7 @@ def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, asce
         return known
     here = replace(relaxed, bounds=[*relaxed.bounds, known])
     lowest, layer = [], Raising.of(here, position)
-    for part in _chunks(here, 2 * len(sample), 2):
+    for part in chunks(here, 2 * len(sample), 2):
         who, what = sample[part], feature[part]
         one = known.lower.new_zeros(len(who), 2, size)
         one[torch.arange(len(who)), 0, what] = 1.0
@@ -124,7 +124,7 @@ class Raising:
         """Work it out."""
         assert relaxed.rounding is not None
         narrow = narrowed(relaxed, position)
-        draft = _in_float32(narrow) if fits_float32(narrow.network) else narrow
+        draft = in_float32(narrow) if fits_float32(narrow.network) else narrow
         error = relaxed.rounding.anyhow(relaxed.bounds)[position].flatten(1)
         return cls(narrow, draft, position, error, relaxed.rounding.precision.dust)
 
@@ -135,27 +135,27 @@ class Raising:
         """
         if not len(coef):
             return coef.new_zeros(0)
-        blocks = _chunks(self.relaxed, len(coef), 1)
+        blocks = chunks(self.relaxed, len(coef), 1)
         bounds = torch.cat([self._block(coef[block], sample[block], ascent) for block in blocks])
         lost: Tensor = torch.linalg.vecdot(coef.abs(), self.error.index_select(0, sample))
         return bounds - lost - self.dust
 
     def _block(self, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
         networks = (self.draft, self.relaxed)
-        trial, here = (_Owners.of(r, self.position, coef.to(r.bounds[0].lower), sample) for r in networks)
+        trial, here = (OwnRows.of(r, {self.position: coef}, sample) for r in networks)
         lines = dict(here.lines)
         for i, moved in climbed(trial, ascent).items():
             lines[i] = in_other_precision(self.relaxed.network, moved, lines[i], here.operands[i], i)
         return here.region.minimum(here.backward(lines, {}))
 
 
-def climbed(owners: _Owners, ascent: Ascent) -> dict[int, Moving]:
+def climbed(owners: OwnRows, ascent: Ascent) -> dict[int, Moving]:
     """Lines of rows that were raised, by position; each row's are left where it hardly rises any more."""
     climb = owners.climb(ascent)
     ends = {i: replace(layer, parameters=deepcopy(layer.parameters)) for i, layer in climb.free.items()}
-    rows = torch.arange(len(owners.coef), device=owners.coef.device)
+    rows = torch.arange(len(owners), device=owners.region.centre.device)
     going = torch.ones_like(rows, dtype=torch.bool)
-    first = last = owners.coef.new_full((len(rows),), -inf)
+    first = last = owners.region.centre.new_full((len(rows),), -inf)
     for step in range(1, ascent.steps + 1):
         functions = climb.functions()
         if (step - 1) % PATIENCE == 0:
@@ -184,32 +184,38 @@ def _still_rising(first: Tensor, last: Tensor, bound: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class _Owners:
-    """Rows of a node, coef (rows x features), and what belongs to them of a relaxed network, by position: the lines of
-    activations and the bounds of their operands, (rows x features [x operands]); and their regions."""
+class OwnRows:
+    """Rows, each with lines of its own: the coefficients that they begin with, by position (rows x features), and what
+    belongs to them of a relaxed network: the lines of activations and the bounds of their operands, by position (rows x
+    features [x operands]); and their regions."""
 
     relaxed: Relaxed
-    position: int
-    coef: Tensor
+    start: Mapping[int, Tensor]
     lines: dict[int, Lines]
     operands: dict[int, Bounds]
     region: Owned
 
     @classmethod
-    def of(cls, relaxed: Relaxed, position: int, coef: Tensor, sample: Tensor) -> _Owners:
+    def of(cls, relaxed: Relaxed, start: Mapping[int, Tensor], sample: Tensor) -> OwnRows:
+        """Rows that belong to samples (rows), in the precision of the network."""
         lines = {i: lines.take(sample) for i, lines in relaxed.lines.items()}
         operands = {i: taken(relaxed.operand(i), sample) for i in relaxed.lines}
         box = Bounds(*(t.flatten(1) for t in (relaxed.bounds[0].lower, relaxed.bounds[0].upper)))
         ball = None if relaxed.ball is None else _of_samples(relaxed.ball, sample)
         centre, radius = (t.index_select(0, sample) for t in middle_and_radius(box))
-        return cls(relaxed, position, coef, lines, operands, Owned(centre, radius, ball))
+        start = {i: coef.to(centre) for i, coef in start.items()}
+        return cls(relaxed, start, lines, operands, Owned(centre, radius, ball))
 
-    def take(self, rows: Tensor) -> _Owners:
+    def __len__(self) -> int:
+        return len(self.region.centre)
+
+    def take(self, rows: Tensor) -> OwnRows:
         """Some of the rows, by number."""
         owned = self.region
         ball = None if owned.ball is None else _of_samples(owned.ball, rows)
         region = Owned(owned.centre.index_select(0, rows), owned.radius.index_select(0, rows), ball)
-        return replace(self, coef=self.coef.index_select(0, rows), lines={}, operands={}, region=region)
+        start = {i: coef.index_select(0, rows) for i, coef in self.start.items()}
+        return replace(self, start=start, lines={}, operands={}, region=region)
 
     def climb(self, ascent: Ascent) -> Climb:
         """The rows with these lines, to be raised."""
@@ -217,14 +223,14 @@ class _Owners:
 
     def backward(self, lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
         """See :data:`assay.verify.bounds.slopes.Backward`."""
-        nodes, coef = self.relaxed.network.nodes, self.coef
+        nodes, nothing = self.relaxed.network.nodes, self.region.centre.new_zeros(len(self))
         rules = RowRules(nodes, lines, self.relaxed.budget, seen=seen)
-        resting, total = propagate_backwards(nodes, rules, {self.position: Part(coef)}, coef.new_zeros(len(coef)))
+        resting, total = propagate_backwards(nodes, rules, {i: Part(c) for i, c in self.start.items()}, nothing)
         size = nodes[0].size
-        return Functions(resting[0].dense(size) if 0 in resting else coef.new_zeros(len(coef), size), total)
+        return Functions(resting[0].dense(size) if 0 in resting else nothing.new_zeros(len(self), size), total)
 
 
-def _in_float32(relaxed: Relaxed) -> Relaxed:
+def in_float32(relaxed: Relaxed) -> Relaxed:
     """The same in float32, for what proves nothing."""
     bounds = [Bounds(b.lower.float(), b.upper.float()) for b in relaxed.bounds]
     return replace(
@@ -237,7 +243,7 @@ def _of_samples(ball: LpBall, sample: Tensor) -> LpBall:
     return LpBall(ball.centre[sample], eps[sample] if eps.dim() else ball.eps, ball.p, ball.domain)
 
 
-def _chunks(relaxed: Relaxed, count: int, least: int) -> Iterator[slice]:
+def chunks(relaxed: Relaxed, count: int, least: int) -> Iterator[slice]:
     """Slices of ``count`` rows over ``least``, as many as memory allows."""
     each = TABLES * sum(node.size for node in relaxed.network.nodes[: len(relaxed.bounds)])
     affordable = relaxed.budget.memory // (each * relaxed.bounds[0].lower.element_size())

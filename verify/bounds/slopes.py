@@ -158,14 +158,16 @@ class Climb:
         self.seen = {}
         return self.backward(self.lines, self.seen)
 
-    def move(self, functions: Functions, step: int) -> None:
-        """Move the lines by their gradient where these functions, the last ones, are least."""
+    def move(self, functions: Functions, step: int) -> list[Tensor]:
+        """Move the lines by their gradient where these functions, the last ones, are least; the value there of every
+        node, on the lines of before: each (rows x shape of the node)."""
         values = values_on_lines(self.network, self.lines, self.region.minimiser(functions), self.seen)
         for position, moved in self.free.items():
             if position in self.seen:
                 z = values[self.network.nodes[position].inputs[0]].view_as(self.operands[position].lower)
                 moved.ascend(self.seen[position], z, self.ascent, step)
                 self.lines[position] = moved.into(self.lines[position])
+        return values
 
 
 def raise_lines(climb: Climb, steps: int) -> Raised:
@@ -201,6 +203,15 @@ def in_other_precision(network: Network, moved: Moving, lines: Lines, z: Bounds,
     return here.into(lines if here.columns is None else lines.map(torch.clone))
 
 
+def ascend(tensor: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], ascent: Ascent, step: int) -> None:
+    """One step upward of Kingma and Ba 2015 (arXiv:1412.6980), of a tensor and its moments, all of its shape."""
+    mean, square = moments
+    mean.mul_(DECAY).add_(gradient, alpha=1 - DECAY)
+    square.mul_(SPREAD).addcmul_(gradient, gradient, value=1 - SPREAD)
+    size = ascent.rate * ascent.decay ** (step - 1) * (1 - SPREAD**step) ** 0.5 / (1 - DECAY**step)
+    tensor.addcdiv_(mean, square.sqrt().add_(1e-30), value=size)
+
+
 @dataclass(eq=False)
 class Moving:
     """The lines of one layer on their way: ``parameters`` of the features ``columns``, by number (None: of all), and
@@ -217,13 +228,10 @@ class Moving:
         return self.parameters.gradient(coef, z)
 
     def ascend(self, coef: Tensor, z: Tensor, ascent: Ascent, step: int) -> None:
-        """One step of Kingma and Ba 2015 (arXiv:1412.6980) upward."""
-        size = ascent.rate * ascent.decay ** (step - 1) * (1 - SPREAD**step) ** 0.5 / (1 - DECAY**step)
+        """One step up by the :meth:`gradient`."""
         gradients = self.gradient(coef, z)
-        for tensor, gradient, (mean, square) in zip(self.parameters.tensors(), gradients, self.moments, strict=True):
-            mean.mul_(DECAY).add_(gradient, alpha=1 - DECAY)
-            square.mul_(SPREAD).addcmul_(gradient, gradient, value=1 - SPREAD)
-            tensor.addcdiv_(mean, square.sqrt().add_(1e-30), value=size)
+        for tensor, gradient, moments in zip(self.parameters.tensors(), gradients, self.moments, strict=True):
+            ascend(tensor, gradient, moments, ascent, step)
         self.parameters.keep()
 
     def into(self, lines: Lines) -> Lines:

@@ -186,7 +186,7 @@ def test_little_memory_changes_nothing_but_the_last_digits_of_drafts(name: str) 
 def test_chunks_cover_everything_once(memory: int, count: int, least: int) -> None:
     network = NETWORKS["mlp"]
     relaxed = layers.by_intervals(network, ball_about(network, inf), D, Budget(memory=memory))
-    chunks = list(raised._chunks(relaxed, count * least, least))
+    chunks = list(raised.chunks(relaxed, count * least, least))
     assert [i for c in chunks for i in range(count)[c]] == list(range(count))
     assert all(len(range(count)[c]) * least <= raised.MOST for c in chunks)
 
@@ -221,7 +221,7 @@ def test_the_point_at_which_a_row_is_least_is_one(p: float) -> None:
     network = NETWORKS["mlp"]
     ball = replace(ball_about(network, p, 5), domain=None)
     relaxed = layers.by_intervals(network, ball, D)
-    region = raised._Owners.of(relaxed, 1, torch.zeros(5, 8, dtype=D), torch.arange(5)).region
+    region = raised.OwnRows.of(relaxed, 1, torch.zeros(5, 8, dtype=D), torch.arange(5)).region
     functions = slopes.Functions(normal(5, 4), normal(5, seed=1))
     x = region.minimiser(functions)
     torch.testing.assert_close((functions.coef * x).sum(1) + functions.constant, region.minimum(functions))
@@ -321,15 +321,15 @@ def climbed_rows(
     many[:, 0] = 0.0
     relaxed = layers.by_linear_bounds(network, ball_about(network, inf), D)
     counts: list[int] = []
-    original = raised._Owners.backward
+    original = raised.OwnRows.backward
 
-    def backward(self: raised._Owners, lines: Mapping[int, slopes.Lines], seen: dict[int, Tensor]) -> slopes.Functions:
-        counts.append(len(self.coef))
+    def backward(self: raised.OwnRows, lines: Mapping[int, slopes.Lines], seen: dict[int, Tensor]) -> slopes.Functions:
+        counts.append(len(self))
         return original(self, lines, seen)
 
     monkeypatch.setattr(raised, "PATIENCE", patience)
     with monkeypatch.context() as patch:
-        patch.setattr(raised._Owners, "backward", backward)
+        patch.setattr(raised.OwnRows, "backward", backward)
         return raised.lower_rows(relaxed, many, Ascent(steps, 0.4, 0.9)), counts
 
 

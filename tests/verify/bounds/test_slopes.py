@@ -65,7 +65,7 @@ def climb_of(op: Op, seed: int, ascent: Ascent, ball: bool = False, budget: Budg
     relaxed.budget = budget or Budget()
     coef = torch.cat([torch.eye(2, dtype=D), -torch.eye(2, dtype=D)]).repeat(2, 1)
     sample = torch.tensor([0, 1]).repeat_interleave(4)
-    owners = raised._Owners.of(relaxed, len(network.nodes) - 1, coef, sample)
+    owners = raised.OwnRows.of(relaxed, {len(network.nodes) - 1: coef}, sample)
     return Climb(network, owners.backward, owners.region, owners.lines, owners.operands, ascent)
 
 
