@@ -221,7 +221,7 @@ def test_the_point_at_which_a_row_is_least_is_one(p: float) -> None:
     network = NETWORKS["mlp"]
     ball = replace(ball_about(network, p, 5), domain=None)
     relaxed = layers.by_intervals(network, ball, D)
-    region = raised.OwnRows.of(relaxed, 1, torch.zeros(5, 8, dtype=D), torch.arange(5)).region
+    region = raised.OwnRows.of(relaxed, {1: torch.zeros(5, 8, dtype=D)}, torch.arange(5)).region
     functions = slopes.Functions(normal(5, 4), normal(5, seed=1))
     x = region.minimiser(functions)
     torch.testing.assert_close((functions.coef * x).sum(1) + functions.constant, region.minimum(functions))
