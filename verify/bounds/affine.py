@@ -35,6 +35,7 @@ from assay.verify.core.ops import (
     Tanh,
     evaluate,
 )
+from assay.verify.support import devices
 
 Shape = tuple[int, ...]
 
@@ -93,7 +94,7 @@ def _(op: Linear, part: Part, operands: Sequence[Shape], shape: Shape) -> Pulled
 
 def _through(op: Linear, part: Part) -> Part:
     """Coefficients times the weight, or its rows in the support."""
-    thin = None if op.weight.requires_grad else entries(op)
+    thin = None if op.weight.requires_grad or not devices.is_host(op.weight) else entries(op)
     if thin is None:
         weight = op.weight if part.support is None else op.weight.index_select(0, part.support)
         return Part(part.coef @ weight)
@@ -170,7 +171,7 @@ class Thin:
 
     def read_by(self, outputs: Tensor) -> Tensor:
         """Numbers of the inputs that any of the ``outputs``, given by number, reads, in order."""
-        seen = torch.zeros(self.matrix.shape[1], dtype=torch.bool)
+        seen = torch.zeros(self.matrix.shape[1], dtype=torch.bool, device=self.inputs.device)
         seen[self.inputs.index_select(0, outputs).flatten()] = True
         return seen.nonzero().flatten()
 

@@ -35,7 +35,7 @@ def lower_bounds(
         raise InputError(
             f"expected an objective of ({region.shape[0]} x) rows x {network.output_size}, got {tuple(objective.shape)}"
         )
-    bounds = torch.full(objective.shape[:2], torch.nan, dtype=torch.float64)
+    bounds = torch.full(objective.shape[:2], torch.nan, dtype=torch.float64, device="cpu")
 
     def attempt(begin: int, end: int, halvings: int) -> None:
         part = slice(begin, end)
@@ -56,13 +56,14 @@ def lower_bounds(
         if end - begin > 1 and not bool(lower.isfinite().all()):
             one_by_one(begin, end, halvings)
             return
-        bounds[part] = lower.double().masked_fill(lower == inf, torch.nan)  # an overflow is no bound
+        bounds[part] = lower.double().masked_fill(lower == inf, torch.nan).cpu()  # an overflow is no bound
 
     def one_by_one(begin: int, end: int, halvings: int) -> None:
         for one in range(begin, end):
             attempt(one, one + 1, halvings)
 
-    with torch.no_grad():
+    # Other sums than those of a convolution's products have other errors: cuDNN may choose such.
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
         for begin in range(0, len(objective), size):
             try:
                 budget.check()

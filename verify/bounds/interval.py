@@ -33,6 +33,7 @@ from assay.verify.core.ops import (
     terms,
 )
 from assay.verify.core.verifier import Bounds
+from assay.verify.support import devices
 
 radius_map = per_op(spread)
 
@@ -42,7 +43,7 @@ def step(op: Op, *inputs: Bounds) -> Bounds:
     nothing further on. Shapes are as there."""
     box = propagate(op, *inputs)
     # Nothing overflows where nothing is summed; and the width's sum is finite if all is, which is quickly seen.
-    if not terms(op) or isfinite((box.upper - box.lower).sum().item()):
+    if not terms(op) or (devices.is_host(box.lower) and isfinite((box.upper - box.lower).sum().item())):
         return box
     known = box.lower.isfinite() & box.upper.isfinite()
     return Bounds(torch.where(known, box.lower, torch.nan), torch.where(known, box.upper, torch.nan))

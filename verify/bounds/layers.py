@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 
 import torch
@@ -13,11 +14,13 @@ from assay.verify.bounds.forms import Owners, Units
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import relaxes, undecided
 from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.rows import Backward, affordable
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Sub
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.verifier import Bounds
+from assay.verify.support import devices
 
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
@@ -61,18 +64,22 @@ def by_linear_bounds(
     have more than ``crowd`` rows each in some layer.
     """
     relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
-    network, group = relaxed.network, Group(relaxed)
+    network, group = relaxed.network, Group(relaxed) if ragged(relaxed) else None
     feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
     exact = _exact_by_intervals(network, region)
     for position in range(1, len(network.nodes)):
         known = relaxed.next()
         relaxed.compound()
-        group.enter(position, known)
+        if group is not None:
+            group.enter(position, known)
         if position in feeds and position not in exact:
             wanted = undecided(feeds[position], known)
-            if relaxed.samples > 1 and 2 * int(wanted.sum()) > crowd * relaxed.samples:
-                raise Crowded
-            known = _tightened(group, position, known, wanted)
+            if group is None:
+                known = _by_regular_rows(relaxed, position, known, wanted)
+            else:
+                if relaxed.samples > 1 and 2 * int(wanted.sum()) > crowd * relaxed.samples:
+                    raise Crowded
+                known = _by_columns(group, position, known, wanted)
             if further is not None:
                 known = further(relaxed, position, known, undecided(feeds[position], known))
         relaxed.bounds.append(known)
@@ -91,7 +98,32 @@ def _exact_by_intervals(network: Network, region: Region) -> set[int]:
     return {position for position, count in enumerate(summed) if count <= 1}
 
 
-def _tightened(group: Group, position: int, known: Bounds, wanted: Tensor) -> Bounds:
+def ragged(relaxed: Relaxed) -> bool:
+    """Whether layers are bounded by columns, as many for each sample as it needs. Elsewhere than on a CPU they are by
+    regular rows, which make the host wait once a layer."""
+    return devices.is_host(relaxed.bounds[0].lower)
+
+
+def _by_regular_rows(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
+    """``known`` intersected with linear bounds of the neurons that are ``wanted`` of any sample, chunk by chunk."""
+    size, samples = relaxed.network.nodes[position].size, relaxed.samples
+    wanted = wanted.flatten(1)
+    some = wanted.any(0).nonzero().flatten()
+    here = replace(relaxed, bounds=[*relaxed.bounds, known])
+    lower, upper = (t.flatten(1).clone() for t in (known.lower, known.upper))
+    for features in torch.split(some, max(1, affordable(relaxed, samples) // 2)):
+        count = len(features)
+        unit = lower.new_zeros(samples, 2 * count, size)
+        number = torch.arange(count, device=features.device)
+        unit[:, number, features], unit[:, count + number, features] = 1.0, -1.0
+        below, above = Backward.at(here, position, unit).over_region().chunk(2, 1)
+        low, high = meet(lower[:, features], upper[:, features], below, -above)
+        lower[:, features] = torch.where(wanted[:, features], low, lower[:, features])
+        upper[:, features] = torch.where(wanted[:, features], high, upper[:, features])
+    return Bounds(lower.view_as(known.lower), upper.view_as(known.upper))
+
+
+def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor) -> Bounds:
     """``known`` intersected with linear bounds of the neurons that are ``wanted``, chunk by chunk."""
     index = wanted.flatten().nonzero().flatten()
     if not len(index):
@@ -123,7 +155,7 @@ def meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tupl
     """
     low, high = torch.maximum(lower, lower_2), torch.minimum(upper, upper_2)
     crossed = low > high
-    if not bool(crossed.any()):
+    if devices.is_host(low) and not bool(crossed.any()):
         return low, high
     close = low - high <= 1e3 * torch.finfo(low.dtype).eps * (1 + low.abs() + (upper - lower))
     gap = torch.where(close, 0.0, torch.nan)

@@ -97,8 +97,8 @@ def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, asce
     for part in chunks(here, 2 * len(sample), 2):
         who, what = sample[part], feature[part]
         one = known.lower.new_zeros(len(who), 2, size)
-        one[torch.arange(len(who)), 0, what] = 1.0
-        one[torch.arange(len(who)), 1, what] = -1.0
+        number = torch.arange(len(who), device=who.device)
+        one[number, 0, what], one[number, 1, what] = 1.0, -1.0
         lowest.append(layer.lower(one.flatten(0, 1), who.repeat_interleave(2), ascent).view(-1, 2))
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
     # What overflowed adds nothing to what is known.

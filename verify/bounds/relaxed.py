@@ -39,21 +39,23 @@ class Relaxed:
 
     @classmethod
     def start(cls, network: Network, region: Region, dtype: torch.dtype, budget: Budget) -> Relaxed:
-        """The input's bounds alone, for a region of a batch: its box, rounded outward to ``dtype``.
+        """The input's bounds alone, for a region of a batch: its box, rounded outward to ``dtype``, on the budget's
+        device.
 
         All that is asked of it raises :class:`Expired` when the time is over.
         """
-        precision = rounding.precision(dtype)
+        device = torch.device(budget.device)
+        precision = rounding.precision(dtype, device)
         if dtype == torch.float32 and not fits_float32(network):
             raise InputError("the network has slopes or fillings beyond the numbers of float32: use dtype=float64")
-        network = network.to(dtype)
-        box = Bounds(*(t.contiguous() for t in region.box().outward(dtype)))
+        network = network.to(dtype, device)
+        box = Bounds(*(t.to(device).contiguous() for t in region.box().outward(dtype)))
         charged = Rounding(network, precision=precision)
         size = rounding.largest(box)
         known = size < precision.beyond
         box = Bounds(torch.where(known, box.lower, torch.nan), torch.where(known, box.upper, torch.nan))
         charged.begin(torch.maximum(size, _farthest(region).to(size)) if isinstance(region, LpBall) else size)
-        return cls(network, [box], region, charged, budget=budget)
+        return cls(network, [box], _on(region, device), charged, budget=budget)
 
     @classmethod
     def over(cls, network: Network, bounds: Sequence[Bounds]) -> Relaxed:
@@ -125,6 +127,14 @@ def fits_float32(network: Network) -> bool:
 def _farthest(ball: LpBall) -> Tensor:
     """Beyond the magnitude of all coordinates of points of the ball, were there no domain."""
     return ball.centre.abs() + ball.radius
+
+
+def _on(region: Region, device: torch.device) -> Region:
+    """The region on a device, of a ball what lies in the domain, too, which its box knows."""
+    if not isinstance(region, LpBall) or device.type == "cpu":
+        return region
+    eps = region.eps.to(device) if isinstance(region.eps, Tensor) else region.eps
+    return LpBall(region.centre.to(device), eps, region.p, None)
 
 
 def middle_and_radius(box: Bounds) -> tuple[Tensor, Tensor]:

@@ -32,11 +32,13 @@ from assay.verify.core.ops import (
     Op,
     Relu,
     Scale,
+    device_of,
     evaluate,
     magnitude,
     terms,
 )
 from assay.verify.core.verifier import Bounds
+from assay.verify.support import devices
 from assay.verify.support.floats import UNIT, gamma
 
 AFFINE = (Linear, Conv2d, ConvTranspose2d, Scale)
@@ -64,18 +66,22 @@ DOUBLE = Precision(torch.float64, UNIT, 2.0**800, 2.0**-140, 0)
 SINGLE = Precision(torch.float32, 2.0**-24, 2.0**40, 2.0**-44, 1)
 
 
-def precision(dtype: torch.dtype) -> Precision:
-    """Of float64 or float32.
+def precision(dtype: torch.dtype, device: torch.device | str = "cpu") -> Precision:
+    """Of float64 or float32, on a device.
 
     Raises :class:`InputError` where torch takes subnormal numbers for zero, or may multiply numbers of float32 with
     less than their precision.
     """
-    if bool(torch.tensor([5e-324], dtype=torch.float64).mul(1).eq(0)):
+    if bool(torch.tensor([5e-324], dtype=torch.float64, device=device).mul(1).eq(0)):
         raise InputError(
             "subnormal numbers are taken for zero, which bounds do not allow for: torch.set_flush_denormal"
         )
+    _check_emulation(device)
     if dtype != torch.float32:
         return DOUBLE
+    if torch.device(device).type == "cuda":
+        _check_products_on_cuda()
+        return SINGLE
     onednn = torch.backends.mkldnn
     backends = (torch.backends, onednn, *(getattr(onednn, part, None) for part in ("matmul", "conv")))
     reduced = {
@@ -87,10 +93,36 @@ def precision(dtype: torch.dtype) -> Precision:
         "torch.autocast": torch.is_autocast_enabled("cpu"),
         **{name: os.environ.get(name, "STRICT") != "STRICT" for name in FPMATH},
     }
+    _refuse(reduced)
+    return SINGLE
+
+
+def _check_emulation(device: torch.device | str) -> None:
+    """Raise :class:`InputError` where float64 may be multiplied as shorter numbers."""
+    emulated = os.environ.get("CUBLAS_EMULATE_DOUBLE_PRECISION", "0") != "0"
+    if torch.device(device).type == "cuda" and emulated:
+        raise InputError("float64 is multiplied with less than its precision: unset CUBLAS_EMULATE_DOUBLE_PRECISION")
+
+
+def _check_products_on_cuda() -> None:
+    """Raise :class:`InputError` where float32 may be multiplied as shorter numbers there."""
+    backends = (torch.backends, getattr(torch.backends.cuda, "matmul", None))
+    _refuse(
+        {
+            "torch.set_float32_matmul_precision": torch.get_float32_matmul_precision() != "highest",
+            "fp32_precision of torch.backends": any(
+                getattr(backend, "fp32_precision", "none") not in ("none", "ieee") for backend in backends
+            ),
+            "torch.autocast": torch.is_autocast_enabled("cuda"),
+            "NVIDIA_TF32_OVERRIDE": os.environ.get("NVIDIA_TF32_OVERRIDE", "0") != "0",
+        }
+    )
+
+
+def _refuse(reduced: dict[str, bool]) -> None:
     if any(reduced.values()):
         causes = ", ".join(name for name, is_set in reduced.items() if is_set)
         raise InputError(f"float32 is multiplied with less than its precision ({causes}): use dtype=float64")
-    return SINGLE
 
 
 @dataclass(eq=False)
@@ -241,8 +273,8 @@ def largest(bounds: Bounds) -> Tensor:
 def widened(computed: Bounds, size: Tensor, count: int, precision: Precision = DOUBLE) -> Bounds:
     """True intervals from computed ones, ``size``, of their shape, the magnitude of ``count`` terms summed; NaN, which
     decides nothing further down, where ``size`` is beyond what is counted, or overflows."""
-    error = torch.add(size.new_tensor(precision.dust), size, alpha=2 * gamma(count + FEW, precision.unit))
-    if not size.sum().item() < precision.beyond:
+    error = torch.add(size.new_full((), precision.dust), size, alpha=2 * gamma(count + FEW, precision.unit))
+    if not devices.is_host(size) or not size.sum().item() < precision.beyond:  # elsewhere the host does not wait for it
         error = torch.where(size < precision.beyond, error, torch.nan)
     return Bounds(computed.lower - error, computed.upper + error)
 
@@ -260,7 +292,7 @@ def norms(op: Op, shape: Sequence[int], dtype: torch.dtype) -> Norms:
     """Norms of ``op``, whose weights are of a dtype, for operands of a shape; worked out once."""
 
     def make() -> Norms:
-        one = torch.ones(1, *shape, dtype=dtype)
+        one = torch.ones(1, *shape, dtype=dtype, device=device_of(op))
         return Norms(evaluate(radius_map(op), one), evaluate(magnitude(op), torch.zeros_like(one)))
 
     return remember(_norms(op), (dtype, *shape), make)

@@ -137,10 +137,15 @@ def _block(relaxed: Relaxed, objective: Tensor, linear: bool) -> Tensor:
 def _blocks(relaxed: Relaxed, objective: Tensor) -> Iterator[slice]:
     """Slices of as many rows of each sample as memory allows."""
     samples, count, _ = objective.shape
-    widest = max(node.size for node in relaxed.network.nodes) * samples
-    affordable = relaxed.budget.memory // (COPIES * objective.element_size())
-    most = max(1, min(BLOCK, affordable) // widest)
+    most = affordable(relaxed, samples)
     return (slice(begin, begin + most) for begin in range(0, max(count, 1), most))
+
+
+def affordable(relaxed: Relaxed, samples: int) -> int:
+    """How many rows of each sample memory allows at a time, at least one."""
+    widest = max(node.size for node in relaxed.network.nodes) * samples
+    memory = relaxed.budget.memory // (COPIES * relaxed.bounds[0].lower.element_size())
+    return max(1, min(BLOCK, memory) // widest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +166,14 @@ class Backward:
         if relaxed.rounding is not None and not relaxes(relaxed.network.nodes[last].op):
             total = total - charge(coef, relaxed.lost(last))
         return cls(relaxed, {last: Part(coef)}, total, (objective.shape[0], objective.shape[1]))
+
+    @classmethod
+    def at(cls, relaxed: Relaxed, position: int, coef: Tensor) -> Backward:
+        """Rows of the node at ``position``, up to which the network must be relaxed: coef (samples x rows x
+        features)."""
+        rows = coef.flatten(0, 1)
+        lost = charge(rows, relaxed.lost(position)) if relaxed.rounding is not None else 0.0
+        return cls(relaxed, {position: Part(rows)}, rows.new_zeros(len(rows)) - lost, (coef.shape[0], coef.shape[1]))
 
     def to_activations(self) -> Backward:
         """The same rows, at the first activation on each path."""

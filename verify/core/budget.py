@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import dataclass, field, replace
 from math import inf, isnan
 
@@ -19,7 +18,8 @@ class Budget:
     """Limits that are passed down and asked. The clock starts with the work (:meth:`started`), not here.
 
     ``seconds``: wall-clock limit; ``memory``: bytes for working buffers; ``threads``: for solvers and workers;
-    ``device``: one that is here. Methods compute on the CPU, whichever it is, and say so.
+    ``device``: where bounds are computed (ibp, crown-ibp, crown, alpha-crown), on the CPU all else. One that is not
+    here is refused.
     """
 
     seconds: float = inf
@@ -58,7 +58,7 @@ class Budget:
 
 
 def _check_device(name: str) -> None:
-    """Refuse a device that does not exist or is not here; warn of one that no method uses."""
+    """Refuse a device that does not exist or is not here."""
     import torch  # here: a budget for the CPU needs none of it
 
     try:
@@ -71,7 +71,6 @@ def _check_device(name: str) -> None:
         here = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= here:
             raise InputError(f"device {name!r} is not here: torch finds {here} CUDA devices; use cpu")
-        warnings.warn(f"methods compute on the CPU: device {name!r} is not used", stacklevel=4)
 
 
 UNLIMITED = Budget()  # what methods work with that are given none

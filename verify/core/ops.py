@@ -8,7 +8,7 @@ supported. Tensors inside operations are never modified. Every evaluated tensor 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from functools import singledispatch
+from functools import cached_property, singledispatch
 from math import inf
 from typing import ClassVar, TypeVar
 
@@ -144,6 +144,11 @@ class Gather(Op):
     shape: tuple[int, ...]
     fill: float = 0.0
 
+    @cached_property
+    def fills(self) -> bool:
+        """Whether any value is filled in."""
+        return bool((self.index < 0).any())
+
 
 @dataclass(frozen=True, eq=False)
 class Concat(Op):
@@ -199,7 +204,7 @@ def _(op: Max, x: Tensor) -> Tensor:
 def _(op: Gather, x: Tensor) -> Tensor:
     flat = x.flatten(1)
     picked = flat.index_select(1, op.index.clamp(min=0))
-    if bool((op.index < 0).any()):
+    if op.fills:
         picked = picked.masked_fill(op.index < 0, op.fill)
     return picked.reshape(len(x), *op.shape)
 
@@ -235,6 +240,11 @@ def _(op: Reshape, x: Tensor) -> Tensor:
 
 
 AnyOp = TypeVar("AnyOp", bound=Op)
+
+
+def device_of(op: Op) -> torch.device:
+    """Where the weights of ``op`` are; the CPU where it has none."""
+    return next((value.device for value in vars(op).values() if isinstance(value, Tensor)), torch.device("cpu"))
 
 
 def map_tensors(op: AnyOp, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> AnyOp:
@@ -303,13 +313,13 @@ def _(op: Sub) -> Op:
 
 @spread.register
 def _(op: LeakyRelu) -> Op:
-    factor = torch.tensor(max(op.slope, 1.0), dtype=torch.float64)
+    factor = torch.tensor(max(op.slope, 1.0), dtype=torch.float64, device="cpu")  # goes with tensors anywhere
     return Scale(factor, torch.zeros_like(factor))
 
 
 @spread.register
 def _(op: Tanh) -> Op:
-    one = torch.ones((), dtype=torch.float64)
+    one = torch.ones((), dtype=torch.float64, device="cpu")
     return Scale(one, torch.zeros_like(one))
 
 
