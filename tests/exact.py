@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
+from highspy import HighsLp, HighsModelStatus, MatrixFormat
 from torch import Tensor
 
 from assay.verify.core.network import Network, content_hash
 from assay.verify.core.ops import Gather, LeakyRelu, Max, Op, Relu, evaluate
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
+from assay.verify.programs.solvers.highs import made
 
 # An array of Fractions. Affine functions of the inputs are its last axis: the constant, then one slope an input.
 Exact = np.ndarray[Any, np.dtype[np.object_]]
@@ -185,7 +186,7 @@ def _choices(
         able = _able(mine, region)
         for i in able:
             more = [mine[j] - mine[i] for j in able if j != i]
-            if not more or not _empty([*conditions, *more], region):
+            if not more or not _empty(conditions, more, region):
                 yield from decide([*chosen, sign * mine[i]], [*conditions, *more])
 
     assert sum(len(_able(mine, region)) > 1 for mine in options) <= MOST, "too many activation patterns for enumeration"
@@ -202,49 +203,61 @@ def _able(options: Exact, region: Range) -> list[int]:
 # Linear programs whose answers are proven.
 
 
+@cache
+def _highs() -> Any:
+    tolerances = ("primal_feasibility_tolerance", "dual_feasibility_tolerance")
+    return made({"output_flag": False, **dict.fromkeys(tolerances, 1e-10)})
+
+
 def _program(rows: Exact, conditions: Exact, region: Range) -> tuple[Exact | None, Exact, Exact]:
     """min t with rows <= t and conditions <= 0 over the box, in floating point: the point, and the multipliers of rows
     and conditions, as fractions; no point, and multipliers of 0, where the solver finds none."""
-    size = rows.shape[1] - 1
+    size, count = rows.shape[1] - 1, len(rows) + len(conditions)
     above = np.hstack([rows[:, 1:], -np.ones((len(rows), 1))])
     inside = np.hstack([conditions[:, 1:], np.zeros((len(conditions), 1))])
-    bounds = [*zip(region.lower.astype(float), region.upper.astype(float), strict=True), (None, None)]
-    found = linprog(
-        np.eye(size + 1)[-1],
-        A_ub=np.vstack([above, inside]).astype(float),
-        b_ub=-np.concatenate([rows[:, 0], conditions[:, 0]]).astype(float),
-        bounds=bounds,
-        method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-    )
-    if found.status != 0:
+    lp = HighsLp()
+    lp.num_row_, lp.num_col_ = count, size + 1
+    lp.col_cost_ = np.eye(size + 1)[-1]
+    lp.col_lower_ = np.append(region.lower.astype(float), -np.inf)
+    lp.col_upper_ = np.append(region.upper.astype(float), np.inf)
+    lp.row_lower_ = np.full(count, -np.inf)
+    lp.row_upper_ = -np.concatenate([rows[:, 0], conditions[:, 0]]).astype(float)
+    matrix = lp.a_matrix_
+    matrix.format_, matrix.num_row_, matrix.num_col_ = MatrixFormat.kRowwise, count, size + 1
+    matrix.start_ = np.arange(0, count * (size + 1) + 1, size + 1)
+    matrix.index_ = np.tile(np.arange(size + 1), count)
+    matrix.value_ = np.vstack([above, inside]).astype(float).flatten()
+    highs = _highs()
+    highs.passModel(lp)
+    highs.run()
+    if highs.getModelStatus() != HighsModelStatus.kOptimal:
         return None, np.full(len(rows), ZERO), np.full(len(conditions), ZERO)
-    multipliers = np.array([Fraction(max(-m, 0.0)) for m in found.ineqlin.marginals], dtype=object)
-    weights = multipliers[: len(rows)]
-    scale = sum(weights, ZERO) or Fraction(1)
-    point = np.array([Fraction(v) for v in found.x[:-1]], dtype=object)
-    return np.minimum(np.maximum(point, region.lower), region.upper), weights / scale, multipliers[len(rows) :] / scale
+    solution = highs.getSolution()
+    multipliers = np.array([Fraction(max(-m, 0.0)) for m in solution.row_dual], dtype=object)
+    point = np.array([Fraction(v) for v in solution.col_value[:-1]], dtype=object)
+    inner = np.minimum(np.maximum(point, region.lower), region.upper)
+    return inner, multipliers[: len(rows)], multipliers[len(rows) :]
 
 
 def _proven(rows: Exact, conditions: Exact, weights: Exact, multipliers: Exact, region: Range) -> Fraction:
-    """Weak duality: where the conditions are at most 0, some row is at least this. Weights sum to 1, none is < 0."""
+    """Weak duality: where the conditions are at most 0, some row is at least this. No weight is < 0, and one is > 0."""
     combined = weights @ rows
     if len(conditions):
         combined = combined + multipliers @ conditions
     least: Any = region.least(combined)
-    return Fraction(least)
+    return Fraction(least) / sum(weights)
 
 
-def _empty(conditions: list[Exact], region: Range) -> bool:
-    """Whether it is proven that no point of the box satisfies all conditions."""
-    rows = np.stack(conditions)
-    if any(region.least(rows) > 0):
+def _empty(known: list[Exact], more: list[Exact], region: Range) -> bool:
+    """Whether it is proven that no point of the box satisfies all conditions, the known ones and more."""
+    if any(region.least(np.stack(more)) > 0):
         return True
+    rows = np.stack([*known, *more])
     if bool((region.samples @ rows[:, 1:].T.astype(float) <= -rows[:, 0].astype(float)).all(1).any()):
         return False
     none = rows[:0]
     point, weights, _ = _program(rows, none, region)
-    return point is not None and sum(weights) == 1 and _proven(rows, none, weights, none[:, 0], region) > 0
+    return point is not None and any(weights) and _proven(rows, none, weights, none[:, 0], region) > 0
 
 
 # What the tests ask.
@@ -291,10 +304,10 @@ def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fracti
         if max(region.least(functions)) >= upper:
             continue
         point, weights, multipliers = _program(functions, piece.conditions, region)
-        if point is None:
-            weights = np.array([Fraction(1), *[ZERO] * (len(rows) - 1)], dtype=object)
-        else:
+        if point is not None:
             upper = min(upper, at(point))
+        if not any(weights):
+            weights = np.array([Fraction(1), *[ZERO] * (len(rows) - 1)], dtype=object)
         lower = min(lower, _proven(functions, piece.conditions, weights, multipliers, region))
     return min(lower, upper), upper
 
