@@ -79,8 +79,8 @@ def samples(data: str, folder: Path | None, domain: str | None, n: int | None = 
     """The test split of the data set, or its first ``n`` samples, in the domain that is given or its own."""
     from assay.models import data as datasets
 
-    found = datasets.load(data, folder=folder, domain=limits(domain))
-    return found if n is None else found.take(n)
+    dataset = datasets.load(data, folder=folder, domain=limits(domain))
+    return dataset if n is None else dataset.take(n)
 
 
 def fitting(text: str, weights: Path | None, samples: Dataset) -> Module | Network:

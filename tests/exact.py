@@ -104,9 +104,9 @@ def _affine(op: Op, node_shape: tuple[int, ...], operands: Sequence[Exact]) -> E
             parts[k] = numbers.view_as(parts[k])
             columns.append(evaluate(op, *parts).flatten().long())
         total: Any = 0
-        for found, operand in zip(columns, operands, strict=True):
+        for places, operand in zip(columns, operands, strict=True):
             flat = np.concatenate([np.full((1, operand.shape[-1]), ZERO), operand.reshape(-1, operand.shape[-1])])
-            total = total + flat[found.abs().numpy()] * found.sign().numpy()[:, None]
+            total = total + flat[places.abs().numpy()] * places.sign().numpy()[:, None]
         result: Exact = total
         return result.reshape(*node_shape, -1)
     (x,) = operands
@@ -271,17 +271,17 @@ def value(network: Network, x: Tensor | Sequence[Fraction]) -> list[Fraction]:
 def values(network: Network, x: Tensor | Sequence[Fraction]) -> list[list[Fraction]]:
     """The value of every node at one sample, exactly, flattened."""
     flat = fractions(x.flatten()) if isinstance(x, Tensor) else np.array([*x, None], dtype=object)[:-1]
-    found = [flat.reshape(*network.input_shape, 1)]
+    nodes = [flat.reshape(*network.input_shape, 1)]
     for node in network.nodes[1:]:
-        operands = [found[i] for i in node.inputs]
+        operands = [nodes[i] for i in node.inputs]
         if isinstance(node.op, Max):
-            found.append(operands[0].max(-2))
+            nodes.append(operands[0].max(-2))
         elif isinstance(node.op, (Relu, LeakyRelu)):
             slope = Fraction(node.op.slope) if isinstance(node.op, LeakyRelu) else ZERO
-            found.append(np.where(operands[0] > 0, operands[0], slope * operands[0]))
+            nodes.append(np.where(operands[0] > 0, operands[0], slope * operands[0]))
         else:
-            found.append(_affine(node.op, node.shape, operands))
-    return [[Fraction(v) for v in value.flatten()] for value in found]
+            nodes.append(_affine(node.op, node.shape, operands))
+    return [[Fraction(v) for v in value.flatten()] for value in nodes]
 
 
 def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fraction, Fraction]:

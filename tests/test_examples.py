@@ -55,9 +55,9 @@ def test_comparing_methods() -> None:
 
 
 def test_radius() -> None:
-    found = re.search(r"robust within ([\d.]+) \(crown\), not within ([\d.]+) \(pgd\)", run("radius.py"))
-    assert found is not None
-    assert 0 < float(found[1]) < float(found[2]) < 0.5
+    match = re.search(r"robust within ([\d.]+) \(crown\), not within ([\d.]+) \(pgd\)", run("radius.py"))
+    assert match is not None
+    assert 0 < float(match[1]) < float(match[2]) < 0.5
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -168,9 +168,9 @@ class Run:
             for participant in self.participants:
                 self.progress.running(_stage(participant, radius))
                 cases += self.ask(participant, [q for q in asked if q.sample in self.right[participant.subject]])
-        found = alarms.find(cases)
-        self.alarms += found
-        self.folders += alarms.save_all(found, self.alarm_folder)
+        contradictions = alarms.find(cases)
+        self.alarms += contradictions
+        self.folders += alarms.save_all(contradictions, self.alarm_folder)
 
     def ask(self, participant: Participant, asked: list[Question]) -> list[Case]:
         """What a participant says, of late or in the store, and the stored verdicts that it contradicts now."""

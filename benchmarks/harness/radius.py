@@ -92,15 +92,15 @@ class Radii:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        found = [alarm.to_json() for alarm in self.alarms]
-        for entry, folder in zip(found, self.folders, strict=False):
+        told = [alarm.to_json() for alarm in self.alarms]
+        for entry, folder in zip(told, self.folders, strict=False):
             entry["folder"] = str(folder)
         samples = [asdict(bracket) for bracket in self.brackets]
         for entry in samples:
             asked, tried = entry.pop("questions")
             entry |= {"asked": asked, "attacks": tried, "seconds": round(entry["seconds"], 3)}
         names = ("model", "data", "norm", "method", "attack", "tolerance", "seed")
-        return {**{name: getattr(self, name) for name in names}, "samples": samples, "alarms": found}
+        return {**{name: getattr(self, name) for name in names}, "samples": samples, "alarms": told}
 
 
 def radii(
@@ -132,17 +132,19 @@ def radii(
         raise InputError(f"{data.name} ({data.split}) has samples from 0 to {len(data) - 1}, not {missing[0]}")
     network = to_network(model, data.shape)
     brackets: list[Bracket] = []
-    found: list[Alarm] = []
+    contradictions: list[Alarm] = []
     progress.begin(len(samples))
     for sample in samples:
         search = Search(network, data, sample, method, attack, norm, tolerance, budget.started(), progress)
         brackets.append(search.run())
-        found += search.alarms
+        contradictions += search.alarms
         progress.advance(1)
-    folders = alarms.save_all(found, alarm_folder)
+    folders = alarms.save_all(contradictions, alarm_folder)
     where = f"{data.name} ({data.split})"
     names = (title(method), title(attack))
-    return Radii(name, where, norm, *names, tolerance, budget.seed, tuple(brackets), tuple(found), tuple(folders))
+    return Radii(
+        name, where, norm, *names, tolerance, budget.seed, tuple(brackets), tuple(contradictions), tuple(folders)
+    )
 
 
 @dataclass(eq=False)

@@ -199,8 +199,8 @@ def test_bad_data_is_a_row_and_outranks_the_rest(run, folder):
     [("unsupported", 50, "unsupported"), ("memory", 60, "memory"), ("bug", 70, "ZeroDivisionError")],
 )
 def test_failures_are_rows_too(run, what, code, reason):
-    found, rows, _ = run("--method", f"says(what={what})")
-    assert found == code
+    exit_code, rows, _ = run("--method", f"says(what={what})")
+    assert exit_code == code
     assert {row["verdict"] for row in rows} == {"error"}
     assert all(reason in row["reason"] for row in rows)
 
@@ -235,8 +235,8 @@ def test_a_killed_worker_is_replaced_and_its_instance_done(run, folder):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGSEGV, 70), (signal.SIGKILL, 60)])
 def test_work_that_kills_its_process_is_an_error(run, number, code):
-    found, rows, _ = run("--method", f"dies(number={int(number)})")
-    assert found == code
+    exit_code, rows, _ = run("--method", f"dies(number={int(number)})")
+    assert exit_code == code
     assert {row["verdict"] for row in rows} == {"error"}
     assert all(f"killed by {number.name}" in row["reason"] for row in rows)
 

@@ -89,8 +89,8 @@ def test_the_domain_is_that_of_the_data(folder, capsys):
     assert main(["attack", *usual, "--eps", "0.375", "--attacks", "pgd,fmn", "--json"]) == 0
     assert [row["falsified"] for row in json.loads(capsys.readouterr().out)["rows"]] == [2, 2, 2]
     assert main(["radius", *usual, "--n", "2", "--tolerance", "0.001", "--json"]) == 0
-    for found in json.loads(capsys.readouterr().out)["samples"]:
-        assert found["certified"] <= 0.25 <= found["attacked"] <= found["certified"] + 0.01
+    for sample in json.loads(capsys.readouterr().out)["samples"]:
+        assert sample["certified"] <= 0.25 <= sample["attacked"] <= sample["certified"] + 0.01
 
 
 @pytest.mark.parametrize("command", ["compare", "attack", "radius"])

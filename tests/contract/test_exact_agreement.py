@@ -43,8 +43,8 @@ def supported(name: str, problem: Problem) -> bool:
 
 def unstable(problem: Problem) -> int:
     with torch.no_grad():
-        found = known(problem.network, problem.region, problem.spec.A, Budget())
-        return int(encode(problem.network, problem.region, found.bounds, exact=True).draft.program().integer.sum())
+        bounded = known(problem.network, problem.region, problem.spec.A, Budget())
+        return int(encode(problem.network, problem.region, bounded.bounds, exact=True).draft.program().integer.sum())
 
 
 def agrees(result: Result, problem: Problem, true: float) -> None:
@@ -136,11 +136,11 @@ def test_relaxation_optimum_and_attack_are_in_order(kind: str, seeds: range) -> 
         attack = attacked(problem)
         least, relaxed, exact = inf, inf, inf
         with torch.no_grad():
-            found = known(problem.network, problem.region, problem.spec.A, Budget())
+            bounded = known(problem.network, problem.region, problem.spec.A, Budget())
             solver = get_solver("highs")
-            relaxation = Relaxation(encode(problem.network, problem.region, found.bounds), solver, Budget())
-            encoding = encode(problem.network, problem.region, found.bounds, exact=True)
-        for crown, disjunct in zip(found.by_disjunct(problem.spec), problem.spec.disjuncts, strict=True):
+            relaxation = Relaxation(encode(problem.network, problem.region, bounded.bounds), solver, Budget())
+            encoding = encode(problem.network, problem.region, bounded.bounds, exact=True)
+        for crown, disjunct in zip(bounded.by_disjunct(problem.spec), problem.spec.disjuncts, strict=True):
             bound = relaxation.disjunct(disjunct.A, disjunct.b).bound
             answer = load(solver, encoding.disjunct(disjunct.A.numpy(), disjunct.b.numpy())).solve()
             assert answer.status is Status.OPTIMAL

@@ -55,9 +55,9 @@ def breaks_a_law(seed: int) -> bool:
     small, wide = boxes(network, seed)
     regions = Box(torch.stack([small[0], wide[0]]), torch.stack([small[1], wide[1]]))
     CROWN().bound(network, Box(*small), eye(network), Budget())
-    found = CROWN(group=1).bound(network, regions, eye(network), Budget())
+    output = CROWN(group=1).bound(network, regions, eye(network), Budget())
     values = torch.stack([network(members(*box, 64)).flatten(1) for box in (small, wide)])
-    return outside(values, found.lower[:, None], found.upper[:, None]) or any(
+    return outside(values, output.lower[:, None], output.upper[:, None]) or any(
         outside(value, bounds.lower[1:], bounds.upper[1:])
         for value, bounds in zip(
             network.values(members(*wide, 64)),

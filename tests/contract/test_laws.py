@@ -56,12 +56,12 @@ def test_sampled_points_lie_inside_the_bounds(name: str, image: bool, seeds: ran
     for seed in seeds:
         network = random_graph(seed, image)
         lower, upper = random_box(network, seed)
-        found = get_bounder(name).bound(network, Box(lower, upper), eye(network), Budget())
+        bounds = get_bounder(name).bound(network, Box(lower, upper), eye(network), Budget())
         values = network(members(lower, upper, 64)).flatten(1)
         slack = 1e-9 * (1 + values.abs().amax())
-        assert not bool((values < found.lower - slack).any()), f"seed {seed}"
-        assert not bool((values > found.upper + slack).any()), f"seed {seed}"
-        assert bool(found.lower.isfinite().all()), f"seed {seed}"
+        assert not bool((values < bounds.lower - slack).any()), f"seed {seed}"
+        assert not bool((values > bounds.upper + slack).any()), f"seed {seed}"
+        assert bool(bounds.lower.isfinite().all()), f"seed {seed}"
 
 
 @every_bounder
@@ -74,10 +74,10 @@ def test_sampled_points_of_balls_lie_inside_the_bounds(name: str, p: float, seed
         network = to_network(made, shape)
         centre = torch.rand(shape, generator=nets.generator(seed))
         ball = LpBall(centre, (0.02, 0.3)[seed % 2], p, (0.0, 1.0))
-        found = get_bounder(name).bound(network, ball, eye(network), Budget())
+        bounds = get_bounder(name).bound(network, ball, eye(network), Budget())
         values = network(ball.sample(200, nets.generator(0)).double())
-        assert bool((found.lower <= values + 1e-9).all())
-        assert bool((values <= found.upper + 1e-9).all())
+        assert bool((bounds.lower <= values + 1e-9).all())
+        assert bool((values <= bounds.upper + 1e-9).all())
 
 
 @pytest.mark.parametrize("name", [name for name in BOUNDERS if hasattr(get_verifier(name), "lower")])

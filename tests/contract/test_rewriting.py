@@ -130,8 +130,8 @@ def test_the_function_is_the_same(rewriting: str) -> None:
 def test_the_bounds_are_the_same(name: str, rewriting: str, seeds: range) -> None:
     for seed in seeds:
         made = layers(seed)
-        found = lower(name, chain((3,), NEUTRAL[rewriting](made)))
-        torch.testing.assert_close(found, lower(name, chain((3,), ops(made))), rtol=1e-6, atol=1e-6)
+        lowest = lower(name, chain((3,), NEUTRAL[rewriting](made)))
+        torch.testing.assert_close(lowest, lower(name, chain((3,), ops(made))), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", BOUNDERS)

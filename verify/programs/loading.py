@@ -127,7 +127,7 @@ class WithoutColumns:
     program: Program
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """The one point there is, if it fits."""
+        """The one point there is, if it fits; ``cost`` (columns, of which there are none)."""
         if bool((self.program.row_lower > 0).any() or (self.program.row_upper < 0).any()):
             return Answer(Status.INFEASIBLE)
         return Answer(Status.OPTIMAL, 0.0, np.zeros(0), np.zeros(len(self.program.row_lower)), 0.0)

@@ -200,7 +200,7 @@ class Draft:
         return _joined(self.lower), _joined(self.upper)
 
     def program(self, cost: Vector | None = None, offset: float = 0.0) -> Program:
-        """The program as it stands; ``cost`` is that of the first columns (any number), the others cost 0."""
+        """The program as it stands; ``cost`` (first columns, any number), the others cost 0."""
         row, column, value = map(np.concatenate, zip(EMPTY, *self.entries, strict=True))
         shape = (self.height, self.width)
         return Program(

@@ -64,9 +64,9 @@ def test_rows_that_cannot_be_are_named(tmp_path: Path) -> None:
     lines[6] = f"5\t3\t3\t{(setting.radius(9000) + setting.radius(9001)) / 2!r}\t1\t0"
     lines[9] = "8\t3\t-1\t0.2\t0\t0"
     path.write_text("\n".join(lines))
-    found = check(read(path), setting)
-    assert [fault.entry.line for fault in found.faults] == [4, 7, 10]
-    why = [fault.why for fault in found.faults]
+    fit = check(read(path), setting)
+    assert [fault.entry.line for fault in fit.faults] == [4, 7, 10]
+    why = [fault.why for fault in fit.faults]
     assert "above" in why[0]
     assert "9000 successes" in why[1]
     assert "abstained" in why[2]

@@ -34,11 +34,11 @@ from assay.verify.programs.program import Status, Vector
 from assay.verify.programs.relaxation import known
 from assay.verify.registry import get_verifier
 from tests import nets
+from tests.breadth import seeds
 from tests.verify.programs.cases import cases
 from tests.verify.programs.test_encode import read_twice
 
 KINDS = ("mlp", "conv", "residual", "skips", "leaky")
-MANY = range(13)
 
 
 def agrees(result: Result, problem: Problem, true: float) -> None:
@@ -50,9 +50,10 @@ def agrees(result: Result, problem: Problem, true: float) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_verdicts_and_optima_are_enumerations(kind: str) -> None:
+@seeds(5, of=13)
+def test_verdicts_and_optima_are_enumerations(kind: str, seeds: range) -> None:
     nodes = 0
-    for problem, true in cases(kind, MANY):
+    for problem, true in cases(kind, seeds):
         agrees(get_verifier("lp-bab").verify(problem, Budget(seed=1)), problem, true)
         result = get_verifier("lp-bab(optimum=True,steps=0)").verify(problem, Budget())
         agrees(result, problem, true)
@@ -62,7 +63,7 @@ def test_verdicts_and_optima_are_enumerations(kind: str) -> None:
         assert problem.spec.margin(problem.spec.rows(problem.network(least))).item() == pytest.approx(true, abs=1e-6)
         assert bool(problem.region.contains(least).all())
         nodes += result.stats["nodes"]
-    assert nodes > 10
+    assert nodes > len(seeds) // 2
 
 
 def hard() -> Problem:
@@ -93,10 +94,11 @@ def rebuilt(problem: Problem, certificate: dict[str, Any], d: int) -> tuple[Spli
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_leaves_cover_the_tree_and_their_duals_prove_them(kind: str) -> None:
+@seeds(5, of=13)
+def test_leaves_cover_the_tree_and_their_duals_prove_them(kind: str, seeds: range) -> None:
     """After a round trip through JSON."""
     leaves = 0
-    for problem, true in cases(kind, MANY):
+    for problem, true in cases(kind, seeds):
         result = LPBaB(optimum=True, steps=0).verify(problem, Budget())
         again = Result.from_json(result.to_json())
         assert again.certificate is not None
@@ -116,7 +118,7 @@ def test_leaves_cover_the_tree_and_their_duals_prove_them(kind: str) -> None:
             leaves += len(paths)
         assert margin == pytest.approx(true, abs=1e-6)
         assert margin <= true + 1e-9
-    assert leaves > 24
+    assert leaves > len(seeds)
 
 
 def assert_apart(paths: list[np.ndarray[Any, np.dtype[np.int8]]]) -> None:

@@ -20,15 +20,15 @@ Layer = tuple[onnx.ModelProto, list[int]]
 
 def sliding(draw: Random, rank: int, plane: list[int], kernel: list[int], dilated: bool = True) -> dict[str, Any]:
     """Strides, dilations and one kind of padding."""
-    found: dict[str, Any] = {"strides": [draw.randint(1, 3) for _ in range(rank)]}
+    options: dict[str, Any] = {"strides": [draw.randint(1, 3) for _ in range(rank)]}
     if dilated and draw.random() < 0.6:
-        found["dilations"] = [draw.randint(1, 2) for _ in range(rank)]
+        options["dilations"] = [draw.randint(1, 2) for _ in range(rank)]
     kind = draw.choice(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
     if kind != "NOTSET":
-        found["auto_pad"] = kind
+        options["auto_pad"] = kind
     elif draw.random() < 0.7:
-        found["pads"] = [draw.randint(0, k - 1) for k in [*kernel, *kernel]]
-    return found
+        options["pads"] = [draw.randint(0, k - 1) for k in [*kernel, *kernel]]
+    return options
 
 
 def convolution(draw: Random) -> Layer:

@@ -139,6 +139,6 @@ def test_answers_are_those_of_the_solver_at_home() -> None:
     for seed in range(3):
         cost = np.random.default_rng(seed).normal(size=8)
         want = get_solver("scipy").load(program, 1, 0).solve(cost, 60.0, 0.0, lambda: None)
-        found = loaded.solve(cost)
-        assert found.value == pytest.approx(want.value, abs=1e-9)
-        assert found.duals is not None
+        answer = loaded.solve(cost)
+        assert answer.value == pytest.approx(want.value, abs=1e-9)
+        assert answer.duals is not None

@@ -36,18 +36,18 @@ def solved(program: Program) -> tuple[float, Vector]:
     """The optimum and the duals of the rows, from a program with both sides of each row written out."""
     matrix = program.matrix.toarray()
     above, below = np.isfinite(program.row_upper), np.isfinite(program.row_lower)
-    found = linprog(
+    solution = linprog(
         program.cost,
         A_ub=np.vstack([matrix[above], -matrix[below]]),
         b_ub=np.concatenate([program.row_upper[above], -program.row_lower[below]]),
         bounds=np.stack([program.lower, program.upper], 1),
     )
-    assert found.status == 0
+    assert solution.status == 0
     duals = np.zeros(len(matrix))
-    up, down = np.split(found.ineqlin.marginals, [int(above.sum())])
+    up, down = np.split(solution.ineqlin.marginals, [int(above.sum())])
     duals[above] += up
     duals[below] -= down
-    return float(found.fun) + program.offset, duals
+    return float(solution.fun) + program.offset, duals
 
 
 def in_fractions(program: Program, duals: Vector) -> Fraction:

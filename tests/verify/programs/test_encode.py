@@ -69,8 +69,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 def encoded(made: Network, region: Region, exact: bool = False, linear: bool = True) -> Encoding:
     objective = torch.eye(made.output_size, dtype=torch.float64)
     with torch.no_grad():
-        found = known(made, region, objective, Budget(), linear)
-        return encode(made, region, found.bounds, exact)
+        bounded = known(made, region, objective, Budget(), linear)
+        return encode(made, region, bounded.bounds, exact)
 
 
 def a_box(made: Network, width: float = 0.4) -> Box:
