@@ -30,6 +30,7 @@ FOR_DATA = (
     "data",
     "data_dir",
     "domain",
+    "eps_scale",
     "n",
     "norm",
     "batch",
@@ -50,6 +51,7 @@ def attack(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
+    eps_scale: options.EpsScale = None,
     eps: options.MaybeEps = None,
     attacks: Annotated[
         str | None, typer.Option(help="Attacks, with commas; options as in 'pgd(steps=100)'; 'foolbox:LinfPGD' too.")
@@ -89,8 +91,8 @@ def attack(
 
     use_threads(threads)
     chosen = options.attacks(ON_DATA if attacks is None else attacks)
-    samples = options.samples(data, data_dir, domain, n)
-    wide(radii, p, samples.domain)
+    samples = options.samples(data, data_dir, domain, n, eps_scale)
+    wide(radii, p, samples)
     module = options.fitting(model, weights, samples)
     folder = None if save is None else writable_folder(save)
     with interruptible(), watch(quiet=quiet) as progress:
@@ -109,7 +111,7 @@ def _tell(outcome: Attacked, command: list[str], folder: Path | None, as_json: b
     from assay.benchmarks.report import attack_table
     from assay.verify.support.documents import dump
 
-    document = attacked.document(outcome, command)
+    document = attacked.document(outcome, command) | options.told(outcome.data)
     attack_table.show(outcome, Console(stderr=as_json))
     if folder is not None:
         written = _save(outcome, document, folder)

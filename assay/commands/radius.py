@@ -28,6 +28,7 @@ def radius(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
+    eps_scale: options.EpsScale = None,
     index: Annotated[
         int | None, typer.Option(help="Position of the sample; 0 if neither this nor --n is given.")
     ] = None,
@@ -70,7 +71,7 @@ def radius(
 
     budget = Budget(timeout, seed=seed, threads=use_threads(threads))
     verifier, attacker = options.method(method), get_attack(attack)
-    samples = options.samples(data, data_dir, domain, n)
+    samples = options.samples(data, data_dir, domain, n, eps_scale)
     module = options.fitting(model, weights, samples)
     with interruptible(), watch(unit="sample", quiet=quiet) as progress:
         outcome = radii(
@@ -87,7 +88,7 @@ def radius(
             progress=progress,
         )
     if json_:
-        print(dump(outcome.to_json()))
+        print(dump(outcome.to_json() | options.told(samples)))
     else:
         show(outcome, Console())
     outcome.raise_alarm()

@@ -124,7 +124,7 @@ def attack_all(
     if _outputs(oracle, data.x[:1]) == 1:
         _check_sign(model, data)
     right = torch.tensor([_right(oracle, x, y) for x, y in zip(data.x, data.y, strict=True)])
-    warnings = list(suspicions(model, data.x[:CHECKED], data.y[:CHECKED], data.domain))
+    warnings = list(suspicions(model, data.x[:CHECKED], data.y[:CHECKED], data.legal))
     repeats = not any("run to run" in line for line in warnings)
     progress.begin(len(data) * len(attacks), dict.fromkeys(names, len(data)))
     outcomes: list[Found] = []
@@ -167,7 +167,7 @@ def _curve(
     """The curve over all samples, attacked ``batch`` at a time."""
     parts = []
     for x, y in zip(torch.split(data.x, batch), torch.split(data.y, batch), strict=True):
-        parts.append(curve(attack, model, x, y, radii, norm, data.domain, seed))
+        parts.append(curve(attack, model, x, y, radii, norm, data.legal, seed, data.eps_scale))
         progress.advance(len(x))
     levels = (torch.cat([getattr(part, key) for part in parts], 1) for key in ("success", "adversarial"))
     samples = (torch.cat([getattr(part, key) for part in parts]) for key in ("distance", "queries"))

@@ -247,7 +247,7 @@ class Search:
 
     def nearest(self, x: Tensor, eps: float) -> tuple[float, Problem]:
         """The smallest ball in which ``x``, found within ``eps``, is a counterexample by the rules of replay."""
-        radius = distance(x, self.x, self.norm)
+        radius = distance(x, self.x, self.norm, self.data.eps_scale)
         for _ in range(3):  # rounding may leave the point out of the ball that it spans
             problem = self.problem(min(radius, eps))
             if replay(problem, x).confirmed:
@@ -271,12 +271,15 @@ class Search:
 
     def problem(self, eps: float) -> Problem:
         """Is the sample robust within ``eps``?"""
-        return Problem.robustness(self.network, self.x, self.label, eps, self.norm, self.data.domain)
+        return Problem.robustness(self.network, self.x, self.label, self.data.radius(eps), self.norm, self.data.legal)
 
     def widest(self) -> float:
         """A radius that covers the whole domain."""
-        low, high = self.data.domain
-        return float((high - low) * prod(self.data.shape) ** (1 / self.norm))
+        low, high = (torch.as_tensor(end, dtype=torch.float64).expand(self.data.shape) for end in self.data.legal)
+        if self.data.eps_scale is None:
+            return float((high - low).amax() * prod(self.data.shape) ** (1 / self.norm))
+        free = self.data.eps_scale.expand(self.data.shape) > 0
+        return max(((high - low) / self.data.eps_scale)[free].tolist(), default=1.0)
 
     def bracket(self, predicted: int, certified: float | None, attacked: float | None) -> Bracket:
         """The outcome."""
@@ -294,14 +297,18 @@ class Search:
         return int(self.data.y[self.sample])
 
 
-def distance(x: Tensor, centre: Tensor, norm: float) -> float:
-    """How far ``x`` lies from ``centre`` (one shape) in the norm, never rounded down.
+def distance(x: Tensor, centre: Tensor, norm: float, scale: Tensor | None = None) -> float:
+    """How far ``x`` lies from ``centre`` (one shape) in the norm, never rounded down; with a ``scale`` (broadcasts to
+    the shape), linf in units of it, where a feature of scale 0 is one that has not moved.
 
     >>> distance(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.5]), 1)
     1.5
     """
     pairs = zip(x.double().flatten().tolist(), centre.double().flatten().tolist(), strict=True)
     steps = [abs(Fraction(a) - Fraction(b)) for a, b in pairs]
+    if scale is not None:
+        each = scale.double().expand(x.shape).flatten().tolist()
+        steps = [step / Fraction(unit) for step, unit in zip(steps, each, strict=True) if unit] or [Fraction(0)]
     if norm == inf:
         return _float_above(max(steps))
     total = sum((step ** int(norm) for step in steps), Fraction(0))

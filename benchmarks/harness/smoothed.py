@@ -72,7 +72,7 @@ def certify(
         progress.running(f"sample {index}")
         begun = time.monotonic()
         label = int(data.y[index])
-        problem = Problem.robustness(network, data.x[index], label, 0.0, norm, data.domain)
+        problem = Problem.robustness(network, data.x[index], label, 0.0, norm, data.legal)
         certified = method.certify(problem, norm, seed)
         answer = ABSTAINED if certified.prediction is None else certified.prediction
         successes = 0 if certified.prediction is None else certified.outcome.counts[certified.prediction]
