@@ -33,6 +33,7 @@ def test_there_are_three_and_they_are_short() -> None:
         assert len((ROOT / "examples" / name).read_text().splitlines()) < 60
 
 
+@pytest.mark.slow  # it trains a network
 def test_own_model() -> None:
     text = run("own_model.py")
     assert "my model on digits (test), linf, 50 samples" in text

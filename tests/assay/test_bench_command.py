@@ -16,6 +16,7 @@ from assay.benchmarks.harness import workers
 from assay.benchmarks.harness.store import Store
 from tests.benchmarks.harness.test_workers import gone
 from tests.benchmarks.instance_files import BROKEN, PROPERTIES, expected, prop, register, suite
+from tests.breadth import slow
 
 NAMES = [f"vnnlib/{name}.vnnlib" for name in PROPERTIES]
 VERDICTS = [verdict for _, verdict in PROPERTIES.values()]
@@ -241,7 +242,7 @@ def test_work_that_kills_its_process_is_an_error(run, number, code):
     assert all(f"killed by {number.name}" in row["reason"] for row in rows)
 
 
-@pytest.mark.parametrize(("number", "as_json"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+@pytest.mark.parametrize(("number", "as_json"), [slow(signal.SIGINT, False), (signal.SIGTERM, True)])
 def test_a_signal_keeps_what_is_decided(folder, number, as_json):
     log = folder / "log"
     process = start("--method", f"says(seconds=1.5,log={log})", *(["--json"] if as_json else []))

@@ -12,6 +12,7 @@ import pytest
 from assay.models.architectures import parse
 from assay.verify.core.network import to_network
 from assay.verify.frontends.onnx import write_onnx
+from tests.breadth import slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,11 +69,10 @@ def ran(arguments: list[str], folder: Path, search: str = "") -> subprocess.Comp
 @pytest.mark.parametrize(
     ("command", "model", "search"),
     [
-        (COMMAND, "net.py:resnet18", ""),
-        (COMMAND, "models.resnet:resnet18", "."),
-        (MODULE, "models:resnet18", ""),
+        pytest.param(COMMAND, "models.resnet:resnet18", ".", id="on-the-path"),
+        slow(COMMAND, "net.py:resnet18", "", id="file"),
+        slow(MODULE, "models:resnet18", "", id="python-m"),
     ],
-    ids=["file", "on-the-path", "python-m"],
 )
 def test_a_model_of_a_project_with_folders_called_as_ours(
     project: Path, command: list[str], model: str, search: str

@@ -16,6 +16,7 @@ from assay.__main__ import main
 from assay.encodings import forgiving
 from assay.verify.core.errors import InputError
 from assay.written import Written, numbers
+from tests.breadth import few
 
 MODEL = """
 import torch
@@ -217,7 +218,7 @@ def test_streams_that_cannot_encode_a_sign_get_the_nearest(encoding, monkeypatch
     assert " eps l ? " in text
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize("encoding", few(["ascii", "latin-1", "cp1252"], quick=["ascii"]))
 def test_tables_are_printed_on_every_stream(folder, encoding):
     asked = ["compare", "--model", "net.py:net", "--eps", "0.1", "--methods", "ibp", "--attacks", "fgsm", "--n", "5"]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
@@ -230,7 +231,7 @@ def test_tables_are_printed_on_every_stream(folder, encoding):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-@pytest.mark.parametrize("more", [[], ["--json"]])
+@pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
 def test_a_full_standard_output_is_told(more):
     with open("/dev/full", "w") as full:
         asked = [sys.executable, "-m", "assay", "methods", *more]
@@ -291,7 +292,7 @@ def test_a_model_for_other_data_is_told_what_fits(folder, capsys, command):
     assert "fits zoo:fashion-cnn-ibp" in err
 
 
-@pytest.mark.parametrize("more", [[], ["--json"]])
+@pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
 def test_a_reader_that_has_enough_is_no_error_to_tell(more):
     asked = [sys.executable, "-m", "assay", "methods", *more]
     with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:

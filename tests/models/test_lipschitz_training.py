@@ -91,6 +91,7 @@ def certified(model: nn.Module, dataset: Dataset, eps: float) -> float:
     return sum(verifier.verify(p, Budget()).verdict is Verdict.VERIFIED for p in problems) / len(problems)
 
 
+@pytest.mark.slow  # two networks are trained
 def test_it_certifies_far_more_than_standard_training(digits: Dataset) -> None:
     shares = []
     for text in ("standard", "lipschitz-margin(radius=0.5)"):

@@ -78,6 +78,7 @@ def test_the_radius_of_smoothadv_grows_from_zero() -> None:
     assert losses[2] == losses[3]
 
 
+@pytest.mark.slow  # four networks are trained
 def test_noise_in_training_buys_certified_radius() -> None:
     digits = data.load("digits", "train").take(320)
     radii = {}

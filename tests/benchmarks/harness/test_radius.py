@@ -23,6 +23,7 @@ from assay.verify.core.region import LpBall
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.registry import get_verifier
 from tests import exact, nets
+from tests.breadth import few
 
 PGD = get_attack("pgd(steps=20)")
 CROWN = get_verifier("crown")
@@ -88,7 +89,7 @@ def one(answer: Radii) -> Bracket:
 
 
 @pytest.mark.parametrize(("norm", "dual"), [(inf, 1.75), (2.0, sqrt(1.3125)), (1.0, 1.0)])
-@pytest.mark.parametrize("value", [0.25, 0.375])
+@pytest.mark.parametrize("value", few([0.25, 0.375], quick=[0.25]))
 def test_the_radius_of_a_linear_model_is_closed_in_on(norm: float, dual: float, value: float) -> None:
     true = lead(value) / dual  # the domain is far away
     bracket = one(radii(linear(), points(value), [0], CROWN, PGD, norm=norm, tolerance=1e-4))

@@ -8,6 +8,7 @@ from assay.benchmarks.measure import startup
 from tests.benchmarks.instance_files import PROPERTIES, net
 
 
+@pytest.mark.slow  # it starts many processes
 def test_the_parts_add_up_to_the_whole_and_peers_stand_beside(tmp_path, capsys):
     net(tmp_path / "net.onnx")
     (tmp_path / "safe.vnnlib").write_text(PROPERTIES["safe"][0])

@@ -13,6 +13,7 @@ import pytest
 
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.frontends.onnx import read_onnx
+from tests.breadth import seeds
 from tests.verify.frontends.onnx_files import check, ints, numbers, one, save
 
 Layer = tuple[onnx.ModelProto, list[int]]
@@ -143,9 +144,10 @@ LAYERS: list[Callable[[Random], Layer]] = [
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_layers_of_any_attributes(layer: Callable[[Random], Layer], tmp_path: Path) -> None:
+@seeds(12, of=40)
+def test_layers_of_any_attributes(layer: Callable[[Random], Layer], tmp_path: Path, seeds: range) -> None:
     read = 0
-    for seed in range(40):
+    for seed in seeds:
         proto, shape = layer(Random(seed))
         try:
             read_onnx(save(tmp_path, proto))
@@ -153,4 +155,4 @@ def test_layers_of_any_attributes(layer: Callable[[Random], Layer], tmp_path: Pa
             continue
         check(tmp_path, proto, shape, seed)
         read += 1
-    assert read >= 15
+    assert read >= len(seeds) // 3
