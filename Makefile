@@ -27,7 +27,7 @@ test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --slow -m "slow and not wheel"
+	$(BIN)/python -m pytest -n 2 --dist worksteal --slow -m "slow and not wheel"
 
 test-wheel: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --slow -m wheel

@@ -23,18 +23,27 @@ from assay.verify.core.ops import Gather, LeakyRelu, Max, Op, Relu, evaluate
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.programs.solvers.highs import made
+from tests.dyadic import Dyadic
 
-# An array of Fractions. Affine functions of the inputs are its last axis: the constant, then one slope an input.
+# An array of Dyadics. Affine functions of the inputs are its last axis: the constant, then one slope an input.
 Exact = np.ndarray[Any, np.dtype[np.object_]]
 
 MOST = 12  # neurons that may be open at once
-ZERO = Fraction(0)
+ZERO, ONE = Dyadic(0), Dyadic(1)
 
 
-def fractions(values: Tensor) -> Exact:
+def fractions(values: Tensor) -> np.ndarray[Any, np.dtype[np.object_]]:
+    """A tensor's values as Fractions, in its shape."""
+    return _listed([Fraction(v) for v in values.double().flatten().tolist()]).reshape(tuple(values.shape))
+
+
+def dyadics(values: Tensor) -> Exact:
     """A tensor's values, exactly, in its shape."""
-    flat = [Fraction(v) for v in values.double().flatten().tolist()]
-    return np.array([*flat, None], dtype=object)[:-1].reshape(tuple(values.shape))
+    return _listed([Dyadic.of(v) for v in values.double().flatten().tolist()]).reshape(tuple(values.shape))
+
+
+def _listed(values: list[Any]) -> np.ndarray[Any, np.dtype[np.object_]]:
+    return np.array([*values, None], dtype=object)[:-1]
 
 
 # The network, exactly.
@@ -49,7 +58,7 @@ class Range:
 
     @classmethod
     def of(cls, box: Box) -> Range:
-        return cls(fractions(box.lower.flatten()), fractions(box.upper.flatten()))
+        return cls(dyadics(box.lower.flatten()), dyadics(box.upper.flatten()))
 
     @cached_property
     def samples(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -90,7 +99,7 @@ def _linear_part(op: Op, shape: tuple[int, ...]) -> tuple[Exact, Exact]:
         homogeneous = replace(op, fill=0.0)
     size = torch.Size(shape).numel()
     columns = evaluate(homogeneous, torch.eye(size, dtype=torch.float64).view(size, *shape)).flatten(1)
-    return fractions(columns.T), fractions(evaluate(op, torch.zeros(1, *shape, dtype=torch.float64)).flatten())
+    return dyadics(columns.T), dyadics(evaluate(op, torch.zeros(1, *shape, dtype=torch.float64)).flatten())
 
 
 def _affine(op: Op, node_shape: tuple[int, ...], operands: Sequence[Exact]) -> Exact:
@@ -129,7 +138,7 @@ def pieces(network: Network, box: Box) -> Iterator[Piece]:
     start = np.full((size, 1 + size), ZERO)
     for i, (low, high) in enumerate(zip(region.lower, region.upper, strict=True)):
         # An input without width is a constant.
-        start[i, 0 if low == high else 1 + i] = low if low == high else Fraction(1)
+        start[i, 0 if low == high else 1 + i] = low if low == high else ONE
 
     def walk(values: list[Exact], conditions: list[Exact]) -> Iterator[Piece]:
         position = len(values)
@@ -172,7 +181,7 @@ def _choices(
     if isinstance(op, Max):
         options = z.reshape(-1, *z.shape[-2:])
     else:
-        slope = Fraction(op.slope) if isinstance(op, LeakyRelu) else ZERO
+        slope = Dyadic.of(op.slope) if isinstance(op, LeakyRelu) else ZERO
         flat = z.reshape(-1, z.shape[-1])
         # max(z, slope * z), or min where the slope is above 1.
         options = np.stack([flat, slope * flat], 1) * (1 if slope <= 1 else -1)
@@ -233,8 +242,8 @@ def _program(rows: Exact, conditions: Exact, region: Range) -> tuple[Exact | Non
     if highs.getModelStatus() != HighsModelStatus.kOptimal:
         return None, np.full(len(rows), ZERO), np.full(len(conditions), ZERO)
     solution = highs.getSolution()
-    multipliers = np.array([Fraction(max(-m, 0.0)) for m in solution.row_dual], dtype=object)
-    point = np.array([Fraction(v) for v in solution.col_value[:-1]], dtype=object)
+    multipliers = _listed([Dyadic.of(max(-m, 0.0)) for m in solution.row_dual])
+    point = _listed([Dyadic.of(v) for v in solution.col_value[:-1]])
     inner = np.minimum(np.maximum(point, region.lower), region.upper)
     return inner, multipliers[: len(rows)], multipliers[len(rows) :]
 
@@ -245,7 +254,9 @@ def _proven(rows: Exact, conditions: Exact, weights: Exact, multipliers: Exact, 
     if len(conditions):
         combined = combined + multipliers @ conditions
     least: Any = region.least(combined)
-    return Fraction(least) / sum(weights)
+    total: Any = sum(weights, ZERO)
+    proven: Fraction = least.fraction / total.fraction
+    return proven
 
 
 def _empty(known: list[Exact], more: list[Exact], region: Range) -> bool:
@@ -263,25 +274,29 @@ def _empty(known: list[Exact], more: list[Exact], region: Range) -> bool:
 # What the tests ask.
 
 
-def value(network: Network, x: Tensor | Sequence[Fraction]) -> list[Fraction]:
-    """The output at one sample (input shape, or its values as fractions), exactly."""
+def value(network: Network, x: Tensor) -> list[Fraction]:
+    """The output at one sample (input shape), exactly."""
     return values(network, x)[-1]
 
 
-def values(network: Network, x: Tensor | Sequence[Fraction]) -> list[list[Fraction]]:
+def values(network: Network, x: Tensor) -> list[list[Fraction]]:
     """The value of every node at one sample, exactly, flattened."""
-    flat = fractions(x.flatten()) if isinstance(x, Tensor) else np.array([*x, None], dtype=object)[:-1]
-    nodes = [flat.reshape(*network.input_shape, 1)]
+    return [[v.fraction for v in node.flatten()] for node in _nodes(network, dyadics(x.flatten()))]
+
+
+def _nodes(network: Network, x: Exact) -> list[Exact]:
+    """The value of every node, (shape of a sample x 1) each, at x (inputs)."""
+    nodes = [x.reshape(*network.input_shape, 1)]
     for node in network.nodes[1:]:
         operands = [nodes[i] for i in node.inputs]
         if isinstance(node.op, Max):
             nodes.append(operands[0].max(-2))
         elif isinstance(node.op, (Relu, LeakyRelu)):
-            slope = Fraction(node.op.slope) if isinstance(node.op, LeakyRelu) else ZERO
+            slope = Dyadic.of(node.op.slope) if isinstance(node.op, LeakyRelu) else ZERO
             nodes.append(np.where(operands[0] > 0, operands[0], slope * operands[0]))
         else:
             nodes.append(_affine(node.op, node.shape, operands))
-    return [[Fraction(v) for v in value.flatten()] for value in nodes]
+    return nodes
 
 
 def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fraction, Fraction]:
@@ -289,10 +304,10 @@ def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fracti
 
     rows (k x outputs), b (k), float64.
     """
-    region, exact_rows, exact_b = Range.of(box), fractions(rows), fractions(b)
+    region, exact_rows, exact_b = Range.of(box), dyadics(rows), dyadics(b)
 
     def at(point: Exact) -> Fraction:
-        highest: Fraction = max(exact_rows @ np.array(value(network, point), dtype=object) - exact_b)
+        highest: Fraction = max(exact_rows @ _nodes(network, point)[-1].flatten() - exact_b).fraction
         return highest
 
     corners = torch.rand(8, len(region.lower), generator=torch.Generator().manual_seed(0)).round() > 0
@@ -301,13 +316,13 @@ def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fracti
     for piece in cover(network, box):
         functions = exact_rows @ piece.output
         functions[:, 0] = functions[:, 0] - exact_b
-        if max(region.least(functions)) >= upper:
+        if max(region.least(functions)).fraction >= upper:
             continue
         point, weights, multipliers = _program(functions, piece.conditions, region)
         if point is not None:
             upper = min(upper, at(point))
         if not any(weights):
-            weights = np.array([Fraction(1), *[ZERO] * (len(rows) - 1)], dtype=object)
+            weights = _listed([ONE, *[ZERO] * (len(rows) - 1)])
         lower = min(lower, _proven(functions, piece.conditions, weights, multipliers, region))
     return min(lower, upper), upper
 
