@@ -1,4 +1,4 @@
-# Two commands: `make demo` shows what assay does on real data, `make test` runs every check.
+# Two commands: `make demo` shows what assay does on real data, `make test` checks the code.
 # Both work in .venv, and install only when pyproject.toml or constraints.txt changed.
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,7 @@ NEWEST := .venv-newest
 help:
 	@echo "make demo           install, then bracket the robust accuracy of a small network (results in out/demo)"
 	@echo "make test           install the test extras, then lint, type-check and test"
-	@echo "make test-slow      the tests that take long"
+	@echo "make test-slow      the rest of the breadth: more seeds and networks, and tests that take long"
 	@echo "make test-wheel     build the wheel and the source archive, and use them as a user does"
 	@echo "make test-unpinned  answer a property with the newest packages that pyproject.toml allows"
 	@echo "make clean          remove .venv, $(NEWEST) and caches"
@@ -27,7 +27,7 @@ test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --slow -m "slow and not wheel"
+	$(BIN)/python -m pytest -n 2 --dist worksteal --slow -m "slow and not wheel"
 
 test-wheel: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --slow -m wheel

@@ -27,7 +27,7 @@ FACTS = (int, float, str, bool)
 
 def document(question: Question, result: Result, times: dict[str, float]) -> dict[str, Any]:
     """Everything as plain data; ``times``: seconds of each part of the work."""
-    found: dict[str, Any] = {
+    told: dict[str, Any] = {
         "verdict": word(exit_code(result)).value,
         "exit_code": exit_code(result),
         "reason": reason(result),
@@ -41,11 +41,11 @@ def document(question: Question, result: Result, times: dict[str, float]) -> dic
         "problems": [_part(part) for _, part in zip(question.problems, parts(result), strict=False)],
     }
     for network in _networks(question):
-        found["network"] = {"name": network.name, "inputs": network.nodes[0].size, "outputs": network.output_size}
+        told["network"] = {"name": network.name, "inputs": network.nodes[0].size, "outputs": network.output_size}
         if result.counterexample is not None:
             x, y = result.counterexample.flatten().tolist(), witness.outputs(network, result.counterexample).tolist()
-            found["counterexample"] = {"x": x, "y": y, "margin": result.stats.get("counterexample_margin")}
-    return found
+            told["counterexample"] = {"x": x, "y": y, "margin": result.stats.get("counterexample_margin")}
+    return told
 
 
 def parts(result: Result) -> list[dict[str, Any]]:

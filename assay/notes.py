@@ -12,6 +12,7 @@ from assay.verify.support.plain import counted, plain
 
 if TYPE_CHECKING:
     from assay.benchmarks.harness.store import Store
+    from assay.models.data import Dataset
     from assay.written import Written
 
 
@@ -34,10 +35,18 @@ def survey(store: Store, resume: bool) -> None:
         print(f"assay: {plain(store.path)}: {what}", file=sys.stderr)
 
 
-def wide(radii: Sequence[Written], norm: float, domain: tuple[float, float]) -> None:
+def wide(radii: Sequence[Written], norm: float, samples: Dataset) -> None:
     """Says which linf ball holds every legal input: most likely its radius is in other units than the data."""
-    low, high = domain
-    for eps in (eps for eps in radii if norm == inf and eps >= high - low):
+    low, high = samples.domain
+    for eps in (eps for eps in radii if norm == inf and _covers(samples, eps)):
         meant = f"{eps:g}/255" if f"{eps:g}".isdecimal() else "8/255"
         what = f"eps {eps:g} is at least the width of the domain, {low:g} to {high:g}: every legal input is within it"
         print(f"assay: warning: {what} (may {meant} be meant?)", file=sys.stderr)
+
+
+def _covers(samples: Dataset, eps: float) -> bool:
+    """Whether a ball of this radius holds every legal input."""
+    import torch
+
+    low, high = (torch.as_tensor(end, dtype=torch.float64) for end in samples.legal)
+    return bool((torch.as_tensor(samples.radius(eps), dtype=torch.float64) >= high - low).all())

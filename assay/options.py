@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from assay.verify.core.errors import InputError
-from assay.written import Written
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -32,7 +31,19 @@ DataDir = Annotated[
 ]
 Domain = Annotated[
     str | None,
-    typer.Option(metavar="LO,HI", help="Lowest and highest legal input; if not given, the data set's own (0,1)."),
+    typer.Option(
+        metavar="LO,HI",
+        help="Lowest and highest legal input; if not given, the data set's own (0,1). For each channel or feature: "
+        "LO:HI,LO:HI or a .npy file of shape (2, ...).",
+    ),
+]
+EpsScale = Annotated[
+    str | None,
+    typer.Option(
+        metavar="V,V",
+        help="Factors of eps, one a channel or feature, in linf: with commas, or a .npy file. With --eps 0.5 the scale "
+        "1,0.2 means 0.5 and 0.1.",
+    ),
 ]
 InputShape = Annotated[
     str, typer.Option(help="Shape of one input, such as 3,32,32; needed for a factory, which does not say it.")
@@ -52,21 +63,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Memory = Annotated[float, typer.Option(help="GiB that a process may hold; one that takes more is ended.")]
 
 
-def limits(text: str | None) -> tuple[float, float] | None:
-    """The two numbers of ``--domain``; None where it is not given."""
-    if text is None:
-        return None
-    try:
-        low, high = map(Written, (part.strip() for part in text.split(",")))
-    except ValueError:
-        raise InputError(
-            f"--domain: expected two numbers with a comma between them, such as -1,1, got {text!r}"
-        ) from None
-    if not (isfinite(low) and isfinite(high) and low < high):
-        raise InputError(f"--domain: expected two finite numbers, the lower one first, got {text}")
-    return float(low), float(high)
-
-
 def shape(text: str) -> tuple[int, ...] | None:
     """The shape of ``3,32,32``; None for none."""
     parts = [part.strip() for part in text.split(",")] if text else []
@@ -75,12 +71,30 @@ def shape(text: str) -> tuple[int, ...] | None:
     return tuple(map(int, parts)) or None
 
 
-def samples(data: str, folder: Path | None, domain: str | None, n: int | None = None) -> Dataset:
-    """The test split of the data set, or its first ``n`` samples, in the domain that is given or its own."""
+def samples(
+    data: str, folder: Path | None, domain: str | None, n: int | None = None, eps_scale: str | None = None
+) -> Dataset:
+    """The test split of the data set, or its first ``n`` samples, in the domain that is given or its own, with the
+    scale of eps."""
+    from assay import features
     from assay.models import data as datasets
 
-    found = datasets.load(data, folder=folder, domain=limits(domain))
-    return found if n is None else found.take(n)
+    limits = None if domain is None else features.limits(domain)
+    span = None if limits is None else (limits[0].min().item(), limits[1].max().item())
+    dataset = datasets.load(data, folder=folder, domain=span)
+    if limits is not None and limits[0].dim():
+        low, high = (features.fitting("--domain", side, dataset.shape) for side in limits)
+        dataset = replace(dataset, limits=(low, high))
+    if eps_scale is not None:
+        dataset = replace(dataset, eps_scale=features.scale(eps_scale, dataset.shape))
+    return dataset if n is None else dataset.take(n)
+
+
+def told(samples: Dataset) -> dict[str, Any]:
+    """The domain and the scale of eps as plain data: numbers, or nested lists of those of channels or features."""
+    ends = [end.squeeze().tolist() for end in samples.limits] if samples.limits is not None else list(samples.domain)
+    scale = None if samples.eps_scale is None else samples.eps_scale.squeeze().tolist()
+    return {"domain": ends, "eps_scale": scale}
 
 
 def fitting(text: str, weights: Path | None, samples: Dataset) -> Module | Network:

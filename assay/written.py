@@ -43,7 +43,7 @@ class Written(float):
 
 def numbers(name: str, text: str) -> list[Written]:
     """The numbers of ``0.02,8/255``, finite and at least 0, rising, each once. ``name``: of the option."""
-    found = []
+    values = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
             number = Written(part)
@@ -51,7 +51,7 @@ def numbers(name: str, text: str) -> list[Written]:
             raise InputError(f"{name}: expected numbers with commas between them, got {part!r}") from None
         if not isfinite(number) or number < 0:
             raise InputError(f"{name}: expected finite numbers >= 0, got {part}")
-        found.append(number)
-    if not found:
+        values.append(number)
+    if not values:
         raise InputError(f"{name}: expected at least one radius, such as 0.02,0.05 or 8/255")
-    return sorted(set(found))
+    return sorted(set(values))

@@ -12,7 +12,7 @@ from torch import Tensor
 from assay.attacks.common.interface import Attack, Model
 from assay.attacks.common.minimal_norm import MinimalAttack
 from assay.verify.core.errors import InputError
-from assay.verify.core.region import Domain, LpBall
+from assay.verify.core.region import Domain, LpBall, take
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,11 @@ def curve(
     norm: float = inf,
     domain: Domain | None = (0.0, 1.0),
     seed: int = 0,
+    scale: Tensor | None = None,
 ) -> Curve:
     """Attack x (batch x shape), labels (batch), in the balls of all ``epsilons`` within ``domain``.
+
+    ``scale``: in linf, how many units of each channel or feature a radius of 1 is: broadcasts to a sample (shape).
 
     A minimal-norm attack runs once. Others run at one radius after the other, on the samples unbroken so far.
     Raises :class:`InputError` for no epsilons, and what :meth:`Attack.run` and the regions raise.
@@ -57,7 +60,8 @@ def curve(
         raise InputError("expected at least one sample")
     if getattr(attack, "targeted", False):
         raise InputError(f"robust accuracy speaks of any wrong class: take {attack.name} without targeted")
-    balls = [LpBall(x, eps, norm, domain) for eps in radii]
+    each = None if scale is None else scale.double().expand(x.shape[1:])[None]
+    balls = [LpBall(x, eps if each is None else eps * each, norm, domain) for eps in radii]
     if isinstance(attack, MinimalAttack):
         return _once(attack, model, x, labels, radii, balls, seed)
     return _one_by_one(attack, model, x, labels, radii, balls, seed)
@@ -79,11 +83,10 @@ def _one_by_one(
     point, distance = x.detach().clone(), torch.full((len(x),), inf, dtype=torch.float64, device=x.device)
     queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     success, points = [], []
-    for eps, ball in zip(radii, balls, strict=True):
+    for ball in balls:
         standing = (~broken).nonzero()[:, 0]
         if len(standing):
-            region = LpBall(x[standing], eps, ball.p, ball.domain)
-            result = attack.run(model, x[standing], labels[standing], region, seed)
+            result = attack.run(model, x[standing], labels[standing], take(ball, standing), seed)
             point[standing], broken[standing] = result.adversarial, result.success
             queries[standing] += result.queries
             distance[standing] = torch.where(result.success, result.distance, distance[standing])

@@ -22,10 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--slow"):
-        for item in items:
-            if item.get_closest_marker("slow") or item.get_closest_marker("wheel"):
-                item.add_marker(pytest.mark.skip(reason="slow; run by --slow"))
+    if config.getoption("--slow"):
+        return
+    quick, slow = [], []
+    for item in items:
+        (slow if item.get_closest_marker("slow") or item.get_closest_marker("wheel") else quick).append(item)
+    config.hook.pytest_deselected(items=slow)
+    items[:] = quick
 
 
 @pytest.hookimpl(tryfirst=True)

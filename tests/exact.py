@@ -10,30 +10,40 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
+from highspy import HighsLp, HighsModelStatus, MatrixFormat
 from torch import Tensor
 
 from assay.verify.core.network import Network, content_hash
 from assay.verify.core.ops import Gather, LeakyRelu, Max, Op, Relu, evaluate
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
+from assay.verify.programs.solvers.highs import made
+from tests.dyadic import Dyadic
 
-# An array of Fractions. Affine functions of the inputs are its last axis: the constant, then one slope an input.
+# An array of Dyadics. Affine functions of the inputs are its last axis: the constant, then one slope an input.
 Exact = np.ndarray[Any, np.dtype[np.object_]]
 
 MOST = 12  # neurons that may be open at once
-ZERO = Fraction(0)
+ZERO, ONE = Dyadic(0), Dyadic(1)
 
 
-def fractions(values: Tensor) -> Exact:
+def fractions(values: Tensor) -> np.ndarray[Any, np.dtype[np.object_]]:
+    """A tensor's values as Fractions, in its shape."""
+    return _listed([Fraction(v) for v in values.double().flatten().tolist()]).reshape(tuple(values.shape))
+
+
+def dyadics(values: Tensor) -> Exact:
     """A tensor's values, exactly, in its shape."""
-    flat = [Fraction(v) for v in values.double().flatten().tolist()]
-    return np.array([*flat, None], dtype=object)[:-1].reshape(tuple(values.shape))
+    return _listed([Dyadic.of(v) for v in values.double().flatten().tolist()]).reshape(tuple(values.shape))
+
+
+def _listed(values: list[Any]) -> np.ndarray[Any, np.dtype[np.object_]]:
+    return np.array([*values, None], dtype=object)[:-1]
 
 
 # The network, exactly.
@@ -48,7 +58,7 @@ class Range:
 
     @classmethod
     def of(cls, box: Box) -> Range:
-        return cls(fractions(box.lower.flatten()), fractions(box.upper.flatten()))
+        return cls(dyadics(box.lower.flatten()), dyadics(box.upper.flatten()))
 
     @cached_property
     def samples(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -89,7 +99,7 @@ def _linear_part(op: Op, shape: tuple[int, ...]) -> tuple[Exact, Exact]:
         homogeneous = replace(op, fill=0.0)
     size = torch.Size(shape).numel()
     columns = evaluate(homogeneous, torch.eye(size, dtype=torch.float64).view(size, *shape)).flatten(1)
-    return fractions(columns.T), fractions(evaluate(op, torch.zeros(1, *shape, dtype=torch.float64)).flatten())
+    return dyadics(columns.T), dyadics(evaluate(op, torch.zeros(1, *shape, dtype=torch.float64)).flatten())
 
 
 def _affine(op: Op, node_shape: tuple[int, ...], operands: Sequence[Exact]) -> Exact:
@@ -103,9 +113,9 @@ def _affine(op: Op, node_shape: tuple[int, ...], operands: Sequence[Exact]) -> E
             parts[k] = numbers.view_as(parts[k])
             columns.append(evaluate(op, *parts).flatten().long())
         total: Any = 0
-        for found, operand in zip(columns, operands, strict=True):
+        for places, operand in zip(columns, operands, strict=True):
             flat = np.concatenate([np.full((1, operand.shape[-1]), ZERO), operand.reshape(-1, operand.shape[-1])])
-            total = total + flat[found.abs().numpy()] * found.sign().numpy()[:, None]
+            total = total + flat[places.abs().numpy()] * places.sign().numpy()[:, None]
         result: Exact = total
         return result.reshape(*node_shape, -1)
     (x,) = operands
@@ -128,7 +138,7 @@ def pieces(network: Network, box: Box) -> Iterator[Piece]:
     start = np.full((size, 1 + size), ZERO)
     for i, (low, high) in enumerate(zip(region.lower, region.upper, strict=True)):
         # An input without width is a constant.
-        start[i, 0 if low == high else 1 + i] = low if low == high else Fraction(1)
+        start[i, 0 if low == high else 1 + i] = low if low == high else ONE
 
     def walk(values: list[Exact], conditions: list[Exact]) -> Iterator[Piece]:
         position = len(values)
@@ -171,7 +181,7 @@ def _choices(
     if isinstance(op, Max):
         options = z.reshape(-1, *z.shape[-2:])
     else:
-        slope = Fraction(op.slope) if isinstance(op, LeakyRelu) else ZERO
+        slope = Dyadic.of(op.slope) if isinstance(op, LeakyRelu) else ZERO
         flat = z.reshape(-1, z.shape[-1])
         # max(z, slope * z), or min where the slope is above 1.
         options = np.stack([flat, slope * flat], 1) * (1 if slope <= 1 else -1)
@@ -185,7 +195,7 @@ def _choices(
         able = _able(mine, region)
         for i in able:
             more = [mine[j] - mine[i] for j in able if j != i]
-            if not more or not _empty([*conditions, *more], region):
+            if not more or not _empty(conditions, more, region):
                 yield from decide([*chosen, sign * mine[i]], [*conditions, *more])
 
     assert sum(len(_able(mine, region)) > 1 for mine in options) <= MOST, "too many activation patterns for enumeration"
@@ -202,73 +212,91 @@ def _able(options: Exact, region: Range) -> list[int]:
 # Linear programs whose answers are proven.
 
 
+@cache
+def _highs() -> Any:
+    tolerances = ("primal_feasibility_tolerance", "dual_feasibility_tolerance")
+    return made({"output_flag": False, **dict.fromkeys(tolerances, 1e-10)})
+
+
 def _program(rows: Exact, conditions: Exact, region: Range) -> tuple[Exact | None, Exact, Exact]:
     """min t with rows <= t and conditions <= 0 over the box, in floating point: the point, and the multipliers of rows
     and conditions, as fractions; no point, and multipliers of 0, where the solver finds none."""
-    size = rows.shape[1] - 1
+    size, count = rows.shape[1] - 1, len(rows) + len(conditions)
     above = np.hstack([rows[:, 1:], -np.ones((len(rows), 1))])
     inside = np.hstack([conditions[:, 1:], np.zeros((len(conditions), 1))])
-    bounds = [*zip(region.lower.astype(float), region.upper.astype(float), strict=True), (None, None)]
-    found = linprog(
-        np.eye(size + 1)[-1],
-        A_ub=np.vstack([above, inside]).astype(float),
-        b_ub=-np.concatenate([rows[:, 0], conditions[:, 0]]).astype(float),
-        bounds=bounds,
-        method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-    )
-    if found.status != 0:
+    lp = HighsLp()
+    lp.num_row_, lp.num_col_ = count, size + 1
+    lp.col_cost_ = np.eye(size + 1)[-1]
+    lp.col_lower_ = np.append(region.lower.astype(float), -np.inf)
+    lp.col_upper_ = np.append(region.upper.astype(float), np.inf)
+    lp.row_lower_ = np.full(count, -np.inf)
+    lp.row_upper_ = -np.concatenate([rows[:, 0], conditions[:, 0]]).astype(float)
+    matrix = lp.a_matrix_
+    matrix.format_, matrix.num_row_, matrix.num_col_ = MatrixFormat.kRowwise, count, size + 1
+    matrix.start_ = np.arange(0, count * (size + 1) + 1, size + 1)
+    matrix.index_ = np.tile(np.arange(size + 1), count)
+    matrix.value_ = np.vstack([above, inside]).astype(float).flatten()
+    highs = _highs()
+    highs.passModel(lp)
+    highs.run()
+    if highs.getModelStatus() != HighsModelStatus.kOptimal:
         return None, np.full(len(rows), ZERO), np.full(len(conditions), ZERO)
-    multipliers = np.array([Fraction(max(-m, 0.0)) for m in found.ineqlin.marginals], dtype=object)
-    weights = multipliers[: len(rows)]
-    scale = sum(weights, ZERO) or Fraction(1)
-    point = np.array([Fraction(v) for v in found.x[:-1]], dtype=object)
-    return np.minimum(np.maximum(point, region.lower), region.upper), weights / scale, multipliers[len(rows) :] / scale
+    solution = highs.getSolution()
+    multipliers = _listed([Dyadic.of(max(-m, 0.0)) for m in solution.row_dual])
+    point = _listed([Dyadic.of(v) for v in solution.col_value[:-1]])
+    inner = np.minimum(np.maximum(point, region.lower), region.upper)
+    return inner, multipliers[: len(rows)], multipliers[len(rows) :]
 
 
 def _proven(rows: Exact, conditions: Exact, weights: Exact, multipliers: Exact, region: Range) -> Fraction:
-    """Weak duality: where the conditions are at most 0, some row is at least this. Weights sum to 1, none is < 0."""
+    """Weak duality: where the conditions are at most 0, some row is at least this. No weight is < 0, and one is > 0."""
     combined = weights @ rows
     if len(conditions):
         combined = combined + multipliers @ conditions
     least: Any = region.least(combined)
-    return Fraction(least)
+    total: Any = sum(weights, ZERO)
+    proven: Fraction = least.fraction / total.fraction
+    return proven
 
 
-def _empty(conditions: list[Exact], region: Range) -> bool:
-    """Whether it is proven that no point of the box satisfies all conditions."""
-    rows = np.stack(conditions)
-    if any(region.least(rows) > 0):
+def _empty(known: list[Exact], more: list[Exact], region: Range) -> bool:
+    """Whether it is proven that no point of the box satisfies all conditions, the known ones and more."""
+    if any(region.least(np.stack(more)) > 0):
         return True
+    rows = np.stack([*known, *more])
     if bool((region.samples @ rows[:, 1:].T.astype(float) <= -rows[:, 0].astype(float)).all(1).any()):
         return False
     none = rows[:0]
     point, weights, _ = _program(rows, none, region)
-    return point is not None and sum(weights) == 1 and _proven(rows, none, weights, none[:, 0], region) > 0
+    return point is not None and any(weights) and _proven(rows, none, weights, none[:, 0], region) > 0
 
 
 # What the tests ask.
 
 
-def value(network: Network, x: Tensor | Sequence[Fraction]) -> list[Fraction]:
-    """The output at one sample (input shape, or its values as fractions), exactly."""
+def value(network: Network, x: Tensor) -> list[Fraction]:
+    """The output at one sample (input shape), exactly."""
     return values(network, x)[-1]
 
 
-def values(network: Network, x: Tensor | Sequence[Fraction]) -> list[list[Fraction]]:
+def values(network: Network, x: Tensor) -> list[list[Fraction]]:
     """The value of every node at one sample, exactly, flattened."""
-    flat = fractions(x.flatten()) if isinstance(x, Tensor) else np.array([*x, None], dtype=object)[:-1]
-    found = [flat.reshape(*network.input_shape, 1)]
+    return [[v.fraction for v in node.flatten()] for node in _nodes(network, dyadics(x.flatten()))]
+
+
+def _nodes(network: Network, x: Exact) -> list[Exact]:
+    """The value of every node, (shape of a sample x 1) each, at x (inputs)."""
+    nodes = [x.reshape(*network.input_shape, 1)]
     for node in network.nodes[1:]:
-        operands = [found[i] for i in node.inputs]
+        operands = [nodes[i] for i in node.inputs]
         if isinstance(node.op, Max):
-            found.append(operands[0].max(-2))
+            nodes.append(operands[0].max(-2))
         elif isinstance(node.op, (Relu, LeakyRelu)):
-            slope = Fraction(node.op.slope) if isinstance(node.op, LeakyRelu) else ZERO
-            found.append(np.where(operands[0] > 0, operands[0], slope * operands[0]))
+            slope = Dyadic.of(node.op.slope) if isinstance(node.op, LeakyRelu) else ZERO
+            nodes.append(np.where(operands[0] > 0, operands[0], slope * operands[0]))
         else:
-            found.append(_affine(node.op, node.shape, operands))
-    return [[Fraction(v) for v in value.flatten()] for value in found]
+            nodes.append(_affine(node.op, node.shape, operands))
+    return nodes
 
 
 def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fraction, Fraction]:
@@ -276,10 +304,10 @@ def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fracti
 
     rows (k x outputs), b (k), float64.
     """
-    region, exact_rows, exact_b = Range.of(box), fractions(rows), fractions(b)
+    region, exact_rows, exact_b = Range.of(box), dyadics(rows), dyadics(b)
 
     def at(point: Exact) -> Fraction:
-        highest: Fraction = max(exact_rows @ np.array(value(network, point), dtype=object) - exact_b)
+        highest: Fraction = max(exact_rows @ _nodes(network, point)[-1].flatten() - exact_b).fraction
         return highest
 
     corners = torch.rand(8, len(region.lower), generator=torch.Generator().manual_seed(0)).round() > 0
@@ -288,13 +316,13 @@ def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fracti
     for piece in cover(network, box):
         functions = exact_rows @ piece.output
         functions[:, 0] = functions[:, 0] - exact_b
-        if max(region.least(functions)) >= upper:
+        if max(region.least(functions)).fraction >= upper:
             continue
         point, weights, multipliers = _program(functions, piece.conditions, region)
-        if point is None:
-            weights = np.array([Fraction(1), *[ZERO] * (len(rows) - 1)], dtype=object)
-        else:
+        if point is not None:
             upper = min(upper, at(point))
+        if not any(weights):
+            weights = _listed([ONE, *[ZERO] * (len(rows) - 1)])
         lower = min(lower, _proven(functions, piece.conditions, weights, multipliers, region))
     return min(lower, upper), upper
 

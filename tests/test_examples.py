@@ -33,6 +33,7 @@ def test_there_are_three_and_they_are_short() -> None:
         assert len((ROOT / "examples" / name).read_text().splitlines()) < 60
 
 
+@pytest.mark.slow  # it trains a network
 def test_own_model() -> None:
     text = run("own_model.py")
     assert "my model on digits (test), linf, 50 samples" in text
@@ -55,9 +56,9 @@ def test_comparing_methods() -> None:
 
 
 def test_radius() -> None:
-    found = re.search(r"robust within ([\d.]+) \(crown\), not within ([\d.]+) \(pgd\)", run("radius.py"))
-    assert found is not None
-    assert 0 < float(found[1]) < float(found[2]) < 0.5
+    match = re.search(r"robust within ([\d.]+) \(crown\), not within ([\d.]+) \(pgd\)", run("radius.py"))
+    assert match is not None
+    assert 0 < float(match[1]) < float(match[2]) < 0.5
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -116,7 +116,7 @@ def is_typing(test: ast.expr) -> bool:
 @cache
 def imports() -> tuple[Import, ...]:
     """Every import statement of every module, those inside of functions included."""
-    found: list[Import] = []
+    statements: list[Import] = []
     for name, tree in modules().items():
         guarded = {
             id(node)
@@ -128,8 +128,8 @@ def imports() -> tuple[Import, ...]:
         for node in ast.walk(tree):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 named = targets(node, name, is_package(name))
-                found += [Import(name, node.lineno, target, id(node) in guarded) for target in named]
-    return tuple(found)
+                statements += [Import(name, node.lineno, target, id(node) in guarded) for target in named]
+    return tuple(statements)
 
 
 def part(name: str) -> str:

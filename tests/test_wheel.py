@@ -61,8 +61,8 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 
 def test_the_wheel_has_one_name_and_every_file_of_the_package(wheel: Path) -> None:
-    found = contents(wheel)
-    tops = {name.split("/")[0] for name in found}
+    names = contents(wheel)
+    tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"assay"}
     places = {ROOT / "assay": "assay", **{ROOT / room: f"assay/{room}" for room in ROOMS}}
     expected = {
@@ -71,7 +71,7 @@ def test_the_wheel_has_one_name_and_every_file_of_the_package(wheel: Path) -> No
         for path in place.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in found if name.startswith("assay/")} == expected
+    assert {name for name in names if name.startswith("assay/")} == expected
     assert {"assay/py.typed", "assay/models/data/digits.npz", "assay/models/zoo/digits-mlp-pgd.safetensors"} <= expected
 
 

@@ -30,6 +30,7 @@ FOR_DATA = (
     "data",
     "data_dir",
     "domain",
+    "eps_scale",
     "n",
     "norm",
     "batch",
@@ -50,6 +51,7 @@ def attack(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
+    eps_scale: options.EpsScale = None,
     eps: options.MaybeEps = None,
     attacks: Annotated[
         str | None, typer.Option(help="Attacks, with commas; options as in 'pgd(steps=100)'; 'foolbox:LinfPGD' too.")
@@ -89,19 +91,19 @@ def attack(
 
     use_threads(threads)
     chosen = options.attacks(ON_DATA if attacks is None else attacks)
-    samples = options.samples(data, data_dir, domain, n)
-    wide(radii, p, samples.domain)
+    samples = options.samples(data, data_dir, domain, n, eps_scale)
+    wide(radii, p, samples)
     module = options.fitting(model, weights, samples)
     folder = None if save is None else writable_folder(save)
     with interruptible(), watch(quiet=quiet) as progress:
-        found = attacked.attack_all(
+        outcome = attacked.attack_all(
             module, samples, radii, chosen, norm=p, seed=seed, batch=batch, name=model, progress=progress
         )
-    _tell(found, ["assay", *context.obj], folder, json_)
+    _tell(outcome, ["assay", *context.obj], folder, json_)
     return 0
 
 
-def _tell(found: Attacked, command: list[str], folder: Path | None, as_json: bool) -> None:
+def _tell(outcome: Attacked, command: list[str], folder: Path | None, as_json: bool) -> None:
     """The table, or the document with the table on stderr; the files, written."""
     from rich.console import Console
 
@@ -109,16 +111,16 @@ def _tell(found: Attacked, command: list[str], folder: Path | None, as_json: boo
     from assay.benchmarks.report import attack_table
     from assay.verify.support.documents import dump
 
-    document = attacked.document(found, command)
-    attack_table.show(found, Console(stderr=as_json))
+    document = attacked.document(outcome, command) | options.told(outcome.data)
+    attack_table.show(outcome, Console(stderr=as_json))
     if folder is not None:
-        written = _save(found, document, folder)
+        written = _save(outcome, document, folder)
         print(f"wrote {', '.join(map(plain, written))}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
         print(dump(document))
 
 
-def _save(found: Attacked, document: dict[str, Any], folder: Path) -> list[Path]:
+def _save(outcome: Attacked, document: dict[str, Any], folder: Path) -> list[Path]:
     """Write the points, the sheet and the summary; returns what was written."""
     import numpy as np
 
@@ -128,12 +130,12 @@ def _save(found: Attacked, document: dict[str, Any], folder: Path) -> list[Path]
     from assay.verify.support.files import write_atomic
 
     buffer = io.BytesIO()
-    named: dict[str, Any] = {name: tensor.numpy() for name, tensor in attacked.arrays(found).items()}
+    named: dict[str, Any] = {name: tensor.numpy() for name, tensor in attacked.arrays(outcome).items()}
     np.savez_compressed(buffer, **named)
     paths = [folder / name for name in ("adversarial.npz", "summary.json", "sheet.png")]
     write_atomic(paths[0], buffer.getvalue())
     write_atomic(paths[1], f"{dump(document)}\n".encode())
-    return paths if image_sheet.draw(found, paths[2]) else paths[:2]
+    return paths if image_sheet.draw(outcome, paths[2]) else paths[:2]
 
 
 def _refuse(context: typer.Context, idle: Sequence[str], why: str) -> None:

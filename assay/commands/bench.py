@@ -58,15 +58,15 @@ def bench(
 
     options.method(method)  # one that is none is refused before anything is read
     chosen = None if benchmarks is None else [name.strip() for name in benchmarks.split(",") if name.strip()]
-    found = instances.find(folder, chosen, timeout)
+    listed = instances.find(folder, chosen, timeout)
     verdicts = competition.read_expected(expected) if expected is not None else {}
-    published = competition.read_peers(peers, found, verdicts) if peers is not None else competition.Peers()
+    published = competition.read_peers(peers, listed, verdicts) if peers is not None else competition.Peers()
     writable_folder(store.parent)
     with interruptible(), Store(store) as opened, hint(opened), watch(quiet=quiet) as progress:
         survey(opened, resume)
         opened.begin(shlex.join(["assay", *context.obj]), method, str(folder))
         outcome = suite.run(
-            found,
+            listed,
             method,
             opened,
             suite.Limits(workers or cores(), memory * 2**30, seed),

@@ -6,7 +6,7 @@ import shlex
 import sys
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,7 @@ def compare(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
+    eps_scale: options.EpsScale = None,
     methods: Annotated[
         str, typer.Option(help="Methods that certify, with commas; options as in 'crown(dtype=float32)'.")
     ] = "ibp,crown",
@@ -66,8 +67,8 @@ def compare(
     verifiers, attackers = options.methods(methods), options.attacks(attacks)
     if not verifiers and not attackers:
         raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
-    samples = options.samples(data, data_dir, domain, n)
-    wide(radii, p, samples.domain)
+    samples = options.samples(data, data_dir, domain, n, eps_scale)
+    wide(radii, p, samples)
     module = options.fitting(model, weights, samples)
     writable_folder(out)
 
@@ -91,19 +92,21 @@ def compare(
             progress=progress,
         )
     try:
-        _tell(comparison, command, out, resume, json_)
+        _tell(comparison, options.told(samples), command, out, resume, json_)
     finally:  # an alarm does not hide behind a disk that is full
         comparison.raise_alarm()
     return UnsupportedError.exit_code if comparison.refused else 0
 
 
-def _tell(comparison: Comparison, command: list[str], out: Path, resumed: bool, as_json: bool) -> None:
+def _tell(
+    comparison: Comparison, where: dict[str, Any], command: list[str], out: Path, resumed: bool, as_json: bool
+) -> None:
     """Summary and picture, written; the table, or the summary as JSON with the table on stderr."""
     from rich.console import Console
 
     from assay.benchmarks.report import bracket_figure, tables
 
-    document = tables.summary(comparison, command)
+    document = tables.summary(comparison, command) | where
     tables.write_summary(document, out / "summary.json")
     bracket_figure.draw(comparison, out / "bracket.png")
     tables.show(comparison, Console(stderr=as_json))

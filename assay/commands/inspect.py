@@ -31,6 +31,7 @@ def inspect(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
+    eps_scale: options.EpsScale = None,
     index: Annotated[int, typer.Option(help="Position of that sample.")] = 0,
     norm: options.Norm = "inf",
     json_: options.Json = False,
@@ -47,14 +48,16 @@ def inspect(
     from assay.verify.support.documents import dump
 
     region: Region | None = None
+    where: dict[str, Any] = {}
     if radii is not None:
-        samples = options.samples(data, data_dir, domain)
+        samples = options.samples(data, data_dir, domain, eps_scale=eps_scale)
         if not 0 <= index < len(samples):
             raise InputError(
                 f"--index: {samples.name} has {counted(len(samples), 'sample')}, counted from 0, got {index}"
             )
-        wide(radii, p, samples.domain)
-        region = LpBall(samples.x[index], radii[0], p, samples.domain)
+        wide(radii, p, samples)
+        where = {"eps": float(radii[0]), **options.told(samples)}
+        region = LpBall(samples.x[index], samples.radius(radii[0]), p, samples.legal)
         given = given or samples.shape
     loaded = resolve(model, weights)
     if given is None and loaded.card is not None:
@@ -64,7 +67,7 @@ def inspect(
     network = to_network(loaded.module, given)
     if region is not None and tuple(region.shape) != network.input_shape:
         raise InputError(f"expected samples of shape {network.input_shape}, got {tuple(region.shape)} of {data}")
-    document = described(model, network, region)
+    document = described(model, network, region) | where
     if json_:
         print(dump(document))
     else:

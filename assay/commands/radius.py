@@ -28,6 +28,7 @@ def radius(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
+    eps_scale: options.EpsScale = None,
     index: Annotated[
         int | None, typer.Option(help="Position of the sample; 0 if neither this nor --n is given.")
     ] = None,
@@ -70,10 +71,10 @@ def radius(
 
     budget = Budget(timeout, seed=seed, threads=use_threads(threads))
     verifier, attacker = options.method(method), get_attack(attack)
-    samples = options.samples(data, data_dir, domain, n)
+    samples = options.samples(data, data_dir, domain, n, eps_scale)
     module = options.fitting(model, weights, samples)
     with interruptible(), watch(unit="sample", quiet=quiet) as progress:
-        found = radii(
+        outcome = radii(
             module,
             samples,
             [index or 0] if n is None else range(n),
@@ -87,29 +88,32 @@ def radius(
             progress=progress,
         )
     if json_:
-        print(dump(found.to_json()))
+        print(dump(outcome.to_json() | options.told(samples)))
     else:
-        show(found, Console())
-    found.raise_alarm()
+        show(outcome, Console())
+    outcome.raise_alarm()
 
 
-def show(found: Radii, console: Console) -> None:
+def show(radii: Radii, console: Console) -> None:
     """Print the brackets, what is certified rounded down and what is attacked rounded up."""
     from rich.text import Text
 
     from assay.benchmarks.report import layout
     from assay.verify.support.plain import plain
 
-    head = f"{plain(found.model)} on {plain(found.data)}, {norm_name(found.norm)}, within {found.tolerance:g}"
-    names = (layout.name(f"certified by {plain(found.method)}"), layout.name(f"attacked by {plain(found.attack)}"))
+    head = f"{plain(radii.model)} on {plain(radii.data)}, {norm_name(radii.norm)}, within {radii.tolerance:g}"
+    names = (
+        layout.name(f"certified by {plain(radii.method)}"),
+        layout.name(f"attacked by {plain(radii.attack)}"),
+    )
     grid = layout.grid(*map(layout.figure, ("sample", "label")), *names, layout.figure("seconds"), "", title=head)
-    for one in found.brackets:
+    for one in radii.brackets:
         ends = (
             ("", "") if one.certified is None or one.attacked is None else (below(one.certified), above(one.attacked))
         )
         grid.add_row(str(one.sample), str(one.label), *ends, f"{one.seconds:.1f}", remark(one))
     layout.show(grid, console, ("label", "seconds"))
-    for alarm in found.alarms:
+    for alarm in radii.alarms:
         console.print(Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red"))
 
 

@@ -198,8 +198,8 @@ def _audit(path: Path, n: int | None, alpha: float | None, sigma: float | None, 
 
 
 def _agrees(fit: Fit, n: int | None, alpha: float | None, sigma: float | None) -> bool:
-    found = fit.setting
-    return all(want in (None, have) for want, have in ((n, found.n), (alpha, found.alpha), (sigma, found.sigma)))
+    setting = fit.setting
+    return all(want in (None, have) for want, have in ((n, setting.n), (alpha, setting.alpha), (sigma, setting.sigma)))
 
 
 def _plain(fit: Fit) -> dict[str, object]:

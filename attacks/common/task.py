@@ -142,7 +142,7 @@ class Classifier(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """The scores at x."""
+        """The scores at x: (batch x shape) to (batch x classes)."""
         return class_scores(forward(self.model, x))
 
 

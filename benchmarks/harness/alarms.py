@@ -67,9 +67,9 @@ def find(cases: Sequence[Case]) -> list[Alarm]:
     for (sample, eps, subject), claims in _groups(cases, Verdict.VERIFIED).items():
         against = [
             case
-            for (other, radius, whose), found in broken.items()
+            for (other, radius, whose), alike in broken.items()
             if other == sample and radius <= eps and whose == subject
-            for case in found
+            for case in alike
         ]
         if against:
             explanation = (

@@ -81,9 +81,9 @@ class Attacked:
 
     def rows(self) -> list[Row]:
         """One row for each attack and radius, then those of all attacks together, and of those that could not run."""
-        together = torch.stack([found.success for found in self.found]).any(0)
-        columns = [(found.name, found.key, found.success, found.seconds) for found in self.found]
-        columns.append((ALL_ATTACKS, ALL_ATTACKS, together, sum(found.seconds for found in self.found)))
+        together = torch.stack([each.success for each in self.found]).any(0)
+        columns = [(each.name, each.key, each.success, each.seconds) for each in self.found]
+        columns.append((ALL_ATTACKS, ALL_ATTACKS, together, sum(each.seconds for each in self.found)))
         n, wrong = len(self.data), int((~self.right).sum())
         rows = [
             Row(Role.ATTACK, name, key, eps, n, 0, int(broken.sum()), wrong, seconds)
@@ -124,10 +124,10 @@ def attack_all(
     if _outputs(oracle, data.x[:1]) == 1:
         _check_sign(model, data)
     right = torch.tensor([_right(oracle, x, y) for x, y in zip(data.x, data.y, strict=True)])
-    warnings = list(suspicions(model, data.x[:CHECKED], data.y[:CHECKED], data.domain))
+    warnings = list(suspicions(model, data.x[:CHECKED], data.y[:CHECKED], data.legal))
     repeats = not any("run to run" in line for line in warnings)
     progress.begin(len(data) * len(attacks), dict.fromkeys(names, len(data)))
-    found: list[Found] = []
+    outcomes: list[Found] = []
     refused: list[Refused] = []
     for attack, own in zip(attacks, names, strict=True):
         progress.running(own)
@@ -142,14 +142,16 @@ def attack_all(
         kept = _replayed(oracle, whole.adversarial, data.y, whole.success) if repeats else whole.success
         lost = int((whole.success & ~kept).any(0).sum())
         points = (whole.adversarial, whole.distance, whole.queries)
-        found.append(Found(own, repr(attack), kept | ~right, *points, seconds, lost))
-    if not found:
+        outcomes.append(Found(own, repr(attack), kept | ~right, *points, seconds, lost))
+    if not outcomes:
         raise UnsupportedError("; ".join(one.why for one in refused))
-    if line := black_box_ahead({each.name: each.success[-1] for each in found}):
+    if line := black_box_ahead({each.name: each.success[-1] for each in outcomes}):
         warnings.append(line)
-    warnings += [f"{f.name}: {counted(f.alone, 'success')} did not repeat in a batch of one" for f in found if f.alone]
+    warnings += [
+        f"{f.name}: {counted(f.alone, 'success')} did not repeat in a batch of one" for f in outcomes if f.alone
+    ]
     levels = tuple(sorted(set(radii)))
-    return Attacked(name, data, norm, seed, levels, right, tuple(found), tuple(warnings), tuple(refused))
+    return Attacked(name, data, norm, seed, levels, right, tuple(outcomes), tuple(warnings), tuple(refused))
 
 
 def _curve(
@@ -165,7 +167,7 @@ def _curve(
     """The curve over all samples, attacked ``batch`` at a time."""
     parts = []
     for x, y in zip(torch.split(data.x, batch), torch.split(data.y, batch), strict=True):
-        parts.append(curve(attack, model, x, y, radii, norm, data.domain, seed))
+        parts.append(curve(attack, model, x, y, radii, norm, data.legal, seed, data.eps_scale))
         progress.advance(len(x))
     levels = (torch.cat([getattr(part, key) for part in parts], 1) for key in ("success", "adversarial"))
     samples = (torch.cat([getattr(part, key) for part in parts]) for key in ("distance", "queries"))
@@ -174,7 +176,7 @@ def _curve(
 
 def document(attacked: Attacked, command: Sequence[str] = ()) -> dict[str, Any]:
     """Everything but the points as plain data; numbers that are not finite are strings."""
-    by_name = {found.name: found for found in attacked.found}
+    by_name = {each.name: each for each in attacked.found}
     rows = []
     for row in attacked.rows():
         entry = row.to_json()
@@ -203,9 +205,9 @@ def document(attacked: Attacked, command: Sequence[str] = ()) -> dict[str, Any]:
 def arrays(attacked: Attacked) -> dict[str, Tensor]:
     """What there is to save: x, y, epsilons, and of every attack its points, successes and distances."""
     named = {"x": attacked.data.x, "y": attacked.data.y, "epsilons": torch.tensor(attacked.radii, dtype=torch.float64)}
-    for found in attacked.found:
+    for each in attacked.found:
         for part in ("adversarial", "success", "distance", "queries"):
-            named[f"{found.name}/{part}"] = getattr(found, part)
+            named[f"{each.name}/{part}"] = getattr(each, part)
     return named
 
 

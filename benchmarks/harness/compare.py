@@ -87,7 +87,8 @@ def compare(
     alarm_folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> Comparison:
-    """Judge every sample of ``data`` at every ``eps`` (units of x, in the ``norm``) by every method and attack.
+    """Judge every sample of ``data`` at every ``eps`` (units of x, in the ``norm``; where the data have an
+    ``eps_scale``, times that) by every method and attack.
 
     ``budget``: its seconds are for each sample and participant, its seed for whatever is random; ``batch``: samples
     treated at once. A misclassified clean sample counts as falsified at every eps, and nobody is asked about it; for
@@ -132,7 +133,7 @@ def _checked(network: Network, data: Dataset, eps: Sequence[float], norm: float,
     if not eps:
         raise InputError("expected at least one eps")
     for radius in eps:
-        Problem.robustness_many(network, data.x[:1], data.y[:1], radius, norm, data.domain)
+        Problem.robustness_many(network, data.x[:1], data.y[:1], data.radius(radius), norm, data.legal)
     return sorted(set(eps))
 
 
@@ -161,16 +162,15 @@ class Run:
         cases = []
         for radius in self.radii:
             # The problems are shared, with what they cache.
-            problems = Problem.robustness_many(
-                self.network, self.data.x[chunk], self.data.y[chunk], radius, self.norm, self.data.domain
-            )
+            x, y, eps = self.data.x[chunk], self.data.y[chunk], self.data.radius(radius)
+            problems = Problem.robustness_many(self.network, x, y, eps, self.norm, self.data.legal)
             asked = [Question(sample, radius, problem) for sample, problem in zip(chunk, problems, strict=True)]
             for participant in self.participants:
                 self.progress.running(_stage(participant, radius))
                 cases += self.ask(participant, [q for q in asked if q.sample in self.right[participant.subject]])
-        found = alarms.find(cases)
-        self.alarms += found
-        self.folders += alarms.save_all(found, self.alarm_folder)
+        contradictions = alarms.find(cases)
+        self.alarms += contradictions
+        self.folders += alarms.save_all(contradictions, self.alarm_folder)
 
     def ask(self, participant: Participant, asked: list[Question]) -> list[Case]:
         """What a participant says, of late or in the store, and the stored verdicts that it contradicts now."""

@@ -119,7 +119,7 @@ def _read_list(path: Path) -> Iterator[tuple[str, str, float]]:
             if not (isfinite(limit) and limit > 0 and onnx and vnnlib):
                 raise ValueError
         except ValueError:
-            found = ",".join(cells)
+            got = ",".join(cells)
             form = "onnx,vnnlib,seconds with seconds > 0" + (" and no header" if line == 1 else "")
-            raise InputError(f"{path}:{line}: expected {form}, got {found!r}") from None
+            raise InputError(f"{path}:{line}: expected {form}, got {got!r}") from None
         yield onnx.removesuffix(".gz"), vnnlib.removesuffix(".gz"), limit

@@ -30,8 +30,8 @@ def package_version(distribution: str) -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions that a reader of a report needs to repeat it."""
-    found = {name: package_version(name) or "missing" for name in REPORTED}
-    return {"assay": version(), "python": platform.python_version(), **found}
+    packages = {name: package_version(name) or "missing" for name in REPORTED}
+    return {"assay": version(), "python": platform.python_version(), **packages}
 
 
 @cache

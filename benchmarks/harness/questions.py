@@ -39,8 +39,8 @@ class Records:
         """What is settled, by problem id. Asked batch by batch: another run may be at work on the store."""
         if self.store is None or not self.resume:
             return {}
-        found = (self.store.get(self._key(question.problem, participant)) for question in asked)
-        return {r.key.problem: r.result for r in found if r is not None and settled(r, self.budget.seconds)}
+        records = (self.store.get(self._key(question.problem, participant)) for question in asked)
+        return {r.key.problem: r.result for r in records if r is not None and settled(r, self.budget.seconds)}
 
     def keep(self, participant: Participant, new: Sequence[Case]) -> list[Case]:
         """Store new verdicts; the stored ones of the same participant that they contradict."""

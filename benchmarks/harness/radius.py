@@ -92,15 +92,15 @@ class Radii:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        found = [alarm.to_json() for alarm in self.alarms]
-        for entry, folder in zip(found, self.folders, strict=False):
+        told = [alarm.to_json() for alarm in self.alarms]
+        for entry, folder in zip(told, self.folders, strict=False):
             entry["folder"] = str(folder)
         samples = [asdict(bracket) for bracket in self.brackets]
         for entry in samples:
             asked, tried = entry.pop("questions")
             entry |= {"asked": asked, "attacks": tried, "seconds": round(entry["seconds"], 3)}
         names = ("model", "data", "norm", "method", "attack", "tolerance", "seed")
-        return {**{name: getattr(self, name) for name in names}, "samples": samples, "alarms": found}
+        return {**{name: getattr(self, name) for name in names}, "samples": samples, "alarms": told}
 
 
 def radii(
@@ -132,17 +132,19 @@ def radii(
         raise InputError(f"{data.name} ({data.split}) has samples from 0 to {len(data) - 1}, not {missing[0]}")
     network = to_network(model, data.shape)
     brackets: list[Bracket] = []
-    found: list[Alarm] = []
+    contradictions: list[Alarm] = []
     progress.begin(len(samples))
     for sample in samples:
         search = Search(network, data, sample, method, attack, norm, tolerance, budget.started(), progress)
         brackets.append(search.run())
-        found += search.alarms
+        contradictions += search.alarms
         progress.advance(1)
-    folders = alarms.save_all(found, alarm_folder)
+    folders = alarms.save_all(contradictions, alarm_folder)
     where = f"{data.name} ({data.split})"
     names = (title(method), title(attack))
-    return Radii(name, where, norm, *names, tolerance, budget.seed, tuple(brackets), tuple(found), tuple(folders))
+    return Radii(
+        name, where, norm, *names, tolerance, budget.seed, tuple(brackets), tuple(contradictions), tuple(folders)
+    )
 
 
 @dataclass(eq=False)
@@ -245,7 +247,7 @@ class Search:
 
     def nearest(self, x: Tensor, eps: float) -> tuple[float, Problem]:
         """The smallest ball in which ``x``, found within ``eps``, is a counterexample by the rules of replay."""
-        radius = distance(x, self.x, self.norm)
+        radius = distance(x, self.x, self.norm, self.data.eps_scale)
         for _ in range(3):  # rounding may leave the point out of the ball that it spans
             problem = self.problem(min(radius, eps))
             if replay(problem, x).confirmed:
@@ -269,12 +271,15 @@ class Search:
 
     def problem(self, eps: float) -> Problem:
         """Is the sample robust within ``eps``?"""
-        return Problem.robustness(self.network, self.x, self.label, eps, self.norm, self.data.domain)
+        return Problem.robustness(self.network, self.x, self.label, self.data.radius(eps), self.norm, self.data.legal)
 
     def widest(self) -> float:
         """A radius that covers the whole domain."""
-        low, high = self.data.domain
-        return float((high - low) * prod(self.data.shape) ** (1 / self.norm))
+        low, high = (torch.as_tensor(end, dtype=torch.float64).expand(self.data.shape) for end in self.data.legal)
+        if self.data.eps_scale is None:
+            return float((high - low).amax() * prod(self.data.shape) ** (1 / self.norm))
+        free = self.data.eps_scale.expand(self.data.shape) > 0
+        return max(((high - low) / self.data.eps_scale)[free].tolist(), default=1.0)
 
     def bracket(self, predicted: int, certified: float | None, attacked: float | None) -> Bracket:
         """The outcome."""
@@ -292,14 +297,18 @@ class Search:
         return int(self.data.y[self.sample])
 
 
-def distance(x: Tensor, centre: Tensor, norm: float) -> float:
-    """How far ``x`` lies from ``centre`` (one shape) in the norm, never rounded down.
+def distance(x: Tensor, centre: Tensor, norm: float, scale: Tensor | None = None) -> float:
+    """How far ``x`` lies from ``centre`` (one shape) in the norm, never rounded down; with a ``scale`` (broadcasts to
+    the shape), linf in units of it, where a feature of scale 0 is one that has not moved.
 
     >>> distance(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.5]), 1)
     1.5
     """
     pairs = zip(x.double().flatten().tolist(), centre.double().flatten().tolist(), strict=True)
     steps = [abs(Fraction(a) - Fraction(b)) for a, b in pairs]
+    if scale is not None:
+        each = scale.double().expand(x.shape).flatten().tolist()
+        steps = [step / Fraction(unit) for step, unit in zip(steps, each, strict=True) if unit] or [Fraction(0)]
     if norm == inf:
         return _float_above(max(steps))
     total = sum((step ** int(norm) for step in steps), Fraction(0))

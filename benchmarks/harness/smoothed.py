@@ -72,12 +72,14 @@ def certify(
         progress.running(f"sample {index}")
         begun = time.monotonic()
         label = int(data.y[index])
-        problem = Problem.robustness(network, data.x[index], label, 0.0, norm, data.domain)
-        found = method.certify(problem, norm, seed)
-        answer = ABSTAINED if found.prediction is None else found.prediction
-        successes = 0 if found.prediction is None else found.outcome.counts[found.prediction]
+        problem = Problem.robustness(network, data.x[index], label, 0.0, norm, data.legal)
+        certified = method.certify(problem, norm, seed)
+        answer = ABSTAINED if certified.prediction is None else certified.prediction
+        successes = 0 if certified.prediction is None else certified.outcome.counts[certified.prediction]
         spent = time.monotonic() - begun
-        yield Row(index, label, answer, found.radius, successes, found.outcome.n, found.outcome.lower, spent)
+        yield Row(
+            index, label, answer, certified.radius, successes, certified.outcome.n, certified.outcome.lower, spent
+        )
         progress.advance(1)
 
 

@@ -200,8 +200,8 @@ class Store:
                     f"CREATE TABLE IF NOT EXISTS quarantine AS SELECT {QUARANTINED} FROM results WHERE 0", ("", "")
                 )
                 for key, fault in bad:
-                    found = f"INSERT INTO quarantine SELECT {QUARANTINED} FROM results WHERE {KEY}"
-                    self._db.execute(found, (fault, _now(), *key))
+                    move = f"INSERT INTO quarantine SELECT {QUARANTINED} FROM results WHERE {KEY}"
+                    self._db.execute(move, (fault, _now(), *key))
                     self._db.execute(f"DELETE FROM results WHERE {KEY}", key)
         return [fault for _, fault in bad]
 

@@ -85,13 +85,13 @@ def measure(names: list[str], given: Subject) -> Iterator[Measurement]:
                 calls[library] = partial(table[name], given)
         for library, call in calls.items():
             begun = time.process_time()
-            found = call()
+            outcome = call()
             seconds = time.process_time() - begun
             accuracy = median = None
             if name in MINIMAL:
-                median = median_distance(given, found)
+                median = median_distance(given, outcome)
             else:
-                accuracy = robust_accuracy(given, found, slack=0.0 if library == "assay" else 1e-6)
+                accuracy = robust_accuracy(given, outcome, slack=0.0 if library == "assay" else 1e-6)
             yield Measurement(name, library, accuracy, median, seconds)
 
 
@@ -112,12 +112,12 @@ def robust_accuracy(given: Subject, points: Any, slack: float) -> float:
     return 1 - float((inside & wrong(given, points) | wrong(given, given.x)).double().mean())
 
 
-def median_distance(given: Subject, found: Any) -> float:
-    """The median l2 distance of ``found``, distances (batch) or points (batch x shape), over the right samples."""
-    if found.dim() > 1:
-        far = (found.double() - given.x.double()).flatten(1).norm(dim=1)
-        found = far.masked_fill(~wrong(given, found), inf)
-    return float(found[~wrong(given, given.x)].sort().values[(int((~wrong(given, given.x)).sum()) - 1) // 2])
+def median_distance(given: Subject, reached: Any) -> float:
+    """The median l2 distance of ``reached``, distances (batch) or points (batch x shape), over the right samples."""
+    if reached.dim() > 1:
+        far = (reached.double() - given.x.double()).flatten(1).norm(dim=1)
+        reached = far.masked_fill(~wrong(given, reached), inf)
+    return float(reached[~wrong(given, given.x)].sort().values[(int((~wrong(given, given.x)).sum()) - 1) // 2])
 
 
 def main() -> None:

@@ -115,8 +115,8 @@ def measure(
             raise SystemExit(f"{net}: {made['error']}")
         for method in methods:
             for dtype in dtypes:
-                found = [run([side, file, method, dtype, str(repeat), str(limit)], limit) for side in sides]
-                yield beside(net, int(batch), method, dtype, found[0], found[1] if len(found) > 1 else None)
+                figures = [run([side, file, method, dtype, str(repeat), str(limit)], limit) for side in sides]
+                yield beside(net, int(batch), method, dtype, figures[0], figures[1] if len(figures) > 1 else None)
 
 
 def run(arguments: list[str], seconds: float) -> dict[str, Any]:
@@ -130,8 +130,8 @@ def run(arguments: list[str], seconds: float) -> dict[str, Any]:
         return {"error": f"more than {seconds:g} s"}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
+    return figures
 
 
 def beside(net: str, batch: int, method: str, dtype: str, ours: dict[str, Any], peer: dict[str, Any] | None) -> Row:
@@ -153,11 +153,11 @@ def show(row: Row) -> None:
     print(flush=True)
 
 
-def _side(found: dict[str, Any]) -> str:
-    if "error" in found:
-        return str(found["error"])[:36]
-    star = "" if found["calls"] else "*"
-    return f"{found['seconds']:.4f}{star} ({found['first']:.3f}) {found['peak']:.0f} {found['margin']:.5g}"
+def _side(figures: dict[str, Any]) -> str:
+    if "error" in figures:
+        return str(figures["error"])[:36]
+    star = "" if figures["calls"] else "*"
+    return f"{figures['seconds']:.4f}{star} ({figures['first']:.3f}) {figures['peak']:.0f} {figures['margin']:.5g}"
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def on_spheres(dimensions: int, norm: float, methods: Sequence[str], samples: in
     there, here = network(spheres.opposite(test.x, norm)), network(test.x.double())
     right = (here.argmax(1) == test.y) & (there.argmax(1) != test.y)
     x, y, true = test.x[right], test.y[right].tolist(), spheres.distance(test.x[right], norm)
-    found = []
+    rows = []
     for method in methods:
         begun, radii = cpu_seconds(), torch.full_like(true, nan)
         if get_verifier(method).supports(Problem.robustness(network, x[0], y[0], 0.1, norm, None)) is None:
@@ -199,9 +199,9 @@ def on_spheres(dimensions: int, norm: float, methods: Sequence[str], samples: in
         spent, share = (cpu_seconds() - begun) / len(x), radii / true
         wrong = int((share > 1).sum())
         mean, top = share.mean().item(), share.max().item()
-        found.append(Radii(method, norm, dimensions, len(x), mean, top, wrong, round(spent, 4)))
-        print(found[-1], file=sys.stderr)
-    return found
+        rows.append(Radii(method, norm, dimensions, len(x), mean, top, wrong, round(spent, 4)))
+        print(rows[-1], file=sys.stderr)
+    return rows
 
 
 def training_on(dataset: Dataset) -> torch.nn.Module:
@@ -287,20 +287,20 @@ def main() -> None:
         "spheres": lambda: [row for d in (2, 8) for p in (2, inf) for row in on_spheres(d, p, methods)],
         "accuracy": lambda: [accuracy(n, eps) for n in sorted(known) if "lipschitz" in n for eps in (0.25, 0.5)],
     }
-    found = {name: [asdict(row) for row in work()] for name, work in parts.items() if options.part in (None, name)}
+    tables = {name: [asdict(row) for row in work()] for name, work in parts.items() if options.part in (None, name)}
     if options.json:
-        print(dump(found))
+        print(dump(tables))
     else:
-        _show(found)
+        _show(tables)
 
 
-def _show(found: dict[str, list[dict[str, Any]]]) -> None:
+def _show(tables: dict[str, list[dict[str, Any]]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     console.width = max(console.width, 160)  # elsewhere than on a terminal it would be 80
-    for title, rows in found.items():
+    for title, rows in tables.items():
         table = Table(*(rows[0] if rows else ()), title=title)
         for row in rows:
             table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))

@@ -46,8 +46,8 @@ def lirpa_bounds(
 
         def call() -> Tensor:
             with torch.set_grad_enabled(theirs == "CROWN-Optimized"):
-                found: Tensor = bounded.compute_bounds(x=inputs, C=objective, method=theirs, bound_upper=False)[0]
-            return found.detach()
+                least: Tensor = bounded.compute_bounds(x=inputs, C=objective, method=theirs, bound_upper=False)[0]
+            return least.detach()
 
         return call
 

@@ -96,14 +96,14 @@ def draws(network: Network, data: Dataset, method: Smoothing, radii: list[float]
 
     picked = data.take(samples)
     problems = Problem.robustness_many(network, picked.x, picked.y, 0.0, 2, picked.domain)
-    found = []
+    rows = []
     for radius in radii:
         for test in EARLY:
             tested = [replace(method, test=test).certify(p, 2, seed=0, eps=radius) for p in problems]
             mean = statistics.fmean(one.outcome.n for one in tested)
             certified = sum(one.radius > radius for one in tested)
-            found.append(Draws(test, radius, mean, mean / method.n, certified, samples))
-    return found
+            rows.append(Draws(test, radius, mean, mean / method.n, certified, samples))
+    return rows
 
 
 def validity(sigma: float, radii: list[float], runs: int) -> list[Validity]:
@@ -116,7 +116,7 @@ def validity(sigma: float, radii: list[float], runs: int) -> list[Validity]:
     from assay.verify.backends.smoothing.vote import probability_for
 
     n, allowed = 10_000, WRONG + 3 * sqrt(WRONG * (1 - WRONG) / runs)
-    found = []
+    rows = []
     for radius in radii:
         p = probability_for(Gaussian(sigma), 2, 1, radius)
         tests: dict[str, Callable[[Any, Ledger], deciding.Outcome]] = {
@@ -127,8 +127,8 @@ def validity(sigma: float, radii: list[float], runs: int) -> list[Validity]:
         for name, test in tests.items():
             random = np.random.default_rng(0)
             over = sum(test(Coin(p, random), Ledger(WRONG)).lower > p for _ in range(runs))
-            found.append(Validity(name, p, over / runs, allowed))
-    return found
+            rows.append(Validity(name, p, over / runs, allowed))
+    return rows
 
 
 @dataclass

@@ -94,11 +94,11 @@ def main(argv: list[str] | None = None) -> None:
             parser.error(f"--peer expects NAME=COMMAND, got {peer!r}")
         peers[name] = command
     with files(options.files) as (net, prop):
-        found = measure(net, prop, options.repeats, peers)
+        measured = measure(net, prop, options.repeats, peers)
     if options.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(measured, indent=1))
         return
-    for rows in found.values():
+    for rows in measured.values():
         print("", *(f"{what:>14} {seconds:7.3f}" for what, seconds in rows.items()), sep="\n")
 
 

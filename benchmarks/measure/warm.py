@@ -33,7 +33,7 @@ def warm_programs(net: str, folder: Path) -> Iterator[Warm]:
 
     from assay.verify.core.budget import Budget
     from assay.verify.core.problem import Problem
-    from assay.verify.programs.dual import safe_bound
+    from assay.verify.programs.dual import safe_bounds
     from assay.verify.programs.encode import encode
     from assay.verify.programs.expressions import Expression
     from assay.verify.programs.loading import get_solver, load
@@ -57,7 +57,7 @@ def warm_programs(net: str, folder: Path) -> Iterator[Warm]:
                 answer = loaded.solve(cost)
                 solved = time.process_time()
                 assert answer.duals is not None
-                safe_bound(program, answer.duals, cost)
+                safe_bounds(program, answer.duals[None], cost)
                 solves.append(1000 * (solved - begun))
                 proofs.append(1000 * (time.process_time() - solved))
         rows, columns = program.matrix.shape
@@ -77,7 +77,7 @@ def warm_programs(net: str, folder: Path) -> Iterator[Warm]:
         return low, high
 
     with torch.no_grad():
-        found = known(problem.network, problem.region, problem.spec.A, Budget())
-        encoding = encode(problem.network, problem.region, found.bounds, refine=measured)
+        bounds = known(problem.network, problem.region, problem.spec.A, Budget()).bounds
+        encoding = encode(problem.network, problem.region, bounds, refine=measured)
         measured(encoding.draft, encoding.output, *(2 * (encoding.output.constant,)))
     yield from lines

@@ -38,7 +38,7 @@ def table(attacked: Attacked) -> Table:
     grid = layout.grid(layout.name("robust accuracy"), *map(layout.figure, figures), title=heading)
     clean = f"{float(attacked.right.double().mean()):.1%}"
     grid.add_row("clean", *[clean] * len(radii), "", "", "", end_section=True)
-    rows, by_name = attacked.rows(), {found.name: found for found in attacked.found}
+    rows, by_name = attacked.rows(), {each.name: each for each in attacked.found}
     for name in dict.fromkeys(row.name for row in rows):
         mine = [row for row in rows if row.name == name]
         if mine[0].refusal:

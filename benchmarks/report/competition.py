@@ -61,13 +61,13 @@ class Peers:
 
 def read_expected(path: Path) -> dict[Name, str]:
     """Verdicts by name from a CSV file: sat, unsat, or what contradicts nothing. Raises :class:`InputError`."""
-    found = {}
+    verdicts = {}
     for line, entry in _table(path, EXPECTED):
         if entry["verdict"] not in (*DECIDED, *OPEN):
             known = ", ".join((*DECIDED, *OPEN))
             raise InputError(f"{path}:{line}: expected a verdict of {known}, got {entry['verdict']!r}")
-        found[name_of(entry["benchmark"], entry["onnx"], entry["vnnlib"])] = entry["verdict"]
-    return found
+        verdicts[name_of(entry["benchmark"], entry["onnx"], entry["vnnlib"])] = entry["verdict"]
+    return verdicts
 
 
 def read_peers(path: Path, instances: Sequence[Instance], expected: Mapping[Name, str]) -> Peers:
@@ -90,12 +90,12 @@ def read_peers(path: Path, instances: Sequence[Instance], expected: Mapping[Name
 
 def standings(outcome: Outcome) -> list[Standing]:
     """Ours, benchmark by benchmark in the order of the rows."""
-    found = []
+    ours = []
     for benchmark in dict.fromkeys(row.instance.benchmark for row in outcome.rows):
         here = [row for row in outcome.rows if row.instance.benchmark == benchmark]
         said = [(row.word.value, row.seconds, row.contradicts) for row in here]
-        found.append(_standing(benchmark, OURS, len(here), said))
-    return found
+        ours.append(_standing(benchmark, OURS, len(here), said))
+    return ours
 
 
 def show(outcome: Outcome, peers: Peers, console: Console) -> None:
@@ -177,8 +177,8 @@ def _counted(path: Path, instances: Sequence[Instance], expected: Mapping[Name, 
         if verdict in DECIDED and not wrong:
             times.setdefault(tool, {})[name] = seconds
     size = {benchmark: sum(name[0] == benchmark for name in wanted) for benchmark in {name[0] for name in wanted}}
-    found = [_standing(where, tool, size[where], list(by.values())) for (where, tool), by in said.items()]
-    return Peers(tuple(found), times)
+    counted = [_standing(where, tool, size[where], list(by.values())) for (where, tool), by in said.items()]
+    return Peers(tuple(counted), times)
 
 
 def _published(path: Path, line: int, entry: Mapping[str, str]) -> Standing:

@@ -42,13 +42,13 @@ def plot(attacked: Attacked) -> Figure:
     axes = figure.subplots(rows, 3 * ACROSS, squeeze=False)
     for panel in axes.flat:
         panel.set_axis_off()
-    for place, (i, level, found) in enumerate(chosen):
-        clean, point = attacked.data.x[i], found.adversarial[level, i]
+    for place, (i, level, outcome) in enumerate(chosen):
+        clean, point = attacked.data.x[i], outcome.adversarial[level, i]
         step = point - clean
         reach = float(step.abs().max()) or 1.0
         titles = (
             f"label {int(attacked.data.y[i])}",
-            f"{plain(found.name)}, eps {attacked.radii[level]:g}",
+            f"{plain(outcome.name)}, eps {attacked.radii[level]:g}",
             f"\u00b1{reach:.2g}",
         )
         for part, (image, title) in enumerate(zip((clean, point, 0.5 + step / (2 * reach)), titles, strict=True)):
@@ -67,10 +67,10 @@ def examples(attacked: Attacked) -> list[tuple[int, int, Found]]:
     """Sample, position of the radius and attack of what the sheet shows: rightly classified samples first broken."""
     chosen = []
     for i in attacked.right.nonzero()[:, 0].tolist():
-        breaking = [found for found in attacked.found if bool(found.success[:, i].any())]
+        breaking = [one for one in attacked.found if bool(one.success[:, i].any())]
         if breaking:
-            found = min(breaking, key=lambda each: float(each.distance[i]))
-            chosen.append((i, int(found.success[:, i].to(torch.uint8).argmax()), found))
+            nearest = min(breaking, key=lambda each: float(each.distance[i]))
+            chosen.append((i, int(nearest.success[:, i].to(torch.uint8).argmax()), nearest))
     return chosen[: ACROSS * DOWN]
 
 

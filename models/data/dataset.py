@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
+from assay.verify.core.region import Domain
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +16,9 @@ class Dataset:
     """One split of a data set: x (n x shape) float32 within ``domain``, y (n) int64 from 0 to ``classes`` - 1.
 
     ``origin`` records the files that it came from and what was done to their numbers; ``rest`` says where the samples
-    are that a part of the split lacks.
+    are that a part of the split lacks. Where channels or features differ, ``limits`` are the lowest and highest legal
+    value of each, within ``domain``, and ``eps_scale`` says how many units of each a radius of 1 is: tensors that
+    broadcast to a sample.
     """
 
     name: str
@@ -26,6 +29,8 @@ class Dataset:
     domain: tuple[float, float] = (0.0, 1.0)
     origin: str = ""
     rest: str = ""
+    limits: tuple[Tensor, Tensor] | None = None
+    eps_scale: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.x.dtype != torch.float32 or self.y.dtype != torch.int64:
@@ -37,6 +42,8 @@ class Dataset:
         lowest, highest = self.x.aminmax()  # NaN if there is one, which fails both comparisons
         if not (low <= float(lowest) and float(highest) <= high):
             raise InputError(f"{self.name}: expected values from {low:g} to {high:g}, got others or NaN")
+        if self.limits is not None and (outside := self._outside(*self.limits)) is not None:
+            raise InputError(f"{self.name}: expected values within the domain of each feature, got {outside}")
         if not bool(((self.y >= 0) & (self.y < self.classes)).all()):
             raise InputError(
                 f"{self.name}: expected labels from 0 to {self.classes - 1}, got {self.y.min()} to {self.y.max()}"
@@ -49,6 +56,25 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return tuple(self.x.shape[1:])
+
+    @property
+    def legal(self) -> Domain:
+        """The lowest and highest legal value, or those of each channel or feature (broadcast to the shape)."""
+        return self.domain if self.limits is None else self.limits
+
+    def radius(self, eps: float) -> float | Tensor:
+        """``eps`` of a region of one sample: a number, or one for each channel or feature (broadcasts to it)."""
+        return eps if self.eps_scale is None else eps * self.eps_scale.double()
+
+    def _outside(self, low: Tensor, high: Tensor) -> str | None:
+        """A value that is not within its feature's limits, and where it is; None if all are."""
+        bad = ((self.x < low) | (self.x > high)).nonzero()
+        if not len(bad):
+            return None
+        at = tuple(bad[0].tolist())
+        ends = (side.expand(self.shape)[at[1:]].item() for side in (low, high))
+        legal = " to ".join(f"{end:g}" for end in ends)
+        return f"{self.x[at].item():g} in sample {at[0]} at {at[1:]}, where {legal} is legal"
 
     def indices(self, n: int | None, step: int = 1) -> range:
         """Of every ``step``-th sample the first n, or all. Raises :class:`InputError` unless there are as many."""

@@ -16,6 +16,7 @@ from assay.benchmarks.harness import workers
 from assay.benchmarks.harness.store import Store
 from tests.benchmarks.harness.test_workers import gone
 from tests.benchmarks.instance_files import BROKEN, PROPERTIES, expected, prop, register, suite
+from tests.breadth import slow
 
 NAMES = [f"vnnlib/{name}.vnnlib" for name in PROPERTIES]
 VERDICTS = [verdict for _, verdict in PROPERTIES.values()]
@@ -199,8 +200,8 @@ def test_bad_data_is_a_row_and_outranks_the_rest(run, folder):
     [("unsupported", 50, "unsupported"), ("memory", 60, "memory"), ("bug", 70, "ZeroDivisionError")],
 )
 def test_failures_are_rows_too(run, what, code, reason):
-    found, rows, _ = run("--method", f"says(what={what})")
-    assert found == code
+    exit_code, rows, _ = run("--method", f"says(what={what})")
+    assert exit_code == code
     assert {row["verdict"] for row in rows} == {"error"}
     assert all(reason in row["reason"] for row in rows)
 
@@ -235,13 +236,13 @@ def test_a_killed_worker_is_replaced_and_its_instance_done(run, folder):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGSEGV, 70), (signal.SIGKILL, 60)])
 def test_work_that_kills_its_process_is_an_error(run, number, code):
-    found, rows, _ = run("--method", f"dies(number={int(number)})")
-    assert found == code
+    exit_code, rows, _ = run("--method", f"dies(number={int(number)})")
+    assert exit_code == code
     assert {row["verdict"] for row in rows} == {"error"}
     assert all(f"killed by {number.name}" in row["reason"] for row in rows)
 
 
-@pytest.mark.parametrize(("number", "as_json"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+@pytest.mark.parametrize(("number", "as_json"), [slow(signal.SIGINT, False), (signal.SIGTERM, True)])
 def test_a_signal_keeps_what_is_decided(folder, number, as_json):
     log = folder / "log"
     process = start("--method", f"says(seconds=1.5,log={log})", *(["--json"] if as_json else []))

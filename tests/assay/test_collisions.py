@@ -12,6 +12,7 @@ import pytest
 from assay.models.architectures import parse
 from assay.verify.core.network import to_network
 from assay.verify.frontends.onnx import write_onnx
+from tests.breadth import slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,23 +69,22 @@ def ran(arguments: list[str], folder: Path, search: str = "") -> subprocess.Comp
 @pytest.mark.parametrize(
     ("command", "model", "search"),
     [
-        (COMMAND, "net.py:resnet18", ""),
-        (COMMAND, "models.resnet:resnet18", "."),
-        (MODULE, "models:resnet18", ""),
+        pytest.param(COMMAND, "models.resnet:resnet18", ".", id="on-the-path"),
+        slow(COMMAND, "net.py:resnet18", "", id="file"),
+        slow(MODULE, "models:resnet18", "", id="python-m"),
     ],
-    ids=["file", "on-the-path", "python-m"],
 )
 def test_a_model_of_a_project_with_folders_called_as_ours(
     project: Path, command: list[str], model: str, search: str
 ) -> None:
-    found = ran([*command, *COMPARE, model], project, search)
-    assert found.returncode == 0, found.stderr
-    assert '"ibp"' in found.stdout
+    done = ran([*command, *COMPARE, model], project, search)
+    assert done.returncode == 0, done.stderr
+    assert '"ibp"' in done.stdout
 
 
 def test_a_script_beside_a_folder_called_attacks(project: Path) -> None:
-    found = ran([sys.executable, "script.py"], project)
-    assert found.stdout == "fgsm assay.verify.core.problem\n", found.stderr
+    done = ran([sys.executable, "script.py"], project)
+    assert done.stdout == "fgsm assay.verify.core.problem\n", done.stderr
 
 
 def test_an_instance_is_run_beside_a_file_called_verify(project: Path) -> None:
@@ -94,6 +94,6 @@ def test_an_instance_is_run_beside_a_file_called_verify(project: Path) -> None:
     lines += [f"(assert ({sign} X_{i} {value}))" for i in (0, 1) for sign, value in ((">=", 0.0), ("<=", 1.0))]
     (project / "prop.vnnlib").write_text("\n".join([*lines, "(assert (>= Y_0 1e9))"]) + "\n")
     script = str(ROOT / "vnncomp" / "run_instance.sh")
-    found = ran([script, "v1", "own", "net.onnx", "prop.vnnlib", "answer.txt", "60"], project)
-    assert found.returncode == 0, found.stderr
+    done = ran([script, "v1", "own", "net.onnx", "prop.vnnlib", "answer.txt", "60"], project)
+    assert done.returncode == 0, done.stderr
     assert (project / "answer.txt").read_text().split() == ["unsat"]

@@ -54,9 +54,9 @@ def test_an_exact_method_closes_the_bracket(capsys):
 
 
 def test_the_first_samples_and_one_that_is_misclassified(capsys):
-    found = document(capsys, "--n", "2", "--method", "ibp", "--attack", "fgsm")
-    assert [entry["sample"] for entry in found["samples"]] == [0, 1]
-    assert (found["samples"][1]["certified"], found["samples"][1]["attacked"]) == (0, 0)
+    told = document(capsys, "--n", "2", "--method", "ibp", "--attack", "fgsm")
+    assert [entry["sample"] for entry in told["samples"]] == [0, 1]
+    assert (told["samples"][1]["certified"], told["samples"][1]["attacked"]) == (0, 0)
     assert main([*ZOO, "--index", "1"]) == 0
     assert "misclassified as 9: radius 0" in " ".join(capsys.readouterr().out.split())
 

@@ -16,6 +16,7 @@ from assay.__main__ import main
 from assay.verify import registry
 from assay.verify.core.result import Result, Verdict
 from tests.assay.test_compare_command import MODEL, Certain
+from tests.breadth import slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,7 +102,7 @@ def test_killed_and_resumed_is_as_good_as_undisturbed(folder, capsys):
     assert stored("out", "run, decided") == after
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM)])
 def test_a_signal_ends_with_130_and_keeps_what_is_finished(folder, number):
     process = start("out")
     wait_for_rows(process, "out", 3)

@@ -54,11 +54,11 @@ def witness(text):
     assert words[-2:] == [")", ")"]
     pairs = " ".join(words[1:-1]).strip("( )").split(" ) ( ")
     names, values = zip(*(pair.split() for pair in pairs), strict=True)
-    found = {"X": [], "Y": []}
+    told = {"X": [], "Y": []}
     for name, value in zip(names, values, strict=True):
-        assert name == f"{name[0]}_{len(found[name[0]])}"
-        found[name[0]].append(value)
-    return found["X"], found["Y"]
+        assert name == f"{name[0]}_{len(told[name[0]])}"
+        told[name[0]].append(value)
+    return told["X"], told["Y"]
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

@@ -58,7 +58,7 @@ def answer(name: str, scale: float, dtype: torch.dtype, region: Region, spec: Sp
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that are no float32
         problem = Problem(network(scale, dtype), region, spec, 0)
-    return get_verifier(name).verify(problem, Budget(0.5 if name in ("auto", "input-split") else 3))
+    return get_verifier(name).verify(problem, Budget(0.1 if name in ("auto", "input-split") else 1))
 
 
 @pytest.mark.parametrize("name", NAMES)

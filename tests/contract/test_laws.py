@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from functools import lru_cache
+from functools import cache
 from math import inf
 
 import pytest
@@ -19,6 +19,7 @@ from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.core.verifier import Bounder, OtherSubject, Verifier
 from assay.verify.registry import get_bounder, get_verifier, list_verifiers
 from tests import exact, nets
+from tests.breadth import few, seeds
 from tests.contract.graphs import eye, members, random_box, random_graph
 
 
@@ -42,7 +43,7 @@ DRAFTS = ("alpha-crown", "auto")  # raise lines in float32, whose sums depend on
 
 
 def verify(name: str, problem: Problem, budget: Budget | None = None) -> Result:
-    return get_verifier(name).verify(problem, budget or Budget(0.5 if name in UNHURRIED else inf))
+    return get_verifier(name).verify(problem, budget or Budget(0.2 if name in UNHURRIED else inf))
 
 
 # Bounds.
@@ -50,31 +51,33 @@ def verify(name: str, problem: Problem, budget: Budget | None = None) -> Result:
 
 @every_bounder
 @pytest.mark.parametrize("image", [False, True])
-def test_sampled_points_lie_inside_the_bounds(name: str, image: bool) -> None:
-    for seed in range(60):
+@seeds(15, of=60)
+def test_sampled_points_lie_inside_the_bounds(name: str, image: bool, seeds: range) -> None:
+    for seed in seeds:
         network = random_graph(seed, image)
         lower, upper = random_box(network, seed)
-        found = get_bounder(name).bound(network, Box(lower, upper), eye(network), Budget())
+        bounds = get_bounder(name).bound(network, Box(lower, upper), eye(network), Budget())
         values = network(members(lower, upper, 64)).flatten(1)
         slack = 1e-9 * (1 + values.abs().amax())
-        assert not bool((values < found.lower - slack).any()), f"seed {seed}"
-        assert not bool((values > found.upper + slack).any()), f"seed {seed}"
-        assert bool(found.lower.isfinite().all()), f"seed {seed}"
+        assert not bool((values < bounds.lower - slack).any()), f"seed {seed}"
+        assert not bool((values > bounds.upper + slack).any()), f"seed {seed}"
+        assert bool(bounds.lower.isfinite().all()), f"seed {seed}"
 
 
 @every_bounder
 @pytest.mark.parametrize("p", [1, 2, inf])
-def test_sampled_points_of_balls_lie_inside_the_bounds(name: str, p: float) -> None:
-    for seed in range(10):
+@seeds(3, of=10)
+def test_sampled_points_of_balls_lie_inside_the_bounds(name: str, p: float, seeds: range) -> None:
+    for seed in seeds:
         shape = ((1, 6, 6), (1, 4, 4), (1, 4, 4))[seed % 3]
         made = (nets.random_cnn(seed), nets.random_resnet(seed), nets.random_functional(seed))[seed % 3]
         network = to_network(made, shape)
         centre = torch.rand(shape, generator=nets.generator(seed))
         ball = LpBall(centre, (0.02, 0.3)[seed % 2], p, (0.0, 1.0))
-        found = get_bounder(name).bound(network, ball, eye(network), Budget())
+        bounds = get_bounder(name).bound(network, ball, eye(network), Budget())
         values = network(ball.sample(200, nets.generator(0)).double())
-        assert bool((found.lower <= values + 1e-9).all())
-        assert bool((values <= found.upper + 1e-9).all())
+        assert bool((bounds.lower <= values + 1e-9).all())
+        assert bool((values <= bounds.upper + 1e-9).all())
 
 
 @pytest.mark.parametrize("name", [name for name in BOUNDERS if hasattr(get_verifier(name), "lower")])
@@ -89,8 +92,9 @@ def test_the_lower_side_alone_is_that_of_both(name: str) -> None:
 
 
 @every_bounder
-def test_bounds_never_pass_the_true_minimum(name: str) -> None:
-    for seed in range(50):
+@seeds(15, of=50)
+def test_bounds_never_pass_the_true_minimum(name: str, seeds: range) -> None:
+    for seed in seeds:
         network = random_graph(seed, image=seed % 5 == 0, neurons=8, steps=7)
         box = Box(*random_box(network, seed + 1)).box()
         lower = get_bounder(name).bound(network, box, eye(network), Budget()).lower[0]
@@ -110,33 +114,31 @@ def test_crown_is_never_worse_than_intervals() -> None:
 # Verdicts.
 
 
-@lru_cache
-def questions() -> tuple[tuple[Problem, float], ...]:
-    """Problems of every wiring with their true margins, near 0 on either side and far from it."""
-    made = []
-    for seed in range(40):
-        network = random_graph(seed, image=seed % 4 == 0, neurons=8, steps=6)
-        box = Box(*random_box(network, seed)).box()
-        rng = nets.generator(seed)
-        rows = [torch.randn(1 + k, network.output_size, dtype=torch.float64, generator=rng) for k in range(seed % 3)]
-        rows = rows or [torch.randn(1, network.output_size, dtype=torch.float64, generator=rng)]
-        zero = [torch.zeros(len(A), dtype=torch.float64) for A in rows]
-        free = min(exact.least_of_largest(network, box, A, b) for A, b in zip(rows, zero, strict=True))
-        gap = (1e-5, -1e-5, 0.5, -0.5, 3.0)[seed % 5]
-        spec = Spec(
-            tuple(
-                Polyhedron(A, b + free - gap, torch.zeros(len(A), dtype=torch.bool))
-                for A, b in zip(rows, zero, strict=True)
-            )
+@cache
+def question(seed: int) -> tuple[Problem, float]:
+    """A problem of any wiring with its true margin, near 0 on either side or far from it."""
+    network = random_graph(seed, image=seed % 4 == 0, neurons=8, steps=6)
+    box = Box(*random_box(network, seed)).box()
+    rng = nets.generator(seed)
+    rows = [torch.randn(1 + k, network.output_size, dtype=torch.float64, generator=rng) for k in range(seed % 3)]
+    rows = rows or [torch.randn(1, network.output_size, dtype=torch.float64, generator=rng)]
+    zero = [torch.zeros(len(A), dtype=torch.float64) for A in rows]
+    free = min(exact.least_of_largest(network, box, A, b) for A, b in zip(rows, zero, strict=True))
+    gap = (1e-5, -1e-5, 0.5, -0.5, 3.0)[seed % 5]
+    spec = Spec(
+        tuple(
+            Polyhedron(A, b + free - gap, torch.zeros(len(A), dtype=torch.bool))
+            for A, b in zip(rows, zero, strict=True)
         )
-        problem = Problem(network, box, spec)
-        made.append((problem, exact.true_margin(problem)))
-    return tuple(made)
+    )
+    problem = Problem(network, box, spec)
+    return problem, exact.true_margin(problem)
 
 
 @every_verifier
-def test_verdicts_and_margins_are_true(name: str) -> None:
-    for problem, true in questions():
+@seeds(15, of=40)
+def test_verdicts_and_margins_are_true(name: str, seeds: range) -> None:
+    for problem, true in map(question, seeds):
         result = verify(name, problem)
         assert result.margin is None or result.margin <= true + 1e-7 * (1 + abs(true))
         assert result.verdict is not Verdict.VERIFIED or true > 0
@@ -147,7 +149,8 @@ def test_verdicts_and_margins_are_true(name: str) -> None:
 @every_prover
 def test_something_is_decided(name: str) -> None:
     """A method that never answers would pass every other law."""
-    assert any(verify(name, problem).verdict is Verdict.VERIFIED for problem, true in questions() if true > 1)
+    clear = (problem for problem, true in map(question, range(40)) if true > 1)
+    assert any(verify(name, problem, Budget(2.0)).verdict is Verdict.VERIFIED for problem in clear)
 
 
 @every_verifier
@@ -208,14 +211,14 @@ def planted(seed: int, peak: float, hidden: int) -> Problem:
 
 
 @every_verifier
-@pytest.mark.parametrize("hidden", [0, 1, 2])
+@pytest.mark.parametrize("hidden", few([0, 1, 2], quick=[2]))
 def test_planted_counterexamples_are_never_verified(name: str, hidden: int) -> None:
     problems = [planted(seed, 1 + depth, hidden) for seed, depth in enumerate([0.5, 1e-1, 1e-3, 1e-6, 1e-9])]
     assert all(verify(name, p).verdict is not Verdict.VERIFIED for p in problems)
 
 
 @every_verifier
-@pytest.mark.parametrize("hidden", [0, 1, 2])
+@pytest.mark.parametrize("hidden", few([0, 1, 2], quick=[2]))
 def test_their_safe_twins_are_never_falsified(name: str, hidden: int) -> None:
     problems = [planted(seed, 1 - depth, hidden) for seed, depth in enumerate([0.4, 1e-1, 1e-3, 1e-6])]
     results = [verify(name, p) for p in problems]
@@ -246,9 +249,9 @@ def test_a_radius_of_zero_is_a_point_check(name: str) -> None:
     top = SCORES.topk(2, dim=1).values
     clear = [i for i in range(len(XS)) if top[i, 0] - top[i, 1] > 1e-3]
     assert len(clear) > 30
-    for i in clear[:10]:
+    for i in clear[:5]:
         label = int(SCORES[i].argmax())
-        assert verify(name, Problem.robustness(NETWORK, XS[i], label, 0.0)).verdict is Verdict.VERIFIED
+        assert verify(name, Problem.robustness(NETWORK, XS[i], label, 0.0), Budget()).verdict is Verdict.VERIFIED
         assert verify(name, Problem.robustness(NETWORK, XS[i], (label + 1) % 3, 0.0)).verdict is not Verdict.VERIFIED
 
 
@@ -256,7 +259,7 @@ def test_a_radius_of_zero_is_a_point_check(name: str) -> None:
 @pytest.mark.parametrize("eps", [0.0, 0.01, 1.0])
 def test_a_misclassified_sample_is_never_verified(name: str, eps: float) -> None:
     wrong = SCORES.argmin(1)
-    problems = Problem.robustness_many(NETWORK, XS[:10], wrong[:10], eps)
+    problems = Problem.robustness_many(NETWORK, XS[:5], wrong[:5], eps)
     assert all(verify(name, p).verdict is not Verdict.VERIFIED for p in problems)
 
 
@@ -270,7 +273,7 @@ def test_a_tie_is_never_verified(name: str) -> None:
 
 @every_verifier
 def test_a_batch_is_answered_as_one_by_one(name: str) -> None:
-    problems = [p for eps in (0.005, 0.05) for p in Problem.robustness_many(NETWORK, XS[:9], SCORES[:9].argmax(1), eps)]
+    problems = [p for eps in (0.005, 0.05) for p in Problem.robustness_many(NETWORK, XS[:5], SCORES[:5].argmax(1), eps)]
     problems += [
         Problem(NETWORK, Box(XS[i] - 0.01, XS[i] + 0.01), Spec.halfspaces([[1.0, 0, 0], [0, 1.0, 0]], [0.1, 0]))
         for i in range(3)
@@ -291,7 +294,7 @@ def test_a_batch_is_answered_as_one_by_one(name: str) -> None:
 
 @every_verifier
 def test_one_list_may_speak_of_several_networks(name: str) -> None:
-    problems = [problem for problem, _ in questions()[:6]]
+    problems = [question(seed)[0] for seed in range(6)]
     verifier = get_verifier(name)
     many = getattr(verifier, "verify_many", None)
     together = many(problems, Budget()) if many else [verifier.verify(p, Budget()) for p in problems]
@@ -350,7 +353,7 @@ def test_overflow_is_never_verified(name: str) -> None:
 
 @every_verifier
 def test_results_survive_json(name: str) -> None:
-    for problem, _ in questions()[:6]:
+    for problem, _ in map(question, range(6)):
         result = verify(name, problem)
         again = Result.from_json(result.to_json())
         assert again.to_json() == result.to_json()
@@ -364,7 +367,7 @@ def test_names_and_flags(name: str) -> None:
     assert verifier.name == name.partition("(")[0]
     assert isinstance(verifier.complete, bool)
     assert isinstance(verifier.guarantee, Guarantee)
-    problem, _ = questions()[0]
+    problem, _ = question(0)
     assert verifier.supports(problem) is None
     result = verifier.verify(problem, Budget())
     assert result.verifier == repr(verifier)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
+from functools import cache
 from math import inf, nextafter
 
 import pytest
@@ -20,11 +22,15 @@ from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.registry import get_verifier
 from assay.verify.solving import stages
 from tests import exact, nets
+from tests.breadth import seeds
 from tests.contract.graphs import random_box, random_graph
 
 METHODS = ("ibp", "crown", "crown-ibp", "alpha-crown", "lp", "lp(tighten=all)", "milp", "milp(optimum=true)", "lp-bab")
 METHODS += ("lp-bab(optimum=true)", "input-split", "smt", "lipschitz", "sdp", "lirpa")
 BOUNDS = ("ibp", "crown", "crown-ibp", "alpha-crown", "lp", "milp", "lp-bab", "input-split", "smt", "sdp")
+
+
+BRIEF = Budget(0.3)  # splitting goes on for as long as there is time where nothing can be proved
 
 
 def vector(*values: float) -> Tensor:
@@ -36,26 +42,32 @@ def unsafe(A: list[list[float]], b: list[float], strict: bool) -> Polyhedron:
     return Polyhedron(torch.tensor(A, dtype=torch.float64), sides, torch.full_like(sides, strict, dtype=torch.bool))
 
 
+@cache
+def questions(seed: int) -> list[tuple[Problem, Fraction]]:
+    """Two rows as two disjuncts and as one, with right-hand sides of all sizes, and what no margin exceeds."""
+    network = to_network(nets.random_mlp(seed, (2, 4, 2)), (2,))
+    rng = nets.generator(seed)
+    lower = torch.rand(2, dtype=torch.float64, generator=rng)
+    box, made = Box(lower, lower + 0.3), []
+    for scale in (1.0, 1e3, 1e8, 1e15):
+        A = torch.randn(2, 2, dtype=torch.float64, generator=rng)
+        b = -scale * torch.rand(2, dtype=torch.float64, generator=rng) - 3
+        disjuncts = [Polyhedron(A[i : i + 1], b[i : i + 1], torch.zeros(1, dtype=torch.bool)) for i in range(2)]
+        for spec in (Spec(tuple(disjuncts)), Spec((Polyhedron(A, b, torch.zeros(2, dtype=torch.bool)),))):
+            least = min(exact.bracket(network, box, d.A, d.b)[1] for d in spec.disjuncts)
+            made.append((Problem(network, box, spec), least))
+    return made
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_no_margin_exceeds_the_true_minimum_where_right_hand_sides_are_large(method: str) -> None:
+@seeds(2, of=6)
+def test_no_margin_exceeds_the_true_minimum_where_right_hand_sides_are_large(method: str, seeds: range) -> None:
     verifier = get_verifier(method)
-    for seed in range(6):
-        network = to_network(nets.random_mlp(seed, (2, 4, 2)), (2,))
-        rng = nets.generator(seed)
-        lower = torch.rand(2, dtype=torch.float64, generator=rng)
-        box = Box(lower, lower + 0.3)
-        for scale in (1.0, 1e3, 1e8, 1e15):
-            A = torch.randn(2, 2, dtype=torch.float64, generator=rng)
-            b = -scale * torch.rand(2, dtype=torch.float64, generator=rng) - 3
-            disjuncts = [Polyhedron(A[i : i + 1], b[i : i + 1], torch.zeros(1, dtype=torch.bool)) for i in range(2)]
-            for spec in (Spec(tuple(disjuncts)), Spec((Polyhedron(A, b, torch.zeros(2, dtype=torch.bool)),))):
-                problem = Problem(network, box, spec)
-                if verifier.supports(problem) is not None:
-                    continue
-                result = verifier.verify(problem, Budget(20))
-                if result.margin is not None:
-                    least = min(exact.bracket(network, box, d.A, d.b)[1] for d in spec.disjuncts)
-                    assert result.margin <= least, (seed, scale, float(result.margin - least))
+    for seed in seeds:
+        for problem, least in questions(seed):
+            if verifier.supports(problem) is None:
+                margin = verifier.verify(problem, Budget(20)).margin
+                assert margin is None or margin <= least, (seed, float(margin - least))
 
 
 ONE = Linear(vector(1.0)[None], vector(0.0))
@@ -86,7 +98,7 @@ def test_a_strict_unsafe_set_that_is_only_touched_is_not_met(name: str, method: 
     strict, closed = (Problem(network, box, Spec((unsafe(A, b, s),))) for s in (True, False))
     (safe,) = stages.decide(get_verifier(method), [strict], Budget(20))
     assert (safe.verdict, safe.margin) == (Verdict.VERIFIED, 0.0)
-    assert get_verifier(method).verify(closed, Budget(20)).verdict is not Verdict.VERIFIED
+    assert get_verifier(method).verify(closed, BRIEF).verdict is not Verdict.VERIFIED
 
 
 @pytest.mark.parametrize("method", BOUNDS)
@@ -98,7 +110,7 @@ def test_a_strict_unsafe_set_that_is_entered_by_next_to_nothing_is_not_verified(
     shifted = network_of(ONE, Relu(), Linear(vector(1.0)[None], vector(-depth))), ABOUT_ZERO, *BELOW_ZERO
     for network, box, A, b in (below, nearly, shifted):
         problem = Problem(network, box, Spec((unsafe(A, b, True),)))
-        assert get_verifier(method).verify(problem, Budget(20)).verdict is not Verdict.VERIFIED
+        assert get_verifier(method).verify(problem, BRIEF).verdict is not Verdict.VERIFIED
 
 
 def test_a_row_that_is_not_strict_does_not_hide_behind_one_that_is() -> None:
@@ -115,9 +127,10 @@ def test_a_row_that_is_not_strict_does_not_hide_behind_one_that_is() -> None:
     assert verdicts == [yes, no, yes, no, yes]
 
 
-def test_bounds_without_rounding_hold_and_are_attained() -> None:
+@seeds(20, of=60)
+def test_bounds_without_rounding_hold_and_are_attained(seeds: range) -> None:
     """On random graphs they are below the exact values at points; where nothing is bent they are the least value."""
-    for seed in range(60):
+    for seed in seeds:
         network = random_graph(seed, image=seed % 2 == 0, neurons=6, steps=6, more=seed % 3 == 0)
         box = Box(*random_box(network, seed))
         A = torch.randn(2, network.output_size, dtype=torch.float64, generator=nets.generator(seed))
@@ -125,11 +138,11 @@ def test_bounds_without_rounding_hold_and_are_attained() -> None:
         strict = torch.ones(1, dtype=torch.bool)
         spec = Spec(tuple(Polyhedron(A[i : i + 1], b[i : i + 1], strict) for i in range(2)))
         problem = Problem(network, box, spec)
-        found, box = touching.lower_rows(problem), problem.region.box()
-        assert found is not None
+        lowest, box = touching.lower_rows(problem), problem.region.box()
+        assert lowest is not None
         points = [box.lower, box.upper, box.centre]
         linear = not any(isinstance(node.op, (Relu, LeakyRelu)) for node in network.nodes)
-        for i, (row, a, side) in enumerate(zip(found.tolist(), exact.fractions(A), exact.fractions(b), strict=True)):
+        for i, (row, a, side) in enumerate(zip(lowest.tolist(), exact.fractions(A), exact.fractions(b), strict=True)):
             least = min(sum(a * exact.value(network, x)) - side for x in points)
             assert row <= least, seed
             if linear:

@@ -15,6 +15,7 @@ from assay.verify.core.ops import Conv2d, Linear, Op, Relu, Reshape, Scale
 from assay.verify.core.region import Box
 from assay.verify.registry import get_bounder
 from tests import exact
+from tests.breadth import seeds
 from tests.contract.test_laws import BOUNDERS
 
 Layers = list[tuple[Tensor, Tensor]]
@@ -125,16 +126,18 @@ def test_the_function_is_the_same(rewriting: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in ("ibp", "crown") if n in BOUNDERS])
 @pytest.mark.parametrize("rewriting", NEUTRAL)
-def test_the_bounds_are_the_same(name: str, rewriting: str) -> None:
-    for seed in range(20):
+@seeds(5, of=20)
+def test_the_bounds_are_the_same(name: str, rewriting: str, seeds: range) -> None:
+    for seed in seeds:
         made = layers(seed)
-        found = lower(name, chain((3,), NEUTRAL[rewriting](made)))
-        torch.testing.assert_close(found, lower(name, chain((3,), ops(made))), rtol=1e-6, atol=1e-6)
+        lowest = lower(name, chain((3,), NEUTRAL[rewriting](made)))
+        torch.testing.assert_close(lowest, lower(name, chain((3,), ops(made))), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", BOUNDERS)
-def test_every_writing_is_sound(name: str) -> None:
-    for seed in range(6):
+@seeds(2, of=6)
+def test_every_writing_is_sound(name: str, seeds: range) -> None:
+    for seed in seeds:
         made = layers(seed)
         network = chain((3,), ops(made))
         true = torch.tensor(

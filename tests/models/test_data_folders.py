@@ -18,13 +18,13 @@ from tests.models.test_data_idx import idx, images, labels, write
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """The roots of this test alone: the folder that is passed, $ASSAY_DATA, the distribution's, the cache."""
-    found = {key: tmp_path / key for key in ("passed", "variable", "system", "cache")}
-    for path in found.values():
+    paths = {key: tmp_path / key for key in ("passed", "variable", "system", "cache")}
+    for path in paths.values():
         path.mkdir()
-    monkeypatch.setenv(folders.VARIABLE, str(found["variable"]))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(found["cache"]))
-    monkeypatch.setattr(mnist, "FASHION", replace(mnist.FASHION, system=found["system"]))
-    return found
+    monkeypatch.setenv(folders.VARIABLE, str(paths["variable"]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(paths["cache"]))
+    monkeypatch.setattr(mnist, "FASHION", replace(mnist.FASHION, system=paths["system"]))
+    return paths
 
 
 def fill(folder: Path, n: int) -> None:

@@ -60,7 +60,7 @@ def test_the_raises_are_the_pairwise_constants(digits: Dataset) -> None:
     model = fresh()
     for _ in range(40):
         network, _ = read_live(model, digits.x[:4])
-        found = raises(network, digits.y[:4], 5)
+        raised = raises(network, digits.y[:4], 5)
     problems = Problem.robustness_many(model.eval(), digits.x[:4], digits.y[:4], 0.1, 2)
     constants = [get_verifier("lipschitz(norm=2)").verify(p, Budget()) for p in problems]
     body = to_network(model, (1, 8, 8))
@@ -68,7 +68,7 @@ def test_the_raises_are_the_pairwise_constants(digits: Dataset) -> None:
     top = torch.linalg.matrix_norm(first.weight, 2)
     for i, label in enumerate(digits.y[:4].tolist()):
         expected = top * (last.weight[label] - last.weight).norm(dim=1)
-        torch.testing.assert_close(found[i].double(), expected, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(raised[i].double(), expected, rtol=1e-3, atol=1e-6)
     assert all(isinstance(r.stats["constant"], float) for r in constants)
 
 
@@ -91,6 +91,7 @@ def certified(model: nn.Module, dataset: Dataset, eps: float) -> float:
     return sum(verifier.verify(p, Budget()).verdict is Verdict.VERIFIED for p in problems) / len(problems)
 
 
+@pytest.mark.slow  # two networks are trained
 def test_it_certifies_far_more_than_standard_training(digits: Dataset) -> None:
     shares = []
     for text in ("standard", "lipschitz-margin(radius=0.5)"):

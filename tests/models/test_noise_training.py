@@ -78,6 +78,7 @@ def test_the_radius_of_smoothadv_grows_from_zero() -> None:
     assert losses[2] == losses[3]
 
 
+@pytest.mark.slow  # four networks are trained
 def test_noise_in_training_buys_certified_radius() -> None:
     digits = data.load("digits", "train").take(320)
     radii = {}
@@ -86,11 +87,11 @@ def test_noise_in_training_buys_certified_radius() -> None:
             model = architectures.parse("mlp(hidden=30)").build((1, 8, 8), 10)
         list(Training(recipe, epochs=15, batch=32, lr=1e-2).run(model, digits))
         method = Smoothing(sigma=0.3, n=1000)
-        found = []
+        shares = []
         for x, y in zip(digits.x[:12], digits.y[:12].tolist(), strict=True):
             certified = method.certify(Problem.robustness(model, x, y, 0.0, 2), 2, seed=0)
-            found.append(certified.radius if certified.prediction == y else 0.0)
-        radii[recipe.name] = sum(found) / len(found)
+            shares.append(certified.radius if certified.prediction == y else 0.0)
+        radii[recipe.name] = sum(shares) / len(shares)
     assert min(radii["gaussian"], radii["consistency"], radii["smoothadv"]) > radii["standard"] + 0.03, radii
 
 

@@ -13,6 +13,7 @@ from assay.models import data, zoo
 from assay.models.training import attacked_accuracy, certified_accuracy, clean_accuracy, isolated
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.errors import InputError
+from tests.breadth import few
 
 
 def test_the_zoo_has_its_networks() -> None:
@@ -24,7 +25,7 @@ def test_the_zoo_is_small() -> None:
     assert sum(path.stat().st_size for path in zoo.FOLDER.iterdir() if path.is_file()) < 20 << 20
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", few(zoo.names(), quick=["digits-mlp-pgd", "digits-cnn-pgd", "fashion-mlp-crown-ibp"]))
 def test_the_recorded_accuracies_are_reproduced(name: str) -> None:
     card, model = zoo.card(name), zoo.load(name)
     test = data.load(card.data)

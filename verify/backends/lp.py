@@ -68,9 +68,9 @@ class LP:
         def work() -> None:
             nonlocal grain
             spec = problem.spec
-            found = self._known(problem.network, problem.region, spec.A, budget, spec.b)
-            grain, least[:] = found.grain, found.by_disjunct(problem.spec)
-            self._improve(problem, found, least, budget)
+            bounded = self._known(problem.network, problem.region, spec.A, budget, spec.b)
+            grain, least[:] = bounded.grain, bounded.by_disjunct(problem.spec)
+            self._improve(problem, bounded, least, budget)
 
         with torch.no_grad():
             reason = attempt(work)
@@ -106,9 +106,9 @@ class LP:
     ) -> Known:
         return known(network, region, objective.double(), budget, self.intermediate == "crown", sides)
 
-    def _improve(self, problem: Problem, found: Known, least: list[float], budget: Budget) -> None:
+    def _improve(self, problem: Problem, bounded: Known, least: list[float], budget: Budget) -> None:
         """Raise the lower bounds of the disjuncts as far as it raises the least of them."""
-        relaxation = self._relaxation(problem.network, problem.region, found, budget)
+        relaxation = self._relaxation(problem.network, problem.region, bounded, budget)
         lowest = inf
         for d in sorted(range(len(least)), key=least.__getitem__):
             disjunct = problem.spec.disjuncts[d]
@@ -119,11 +119,11 @@ class LP:
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.no_grad()
         def of_one(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            found = self._known(network, region, objective[0], budget)
-            least = found.rows.tolist()
+            bounded = self._known(network, region, objective[0], budget)
+            least = bounded.rows.tolist()
 
             def work() -> None:
-                relaxation = self._relaxation(network, region, found, budget)
+                relaxation = self._relaxation(network, region, bounded, budget)
                 for i, row in enumerate(objective[0].double()):
                     self._raise(least, i, relaxation.disjunct(row[None], torch.zeros(1)))
 
@@ -132,16 +132,16 @@ class LP:
 
         return lower_bounds(of_one, network, region, objective, budget, 1)
 
-    def _raise(self, least: list[float], i: int, found: Lower) -> None:
+    def _raise(self, least: list[float], i: int, proved: Lower) -> None:
         """Note a bound that may be better. Raises :class:`Expired` if the solver ran out of time over it."""
-        least[i] = max(least[i], found.bound)
-        if found.status is Status.TIMEOUT:
+        least[i] = max(least[i], proved.bound)
+        if proved.status is Status.TIMEOUT:
             raise Expired
 
-    def _relaxation(self, network: Network, region: Region, found: Known, budget: Budget) -> Relaxation:
+    def _relaxation(self, network: Network, region: Region, bounded: Known, budget: Budget) -> Relaxation:
         solver = get_solver(self._solver_for(region))
         refine = _Refinement(solver, budget) if self.tighten == "all" else None
-        return Relaxation(encode.encode(network, region, found.bounds, refine=refine), solver, budget)
+        return Relaxation(encode.encode(network, region, bounded.bounds, refine=refine), solver, budget)
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,25 +96,27 @@ class Search:
     def run(self) -> None:
         """Bounds, then a descent, then programs for the disjuncts that are still open."""
         problem = self.problem
-        found = known(problem.network, problem.region, problem.spec.A, self.budget, sides=problem.spec.b)
-        self.grain, self.lower = found.grain, found.by_disjunct(problem.spec)
+        bounded = known(problem.network, problem.region, problem.spec.A, self.budget, sides=problem.spec.b)
+        self.grain, self.lower = bounded.grain, bounded.by_disjunct(problem.spec)
         order = sorted(range(len(self.lower)), key=self.lower.__getitem__)
         self._look(order, problem.region.centre.expand(len(order), *problem.network.input_shape), 0.5)
         if any(map(self._open, order)):
-            self._decide(order, found)
+            self._decide(order, bounded)
         least = self.seen.min().item()
         if self.method.optimum and not self.doubts and min(self.lower) >= least - SAME * (1 + abs(least)):
             self.stats |= {"optimum": least, "minimiser": self.at}
 
-    def _decide(self, order: list[int], found: Known) -> None:
+    def _decide(self, order: list[int], bounded: Known) -> None:
         """The relaxation of each disjunct that is open, then a program for each that is still, the lowest first."""
         problem = self.problem
-        relaxation = Relaxation(encode(problem.network, problem.region, found.bounds), get_solver("highs"), self.budget)
+        relaxation = Relaxation(
+            encode(problem.network, problem.region, bounded.bounds), get_solver("highs"), self.budget
+        )
         doubts = {d: self._relaxed(d, relaxation) for d in order if self._open(d)}
         exact: Encoding | None = None
         for d in sorted(doubts, key=self.lower.__getitem__):
             if self._open(d):
-                exact = exact or encode(problem.network, problem.region, found.bounds, exact=True)
+                exact = exact or encode(problem.network, problem.region, bounded.bounds, exact=True)
                 self._solve(d, exact, doubts[d])
 
     def outcome(self, reason: Reason) -> tuple[float, Reason]:
@@ -137,21 +139,21 @@ class Search:
         problem = self.problem
         points = problem.region.project(points.double())
         points = descend(problem, torch.tensor(disjuncts), points, self.method.steps, first)
-        found = by_disjunct(problem, points)
-        if found.min() < self.seen.min():
-            self.at = points[int(found.amin(1).argmin())]
-        self.seen = torch.minimum(self.seen, found.amin(0))
-        if self.witness is None and bool((found <= 0).any()):
+        margins = by_disjunct(problem, points)
+        if margins.min() < self.seen.min():
+            self.at = points[int(margins.amin(1).argmin())]
+        self.seen = torch.minimum(self.seen, margins.amin(0))
+        if self.witness is None and bool((margins <= 0).any()):
             self.witness = confirmed(problem, points)
 
     def _relaxed(self, d: int, relaxation: Relaxation) -> float:
         """Bound disjunct ``d`` by the relaxation and look where its optimum is; what tolerances can be worth there."""
         disjunct = self.problem.spec.disjuncts[d]
-        found = relaxation.disjunct(disjunct.A, disjunct.b)
-        self.lower[d] = max(self.lower[d], found.bound)
-        if found.x is not None and self._open(d):
-            self._look([d], self._point(relaxation.encoding, found.x), 0.25)
-        return CAUTION * get_solver(self.method.solver).tolerance * found.sensitivity
+        relaxed = relaxation.disjunct(disjunct.A, disjunct.b)
+        self.lower[d] = max(self.lower[d], relaxed.bound)
+        if relaxed.x is not None and self._open(d):
+            self._look([d], self._point(relaxation.encoding, relaxed.x), 0.25)
+        return CAUTION * get_solver(self.method.solver).tolerance * relaxed.sensitivity
 
     def _solve(self, d: int, encoding: Encoding, doubt: float) -> None:
         """Search below a limit: zero and what tolerances and rounding can be worth, or the least margin seen."""

@@ -75,7 +75,7 @@ class Group:
         return self._cuts[key]
 
     def has_cut(self, position: int, support: Tensor | None) -> bool:
-        """Whether :meth:`cut` has this matrix at hand."""
+        """Whether :meth:`cut` has this matrix at hand; ``support``: features (support), or None for all."""
         return (position, id(support)) in self._cuts
 
     def matrix(self, position: int) -> Matrix:

@@ -36,7 +36,7 @@ class Dense:
     transposed: Tensor
 
     def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Dense:
-        """Only these ``inputs`` and ``outputs``, numbers of features; None keeps all."""
+        """Only these ``inputs`` (kept inputs) and ``outputs`` (kept outputs), numbers of features; None keeps all."""
         kept = self.transposed if inputs is None else self.transposed.index_select(0, inputs)
         return Dense(kept if outputs is None else kept.index_select(1, outputs))
 
@@ -73,7 +73,8 @@ class Sparse:
         return _ready(*self.by_input, self.shape)
 
     def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Cut:
-        """Only these ``inputs`` and ``outputs``, numbers of features, renumbered; None keeps all."""
+        """Only these ``inputs`` (kept inputs) and ``outputs`` (kept outputs), numbers of features, renumbered; None
+        keeps all."""
         if inputs is None and outputs is None:
             return self.whole
         row, column, value = self.by_input
@@ -147,7 +148,7 @@ class Convolved:
     outputs: Tensor | None = None
 
     def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Convolved:
-        """Only these ``inputs`` and ``outputs``, numbers of features; None keeps all."""
+        """Only these ``inputs`` (kept inputs) and ``outputs`` (kept outputs), numbers of features; None keeps all."""
         return replace(self, inputs=inputs, outputs=outputs)
 
     def pull(self, coef: Tensor) -> Tensor:

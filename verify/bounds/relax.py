@@ -33,12 +33,12 @@ class Lines:
     intercept: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Lines:
-        """``change`` made to each tensor."""
+        """``change`` made to each tensor, whose shape it may change."""
         intercept = None if self.intercept is None else change(self.intercept)
         return Lines(change(self.slope), change(self.slope_gap), change(self.intercept_gap), intercept)
 
     def take(self, index: Tensor, axis: int = 0) -> Lines:
-        """The lines at ``index``, numbers, of an axis."""
+        """The lines at ``index`` (kept lines), numbers along an axis."""
         return self.map(lambda t: t.index_select(axis, index))
 
     def put(self, index: Tensor, lines: Lines, axis: int = 0) -> Lines:
@@ -152,14 +152,15 @@ class Tangents:
     concave: Tensor
 
     def line(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Slope and intercept of the tangents at these points, with room for rounding."""
+        """Slope and intercept of the tangents at the points ``at`` (of their shape), with room for rounding."""
         slope = steepness(at)
         return slope, at.tanh() - slope * at - _slack(slope, self.low, self.high)
 
 
 def tangents_below_tanh(low: Tensor, high: Tensor) -> Tangents:
     """Left of the inflection the curve is convex: the tangent at any point lies below it there, and to the right of it
-    too as long as it does not pass above the curve at the upper end. The last such point is found by bisection."""
+    too as long as it does not pass above the curve at the upper end. The last such point is found by bisection.
+    ``low``, ``high``: of one shape, any."""
     at_high = high.tanh()
 
     def fits(at: Tensor) -> Tensor:

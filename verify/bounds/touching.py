@@ -46,7 +46,7 @@ class Dyadic:
 
     @classmethod
     def of(cls, values: Tensor) -> Dyadic:
-        """Finite float64 numbers, exactly."""
+        """Finite float64 numbers, exactly: of the shape of ``values``, any."""
         share, exponent = np.frexp(values.double().numpy())
         whole, exponent = (share * 2.0**53).astype(np.int64), exponent.astype(np.int64) - 53
         least = int(exponent[whole != 0].min(initial=0))

@@ -33,8 +33,8 @@ def corroborate(problems: Sequence[Problem], results: Sequence[Result]) -> list[
     for members in alike.values():
         for begin in range(0, len(members), TOGETHER):
             part = members[begin : begin + TOGETHER]
-            found = _examine([problems[i] for i in part], [results[i].margin for i in part])
-            for i, fault in zip(part, found, strict=True):
+            examined = _examine([problems[i] for i in part], [results[i].margin for i in part])
+            for i, fault in zip(part, examined, strict=True):
                 faults[i] = fault
     return faults
 

@@ -123,7 +123,7 @@ class Problem:
     ) -> Problem:
         """Is ``label`` the strictly largest output everywhere within ``eps`` of ``x``?
 
-        ``model``: a module in eval mode, or a :class:`Network`; ``x``: one sample, no batch dimension; ``eps`` in
+        ``model``: a module in eval mode, or a :class:`Network`; ``x``: one sample (shape), without a batch; ``eps`` in
         the units of x, in linf one for each feature where it is a tensor that broadcasts to x; the region is the closed
         ball clipped to ``domain``, whose sides may be such tensors, too. Arrays are taken, too. For many samples of one
         model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is above 0

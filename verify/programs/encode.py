@@ -201,7 +201,7 @@ class Encoder:
         return value
 
     def encoding(self, output: Expression, inputs: Index, centre: Vector) -> Encoding:
-        """The finished encoding; the arguments are its fields."""
+        """The finished encoding; the arguments are its fields: ``inputs`` and ``centre`` (inputs)."""
         neurons, operands = UnstableNeurons(*_table(self.neurons, 7)), Operands(*_table(self.operands, 3))
         return Encoding(self.draft, output, neurons, operands, inputs, centre)
 

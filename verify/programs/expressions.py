@@ -43,7 +43,7 @@ class Expression:
         return len(self.constant)
 
     def take(self, index: Index) -> Expression:
-        """The values at ``index``: (index)."""
+        """The values at ``index`` (kept values), numbers of values."""
         return Expression(self.matrix[index], self.constant[index])
 
     def times(self, weight: Matrix) -> Expression:

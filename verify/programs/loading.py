@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from assay.verify.core.errors import InputError, InternalError, unknown_name
+from assay.verify.core.errors import InputError, unknown_name
 from assay.verify.programs.apart import Apart
-from assay.verify.programs.program import Answer, Index, Program, Status, Vector
+from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.scaling import Scaled, scaled
-from assay.verify.programs.solver import Adjustable, Model, Solver
+from assay.verify.programs.solver import Model, Solver
 from assay.verify.programs.start import Begin, start
 
 
@@ -118,22 +118,6 @@ class Loaded:
             answer = Answer(Status.FAILED, message="an optimum without a point")
         return self.change.back(answer, unit, offset)
 
-    def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of ``columns`` (numbers), within those loaded: (columns) each; the basis stays."""
-        scale = self.change.columns[columns]
-        self._adjustable.bound_columns(columns, lower / scale, upper / scale)
-
-    def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of ``rows`` (numbers): (rows) each; the basis stays."""
-        scale = self.change.rows[rows]
-        self._adjustable.bound_rows(rows, lower * scale, upper * scale)
-
-    @property
-    def _adjustable(self) -> Adjustable:
-        if not isinstance(self.model, Adjustable):
-            raise InternalError(f"{type(self.model).__module__} cannot change the bounds of a program that is loaded")
-        return self.model
-
 
 @dataclass(frozen=True, eq=False)
 class WithoutColumns:
@@ -143,7 +127,7 @@ class WithoutColumns:
     program: Program
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
-        """The one point there is, if it fits."""
+        """The one point there is, if it fits; ``cost`` (columns, of which there are none)."""
         if bool((self.program.row_lower > 0).any() or (self.program.row_upper < 0).any()):
             return Answer(Status.INFEASIBLE)
         return Answer(Status.OPTIMAL, 0.0, np.zeros(0), np.zeros(len(self.program.row_lower)), 0.0)

@@ -85,6 +85,16 @@ class Program:
         return abs(self.transposed)
 
     @cached_property
+    def longest(self) -> int:
+        """The most rows that a column is in."""
+        return int(np.diff(self.transposed.indptr).max(initial=0))
+
+    @cached_property
+    def widest(self) -> int:
+        """The most columns that a row holds."""
+        return int(np.diff(self.matrix.indptr).max(initial=0))
+
+    @cached_property
     def reach(self) -> Vector:
         """The largest absolute value of each column within its bounds: (columns)."""
         return np.maximum(np.abs(self.lower), np.abs(self.upper))
@@ -103,6 +113,7 @@ class Status(StrEnum):
     OPTIMAL = "optimal"
     INFEASIBLE = "infeasible"
     TARGET = "target"  # a point at least as good as the target was found, and the search ended
+    CUTOFF = "cutoff"  # the dual objective passed the cutoff, and the search ended
     TIMEOUT = "timeout"
     FAILED = "failed"  # anything else: inaccurate, unknown, an error
 
@@ -111,7 +122,7 @@ class Status(StrEnum):
 class Answer:
     """``value`` at the point ``x``, if there is one; ``duals`` of the rows of a linear program, if there are any.
 
-    Nothing here is proved: ``duals`` become a bound through :func:`dual.safe_bound`. ``bound`` is the
+    Nothing here is proved: ``duals`` become a bound through :func:`dual.safe_bounds`. ``bound`` is the
     solver's own lower bound of a mixed-integer program; ``message`` what it says of a failure.
     """
 
@@ -189,7 +200,7 @@ class Draft:
         return _joined(self.lower), _joined(self.upper)
 
     def program(self, cost: Vector | None = None, offset: float = 0.0) -> Program:
-        """The program as it stands; ``cost`` is that of the first columns (any number), the others cost 0."""
+        """The program as it stands; ``cost`` (first columns, any number), the others cost 0."""
         row, column, value = map(np.concatenate, zip(EMPTY, *self.entries, strict=True))
         shape = (self.height, self.width)
         return Program(

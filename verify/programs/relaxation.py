@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isfinite
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,14 +19,12 @@ from assay.verify.core.region.rounding import directed_sum
 from assay.verify.core.result import Reason
 from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds
-from assay.verify.programs.dual import safe_bound, sensitivity
+from assay.verify.programs.dual import safe_bounds
 from assay.verify.programs.encode import Encoding, Unbounded
 from assay.verify.programs.loading import Loaded, load
 from assay.verify.programs.program import Status, Vector
 from assay.verify.programs.solver import Solver
 from assay.verify.support.floats import UNIT
-
-CAUTION = 8.0  # how many times over rounding is charged
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,19 +97,15 @@ class Lower:
 def lower(loaded: Loaded, budget: Budget, cost: Vector | None = None, offset: float = 0.0) -> Lower:
     """A lower bound of ``cost @ x + offset`` over a linear program, whatever the solver's answer is worth.
 
-    The safe bound of its duals, less what the rounding of the program's own numbers, the bounds of neurons above all,
-    can be worth. ``cost``: (columns), or None, the program's own. Raises :class:`Expired` when the time is over.
+    The cautious bound that its duals prove (:func:`assay.verify.programs.dual.safe_bounds`). ``cost``: (columns), or
+    None, the program's own. Raises :class:`Expired` when the time is over.
     """
     budget.check()
-    program = loaded.program
     answer = loaded.solve(cost, offset, budget.remaining)
     if answer.duals is None:
         return Lower(-inf, answer.status, answer.x)
-    moved = sensitivity(program, answer.duals, cost)
-    longest = int(np.diff(program.matrix.indptr).max(initial=0))
-    moved_by = CAUTION * (longest + 2) * UNIT * (moved + abs(program.offset if cost is None else offset))
-    bound = safe_bound(program, answer.duals, cost, offset) - moved_by
-    return Lower(bound if isfinite(bound) else -inf, answer.status, answer.x, moved)
+    safe = safe_bounds(loaded.program, answer.duals[None], cost, offset)
+    return Lower(safe.cautious.item(), answer.status, answer.x, safe.sensitivity.item())
 
 
 class Relaxation:

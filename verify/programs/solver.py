@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol
 
-from assay.verify.programs.program import Answer, Index, Program, Vector
+from assay.verify.programs.program import Answer, Program, Vector
 from assay.verify.programs.start import Begin
 
 
@@ -16,21 +16,6 @@ class Model(Protocol):
 
         ``begin`` makes a basis for this cost, for a solver that can start from one.
         """
-        ...
-
-
-@runtime_checkable
-class Adjustable(Model, Protocol):
-    """A model whose bounds may change, and that goes on from the basis that it has."""
-
-    basis: Any
-
-    def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of ``columns`` (numbers): (columns) each."""
-        ...
-
-    def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
-        """Change the bounds of ``rows`` (numbers): (rows) each."""
         ...
 
 

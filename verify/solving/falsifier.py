@@ -37,7 +37,7 @@ class Timed(nn.Module):
         self.training = isinstance(model, nn.Module) and model.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """The model's output, as long as there is time."""
+        """The model's output at x (batch x shape), (batch x outputs), as long as there is time."""
         self.budget.check()
         return self.model(x)
 
@@ -90,21 +90,21 @@ class Falsifier:
 
     def _attacked(self, problems: Mapping[int, Problem], budget: Budget) -> dict[int, Result]:
         """The results of problems of one network."""
-        found: dict[int, Tensor] = {}
+        points: dict[int, Tensor] = {}
         begun, tried = time.monotonic(), 0
         timed = _timed(problems, budget)
-        while tried < (self.rounds if draws(self.attack) else 1) and len(found) < len(timed) and not budget.expired:
-            self._round(timed, found, budget, budget.seed + tried)
+        while tried < (self.rounds if draws(self.attack) else 1) and len(points) < len(timed) and not budget.expired:
+            self._round(timed, points, budget, budget.seed + tried)
             tried += 1
         seconds = (time.monotonic() - begun) / len(problems)
         none = Reason.TIMEOUT if budget.expired else Reason.INCOMPLETE
-        return {i: self._result(p, None if i in found else none, found.get(i), seconds) for i, p in problems.items()}
+        return {i: self._result(p, None if i in points else none, points.get(i), seconds) for i, p in problems.items()}
 
-    def _round(self, problems: Mapping[int, Problem], found: dict[int, Tensor], budget: Budget, seed: int) -> None:
-        """Attack everything that still stands once, as much of it together as fits; ``found`` grows."""
+    def _round(self, problems: Mapping[int, Problem], points: dict[int, Tensor], budget: Budget, seed: int) -> None:
+        """Attack everything that still stands once, as much of it together as fits; ``points`` grows."""
         nodes = next(iter(problems.values())).network.nodes
         most = max(1, TOGETHER // sum(node.size for node in nodes))
-        targets = ((i, t) for i, problem in problems.items() for t in self._targets(problem) if i not in found)
+        targets = ((i, t) for i, problem in problems.items() for t in self._targets(problem) if i not in points)
         while part := [*islice(targets, most)]:
             try:
                 budget.check()
@@ -112,7 +112,7 @@ class Falsifier:
             except Expired:
                 return
             broken = zip(part, attacked.adversarial, attacked.success.tolist(), strict=True)
-            found |= {i: x.detach().clone() for (i, _), x, success in broken if success}
+            points |= {i: x.detach().clone() for (i, _), x, success in broken if success}
 
     def _targets(self, problem: Problem) -> Iterator[Problem]:
         if not self.targeted:
@@ -170,8 +170,8 @@ class AttackVerifier:
             if not standing or (results and budget.expired):
                 break
             again = replace(budget, seed=budget.seed + tried)
-            found = self._by(falsifier, [problems[i] for i in standing], again)
-            for i, result in zip(standing, found, strict=True):
+            attacked = self._by(falsifier, [problems[i] for i in standing], again)
+            for i, result in zip(standing, attacked, strict=True):
                 spent[i] += result.seconds
                 falsified = result.verdict is Verdict.FALSIFIED
                 results[i] = replayed(problems[i], result) if falsified else result

@@ -82,8 +82,8 @@ def decide(
     """
     budget = budget.started()
     if isinstance(verifier, Staged):
-        found = run(problems, verifier.stages(), budget, union=union, report=report)
-        return [replace(result, verifier=repr(verifier)) for result in found]
+        results = run(problems, verifier.stages(), budget, union=union, report=report)
+        return [replace(result, verifier=repr(verifier)) for result in results]
     return _asked(verifier, problems, budget, union)
 
 
@@ -131,8 +131,8 @@ def run(
         waiting = [course for course in courses if course.awaits(stage.verifier)]
         if not waiting:
             continue
-        found = _asked(stage.verifier, [course.problem for course in waiting], stage.budget(budget), union)
-        for course, result in zip(waiting, found, strict=True):
+        answers = _asked(stage.verifier, [course.problem for course in waiting], stage.budget(budget), union)
+        for course, result in zip(waiting, answers, strict=True):
             course.take(stage.verifier, result)
         report([course.result() for course in courses])
     return [course.result() for course in courses]

@@ -44,8 +44,8 @@ def length(values: Tensor, p: float, dim: int = -1, keepdim: bool = False) -> Te
         raise ValueError(f"expected a norm of order 1, 2 or inf, got {p}")
     exponent = torch.frexp(values.abs().amax(dim, keepdim=True)).exponent
     size = _shifted(values, -exponent).square().sum(dim, keepdim=True).sqrt()
-    found = _shifted(size, exponent)
-    return found if keepdim else found.squeeze(dim)
+    norm = _shifted(size, exponent)
+    return norm if keepdim else norm.squeeze(dim)
 
 
 def _shifted(values: Tensor, exponent: Tensor) -> Tensor:

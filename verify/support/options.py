@@ -68,8 +68,8 @@ def make(kind: str, text: str, own: Mapping[str, str], group: str, interface: st
 
     Raises :class:`InputError` as :func:`load` does, and for a third party's that cannot be loaded or lacks a part.
     """
-    table = known(own, group)
     name = text.partition("(")[0].strip()
+    table = own if name in own else known(own, group)  # looking through all that is installed takes its time
     try:
         made = load(kind, text, table)
     except AssayError:

@@ -20,6 +20,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.spec import Spec
 from tests.attacks.attack_models import linear, mlp, network, samples
+from tests.breadth import few
 
 NET = mlp(0)
 X = samples(1, 10)
@@ -80,17 +81,17 @@ def test_distances_do_not_depend_on_the_region(name: str, p: float) -> None:
 
 
 @every_case
-def test_batch_1_equals_batch_n_and_seeds_repeat(name: str, p: float) -> None:
+@pytest.mark.parametrize("i", few([0, 7], quick=[7]))
+def test_batch_1_equals_batch_n_and_seeds_repeat(name: str, p: float, i: int) -> None:
     whole = result_of(name, p, 0.3)
     region = LpBall(X, 0.3, p, (0.0, 1.0))
     again = minimal(name).run(NET, X, LABELS, region, seed=1)
     for field in fields(AttackResult):
         assert torch.equal(getattr(whole, field.name), getattr(again, field.name))
-    for i in (0, 7):
-        one = minimal(name).run(NET, X[i : i + 1], LABELS[i : i + 1], LpBall(X[i], 0.3, p, (0.0, 1.0)), seed=1)
-        assert one.success[0] == whole.success[i]
-        assert abs(int(one.queries[0] - whole.queries[i])) <= 4  # replays of points at the boundary
-        assert torch.allclose(one.distance[0], whole.distance[i], rtol=1e-3)
+    one = minimal(name).run(NET, X[i : i + 1], LABELS[i : i + 1], LpBall(X[i], 0.3, p, (0.0, 1.0)), seed=1)
+    assert one.success[0] == whole.success[i]
+    assert abs(int(one.queries[0] - whole.queries[i])) <= 4  # replays of points at the boundary
+    assert torch.allclose(one.distance[0], whole.distance[i], rtol=1e-3)
 
 
 @every_case

@@ -42,8 +42,8 @@ def test_the_jaws_are_unions():
 
 def test_reasons_and_misclassified_are_counted_apart():
     entries = [Judged(Role.METHOD, "m", 0.1, i, Verdict.UNKNOWN, Reason.TIMEOUT) for i in range(3)]
-    found = row(Role.METHOD, "m", "M()", 0.1, 5, 2, entries)
-    assert (found.falsified, found.misclassified, found.unknown, found.reasons) == (2, 2, 3, {"timeout": 3})
+    counts = row(Role.METHOD, "m", "M()", 0.1, 5, 2, entries)
+    assert (counts.falsified, counts.misclassified, counts.unknown, counts.reasons) == (2, 2, 3, {"timeout": 3})
 
 
 def test_json_has_the_name_under_the_role():

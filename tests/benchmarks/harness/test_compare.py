@@ -37,9 +37,9 @@ def by_name(comparison):
 
 
 def test_counts_of_exact_attacks_and_a_method_that_decides_nothing():
-    found = compare(identity(), dataset(POINTS), EPS, [Exact(), Timid()], [get_attack("fgsm")], batch=2)
-    rows = by_name(found)
-    clean = found.rows[0]
+    comparison = compare(identity(), dataset(POINTS), EPS, [Exact(), Timid()], [get_attack("fgsm")], batch=2)
+    rows = by_name(comparison)
+    clean = comparison.rows[0]
     assert (clean.name, clean.n, clean.falsified, clean.accuracy) == ("clean", 5, 2, 0.6)
     for eps, robust in ((0.04, 3), (0.08, 2), (0.15, 1)):
         for name in ("exact", "all methods"):
@@ -53,14 +53,14 @@ def test_counts_of_exact_attacks_and_a_method_that_decides_nothing():
         assert (timid.verified, timid.falsified, timid.unknown, timid.accuracy) == (0, 2, 3, 0)
         assert timid.reasons == {"timeout": 3}
         assert rows["exact", eps].seconds == pytest.approx(1.5)
-    assert not found.alarms
-    found.raise_alarm()
+    assert not comparison.alarms
+    comparison.raise_alarm()
 
 
 def test_rows_come_clean_first_then_by_eps_from_above_to_below():
-    found = compare(identity(), dataset(POINTS), [0.08, 0.04, 0.08], [Timid()], [get_attack("fgsm")])
+    comparison = compare(identity(), dataset(POINTS), [0.08, 0.04, 0.08], [Timid()], [get_attack("fgsm")])
     names = ["fgsm", "all attacks", "all methods", "timid"]
-    assert [(r.name, r.eps) for r in found.rows[1:]] == [(n, e) for e in (0.04, 0.08) for n in names]
+    assert [(r.name, r.eps) for r in comparison.rows[1:]] == [(n, e) for e in (0.04, 0.08) for n in names]
 
 
 def test_the_upper_jaw_counts_the_counterexamples_of_methods():
@@ -76,8 +76,8 @@ def test_nobody_is_asked_about_misclassified_samples_or_ties(tmp_path):
 
 
 def test_all_misclassified_is_a_result():
-    found = compare(identity(), dataset([[0.1, 0.9]]), [0.1], [Exact()], [get_attack("fgsm")])
-    assert [row.accuracy for row in found.rows] == [0, 0, 0, 0, 0]
+    comparison = compare(identity(), dataset([[0.1, 0.9]]), [0.1], [Exact()], [get_attack("fgsm")])
+    assert [row.accuracy for row in comparison.rows] == [0, 0, 0, 0, 0]
 
 
 def test_a_model_that_gives_nan_classifies_nothing_rightly():
@@ -94,22 +94,22 @@ def test_a_model_that_gives_nan_classifies_nothing_rightly():
 
 @pytest.mark.parametrize("point", [(0.9, 0.95), (0.5, 0.4)], ids=["outside the region", "rightly classified"])
 def test_an_attack_that_lies_breaks_nothing(point):
-    found = compare(identity(), dataset([[0.5, 0.4]]), [0.08], [], [Claims(point)])
-    row = by_name(found)[title(Claims(point)), 0.08]
+    comparison = compare(identity(), dataset([[0.5, 0.4]]), [0.08], [], [Claims(point)])
+    row = by_name(comparison)[title(Claims(point)), 0.08]
     assert (row.falsified, row.unknown, row.reasons) == (0, 1, {"numerical": 1})
-    (alarm,) = found.alarms
+    (alarm,) = comparison.alarms
     assert "gave a verdict on sample 0 at eps 0.08 that fails its check" in alarm.explanation
 
 
 def test_verified_here_and_broken_there_is_an_alarm_with_its_case(tmp_path):
-    found = compare(needle(), dataset([[0.6, 0.4]]), [0.05], [Liar()], [Claims()], alarm_folder=tmp_path)
-    (alarm,) = found.alarms
+    comparison = compare(needle(), dataset([[0.6, 0.4]]), [0.05], [Liar()], [Claims()], alarm_folder=tmp_path)
+    (alarm,) = comparison.alarms
     assert alarm.explanation.startswith("liar verifies sample 0 at eps 0.05, claims falsifies it")
     with pytest.raises(AlarmError, match="soundness alarm: liar verifies") as caught:
-        found.raise_alarm()
+        comparison.raise_alarm()
     assert caught.value.exit_code == 70
     folder = tmp_path / alarm.problem.id
-    assert found.folders == (folder,)
+    assert comparison.folders == (folder,)
     with np.load(folder / "case.npz", allow_pickle=False) as case:
         assert np.allclose(case["x"], [0.6, 0.4])
         assert np.allclose(case["counterexample"], NEEDLE)
@@ -126,9 +126,9 @@ def test_a_claim_at_a_larger_radius_is_contradicted_from_a_smaller_one():
 
     class Near(Claims):
         def search(self, problems, seed=0):
-            found = super().search(problems, seed)
-            found.success[:] = float(problems[0].region.eps) == 0.02
-            return found
+            result = super().search(problems, seed)
+            result.success[:] = float(problems[0].region.eps) == 0.02
+            return result
 
     (first, second) = run(0.05)
     assert "at eps 0.02, claims falsifies it at eps 0.02" in first.explanation
@@ -139,23 +139,23 @@ def test_a_claim_at_a_larger_radius_is_contradicted_from_a_smaller_one():
 def test_a_claim_at_a_smaller_radius_than_the_counterexample_is_no_alarm():
     class Far(Claims):
         def search(self, problems, seed=0):
-            found = super().search(problems, seed)
-            found.success[:] = float(problems[0].region.eps) == 0.05
-            return found
+            result = super().search(problems, seed)
+            result.success[:] = float(problems[0].region.eps) == 0.05
+            return result
 
-    found = compare(needle(), dataset([[0.6, 0.4]]), [0.002, 0.05], [Liar(0.002)], [Far()])
-    assert by_name(found)["all methods", 0.002].verified == 1
-    assert by_name(found)["claims", 0.05].falsified == 1
-    assert not found.alarms
+    comparison = compare(needle(), dataset([[0.6, 0.4]]), [0.002, 0.05], [Liar(0.002)], [Far()])
+    assert by_name(comparison)["all methods", 0.002].verified == 1
+    assert by_name(comparison)["claims", 0.05].falsified == 1
+    assert not comparison.alarms
 
 
 def test_a_claim_that_fails_its_check_is_an_alarm_and_no_certificate(tmp_path):
-    found = compare(identity(), dataset([[0.5, 0.4]]), [0.1], [Liar()], [], alarm_folder=tmp_path)
-    row = by_name(found)["liar", 0.1]
+    comparison = compare(identity(), dataset([[0.5, 0.4]]), [0.1], [Liar()], [], alarm_folder=tmp_path)
+    row = by_name(comparison)["liar", 0.1]
     assert (row.verified, row.unknown) == (0, 1)
-    (alarm,) = found.alarms
+    (alarm,) = comparison.alarms
     assert alarm.explanation.startswith("liar gave a verdict on sample 0 at eps 0.1 that fails its check")
-    with np.load(found.folders[0] / "case.npz") as case:
+    with np.load(comparison.folders[0] / "case.npz") as case:
         assert sorted(case) == ["label", "x"]
 
 
@@ -176,8 +176,8 @@ def test_an_earlier_verdict_that_a_new_one_contradicts_is_an_alarm(tmp_path):
         Moody.verify = lambda self, p, b: Result(
             p.id, repr(self), Verdict.FALSIFIED, counterexample=torch.tensor(NEEDLE)
         )
-        found = compare(needle(), data, [0.05], [Moody()], [], store=store)
-    (alarm,) = found.alarms
+        comparison = compare(needle(), data, [0.05], [Moody()], [], store=store)
+    (alarm,) = comparison.alarms
     assert alarm.explanation.startswith("exact (earlier) verifies sample 0")
 
 
@@ -186,12 +186,12 @@ def test_smoothed_subjects_neither_contradict_nor_enter_the_bracket():
         def verify(self, problem, budget):
             return Result(problem.id, repr(self), Verdict.VERIFIED, subject="smoothed(sigma=0.25)")
 
-    found = compare(needle(), dataset([[0.6, 0.4]]), [0.05], [Smooth()], [Claims()])
-    rows = by_name(found)
+    comparison = compare(needle(), dataset([[0.6, 0.4]]), [0.05], [Smooth()], [Claims()])
+    rows = by_name(comparison)
     assert rows["liar", 0.05].subject == "smoothed(sigma=0.25)"
     assert rows["liar", 0.05].verified == 1
     assert rows["all methods", 0.05].verified == 0
-    assert not found.alarms
+    assert not comparison.alarms
 
 
 def test_an_exception_is_never_a_verdict():
@@ -203,8 +203,8 @@ def test_an_exception_is_never_a_verdict():
 
 
 def test_who_could_not_run_has_no_accuracy_and_says_why():
-    found = compare(identity(), dataset(POINTS), [0.1], [Broken("unsupported"), Timid()], [get_attack("ddn")])
-    rows = by_name(found)
+    comparison = compare(identity(), dataset(POINTS), [0.1], [Broken("unsupported"), Timid()], [get_attack("ddn")])
+    rows = by_name(comparison)
     row = rows["broken(error=unsupported)", 0.1]
     assert (row.verified, row.unknown, row.reasons) == (0, 3, {"unsupported": 3})
     assert row.refusal == "unsupported: no softmax"
@@ -212,16 +212,16 @@ def test_who_could_not_run_has_no_accuracy_and_says_why():
     assert [document[key] for key in ("accuracy", "low", "high")] == [None] * 3
     assert document["reason"] == row.refusal
     assert rows["ddn", 0.1].refusal == "unsupported: ddn needs a region that is a ball of l2, got one of linf"
-    assert not found.refused
+    assert not comparison.refused
     assert rows["timid", 0.1].to_json()["reason"] is None
     assert rows["all methods", 0.1].refusal == ""
     assert rows["all attacks", 0.1].refusal == "unsupported: none of them could run"
 
 
 def test_nobody_could_run():
-    found = compare(identity(), dataset(POINTS), [0.1], [Broken("unsupported")], [])
-    assert found.refused
-    assert by_name(found)["all methods", 0.1].refusal
+    comparison = compare(identity(), dataset(POINTS), [0.1], [Broken("unsupported")], [])
+    assert comparison.refused
+    assert by_name(comparison)["all methods", 0.1].refusal
     everything_wrong = compare(identity(), dataset([[0.1, 0.9]]), [0.1], [Broken("unsupported")], [])
     assert not everything_wrong.refused
 

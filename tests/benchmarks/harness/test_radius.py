@@ -23,6 +23,7 @@ from assay.verify.core.region import LpBall
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.registry import get_verifier
 from tests import exact, nets
+from tests.breadth import few
 
 PGD = get_attack("pgd(steps=20)")
 CROWN = get_verifier("crown")
@@ -82,20 +83,20 @@ class Blind:
         return AttackResult(x, none > 0, none.double(), none.double(), none.long())
 
 
-def one(found: Radii) -> Bracket:
-    assert len(found.brackets) == 1
-    return found.brackets[0]
+def one(answer: Radii) -> Bracket:
+    assert len(answer.brackets) == 1
+    return answer.brackets[0]
 
 
 @pytest.mark.parametrize(("norm", "dual"), [(inf, 1.75), (2.0, sqrt(1.3125)), (1.0, 1.0)])
-@pytest.mark.parametrize("value", [0.25, 0.375])
+@pytest.mark.parametrize("value", few([0.25, 0.375], quick=[0.25]))
 def test_the_radius_of_a_linear_model_is_closed_in_on(norm: float, dual: float, value: float) -> None:
     true = lead(value) / dual  # the domain is far away
-    found = one(radii(linear(), points(value), [0], CROWN, PGD, norm=norm, tolerance=1e-4))
-    assert found.certified is not None
-    assert found.attacked is not None
-    assert true - 2e-4 <= found.certified <= true + 1e-12
-    assert true - 1e-12 <= found.attacked <= true + 2e-3
+    bracket = one(radii(linear(), points(value), [0], CROWN, PGD, norm=norm, tolerance=1e-4))
+    assert bracket.certified is not None
+    assert bracket.attacked is not None
+    assert true - 2e-4 <= bracket.certified <= true + 1e-12
+    assert true - 1e-12 <= bracket.attacked <= true + 2e-3
 
 
 def test_brackets_hold_the_truth() -> None:
@@ -104,107 +105,107 @@ def test_brackets_hold_the_truth() -> None:
     x = torch.rand(4, 3, generator=nets.generator(1)) * 0.5 + 0.25
     data = Dataset("random", "test", x, network(x.double()).argmax(1), 2)
     for method in ("crown", "milp"):
-        for found in radii(network, data, range(4), get_verifier(method), PGD, tolerance=1e-3).brackets:
-            assert found.certified is not None
-            assert found.attacked is not None
-            assert found.certified <= found.attacked
-            sample, label = data.x[found.sample], int(data.y[found.sample])
-            if found.certified > 0:
-                assert exact.true_margin(Problem.robustness(network, sample, label, found.certified)) > 0
-            if found.attacked < inf:
-                assert exact.true_margin(Problem.robustness(network, sample, label, found.attacked)) <= 1e-6
+        for bracket in radii(network, data, range(4), get_verifier(method), PGD, tolerance=1e-3).brackets:
+            assert bracket.certified is not None
+            assert bracket.attacked is not None
+            assert bracket.certified <= bracket.attacked
+            sample, label = data.x[bracket.sample], int(data.y[bracket.sample])
+            if bracket.certified > 0:
+                assert exact.true_margin(Problem.robustness(network, sample, label, bracket.certified)) > 0
+            if bracket.attacked < inf:
+                assert exact.true_margin(Problem.robustness(network, sample, label, bracket.attacked)) <= 1e-6
             if method == "milp":
-                assert found.attacked == inf or found.attacked - found.certified <= 2e-3
+                assert bracket.attacked == inf or bracket.attacked - bracket.certified <= 2e-3
 
 
 def test_a_counterexample_counts_at_its_own_distance() -> None:
     """The first attack goes anywhere in the domain, of which no corner is farther than 3/4."""
-    found = one(radii(linear(), points(0.25), [0], CROWN, PGD, tolerance=0.99))
-    assert found.attacked is not None
-    assert lead(0.25) / 1.75 < found.attacked <= 0.75
+    bracket = one(radii(linear(), points(0.25), [0], CROWN, PGD, tolerance=0.99))
+    assert bracket.attacked is not None
+    assert lead(0.25) / 1.75 < bracket.attacked <= 0.75
 
 
 def test_a_counterexample_of_the_method_is_an_attack() -> None:
     true = lead(0.25) / 1.75
-    found = one(radii(linear(), points(0.25), [0], get_verifier("milp"), Blind()))
-    assert found.certified is not None
-    assert found.attacked is not None
-    assert true - 1e-3 <= found.certified <= true <= found.attacked <= true + 2e-3
+    bracket = one(radii(linear(), points(0.25), [0], get_verifier("milp"), Blind()))
+    assert bracket.certified is not None
+    assert bracket.attacked is not None
+    assert true - 1e-3 <= bracket.certified <= true <= bracket.attacked <= true + 2e-3
 
 
 def test_a_misclassified_sample_has_radius_0() -> None:
     method = Fake(((0.0, 1.0),))
-    found = one(radii(linear(gap=1.0), points(0.25), [0], method, PGD))
-    assert (found.certified, found.attacked, found.predicted, found.right) == (0.0, 0.0, 1, False)
+    bracket = one(radii(linear(gap=1.0), points(0.25), [0], method, PGD))
+    assert (bracket.certified, bracket.attacked, bracket.predicted, bracket.right) == (0.0, 0.0, 1, False)
     assert method.asked == []
 
 
 def test_a_tie_is_misclassified() -> None:
-    found = one(radii(linear(gap=lead(0.25)), points(0.25), [0], CROWN, PGD))
-    assert (found.certified, found.attacked, found.right) == (0.0, 0.0, False)
+    bracket = one(radii(linear(gap=lead(0.25)), points(0.25), [0], CROWN, PGD))
+    assert (bracket.certified, bracket.attacked, bracket.right) == (0.0, 0.0, False)
 
 
 def test_proofs_need_not_be_monotone() -> None:
     """Radius 0.0357: a method that proves only some radii below it is taken at its word about these alone."""
     for windows in (((0.0, 0.001),), ((0.017, 0.018), (0.02, 0.021)), ((0.03, 0.0301),), ()):
         method = Fake(windows)
-        found = one(radii(linear(), points(0.25), [0], method, PGD))
+        bracket = one(radii(linear(), points(0.25), [0], method, PGD))
         proven = [eps for eps, _ in method.asked if any(low <= eps <= high for low, high in windows)]
-        assert found.certified == max(proven, default=0.0)
-        assert found.reason is Reason.INCOMPLETE
+        assert bracket.certified == max(proven, default=0.0)
+        assert bracket.reason is Reason.INCOMPLETE
 
 
 def test_what_verifies_a_broken_sample_raises_an_alarm(tmp_path) -> None:
-    found = radii(linear(), points(0.25, 0.375), range(2), Fake(((0.0, 1.0),)), PGD, alarm_folder=tmp_path)
-    assert [(b.certified, b.attacked) for b in found.brackets] == [(None, None)] * 2
-    assert len(found.alarms) >= 2
-    assert all((folder / "case.npz").exists() for folder in found.folders)
-    assert "verifies sample 0" in found.alarms[0].explanation or "fails its check" in found.alarms[0].explanation
+    brackets = radii(linear(), points(0.25, 0.375), range(2), Fake(((0.0, 1.0),)), PGD, alarm_folder=tmp_path)
+    assert [(b.certified, b.attacked) for b in brackets.brackets] == [(None, None)] * 2
+    assert len(brackets.alarms) >= 2
+    assert all((folder / "case.npz").exists() for folder in brackets.folders)
+    assert "verifies sample 0" in brackets.alarms[0].explanation or "fails its check" in brackets.alarms[0].explanation
     with pytest.raises(AlarmError, match="soundness alarm"):
-        found.raise_alarm()
+        brackets.raise_alarm()
 
 
 def test_an_attack_below_what_is_certified_raises_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second opinion is silenced: the bracket itself must notice."""
     monkeypatch.setattr("assay.verify.solving.stages.corroborate", lambda problems, results: [None] * len(problems))
-    found = radii(linear(), points(0.25), [0], Fake(((0.0, 1.0),)), PGD)
-    assert one(found).certified is None
-    assert len(found.alarms) == 1
-    assert "verifies sample 0 at eps" in found.alarms[0].explanation
-    assert "pgd(steps=20) falsifies it at eps" in found.alarms[0].explanation
+    brackets = radii(linear(), points(0.25), [0], Fake(((0.0, 1.0),)), PGD)
+    assert one(brackets).certified is None
+    assert len(brackets.alarms) == 1
+    assert "verifies sample 0 at eps" in brackets.alarms[0].explanation
+    assert "pgd(steps=20) falsifies it at eps" in brackets.alarms[0].explanation
 
 
 def test_an_attack_that_fails_leaves_the_upper_end_open() -> None:
-    found = one(radii(linear(), points(0.25), [0], CROWN, Blind()))
-    assert found.attacked == inf
-    assert found.certified == pytest.approx(lead(0.25) / 1.75, abs=1e-3)
+    bracket = one(radii(linear(), points(0.25), [0], CROWN, Blind()))
+    assert bracket.attacked == inf
+    assert bracket.certified == pytest.approx(lead(0.25) / 1.75, abs=1e-3)
 
 
 def test_all_of_the_domain_may_be_certified() -> None:
     module = nets.weighted([([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], [1.0, 0.0])], torch.float32)
-    found = one(radii(module, points(0.25), [0], CROWN, PGD))
-    assert (found.certified, found.attacked) == (1.0, inf)
-    assert found.questions[0] == 1
+    bracket = one(radii(module, points(0.25), [0], CROWN, PGD))
+    assert (bracket.certified, bracket.attacked) == (1.0, inf)
+    assert bracket.questions[0] == 1
 
 
 def test_no_question_takes_all_the_time() -> None:
     method = Fake((), Reason.TIMEOUT)
-    found = one(radii(linear(), points(0.25), [0], method, PGD, budget=Budget(seconds=30.0)))
-    assert found.reason is Reason.TIMEOUT
+    bracket = one(radii(linear(), points(0.25), [0], method, PGD, budget=Budget(seconds=30.0)))
+    assert bracket.reason is Reason.TIMEOUT
     assert len(method.asked) > 3
     assert all(seconds <= 10.0 for _, seconds in method.asked)
 
 
 def test_no_time_is_an_open_bracket() -> None:
-    found = one(radii(linear(), points(0.25), [0], CROWN, PGD, budget=Budget(seconds=0.0)))
-    assert found.certified == 0.0
-    assert found.attacked == inf
-    assert found.reason is Reason.TIMEOUT
+    bracket = one(radii(linear(), points(0.25), [0], CROWN, PGD, budget=Budget(seconds=0.0)))
+    assert bracket.certified == 0.0
+    assert bracket.attacked == inf
+    assert bracket.reason is Reason.TIMEOUT
 
 
 def test_the_document_is_plain() -> None:
-    found = radii(linear(), points(0.25, 0.375), range(2), CROWN, Blind(), name="linear")
-    document = found.to_json()
+    brackets = radii(linear(), points(0.25, 0.375), range(2), CROWN, Blind(), name="linear")
+    document = brackets.to_json()
     assert json.loads(json.dumps(document)) == document
     assert (document["model"], document["method"], document["attack"]) == ("linear", "crown", "blind")
     assert [entry["sample"] for entry in document["samples"]] == [0, 1]

@@ -77,11 +77,11 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, after):
     except KeyboardInterrupt:
         assert after < 6
     assert sum(ASKED.values()) == min(after, 6)
-    found = run(tmp_path / "s", [Counted()])
+    comparison = run(tmp_path / "s", [Counted()])
     assert set(ASKED.values()) == {1}
     assert len(ASKED) == 6
-    assert found.resumed == min(after, 6)
-    assert [r[1:] for r in rows(found)] == [r[1:] for r in rows(whole)]
+    assert comparison.resumed == min(after, 6)
+    assert [r[1:] for r in rows(comparison)] == [r[1:] for r in rows(whole)]
 
 
 def test_without_resume_everything_is_asked_again(tmp_path):
@@ -92,17 +92,17 @@ def test_without_resume_everything_is_asked_again(tmp_path):
 
 def test_undecided_rows_are_asked_again_under_a_larger_budget_only(tmp_path):
     for seconds, times in ((2.0, 1), (2.0, 1), (1.0, 1), (3.0, 2), (2.5, 2), (inf, 3), (inf, 3)):
-        found = run(tmp_path / "s", [CountedTimid()], seconds)
+        comparison = run(tmp_path / "s", [CountedTimid()], seconds)
         assert set(ASKED.values()) == {times}
-        assert found.rows[-1].reasons == {"timeout": 3}
+        assert comparison.rows[-1].reasons == {"timeout": 3}
     with Store(tmp_path / "s") as store:
         assert {r.budget for r in store.read()[0]} == {inf}
 
 
 def test_other_data_and_other_radii_are_other_problems(tmp_path):
     run(tmp_path / "s", [Counted()])
-    found = run(tmp_path / "s", [Counted()], data=dataset([*POINTS[:2], [0.9, 0.1]]))
-    assert found.resumed == 4
+    comparison = run(tmp_path / "s", [Counted()], data=dataset([*POINTS[:2], [0.9, 0.1]]))
+    assert comparison.resumed == 4
     assert set(ASKED.values()) == {1}
     assert len(ASKED) == 8
 
@@ -125,8 +125,8 @@ def test_alarms_are_found_among_resumed_rows(tmp_path):
     data = dataset([[0.6, 0.4]])
     with Store(tmp_path / "s") as store:
         compare(needle(), data, [0.05], [Liar()], [], store=store)
-        found = compare(needle(), data, [0.05], [Liar()], [Claims()], store=store, resume=True)
-    assert (found.resumed, len(found.alarms)) == (1, 1)
+        comparison = compare(needle(), data, [0.05], [Liar()], [Claims()], store=store, resume=True)
+    assert (comparison.resumed, len(comparison.alarms)) == (1, 1)
 
 
 def record(verdict=Verdict.UNKNOWN, reason=Reason.TIMEOUT, seconds=1.0, budget=10.0, problem="p"):

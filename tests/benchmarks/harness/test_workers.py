@@ -94,15 +94,15 @@ def gone(pid):
 
 
 def test_every_task_gets_its_own_reply():
-    found = ends(pool_of(2), *(task("double", i) for i in range(20)))
-    assert {tag[1]: ended.reply for tag, ended in found.items()} == {i: 2 * i for i in range(20)}
-    assert {ended.fate for ended in found.values()} == {Fate.REPLIED}
+    replies = ends(pool_of(2), *(task("double", i) for i in range(20)))
+    assert {tag[1]: ended.reply for tag, ended in replies.items()} == {i: 2 * i for i in range(20)}
+    assert {ended.fate for ended in replies.values()} == {Fate.REPLIED}
 
 
 def test_processes_work_side_by_side_and_live_on():
-    found = ends(pool_of(2), *(task("pid", 0.2 + i / 1000) for i in range(6)))
-    assert len({ended.reply for ended in found.values()}) == 2
-    assert os.getpid() not in {ended.reply for ended in found.values()}
+    replies = ends(pool_of(2), *(task("pid", 0.2 + i / 1000) for i in range(6)))
+    assert len({ended.reply for ended in replies.values()}) == 2
+    assert os.getpid() not in {ended.reply for ended in replies.values()}
 
 
 def test_tasks_are_taken_when_there_is_a_process_for_them():
@@ -121,17 +121,17 @@ def test_tasks_are_taken_when_there_is_a_process_for_them():
 @pytest.mark.parametrize(("kind", "value"), [("sleep", 1000), ("deaf", "")])
 def test_what_overruns_its_time_is_killed_and_the_next_task_goes_on(kind, value, monkeypatch):
     monkeypatch.setattr(workers, "GRACE", 0.3)
-    found = ends(pool_of(1), task(kind, value, 0.5), task("double", 3))
-    assert found[kind, value].fate is Fate.TIMEOUT
-    assert found[kind, value].seconds >= 0.5
-    assert found["double", 3].reply == 6
+    replies = ends(pool_of(1), task(kind, value, 0.5), task("double", 3))
+    assert replies[kind, value].fate is Fate.TIMEOUT
+    assert replies[kind, value].seconds >= 0.5
+    assert replies["double", 3].reply == 6
 
 
 def test_what_outgrows_its_memory_is_killed():
-    found = ends(pool_of(1, memory=2**28), task("eat"), task("double", 3))
-    assert found["eat", None].fate is Fate.MEMORY
-    assert "GiB" in found["eat", None].detail
-    assert found["double", 3].reply == 6
+    replies = ends(pool_of(1, memory=2**28), task("eat"), task("double", 3))
+    assert replies["eat", None].fate is Fate.MEMORY
+    assert "GiB" in replies["eat", None].detail
+    assert replies["double", 3].reply == 6
 
 
 def test_a_process_that_has_grown_is_replaced_after_its_task():
@@ -142,18 +142,18 @@ def test_a_process_that_has_grown_is_replaced_after_its_task():
 
 
 def test_a_task_whose_process_dies_is_tried_once_more(tmp_path):
-    found = ends(pool_of(1), task("die once", str(tmp_path / "mark")), task("die", signal.SIGSEGV), task("double", 1))
-    assert found["die once", str(tmp_path / "mark")].reply == "alive"
-    assert found["die", signal.SIGSEGV].fate is Fate.DIED
-    assert found["die", signal.SIGSEGV].detail == "the process was killed by SIGSEGV"
-    assert found["die", signal.SIGSEGV].task.attempt == 2
-    assert found["double", 1].reply == 2
+    replies = ends(pool_of(1), task("die once", str(tmp_path / "mark")), task("die", signal.SIGSEGV), task("double", 1))
+    assert replies["die once", str(tmp_path / "mark")].reply == "alive"
+    assert replies["die", signal.SIGSEGV].fate is Fate.DIED
+    assert replies["die", signal.SIGSEGV].detail == "the process was killed by SIGSEGV"
+    assert replies["die", signal.SIGSEGV].task.attempt == 2
+    assert replies["double", 1].reply == 2
 
 
 def test_an_exception_ends_the_process(capfd):
-    found = ends(pool_of(1), task("raise"))
-    assert found["raise", None].fate is Fate.DIED
-    assert found["raise", None].detail == "the process ended with exit code 1"
+    replies = ends(pool_of(1), task("raise"))
+    assert replies["raise", None].fate is Fate.DIED
+    assert replies["raise", None].detail == "the process ended with exit code 1"
 
 
 PRINTS = """

@@ -42,16 +42,16 @@ def test_the_command_measures_ours_alone(tiny: str, tmp_path: Path, capsys: pyte
 
 def test_tighter_methods_have_larger_margins(tiny: str) -> None:
     given = subject(f"{tiny}@0.1@clip", 3)
-    found = [measure("ours", given, method, "float32", 0, 9.0) for method in METHODS]
-    assert [once.what for once in found] == [
+    figures = [measure("ours", given, method, "float32", 0, 9.0) for method in METHODS]
+    assert [once.what for once in figures] == [
         "ibp(dtype=float32)",
         "crown-ibp(dtype=float32)",
         "crown(dtype=float32)",
-        found[3].what,
+        figures[3].what,
     ]
-    margins = [once.margin for once in found]
+    margins = [once.margin for once in figures]
     assert margins == sorted(margins)
-    assert all(once.calls == 0 and once.seconds == once.first for once in found)
+    assert all(once.calls == 0 and once.seconds == once.first for once in figures)
 
 
 @pytest.mark.parametrize("name", ["mlp-256x4", "resnet10-w8"])

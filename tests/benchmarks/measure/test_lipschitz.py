@@ -15,9 +15,10 @@ from assay.verify.core.network import to_network
 from assay.verify.core.region import LpBall
 from assay.verify.registry import list_verifiers
 from tests import nets
+from tests.breadth import few
 
 
-@pytest.mark.parametrize("name", ["digits-mlp-pgd", "digits-cnn-pgd"])
+@pytest.mark.parametrize("name", few(["digits-mlp-pgd", "digits-cnn-pgd"], quick=["digits-mlp-pgd"]))
 def test_constants_are_in_order_and_close_to_exact_norms(name: str) -> None:
     row = measure(name)
     assert row.ordered

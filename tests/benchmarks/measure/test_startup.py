@@ -8,13 +8,14 @@ from assay.benchmarks.measure import startup
 from tests.benchmarks.instance_files import PROPERTIES, net
 
 
+@pytest.mark.slow  # it starts many processes
 def test_the_parts_add_up_to_the_whole_and_peers_stand_beside(tmp_path, capsys):
     net(tmp_path / "net.onnx")
     (tmp_path / "safe.vnnlib").write_text(PROPERTIES["safe"][0])
     arguments = [str(tmp_path / "net.onnx"), str(tmp_path / "safe.vnnlib"), "--repeats", "1", "--json"]
     startup.main([*arguments, "--peer", "quick=test -f {net} -a -f {prop}"])
-    found = json.loads(capsys.readouterr().out)
-    parts, whole = found["parts"], found["processes"]
+    measured = json.loads(capsys.readouterr().out)
+    parts, whole = measured["parts"], measured["processes"]
     assert list(parts)[:3] == ["interpreter", "command", "torch"]
     assert {"onnx", "onnxruntime", "assay", "property", "network", "check", "solve", "exit"} <= set(parts)
     assert sum(parts.values()) == pytest.approx(whole["all steps"], abs=0.01)

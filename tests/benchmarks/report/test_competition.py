@@ -51,13 +51,13 @@ def test_instances_are_read_in_the_order_of_their_lists(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "instances.csv").write_text(lines)
     (tmp_path / "no benchmark").mkdir()
-    found = instances.find(tmp_path, most=10)
-    assert [(i.benchmark, i.onnx, i.vnnlib, i.seconds) for i in found] == [
+    listed = instances.find(tmp_path, most=10)
+    assert [(i.benchmark, i.onnx, i.vnnlib, i.seconds) for i in listed] == [
         ("a", "n", "p", 1.0),
         ("b", "onnx/n.onnx", "v/p.vnnlib", 10.0),
         ("b", "./onnx/m.onnx", "v/q.vnnlib", 5.5),
     ]
-    assert found[2].name == ("b", "onnx/m.onnx", "v/q.vnnlib")
+    assert listed[2].name == ("b", "onnx/m.onnx", "v/q.vnnlib")
     assert [i.benchmark for i in instances.find(tmp_path, ["b", "a"])] == ["b", "b", "a"]
     assert [i.benchmark for i in instances.find(tmp_path / "b")] == ["b", "b"]
 
@@ -100,8 +100,8 @@ def test_the_hash_is_that_of_the_content(tmp_path):
 
 def test_expected_verdicts_are_found_however_paths_are_written(tmp_path):
     text = "vnnlib,source,onnx,benchmark,verdict\n./p0.vnnlib,x,n.onnx.gz,b,sat\np1.vnnlib,x,n.onnx,b,conflict\n"
-    found = read_expected(written(tmp_path / "e.csv", text))
-    assert [found[instance(i).name] for i in range(2)] == ["sat", "conflict"]
+    verdicts = read_expected(written(tmp_path / "e.csv", text))
+    assert [verdicts[instance(i).name] for i in range(2)] == ["sat", "conflict"]
 
 
 @pytest.mark.parametrize(
@@ -136,32 +136,32 @@ def test_the_worst_row_decides_the_exit_code(codes, contradictions, worst):
 
 def test_standings_count_what_was_said():
     rows = [row(0, "sat", 1.0), row(1, "unsat", 3.0), row(2, "unsat", 9.0, "sat"), row(3, "timeout"), row(4, "error")]
-    (found,) = standings(outcome(*rows))
-    assert (found.n, found.solved, found.sat, found.unsat, found.wrong) == (5, 2, 1, 1, 1)
-    assert (found.unknown, found.timeout, found.error) == (0, 1, 1)
-    assert (found.mean, found.median) == (2.0, 2.0)
+    (standing,) = standings(outcome(*rows))
+    assert (standing.n, standing.solved, standing.sat, standing.unsat, standing.wrong) == (5, 2, 1, 1, 1)
+    assert (standing.unknown, standing.timeout, standing.error) == (0, 1, 1)
+    assert (standing.mean, standing.median) == (2.0, 2.0)
     (empty,) = standings(outcome(row(0, "unknown")))
     assert (empty.solved, empty.mean) == (0, None)
 
 
 def test_peers_are_counted_on_the_same_instances(tmp_path):
     path = written(tmp_path / "peers.csv", PEERS)
-    found = read_peers(path, [instance(i) for i in range(3)], {instance(2).name: "sat"})
-    by_tool = {standing.tool: standing for standing in found.standings}
+    peers = read_peers(path, [instance(i) for i in range(3)], {instance(2).name: "sat"})
+    by_tool = {standing.tool: standing for standing in peers.standings}
     assert set(by_tool) == {"fast 2022", "fast 2023", "slow 2022"}
     first = by_tool["fast 2022"]
     assert (first.n, first.sat, first.unsat, first.wrong, first.mean) == (3, 1, 1, 1, 2.0)
     assert (by_tool["fast 2023"].timeout, by_tool["fast 2023"].error) == (1, 1)
     assert (by_tool["slow 2022"].solved, by_tool["slow 2022"].unknown, by_tool["slow 2022"].error) == (0, 1, 2)
-    assert found.seconds == {
+    assert peers.seconds == {
         "fast 2022": {instance(0).name: 1.0, instance(1).name: 3.0},
         "fast 2023": {instance(0).name: 0.5},
     }
 
 
 def test_a_summary_is_taken_as_it_stands(tmp_path):
-    (found,) = read_peers(written(tmp_path / "s.csv", SUMMARY), [instance(0)], {}).standings
-    assert (found.tool, found.n, found.solved, found.wrong, found.mean) == ("fast 2022", 3, 2, 1, 2.0)
+    (standing,) = read_peers(written(tmp_path / "s.csv", SUMMARY), [instance(0)], {}).standings
+    assert (standing.tool, standing.n, standing.solved, standing.wrong, standing.mean) == ("fast 2022", 3, 2, 1, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ def test_the_plot_has_each_peer_once_with_the_best_year_of_each_benchmark():
     rows = [row(0, "sat", 2.0), row(1, "unsat", 0.001), row(2, "sat", 5.0, "unsat"), row(3, "timeout", 9.0)]
     a, b, c = instance(0).name, instance(1).name, instance(0, "c").name
     seconds = {"fast 2022": {a: 3.0, b: 1.0}, "fast 2023": {a: 0.1, c: 7.0}, "slow 2022": {a: 4.0}}
-    found = cactus_figure.lines(outcome(*rows), Peers((), seconds))
-    assert found == {"assay": [0.001, 2.0], "fast": [1.0, 3.0, 7.0], "slow": [4.0]}
-    assert list(found) == ["assay", "fast", "slow"]
+    drawn = cactus_figure.lines(outcome(*rows), Peers((), seconds))
+    assert drawn == {"assay": [0.001, 2.0], "fast": [1.0, 3.0, 7.0], "slow": [4.0]}
+    assert list(drawn) == ["assay", "fast", "slow"]
 
 
 @pytest.mark.parametrize("rows", [[], [row(0, "timeout")], [row(i, "sat", i) for i in range(3)]])

@@ -114,11 +114,11 @@ def test_the_summary_is_what_the_contract_says(comparison):
 
 
 def test_alarms_stand_in_summary_and_table(tmp_path):
-    found = compare(needle(), dataset([[0.6, 0.4]]), [0.05], [Liar()], [Claims()], alarm_folder=tmp_path)
-    (alarm,) = tables.summary(found)["alarms"]
+    comparison = compare(needle(), dataset([[0.6, 0.4]]), [0.05], [Liar()], [Claims()], alarm_folder=tmp_path)
+    (alarm,) = tables.summary(comparison)["alarms"]
     assert (alarm["sample"], alarm["eps"], alarm["verified"], alarm["falsified"]) == (0, 0.05, ["liar"], ["claims"])
     assert alarm["folder"] == str(tmp_path / alarm["problem"])
-    assert "SOUNDNESS ALARM: liar verifies sample 0" in printed(found)
+    assert "SOUNDNESS ALARM: liar verifies sample 0" in printed(comparison)
 
 
 def test_the_summary_is_replaced_whole_or_not_at_all(tmp_path, comparison, monkeypatch):
@@ -143,8 +143,8 @@ def png_size(path):
 
 @pytest.mark.parametrize("eps", [[0.04, 0.08], [0.1], [0.0]], ids=["two", "one", "zero"])
 def test_the_picture_is_drawn(tmp_path, eps):
-    found = compare(identity(), dataset(POINTS), eps, [Exact(), Timid()], [get_attack("fgsm")], name="$a_$ net")
-    bracket_figure.draw(found, tmp_path / "bracket.png")
+    comparison = compare(identity(), dataset(POINTS), eps, [Exact(), Timid()], [get_attack("fgsm")], name="$a_$ net")
+    bracket_figure.draw(comparison, tmp_path / "bracket.png")
     width, height = png_size(tmp_path / "bracket.png")
     assert width > 1000
     assert height > 600

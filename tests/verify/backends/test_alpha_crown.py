@@ -70,9 +70,9 @@ def test_closed_form() -> None:
     assert exact.minimum(network, box, torch.ones(1)) == pytest.approx(0.0, abs=1e-9)
     assert CROWN().bound(network, box, eye(network)).lower.item() == pytest.approx(-0.5)
     for inner in (False, True):
-        found = AlphaCROWN(inner=inner, steps=100).bound(network, box, eye(network))
-        assert -0.02 < found.lower.item() <= 0
-        assert found.upper.item() == pytest.approx(CROWN().bound(network, box, eye(network)).upper.item())
+        bounds = AlphaCROWN(inner=inner, steps=100).bound(network, box, eye(network))
+        assert -0.02 < bounds.lower.item() <= 0
+        assert bounds.upper.item() == pytest.approx(CROWN().bound(network, box, eye(network)).upper.item())
 
 
 @given(st.integers(0, 10**6), st.booleans(), st.booleans())
@@ -80,12 +80,12 @@ def test_never_below_crown_on_graphs_of_any_wiring(seed: int, image: bool, inner
     network = random_graph(seed, image, more=True)
     lower, upper = random_box(network, seed)
     box = Box(lower, upper)
-    found = AlphaCROWN(steps=4, inner=inner).bound(network, box, eye(network))
+    bounds = AlphaCROWN(steps=4, inner=inner).bound(network, box, eye(network))
     before = CROWN().bound(network, box, eye(network))
-    assert bool((found.lower >= before.lower).all() & (found.upper <= before.upper).all())
+    assert bool((bounds.lower >= before.lower).all() & (bounds.upper <= before.upper).all())
     values = network(members(lower, upper, 32)).flatten(1)
     slack = 1e-9 * (1 + values.abs().amax())
-    assert bool(((found.lower - slack <= values) & (values <= found.upper + slack)).all())
+    assert bool(((bounds.lower - slack <= values) & (values <= bounds.upper + slack)).all())
 
 
 @pytest.mark.parametrize("p", [1, 2, inf])
@@ -93,14 +93,14 @@ def test_never_below_crown_on_graphs_of_any_wiring(seed: int, image: bool, inner
 def test_better_than_crown_on_usual_networks(inner: bool, p: float) -> None:
     for seed in range(3):
         network, ball = small(seed, p=p, eps=0.1 if p == inf else 0.3)
-        found = AlphaCROWN(steps=10, inner=inner).bound(network, ball, eye(network))
+        bounds = AlphaCROWN(steps=10, inner=inner).bound(network, ball, eye(network))
         before = CROWN().bound(network, ball, eye(network))
-        assert bool((found.lower >= before.lower).all())
-        assert float((found.lower - before.lower).mean()) > 1e-3
+        assert bool((bounds.lower >= before.lower).all())
+        assert float((bounds.lower - before.lower).mean()) > 1e-3
         inside = ball.sample(100, nets.generator(seed)).double().flatten(0, 1)
         outputs = network(inside).view(-1, 3, network.output_size)
-        assert bool((outputs >= found.lower - 1e-9).all())
-        assert bool((outputs <= found.upper + 1e-9).all())
+        assert bool((outputs >= bounds.lower - 1e-9).all())
+        assert bool((outputs <= bounds.upper + 1e-9).all())
 
 
 def test_raised_layers_help_and_cannot_hurt_much() -> None:
@@ -120,9 +120,9 @@ def test_margins_never_pass_the_true_minimum_and_are_closer_than_crowns() -> Non
         network = to_network(nets.random_mlp(seed, (3, 6, 6, 3)), (3,))
         box = LpBall(torch.rand(3, generator=nets.generator(seed)), 0.2, domain=None).box()
         true = [exact.minimum(network, box, row) for row in eye(network)]
-        found, before = (m.bound(network, box, eye(network)).lower[0].tolist() for m in (AlphaCROWN(), CROWN()))
-        assert all(low <= least + 1e-9 for low, least in zip(found, true, strict=True))
-        gaps.append([sum(true) - sum(found), sum(true) - sum(before)])
+        bounds, before = (m.bound(network, box, eye(network)).lower[0].tolist() for m in (AlphaCROWN(), CROWN()))
+        assert all(low <= least + 1e-9 for low, least in zip(bounds, true, strict=True))
+        gaps.append([sum(true) - sum(bounds), sum(true) - sum(before)])
     ours, theirs = (sum(each) for each in zip(*gaps, strict=True))
     assert ours < 0.8 * theirs
 
@@ -130,9 +130,9 @@ def test_margins_never_pass_the_true_minimum_and_are_closer_than_crowns() -> Non
 @pytest.mark.parametrize("steps", [0, 1])
 def test_few_steps_are_crown_or_better(steps: int) -> None:
     network, ball = small(0)
-    found, before = (m.bound(network, ball, eye(network)).lower for m in (AlphaCROWN(steps=steps), CROWN()))
-    torch.testing.assert_close(torch.maximum(found, before), found, rtol=0, atol=0)
-    assert steps or torch.allclose(found, before, rtol=1e-9)
+    bounds, before = (m.bound(network, ball, eye(network)).lower for m in (AlphaCROWN(steps=steps), CROWN()))
+    torch.testing.assert_close(torch.maximum(bounds, before), bounds, rtol=0, atol=0)
+    assert steps or torch.allclose(bounds, before, rtol=1e-9)
 
 
 def test_more_steps_prove_more() -> None:
@@ -146,9 +146,9 @@ def test_the_size_of_a_group_changes_the_last_digits_of_drafts_alone(group: int)
     """Lines are drafted in float32, whose sums depend on how many rows are taken together."""
     for seed in range(3):
         network, ball = small(seed, 5)
-        found, alone = (AlphaCROWN(steps=10, group=g).bound(network, ball, eye(network)) for g in (group, 1))
-        torch.testing.assert_close(found.lower, alone.lower, rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(found.upper, alone.upper, rtol=1e-6, atol=1e-6)
+        bounds, alone = (AlphaCROWN(steps=10, group=g).bound(network, ball, eye(network)) for g in (group, 1))
+        torch.testing.assert_close(bounds.lower, alone.lower, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(bounds.upper, alone.upper, rtol=1e-6, atol=1e-6)
 
 
 def test_the_same_question_gets_the_same_answer() -> None:
@@ -230,6 +230,6 @@ def test_one_who_is_out_of_time_leaves_the_others_their_bounds(monkeypatch: pyte
     problems = [Problem(network, LpBall(x, 0.1), Spec.robust(0, 4)) for x in ball.centre]
     crown = [r.margin for r in CROWN().verify_many(problems)]
     ticking(monkeypatch)
-    found = [r.margin for r in AlphaCROWN(group=2).verify_many(problems, Budget(200))]
-    assert found[0] is not None
-    assert all(a is None or (b is not None and a >= b) for a, b in zip(found, crown, strict=True))
+    margins = [r.margin for r in AlphaCROWN(group=2).verify_many(problems, Budget(200))]
+    assert margins[0] is not None
+    assert all(a is None or (b is not None and a >= b) for a, b in zip(margins, crown, strict=True))

@@ -34,6 +34,7 @@ from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.solving.auto import Auto
+from tests.breadth import few, seeds
 from tests.contract.graphs import members, random_graph
 from tests.exact import true_margin, value
 from tests.nets import NEVER_VERIFIED, trap_problem
@@ -130,7 +131,7 @@ def peak(d: int, steepness: float, height: float, seed: int) -> tuple[Network, T
     return float64(d, [first, Relu(), total, Relu(), split, Relu(), last]), at
 
 
-@pytest.mark.parametrize("margin", [1e-1, 1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize("margin", few([1e-1, 1e-3, 1e-6, 1e-9], quick=[1e-1, 1e-9]))
 @pytest.mark.parametrize(("d", "steepness"), [(2, 25.0), (2, 1000.0), (3, 100.0), (5, 25.0)])
 def test_planted_holes_of_any_depth_are_never_verified(d: int, steepness: float, margin: float) -> None:
     """The hole is ``margin`` deep below the threshold: only a proof that is wrong passes over it."""
@@ -233,13 +234,13 @@ def random_problem(seed: int) -> Problem:
     return Problem(network, region, random_spec(network, region, seed))
 
 
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", few(range(8), quick=range(2)))
 def test_random_problems_agree_with_samples(block: int) -> None:
     for seed in range(10 * block, 10 * block + 10):
         run(random_problem(seed), Budget(seconds=0.2))
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", few(range(4), quick=range(1)))
 def test_random_graphs_and_images_agree_with_samples(block: int) -> None:
     for seed in range(10 * block, 10 * block + 10):
         network = random_graph(seed, image=seed % 2 == 0)
@@ -248,7 +249,7 @@ def test_random_graphs_and_images_agree_with_samples(block: int) -> None:
             run(Problem(network, region, random_spec(network, region, seed)), Budget(seconds=0.2))
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", few(range(24), quick=range(8)))
 def test_random_problems_agree_with_the_exact_margin(seed: int) -> None:
     """Conjunctions that only their intersection decides, and several disjuncts: thresholds next to the truth."""
     choice, rng = random.Random(seed), torch.Generator().manual_seed(seed)
@@ -338,6 +339,7 @@ def test_a_convolution_on_a_tiny_image() -> None:
 # Floating point.
 
 
+@pytest.mark.slow  # each time with less time, as a law of every method
 @pytest.mark.parametrize("name", NEVER_VERIFIED)
 @pytest.mark.parametrize("method", [InputSplit(), Auto()])
 def test_float_traps_are_never_verified(name: str, method: InputSplit | Auto) -> None:
@@ -350,9 +352,10 @@ def test_float_traps_of_float64_are_never_verified(name: str) -> None:
     assert InputSplit().verify(problem, Budget(seconds=0.5)).verdict is not Verdict.VERIFIED
 
 
-def test_ties_are_never_verified_by_rounding() -> None:
+@seeds(10, of=40)
+def test_ties_are_never_verified_by_rounding(seeds: range) -> None:
     """Unsafe: y <= b, where b is the nearest float64 above the exact value of y at a point of the box."""
-    for seed in range(40):
+    for seed in seeds:
         rng = torch.Generator().manual_seed(seed)
         first, second = (Linear(torch.randn(3, n, dtype=torch.float64, generator=rng), t([0.1] * 3)) for n in (2, 3))
         network = float64(2, [first, Relu(), second])
@@ -381,7 +384,7 @@ def test_sums_that_overflow_prove_nothing(order: tuple[int, ...], hidden: bool) 
         assert result.margin is None or result.margin <= -1
 
 
-@pytest.mark.parametrize("size", [1e160, 1e200, 1e300])
+@pytest.mark.parametrize("size", few([1e160, 1e200, 1e300], quick=[1e160]))
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_products_that_overflow_prove_nothing(size: float, sign: float, outputs: int) -> None:

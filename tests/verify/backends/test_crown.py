@@ -41,10 +41,10 @@ def test_the_size_of_a_group_changes_nothing(group: int) -> None:
     network = to_network(nets.random_cnn(0), (1, 6, 6))
     xs = torch.rand(7, 1, 6, 6, generator=nets.generator(1))
     region = LpBall(xs, 0.05, float("inf"), (0.0, 1.0))
-    found = CROWN(group=group).bound(network, region, eye(network), Budget())
+    bounds = CROWN(group=group).bound(network, region, eye(network), Budget())
     alone = CROWN(group=1).bound(network, region, eye(network), Budget())
-    torch.testing.assert_close(found.lower, alone.lower, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(found.upper, alone.upper, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(bounds.lower, alone.lower, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(bounds.upper, alone.upper, rtol=1e-9, atol=1e-9)
 
 
 def test_bounds_are_mostly_tight_on_small_regions() -> None:

@@ -23,6 +23,7 @@ from assay.verify.programs import loading
 from assay.verify.programs.program import Status
 from assay.verify.registry import get_bounder, get_verifier
 from tests import exact, nets
+from tests.breadth import seeds
 from tests.contract.graphs import eye, random_box, random_graph
 from tests.verify.programs.cases import KINDS, cases
 from tests.verify.programs.test_relaxation import Liar
@@ -36,9 +37,10 @@ def lower(name: str, network: Network, region: Box | LpBall, objective: torch.Te
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_margins_lie_between_crown_and_the_truth(kind: str) -> None:
+@seeds(3, of=15)
+def test_margins_lie_between_crown_and_the_truth(kind: str, seeds: range) -> None:
     tighter = 0
-    for problem, true in cases(kind, range(15)):
+    for problem, true in cases(kind, seeds):
         crown = get_verifier("crown").verify(problem, Budget()).margin
         margins = {name: get_verifier(name).verify(problem, Budget()).margin for name in VARIANTS}
         assert crown is not None
@@ -48,41 +50,43 @@ def test_margins_lie_between_crown_and_the_truth(kind: str) -> None:
         assert margins["lp"] >= crown - 1e-9 * (1 + abs(crown))
         assert margins["lp(tighten=all)"] >= margins["lp"] - 1e-9 * (1 + abs(crown))
         tighter += margins["lp"] > crown + 1e-6
-    assert tighter > 2
+    assert tighter > len(seeds) // 6
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_verdicts_are_true(kind: str) -> None:
+@seeds(3, of=15)
+def test_verdicts_are_true(kind: str, seeds: range) -> None:
     verified = 0
-    for problem, true in cases(kind, range(15)):
+    for problem, true in cases(kind, seeds):
         for name in VARIANTS:
             result = get_verifier(name).verify(problem, Budget())
             assert result.verdict is not Verdict.FALSIFIED
             assert result.verdict is not Verdict.VERIFIED or true > 0
             assert result.verdict is Verdict.VERIFIED or result.reason is Reason.INCOMPLETE
             verified += result.verdict is Verdict.VERIFIED
-    assert verified > 8
+    assert verified > len(seeds) // 2
 
 
-def test_bounds_of_both_sides_hold_the_outputs() -> None:
-    for seed in range(30):
+@seeds(10, of=30)
+def test_bounds_of_both_sides_hold_the_outputs(seeds: range) -> None:
+    for seed in seeds:
         network = random_graph(seed, image=seed % 3 == 0, neurons=10)
         box = Box(*random_box(network, seed)).box()
         values = network(box.sample(100, nets.generator(seed)).double().clamp(box.lower, box.upper)).flatten(1)
         slack = 1e-9 * (1 + values.abs().amax())
         for name in VARIANTS:
-            found = get_bounder(name).bound(network, box, eye(network), Budget())
-            assert bool((found.lower - slack <= values).all())
-            assert bool((values <= found.upper + slack).all())
+            bounds = get_bounder(name).bound(network, box, eye(network), Budget())
+            assert bool((bounds.lower - slack <= values).all())
+            assert bool((values <= bounds.upper + slack).all())
 
 
 def test_one_hidden_layer_is_exact_on_single_neurons() -> None:
     """Over a box the triangle is the hull of one neuron: with one neuron the relaxation's optimum is the network's."""
     network = chain((3,), [Linear(torch.randn(1, 3, generator=nets.generator(0)), torch.zeros(1)), Relu()])
     box = Box(-torch.ones(3), torch.ones(3))
-    found = get_bounder("lp").bound(network, box, torch.ones(1, 1), Budget())
-    assert found.lower.item() == pytest.approx(0, abs=1e-9)
-    assert found.upper.item() == pytest.approx(-exact.minimum(network, box, -torch.ones(1)), abs=1e-9)
+    bounds = get_bounder("lp").bound(network, box, torch.ones(1, 1), Budget())
+    assert bounds.lower.item() == pytest.approx(0, abs=1e-9)
+    assert bounds.upper.item() == pytest.approx(-exact.minimum(network, box, -torch.ones(1)), abs=1e-9)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -90,9 +94,9 @@ def test_solvers_agree(solver: str) -> None:
     for seed in range(4):
         network = to_network(nets.random_mlp(seed, (4, 8, 8, 3)), (4,))
         box = Box(torch.zeros(4), torch.ones(4))
-        want, found = (lower(name, network, box, eye(network)) for name in ("lp", f"lp(solver={solver})"))
-        assert bool((found <= want + 1e-9).all())
-        torch.testing.assert_close(found, want, rtol=0, atol=2e-2 if solver == "cvxpy:SCS" else 1e-6)
+        want, lowest = (lower(name, network, box, eye(network)) for name in ("lp", f"lp(solver={solver})"))
+        assert bool((lowest <= want + 1e-9).all())
+        torch.testing.assert_close(lowest, want, rtol=0, atol=2e-2 if solver == "cvxpy:SCS" else 1e-6)
 
 
 def test_tightening_every_layer_forgets_where_it_began() -> None:

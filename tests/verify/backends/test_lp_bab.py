@@ -14,7 +14,7 @@ import torch
 from assay.verify.backends.bab import lp_tree
 from assay.verify.backends.bab.certificate import Tree, recheck
 from assay.verify.backends.bab.lp_bab import LPBaB
-from assay.verify.backends.bab.simplex import End, Simplex
+from assay.verify.backends.bab.simplex import Simplex
 from assay.verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Splits
 from assay.verify.backends.crown import CROWN
 from assay.verify.bounds.relax import relaxes
@@ -28,17 +28,17 @@ from assay.verify.core.region import Box, LpBall
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.core.verifier import Bounds
-from assay.verify.programs.dual import safe_bound
+from assay.verify.programs.dual import safe_bounds
 from assay.verify.programs.encode import encode
-from assay.verify.programs.program import Vector
+from assay.verify.programs.program import Status, Vector
 from assay.verify.programs.relaxation import known
 from assay.verify.registry import get_verifier
 from tests import nets
+from tests.breadth import seeds
 from tests.verify.programs.cases import cases
 from tests.verify.programs.test_encode import read_twice
 
 KINDS = ("mlp", "conv", "residual", "skips", "leaky")
-MANY = range(13)
 
 
 def agrees(result: Result, problem: Problem, true: float) -> None:
@@ -50,9 +50,10 @@ def agrees(result: Result, problem: Problem, true: float) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_verdicts_and_optima_are_enumerations(kind: str) -> None:
+@seeds(3, of=13)
+def test_verdicts_and_optima_are_enumerations(kind: str, seeds: range) -> None:
     nodes = 0
-    for problem, true in cases(kind, MANY):
+    for problem, true in cases(kind, seeds):
         agrees(get_verifier("lp-bab").verify(problem, Budget(seed=1)), problem, true)
         result = get_verifier("lp-bab(optimum=True,steps=0)").verify(problem, Budget())
         agrees(result, problem, true)
@@ -62,7 +63,7 @@ def test_verdicts_and_optima_are_enumerations(kind: str) -> None:
         assert problem.spec.margin(problem.spec.rows(problem.network(least))).item() == pytest.approx(true, abs=1e-6)
         assert bool(problem.region.contains(least).all())
         nodes += result.stats["nodes"]
-    assert nodes > 10
+    assert nodes > len(seeds) // 2
 
 
 def hard() -> Problem:
@@ -93,10 +94,11 @@ def rebuilt(problem: Problem, certificate: dict[str, Any], d: int) -> tuple[Spli
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_leaves_cover_the_tree_and_their_duals_prove_them(kind: str) -> None:
+@seeds(3, of=13)
+def test_leaves_cover_the_tree_and_their_duals_prove_them(kind: str, seeds: range) -> None:
     """After a round trip through JSON."""
     leaves = 0
-    for problem, true in cases(kind, MANY):
+    for problem, true in cases(kind, seeds):
         result = LPBaB(optimum=True, steps=0).verify(problem, Budget())
         again = Result.from_json(result.to_json())
         assert again.certificate is not None
@@ -116,7 +118,7 @@ def test_leaves_cover_the_tree_and_their_duals_prove_them(kind: str) -> None:
             leaves += len(paths)
         assert margin == pytest.approx(true, abs=1e-6)
         assert margin <= true + 1e-9
-    assert leaves > 24
+    assert leaves > len(seeds)
 
 
 def assert_apart(paths: list[np.ndarray[Any, np.dtype[np.int8]]]) -> None:
@@ -141,11 +143,11 @@ def test_a_certificate_that_was_changed_does_not_prove_as_much() -> None:
     assert min(recheck(swapped, splits, cost, offset).values()) < 0
 
 
-def test_proved_bounds_are_those_of_the_safe_dual_bound() -> None:
-    """A batch of nodes against the function for one program, for arbitrary duals."""
+def test_proved_bounds_are_those_of_the_program_with_the_splits_in_it() -> None:
+    """A batch of nodes against one program each, for arbitrary duals, whatever the size of the batch."""
     problem = hard()
-    found = known(problem.network, problem.region, problem.spec.A, Budget())
-    encoding = encode(problem.network, problem.region, found.bounds)
+    bounds = known(problem.network, problem.region, problem.spec.A, Budget()).bounds
+    encoding = encode(problem.network, problem.region, bounds)
     splits = Splits.of(encoding, encoding.draft.program())
     program = splits.program
     line, offset = encoding.cost(problem.spec.A[0].numpy())
@@ -155,9 +157,9 @@ def test_proved_bounds_are_those_of_the_safe_dual_bound() -> None:
     duals = rng.standard_normal((20, len(program.row_lower))) * rng.integers(0, 2, (20, 1))
     duals[3, 4] = np.nan
     for row, y, bound in zip(phases, duals, splits.proved(phases, duals, cost, offset), strict=True):
-        same = safe_bound(program, y, cost, offset, (program.lower, splits.upper(row)))
-        assert bound <= same
-        assert bound == pytest.approx(same, rel=1e-9)
+        split = safe_bounds(replace(program, upper=splits.upper(row)), y[None], cost, offset)
+        assert bound <= split.bound.item()
+        assert bound == pytest.approx(split.cautious.item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -203,9 +205,9 @@ def test_a_true_claim_about_a_trap_is_verified() -> None:
     assert LPBaB().verify(nets.trap_problem("N3"), Budget()).verdict is Verdict.VERIFIED
 
 
-@pytest.mark.parametrize("end", [End.CUTOFF, End.EMPTY, End.FAILED, End.OPTIMAL])
+@pytest.mark.parametrize("end", [Status.CUTOFF, Status.INFEASIBLE, Status.FAILED, Status.OPTIMAL])
 @pytest.mark.parametrize("optimum", [False, True])
-def test_claims_of_a_solver_prove_nothing(end: End, optimum: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claims_of_a_solver_prove_nothing(end: Status, optimum: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     noise = lambda self: rng.standard_normal(len(self.nothing))  # noqa: E731
     monkeypatch.setattr(Simplex, "solve", lambda *_: end)
@@ -281,7 +283,7 @@ def test_no_node_is_lost_when_time_runs_out(monkeypatch: pytest.MonkeyPatch) -> 
     """Whenever it does: what is claimed then is never above the truth."""
     problem, true = hard(), LPBaB(optimum=True).verify(hard(), Budget()).stats["optimum"]
     for after in range(14):
-        ends = iter([*[None] * after, *[End.TIMEOUT] * 1000])
+        ends = iter([*[None] * after, *[Status.TIMEOUT] * 1000])
         real = Simplex.solve
         monkeypatch.setattr(Simplex, "solve", lambda *a, ends=ends, real=real: next(ends) or real(*a))
         monkeypatch.setattr(lp_tree, "TOGETHER", 1)

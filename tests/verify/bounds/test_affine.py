@@ -118,8 +118,8 @@ def test_every_rule_is_the_derivative(kind: str, seed: int, supported: bool) -> 
     kept = part.coef.clone()
     parts, constant = pull(op, part, operands, shape)
     expected, shift = by_derivative(op, part, operands, shape)
-    for found, other, operand in zip(parts, expected, operands, strict=True):
-        torch.testing.assert_close(found.dense(prod(operand)), other, rtol=1e-12, atol=1e-12)
+    for pulled, other, operand in zip(parts, expected, operands, strict=True):
+        torch.testing.assert_close(pulled.dense(prod(operand)), other, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(torch.zeros(3, dtype=D) if constant is None else constant, shift, rtol=1e-12, atol=1e-12)
     assert torch.equal(part.coef, kept), "nothing is overwritten"
 
@@ -180,8 +180,8 @@ def test_the_default_rule_works_in_inference_mode_too(kind: str) -> None:
     part = some_rows(prod(shape), 3, False)
     expected, shift = by_derivative(op, part, operands, shape)
     with torch.inference_mode():
-        found, constant = by_derivative(op, Part(part.coef + 0.0), operands, shape)
-    for a, b in zip([*found, constant], [*expected, shift], strict=True):
+        pulled, constant = by_derivative(op, Part(part.coef + 0.0), operands, shape)
+    for a, b in zip([*pulled, constant], [*expected, shift], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
         assert not a.requires_grad
 
@@ -239,5 +239,5 @@ def test_a_linear_layer_on_the_last_axis_below_a_choice() -> None:
     weight = torch.arange(12.0, dtype=torch.float64).view(4, 3)
     network = chain((2, 3), [Linear(weight, torch.zeros(4)), Gather(torch.tensor([0, 1]), (2,))])
     box = Box(torch.zeros(2, 3), torch.ones(2, 3))
-    found = CROWN().bound(network, box, torch.eye(2), Budget()).lower
-    torch.testing.assert_close(found, torch.zeros(1, 2, dtype=torch.float64), rtol=0, atol=1e-9)
+    bounds = CROWN().bound(network, box, torch.eye(2), Budget()).lower
+    torch.testing.assert_close(bounds, torch.zeros(1, 2, dtype=torch.float64), rtol=0, atol=1e-9)

@@ -31,8 +31,8 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def crown(network: Network, region: Region, objective: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    found = get_bounder("crown").bound(network, region, eye(network) if objective is None else objective, Budget())
-    return found.lower, found.upper
+    bounds = get_bounder("crown").bound(network, region, eye(network) if objective is None else objective, Budget())
+    return bounds.lower, bounds.upper
 
 
 @given(st.integers(0, 10**6), st.booleans(), st.booleans())
@@ -46,9 +46,9 @@ def test_every_node_from_every_form_is_below_its_values(seed: int, image: bool, 
         rows = Owners.of(torch.zeros(node.size, dtype=torch.long), torch.float64)
         sign = torch.where(torch.arange(node.size) % 2 == 0, 1.0, -1.0).double()
         form = Units(torch.arange(node.size), sign) if units else Form(torch.diag(sign))
-        found = lower_bound(group, position, form, rows)
+        lowest = lower_bound(group, position, form, rows)
         true = (values[position].flatten(1) * sign).amin(0)
-        assert bool((found <= true + 1e-9 * (1 + true.abs())).all()), (position, node.op.label)
+        assert bool((lowest <= true + 1e-9 * (1 + true.abs())).all()), (position, node.op.label)
 
 
 @given(st.integers(0, 10**6), st.booleans())
@@ -68,14 +68,14 @@ def test_without_activations_the_bounds_are_exact(seed: int) -> None:
     network = random_graph(seed, neurons=0)
     box = Box(*random_box(network, seed)).box()
     lower, upper = box.lower, box.upper
-    found, _ = crown(network, box)
+    bounds, _ = crown(network, box)
     corners = members(lower, upper, 2 * 4 ** network.nodes[0].size, seed)
     least = network(corners).flatten(1).amin(0)
-    assert bool((found[0] <= least + 1e-9 * (1 + least.abs())).all())
+    assert bool((bounds[0] <= least + 1e-9 * (1 + least.abs())).all())
     moved = network(torch.cat([lower[None], torch.zeros_like(lower)[None]])).flatten(1)
     slope = torch.stack([network(e[None]).flatten() for e in _units(network)]) - moved[1]
     true = moved[1] + slope.clamp(min=0).T @ lower.flatten() + slope.clamp(max=0).T @ upper.flatten()
-    torch.testing.assert_close(found[0], true, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(bounds[0], true, rtol=1e-9, atol=1e-9)
 
 
 def _units(network: Network) -> Tensor:
@@ -121,10 +121,10 @@ def test_a_node_with_itself(kind: type[Op]) -> None:
 def test_odd_shapes_of_networks_are_exact(ops: list[Op]) -> None:
     network = chain((2,), ops)
     lower, upper = torch.tensor([-1.0, 0.5]), torch.tensor([2.0, 0.75])
-    found = crown(network, Box(lower, upper))
+    bounds = crown(network, Box(lower, upper))
     ends = network(torch.stack([lower, upper]).double())
-    torch.testing.assert_close(found[0][0], ends[0].clamp(min=-1.0))
-    torch.testing.assert_close(found[1][0], ends[1])
+    torch.testing.assert_close(bounds[0][0], ends[0].clamp(min=-1.0))
+    torch.testing.assert_close(bounds[1][0], ends[1])
 
 
 @given(st.integers(0, 10**6), st.sampled_from([1, 2, inf]), st.sampled_from([0.0, 1e-3, 0.3, 5.0]), st.booleans())
@@ -134,17 +134,17 @@ def test_minimum_is_valid_over_clipped_balls_and_exact_over_boxes(seed: int, p: 
     network = chain((5,), [])
     group = group_of(network, ball)
     coef = randn(5, 4, seed=seed)
-    found = minimum(group, coef.clone(), Owners.of(torch.zeros(4, dtype=torch.long), torch.float64))
+    lowest = minimum(group, coef.clone(), Owners.of(torch.zeros(4, dtype=torch.long), torch.float64))
     points = ball.sample(200).double() @ coef
-    assert bool((found <= points.amin(0) + 1e-9).all())
+    assert bool((lowest <= points.amin(0) + 1e-9).all())
     box = ball.box()
     over_box = (torch.minimum(box.lower[:, None] * coef, box.upper[:, None] * coef)).sum(0)
-    assert bool((found >= over_box - 1e-9).all())
+    assert bool((lowest >= over_box - 1e-9).all())
     if p == inf:
-        torch.testing.assert_close(found, over_box, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(lowest, over_box, rtol=1e-12, atol=1e-12)
     elif not clip:
         dual = coef.abs().amax(0) if p == 1 else coef.norm(dim=0)
-        torch.testing.assert_close(found, centre.double() @ coef - eps * dual, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(lowest, centre.double() @ coef - eps * dual, rtol=1e-9, atol=1e-9)
 
 
 def test_each_sample_of_a_group_has_its_own_region() -> None:
@@ -163,9 +163,9 @@ def test_an_objective_per_sample() -> None:
     lower, upper = random_box(network, 2)
     both = Box(torch.stack([lower, lower]), torch.stack([upper, upper]))
     objective = randn(2, 3, network.output_size)
-    found, _ = crown(network, both, objective)
+    bounds, _ = crown(network, both, objective)
     for i in range(2):
-        torch.testing.assert_close(found[i], crown(network, Box(lower, upper), objective[i])[0][0])
+        torch.testing.assert_close(bounds[i], crown(network, Box(lower, upper), objective[i])[0][0])
 
 
 def test_operations_without_a_rule_are_named() -> None:

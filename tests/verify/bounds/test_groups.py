@@ -40,17 +40,17 @@ class Recorder:
 
 def test_groups_are_put_together_in_order() -> None:
     bounder = Recorder()
-    found = lower_bounds(bounder, NETWORK, boxes(7), ONE, Budget(), 3)
+    lowest = lower_bounds(bounder, NETWORK, boxes(7), ONE, Budget(), 3)
     assert bounder.sizes == [3, 3, 1]
-    assert found.flatten().tolist() == list(range(7))
+    assert lowest.flatten().tolist() == list(range(7))
 
 
 @pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError, RuntimeError])
 def test_a_group_that_does_not_fit_is_halved(error: type[Exception]) -> None:
     bounder = Recorder(fits=2, error=error, text="DefaultCPUAllocator: can't allocate memory: you tried to ...")
-    found = lower_bounds(bounder, NETWORK, boxes(8), ONE, Budget(), 8)
+    lowest = lower_bounds(bounder, NETWORK, boxes(8), ONE, Budget(), 8)
     assert bounder.sizes == [8, 4, 2, 2, 4, 2, 2]
-    assert found.flatten().tolist() == list(range(8))
+    assert lowest.flatten().tolist() == list(range(8))
 
 
 def test_after_three_halvings_there_is_no_memory() -> None:
@@ -82,10 +82,10 @@ def test_a_sample_that_is_not_finite_does_not_harm_its_neighbours(value: float) 
             lower[:] = value
         return lower
 
-    found = lower_bounds(bounder, NETWORK, boxes(4), ONE, Budget(), 4).flatten()
+    lowest = lower_bounds(bounder, NETWORK, boxes(4), ONE, Budget(), 4).flatten()
     assert sizes == [4, 1, 1, 1, 1]
-    assert found[[0, 1, 3]].tolist() == [0.0, 1.0, 3.0]
-    assert not bool(found[2].isfinite())
+    assert lowest[[0, 1, 3]].tolist() == [0.0, 1.0, 3.0]
+    assert not bool(lowest[2].isfinite())
 
 
 def test_what_time_does_not_reach_is_nan() -> None:
@@ -97,10 +97,10 @@ def test_what_time_does_not_reach_is_nan() -> None:
             raise Expired
         return region.box().lower.clone()
 
-    found = lower_bounds(bounder, NETWORK, boxes(6), ONE, Budget(), 2).flatten()
+    lowest = lower_bounds(bounder, NETWORK, boxes(6), ONE, Budget(), 2).flatten()
     assert len(calls) == 2
-    assert found[:2].tolist() == [0.0, 1.0]
-    assert bool(found[2:].isnan().all())
+    assert lowest[:2].tolist() == [0.0, 1.0]
+    assert bool(lowest[2:].isnan().all())
 
 
 def test_no_time_no_work() -> None:
@@ -119,8 +119,8 @@ def test_bounds_leave_nothing_behind_that_gradients_cannot_pass() -> None:
     """Casts and matrices are kept for later: also for callers who differentiate through them."""
     network = chain((3,), [Linear(torch.eye(3), torch.zeros(3)), Relu(), Linear(torch.ones(2, 3), torch.zeros(2))])
     box = Box(-torch.ones(1, 3), torch.ones(1, 3))
-    found = CROWN(dtype="float32").bound(network, box, torch.eye(2)[None], Budget())
-    assert not found.lower.is_inference()
+    bounds = CROWN(dtype="float32").bound(network, box, torch.eye(2)[None], Budget())
+    assert not bounds.lower.is_inference()
     x = torch.rand(1, 3, requires_grad=True)
     network(box.project(x)).sum().backward()
     assert x.grad is not None

@@ -31,8 +31,8 @@ def bounds(low: float, high: float) -> Bounds:
 def test_every_node_stays_within_its_bounds(seed: int, image: bool, size: float) -> None:
     network = random_graph(seed, image)
     lower, upper = (size * t for t in random_box(network, seed))
-    found = propagate_box(network, Bounds(lower.view(-1, *network.input_shape), upper.view(-1, *network.input_shape)))
-    for value, box in zip(network.values(members(lower, upper, 64)), found, strict=True):
+    bounds = propagate_box(network, Bounds(lower.view(-1, *network.input_shape), upper.view(-1, *network.input_shape)))
+    for value, box in zip(network.values(members(lower, upper, 64)), bounds, strict=True):
         slack = 1e-12 * (1 + value.abs().amax())
         assert bool((box.lower <= value + slack).all())
         assert bool((value <= box.upper + slack).all())
@@ -42,8 +42,10 @@ def test_every_node_stays_within_its_bounds(seed: int, image: bool, size: float)
 def test_a_box_of_no_width_gives_the_value(seed: int) -> None:
     network = random_graph(seed)
     centre, _ = random_box(network, seed)
-    found = propagate_box(network, Bounds(centre.view(-1, *network.input_shape), centre.view(-1, *network.input_shape)))
-    for value, box in zip(network.values(centre[None]), found, strict=True):
+    bounds = propagate_box(
+        network, Bounds(centre.view(-1, *network.input_shape), centre.view(-1, *network.input_shape))
+    )
+    for value, box in zip(network.values(centre[None]), bounds, strict=True):
         torch.testing.assert_close(box.lower, value, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(box.upper, value, rtol=1e-12, atol=1e-12)
 

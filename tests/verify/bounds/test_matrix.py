@@ -47,10 +47,10 @@ def test_convolutions(
     monkeypatch.setattr(module, "LARGEST", largest)
     op, shape = convolution(stride, padding, dilation, groups), (4, 5, 6)
     true, shift = true_matrix(op, shape)
-    found = matrix(op, shape)
-    assert isinstance(found, Convolved if largest == 0 else Sparse)
+    form = matrix(op, shape)
+    assert isinstance(form, Convolved if largest == 0 else Sparse)
     coef = randn(true.shape[1], 3)
-    check(found, true, coef)
+    check(form, true, coef)
     out = evaluate(op, torch.zeros(1, *shape, dtype=torch.float64)).shape[1:]
     assert torch.equal(constant(op, tuple(out)), shift)
 
@@ -71,13 +71,13 @@ def test_transposed_convolutions(stride: int, padding: int, extra: int, groups: 
 def test_linear_on_the_last_axis(shape: tuple[int, ...]) -> None:
     op = Linear(randn(4, 3), randn(4, seed=1))
     true, shift = true_matrix(op, shape)
-    found = matrix(op, shape)
-    assert isinstance(found, Dense if len(shape) == 1 else Sparse)
-    check(found, true, randn(true.shape[1], 3))
+    form = matrix(op, shape)
+    assert isinstance(form, Dense if len(shape) == 1 else Sparse)
+    check(form, true, randn(true.shape[1], 3))
     torch.testing.assert_close(constant(op, (*shape[:-1], 4)), shift, rtol=0, atol=0)
 
 
-def check(found: module.Matrix, true: Tensor, coef: Tensor) -> None:
+def check(form: module.Matrix, true: Tensor, coef: Tensor) -> None:
     """pull, columns and cut against the dense truth."""
     inputs = torch.arange(0, true.shape[0], 2)
     outputs = torch.arange(1, true.shape[1], 3)
@@ -86,12 +86,12 @@ def check(found: module.Matrix, true: Tensor, coef: Tensor) -> None:
         small = true if rows is None else true[rows]
         small = small if cols is None else small[:, cols]
         part = coef if cols is None else coef[cols]
-        torch.testing.assert_close(found.cut(rows, cols).pull(part), small @ part, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(form.cut(rows, cols).pull(part), small @ part, rtol=1e-12, atol=1e-12)
         if cols is None:
             which = torch.tensor([true.shape[1] - 1, 0, 0])
             value = torch.tensor([2.0, -1.0, 0.0], dtype=torch.float64)
             torch.testing.assert_close(
-                found.columns(which, value, rows), small[:, which] * value, rtol=1e-12, atol=1e-12
+                form.columns(which, value, rows), small[:, which] * value, rtol=1e-12, atol=1e-12
             )
 
 
@@ -107,9 +107,9 @@ def test_sparse_equals_convolved(height: int, width: int, kernel: int, stride: i
 
 def test_an_empty_matrix_gives_zeros() -> None:
     op = convolution((1, 1), (0, 0), (1, 1), 1)
-    found = matrix(op, (4, 5, 6))
-    assert isinstance(found, Sparse)
-    empty = found.cut(torch.arange(0), torch.arange(0))
+    form = matrix(op, (4, 5, 6))
+    assert isinstance(form, Sparse)
+    empty = form.cut(torch.arange(0), torch.arange(0))
     assert empty.pull(torch.zeros(0, 3, dtype=torch.float64)).shape == (0, 3)
 
 

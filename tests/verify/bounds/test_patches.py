@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from assay.verify.bounds.group import Group
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, Tanh
 from assay.verify.core.region import Box
+from tests.breadth import slow
 from tests.verify.bounds import groups
 
 
@@ -55,34 +56,44 @@ def units(network: Network, position: int, samples: int, seed: int) -> tuple[Uni
     return Units(feature, value), Owners.of(torch.randint(samples, (count,), generator=g).sort().values, torch.float64)
 
 
-@given(st.integers(0, 10**6), st.sampled_from([Relu(), LeakyRelu(0.1), Tanh()]), st.integers(1, 3))
-def test_windows_change_no_bound(seed: int, activation: Op, samples: int) -> None:
-    network = residual(seed, activation)
-    group = group_of(network, seed, samples)
-    met = 0
-    for position, node in enumerate(network.nodes):
-        if len(node.shape) != 3 or not position:
-            continue
-        form, rows = units(network, position, samples, seed)
-        met += patches.begins(node.op, group, position)
-        on_windows = lower_bound(group, position, form, rows)
-        whole = lower_bound(group, position, Form(dense(form, node.size)), rows)
-        torch.testing.assert_close(on_windows, whole, rtol=1e-9, atol=1e-9)
-    assert met > 0
+@pytest.mark.parametrize("examples", [12, slow(50)])
+def test_windows_change_no_bound(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(st.integers(0, 10**6), st.sampled_from([Relu(), LeakyRelu(0.1), Tanh()]), st.integers(1, 3))
+    def check(seed: int, activation: Op, samples: int) -> None:
+        network = residual(seed, activation)
+        group = group_of(network, seed, samples)
+        met = 0
+        for position, node in enumerate(network.nodes):
+            if len(node.shape) != 3 or not position:
+                continue
+            form, rows = units(network, position, samples, seed)
+            met += patches.begins(node.op, group, position)
+            on_windows = lower_bound(group, position, form, rows)
+            whole = lower_bound(group, position, Form(dense(form, node.size)), rows)
+            torch.testing.assert_close(on_windows, whole, rtol=1e-9, atol=1e-9)
+        assert met > 0
+
+    check()
 
 
-@given(st.integers(0, 10**6), st.sampled_from([1, 2]))
-def test_windows_are_below_sampled_values(seed: int, stride: int) -> None:
-    network = residual(seed, Relu(), stride=stride)
-    group = group_of(network, seed, 1)
-    g = torch.Generator().manual_seed(seed)
-    corner = torch.rand(50, *network.input_shape, dtype=torch.float64, generator=g).round()
-    values = network.values(group.relaxed.bounds[0].lower + corner * 0.2)
-    for position, node in enumerate(network.nodes[1:], start=1):
-        form, rows = units(network, position, 1, seed)
-        found = lower_bound(group, position, form, rows)
-        true = (values[position].flatten(1)[:, form.feature] * form.value).amin(0)
-        assert bool((found <= true + 1e-9 * (1 + true.abs())).all()), (position, node.op.label)
+@pytest.mark.parametrize("examples", [12, slow(50)])
+def test_windows_are_below_sampled_values(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(st.integers(0, 10**6), st.sampled_from([1, 2]))
+    def check(seed: int, stride: int) -> None:
+        network = residual(seed, Relu(), stride=stride)
+        group = group_of(network, seed, 1)
+        g = torch.Generator().manual_seed(seed)
+        corner = torch.rand(50, *network.input_shape, dtype=torch.float64, generator=g).round()
+        values = network.values(group.relaxed.bounds[0].lower + corner * 0.2)
+        for position, node in enumerate(network.nodes[1:], start=1):
+            form, rows = units(network, position, 1, seed)
+            lowest = lower_bound(group, position, form, rows)
+            true = (values[position].flatten(1)[:, form.feature] * form.value).amin(0)
+            assert bool((lowest <= true + 1e-9 * (1 + true.abs())).all()), (position, node.op.label)
+
+    check()
 
 
 @pytest.mark.parametrize(("shift", "window"), [((0, 0), (2, 3)), ((1, 2), (3, 3)), ((2, 0), (4, 2))])

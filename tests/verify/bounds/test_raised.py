@@ -21,6 +21,7 @@ from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Scale, Tanh
 from assay.verify.core.region import Box, LpBall, Region, take
 from assay.verify.core.verifier import Bounds
 from tests import exact, nets
+from tests.breadth import seeds
 from tests.contract.graphs import members, random_box, random_graph
 
 D = torch.float64
@@ -84,8 +85,8 @@ def ball_about(network: Network, p: float, samples: int = 3, eps: float = 0.15) 
 
 def points(region: Region, samples: int, count: int = 100) -> Tensor:
     """Members of each sample's region: (samples x count x shape)."""
-    found = [take(region, slice(i, i + 1)).sample(count, nets.generator(i)) for i in range(samples)]
-    return torch.stack([f.reshape(count, *region.shape[1:]) for f in found]).double()
+    members = [take(region, slice(i, i + 1)).sample(count, nets.generator(i)) for i in range(samples)]
+    return torch.stack([f.reshape(count, *region.shape[1:]) for f in members]).double()
 
 
 def objective(network: Network, samples: int, count: int = 5) -> Tensor:
@@ -104,11 +105,11 @@ def test_rows_are_true_and_no_worse_than_before(name: str, p: float) -> None:
     network = ALL[name]
     ball, A = ball_about(network, p), objective(network, 3)
     relaxed = layers.by_linear_bounds(network, ball, D)
-    before, found = rows.lower_rows(relaxed, A, linear=True), raised.lower_rows(relaxed, A, ASCENT)
-    assert bool((found >= before).all())
-    assert bool((found <= outputs(relaxed.network, points(ball, 3), A) + 1e-9).all())
+    before, lowest = rows.lower_rows(relaxed, A, linear=True), raised.lower_rows(relaxed, A, ASCENT)
+    assert bool((lowest >= before).all())
+    assert bool((lowest <= outputs(relaxed.network, points(ball, 3), A) + 1e-9).all())
     if name in NETWORKS:
-        assert bool((found > before + 1e-4).any()), "nothing is raised"
+        assert bool((lowest > before + 1e-4).any()), "nothing is raised"
 
 
 @pytest.mark.parametrize("p", [1, 2, inf])
@@ -119,19 +120,19 @@ def test_layers_are_true_and_tightened(name: str, p: float) -> None:
     tightened: list[int] = []
 
     def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
-        found = raised.tighten(relaxed, position, known, wanted, ASCENT)
-        assert found.lower.shape == known.lower.shape
-        assert bool(((found.lower == known.lower) & (found.upper == known.upper))[~wanted].all())
-        assert bool((found.lower >= known.lower).all() & (found.upper <= known.upper).all())
-        tightened.append(int((found.lower > known.lower).sum() + (found.upper < known.upper).sum()))
-        return found
+        tighter = raised.tighten(relaxed, position, known, wanted, ASCENT)
+        assert tighter.lower.shape == known.lower.shape
+        assert bool(((tighter.lower == known.lower) & (tighter.upper == known.upper))[~wanted].all())
+        assert bool((tighter.lower >= known.lower).all() & (tighter.upper <= known.upper).all())
+        tightened.append(int((tighter.lower > known.lower).sum() + (tighter.upper < known.upper).sum()))
+        return tighter
 
     relaxed = layers.by_linear_bounds(network, ball, D, further=further)
-    for values, found in zip(relaxed.network.values(points(ball, 3).flatten(0, 1)), relaxed.bounds, strict=True):
+    for values, bounds in zip(relaxed.network.values(points(ball, 3).flatten(0, 1)), relaxed.bounds, strict=True):
         value = values.view(3, -1, *values.shape[1:])
         slack = 1e-9 * (1 + value.abs().amax())
-        assert bool((found.lower[:, None] <= value + slack).all())
-        assert bool((value <= found.upper[:, None] + slack).all())
+        assert bool((bounds.lower[:, None] <= value + slack).all())
+        assert bool((value <= bounds.upper[:, None] + slack).all())
     assert name in (*PLAIN, "steep", "pooled") or sum(tightened) > 0
 
 
@@ -141,15 +142,16 @@ def test_graphs_of_any_wiring(seed: int, image: bool) -> None:
     lower, upper = random_box(network, seed)
     A = objective(network, 1)
     relaxed = layers.by_linear_bounds(network, Box(lower[None], upper[None]), D)
-    found = raised.lower_rows(relaxed, A, ASCENT)
-    assert bool((found >= rows.lower_rows(relaxed, A, linear=True)).all())
+    lowest = raised.lower_rows(relaxed, A, ASCENT)
+    assert bool((lowest >= rows.lower_rows(relaxed, A, linear=True)).all())
     assert bool(
-        (found <= outputs(relaxed.network, members(lower, upper, 64)[None], A) + 1e-9 * (1 + found.abs())).all()
+        (lowest <= outputs(relaxed.network, members(lower, upper, 64)[None], A) + 1e-9 * (1 + lowest.abs())).all()
     )
 
 
-def test_no_bound_passes_the_true_minimum() -> None:
-    for seed in range(15):
+@seeds(5, of=15)
+def test_no_bound_passes_the_true_minimum(seeds: range) -> None:
+    for seed in seeds:
         network = random_graph(seed, neurons=8, steps=7)
         box = Box(*random_box(network, seed + 1)).box()
         A = objective(network, 1, 2)
@@ -176,8 +178,8 @@ def test_little_memory_changes_nothing_but_the_last_digits_of_drafts(name: str) 
     network = ALL[name]
     ball, A = ball_about(network, inf), objective(network, 3)
     plenty, little = (layers.by_linear_bounds(network, ball, D, Budget(memory=m)) for m in (1 << 30, 1))
-    found = raised.lower_rows(little, A, ASCENT)
-    torch.testing.assert_close(found, raised.lower_rows(plenty, A, ASCENT), rtol=DRAFTED, atol=DRAFTED)
+    lowest = raised.lower_rows(little, A, ASCENT)
+    torch.testing.assert_close(lowest, raised.lower_rows(plenty, A, ASCENT), rtol=DRAFTED, atol=DRAFTED)
 
 
 @pytest.mark.parametrize("memory", [1, 10**5, 1 << 30])
@@ -248,9 +250,9 @@ def test_what_float32_cannot_hold_keeps_the_lines_as_they_began() -> None:
     network = replace(chain((4,), [first, huge, Relu(), second, Relu(), back, last]), dtype=D)
     ball, A = ball_about(network, inf), objective(network, 3)
     relaxed = layers.by_linear_bounds(network, ball, D)
-    before, found = rows.lower_rows(relaxed, A, linear=True), raised.lower_rows(relaxed, A, ASCENT)
+    before, lowest = rows.lower_rows(relaxed, A, linear=True), raised.lower_rows(relaxed, A, ASCENT)
     assert bool(before.isfinite().all())
-    assert bool((found >= before).all())
+    assert bool((lowest >= before).all())
     known = relaxed.bounds[4]
     here = replace(relaxed, bounds=relaxed.bounds[:4], lines={3: relaxed.lines[3]})
     met = raised.tighten(here, 4, known, (known.lower < 0) & (known.upper > 0), ASCENT)
@@ -274,8 +276,8 @@ def test_what_has_no_bounds_gets_none() -> None:
     relaxed = layers.by_linear_bounds(network, ball_about(network, inf, 1), D)
     relaxed.bounds[1].upper[0, 2] = torch.nan
     relaxed.lines[2].intercept_gap[0, 2] = torch.nan
-    found = raised.lower_rows(relaxed, objective(network, 1), ASCENT)
-    assert not bool(found.isfinite().any())
+    lowest = raised.lower_rows(relaxed, objective(network, 1), ASCENT)
+    assert not bool(lowest.isfinite().any())
 
 
 # Time.

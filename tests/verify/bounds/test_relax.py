@@ -23,13 +23,13 @@ def lines(low: float, high: float, dtype: torch.dtype = torch.float64) -> Lines:
     return relax(Relu(), Bounds(torch.tensor([[low]], dtype=dtype), torch.tensor([[high]], dtype=dtype)))
 
 
-def assert_between(low: float, high: float, found: Lines) -> None:
+def assert_between(low: float, high: float, lines: Lines) -> None:
     """relu lies between the lines at both ends and at 0, in rational arithmetic, up to roundings of the intercept."""
-    numbers = [t.double().item() for t in (found.slope, found.slope + found.slope_gap, found.intercept_gap)]
+    numbers = [t.double().item() for t in (lines.slope, lines.slope + lines.slope_gap, lines.intercept_gap)]
     if any(n != n or abs(n) == float("inf") for n in numbers):
         return  # what is not finite decides nothing
     lower, upper, intercept = (Fraction(n) for n in numbers)
-    kind = torch.finfo(found.slope.dtype)
+    kind = torch.finfo(lines.slope.dtype)
     eps = Fraction(kind.eps)
     for end in {low, high} | ({0.0} if low < 0 < high else set()):
         z = Fraction(end)
@@ -58,15 +58,15 @@ def test_any_interval_in_float32(a: float, b: float) -> None:
 @pytest.mark.parametrize("high", [1e-3, 1.0, 1e5])
 def test_an_active_neuron_is_the_identity(high: float) -> None:
     for low in (0.0, high / 2, high):
-        found = lines(low, high)
-        assert (found.slope.item(), found.slope_gap.item(), found.intercept_gap.item()) == (1.0, 0.0, 0.0)
+        about = lines(low, high)
+        assert (about.slope.item(), about.slope_gap.item(), about.intercept_gap.item()) == (1.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("low", [-1e5, -1e-3, -0.0, 0.0])
 def test_an_inactive_neuron_is_zero(low: float) -> None:
     for high in {low, -0.0, min(low / 2, 0.0)}:
-        found = lines(low, high)
-        assert (found.slope.item(), found.slope_gap.item(), found.intercept_gap.item()) == (0.0, 0.0, 0.0)
+        about = lines(low, high)
+        assert (about.slope.item(), about.slope_gap.item(), about.intercept_gap.item()) == (0.0, 0.0, 0.0)
 
 
 def test_the_chord_and_the_smaller_triangle() -> None:
@@ -87,8 +87,8 @@ def test_the_chord_and_the_smaller_triangle() -> None:
     ],
 )
 def test_what_is_not_finite_is_not_relaxed_to_something_finite(low: float, high: float) -> None:
-    found = lines(low, high)
-    assert not bool((found.slope_gap * 0 + found.intercept_gap).isfinite().all())
+    about = lines(low, high)
+    assert not bool((about.slope_gap * 0 + about.intercept_gap).isfinite().all())
 
 
 def test_only_activations_relax() -> None:

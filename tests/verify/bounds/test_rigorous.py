@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from torch import Tensor, nn
 
 from assay.verify.bounds import rigorous
@@ -34,6 +34,7 @@ from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import gamma
 from tests import exact, nets
+from tests.breadth import seeds, slow
 from tests.contract.graphs import eye, members, random_box, random_graph
 
 
@@ -62,8 +63,9 @@ def assert_holds(network: Network, box: Box, points: Tensor, sample: int = 0) ->
 
 
 @pytest.mark.parametrize("image", [False, True])
-def test_real_values_lie_within(image: bool) -> None:
-    for seed in range(50):
+@seeds(15, of=50)
+def test_real_values_lie_within(image: bool, seeds: range) -> None:
+    for seed in seeds:
         network = random_graph(seed, image, steps=6)
         lower, upper = random_box(network, seed)
         assert_holds(network, boxed(lower, upper), members(lower, upper, 4, seed))
@@ -78,16 +80,21 @@ def magnified(network: Network, factor: float) -> Network:
     return chain(network.input_shape, ops)
 
 
-@given(nets.mlps(), nets.seeds)
-def test_at_points_of_no_width_only_rounding_is_lost(made: tuple[nn.Module, tuple[int, ...]], seed: int) -> None:
-    module, shape = made
-    for factor in (1.0, 2.0**40, 3.0**-30):
-        network = magnified(to_network(module, shape), factor)
-        x = torch.rand(shape, generator=nets.generator(seed)).double()
-        assert_holds(network, boxed(x, x), x[None])
-        _, size = network.rounding_error(x[None], torch.float64)
-        for bounds in output_bounds(network, boxed(x, x)):
-            assert bool((bounds.upper - bounds.lower <= 1e-11 * size).all())
+@pytest.mark.parametrize("examples", [10, slow(50)])
+def test_at_points_of_no_width_only_rounding_is_lost(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(nets.mlps(), nets.seeds)
+    def check(made: tuple[nn.Module, tuple[int, ...]], seed: int) -> None:
+        module, shape = made
+        for factor in (1.0, 2.0**40, 3.0**-30):
+            network = magnified(to_network(module, shape), factor)
+            x = torch.rand(shape, generator=nets.generator(seed)).double()
+            assert_holds(network, boxed(x, x), x[None])
+            _, size = network.rounding_error(x[None], torch.float64)
+            for bounds in output_bounds(network, boxed(x, x)):
+                assert bool((bounds.upper - bounds.lower <= 1e-11 * size).all())
+
+    check()
 
 
 def image_ops() -> list[Op]:
@@ -114,9 +121,10 @@ def image_ops() -> list[Op]:
     ]
 
 
-def test_real_values_of_every_operation_lie_within() -> None:
+@seeds(10, of=40)
+def test_real_values_of_every_operation_lie_within(seeds: range) -> None:
     network = chain((1, 3, 3), image_ops())
-    for seed in range(40):
+    for seed in seeds:
         lower, upper = random_box(network, seed)
         assert_holds(network, boxed(lower, upper), members(lower, upper, 4, seed))
 
@@ -153,8 +161,8 @@ def test_steps_are_rounded_outward() -> None:
         (LeakyRelu(1 / 3), [high], lambda x: x),
     ]
     for op, inputs, value in cases:
-        found = rigorous.propagate(op, *inputs)
-        for end, bound in ((0, found.lower), (1, found.upper)):
+        step = rigorous.propagate(op, *inputs)
+        for end, bound in ((0, step.lower), (1, step.upper)):
             numbers = [(x.lower, x.upper)[end][0].tolist() for x in inputs]
             for i, column in enumerate(zip(*numbers, strict=True)):
                 true, got = value(*map(Fraction, column)), Fraction(bound[0, i].item())

@@ -7,7 +7,7 @@ from math import inf, isnan
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from torch import Tensor, nn
 
 from assay.verify.backends.alpha_crown import AlphaCROWN
@@ -27,6 +27,7 @@ from assay.verify.core.result import Verdict
 from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds, Verifier
 from tests import exact, nets
+from tests.breadth import seeds, slow
 from tests.contract.graphs import eye, members, random_box, random_graph
 from tests.verify.bounds.test_rigorous import branched, image_ops, magnified
 
@@ -38,12 +39,12 @@ def assert_holds(network: Network, region: Region, points: Tensor) -> None:
     linear relaxations are made of."""
     values = [exact.values(network, x) for x in points]
     for method in METHODS:
-        found = method.bound(network, region, eye(network), Budget())
-        _contain(found, [v[-1] for v in values], repr(method))
+        bounds = method.bound(network, region, eye(network), Budget())
+        _contain(bounds, [v[-1] for v in values], repr(method))
     for dtype in (torch.float64, torch.float32):
         relaxed = layers.by_linear_bounds(network, layers.batch_box(region, network.input_shape), dtype)
-        for position, found in enumerate(relaxed.bounds):
-            _contain(found, [v[position] for v in values], f"node {position}, {dtype}")
+        for position, bounds in enumerate(relaxed.bounds):
+            _contain(bounds, [v[position] for v in values], f"node {position}, {dtype}")
 
 
 def _contain(bounds: Bounds, values: list[list[Fraction]], name: str) -> None:
@@ -56,47 +57,56 @@ def _contain(bounds: Bounds, values: list[list[Fraction]], name: str) -> None:
 
 
 @pytest.mark.parametrize("image", [False, True])
-def test_real_values_lie_within(image: bool) -> None:
-    for seed in range(60):
+@seeds(10, of=60)
+def test_real_values_lie_within(image: bool, seeds: range) -> None:
+    for seed in seeds:
         network = random_graph(seed, image, steps=8)
         lower, upper = random_box(network, seed)
         assert_holds(network, Box(lower, upper), members(lower, upper, 4, seed))
 
 
-@given(nets.mlps(), nets.seeds)
-def test_at_points_of_no_width_only_rounding_is_lost(made: tuple[nn.Module, tuple[int, ...]], seed: int) -> None:
-    module, shape = made
-    for factor in (1.0, 2.0**40, 3.0**-30):
-        network = magnified(to_network(module, shape), factor)
-        x = torch.rand(shape, generator=nets.generator(seed)).double()
-        assert_holds(network, Box(x, x), x[None])
-        _, size = network.rounding_error(x[None], torch.float64)
-        for method in METHODS:
-            bounds = method.bound(network, Box(x, x), eye(network), Budget())
-            few = 1e-3 if getattr(method, "dtype", "") == "float32" else 1e-11
-            # float32 has no bounds of magnitudes beyond 2**40: a NaN decides nothing.
-            assert not bool((bounds.upper - bounds.lower > few * size).any())
+@pytest.mark.parametrize("examples", [8, slow(50)])
+def test_at_points_of_no_width_only_rounding_is_lost(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(nets.mlps(), nets.seeds)
+    def check(made: tuple[nn.Module, tuple[int, ...]], seed: int) -> None:
+        module, shape = made
+        for factor in (1.0, 2.0**40, 3.0**-30):
+            network = magnified(to_network(module, shape), factor)
+            x = torch.rand(shape, generator=nets.generator(seed)).double()
+            assert_holds(network, Box(x, x), x[None])
+            _, size = network.rounding_error(x[None], torch.float64)
+            for method in METHODS:
+                bounds = method.bound(network, Box(x, x), eye(network), Budget())
+                few = 1e-3 if getattr(method, "dtype", "") == "float32" else 1e-11
+                # float32 has no bounds of magnitudes beyond 2**40: a NaN decides nothing.
+                assert not bool((bounds.upper - bounds.lower > few * size).any())
+
+    check()
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0])
-def test_balls(p: float) -> None:
+@seeds(4, of=20)
+def test_balls(p: float, seeds: range) -> None:
     """At the centre of a ball whose radius is next to nothing."""
-    for seed in range(20):
+    for seed in seeds:
         network = to_network(nets.random_mlp(seed, (4, 9, 9, 3)), (4,))
         x = torch.randn(4, dtype=torch.float64, generator=nets.generator(seed))
         for eps in (2.0**-60, 0.0):
             assert_holds(network, LpBall(x, eps, p, domain=None), x[None])
 
 
-def test_real_values_of_every_operation_lie_within() -> None:
+@seeds(8, of=40)
+def test_real_values_of_every_operation_lie_within(seeds: range) -> None:
     network = chain((1, 3, 3), image_ops())
-    for seed in range(40):
+    for seed in seeds:
         lower, upper = random_box(network, seed)
         assert_holds(network, Box(lower, upper), members(lower, upper, 4, seed))
 
 
-def test_activations_of_activations() -> None:
-    for seed in range(20):
+@seeds(5, of=20)
+def test_activations_of_activations(seeds: range) -> None:
+    for seed in seeds:
         rng = nets.generator(seed)
         ops: list[Op] = [
             Relu(),
@@ -109,9 +119,10 @@ def test_activations_of_activations() -> None:
 
 
 @pytest.mark.parametrize("slope", [100.3, 1e10 / 3, 1e17])
-def test_leaky_relus_that_are_steep(slope: float) -> None:
+@seeds(4, of=20)
+def test_leaky_relus_that_are_steep(slope: float, seeds: range) -> None:
     """What their negative side loses is a share of the slope, which is not to be lost from the other side."""
-    for seed in range(20):
+    for seed in seeds:
         rng = nets.generator(seed)
         network = chain((3,), [LeakyRelu(slope), Linear(torch.randn(2, 3, generator=rng), torch.zeros(2))])
         lower, upper = random_box(network, seed)
@@ -144,27 +155,29 @@ def test_what_underflows_is_charged_to_large_coefficients() -> None:
     small, zero = torch.full((1, 1), 2.0**-540, dtype=torch.float64), torch.zeros(1)
     network = chain((1,), [Linear(small, zero)])
     for method in METHODS:
-        found = method.bound(network, Box(small[0], small[0]), eye(network) * 2.0**1000, Budget())
-        assert not found.upper.item() < 2.0**-80
+        bounds = method.bound(network, Box(small[0], small[0]), eye(network) * 2.0**1000, Budget())
+        assert not bounds.upper.item() < 2.0**-80
 
 
 def test_what_underflows_at_a_last_activation() -> None:
     x = torch.full((1,), 2.0**-1074, dtype=torch.float64)
     for method in METHODS:
-        found = method.bound(chain((1,), [Relu()]), Box(x, x), 0.1 * torch.ones(1, 1), Budget())
-        assert found.upper.item() > 0
+        bounds = method.bound(chain((1,), [Relu()]), Box(x, x), 0.1 * torch.ones(1, 1), Budget())
+        assert bounds.upper.item() > 0
 
 
-def test_real_values_of_branches_lie_within() -> None:
-    for seed in range(20):
+@seeds(5, of=20)
+def test_real_values_of_branches_lie_within(seeds: range) -> None:
+    for seed in seeds:
         network = branched(seed)
         lower, upper = random_box(network, seed)
         assert_holds(network, Box(lower, upper), members(lower, upper, 6, seed))
 
 
-def test_windows_of_images() -> None:
+@seeds(2, of=6)
+def test_windows_of_images(seeds: range) -> None:
     """Rows on small windows of images are charged as all others."""
-    for seed in range(6):
+    for seed in seeds:
         network = (
             to_network(nets.random_cnn(seed), (1, 6, 6))
             if seed % 2
@@ -175,16 +188,15 @@ def test_windows_of_images() -> None:
             assert_holds(network, Box(x - width, x + width), members(x - width, x + width, 3, seed))
 
 
-@pytest.mark.parametrize("method", METHODS, ids=[m.name for m in METHODS])
 @pytest.mark.parametrize("B", [2.0**25, 2.0**54])
 @pytest.mark.parametrize("name", sorted(nets.TRAPS))
-def test_float_traps(method: Verifier, name: str, B: float) -> None:
+def test_float_traps(name: str, B: float) -> None:
     network = to_network(nets.trap(name, B, torch.float64), (1,))
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     assert_holds(network, Box(zero, one), torch.rand(5, 1, dtype=torch.float64, generator=nets.generator(0)))
     problem = nets.trap_problem(name, B, torch.float64)
     if nets.TRAPS[name] >= 0.5:
-        assert method.verify(problem, Budget()).verdict is not Verdict.VERIFIED
+        assert all(method.verify(problem, Budget()).verdict is not Verdict.VERIFIED for method in METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=[m.name for m in METHODS])
@@ -213,8 +225,8 @@ def test_lower_precisions_are_charged_more() -> None:
     x = torch.full((4,), 0.5)
     widths = []
     for dtype in ("float64", "float32"):
-        found = CROWN(dtype=dtype).bound(network, Box(x, x), eye(network), Budget())
-        widths.append(float((found.upper - found.lower).amax()))
+        bounds = CROWN(dtype=dtype).bound(network, Box(x, x), eye(network), Budget())
+        widths.append(float((bounds.upper - bounds.lower).amax()))
     assert 0 < 1e6 * widths[0] < widths[1] < 1e-2
 
 
@@ -276,9 +288,9 @@ def test_what_is_filled_in_is_rounded_too(seed: int) -> None:
     network = chain((1,), [Relu(), Gather(torch.full((50,), -1), (50,), 0.9)])
     true = sum(Fraction(v) for v in objective.tolist()) * Fraction(0.9)
     for method in METHODS:
-        found = method.bound(network, ends(1, 1), objective[None], Budget())
-        assert not Fraction(found.lower.item()) > true, repr(method)
-        assert not Fraction(found.upper.item()) < true, repr(method)
+        bounds = method.bound(network, ends(1, 1), objective[None], Budget())
+        assert not Fraction(bounds.lower.item()) > true, repr(method)
+        assert not Fraction(bounds.upper.item()) < true, repr(method)
 
 
 def test_flushed_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,5 +322,5 @@ def test_numbers_beyond_float32() -> None:
 
 def test_an_overflow_is_no_bound() -> None:
     for method in METHODS:
-        found = method.bound(chain((1,), [one(3e38)]), ends(3e38, 3e38), torch.full((1, 1), 1e38), Budget())
-        assert not bool((found.lower == inf).any() | (found.upper == -inf).any())
+        bounds = method.bound(chain((1,), [one(3e38)]), ends(3e38, 3e38), torch.full((1, 1), 1e38), Budget())
+        assert not bool((bounds.lower == inf).any() | (bounds.upper == -inf).any())

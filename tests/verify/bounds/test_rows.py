@@ -59,12 +59,12 @@ def by_columns(network: Network, box: Bounds, objective: Tensor) -> Tensor:
 def test_the_bounds_are_sound_and_those_of_the_columns(seed: int, image: bool, linear: bool) -> None:
     network = random_graph(seed, image)
     box, objective = boxes(network, seed), rows(network, seed)
-    found = lower_rows(network, propagate_box(network, box), objective, linear)
+    bounds = lower_rows(network, propagate_box(network, box), objective, linear)
     if linear:
-        torch.testing.assert_close(found, by_columns(network, box, objective), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(bounds, by_columns(network, box, objective), rtol=1e-9, atol=1e-9)
     for i in range(len(objective)):
         values = network(members(box.lower[i], box.upper[i], 32, seed)).flatten(1) @ objective[i].T
-        assert bool((values >= found[i] - 1e-9 * (1 + values.abs())).all())
+        assert bool((values >= bounds[i] - 1e-9 * (1 + values.abs())).all())
 
 
 @given(st.integers(0, 10**6), st.booleans(), st.booleans())

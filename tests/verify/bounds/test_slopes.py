@@ -235,8 +235,8 @@ def test_a_draft_that_overflows_leaves_the_lines_as_they_began(op: Op, value: fl
         assert began is not None
         for tensor in moved.parameters.tensors():
             tensor.fill_(value)
-        found = in_other_precision(climb.network, moved, start, z, position)
-        for a, b in zip(_numbers(found), _numbers(began.lines()), strict=True):
+        drafts = in_other_precision(climb.network, moved, start, z, position)
+        for a, b in zip(_numbers(drafts), _numbers(began.lines()), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -293,9 +293,9 @@ def test_when_the_time_is_over_midway_the_best_bound_stands(rounds: int) -> None
         return functions
 
     climb.backward = backward
-    found = raise_lines(climb, 20)
+    best = raise_lines(climb, 20)
     assert len(met) == rounds
-    assert torch.equal(found.bound, torch.stack(met).amax(0))
+    assert torch.equal(best.bound, torch.stack(met).amax(0))
 
 
 def test_without_lines_to_move_one_round_is_enough() -> None:

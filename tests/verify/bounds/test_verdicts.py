@@ -63,8 +63,8 @@ def verdict(
     fake: Fake | None = None,
 ) -> Result:
     def bounder(network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
-        found = rows[dtype] if isinstance(rows, dict) else rows
-        return torch.tensor([found], dtype=dtype).expand(len(objective), -1)
+        chosen = rows[dtype] if isinstance(rows, dict) else rows
+        return torch.tensor([chosen], dtype=dtype).expand(len(objective), -1)
 
     problem = Problem(NETWORK, BOX, question)
     (result,) = verify_by_bounds(fake or Fake(), [problem], budget or Budget(), bounder, dtype)

@@ -19,11 +19,11 @@ def drawn() -> dict[str, tuple[str | None, int]]:
     tree: dict[str, tuple[str | None, int]] = {"AssayError": (None, AssayError.exit_code)}
     path = {0: "AssayError"}
     for line in (errors.__doc__ or "").splitlines():
-        found = re.match(r"^( *(?:\| +)?)[|`]-- (\w+) +(\d+)", line)
-        if found:
-            depth = len(found[1]) // 4
-            tree[found[2]] = (path[depth - 1], int(found[3]))
-            path[depth] = found[2]
+        match = re.match(r"^( *(?:\| +)?)[|`]-- (\w+) +(\d+)", line)
+        if match:
+            depth = len(match[1]) // 4
+            tree[match[2]] = (path[depth - 1], int(match[3]))
+            path[depth] = match[2]
     return tree
 
 

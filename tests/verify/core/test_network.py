@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.network import Builder, Network, Node, chain, content_hash, to_network
 from assay.verify.core.ops import Add, Conv2d, Input, Linear, Op, Relu, Reshape, Scale, Sub
+from tests.breadth import slow
 from tests.nets import TRAPS, Shape, generator, networks, random_cnn, random_mlp, random_resnet, rational, seeds, trap
 
 
@@ -123,19 +124,23 @@ def test_a_network_that_is_none_is_an_internal_error() -> None:
         Network((Node(Input(), (), (1,)), Node(Relu(), (-1,), (1,))))
 
 
-@settings(max_examples=60)
-@given(networks(), seeds, st.sampled_from([1e-3, 1.0, 1e3]))
-def test_the_rounding_error_covers_float32(case: tuple[nn.Module, Shape], seed: int, scale: float) -> None:
-    module, shape = case
-    network = to_network(module, shape)
-    x = scale * torch.randn((4, *shape), generator=generator(seed))
-    error, magnitude = network.rounding_error(x, torch.float32)
-    real = network(x.double())
-    assert (error.dtype, magnitude.dtype, error.shape) == (torch.float64, torch.float64, real.shape)
-    assert error.isfinite().all()
-    assert ((network(x).double() - real).abs() <= error).all()
-    assert (real.abs() <= magnitude * (1 + 1e-12)).all()
-    assert (error <= 1e-3 * magnitude).all()
+@pytest.mark.parametrize("examples", [20, slow(60)])
+def test_the_rounding_error_covers_float32(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(networks(), seeds, st.sampled_from([1e-3, 1.0, 1e3]))
+    def check(case: tuple[nn.Module, Shape], seed: int, scale: float) -> None:
+        module, shape = case
+        network = to_network(module, shape)
+        x = scale * torch.randn((4, *shape), generator=generator(seed))
+        error, magnitude = network.rounding_error(x, torch.float32)
+        real = network(x.double())
+        assert (error.dtype, magnitude.dtype, error.shape) == (torch.float64, torch.float64, real.shape)
+        assert error.isfinite().all()
+        assert ((network(x).double() - real).abs() <= error).all()
+        assert (real.abs() <= magnitude * (1 + 1e-12)).all()
+        assert (error <= 1e-3 * magnitude).all()
+
+    check()
 
 
 def test_the_rounding_error_covers_float64_in_rational_arithmetic() -> None:

@@ -257,18 +257,18 @@ def test_eps_and_domain_for_each_channel_and_feature(eps: Any, domain: Any) -> N
     low, high = (torch.as_tensor(side, dtype=torch.float64) for side in domain or (-inf, inf))
     lower, upper = torch.maximum(IMAGE - radius, low), torch.minimum(IMAGE + radius, high)
     label = int(network(IMAGE[None])[0].argmax())
-    found = Problem.robustness(network, IMAGE, label, eps, domain=domain)
-    box = found.region.box()
+    posed = Problem.robustness(network, IMAGE, label, eps, domain=domain)
+    box = posed.region.box()
     assert torch.allclose(box.lower, lower, atol=1e-12)
     assert torch.allclose(box.upper, upper, atol=1e-12)
-    same = Problem(network, Box(lower, upper), found.spec, label)
+    same = Problem(network, Box(lower, upper), posed.spec, label)
     both = Problem.robustness_many(network, torch.stack([IMAGE, IMAGE / 2 + 0.2]), [label, label], eps, domain=domain)
     for method in ("ibp", "crown", "lp", "milp"):
         verifier = get_verifier(method)
-        margins = [verifier.verify(p, Budget(20)).margin for p in (found, same)]
+        margins = [verifier.verify(p, Budget(20)).margin for p in (posed, same)]
         assert margins[0] == pytest.approx(margins[1], abs=1e-6)
     together = stages.decide(get_verifier("crown"), both, Budget())
-    assert together[0].margin == pytest.approx(get_verifier("crown").verify(found, Budget()).margin)
+    assert together[0].margin == pytest.approx(get_verifier("crown").verify(posed, Budget()).margin)
     for name in ("attack", "attack(attack=fgsm)", "attack(attack=apgd)", "attack(attack=square)"):
         for problem, result in zip(both, stages.decide(get_verifier(name), both, Budget(20)), strict=True):
             assert "alarm" not in result.stats

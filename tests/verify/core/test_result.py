@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from tests.breadth import slow
 
 special = st.sampled_from([inf, -inf, nan, 0.0, -0.0, 5e-324, -5e-324, 2.0**-149, 2.0**-126, 1e308, 0.1])
 floats = st.one_of(special, st.floats())
@@ -80,12 +81,16 @@ def content(result: Result) -> dict[str, Any]:
     return {f.name: bits(getattr(result, f.name)) for f in fields(result)}
 
 
-@settings(max_examples=100)
-@given(results())
-def test_a_result_survives_json_bit_for_bit(result: Result) -> None:
-    text = result.to_json()
-    assert content(Result.from_json(text)) == content(result)
-    assert Result.from_json(text).to_json() == text
+@pytest.mark.parametrize("examples", [30, slow(100)])
+def test_a_result_survives_json_bit_for_bit(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(results())
+    def check(result: Result) -> None:
+        text = result.to_json()
+        assert content(Result.from_json(text)) == content(result)
+        assert Result.from_json(text).to_json() == text
+
+    check()
 
 
 @given(results())

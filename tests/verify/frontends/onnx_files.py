@@ -84,8 +84,8 @@ def check(folder: Path, proto: onnx.ModelProto, shape: Sequence[int], seed: int 
         x = 2 * torch.randn(tuple(shape), generator=generator(seed + k), dtype=network.dtype)
         true = run(proto, x)
         sample = x.reshape(1, *network.input_shape)
-        found = network(sample.double()).flatten()
-        torch.testing.assert_close(found, true.double().flatten(), rtol=1e-4, atol=1e-4)
+        output = network(sample.double()).flatten()
+        torch.testing.assert_close(output, true.double().flatten(), rtol=1e-4, atol=1e-4)
         assert network.oracle is not None
         torch.testing.assert_close(network.oracle(sample).flatten(), true.flatten(), rtol=1e-5, atol=1e-5)
         assert network.nodes[-1].shape in (tuple(true.shape) or (1,), tuple(true.shape[1:]) or (1,))

@@ -20,16 +20,16 @@ def linear(inputs: int = 6, outputs: int = 5) -> tuple[Network, nn.Linear]:
 def test_neurons_of_a_first_layer_reach_their_extremes_and_zero() -> None:
     network, layer = linear()
     points = extremes.extremes(network)
-    found = network(points)
+    outputs = network(points)
     weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
     top, bottom = weight.clamp(min=0).sum(1) + bias, weight.clamp(max=0).sum(1) + bias
     within = ((points >= 0) & (points <= 1)).all(1)
-    torch.testing.assert_close(found[within].amax(0), top)
-    torch.testing.assert_close(found[within].amin(0), bottom)
+    torch.testing.assert_close(outputs[within].amax(0), top)
+    torch.testing.assert_close(outputs[within].amin(0), bottom)
     crossing = (top > 0) & (bottom < 0)
     assert bool(crossing.any())
-    assert float(found[within].abs().amin(0)[crossing].max()) < 1e-12
-    assert bool((found.amax(0) > 7 * top.clamp(min=0)).any())  # beyond the cube, too
+    assert float(outputs[within].abs().amin(0)[crossing].max()) < 1e-12
+    assert bool((outputs.amax(0) > 7 * top.clamp(min=0)).any())  # beyond the cube, too
 
 
 @pytest.mark.parametrize("make", [nets.random_mlp, nets.random_resnet])

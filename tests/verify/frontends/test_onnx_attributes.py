@@ -13,6 +13,7 @@ import pytest
 
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.frontends.onnx import read_onnx
+from tests.breadth import seeds
 from tests.verify.frontends.onnx_files import check, ints, numbers, one, save
 
 Layer = tuple[onnx.ModelProto, list[int]]
@@ -20,15 +21,15 @@ Layer = tuple[onnx.ModelProto, list[int]]
 
 def sliding(draw: Random, rank: int, plane: list[int], kernel: list[int], dilated: bool = True) -> dict[str, Any]:
     """Strides, dilations and one kind of padding."""
-    found: dict[str, Any] = {"strides": [draw.randint(1, 3) for _ in range(rank)]}
+    options: dict[str, Any] = {"strides": [draw.randint(1, 3) for _ in range(rank)]}
     if dilated and draw.random() < 0.6:
-        found["dilations"] = [draw.randint(1, 2) for _ in range(rank)]
+        options["dilations"] = [draw.randint(1, 2) for _ in range(rank)]
     kind = draw.choice(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
     if kind != "NOTSET":
-        found["auto_pad"] = kind
+        options["auto_pad"] = kind
     elif draw.random() < 0.7:
-        found["pads"] = [draw.randint(0, k - 1) for k in [*kernel, *kernel]]
-    return found
+        options["pads"] = [draw.randint(0, k - 1) for k in [*kernel, *kernel]]
+    return options
 
 
 def convolution(draw: Random) -> Layer:
@@ -143,9 +144,10 @@ LAYERS: list[Callable[[Random], Layer]] = [
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_layers_of_any_attributes(layer: Callable[[Random], Layer], tmp_path: Path) -> None:
+@seeds(12, of=40)
+def test_layers_of_any_attributes(layer: Callable[[Random], Layer], tmp_path: Path, seeds: range) -> None:
     read = 0
-    for seed in range(40):
+    for seed in seeds:
         proto, shape = layer(Random(seed))
         try:
             read_onnx(save(tmp_path, proto))
@@ -153,4 +155,4 @@ def test_layers_of_any_attributes(layer: Callable[[Random], Layer], tmp_path: Pa
             continue
         check(tmp_path, proto, shape, seed)
         read += 1
-    assert read >= 15
+    assert read >= len(seeds) // 3

@@ -41,11 +41,11 @@ ODD = st.sampled_from([-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 7, 2**16, 2**31 -
 def survives(content: bytes) -> None:
     """Read or refused; read wrongly never, which the comparison with onnxruntime would tell by an InternalError."""
     try:
-        found = decode(content, "file", "file")
+        decoded = decode(content, "file", "file")
     except (InputError, UnsupportedError, ResourceError) as error:
         line = str(error)
     else:
-        line = found.nodes[-1].op.label
+        line = decoded.nodes[-1].op.label
     assert line
     assert "\n" not in line
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from torch import nn
 
 from assay.models import zoo
@@ -17,6 +17,7 @@ from assay.verify.core.network import Network, chain, to_network
 from assay.verify.core.ops import Gather, Linear, Op, Relu, Reshape
 from assay.verify.frontends.onnx import read_onnx, write, write_onnx
 from tests import nets
+from tests.breadth import few, slow
 from tests.nets import generator
 
 
@@ -27,12 +28,12 @@ def assert_same(network: Network, path: Path) -> Network:
     x = 2 * torch.randn(5, *network.input_shape, dtype=torch.float64, generator=generator(3))
     torch.testing.assert_close(copy(x), network(x).reshape(copy(x).shape), rtol=1e-5, atol=1e-5)
     assert copy.oracle is not None
-    found = copy.oracle(x.to(copy.dtype)).double()
-    torch.testing.assert_close(found, copy(x), rtol=1e-4, atol=1e-4)
+    outputs = copy.oracle(x.to(copy.dtype)).double()
+    torch.testing.assert_close(outputs, copy(x), rtol=1e-4, atol=1e-4)
     return copy
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", few(zoo.names(), quick=["digits-mlp-pgd", "fashion-cnn-pgd"]))
 def test_the_zoo(name: str, tmp_path: Path) -> None:
     network = to_network(zoo.load(name), zoo.card(name).input_shape)
     copy = assert_same(network, tmp_path / "net.onnx")
@@ -43,10 +44,14 @@ def test_the_zoo(name: str, tmp_path: Path) -> None:
     assert again.id == copy.id
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(nets.networks())
-def test_random_networks(tmp_path: Path, made: tuple[nn.Module, tuple[int, ...]]) -> None:
-    assert_same(to_network(*made), tmp_path / "net.onnx")
+@pytest.mark.parametrize("examples", [10, slow(50)])
+def test_random_networks(tmp_path: Path, examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(nets.networks())
+    def check(made: tuple[nn.Module, tuple[int, ...]]) -> None:
+        assert_same(to_network(*made), tmp_path / "net.onnx")
+
+    check()
 
 
 IMAGE = (2, 6, 5)

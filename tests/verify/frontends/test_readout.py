@@ -24,6 +24,7 @@ from assay.verify.frontends import agreement
 from assay.verify.frontends.onnx import write_onnx
 from assay.verify.registry import get_verifier
 from tests import nets
+from tests.breadth import seeds
 from tests.verify.frontends.test_torch import Forward
 
 ENDS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -47,9 +48,10 @@ def ending(end: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float32, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("end", ENDS)
-def test_robustness_is_that_of_the_logits(end: str, dtype: torch.dtype) -> None:
+@seeds(1, of=3)
+def test_robustness_is_that_of_the_logits(end: str, dtype: torch.dtype, seeds: range) -> None:
     seen = set()
-    for seed in range(3):
+    for seed in seeds:
         model, plain = ending(ENDS[end], dtype, seed)
         x = torch.rand(4, dtype=dtype, generator=nets.generator(seed))
         label = int(plain(x[None]).argmax())
@@ -58,12 +60,12 @@ def test_robustness_is_that_of_the_logits(end: str, dtype: torch.dtype) -> None:
             assert ours.network.oracle is model
             assert ours.id != theirs.id
             for name in ("crown", "milp"):
-                found, expected = (get_verifier(name).verify(problem, Budget()) for problem in (ours, theirs))
-                assert (found.verdict, found.margin) == (expected.verdict, expected.margin)
-                if found.counterexample is not None:
-                    assert replay(ours, found.counterexample).confirmed
-                    assert int(model(found.counterexample[None]).argmax()) != label
-                seen.add(found.verdict)
+                result, expected = (get_verifier(name).verify(problem, Budget()) for problem in (ours, theirs))
+                assert (result.verdict, result.margin) == (expected.verdict, expected.margin)
+                if result.counterexample is not None:
+                    assert replay(ours, result.counterexample).confirmed
+                    assert int(model(result.counterexample[None]).argmax()) != label
+                seen.add(result.verdict)
     assert seen >= {Verdict.VERIFIED, Verdict.FALSIFIED}
 
 

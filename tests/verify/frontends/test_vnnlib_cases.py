@@ -30,7 +30,7 @@ def read(assertions: str, box: str = BOX) -> Property:
     return parse_vnnlib(DECLARED + box + assertions)
 
 
-def summary(found: Property) -> list[Case]:
+def summary(prop: Property) -> list[Case]:
     """Each case: lower and upper bounds, and the disjuncts as rows [coefficients..., limit]."""
     return [
         (
@@ -38,7 +38,7 @@ def summary(found: Property) -> list[Case]:
             box.upper.tolist(),
             [torch.cat([d.A, d.b[:, None]], dim=1).tolist() for d in spec.disjuncts],
         )
-        for box, spec in found.cases
+        for box, spec in prop.cases
     ]
 
 
@@ -92,18 +92,18 @@ Y0, Y1, Y2 = [1.0, 0.0, 0.0, 5.0], [0.0, 1.0, 0.0, 5.0], [0.0, 0.0, 1.0, 5.0]  #
     ],
 )
 def test_or_and_and_are_distributed(assertions: str, expected: list[Case]) -> None:
-    found = read(assertions)
-    assert summary(found) == expected
-    assert not found.warnings
+    prop = read(assertions)
+    assert summary(prop) == expected
+    assert not prop.warnings
 
 
 def test_bounds_may_all_stand_within_an_or() -> None:
-    found = read(
+    prop = read(
         "(assert (or (and (>= X_0 0) (<= X_0 1) (>= X_1 0) (<= X_1 1)) (and (>= X_0 2) (<= X_0 3) (<= X_1 2))))"
         "(assert (>= X_1 0))",
         box="",
     )
-    assert summary(found) == [([0, 0], [1, 1], [[]]), ([2, 0], [3, 2], [[]])]
+    assert summary(prop) == [([0, 0], [1, 1], [[]]), ([2, 0], [3, 2], [[]])]
 
 
 def test_a_strict_comparison_from_below_is_a_lower_bound() -> None:
@@ -137,9 +137,9 @@ def test_a_strict_comparison_from_below_is_a_lower_bound() -> None:
     ],
 )
 def test_an_empty_disjunct_is_left_out_with_a_warning(assertions: str, left: list[Case], warning: str) -> None:
-    found = read(assertions)
-    assert summary(found) == left
-    assert found.warnings == (warning,)
+    prop = read(assertions)
+    assert summary(prop) == left
+    assert prop.warnings == (warning,)
 
 
 VACUOUS = [
@@ -158,12 +158,12 @@ VACUOUS = [
 @pytest.mark.parametrize("assertions", VACUOUS)
 @pytest.mark.parametrize("method", ["ibp", "auto"])
 def test_contradictions_are_vacuous_and_never_verified(assertions: str, method: str) -> None:
-    found = read(assertions + "(assert (>= Y_2 1000))")
-    (problem,) = found.problems(to_network(random_mlp(0, (2, 4, 3)), (2,)))
+    prop = read(assertions + "(assert (>= Y_2 1000))")
+    (problem,) = prop.problems(to_network(random_mlp(0, (2, 4, 3)), (2,)))
     result = get_verifier(method).verify(problem, Budget(10))
     assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.VACUOUS)
-    assert len(found.warnings) == 1
-    assert found.warnings[0].startswith("there is no counterexample by definition: ")
+    assert len(prop.warnings) == 1
+    assert prop.warnings[0].startswith("there is no counterexample by definition: ")
 
 
 def test_without_output_constraints_every_point_is_a_counterexample() -> None:
@@ -272,9 +272,9 @@ def test_coefficients_that_are_no_float64_are_scaled_to_exact_ones() -> None:
 
 
 def test_coefficients_that_no_scale_makes_exact_are_rounded_with_a_warning() -> None:
-    found = read("(assert (<= (+ (* 0.12345678901234567 Y_0) (* 0.1 Y_1)) 0))")
-    assert found.warnings == ("coefficients were rounded to the nearest float64 in 1 comparison of outputs",)
-    ((_, spec),) = found.cases
+    prop = read("(assert (<= (+ (* 0.12345678901234567 Y_0) (* 0.1 Y_1)) 0))")
+    assert prop.warnings == ("coefficients were rounded to the nearest float64 in 1 comparison of outputs",)
+    ((_, spec),) = prop.cases
     assert spec.A.tolist() == [[0.12345678901234567, 0.1, 0.0]]
 
 
@@ -310,8 +310,8 @@ def test_sizes_are_capped(monkeypatch: pytest.MonkeyPatch, name: str, message: s
 
 def test_problems_have_the_networks_shape_and_share_the_network() -> None:
     network = to_network(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 3)).eval(), (1, 2, 1))
-    found = read("(assert (or (<= X_0 0.25) (> X_1 0.75)))")
-    problems = found.problems(network)
+    prop = read("(assert (or (<= X_0 0.25) (> X_1 0.75)))")
+    problems = prop.problems(network)
     assert [problem.region.shape for problem in problems] == [(1, 2, 1)] * 2
     assert all(problem.network is network for problem in problems)
     assert problems[1].region.box().lower.flatten().tolist() == [0.0, 0.75]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from assay.verify.core.errors import AssayError
 from assay.verify.frontends.vnnlib import parse_vnnlib, read_vnnlib, write_vnnlib
+from tests.breadth import slow
 from tests.verify.frontends.vnnlib_formulas import (
     Numbers,
     Statement,
@@ -25,52 +26,66 @@ from tests.verify.frontends.vnnlib_formulas import (
 )
 
 
-@settings(max_examples=300)
-@given(assertions, points)
-def test_members_are_those_of_the_formula(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
-    agrees(asserted, some)
+@pytest.mark.parametrize("examples", [60, slow(300)])
+def test_members_are_those_of_the_formula(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(assertions, points)
+    def check(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
+        agrees(asserted, some)
+
+    check()
 
 
 def agrees(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
     """Points are counterexamples by the text if they are by its meaning."""
-    found = parse_vnnlib(version1(asserted))
+    prop = parse_vnnlib(version1(asserted))
     for x, y in some:
         expected = all(part.holds(x, y) for part in asserted)
-        assert witnessed(found, x, y) == expected
-        assert covered(found, x, y) or not expected
+        assert witnessed(prop, x, y) == expected
+        assert covered(prop, x, y) or not expected
 
 
-@settings(max_examples=100)
-@given(assertions_of_version1, points)
-def test_members_where_connectives_are_nested(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
-    agrees(asserted, some)
+@pytest.mark.parametrize("examples", [30, slow(100)])
+def test_members_where_connectives_are_nested(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(assertions_of_version1, points)
+    def check(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
+        agrees(asserted, some)
+
+    check()
 
 
 @given(assertions)
 def test_cases_are_told_apart_by_their_boxes(asserted: list[Statement]) -> None:
-    found = parse_vnnlib(version1(asserted))
-    assert found.cases
-    assert len({box.id for box, _ in found.cases}) == len(found.cases)
-    vacuous = [box.empty or not spec.disjuncts for box, spec in found.cases]
-    assert not any(vacuous) or (vacuous == [True] and found.warnings)
+    prop = parse_vnnlib(version1(asserted))
+    assert prop.cases
+    assert len({box.id for box, _ in prop.cases}) == len(prop.cases)
+    vacuous = [box.empty or not spec.disjuncts for box, spec in prop.cases]
+    assert not any(vacuous) or (vacuous == [True] and prop.warnings)
 
 
-@settings(max_examples=100)
-@given(assertions)
-def test_version_2_says_the_same(asserted: list[Statement]) -> None:
-    pytest.importorskip("vnnlib")
-    assert content(parse_vnnlib(version2(asserted))) == content(parse_vnnlib(version1(asserted)))
+@pytest.mark.parametrize("examples", [25, slow(100)])
+def test_version_2_says_the_same(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(assertions)
+    def check(asserted: list[Statement]) -> None:
+        pytest.importorskip("vnnlib")
+        assert content(parse_vnnlib(version2(asserted))) == content(parse_vnnlib(version1(asserted)))
+
+    check()
 
 
-@settings(max_examples=100)
-@given(assertions)
-def test_what_is_written_reads_back_the_same(
-    tmp_path_factory: pytest.TempPathFactory, asserted: list[Statement]
-) -> None:
-    path = tmp_path_factory.mktemp("written") / "p.vnnlib"
-    found = parse_vnnlib(version1(asserted))
-    write_vnnlib(found, path)
-    assert content(read_vnnlib(path)) == content(found)
+@pytest.mark.parametrize("examples", [25, slow(100)])
+def test_what_is_written_reads_back_the_same(tmp_path_factory: pytest.TempPathFactory, examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(assertions)
+    def check(asserted: list[Statement]) -> None:
+        path = tmp_path_factory.mktemp("written") / "p.vnnlib"
+        prop = parse_vnnlib(version1(asserted))
+        write_vnnlib(prop, path)
+        assert content(read_vnnlib(path)) == content(prop)
+
+    check()
 
 
 PIECES = (
@@ -107,14 +122,18 @@ def complains(text: str) -> str | None:
     return None
 
 
-@settings(max_examples=300)
-@given(assertions, st.booleans(), st.integers(0, 2**32))
-def test_damaged_texts_end_in_errors_of_ours(asserted: list[Statement], newer: bool, seed: int) -> None:
-    if newer:
-        pytest.importorskip("vnnlib")
-    text = mutated((version2 if newer else version1)(asserted), random.Random(seed))
-    complaint = complains(text)
-    assert complaint is None or complaint.startswith("damaged.vnnlib:")
+@pytest.mark.parametrize("examples", [60, slow(300)])
+def test_damaged_texts_end_in_errors_of_ours(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(assertions, st.booleans(), st.integers(0, 2**32))
+    def check(asserted: list[Statement], newer: bool, seed: int) -> None:
+        if newer:
+            pytest.importorskip("vnnlib")
+        text = mutated((version2 if newer else version1)(asserted), random.Random(seed))
+        complaint = complains(text)
+        assert complaint is None or complaint.startswith("damaged.vnnlib:")
+
+    check()
 
 
 def test_bytes_that_are_no_text_end_in_errors_of_ours(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def rows(assertions: str) -> list[tuple[list[list[float]], list[float], list[boo
 
 def box(assertions: str) -> list[list[float]]:
     """Lower and upper bounds of the one case."""
-    ((found, _),) = read(assertions).cases
-    return [found.lower.tolist(), found.upper.tolist()]
+    ((bounds, _),) = read(assertions).cases
+    return [bounds.lower.tolist(), bounds.upper.tolist()]
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_a_header_of_version_1_may_stand_in_front() -> None:
 
 def test_declarations_come_in_any_order() -> None:
     text = "(declare-const Y_0 Real)(declare-const X_1 Real)( declare-const ; here\n X_0 Real )"
-    found = parse_vnnlib(text + BOX)
-    assert (found.inputs, found.outputs) == (2, 1)
+    prop = parse_vnnlib(text + BOX)
+    assert (prop.inputs, prop.outputs) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -271,8 +271,8 @@ def test_headers_of_smt_lib_say_nothing() -> None:
     assert rows(f"{header}{plain}{footer}") == rows(plain)
     functions = DECLARED.replace("declare-const X_0", "declare-fun X_0 ()")
     assert functions != DECLARED
-    found = parse_vnnlib(functions + BOX + plain)
-    assert found.inputs == 2
+    prop = parse_vnnlib(functions + BOX + plain)
+    assert prop.inputs == 2
 
 
 @pytest.mark.parametrize(
@@ -296,8 +296,8 @@ def test_headers_of_smt_lib_say_nothing() -> None:
     ],
 )
 def test_connectives_of_smt_lib(text: str, same: str) -> None:
-    found, expected = read(f"(assert {text})"), read(f"(assert {same})")
-    assert sorted(map(content, found.cases)) == sorted(map(content, expected.cases))
+    prop, expected = read(f"(assert {text})"), read(f"(assert {same})")
+    assert sorted(map(content, prop.cases)) == sorted(map(content, expected.cases))
 
 
 def content(case: tuple[Box, Spec]) -> tuple[str, list[str]]:
@@ -376,7 +376,7 @@ def test_long_tokens_are_cut_in_messages() -> None:
 
 
 def test_the_boxes_are_flat_float64() -> None:
-    ((found, spec),) = read("(assert (<= Y_0 1))").cases
-    assert found.lower.dtype == torch.float64
-    assert found.shape == (2,)
+    ((box, spec),) = read("(assert (<= Y_0 1))").cases
+    assert box.lower.dtype == torch.float64
+    assert box.shape == (2,)
     assert spec.A.shape == (1, 2)

@@ -39,9 +39,9 @@ def test_tensors_are_flattened_with_the_last_index_fastest() -> None:
 
 def test_scalars_have_no_indices() -> None:
     network = "(declare-network f (declare-input A float32 []) (declare-output B float64 []))"
-    found = read("(assert (< B 0.5))", network, "(assert (>= A -1.0))(assert (<= A 1.0))")
-    ((_, spec),) = found.cases
-    assert (found.inputs, found.outputs, spec.A.tolist()) == (1, 1, [[1.0]])
+    prop = read("(assert (< B 0.5))", network, "(assert (>= A -1.0))(assert (<= A 1.0))")
+    ((_, spec),) = prop.cases
+    assert (prop.inputs, prop.outputs, spec.A.tolist()) == (1, 1, [[1.0]])
 
 
 @pytest.mark.parametrize(

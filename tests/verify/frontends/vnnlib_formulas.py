@@ -203,22 +203,22 @@ def in_polyhedron(polyhedron: Polyhedron, y: Numbers, closed: bool) -> bool:
     return True
 
 
-def witnessed(found: Property, x: Numbers, y: Numbers) -> bool:
+def witnessed(prop: Property, x: Numbers, y: Numbers) -> bool:
     """Whether replay would take a point for a counterexample."""
     return any(
         in_box(box.inner or box, x) and any(in_polyhedron(part, y, closed=False) for part in spec.disjuncts)
-        for box, spec in found.cases
+        for box, spec in prop.cases
     )
 
 
-def covered(found: Property, x: Numbers, y: Numbers) -> bool:
+def covered(prop: Property, x: Numbers, y: Numbers) -> bool:
     """Whether a proof would speak of a point."""
     return any(
         in_box(box, x) and any(in_polyhedron(part, y, closed=True) for part in spec.disjuncts)
-        for box, spec in found.cases
+        for box, spec in prop.cases
     )
 
 
-def content(found: Property) -> list[tuple[str, str]]:
+def content(prop: Property) -> list[tuple[str, str]]:
     """What makes two properties the same."""
-    return [(box.id, spec.id) for box, spec in found.cases]
+    return [(box.id, spec.id) for box, spec in prop.cases]

@@ -20,6 +20,7 @@ from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.solver import Model
 from assay.verify.programs.start import Begin
 from assay.verify.support.child import ChildDied
+from tests.breadth import slow
 from tests.verify.programs.test_loading import random_program
 
 
@@ -101,7 +102,7 @@ class Crashing:
 
 
 @pytest.mark.parametrize(
-    ("crashes", "solves", "status"), [(0, 1, Status.INFEASIBLE), (1, 2, Status.INFEASIBLE), (9, 2, Status.FAILED)]
+    ("crashes", "solves", "status"), [slow(0, 1, Status.INFEASIBLE), (1, 2, Status.INFEASIBLE), (9, 2, Status.FAILED)]
 )
 def test_a_crash_is_made_good_once(tmp_path: Path, crashes: int, solves: int, status: Status) -> None:
     answer = load(Crashing(tmp_path / "record", crashes), random_program(0)).solve(seconds=60.0)
@@ -139,6 +140,6 @@ def test_answers_are_those_of_the_solver_at_home() -> None:
     for seed in range(3):
         cost = np.random.default_rng(seed).normal(size=8)
         want = get_solver("scipy").load(program, 1, 0).solve(cost, 60.0, 0.0, lambda: None)
-        found = loaded.solve(cost)
-        assert found.value == pytest.approx(want.value, abs=1e-9)
-        assert found.duals is not None
+        answer = loaded.solve(cost)
+        assert answer.value == pytest.approx(want.value, abs=1e-9)
+        assert answer.duals is not None

@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 from scipy.optimize import linprog
 
-from assay.verify.programs.dual import safe_bound, sensitivity
+from assay.verify.programs.dual import safe_bounds
 from assay.verify.programs.program import Ball, Program, Vector
 
 
@@ -36,18 +36,18 @@ def solved(program: Program) -> tuple[float, Vector]:
     """The optimum and the duals of the rows, from a program with both sides of each row written out."""
     matrix = program.matrix.toarray()
     above, below = np.isfinite(program.row_upper), np.isfinite(program.row_lower)
-    found = linprog(
+    solution = linprog(
         program.cost,
         A_ub=np.vstack([matrix[above], -matrix[below]]),
         b_ub=np.concatenate([program.row_upper[above], -program.row_lower[below]]),
         bounds=np.stack([program.lower, program.upper], 1),
     )
-    assert found.status == 0
+    assert solution.status == 0
     duals = np.zeros(len(matrix))
-    up, down = np.split(found.ineqlin.marginals, [int(above.sum())])
+    up, down = np.split(solution.ineqlin.marginals, [int(above.sum())])
     duals[above] += up
     duals[below] -= down
-    return float(found.fun) + program.offset, duals
+    return float(solution.fun) + program.offset, duals
 
 
 def in_fractions(program: Program, duals: Vector) -> Fraction:
@@ -66,6 +66,14 @@ def leaning(program: Program, duals: Vector) -> Vector:
     """The duals without those that push a row towards a side where it has none."""
     side = np.where(duals > 0, program.row_lower, program.row_upper)
     return np.where(np.isfinite(side), duals, 0.0)
+
+
+def safe_bound(program: Program, duals: Vector, cost: Vector | None = None, offset: float = 0.0) -> float:
+    """The bound that one vector of duals proves; the cautious one is never above it."""
+    safe = safe_bounds(program, duals[None], cost, offset)
+    assert safe.bound.shape == safe.sensitivity.shape == safe.cautious.shape == (1,)
+    assert safe.cautious.item() <= safe.bound.item()
+    return safe.bound.item()
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -116,16 +124,29 @@ def test_duals_without_sense_prove_nothing_false(bad: float) -> None:
         assert isfinite(safe_bound(program, np.full(len(duals), np.nan)))  # the columns' bounds alone
 
 
-def test_a_cost_and_bounds_may_stand_in_for_the_programs_own() -> None:
-    program = random_program(3)
-    other = random_program(4)
-    box = (program.lower + 0.1 * (program.upper - program.lower), program.upper)
-    changed = replace(program, cost=other.cost, offset=2.0, lower=box[0])
+def test_a_cost_and_upper_bounds_may_stand_in_for_the_programs_own() -> None:
+    program, other = random_program(3), random_program(4)
+    upper = program.lower + 0.9 * (program.upper - program.lower)
     _, duals = solved(random_program(3))
-    assert safe_bound(program, duals, other.cost, 2.0, box=box) == safe_bound(changed, duals)
-    sides = (program.row_lower - 1, program.row_upper + 1)
-    wider = replace(program, row_lower=sides[0], row_upper=sides[1])
-    assert safe_bound(program, duals, sides=sides) == safe_bound(wider, duals)
+    changed = safe_bound(replace(program, cost=other.cost, offset=2.0, upper=upper), duals)
+    assert safe_bounds(program, duals[None], other.cost, 2.0, upper).bound.item() == pytest.approx(changed, rel=1e-12)
+    assert safe_bounds(program, duals[None], other.cost, 2.0, upper).bound.item() <= changed
+
+
+@pytest.mark.parametrize("ball", [False, True])
+def test_many_vectors_are_bounded_as_one_by_one(ball: bool) -> None:
+    program = random_program(5)
+    rng = np.random.default_rng(0)
+    if ball:
+        program = replace(program, ball=Ball(np.arange(3), (program.lower + program.upper)[:3] / 2, 0.3))
+    duals = rng.normal(size=(9, 6)) * 10.0 ** rng.uniform(-3, 3, (9, 1))
+    upper = np.where(rng.random((9, 8)) < 0.5, program.lower, program.upper)
+    upper[:, :3] = program.upper[:3]
+    together = safe_bounds(program, duals, upper=upper)
+    for i in range(9):
+        alone = safe_bounds(program, duals[i : i + 1], upper=upper[i])
+        for name in ("bound", "sensitivity", "cautious"):
+            assert getattr(together, name)[i] == pytest.approx(getattr(alone, name).item(), rel=1e-9, abs=1e-9)
 
 
 def test_a_ray_proves_that_there_is_no_point() -> None:
@@ -170,5 +191,4 @@ def test_sensitivity_is_what_the_optimum_moves_by() -> None:
     program = Program(matrix, np.array([2.0]), np.array([inf]), zero, one, zero.astype(bool), cost)
     assert safe_bound(program, np.array([0.25])) == pytest.approx(-0.25)
     # The row is of size 4, its dual 1/4; the residual at y is -3/4.
-    assert sensitivity(program, np.array([0.25])) == pytest.approx(0.25 * 4 + 0.75)
-    assert sensitivity(program, np.array([np.nan])) == pytest.approx(2.0)
+    assert safe_bounds(program, np.array([[0.25], [np.nan]])).sensitivity == pytest.approx([0.25 * 4 + 0.75, 2.0])

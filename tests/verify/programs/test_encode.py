@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from math import inf
 
@@ -68,8 +69,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 def encoded(made: Network, region: Region, exact: bool = False, linear: bool = True) -> Encoding:
     objective = torch.eye(made.output_size, dtype=torch.float64)
     with torch.no_grad():
-        found = known(made, region, objective, Budget(), linear)
-        return encode(made, region, found.bounds, exact)
+        bounded = known(made, region, objective, Budget(), linear)
+        return encode(made, region, bounded.bounds, exact)
 
 
 def a_box(made: Network, width: float = 0.4) -> Box:
@@ -157,25 +158,19 @@ def test_a_split_changes_bounds_alone(active: bool) -> None:
     box = a_box(made)
     encoding = encoded(made, box)
     neurons = encoding.neurons
-    loaded = load(Highs(), encoding.draft.program())
+    program = encoding.draft.program()
     cost, offset = encoding.cost(np.eye(made.output_size)[0])
-    free = loaded.solve(cost, offset)
     z, a = neurons.z[:1], neurons.a[:1]
-    low, high = loaded.program.lower[z], loaded.program.upper[z]
+    lower, upper, row_upper = program.lower.copy(), program.upper.copy(), program.row_upper.copy()
     if active:
-        loaded.bound_columns(z, np.zeros(1), high)
-        loaded.bound_rows(neurons.above[:1], np.zeros(1), np.zeros(1))
+        lower[z] = row_upper[neurons.above[:1]] = 0.0
     else:
-        loaded.bound_columns(z, low, np.zeros(1))
-        loaded.bound_columns(a, np.zeros(1), np.zeros(1))
-    split = loaded.solve(cost, offset)
-    assert split.x is not None
-    assert split.value >= free.value - 1e-9
-    assert split.x[a] == pytest.approx(np.maximum(split.x[z], 0), abs=1e-7)
-    loaded.bound_columns(z, low, high)
-    loaded.bound_columns(a, np.zeros(1), loaded.program.upper[a])
-    loaded.bound_rows(neurons.above[:1], np.zeros(1), np.full(1, inf))
-    assert loaded.solve(cost, offset).value == pytest.approx(free.value, abs=1e-9)
+        upper[z] = upper[a] = 0.0
+    split = replace(program, lower=lower, upper=upper, row_upper=row_upper)
+    free, answer = (load(Highs(), p).solve(cost, offset) for p in (program, split))
+    assert answer.x is not None
+    assert answer.value >= free.value - 1e-9
+    assert answer.x[a] == pytest.approx(np.maximum(answer.x[z], 0), abs=1e-7)
 
 
 def test_a_conjunction_is_the_largest_of_its_rows() -> None:

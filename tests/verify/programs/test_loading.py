@@ -12,10 +12,10 @@ import pytest
 from scipy import sparse
 
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import InputError, InternalError
+from assay.verify.core.errors import InputError
 from assay.verify.programs import loading
-from assay.verify.programs.dual import safe_bound
-from assay.verify.programs.loading import SOLVERS, Loaded, check_name, get_solver, listed, load, missing
+from assay.verify.programs.dual import safe_bounds
+from assay.verify.programs.loading import SOLVERS, check_name, get_solver, listed, load, missing
 from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.start import Begin
 from assay.verify.registry import get_verifier
@@ -54,7 +54,7 @@ def test_linear_programs(name: str) -> None:
         optimum, _ = solved(program)
         answer = load(get_solver(name), program).solve()
         assert answer.duals is not None
-        bound = safe_bound(program, answer.duals)
+        bound = safe_bounds(program, answer.duals[None]).bound.item()
         assert bound <= optimum + 1e-9 * (1 + abs(optimum))
         if name in FIRST_ORDER:
             continue
@@ -72,7 +72,7 @@ def test_one_cost_after_another(name: str) -> None:
         optimum, _ = solved(replace(program, cost=cost, offset=2.0))
         answer = loaded.solve(cost, 2.0)
         assert answer.duals is not None
-        bound = safe_bound(program, answer.duals, cost, 2.0)
+        bound = safe_bounds(program, answer.duals[None], cost, 2.0).bound.item()
         assert bound <= optimum + 1e-9 * (1 + abs(optimum))
         assert name in FIRST_ORDER or bound == pytest.approx(optimum, abs=1e-5)
 
@@ -187,30 +187,6 @@ class Pointless:
 
 def test_an_optimum_without_a_point_is_a_failure() -> None:
     assert load(Pointless(), knapsack()).solve().status is Status.FAILED
-
-
-def test_bounds_change_on_the_programs_own_scale() -> None:
-    program = random_program(5, spread=3.0)
-    loaded = load(get_solver("highs"), program)
-    loaded.solve()
-    lower, upper = program.lower.copy(), program.upper.copy()
-    upper[:2] = (lower[:2] + upper[:2]) / 2
-    row_lower = program.row_lower.copy()
-    row_lower[np.isfinite(row_lower)] -= 1.0
-    loaded.bound_columns(np.arange(2), lower[:2], upper[:2])
-    loaded.bound_rows(np.arange(6), row_lower, program.row_upper)
-    want, _ = solved(replace(program, upper=upper, row_lower=row_lower))
-    answer = loaded.solve()
-    assert answer.value == pytest.approx(want, abs=1e-6)
-    assert answer.duals is not None
-    sides = (row_lower, program.row_upper)
-    assert safe_bound(program, answer.duals, box=(lower, upper), sides=sides) == pytest.approx(want, abs=1e-6)
-
-
-def test_not_every_solver_can_change_bounds() -> None:
-    loaded: Loaded = load(get_solver("scipy"), random_program(0))
-    with pytest.raises(InternalError, match="apart"):
-        loaded.bound_columns(np.arange(1), np.zeros(1), np.zeros(1))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.relaxation import Relaxation, attempt, grain, known, lower
 from assay.verify.programs.start import Begin
 from tests import nets
+from tests.breadth import seeds
 from tests.verify.programs.cases import KINDS, cases
 
 
@@ -45,8 +46,8 @@ def test_no_answer_makes_a_bound_that_is_wrong(duals: list[float] | None, status
     for problem, _ in cases("mlp", range(4)):
         spec = problem.spec
         with torch.no_grad():
-            found = known(problem.network, problem.region, spec.A, Budget())
-            encoding = encode(problem.network, problem.region, found.bounds)
+            bounded = known(problem.network, problem.region, spec.A, Budget())
+            encoding = encode(problem.network, problem.region, bounded.bounds)
         relaxation = Relaxation(encoding, Liar(duals, status), Budget())
         honest = Relaxation(encoding, get_solver("highs"), Budget())
         for disjunct in spec.disjuncts:
@@ -55,16 +56,17 @@ def test_no_answer_makes_a_bound_that_is_wrong(duals: list[float] | None, status
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_relaxations_lie_between_crown_and_the_truth(kind: str) -> None:
-    for problem, true in cases(kind, range(8)):
+@seeds(4, of=8)
+def test_relaxations_lie_between_crown_and_the_truth(kind: str, seeds: range) -> None:
+    for problem, true in cases(kind, seeds):
         spec = problem.spec
         with torch.no_grad():
-            found = known(problem.network, problem.region, spec.A, Budget())
-            encoding = encode(problem.network, problem.region, found.bounds)
+            bounded = known(problem.network, problem.region, spec.A, Budget())
+            encoding = encode(problem.network, problem.region, bounded.bounds)
         relaxation = Relaxation(encoding, get_solver("highs"), Budget())
         bounds = [relaxation.disjunct(d.A, d.b).bound for d in spec.disjuncts]
         assert min(bounds) <= true + 1e-9
-        crown = found.by_disjunct(spec)
+        crown = bounded.by_disjunct(spec)
         # CROWN's own bound may be that of the intervals at the last activations, which are rows here, too.
         assert all(b >= c - 1e-9 * (1 + abs(c)) for b, c in zip(bounds, crown, strict=True))
 
@@ -74,8 +76,8 @@ def test_rows_of_a_conjunction_are_worth_more_together() -> None:
     for seed in range(12):
         for problem, _ in cases("mlp", range(seed, seed + 1)):
             with torch.no_grad():
-                found = known(problem.network, problem.region, problem.spec.A, Budget())
-                encoding = encode(problem.network, problem.region, found.bounds)
+                bounded = known(problem.network, problem.region, problem.spec.A, Budget())
+                encoding = encode(problem.network, problem.region, bounded.bounds)
             relaxation = Relaxation(encoding, get_solver("highs"), Budget())
             for d in problem.spec.disjuncts:
                 apart = max(relaxation.disjunct(d.A[i : i + 1], d.b[i : i + 1]).bound for i in range(len(d.b)))
@@ -90,9 +92,9 @@ def test_the_grain_of_a_trap_is_coarse(name: str) -> None:
     """Where float64 loses the answer, margins up to 1/2 mean nothing; elsewhere the grain is next to nothing."""
     for B, dtype, coarse in ((2.0**54, torch.float64, True), (2.0**25, torch.float32, False)):
         problem = nets.trap_problem(name, B, dtype)
-        found = known(problem.network, problem.region, problem.spec.A, Budget())
-        assert (found.grain > 0.5) == coarse
-        assert coarse or found.grain < 1e-3
+        bounded = known(problem.network, problem.region, problem.spec.A, Budget())
+        assert (bounded.grain > 0.5) == coarse
+        assert coarse or bounded.grain < 1e-3
 
 
 def test_the_grain_of_what_is_not_known_is_infinite() -> None:
@@ -107,8 +109,8 @@ def test_time() -> None:
     over = Budget(seconds=0).started()
     with pytest.raises(Expired):
         known(problem.network, problem.region, problem.spec.A, over)
-    found = known(problem.network, problem.region, problem.spec.A, Budget())
-    loaded = load(get_solver("highs"), encode(problem.network, problem.region, found.bounds).draft.program())
+    bounded = known(problem.network, problem.region, problem.spec.A, Budget())
+    loaded = load(get_solver("highs"), encode(problem.network, problem.region, bounded.bounds).draft.program())
     with pytest.raises(Expired):
         lower(loaded, over)
 

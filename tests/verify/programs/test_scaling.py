@@ -37,14 +37,14 @@ def test_answers_come_back() -> None:
     cost, unit = change.cost(program.cost)
     x = np.linspace(0, 1, 8)
     y = np.linspace(-1, 1, 6)
-    found = change.back(Answer(Status.OPTIMAL, float(cost @ x), x, y, bound=0.5), unit, 3.0)
-    assert found.x is not None
-    assert found.duals is not None
-    assert found.value == pytest.approx(float(program.cost @ found.x) + 3.0, rel=1e-12)
-    assert found.bound == 0.5 * unit + 3.0
+    answer = change.back(Answer(Status.OPTIMAL, float(cost @ x), x, y, bound=0.5), unit, 3.0)
+    assert answer.x is not None
+    assert answer.duals is not None
+    assert answer.value == pytest.approx(float(program.cost @ answer.x) + 3.0, rel=1e-12)
+    assert answer.bound == 0.5 * unit + 3.0
     # Reduced costs agree, each in its own units.
     np.testing.assert_allclose(
-        (program.cost - program.transposed @ found.duals) * change.columns,
+        (program.cost - program.transposed @ answer.duals) * change.columns,
         (cost - change.program.transposed @ y) * unit,
         rtol=1e-9,
         atol=1e-9,

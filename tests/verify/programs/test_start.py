@@ -10,7 +10,7 @@ from assay.verify.bounds import layers
 from assay.verify.bounds.rows import Backward
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.region import Box
-from assay.verify.programs.dual import safe_bound
+from assay.verify.programs.dual import safe_bounds
 from assay.verify.programs.encode import Encoding, encode
 from assay.verify.programs.loading import get_solver, load
 from assay.verify.programs.program import Status
@@ -37,7 +37,7 @@ def test_its_bound_is_crowns(seed: int) -> None:
         cost, offset = encoding.cost(row)
         begin = start(program, cost)
         assert begin is not None
-        assert safe_bound(program, begin.duals, cost, offset) == pytest.approx(bound, rel=1e-9)
+        assert safe_bounds(program, begin.duals[None], cost, offset).bound.item() == pytest.approx(bound, rel=1e-9)
 
 
 def test_it_is_a_basis() -> None:
@@ -73,6 +73,6 @@ def test_the_end_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
         answer = loaded.solve(cost, offset)
         monkeypatch.undo()
         assert answer.status is Status.OPTIMAL
-        steps[name] = (answer.value, loaded.model._highs.getInfo().simplex_iteration_count)  # type: ignore[attr-defined]
+        steps[name] = (answer.value, loaded.model.highs.getInfo().simplex_iteration_count)  # type: ignore[attr-defined]
     assert steps["cold"][0] == pytest.approx(steps["begun"][0], abs=1e-9)
     assert 3 * steps["begun"][1] < steps["cold"][1]

@@ -21,15 +21,15 @@ from tests.verify.programs.cases import KINDS, cases
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_confirmed_replays(kind: str) -> None:
-    found = 0
+    confirmations = 0
     for problem, true in cases(kind, range(6)):
         points = problem.region.sample(200, nets.generator(0)).double()
         point = confirmed(problem, points)
         if point is not None:
             assert replay(problem, point).confirmed
             assert true <= 0
-            found += 1
-    assert found
+            confirmations += 1
+    assert confirmations
 
 
 def test_points_beyond_the_region_are_moved_into_it() -> None:

@@ -75,6 +75,7 @@ def test_without_output_constraints_every_point_is_a_counterexample() -> None:
     assert result.verdict is Verdict.FALSIFIED
 
 
+@pytest.mark.slow  # each time with less time, as a law of every method
 @pytest.mark.parametrize("name", nets.NEVER_VERIFIED)
 def test_float_traps_are_never_verified(name: str) -> None:
     assert Auto(rounds=1).verify(nets.trap_problem(name), Budget()).verdict is not Verdict.VERIFIED
@@ -118,20 +119,20 @@ def test_raised_lines_decide_what_fixed_ones_leave_open() -> None:
     x = torch.rand(20, generator=nets.generator(5))
     problem = Problem.robustness(network, x, int(network(x[None].double()).argmax()), 0.08)
     assert CROWN().verify(problem).verdict is Verdict.UNKNOWN
-    found = solve(problem)
-    assert found.verdict is Verdict.VERIFIED
-    assert found.stats["stages"][-1].startswith("AlphaCROWN")
+    result = solve(problem)
+    assert result.verdict is Verdict.VERIFIED
+    assert result.stats["stages"][-1].startswith("AlphaCROWN")
 
 
 def test_without_a_limit_of_time_there_is_an_end_all_the_same() -> None:
-    found = [Auto(rounds=1).verify(tanh(eps), Budget()) for eps in (0.02, 0.14, 0.2)]
-    assert [each.verdict for each in found] == [Verdict.VERIFIED, Verdict.UNKNOWN, Verdict.FALSIFIED]
-    assert found[1].reason is Reason.INCOMPLETE
+    results = [Auto(rounds=1).verify(tanh(eps), Budget()) for eps in (0.02, 0.14, 0.2)]
+    assert [each.verdict for each in results] == [Verdict.VERIFIED, Verdict.UNKNOWN, Verdict.FALSIFIED]
+    assert results[1].reason is Reason.INCOMPLETE
 
 
 def test_with_a_limit_of_time_all_of_it_is_used() -> None:
-    found = Auto(rounds=1).verify(tanh(0.14), Budget(3.0))
-    assert found.reason in (None, Reason.TIMEOUT), "there is no giving up before"
+    result = Auto(rounds=1).verify(tanh(0.14), Budget(1.0))
+    assert result.reason in (None, Reason.TIMEOUT), "there is no giving up before"
 
 
 def test_pooling_is_left_to_integer_programs() -> None:
@@ -142,7 +143,7 @@ def test_pooling_is_left_to_integer_programs() -> None:
     label = int(network(x[None].double()).argmax())
     deciders = set()
     for eps in (0.02, 0.08, 0.12, 0.14):
-        found = Auto().verify(Problem.robustness(network, x, label, eps), Budget(60.0))
-        assert found.verdict is not Verdict.UNKNOWN
-        deciders.add(found.stats["stages"][-1].partition("(")[0])
+        result = Auto().verify(Problem.robustness(network, x, label, eps), Budget(60.0))
+        assert result.verdict is not Verdict.UNKNOWN
+        deciders.add(result.stats["stages"][-1].partition("(")[0])
     assert "MILP" in deciders

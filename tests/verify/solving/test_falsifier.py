@@ -53,8 +53,8 @@ def test_falsified_or_unknown_never_verified(attack: str) -> None:
 def test_attacks_take_turns() -> None:
     """One that never succeeds does not keep the others from trying, however many rounds there are."""
     problems = Problem.robustness_many(network(NET, 6), X, LABELS, 0.3)
-    (found,) = AttackVerifier("random(points=1)+pgd", 10**9).verify_many(problems[:1], Budget(20))
-    assert found.verdict is Verdict.FALSIFIED
+    (result,) = AttackVerifier("random(points=1)+pgd", 10**9).verify_many(problems[:1], Budget(20))
+    assert result.verdict is Verdict.FALSIFIED
     (none,) = AttackVerifier("random(points=1)", 10**9).verify_many(
         [Problem.robustness(network(NET, 6), X[0], int(LABELS[0]), 0.0)], Budget(0.2)
     )
@@ -150,10 +150,10 @@ def dear(clock: Clock, low: float, high: float) -> tuple[Dear, Problem]:
 def test_an_attack_does_not_run_the_model_once_the_time_is_over(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock.installed(monkeypatch)
     model, problem = dear(clock, 1.0, 2.0)
-    (found,) = Falsifier(get_attack(attack), rounds=100).verify_many([problem], Budget(20.0))
-    assert found.verdict is Verdict.UNKNOWN
+    (result,) = Falsifier(get_attack(attack), rounds=100).verify_many([problem], Budget(20.0))
+    assert result.verdict is Verdict.UNKNOWN
     assert len(model.sizes) <= 20
-    assert found.reason is (Reason.INCOMPLETE if attack == "fgsm" else Reason.TIMEOUT)
+    assert result.reason is (Reason.INCOMPLETE if attack == "fgsm" else Reason.TIMEOUT)
 
 
 def test_what_was_found_by_the_end_of_the_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

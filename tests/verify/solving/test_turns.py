@@ -27,11 +27,11 @@ def test_a_stage_gets_its_share_of_what_is_left_and_no_more(monkeypatch: pytest.
     clock = Clock.installed(monkeypatch)
     first, second, third, last = (Worker(clock, 100.0, label) for label in "abcd")
     plan = [Stage(first, 0.25), Stage(second, 0.5, most=6.0), Stage(third, 0.5), Stage(last)]
-    (found,) = run([OPEN], plan, Budget(40.0))
+    (result,) = run([OPEN], plan, Budget(40.0))
     assert [worker.asked for worker in (first, second, third, last)] == [[10.0], [6.0], [12.0], [12.0]]
     assert clock.now == 40.0
-    assert found.reason is Reason.TIMEOUT
-    assert found.stats["stages"] == ["a", "b", "c", "d"]
+    assert result.reason is Reason.TIMEOUT
+    assert result.stats["stages"] == ["a", "b", "c", "d"]
 
 
 def test_what_a_stage_leaves_is_there_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,33 +44,35 @@ def test_what_a_stage_leaves_is_there_for_the_next(monkeypatch: pytest.MonkeyPat
 def test_only_who_ran_out_of_time_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock.installed(monkeypatch)
     slow, done = Worker(clock, 15.0, "slow"), Worker(clock, 1.0, "done")
-    (found,) = run([OPEN], [Stage(slow, 0.1), Stage(done), Stage(slow), Stage(done), Stage(slow)], Budget(100.0))
+    (result,) = run([OPEN], [Stage(slow, 0.1), Stage(done), Stage(slow), Stage(done), Stage(slow)], Budget(100.0))
     assert (slow.asked, done.asked) == ([10.0, 89.0], [90.0])
-    assert found.reason is Reason.INCOMPLETE
+    assert result.reason is Reason.INCOMPLETE
 
 
 def test_whoever_does_not_support_a_problem_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock.installed(monkeypatch)
     other, able = Worker(clock, 1.0, "other", beyond="no rule for Sin"), Worker(clock, 1.0, "able")
-    (found,) = run([OPEN], [Stage(other), Stage(able)], Budget(40.0))
-    assert (other.asked, found.stats["stages"], found.reason) == ([], ["able"], Reason.INCOMPLETE)
+    (result,) = run([OPEN], [Stage(other), Stage(able)], Budget(40.0))
+    assert (other.asked, result.stats["stages"], result.reason) == ([], ["able"], Reason.INCOMPLETE)
 
 
 @pytest.mark.parametrize("attacked", [True, False])
 def test_where_nobody_can_prove_anything_the_answer_says_why(attacked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock.installed(monkeypatch)
     plan = [Stage(Worker(clock, 1.0, "proof", beyond="no rule for Sin")), Stage(Worker(clock, 1.0, "b", beyond="too"))]
-    (found,) = run([OPEN], [*plan, *[Stage(Searcher(clock, 100.0))] * attacked], Budget(40.0))
-    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, Reason.UNSUPPORTED)
-    assert found.stats["explanation"] == "no rule for Sin"
+    (result,) = run([OPEN], [*plan, *[Stage(Searcher(clock, 100.0))] * attacked], Budget(40.0))
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.UNSUPPORTED)
+    assert result.stats["explanation"] == "no rule for Sin"
 
 
 def test_without_a_limit_of_time_whoever_would_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock.installed(monkeypatch)
     endless, long, able = Worker(clock, inf, "endless"), Worker(clock, inf, "long"), Worker(clock, 1.0, "able")
-    (found,) = run([OPEN], [Stage(endless, unlimited=0.0), Stage(long, unlimited=9.0), Stage(able, most=5.0)], Budget())
+    (result,) = run(
+        [OPEN], [Stage(endless, unlimited=0.0), Stage(long, unlimited=9.0), Stage(able, most=5.0)], Budget()
+    )
     assert (endless.asked, long.asked, able.asked) == ([], [9.0], [5.0])
-    assert found.reason is Reason.TIMEOUT
+    assert result.reason is Reason.TIMEOUT
 
 
 def test_no_stage_begins_once_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,9 +105,9 @@ def test_one_by_one_the_time_is_shared_out_but_for_a_union(monkeypatch: pytest.M
     alone, together = Worker(clock, 100.0, "alone"), Worker(clock, 100.0, "together")
     stages.decide(alone, [OPEN, OPEN, OPEN], Budget(30.0))
     assert alone.asked == [10.0, 10.0, 10.0]
-    found = stages.decide(together, [OPEN, OPEN, OPEN], Budget(30.0), union=True)
+    results = stages.decide(together, [OPEN, OPEN, OPEN], Budget(30.0), union=True)
     assert together.asked == [30.0]
-    assert {each.reason for each in found} == {Reason.TIMEOUT}
+    assert {each.reason for each in results} == {Reason.TIMEOUT}
 
 
 def test_the_answer_so_far_is_told_after_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +133,8 @@ def test_a_slow_bound_does_not_starve_the_attacks(monkeypatch: pytest.MonkeyPatc
     slow = Worker(clock, inf, "slow")
     monkeypatch.setattr(auto, "CROWN", lambda: slow)
     monkeypatch.setattr(auto, "FGSM", lambda: auto.PGD(steps=1, step_size=1e-9))
-    found = Auto().verify(easy(0.9), Budget(40.0))
-    assert found.verdict is Verdict.FALSIFIED
+    result = Auto().verify(easy(0.9), Budget(40.0))
+    assert result.verdict is Verdict.FALSIFIED
     assert sum(slow.asked) == 1.0
 
 
@@ -146,9 +148,9 @@ def test_each_verdict_is_checked_once(eps: float, monkeypatch: pytest.MonkeyPatc
         return check(problems, results)
 
     monkeypatch.setattr(stages, "check", counting)
-    found = union.verify(Auto(), [easy(eps)], Budget())
-    assert checked == [found.verdict]
-    assert found.reason is None
+    answer = union.verify(Auto(), [easy(eps)], Budget())
+    assert checked == [answer.verdict]
+    assert answer.reason is None
 
 
 def test_nobody_is_exempt_from_the_check() -> None:

@@ -52,10 +52,10 @@ def unknown(reason, margin=None, **more):
 )
 def test_verdicts_combine(parts, verdict, reason):
     for order in (parts, parts[::-1]):
-        found = union.combine(order)
-        assert (found.verdict, found.reason) == (verdict, reason)
-        assert (found.counterexample is not None) == (verdict is F)
-        assert len(found.stats["parts"]) == len(parts)
+        result = union.combine(order)
+        assert (result.verdict, result.reason) == (verdict, reason)
+        assert (result.counterexample is not None) == (verdict is F)
+        assert len(result.stats["parts"]) == len(parts)
 
 
 def test_every_mixture_is_verified_only_if_all_that_is_real_is():
@@ -90,23 +90,23 @@ def test_what_explains_the_chief_part_explains_the_whole():
         unknown(TIMEOUT, stats={"explanation": "late"}),
         unknown(INCOMPLETE, stats={"explanation": "loose"}),
     ]
-    found = union.combine(parts)
-    assert (found.stats["part"], found.stats["explanation"]) == (2, "loose")
+    result = union.combine(parts)
+    assert (result.stats["part"], result.stats["explanation"]) == (2, "loose")
     assert union.combine([part(F), unknown(Reason.NUMERICAL, stats={"alarm": "wrong"})]).stats["alarm"] == "wrong"
 
 
 def test_one_part_is_the_answer_itself_and_no_part_is_vacuous():
     one = part(margin=0.1)
     assert union.combine([one]) is one
-    found = union.verify(CROWN(), [], Budget())
-    assert (found.verdict, found.reason) == (U, VACUOUS)
+    result = union.verify(CROWN(), [], Budget())
+    assert (result.verdict, result.reason) == (U, VACUOUS)
 
 
 def test_the_whole_survives_json():
     parts = [part(F, name="a", seconds=0.5), unknown(TIMEOUT, -float("inf"), name="b")]
-    found = union.combine(parts)
-    assert Result.from_json(found.to_json()).to_json() == found.to_json()
-    assert union.combine(parts[::-1]).problem_id != found.problem_id
+    result = union.combine(parts)
+    assert Result.from_json(result.to_json()).to_json() == result.to_json()
+    assert union.combine(parts[::-1]).problem_id != result.problem_id
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ def problems(network, *corners, unsafe=True):
 
 def test_the_first_falsified_part_ends_the_work(network):
     method = Told({0.1: U, 0.2: F, 0.3: U})
-    found = union.verify(method, problems(network, 0.1, 0.2, 0.3), Budget())
-    assert (found.verdict, found.stats["part"]) == (F, 1)
+    result = union.verify(method, problems(network, 0.1, 0.2, 0.3), Budget())
+    assert (result.verdict, result.stats["part"]) == (F, 1)
     assert method.asked == [0.1, 0.2]
 
 
@@ -168,9 +168,9 @@ def test_a_batch_is_asked_at_once(network):
 
 def test_the_parts_share_one_deadline(network):
     method = Told({0.1: U, 0.2: U, 0.3: U}, seconds=0.2)
-    found = union.verify(method, problems(network, 0.1, 0.2, 0.3), Budget(0.1))
-    assert (found.verdict, found.reason) == (U, INCOMPLETE)
-    assert [each["reason"] for each in found.stats["parts"]] == ["incomplete", "timeout", "timeout"]
+    result = union.verify(method, problems(network, 0.1, 0.2, 0.3), Budget(0.1))
+    assert (result.verdict, result.reason) == (U, INCOMPLETE)
+    assert [each["reason"] for each in result.stats["parts"]] == ["incomplete", "timeout", "timeout"]
     assert method.asked == [0.1]
 
 
@@ -185,8 +185,8 @@ def test_each_verdict_is_checked_before_it_counts(network):
 def test_auto_leaves_the_rest_once_a_part_is_falsified(network):
     easy, hard = problems(network, 0.1, 0.2)
     hard = Problem(network, hard.region, Spec.halfspaces([[1.0, 0.0, 0.0]], [-1e9]))
-    found = union.verify(Auto(), [easy, hard], Budget())
-    assert (found.verdict, found.stats["part"]) == (F, 0)
-    stages = [len(each["stats"]["stages"]) for each in found.stats["parts"]]
+    result = union.verify(Auto(), [easy, hard], Budget())
+    assert (result.verdict, result.stats["part"]) == (F, 0)
+    stages = [len(each["stats"]["stages"]) for each in result.stats["parts"]]
     assert stages == [1, 1]
     assert union.verify(Auto(), [hard, hard], Budget()).verdict is V

@@ -132,7 +132,7 @@ def recheck(tree: Tree, splits: Splits, cost: Vector, offset: float) -> dict[int
 
 
 def document(problem: Problem, bounds: Sequence[Bounds], encoding: Encoding, trees: dict[int, Tree]) -> dict[str, Any]:
-    """The certificate as plain data: numbers, texts and tensors in dicts.
+    """The certificate as plain data: numbers, texts and tensors in dicts. ``bounds``: of each node (1 x its shape).
 
     ``network``, ``region``, ``spec``: hashes of what it speaks of; ``lower``, ``upper``: the box. ``operands``: for
     each activation, by its position in the network, the bounds l, u of its operands that the relaxation is built on; a

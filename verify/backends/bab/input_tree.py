@@ -60,13 +60,13 @@ class Pairs:
     weights: Tensor
 
     def take(self, index: Tensor) -> Pairs:
-        """The pairs at ``index`` (numbers)."""
+        """The pairs at ``index`` (kept pairs), numbers."""
         columns = (self.box, self.disjunct, self.lower, self.upper, self.bound, self.weights)
         box, disjunct, lower, upper, bound, weights = (t.index_select(0, index) for t in columns)
         return Pairs(box, disjunct, lower, upper, bound, self.forms.take(index), weights)
 
     def sift(self, lowest: Tensor) -> Pairs:
-        """Those that are still open; the bounds of the others go into ``lowest`` (boxes)."""
+        """Those pairs that are still open; the bounds of the others go into ``lowest`` (boxes)."""
         safe = decided(self.bound)
         closed = safe.nonzero().flatten()
         if not len(closed):

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from assay.verify.backends.bab.certificate import Tree
-from assay.verify.backends.bab.simplex import End, Objective, Simplex
+from assay.verify.backends.bab.simplex import Objective, Simplex
 from assay.verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Phases, Splits
 from assay.verify.core.budget import Budget, Expired
-from assay.verify.programs.program import Vector
+from assay.verify.programs.program import Status, Vector
+from assay.verify.programs.solvers.highs import as_basis
 
 SLACK = 1e-8  # how far a solver's optimum should lie above what is to be proved, relative to 1 and to that
 EXACT = 1e-9  # by how much a neuron may differ from its value, relative to its range, in an exact solution
@@ -112,7 +113,7 @@ class Search:
             if bound > self.limit():
                 self._close(node, bound)
                 return
-        self._commit(self._solved(target, 0, phases, -inf, begin and target.simplex.as_basis(begin)))
+        self._commit(self._solved(target, 0, phases, -inf, begin and as_basis(begin)))
 
     def run(self) -> None:
         """Split until every tree is closed or :meth:`done`; raises :class:`Expired` when the time is over."""
@@ -178,15 +179,15 @@ class Search:
         simplex.aim(target.objective)
         simplex.within(phases)
         aim = self._aim()
-        end = simplex.solve(basis, aim if cutoff is None else cutoff, self.budget.remaining)
+        status = simplex.solve(basis, aim if cutoff is None else cutoff, self.budget.remaining)
         self.nodes += 1
-        if end is End.TIMEOUT:
+        if status is Status.TIMEOUT:
             raise Expired
-        if end is End.EMPTY and (ray := simplex.ray()) is not None:
+        if status is Status.INFEASIBLE and (ray := simplex.ray()) is not None:
             return Node(target, number, phases, inf, ray, basis, empty=True)
-        if end in (End.EMPTY, End.FAILED):
+        if status not in (Status.OPTIMAL, Status.CUTOFF):
             return Node(target, number, phases, floor, simplex.nothing, basis, _any(phases))
-        value = inf if end is End.CUTOFF else max(simplex.value, floor)
+        value = inf if status is Status.CUTOFF else max(simplex.value, floor)
         if value > aim:
             return Node(target, number, phases, value, simplex.duals(), basis)
         x, duals = simplex.solution()

@@ -66,7 +66,7 @@ class Relaxed:
         return functions.corner(self.lower, self.upper)
 
     def take(self, box: Tensor) -> Relaxed:
-        """The same over the boxes at the positions ``box``; the reach of single neurons stays behind."""
+        """The same over the boxes at the positions ``box`` (kept boxes); the reach of single neurons stays behind."""
         lines = {position: lines.take(box) for position, lines in self.lines.items()}
         operands = {
             position: Bounds(z.lower.index_select(0, box), z.upper.index_select(0, box))

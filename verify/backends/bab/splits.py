@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from assay.verify.programs.dual import LOOSE
+from assay.verify.programs.dual import safe_bounds
 from assay.verify.programs.encode import Encoding
 from assay.verify.programs.program import Index, Program, Vector
-from assay.verify.programs.relaxation import CAUTION
 from assay.verify.programs.start import BASIC, LOWER, Start, start
-from assay.verify.support.floats import TINY, UNIT, gamma
 
 # One number for each unstable neuron: OPEN, or the phase that a split has put it into.
 Phases = NDArray[np.int8]
@@ -140,42 +138,12 @@ class Splits:
         """Lower bounds of ``cost @ x + offset`` at nodes, whatever their duals are worth; -inf where there is none.
 
         ``phases`` (nodes x neurons), ``duals`` (nodes x rows), ``cost`` (columns); result (nodes). Where the cost is
-        zero a positive bound proves that there is no point. The bound is safe against every rounding error of the
-        solver and of its own evaluation (Neumaier, Shcherbina 2004, doi:10.1007/s10107-003-0433-3); the rounding of
-        the program's own numbers is charged to first order, several times over.
+        zero a positive bound proves that there is no point. These are the cautious bounds of
+        :func:`assay.verify.programs.dual.safe_bounds`.
         """
         step = max(1, CHUNK // (len(cost) + 1))
         parts = [
-            self._proved(phases[i : i + step], duals[i : i + step], cost, offset) for i in range(0, len(phases), step)
+            safe_bounds(self.program, duals[i : i + step], cost, offset, self.upper(phases[i : i + step])).cautious
+            for i in range(0, len(phases), step)
         ]
         return np.concatenate(parts) if parts else np.zeros(0)
-
-    def _proved(self, phases: Phases, duals: Vector, cost: Vector, offset: float) -> Vector:
-        program, longest = self.program, self._longest
-        with np.errstate(all="ignore"):  # what overflows ends as -inf
-            duals = np.where(np.isfinite(duals), duals, 0.0)
-            side = np.where(duals > 0, program.row_lower, program.row_upper)
-            duals, side = (np.where(np.isfinite(side), v, 0.0) for v in (duals, side))
-            size = np.abs(duals)
-            residual = cost - (program.transposed @ duals.T).T
-            doubt = (gamma(longest) * ((program.magnitudes @ size.T).T + np.abs(cost)) + TINY * longest) * LOOSE
-            least = np.minimum(residual * program.lower, residual * self.upper(phases))
-            rows = duals * side
-            count = rows.shape[1] + least.shape[1] + 4
-            total = rows.sum(1) + least.sum(1) + offset
-            rounding = gamma(count) * (np.abs(rows).sum(1) + np.abs(least).sum(1) + abs(offset)) + count * TINY
-            moved = size @ program.row_reach + np.abs(residual) @ program.reach
-            error = (doubt @ program.reach + rounding + CAUTION * (self._widest + 2) * UNIT * moved) * LOOSE
-            bound = np.nextafter(np.nextafter(total - error, -np.inf), -np.inf)
-        proved: Vector = np.where(np.isfinite(bound), bound, -np.inf)
-        return proved
-
-    @cached_property
-    def _longest(self) -> int:
-        """The most rows that a column is in, and the cost."""
-        return int(np.diff(self.program.transposed.indptr).max(initial=0)) + 2
-
-    @cached_property
-    def _widest(self) -> int:
-        """The most columns that a row holds."""
-        return int(np.diff(self.program.matrix.indptr).max(initial=0))

@@ -30,7 +30,7 @@ def root(value: float) -> float:
 
 
 def total(values: Tensor, axis: int) -> Tensor:
-    """At least the sum of non-negative numbers along ``axis``, which is summed away."""
+    """At least the sum of non-negative numbers, any shape, along ``axis``, which is summed away."""
     count = values.shape[axis]
     return values.sum(axis) * (1 + 2 * gamma(count + 2)) + count * TINY
 

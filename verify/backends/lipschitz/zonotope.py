@@ -85,7 +85,8 @@ class Derivatives:
 def derivatives(
     network: Network, bounds: Sequence[Bounds], rows: Tensor, centre: Sequence[Bounds] | None = None
 ) -> Derivatives:
-    """What :func:`assay.verify.backends.lipschitz.jacobian.jacobian` bounds, more tightly, with the same arguments."""
+    """What :func:`assay.verify.backends.lipschitz.jacobian.jacobian` bounds, more tightly, with the same arguments:
+    ``rows`` (rows x outputs), ``bounds`` and ``centre`` of each node."""
     zonotopes = [_of_row(network, bounds, row, centre) for row in rows]
     if not zonotopes:
         return Derivatives(rows.new_zeros(0, network.nodes[0].size), rows.new_zeros(0))

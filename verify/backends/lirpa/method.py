@@ -135,7 +135,7 @@ class LiRPA:
         source, sink = bounded.input_name[0], bounded.output_name[0]  # inputs come before parameters
         optimised = method == "alpha-CROWN"
         with torch.set_grad_enabled(optimised):
-            found = bounded.compute_bounds(
+            answer = bounded.compute_bounds(
                 x=(x,),
                 C=objective,
                 method="CROWN-Optimized" if optimised else method,
@@ -143,7 +143,7 @@ class LiRPA:
                 return_A=slopes,
                 needed_A_dict={sink: {source}} if slopes else None,
             )
-        return found[0].detach(), found[2][sink][source]["lA"].detach().flatten(2) if slopes else found[0]
+        return answer[0].detach(), answer[2][sink][source]["lA"].detach().flatten(2) if slopes else answer[0]
 
     def _options(self, network: Network, old: bool) -> dict[str, Any]:
         """Patches are the fast form of convolutions, but release 0.3 takes elementwise sums of vectors for images,

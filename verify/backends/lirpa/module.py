@@ -81,7 +81,7 @@ class Layers(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output at x."""
+        """The output at x: (batch x shape) to (batch x outputs)."""
         values = [x]
         for sources, part in zip(self.sources, self.layers, strict=True):
             values.append(part(*(values[i] for i in sources)))
@@ -95,7 +95,7 @@ def _repeats(node: Node, nodes: Sequence[Node]) -> bool:
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A Linear layer with these tensors; none is drawn at random first."""
+    """A Linear layer with ``weight`` (outputs x inputs) and ``bias`` (outputs); none is drawn at random first."""
     part = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     part.weight, part.bias = nn.Parameter(weight), nn.Parameter(bias)
     return part
@@ -150,7 +150,7 @@ class Beside(nn.Module):
         self.axis = axis
 
     def forward(self, *parts: Tensor) -> Tensor:
-        """Any number of operands."""
+        """Any number of operands, (batch x shape) each."""
         return torch.cat(parts, self.axis)
 
 
@@ -211,6 +211,8 @@ def _(op: Concat, shape: Shape) -> nn.Module:
 
 def spelled_out(weight: Tensor, dilation: Sequence[int], groups: int) -> Tensor:
     """The kernel of the same convolution without dilation and groups: zeros between, and where a group sees nothing.
+
+    ``weight`` (outputs x inputs of a group x height x width); result (outputs x inputs x height x width), dilated.
 
     >>> spelled_out(torch.ones(2, 1, 1, 2), (1, 2), 2)[:, :, 0].tolist()
     [[[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0], [1.0, 0.0, 1.0]]]

@@ -68,7 +68,7 @@ class SmoothingAttack:
         return beyond(problem) or drowned(centre(problem), self.sigma)
 
     def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
-        """As :meth:`Smoothing.classify`."""
+        """As :meth:`Smoothing.classify`: x (shape)."""
         certificate: named.Name = "soft" if self.scores else "cohen"
         judge = Smoothing(self.noise, self.sigma, n0=self.n0, alpha=self.alpha, certificate=certificate)
         return judge.classify(network, x, seed)

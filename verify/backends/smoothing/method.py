@@ -111,8 +111,8 @@ class Smoothing:
         noise = kinds.of_rms(self.noise, self.sigma, x.numel())
         question = Question(oracle(problem), x, classes, noise, norm, self.n, self.n0, self.alpha, seed, eps, expired)
         try:
-            found = named.chosen(self.certificate, self.noise, self.test).certify(question, self.test)
-            return _about(problem.region.centre, x, norm, found)
+            certified = named.chosen(self.certificate, self.noise, self.test).certify(question, self.test)
+            return _about(problem.region.centre, x, norm, certified)
         except OutOfTime:
             nothing = [0] * (classes + 1)
             return Certified(None, 0.0, nothing, Outcome(0.0, nothing, 0, expired=True))
@@ -157,10 +157,10 @@ class Smoothing:
         )
 
 
-def _about(centre: Tensor, x: Tensor, norm: float, found: Certified) -> Certified:
+def _about(centre: Tensor, x: Tensor, norm: float, certified: Certified) -> Certified:
     """What was found at x as a statement about ``centre``, of which x is the rounding."""
     moved = float(length((x.double() - centre.double()).flatten(), norm)) * (1 + 1e-12)
-    return found if moved == 0 else replace(found, radius=max(0.0, found.radius - moved))
+    return certified if moved == 0 else replace(certified, radius=max(0.0, certified.radius - moved))
 
 
 def subject(noise: str, sigma: float, scores: bool = False) -> str:

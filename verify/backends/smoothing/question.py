@@ -65,7 +65,7 @@ class Question:
         return draw
 
     def outputs(self, name: str, n: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """As :meth:`Stream.outputs`. Raises :class:`OutOfTime`."""
+        """As :meth:`Stream.outputs`, (k x shape) and (k x outputs) a block. Raises :class:`OutOfTime`."""
         for noisy, y in self.stream(name).outputs(n):
             self._look()
             yield noisy, y

@@ -75,7 +75,7 @@ def answers(y: Tensor) -> Tensor:
 
 
 def drowned(x: Tensor, sigma: float) -> str | None:
-    """Why noise of root mean square ``sigma`` is lost at x in the arithmetic of its dtype, in one line; None if not.
+    """Why noise of root mean square ``sigma`` is lost at x (shape) in its dtype's arithmetic, in one line; None if not.
 
     What is run then is another function than the one that radii speak of: that of rounded inputs.
     """

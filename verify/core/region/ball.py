@@ -118,13 +118,14 @@ class LpBall:
         return self.bounds.box()
 
     def contains(self, x: Tensor) -> Tensor:
-        """Exact membership: the box inward, and for l1 and l2 the norm in float64 with tolerance 0."""
+        """Exact membership of x (batch x shape): (batch). The box inward, and for l1 and l2 the norm in float64 with
+        tolerance 0."""
         inside = self.bounds.contains(x)
         return inside & self._within(x) if self.p != inf else inside
 
     def project(self, x: Tensor) -> Tensor:
-        """A member near x. For l1 and l2: into the domain, then onto the ball, which leads towards the centre and so
-        stays in the domain; the step is shrunk until membership holds after rounding too."""
+        """A member near x (batch x shape). For l1 and l2: into the domain, then onto the ball, which leads towards the
+        centre and so stays in the domain; the step is shrunk until membership holds after rounding too."""
         box = self.bounds
         if self.p == inf:
             return box.project(x)
@@ -152,7 +153,8 @@ class LpBall:
         return torch.where(inside.view(each), candidate, fallback)
 
     def steepest(self, grad: Tensor) -> Tensor:
-        """eps along the dual-norm direction: signs (inf), the gradient itself (2), its largest coordinate (1)."""
+        """eps along the dual-norm direction: signs (inf), the gradient itself (2), its largest coordinate (1). grad and
+        result (batch x shape)."""
         radius = self.radius.to(grad)
         if self.p == inf:
             return radius * grad.sign()
@@ -165,7 +167,7 @@ class LpBall:
         return radius * torch.zeros_like(flat).scatter(1, top, flat.gather(1, top).sign()).view_as(grad)
 
     def point(self, u: Tensor) -> Tensor:
-        """The cube mapped onto the ball, radially for l1 and l2, then projected."""
+        """The cube mapped onto the ball, radially for l1 and l2, then projected: u and result (batch x shape)."""
         step = (2 * u.double().to(self.centre.device) - 1) * self.radius
         if self.p != inf:
             flat = step.flatten(1)
@@ -174,7 +176,7 @@ class LpBall:
         return self.project((self.centre + step).to(u))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n random members; uniform for p = inf, covering but not uniform for l1 and l2."""
+        """n random members (n x shape); uniform for p = inf, covering but not uniform for l1 and l2."""
         return self.point(torch.rand((n, *self.shape), generator=generator))
 
     def _domain(self) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ def _stacked(boxes: Sequence[Box]) -> Box:
 
 
 def take(region: Region, index: Tensor | slice) -> Region:
-    """Some samples of a region of a batch, as a region of a batch."""
+    """The samples at ``index`` (numbers, or a slice) of a region of a batch, as a region of a batch."""
     if isinstance(region, LpBall):
         eps = torch.as_tensor(region.eps, dtype=torch.float64)
         domain = region.domain

@@ -73,7 +73,7 @@ class Box:
 
     @property
     def centre(self) -> Tensor:
-        """The midpoint; of an interval without an end its point next to 0."""
+        """The midpoint (shape of the bounds); of an interval without an end its point next to 0."""
         width = self.upper - self.lower
         middle = torch.where(width.isfinite(), self.lower + width / 2, self.lower / 2 + self.upper / 2)
         return torch.where(middle.isfinite(), middle, torch.zeros_like(middle).clamp(self.lower, self.upper))
@@ -90,14 +90,15 @@ class Box:
 
     @cached_property
     def single(self) -> Tensor:
-        """Where the bounds are one value, or lie between two neighbouring numbers of float64."""
+        """Where the bounds are one value, or lie between two neighbouring numbers of float64: bool, of their shape."""
         if self.inner is None:
             return self.lower == self.upper
         between = (self.inner.lower == self.upper) & (self.inner.upper == self.lower)
         return between & (self.upper <= self.lower.nextafter(self.lower.new_tensor(inf)))
 
     def moved(self, dtype: torch.dtype) -> Tensor:
-        """Where the bounds are one value that ``dtype`` does not hold, so that the nearest one stands for it."""
+        """Where the bounds are one value that ``dtype`` does not hold, so that the nearest one stands for it: bool, of
+        their shape."""
         lower, _ = self.allowed(dtype)
         return self.single & ((lower.double() != self.lower) | (self.lower != self.upper))
 
@@ -122,7 +123,7 @@ class Box:
 
     def allowed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of ``dtype`` in each interval, the smallest above the largest where there is
-        none; for one value the nearest."""
+        none; for one value the nearest. Both of the bounds' shape."""
         if dtype not in self._allowed:
             with torch.inference_mode(False):  # kept, so that it must serve callers who need gradients too
                 self._allowed[dtype] = self._members(dtype)
@@ -140,28 +141,29 @@ class Box:
         return torch.where(none, nearest, lower), torch.where(none, nearest, upper)
 
     def outward(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The bounds in another dtype, rounded away from the box."""
+        """The bounds in another dtype, of their own shape, rounded away from the box."""
         return round_down(self.lower, dtype), round_up(self.upper, dtype)
 
     def contains(self, x: Tensor) -> Tensor:
-        """Whether each x lies between the bounds, compared exactly in the dtype of x."""
+        """Whether each x (batch x shape) lies between the bounds, compared exactly in the dtype of x: (batch)."""
         lower, upper = self.allowed(x.dtype)
         return ((lower.to(x.device) <= x) & (x <= upper.to(x.device))).flatten(1).all(-1)
 
     def project(self, x: Tensor) -> Tensor:
-        """Clamp; NaN becomes the lower bound. Next to the box where no value of the dtype is a member."""
+        """Clamp x (batch x shape); NaN becomes the lower bound. Next to the box where no value of the dtype is a
+        member."""
         lower, upper = self.allowed(x.dtype)
         lower, upper = lower.to(x.device), upper.to(x.device)
         return torch.where(x.isnan(), lower, torch.minimum(torch.maximum(x, lower), upper))
 
     def steepest(self, grad: Tensor) -> Tensor:
-        """Half the width along the sign of the gradient."""
+        """Half the width along the sign of the gradient: (batch x shape)."""
         return grad.sign() * ((self.upper - self.lower) / 2).to(grad)
 
     def point(self, u: Tensor) -> Tensor:
-        """Linear from the lower to the upper bound."""
+        """Linear from the lower to the upper bound: u and result (batch x shape)."""
         return self.project((self.lower + u.double().to(self.centre.device) * (self.upper - self.lower)).to(u))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n uniform members."""
+        """n uniform members: (n x shape)."""
         return self.point(torch.rand((n, *self.shape), generator=generator))

@@ -25,7 +25,7 @@ class Region(Protocol):
 
     @property
     def centre(self) -> Tensor:
-        """The middle of the region, float64."""
+        """The middle of the region: (shape), float64."""
         ...
 
     @property

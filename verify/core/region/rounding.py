@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 def round_up(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """The smallest number of ``dtype`` that is at least ``value`` (float64)."""
+    """The smallest number of ``dtype`` that is at least ``value`` (float64, any shape), element by element."""
     cast = value.to(dtype)
     return torch.where(cast.double() < value, torch.nextafter(cast, torch.full_like(cast, inf)), cast)
 
 
 def round_down(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """The largest number of ``dtype`` that is at most ``value`` (float64)."""
+    """The largest number of ``dtype`` that is at most ``value`` (float64, any shape), element by element."""
     return -round_up(-value, dtype)
 
 
 def directed_sum(a: Tensor, b: Tensor, up: bool) -> Tensor:
-    """a + b in float64 rounded up or down; exact sums stay as they are (TwoSum, Knuth)."""
+    """a + b (float64, shapes that broadcast) rounded up or down; exact sums stay as they are (TwoSum, Knuth)."""
     total = a + b
     back = total - a
     error = (a - (total - back)) + (b - back)

@@ -128,12 +128,12 @@ def _output(values: list[ValueInfoProto]) -> ValueInfoProto:
 
 def _leading_to(graph: GraphProto, names: Iterable[str]) -> set[int]:
     """The positions of the nodes that the values ``names`` are computed by."""
-    wanted, found = set(names), set()
+    wanted, leading = set(names), set()
     for i in range(len(graph.node) - 1, -1, -1) if wanted else ():
         if not wanted.isdisjoint(graph.node[i].output):
-            found.add(i)
+            leading.add(i)
             wanted.update(graph.node[i].input)
-    return found
+    return leading
 
 
 def _input(value: ValueInfoProto) -> tuple[torch.dtype, tuple[int, ...], bool]:

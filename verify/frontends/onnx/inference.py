@@ -48,8 +48,8 @@ def output_shapes(
         inferred = onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=versions))
     except Exception:  # whatever is wrong with the node is not what was asked
         return [None] * len(node.outputs)
-    found = {value.name: _shape(value) for value in inferred.graph.output}
-    return [found.get(name) for name in node.outputs]
+    shapes = {value.name: _shape(value) for value in inferred.graph.output}
+    return [shapes.get(name) for name in node.outputs]
 
 
 def _shape(value: ValueInfoProto) -> tuple[int, ...] | None:

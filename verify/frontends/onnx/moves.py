@@ -298,7 +298,7 @@ def space_to_depth(call: Call) -> Operand:
 
 def different_axes(axes: Sequence[int], rank: int) -> set[int]:
     """Each axis once, counted from the front."""
-    found = {a + rank if a < 0 else a for a in axes}
-    if len(found) != len(axes) or not all(0 <= a < rank for a in found):
+    different = {a + rank if a < 0 else a for a in axes}
+    if len(different) != len(axes) or not all(0 <= a < rank for a in different):
         raise InputError(f"axes {list(axes)} are not different axes of {rank}")
-    return found
+    return different

@@ -77,18 +77,18 @@ def clip(call: Call) -> Value:
 
 def largest(call: Call) -> Operand:
     """The larger of all operands, element by element."""
-    found = call.operand(0)
+    most = call.operand(0)
     for i in range(1, len(call.inputs)):
-        found = larger(call, found, call.operand(i))
-    return found
+        most = larger(call, most, call.operand(i))
+    return most
 
 
 def smallest(call: Call) -> Operand:
     """The smaller of all operands: ``min(a, b) = -max(-a, -b)``."""
-    found = opposite(call, call.operand(0))
+    most = opposite(call, call.operand(0))
     for i in range(1, len(call.inputs)):
-        found = larger(call, found, opposite(call, call.operand(i)))
-    return opposite(call, found)
+        most = larger(call, most, opposite(call, call.operand(i)))
+    return opposite(call, most)
 
 
 def opposite(call: Call, x: Operand) -> Operand:

@@ -50,12 +50,12 @@ class Runtime:
     def _run(self, batch: Tensor, shape: tuple[int, ...]) -> Tensor:
         feed = {self.session.get_inputs()[0].name: batch.contiguous().numpy()}
         try:
-            (found,) = self.session.run([self.name], feed)
+            (output,) = self.session.run([self.name], feed)
         except Exception as error:  # the runtime has a dozen kinds of its own
             raise InputError(f"onnxruntime cannot run the model: {_line(error)}") from error
-        if found.size != prod(shape) or (self.together and found.shape != shape):
-            raise InternalError(f"onnxruntime gives an output of shape {found.shape}, expected {shape}")
-        return torch.from_numpy(found).reshape(shape)
+        if output.size != prod(shape) or (self.together and output.shape != shape):
+            raise InternalError(f"onnxruntime gives an output of shape {output.shape}, expected {shape}")
+        return torch.from_numpy(output).reshape(shape)
 
     @cached_property
     def session(self) -> InferenceSession:

@@ -152,10 +152,10 @@ class Call:
 
     def needed(self, name: str, index: int | None = None) -> tuple[int, ...]:
         """Like :meth:`integers`, of something that must be given."""
-        found = self.integers(name, index)
-        if found is None:
+        given = self.integers(name, index)
+        if given is None:
             raise InputError(f"{self.node.label} has no {name}")
-        return found
+        return given
 
     def ignore(self, *names: str) -> None:
         """Attributes that have no bearing on the value."""
@@ -274,24 +274,24 @@ class Translation:
                 raise Untranslatable("of a value that depends on the input")
             if node.op not in WITH_INFINITIES:
                 self._demand_finite(call)
-            found = self.traced[node.op](call)
+            translated = self.traced[node.op](call)
         else:
-            found = self.constant.get(node.op, self._alone)(call)
+            translated = self.constant.get(node.op, self._alone)(call)
         if left := set(node.attributes) - call.asked:
             raise Untranslatable(f"attribute {min(left)!r}")
-        return [found] if isinstance(found, (Value, Tensor)) else list(found)
+        return [translated] if isinstance(translated, (Value, Tensor)) else list(translated)
 
     def _alone(self, call: Call) -> Tensor:
         """A layer of constants: translated as a network of its own, which is run on the first of them."""
         first = call.constant(0)
         inner = Translation(replace(self.graph, input_shape=tuple(first.shape)), self.traced, self.constant)
         value = Value(0, tuple(first.shape), first.dtype)
-        found = self.traced[call.node.op](replace(call, translation=inner, inputs=[value, *call.inputs[1:]]))
-        if not isinstance(found, Value):
+        translated = self.traced[call.node.op](replace(call, translation=inner, inputs=[value, *call.inputs[1:]]))
+        if not isinstance(translated, Value):
             raise Untranslatable("of constants")
         self.claim([inner.total])
-        network = inner.builder.build(found.position)
-        result = network(first.double().reshape(1, *network.input_shape)).reshape(found.shape)
+        network = inner.builder.build(translated.position)
+        result = network(first.double().reshape(1, *network.input_shape)).reshape(translated.shape)
         return result.to(first.dtype)
 
     def _demand_finite(self, call: Call) -> None:

@@ -117,10 +117,10 @@ def implication(parts: Sequence[Formula]) -> Formula:
 
 def difference(parts: Sequence[Formula]) -> Formula:
     """An odd number of ``parts``: ``xor`` associates to the left."""
-    found, *others = parts
+    first, *others = parts
     for part in others:
-        found = disjunction([conjunction([found, negation(part)]), conjunction([negation(found), part])])
-    return found
+        first = disjunction([conjunction([first, negation(part)]), conjunction([negation(first), part])])
+    return first
 
 
 def equivalence(parts: Sequence[Formula]) -> Formula:

@@ -48,5 +48,5 @@ def _property(text: Text, source: Path | None) -> Property:
     else:
         formula, inputs, outputs = version1.Parser(text, header.end() if header else 0).parse()
     with text.located(len(text.content)):
-        found, warnings = cases(formula, inputs, outputs)
-    return Property(inputs, outputs, found, warnings, source)
+        told, warnings = cases(formula, inputs, outputs)
+    return Property(inputs, outputs, told, warnings, source)

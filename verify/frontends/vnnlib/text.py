@@ -31,7 +31,7 @@ class Text:
 
     @cached_property
     def _starts(self) -> list[int]:
-        ends = (found.end() for found in re.finditer("\n", self.content))
+        ends = (match.end() for match in re.finditer("\n", self.content))
         return [0, *ends, len(self.content) + 1]
 
     def error(self, offset: int, message: str, kind: type[AssayError] = InputError) -> AssayError:

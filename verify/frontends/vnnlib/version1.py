@@ -58,13 +58,13 @@ class Parser:
         bounds: list[Bound] = []  # thousands, as a rule; the order of rows is kept, that of bounds says nothing
         assertions: list[Formula] = []
         while self.skip():
-            if found := self.match(_ASSERTED_BOUND):
-                self.still_open(found.start())
-                plain = self.bound(found)
+            if match := self.match(_ASSERTED_BOUND):
+                self.still_open(match.start())
+                plain = self.bound(match)
                 bounds += plain.bounds
                 assertions += [Formula(plain)] if plain.rows else []
-            elif found := self.match(_DECLARATION):
-                self.declare(found[1], found.start(1))
+            elif match := self.match(_DECLARATION):
+                self.declare(match[1], match.start(1))
             else:
                 assertions += self.statement()
         inputs, outputs = self.count("X"), self.count("Y")
@@ -112,18 +112,18 @@ class Parser:
         while depth:
             if not self.skip():
                 raise self.text.error(self.position, "the text ends too early")
-            found = self.match(_ANYTHING)
-            if not found:
+            piece = self.match(_ANYTHING)
+            if not piece:
                 raise self.text.error(self.position, f"unexpected character {self.content[self.position]!r}")
-            depth += (found[0] == "(") - (found[0] == ")")
+            depth += (piece[0] == "(") - (piece[0] == ")")
 
     def expression(self) -> tuple[Formula | Linear, int]:
         """One formula or term, and its place; without recursion, so that depth is limited by ``MAX_DEPTH`` alone."""
         pending: list[Open] = []
         while True:
             value: Formula | Linear
-            if self.skip() and (found := self.match(_BOUND)):
-                value, place = Formula(self.bound(found)), found.start()
+            if self.skip() and (match := self.match(_BOUND)):
+                value, place = Formula(self.bound(match)), match.start()
             else:
                 token, place = self.token()
                 if token == "(":
@@ -165,17 +165,17 @@ class Parser:
             value = number(token)
             if value is not None:
                 return constant(value)
-        found = _VARIABLE.fullmatch(token)
-        if not found or int(found[2]) not in self.declared[found[1]]:
+        match = _VARIABLE.fullmatch(token)
+        if not match or int(match[2]) not in self.declared[match[1]]:
             raise self.text.error(place, f"expected a number or a declared variable X_i or Y_i, got {shown(token)}")
-        return variable(found[1], int(found[2]))
+        return variable(match[1], int(match[2]))
 
-    def bound(self, found: re.Match[str]) -> Conjunct:
+    def bound(self, match: re.Match[str]) -> Conjunct:
         """A comparison with a number in the plain form ``(<= X_0 1.5)``."""
-        operator, kind, index, digits = found[1], found[2], int(found[3]), found[4]
+        operator, kind, index, digits = match[1], match[2], int(match[3]), match[4]
         if index not in self.declared[kind]:
-            raise self.text.error(found.start(2), f"{kind}_{index} is not declared")
-        with self.text.located(found.start(4)):
+            raise self.text.error(match.start(2), f"{kind}_{index} is not declared")
+        with self.text.located(match.start(4)):
             value = number(digits)
         assert value is not None
         upper, strict = operator[0] == "<", len(operator) == 1
@@ -185,10 +185,10 @@ class Parser:
 
     def declare(self, name: str, place: int) -> None:
         """A variable becomes known."""
-        found = _VARIABLE.fullmatch(name)
-        if not found:
+        match = _VARIABLE.fullmatch(name)
+        if not match:
             raise self.text.error(place, f"expected a variable X_i or Y_i, got {shown(name)}")
-        known, index = self.declared[found[1]], int(found[2])
+        known, index = self.declared[match[1]], int(match[2])
         if index in known:
             raise self.text.error(place, f"{name} is declared twice")
         known.add(index)
@@ -210,22 +210,22 @@ class Parser:
 
     def match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         """Take what ``pattern`` matches here, if it does."""
-        found = pattern.match(self.content, self.position)
-        if found:
-            self.position = found.end()
+        matched = pattern.match(self.content, self.position)
+        if matched:
+            self.position = matched.end()
             self.tokens += 1
             if self.tokens > MAX_TOKENS:
                 raise self.text.error(self.position, f"more than {MAX_TOKENS} tokens", ResourceError)
-        return found
+        return matched
 
     def token(self) -> tuple[str, int]:
         """The next token and its place."""
         if not self.skip():
             raise self.text.error(self.position, "the text ends too early")
-        found = self.match(_TOKEN)
-        if not found:
+        match = self.match(_TOKEN)
+        if not match:
             raise self.text.error(self.position, f"unexpected character {self.content[self.position]!r}")
-        return found[0], found.start()
+        return match[0], match.start()
 
     def expect(self, parenthesis: str) -> None:
         """Take a parenthesis."""

@@ -148,10 +148,10 @@ def _query(text: Text) -> vnnlib.Query:
 
 def _rejected(text: Text, message: str) -> AssayError:
     """The first complaint of the package, with its place."""
-    found = _SYNTAX_ERROR.search(message)
-    if found:
-        what = f"unexpected {shown(found[2])}" if found[2] else "the text ends too early"
-        return text.error(text.offset(int(found[1]), found[2]), what)
+    match = _SYNTAX_ERROR.search(message)
+    if match:
+        what = f"unexpected {shown(match[2])}" if match[2] else "the text ends too early"
+        return text.error(text.offset(int(match[1]), match[2]), what)
     try:
         first = json.loads(message)["errors"][0]
         symbol = first["offendingSymbol"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import inf
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from assay.verify.programs.program import Answer, Index, Program, Status, Vector
+from assay.verify.programs.program import Answer, Program, Status, Vector
 from assay.verify.programs.start import Begin, Start
 from assay.verify.support.silence import silence
 
@@ -17,67 +20,49 @@ PATIENCE = 20
 
 
 class Model:
-    """A program inside HiGHS."""
+    """A program inside HiGHS; ``options`` are set after those of :func:`settings`."""
 
-    def __init__(self, program: Program, threads: int, seed: int) -> None:
+    def __init__(self, program: Program, threads: int, seed: int, options: Mapping[str, Any] = MappingProxyType({})):
         self._integer = bool(program.integer.any())
-        self._highs = made(settings(self._integer, threads, seed))
         self._columns = np.arange(len(program.lower), dtype=np.int32)
         self._steps = 0  # of the last solve that began where the one before had ended
-        self._highs.passModel(as_lp(program))
+        self.highs = made({**settings(self._integer, threads, seed), **options})
+        self.highs.passModel(as_lp(program))
 
     def solve(self, cost: Vector, seconds: float, target: float, begin: Begin) -> Answer:
         """``cost``: (columns). Starts from the last basis while that takes few steps, otherwise from ``begin``'s."""
-        highs = self._highs
-        highs.changeColsCost(len(cost), self._columns, cost)
-        highs.setOptionValue("objective_target", target if self._integer else -inf)
-        warm = highs.getBasis().valid and self._steps <= PATIENCE
+        self.aim(cost)
+        self.highs.setOptionValue("objective_target", target if self._integer else -inf)
+        warm = self.highs.getBasis().valid and self._steps <= PATIENCE
         if not warm and not self._integer and (basis := begin()) is not None:
-            highs.setBasis(as_basis(basis))
-        status = self._run(seconds)
-        if status is Status.FAILED:
-            # Once more, from scratch: HiGHS refuses to run where its threads were started in another number before.
-            highs.clearSolver()
-            highs.resetGlobalScheduler(True)
-            status = self._run(seconds)
+            self.highs.setBasis(as_basis(basis))
+        status = self.run(seconds)
         if warm:
-            self._steps = int(highs.getInfo().simplex_iteration_count)
+            self._steps = int(self.highs.getInfo().simplex_iteration_count)
         return self._answer(status, cost)
 
-    def bound_columns(self, columns: Index, lower: Vector, upper: Vector) -> None:
-        """See :class:`assay.verify.programs.solver.Adjustable`; the basis stays."""
-        self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
+    def aim(self, cost: Vector) -> None:
+        """Minimise ``cost @ x`` from now on, cost (columns)."""
+        self.highs.changeColsCost(len(cost), self._columns, cost)
 
-    def bound_rows(self, rows: Index, lower: Vector, upper: Vector) -> None:
-        """See :class:`assay.verify.programs.solver.Adjustable`; the basis stays."""
-        self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)
-
-    @property
-    def basis(self) -> Any:
-        """The basis that the last solve ended with."""
-        return self._highs.getBasis()
-
-    @basis.setter
-    def basis(self, basis: Any) -> None:
-        self._highs.setBasis(basis)
+    def run(self, seconds: float) -> Status:
+        """Minimise from the basis that is set, and once more from scratch if that fails: HiGHS refuses to run where
+        its threads were started in another number before."""
+        status = self._run(seconds)
+        if status is Status.FAILED:
+            self.highs.clearSolver()
+            self.highs.resetGlobalScheduler(True)
+            status = self._run(seconds)
+        return status
 
     def _run(self, seconds: float) -> Status:
-        import highspy
-
-        known = {
-            highspy.HighsModelStatus.kOptimal: Status.OPTIMAL,
-            highspy.HighsModelStatus.kInfeasible: Status.INFEASIBLE,
-            highspy.HighsModelStatus.kUnboundedOrInfeasible: Status.INFEASIBLE,  # every column has bounds
-            highspy.HighsModelStatus.kObjectiveTarget: Status.TARGET,
-            highspy.HighsModelStatus.kTimeLimit: Status.TIMEOUT,
-        }
-        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + seconds)
-        if self._highs.run() == highspy.HighsStatus.kError:
-            return Status.FAILED
-        return known.get(self._highs.getModelStatus(), Status.FAILED)
+        highs, (by_name, error) = self.highs, _statuses()
+        highs.setOptionValue("time_limit", highs.getRunTime() + seconds)
+        failed = highs.run() == error
+        return Status.FAILED if failed else by_name.get(highs.getModelStatus(), Status.FAILED)
 
     def _answer(self, status: Status, cost: Vector) -> Answer:
-        solution, info = self._highs.getSolution(), self._highs.getInfo()
+        solution, info = self.highs.getSolution(), self.highs.getInfo()
         x = np.array(solution.col_value) if solution.value_valid and info.primal_solution_status == 2 else None
         return Answer(
             status,
@@ -89,7 +74,24 @@ class Model:
         )
 
 
-def made(options: dict[str, Any]) -> Any:
+@cache
+def _statuses() -> tuple[dict[Any, Status], Any]:
+    """What HiGHS's statuses of a model mean, and that of a run that failed."""
+    import highspy
+
+    status = highspy.HighsModelStatus
+    by_name = {
+        status.kOptimal: Status.OPTIMAL,
+        status.kInfeasible: Status.INFEASIBLE,
+        status.kUnboundedOrInfeasible: Status.INFEASIBLE,  # every column has bounds
+        status.kObjectiveTarget: Status.TARGET,
+        status.kObjectiveBound: Status.CUTOFF,
+        status.kTimeLimit: Status.TIMEOUT,
+    }
+    return by_name, highspy.HighsStatus.kError
+
+
+def made(options: Mapping[str, Any]) -> Any:
     """An instance of HiGHS that prints nothing: from 1.16 on it greets when it is made, before any option is set."""
     import highspy
 

@@ -20,6 +20,7 @@ from assay.verify.core.ops import LeakyRelu, Linear, Max, Relu, Reshape, Tanh
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.verifier import Bounds
 from tests import nets
+from tests.breadth import seeds
 from tests.contract.graphs import random_graph
 
 D = torch.float64
@@ -47,8 +48,9 @@ def some(seed: int) -> tuple[Network, Tensor]:
 
 @pytest.mark.parametrize("p", [1, 2, inf])
 @pytest.mark.parametrize("eps", [0.01, 0.3, 3.0])
-def test_members_never_stray_further_and_slopes_are_never_steeper(p: float, eps: float) -> None:
-    for seed in range(18):
+@seeds(6, of=18)
+def test_members_never_stray_further_and_slopes_are_never_steeper(p: float, eps: float, seeds: range) -> None:
+    for seed in seeds:
         network, centre = some(seed)
         region = LpBall(centre, eps, p, None)
         reach, values = Reach.of(region), at(network, centre)
@@ -71,24 +73,24 @@ def test_on_a_tiny_region_the_bound_is_the_gradient() -> None:
         rows = torch.eye(3, dtype=D)
         gradient = torch.autograd.functional.jacobian(lambda x, n=network: n(x[None])[0], centre)
         reach = Reach.of(LpBall(centre, 1e-9, 2, None))
-        for found in (
+        for constant in (
             local_constants(network, reach, rows, at(network, centre), Budget()),
             strays(network, reach, rows, at(network, centre), Budget()) / 1e-9,
         ):
-            torch.testing.assert_close(found, gradient.norm(dim=1), rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(constant, gradient.norm(dim=1), rtol=1e-6, atol=1e-9)
 
 
 def test_the_bound_grows_with_the_region_up_to_a_product_of_magnitudes() -> None:
     network = to_network(nets.random_mlp(3, (4, 9, 7, 3)), (4,))
     centre, rows = torch.rand(4, dtype=D, generator=nets.generator(0)), torch.eye(3, dtype=D)
-    found = [
+    bounds = [
         local_constants(network, Reach.of(LpBall(centre, eps, inf, None)), rows, at(network, centre), Budget())
         for eps in (1e-6, 0.01, 0.1, 1.0, 100.0)
     ]
-    assert all(bool((a <= b * (1 + 1e-9)).all()) for a, b in pairwise(found))
+    assert all(bool((a <= b * (1 + 1e-9)).all()) for a, b in pairwise(bounds))
     weights = [op.weight.abs() for op in (node.op for node in network.nodes) if isinstance(op, Linear)]
     all_open = dual_norm(weights[2] @ weights[1] @ weights[0], inf)
-    assert bool((found[-1] <= all_open * (1 + 1e-9)).all())
+    assert bool((bounds[-1] <= all_open * (1 + 1e-9)).all())
     product = row_slopes(network, rows, inf, constants(network, inf, Budget())).upper
     assert bool((all_open <= product * (1 + 1e-9)).all())
 

@@ -20,6 +20,7 @@ from assay.verify.core.result import Reason, Verdict
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.registry import get_verifier
 from tests import exact, nets
+from tests.breadth import few, seeds
 
 D = torch.float64
 EXAMPLE = chain(
@@ -43,8 +44,8 @@ def test_the_worked_example(p: float, radius: float) -> None:
     x = torch.ones(2)
     for eps, verdict in ((radius - 1e-4, Verdict.VERIFIED), (radius + 1e-4, Verdict.UNKNOWN)):
         problem = Problem.robustness(EXAMPLE, x, 0, eps, p, None)
-        found = verify(f"lipschitz(norm={p})", problem)
-        assert found == (verdict, pytest.approx(radius, abs=1e-5))
+        result = verify(f"lipschitz(norm={p})", problem)
+        assert result == (verdict, pytest.approx(radius, abs=1e-5))
         assert verify("lipschitz(scope=local)", problem)[0] is Verdict.VERIFIED
 
 
@@ -86,7 +87,7 @@ def distance(network: Network, x: torch.Tensor, label: int) -> float:
     return high
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", few(range(5), quick=range(2)))
 def test_radii_are_below_the_exact_distance(seed: int) -> None:
     network = to_network(nets.random_mlp(seed, (2, 4, 3, 2)), (2,))
     x = torch.rand(2, generator=nets.generator(seed))
@@ -100,11 +101,12 @@ def test_radii_are_below_the_exact_distance(seed: int) -> None:
 
 @pytest.mark.parametrize("p", [1, 2, inf])
 @pytest.mark.parametrize("method", METHODS)
-def test_no_attack_breaks_a_certified_ball(p: float, method: str) -> None:
+@seeds(1, of=3)
+def test_no_attack_breaks_a_certified_ball(p: float, method: str, seeds: range) -> None:
     for seed, module in enumerate([nets.random_mlp(0, (4, 20, 20, 3)), nets.random_cnn(1), nets.random_resnet(2)]):
         shape = ((4,), (1, 6, 6), (1, 4, 4))[seed]
         network = to_network(module, shape)
-        xs = torch.rand(3, *shape, generator=nets.generator(seed))
+        xs = torch.rand(3, *shape, generator=nets.generator(seed))[list(seeds)]
         labels = network(xs.double()).argmax(1)
         for x, label in zip(xs, labels.tolist(), strict=True):
             _, radius = verify(method, Problem.robustness(network, x, label, 0.1, p))
@@ -119,8 +121,8 @@ def test_a_box_and_a_conjunction() -> None:
     box = Box(torch.tensor([0.9, 0.9]), torch.tensor([1.1, 1.1]))
     assert verify("lipschitz(scope=local)", Problem(EXAMPLE, box, Spec((rows,))))[0] is Verdict.VERIFIED
     none = Polyhedron(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([100.0, 100.0]), torch.zeros(2).bool())
-    found = verify("lipschitz(scope=local)", Problem(EXAMPLE, box, Spec((none,))))
-    assert found == (Verdict.UNKNOWN, 0.0)
+    result = verify("lipschitz(scope=local)", Problem(EXAMPLE, box, Spec((none,))))
+    assert result == (Verdict.UNKNOWN, 0.0)
 
 
 @pytest.mark.parametrize("clipped", [False, True])

@@ -17,6 +17,7 @@ from assay.verify.core.ops import Linear, Relu, Scale, Sub
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
 from tests import nets
+from tests.breadth import seeds
 from tests.verify.backends.lipschitz.test_local import at, some
 
 D = torch.float64
@@ -28,39 +29,43 @@ def around(network: Network, centre: Tensor, eps: float) -> list[Bounds]:
 
 def gradients(network: Network, x: Tensor, row: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
-    (found,) = torch.autograd.grad((network(x).flatten(1) @ row).sum(), x)
-    return found.flatten(1)
+    (gradient,) = torch.autograd.grad((network(x).flatten(1) @ row).sum(), x)
+    return gradient.flatten(1)
 
 
 @pytest.mark.parametrize("entries", [1 << 22, 40])
 @pytest.mark.parametrize("eps", [0.01, 0.3, 3.0])
-def test_no_derivative_in_the_region_lies_outside(eps: float, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@seeds(8, of=24)
+def test_no_derivative_in_the_region_lies_outside(
+    eps: float, entries: int, monkeypatch: pytest.MonkeyPatch, seeds: range
+) -> None:
     """Of any wiring; with few entries allowed, generators are given up on the way."""
     monkeypatch.setattr(zonotope, "ENTRIES", entries)
-    for seed in range(24):
+    for seed in seeds:
         network, centre = some(seed)
         rows = torch.randn(2, network.output_size, dtype=D, generator=nets.generator(seed))
         bounds = around(network, centre, eps)
-        found, held = derivatives(network, bounds, rows), jacobian(network, bounds, rows)
-        assert bool((found.sizes <= held * (1 + 1e-12)).all())
+        slopes, held = derivatives(network, bounds, rows), jacobian(network, bounds, rows)
+        assert bool((slopes.sizes <= held * (1 + 1e-12)).all())
         x = Box(centre - eps, centre + eps).sample(500, nets.generator(seed)).double()
         for i, row in enumerate(rows):
             true = gradients(network, x, row)
-            assert bool((true.abs() <= found.sizes[i] * (1 + 1e-9) + 1e-12).all()), f"seed {seed}"
-            assert true.norm(dim=1).max().item() <= found.lengths[i].item() * (1 + 1e-9) + 1e-12, f"seed {seed}"
+            assert bool((true.abs() <= slopes.sizes[i] * (1 + 1e-9) + 1e-12).all()), f"seed {seed}"
+            assert true.norm(dim=1).max().item() <= slopes.lengths[i].item() * (1 + 1e-9) + 1e-12, f"seed {seed}"
 
 
 @pytest.mark.parametrize("eps", [0.05, 0.5])
-def test_no_secant_from_the_centre_lies_outside(eps: float) -> None:
-    for seed in range(24):
+@seeds(8, of=24)
+def test_no_secant_from_the_centre_lies_outside(eps: float, seeds: range) -> None:
+    for seed in seeds:
         network, centre = some(seed)
         rows = torch.randn(2, network.output_size, dtype=D, generator=nets.generator(seed))
-        found = derivatives(network, around(network, centre, eps), rows, at(network, centre))
+        slopes = derivatives(network, around(network, centre, eps), rows, at(network, centre))
         x = Box(centre - eps, centre + eps).sample(500, nets.generator(seed)).double()
         rise = ((network(x) - network(centre[None])).flatten(1) @ rows.T).abs()
         step = (x - centre).flatten(1)
-        assert bool((rise <= step.norm(dim=1)[:, None] * found.lengths * (1 + 1e-9) + 1e-12).all()), f"seed {seed}"
-        assert bool((rise <= step.abs() @ found.sizes.T * (1 + 1e-9) + 1e-12).all()), f"seed {seed}"
+        assert bool((rise <= step.norm(dim=1)[:, None] * slopes.lengths * (1 + 1e-9) + 1e-12).all()), f"seed {seed}"
+        assert bool((rise <= step.abs() @ slopes.sizes.T * (1 + 1e-9) + 1e-12).all()), f"seed {seed}"
 
 
 def test_branches_do_not_share_their_generators() -> None:
@@ -68,8 +73,8 @@ def test_branches_do_not_share_their_generators() -> None:
     builder = Builder((1,))
     other = builder.add(Relu(), builder.add(Scale(torch.tensor(2.0), torch.tensor(-1.0)), 0))
     network = builder.build(builder.add(Sub(), builder.add(Relu(), 0), other)).to(D)
-    found = derivatives(network, around(network, torch.zeros(1, dtype=D), 1.0), torch.eye(1, dtype=D))
-    assert found.sizes.item() == pytest.approx(2.0)
+    slopes = derivatives(network, around(network, torch.zeros(1, dtype=D), 1.0), torch.eye(1, dtype=D))
+    assert slopes.sizes.item() == pytest.approx(2.0)
 
 
 def test_what_neurons_do_to_several_inputs_stays_together() -> None:
@@ -78,10 +83,10 @@ def test_what_neurons_do_to_several_inputs_stays_together() -> None:
     zero = torch.zeros(2, dtype=D)
     network = chain((2,), [Linear(weight, zero), Relu(), Linear(torch.ones(1, 2, dtype=D), zero[:1])])
     bounds = around(network, zero, 1.0)
-    found, held = derivatives(network, bounds, torch.eye(1, dtype=D)), jacobian(network, bounds, torch.eye(1, dtype=D))
+    slopes, held = derivatives(network, bounds, torch.eye(1, dtype=D)), jacobian(network, bounds, torch.eye(1, dtype=D))
     assert held.norm().item() == pytest.approx(5**0.5)
-    assert found.lengths.item() == pytest.approx(2.0, rel=0.12)
-    assert found.lengths.item() >= 2.0
+    assert slopes.lengths.item() == pytest.approx(2.0, rel=0.12)
+    assert slopes.lengths.item() >= 2.0
 
 
 def test_it_is_tighter_by_far_on_networks_with_many_undecided_neurons() -> None:
@@ -98,6 +103,6 @@ def test_it_is_tighter_by_far_on_networks_with_many_undecided_neurons() -> None:
 def test_weights_that_overflow_bound_nothing() -> None:
     big = Linear(torch.full((2, 2), 1e200, dtype=D), torch.zeros(2, dtype=D))
     network = chain((2,), [big, Relu(), big])
-    found = derivatives(network, around(network, torch.zeros(2, dtype=D), 1.0), torch.eye(2, dtype=D))
-    assert not bool((found.lengths < inf).any())
-    assert not bool((found.sizes < inf).any())
+    slopes = derivatives(network, around(network, torch.zeros(2, dtype=D), 1.0), torch.eye(2, dtype=D))
+    assert not bool((slopes.lengths < inf).any())
+    assert not bool((slopes.sizes < inf).any())

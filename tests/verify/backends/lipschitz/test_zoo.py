@@ -21,6 +21,7 @@ from assay.verify.core.region import Box, LpBall
 from assay.verify.core.result import Result, Verdict
 from assay.verify.registry import get_verifier
 from tests import nets
+from tests.breadth import few
 
 NAMES = (
     "digits-mlp-standard",
@@ -33,11 +34,14 @@ NAMES = (
 )
 
 
+QUICK = ("digits-mlp-pgd", "digits-cnn-pgd", "fashion-mlp-lipschitz")  # dense, convolutional, of other data
+
+
 def read(name: str) -> Network:
     return to_network(zoo.load(name), zoo.card(name).input_shape)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", few(NAMES, quick=QUICK))
 def test_sampled_slopes_never_exceed_the_sound_constants(name: str) -> None:
     """Pairs from a thousandth of the domain apart to all of it, along random and along axis-parallel steps."""
     network, pairs = read(name), 10_000
@@ -51,12 +55,12 @@ def test_sampled_slopes_never_exceed_the_sound_constants(name: str) -> None:
         rise = torch.cat([(a - b).flatten(1) for a, b in zip(*ends, strict=True)])
     moved = ((x + step).float().double() - x.float().double()).flatten(1)
     for p in (1, 2, inf):
-        found = constants(network.to(torch.float64), p, Budget())[-1]
+        constant = constants(network.to(torch.float64), p, Budget())[-1]
         slopes = rise.norm(p=p, dim=1) / moved.norm(p=p, dim=1)
-        assert slopes.max().item() <= found.upper * (1 + 1e-9)
+        assert slopes.max().item() <= constant.upper * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("sample", [0, 2, 3])
+@pytest.mark.parametrize("sample", few([0, 2, 3], quick=[0]))
 def test_certified_radii_are_below_the_exact_distances(sample: int) -> None:
     """An exact method finds nothing within the certified radius in linf, and something farther out."""
     data, network = load("digits"), read("digits-mlp-pgd")
@@ -72,7 +76,7 @@ def test_certified_radii_are_below_the_exact_distances(sample: int) -> None:
 
 
 @pytest.mark.parametrize("p", [1, 2, inf])
-@pytest.mark.parametrize("name", ["digits-mlp-standard", "digits-mlp-pgd", "digits-cnn-pgd", "fashion-mlp-lipschitz"])
+@pytest.mark.parametrize("name", few(["digits-mlp-standard", *QUICK], quick=["digits-cnn-pgd"]))
 def test_sampled_slopes_never_exceed_the_local_constants(name: str, p: float) -> None:
     """Pairs within one ball, close and far, of the row that separates the two largest outputs."""
     network, x = read(name).to(torch.float64), load(zoo.card(name).data).x[0].double()
@@ -92,13 +96,13 @@ def test_sampled_slopes_never_exceed_the_local_constants(name: str, p: float) ->
     assert upper <= everywhere * (1 + 1e-9) or p != 2
 
 
-@pytest.mark.parametrize("name", ["digits-mlp-pgd", "digits-cnn-pgd", "fashion-mlp-lipschitz"])
+@pytest.mark.parametrize("name", few(QUICK, quick=["digits-mlp-pgd"]))
 @pytest.mark.parametrize("p", [2, inf])
 def test_certified_radii_are_below_the_distances_that_attacks_find(name: str, p: float) -> None:
     test, network = load(zoo.card(name).data).take(4), read(name)
     reach = {2: 4.0, inf: 1.0}[p]
-    found = get_attack("fmn(steps=60)").run(network, test.x, test.y, LpBall(test.x, reach, p, domain=None))
-    assert int(found.success.sum()) >= 3
-    for problem, far in zip(Problem.robustness_many(network, test.x, test.y, 0.02, p), found.distance, strict=True):
+    attacked = get_attack("fmn(steps=60)").run(network, test.x, test.y, LpBall(test.x, reach, p, domain=None))
+    assert int(attacked.success.sum()) >= 3
+    for problem, far in zip(Problem.robustness_many(network, test.x, test.y, 0.02, p), attacked.distance, strict=True):
         for method in ("lipschitz", "lipschitz(scope=local,steps=2)"):
             assert get_verifier(method).verify(problem, Budget()).stats["radius"] <= far.item() * (1 + 1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import sqrt
 
@@ -13,10 +14,11 @@ from torch import Tensor
 from assay.verify.backends.smoothing.certificates import cohen
 from assay.verify.backends.smoothing.double import generalised_gaussian
 from assay.verify.backends.smoothing.noises import Gaussian
-from assay.verify.backends.smoothing.question import Question
+from assay.verify.backends.smoothing.question import Certified, Question
 from assay.verify.backends.smoothing.refined import against_rivals, by_gradient, by_two_noises
 from assay.verify.backends.smoothing.scores import by_scores
 from assay.verify.core.errors import InputError
+from tests.breadth import slow
 
 SIZE, SIGMA = 6, 0.5
 X = torch.zeros(SIZE)
@@ -112,9 +114,9 @@ def test_coins_abstain() -> None:
     assert (other.prediction, other.radius) == (None, 0.0)
 
 
-def test_answers_repeat() -> None:
-    for certificate in (against_rivals, by_gradient, by_scores, by_two_noises):
-        assert certificate(half_space(0.3)) == certificate(half_space(0.3))
+@pytest.mark.parametrize("certificate", [against_rivals, by_gradient, by_scores, slow(by_two_noises)])
+def test_answers_repeat(certificate: Callable[[Question], Certified]) -> None:
+    assert certificate(half_space(0.3)) == certificate(half_space(0.3))
 
 
 def test_impossible_questions_are_refused() -> None:

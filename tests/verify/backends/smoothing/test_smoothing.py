@@ -58,17 +58,17 @@ def problem(eps: float = 0.1, norm: float = 2, margin: float = 0.3, along: str =
 @pytest.mark.parametrize("along", ["axis", "oblique"])
 @pytest.mark.parametrize("sigma", [0.2, 0.5])
 def test_the_radius_of_a_linear_network_is_its_distance(along: str, sigma: float) -> None:
-    found = Smoothing(sigma=sigma, n=40_000).certify(problem(along=along), 2, seed=0)
-    assert found.prediction == 0
+    certified = Smoothing(sigma=sigma, n=40_000).certify(problem(along=along), 2, seed=0)
+    assert certified.prediction == 0
     p = float(ndtr(0.3 / sigma))
     slack = 4 * sigma * sqrt(p * (1 - p) / 40_000) / float(np.exp(-((0.3 / sigma) ** 2) / 2) / sqrt(2 * np.pi))
-    assert 0.3 - 1.5 * slack < found.radius < 0.3
+    assert 0.3 - 1.5 * slack < certified.radius < 0.3
 
 
 @pytest.mark.parametrize("noise", ["laplace", "uniform"])
 def test_the_radius_of_an_axis_half_space_is_its_l1_distance(noise: str) -> None:
-    found = Smoothing(noise=noise, sigma=0.5, n=40_000).certify(problem(norm=1), 1, seed=0)  # type: ignore[arg-type]
-    assert 0.28 < found.radius < 0.3
+    certified = Smoothing(noise=noise, sigma=0.5, n=40_000).certify(problem(norm=1), 1, seed=0)  # type: ignore[arg-type]
+    assert 0.28 < certified.radius < 0.3
 
 
 @pytest.mark.parametrize("test", ["fixed", "pilot", "staged", "anytime"])
@@ -89,9 +89,9 @@ def test_verdicts_around_the_distance(test: str) -> None:
 
 @pytest.mark.parametrize("norm", [1, 2, inf])
 def test_other_norms_are_converted(norm: float) -> None:
-    found = Smoothing(sigma=0.5, n=20_000).certify(problem(norm=norm), norm, seed=0).radius
+    certified = Smoothing(sigma=0.5, n=20_000).certify(problem(norm=norm), norm, seed=0).radius
     in_l2 = Smoothing(sigma=0.5, n=20_000).certify(problem(), 2, seed=0).radius
-    assert found == pytest.approx(in_l2 / sqrt(6) if norm == inf else in_l2)
+    assert certified == pytest.approx(in_l2 / sqrt(6) if norm == inf else in_l2)
 
 
 def test_early_tests_need_far_fewer_draws() -> None:
@@ -113,8 +113,8 @@ def test_wrong_labels_and_ties_are_never_verified() -> None:
 
 
 def test_a_coin_abstains() -> None:
-    found = Smoothing(sigma=0.5, n=2000).certify(problem(margin=0.0), 2, seed=3)
-    assert (found.prediction, found.radius) == (None, 0.0)
+    certified = Smoothing(sigma=0.5, n=2000).certify(problem(margin=0.0), 2, seed=3)
+    assert (certified.prediction, certified.radius) == (None, 0.0)
 
 
 # Repetition.
@@ -190,13 +190,13 @@ def test_no_test_says_more_than_alpha_allows(test: str, p: float) -> None:
     for _ in range(runs):
         stream, ledger = Coin(p, random), Ledger(alpha)
         if test == "fixed":
-            found = deciding.fixed(stream, 0, n, ledger)  # type: ignore[arg-type]
+            outcome = deciding.fixed(stream, 0, n, ledger)  # type: ignore[arg-type]
         elif test == "staged":
-            found = deciding.staged(stream, 0, p, deciding.stages_of(n, 30, 3), ledger)  # type: ignore[arg-type]
+            outcome = deciding.staged(stream, 0, p, deciding.stages_of(n, 30, 3), ledger)  # type: ignore[arg-type]
         else:
-            found = deciding.watched(stream, 0, p, n, ledger)  # type: ignore[arg-type]
-        wrong += found.lower > p
-        asked += found.n
+            outcome = deciding.watched(stream, 0, p, n, ledger)  # type: ignore[arg-type]
+        wrong += outcome.lower > p
+        asked += outcome.n
     assert wrong / runs <= alpha + 3 * sqrt(alpha * (1 - alpha) / runs)
 
 
@@ -206,9 +206,9 @@ def test_early_tests_say_yes_where_there_is_room() -> None:
         lambda s, ledger: deciding.staged(s, 0, 0.9, deciding.stages_of(100_000), ledger),
         lambda s, ledger: deciding.watched(s, 0, 0.9, 100_000, ledger),
     ):
-        found = [test(Coin(0.97, random), Ledger(0.001)) for _ in range(50)]
-        assert all(outcome.lower > 0.9 for outcome in found)
-        assert sum(outcome.n for outcome in found) / 50 < 5000
+        outcomes = [test(Coin(0.97, random), Ledger(0.001)) for _ in range(50)]
+        assert all(outcome.lower > 0.9 for outcome in outcomes)
+        assert sum(outcome.n for outcome in outcomes) / 50 < 5000
 
 
 def test_the_pilot_says_how_many_draws_to_make() -> None:
@@ -288,10 +288,10 @@ def test_no_attack_reaches_into_a_certified_radius(seed: int) -> None:
     model = nets.random_mlp(seed, (8, 30, 3)).eval()
     for x in torch.rand(3, 8, generator=nets.generator(seed)):
         asked = Problem.robustness(model, x, 0, 0.1, 2)
-        found = Smoothing(sigma=0.5, n=3000).certify(asked, 2, seed=0)
-        if found.prediction is None:
+        certified = Smoothing(sigma=0.5, n=3000).certify(asked, 2, seed=0)
+        if certified.prediction is None:
             continue
-        at = Problem.robustness(model, x, found.prediction, found.radius * 0.999, 2)
+        at = Problem.robustness(model, x, certified.prediction, certified.radius * 0.999, 2)
         assert SmoothingAttack(sigma=0.5).verify(at, Budget()).verdict is not Verdict.FALSIFIED
         assert Smoothing(sigma=0.5, n=3000).verify(at, Budget()).verdict is Verdict.VERIFIED
 
@@ -335,8 +335,8 @@ def test_a_broken_claim_on_the_smoothed_classifier_is_an_alarm() -> None:
 
     model, x, _ = half_space(margin=0.3)
     data = Dataset("points", "test", x[None], torch.tensor([0]), classes=2)
-    found = compare(model, data, [0.4], [Liar(sigma=0.5), SmoothingAttack(sigma=0.5)], [], norm=2)
-    (alarm,) = found.alarms
+    comparison = compare(model, data, [0.4], [Liar(sigma=0.5), SmoothingAttack(sigma=0.5)], [], norm=2)
+    (alarm,) = comparison.alarms
     assert "smoothing-attack(sigma=0.5) falsifies it" in alarm.explanation
     other = compare(model, data, [0.4], [Liar(sigma=0.4), SmoothingAttack(sigma=0.5)], [], norm=2)
     assert not other.alarms, "another sigma is another classifier"

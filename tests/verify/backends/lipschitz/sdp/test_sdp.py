@@ -92,33 +92,33 @@ def test_a_matrix_that_is_not_finite_has_no_eigenvalue() -> None:
 def test_the_worked_example_lies_between_the_patterns_and_the_product(solver: str) -> None:
     patterns = max(np.linalg.norm((ROW @ W2 * np.array(s)) @ W1) for s in product((0.0, 1.0), repeat=3))
     assert patterns == pytest.approx(6.324555, abs=1e-6)
-    found = lipsdp.constant(unrolled(EXAMPLE), ROW, solver, Budget().started())
-    assert patterns <= found <= 6.3247 < 10.611161
+    constant = lipsdp.constant(unrolled(EXAMPLE), ROW, solver, Budget().started())
+    assert patterns <= constant <= 6.3247 < 10.611161
 
 
 @every_solver
 def test_the_constant_is_above_every_gradient_and_below_the_product(solver: str) -> None:
     for seed in range(4):
         network = to_network(nets.random_mlp(seed, (3, 7, 6, 2)), (3,))
-        found = lipsdp.constant(unrolled(network), ROW, solver, Budget().started())
+        constant = lipsdp.constant(unrolled(network), ROW, solver, Budget().started())
         x = 3 * torch.randn(20_000, 3, dtype=D, generator=nets.generator(seed))
         x.requires_grad_()
         (network(x) @ torch.from_numpy(ROW[0])).sum().backward()  # type: ignore[no-untyped-call]
         assert x.grad is not None
         weights = [op.weight.numpy() for op in (n.op for n in network.nodes) if isinstance(op, Linear)]
         norms = [np.linalg.norm(w, 2) for w in (weights[0], weights[1], ROW @ weights[2])]
-        assert x.grad.norm(dim=1).max().item() <= found <= np.prod(norms) * 1.0001
+        assert x.grad.norm(dim=1).max().item() <= constant <= np.prod(norms) * 1.0001
 
 
 def test_sampled_slopes_of_networks_of_every_wiring() -> None:
     for seed in (1, 2, 3, 5, 7):
         network = random_graph(seed, image=False)
         rows = torch.randn(1, network.output_size, dtype=D, generator=nets.generator(seed))
-        found = lipsdp.constant(unrolled(network), rows.numpy(), "CLARABEL", Budget().started())
+        constant = lipsdp.constant(unrolled(network), rows.numpy(), "CLARABEL", Budget().started())
         x = torch.randn(10_000, *network.input_shape, dtype=D, generator=nets.generator(seed))
         y = x + torch.randn(x.shape, dtype=D, generator=nets.generator(seed + 1)) * 0.1
         rise = ((network(x) - network(y)).flatten(1) @ rows[0]).abs()
-        assert (rise / (x - y).flatten(1).norm(dim=1)).max().item() <= found * (1 + 1e-9)
+        assert (rise / (x - y).flatten(1).norm(dim=1)).max().item() <= constant * (1 + 1e-9)
 
 
 def test_any_multipliers_prove_a_true_constant() -> None:
@@ -127,9 +127,9 @@ def test_any_multipliers_prove_a_true_constant() -> None:
     rng = np.random.default_rng(0)
     for scale in (1e-3, 1.0, 30.0, 1e3):
         for _ in range(20):
-            found = lipsdp.proved(unrolled(EXAMPLE), ROW, scale * rng.random(3))
-            assert found >= truth
-            proofs += found < inf
+            constant = lipsdp.proved(unrolled(EXAMPLE), ROW, scale * rng.random(3))
+            assert constant >= truth
+            proofs += constant < inf
     assert proofs > 10
     assert lipsdp.proved(unrolled(EXAMPLE), ROW, np.zeros(3)) == inf
 
@@ -151,15 +151,15 @@ def test_rows_together_are_proved_by_one_program(monkeypatch: pytest.MonkeyPatch
         programs.clear()
         module = nets.random_mlp(seed, (3, 7, 6, 4))
         network, x = to_network(module, (3,)), torch.rand(3, generator=nets.generator(seed))
-        found = {}
+        constants = {}
         for rows in ("together", "each"):
             for label in (0, 1):
                 problem = Problem.robustness(network, x, label, 0.01, 2)
-                found[rows, label] = LipSDP(rows=rows).verify(problem, Budget()).stats["constant"]  # type: ignore[arg-type]
+                constants[rows, label] = LipSDP(rows=rows).verify(problem, Budget()).stats["constant"]  # type: ignore[arg-type]
             assert len(programs) == (1 if rows == "together" else 1 + 5)  # 3 pairs and 2 more, of 4 classes
         product = get_verifier("lipschitz").verify(problem, Budget()).stats["constant"] * 2**0.5
         for label in (0, 1):
-            assert found["each", label] * (1 - 1e-3) <= found["together", label] <= product
+            assert constants["each", label] * (1 - 1e-3) <= constants["together", label] <= product
 
 
 def test_a_bad_option_is_refused() -> None:
@@ -263,8 +263,8 @@ def test_two_networks_have_their_own_constants() -> None:
     x = torch.rand(2, generator=nets.generator(0))
 
     def constant(network: Network) -> float:
-        found: float = LipSDP().verify(Problem.robustness(network, x, 0, 0.01, 2), Budget()).stats["constant"]
-        return found
+        result: float = LipSDP().verify(Problem.robustness(network, x, 0, 0.01, 2), Budget()).stats["constant"]
+        return result
 
     again = [to_network(nets.random_mlp(seed, (2, 4, 2)), (2,)) for seed in range(2)]
     assert constant(first) != constant(second)
