@@ -62,6 +62,7 @@ def ask(
     memory: float,
     seed: int = 0,
     threads: int = 1,
+    device: str = "cpu",
     explain: bool = False,
     draft: Callable[[Draft], None] = unheard,
 ) -> Answer:
@@ -87,7 +88,7 @@ def ask(
 
         draft(written)
 
-    result = union.verify(verifier, question.problems, limits(clock.left, memory, seed, threads), heard)
+    result = union.verify(verifier, question.problems, limits(clock.left, memory, seed, threads, device), heard)
     took = spent()
     more = explanation.full(question, result, took) if explain else explanation.attempts(question, result)
     return _told(question, result, took, more)

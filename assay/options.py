@@ -57,6 +57,7 @@ Batch = Annotated[
     int, typer.Option(help="Samples treated at once, for speed; the last digit of outputs may depend on it.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of torch; its own choice if not given.")]
+Device = Annotated[str, typer.Option(help="Where bounds are computed: cpu, or cuda where torch finds one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
 Timeout = Annotated[float, typer.Option(help="Seconds, reading included.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]

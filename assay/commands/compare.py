@@ -42,6 +42,7 @@ def compare(
     batch: options.Batch = 50,
     timeout: Annotated[float, typer.Option(help="Seconds for each sample and method.")] = inf,
     threads: options.Threads = None,
+    device: options.Device = "cpu",
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Take finished verdicts from results.sqlite; undecided ones need more time."),
@@ -63,7 +64,7 @@ def compare(
     from assay.verify.support.files import writable_folder
     from assay.verify.support.signals import interruptible
 
-    budget = Budget(timeout, seed=seed, threads=use_threads(threads))
+    budget = Budget(timeout, seed=seed, threads=use_threads(threads), device=device)
     verifiers, attackers = options.methods(methods), options.attacks(attacks)
     if not verifiers and not attackers:
         raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")

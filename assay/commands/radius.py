@@ -42,6 +42,7 @@ def radius(
     timeout: Annotated[float, typer.Option(help="Seconds for each sample.")] = inf,
     seed: options.Seed = 0,
     threads: options.Threads = 1,
+    device: options.Device = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the cases of soundness alarms, if there are any.")] = Path(
         "out"
     ),
@@ -69,7 +70,7 @@ def radius(
     from assay.verify.support.documents import dump
     from assay.verify.support.signals import interruptible
 
-    budget = Budget(timeout, seed=seed, threads=use_threads(threads))
+    budget = Budget(timeout, seed=seed, threads=use_threads(threads), device=device)
     verifier, attacker = options.method(method), get_attack(attack)
     samples = options.samples(data, data_dir, domain, n, eps_scale)
     module = options.fitting(model, weights, samples)

@@ -34,6 +34,7 @@ def verify(
     results: Annotated[Path | None, typer.Option(help="File for the answer, besides stdout.")] = None,
     seed: options.Seed = 0,
     threads: Annotated[int, typer.Option(help="Threads; more than one rarely pays.")] = 1,
+    device: options.Device = "cpu",
     memory: options.Memory = inf,
     json_: options.Json = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say on stderr what was tried and what it gave.")] = False,
@@ -64,6 +65,7 @@ def verify(
                     memory=size,
                     seed=seed,
                     threads=threads,
+                    device=device,
                     explain=explain,
                     draft=output.drafts.append,
                 )

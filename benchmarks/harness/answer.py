@@ -94,9 +94,9 @@ def answer(request: Request) -> Reply:
         return Reply(error=str(failure), exit_code=failure.exit_code)
 
 
-def limits(seconds: float, memory: float = inf, seed: int = 0, threads: int = 1) -> Budget:
+def limits(seconds: float, memory: float = inf, seed: int = 0, threads: int = 1, device: str = "cpu") -> Budget:
     """A budget whose buffers take half of ``memory`` (bytes of the whole process), or less."""
-    return Budget(seconds, memory=int(min(Budget.memory, memory / 2)), seed=seed, threads=threads)
+    return Budget(seconds, memory=int(min(Budget.memory, memory / 2)), seed=seed, threads=threads, device=device)
 
 
 def exit_code(result: Result) -> int:

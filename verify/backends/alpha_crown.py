@@ -85,7 +85,7 @@ class AlphaCROWN:
         spec = problem.spec
         try:
             with torch.inference_mode():
-                relaxed = self._tightened(problem.network, problem.region, torch.float64, budget)
+                relaxed = self._tightened(problem.network, problem.region, torch.float64, budget.on_cpu())
                 rows = raised.lower_rows(relaxed, spec.A[None].to(torch.float64), self._ascent)
                 margins = directed_sum(rows, -spec.b[None], up=False)[0]
                 proved = decided(margins)

@@ -126,7 +126,7 @@ def linear_bounds(network: Network, box: Box, objective: Tensor, budget: Budget)
     They are CROWN's in float64, with all rounding charged; what has no bound there has an infinite one here. Raises
     :class:`assay.verify.core.budget.Expired` when the time is over.
     """
-    relaxed = layers.by_linear_bounds(network, box, torch.float64, budget)
+    relaxed = layers.by_linear_bounds(network, box, torch.float64, budget.on_cpu())
     rows = lower_rows(relaxed, objective, linear=True)
     bounds = [
         Bounds(torch.where(b.lower.isfinite(), b.lower, -inf), torch.where(b.upper.isfinite(), b.upper, inf))

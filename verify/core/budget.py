@@ -41,6 +41,10 @@ class Budget:
         """This budget with its clock running; a running one is returned as it is, so that deadlines are shared."""
         return self if self.deadline is not None else replace(self, deadline=time.monotonic() + self.seconds)
 
+    def on_cpu(self) -> Budget:
+        """This budget for bounds that are read on the CPU."""
+        return self if self.device == "cpu" else replace(self, device="cpu")
+
     @property
     def remaining(self) -> float:
         """Seconds left; all of them where the clock has not started."""

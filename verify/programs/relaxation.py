@@ -57,7 +57,7 @@ def known(
     """
     budget.check()
     bounder = layers.by_linear_bounds if linear else layers.by_intervals
-    relaxed = bounder(network, layers.batch_box(region, network.input_shape), torch.float64, budget)
+    relaxed = bounder(network, layers.batch_box(region, network.input_shape), torch.float64, budget.on_cpu())
     rows = lower_rows(relaxed, objective[None], linear=True)[0]
     doubt = 4 * UNIT * float(sides.abs().amax()) if sides is not None and len(sides) else 0.0
     return Known(relaxed.bounds, rows, grain(relaxed, objective) + doubt)

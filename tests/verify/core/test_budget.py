@@ -81,6 +81,13 @@ def test_impossible_memory_and_threads_are_refused(memory: int, threads: int) ->
         Budget(memory=memory, threads=threads)
 
 
+def test_bounds_that_are_read_on_the_cpu_are_made_there() -> None:
+    budget = Budget(seconds=5)
+    assert budget.on_cpu() is budget
+    object.__setattr__(budget, "device", "cuda")
+    assert budget.on_cpu() == Budget(seconds=5)
+
+
 def test_a_device_that_is_not_here_is_refused() -> None:
     assert Budget(device="cpu").device == "cpu"
     assert Budget(device="cpu:0").device == "cpu:0"
