@@ -1,10 +1,10 @@
 """Activations over l2 balls as sectors about their values at the centre, bounded with the ball as one.
 
 Let ``Y = z(x) - z(x0)`` be how far an operand is from its value at the centre x0. An activation is a line through its
-value at the centre, wrong by at most ``t |Y|``. A row taken backwards along such lines is linear in ``d = x - x0``, less
-a sum of ``t_q |Y_q|`` over the neurons that are no lines themselves. A neuron's own ``Y_q`` taken backwards, along
-lines of the middle slopes of the secants from the centre, is ``J_q d``, off by at most ``sum_p |C_qp| r_p |Y_p|``, with
-C the coefficients that arrive at the activations p on the way and r half the range of their secants. Put in from
+value at the centre, wrong by at most ``t |Y|``. A row taken backwards along such lines is linear in ``d = x - x0``,
+less a sum of ``t_q |Y_q|`` over the neurons that are no lines themselves. A neuron's own ``Y_q`` taken backwards, along
+lines of the middle slopes of the secants from the centre, is ``J_q d``, off by at most ``sum_p |C_qp| r_p |Y_p|``: C
+are the coefficients that arrive at the activations p on the way, and r is half the range of their secants. Put in from
 above, this leaves ``v d - sum_q T_q |J_q d|`` with ``T_p = t_p + sum_q T_q |C_qp| r_p``, which over the ball of radius
 eps is at least ``-eps |v + sum_q e_q T_q J_q|`` for some e_q in [-1, 1], and
 
@@ -77,12 +77,12 @@ def sector(op: Op, z: Bounds, point: Bounds) -> Sector:
 def _(op: Relu | LeakyRelu, z: Bounds, point: Bounds) -> Sector:
     """On the convex side the line is the tangent at the centre, of which nothing is off."""
     left = op.slope if isinstance(op, LeakyRelu) else 0.0
+    one = torch.ones_like(z.lower)
     slopes = secants(op, z, point)
-    sure = torch.where(z.lower >= 0, 1.0, left)  # what touches 0 is as good as stable
-    stable = (z.lower >= 0) | (z.upper <= 0)
+    stable = (z.lower >= 0) | (z.upper <= 0)  # what touches 0, too
+    sure = torch.where(z.lower >= 0, one, left * one)
     slopes = Bounds(torch.where(stable, sure, slopes.lower), torch.where(stable, sure, slopes.upper))
-    tangent = torch.where(_middle(point, z) > 0, 1.0, left)
-    tangent = torch.where(stable, sure, tangent)
+    tangent = torch.where(stable, sure, torch.where(_middle(point, z) > 0, one, left * one))
     if left <= 1:
         return _about(op, z, point, slopes, below=tangent)
     return _about(op, z, point, slopes, above=tangent)
@@ -130,9 +130,9 @@ def _middle(point: Bounds, z: Bounds) -> Tensor:
 class Strays:
     """The neurons of one activation that are no lines (samples x neurons): their ``index`` among its features, the
     ``sector`` of all of them, and how far their operands stray from their values at the centre: along ``direction``
-    (samples x neurons x inputs), of length 1, at most ``reach`` times the step of the input, and what of each activation
-    below ``spills`` over, by position (samples x neurons x neurons there), and ``error``. ``aligned``: magnitudes of
-    the products of directions with those of this activation and all below, in order of position.
+    (samples x neurons x inputs), of length 1, at most ``reach`` times the step of the input; by what ``spills`` over
+    from each activation below, by position (samples x neurons x neurons there); and by ``error``. ``aligned``:
+    magnitudes of the products of directions with those of this activation and all below, in order of position.
     """
 
     sector: Sector
@@ -233,16 +233,16 @@ class Sectors:
         if not self.strays or not bool(wanted.any()):
             return known
         index = _first(wanted)
-        rows = _units(index, wanted.shape[1])
-        below, above = (self.lower(position, sign * rows, [*self.relaxed.bounds, known]) for sign in (1.0, -1.0))
-        sides = known.lower.flatten(1), known.upper.flatten(1)
-        mine = wanted.gather(1, index)
+        rows, mine = _units(index, wanted.shape[1]), wanted.gather(1, index)
+        found = self.lower(position, torch.cat([rows, -rows], 1), [*self.relaxed.bounds, known])
         # What overflowed, and what was not wanted, adds nothing to what is known.
-        below, above = (
-            torch.where(mine & side.isfinite(), side, side.new_tensor(-torch.inf)) for side in (below, above)
+        none = found.new_tensor(-torch.inf)
+        below, above = (torch.where(mine & side.isfinite(), side, none) for side in found.chunk(2, 1))
+        lower, upper = known.lower.flatten(1), known.upper.flatten(1)
+        met = layers.meet(lower.gather(1, index), upper.gather(1, index), below, -above)
+        return Bounds(
+            *(t.scatter(1, index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True))
         )
-        met = layers.meet(*(side.gather(1, index) for side in sides), below, -above)
-        return Bounds(*(side.scatter(1, index, new).view_as(known.lower) for side, new in zip(sides, met, strict=True)))
 
     def lower(self, position: int, rows: Tensor, bounds: list[Bounds] | None = None) -> Tensor:
         """Lower bounds of rows (samples x rows x features) of the node at ``position``: (samples x rows). ``bounds``:
@@ -303,9 +303,11 @@ class Sectors:
         return at_centre - self.eps[:, None] * self.longest(slope, widths) * (1 + 4 * UNIT)
 
     def longest(self, slope: Tensor, widths: Mapping[int, Tensor]) -> Tensor:
-        """At least ``|v + sum e_q T_q J_q|`` for all e_q in [-1, 1]: v (samples x rows x inputs), T by position (samples
-        x rows x neurons), result (samples x rows). All is taken in shares of what it can come to at most: nothing that
-        is squared is too small or too large for it, and rounding is a share of 1."""
+        """At least ``|v + sum e_q T_q J_q|`` for all e_q in [-1, 1]: v (samples x rows x inputs), T by position
+        (samples x rows x neurons), result (samples x rows).
+
+        All is taken in shares of what it can come to at most: nothing that is squared is too small or too large for
+        it, and rounding is a share of 1."""
         straying = {i: width * self.strays[i].reach[:, None] for i, width in widths.items()}
         most = length(slope, 2)
         for far in straying.values():
