@@ -10,9 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import layers, raised, rows
+from assay.verify.bounds import layers, raised, raised_sectors, rows, sectors
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.sectors import Sectors
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import both_sides, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
@@ -76,9 +77,20 @@ class AlphaCROWN:
         def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
             return raised.tighten(relaxed, position, known, wanted, ascent)
 
+        def bounder(about: Sectors, objective: Tensor) -> Tensor:
+            along = raised.lower_rows(about.relaxed, objective, ascent)
+            return torch.fmax(along, raised_sectors.lower_rows(about, objective, ascent))
+
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             plain = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS)
+            if sectors.sectored(network, region) and (at_once := sectors.samples_at_once(plain)):
+                lower = rows.lower_rows(plain, objective, linear=True)
+                about = sectors.lower_rows(network, region, objective, budget, at_once, bounder)
+                lower = torch.fmax(lower, about)
+                if self.inner:
+                    about = sectors.lower_rows(network, region, objective, budget, at_once, bounder, further)
+                return torch.fmax(lower, about)
             if not self.inner:
                 return raised.lower_rows(plain, objective, ascent)
             lower = rows.lower_rows(plain, objective, linear=True)

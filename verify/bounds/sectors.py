@@ -22,7 +22,7 @@ as for all rows (:mod:`rounding`), for rows of neurons twice, since Y is a diffe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
 
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from assay.verify.bounds import layers, rigorous
 from assay.verify.bounds.affine import Part
-from assay.verify.bounds.relax import Lines, relaxes
+from assay.verify.bounds.relax import Lines, relaxes, undecided
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import RowRules, weighed
 from assay.verify.bounds.secants import secants
@@ -50,7 +50,7 @@ TABLES = 8  # numbers that live at once for each neuron of a row on its way
 
 @dataclass(frozen=True, eq=False)
 class Sector:
-    """An activation over an interval about its value at the centre: all (samples x features).
+    """An activation over an interval about its value at the centre, next to ``at``: all (samples x features).
 
     Where z is ``Y`` off its value at the centre, the activation is at least the lower one of ``lines`` less ``below *
     |Y|``, and at most the upper one plus ``above * |Y|``; both up to ``error``, since the value at the centre is known
@@ -58,6 +58,7 @@ class Sector:
     """
 
     lines: Lines
+    at: Tensor
     below: Tensor
     above: Tensor
     middle: Tensor
@@ -112,6 +113,7 @@ def _about(
     error = 2 * steepest * far + 64 * UNIT * (value.abs() + steepest * at.abs()) * (radius > 0)
     return Sector(
         lines,
+        at,
         radius if below is None else none,
         radius if above is None else none,
         middle,
@@ -159,27 +161,45 @@ def sectored(network: Network, region: Region) -> bool:
     return ball and all(sector.dispatch(type(op)) is not sector.dispatch(object) for op in rules)
 
 
-def lower_rows(network: Network, region: Region, objective: Tensor, budget: Budget, at_once: int) -> Tensor:
+def lower_rows(
+    network: Network,
+    region: Region,
+    objective: Tensor,
+    budget: Budget,
+    at_once: int,
+    bounder: Callable[[Sectors, Tensor], Tensor] | None = None,
+    further: layers.Tighten | None = None,
+) -> Tensor:
     """Lower bounds of ``objective @ output`` over balls, ``at_once`` samples at a time, on layers that sectors have
     tightened: objective (samples x rows x outputs), result (samples x rows), float64. NaN where there is none, and
-    where the time is over first."""
+    where the time is over first.
+
+    ``bounder``: what the rows are bounded by beside :meth:`Sectors.lower`; ``further``: what tightens layers besides.
+    """
     found = torch.full(objective.shape[:2], torch.nan, dtype=torch.float64)
     last = len(network.nodes) - 1
     for begin in range(0, len(objective), at_once):
         part = slice(begin, begin + at_once)
+        rows = objective[part].double()
         try:
-            tightening = Tightening()
+            tightening = Tightening(further)
             relaxed = layers.by_linear_bounds(network, take(region, part), torch.float64, budget, further=tightening)
-            found[part] = tightening.of(relaxed).lower(last, objective[part].double())
+            found[part] = tightening.of(relaxed).lower(last, rows)
+            if bounder is not None:
+                found[part] = torch.fmax(found[part], bounder(tightening.of(relaxed), rows))
         except Expired:
             break
     return found
 
 
 class Tightening:
-    """The sectors of a network while its layers are being bounded: see :data:`assay.verify.bounds.layers.Tighten`."""
+    """The sectors of a network while its layers are being bounded: see :data:`assay.verify.bounds.layers.Tighten`.
 
-    def __init__(self) -> None:
+    ``further``: what is done besides to neurons that sectors leave undecided.
+    """
+
+    def __init__(self, further: layers.Tighten | None = None) -> None:
+        self.further = further
         self.sectors: Sectors | None = None
 
     def of(self, relaxed: Relaxed) -> Sectors:
@@ -190,7 +210,11 @@ class Tightening:
 
     def __call__(self, relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
         """Bounds of the neurons that are ``wanted``."""
-        return self.of(relaxed).tighten(position, known, wanted)
+        known = self.of(relaxed).tighten(position, known, wanted)
+        if self.further is None:
+            return known
+        readers = (node.op for node in relaxed.network.nodes if node.inputs == (position,) and relaxes(node.op))
+        return self.further(relaxed, position, known, wanted & undecided(next(readers), known))
 
 
 def samples_at_once(relaxed: Relaxed) -> int:
@@ -256,7 +280,7 @@ class Sectors:
 
     def _lower(self, position: int, rows: Tensor, error: Tensor) -> Tensor:
         lines = {i: stray.sector.lines for i, stray in self.strays.items()}
-        constant, slope, seen = self._backward(position, rows, lines)
+        constant, slope, seen = self.backward(position, rows, lines)
         lost = weighed(rows.abs(), error).view(constant.shape)
         widths = {}
         for i, coef in seen.items():
@@ -269,11 +293,12 @@ class Sectors:
             lost = lost + (width * self.strays[i].error[:, None]).sum(2)
         return constant + self.over_ball(slope, widths) - lost
 
-    def _backward(
+    def backward(
         self, position: int, rows: Tensor, lines: Mapping[int, Lines]
     ) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
         """Rows (samples x rows x features) as functions of the input: their constants (samples x rows), coefficients
-        (samples x rows x inputs), and coefficients that arrived at each activation (samples x rows x features)."""
+        (samples x rows x inputs), and coefficients that arrived at each activation (samples x rows x features). Raises
+        :class:`Expired` when the time is over."""
         nodes, seen = self.relaxed.network.nodes, dict[int, Tensor]()
         rules = RowRules(nodes, lines, self.relaxed.budget, seen=seen)
         coef, (samples, count) = rows.flatten(0, 1), rows.shape[:2]
@@ -325,6 +350,28 @@ class Sectors:
             square = square + (far * (2 * along + twice @ part.aligned.mT)).sum(2)
         return most * (square + 8 * gamma(2 * count + 64)).sqrt() * (1 + 16 * UNIT)
 
+    def least_at(self, slope: Tensor, widths: Mapping[int, Tensor]) -> tuple[Tensor, dict[int, Tensor]]:
+        """What derivatives of :meth:`over_ball` are made of, rounding aside: the point at which the functions less what
+        strays are least (samples x rows x inputs); and how far each operand strays for its price, which is the
+        derivative by its t, negated: by position (samples x rows x neurons)."""
+        share = (self.eps[:, None] / self.longest(slope, widths).clamp(min=5e-324))[..., None]
+        straying = {i: width * self.strays[i].reach[:, None] for i, width in widths.items()}
+        step, pushed = slope, dict[int, Tensor]()
+        for i, part in self.strays.items():
+            straying.setdefault(i, slope.new_zeros(*slope.shape[:2], part.index.shape[1]))
+            along = slope @ part.direction.mT
+            step = step + (straying[i] * along.sign()) @ part.direction
+            pushed[i] = along.abs() + torch.cat([straying[j] for j in pushed] + [straying[i]], 2) @ part.aligned.mT
+            sizes = [self.strays[j].index.shape[1] for j in pushed]
+            for j, pairs in list(zip(pushed, torch.split(part.aligned, sizes, 2), strict=True))[:-1]:
+                pushed[j] = pushed[j] + straying[i] @ pairs
+        far: dict[int, Tensor] = {}
+        for i, part in self.strays.items():
+            far[i] = share * part.reach[:, None] * pushed[i]
+            for j, spill in part.spills.items():
+                far[i] = far[i] + far[j] @ spill.mT
+        return self.ball.centre.flatten(1)[:, None].to(slope) - share * step, far
+
     def _strays(self, position: int) -> Strays:
         """Of an activation all of whose predecessors are known."""
         relaxed, node = self.relaxed, self.relaxed.network.nodes[position]
@@ -336,7 +383,7 @@ class Sectors:
         rows = _units(index, known[0].shape[1])
         slopes, spills = [], list[dict[int, Tensor]]()
         for block in self._blocks(rows):
-            _, slope, seen = self._backward(source, rows[:, block], lines)
+            _, slope, seen = self.backward(source, rows[:, block], lines)
             slopes.append(slope)
             spills.append({i: self._spill(i, coef) for i, coef in seen.items()})
         slope = torch.cat(slopes, 1)

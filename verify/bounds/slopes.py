@@ -72,12 +72,8 @@ class Region(Protocol):
         ...
 
 
-class Parameters(Protocol):
-    """The lines of one layer of activations that may be moved, a row's own ones."""
-
-    def lines(self) -> Lines:
-        """The lines as they are now: (rows x features [x operands])."""
-        ...
+class Movable(Protocol):
+    """Parameters of one layer of activations, a row's own ones."""
 
     def gradient(self, coef: Tensor, z: Tensor) -> list[Tensor]:
         """Derivatives of the rows' bounds by each tensor of parameters: coefficients (rows x features) that arrive at
@@ -90,6 +86,14 @@ class Parameters(Protocol):
 
     def keep(self) -> None:
         """Bring parameters that were moved back to where their lines hold."""
+        ...
+
+
+class Parameters(Movable, Protocol):
+    """The lines of one layer of activations that may be moved."""
+
+    def lines(self) -> Lines:
+        """The lines as they are now: (rows x features [x operands])."""
         ...
 
 
@@ -123,7 +127,8 @@ class Climb:
         self.network, self.backward, self.region, self.operands = network, backward, region, operands
         self.lines = dict(lines)
         free = ((i, parameters(network.nodes[i].op, lines[i], operands[i])) for i in lines)
-        self.free = {i: _Adam(moved, ascent) for i, moved in free if moved is not None}
+        self.free = {i: moved for i, moved in free if moved is not None}
+        self.steps = {i: Adam(moved, ascent) for i, moved in self.free.items()}
         self.seen: dict[int, Tensor] = {}
 
     def functions(self) -> Functions:
@@ -137,7 +142,8 @@ class Climb:
         for position, moved in self.free.items():
             if position in self.seen:
                 z = values[self.network.nodes[position].inputs[0]].view_as(self.operands[position].lower)
-                self.lines[position] = moved.ascend(self.seen[position], z, step)
+                self.steps[position].ascend(self.seen[position], z, step)
+                self.lines[position] = moved.lines()
 
 
 def raise_lines(climb: Climb, steps: int) -> Raised:
@@ -173,15 +179,15 @@ def in_other_precision(network: Network, moved: Parameters, lines: Lines, z: Bou
     return here.lines()
 
 
-class _Adam:
+class Adam:
     """Steps of Kingma and Ba 2015 (arXiv:1412.6980) upward."""
 
-    def __init__(self, parameters: Parameters, ascent: Ascent) -> None:
+    def __init__(self, parameters: Movable, ascent: Ascent) -> None:
         self.parameters, self.ascent = parameters, ascent
         self.moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in parameters.tensors()]
 
-    def ascend(self, coef: Tensor, z: Tensor, step: int) -> Lines:
-        """The lines after one step more."""
+    def ascend(self, coef: Tensor, z: Tensor, step: int) -> None:
+        """One step more, by coefficients that arrive at activations and values of their operands."""
         size = self.ascent.rate * self.ascent.decay ** (step - 1) * (1 - SPREAD**step) ** 0.5 / (1 - DECAY**step)
         gradients = self.parameters.gradient(coef, z)
         for tensor, gradient, (mean, square) in zip(self.parameters.tensors(), gradients, self.moments, strict=True):
@@ -189,7 +195,6 @@ class _Adam:
             square.mul_(SPREAD).addcmul_(gradient, gradient, value=1 - SPREAD)
             tensor.addcdiv_(mean, square.sqrt().add_(1e-30), value=size)
         self.parameters.keep()
-        return self.parameters.lines()
 
 
 def _better(best: Raised, function: Functions, bound: Tensor, seen: dict[int, Tensor]) -> Raised:
