@@ -32,8 +32,9 @@ class AlphaCROWN:
 
     Movable are the lower slopes of ReLU and LeakyReLU, the mean below a maximum, and the points at which tangents
     touch tanh. ``steps``: of the ascent; ``rate``, ``decay``: size of the first one, and each one's share of the one
-    before; ``group``: samples that are bounded together. What proves is float64; lines are drafted in float32, so that
-    bounds of a sample alone and in a batch agree to some six digits.
+    before; ``group``: samples that are bounded together; ``sectors``: over balls in l2, bound layers and rows about the
+    values at the centre too, raise the sectors of the rows as well, and take the best. What proves is float64; lines
+    are drafted in float32, so that bounds of a sample alone and in a batch agree to some six digits.
     """
 
     steps: int = 20
@@ -41,6 +42,7 @@ class AlphaCROWN:
     rate: float = 0.3
     decay: float = 0.95
     group: int = 16
+    sectors: bool = True
     name: ClassVar[str] = "alpha-crown"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
@@ -77,23 +79,21 @@ class AlphaCROWN:
         def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
             return raised.tighten(relaxed, position, known, wanted, ascent)
 
-        def bounder(about: Sectors, objective: Tensor) -> Tensor:
+        def raise_rows(about: Sectors, objective: Tensor) -> Tensor:
             along = raised.lower_rows(about.relaxed, objective, ascent)
             return torch.fmax(along, raised_sectors.lower_rows(about, objective, ascent))
 
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             plain = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS)
-            if sectors.sectored(network, region) and (at_once := sectors.samples_at_once(plain)):
-                lower = rows.lower_rows(plain, objective, linear=True)
-                about = sectors.lower_rows(network, region, objective, budget, at_once, bounder)
-                lower = torch.fmax(lower, about)
-                if self.inner:
-                    about = sectors.lower_rows(network, region, objective, budget, at_once, bounder, further)
-                return torch.fmax(lower, about)
-            if not self.inner:
+            at_once = sectors.samples_at_once(plain) if self.sectors and sectors.sectored(network, region) else 0
+            if not (self.inner or at_once):
                 return raised.lower_rows(plain, objective, ascent)
             lower = rows.lower_rows(plain, objective, linear=True)
+            if at_once:
+                question = (network, region, objective, budget, at_once)
+                lower = torch.fmax(lower, sectors.lower_rows(*question, None if self.inner else raise_rows))
+                return torch.fmax(lower, sectors.lower_rows(*question, raise_rows, further)) if self.inner else lower
             try:
                 tight = layers.by_linear_bounds(network, region, dtype, budget, further=further)
                 return torch.maximum(lower, raised.lower_rows(tight, objective, ascent))

@@ -143,7 +143,7 @@ class Raising:
             climb.move(climb.functions(), step)
         lines = dict(here.lines)
         for i, moved in climb.free.items():
-            lines[i] = in_other_precision(self.relaxed.network, moved, lines[i], here.operands[i], i)
+            lines[i] = in_other_precision(self.relaxed.network, moved.parameters, lines[i], here.operands[i], i)
         return here.region.minimum(here.backward(lines, {}))
 
 

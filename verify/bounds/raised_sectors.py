@@ -28,15 +28,19 @@ from assay.verify.core.ops import LeakyRelu, Op, Relu, evaluate
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import UNIT
 
+SAME = 1e-9  # numbers whose relative difference is smaller are one
+
 
 @dataclass(frozen=True, eq=False)
 class Width:
-    """Of lines: the ``width`` t, what of the activation is ``missed`` beside it (s), and ``where``, the step from the
-    centre at which it is, 0 if nothing is; the ``full`` width, and ``turn``, its derivative by the slope."""
+    """Of lines: the ``width`` t, and what of the activation is ``missed`` beside it (s), which has the derivatives
+    ``-miss_turn`` by the slope and ``-miss_span`` by the width; the ``full`` width, and ``turn``, its derivative by the
+    slope. Where several points decide, derivatives are means: last digits decide nothing."""
 
     width: Tensor
     missed: Tensor
-    where: Tensor
+    miss_turn: Tensor
+    miss_span: Tensor
     full: Tensor
     turn: Tensor
 
@@ -80,23 +84,20 @@ class Cones:
     def widths(self, coef: Tensor) -> Width:
         """Of the lines on the side that each coefficient takes: of the shape of ``coef``. Sectors that are not movable
         are as they are."""
-        side = torch.where(coef > 0, -1.0, 1.0).to(coef)
-        gaps = [side * (rise - self.slope * step) for step, rise in zip(self.steps, self.rises, strict=True)]
-        full, turn = torch.zeros_like(coef), torch.zeros_like(coef)
-        for step, gap in zip(self.steps, gaps, strict=True):
-            needed = torch.where(step == 0, 0.0, gap / step.abs())
-            more = needed > full
-            full, turn = torch.where(more, needed, full), torch.where(more, -side * step.sign(), turn)
-        width = self.share * full
-        missed, where = torch.zeros_like(coef), torch.zeros_like(coef)
-        for step, gap in zip(self.steps, gaps, strict=True):
-            missing = gap - width * step.abs()
-            worse = missing > missed
-            missed, where = torch.where(worse, missing, missed), torch.where(worse, step, where)
+        side, spans = torch.where(coef > 0, -1.0, 1.0).to(coef), self.steps.abs()
+        gaps = side * (self.rises - self.slope * self.steps)
+        needed = torch.where(spans == 0, 0.0, gaps / spans).clamp(min=0)
+        full = needed.amax(0)
+        turn = _mean(-side * self.steps.sign(), needed, full)
         own = self.part.sector
         fixed = torch.where(coef > 0, self.part.own(own.below), self.part.own(own.above))
-        width = torch.where(self.movable > 0, width, fixed)
-        return Width(width, missed * self.movable, where * self.movable, full, turn)
+        width = torch.where(self.movable > 0, self.share * full, fixed)
+        missing = (gaps - width * spans).clamp(min=0)
+        missed = missing.amax(0)
+        # What is missed by rounding alone has no derivative.
+        decisive = torch.where(missing > SAME * gaps.abs().amax(0), missing, 0.0)
+        turned, spanned = (_mean(step, decisive, decisive.amax(0)) for step in (side * self.steps, spans))
+        return Width(width, missed * self.movable, turned, spanned, full, turn)
 
     def rounded(self) -> Tensor:
         """More than what rounding makes of :meth:`widths`, a unit of coefficient: (samples x 1 x neurons)."""
@@ -106,9 +107,8 @@ class Cones:
     def gradient(self, coef: Tensor, z: Tensor) -> list[Tensor]:
         """See :class:`assay.verify.bounds.slopes.Movable`."""
         now, size = self.widths(coef), coef.abs()
-        side = torch.where(coef > 0, -1.0, 1.0).to(coef)
-        by_width = size * (now.where.abs() - self.far)
-        by_slope = coef * (z - self.at) + size * side * now.where + by_width * self.share * now.turn
+        by_width = size * (now.miss_span - self.far)
+        by_slope = coef * (z - self.at) + size * now.miss_turn + by_width * self.share * now.turn
         return [by_slope * self.movable, by_width * now.full * self.movable]
 
     def tensors(self) -> list[Tensor]:
@@ -133,6 +133,12 @@ class Cones:
         slope = spread(lines.slope, self.slope)
         none = torch.zeros_like(slope)
         return Lines(slope, none, none, spread(intercept, self.value - self.slope * self.at - offset))
+
+
+def _mean(values: Tensor, weights: Tensor, most: Tensor) -> Tensor:
+    """The mean of values (3 x ...) where the weights are the ``most``, up to rounding; 0 where that is 0."""
+    top = ((weights >= (1 - SAME) * most) & (most > 0)).to(values)
+    return (values * top).sum(0) / top.sum(0).clamp(min=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -432,4 +432,4 @@ def _first(chosen: Tensor) -> Tensor:
 
 def _units(index: Tensor, size: int) -> Tensor:
     """Rows of one feature each, at ``index`` (samples x rows): (samples x rows x size)."""
-    return torch.zeros(*index.shape, size, dtype=torch.float64).scatter_(2, index[..., None], 1.0)
+    return index.new_zeros(*index.shape, size, dtype=torch.float64).scatter_(2, index[..., None], 1.0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -89,6 +89,9 @@ class Movable(Protocol):
         ...
 
 
+P = TypeVar("P", bound=Movable)
+
+
 class Parameters(Movable, Protocol):
     """The lines of one layer of activations that may be moved."""
 
@@ -127,8 +130,7 @@ class Climb:
         self.network, self.backward, self.region, self.operands = network, backward, region, operands
         self.lines = dict(lines)
         free = ((i, parameters(network.nodes[i].op, lines[i], operands[i])) for i in lines)
-        self.free = {i: moved for i, moved in free if moved is not None}
-        self.steps = {i: Adam(moved, ascent) for i, moved in self.free.items()}
+        self.free = {i: Adam(moved, ascent) for i, moved in free if moved is not None}
         self.seen: dict[int, Tensor] = {}
 
     def functions(self) -> Functions:
@@ -142,8 +144,8 @@ class Climb:
         for position, moved in self.free.items():
             if position in self.seen:
                 z = values[self.network.nodes[position].inputs[0]].view_as(self.operands[position].lower)
-                self.steps[position].ascend(self.seen[position], z, step)
-                self.lines[position] = moved.lines()
+                moved.ascend(self.seen[position], z, step)
+                self.lines[position] = moved.parameters.lines()
 
 
 def raise_lines(climb: Climb, steps: int) -> Raised:
@@ -179,10 +181,10 @@ def in_other_precision(network: Network, moved: Parameters, lines: Lines, z: Bou
     return here.lines()
 
 
-class Adam:
+class Adam(Generic[P]):
     """Steps of Kingma and Ba 2015 (arXiv:1412.6980) upward."""
 
-    def __init__(self, parameters: Movable, ascent: Ascent) -> None:
+    def __init__(self, parameters: P, ascent: Ascent) -> None:
         self.parameters, self.ascent = parameters, ascent
         self.moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in parameters.tensors()]
 
