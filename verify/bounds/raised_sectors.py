@@ -26,7 +26,7 @@ from assay.verify.bounds.slopes import Adam, Ascent, values_on_lines
 from assay.verify.core.budget import Expired
 from assay.verify.core.ops import LeakyRelu, Op, Relu, evaluate
 from assay.verify.core.verifier import Bounds
-from assay.verify.support.floats import UNIT
+from assay.verify.support.floats import gamma
 
 SAME = 1e-9  # numbers whose relative difference is smaller are one
 
@@ -100,9 +100,10 @@ class Cones:
         return Width(width, missed * self.movable, turned, spanned, full, turn)
 
     def rounded(self) -> Tensor:
-        """More than what rounding makes of :meth:`widths`, a unit of coefficient: (samples x 1 x neurons)."""
+        """More than what rounding makes of :meth:`widths`, and of their sums over all neurons, a unit of coefficient:
+        (samples x 1 x neurons)."""
         sizes = self.rises.abs().amax(0) + 4 * max(self.steep) * self.steps.abs().amax(0) + self.value.abs()
-        return 32 * UNIT * sizes * self.movable
+        return 8 * gamma(self.steps.shape[-1] + 64) * sizes * self.movable
 
     def gradient(self, coef: Tensor, z: Tensor) -> list[Tensor]:
         """See :class:`assay.verify.bounds.slopes.Movable`."""
@@ -159,7 +160,8 @@ class Climb:
 
     def __init__(self, sectors: Sectors, rows: Tensor, ascent: Ascent) -> None:
         sectors.advance()
-        self.sectors, self.rows, self.position = sectors, rows, len(sectors.relaxed.network.nodes) - 1
+        self.sectors, self.rows, self.ascent = sectors, rows, ascent
+        self.position = len(sectors.relaxed.network.nodes) - 1
         rounding = sectors.relaxed.rounding
         assert rounding is not None
         self.error = rounding.anyhow(sectors.relaxed.bounds)[self.position].flatten(1)
@@ -221,10 +223,13 @@ def lower_rows(sectors: Sectors, objective: Tensor, ascent: Ascent) -> Tensor:
     """Lower bounds of ``objective @ output``, objective (samples x rows x outputs), by the best sectors on the way,
     those that it begins with among them: (samples x rows). Raises :class:`assay.verify.core.budget.Expired` when the
     time is over before the first bounds are there; later it is content with these."""
-    climb = Climb(sectors, objective, ascent)
+    return torch.cat([_block(Climb(sectors, objective[:, block], ascent)) for block in sectors.blocks(objective)], 1)
+
+
+def _block(climb: Climb) -> Tensor:
     standing = climb.stand()
     best = standing.bound
-    for step in range(1, ascent.steps + 1):
+    for step in range(1, climb.ascent.steps + 1):
         try:
             climb.move(standing, step)
             standing = climb.stand()

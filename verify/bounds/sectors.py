@@ -44,7 +44,7 @@ from assay.verify.core.region import Box, LpBall, Region, take
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import UNIT, gamma, length, up
 
-MOST = 1 << 26  # numbers that are held at once, for all samples
+MOST = 1 << 25  # numbers that are held at once, for all samples
 TABLES = 8  # numbers that live at once for each neuron of a row on its way
 
 
@@ -275,7 +275,7 @@ class Sectors:
         rounding = self.relaxed.rounding
         assert rounding is not None
         error = rounding.anyhow(self.relaxed.bounds if bounds is None else bounds)[position].flatten(1)
-        parts = [self._lower(position, rows[:, block], error) for block in self._blocks(rows)]
+        parts = [self._lower(position, rows[:, block], error) for block in self.blocks(rows)]
         return torch.cat(parts, 1) - rounding.precision.dust
 
     def _lower(self, position: int, rows: Tensor, error: Tensor) -> Tensor:
@@ -382,7 +382,7 @@ class Sectors:
         lines = {i: _straight(stray.sector.middle) for i, stray in self.strays.items()}
         rows = _units(index, known[0].shape[1])
         slopes, spills = [], list[dict[int, Tensor]]()
-        for block in self._blocks(rows):
+        for block in self.blocks(rows):
             _, slope, seen = self.backward(source, rows[:, block], lines)
             slopes.append(slope)
             spills.append({i: self._spill(i, coef) for i, coef in seen.items()})
@@ -408,7 +408,7 @@ class Sectors:
         part = self.strays[position]
         return part.gather(coef.abs()) * part.own(part.sector.radius)
 
-    def _blocks(self, rows: Tensor) -> Iterator[slice]:
+    def blocks(self, rows: Tensor) -> Iterator[slice]:
         """Slices of as many rows of each sample (samples x rows x features) as memory allows."""
         samples, count = rows.shape[:2]
         each = TABLES * samples * sum(node.size for node in self.relaxed.network.nodes)
