@@ -207,6 +207,11 @@ def markdown(cells: Sequence[Cell], balls: Sequence[Ball]) -> str:
     return "\n".join(lines)
 
 
+def read_balls(text: str) -> list[Ball]:
+    """NET:NORM:EPS, separated by commas. Raises :class:`InputError` for anything else."""
+    return [_ball(part) for part in text.split(",")]
+
+
 def _ball(text: str) -> Ball:
     try:
         net, norm, eps = text.strip().split(":")
@@ -230,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.samples < 1 or not options.seconds > 0 or not options.image_seconds > 0:
         parser.error("expected --samples >= 1, --seconds > 0 and --image-seconds > 0")
     try:
-        balls = [_ball(text) for text in options.balls.split(",")] if options.balls else list(BALLS)
+        balls = read_balls(options.balls) if options.balls else list(BALLS)
     except InputError as error:
         parser.error(str(error))
     import torch

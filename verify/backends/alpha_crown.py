@@ -11,9 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import conditional, layers, raised, rows
+from assay.verify.bounds import conditional, layers, raised, raised_sectors, rows, sectors
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.sectors import Sectors
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import both_sides, decided, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
@@ -36,9 +37,12 @@ class AlphaCROWN:
 
     Movable are the lower slopes of ReLU and LeakyReLU, the mean below a maximum, and the points at which tangents
     touch tanh. ``steps``: of the ascent, at most: a row stops where it hardly rises any more; ``rate``, ``decay``: size
-    of the first one, and each one's share of the one before; ``group``: samples that are bounded together. What proves
-    is float64; lines are drafted in float32, so that bounds of a sample alone and in a batch agree to some six digits,
-    unless the last of them decides where a row stops.
+    of the first one, and each one's share of the one before; ``output``: so many times what is still open is bounded
+    again where the output is unsafe, in each disjunct apart, which proves that it never is, or nothing
+    (:mod:`assay.verify.bounds.conditional`); ``group``: samples that are bounded together; ``sectors``: over balls in
+    l2, bound layers and rows about the values at the centre too, raise the sectors of the rows as well, and take the
+    best. What proves is float64; lines are drafted in float32, so that bounds of a sample alone and in a batch agree to
+    some six digits, unless the last of them decides where a row stops.
     """
 
     steps: int = 20
@@ -47,6 +51,7 @@ class AlphaCROWN:
     rate: float = 0.4
     decay: float = 0.9
     group: int = 16
+    sectors: bool = True
     name: ClassVar[str] = "alpha-crown"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
@@ -112,12 +117,23 @@ class AlphaCROWN:
         return self._rows(network, region, objective, budget.started(), torch.float64)
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
+        def raise_rows(about: Sectors, objective: Tensor) -> Tensor:
+            along = raised.lower_rows(about.relaxed, objective, self._ascent)
+            return torch.fmax(along, raised_sectors.lower_rows(about, objective, self._ascent))
+
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             plain = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS)
-            if not self.inner:
+            at_once = sectors.samples_at_once(plain) if self.sectors and sectors.sectored(network, region) else 0
+            if not (self.inner or at_once):
                 return raised.lower_rows(plain, objective, self._ascent)
             lower = rows.lower_rows(plain, objective, linear=True)
+            if at_once:
+                question = (network, region, objective, budget, at_once)
+                lower = torch.fmax(lower, sectors.lower_rows(*question, None if self.inner else raise_rows))
+                return (
+                    torch.fmax(lower, sectors.lower_rows(*question, raise_rows, self._further)) if self.inner else lower
+                )
             try:
                 tight = self._tightened(network, region, dtype, budget)
                 return torch.maximum(lower, raised.lower_rows(tight, objective, self._ascent))
@@ -130,13 +146,14 @@ class AlphaCROWN:
     def _ascent(self) -> Ascent:
         return Ascent(self.steps, self.rate, self.decay)
 
+    def _further(self, relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
+        """See :data:`assay.verify.bounds.layers.Tighten`."""
+        return raised.tighten(relaxed, position, known, wanted, self._ascent)
+
     def _tightened(self, network: Network, region: Region, dtype: torch.dtype, budget: Budget) -> Relaxed:
         """The network with raised bounds of its unstable neurons, where these are to be raised."""
-
-        def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
-            return raised.tighten(relaxed, position, known, wanted, self._ascent)
-
-        return layers.by_linear_bounds(network, region, dtype, budget, further=further if self.inner else None)
+        further = self._further if self.inner else None
+        return layers.by_linear_bounds(network, region, dtype, budget, further=further)
 
 
 def _by_size(sets: Sequence[Polyhedron]) -> Iterator[conditional.Unsafe]:

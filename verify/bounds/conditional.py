@@ -19,7 +19,7 @@ from assay.verify.bounds.raised import OwnRows, chunks, in_float32
 from assay.verify.bounds.relax import Lines, relaxes, undecided
 from assay.verify.bounds.relaxed import Relaxed, fits_float32
 from assay.verify.bounds.rounding import FEW, largest
-from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, ascend, in_other_precision
+from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, ascend, at_rest, in_other_precision
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import gamma
@@ -165,7 +165,7 @@ class _Conditions:
         rows, last = OwnRows.of(draft, start, owner), len(draft.network.nodes) - 1
         A, b, unit = (t.to(rows.region.centre) for t in (A, b, unit))
         share = torch.zeros_like(b)
-        moments = (torch.zeros_like(b), torch.zeros_like(b))
+        (moments,) = at_rest([share])
 
         def backward(lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
             weights = share * unit

@@ -9,7 +9,7 @@ that value. So a gradient costs one pass forward and no recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import singledispatch
@@ -203,6 +203,11 @@ def in_other_precision(network: Network, moved: Moving, lines: Lines, z: Bounds,
     return here.into(lines if here.columns is None else lines.map(torch.clone))
 
 
+def at_rest(tensors: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """The moments of tensors that have not been moved: each of its shape."""
+    return [(torch.zeros_like(tensor), torch.zeros_like(tensor)) for tensor in tensors]
+
+
 def ascend(tensor: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], ascent: Ascent, step: int) -> None:
     """One step upward of Kingma and Ba 2015 (arXiv:1412.6980), of a tensor and its moments, all of its shape."""
     mean, square = moments
@@ -257,7 +262,7 @@ def moving(op: Op, lines: Lines, z: Bounds, columns: Tensor | None = None, choos
     moved = parameters(op, lines, z)
     if moved is None:
         return None
-    return Moving(columns, moved, [(torch.zeros_like(t), torch.zeros_like(t)) for t in moved.tensors()])
+    return Moving(columns, moved, at_rest(moved.tensors()))
 
 
 def taken(bounds: Bounds, index: Tensor, axis: int = 0) -> Bounds:

@@ -19,6 +19,7 @@ from assay.verify.backends.lipschitz import jacobian
 from assay.verify.backends.lipschitz.norms import transposed
 from assay.verify.backends.lipschitz.outward import frobenius, plus, root, times, total
 from assay.verify.bounds.interval import radius_map
+from assay.verify.bounds.secants import slopes_between
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import (
@@ -190,7 +191,7 @@ def _(op: Sub, row: Zonotope, operands: Sequence[Bounds], points: Sequence[Bound
 @pull.register(LeakyRelu)
 @pull.register(Tanh)
 def _(op: Op, row: Zonotope, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Zonotope]:
-    return [_times(row, jacobian.slopes_between(op, operands[0], points))]
+    return [_times(row, slopes_between(op, operands[0], points))]
 
 
 @pull.register
