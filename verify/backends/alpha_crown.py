@@ -130,10 +130,10 @@ class AlphaCROWN:
             lower = rows.lower_rows(plain, objective, linear=True)
             if at_once:
                 question = (network, region, objective, budget, at_once)
-                lower = torch.fmax(lower, sectors.lower_rows(*question, None if self.inner else raise_rows))
-                return (
-                    torch.fmax(lower, sectors.lower_rows(*question, raise_rows, self._further)) if self.inner else lower
-                )
+                best = sectors.lower_rows(*question, None if self.inner else raise_rows)
+                if self.inner:
+                    best = torch.fmax(best, sectors.lower_rows(*question, raise_rows, self._further))
+                return torch.fmax(lower, best.to(lower))
             try:
                 tight = self._tightened(network, region, dtype, budget)
                 return torch.maximum(lower, raised.lower_rows(tight, objective, self._ascent))
