@@ -47,6 +47,7 @@ def test_own_model() -> None:
     assert certified[0] > 0
 
 
+@pytest.mark.slow
 def test_comparing_methods() -> None:
     rows = {line[:22].strip(): line[22:].split() for line in run("comparing_methods.py").splitlines()[1:]}
     assert list(rows) == ["ibp", "crown", "crown(dtype=float32)", "auto"]

@@ -82,6 +82,7 @@ def test_a_model_of_a_project_with_folders_called_as_ours(
     assert '"ibp"' in done.stdout
 
 
+@pytest.mark.slow
 def test_a_script_beside_a_folder_called_attacks(project: Path) -> None:
     done = ran([sys.executable, "script.py"], project)
     assert done.stdout == "fgsm assay.verify.core.problem\n", done.stderr

@@ -15,6 +15,7 @@ from assay.__main__ import main
 from assay.models.data import load
 from assay.verify.core.errors import InputError
 from tests.assay.test_options import MODEL
+from tests.breadth import few
 
 IMAGE = (3, 4, 5)
 
@@ -121,7 +122,7 @@ def asked(capsys, command, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("scale", ["1,0", "1,3", "0.25,0.5"])
+@pytest.mark.parametrize("scale", few(["1,0", "1,3", "0.25,0.5"], quick=["1,3"]))
 def test_eps_is_scaled_in_all_commands(usual, capsys, scale):
     first, second = (float(part) for part in scale.split(","))
     given = [*usual, "--eps-scale", scale]
@@ -134,16 +135,16 @@ def test_eps_is_scaled_in_all_commands(usual, capsys, scale):
     for e, right in zip(eps, want, strict=True):
         assert rows["crown", e]["verified"] == rows["milp", e]["verified"] == right
         assert rows["fgsm", e]["falsified"] == rows["pgd", e]["falsified"] == 4 - right
-    told = asked(capsys, "attack", *given, "--eps", radii, "--attacks", "pgd,apgd-ce,fgsm,square(queries=300)")
+    told = asked(capsys, "attack", *given, "--eps", radii, "--attacks", "pgd,apgd-ce(steps=30),square(queries=100)")
     assert told["eps_scale"] == [first, second]
     assert {(row["eps"], row["falsified"]) for row in told["rows"]} == {
         (e, 4 - n) for e, n in zip(eps, want, strict=True)
     }
-    told = asked(capsys, "radius", *given, "--n", "4", "--method", "crown", "--tolerance", "1e-4")
+    told = asked(capsys, "radius", *given, "--n", "2", "--method", "crown", "--tolerance", "1e-3")
     assert told["eps_scale"] == [first, second]
-    for sample, difference in zip(told["samples"], DIFFERENCES, strict=True):
+    for sample, difference in zip(told["samples"], DIFFERENCES[:2], strict=True):
         true = difference / (first + second)
-        assert sample["certified"] <= true <= sample["attacked"] <= sample["certified"] + 1e-3
+        assert sample["certified"] <= true <= sample["attacked"] <= sample["certified"] + 4e-3
 
 
 def test_each_feature_has_its_own_domain(usual, capsys):

@@ -131,6 +131,7 @@ def test_a_second_signal_ends_at_once():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 130
 
 
+@pytest.mark.slow  # as of assay bench, which is tested each time
 def test_two_runs_on_one_store_lose_nothing(folder, capsys):
     table = whole(capsys)
     other = start("out")

@@ -18,6 +18,7 @@ from assay.verify.core.network import chain as network_of
 from assay.verify.core.ops import Linear
 from assay.verify.frontends.onnx import write_onnx
 from tests.benchmarks.instance_files import BROKEN, DECLARED, PROPERTIES, SAFE, net, prop, register
+from tests.breadth import few, slow
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_files_in_the_wrong_order_are_told(folder, capsys):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-@pytest.mark.parametrize("more", [[], ["--json"]])
+@pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
 def test_the_file_has_the_answer_where_stdout_is_full(folder, more):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "assay", "verify", "net.onnx", "safe.vnnlib", "--results", "answer.txt", *more]
@@ -256,7 +257,7 @@ def test_memory_beyond_the_limit_is_an_error_with_60(folder):
     assert "0.7 GiB are allowed" in err
 
 
-@pytest.mark.parametrize(("number", "as_json"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+@pytest.mark.parametrize(("number", "as_json"), [slow(signal.SIGINT, False), (signal.SIGTERM, True)])
 def test_a_signal_ends_with_130(folder, number, as_json):
     log = folder / "log"
     process = start(
