@@ -36,7 +36,7 @@ BALLS = (
     Ball("digits-mlp-pgd", 2, 0.3),
     Ball("digits-mlp-pgd", 2, 0.6),
     Ball("digits-cnn-pgd", 2, 0.3),
-    Ball("digits-cnn-pgd", 2, 0.6),
+    Ball("digits-cnn-pgd", 2, 0.4),
     Ball("fashion-mlp-standard", 2, 0.25),
     Ball("fashion-mlp-lipschitz", 2, 0.5),
 )
