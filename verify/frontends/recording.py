@@ -1,0 +1,269 @@
+"""What a model runs on one sample: torch's operations as they are executed, on ordinary tensors, one after the other.
+
+A mode of torch's dispatcher sees every operation, whoever calls it: hooks, patched layers, functional calls, scripts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Oracle
+from assay.verify.frontends.memory import Geometry, geometry, place
+from assay.verify.frontends.running import LEAVES, Calls, Trail, branches, end, explaining
+
+OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A value of the run, by its number; 0 is the input."""
+
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One operation: values of the run among its arguments are slots, other tensors are constants of the model.
+
+    ``results``: the slots of the tensors that it gives, or that it writes to; ``operation``: its name, in torch's
+    words; ``where``: the function, the module or the line that it comes from.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    results: tuple[int, ...]
+    operation: str
+    where: str
+
+
+@dataclass(eq=False)
+class Recording:
+    """The operations of one run, and the slot of its output."""
+
+    calls: list[Call] = field(default_factory=list)
+    output: int = 0
+
+
+class Recorder(TorchDispatchMode):
+    """Notes the operations that are executed, in a :class:`Recording`."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip it, torch imports its compiler, which takes longer than all that is done here
+
+    def __init__(self, x: Tensor, calls: Calls, places: Places, names: Mapping[int, str]) -> None:
+        super().__init__()
+        self.recording = Recording()
+        self.calls, self.places, self.names = calls, places, names
+        self.slots: dict[Geometry, int] = {geometry(x): 0}
+        self.kept: list[Any] = [x]  # so that no other tensor takes their memory
+        self.depend = {place(x)}
+        self.made: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run and note it."""
+        kwargs = kwargs or {}
+        if func.namespace == "profiler":
+            return func(*args, **kwargs)
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        name = str(func._schema.name).partition("::")[2]
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        self._check(func, name, tensors)
+        depends = any(place(tensor) in self.depend for tensor in tensors)
+        written = writes(func, args, kwargs)
+        self._check_written(name, written)
+        noted = tree_map(self._noted, (tuple(args), kwargs))
+        result = func(*args, **kwargs)
+        if depends and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
+            self._refuse(branches(self._where() or name) if name in DATA else UnsupportedError(LEAVES.format(name)))
+        if self.places.layer is None:
+            self.note(func, noted, result, name, depends)
+        else:
+            self._follow(result, depends)
+        return result
+
+    def note(self, func: Any, noted: Any, result: Any, name: str, depends: bool) -> None:
+        """Append a call that gave ``result``."""
+        self._follow(result, depends)
+        slots = []
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                key = geometry(leaf)
+                slots.append(self.slots.setdefault(key, len(self.slots)))
+        args, kwargs = noted
+        self.recording.calls.append(Call(func, args, kwargs, tuple(slots), name, self._where()))
+
+    def slot(self, tensor: Tensor) -> int | None:
+        """The number of a value of the run; None for a constant."""
+        return self.slots.get(geometry(tensor))
+
+    def _follow(self, result: Any, depends: bool) -> None:
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.kept.append(leaf)
+                if leaf.layout != torch.strided:
+                    self._refuse(UnsupportedError(f"the model computes with {leaf.layout} tensors"))
+                if place(leaf) not in self.names:
+                    self.made.add(place(leaf))
+                if depends:
+                    self.depend.add(place(leaf))
+
+    def _noted(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or isinstance(leaf, nn.Parameter):
+            return leaf
+        number = self.slots.get(geometry(leaf))
+        if number is None and place(leaf) in self.made | self.depend and place(leaf) not in self.names:
+            # a view that no operation gave, such as torch makes of a value that is written to under autograd
+            self._refuse(UnsupportedError("the model makes views of its values in a way that is not read"))
+        return leaf if number is None else Slot(number)
+
+    def _check(self, func: Any, name: str, tensors: list[Tensor]) -> None:
+        if torch.is_autocast_enabled("cpu"):
+            self._refuse(UnsupportedError("the model runs under torch.autocast, in precisions that change: remove it"))
+        if torch.Tag.nondeterministic_seeded in func.tags and name not in DETERMINISTIC:
+            where = f" ({self._where()})" if self._where() else ""
+            self._refuse(UnsupportedError(f"the model draws at random: {name.rstrip('_')}{where}"))
+        for tensor in tensors:
+            if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+                self._refuse(UnsupportedError(f"the model computes with a {type(tensor).__name__}, a kind of its own"))
+
+    def _check_written(self, name: str, written: list[Tensor]) -> None:
+        for tensor in written:
+            if tensor is self.kept[0] or (place(tensor) == place(self.kept[0]) and tensor.numel()):
+                self._refuse(UnsupportedError(f"the model overwrites its input in place ({name})"))
+            if place(tensor) in self.names:
+                own = self.names[place(tensor)]
+                what = f"the model keeps a state: it overwrites its own {own!r} whenever it runs ({name})"
+                self._refuse(UnsupportedError(what))
+            elif tensor.numel() and place(tensor) not in self.made:
+                self._refuse(UnsupportedError(f"the model keeps a state: it overwrites what it holds ({name})"))
+
+    def _refuse(self, error: UnsupportedError) -> NoReturn:
+        self.calls.trail.refuse(error)
+
+    def _where(self) -> str:
+        function = self.calls.running[0].strip("_") if self.calls.running else ""
+        return ", ".join(part for part in (function, self.places.now or _line()) if part)
+
+
+DATA = ("_local_scalar_dense", "is_nonzero", "equal", "item")
+# Tagged as random, which they are in train mode only; the table decides.
+DETERMINISTIC = ("rrelu_with_noise", "_scaled_dot_product_flash_attention_for_cpu", "_fused_sdp_choice")
+
+
+def writes(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The arguments that an operation writes to."""
+    found: list[Tensor] = []
+    for i, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            given = args[i] if i < len(args) else kwargs.get(argument.name)
+            found += [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+    return found
+
+
+def _line() -> str:
+    """The line of the user's code that is running."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith((*OWN, "<")):
+        frame = frame.f_back  # type: ignore[assignment]
+    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+class Places:
+    """Which module is running, told by torch's hooks of all modules; ``layers``: kinds that are noted as one call."""
+
+    def __init__(self, module: nn.Module | None, layers: Mapping[type, Any]) -> None:
+        self.known = {} if module is None else {id(part): name for name, part in module.named_modules()}
+        self.layers = layers
+        self.stack: list[str] = []
+        self.layer: nn.Module | None = None
+        self.recorder: Recorder | None = None
+
+    @property
+    def now(self) -> str:
+        """The innermost module of torch's own, by its name and kind."""
+        return self.stack[-1] if self.stack else ""
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """While modules tell that they run."""
+        with ExitStack() as stack:
+            stack.callback(register_module_forward_pre_hook(self._enter).remove)
+            stack.callback(register_module_forward_hook(self._leave, always_call=True).remove)
+            yield
+
+    def _enter(self, module: nn.Module, given: Any) -> None:
+        kind, name = type(module), self.known.get(id(module), "")
+        own = kind.__module__.startswith("torch.nn.modules") and not isinstance(module, nn.Sequential)
+        self.stack.append(f"{kind.__name__} {name}".strip() if own else "")
+        if self.layer is None and kind in self.layers and _as_it_is(module) and len(given) == 1:
+            self.layer = module
+
+    def _leave(self, module: nn.Module, given: Any, output: Any) -> None:
+        if module is self.layer and self.recorder is not None:
+            self.layer = None
+            slot = self.recorder.slot(given[0])
+            if slot is not None and isinstance(output, Tensor):
+                noted = ((Slot(slot),), {})
+                self.recorder.note(module, noted, output, type(module).__name__, True)
+        self.stack.pop()
+
+
+def _as_it_is(module: nn.Module) -> bool:
+    """Whether a module is called as its class says, and nothing else."""
+    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def recorded(
+    model: Oracle, sample: Tensor, module: nn.Module | None = None, layers: Mapping[type, Any] = {}
+) -> tuple[Recording, Trail]:
+    """What ``model`` runs on ``sample`` (1 x input shape), as operations and as calls of torch's functions.
+
+    ``module``: names its parts and its own tensors. Raises :class:`UnsupportedError` where what it runs is no graph
+    of operations: it branches on data, draws at random, keeps a state, or leaves torch.
+    """
+    names = {} if module is None else {place(t): name for name, t in [*module.named_parameters(), *module.named_buffers()]}
+    names.pop(0, None)
+    trail, places = Trail(), Places(module, layers)
+    with explaining(trail, "on one sample"), torch.inference_mode(False), torch.no_grad():
+        x = sample.clone()
+        trail.follow(x, True)
+        calls = Calls(trail)
+        recorder = places.recorder = Recorder(x, calls, places, names)
+        with plain_kernels(), places.told(), recorder, calls:
+            output = model(x)
+        end(trail, output)
+        slot = recorder.slot(output) if isinstance(output, Tensor) else None
+    recording = recorder.recording
+    recording.output = -1 if slot is None else slot
+    return recording, trail
+
+
+@contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Layers as the operations that they are made of, and not as kernels that take several at once."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)  # torch.backends.mkldnn.flags() warns of what else it sets
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
