@@ -20,7 +20,7 @@ from assay.verify.support import shown
 Oracle = Callable[[Tensor], Tensor]
 
 # The doors through which models come in, by name: floor 0 opens them but imports nothing behind them.
-FRONTENDS = ("assay.verify.frontends.torch", "assay.verify.frontends.onnx")
+FRONTENDS = ("assay.verify.frontends.torch", "assay.verify.frontends.exported", "assay.verify.frontends.onnx")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import torch
@@ -65,10 +66,12 @@ class Recorder(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # to skip it, torch imports its compiler, which takes longer than all that is done here
 
-    def __init__(self, x: Tensor, calls: Calls, places: Places, names: Mapping[int, str]) -> None:
+    def __init__(self, x: Tensor, calls: Calls, layers: Layers, module: nn.Module | None) -> None:
         super().__init__()
         self.recording = Recording()
-        self.calls, self.places, self.names = calls, places, names
+        self.calls, self.layers = calls, layers
+        self.names = {place(tensor): name for name, tensor in tensors_of(module) if tensor.numel()}
+        self.parts = {} if module is None else {id(part): name for name, part in module.named_modules()}
         self.slots: dict[Geometry, int] = {geometry(x): 0}
         self.kept: list[Any] = [x]  # so that no other tensor takes their memory
         self.depend = {place(x)}
@@ -76,7 +79,10 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run and note it."""
-        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():  # what is asked here is not asked by the model
+            return self._noting(func, args, kwargs or {})
+
+    def _noting(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func.namespace == "profiler":
             return func(*args, **kwargs)
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
@@ -94,7 +100,12 @@ class Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         if depends and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
             self._refuse(branches(self._where() or name) if name in DATA else UnsupportedError(LEAVES.format(name)))
-        if self.places.layer is None:
+        if torch.Tag.inplace_view in func.tags:  # it moves no number: a view, which takes the place of its operand
+            if name in ("resize_", "set_"):
+                self._refuse(UnsupportedError(f"the model gives a tensor other memory ({name})"))
+            noted = ((noted[0][0], result.size(), result.stride(), result.storage_offset()), {})
+            func, name = torch.ops.aten.as_strided.default, name.rstrip("_")
+        if self.layers.now is None:
             self.note(func, noted, result, name, depends)
         else:
             self._follow(result, depends)
@@ -136,8 +147,6 @@ class Recorder(TorchDispatchMode):
         return leaf if number is None else Slot(number)
 
     def _check(self, func: Any, name: str, tensors: list[Tensor]) -> None:
-        if torch.is_autocast_enabled("cpu"):
-            self._refuse(UnsupportedError("the model runs under torch.autocast, in precisions that change: remove it"))
         if torch.Tag.nondeterministic_seeded in func.tags and name not in DETERMINISTIC:
             where = f" ({self._where()})" if self._where() else ""
             self._refuse(UnsupportedError(f"the model draws at random: {name.rstrip('_')}{where}"))
@@ -161,7 +170,10 @@ class Recorder(TorchDispatchMode):
 
     def _where(self) -> str:
         function = self.calls.running[0].strip("_") if self.calls.running else ""
-        return ", ".join(part for part in (function, self.places.now or _line()) if part)
+        at = _running()
+        if isinstance(at, nn.Module):
+            at = f"{type(at).__name__} {self.parts.get(id(at), '')}".strip()
+        return ", ".join(part for part in (function, at) if part)
 
 
 DATA = ("_local_scalar_dense", "is_nonzero", "equal", "item")
@@ -179,52 +191,49 @@ def writes(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     return found
 
 
-def _line() -> str:
-    """The line of the user's code that is running."""
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith((*OWN, "<")):
+def _running() -> nn.Module | str:
+    """The innermost module of torch's own that is running, or else the line of the user's code, as far as known."""
+    frame, line = sys._getframe(2), ""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "_call_impl" and code.co_filename.startswith(OWN[0]):
+            module = frame.f_locals["self"]
+            if type(module).__module__.startswith("torch.nn.modules") and not isinstance(module, nn.Sequential):
+                return module
+        elif not line and not code.co_filename.startswith((*OWN, "<")):
+            line = f"{Path(code.co_filename).name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
-    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return line
 
 
-class Places:
-    """Which module is running, told by torch's hooks of all modules; ``layers``: kinds that are noted as one call."""
+class Layers:
+    """Modules of certain kinds, whose operations are noted as one call of the module, told by hooks of all modules."""
 
-    def __init__(self, module: nn.Module | None, layers: Mapping[type, Any]) -> None:
-        self.known = {} if module is None else {id(part): name for name, part in module.named_modules()}
-        self.layers = layers
-        self.stack: list[str] = []
-        self.layer: nn.Module | None = None
+    def __init__(self, kinds: Mapping[Any, Any]) -> None:
+        self.kinds = tuple(kinds)
+        self.now: nn.Module | None = None
         self.recorder: Recorder | None = None
-
-    @property
-    def now(self) -> str:
-        """The innermost module of torch's own, by its name and kind."""
-        return self.stack[-1] if self.stack else ""
 
     @contextmanager
     def told(self) -> Iterator[None]:
         """While modules tell that they run."""
         with ExitStack() as stack:
-            stack.callback(register_module_forward_pre_hook(self._enter).remove)
-            stack.callback(register_module_forward_hook(self._leave, always_call=True).remove)
+            if self.kinds:
+                stack.callback(register_module_forward_pre_hook(self._enter).remove)
+                stack.callback(register_module_forward_hook(self._leave, always_call=True).remove)
             yield
 
     def _enter(self, module: nn.Module, given: Any) -> None:
-        kind, name = type(module), self.known.get(id(module), "")
-        own = kind.__module__.startswith("torch.nn.modules") and not isinstance(module, nn.Sequential)
-        self.stack.append(f"{kind.__name__} {name}".strip() if own else "")
-        if self.layer is None and kind in self.layers and _as_it_is(module) and len(given) == 1:
-            self.layer = module
+        if self.now is None and type(module) in self.kinds and _as_it_is(module) and len(given) == 1:
+            self.now = module
 
     def _leave(self, module: nn.Module, given: Any, output: Any) -> None:
-        if module is self.layer and self.recorder is not None:
-            self.layer = None
-            slot = self.recorder.slot(given[0])
-            if slot is not None and isinstance(output, Tensor):
-                noted = ((Slot(slot),), {})
-                self.recorder.note(module, noted, output, type(module).__name__, True)
-        self.stack.pop()
+        if module is not self.now or self.recorder is None:
+            return
+        self.now = None
+        slot = self.recorder.slot(given[0])
+        if slot is not None and isinstance(output, Tensor):
+            self.recorder.note(module, ((Slot(slot),), {}), output, type(module).__name__, True)
 
 
 def _as_it_is(module: nn.Module) -> bool:
@@ -232,29 +241,32 @@ def _as_it_is(module: nn.Module) -> bool:
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
+def tensors_of(module: nn.Module | None) -> list[tuple[str, Tensor]]:
+    """The parameters and buffers of a module, with their names."""
+    return [] if module is None else [*module.named_parameters(), *module.named_buffers()]
+
+
 def recorded(
-    model: Oracle, sample: Tensor, module: nn.Module | None = None, layers: Mapping[type, Any] = {}
+    model: Oracle, sample: Tensor, module: nn.Module | None = None, kinds: Mapping[Any, Any] = MappingProxyType({})
 ) -> tuple[Recording, Trail]:
     """What ``model`` runs on ``sample`` (1 x input shape), as operations and as calls of torch's functions.
 
-    ``module``: names its parts and its own tensors. Raises :class:`UnsupportedError` where what it runs is no graph
-    of operations: it branches on data, draws at random, keeps a state, or leaves torch.
+    ``module``: names its parts and its own tensors. ``kinds`` of modules are noted as one call. Raises
+    :class:`UnsupportedError` where what it runs is no graph of operations: it branches on data, draws at random, keeps
+    a state, or leaves torch.
     """
-    names = {} if module is None else {place(t): name for name, t in [*module.named_parameters(), *module.named_buffers()]}
-    names.pop(0, None)
-    trail, places = Trail(), Places(module, layers)
+    trail, layers = Trail(), Layers(kinds)
     with explaining(trail, "on one sample"), torch.inference_mode(False), torch.no_grad():
         x = sample.clone()
         trail.follow(x, True)
         calls = Calls(trail)
-        recorder = places.recorder = Recorder(x, calls, places, names)
-        with plain_kernels(), places.told(), recorder, calls:
+        recorder = layers.recorder = Recorder(x, calls, layers, module)
+        with plain_kernels(), layers.told(), recorder, calls:
             output = model(x)
         end(trail, output)
         slot = recorder.slot(output) if isinstance(output, Tensor) else None
-    recording = recorder.recording
-    recording.output = -1 if slot is None else slot
-    return recording, trail
+    recorder.recording.output = -1 if slot is None else slot
+    return recorder.recording, trail
 
 
 @contextmanager

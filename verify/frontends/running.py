@@ -4,9 +4,11 @@ differ only where nobody looks."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -38,6 +40,8 @@ FACTS = {
     *("is_cuda", "is_cpu", "is_sparse", "is_quantized", "is_meta", "is_nested", "is_mkldnn", "is_contiguous", "is_mps"),
     *("is_xpu", "is_same_size", "names", "has_names", "_assert_tensor_metadata", "result_type", "is_tensor"),
 }
+OWN = str(Path(torch.__file__).parent)  # torch's own code asks who calls it, and does the same
+
 SIZES = {"shape", "size", "numel", "nelement", "__len__"}
 OF_CALLER = {"requires_grad", "is_leaf", "grad", "grad_fn", "_version", "is_inference", "retains_grad", "output_nr"}
 OF_DATA = {"item", "__bool__", "__int__", "__float__", "__index__", "is_nonzero", "equal", "allclose", "__contains__"}
@@ -63,7 +67,7 @@ class Trail:
     """What was done to the input: ``steps``, functions of torch with their operands.
 
     ``values`` are the input and what functions gave, kept so that no other tensor takes their ids and their memory;
-    those whose memory is in ``memory`` depend on the input. ``functions``: all that were called on numbers. ``refusals``: what was refused on the way; a model that
+    those whose memory is in ``memory`` depend on the input; that in ``made`` came to be in the run. ``functions``: all that were called on numbers. ``refusals``: what was refused on the way; a model that
     catches errors must not hide it.
     """
 
@@ -72,6 +76,7 @@ class Trail:
     places: dict[int, int] = field(default_factory=dict)
     lying: dict[Geometry, int] = field(default_factory=dict)
     memory: set[int] = field(default_factory=set)
+    made: set[int] = field(default_factory=set)
     refusals: list[UnsupportedError] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
 
@@ -94,6 +99,8 @@ class Trail:
             return leaf
         if self.depends(leaf):
             return Number(self.places.get(id(leaf), self.lying.get(geometry(leaf), -1)))
+        if place(leaf) in self.made:  # it may be overwritten
+            leaf = leaf.detach().clone()
         return Constant(leaf, 0 if leaf.is_inference() else leaf._version)
 
     def refuse(self, error: UnsupportedError) -> NoReturn:
@@ -141,12 +148,14 @@ class Calls(TorchFunctionMode):
         """Run and note it."""
         kwargs, name, trail = kwargs or {}, named(func), self.trail
         given = leaves(args, kwargs)
-        operands = [trail.operand(leaf) for leaf in given]
-        depends = any(isinstance(operand, Number) for operand in operands)
+        depends = any(trail.depends(leaf) for leaf in given)
+        operands = [trail.operand(leaf) for leaf in given] if depends else []
         if any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in given):
             trail.functions.append(name)
         if depends:
             self._refuse(name)
+            if torch.is_autocast_enabled("cpu"):
+                trail.refuse(UnsupportedError("the model runs under torch.autocast, in precisions that change: remove it"))
         if any(isinstance(leaf, Size) for leaf in given):
             if name not in SHAPING or ("full" in name and any(isinstance(leaf, Size) for leaf in leaves(args[1:]))):
                 trail.refuse(UnsupportedError(OF_BATCH))
@@ -159,18 +168,20 @@ class Calls(TorchFunctionMode):
         if self.shapes is not None and name in SIZES and id(args[0]) in trail.places:
             return self._sizes(name, args, kwargs, result)
         tensors = any(isinstance(leaf, Tensor) for leaf in leaves(result))
-        if depends and not tensors and name != "__setitem__" and name not in FACTS:
+        if depends and not tensors and name not in ("__setitem__", *FACTS, *OF_CALLER):
             trail.refuse(UnsupportedError(LEAVES.format(name)))
         if depends and (tensors or name == "__setitem__"):
             trail.steps.append((name, operands))
         if tensors:
+            given_in = {place(leaf) for leaf in given if isinstance(leaf, Tensor)}
+            trail.made |= {place(leaf) for leaf in leaves(result) if isinstance(leaf, Tensor)} - given_in
             trail.follow(result, depends)
-        if depends and (name.endswith("_") or name == "__setitem__"):
-            trail.follow([leaf for leaf in given[:2] if isinstance(leaf, Tensor)], depends)
+        if depends and name == "__setitem__":
+            trail.follow(args[0], depends)
         return result
 
     def _refuse(self, name: str) -> None:
-        if name in OF_CALLER:
+        if name in OF_CALLER and not sys._getframe(2).f_code.co_filename.startswith(OWN):
             what = f"the model's code asks for {name}, which changes with who calls it"
             self.trail.refuse(UnsupportedError(what))
         if name in OF_DATA:
@@ -236,8 +247,7 @@ COMPILED: Situation = ("where it is compiled", _compiling, torch.clone)
 
 
 def refuse_other_runs(model: Oracle, sample: Tensor, trail: Trail, compiled: bool = False) -> None:
-    """Raise :class:`UnsupportedError` unless ``model`` does what ``trail`` shows in all :data:`SITUATIONS`, and to
-    each sample of a batch of whatever size.
+    """Raise :class:`UnsupportedError` unless ``model`` does what ``trail`` shows in all :data:`SITUATIONS`.
 
     ``trail``: of the model on ``sample`` (1 x input shape). ``compiled``: some of it is run by torch.compile, and must
     do the same there.
@@ -257,7 +267,6 @@ def refuse_other_runs(model: Oracle, sample: Tensor, trail: Trail, compiled: boo
             f"what the model runs {where} is not what it runs without gradients ({what}): it asks how it is called; "
             "make forward() the same operations in every call"
         )
-    refuse_batch_sizes(model, sample, trail)
 
 
 def refuse_batch_sizes(model: Oracle, sample: Tensor, trail: Trail) -> None:

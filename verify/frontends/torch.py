@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from assay.verify.frontends.fold import fold
 from assay.verify.frontends.live import read_live
 from assay.verify.frontends.outputs import answered
 from assay.verify.frontends.recording import recorded
-from assay.verify.frontends.running import refuse_mixing, refuse_other_runs
+from assay.verify.frontends.running import refuse_batch_sizes, refuse_mixing, refuse_other_runs
 from assay.verify.frontends.translation import Translation
 from assay.verify.frontends.translations.table import HINT, table
 from assay.verify.frontends.widened import Widened
@@ -40,20 +41,21 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     Raises :class:`InputError` for a module in train mode, weights that are NaN or inf, or a shape that the module
     does not take; :class:`UnsupportedError` with all the operations that have no translation.
     """
-    original = _validated(unwrapped(module))
+    original = validated(unwrapped(module))
     return read(_subject(module, original), input_shape)
 
 
 @dataclass(frozen=True)
 class Subject:
     """What is read: ``oracle`` is the model as it is called, on batches in ``dtype``; ``runs`` does the same without
-    wrappers around it, with the tensors of ``parts``."""
+    wrappers around it, with the tensors of ``parts``. ``alone``: it takes one sample at a time."""
 
     oracle: Oracle
     runs: Oracle
     parts: nn.Module
     dtype: torch.dtype
     name: str
+    alone: bool = False
 
 
 def read(subject: Subject, input_shape: Sequence[int] | None) -> Network:
@@ -65,15 +67,17 @@ def read(subject: Subject, input_shape: Sequence[int] | None) -> Network:
     output = _run(subject.oracle, pair, input_shape)
     oracle, runs = (answered(model, output, len(pair)) for model in (subject.oracle, subject.runs))
     compiled = any(hasattr(part, "_orig_mod") for part in subject.parts.modules())
-    with _eager() if compiled else nullcontext():
+    with _eager() if compiled else nullcontext(), _forward_only(subject.parts):
         recording, trail = recorded(runs, pair[:1], subject.parts, layers)
         translation = Translation(recording, pair[:1], {**table(), **layers})
         literal = translation.network(HINT, dtype, subject.name, oracle)
-        refuse_mixing(runs, pair[:1])
-        refuse_other_runs(runs, pair[:1], trail, compiled or subject.oracle is not subject.runs)
+        refuse_other_runs(runs, pair[:1], trail, compiled or unwrapped(subject.oracle) is not subject.oracle)
+        if not subject.alone:
+            refuse_mixing(runs, pair[:1])
+            refuse_batch_sizes(runs, pair[:1], trail)
         network = replace(fold(literal, torch.float64), literal=literal, readout=translation.readout)
-        wide = Widened(runs, dtype) if dtype is not torch.float64 else None
-    agree(network, wide)
+    wide = Widened(Eager(runs) if compiled else runs, dtype)
+    agree(network, None if dtype is torch.float64 else wide)
     return network
 
 
@@ -83,7 +87,33 @@ def _eager() -> AbstractContextManager[Any]:
     return stance
 
 
-def _validated(module: nn.Module) -> nn.Module:
+@contextmanager
+def _forward_only(module: nn.Module) -> Iterator[None]:
+    """While this lasts, no hooks of backward passes are on its parts: they change no value, and add steps."""
+    kept = [(part, part._backward_hooks, part._backward_pre_hooks) for part in module.modules()]
+    try:
+        for part, *_ in kept:
+            part._backward_hooks, part._backward_pre_hooks = OrderedDict(), OrderedDict()
+        yield
+    finally:
+        for part, hooks, before in kept:
+            part._backward_hooks, part._backward_pre_hooks = hooks, before
+
+
+@dataclass(frozen=True)
+class Eager:
+    """A model of which torch.compile wraps parts, as it is without that."""
+
+    model: Oracle
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(batch x shape) to (batch x outputs)."""
+        with _eager():
+            return self.model(x)
+
+
+def validated(module: nn.Module) -> nn.Module:
+    """The module, if it is in eval mode, or exported, with weights that are numbers."""
     exported = [part for part in module.modules() if isinstance(part, fx.GraphModule) and _exported(part)]
     fixed = {id(inner) for part in exported for inner in part.modules()}  # in the mode in which they were exported
     training = [
@@ -114,6 +144,11 @@ def _subject(module: nn.Module, original: nn.Module) -> Subject:
     """How the model is called on CPU tensors; half precision is widened, which is exact."""
     name = type(original).__name__
     tensor = next((p for p in [*original.parameters(), *original.buffers()] if p.is_floating_point()), None)
+    if (size := _fixed_batch(original)) is not None:
+        if size != 1 or (tensor is not None and tensor.dtype not in (torch.float32, torch.float64)):
+            raise UnsupportedError(FIXED.format(size, "float32" if tensor is None else tensor.dtype))
+        one = OneByOne(module)
+        return Subject(one, one, original, torch.float32 if tensor is None else tensor.dtype, name, alone=True)
     if tensor is None or (tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu"):
         return Subject(module, original, original, torch.float32 if tensor is None else tensor.dtype, name)
     if tensor.dtype in (torch.float16, torch.bfloat16):
@@ -125,6 +160,32 @@ def _subject(module: nn.Module, original: nn.Module) -> Subject:
         )
     moved = Moved(module, tensor.device)
     return Subject(moved, moved, original, tensor.dtype, name)
+
+
+FIXED = (
+    "the program was exported for batches of exactly {} ({}): export it in float32 or float64 with a dynamic first axis "
+    "(dynamic_shapes), or for one sample"
+)
+
+
+def _fixed_batch(module: nn.Module) -> int | None:
+    """The size of the batches that an exported program takes, if it takes no others."""
+    if not (isinstance(module, fx.GraphModule) and _exported(module)):
+        return None
+    given = next((node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"), None)
+    size = given.shape[0] if isinstance(given, Tensor) and given.dim() else None
+    return size if isinstance(size, int) else None
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """A model that takes one sample at a time, on batches."""
+
+    model: Oracle
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(batch x shape) to (batch x outputs)."""
+        return torch.cat([self.model(one) for one in x.split(1)])
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,8 @@ class Translation:
 
     def network(self, hint: str, dtype: torch.dtype, name: str = "", oracle: Any = None) -> Network:
         """Run all of it; every operation without a rule is collected before complaining."""
-        with torch.set_grad_enabled(self.live and torch.is_grad_enabled()), torch.inference_mode(False):
+        gradients = torch.set_grad_enabled(self.live and torch.is_grad_enabled())
+        with gradients, torch.inference_mode(False), torch._C.DisableTorchFunctionSubclass():
             for call in self.recording.calls:
                 self._step(call)
         output = self.environment.get(self.recording.output)
@@ -386,6 +387,6 @@ def _copied(op: Op) -> Op:
 
 
 def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    kept = tensor.detach().cpu()
+    kept = tensor.detach().as_subclass(Tensor).cpu()
     wanted = dtype if dtype is not None and kept.is_floating_point() else kept.dtype
     return kept.to(wanted, copy=True, memory_format=torch.contiguous_format)
