@@ -69,7 +69,7 @@ class Size(torch.SymInt):
         return float(self // other) if isinstance(other, Size) else self._no()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Size) and (self.slope, self.rest) == (other.slope, other.rest) or self._no()
+        return (isinstance(other, Size) and (self.slope, self.rest) == (other.slope, other.rest)) or self._no()
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -81,9 +81,9 @@ class Size(torch.SymInt):
     __str__ = __repr__ = __format__ = __round__ = __trunc__ = __floor__ = __ceil__ = _no
 
 
-def symbolic(two: Sequence[int], three: Sequence[int], refuse: Refuse) -> list[Any]:
-    """A shape in terms of the size of the batch, from what it is for batches of two and of three."""
-    if len(two) != len(three):
+def symbolic(one: Sequence[int], two: Sequence[int], refuse: Refuse) -> list[Any]:
+    """A shape in terms of the size of the batch, from what it is for one sample and for two."""
+    if len(one) != len(two):
         refuse(UnsupportedError(OF_BATCH))
-    slopes = [b - a for a, b in zip(two, three, strict=True)]
-    return [Size(s, a - 2 * s, refuse) if s else a for s, a in zip(slopes, two, strict=True)]
+    slopes = [b - a for a, b in zip(one, two, strict=True)]
+    return [Size(slope, a - slope, refuse) if slope else a for slope, a in zip(slopes, one, strict=True)]

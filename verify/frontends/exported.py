@@ -17,7 +17,7 @@ PACKAGE = (
 )
 
 
-class Exported(ABC):
+class Exported(ABC):  # noqa: B024 (nobody inherits from it)
     """``torch.export.ExportedProgram``, known by its name: to import it takes as long as torch itself."""
 
     @classmethod

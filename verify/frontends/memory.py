@@ -37,7 +37,7 @@ class Memory:
         self._beside: dict[int, tuple[Tensor, Tensor]] = {}
 
     def of(self, tensor: Tensor) -> Tensor | None:
-        """What stands beside ``tensor``, a view in its shape; None if nothing does, or it is a view as another dtype."""
+        """What stands beside ``tensor``, a view in its shape; None if nothing does, or it is of another dtype."""
         found = self._beside.get(place(tensor))
         if found is None or found[0].dtype != tensor.dtype or tensor.layout != torch.strided:
             return None

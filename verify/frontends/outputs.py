@@ -48,9 +48,8 @@ def answered(model: Oracle, output: Any, count: int) -> Oracle:
         named = [key for key in NAMES if key in tensors] or (tensors if len(tensors) == 1 else [])
         if not named:
             listed = ", ".join(map(str, output)) or "nothing"
-            raise InputError(
-                f"expected the model to return one tensor, or a dict with one called logits or out, got a dict of {listed}"
-            )
+            expected = "one tensor, or a dict with one called logits or out"
+            raise InputError(f"expected the model to return {expected}, got a dict of {listed}")
         model, output = Answer(model, named[0]), output[named[0]]
     elif isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
         model, output = Answer(model, 0), output[0]

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Oracle
+from assay.verify.frontends.dispatch import Operations, name_of, tensors_in, writes
 from assay.verify.frontends.memory import Geometry, geometry, place
 from assay.verify.frontends.running import LEAVES, Calls, Trail, branches, end, explaining
 
@@ -56,18 +56,13 @@ class Recording:
     """The operations of one run, and the slot of its output."""
 
     calls: list[Call] = field(default_factory=list)
-    output: int = 0
+    output: int = -1
 
 
-class Recorder(TorchDispatchMode):
+class Recorder:
     """Notes the operations that are executed, in a :class:`Recording`."""
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # to skip it, torch imports its compiler, which takes longer than all that is done here
-
     def __init__(self, x: Tensor, calls: Calls, layers: Layers, module: nn.Module | None) -> None:
-        super().__init__()
         self.recording = Recording()
         self.calls, self.layers = calls, layers
         self.names = {place(tensor): name for name, tensor in tensors_of(module) if tensor.numel()}
@@ -77,28 +72,17 @@ class Recorder(TorchDispatchMode):
         self.depend = {place(x)}
         self.made: set[int] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run and note it."""
-        with torch._C.DisableTorchFunction():  # what is asked here is not asked by the model
-            return self._noting(func, args, kwargs or {})
-
-    def _noting(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func.namespace == "profiler":
             return func(*args, **kwargs)
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
-            with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
-        name = str(func._schema.name).partition("::")[2]
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        name, tensors = name_of(func), tensors_in(args, kwargs)
         self._check(func, name, tensors)
         depends = any(place(tensor) in self.depend for tensor in tensors)
-        written = writes(func, args, kwargs)
-        self._check_written(name, written)
-        noted = tree_map(self._noted, (tuple(args), kwargs))
+        self._check_written(name, writes(func, args, kwargs))
+        noted = tree_map(self._noted, (args, kwargs))
         result = func(*args, **kwargs)
-        if depends and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
+        if depends and not tensors_in(result):
             self._refuse(branches(self._where() or name) if name in DATA else UnsupportedError(LEAVES.format(name)))
         if torch.Tag.inplace_view in func.tags:  # it moves no number: a view, which takes the place of its operand
             if name in ("resize_", "set_"):
@@ -114,11 +98,7 @@ class Recorder(TorchDispatchMode):
     def note(self, func: Any, noted: Any, result: Any, name: str, depends: bool) -> None:
         """Append a call that gave ``result``."""
         self._follow(result, depends)
-        slots = []
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                key = geometry(leaf)
-                slots.append(self.slots.setdefault(key, len(self.slots)))
+        slots = [self.slots.setdefault(geometry(leaf), len(self.slots)) for leaf in tensors_in(result)]
         args, kwargs = noted
         self.recording.calls.append(Call(func, args, kwargs, tuple(slots), name, self._where()))
 
@@ -127,15 +107,14 @@ class Recorder(TorchDispatchMode):
         return self.slots.get(geometry(tensor))
 
     def _follow(self, result: Any, depends: bool) -> None:
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.kept.append(leaf)
-                if leaf.layout != torch.strided:
-                    self._refuse(UnsupportedError(f"the model computes with {leaf.layout} tensors"))
-                if place(leaf) not in self.names:
-                    self.made.add(place(leaf))
-                if depends:
-                    self.depend.add(place(leaf))
+        for leaf in tensors_in(result):
+            self.kept.append(leaf)
+            if leaf.layout != torch.strided:
+                self._refuse(UnsupportedError(f"the model computes with {leaf.layout} tensors"))
+            if place(leaf) not in self.names:
+                self.made.add(place(leaf))
+            if depends:
+                self.depend.add(place(leaf))
 
     def _noted(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or isinstance(leaf, nn.Parameter):
@@ -181,25 +160,17 @@ DATA = ("_local_scalar_dense", "is_nonzero", "equal", "item")
 DETERMINISTIC = ("rrelu_with_noise", "_scaled_dot_product_flash_attention_for_cpu", "_fused_sdp_choice")
 
 
-def writes(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
-    """The arguments that an operation writes to."""
-    found: list[Tensor] = []
-    for i, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            given = args[i] if i < len(args) else kwargs.get(argument.name)
-            found += [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
-    return found
-
-
 def _running() -> nn.Module | str:
     """The innermost module of torch's own that is running, or else the line of the user's code, as far as known."""
     frame, line = sys._getframe(2), ""
     while frame is not None:
         code = frame.f_code
         if code.co_name == "_call_impl" and code.co_filename.startswith(OWN[0]):
-            module = frame.f_locals["self"]
-            if type(module).__module__.startswith("torch.nn.modules") and not isinstance(module, nn.Sequential):
+            module: nn.Module = frame.f_locals["self"]
+            if type(module).__module__.startswith("torch.") and not isinstance(module, nn.Sequential):
                 return module
+        elif code.co_name == "recorded" and code.co_filename == __file__:
+            break
         elif not line and not code.co_filename.startswith((*OWN, "<")):
             line = f"{Path(code.co_filename).name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
@@ -261,12 +232,13 @@ def recorded(
         trail.follow(x, True)
         calls = Calls(trail)
         recorder = layers.recorder = Recorder(x, calls, layers, module)
-        with plain_kernels(), layers.told(), recorder, calls:
+        with plain_kernels(), layers.told(), Operations(recorder.run), calls:
             output = model(x)
         end(trail, output)
-        slot = recorder.slot(output) if isinstance(output, Tensor) else None
-    recorder.recording.output = -1 if slot is None else slot
-    return recorder.recording, trail
+        recording = recorder.recording
+        if isinstance(output, Tensor) and (slot := recorder.slot(output)) is not None:
+            recording.output = slot
+    return recording, trail
 
 
 @contextmanager

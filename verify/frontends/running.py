@@ -14,18 +14,17 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from assay.verify.core.errors import AssayError, ResourceError, UnsupportedError
 from assay.verify.core.network import Oracle
 from assay.verify.frontends.batch import OF_BATCH, SHAPING, Size, symbolic
+from assay.verify.frontends.dispatch import Operations, name_of, tensors_in
 from assay.verify.frontends.memory import Geometry, geometry, place
 from assay.verify.support.failures import explained, line
 
 # In which situations a model must do the same: in words, the mode of autograd, and what is given.
 Situation = tuple[str, Callable[[], AbstractContextManager[Any]], Callable[[Tensor], Tensor]]
-PLAIN: Situation = ("without gradients", torch.no_grad, torch.clone)
 SITUATIONS: tuple[Situation, ...] = (
     ("in inference mode", torch.inference_mode, torch.clone),
     ("where gradients are recorded", torch.enable_grad, torch.clone),
@@ -40,6 +39,8 @@ FACTS = {
     *("is_cuda", "is_cpu", "is_sparse", "is_quantized", "is_meta", "is_nested", "is_mkldnn", "is_contiguous", "is_mps"),
     *("is_xpu", "is_same_size", "names", "has_names", "_assert_tensor_metadata", "result_type", "is_tensor"),
 }
+CLOSE = 1e-4  # relative, of two roundings; it is compared to the last bit later
+
 OWN = str(Path(torch.__file__).parent)  # torch's own code asks who calls it, and does the same
 
 SIZES = {"shape", "size", "numel", "nelement", "__len__"}
@@ -67,8 +68,9 @@ class Trail:
     """What was done to the input: ``steps``, functions of torch with their operands.
 
     ``values`` are the input and what functions gave, kept so that no other tensor takes their ids and their memory;
-    those whose memory is in ``memory`` depend on the input; that in ``made`` came to be in the run. ``functions``: all that were called on numbers. ``refusals``: what was refused on the way; a model that
-    catches errors must not hide it.
+    those whose memory is in ``memory`` depend on the input; that in ``made`` came to be in the run. ``functions``: all
+    that were called on numbers. ``refusals``: what was refused on the way; a model that catches errors must not hide
+    it.
     """
 
     steps: list[tuple[str, list[Any]]] = field(default_factory=list)
@@ -134,8 +136,8 @@ def leaves(*given: Any) -> list[Any]:
 class Calls(TorchFunctionMode):
     """Notes the calls of torch's functions, and refuses those that give numbers away.
 
-    Which mode autograd is in makes no difference to them. ``shapes``: those of all values for batches of two and of
-    three; with them, the size of the batch is a symbol.
+    Which mode autograd is in makes no difference to them. ``shapes``: those of all values for one sample and for
+    two; with them, the size of the batch is a symbol.
     """
 
     def __init__(self, trail: Trail, shapes: tuple[list[Any], list[Any]] | None = None) -> None:
@@ -155,7 +157,9 @@ class Calls(TorchFunctionMode):
         if depends:
             self._refuse(name)
             if torch.is_autocast_enabled("cpu"):
-                trail.refuse(UnsupportedError("the model runs under torch.autocast, in precisions that change: remove it"))
+                trail.refuse(
+                    UnsupportedError("the model runs under torch.autocast, in precisions that change: remove it")
+                )
         if any(isinstance(leaf, Size) for leaf in given):
             if name not in SHAPING or ("full" in name and any(isinstance(leaf, Size) for leaf in leaves(args[1:]))):
                 trail.refuse(UnsupportedError(OF_BATCH))
@@ -191,10 +195,10 @@ class Calls(TorchFunctionMode):
         """The answer to a question for sizes, with the size of the batch as a symbol."""
         assert self.shapes is not None
         at = self.trail.places[id(args[0])]
-        two, three = (list(shapes[at]) if at < len(shapes) else [] for shapes in self.shapes)
-        sizes = symbolic(two, three, self.trail.refuse)
-        if [int(size.at(1) if isinstance(size, Size) else size) for size in sizes] != list(args[0].shape):
+        one, two = (list(shapes[at]) if at < len(shapes) else [] for shapes in self.shapes)
+        if one != list(args[0].shape):
             self.trail.refuse(UnsupportedError(OF_BATCH))
+        sizes = symbolic(one, two, self.trail.refuse)
         axis = args[1] if len(args) > 1 else kwargs.get("dim")
         if name == "size" and axis is not None:
             return sizes[axis]
@@ -253,15 +257,13 @@ def refuse_other_runs(model: Oracle, sample: Tensor, trail: Trail, compiled: boo
     do the same there.
     """
     alike: Pairs = {}
-    situations = (PLAIN, *SITUATIONS, COMPILED) if compiled else (PLAIN, *SITUATIONS)
-    for situation in situations:
-        where, mode, given = situation
+    for where, mode, given in (*SITUATIONS, COMPILED) if compiled else SITUATIONS:
         other = followed(model, sample, where, mode, given)
         what = difference(other, trail, alike)
         if not what and not other.moved:
             continue
         again = followed(model, sample, where, mode, given)
-        if situation is PLAIN or other.moved or difference(other, again, {}):
+        if other.moved or difference(other, again, {}):
             raise UnsupportedError("one input has several outputs: the model draws at random or keeps a state")
         raise UnsupportedError(
             f"what the model runs {where} is not what it runs without gradients ({what}): it asks how it is called; "
@@ -271,15 +273,16 @@ def refuse_other_runs(model: Oracle, sample: Tensor, trail: Trail, compiled: boo
 
 def refuse_batch_sizes(model: Oracle, sample: Tensor, trail: Trail) -> None:
     """Raise :class:`UnsupportedError` if the size of the batch is anything but a part of shapes."""
-    shapes = []
-    for count in (2, 3):
-        several = followed(model, sample.expand(count, *sample.shape[1:]), f"on {count} samples")
-        if [name for name, _ in several.steps] != [name for name, _ in trail.steps]:
-            raise UnsupportedError(OF_BATCH)
-        shapes.append([tuple(value.shape) for value in several.values])
-    if len(shapes[0]) != len(shapes[1]) or len(shapes[0]) != len(trail.values):
+    several = followed(model, sample.expand(2, *sample.shape[1:]), "on two samples")
+    if [name for name, _ in several.steps] != [name for name, _ in trail.steps]:
         raise UnsupportedError(OF_BATCH)
-    symbol = followed(model, sample, "on a batch of any size", shapes=(shapes[0], shapes[1]))
+    one, two = ([tuple(value.shape) for value in values] for values in (trail.values, several.values))
+    if len(one) != len(two):
+        raise UnsupportedError(OF_BATCH)
+    for answer in trail.steps[-1][1]:
+        if isinstance(answer, Number) and two[answer.place] != (2, *one[answer.place][1:]):
+            raise UnsupportedError("the model depends on the size of the batch: one sample gives another shape")
+    symbol = followed(model, sample, "on a batch of any size", shapes=(one, two))
     if what := difference(symbol, trail, {}):
         raise UnsupportedError(f"{OF_BATCH} ({what})")
 
@@ -306,49 +309,41 @@ def followed(
 def refuse_mixing(model: Oracle, sample: Tensor) -> None:
     """Raise :class:`UnsupportedError` if a sample's output changes with those beside it: numbers that are NaN are
     passed on by whatever computes with them."""
-    spoilt = Spoilt()
-    with explaining(Trail(), "on several samples"), torch.inference_mode(False), torch.no_grad():
-        alone = model(sample.clone())
-        beside = torch.full_like(sample, torch.nan)
-        for place_of in (0, 2):
-            given = [beside, beside, beside]
-            given[place_of] = sample
-            spoilt.row = place_of
-            with spoilt:
-                among = model(torch.cat(given))[place_of : place_of + 1]
-            if among.shape != alone.shape or bool((among.isnan() & ~alone.isnan()).any()):
+    spoilt, beside = Spoilt(), torch.full_like(sample, torch.nan)
+    with explaining(Trail(), "on two samples"), torch.inference_mode(False), torch.no_grad():
+        for row, given in enumerate(([sample, beside], [beside, sample])):
+            spoilt.row = row
+            with Operations(spoilt.run):
+                among = model(torch.cat(given))[row : row + 1]
+            alone = model(sample.clone())
+            scale = alone.abs().nan_to_num(0.0, 0.0).amax()
+            if not torch.allclose(among, alone, CLOSE, CLOSE * float(scale), equal_nan=True):
                 raise UnsupportedError(
                     f"the model depends on the batch: a sample's output changes with those beside it{spoilt.words}"
                 )
 
 
-class Spoilt(TorchDispatchMode):
+class Spoilt:
     """Notes the first operation that gives nothing but NaN, in all or for the sample at ``row``, where not all of its
     operands were: it mixed samples."""
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # to skip it, torch imports its compiler
-
     def __init__(self) -> None:
-        super().__init__()
         self.words, self.row = "", 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run it."""
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         if not self.words:
-            given, found = (
-                [t for t in tree_leaves(x) if isinstance(t, Tensor) and t.is_floating_point()] for x in (args, result)
-            )
-            rows = [[t[self.row] for t in x if t.dim() and len(t) == 3] for x in (given, found)]
+            given, found = ([t for t in tensors_in(x) if t.is_floating_point()] for x in (args, result))
+            rows = [[t[self.row] for t in x if t.dim() and len(t) == 2] for x in (given, found)]
             if _spoilt(given, found) or _spoilt(*rows):
-                self.words = f" ({str(func._schema.name).partition('::')[2].strip('_')})"
+                self.words = f" ({name_of(func).strip('_')})"
         return result
 
 
 def _spoilt(given: list[Tensor], found: list[Tensor]) -> bool:
-    return bool(found) and all(bool(t.isnan().all()) for t in found) and not all(bool(t.isnan().all()) for t in given)
+    spoilt = all(bool(t.isnan().all()) for t in found)
+    return bool(found) and spoilt and not all(bool(t.isnan().all()) for t in given)
 
 
 def end(trail: Trail, output: Any) -> None:
@@ -399,7 +394,7 @@ def _same(a: Any, b: Any, alike: Pairs) -> bool:
             alike[pair] = (a.tensor, b.tensor)
         return True
     if isinstance(a, Size):
-        return a.at(1) == b
+        return isinstance(b, int) and a.at(1) == b
     if isinstance(a, float) and isinstance(b, float):
         return a == b or (a != a and b != b)
     return type(a) is type(b) and bool(a == b)

@@ -48,7 +48,8 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
 @dataclass(frozen=True)
 class Subject:
     """What is read: ``oracle`` is the model as it is called, on batches in ``dtype``; ``runs`` does the same without
-    wrappers around it, with the tensors of ``parts``. ``alone``: it takes one sample at a time."""
+    wrappers around it, with the tensors of ``parts``. ``alone``: it takes one sample at a time; ``compiled``:
+    torch.compile runs some of it."""
 
     oracle: Oracle
     runs: Oracle
@@ -56,6 +57,7 @@ class Subject:
     dtype: torch.dtype
     name: str
     alone: bool = False
+    compiled: bool = False
 
 
 def read(subject: Subject, input_shape: Sequence[int] | None) -> Network:
@@ -66,17 +68,16 @@ def read(subject: Subject, input_shape: Sequence[int] | None) -> Network:
     pair, dtype, layers = pair.to(subject.dtype), subject.dtype, torchlip.table()
     output = _run(subject.oracle, pair, input_shape)
     oracle, runs = (answered(model, output, len(pair)) for model in (subject.oracle, subject.runs))
-    compiled = any(hasattr(part, "_orig_mod") for part in subject.parts.modules())
-    with _eager() if compiled else nullcontext(), _forward_only(subject.parts):
+    with _eager() if subject.compiled else nullcontext(), _forward_only(subject.parts):
         recording, trail = recorded(runs, pair[:1], subject.parts, layers)
         translation = Translation(recording, pair[:1], {**table(), **layers})
         literal = translation.network(HINT, dtype, subject.name, oracle)
-        refuse_other_runs(runs, pair[:1], trail, compiled or unwrapped(subject.oracle) is not subject.oracle)
+        refuse_other_runs(runs, pair[:1], trail, subject.compiled)
         if not subject.alone:
-            refuse_mixing(runs, pair[:1])
             refuse_batch_sizes(runs, pair[:1], trail)
+            refuse_mixing(runs, pair[:1])
         network = replace(fold(literal, torch.float64), literal=literal, readout=translation.readout)
-    wide = Widened(Eager(runs) if compiled else runs, dtype)
+    wide = Widened(Eager(runs) if subject.compiled else runs, dtype)
     agree(network, None if dtype is torch.float64 else wide)
     return network
 
@@ -117,7 +118,9 @@ def validated(module: nn.Module) -> nn.Module:
     exported = [part for part in module.modules() if isinstance(part, fx.GraphModule) and _exported(part)]
     fixed = {id(inner) for part in exported for inner in part.modules()}  # in the mode in which they were exported
     training = [
-        name or type(module).__name__ for name, part in module.named_modules() if part.training and id(part) not in fixed
+        name or type(module).__name__
+        for name, part in module.named_modules()
+        if part.training and id(part) not in fixed
     ]
     if training:
         raise InputError(f"the model is in train mode ({', '.join(training[:3])}): call model.eval() first")
@@ -150,7 +153,9 @@ def _subject(module: nn.Module, original: nn.Module) -> Subject:
         one = OneByOne(module)
         return Subject(one, one, original, torch.float32 if tensor is None else tensor.dtype, name, alone=True)
     if tensor is None or (tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu"):
-        return Subject(module, original, original, torch.float32 if tensor is None else tensor.dtype, name)
+        compiled = any(hasattr(part, "_orig_mod") for part in module.modules())
+        dtype = torch.float32 if tensor is None else tensor.dtype
+        return Subject(module, original, original, dtype, name, compiled=compiled)
     if tensor.dtype in (torch.float16, torch.bfloat16):
         wide = _copied(original).float()
         return Subject(wide, wide, wide, torch.float32, name)
@@ -163,8 +168,8 @@ def _subject(module: nn.Module, original: nn.Module) -> Subject:
 
 
 FIXED = (
-    "the program was exported for batches of exactly {} ({}): export it in float32 or float64 with a dynamic first axis "
-    "(dynamic_shapes), or for one sample"
+    "the program was exported for batches of exactly {} ({}): export it in float32 or float64 with a dynamic first "
+    "axis (dynamic_shapes), or for one sample"
 )
 
 
@@ -185,7 +190,7 @@ class OneByOne:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(batch x shape) to (batch x outputs)."""
-        return torch.cat([self.model(one) for one in x.split(1)])
+        return torch.cat([self.model(x[i : i + 1]) for i in range(len(x))])
 
 
 @dataclass(frozen=True)

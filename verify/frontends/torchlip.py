@@ -1,4 +1,4 @@
-"""Layers of deel-torchlip as operations of ours, where what they run says less than what they are; others are read as they run.
+"""Layers of deel-torchlip as operations of ours, where what they run says less than what they are.
 
 Nothing is imported here: where the package was not, no model has its layers. What a layer is said to be in Lipschitz
 terms counts for nothing, only what it computes.

@@ -15,17 +15,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from assay.verify.core.errors import InputError, InternalError, ResourceError, UnsupportedError
-from assay.verify.core.network import Network, Node
 from assay.verify.core.network import Builder as Nodes
-from assay.verify.core.ops import Concat, Gather, Op, Reshape, Scale, evaluate, map_tensors
+from assay.verify.core.network import Network, Node
+from assay.verify.core.ops import Concat, Gather, Input, Op, Reshape, Scale, evaluate, map_tensors
+from assay.verify.frontends.dispatch import bound, tensors_in, writes
 from assay.verify.frontends.memory import Geometry, Memory, geometry
-from assay.verify.frontends.recording import Call, Recording, Slot, writes
+from assay.verify.frontends.recording import Call, Recording, Slot
 from assay.verify.support.failures import explained, line
-
-NAMED = -1.0  # the origin of what could not be translated and was complained about where it arose
 
 
 class Untranslatable(Exception):
@@ -113,9 +112,7 @@ class Step:
 
     def origins(self, value: Value, shape: Sequence[int]) -> Tensor:
         """The origins of a node's elements, in another shape."""
-        start = self.translation.starts[value.position]
-        size = prod(value.shape)
-        return torch.arange(start, start + size, dtype=torch.float64).view(*shape)
+        return self.translation.origins(value.position).view(*shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -161,9 +158,8 @@ class Translation:
         self.complaints: dict[str, int] = {}
         self.pending: list[tuple[Call, str, Value | None, Tensor]] = []  # values that may not be used, by their origins
         self.readout = ""
-        start = torch.arange(1, self.nodes[0].size + 1, dtype=torch.float64)
-        self.memory.put(self.sample, start.view(self.sample.shape))
         self.total = self.nodes[0].size + 1
+        self.memory.put(self.sample, self.origins(0).view(self.sample.shape))
 
     def network(self, hint: str, dtype: torch.dtype, name: str = "", oracle: Any = None) -> Network:
         """Run all of it; every operation without a rule is collected before complaining."""
@@ -187,8 +183,8 @@ class Translation:
         flat = origin.flatten()
         if not bool((flat != 0).any()):
             return None
-        if float(flat[0]) < NAMED and bool((flat == flat[0]).all()):
-            call, name, logits, result = self.pending[int(-flat[0]) - 2]
+        if float(flat[0]) < 0 and bool((flat == flat[0]).all()):
+            _, name, logits, result = self.pending[int(-flat[0]) - 1]
             if logits is not None and geometry(result)[:2] == geometry(output)[:2] and output.numel() == result.numel():
                 self.readout = name
                 return logits
@@ -214,9 +210,23 @@ class Translation:
         if isinstance(op, Scale) and tuple(shape) != values[0].shape:
             raise InternalError(f"a Scale cannot widen its operand from {values[0].shape} to {tuple(shape)}")
         self.nodes.append(Node(op, tuple(value.position for value in values), tuple(shape)))
-        self.starts.append(self.total)
-        self.total += prod(shape)
+        self._begin()
         return Value(len(self.nodes) - 1, tuple(shape))
+
+    def _fresh(self, node: Node) -> Tensor:
+        """The origins of the elements of a new node."""
+        self.nodes.append(node)
+        self._begin()
+        return self.origins(len(self.nodes) - 1)
+
+    def _begin(self) -> None:
+        self.starts.append(self.total)
+        self.total += self.nodes[-1].size
+
+    def origins(self, position: int) -> Tensor:
+        """The origins of the elements of a node, in one row."""
+        start = self.starts[position]
+        return torch.arange(start, start + self.nodes[position].size, dtype=torch.float64)
 
     def node(self, origin: Tensor, number: Tensor) -> Value:
         """The node whose elements have these origins; ``number``: their values, for those that are constants."""
@@ -247,7 +257,7 @@ class Translation:
         """Several nodes side by side, and where in them the elements are that have these origins."""
         starts = torch.tensor(self.starts, dtype=torch.float64)
         at = torch.searchsorted(starts, flat, right=True) - 1
-        used = at[~constant].unique()
+        used = torch.unique(at[~constant])
         sizes = torch.tensor([self.nodes[int(p)].size for p in used])
         before = sizes.cumsum(0) - sizes
         parts = []
@@ -267,11 +277,11 @@ class Translation:
     def _step(self, call: Call) -> None:
         args, kwargs = self._resolve((call.args, call.kwargs))
         written = writes(call.function, args, kwargs) if hasattr(call.function, "_schema") else []
-        operands = {id(leaf): leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        operands = {id(leaf): leaf for leaf in tensors_in(args, kwargs)}
         before = {key: self._operand(leaf, any(leaf is w for w in written)) for key, leaf in operands.items()}
         traced = any(operand.traced for operand in before.values())
         result = call.function(*args, **kwargs)
-        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        results = tensors_in(result)
         for number, tensor in zip(call.results, results, strict=True):
             self.environment[number] = tensor
         if not traced:
@@ -279,9 +289,10 @@ class Translation:
                 if (beside := self.memory.of(tensor)) is not None:
                     beside.zero_()
             return
-        if not written and all(self._is_view(tensor, operands.values()) for tensor in results):
+        if not written and all(self._is_view(tensor) for tensor in results):
             return
-        given = _bound(call, tree_map(lambda leaf: before[id(leaf)] if isinstance(leaf, Tensor) else leaf, (args, kwargs)))
+        args, kwargs = tree_map(lambda leaf: before[id(leaf)] if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+        given = {"self": args[0]} if isinstance(call.function, nn.Module) else bound(call.function, args, kwargs)
         self._write(call, results, written, self._found(Step(self, call, given, results), before.values()))
 
     def _operand(self, tensor: Tensor, written: bool) -> Operand:
@@ -290,7 +301,7 @@ class Translation:
             return Operand(tensor, origin)
         return Operand(tensor.detach().clone(), None if origin is None else origin.clone())
 
-    def _is_view(self, tensor: Tensor, operands: Any) -> bool:
+    def _is_view(self, tensor: Tensor) -> bool:
         """Whether a result is known already, as a view of an operand; one that is read as it lies in memory."""
         return self.memory.of(tensor) is not None and not tensor.is_neg() and not tensor.is_conj()
 
@@ -324,26 +335,28 @@ class Translation:
             if isinstance(one, Value):
                 if prod(one.shape) != tensor.numel():
                     raise InternalError(f"{call.operation} was translated wrongly; please report this")
-                start = self.starts[one.position]
-                origin = torch.arange(start, start + tensor.numel(), dtype=torch.float64).view(tensor.shape)
-            elif one is None:
-                origin = torch.full(tensor.shape, NAMED, dtype=torch.float64)
-                if found is not None:
-                    origin = origin - 1 - len(self.pending)
-                    self.pending.append((call, f"its result {i} is not read", None, tensor))
-            else:
+                origin = self.origins(one.position).view(tensor.shape)
+            elif isinstance(one, Tensor):
                 origin = one
+            elif found is None:  # unknown, and complained about: what comes of it is looked at, too
+                origin = self._fresh(Node(Input(), (), (tensor.numel(),))).view(tensor.shape)
+            else:
+                origin = self._pending(call, f"its result {i} is not read", None, tensor)
             self.memory.put(tensor, origin)
 
     def ends_in(self, step: Step, name: str, logits: Value) -> Tensor:
         """Origins of a result that is the model's output or not read at all; the network ends at ``logits``."""
-        self.pending.append((step.call, name, logits, step.results[0]))
-        return torch.full(step.shape, -1.0 - len(self.pending), dtype=torch.float64)
+        return self._pending(step.call, name, logits, step.results[0])
+
+    def _pending(self, call: Call, what: str, logits: Value | None, result: Tensor) -> Tensor:
+        """The origins of a value that may not be used: one negative number."""
+        self.pending.append((call, what, logits, result))
+        return torch.full(result.shape, -float(len(self.pending)), dtype=torch.float64)
 
     def _used(self, flat: Tensor) -> None:
         """Complain about values that may not be used and are."""
-        for code in flat[flat < NAMED].unique().tolist():
-            call, why, logits, _ = self.pending[int(-code) - 2]
+        for code in torch.unique(flat[flat < 0]).tolist():
+            call, why, logits, _ = self.pending[int(-code) - 1]
             self._complain(call, why if logits is None else "is read as the last layer only")
 
     def _complain(self, call: Call, why: str = "") -> None:
@@ -359,17 +372,6 @@ def _key(call: Call) -> Any:
         return type(call.function)
     name = call.operation
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
-
-
-def _bound(call: Call, given: Any) -> dict[str, Any]:
-    """An operation's arguments by name, with its defaults."""
-    args, kwargs = given
-    if isinstance(call.function, nn.Module):
-        return {"self": args[0]}
-    schema: Any = call.function._schema  # type: ignore[attr-defined]
-    bound = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-    bound.update(zip((argument.name for argument in schema.arguments), args, strict=False))
-    return bound | kwargs
 
 
 def _tensors(op: Op) -> dict[str, Tensor]:

@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from assay.verify.core.network import Oracle
+from assay.verify.frontends.dispatch import Operations, bound, name_of, tensors_in, writes
 from assay.verify.frontends.memory import Memory
-from assay.verify.frontends.recording import writes
+from assay.verify.frontends.translations.pooling import interpolation
 
 NUMBERS = ("number", "Optional[number]")  # their types in torch's schemas
+INTERPOLATIONS = ("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d")
 FLOATING = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -35,47 +36,43 @@ class Widened:
         with torch.inference_mode(False), torch.no_grad():
             given = x.to(self.dtype, copy=True)
             beside.put(given, x)
-            with Beside(beside):
+            with Operations(Beside(beside).run):
                 output = self.model(given)
             found = beside.of(output)
         return output.double() if found is None else found.clone()
 
 
-class Beside(TorchDispatchMode):
+class Beside:
     """Executes each operation of which an operand has a value beside it in float64, too."""
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # to skip it, torch imports its compiler, which takes longer than all that is done here
-
     def __init__(self, beside: Memory) -> None:
-        super().__init__()
         self.beside = beside
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run it."""
-        with torch._C.DisableTorchFunctionSubclass():
-            return self._run(func, args, kwargs or {})
-
-    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
-            with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = tensors_in(args, kwargs)
         if not any(self.beside.of(tensor) is not None for tensor in tensors):
             return func(*args, **kwargs)
         for tensor in writes(func, args, kwargs):
             if tensor.is_floating_point():
                 self.beside.begin(tensor)
-        wide_args, wide_kwargs = tree_map(self._wide, _filled(func, args, kwargs, tensors[0].dtype))
-        wide = func(*wide_args, **wide_kwargs)
+        if name_of(func) in INTERPOLATIONS:
+            wide: Any = self._between(func, bound(func, args, kwargs))
+        else:
+            wide_args, wide_kwargs = tree_map(self._wide, _filled(func, args, kwargs, tensors[0].dtype))
+            wide = func(*wide_args, **wide_kwargs)
         result = func(*args, **kwargs)
-        for own, other in zip(tree_leaves(result), tree_leaves(wide), strict=True):
-            if isinstance(own, Tensor) and own.is_floating_point() and self.beside.of(own) is None:
+        for own, other in zip(tensors_in(result), tensors_in(wide), strict=True):
+            if own.is_floating_point() and self.beside.of(own) is None:
                 self.beside.put(own, other)
         return result
+
+    def _between(self, func: Any, given: dict[str, Any]) -> Tensor:
+        """Interpolation with the weights that the model's own precision has."""
+        x = self._wide(given["self"])
+        *rows, columns = interpolation(func, given, given["self"].dtype)
+        wide: Tensor = x @ columns.T
+        return rows[0] @ wide if rows else wide
 
     def _wide(self, leaf: Any) -> Any:
         if isinstance(leaf, torch.dtype):

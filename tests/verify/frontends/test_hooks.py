@@ -1,4 +1,4 @@
-"""What runs beside the code of a module and changes its value, hooks and functions in others' places, is read as it runs."""
+"""What runs beside a module's code and changes its value, hooks and replaced functions, is read as it runs."""
 
 from __future__ import annotations
 

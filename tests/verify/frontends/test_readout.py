@@ -133,7 +133,7 @@ def test_the_smallest_first() -> None:
     "after", [lambda y: y.flip(1), lambda y: y[:, :2], lambda y: y.clamp(max=0.5), lambda y: torch.cat([y, y], 1)]
 )
 def test_nothing_comes_after_it(after: Callable[[Tensor], Tensor]) -> None:
-    with pytest.raises(UnsupportedError, match="last layer only|does not depend"):
+    with pytest.raises(UnsupportedError, match=r"last layer only|does not depend"):
         to_network(Forward(lambda m, x: after(torch.softmax(m.a(x), 1)), a=nn.Linear(4, 4)).eval(), (4,))
 
 

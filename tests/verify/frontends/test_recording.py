@@ -1,4 +1,4 @@
-"""Tests of verify.frontends.recording: what runs is read, whoever calls it; what is no graph of operations is refused."""
+"""Tests of verify.frontends.recording: what runs is read, whoever calls it; what is no graph is refused."""
 
 from __future__ import annotations
 
@@ -157,7 +157,10 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], list[str]]] = {
     "mean-of-the-batch": (lambda m, x: m.l(x.flatten(1)) - m.l(x.flatten(1)).mean(0), ["depends on the batch", "mean"]),
     "first-of-the-batch": (lambda m, x: m.l(x.flatten(1)) - m.l(x[:1].flatten(1)), ["depends on the batch"]),
     "indices": (lambda m, x: m.l(x.flatten(1)).gather(1, m.l(x.flatten(1)).argmax(1, keepdim=True)), ["argmax"]),
-    "which-is-largest": (lambda m, x: m.l(x.flatten(1)).gather(1, m.l(x.flatten(1)).max(1, True)[1]), ["max", "result 1"]),
+    "which-is-largest": (
+        lambda m, x: m.l(x.flatten(1)).gather(1, m.l(x.flatten(1)).max(1, True)[1]),
+        ["max", "result 1"],
+    ),
     "sorted": (lambda m, x: m.l(x.flatten(1)).sort(1)[0], ["sort"]),
     "integers": (lambda m, x: m.l(x.flatten(1)).argmax(1), ["floating-point", "int64"]),
     "dict": (lambda m, x: {"a": x, "b": x}, ["one tensor", "dict of a, b"]),

@@ -176,7 +176,7 @@ def test_ways_past_torch_to_the_numbers_are_seen(way: str) -> None:
             out(x)
         return m.l(x)
 
-    with pytest.raises(UnsupportedError, match="leaves torch|branches on data"):
+    with pytest.raises(UnsupportedError, match=r"leaves torch|branches on data"):
         read_module(model(function), (2,))
 
 

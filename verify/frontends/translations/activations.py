@@ -115,7 +115,9 @@ def _extreme(step: Step, sign: float) -> Value:
     if not (step.traced("self") and step.traced("other")):
         name, other = ("self", "other") if step.traced("self") else ("other", "self")
         end = constant(step, other)
-        return _clamped(step, step.spread(name), end, None) if sign > 0 else _clamped(step, step.spread(name), None, end)
+        return (
+            _clamped(step, step.spread(name), end, None) if sign > 0 else _clamped(step, step.spread(name), None, end)
+        )
     a, b = step.spread("self"), step.spread("other")
     more = step.emit(Sub(), *((b, a) if sign > 0 else (a, b)), shape=a.shape)
     return step.emit(Add() if sign > 0 else Sub(), a, _positive(step, more), shape=a.shape)

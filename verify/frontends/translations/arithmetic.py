@@ -73,11 +73,10 @@ def affine(step: Step, name: str, factor: Tensor, shift: Tensor) -> Value:
 
 def constant(step: Step, name: str) -> Tensor:
     """A constant argument, a number or a tensor, as it broadcasts against one sample of the result."""
-    given: Any = step.constant(name) if isinstance(step[name], Operand) else step[name]
-    if given is None:
+    plain: Any = step.constant(name) if isinstance(step[name], Operand) else step[name]
+    if plain is None:
         raise Untranslatable
-    if not isinstance(given, Tensor):
-        return number(float(given))
+    given: Tensor = plain if isinstance(plain, Tensor) else number(float(plain))
     if not step.live:
         given = given.detach().double()
     elif not given.is_floating_point():

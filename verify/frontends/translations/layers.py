@@ -48,21 +48,16 @@ def _product(step: Step, a: str, b: str, c: str | None, beta: float, alpha: floa
     weight = step.translation.own(weight) if alpha == 1 else alpha * weight
     bias = None if c is None or step.traced(c) or not left else _bias(step, c, beta, weight)
     x, many = _arranged(step, name, left, weight)
-    result = _applied(step, x, weight, bias, many)
-    if not many:
-        result = result if left else _origins(step, result).mT
-    else:
-        count = len(weight)
-        origins = step.origins(result, (count, weight.shape[1], -1))
+    applied = _applied(step, x, weight, bias, many)
+    result: Value | Tensor = applied
+    if many:
+        origins = step.origins(applied, (len(weight), weight.shape[1], -1))
         result = origins.mT if left else origins
+    elif not left:
+        result = step.origins(applied, (*step.shape[:-2], step.shape[-1], step.shape[-2])).mT
     if c is None or bias is not None:
         return result
     return _plus(step, result, c, beta)
-
-
-def _origins(step: Step, value: Value) -> Tensor:
-    """Those of the transposed result."""
-    return step.origins(value, (*step.shape[:-2], step.shape[-1], step.shape[-2]))
 
 
 def _arranged(step: Step, name: str, left: bool, weight: Tensor) -> tuple[Value, bool]:
@@ -107,7 +102,7 @@ def convolution(step: Step) -> Value:
     if x.dim() not in (3, 4):
         raise Untranslatable(f"over {x.dim() - 2} axes")
     groups, count = int(step["groups"]), len(x)
-    options = [_pair(step[name], other) for name, other in OPTIONS.items()]
+    stride, padding, dilation, extra = (_pair(step[name], other) for name, other in OPTIONS.items())
     if weight.dim() == 3:  # a sequence is an image of height one
         weight = weight.unsqueeze(2)
     outputs = weight.shape[1] * groups if step["transposed"] else len(weight)
@@ -117,10 +112,9 @@ def convolution(step: Step) -> Value:
     given = step.value("input", lambda x: x.reshape(1, -1, *([1] if x.dim() == 3 else []), *x.shape[2:]))
     op: Op
     if step["transposed"]:
-        stride, padding, dilation, extra = options
         op = ConvTranspose2d(weight, bias, stride, padding, extra, dilation, groups)
     else:
-        op = Conv2d(weight, bias, *options[:3], groups)
+        op = Conv2d(weight, bias, stride, padding, dilation, groups)
     height = [1] if x.dim() == 3 else []
     return step.emit(op, given, shape=(step.shape[0] * step.shape[1], *height, *step.shape[2:]))
 

@@ -32,6 +32,11 @@ def moved(step: Step) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
 
 
+def unrelated(step: Step) -> Tensor:
+    """A constant, of which only the shape is that of a value."""
+    return torch.zeros(step.shape, dtype=torch.float64)
+
+
 def _origins(leaf: Any) -> Any:
     if not isinstance(leaf, Operand):
         return leaf
@@ -59,6 +64,9 @@ def copied(step: Step) -> Tensor:
     target: Operand = step["self"]
     if source.number.dtype != target.number.dtype:
         least = step.translation.sample.dtype
-        if not torch.empty((), dtype=target.number.dtype).is_floating_point() or target.number.dtype.itemsize < least.itemsize:
+        if (
+            not torch.empty((), dtype=target.number.dtype).is_floating_point()
+            or target.number.dtype.itemsize < least.itemsize
+        ):
             raise Untranslatable(f"casts to {target.number.dtype}")
     return source.origins.expand(target.number.shape)

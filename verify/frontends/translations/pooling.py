@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,17 +96,22 @@ def _shares(first: Tensor, last: Tensor, size: int, counted: Tensor | None = Non
 
 
 def upsampled(step: Step) -> Value | Tensor:
-    """Interpolation between pixels, whose weights torch itself gives for each pixel alone."""
-    call: Any = step.call.function
-    corners = [step["align_corners"]]
-    *_, high, wide = step["self"].number.shape
-    columns = torch.eye(wide, dtype=torch.float64)[None]
-    if step["self"].number.dim() == 3:
-        return weighted(step, [call(columns, step["output_size"], *corners, step["scales"])[0].T])
-    rows = torch.eye(high, dtype=torch.float64)[None, :, :, None]
-    tall = call(rows, [step.shape[-2], 1], *corners, step["scales_h"], None)[0, :, :, 0].T
-    broad = call(columns[:, :, None], [1, step.shape[-1]], *corners, None, step["scales_w"])[0, :, 0].T
-    return weighted(step, [tall, broad])
+    """Interpolation between pixels."""
+    x: Tensor = step["self"].number
+    return weighted(step, interpolation(step.call.function, {**step.given, "self": x}, x.dtype))
+
+
+def interpolation(operation: Any, given: Mapping[str, Any], dtype: torch.dtype) -> list[Tensor]:
+    """The weights (places x size) of each axis, as torch itself works them out in ``dtype``, where they are rounded."""
+    *_, high, wide = given["self"].shape
+    corners, size = given["align_corners"], given["output_size"]
+    columns = torch.eye(wide, dtype=dtype)[None]
+    if len(size) == 1:
+        return [operation(columns, size, corners, given["scales"])[0].T.double()]
+    rows = torch.eye(high, dtype=dtype)[None, :, :, None]
+    tall = operation(rows, [size[0], 1], corners, given["scales_h"], None)[0, :, :, 0]
+    broad = operation(columns[:, :, None], [1, size[1]], corners, None, given["scales_w"])[0, :, 0]
+    return [tall.T.double(), broad.T.double()]
 
 
 def weighted(step: Step, shares: Sequence[Tensor]) -> Value | Tensor:

@@ -27,6 +27,9 @@ MOVES = (
 )
 
 
+LIKE = ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
+
+
 def table() -> dict[Any, Handler]:
     """The name of an operation of torch to its rule."""
     groups: dict[Handler, tuple[str, ...]] = {
@@ -64,6 +67,7 @@ def table() -> dict[Any, Handler]:
         moves.concat: ("cat",),
         moves.copied: ("copy",),
         moves.moved: MOVES,
+        moves.unrelated: LIKE,
         readout: ("_softmax", "_log_softmax"),
     }
     return {name: rule for rule, names in groups.items() for name in names}
