@@ -78,7 +78,7 @@ def read(subject: Subject, input_shape: Sequence[int] | None) -> Network:
             refuse_mixing(runs, pair[:1])
         network = replace(fold(literal, torch.float64), literal=literal, readout=translation.readout)
     wide = Widened(Eager(runs) if subject.compiled else runs, dtype)
-    agree(network, None if dtype is torch.float64 else wide)
+    agree(network, None if dtype is torch.float64 or translation.rounded else wide)
     return network
 
 

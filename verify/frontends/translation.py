@@ -26,6 +26,8 @@ from assay.verify.frontends.memory import Geometry, Memory, geometry
 from assay.verify.frontends.recording import Call, Recording, Slot
 from assay.verify.support.failures import explained, line
 
+STORING = ("fill", "zero", "copy")  # what rounds no number
+
 
 class Untranslatable(Exception):
     """An operation on values that has no counterpart; the reason, where its name does not say it."""
@@ -134,6 +136,8 @@ class Translation:
 
     ``live``: operations keep the weights of ``module`` themselves, with their place in autograd's graph.
     ``statistics``: for each batch normalisation of the run in turn, the mean and variance of the batch, or None.
+    Afterwards ``readout`` says what the model goes on with, and ``rounded`` whether it computes constants, in its own
+    precision, within a tensor of values.
     """
 
     def __init__(
@@ -157,7 +161,7 @@ class Translation:
         self.environment: dict[int, Tensor] = {0: self.sample}
         self.complaints: dict[str, int] = {}
         self.pending: list[tuple[Call, str, Value | None, Tensor]] = []  # values that may not be used, by their origins
-        self.readout = ""
+        self.readout, self.rounded = "", False
         self.total = self.nodes[0].size + 1
         self.memory.put(self.sample, self.origins(0).view(self.sample.shape))
 
@@ -285,9 +289,11 @@ class Translation:
         for number, tensor in zip(call.results, results, strict=True):
             self.environment[number] = tensor
         if not traced:
-            for tensor in written:
-                if (beside := self.memory.of(tensor)) is not None:
-                    beside.zero_()
+            beside = [found for tensor in written if (found := self.memory.of(tensor)) is not None]
+            for found in beside:
+                found.zero_()
+            if beside and _key(call) not in STORING:
+                self.rounded = True
             return
         if not written and all(self._is_view(tensor) for tensor in results):
             return
