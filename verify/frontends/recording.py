@@ -80,7 +80,8 @@ class Recorder:
         self._check(func, name, tensors)
         depends = any(place(tensor) in self.depend for tensor in tensors)
         self._check_written(name, writes(func, args, kwargs))
-        noted = tree_map(self._noted, (args, kwargs))
+        inside = self.layers.now is not None
+        noted = (args, kwargs) if inside else tree_map(self._noted, (args, kwargs))
         result = func(*args, **kwargs)
         if depends and not tensors_in(result):
             self._refuse(branches(self._where() or name) if name in DATA else UnsupportedError(LEAVES.format(name)))
@@ -89,10 +90,10 @@ class Recorder:
                 self._refuse(UnsupportedError(f"the model gives a tensor other memory ({name})"))
             noted = ((noted[0][0], result.size(), result.stride(), result.storage_offset()), {})
             func, name = torch.ops.aten.as_strided.default, name.rstrip("_")
-        if self.layers.now is None:
-            self.note(func, noted, result, name, depends)
-        else:
+        if inside:
             self._follow(result, depends)
+        else:
+            self.note(func, noted, result, name, depends)
         return result
 
     def note(self, func: Any, noted: Any, result: Any, name: str, depends: bool) -> None:
@@ -202,9 +203,10 @@ class Layers:
         if module is not self.now or self.recorder is None:
             return
         self.now = None
-        slot = self.recorder.slot(given[0])
-        if slot is not None and isinstance(output, Tensor):
-            self.recorder.note(module, ((Slot(slot),), {}), output, type(module).__name__, True)
+        with torch._C.DisableTorchFunction():
+            slot = self.recorder.slot(given[0])
+            if slot is not None and isinstance(output, Tensor):
+                self.recorder.note(module, ((Slot(slot),), {}), output, type(module).__name__, True)
 
 
 def _as_it_is(module: nn.Module) -> bool:

@@ -34,7 +34,7 @@ def householder(step: Step) -> Value:
     """``x - 2 v relu(v x)`` with a unit vector v for each pair of channels: mirrored where v x > 0 (Singla, Singla and
     Feizi 2022, arXiv:2108.04062)."""
     module: Any = step.call.function
-    half = module.theta.detach() / 2
+    half = module.theta.detach().double() / 2
     weight = 2**0.5 * torch.cat([torch.diag(half.sin()), torch.diag(-half.cos())], 1)
     return _steps(step, [(weight, -weight.T)])
 
@@ -43,7 +43,7 @@ def leaky(step: Step) -> Value:
     """``x + (1 - a) relu(-x)`` with a slope a for each channel."""
     module: Any = step.call.function
     bound, channels = module._coefficient_lip, step["self"].number.shape[1]
-    change = 1 - module.weight.detach().clamp(-bound, bound).expand(channels)
+    change = 1 - module.weight.detach().double().clamp(-bound, bound).expand(channels)
     root = change.abs().sqrt()
     return _steps(step, [(torch.diag(-root), torch.diag(change.sign() * root))])
 
@@ -70,10 +70,10 @@ def batch_centering(step: Step) -> Value:
     module: Any = step.call.function
     if module.training:
         raise Untranslatable
-    factor = module.get_scaling(training=False).detach()
-    shift = -factor * module._get_mean(training=False).detach()
+    factor = module.get_scaling(training=False).detach().double()
+    shift = -factor * module._get_mean(training=False).detach().double()
     if module.bias is not None:
-        shift = shift + module.bias.detach()
+        shift = shift + module.bias.detach().double()
     ones = [1] * (step["self"].number.dim() - 2)
     return step.emit(Scale(factor, shift.view(-1, *ones)), step.value("self"))
 
@@ -89,7 +89,7 @@ def layer_centering(step: Step) -> Value:
     weight = torch.eye(size, dtype=torch.float64) - 1 / size
     flat = step.emit(Reshape((channels, size)), x)
     centred = step.emit(Linear(weight, weight.new_zeros(size)), flat)
-    shift = weight.new_zeros(channels) if module.bias is None else module.bias.detach()
+    shift = weight.new_zeros(channels) if module.bias is None else module.bias.detach().double()
     image = step.emit(Reshape((channels, height, width)), centred)
     return step.emit(Scale(_number(1), shift.view(-1, 1, 1)), image)
 

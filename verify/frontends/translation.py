@@ -136,8 +136,8 @@ class Translation:
 
     ``live``: operations keep the weights of ``module`` themselves, with their place in autograd's graph.
     ``statistics``: for each batch normalisation of the run in turn, the mean and variance of the batch, or None.
-    Afterwards ``readout`` says what the model goes on with, and ``rounded`` whether it computes constants, in its own
-    precision, within a tensor of values.
+    Afterwards ``readout`` says what the model goes on with, and ``rounded`` whether it computes constants in its own
+    precision that the network holds more exactly, or the reverse: within a tensor of values, or in a layer.
     """
 
     def __init__(
@@ -292,9 +292,9 @@ class Translation:
             beside = [found for tensor in written if (found := self.memory.of(tensor)) is not None]
             for found in beside:
                 found.zero_()
-            if beside and _key(call) not in STORING:
-                self.rounded = True
+            self.rounded |= bool(beside) and _key(call) not in STORING
             return
+        self.rounded |= isinstance(call.function, nn.Module)
         if not written and all(self._is_view(tensor) for tensor in results):
             return
         args, kwargs = tree_map(lambda leaf: before[id(leaf)] if isinstance(leaf, Tensor) else leaf, (args, kwargs))
