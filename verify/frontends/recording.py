@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Oracle
@@ -118,7 +118,7 @@ class Recorder:
                 self.depend.add(place(leaf))
 
     def _noted(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or isinstance(leaf, nn.Parameter):
+        if not isinstance(leaf, Tensor) or (isinstance(leaf, nn.Parameter) and place(leaf) in self.names):
             return leaf
         number = self.slots.get(geometry(leaf))
         if number is None and place(leaf) in self.made | self.depend and place(leaf) not in self.names:
@@ -237,19 +237,45 @@ def recorded(
         with plain_kernels(), layers.told(), Operations(recorder.run), calls:
             output = model(x)
         end(trail, output)
+        _refuse_other_recordings(model, sample, recorder, module)
         recording = recorder.recording
         if isinstance(output, Tensor) and (slot := recorder.slot(output)) is not None:
             recording.output = slot
     return recording, trail
 
 
+def _refuse_other_recordings(model: Oracle, sample: Tensor, first: Recorder, module: nn.Module | None) -> None:
+    """Raise :class:`UnsupportedError` unless the same operations are executed while no function of torch is noted."""
+    if first.layers.kinds:  # they are told apart by hooks, and their operations are not noted
+        return
+    again = Recorder(sample.clone(), Calls(Trail()), Layers({}), module)
+    with explaining(again.calls.trail, "on one sample"), plain_kernels(), Operations(again.run):
+        model(again.kept[0])
+    if _content(first.recording) != _content(again.recording):
+        raise UnsupportedError(
+            "the model runs other operations when it is run again: it draws at random or keeps a state, or asks "
+            "whether functions of torch are overridden"
+        )
+
+
+def _content(recording: Recording) -> list[Any]:
+    """The operations with their arguments, of constants their shapes."""
+    return [(call.operation, *tree_leaves(tree_map(_comparable, (call.args, call.kwargs)))) for call in recording.calls]
+
+
+def _comparable(leaf: Any) -> Any:
+    return (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf
+
+
 @contextmanager
 def plain_kernels() -> Iterator[None]:
     """Layers as the operations that they are made of, and not as kernels that take several at once."""
-    before = torch._C._get_mkldnn_enabled()
+    before, fast = torch._C._get_mkldnn_enabled(), torch.backends.mha.get_fastpath_enabled()
     torch._C._set_mkldnn_enabled(False)  # torch.backends.mkldnn.flags() warns of what else it sets
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch._C._set_mkldnn_enabled(before)
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -5,7 +5,7 @@ differ only where nobody looks."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,8 +69,8 @@ class Trail:
 
     ``values`` are the input and what functions gave, kept so that no other tensor takes their ids and their memory;
     those whose memory is in ``memory`` depend on the input; that in ``made`` came to be in the run. ``functions``: all
-    that were called on numbers. ``refusals``: what was refused on the way; a model that catches errors must not hide
-    it.
+    that were called on numbers. ``answers``: to questions for sizes, one after the other. ``refusals``: what was
+    refused on the way; a model that catches errors must not hide it.
     """
 
     steps: list[tuple[str, list[Any]]] = field(default_factory=list)
@@ -81,6 +81,7 @@ class Trail:
     made: set[int] = field(default_factory=set)
     refusals: list[UnsupportedError] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
+    answers: list[list[int]] = field(default_factory=list)
 
     def follow(self, x: Any, depends: bool) -> None:
         """Note the tensors in ``x``."""
@@ -102,7 +103,8 @@ class Trail:
         if self.depends(leaf):
             return Number(self.places.get(id(leaf), self.lying.get(geometry(leaf), -1)))
         if place(leaf) in self.made:  # it may be overwritten
-            leaf = leaf.detach().clone()
+            with torch._C._DisableTorchDispatch():  # it is no operation of the model
+                leaf = leaf.detach().clone()
         return Constant(leaf, 0 if leaf.is_inference() else leaf._version)
 
     def refuse(self, error: UnsupportedError) -> NoReturn:
@@ -136,14 +138,14 @@ def leaves(*given: Any) -> list[Any]:
 class Calls(TorchFunctionMode):
     """Notes the calls of torch's functions, and refuses those that give numbers away.
 
-    Which mode autograd is in makes no difference to them. ``shapes``: those of all values for one sample and for
-    two; with them, the size of the batch is a symbol.
+    Which mode autograd is in makes no difference to them. ``sizes``: the answers to questions for sizes, the size of
+    the batch being a symbol.
     """
 
-    def __init__(self, trail: Trail, shapes: tuple[list[Any], list[Any]] | None = None) -> None:
+    def __init__(self, trail: Trail, sizes: Sequence[list[Any]] | None = None) -> None:
         super().__init__()
         self.trail = trail
-        self.shapes = shapes
+        self.sizes = sizes
         self.running: list[str] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -169,8 +171,8 @@ class Calls(TorchFunctionMode):
             result = func(*args, **kwargs)
         finally:
             self.running.pop()
-        if self.shapes is not None and name in SIZES and id(args[0]) in trail.places:
-            return self._sizes(name, args, kwargs, result)
+        if name in SIZES:
+            return self._sizes(name, result)
         tensors = any(isinstance(leaf, Tensor) for leaf in leaves(result))
         if depends and not tensors and name not in ("__setitem__", *FACTS, *OF_CALLER):
             trail.refuse(UnsupportedError(LEAVES.format(name)))
@@ -191,25 +193,17 @@ class Calls(TorchFunctionMode):
         if name in OF_DATA:
             self.trail.refuse(branches(name))
 
-    def _sizes(self, name: str, args: Any, kwargs: Any, result: Any) -> Any:
-        """The answer to a question for sizes, with the size of the batch as a symbol."""
-        assert self.shapes is not None
-        at = self.trail.places[id(args[0])]
-        one, two = (list(shapes[at]) if at < len(shapes) else [] for shapes in self.shapes)
-        if one != list(args[0].shape):
+    def _sizes(self, name: str, result: Any) -> Any:
+        """The answer to a question for sizes, with the size of the batch as a symbol where there is one."""
+        one = name in ("numel", "nelement", "__len__") or isinstance(result, int)
+        self.trail.answers.append([int(result)] if one else [int(size) for size in result])
+        if self.sizes is None:
+            return result
+        at = len(self.trail.answers) - 1
+        found = self.sizes[at] if at < len(self.sizes) else []
+        if len(found) != len(self.trail.answers[at]) or (name == "__len__" and isinstance(found[0], Size)):
             self.trail.refuse(UnsupportedError(OF_BATCH))
-        sizes = symbolic(one, two, self.trail.refuse)
-        axis = args[1] if len(args) > 1 else kwargs.get("dim")
-        if name == "size" and axis is not None:
-            return sizes[axis]
-        if name in ("shape", "size"):
-            return torch.Size(sizes)
-        if name == "__len__":
-            return result if not isinstance(sizes[0], Size) else self.trail.refuse(UnsupportedError(OF_BATCH))
-        product: Any = 1
-        for size in sizes:
-            product = size * product
-        return product
+        return found[0] if one else torch.Size(found)
 
 
 def _at_one(leaf: Any) -> Any:
@@ -274,15 +268,21 @@ def refuse_other_runs(model: Oracle, sample: Tensor, trail: Trail, compiled: boo
 def refuse_batch_sizes(model: Oracle, sample: Tensor, trail: Trail) -> None:
     """Raise :class:`UnsupportedError` if the size of the batch is anything but a part of shapes."""
     several = followed(model, sample.expand(2, *sample.shape[1:]), "on two samples")
-    if [name for name, _ in several.steps] != [name for name, _ in trail.steps]:
+    pairs = list(zip(trail.answers, several.answers, strict=False))
+    alike = all(len(one) == len(two) for one, two in pairs) and len(trail.answers) == len(several.answers)
+    if not alike or [name for name, _ in several.steps] != [name for name, _ in trail.steps]:
         raise UnsupportedError(OF_BATCH)
-    one, two = ([tuple(value.shape) for value in values] for values in (trail.values, several.values))
-    if len(one) != len(two):
-        raise UnsupportedError(OF_BATCH)
-    for answer in trail.steps[-1][1]:
-        if isinstance(answer, Number) and two[answer.place] != (2, *one[answer.place][1:]):
-            raise UnsupportedError("the model depends on the size of the batch: one sample gives another shape")
-    symbol = followed(model, sample, "on a batch of any size", shapes=(one, two))
+    ends = [
+        tuple(run.values[answer.place].shape)
+        for run in (trail, several)
+        for answer in run.steps[-1][1]
+        if isinstance(answer, Number) and answer.place >= 0
+    ]
+    if len(ends) == 2 and ends[1] != (2, *ends[0][1:]):
+        raise UnsupportedError("the model depends on the size of the batch: one sample gives another shape")
+    where, symbols = "on a batch of any size", Trail()
+    sizes = [symbolic(one, two, symbols.refuse) for one, two in pairs]
+    symbol = followed(model, sample, where, trail=symbols, sizes=sizes)
     if what := difference(symbol, trail, {}):
         raise UnsupportedError(f"{OF_BATCH} ({what})")
 
@@ -293,14 +293,15 @@ def followed(
     where: str,
     mode: Callable[[], AbstractContextManager[Any]] = torch.no_grad,
     given: Callable[[Tensor], Tensor] = torch.clone,
-    shapes: tuple[list[Any], list[Any]] | None = None,
+    sizes: Sequence[list[Any]] | None = None,
+    trail: Trail | None = None,
 ) -> Trail:
-    """What ``model`` does with ``sample``."""
-    trail = Trail()
+    """What ``model`` does with ``sample``, noted in ``trail``."""
+    trail = trail or Trail()
     with explaining(trail, where), torch.inference_mode(False), mode():
         x = given(sample)
         trail.follow(x, True)
-        with Calls(trail, shapes):
+        with Calls(trail, sizes):
             output = model(x)
         end(trail, output)
     return trail

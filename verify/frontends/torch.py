@@ -22,6 +22,7 @@ from assay.verify.frontends.live import read_live
 from assay.verify.frontends.outputs import answered
 from assay.verify.frontends.recording import recorded
 from assay.verify.frontends.running import refuse_batch_sizes, refuse_mixing, refuse_other_runs
+from assay.verify.frontends.scripts import refuse_branching_scripts
 from assay.verify.frontends.translation import Translation
 from assay.verify.frontends.translations.table import HINT, table
 from assay.verify.frontends.widened import Widened
@@ -134,6 +135,7 @@ def validated(module: nn.Module) -> nn.Module:
             raise InputError(f"tensor {name!r} of the model is on the meta device, without numbers: load weights")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise InputError(f"tensor {name!r} of the model holds NaN or inf")
+    refuse_branching_scripts(module)
     if mixed := mixing(module):
         raise InputError(MIXED.format(", ".join(mixed)))
     return module

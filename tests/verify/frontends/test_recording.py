@@ -208,9 +208,80 @@ class Recurrent(nn.Module):
         return last
 
 
-def scripted() -> nn.Module:
+class Sized(nn.Module):
+    """A script that asks for the size of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l = head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Another bias for many samples."""
+        y = self.l(x.flatten(1))
+        if x.size(0) > 99:
+            y = y + 1
+        return y
+
+
+def script(model: nn.Module) -> nn.Module:
     with pytest.warns(DeprecationWarning, match="script"):
-        return torch.jit.script(nn.Sequential(nn.Flatten(), head()).eval())  # type: ignore[no-any-return]
+        return torch.jit.script(model.eval())  # type: ignore[no-any-return]
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(), nn.Flatten()),
+        nn.Linear(16, 3),
+    ).eval()
+
+
+def traced(model: nn.Module) -> nn.Module:
+    with pytest.warns(DeprecationWarning, match="trace"):
+        return torch.jit.trace(model.eval(), torch.rand(1, *SHAPE))  # type: ignore[no-any-return]
+
+
+WRAPPED: dict[str, Callable[[nn.Module], Any]] = {
+    "scripted": script,
+    "part-scripted": lambda m: nn.Sequential(script(m), nn.ReLU()).eval(),
+    "jit-traced": traced,
+    "fx": torch.fx.symbolic_trace,
+    "exported": lambda m: torch.export.export(m, (torch.rand(1, *SHAPE),)),
+    "exported-module": lambda m: torch.export.export(m, (torch.rand(1, *SHAPE),)).module(),
+    "exported-for-batches": lambda m: torch.export.export(
+        m, (torch.rand(2, *SHAPE),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    ),
+    "decomposed": lambda m: torch.export.export(m, (torch.rand(1, *SHAPE),)).run_decompositions(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")  # of torch's own decompositions
+@pytest.mark.parametrize("form", WRAPPED)
+def test_other_forms_of_a_module_are_read(form: str) -> None:
+    model = convolutional()
+    network = to_network(WRAPPED[form](model), SHAPE)
+    x = 3 * torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(1))
+    expected = model(x).detach()
+    if form == "part-scripted":
+        expected = expected.relu()
+    torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
+    assert network.oracle is not None
+    torch.testing.assert_close(network.oracle(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_exported_program_says_what_it_takes() -> None:
+    program = torch.export.export(convolutional(), (torch.rand(1, *SHAPE),))
+    assert to_network(program).input_shape == SHAPE
+
+
+@pytest.mark.parametrize("make", [dict, lambda **x: tuple(x.values()), lambda **x: list(x.values())])
+def test_the_answer_of_several_outputs_is_read(make: Any) -> None:
+    layer = head()
+    model = Forward(lambda m, x: make(logits=m.l(x.flatten(1)), features=x), l=layer).eval()
+    x = torch.rand(5, *SHAPE)
+    network = to_network(model, SHAPE)
+    torch.testing.assert_close(network(x), layer(x.flatten(1)).detach())
+    assert network.oracle is not None
+    torch.testing.assert_close(network.oracle(x), layer(x.flatten(1)))
 
 
 def batch_norm_of_the_batch() -> nn.Module:
@@ -223,6 +294,12 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], int, list[str]]] = {
     "gru": (lambda: Recurrent(nn.GRU), 50, ["mul", "GRU inner"]),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), 40, ["1.weight", "run a batch through"]),
     "batch-statistics": (batch_norm_of_the_batch, 40, ["depends on the batch", "1 normalises"]),
+    "script-that-branches": (lambda: script(Sized()), 50, ["TorchScript (itself)", "aten::size"]),
+    "exported-for-two": (
+        lambda: torch.export.export(nn.Sequential(nn.Flatten(), head()), (torch.rand(2, *SHAPE),)).module(),
+        50,
+        ["batches of exactly 2", "dynamic"],
+    ),
     "meta": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 3, device="meta")), 40, ["1.weight", "meta"]),
     "in-place-first": (lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Flatten()), 50, ["in place"]),
     "root": (nn.GELU, 50, ["unsupported operations: gelu (GELU). assay reads"]),

@@ -95,6 +95,9 @@ def test_code_that_asks_what_it_is_given_is_read_as_it_runs(question: str) -> No
 
 ASKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "type": (lambda x: type(x) is Tensor, "that is a parameter"),
+    "overridden": (lambda x: not torch.overrides.has_torch_function((x,)), "overridden"),
+    "function-mode": (lambda x: torch.overrides._get_current_function_mode() is None, "overridden"),
+    "dispatch-mode": (lambda x: torch._C._len_torch_dispatch_stack() == 0, "asks how it is called"),
     "inference-mode": (lambda x: torch.is_inference_mode_enabled(), "in inference mode"),
     "gradients": (lambda x: torch.is_grad_enabled(), "where gradients are recorded"),
     "parameter": (lambda x: isinstance(x, nn.Parameter), "that is a parameter"),

@@ -301,9 +301,9 @@ def test_what_has_no_translation_is_named(name: str, function: Callable[[Any, Te
     refused(Forward(function, fc=fc()).eval(), VECTOR, UnsupportedError, name, code=50)
 
 
-def test_circular_padding_is_refused() -> None:
-    module = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")).eval()
-    refused(module, IMAGE, UnsupportedError, "Conv2d", code=50)
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_convolutions_pad_in_every_mode(mode: str) -> None:
+    assert_equal(nets.randomised(nn.Conv2d(2, 2, 3, padding=(1, 2), padding_mode=mode), 0), IMAGE)
 
 
 def test_statistics_of_the_batch_are_refused() -> None:

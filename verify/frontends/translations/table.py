@@ -36,7 +36,7 @@ def table() -> dict[Any, Handler]:
         layers.matrix_product: ("mm", "bmm"),
         layers.sum_with_product: ("addmm", "baddbmm"),
         layers.matrix_vector: ("mv", "dot"),
-        layers.convolution: ("convolution", "mkldnn_convolution", "convolution_overrideable"),
+        layers.convolution: ("convolution", "_convolution", "mkldnn_convolution"),
         layers.batch_norm: ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"),
         activations.relu: ("relu",),
         activations.leaky_relu: ("leaky_relu",),
