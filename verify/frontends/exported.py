@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, to_network
 from assay.verify.frontends.torch import read_module
-
-PACKAGE = (
-    "{}: .pt2 files can run code when they are loaded (torch.export.load unpickles) and are refused: load it yourself "
-    "if you trust it, and pass the ExportedProgram, or path/file.py:factory that returns its module()"
-)
 
 
 class Exported(ABC):  # noqa: B024 (nobody inherits from it)
@@ -36,9 +30,3 @@ def read_exported(program: Exported, input_shape: Sequence[int] | None = None) -
     if input_shape is None and all(isinstance(size, int) for size in shape[1:]):
         input_shape = tuple(shape[1:])
     return read_module(made.module(), input_shape)
-
-
-def refuse_package(path: Path) -> None:
-    """Raise :class:`InputError` for a file that torch.export saved."""
-    if path.suffix.lower() == ".pt2":
-        raise InputError(PACKAGE.format(path))

@@ -201,8 +201,10 @@ class Calls(TorchFunctionMode):
             return result
         at = len(self.trail.answers) - 1
         found = self.sizes[at] if at < len(self.sizes) else []
-        if len(found) != len(self.trail.answers[at]) or (name == "__len__" and isinstance(found[0], Size)):
+        if len(found) != len(self.trail.answers[at]):
             self.trail.refuse(UnsupportedError(OF_BATCH))
+        if name == "__len__" and isinstance(found[0], Size):
+            self.trail.refuse(UnsupportedError(f"{OF_BATCH} (in shapes, write x.shape[0] for len(x))"))
         return found[0] if one else torch.Size(found)
 
 

@@ -60,8 +60,11 @@ class Operand:
 
 
 def of_sample(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of a node for a tensor of ``shape`` in a run on one sample: a first axis of length one is the batch."""
-    return tuple(shape[1:] if tuple(shape[:1]) == (1,) else shape)
+    """The shape of a node for a tensor of ``shape`` in a run on one sample: a first axis of length one is the batch.
+
+    A single number is a vector of one.
+    """
+    return tuple(shape[1:] if tuple(shape[:1]) == (1,) else shape) or (1,)
 
 
 # A rule gives the node whose elements are the operation's result, or their origins, of several results a list of them.

@@ -148,7 +148,7 @@ def test_hooks_of_all_modules_are_read(register: Any) -> None:
         (nn.Module, "_call_impl"),
     ],
 )
-def test_functions_in_the_place_of_torchs_are_read_or_refused(
+def test_replaced_functions_of_torch_are_read_or_refused(
     owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = getattr(owner, name)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.ops import Add, LeakyRelu, Max, Relu, Scale, Sub, Tanh
-from assay.verify.frontends.translation import Operand, Step, Untranslatable, Value
+from assay.verify.frontends.translation import Operand, Step, Untranslatable, Value, of_sample
 from assay.verify.frontends.translations.arithmetic import affine, axes_of, constant, last, number
 
 
@@ -125,11 +125,16 @@ def _extreme(step: Step, sign: float) -> Value:
 
 def _over_axes(step: Step, sign: float) -> Value:
     axes = axes_of(step)
-    x = step.value("self", lambda x: last(x, axes))
+    x = step.value("self", lambda x: _rows(last(x, axes)))
     if sign > 0:
         return step.emit(Max(), x)
     lowest = step.emit(Max(), _scaled(step, x, number(-1.0)))
     return _scaled(step, lowest, number(-1.0))
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``x`` with an axis beside the last and the batch's."""
+    return x if len(of_sample(x.shape)) > 1 else x.reshape(1, 1, -1)
 
 
 def _positive(step: Step, x: Value) -> Value:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.ops import Add, Linear, Scale, Sub
-from assay.verify.frontends.translation import Operand, Step, Untranslatable, Value, of_sample
+from assay.verify.frontends.translation import Operand, Step, Untranslatable, Value
 
 PRODUCT = "of two values that depend on the input"
 
@@ -81,8 +81,7 @@ def constant(step: Step, name: str) -> Tensor:
         given = given.detach().double()
     elif not given.is_floating_point():
         given = given.to(step.results[0].dtype)
-    dropped = len(step.shape) - len(of_sample(step.shape))
-    return given[0] if dropped and given.dim() == len(step.shape) else given
+    return given[0] if step.shape[:1] == (1,) and given.dim() == len(step.shape) else given
 
 
 def mean(step: Step) -> Value:
