@@ -314,12 +314,12 @@ def refuse_mixing(model: Oracle, sample: Tensor) -> None:
     passed on by whatever computes with them."""
     spoilt, beside = Spoilt(), torch.full_like(sample, torch.nan)
     with explaining(Trail(), "on two samples"), torch.inference_mode(False), torch.no_grad():
+        alone = model(sample.clone())
+        scale = alone.abs().nan_to_num(0.0, 0.0).amax()
         for row, given in enumerate(([sample, beside], [beside, sample])):
             spoilt.row = row
             with Operations(spoilt.run):
                 among = model(torch.cat(given))[row : row + 1]
-            alone = model(sample.clone())
-            scale = alone.abs().nan_to_num(0.0, 0.0).amax()
             if not torch.allclose(among, alone, CLOSE, CLOSE * float(scale), equal_nan=True):
                 raise UnsupportedError(
                     f"the model depends on the batch: a sample's output changes with those beside it{spoilt.words}"

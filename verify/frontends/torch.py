@@ -18,7 +18,6 @@ from assay.verify.core.network import Network, Oracle, to_network
 from assay.verify.frontends import torchlip
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
-from assay.verify.frontends.live import read_live
 from assay.verify.frontends.outputs import answered
 from assay.verify.frontends.recording import recorded
 from assay.verify.frontends.running import refuse_batch_sizes, refuse_mixing, refuse_other_runs
@@ -28,8 +27,6 @@ from assay.verify.frontends.translations.table import HINT, table
 from assay.verify.frontends.widened import Widened
 from assay.verify.support.failures import explained, line
 from assay.verify.support.modules import MIXED, mixing, unwrapped
-
-__all__ = ["read_live", "read_module"]
 
 
 @to_network.register

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -48,7 +49,7 @@ class Operand:
     number: Tensor
     origin: Tensor | None
 
-    @property
+    @cached_property
     def traced(self) -> bool:
         """Whether it depends on the input."""
         return self.origin is not None and bool((self.origin != 0).any())

@@ -20,7 +20,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Result, Verdict
 from assay.verify.core.spec import Spec
-from assay.verify.frontends.torch import read_live
+from assay.verify.frontends.live import read_live
 from assay.verify.registry import get_bounder, get_verifier
 from assay.verify.solving.stages import check
 from tests import nets
