@@ -19,6 +19,7 @@ from assay.models.cards import Card
 from assay.verify.core.errors import AssayError, InputError
 from assay.verify.core.network import Network
 from assay.verify.frontends.onnx import read_onnx
+from assay.verify.frontends.source import refuse_package
 
 FORMS = "zoo:NAME, file.onnx, file.safetensors with its card beside it, path/file.py:factory, or module:factory"
 SAVE = "save the weights with safetensors.torch.save_file"
@@ -56,6 +57,7 @@ def resolve(text: str, weights: str | Path | None = None) -> LoadedModel:
         return LoadedModel(text, module, card)
     if own:
         return LoadedModel(text, read_onnx(text))
+    refuse_package(Path(text))
     if suffix in PICKLES:
         raise InputError(
             f"{text}: {suffix} files can run code when they are loaded and are refused; {SAVE}, or pass "

@@ -13,7 +13,7 @@ from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward
 from assay.verify.core.network import Network
 from assay.verify.core.verifier import Bounds
-from assay.verify.frontends.torch import read_live
+from assay.verify.frontends.live import read_live
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ from assay.verify.core.ops import (
     Tanh,
     evaluate,
 )
-from assay.verify.frontends.torch import read_live
+from assay.verify.frontends.live import read_live
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from assay.verify.core.network import to_network
 from assay.verify.core.ops import Conv2d, Linear, evaluate
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Verdict
-from assay.verify.frontends.torch import read_live
+from assay.verify.frontends.live import read_live
 from assay.verify.registry import get_verifier
 from tests import nets
 

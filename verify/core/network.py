@@ -20,7 +20,7 @@ from assay.verify.support import shown
 Oracle = Callable[[Tensor], Tensor]
 
 # The doors through which models come in, by name: floor 0 opens them but imports nothing behind them.
-FRONTENDS = ("assay.verify.frontends.torch", "assay.verify.frontends.onnx")
+FRONTENDS = ("assay.verify.frontends.torch", "assay.verify.frontends.exported", "assay.verify.frontends.onnx")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,18 +127,23 @@ class Network:
         through ``|W|``. ``x``: (batch x input shape). Both results: (batch x output shape), float64.
         """
         unit = torch.finfo(dtype).eps / 2
-        size = [x.to(torch.float64).abs()]
-        error = [size[0] * unit]
-        for node in self.to(torch.float64, x.device).nodes[1:]:
-            upper = magnitude(node.op)
-            big = evaluate(upper, *(size[i] + error[i] for i in node.inputs))
-            n = (terms(node.op) + 2) * unit
-            gamma = n / (1 - n) if n < 1 else float("inf")
-            passed = evaluate(spread(node.op), *(error[i] for i in node.inputs))
-            underflow = (terms(node.op) + 2) * torch.finfo(dtype).tiny
-            error.append(passed + (gamma * big + underflow if terms(node.op) else 0))
-            size.append(evaluate(upper, *(size[i] for i in node.inputs)))
-        return error[-1], size[-1]
+        last = {i: position for position, node in enumerate(self.nodes) for i in node.inputs}
+        first = x.to(torch.float64).abs()
+        found = {0: (first, first * unit)}  # magnitude and error of each value, for as long as it is read
+        for position, node in enumerate(self.nodes[1:], start=1):
+            op = map_tensors(node.op, torch.float64, x.device)
+            size = evaluate(magnitude(op), *(found[i][0] for i in node.inputs))
+            error = evaluate(spread(op), *(found[i][1] for i in node.inputs))
+            if count := terms(op):
+                n = (count + 2) * unit
+                gamma = n / (1 - n) if n < 1 else float("inf")
+                error = error + gamma * (size + error) + (count + 2) * torch.finfo(dtype).tiny
+            found[position] = (size, error)
+            for i in node.inputs:
+                if last[i] == position:
+                    found.pop(i, None)
+        size, error = found[len(self.nodes) - 1]
+        return error, size
 
 
 def chain(shape: Sequence[int], ops: Sequence[Op], oracle: Oracle | None = None, name: str = "") -> Network:

@@ -7,15 +7,27 @@ from torch import Tensor
 
 from assay.verify.core.errors import AssayError, InternalError, ResourceError, UnsupportedError
 from assay.verify.core.network import Network, Oracle
+from assay.verify.core.ops import terms
 from assay.verify.frontends.extremes import extremes
 from assay.verify.support.failures import explained
 
-VALUES = 2**25  # numbers that are kept at once, whatever the size of the network
+VALUES = 2**23  # numbers that are kept at once, whatever the size of the network
+PRODUCTS = 2**31  # that running the network at all of the points may take
+FEWEST = 3  # points at which it is run all the same
 
 
 def agree(network: Network, double: Oracle | None = None) -> None:
-    """:func:`agree_on` at random points and at those that drive neurons to their :func:`extremes`."""
-    agree_on(network, torch.cat([random_points(network), extremes(network)]), double)
+    """:func:`agree_on` at random points and at those that drive neurons to their :func:`extremes`.
+
+    Fewer of them where the network is large.
+    """
+    points = torch.cat([random_points(network), extremes(network)])
+    products = sum(terms(node.op) * node.size for node in network.nodes)
+    most = max(PRODUCTS // max(products, 1), FEWEST)
+    if len(points) > most:  # in the cube, beyond it, and a corner, and then as they come
+        chosen = [0, 4, 10, *(i for i in range(len(points)) if i not in (0, 4, 10))]
+        points = points[torch.tensor(chosen[:most])]
+    agree_on(network, points, double)
 
 
 def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> None:

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.network import Builder, Network
-from assay.verify.core.ops import Conv2d, Linear, Op, Scale
+from assay.verify.core.ops import Conv2d, Linear, Op, Scale, map_tensors
 
 
-def fold(network: Network) -> Network:
-    """The same function with every ``Scale`` merged into the Linear, Conv2d or Scale whose only reader it is."""
+def fold(network: Network, dtype: torch.dtype | None = None) -> Network:
+    """The same function with every ``Scale`` merged into the Linear, Conv2d or Scale whose only reader it is.
+
+    ``dtype``: of its weights; without, they keep theirs.
+    """
     readers = [0] * len(network.nodes)
     for node in network.nodes:
         for i in node.inputs:
@@ -28,7 +31,10 @@ def fold(network: Network) -> Network:
         else:
             builder.nodes.append(replace(node, op=merged, inputs=before.inputs))
         new[position] = len(builder.nodes) - 1
-    return builder.build(new[len(network.nodes) - 1], oracle=network.oracle, dtype=network.dtype, name=network.name)
+    folded = builder.build(new[len(network.nodes) - 1], oracle=network.oracle, dtype=network.dtype, name=network.name)
+    if dtype is None:
+        return folded
+    return replace(folded, nodes=tuple(replace(n, op=map_tensors(n.op, dtype)) for n in folded.nodes))
 
 
 def _merge(first: Op, second: Op, shape: tuple[int, ...]) -> Op | None:

@@ -72,6 +72,15 @@ def _unpacked(content: bytes, path: Path, cap: int) -> bytes:
     return b"".join(pieces)
 
 
+def refuse_package(path: Path) -> None:
+    """Raise :class:`InputError` for a file that torch.export saved: torch.export.load unpickles what is in it."""
+    if path.suffix.lower() == ".pt2":
+        raise InputError(
+            f"{path}: .pt2 files can run code when they are loaded and are refused; if you trust it, load it yourself "
+            "and pass the ExportedProgram, or path/file.py:factory that returns its module()"
+        )
+
+
 def refuse_stand_in(content: bytes, what: str) -> None:
     """Raise :class:`InputError` for nothing, and for what Git LFS leaves in the place of a file: neither is damaged."""
     if not content:

@@ -1,4 +1,4 @@
-"""Layers of deel-torchlip that torch.fx cannot look into, as operations of ours; its other layers are traced.
+"""Layers of deel-torchlip as operations of ours, where what they run says less than what they are.
 
 Nothing is imported here: where the package was not, no model has its layers. What a layer is said to be in Lipschitz
 terms counts for nothing, only what it computes.
@@ -14,84 +14,84 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.ops import Add, Concat, Conv2d, Linear, Op, Relu, Reshape, Scale
-from assay.verify.frontends.trace import Call, Handler, Untranslatable, Value
+from assay.verify.frontends.translation import Handler, Step, Untranslatable, Value
 
 
-def group_sort(call: Call) -> Value:
+def group_sort(step: Step) -> Value:
     """Each group of channels in ascending order, by rounds of comparisons of disjoint pairs.
 
     A round is ``x - W^T relu(W x)`` with rows ``e_i - e_j`` in W: of a pair (a, b), min(a, b) = a - relu(a - b) and
     max(a, b) = b + relu(a - b). One activation a pair, where minima and maxima apart would take two.
     """
-    module: Any = call.module
-    channels = call.operand.concrete.shape[1]
+    module: Any = step.call.function
+    channels = step["self"].number.shape[1]
     size = min(module.group_size or channels, channels)
-    sorted_ = _steps(call, [(w, -w.T) for w in (_differences(p, size, channels) for p in comparisons(size))])
-    return _times(call, module._coefficient_lip, sorted_)
+    sorted_ = _steps(step, [(w, -w.T) for w in (_differences(p, size, channels) for p in comparisons(size))])
+    return _times(step, module._coefficient_lip, sorted_)
 
 
-def householder(call: Call) -> Value:
+def householder(step: Step) -> Value:
     """``x - 2 v relu(v x)`` with a unit vector v for each pair of channels: mirrored where v x > 0 (Singla, Singla and
     Feizi 2022, arXiv:2108.04062)."""
-    module: Any = call.module
-    half = module.theta.detach() / 2
+    module: Any = step.call.function
+    half = module.theta.detach().double() / 2
     weight = 2**0.5 * torch.cat([torch.diag(half.sin()), torch.diag(-half.cos())], 1)
-    return _steps(call, [(weight, -weight.T)])
+    return _steps(step, [(weight, -weight.T)])
 
 
-def leaky(call: Call) -> Value:
+def leaky(step: Step) -> Value:
     """``x + (1 - a) relu(-x)`` with a slope a for each channel."""
-    module: Any = call.module
-    bound, channels = module._coefficient_lip, call.operand.concrete.shape[1]
-    change = 1 - module.weight.detach().clamp(-bound, bound).expand(channels)
+    module: Any = step.call.function
+    bound, channels = module._coefficient_lip, step["self"].number.shape[1]
+    change = 1 - module.weight.detach().double().clamp(-bound, bound).expand(channels)
     root = change.abs().sqrt()
-    return _steps(call, [(torch.diag(-root), torch.diag(change.sign() * root))])
+    return _steps(step, [(torch.diag(-root), torch.diag(change.sign() * root))])
 
 
-def _steps(call: Call, weights: Sequence[tuple[Tensor, Tensor]]) -> Value:
+def _steps(step: Step, weights: Sequence[tuple[Tensor, Tensor]]) -> Value:
     """``x + back relu(W x)`` for one (W, back) after the other, at each place of a sample: (channels),
     (channels x length) or (channels x height x width)."""
-    x = call.operand
-    channels, *places = x.concrete.shape[1:]
+    x = step.value("self")
+    channels, *places = step["self"].number.shape[1:]
     if len(places) > 2:
         raise Untranslatable
     if len(places) == 1:
-        x = call.emit(Reshape((channels, 1, places[0])), x, last=False)
+        x = step.emit(Reshape((channels, 1, places[0])), x)
     for weight, back in weights:
-        part = call.emit(Relu(), call.emit(_at_each_place(weight, places), x, last=False), last=False)
-        x = call.emit(Add(), x, call.emit(_at_each_place(back, places), part, last=False), last=False)
+        part = step.emit(Relu(), step.emit(_at_each_place(weight, places), x))
+        x = step.emit(Add(), x, step.emit(_at_each_place(back, places), part))
     if len(places) == 1:
-        x = call.emit(Reshape((channels, *places)), x, last=False)
+        x = step.emit(Reshape((channels, *places)), x)
     return x
 
 
-def batch_centering(call: Call) -> Value:
+def batch_centering(step: Step) -> Value:
     """In eval mode: one factor for all, a shift for each channel."""
-    module: Any = call.module
+    module: Any = step.call.function
     if module.training:
         raise Untranslatable
-    factor = module.get_scaling(training=False).detach()
-    shift = -factor * module._get_mean(training=False).detach()
+    factor = module.get_scaling(training=False).detach().double()
+    shift = -factor * module._get_mean(training=False).detach().double()
     if module.bias is not None:
-        shift = shift + module.bias.detach()
-    ones = [1] * (call.operand.concrete.dim() - 2)
-    return call.emit(Scale(factor, shift.view(-1, *ones)), call.operand)
+        shift = shift + module.bias.detach().double()
+    ones = [1] * (step["self"].number.dim() - 2)
+    return step.emit(Scale(factor, shift.view(-1, *ones)), step.value("self"))
 
 
-def layer_centering(call: Call) -> Value:
+def layer_centering(step: Step) -> Value:
     """Each channel of an image less its mean."""
-    module: Any = call.module
-    x = call.operand
-    if x.concrete.dim() != 4 or sorted(d % 4 for d in module.dim) != [2, 3]:
+    module: Any = step.call.function
+    x = step.value("self")
+    if step["self"].number.dim() != 4 or sorted(d % 4 for d in module.dim) != [2, 3]:
         raise Untranslatable
-    channels, height, width = x.concrete.shape[1:]
+    channels, height, width = x.shape
     size = height * width
-    weight = torch.eye(size, dtype=x.concrete.dtype) - 1 / size
-    flat = call.emit(Reshape((channels, size)), x, last=False)
-    centred = call.emit(Linear(weight, weight.new_zeros(size)), flat, last=False)
-    shift = weight.new_zeros(channels) if module.bias is None else module.bias.detach()
-    image = call.emit(Reshape((channels, height, width)), centred, last=False)
-    return call.emit(Scale(_number(1), shift.view(-1, 1, 1)), image)
+    weight = torch.eye(size, dtype=torch.float64) - 1 / size
+    flat = step.emit(Reshape((channels, size)), x)
+    centred = step.emit(Linear(weight, weight.new_zeros(size)), flat)
+    shift = weight.new_zeros(channels) if module.bias is None else module.bias.detach().double()
+    image = step.emit(Reshape((channels, height, width)), centred)
+    return step.emit(Scale(_number(1), shift.view(-1, 1, 1)), image)
 
 
 def _differences(pairs: list[tuple[int, int]], size: int, channels: int) -> Tensor:
@@ -129,20 +129,20 @@ def comparisons(size: int) -> list[list[tuple[int, int]]]:
     return [pairs for pairs in rounds if pairs]
 
 
-def max_min(call: Call) -> Value:
+def max_min(step: Step) -> Value:
     """``relu(x)`` and ``relu(-x)`` side by side."""
-    module: Any = call.module
-    x = call.operand
-    axis = (1 if module._dim is None else module._dim) % x.concrete.dim()
+    module: Any = step.call.function
+    x = step.value("self")
+    axis = (1 if module._dim is None else module._dim) % step["self"].number.dim()
     if axis == 0:
         raise Untranslatable
-    opposite = call.emit(Scale(_number(-1), _number(0)), x, last=False)
-    halves = [call.emit(Relu(), part, last=False) for part in (x, opposite)]
-    return _times(call, module._coefficient_lip, call.emit(Concat(axis - 1), *halves, last=False))
+    opposite = step.emit(Scale(_number(-1), _number(0)), x)
+    halves = [step.emit(Relu(), part) for part in (x, opposite)]
+    return _times(step, module._coefficient_lip, step.emit(Concat(axis - 1), *halves))
 
 
-def _times(call: Call, factor: float, x: Value) -> Value:
-    return x if factor == 1 else call.emit(Scale(_number(factor), _number(0)), x)
+def _times(step: Step, factor: float, x: Value) -> Value:
+    return x if factor == 1 else step.emit(Scale(_number(factor), _number(0)), x)
 
 
 def _number(value: float) -> Tensor:

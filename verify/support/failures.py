@@ -24,3 +24,8 @@ def explained(error: Exception) -> AssayError:
 
 def _tells_of_memory(error: RuntimeError) -> bool:
     return any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def line(error: Exception) -> str:
+    """What went wrong, in one line."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -10,7 +10,7 @@ from assay.models import architectures
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import evaluate
-from assay.verify.frontends.torch import read_live
+from assay.verify.frontends.live import read_live
 
 TEXTS = [
     "mlp(hidden=8-8,mean=0.3,std=0.5)",

@@ -60,6 +60,35 @@ def clips(m: Any, x: Tensor) -> Tensor:
     return head
 
 
+def products(m: Any, x: Tensor) -> Tensor:
+    """Products with constants from either side, alike and different for each channel."""
+    one, many = torch.linspace(-1, 2, 20).view(5, 4), torch.linspace(1, -2, 24).view(2, 4, 3)
+    h = torch.einsum("bchw,cwo->bcho", F.relu(torch.einsum("ih,bchw->bciw", one, x)), many)
+    more = torch.baddbmm(h[:, 0], h[:, 1], many[:1, :3].expand(x.shape[0], 3, 3), beta=0.5, alpha=2)
+    head: Tensor = m.l((h + more[:, None]).flatten(1))
+    return head
+
+
+def written(m: Any, x: Tensor) -> Tensor:
+    """Values overwritten in place, through views of them."""
+    h = m.a(x)
+    y = torch.zeros(x.shape[0], 8)
+    y[:, 1:7] = h
+    y[:, 2:5].relu_()
+    y.view(-1, 2, 4)[:, 1] += y[:, :4]
+    y[:, 7] = 0.3
+    head: Tensor = m.b(y)
+    return head
+
+
+def extremes(m: Any, x: Tensor) -> Tensor:
+    """Maxima and minima of two values, of one and a constant, over an axis, and magnitudes."""
+    h, g = m.a(x), m.a(1 - x)
+    both = torch.maximum(h, g) - torch.minimum(g, torch.tensor(0.2)) + h.abs()
+    head: Tensor = m.b(both + both.view(-1, 2, 3).amax(1).repeat(1, 2) - both.min(1, keepdim=True)[0])
+    return head
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv1d": (
         lambda: headed(nn.Conv1d(2, 3, 3, stride=2, padding=1), nn.ReLU(), nn.Conv1d(3, 2, 2), nn.ReLU()),
@@ -116,6 +145,33 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "clamp": (lambda: Forward(clips, a=nn.Linear(4, 6), l=nn.Linear(6, 3)), (4,)),
     "dropout": (lambda: nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.9), nn.ReLU(), nn.Linear(6, 3)), (4,)),
+    "products": (lambda: Forward(products, l=nn.LazyLinear(3)), (2, 4, 4)),
+    "written-in-place": (lambda: Forward(written, a=nn.Linear(4, 6), b=nn.Linear(8, 3)), (4,)),
+    "extremes": (lambda: Forward(extremes, a=nn.Linear(4, 6), b=nn.Linear(6, 3)), (4,)),
+    "hard-sigmoid": (
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.Hardsigmoid(), nn.PReLU(6, -0.2), nn.Linear(6, 3)),
+        (4,),
+    ),
+    "interpolation": (
+        lambda: headed(
+            nn.Upsample(scale_factor=2, mode="bilinear"), nn.ReLU(), nn.Upsample(size=(5, 3), mode="bicubic")
+        ),
+        (2, 3, 3),
+    ),
+    "nearest": (
+        lambda: headed(nn.Conv2d(1, 4, 2), nn.Upsample(scale_factor=2), nn.ReLU(), nn.PixelShuffle(2)),
+        (1, 3, 3),
+    ),
+    "adaptive-max-pool": (lambda: headed(nn.Conv2d(1, 3, 3), nn.AdaptiveMaxPool2d((3, 2)), nn.ReLU()), (1, 6, 7)),
+    "conv-transpose-1d": (lambda: headed(nn.ConvTranspose1d(2, 3, 3, stride=2, padding=1), nn.ReLU()), (2, 5)),
+    "images-on-the-axis-of-the-batch": (
+        lambda: Forward(
+            lambda m, x: m.l(F.max_pool2d(F.relu(m.c(x.reshape(-1, 1, 6, 6))), 2).reshape(x.shape[0], -1)),
+            c=nn.Conv2d(1, 2, 3, padding=1),
+            l=nn.Linear(36, 3),
+        ),
+        (2, 6, 6),
+    ),
     "linear-on-the-last-axis": (
         lambda: Forward(lambda m, x: m.b(m.a(x).relu().flatten(1)), a=nn.Linear(4, 5), b=nn.Linear(15, 3)),
         (3, 4),

@@ -114,14 +114,29 @@ def test_only_properties_of_the_order_are_taken(A: list[list[float]], b: list[fl
         (lambda m, x: m.a(torch.softmax(m.a(x), 1)), "last layer only"),
         (lambda m, x: torch.softmax(m.a(x), 0), "the model depends on the batch|over the classes"),
         (lambda m, x: torch.softmax(m.a(x).view(-1, 2, 2), 1), "over the classes"),
-        (lambda m, x: F.softmin(m.a(x), 1), "softmin"),
         (lambda m, x: 1 - torch.softmax(m.a(x), 1), "last layer only"),
     ],
-    ids=["inside", "over-the-batch", "over-a-part", "softmin", "mirrored"],
+    ids=["inside", "over-the-batch", "over-a-part", "mirrored"],
 )
 def test_elsewhere_it_is_refused(function: Callable[[Any, Tensor], Tensor], reason: str) -> None:
     with pytest.raises(UnsupportedError, match=reason):
         to_network(Forward(function, a=nn.Linear(4, 4)).eval(), (4,))
+
+
+def test_the_smallest_first() -> None:
+    plain = nets.random_mlp(0)
+    network = to_network(Forward(lambda m, x: F.softmin(m.plain(x), 1), plain=plain).eval(), (4,))
+    x = torch.rand(5, 4)
+    assert network.readout == "softmax"
+    torch.testing.assert_close(network(x), -plain(x).detach())
+
+
+@pytest.mark.parametrize(
+    "after", [lambda y: y.flip(1), lambda y: y[:, :2], lambda y: y.clamp(max=0.5), lambda y: torch.cat([y, y], 1)]
+)
+def test_nothing_comes_after_it(after: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(UnsupportedError, match=r"last layer only|does not depend"):
+        to_network(Forward(lambda m, x: after(torch.softmax(m.a(x), 1)), a=nn.Linear(4, 4)).eval(), (4,))
 
 
 @pytest.mark.parametrize("end", ["module", "module-of-logarithms"])

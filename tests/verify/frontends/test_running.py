@@ -1,4 +1,4 @@
-"""Tests of verify.frontends.running: code that does other things when it is run than when it is recorded is refused.
+"""Tests of verify.frontends.running: code that asks how it is run is read as it runs, or refused where that differs.
 
 Each model adds a ramp that is zero everywhere but in a thin slice, which no point of the import check hits, in some
 situation only: read without it, the model would be verified where it is not robust.
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx._symbolic_trace import is_fx_tracing
 
 from assay.verify.core.errors import UnsupportedError
@@ -66,15 +67,37 @@ def test_the_spike_itself_is_read() -> None:
         assert module(x)[0, 1] > 90 > 9 > module(x)[1].abs().max()
 
 
-RECORDED = "is not what torch.fx recorded of its code"
+SAME: dict[str, Callable[[Any], Any]] = {
+    "isinstance": lambda x: isinstance(x, Tensor),
+    "is_tensor": lambda x: torch.is_tensor(x),
+    "not-a-proxy": lambda x: not isinstance(x, fx.Proxy),
+    "not-fake": lambda x: not isinstance(x, FakeTensor),
+    "fx-tracing": lambda x: not is_fx_tracing(),
+    "jit-tracing": lambda x: not torch.jit.is_tracing(),
+    "scripting": lambda x: not torch.jit.is_scripting(),
+    "compiling": lambda x: not torch.compiler.is_compiling(),
+    "exporting": lambda x: not torch.compiler.is_exporting(),
+    "hasattr": lambda x: not hasattr(x, "node"),
+    "hasattr-of-tensors": lambda x: not hasattr(x, "nothing"),
+    "functional": lambda x: not torch._is_functional_tensor(x),
+    "wrapped": lambda x: not torch._C._functorch.is_gradtrackingtensor(x),
+}
+
+
+@pytest.mark.parametrize("question", SAME)
+def test_code_that_asks_what_it_is_given_is_read_as_it_runs(question: str) -> None:
+    module = model(spike(SAME[question]))
+    x = torch.tensor([[0.3, 0.5], [0.4, 0.5]])
+    with torch.no_grad():
+        torch.testing.assert_close(to_network(module, (2,))(x), module(x))
+        assert module(x)[0, 1] > 90
+
+
 ASKS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "type": (lambda x: type(x) is Tensor, RECORDED),
-    "isinstance": (lambda x: isinstance(x, Tensor), RECORDED),
-    "is_tensor": (lambda x: torch.is_tensor(x), RECORDED),
-    "not-a-proxy": (lambda x: not isinstance(x, fx.Proxy), RECORDED),
-    "tracing": (lambda x: not is_fx_tracing(), RECORDED),
-    "hasattr": (lambda x: not hasattr(x, "node"), RECORDED),
-    "hasattr-of-tensors": (lambda x: not hasattr(x, "nothing"), RECORDED),
+    "type": (lambda x: type(x) is Tensor, "that is a parameter"),
+    "overridden": (lambda x: not torch.overrides.has_torch_function((x,)), "overridden"),
+    "function-mode": (lambda x: torch.overrides._get_current_function_mode() is None, "overridden"),
+    "dispatch-mode": (lambda x: torch._C._len_torch_dispatch_stack() == 0, "asks how it is called"),
     "inference-mode": (lambda x: torch.is_inference_mode_enabled(), "in inference mode"),
     "gradients": (lambda x: torch.is_grad_enabled(), "where gradients are recorded"),
     "parameter": (lambda x: isinstance(x, nn.Parameter), "that is a parameter"),
@@ -85,8 +108,16 @@ ASKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "so-many-samples": (lambda x: x.size(0) == 64, "size of the batch"),
     "some-eights": (lambda x: x.shape[0] // 8, "size of the batch"),
     "many-in-all": (lambda x: x.numel() > 99, "size of the batch"),
-    "tensor-of-many": (lambda x: isinstance(x, Tensor) and x.shape[0] > 99, "it calls shape"),
-    "tensor-of-length": (lambda x: isinstance(x, Tensor) and len(x) > 99, "it calls __len__"),
+    "tensor-of-many": (lambda x: isinstance(x, Tensor) and x.shape[0] > 99, "size of the batch"),
+    "counted": (lambda x: sum(i > 99 for i in range(x.shape[0])), "size of the batch"),
+    "listed": (lambda x: len([0] * x.shape[0]) > 99, "size of the batch"),
+    "written": (lambda x: len(str(x.shape[0])) > 2, "size of the batch"),
+    "of-a-constant": (lambda x: torch.zeros(x.shape[0], 1).shape[0] > 99, "size of the batch"),
+    "of-a-part": (lambda x: x[:1].shape[0] + x.shape[0] > 99, "size of the batch"),
+    "of-a-shape": (lambda x: x.shape.numel() > 999, "size of the batch"),
+    "in-a-tuple": (lambda x: x.shape in [(99, 2)], "size of the batch"),
+    "strides": (lambda x: x.t().stride()[0] > 99, "leaves torch"),
+    "tensor-of-length": (lambda x: isinstance(x, Tensor) and len(x) > 99, "size of the batch"),
 }
 
 
@@ -140,33 +171,32 @@ WAYS_OUT: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("way", WAYS_OUT)
 def test_ways_past_torch_to_the_numbers_are_seen(way: str) -> None:
-    """Where they are taken on tensors only, and decide nothing at the points where the model is looked at."""
+    """Where they decide nothing at the points where the model is looked at."""
     out = WAYS_OUT[way]
 
     def function(m: Any, x: Any) -> Any:
-        if isinstance(x, Tensor):
-            with torch.no_grad():
-                out(x)
+        with torch.no_grad():
+            out(x)
         return m.l(x)
 
-    with pytest.raises(UnsupportedError, match=RECORDED):
+    with pytest.raises(UnsupportedError, match=r"leaves torch|branches on data"):
         read_module(model(function), (2,))
 
 
 def test_numbers_that_come_back_from_numpy_are_seen() -> None:
     def function(m: Any, x: Any) -> Any:
         y = m.l(x)
-        return torch.from_numpy(y.detach().numpy()) if isinstance(y, Tensor) else y
+        return torch.from_numpy(y.detach().numpy())
 
-    with pytest.raises(UnsupportedError, match=RECORDED):
+    with pytest.raises(UnsupportedError, match="leaves torch"):
         read_module(model(function), (2,))
 
 
 @pytest.mark.parametrize(
     "function",
     [
-        lambda m, x: m.l(x) + m.s(m.b(x).relu()) * (100.0 if isinstance(x, Tensor) else 1.0),
-        lambda m, x: m.l(x) + m.s((m.b(x) + (m.b.bias if isinstance(x, Tensor) else m.s.weight[0])).relu()),
+        lambda m, x: m.l(x) + m.s(m.b(x).relu()) * (100.0 if torch.is_grad_enabled() else 1.0),
+        lambda m, x: m.l(x) + m.s((m.b(x) + (m.b.bias if torch.is_grad_enabled() else m.s.weight[0])).relu()),
     ],
     ids=["factor", "tensor"],
 )
@@ -230,10 +260,29 @@ def viewed(m: Any, x: Any) -> Any:
     return y + z
 
 
-@pytest.mark.parametrize("function", [aliased, viewed])
+def sliced(m: Any, x: Any) -> Any:
+    y = m.l(x)
+    z = y.clone()
+    z[:, 0] += y[:, 1].relu()
+    y[:, 1:] = z[:, :1] + 1
+    return y + m.s(torch.relu(m.b(x)))
+
+
+def filled(m: Any, x: Any) -> Any:
+    y = torch.zeros(x.shape[0], 5)
+    y[:, 4] = 7
+    y[:, 1:3] = m.l(x)
+    y[:, 2].relu_()
+    y[:, 3].fill_(0.25)
+    return y
+
+
+@pytest.mark.parametrize("function", [aliased, viewed, sliced, filled])
 def test_what_is_overwritten_is_overwritten_for_all_who_read_it(function: Function) -> None:
-    with pytest.raises(UnsupportedError, match="iadd: overwrites in place"):
-        read_module(model(function), (2,))
+    module = model(function)
+    x = torch.cat([torch.tensor([[0.3, 0.5]]), 3 * torch.randn(9, 2, generator=torch.Generator().manual_seed(0))])
+    with torch.no_grad():
+        torch.testing.assert_close(to_network(module, (2,))(x), module(x.clone()))
 
 
 @pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm", "parametrised", "half", "bfloat16", "double"])

@@ -15,7 +15,7 @@ from assay.verify.frontends.onnx.external import self_contained
 from assay.verify.frontends.onnx.graph import parse, read_graph
 from assay.verify.frontends.onnx.runtime import Runtime
 from assay.verify.frontends.onnx.translation import NO_MEMORY, Translation
-from assay.verify.frontends.source import read_bytes
+from assay.verify.frontends.source import read_bytes, refuse_package
 
 
 def read_onnx(path: str | Path) -> Network:
@@ -29,6 +29,7 @@ def read_onnx(path: str | Path) -> Network:
     caps on sizes; :class:`InternalError` where network and onnxruntime differ.
     """
     path = Path(path)
+    refuse_package(path)
     name = path.name.removesuffix(".gz").removesuffix(".onnx")
     return decode(read_bytes(path), str(path), name, path.parent)
 

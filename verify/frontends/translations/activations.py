@@ -1,78 +1,155 @@
-"""Activations: ReLU and its relatives, tanh, and what is made of them, the sigmoid and clamping."""
+"""Activations: ReLU and its relatives, tanh, and what is made of them, such as the sigmoid, clamping and maxima."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from assay.verify.core.ops import LeakyRelu, Relu, Scale, Sub, Tanh
-from assay.verify.frontends.trace import Call, Untranslatable, Value, traced
-from assay.verify.frontends.translations.arithmetic import number
+from assay.verify.core.ops import Add, LeakyRelu, Max, Relu, Scale, Sub, Tanh
+from assay.verify.frontends.translation import Operand, Step, Untranslatable, Value, of_sample
+from assay.verify.frontends.translations.arithmetic import affine, axes_of, constant, last, number
 
 
-def relu(call: Call) -> Value:
+def relu(step: Step) -> Value:
     """``max(x, 0)``."""
-    return call.emit(Relu(), call.operand)
+    x = step.value("self")
+    return step.emit(Relu(), x, shape=x.shape)
 
 
-def leaky_relu(call: Call) -> Value:
+def leaky_relu(step: Step) -> Value:
     """``max(x, 0) + slope * min(x, 0)``."""
-    x, slope, _ = call.options(("input", "negative_slope", "inplace"), {"negative_slope": 0.01, "inplace": False})
+    slope, x = float(step["negative_slope"]), step.value("self")
     if not 0 <= slope < math.inf:
         raise Untranslatable(f"a slope of {slope:g}, expected one of at least 0")
-    return call.emit(LeakyRelu(float(slope)), traced(x))
+    return step.emit(LeakyRelu(slope), x, shape=x.shape)
 
 
-def prelu(call: Call) -> Value:
+def prelu(step: Step) -> Value:
     """``relu(x) - slope * relu(-x)``, with a slope for each channel, or one for all."""
-    x, slope = call.options(("input", "weight"))
-    if isinstance(slope, Value) or traced(x).concrete.dim() < 2:
-        raise Untranslatable
-    if slope.numel() == 1 and float(slope) >= 0 and not call.translation.live:
-        return call.emit(LeakyRelu(float(slope)), x)
-    slope = slope.view(-1, *[1] * (x.concrete.dim() - 2)) if slope.numel() > 1 else slope.view(())
-    one, zero = number(1.0), number(0.0)
-    opposite = call.emit(Relu(), call.emit(Scale(-one, zero), x, last=False), last=False)
-    below = call.emit(Scale(slope, zero), opposite, last=False)
-    return call.emit(Sub(), call.emit(Relu(), x, last=False), below)
+    slope, x = constant(step, "weight"), step.value("self")
+    if slope.numel() == 1 and float(slope) >= 0 and not step.live:
+        return step.emit(LeakyRelu(float(slope)), x, shape=x.shape)
+    below = _scaled(step, _positive(step, _scaled(step, x, number(-1.0))), slope)
+    return step.emit(Sub(), _positive(step, x), below, shape=x.shape)
 
 
-def tanh(call: Call) -> Value:
+def tanh(step: Step) -> Value:
     """The hyperbolic tangent."""
-    return call.emit(Tanh(), call.operand)
+    x = step.value("self")
+    return step.emit(Tanh(), x, shape=x.shape)
 
 
-def sigmoid(call: Call) -> Value:
+def sigmoid(step: Step) -> Value:
     """``1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2``."""
-    half = call.emit(Scale(number(0.5), number(0.0)), call.operand, last=False)
-    return call.emit(Scale(number(0.5), number(0.5)), call.emit(Tanh(), half, last=False))
+    half = affine(step, "self", number(0.5), number(0.0))
+    curve = step.emit(Tanh(), half, shape=half.shape)
+    return _scaled(step, curve, number(0.5), number(0.5))
 
 
-def clamp(call: Call) -> Value:
+def absolute(step: Step) -> Value:
+    """``relu(x) + relu(-x)``."""
+    x = step.value("self")
+    opposite = _scaled(step, x, number(-1.0))
+    return step.emit(Add(), _positive(step, x), _positive(step, opposite), shape=x.shape)
+
+
+def hardtanh(step: Step) -> Value:
+    """Clamped to an interval."""
+    return _clamped(step, step.value("self"), number(step["min_val"]), number(step["max_val"]))
+
+
+def hardsigmoid(step: Step) -> Value:
+    """``x / 6 + 1 / 2`` clamped to the unit interval."""
+    return _clamped(step, affine(step, "self", number(1 / 6), number(0.5)), number(0.0), number(1.0))
+
+
+def threshold(step: Step) -> Value:
+    """``x`` above the threshold and a value elsewhere, where this is the threshold itself."""
+    if step["threshold"] != step["value"]:
+        raise Untranslatable("jumps at its threshold")
+    return _clamped(step, step.value("self"), number(step["threshold"]), None)
+
+
+def clamp(step: Step) -> Value:
+    """Clamped to an interval, whose ends may be constant tensors, or on one side."""
+    low, high = (None if step.given.get(end) is None else constant(step, end) for end in ("min", "max"))
+    return _clamped(step, step.spread("self"), low, high)
+
+
+def _clamped(step: Step, x: Value, low: Tensor | None, high: Tensor | None) -> Value:
     """``low + relu(x - low) - relu(x - high)``, or with one end only."""
-    names = {"Hardtanh": ("input", "min_val", "max_val"), "hardtanh": ("input", "min_val", "max_val")}
-    kind = type(call.module).__name__ if call.module is not None else getattr(call.node.target, "__name__", "")
-    low: Any
-    high: Any
-    if kind in ("ReLU6", "relu6"):
-        x, low, high = call.operand, 0.0, 6.0
-    else:
-        defaults = {"min": None, "max": None, "min_val": -1.0, "max_val": 1.0}
-        x, low, high = call.options(names.get(kind, ("input", "min", "max")), defaults)
-    x, one = traced(x), number(1.0)
-    if any(isinstance(end, (Value, Tensor)) for end in (low, high)) or (low is None and high is None):
-        raise Untranslatable
+    one = number(1.0)
+    if low is None and high is None:
+        return x
     if high is None:
-        above = call.emit(Relu(), call.emit(Scale(one, number(-low)), x, last=False), last=low == 0)
-        return above if low == 0 else call.emit(Scale(one, number(low)), above)
-    below = call.emit(Relu(), call.emit(Scale(-one, number(high)), x, last=False), last=False)
+        assert low is not None
+        above = _positive(step, _scaled(step, x, one, -low) if bool((low != 0).any()) else x)
+        return _scaled(step, above, one, low) if bool((low != 0).any()) else above
+    below = _positive(step, _scaled(step, x, -one, high))
     if low is None:  # high - relu(high - x)
-        return call.emit(Scale(-one, number(high)), below)
-    if low > high:
-        raise Untranslatable
+        return _scaled(step, below, -one, high)
+    if bool((low > high).any()):
+        raise Untranslatable("to an interval whose ends are crossed")
     # high - clamp(high - x, 0, high - low), the inner one being t - relu(t - (high - low)) of t = relu(high - x)
-    over = call.emit(Relu(), call.emit(Scale(one, number(low - high)), below, last=False), last=False)
-    inner = call.emit(Sub(), below, over, last=False)
-    return call.emit(Scale(-one, number(high)), inner)
+    over = _positive(step, _scaled(step, below, one, low - high))
+    inner = step.emit(Sub(), below, over, shape=x.shape)
+    return _scaled(step, inner, -one, high)
+
+
+def maximum(step: Step) -> Value:
+    """``a + relu(b - a)``, of two values or one and a constant; or the largest value over some axes."""
+    return _extreme(step, 1.0)
+
+
+def minimum(step: Step) -> Value:
+    """``a - relu(a - b)``, of two values or one and a constant; or the smallest value over some axes."""
+    return _extreme(step, -1.0)
+
+
+def _extreme(step: Step, sign: float) -> Value:
+    if "other" not in step.given:
+        return _over_axes(step, sign)
+    if not (step.traced("self") and step.traced("other")):
+        name, other = ("self", "other") if step.traced("self") else ("other", "self")
+        end = constant(step, other)
+        return (
+            _clamped(step, step.spread(name), end, None) if sign > 0 else _clamped(step, step.spread(name), None, end)
+        )
+    a, b = step.spread("self"), step.spread("other")
+    more = step.emit(Sub(), *((b, a) if sign > 0 else (a, b)), shape=a.shape)
+    return step.emit(Add() if sign > 0 else Sub(), a, _positive(step, more), shape=a.shape)
+
+
+def _over_axes(step: Step, sign: float) -> Value:
+    axes = axes_of(step)
+    x = step.value("self", lambda x: _rows(last(x, axes)))
+    if sign > 0:
+        return step.emit(Max(), x)
+    lowest = step.emit(Max(), _scaled(step, x, number(-1.0)))
+    return _scaled(step, lowest, number(-1.0))
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``x`` with an axis beside the last and the batch's."""
+    return x if len(of_sample(x.shape)) > 1 else x.reshape(1, 1, -1)
+
+
+def _positive(step: Step, x: Value) -> Value:
+    return step.emit(Relu(), x, shape=x.shape)
+
+
+def _scaled(step: Step, x: Value, factor: Tensor, shift: Tensor | None = None) -> Value:
+    return step.emit(Scale(factor, torch.zeros_like(factor) if shift is None else shift), x, shape=x.shape)
+
+
+def cast(step: Step) -> Any:
+    """A copy in another precision, which keeps every number as it is."""
+    x: Operand = step["self"]
+    before, after = x.number.dtype, step.results[0].dtype
+    least = step.translation.sample.dtype.itemsize
+    if after not in (torch.float32, torch.float64) or after.itemsize < least or not before.is_floating_point:
+        raise Untranslatable(f"casts to {after}")
+    return x.origins

@@ -1,102 +1,158 @@
-"""Layers with weights: linear ones, convolutions, and batch normalisation."""
+"""Layers with weights: products with matrices, convolutions, and batch normalisation."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from assay.verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op, Reshape, Scale
-from assay.verify.frontends.trace import Call, Untranslatable, Value, traced
-from assay.verify.frontends.translations.moves import padded
-
-
-def linear(call: Call) -> Value:
-    """``x W^T + b``."""
-    x, weight, bias = call.options(("input", "weight", "bias"), {"bias": None})
-    return call.emit(Linear(*_weights(weight, bias)), traced(x))
+from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Scale
+from assay.verify.frontends.translation import Step, Untranslatable, Value
+from assay.verify.frontends.translations.arithmetic import PRODUCT, constant, number
 
 
-def conv2d(call: Call) -> Value:
-    """A convolution in two dimensions; one dimension is a height of one."""
-    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-    defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-    x, weight, bias, stride, padding, dilation, groups = call.options(names, defaults)
-    mode = getattr(call.module, "padding_mode", "zeros")
-    if mode != "zeros":
-        raise Untranslatable(f"padding_mode={mode!r}")
-    weight, bias = _weights(weight, bias)
-    x, line = traced(x), weight.dim() == 3
-    if line:
+def matrix_product(step: Step) -> Value | Tensor:
+    """``a b`` of matrices (m x k), (k x n), or of batches of them (batch x m x k), (batch x k x n)."""
+    return _product(step, "self", "mat2", None, 1.0, 1.0)
+
+
+def sum_with_product(step: Step) -> Value | Tensor:
+    """``beta c + alpha a b``."""
+    names = ("mat1", "mat2") if "mat1" in step.given else ("batch1", "batch2")
+    return _product(step, *names, "self", float(step["beta"]), float(step["alpha"]))
+
+
+def matrix_vector(step: Step) -> Value | Tensor:
+    """A matrix times a vector, or two vectors."""
+    name = "vec" if "vec" in step.given else "tensor"
+    if step.traced("self") and step.traced(name):
+        raise Untranslatable(PRODUCT)
+    if step.traced("self"):
+        weight = step.constant(name)[None]
+        x = step.value("self", lambda x: x if x.dim() == 2 else x[None])
+        return step.emit(Linear(weight, weight.new_zeros(1)), x)
+    weight = step.constant("self")
+    weight = weight[None] if weight.dim() == 1 else weight
+    return step.emit(Linear(weight, weight.new_zeros(len(weight))), step.value(name, lambda x: x[None]))
+
+
+def _product(step: Step, a: str, b: str, c: str | None, beta: float, alpha: float) -> Value | Tensor:
+    if step.traced(a) and step.traced(b):
+        raise Untranslatable(PRODUCT)
+    left = step.traced(a)  # else b^T a^T is made, and transposed
+    name = a if left else b
+    if not left and not step.traced(b):  # the term is all that depends on the input
+        raise Untranslatable
+    weight = step.constant(b).mT if left else step.constant(a)
+    weight = step.translation.own(weight) if alpha == 1 else alpha * weight
+    bias = None if c is None or step.traced(c) or not left else _bias(step, c, beta, weight)
+    x, many = _arranged(step, name, left, weight)
+    applied = _applied(step, x, weight, bias, many)
+    result: Value | Tensor = applied
+    if many:
+        origins = step.origins(applied, (len(weight), weight.shape[1], -1))
+        result = origins.mT if left else origins
+    elif not left:
+        result = step.origins(applied, (*step.shape[:-2], step.shape[-1], step.shape[-2])).mT
+    if c is None or bias is not None:
+        return result
+    return _plus(step, result, c, beta)
+
+
+def _arranged(step: Step, name: str, left: bool, weight: Tensor) -> tuple[Value, bool]:
+    """The value with the axis that is summed over at last; or, where a batch has many matrices, first, for each."""
+    alike = weight.dim() == 2 or bool((weight == weight[:1]).all())
+    if alike:
+        return step.value(name, lambda x: x if left else x.mT), False
+    return step.value(name, lambda x: (x.mT if left else x).reshape(1, -1, x.shape[-2 if left else -1], 1)), True
+
+
+def _applied(step: Step, x: Value, weight: Tensor, bias: Tensor | None, many: bool) -> Value:
+    if many:  # one group of channels for each matrix
+        count, outputs, inputs = weight.shape
+        kernel = weight.reshape(count * outputs, inputs, 1, 1)
+        return step.emit(Conv2d(kernel, kernel.new_zeros(len(kernel)), groups=count), x)
+    matrix = weight if weight.dim() == 2 else weight[0]
+    return step.emit(Linear(matrix, matrix.new_zeros(len(matrix)) if bias is None else bias), x)
+
+
+def _bias(step: Step, name: str, beta: float, weight: Tensor) -> Tensor | None:
+    """The constant term where it is one number for each output of a matrix."""
+    term: Tensor = step.constant(name)
+    if weight.dim() != 2 or term.numel() != len(weight) or term.shape[-1:] != weight.shape[:1]:
+        return None
+    return term.reshape(-1) if beta == 1 else beta * term.reshape(-1)
+
+
+def _plus(step: Step, result: Value | Tensor, name: str, beta: float) -> Value:
+    x = result if isinstance(result, Value) else step.translation.node(result, step.results[0])
+    x = step.shaped(x)
+    if not step.traced(name):
+        return step.emit(Scale(number(1.0), beta * constant(step, name)), x, shape=x.shape)
+    term = step.spread(name)
+    if beta != 1:
+        term = step.emit(Scale(number(beta), number(0.0)), term, shape=term.shape)
+    return step.emit(Add(), x, term, shape=x.shape)
+
+
+def convolution(step: Step) -> Value:
+    """A convolution of sequences or images, or the transpose of one."""
+    x, weight, bias = step["input"].number, step.constant("weight"), step.constant("bias")
+    if x.dim() not in (3, 4):
+        raise Untranslatable(f"over {x.dim() - 2} axes")
+    groups, count = int(step["groups"]), len(x)
+    stride, padding, dilation, extra = (_pair(step[name], other) for name, other in OPTIONS.items())
+    if weight.dim() == 3:  # a sequence is an image of height one
         weight = weight.unsqueeze(2)
-    steps, holes = pair(stride, line, 1), pair(dilation, line, 1)
-    if isinstance(padding, str):
-        reach = [d * (k - 1) if padding == "same" else 0 for d, k in zip(holes, weight.shape[2:], strict=True)]
-        before = tuple(n // 2 for n in reach)
-        if any(n % 2 for n in reach):
-            x = padded(call, x, [0, reach[-1] % 2] if line else [0, reach[1] % 2, 0, reach[0] % 2])
+    outputs = weight.shape[1] * groups if step["transposed"] else len(weight)
+    bias = weight.new_zeros(outputs) if bias is None else bias
+    if count > 1:  # images that lie beside each other on the batch's axis are channels of one
+        weight, bias, groups = weight.repeat(count, 1, 1, 1), bias.repeat(count), groups * count
+    given = step.value("input", lambda x: x.reshape(1, -1, *([1] if x.dim() == 3 else []), *x.shape[2:]))
+    op: Op
+    if step["transposed"]:
+        op = ConvTranspose2d(weight, bias, stride, padding, extra, dilation, groups)
     else:
-        before = pair(padding, line, 0)
-    op = Conv2d(weight, bias, steps, (before[0], before[1]), holes, int(groups))
-    return as_plane(call, op, x) if line else call.emit(op, x)
+        op = Conv2d(weight, bias, stride, padding, dilation, groups)
+    height = [1] if x.dim() == 3 else []
+    return step.emit(op, given, shape=(step.shape[0] * step.shape[1], *height, *step.shape[2:]))
 
 
-def conv_transpose2d(call: Call) -> Value:
-    """The transpose of a convolution."""
-    names = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
-    defaults = {"bias": None, "stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
-    x, weight, bias, stride, padding, extra, groups, dilation = call.options(names, defaults)
-    if isinstance(weight, Value) or isinstance(bias, Value):
-        raise Untranslatable
-    bias = torch.zeros(weight.shape[1] * groups) if bias is None else bias
-    pairs = [pair(value, False, 0) for value in (stride, padding, extra, dilation)]
-    op = ConvTranspose2d(weight, bias, pairs[0], pairs[1], pairs[2], pairs[3], int(groups))
-    return call.emit(op, traced(x))
+OPTIONS = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
 
 
-def _weights(weight: Any, bias: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(weight, Value) or isinstance(bias, Value):
-        raise Untranslatable
-    return weight, torch.zeros(weight.shape[0]) if bias is None else bias
+def _pair(value: Any, other: int) -> tuple[int, int]:
+    """An option for two axes; a sequence has ``other`` on the axis that it lacks, and one number stands for both."""
+    numbers = [int(v) for v in value]
+    return (other, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
-def as_plane(call: Call, op: Op, x: Value, last: bool = True) -> Value:
-    """A two-dimensional operation on a sequence: its height is one."""
-    channels, length = x.concrete.shape[1:]
-    flat = call.emit(op, call.emit(Reshape((channels, 1, length)), x, last=False), last=False)
-    return call.emit(Reshape((flat.concrete.shape[1], flat.concrete.shape[3])), flat, last=last)
-
-
-def pair(value: Any, line: bool, other: int) -> tuple[int, int]:
-    """An option for two axes, from one number or one for each; a sequence has ``other`` on the axis it lacks."""
-    numbers = [int(value)] * (1 if line else 2) if isinstance(value, int) else [int(v) for v in value]
-    if line:
-        return other, numbers[-1]
-    return numbers[0], numbers[-1]
-
-
-def batch_norm(call: Call) -> Value:
+def batch_norm(step: Step) -> Value:
     """Batch normalisation with the statistics that it has collected; under live training those of the batch.
 
     In two steps, the mean first: what cancels there is rounded in the original, and must be in the error bound.
     """
-    module, x = call.module, call.operand
-    assert isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))
-    mean, variance = _statistics(module, x.concrete)
-    shape = (-1, *[1] * (x.concrete.dim() - 2))
+    x = step.value("input")
+    mean, variance = _statistics(step)
+    shape = (-1, *[1] * (step["input"].number.dim() - 2))
+    weight, bias = step.constant("weight"), step.constant("bias")
+    if not step.live:
+        mean, variance = mean.detach().double(), variance.detach().double()
     mean = mean.reshape(shape)
-    factor = ((variance + module.eps).rsqrt() * (1 if module.weight is None else module.weight)).reshape(shape)
-    shift = torch.zeros_like(factor) if module.bias is None else module.bias.reshape(shape)
-    if call.translation.live:
-        return call.emit(Scale(factor, shift - mean * factor), x)
-    return call.emit(Scale(factor, shift), call.emit(Scale(torch.ones_like(mean), -mean), x, last=False))
+    factor = ((variance + step["eps"]).rsqrt() * (1 if weight is None else weight)).reshape(shape)
+    shift = torch.zeros_like(factor) if bias is None else bias.reshape(shape)
+    if step.live:
+        return step.emit(Scale(factor, shift - mean * factor), x, shape=x.shape)
+    centred = step.emit(Scale(torch.ones_like(mean), -mean), x, shape=x.shape)
+    return step.emit(Scale(factor, shift.double()), centred, shape=x.shape)
 
 
-def _statistics(module: nn.BatchNorm1d | nn.BatchNorm2d, batch: Tensor) -> tuple[Tensor, Tensor]:
-    if module.training:
-        variance, mean = torch.var_mean(batch, [axis for axis in range(batch.dim()) if axis != 1], correction=0)
-        return mean, variance
-    if module.running_mean is None or module.running_var is None:
-        raise Untranslatable
-    return module.running_mean, module.running_var
+def _statistics(step: Step) -> tuple[Tensor, Tensor]:
+    of_batch = step.translation.statistics.pop(0) if step.translation.statistics else None
+    if of_batch is not None:
+        return of_batch
+    mean, variance = step.constant("running_mean"), step.constant("running_var")
+    if step.given.get("training") or mean is None or variance is None:
+        raise Untranslatable("normalises by the statistics of its input")
+    return mean, variance

@@ -1,66 +1,73 @@
-"""What is read from torch: modules, functions and methods, each as operations of ours."""
+"""What is read from torch: its operations as they are executed, by their names, each as operations of ours."""
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
-import torch
-from torch import nn
-from torch.nn import functional as F
-
-from assay.verify.frontends.trace import Handler
-from assay.verify.frontends.translations.activations import clamp, leaky_relu, prelu, relu, sigmoid, tanh
-from assay.verify.frontends.translations.arithmetic import addition, negation, product, quotient, subtraction
-from assay.verify.frontends.translations.layers import batch_norm, conv2d, conv_transpose2d, linear
-from assay.verify.frontends.translations.moves import concat, item, pad, rearranged, same
-from assay.verify.frontends.translations.pooling import adaptive_avg_pool, avg_pool, max_pool, mean
-from assay.verify.frontends.translations.readout import LOG_SOFTMAX, SOFTMAX, readout
+from assay.verify.frontends.translation import Handler
+from assay.verify.frontends.translations import activations, arithmetic, layers, moves, pooling
+from assay.verify.frontends.translations.readout import readout
 
 HINT = (
-    "assay reads Linear, Conv1d/2d, ConvTranspose2d, BatchNorm, ReLU, LeakyReLU, PReLU, Sigmoid, Tanh, clamp, average, "
-    "adaptive and max pooling, padding, reshaping, slicing, transposing, concatenation, dropout in eval mode, "
-    "additions, subtractions, scaling or shifting by constants, and a last softmax; rewrite the model with these, or "
-    "remove what is not needed for inference"
+    "assay reads what is affine (linear layers, convolutions, batch normalisation in eval mode, averages, "
+    "interpolation, sums, products with constants), ReLU and what is piecewise linear, max pooling, sigmoid, tanh, a "
+    "last softmax, and whatever only moves values; rewrite the model with these, or remove what is not needed for "
+    "inference"
+)
+
+# Views need no rule: they are found in memory.
+MOVES = (
+    *("clone", "stack", "index_select", "gather", "index", "take", "flip", "roll", "repeat", "tril", "triu", "where"),
+    *("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d"),
+    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "im2col", "repeat_interleave"),
+    *("upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d"),
+    *("masked_fill", "index_put", "index_copy", "index_fill", "scatter", "fill", "zero", "diag_embed"),
+    *("slice_scatter", "select_scatter", "diagonal_scatter", "as_strided_scatter", "view_copy", "expand_copy"),
+    *("permute_copy", "slice_copy", "select_copy", "unfold_copy", "reshape", "split_with_sizes_copy"),
 )
 
 
+LIKE = ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
+
+
 def table() -> dict[Any, Handler]:
-    """Module type, function or method name to its handler."""
-    groups: list[tuple[Handler, list[Any]]] = [
-        (linear, [nn.Linear, F.linear]),
-        (conv2d, [nn.Conv1d, nn.Conv2d, F.conv1d, F.conv2d, torch.conv1d, torch.conv2d]),
-        (conv_transpose2d, [nn.ConvTranspose2d, F.conv_transpose2d, torch.conv_transpose2d]),
-        (batch_norm, [nn.BatchNorm1d, nn.BatchNorm2d]),
-        (relu, [nn.ReLU, F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"]),
-        (leaky_relu, [nn.LeakyReLU, F.leaky_relu, F.leaky_relu_]),
-        (prelu, [nn.PReLU, F.prelu, torch.prelu, "prelu"]),
-        (tanh, [nn.Tanh, F.tanh, torch.tanh, "tanh", "tanh_"]),
-        (sigmoid, [nn.Sigmoid, F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_"]),
-        (clamp, [torch.clamp, "clamp", "clamp_", torch.clip, "clip", torch.clamp_min, "clamp_min"]),
-        (clamp, [nn.ReLU6, F.relu6, nn.Hardtanh, F.hardtanh]),
-        (same, [nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, F.dropout, F.dropout2d]),
-        (same, ["contiguous", "clone", "detach", "float", "double", "to", "type", "type_as", "cpu"]),
-        (rearranged, [nn.Flatten, nn.Unflatten, torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze]),
-        (rearranged, ["flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "view_as", "reshape_as"]),
-        (rearranged, [torch.permute, torch.transpose, torch.movedim, torch.flip, torch.narrow, torch.select]),
-        (rearranged, ["permute", "transpose", "movedim", "flip", "narrow", "select", "mT"]),
-        (rearranged, [torch.chunk, torch.split, "chunk", "split", torch.unbind, "unbind", "expand", "repeat"]),
-        (rearranged, [nn.PixelUnshuffle, F.pixel_unshuffle]),
-        (rearranged, [nn.PixelShuffle, F.pixel_shuffle, nn.ReflectionPad2d, nn.ReplicationPad2d]),
-        (pad, [F.pad, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d]),
-        (item, [operator.getitem]),
-        (concat, [torch.cat, torch.concat]),
-        (max_pool, [nn.MaxPool1d, nn.MaxPool2d, F.max_pool1d, F.max_pool2d, torch.max_pool1d, torch.max_pool2d]),
-        (avg_pool, [nn.AvgPool1d, nn.AvgPool2d, F.avg_pool1d, F.avg_pool2d]),
-        (adaptive_avg_pool, [nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d]),
-        (adaptive_avg_pool, [F.adaptive_avg_pool1d, F.adaptive_avg_pool2d]),
-        (mean, [torch.mean, "mean"]),
-        (addition, [operator.add, operator.iadd, torch.add, "add", "add_"]),
-        (subtraction, [operator.sub, operator.isub, torch.sub, "sub", "sub_"]),
-        (product, [operator.mul, operator.imul, torch.mul, "mul", "mul_"]),
-        (quotient, [operator.truediv, operator.itruediv, torch.div, torch.true_divide, "div", "div_"]),
-        (readout, [*SOFTMAX, *LOG_SOFTMAX]),
-        (negation, [operator.neg, torch.neg, "neg"]),
-    ]
-    return {target: handler for handler, targets in groups for target in targets}
+    """The name of an operation of torch to its rule."""
+    groups: dict[Handler, tuple[str, ...]] = {
+        layers.matrix_product: ("mm", "bmm"),
+        layers.sum_with_product: ("addmm", "baddbmm"),
+        layers.matrix_vector: ("mv", "dot"),
+        layers.convolution: ("convolution", "_convolution", "mkldnn_convolution"),
+        layers.batch_norm: ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"),
+        activations.relu: ("relu",),
+        activations.leaky_relu: ("leaky_relu",),
+        activations.prelu: ("_prelu_kernel", "prelu"),
+        activations.tanh: ("tanh",),
+        activations.sigmoid: ("sigmoid",),
+        activations.absolute: ("abs",),
+        activations.hardtanh: ("hardtanh",),
+        activations.hardsigmoid: ("hardsigmoid",),
+        activations.threshold: ("threshold",),
+        activations.clamp: ("clamp", "clamp_min", "clamp_max"),
+        activations.maximum: ("maximum", "max", "amax"),
+        activations.minimum: ("minimum", "min", "amin"),
+        activations.cast: ("_to_copy",),
+        arithmetic.addition: ("add",),
+        arithmetic.subtraction: ("sub",),
+        arithmetic.reverse_subtraction: ("rsub",),
+        arithmetic.product: ("mul",),
+        arithmetic.quotient: ("div",),
+        arithmetic.negation: ("neg",),
+        arithmetic.mean: ("mean",),
+        arithmetic.summation: ("sum",),
+        pooling.max_pool: ("max_pool2d_with_indices",),
+        pooling.adaptive_max_pool: ("adaptive_max_pool2d",),
+        pooling.avg_pool: ("avg_pool2d",),
+        pooling.adaptive_avg_pool: ("_adaptive_avg_pool2d",),
+        pooling.upsampled: ("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"),
+        moves.concat: ("cat",),
+        moves.copied: ("copy",),
+        moves.moved: MOVES,
+        moves.unrelated: LIKE,
+        readout: ("_softmax", "_log_softmax"),
+    }
+    return {name: rule for rule, names in groups.items() for name in names}
