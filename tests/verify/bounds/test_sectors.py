@@ -403,7 +403,7 @@ def test_what_does_not_fit_is_left_to_the_plain_bounds(monkeypatch: pytest.Monke
 def test_when_the_time_is_over_the_plain_bounds_stand(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     network, ball = some(0)
     plain = CROWN(sectors=False).bound(network, ball, eye(network)).lower
-    original, calls = Sectors._backward, list[int]()
+    original, calls = Sectors.backward, list[int]()
 
     def backward(self: Sectors, *arguments: object) -> object:
         calls.append(1)
@@ -411,7 +411,7 @@ def test_when_the_time_is_over_the_plain_bounds_stand(rounds: int, monkeypatch: 
             raise Expired
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Sectors, "_backward", backward)
+    monkeypatch.setattr(Sectors, "backward", backward)
     assert torch.equal(CROWN().bound(network, ball, eye(network)).lower, plain)
     assert len(calls) == rounds + 1
 
