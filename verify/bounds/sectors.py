@@ -10,7 +10,7 @@ eps is at least ``-eps |v + sum_q e_q T_q J_q|`` for some e_q in [-1, 1], and
 
     |v + sum_q e_q T_q J_q|^2 <= |v|^2 + 2 sum_q T_q |J_q v| + sum_qp T_q T_p |J_q J_p|.
 
-A layer so shares one multiplier, that of the ball, as in SDP-CROWN (Chiu, Zhang, Zhang 2025, arXiv:2506.06665), and
+A layer so shares one multiplier, that of the ball, as in SDP-CROWN (Chiu et al. 2025, arXiv:2506.06665), and
 shares it with the linear part and with all other layers: what the linear part does not point at costs little. A ball
 about each layer's operands that knows of no directions would add up lengths where this adds up squares. The sectors are
 those of the derivatives' zonotopes (Jordan and Dimakis 2021, arXiv:2107.02732), the half of each that is convex being a
