@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assay.models.resolve import resolve
 from assay.verify.core.errors import AssayError, InputError, UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.frontends.torch import read_module
@@ -321,3 +323,11 @@ def test_modules_that_are_not_read_are_named(name: str) -> None:
     assert caught.value.exit_code == code, caught.value
     assert all(word in str(caught.value) for word in words), caught.value
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [to_network, lambda path: resolve(str(path))])
+def test_files_of_torch_export_are_refused_with_the_reason(read: Callable[[Path], Any], tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(convolutional(), (torch.rand(1, *SHAPE),)), path)
+    with pytest.raises(InputError, match="can run code when they are loaded"):
+        read(path)
