@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,12 @@ def test_the_answer_of_several_outputs_is_read(make: Any) -> None:
     torch.testing.assert_close(network.oracle(x), layer(x.flatten(1)))
 
 
+def quantised(model: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # quantisation is said to be old
+        return torch.ao.quantization.quantize_dynamic(model.eval(), {nn.Linear})  # type: ignore[no-any-return]
+
+
 def batch_norm_of_the_batch() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten())
 
@@ -302,6 +309,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], int, list[str]]] = {
         50,
         ["batches of exactly 2", "dynamic"],
     ),
+    "quantised": (lambda: quantised(nn.Sequential(nn.Flatten(), head())), 50, ["linear_dynamic", "Linear 1"]),
     "meta": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 3, device="meta")), 40, ["1.weight", "meta"]),
     "in-place-first": (lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Flatten()), 50, ["in place"]),
     "root": (nn.GELU, 50, ["unsupported operations: gelu (GELU). assay reads"]),
