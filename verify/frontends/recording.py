@@ -116,6 +116,7 @@ class Recorder:
                 self.made.add(place(leaf))
             if depends:
                 self.depend.add(place(leaf))
+                self.calls.trail.seen.add(place(leaf))
 
     def _noted(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or (isinstance(leaf, nn.Parameter) and place(leaf) in self.names):
@@ -264,6 +265,8 @@ def _content(recording: Recording) -> list[Any]:
 
 
 def _comparable(leaf: Any) -> Any:
+    if isinstance(leaf, torch.ScriptObject):  # packed weights, of an operation that is not read
+        return type(leaf)
     return (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf
 
 

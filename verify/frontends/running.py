@@ -68,7 +68,8 @@ class Trail:
     """What was done to the input: ``steps``, functions of torch with their operands.
 
     ``values`` are the input and what functions gave, kept so that no other tensor takes their ids and their memory;
-    those whose memory is in ``memory`` depend on the input; that in ``made`` came to be in the run. ``functions``: all
+    those whose memory is in ``memory`` depend on the input; that in ``made`` came to be in the run, and
+    that in ``seen`` depends on the input as operations tell, of scripts too. ``functions``: all
     that were called on numbers. ``answers``: to questions for sizes, one after the other. ``refusals``: what was
     refused on the way; a model that catches errors must not hide it.
     """
@@ -79,6 +80,7 @@ class Trail:
     lying: dict[Geometry, int] = field(default_factory=dict)
     memory: set[int] = field(default_factory=set)
     made: set[int] = field(default_factory=set)
+    seen: set[int] = field(default_factory=set)
     refusals: list[UnsupportedError] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     answers: list[list[int]] = field(default_factory=list)
@@ -156,7 +158,8 @@ class Calls(TorchFunctionMode):
         operands = [trail.operand(leaf) for leaf in given] if depends else []
         if any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in given):
             trail.functions.append(name)
-        if depends:
+        reached = depends or any(isinstance(leaf, Tensor) and place(leaf) in trail.seen for leaf in given)
+        if reached:
             self._refuse(name)
             if torch.is_autocast_enabled("cpu"):
                 trail.refuse(
@@ -174,7 +177,7 @@ class Calls(TorchFunctionMode):
         if name in SIZES:
             return self._sizes(name, result)
         tensors = any(isinstance(leaf, Tensor) for leaf in leaves(result))
-        if depends and not tensors and name not in ("__setitem__", *FACTS, *OF_CALLER):
+        if reached and not tensors and name not in ("__setitem__", *FACTS, *OF_CALLER):
             trail.refuse(UnsupportedError(LEAVES.format(name)))
         if depends and (tensors or name == "__setitem__"):
             trail.steps.append((name, operands))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assay.models.resolve import resolve
 from assay.verify.core.errors import AssayError, InputError, UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.frontends.torch import read_module
@@ -284,6 +287,12 @@ def test_the_answer_of_several_outputs_is_read(make: Any) -> None:
     torch.testing.assert_close(network.oracle(x), layer(x.flatten(1)))
 
 
+def quantised(model: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # quantisation is said to be old
+        return torch.ao.quantization.quantize_dynamic(model.eval(), {nn.Linear})  # type: ignore[no-any-return]
+
+
 def batch_norm_of_the_batch() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten())
 
@@ -300,6 +309,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], int, list[str]]] = {
         50,
         ["batches of exactly 2", "dynamic"],
     ),
+    "quantised": (lambda: quantised(nn.Sequential(nn.Flatten(), head())), 50, ["linear_dynamic", "Linear 1"]),
     "meta": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 3, device="meta")), 40, ["1.weight", "meta"]),
     "in-place-first": (lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Flatten()), 50, ["in place"]),
     "root": (nn.GELU, 50, ["unsupported operations: gelu (GELU). assay reads"]),
@@ -321,3 +331,11 @@ def test_modules_that_are_not_read_are_named(name: str) -> None:
     assert caught.value.exit_code == code, caught.value
     assert all(word in str(caught.value) for word in words), caught.value
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [to_network, lambda path: resolve(str(path))])
+def test_files_of_torch_export_are_refused_with_the_reason(read: Callable[[Path], Any], tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(convolutional(), (torch.rand(1, *SHAPE),)), path)
+    with pytest.raises(InputError, match="can run code when they are loaded"):
+        read(path)

@@ -192,6 +192,27 @@ def test_numbers_that_come_back_from_numpy_are_seen() -> None:
         read_module(model(function), (2,))
 
 
+class Doubled(torch.autograd.Function):
+    """What torch's functions do not see."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Twice as much."""
+        return 2 * x
+
+
+def test_numbers_of_values_that_no_function_gave_are_seen() -> None:
+    def function(m: Any, x: Any) -> Any:
+        y = Doubled.apply(x)  # type: ignore[no-untyped-call]
+        return m.l(y) + (1.0 if float(y.detach().numpy().sum()) > 1e9 else 0.0)
+
+    with pytest.raises(UnsupportedError, match="leaves torch"):
+        read_module(model(function), (2,))
+    module = model(lambda m, x: m.l(Doubled.apply(x)))  # type: ignore[no-untyped-call]
+    x = torch.rand(5, 2)
+    torch.testing.assert_close(to_network(module, (2,))(x), module(x).detach())
+
+
 @pytest.mark.parametrize(
     "function",
     [
