@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds import conditional, layers, raised, raised_sectors, rows, sectors
-from assay.verify.bounds.groups import lower_bounds
+from assay.verify.bounds.groups import lower_bounds, out_of_memory, product_sums
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.sectors import Sectors
 from assay.verify.bounds.slopes import Ascent
@@ -89,10 +89,10 @@ class AlphaCROWN:
         begun = time.monotonic()
         spec = problem.spec
         try:
-            with torch.inference_mode():
-                relaxed = self._tightened(problem.network, problem.region, torch.float64, budget.on_cpu())
-                rows = raised.lower_rows(relaxed, spec.A[None].to(torch.float64), self._ascent)
-                margins = directed_sum(rows, -spec.b[None], up=False)[0]
+            with torch.inference_mode(), product_sums():
+                relaxed = self._tightened(problem.network, problem.region, torch.float64, budget)
+                rows = raised.lower_rows(relaxed, spec.A[None], self._ascent)
+                margins = directed_sum(rows.cpu(), -spec.b[None], up=False)[0]
                 proved = decided(margins)
                 open_ = [i for i, d in enumerate(spec.disjuncts) if not bool(proved[spec.disjunct == i].any())]
                 sets = [spec.disjuncts[i] for i in open_]
@@ -100,7 +100,11 @@ class AlphaCROWN:
                     bool(conditional.unreachable(relaxed, unsafe, self._ascent, self.output).all())
                     for unsafe in _by_size(sets)
                 )
-        except (Expired, MemoryError):
+        except Expired:
+            return result
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
             return result
         seconds = result.seconds + time.monotonic() - begun
         if not safe:
@@ -164,6 +168,4 @@ def _by_size(sets: Sequence[Polyhedron]) -> Iterator[conditional.Unsafe]:
     for some in by_size.values():
         for begin in range(0, len(some), SETS):
             part = some[begin : begin + SETS]
-            yield conditional.Unsafe(
-                torch.stack([d.A.to(torch.float64) for d in part]), torch.stack([d.b.to(torch.float64) for d in part])
-            )
+            yield conditional.Unsafe(torch.stack([d.A for d in part]), torch.stack([d.b for d in part]))

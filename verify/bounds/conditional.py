@@ -15,12 +15,11 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.raised import OwnRows, chunks, in_float32
+from assay.verify.bounds.raised import OwnRows, chunks, in_float32, of_samples
 from assay.verify.bounds.relax import Lines, relaxes, undecided
 from assay.verify.bounds.relaxed import Relaxed, fits_float32
 from assay.verify.bounds.rounding import FEW, largest
-from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, ascend, at_rest, in_other_precision
-from assay.verify.core.region import Box, LpBall
+from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, ascend, at_rest, in_other_precision, taken
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import gamma
 
@@ -68,22 +67,13 @@ class _Conditions:
     def of(cls, relaxed: Relaxed, unsafe: Unsafe, ascent: Ascent) -> _Conditions:
         assert relaxed.rounding is not None
         error = [e.flatten(1) for e in relaxed.rounding.anyhow(relaxed.bounds)]
-        count = len(unsafe)
-        bounds = [Bounds(*(t.expand(count, *t.shape[1:]) for t in (b.lower, b.upper))) for b in relaxed.bounds]
-        ball, region = relaxed.ball, relaxed.region
-        if ball is not None:
-            eps = torch.as_tensor(ball.eps)
-            region = LpBall(
-                ball.centre.expand(count, *ball.centre.shape[1:]),
-                eps.expand(count, *eps.shape[1:]) if eps.dim() else ball.eps,
-                ball.p,
-                ball.domain,
-            )
-        elif region is not None:
-            region = Box(bounds[0].lower, bounds[0].upper)
+        sets = torch.zeros(len(unsafe), dtype=torch.long, device=error[0].device)  # each begins as the one sample
+        bounds = [taken(b, sets) for b in relaxed.bounds]
+        region = None if relaxed.ball is None else of_samples(relaxed.ball, sets)
         spread = replace(relaxed, bounds=bounds, region=region, rounding=None)
-        closed = torch.zeros(count, dtype=torch.bool, device=relaxed.bounds[0].lower.device)
+        unsafe = Unsafe(*(t.to(error[0]) for t in (unsafe.A, unsafe.b)))
         sizes = largest(relaxed.bounds[-1]).flatten()
+        closed = torch.zeros_like(sets, dtype=torch.bool)
         return cls(spread, unsafe, ascent, error, relaxed.rounding.precision.dust, sizes, closed)
 
     def narrow(self) -> None:
@@ -105,7 +95,7 @@ class _Conditions:
         known, size = self.relaxed.bounds[position], wanted.shape[1]
         lower, upper = (t.flatten(1).clone() for t in (known.lower, known.upper))
         owner, feature = (wanted & ~self.closed[:, None]).nonzero(as_tuple=True)
-        for part in chunks(self.relaxed, 2 * len(owner), 2):
+        for part in chunks(self.relaxed, 2 * len(owner), 2, self._besides):
             who, what = owner[part], feature[part]
             unit = lower.new_zeros(len(who), 2, size)
             number = torch.arange(len(who), device=who.device)
@@ -125,12 +115,18 @@ class _Conditions:
         owner = (~self.closed).nonzero().flatten().repeat_interleave(count)
         rows = torch.arange(count, device=owner.device).repeat(len(owner) // max(count, 1))
         last = len(self.relaxed.network.nodes) - 1
-        for part in chunks(self.relaxed, len(owner), 1):
+        for part in chunks(self.relaxed, len(owner), 1, self._besides):
             who, which = owner[part], rows[part]
             A, b = self.unsafe.A[who, which], self.unsafe.b[who, which]
             margin = self._lower(last, A, who, A.abs() @ self.sizes) - b
             margin = torch.nextafter(margin, margin.new_tensor(-inf))
             self.closed[who[margin.isfinite() & (margin > 0)]] = True
+
+    @property
+    def _besides(self) -> int:
+        """Numbers of the constraints that a row needs: as they are, as magnitudes, in float32, and one more for each
+        that is worked with."""
+        return 4 * self.unsafe.A[0].numel()
 
     def _lower(self, position: int, coef: Tensor, owner: Tensor, width: Tensor) -> Tensor:
         """Lower bounds where the output is in the owner's set: coef (rows x features), owner and the width of what is

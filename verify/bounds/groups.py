@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from math import inf
 
 import torch
@@ -45,7 +46,7 @@ def lower_bounds(
             one_by_one(begin, end, halvings)
             return
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if halvings == 0 or end - begin == 1:
                 raise MemoryError(str(error)) from error
@@ -62,8 +63,7 @@ def lower_bounds(
         for one in range(begin, end):
             attempt(one, one + 1, halvings)
 
-    # Other sums than those of a convolution's products have other errors: cuDNN may choose such.
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+    with torch.no_grad(), product_sums():
         for begin in range(0, len(objective), size):
             try:
                 budget.check()
@@ -73,5 +73,11 @@ def lower_bounds(
     return bounds
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def product_sums() -> AbstractContextManager[None]:
+    """Where convolutions are sums of their products: others, of which cuDNN may choose one, have other errors."""
+    return torch.backends.cudnn.flags(enabled=False)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether there was not enough of it, which torch says in several ways."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)

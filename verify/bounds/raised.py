@@ -201,7 +201,7 @@ class OwnRows:
         lines = {i: lines.take(sample) for i, lines in relaxed.lines.items()}
         operands = {i: taken(relaxed.operand(i), sample) for i in relaxed.lines}
         box = Bounds(*(t.flatten(1) for t in (relaxed.bounds[0].lower, relaxed.bounds[0].upper)))
-        ball = None if relaxed.ball is None else _of_samples(relaxed.ball, sample)
+        ball = None if relaxed.ball is None else of_samples(relaxed.ball, sample)
         centre, radius = (t.index_select(0, sample) for t in middle_and_radius(box))
         start = {i: coef.to(centre) for i, coef in start.items()}
         return cls(relaxed, start, lines, operands, Owned(centre, radius, ball))
@@ -212,7 +212,7 @@ class OwnRows:
     def take(self, rows: Tensor) -> OwnRows:
         """Some of the rows, by number."""
         owned = self.region
-        ball = None if owned.ball is None else _of_samples(owned.ball, rows)
+        ball = None if owned.ball is None else of_samples(owned.ball, rows)
         region = Owned(owned.centre.index_select(0, rows), owned.radius.index_select(0, rows), ball)
         start = {i: coef.index_select(0, rows) for i, coef in self.start.items()}
         return replace(self, start=start, lines={}, operands={}, region=region)
@@ -238,14 +238,16 @@ def in_float32(relaxed: Relaxed) -> Relaxed:
     )
 
 
-def _of_samples(ball: LpBall, sample: Tensor) -> LpBall:
+def of_samples(ball: LpBall, sample: Tensor) -> LpBall:
+    """The balls of samples, by number, as those of a batch."""
     eps = torch.as_tensor(ball.eps)
     return LpBall(ball.centre[sample], eps[sample] if eps.dim() else ball.eps, ball.p, ball.domain)
 
 
-def chunks(relaxed: Relaxed, count: int, least: int) -> Iterator[slice]:
-    """Slices of ``count`` rows over ``least``, as many as memory allows."""
-    each = TABLES * sum(node.size for node in relaxed.network.nodes[: len(relaxed.bounds)])
+def chunks(relaxed: Relaxed, count: int, least: int, besides: int = 0) -> Iterator[slice]:
+    """Slices of ``count`` rows over ``least``, as many as memory allows; ``besides``: numbers that a row needs beside
+    those of the neurons."""
+    each = TABLES * sum(node.size for node in relaxed.network.nodes[: len(relaxed.bounds)]) + besides
     affordable = relaxed.budget.memory // (each * relaxed.bounds[0].lower.element_size())
     most = max(1, min(MOST, affordable) // least)
     return (slice(begin, begin + most) for begin in range(0, count // least, most))

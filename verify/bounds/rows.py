@@ -159,21 +159,19 @@ class Backward:
 
     @classmethod
     def of(cls, relaxed: Relaxed, objective: Tensor) -> Backward:
-        """The rows of an objective (samples x rows x outputs), in the dtype of the bounds."""
-        coef = objective.reshape(-1, objective.shape[-1]).to(relaxed.bounds[0].lower)
-        last = len(relaxed.network.nodes) - 1
-        total = coef.new_zeros(len(coef))
-        if relaxed.rounding is not None and not relaxes(relaxed.network.nodes[last].op):
-            total = total - charge(coef, relaxed.lost(last))
-        return cls(relaxed, {last: Part(coef)}, total, (objective.shape[0], objective.shape[1]))
+        """Rows of the network's output: objective (samples x rows x outputs), in the dtype of the bounds."""
+        return cls.at(relaxed, len(relaxed.network.nodes) - 1, objective.to(relaxed.bounds[0].lower))
 
     @classmethod
     def at(cls, relaxed: Relaxed, position: int, coef: Tensor) -> Backward:
         """Rows of the node at ``position``, up to which the network must be relaxed: coef (samples x rows x
         features)."""
         rows = coef.flatten(0, 1)
-        lost = charge(rows, relaxed.lost(position)) if relaxed.rounding is not None else 0.0
-        return cls(relaxed, {position: Part(rows)}, rows.new_zeros(len(rows)) - lost, (coef.shape[0], coef.shape[1]))
+        total = rows.new_zeros(len(rows))
+        # Rows of an activation are charged when they go through it.
+        if relaxed.rounding is not None and not relaxes(relaxed.network.nodes[position].op):
+            total = total - charge(rows, relaxed.lost(position))
+        return cls(relaxed, {position: Part(rows)}, total, (coef.shape[0], coef.shape[1]))
 
     def to_activations(self) -> Backward:
         """The same rows, at the first activation on each path."""

@@ -123,6 +123,28 @@ def test_numbers_beyond_all_bounds_refute_nothing(value: float) -> None:
     assert not bool(unreachable(relaxed_over(network, box), Unsafe(A, b), ASCENT, 1).any())
 
 
+def test_a_region_beyond_all_bounds_refutes_nothing() -> None:
+    network, _ = boxed(0)
+    far = torch.tensor([1e290, 0.0, 0.0], dtype=D)
+    relaxed = relaxed_over(network, Box(-far, far))
+    unsafe = Unsafe(drawn(network, 0, 1), torch.zeros(4, 1, dtype=D))
+    assert not bool(unreachable(relaxed, unsafe, ASCENT, 1).any())
+
+
+def test_constraints_are_counted_before_rows_get_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, box = boxed(0)
+    A = drawn(network, 0, 400, sets=2)
+    unsafe, counts, plain = Unsafe(A, torch.full((2, 400), 9.0, dtype=D)), [], conditional._Conditions._lower
+
+    def counted(here: conditional._Conditions, position: int, coef: Tensor, owner: Tensor, width: Tensor) -> Tensor:
+        counts.append(len(owner) * A[0].numel() * A.element_size())
+        return plain(here, position, coef, owner, width)
+
+    monkeypatch.setattr(conditional._Conditions, "_lower", counted)
+    unreachable(layers.by_linear_bounds(network, box, D, Budget(memory=1 << 18)), unsafe, Ascent(1, 0.4), 1)
+    assert 0 < max(counts) <= 1 << 17
+
+
 def test_subnormal_rows_are_not_lost() -> None:
     """Multipliers of such rows are huge, and what they add up to is not what it seems."""
     network, box = boxed(1)
@@ -178,12 +200,26 @@ def test_the_method_proves_more() -> None:
     assert count[1] > count[0]
 
 
-def test_without_time_the_result_of_before_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("why", [Expired(), MemoryError(), RuntimeError("can't allocate memory")])
+def test_without_time_or_memory_the_result_of_before_stands(why: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def expired(*_: object) -> Tensor:
-        raise Expired
+        raise why
 
     problem, _ = posed(0, 0.01)
     plain = get_verifier("alpha-crown").verify(problem)
     monkeypatch.setattr(conditional, "unreachable", expired)
     result = get_verifier("alpha-crown(output=1)").verify(problem, Budget(60))
     assert (result.verdict, result.reason, result.margin) == (plain.verdict, plain.reason, plain.margin)
+
+
+def test_convolutions_are_sums_of_products_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others, which cuDNN may choose, are not what rounding is charged for."""
+    chosen = []
+
+    def seen(*_: object) -> Tensor:
+        chosen.append(torch.backends.cudnn.enabled)
+        return torch.ones(1, dtype=torch.bool)
+
+    monkeypatch.setattr(conditional, "unreachable", seen)
+    assert get_verifier("alpha-crown(output=1)").verify(posed(0, 0.01)[0]).verdict is Verdict.VERIFIED
+    assert set(chosen) == {False}

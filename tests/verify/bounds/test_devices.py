@@ -83,7 +83,7 @@ def test_the_host_waits_once_a_layer_at_most(
 
 
 @everywhere
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "alpha-crown(output=1)"])
 def test_verdicts_are_drawn_there(method: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network = ALL["mlp"]
     x = torch.rand(4, generator=torch.Generator().manual_seed(0))

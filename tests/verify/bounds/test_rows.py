@@ -136,3 +136,11 @@ def test_stable_neurons_and_points_have_finite_gradients() -> None:
         total = lower_rows(network, propagate_box(network, box), 1e6 * torch.eye(3)[None], linear=True).sum()
         gradients = torch.autograd.grad(total, [weight, bias])
         assert all(bool(g.isfinite().all()) for g in gradients)
+
+
+def test_rows_of_an_activation_are_charged_when_they_go_through_it_and_not_before() -> None:
+    network = chain((2,), [Linear(torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)), Relu()])
+    box = Box(-torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    relaxed = layers.by_intervals(network, box, torch.float64)
+    totals = [Backward.at(relaxed, p, torch.ones(1, 1, 2, dtype=torch.float64)).total.item() for p in (1, 2)]
+    assert totals[0] < totals[1] == 0
