@@ -21,7 +21,7 @@ from assay.verify.bounds.relaxed import Relaxed, fits_float32
 from assay.verify.bounds.rounding import FEW, largest
 from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, ascend, at_rest, in_other_precision, taken
 from assay.verify.core.verifier import Bounds
-from assay.verify.support.floats import gamma
+from assay.verify.support.floats import down, gamma
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +118,7 @@ class _Conditions:
         for part in chunks(self.relaxed, len(owner), 1, self._besides):
             who, which = owner[part], rows[part]
             A, b = self.unsafe.A[who, which], self.unsafe.b[who, which]
-            margin = self._lower(last, A, who, A.abs() @ self.sizes) - b
-            margin = torch.nextafter(margin, margin.new_tensor(-inf))
+            margin = down(self._lower(last, A, who, A.abs() @ self.sizes) - b)
             self.closed[who[margin.isfinite() & (margin > 0)]] = True
 
     @property

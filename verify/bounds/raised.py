@@ -233,9 +233,8 @@ class OwnRows:
 def in_float32(relaxed: Relaxed) -> Relaxed:
     """The same in float32, for what proves nothing."""
     bounds = [Bounds(b.lower.float(), b.upper.float()) for b in relaxed.bounds]
-    return replace(
-        Relaxed.over(relaxed.network.to(torch.float32), bounds), region=relaxed.region, budget=relaxed.budget
-    )
+    network = relaxed.network.to(torch.float32, bounds[0].lower.device)
+    return replace(Relaxed.over(network, bounds), region=relaxed.region, budget=relaxed.budget)
 
 
 def of_samples(ball: LpBall, sample: Tensor) -> LpBall:

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from assay.verify.bounds import rounding
+from assay.verify.bounds.raised import in_float32
+from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
-from assay.verify.core.ops import Relu
+from assay.verify.core.ops import Linear, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Verdict
+from assay.verify.core.verifier import Bounds
 from assay.verify.registry import get_verifier
 from tests.devices import WHERE, Waits, placed
 from tests.verify.bounds.test_raised import ALL, ball_about, bent, objective, outputs, points
@@ -111,3 +114,11 @@ def test_shortened_products_are_refused(name: str, monkeypatch: pytest.MonkeyPat
     dtype = torch.float32 if name.startswith("NVIDIA") else torch.float64
     with pytest.raises(InputError, match=name):
         rounding._check_products_on_cuda() if dtype == torch.float32 else rounding._check_emulation("cuda")
+
+
+def test_lines_are_drafted_where_the_network_is() -> None:
+    network = bent(Relu(), Relu()).to(torch.float64, "meta")
+    known = [torch.zeros(2, *node.shape, dtype=torch.float64, device="meta") for node in network.nodes]
+    draft = in_float32(Relaxed.over(network, [Bounds(t, t) for t in known]))
+    weights = [node.op.weight for node in draft.network.nodes if isinstance(node.op, Linear)]
+    assert {(w.dtype, w.device.type) for w in weights} == {(torch.float32, "meta")}
