@@ -35,8 +35,9 @@ class AlphaCROWN:
     unstable neuron, layer by layer. Never worse than CROWN, and slower.
 
     Movable are the lower slopes of ReLU and LeakyReLU, the mean below a maximum, and the points at which tangents
-    touch tanh. ``steps``: of the ascent, at most: a row stops where it hardly rises any more; ``rate``, ``decay``: size
-    of the first one, and each one's share of the one before; ``group``: samples that are bounded together. What proves
+    touch tanh. ``steps``: of the ascent, at most: a row stops where it hardly rises any more; ``output``: how often all
+    layers are narrowed by what an unsafe output means for them, of problems that are open without; ``rate``, ``decay``:
+    size of the first step, and each one's share of the one before; ``group``: samples bounded together. What proves
     is float64; lines are drafted in float32, so that bounds of a sample alone and in a batch agree to some six digits,
     unless the last of them decides where a row stops.
     """
