@@ -19,6 +19,7 @@ from assay.verify.core.region import Box
 from assay.verify.core.result import Verdict
 from assay.verify.core.verifier import Bounds
 from assay.verify.registry import get_verifier
+from tests.breadth import few
 from tests.devices import WHERE, Waits, placed
 from tests.verify.bounds.test_raised import ALL, ball_about, bent, objective, outputs, points
 
@@ -44,7 +45,7 @@ def _no_numbers_elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 @everywhere
 @pytest.mark.parametrize("p", [1, 2, inf])
 @pytest.mark.parametrize("method", METHODS + SINGLE)
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", few(KINDS, ["resnet", "pooled"]))
 def test_bounds_are_true_and_those_of_the_cpu(
     name: str, method: str, p: float, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from assay.verify.core.region import Box, LpBall, take
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import length
 from tests import exact, nets
+from tests.breadth import few, seeds
 from tests.contract.graphs import eye, random_graph
 
 D = torch.float64
@@ -161,7 +162,7 @@ def test_closed_form() -> None:
 # Neurons.
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", few(range(10), range(4)))
 def test_operands_stray_no_further_than_is_said(seed: int) -> None:
     network, ball = some(seed, domain=None)
     found = known(network, ball)
@@ -221,7 +222,7 @@ def test_what_is_no_number_has_no_length(slope: float, width: float) -> None:
 
 
 @pytest.mark.parametrize("domain", [None, (0.0, 1.0)])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", few(range(5), range(2)))
 def test_bounds_are_true_and_never_below_the_plain_ones(seed: int, domain: tuple[float, float] | None) -> None:
     for eps in (0.05, 0.6):
         network, ball = some(seed, eps=eps, domain=domain)
@@ -270,9 +271,10 @@ def test_in_two_dimensions_no_bound_passes_the_minimum_and_most_are_close() -> N
     assert ours < 0.75 * theirs
 
 
-def test_bounds_hold_in_exact_arithmetic() -> None:
+@seeds(4, of=20)
+def test_bounds_hold_in_exact_arithmetic(seeds: range) -> None:
     """Tolerance 0, at members that are next to the minimum."""
-    for seed in range(20):
+    for seed in seeds:
         module = nets.random_mlp(seed, (4, 8, 7, 3))
         network = to_network(module, (4,))
         centre = normal(4, seed=seed)
