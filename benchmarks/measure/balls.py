@@ -11,15 +11,9 @@ CPU seconds an image, one image at a time on one thread. Networks of the zoo; th
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 
-from assay.benchmarks.measure.methods import Ball, Cell, read_balls, table
-from assay.verify.core.errors import InputError
-from assay.verify.support.documents import dump
-from assay.verify.support.options import split
+from assay.benchmarks.measure.methods import Ball, Cell, measured
 
 METHODS = (
     "attack",
@@ -52,30 +46,8 @@ def markdown(cells: Sequence[Cell], methods: Sequence[str], balls: Sequence[Ball
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the options, measure, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m assay.benchmarks.measure.balls", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--methods", default="", help="in place of the six")
-    parser.add_argument("--balls", default="", help="NET:NORM:EPS, separated by commas, in place of those in l2")
-    parser.add_argument("--samples", type=int, default=20, help="test images, from the first")
-    parser.add_argument("--seconds", type=float, default=60.0, help="wall-clock limit of a cell")
-    parser.add_argument("--image-seconds", type=float, default=20.0, help="wall-clock limit of an image")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    options = parser.parse_args(argv)
-    if options.samples < 1 or not options.seconds > 0 or not options.image_seconds > 0:
-        parser.error("expected --samples >= 1, --seconds > 0 and --image-seconds > 0")
-    try:
-        balls = read_balls(options.balls) if options.balls else list(BALLS)
-    except InputError as error:
-        parser.error(str(error))
-    import torch
-
-    torch.set_num_threads(1)
-    methods, cells = split(options.methods) or list(METHODS), list[Cell]()
-    for cell in table(methods, balls, options.samples, options.seconds, options.image_seconds):
-        cells.append(cell)
-        print(f"{cell.method} on {cell.net} l{cell.norm:g} {cell.eps:g}: {cell}", file=sys.stderr, flush=True)
-    print(dump([asdict(cell) for cell in cells]) if options.json else markdown(cells, methods, balls))
+    done = measured("balls", (__doc__ or "").split("\n")[0], METHODS, BALLS, argv)
+    done.tell(markdown(done.cells, done.methods, done.balls))
 
 
 if __name__ == "__main__":

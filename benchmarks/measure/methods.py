@@ -220,13 +220,31 @@ def _ball(text: str) -> Ball:
     return Ball(net, convert(norm, float, "the norm of a ball"), convert(eps, float, "the radius of a ball"))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the options, measure, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m assay.benchmarks.measure.methods", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--methods", default="", help="in place of all")
-    parser.add_argument("--balls", default="", help="NET:NORM:EPS, separated by commas, in place of the six")
+@dataclass(frozen=True)
+class Measured:
+    """What a command measured: cells of methods and balls, method by method, of so many images each, and the CPU
+    seconds that all took; ``as_json`` if they are to be printed so."""
+
+    methods: Sequence[str]
+    balls: Sequence[Ball]
+    cells: list[Cell]
+    samples: int
+    seconds: int
+    as_json: bool
+
+    def tell(self, table: str) -> None:
+        """Print the cells as JSON, or as this table."""
+        if self.as_json:
+            print(dump({"cells": [asdict(cell) for cell in self.cells], "seconds": self.seconds}))
+        else:
+            print(f"{table}\n\n{self.samples} images, {self.seconds} CPU seconds in all.")
+
+
+def measured(name: str, about: str, rows: Sequence[str], balls: Sequence[Ball], argv: Sequence[str] | None) -> Measured:
+    """Parse the options of the command ``name`` and measure; ``rows`` and ``balls``: what it measures by itself."""
+    parser = argparse.ArgumentParser(prog=f"python -m assay.benchmarks.measure.{name}", description=about)
+    parser.add_argument("--methods", default="", help=f"in place of its {len(rows)}")
+    parser.add_argument("--balls", default="", help=f"NET:NORM:EPS, separated by commas, in place of its {len(balls)}")
     parser.add_argument("--samples", type=int, default=20, help="test images, from the first")
     parser.add_argument("--seconds", type=float, default=60.0, help="wall-clock limit of a cell")
     parser.add_argument("--image-seconds", type=float, default=20.0, help="wall-clock limit of an image")
@@ -235,23 +253,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.samples < 1 or not options.seconds > 0 or not options.image_seconds > 0:
         parser.error("expected --samples >= 1, --seconds > 0 and --image-seconds > 0")
     try:
-        balls = read_balls(options.balls) if options.balls else list(BALLS)
+        balls = read_balls(options.balls) if options.balls else balls
     except InputError as error:
         parser.error(str(error))
     import torch
 
     torch.set_num_threads(1)
     cells, begun = list[Cell](), cpu_seconds()
-    rows = split(options.methods) or methods()
+    rows = split(options.methods) or rows
     for cell in table(rows, balls, options.samples, options.seconds, options.image_seconds):
         cells.append(cell)
         print(f"{cell.method} on {cell.net} l{cell.norm:g} {cell.eps:g}: {cell}", file=sys.stderr, flush=True)
-    spent = round(cpu_seconds() - begun)
-    if options.json:
-        print(dump({"cells": [asdict(cell) for cell in cells], "seconds": spent}))
-    else:
-        print(markdown(cells, balls))
-        print(f"\n{options.samples} images, {spent} CPU seconds in all.")
+    return Measured(rows, balls, cells, options.samples, round(cpu_seconds() - begun), options.json)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the options, measure, print."""
+    done = measured("methods", (__doc__ or "").split("\n")[0], methods(), BALLS, argv)
+    done.tell(markdown(done.cells, done.balls))
 
 
 if __name__ == "__main__":

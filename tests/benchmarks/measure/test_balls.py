@@ -23,7 +23,7 @@ def test_the_nets_are_in_the_zoo_and_the_methods_are_methods() -> None:
 
 def test_sectors_prove_more(capsys: pytest.CaptureFixture[str]) -> None:
     main([*ONE, "--methods", "crown(sectors=False),crown,alpha-crown", "--json"])
-    cells = json.loads(capsys.readouterr().out)
+    cells = json.loads(capsys.readouterr().out)["cells"]
     plain, crown, alpha = (cell["margin"] for cell in cells)
     assert plain + 0.1 < crown <= alpha
     assert all(cell["verified"] <= 3 and cell["eps"] == 0.3 for cell in cells)
@@ -31,7 +31,8 @@ def test_sectors_prove_more(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_table_has_a_row_a_ball_and_a_column_a_method(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--balls", "digits-mlp-pgd:2:0.1,digits-mlp-pgd:2:0.2", "--samples", "1", "--methods", "ibp,crown"])
-    head, rule, *rows = capsys.readouterr().out.strip().splitlines()
+    head, rule, *rows, _, spent = capsys.readouterr().out.strip().splitlines()
+    assert spent.startswith("1 images, ")
     assert head == "| ball | `ibp` | `crown` |"
     assert rule == "|-|-|-|"
     assert [row.split(" | ")[0] for row in rows] == ["| `digits-mlp-pgd` l2 0.1", "| `digits-mlp-pgd` l2 0.2"]
