@@ -73,16 +73,13 @@ class AlphaCROWN:
     def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
         budget = budget.started()
-        results = []
-        for problem, result in zip(
-            problems, verify_by_bounds(self, problems, budget, self._rows, torch.float64), strict=True
-        ):
-            if result.reason is Reason.INCOMPLETE and self.output:
-                result = self._by_its_output(problem, result, budget)
-            if result.reason is Reason.INCOMPLETE and budget.expired:  # lines may have been left where they were
-                result = replace(result, reason=Reason.TIMEOUT)
-            results.append(result)
-        return results
+        results = verify_by_bounds(self, problems, budget, self._rows, torch.float64)
+        if not self.output:
+            return results
+        return [
+            self._by_its_output(problem, result, budget) if result.reason is Reason.INCOMPLETE else result
+            for problem, result in zip(problems, results, strict=True)
+        ]
 
     def _by_its_output(self, problem: Problem, result: Result, budget: Budget) -> Result:
         """The result, or VERIFIED where no disjunct of the unsafe set can be reached."""
@@ -101,7 +98,7 @@ class AlphaCROWN:
                     for unsafe in _by_size(sets)
                 )
         except Expired:
-            return result
+            return replace(result, reason=Reason.TIMEOUT)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise

@@ -118,8 +118,9 @@ def _result(
     verifier: Verifier, problem: Problem, margin: float, seconds: float, budget: Budget, reason: Reason | None
 ) -> Result:
     if reason is None:
-        missing = Reason.TIMEOUT if budget.expired else Reason.NUMERICAL
-        reason = Reason.INCOMPLETE if margin < inf else missing
+        # A bound that is there may be one that more time would have raised.
+        incomplete = Reason.INCOMPLETE if margin < inf else Reason.NUMERICAL
+        reason = Reason.TIMEOUT if budget.expired else incomplete
     return concluded(verifier, problem, margin, reason, seconds)
 
 
