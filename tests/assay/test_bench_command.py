@@ -260,6 +260,7 @@ def test_a_signal_keeps_what_is_decided(folder, number, as_json):
     assert all(gone(int(line.split()[0])) for line in log.read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_a_run_that_is_killed(folder):
     log = folder / "log"
     process = start("--method", f"says(seconds=60,log={log})")
@@ -269,6 +270,7 @@ def test_no_worker_outlives_a_run_that_is_killed(folder):
     assert gone(int(log.read_text().split()[0]))
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_store_lose_nothing(run, folder):
     log = folder / "log"
     process = start("--method", f"says(seconds=0.2,log={log})")

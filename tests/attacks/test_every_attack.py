@@ -45,7 +45,9 @@ QUICK = {
     "pgd-eot": "pgd-eot(draws=2,steps=10)",
     "square": "square(queries=100)",
 }
-every_attack = pytest.mark.parametrize("name", list(ATTACKS))
+# One of each kind; the others are slow.
+OFTEN = ["apgd", "autoattack", "cw", "deepfool", "fab", "fgsm", "fmn", "hopskipjump", "mi-fgsm", "pgd", "square"]
+every_attack = pytest.mark.parametrize("name", few(ATTACKS, quick=OFTEN))
 
 
 @cache

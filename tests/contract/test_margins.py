@@ -60,7 +60,7 @@ def questions(seed: int) -> list[tuple[Problem, Fraction]]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@seeds(2, of=6)
+@seeds(1, of=6)
 def test_no_margin_exceeds_the_true_minimum_where_right_hand_sides_are_large(method: str, seeds: range) -> None:
     verifier = get_verifier(method)
     for seed in seeds:
@@ -92,7 +92,7 @@ TOUCHED = {
 
 
 @pytest.mark.parametrize("method", BOUNDS)
-@pytest.mark.parametrize("name", few(TOUCHED, quick=["relu", "tie", "identity"]))
+@pytest.mark.parametrize("name", few(TOUCHED, quick=["tie", "identity"]))
 def test_a_strict_unsafe_set_that_is_only_touched_is_not_met(name: str, method: str) -> None:
     network, box, A, b = TOUCHED[name]
     strict, closed = (Problem(network, box, Spec((unsafe(A, b, s),))) for s in (True, False))

@@ -23,6 +23,7 @@ from assay.verify.core.network import Network, chain, to_network
 from assay.verify.core.ops import Linear, Relu
 from assay.verify.core.region import LpBall
 from assay.verify.core.verifier import Bounds
+from tests.breadth import slow
 
 ARCHITECTURES = ["mlp(hidden=20-20)", "mlp(hidden=20-20,batchnorm=true)", "cnn(channels=4-8,hidden=10,batchnorm=true)"]
 
@@ -207,7 +208,9 @@ def test_regularisers_fade_out_with_the_ramp(digits: Dataset) -> None:
     assert excess[0] > excess[1] > excess[2] == 0
 
 
-@pytest.mark.parametrize("text", ["ibp(eps=0.05,kappa=0,end=0.6,fast=true)", "ibp(eps=0.05)", "crown-ibp(eps=0.05)"])
+@pytest.mark.parametrize(
+    "text", [slow("ibp(eps=0.05,kappa=0,end=0.6,fast=true)"), slow("ibp(eps=0.05)"), "crown-ibp(eps=0.05)"]
+)
 def test_training_for_certificates_gains_certificates(text: str, digits: Dataset) -> None:
     architecture = f"mlp(hidden=30-30,batchnorm={'fast' in text})"
     certified = []

@@ -26,6 +26,7 @@ from assay.models.training.standard import Standard
 from assay.models.training.trades import TRADES
 from assay.verify.core.errors import InputError
 from assay.verify.core.region import LpBall
+from tests.breadth import few
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_every_recipe_is_tested() -> None:
     assert RECIPES.keys() == training.TABLE.keys()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", few(RECIPES, quick=["standard", "trades", "crown-ibp", "smoothadv", "linf-margin"]))
 def test_the_loss_falls_and_the_samples_are_learnt(name: str, digits: Dataset) -> None:
     layers, lr, last = OTHERS.get(name, ("mlp(hidden=30)", 1e-2, 12))
     model = fresh(layers)

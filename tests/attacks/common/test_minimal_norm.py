@@ -20,7 +20,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.spec import Spec
 from tests.attacks.attack_models import linear, mlp, network, samples
-from tests.breadth import few
+from tests.breadth import few, slow
 
 NET = mlp(0)
 X = samples(1, 10)
@@ -46,7 +46,9 @@ def minimal(name: str) -> MinimalAttack:
 CASES = [
     (name, p) for name in ATTACKS if isinstance(attack := get_attack(name), MinimalAttack) for p in attack.minimises
 ]
-every_case = pytest.mark.parametrize(("name", "p"), CASES)
+# Of each attack one norm, in turn; the others are slow.
+OFTEN = [case for i, case in enumerate(CASES) if case[0] != CASES[i - 1][0]]
+every_case = pytest.mark.parametrize(("name", "p"), [case if case in OFTEN else slow(*case) for case in CASES])
 
 
 @cache

@@ -31,10 +31,10 @@ def log_of(setting: Setting, rows: int, digits: str = "") -> str:
 @pytest.mark.parametrize(
     "setting",
     [
-        Setting(1000, 0.001, 0.25),
+        slow(Setting(1000, 0.001, 0.25)),
         Setting(10_000, 0.01, 0.5),
         slow(Setting(100_000, 0.001, 0.12)),
-        Setting(200, 0.05, 1.0),
+        slow(Setting(200, 0.05, 1.0)),
     ],
     ids=str,
 )

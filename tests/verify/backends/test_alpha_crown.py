@@ -24,6 +24,7 @@ from assay.verify.core.result import Reason, Verdict
 from assay.verify.core.spec import Spec
 from assay.verify.registry import get_verifier
 from tests import exact, nets
+from tests.breadth import few
 from tests.contract.graphs import eye, members, random_box, random_graph
 
 D = torch.float64
@@ -88,7 +89,7 @@ def test_never_below_crown_on_graphs_of_any_wiring(seed: int, image: bool, inner
     assert bool(((bounds.lower - slack <= values) & (values <= bounds.upper + slack)).all())
 
 
-@pytest.mark.parametrize("p", [1, 2, inf])
+@pytest.mark.parametrize("p", few([1, 2, inf], quick=[2, inf]))
 @pytest.mark.parametrize("inner", [False, True])
 def test_better_than_crown_on_usual_networks(inner: bool, p: float) -> None:
     for seed in range(3):
@@ -141,7 +142,7 @@ def test_more_steps_prove_more() -> None:
     assert means == sorted(means)
 
 
-@pytest.mark.parametrize("group", [2, 100])
+@pytest.mark.parametrize("group", few([2, 100], quick=[2]))
 def test_the_size_of_a_group_changes_the_last_digits_of_drafts_alone(group: int) -> None:
     """Lines are drafted in float32, whose sums depend on how many rows are taken together."""
     for seed in range(3):

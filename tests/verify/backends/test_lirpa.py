@@ -44,7 +44,7 @@ def small_network(seed: int) -> tuple[Network, LpBall]:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("ibp", "lirpa(method=IBP)"), ("crown", "lirpa")])
-@seeds(30, of=100)
+@seeds(6, of=100)
 def test_ours_and_theirs_on_random_networks(ours: str, theirs: str, seeds: range) -> None:
     """Neither contradicts the other: each contains the sampled range; their mean widths differ by 1% at most."""
     widths = []
@@ -87,7 +87,7 @@ def contained(name: str, network: Network, region: Region, points: Tensor, tag: 
 
 
 @pytest.mark.parametrize("name", METHODS)
-@seeds(8, of=40)
+@seeds(3, of=40)
 def test_every_operation_with_a_layer_is_bounded_soundly_over_boxes_and_balls(name: str, seeds: range) -> None:
     done = 0
     for seed in seeds:
@@ -137,7 +137,7 @@ def test_the_methods_are_ordered_from_loose_to_tight() -> None:
         assert lower[0].mean() < lower[-1].mean()
 
 
-@pytest.mark.parametrize("name", few(["CROWN-IBP", "CROWN", "alpha-CROWN"], quick=["CROWN", "alpha-CROWN"]))
+@pytest.mark.parametrize("name", few(["CROWN-IBP", "CROWN", "alpha-CROWN"], quick=["alpha-CROWN"]))
 @pytest.mark.parametrize("p", [1, 2])
 @seeds(1, of=2)
 def test_balls_of_other_norms(name: str, p: float, seeds: range) -> None:

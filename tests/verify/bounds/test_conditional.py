@@ -48,7 +48,7 @@ def drawn(network: Network, seed: int, rows: int, sets: int = 4) -> Tensor:
 
 
 @pytest.mark.parametrize("p", [2, inf])
-@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("rows", few([1, 2], quick=[2]))
 @pytest.mark.parametrize("name", few(NETWORKS, ["mlp", "pooled", "tanh"]))
 def test_bounds_hold_of_every_input_that_leads_into_the_set(name: str, rows: int, p: float) -> None:
     network = NETWORKS[name]

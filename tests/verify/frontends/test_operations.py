@@ -15,6 +15,7 @@ from assay.verify.core.budget import Budget
 from assay.verify.core.network import to_network
 from assay.verify.core.region import LpBall
 from assay.verify.registry import get_bounder
+from tests.breadth import few
 from tests.nets import generator
 
 ROWS, SAMPLES, POINTS = 4, 6, 84  # with five regions, 10,080 cases an operation and method
@@ -182,7 +183,7 @@ REGIONS = [(0.0, inf, (0.0, 1.0)), (0.1, inf, (0.0, 1.0)), (0.5, 2, (0.0, 1.0)),
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", few(CASES, quick=list(CASES)[::2]))
 def test_sampled_points_lie_inside_the_bounds(name: str) -> None:
     build, shape = CASES[name]
     with torch.random.fork_rng():

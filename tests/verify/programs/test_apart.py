@@ -102,7 +102,8 @@ class Crashing:
 
 
 @pytest.mark.parametrize(
-    ("crashes", "solves", "status"), [slow(0, 1, Status.INFEASIBLE), (1, 2, Status.INFEASIBLE), (9, 2, Status.FAILED)]
+    ("crashes", "solves", "status"),
+    [slow(0, 1, Status.INFEASIBLE), slow(1, 2, Status.INFEASIBLE), (9, 2, Status.FAILED)],
 )
 def test_a_crash_is_made_good_once(tmp_path: Path, crashes: int, solves: int, status: Status) -> None:
     answer = load(Crashing(tmp_path / "record", crashes), random_program(0)).solve(seconds=60.0)

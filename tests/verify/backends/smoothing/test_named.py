@@ -102,7 +102,7 @@ def test_radii_overshoot_as_rarely_as_alpha_says(certificate: str) -> None:
         assert over > 0, "a bound that is never wrong is no test of how often it is"
 
 
-@pytest.mark.parametrize("test", ["pilot", "staged", "anytime"])
+@pytest.mark.parametrize("test", few(["pilot", "staged", "anytime"], quick=["anytime"]))
 def test_early_tests_of_the_method_overshoot_as_rarely_as_alpha_says(test: str) -> None:
     runs, alpha = 300, 0.1
     judge = Smoothing(sigma=SIGMA, n=1000, n0=50, alpha=alpha, test=test)  # type: ignore[arg-type]

@@ -33,6 +33,7 @@ from assay.verify.core.verifier import OtherSubject
 from assay.verify.registry import get_verifier
 from assay.verify.solving import stages
 from tests import nets
+from tests.breadth import few
 
 
 def half_space(size: int = 6, margin: float = 0.3, along: str = "axis") -> tuple[nn.Module, Tensor, float]:
@@ -182,7 +183,7 @@ class Coin:
 
 
 @pytest.mark.parametrize("test", ["fixed", "staged", "anytime"])
-@pytest.mark.parametrize("p", [0.6, 0.95])
+@pytest.mark.parametrize("p", few([0.6, 0.95], quick=[0.95]))
 def test_no_test_says_more_than_alpha_allows(test: str, p: float) -> None:
     """Asked for a probability just above the truth, each test says yes too rarely to matter."""
     runs, alpha, n, random = 600, 0.1, 3000, np.random.default_rng(0)
