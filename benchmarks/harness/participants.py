@@ -1,4 +1,4 @@
-"""Who takes part in a comparison: methods, and attacks in a method's clothes."""
+"""Who takes part in a comparison: methods, and attacks, which are asked as methods are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from assay.verify.support.options import title
 
 @dataclass(frozen=True)
 class Participant:
-    """A method, or an attack in a method's clothes, with its role, the name of its rows, and what it speaks of."""
+    """A method, or an attack that is asked as one, with its role, the name of its rows, and what it speaks of."""
 
     role: Role
     name: str

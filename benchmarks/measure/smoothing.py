@@ -133,7 +133,7 @@ def validity(sigma: float, radii: list[float], runs: int) -> list[Validity]:
 
 @dataclass
 class Coin:
-    """Answers of a known probability, in a stream's clothes."""
+    """Answers of a known probability, as a stream of votes."""
 
     p: float
     random: np.random.Generator
