@@ -22,24 +22,14 @@ from assay.verify.core.errors import InputError, InternalError, ResourceError, U
 from assay.verify.core.network import Builder as Nodes
 from assay.verify.core.network import Network, Node
 from assay.verify.core.ops import Concat, Gather, Input, Op, Reshape, Scale, evaluate, map_tensors
+from assay.verify.frontends.composed import Value
 from assay.verify.frontends.dispatch import bound, tensors_in, writes
 from assay.verify.frontends.memory import Geometry, Memory, geometry
 from assay.verify.frontends.recording import Call, Recording, Slot
+from assay.verify.frontends.refusal import Untranslatable
 from assay.verify.support.failures import explained, line
 
 STORING = ("fill", "zero", "copy")  # what rounds no number
-
-
-class Untranslatable(Exception):
-    """An operation on values that has no counterpart; the reason, where its name does not say it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Value:
-    """A node of the network under construction, and its shape: of one sample."""
-
-    position: int
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +114,11 @@ class Step:
     def shape(self) -> tuple[int, ...]:
         """The shape of the first result."""
         return tuple(self.results[0].shape)
+
+    @property
+    def ends(self) -> bool:
+        """Whether the first result is the model's answer, of which nothing else is made."""
+        return self.call.results[0] in self.translation.answer
 
     @property
     def live(self) -> bool:

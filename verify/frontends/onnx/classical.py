@@ -7,7 +7,8 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.frontends.onnx.layers import linear, scale
-from assay.verify.frontends.onnx.translation import Call, Untranslatable, Value
+from assay.verify.frontends.onnx.translation import Call, Value
+from assay.verify.frontends.refusal import Untranslatable
 
 
 def scaler(call: Call) -> Value:

@@ -8,7 +8,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from assay.verify.frontends.onnx.translation import Call, Handler, Untranslatable, broadcast_shape
+from assay.verify.frontends.onnx.translation import Call, Handler, broadcast_shape
+from assay.verify.frontends.refusal import Untranslatable
 
 # Attributes of Constant other than a tensor, with the dtype of their value.
 PLAIN = {

@@ -12,7 +12,8 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.ops import Add, Linear, Scale, Sub, Tanh
 from assay.verify.frontends.onnx.moves import broadcast, rearrange, view
 from assay.verify.frontends.onnx.tensors import DTYPES
-from assay.verify.frontends.onnx.translation import Call, Operand, Untranslatable, Value, aligned, broadcast_shape
+from assay.verify.frontends.onnx.translation import Call, Operand, Value, aligned, broadcast_shape
+from assay.verify.frontends.refusal import Untranslatable
 
 ONE, ZERO = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
 

@@ -15,12 +15,12 @@ from assay.verify.core.ops import Concat, Gather, Reshape, Scale
 from assay.verify.frontends.onnx.translation import (
     Call,
     Operand,
-    Untranslatable,
     Value,
     aligned,
     broadcast_shape,
     sample_shape,
 )
+from assay.verify.frontends.refusal import Untranslatable
 
 
 def rearrange(call: Call, operand: Operand, function: Callable[[Tensor], Tensor], fill: float = 0.0) -> Operand:

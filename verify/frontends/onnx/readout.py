@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from assay.verify.frontends.onnx.translation import Call, Handler, Untranslatable, Value
+from assay.verify.frontends.onnx.translation import Call, Handler, Value
+from assay.verify.frontends.refusal import Untranslatable
 
 PER_AXIS = 13  # the first version of the operator set in which Softmax goes along one axis
 

@@ -20,6 +20,7 @@ from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import Gather, Op, Reshape
 from assay.verify.frontends.onnx.graph import Attribute, Graph, GraphNode
 from assay.verify.frontends.onnx.inference import output_shapes
+from assay.verify.frontends.refusal import Untranslatable
 
 NO_MEMORY = "can't allocate memory"  # torch has no error of its own for this
 MAX_TOTAL = 2**27  # elements of all values together; in float64 that is 1 GiB
@@ -38,10 +39,6 @@ def broadcast_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
 def _finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite; nothing of the tensor's size is allocated."""
     return not tensor.numel() or all(bool(end.isfinite()) for end in torch.aminmax(tensor))
-
-
-class Untranslatable(Exception):
-    """A node that has no counterpart, with the reason where it is not simply unknown."""
 
 
 @dataclass(frozen=True, eq=False)
