@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.verify.core.ops import Add, LeakyRelu, Max, Relu, Scale, Sub, Tanh
+from assay.verify.core.ops import Add, LeakyRelu, Max, Relu, Scale, Smooth, Sub
 from assay.verify.frontends.translation import Operand, Step, Untranslatable, Value, of_sample
 from assay.verify.frontends.translations.arithmetic import affine, axes_of, constant, last, number
 
@@ -39,13 +39,13 @@ def prelu(step: Step) -> Value:
 def tanh(step: Step) -> Value:
     """The hyperbolic tangent."""
     x = step.value("self")
-    return step.emit(Tanh(), x, shape=x.shape)
+    return step.emit(Smooth("tanh"), x, shape=x.shape)
 
 
 def sigmoid(step: Step) -> Value:
     """``1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2``."""
     half = affine(step, "self", number(0.5), number(0.0))
-    curve = step.emit(Tanh(), half, shape=half.shape)
+    curve = step.emit(Smooth("tanh"), half, shape=half.shape)
     return _scaled(step, curve, number(0.5), number(0.5))
 
 
