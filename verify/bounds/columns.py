@@ -29,8 +29,8 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Smooth,
     Sub,
-    Tanh,
 )
 from assay.verify.core.region.rounding import round_up
 from assay.verify.support.floats import length
@@ -134,7 +134,7 @@ def pull(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pu
 
 @pull.register(Relu)
 @pull.register(LeakyRelu)
-@pull.register(Tanh)
+@pull.register(Smooth)
 def _(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
     """Positive coefficients take the lower line, negative ones the upper line."""
     lines, support = group.lines[position], group.support.get(position)

@@ -26,8 +26,8 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Smooth,
     Sub,
-    Tanh,
     evaluate,
     spread,
     terms,
@@ -73,10 +73,16 @@ def _(op: Op, x: Bounds) -> Bounds:
 @propagate.register(Max)
 @propagate.register(Relu)
 @propagate.register(Reshape)
-@propagate.register(Tanh)
 def _(op: Op, *parts: Bounds) -> Bounds:
     """Non-decreasing in every operand."""
     return Bounds(evaluate(op, *(x.lower for x in parts)), evaluate(op, *(x.upper for x in parts)))
+
+
+@propagate.register
+def _(op: Smooth, x: Bounds) -> Bounds:
+    if op.curve != "tanh":
+        raise UnsupportedError(f"operation {op.label} has no interval bounds")
+    return Bounds(evaluate(op, x.lower), evaluate(op, x.upper))
 
 
 @propagate.register

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.ops import LeakyRelu, Max, Op, Relu, Tanh
+from assay.verify.core.ops import LeakyRelu, Max, Op, Relu, Smooth
 from assay.verify.core.verifier import Bounds
 
 
@@ -112,7 +112,7 @@ def _concave(z: Bounds, left: float) -> Lines:
 
 
 @relax.register
-def _(op: Tanh, z: Bounds) -> Lines:
+def _(op: Smooth, z: Bounds) -> Lines:
     """Tangents and chords of an S-shaped curve; the upper line is the lower line of the mirrored curve.
 
     Where the interval has both signs, the lower line is the tangent from the curve's point at the upper end,

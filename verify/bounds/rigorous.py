@@ -36,8 +36,8 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Smooth,
     Sub,
-    Tanh,
     evaluate,
     magnitude,
     terms,
@@ -103,7 +103,7 @@ def _(op: LeakyRelu, x: Bounds) -> Bounds:
 
 
 @propagate.register
-def _(op: Tanh, x: Bounds) -> Bounds:
+def _(op: Smooth, x: Bounds) -> Bounds:
     low, high = x.lower.tanh(), x.upper.tanh()
     slack = 16 * UNIT
     return Bounds(down(low - slack * low.abs() - TINY).clamp(min=-1), up(high + slack * high.abs() + TINY).clamp(max=1))

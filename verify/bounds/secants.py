@@ -8,7 +8,7 @@ from functools import singledispatch
 import torch
 
 from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.ops import LeakyRelu, Op, Relu, Tanh
+from assay.verify.core.ops import LeakyRelu, Op, Relu, Smooth
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import UNIT
 
@@ -34,7 +34,7 @@ def _(op: Relu | LeakyRelu, z: Bounds) -> Bounds:
 
 
 @slopes.register
-def _(op: Tanh, z: Bounds) -> Bounds:
+def _(op: Smooth, z: Bounds) -> Bounds:
     """``1 - tanh^2`` falls with the distance from 0; a library's tanh errs by a few units in the last place."""
     near = torch.where((z.lower <= 0) & (z.upper >= 0), 0.0, torch.minimum(z.lower.abs(), z.upper.abs()))
     far = torch.maximum(z.lower.abs(), z.upper.abs())

@@ -39,7 +39,7 @@ from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
-from assay.verify.core.ops import LeakyRelu, Op, Relu, Tanh, evaluate
+from assay.verify.core.ops import LeakyRelu, Op, Relu, Smooth, evaluate
 from assay.verify.core.region import Box, LpBall, Region, take
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import UNIT, gamma, length, up
@@ -90,7 +90,7 @@ def _(op: Relu | LeakyRelu, z: Bounds, point: Bounds) -> Sector:
 
 
 @sector.register
-def _(op: Tanh, z: Bounds, point: Bounds) -> Sector:
+def _(op: Smooth, z: Bounds, point: Bounds) -> Sector:
     return _about(op, z, point, secants(op, z, point))
 
 

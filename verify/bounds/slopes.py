@@ -21,7 +21,7 @@ from torch import Tensor
 from assay.verify.bounds.relax import Lines, Tangents, steepness, tangents_below_tanh, undecided
 from assay.verify.core.budget import Expired
 from assay.verify.core.network import Network
-from assay.verify.core.ops import LeakyRelu, Max, Op, Relu, Tanh, evaluate
+from assay.verify.core.ops import LeakyRelu, Max, Op, Relu, Smooth, evaluate
 from assay.verify.core.verifier import Bounds
 
 DECAY = 0.9  # of the gradient's running mean
@@ -428,7 +428,7 @@ def _bend(at: Tensor) -> Tensor:
 
 
 @parameters.register
-def _(op: Tanh, lines: Lines, z: Bounds) -> Parameters | None:
+def _(op: Smooth, lines: Lines, z: Bounds) -> Parameters | None:
     below, above = tangents_below_tanh(z.lower, z.upper), tangents_below_tanh(-z.upper, -z.lower)
     low, high = (torch.where(t.high <= 0, (t.low + t.high) / 2, t.last) for t in (below, above))
     return TouchingPoints(lines, below, above, low, high)

@@ -7,6 +7,7 @@ supported. Tensors inside operations are never modified. Every evaluated tensor 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, singledispatch
 from math import inf
@@ -16,7 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from assay.verify.core.curves import Curve, curve
 from assay.verify.core.errors import InputError, UnsupportedError
+
+STEPS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sign": torch.sign,
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +110,57 @@ class LeakyRelu(Op):
 
 
 @dataclass(frozen=True, eq=False)
-class Tanh(Op):
-    """``y = tanh(x)``; the logistic function is this one, scaled and shifted."""
+class Smooth(Op):
+    """``y = f(x)`` element by element, f the ``curve`` of this name in :mod:`assay.verify.core.curves`, with its
+    ``parameter`` if it has one. Raises what :func:`assay.verify.core.curves.curve` does."""
+
+    curve: str
+    parameter: float = 0.0
+
+    def __post_init__(self) -> None:
+        curve(self.curve, self.parameter)
+
+    @property
+    def label(self) -> str:
+        """Its name for messages."""
+        return f"Smooth({self.curve})"
+
+    @property
+    def of(self) -> Curve:
+        """What is known of the curve."""
+        return curve(self.curve, self.parameter)
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Op):
+    """A piecewise constant function element by element: ``sign``, ``floor``, ``ceil``, or ``round`` (half to even)."""
+
+    kind: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in STEPS:
+            raise InputError(f"a Step is one of {', '.join(STEPS)}, got {self.kind!r}")
+
+    @property
+    def label(self) -> str:
+        """Its name for messages."""
+        return f"Step({self.kind})"
+
+
+@dataclass(frozen=True, eq=False)
+class Product(Op):
+    """The product of the two values on the last axis, which disappears.
+
+    A product of two nodes is a Concat, a Gather of pairs and this; that of two matrices sums it up besides.
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class InverseSumExp(Op):
+    """``y = 1 / sum_j exp(z_j)`` over the last axis, which disappears.
+
+    A softmax is this one of the differences ``z_ij = x_j - x_i``: ``y_i = exp(x_i) / sum_j exp(x_j)``.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +249,25 @@ def _(op: LeakyRelu, x: Tensor) -> Tensor:
 
 
 @evaluate.register
-def _(op: Tanh, x: Tensor) -> Tensor:
-    return x.tanh()
+def _(op: Smooth, x: Tensor) -> Tensor:
+    return op.of.function(x)
+
+
+@evaluate.register
+def _(op: Step, x: Tensor) -> Tensor:
+    return STEPS[op.kind](x)
+
+
+@evaluate.register
+def _(op: Product, x: Tensor) -> Tensor:
+    if x.shape[-1] != 2:
+        raise InputError(f"a Product takes two values on the last axis, got {x.shape[-1]}")
+    return x[..., 0] * x[..., 1]
+
+
+@evaluate.register
+def _(op: InverseSumExp, x: Tensor) -> Tensor:
+    return x.logsumexp(-1).neg().exp()
 
 
 @evaluate.register
@@ -318,7 +393,9 @@ def _(op: LeakyRelu) -> Op:
 
 
 @spread.register
-def _(op: Tanh) -> Op:
+def _(op: Smooth) -> Op:
+    if op.curve != "tanh":
+        raise UnsupportedError(f"operation {op.label} has no rounding error")
     one = torch.ones((), dtype=torch.float64, device="cpu")
     return Scale(one, torch.zeros_like(one))
 
@@ -363,5 +440,5 @@ def _(op: Gather) -> int:
 
 
 @terms.register
-def _(op: Tanh) -> int:
-    return 6  # a library's tanh errs by a few units in the last place
+def _(op: Smooth) -> int:
+    return 6  # a library's curve errs by a few units in the last place

@@ -69,6 +69,11 @@ def smooth(emit: Emit, x: Value, curve: str, parameter: float = 0.0) -> Value:
     return emit(Smooth(curve, parameter), x, shape=x.shape)
 
 
+def sigmoid(emit: Emit, x: Value) -> Value:
+    """``1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2``."""
+    return scaled(emit, smooth(emit, scaled(emit, x, 0.5), "tanh"), 0.5, 0.5)
+
+
 def stepped(emit: Emit, x: Value, kind: str) -> Value:
     """A function of each element that is constant in pieces."""
     return emit(Step(kind), x, shape=x.shape)

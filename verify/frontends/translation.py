@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from assay.verify.core.errors import InputError, InternalError, ResourceError, UnsupportedError
 from assay.verify.core.network import Builder as Nodes
@@ -161,6 +161,7 @@ class Translation:
         self.complaints: dict[str, int] = {}
         self.pending: list[tuple[Call, str, Value | None, Tensor]] = []  # values that may not be used, by their origins
         self.readout, self.rounded = "", False
+        self.answer = _answer(recording)
         self.total = self.nodes[0].size + 1
         self.memory.put(self.sample, self.origins(0).view(self.sample.shape))
 
@@ -369,6 +370,22 @@ class Translation:
         name = call.operation.strip("_") + (f" ({', '.join(parts)})" if parts and parts != [""] else "")
         what = f"{name}: {why}" if why else name
         self.complaints[what] = self.complaints.get(what, 0) + 1
+
+
+SEEN = ("view", "_unsafe_view", "squeeze", "unsqueeze", "detach", "alias")  # the whole of a value, in another shape
+
+
+def _answer(recording: Recording) -> set[int]:
+    """The slots of the model's answer as one operation gives it, and as it is seen afterwards; none where more is made
+    of it."""
+    slots = {recording.output}
+    ways = [call for call in recording.calls if call.operation in SEEN]
+    for call in reversed(ways):
+        if not slots.isdisjoint(call.results):
+            slots.update(leaf.number for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Slot))
+    others = (call for call in recording.calls if call not in ways or slots.isdisjoint(call.results))
+    read = {leaf.number for call in others for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Slot)}
+    return set() if read & slots else slots
 
 
 def _key(call: Call) -> Any:

@@ -26,14 +26,14 @@ from assay.verify.bounds.slopes import (
 )
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import Network, chain
-from assay.verify.core.ops import LeakyRelu, Linear, Max, Op, Relu, Reshape, Tanh
+from assay.verify.core.ops import LeakyRelu, Linear, Max, Op, Relu, Reshape, Smooth
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.verifier import Bounds
 from tests.nets import generator, seeds
 from tests.verify.bounds.test_curves import CURVES, ENDS, between, violation
 
 D = torch.float64
-MOVABLE = [Relu(), LeakyRelu(0.0), LeakyRelu(0.1), Tanh(), Max()]
+MOVABLE = [Relu(), LeakyRelu(0.0), LeakyRelu(0.1), Smooth("tanh"), Max()]
 NAN = float("nan")
 
 
@@ -176,7 +176,7 @@ def test_lines_hold_wherever_they_are_moved(op: Op, dtype: torch.dtype) -> None:
         anywhere(moved, size, seed)
         points = between(low, high)
         # A slope that is kept as a gap is off by as much as the larger slope: so much is charged for raised lines.
-        slack = 8 * torch.finfo(dtype).eps * points.abs() if isinstance(op, Tanh) else 0.0
+        slack = 8 * torch.finfo(dtype).eps * points.abs() if isinstance(op, Smooth) else 0.0
         worst = (violation(moved.lines(), op, points) - slack).amax(0)
         assert bool((worst <= 0).all()), [pairs[i] for i in (worst > 0).nonzero().flatten().tolist()][:5]
 

@@ -32,7 +32,7 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
-    Tanh,
+    Smooth,
     evaluate,
     map_tensors,
     spread,
@@ -75,7 +75,7 @@ def norm(op: Op, shape: tuple[int, ...], p: float) -> Norm:
 
 
 @norm.register(Relu)
-@norm.register(Tanh)
+@norm.register(Smooth)
 @norm.register(Max)
 @norm.register(Reshape)
 def _(op: Op, shape: tuple[int, ...], p: float) -> Norm:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
-from assay.verify.core.ops import Add, Linear, Scale, Sub, Tanh
+from assay.verify.core.ops import Add, Linear, Scale, Smooth, Sub
 from assay.verify.frontends.onnx.moves import broadcast, rearrange, view
 from assay.verify.frontends.onnx.tensors import DTYPES
 from assay.verify.frontends.onnx.translation import Call, Operand, Value, aligned, broadcast_shape
@@ -198,13 +198,13 @@ def batch_norm(call: Call) -> Value:
 
 def tanh(call: Call) -> Value:
     """The hyperbolic tangent."""
-    return call.emit(Tanh(), call.traced().shape, call.traced())
+    return call.emit(Smooth("tanh"), call.traced().shape, call.traced())
 
 
 def sigmoid(call: Call) -> Value:
     """``1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2``."""
     half = scale(call, call.traced(), number(0.5), ZERO)
-    return scale(call, call.emit(Tanh(), half.shape, half), number(0.5), number(0.5))
+    return scale(call, call.emit(Smooth("tanh"), half.shape, half), number(0.5), number(0.5))
 
 
 def cast_(call: Call) -> Operand:

@@ -27,8 +27,8 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Smooth,
     Sub,
-    Tanh,
 )
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.onnx.read import decode
@@ -183,11 +183,17 @@ def _(op: Max, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tup
 
 
 @spell.register(Relu)
-@spell.register(Tanh)
 @spell.register(Add)
 @spell.register(Sub)
 def _(op: Op, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tuple[int, ...]) -> str:
     return writer.node(op.label, *inputs)
+
+
+@spell.register
+def _(op: Smooth, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tuple[int, ...]) -> str:
+    if op.curve != "tanh":
+        raise UnsupportedError(f"operation {op.label} cannot be written to ONNX")
+    return writer.node("Tanh", *inputs)
 
 
 @spell.register

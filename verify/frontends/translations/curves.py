@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from assay.verify.frontends import composed
 from assay.verify.frontends.composed import Value, number, power, scaled, smooth, stepped, truncated
 from assay.verify.frontends.refusal import Untranslatable
 from assay.verify.frontends.translation import Handler, Operand, Step
@@ -25,6 +26,11 @@ def curve(
         return scaled(step.emit, smooth(step.emit, x, name, parameter), *outer)
 
     return rule
+
+
+def sigmoid(step: Step) -> Value:
+    """The logistic function."""
+    return composed.sigmoid(step.emit, step.value("self"))
 
 
 def gelu(step: Step) -> Value:

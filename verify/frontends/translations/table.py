@@ -39,7 +39,7 @@ MOVES = (
 
 # Curves that torch has an operation for, of the same name.
 CURVES = (
-    *("tanh", "sigmoid", "silu", "mish", "hardswish", "exp", "log", "sqrt", "reciprocal", "square", "sin", "cos", "erf"),
+    *("tanh", "silu", "mish", "hardswish", "exp", "log", "sqrt", "reciprocal", "square", "sin", "cos", "erf"),
     *("sinh", "cosh"),
 )
 
@@ -93,6 +93,7 @@ def table() -> dict[Any, Handler]:
         moves.copied: ("copy",),
         moves.moved: MOVES,
         moves.unrelated: LIKE,
+        curves.sigmoid: ("sigmoid",),
         curves.gelu: ("gelu",),
         curves.softplus: ("softplus",),
         curves.elu: ("elu",),
