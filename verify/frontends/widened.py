@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 from assay.verify.core.network import Oracle
 from assay.verify.frontends.dispatch import Operations, bound, name_of, tensors_in, writes
 from assay.verify.frontends.memory import Memory
+from assay.verify.frontends.recording import plain_kernels
 from assay.verify.frontends.translations.pooling import interpolation
 
 NUMBERS = ("number", "Optional[number]")  # their types in torch's schemas
@@ -36,10 +37,10 @@ class Widened:
         with torch.inference_mode(False), torch.no_grad():
             given = x.to(self.dtype, copy=True)
             beside.put(given, x)
-            with Operations(Beside(beside).run):
+            with plain_kernels(), Operations(Beside(beside).run):
                 output = self.model(given)
-            found = beside.of(output)
-        return output.double() if found is None else found.clone()
+            wide = beside.of(output)
+        return output.double() if wide is None else wide.clone()
 
 
 class Beside:
@@ -79,9 +80,9 @@ class Beside:
             return torch.float64 if leaf in FLOATING else leaf
         if not isinstance(leaf, Tensor):
             return leaf
-        found = self.beside.of(leaf)
-        if found is not None:
-            return found
+        wide = self.beside.of(leaf)
+        if wide is not None:
+            return wide
         return leaf.detach().double() if leaf.is_floating_point() else leaf
 
 

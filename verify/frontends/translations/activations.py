@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from assay.verify.core.ops import Add, LeakyRelu, Max, Relu, Scale, Sub
 from assay.verify.frontends.composed import Value, number
 from assay.verify.frontends.refusal import Untranslatable
-from assay.verify.frontends.translation import Operand, Step, of_sample
+from assay.verify.frontends.translation import Step, of_sample
 from assay.verify.frontends.translations.arithmetic import affine, axes_of, constant, last
 
 

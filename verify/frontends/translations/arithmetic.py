@@ -14,6 +14,7 @@ from assay.verify.frontends.composed import Value, number
 from assay.verify.frontends.refusal import Untranslatable
 from assay.verify.frontends.translation import Operand, Step
 
+
 def addition(step: Step) -> Value | Tensor:
     """``a + alpha b``."""
     return _sum(step, "self", 1.0, "other", float(step["alpha"]))
@@ -140,7 +141,6 @@ def last(x: Tensor, axes: list[int]) -> Tensor:
     kept = [axis for axis in range(x.dim()) if axis not in axes]
     moved = x.permute(*kept, *axes)
     return moved.reshape(*moved.shape[: len(kept)], -1)
-
 
 
 def running_sum(step: Step) -> Tensor:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from assay.verify.core.ops import Add, Relu, Scale, Sub
 from assay.verify.core.ops import Step as Piecewise
 from assay.verify.frontends import composed
-from assay.verify.frontends.composed import Value
+from assay.verify.frontends.composed import Value, number
 from assay.verify.frontends.refusal import Untranslatable
 from assay.verify.frontends.translation import Handler, Operand, Step
 from assay.verify.frontends.translations import arithmetic
-from assay.verify.frontends.translations.arithmetic import affine, constant, number
+from assay.verify.frontends.translations.arithmetic import affine, constant
 from assay.verify.frontends.translations.moves import moved
 
 
@@ -116,15 +115,14 @@ def _bent(step: Step, c: Value, a: Value | Tensor, b: Value | Tensor) -> Value |
     if not isinstance(nodes[above.position].op, Relu):
         return None
     (inner,) = nodes[above.position].inputs
-    operands = nodes[inner].inputs
-    if isinstance(a, Value) and isinstance(b, Value) and isinstance(nodes[inner].op, Sub):
-        if operands == (a.position, b.position):
-            return step.emit(Add(), b, above, shape=b.shape)
+    sides = tuple(side.position for side in (a, b) if isinstance(side, Value))
+    if isinstance(b, Value) and isinstance(nodes[inner].op, Sub) and sides == nodes[inner].inputs:
+        return step.emit(Add(), b, above, shape=b.shape)
     (root, factor, shift), lines = _line(step, inner), [_line(step, side) for side in (a, b)]
     if any(line[0] not in (None, root) for line in lines) or not bool((factor != 0).all()):
         return None
     (_, first, start), (_, second, end) = lines
-    if not torch.equal(*torch.broadcast_tensors((first - second) * shift, (start - end) * factor)):
+    if not bool(((first - second) * shift == (start - end) * factor).all()):
         return None
     bend = step.emit(Scale((first - second) / factor, number(0.0)), above, shape=above.shape)
     if isinstance(b, Value):

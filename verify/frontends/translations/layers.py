@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Scale

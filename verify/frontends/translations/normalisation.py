@@ -84,13 +84,13 @@ def group_norm(step: Step) -> list[Value]:
 def _affine(step: Step, y: Value, behind: int = 0) -> Value:
     """Weights and biases applied, with so many axes behind those that they have."""
     y = step.shaped(y)
-    weight, bias = step.constant("weight"), step.constant("bias") if "bias" in step.given else None
-    if weight is None and bias is None:
+    given: list[Tensor | None] = [step.constant(name) if name in step.given else None for name in ("weight", "bias")]
+    like = next((tensor for tensor in given if tensor is not None), None)
+    if like is None:
         return y
-    like: Tensor = bias if weight is None else weight
-    factor = torch.ones_like(like) if weight is None else weight
-    shift = torch.zeros_like(like) if bias is None else bias
-    shape = (*like.shape, *[1] * behind)
+    factor = torch.ones_like(like) if given[0] is None else given[0]
+    shift = torch.zeros_like(like) if given[1] is None else given[1]
+    shape = (*factor.shape, *[1] * behind)
     return step.emit(Scale(factor.reshape(shape), shift.reshape(shape)), y, shape=y.shape)
 
 

@@ -19,10 +19,10 @@ from assay.verify.frontends.translations import (
 )
 
 HINT = (
-    "assay reads what is affine (linear layers, convolutions, averages, interpolation, sums), what is piecewise linear, "
-    "smooth activations, products, quotients and powers of values, normalisation, softmax, attention, max pooling, "
-    "rounding, comparisons, and whatever only moves values; rewrite the model with these, or remove what is not needed "
-    "for inference"
+    "assay reads what is affine (linear layers, convolutions, averages, interpolation, sums), what is piecewise "
+    "linear, smooth activations, products, quotients and powers of values, normalisation, softmax, attention, max "
+    "pooling, rounding, comparisons, and whatever only moves values; rewrite the model with these, or remove what is "
+    "not needed for inference"
 )
 
 # Views need no rule: they are found in memory.
