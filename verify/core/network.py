@@ -161,12 +161,13 @@ class Builder:
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         self.nodes: list[Node] = [Node(Input(), (), tuple(input_shape))]
 
-    def add(self, op: Op, *inputs: int) -> int:
-        """Append ``op`` applied to the nodes at ``inputs``; returns its position."""
+    def add(self, op: Op, *inputs: int, shape: tuple[int, ...] | None = None) -> int:
+        """Append ``op`` applied to the nodes at ``inputs``, with its ``shape`` where it is known; its position."""
         op = map_tensors(op, dtype=torch.float64)
-        samples = [torch.zeros(1, *self.nodes[i].shape, dtype=torch.float64) for i in inputs]
-        with torch.no_grad():
-            shape = tuple(evaluate(op, *samples).shape[1:])
+        if shape is None:
+            samples = [torch.zeros(1, *self.nodes[i].shape, dtype=torch.float64) for i in inputs]
+            with torch.no_grad():
+                shape = tuple(evaluate(op, *samples).shape[1:])
         if isinstance(op, Scale) and shape != self.nodes[inputs[0]].shape:
             raise InputError(f"a Scale cannot widen its operand from {self.nodes[inputs[0]].shape} to {shape}")
         self.nodes.append(Node(op, tuple(inputs), shape))

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.ops import (
-    Add,
     Concat,
     Gather,
     InverseSumExp,
@@ -225,11 +224,6 @@ def positive(emit: Emit, x: Value) -> Value:
 def negated(emit: Emit, x: Value) -> Value:
     """1 where a truth value is 0, and 0 where it is 1."""
     return scaled(emit, x, -1.0, 1.0)
-
-
-def chosen(emit: Emit, condition: Value, a: Value, b: Value) -> Value:
-    """``a`` where the condition is 1, ``b`` where it is 0."""
-    return emit(Add(), b, product(emit, condition, emit(Sub(), a, b, shape=a.shape)), shape=b.shape)
 
 
 def truncated(emit: Emit, x: Value) -> Value:
