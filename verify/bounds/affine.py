@@ -32,6 +32,7 @@ from assay.verify.core.ops import (
     Reshape,
     Scale,
     Smooth,
+    Step,
     Sub,
     evaluate,
 )
@@ -218,4 +219,4 @@ def fan(op: Op) -> float:
     if isinstance(op, Linear):
         thin = entries(op)
         return op.weight.shape[1] if thin is None else thin.inputs.shape[1]
-    return 1 if isinstance(op, (Add, LeakyRelu, Relu, Reshape, Scale, Sub, Smooth)) else inf
+    return 1 if isinstance(op, (Add, LeakyRelu, Relu, Reshape, Scale, Smooth, Step, Sub)) else inf

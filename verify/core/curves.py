@@ -24,12 +24,16 @@ Function = Callable[[Tensor], Tensor]
 class Curve:
     """A function of one number and its ``derivative``, both element by element, on tensors of any shape.
 
-    ``breaks``: where the derivative turns from rising to falling or back, in order; at a break at which it jumps, it
-    has its value on the convex side. ``domain``: outside of it nothing is defined, and at an end of it the function may
-    be infinite. ``poles``: points that an interval must not contain. ``period``: of a function that repeats, whose
-    breaks are those of one period; 0 for any other. ``turns``: where the function itself turns from rising to falling
-    or back, as ``breaks``. ``noise``: beside the value's own magnitude, that of what is summed on the way to it, which
-    its rounding errors are relative to; None where nothing cancels.
+    ``breaks``: where the derivative turns from rising to falling or back, in order, other than ``poles``; at a break
+    at which it jumps, it has its value on the convex side. ``domain``: outside of it nothing is defined, and at an end
+    of it the function may be infinite. ``poles``: points that an interval must not contain. ``period``: of a function
+    that repeats, whose breaks are those of one period; 0 for any other. ``turns``: where the function itself turns from
+    rising to falling or back, as ``breaks``. ``image``: between which numbers all values lie. ``noise``: beside the
+    value's own magnitude, that of what is summed on the way to it or to the derivative, which rounding errors are
+    relative to; None where nothing cancels.
+
+    Where there are several convex pieces a tangent of one must not lie below the curve on all of another's ends and
+    above it between them: bounds are sound all the same, but loose.
     """
 
     function: Function
@@ -39,6 +43,7 @@ class Curve:
     poles: tuple[float, ...] = ()
     period: float = 0.0
     turns: tuple[float, ...] = ()
+    image: tuple[float, float] = (-inf, inf)
     noise: Function | None = None
 
 
@@ -58,7 +63,7 @@ def _fixed(*args: object, **known: object) -> Callable[[float], Curve]:
 
 
 def _tanh_slope(x: Tensor) -> Tensor:
-    return 1 - x.tanh().square()
+    return x.cosh().square().reciprocal()
 
 
 def _sigmoid_slope(x: Tensor) -> Tensor:
@@ -67,13 +72,15 @@ def _sigmoid_slope(x: Tensor) -> Tensor:
 
 def _gelu_slope(x: Tensor) -> Tensor:
     density = (-x.square() / 2).exp() / sqrt(2 * pi)
-    return torch.special.ndtr(x) + x * density
+    below: Tensor = torch.special.ndtr(x)
+    return below + x * density
 
 
 def _gelu_tanh_slope(x: Tensor) -> Tensor:
     x = x.clamp(-100.0, 100.0)  # where it is 0 or 1 already, and nothing overflows
     inner, rise = sqrt(2 / pi) * (x + 0.044715 * x**3), sqrt(2 / pi) * (1 + 3 * 0.044715 * x.square())
-    return (2 * inner).sigmoid() + x / 2 * _tanh_slope(inner) * rise
+    right, left = (2 * inner).sigmoid(), (-2 * inner).sigmoid()
+    return right + 2 * x * right * left * rise
 
 
 def _silu_slope(x: Tensor) -> Tensor:
@@ -112,11 +119,12 @@ def _power(p: float) -> Curve:
     if not isfinite(p) or p == 0:
         raise InputError(f"power needs a finite exponent other than 0, got {p}")
     whole, odd = p == int(p), p % 2 == 1
-    breaks = (0.0,) if whole and odd and p != 1 else ()
+    breaks = (0.0,) if whole and odd and p > 1 else ()
     turns = (0.0,) if whole and not odd and p > 0 else ()
     poles = (0.0,) if p < 0 else ()
     domain = (-inf, inf) if whole else (0.0, inf)
-    return Curve(lambda x: x.pow(p), lambda x: p * x.pow(p - 1), breaks, domain, poles, turns=turns)
+    image = (-inf, inf) if odd else (0.0, inf)
+    return Curve(lambda x: x.pow(p), lambda x: p * x.pow(p - 1), breaks, domain, poles, turns=turns, image=image)
 
 
 def _hardswish_slope(x: Tensor) -> Tensor:
@@ -127,8 +135,8 @@ def _softsign_slope(x: Tensor) -> Tensor:
     return (1 + x.abs()).square().reciprocal()
 
 
-def _magnitude(x: Tensor) -> Tensor:
-    return 4 * x.abs()
+def _one(x: Tensor) -> Tensor:
+    return torch.ones_like(x)
 
 
 GELU_TURN, GELU_TANH_TURN, SILU_TURN, MISH_TURN = (
@@ -140,34 +148,36 @@ GELU_TURN, GELU_TANH_TURN, SILU_TURN, MISH_TURN = (
 GELU_TANH_BREAK, SILU_BREAK = 1.4185040087908283, 2.3993572805154675
 
 CURVES: Mapping[str, Callable[[float], Curve]] = {
-    "tanh": _fixed(torch.tanh, _tanh_slope, (0.0,)),
-    "sigmoid": _fixed(torch.sigmoid, _sigmoid_slope, (0.0,)),
-    "erf": _fixed(torch.erf, lambda x: 2 / sqrt(pi) * (-x.square()).exp(), (0.0,)),
+    "tanh": _fixed(torch.tanh, _tanh_slope, (0.0,), image=(-1.0, 1.0)),
+    "sigmoid": _fixed(torch.sigmoid, _sigmoid_slope, (0.0,), image=(0.0, 1.0)),
+    "erf": _fixed(torch.erf, lambda x: 2 / sqrt(pi) * (-x.square()).exp(), (0.0,), image=(-1.0, 1.0)),
     "arctan": _fixed(torch.arctan, lambda x: 1 / (1 + x.square()), (0.0,)),
     "arcsinh": _fixed(torch.arcsinh, lambda x: torch.hypot(x, torch.ones_like(x)).reciprocal(), (0.0,)),
-    "softsign": _fixed(F.softsign, _softsign_slope, (0.0,)),
-    "gelu": _fixed(F.gelu, _gelu_slope, (-sqrt(2), sqrt(2)), turns=(GELU_TURN,), noise=_magnitude),
+    "softsign": _fixed(F.softsign, _softsign_slope, (0.0,), image=(-1.0, 1.0)),
+    "gelu": _fixed(F.gelu, _gelu_slope, (-sqrt(2), sqrt(2)), turns=(GELU_TURN,), noise=torch.abs),
     "gelu_tanh": _fixed(
         partial(F.gelu, approximate="tanh"),
         _gelu_tanh_slope,
         (-GELU_TANH_BREAK, GELU_TANH_BREAK),
         turns=(GELU_TANH_TURN,),
-        noise=_magnitude,
+        noise=torch.abs,
     ),
-    "silu": _fixed(F.silu, _silu_slope, (-SILU_BREAK, SILU_BREAK), turns=(SILU_TURN,)),
-    "mish": _fixed(_mish, _mish_slope, (-2.256376396360793, 1.4905711794854284), turns=(MISH_TURN,)),
-    "hardswish": _fixed(F.hardswish, _hardswish_slope, (-3.0, 3.0), turns=(-1.5,), noise=_magnitude),
-    "softplus": _fixed(_softplus, torch.sigmoid),
-    "logsigmoid": _fixed(F.logsigmoid, lambda x: x.neg().sigmoid()),
+    "silu": _fixed(F.silu, _silu_slope, (-SILU_BREAK, SILU_BREAK), turns=(SILU_TURN,), noise=torch.abs),
+    "mish": _fixed(_mish, _mish_slope, (-2.256376396360793, 1.4905711794854284), turns=(MISH_TURN,), noise=torch.abs),
+    "hardswish": _fixed(F.hardswish, _hardswish_slope, (-3.0, 3.0), turns=(-1.5,), noise=torch.abs),
+    "softplus": _fixed(_softplus, torch.sigmoid, image=(0.0, inf), noise=_one),
+    "logsigmoid": _fixed(F.logsigmoid, lambda x: x.neg().sigmoid(), image=(-inf, 0.0), noise=_one),
     "elu": _elu,
-    "exp": _fixed(torch.exp, torch.exp),
+    "exp": _fixed(torch.exp, torch.exp, image=(0.0, inf)),
     "sinh": _fixed(torch.sinh, torch.cosh, (0.0,)),
-    "cosh": _fixed(torch.cosh, torch.sinh, turns=(0.0,)),
+    "cosh": _fixed(torch.cosh, torch.sinh, turns=(0.0,), image=(1.0, inf)),
     "log": _fixed(torch.log, torch.reciprocal, domain=(0.0, inf)),
-    "sqrt": _fixed(torch.sqrt, lambda x: 0.5 * x.rsqrt(), domain=(0.0, inf)),
-    "reciprocal": _fixed(torch.reciprocal, lambda x: -x.square().reciprocal(), (0.0,), poles=(0.0,)),
-    "square": _fixed(torch.square, lambda x: 2 * x, turns=(0.0,)),
+    "sqrt": _fixed(torch.sqrt, lambda x: 0.5 * x.rsqrt(), domain=(0.0, inf), image=(0.0, inf)),
+    "reciprocal": _fixed(torch.reciprocal, lambda x: -x.square().reciprocal(), poles=(0.0,)),
+    "square": _fixed(torch.square, lambda x: 2 * x, turns=(0.0,), image=(0.0, inf)),
     "power": _power,
-    "sin": _fixed(torch.sin, torch.cos, (0.0, pi), period=2 * pi, turns=(pi / 2, 3 * pi / 2)),
-    "cos": _fixed(torch.cos, lambda x: -x.sin(), (pi / 2, 3 * pi / 2), period=2 * pi, turns=(0.0, pi)),
+    "sin": _fixed(torch.sin, torch.cos, (0.0, pi), period=2 * pi, turns=(pi / 2, 3 * pi / 2), image=(-1.0, 1.0)),
+    "cos": _fixed(
+        torch.cos, lambda x: -x.sin(), (pi / 2, 3 * pi / 2), period=2 * pi, turns=(0.0, pi), image=(-1.0, 1.0)
+    ),
 }

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError, InternalError
-from assay.verify.core.ops import Gather, Input, Op, Reshape, Scale, evaluate, magnitude, map_tensors, spread, terms
+from assay.verify.core.ops import Gather, Input, Op, Reshape, Scale, evaluate, map_tensors
+from assay.verify.core.roundings import curved, drift, magnitude, noise, spread, terms
 from assay.verify.support import shown
 
 Oracle = Callable[[Tensor], Tensor]
@@ -124,16 +125,23 @@ class Network:
 
         Running error analysis (Higham 2002, chapter 3): each sum of n products errs by at most
         ``gamma_n |W||h|``, ``gamma_n = n u / (1 - n u)``, in any order of summation, and earlier errors pass
-        through ``|W|``. ``x``: (batch x input shape). Both results: (batch x output shape), float64.
+        through ``|W|``, and through a curve by its steepest slope near the value. NaN or infinite where there is no
+        bound. ``x``: (batch x input shape). Both results: (batch x output shape), float64.
         """
         unit = torch.finfo(dtype).eps / 2
         last = {i: position for position, node in enumerate(self.nodes) for i in node.inputs}
         first = x.to(torch.float64).abs()
+        values = self.values(x.to(torch.float64)) if any(curved(node.op) for node in self.nodes) else []
         found = {0: (first, first * unit)}  # magnitude and error of each value, for as long as it is read
         for position, node in enumerate(self.nodes[1:], start=1):
             op = map_tensors(node.op, torch.float64, x.device)
-            size = evaluate(magnitude(op), *(found[i][0] for i in node.inputs))
-            error = evaluate(spread(op), *(found[i][1] for i in node.inputs))
+            if curved(op):
+                z, e = values[node.inputs[0]], found[node.inputs[0]][1]
+                size = noise(op, z - e, z + e, values[position].abs())  # the real operand is no further away
+                error = drift(op, z - e, z + e, e)
+            else:
+                size = evaluate(magnitude(op), *(found[i][0] for i in node.inputs))
+                error = evaluate(spread(op), *(found[i][1] for i in node.inputs))
             if count := terms(op):
                 n = (count + 2) * unit
                 gamma = n / (1 - n) if n < 1 else float("inf")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from assay.verify.core.errors import AssayError, InternalError, ResourceError, UnsupportedError
 from assay.verify.core.network import Network, Oracle
-from assay.verify.core.ops import terms
+from assay.verify.core.roundings import terms
 from assay.verify.frontends.extremes import extremes
 from assay.verify.support.failures import explained
 
@@ -109,9 +109,9 @@ def _oracle_values(oracle: Oracle, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _worst(ours: Tensor, theirs: Tensor, tolerance: Tensor) -> float | None:
-    """The largest difference, if one is beyond the tolerance where ``theirs`` is finite."""
+    """The largest difference, if one is beyond the tolerance where ``theirs`` is finite, and the tolerance known."""
     difference = (ours - theirs).abs()
-    finite = theirs.isfinite()
+    finite = theirs.isfinite() & ~tolerance.isnan()
     if bool((difference[finite] <= tolerance[finite]).all()) and bool(ours[finite].isfinite().all()):
         return None
     return float(difference[finite].max())

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.verify.bounds import layers, raised
-from assay.verify.bounds.relax import Lines, relax
+from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.relax import relax
 from assay.verify.bounds.slopes import (
     Ascent,
     Climb,

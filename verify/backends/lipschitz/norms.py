@@ -35,8 +35,8 @@ from assay.verify.core.ops import (
     Smooth,
     evaluate,
     map_tensors,
-    spread,
 )
+from assay.verify.core.roundings import spread
 from assay.verify.support.floats import TINY, gamma
 
 ITERATIONS = 40  # of the estimate; each costs one application and one transposed application
