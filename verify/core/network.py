@@ -15,6 +15,7 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.ops import Gather, Input, Op, Reshape, Scale, evaluate, map_tensors
+from assay.verify.core.readout import ending
 from assay.verify.core.roundings import curved, drift, magnitude, noise, spread, terms
 from assay.verify.support import shown
 
@@ -22,6 +23,7 @@ Oracle = Callable[[Tensor], Tensor]
 
 # The doors through which models come in, by name: floor 0 opens them but imports nothing behind them.
 FRONTENDS = ("assay.verify.frontends.torch", "assay.verify.frontends.exported", "assay.verify.frontends.onnx")
+READOUT = "assay.verify.frontends.readout"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,8 @@ class Network:
     ``oracle`` is the original model, batch in and batch out; replay calls it. ``dtype`` is the floating type that
     the oracle takes. The operations hold float64: original weights widened exactly, folded ones rounded once.
     ``literal`` is the same function as the model writes it, before folding: its rounding errors are the oracle's.
-    ``readout``: "softmax" or "log_softmax" where the oracle goes on with that, which leaves the order of the outputs
-    as it is; the network ends before it, and only properties of that order carry over.
+    ``readout``: what the oracle goes on with that leaves the order of the outputs as it is, such as "softmax"; the
+    network ends before it, and only properties of that order carry over. ``full``: the network with it, if it is made.
     """
 
     nodes: tuple[Node, ...]
@@ -55,6 +57,7 @@ class Network:
     name: str = ""
     literal: Network | None = field(default=None, repr=False)
     readout: str = ""
+    full: Network | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.nodes or not isinstance(self.nodes[0].op, Input):
@@ -89,6 +92,32 @@ class Network:
         for node in nodes[1:]:
             values.append(evaluate(node.op, *(values[i] for i in node.inputs)))
         return values
+
+    @cached_property
+    def ordered(self) -> Network:
+        """The network for properties of the order of its outputs: without what leaves that as it is, at its end."""
+        last, names = ending(self.nodes)
+        if not names or self.output_size < 2:
+            return self
+        builder = Builder(self.input_shape)
+        builder.nodes = list(self.nodes)
+        cut = builder.build(last, self.oracle, self.dtype, self.name)
+        literal = None if self.literal is None else self.literal.ordered
+        readout = ", ".join([*names, *([self.readout] if self.readout else [])])
+        return replace(cut, literal=literal, readout=readout, full=self)
+
+    @cached_property
+    def whole(self) -> Network:
+        """The network for properties of its outputs' values: with what its ``readout`` names.
+
+        Raises :class:`UnsupportedError` for a softmax over too many outputs.
+        """
+        if not self.readout:
+            return self
+        if self.full is not None:
+            return self.full.whole
+        made: Network = importlib.import_module(READOUT).whole(self)
+        return made
 
     @property
     def input_shape(self) -> tuple[int, ...]:
