@@ -96,7 +96,7 @@ class Network:
     @cached_property
     def ordered(self) -> Network:
         """The network for properties of the order of its outputs: without what leaves that as it is, at its end."""
-        last, names = ending(self.nodes)
+        last, names = ending([(node.op, node.inputs) for node in self.nodes])
         if not names or self.output_size < 2:
             return self
         builder = Builder(self.input_shape)

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from assay.verify.core.ops import Op, Reshape, Scale, Smooth
 
-if TYPE_CHECKING:
-    from assay.verify.core.network import Node
-
 # Curves that are defined everywhere and increase strictly.
 INCREASING = {"tanh", "sigmoid", "erf", "arctan", "arcsinh", "softsign", "softplus", "logsigmoid", "elu", "exp", "sinh"}
 
 
-def ending(nodes: Sequence[Node]) -> tuple[int, list[str]]:
-    """The position of the node before the last increasing curves, and the names of these, the first one first."""
+def ending(nodes: Sequence[tuple[Op, tuple[int, ...]]]) -> tuple[int, list[str]]:
+    """The position of the node before the last increasing curves, and the names of these, the first one first.
+
+    ``nodes``: operations and the positions of their operands.
+    """
     names: list[str] = []
     last = position = len(nodes) - 1
     after: Op | None = None
     while position:
-        op = nodes[position].op
+        op, operands = nodes[position]
         if isinstance(op, Smooth) and op.curve in INCREASING:
             names.insert(0, "sigmoid" if op.curve == "tanh" and _halves(after) else op.curve)
-            (last,) = nodes[position].inputs
+            (last,) = operands
         elif not (isinstance(op, Reshape) or (isinstance(op, Scale) and _keeps_order(op))):
             break
         after = op
-        position = nodes[position].inputs[0]
+        position = operands[0]
     return last, names
 
 

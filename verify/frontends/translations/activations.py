@@ -28,6 +28,13 @@ def leaky_relu(step: Step) -> Value:
     return step.emit(LeakyRelu(slope), x, shape=x.shape)
 
 
+def shrunk(step: Step) -> Value:
+    """Towards 0 by lambda, and 0 within it: ``relu(x - lambda) - relu(-x - lambda)``."""
+    x, less = step.value("self"), number(-float(step["lambd"]))
+    sides = (_positive(step, _scaled(step, x, number(sign), less)) for sign in (1.0, -1.0))
+    return step.emit(Sub(), *sides, shape=x.shape)
+
+
 def prelu(step: Step) -> Value:
     """``relu(x) - slope * relu(-x)``, with a slope for each channel, or one for all."""
     slope, x = constant(step, "weight"), step.value("self")

@@ -31,6 +31,8 @@ def reverse_subtraction(step: Step) -> Value | Tensor:
 
 
 def _sum(step: Step, a: str, first: float, b: str, second: float) -> Value | Tensor:
+    if step.results[0].dtype is torch.bool:
+        raise Untranslatable("of truth values")
     if step.traced(a) and step.traced(b):
         x, y = scaled(step, a, first), step.spread(b) if abs(second) == 1 else scaled(step, b, second)
         return step.emit(Sub() if second == -1 else Add(), x, y, shape=x.shape)
@@ -141,6 +143,13 @@ def last(x: Tensor, axes: list[int]) -> Tensor:
     kept = [axis for axis in range(x.dim()) if axis not in axes]
     moved = x.permute(*kept, *axes)
     return moved.reshape(*moved.shape[: len(kept)], -1)
+
+
+def between(step: Step) -> Value:
+    """``a + weight (b - a)`` of two values, the weight being constant."""
+    weight, (a, b) = constant(step, "weight"), (step.spread(name) for name in ("self", "end"))
+    moved = step.emit(Scale(weight, number(0.0)), step.emit(Sub(), b, a, shape=a.shape), shape=a.shape)
+    return step.emit(Add(), a, moved, shape=a.shape)
 
 
 def running_sum(step: Step) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from assay.verify.core.ops import Add, Sub
@@ -34,8 +35,13 @@ def _difference(step: Step, a: str, b: str) -> Value:
         x = step.spread(a)
         return step.emit(Sub(), x, step.spread(b), shape=x.shape)
     if step.traced(a):
-        return affine(step, a, number(1.0), -constant(step, b))
-    return affine(step, b, number(-1.0), constant(step, a))
+        return affine(step, a, number(1.0), -_held(step, b, step[a].number.dtype))
+    return affine(step, b, number(-1.0), _held(step, a, step[b].number.dtype))
+
+
+def _held(step: Step, name: str, dtype: torch.dtype) -> Tensor:
+    """A constant as ``dtype`` holds it: what is compared and filled in has the precision of what it is among."""
+    return constant(step, name).to(dtype).to(torch.float64)
 
 
 def where(step: Step) -> Any:
@@ -50,16 +56,19 @@ def masked_fill(step: Step) -> Any:
 
 def negation(step: Step) -> Value:
     """True where it is false."""
+    _demand_truths(step, "self")
     return composed.negated(step.emit, step.value("self"))
 
 
 def both(step: Step) -> Value:
     """True where both are."""
+    _demand_truths(step, "self", "other")
     return arithmetic.product(step)
 
 
 def either(step: Step) -> Value:
     """True where one of two is: ``a + b - a b``."""
+    _demand_truths(step, "self", "other")
     if step.traced("self") and step.traced("other"):
         a, b = step.spread("self"), step.spread("other")
         joint = composed.product(step.emit, a, b)
@@ -67,6 +76,11 @@ def either(step: Step) -> Value:
     name, other = ("self", "other") if step.traced("self") else ("other", "self")
     share = constant(step, other)
     return affine(step, name, 1 - share, share)
+
+
+def _demand_truths(step: Step, *names: str) -> None:
+    if any(step[name].number.dtype is not torch.bool for name in names):
+        raise Untranslatable("of numbers that are no truth values")
 
 
 def refused(why: str) -> Handler:
@@ -79,5 +93,6 @@ def refused(why: str) -> Handler:
 
 
 def _chosen(step: Step, condition: str, first: str, second: str) -> Value:
-    sides = [step.spread(name) if step.traced(name) else constant(step, name) for name in (first, second)]
+    dtype = step.results[0].dtype
+    sides = [step.spread(name) if step.traced(name) else _held(step, name, dtype) for name in (first, second)]
     return chosen(step.emit, step.translation.nodes, step.spread(condition), *sides)

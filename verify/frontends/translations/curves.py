@@ -58,6 +58,23 @@ def elu(step: Step) -> Value:
     return scaled(step.emit, smooth(step.emit, x, "elu", alpha * inner), scale / inner)
 
 
+def celu(step: Step) -> Value:
+    """``x`` where x > 0, ``alpha (exp(x / alpha) - 1)`` elsewhere."""
+    alpha = float(step["alpha"])
+    if alpha <= 0:
+        raise Untranslatable(f"an alpha of {alpha:g}, expected a positive one")
+    x = scaled(step.emit, step.value("self"), 1 / alpha)
+    return scaled(step.emit, smooth(step.emit, x, "elu", 1.0), alpha)
+
+
+def gated(step: Step) -> Value:
+    """One half of a value times the logistic function of the other half."""
+    axis, size = int(step["dim"]), step["self"].number.shape[int(step["dim"])] // 2
+    first = step.value("self", lambda x: x.narrow(axis, 0, size))
+    second = step.value("self", lambda x: x.narrow(axis, size, size))
+    return composed.product(step.emit, first, composed.sigmoid(step.emit, second))
+
+
 def exponentiation(step: Step) -> Value:
     """A value to a constant power, or a positive constant to the power of a value."""
     if not (isinstance(step["exponent"], Operand) and step.traced("exponent")):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import Tensor
 
-from assay.verify.core.ops import Linear, Scale, Smooth
+from assay.verify.core.ops import Linear, Max, Scale, Smooth
+from assay.verify.frontends import composed
 from assay.verify.frontends.composed import Value, centred, mean, normalised, scaled
 from assay.verify.frontends.refusal import Untranslatable
 from assay.verify.frontends.translation import Step
@@ -124,11 +125,15 @@ def _variance(step: Step) -> Value:
 
 
 def norm(step: Step) -> Value:
-    """The norm in l1 or l2 over some axes, or all."""
+    """The norm in l1, l2 or linf over some axes, or all."""
     axes, order = axes_of(step), float(step["ord"])
-    if order not in (1.0, 2.0):
+    if order not in (1.0, 2.0, inf):
         raise Untranslatable(f"in l{order:g}")
     x = step.value("self", lambda x: last(x, axes))
+    if order == inf:
+        rows = magnitude(step, x)
+        rows = rows if len(rows.shape) > 1 else composed.reshaped(step.emit, rows, (1, *rows.shape))
+        return step.emit(Max(), rows, shape=rows.shape[:-1])
     weight = torch.ones(1, x.shape[-1], dtype=torch.float64)
     op = Linear(weight, weight.new_zeros(1))
     if order == 1:
