@@ -31,4 +31,4 @@ def planes_about(z: Bounds, below: Tensor, above: Tensor) -> Lines:
 def halfway(z: Bounds) -> tuple[Tensor, Tensor]:
     """Planes with as much of both: in the middle of the box all are as good."""
     half = torch.full_like(z.lower[..., 0], 0.5)
-    return half, half
+    return half, half.clone()

@@ -86,9 +86,10 @@ class SoftmaxPlanes:
         share_lost = kind.eps * (ROUND + count + 2 * size.amax(-1) + self.centre.abs())
         whole = (below.abs() * size).sum(-1) + (above.abs() * size).sum(-1) + under.abs() + over.abs()
         ends = (self.total.abs() + (self.slope * size).sum(-1)) * inverse.square()
-        slack = 4 * share_lost * (whole + 1 / self.low + ends + (product * exponentials.sum(-1)) + 2 * top) + kind.tiny
+        slack = 4 * share_lost * (whole + 1 / self.low + ends + (product * exponentials.sum(-1)) + 2 * top)
         low, high = scale[..., None] * below, scale[..., None] * above
-        under, over = scale * (under - slack), scale * (over + slack)
+        under, over = scale * (under - slack) - kind.tiny, scale * (over + slack) + kind.tiny
+        under = torch.where(scale < kind.tiny, torch.nan, under)  # all would vanish
         return self._or_flat(low, under, high, over)
 
     def gradient(self, sum_: Tensor, point: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,10 +107,10 @@ class SoftmaxPlanes:
     def _or_flat(self, low: Tensor, under: Tensor, high: Tensor, over: Tensor) -> Lines:
         """Flat planes at the least and the largest value where others have no numbers."""
         known = (low.sum(-1) + high.sum(-1) + under + over).isfinite()
-        eps, size = torch.finfo(low.dtype).eps, torch.maximum(self.z.lower.abs(), self.z.upper.abs()).amax(-1)
-        wide = 4 * eps * (ROUND + low.shape[-1] + 2 * size)
+        kind, size = torch.finfo(low.dtype), torch.maximum(self.z.lower.abs(), self.z.upper.abs()).amax(-1)
+        wide = 4 * kind.eps * (ROUND + low.shape[-1] + 2 * size)
         least, most = ((-z).exp() for z in (self.z.upper.logsumexp(-1), self.z.lower.logsumexp(-1)))
         slope, slope_above = (torch.where(known[..., None], side, 0.0) for side in (low, high))
         intercept = torch.where(known, under, (least * (1 - wide)).clamp(min=0))
-        top = torch.where(known, over, most * (1 + wide))
+        top = torch.where(known, over, most * (1 + wide) + kind.tiny)
         return Lines(slope, slope_above - slope, top - intercept, intercept)

@@ -82,10 +82,10 @@ class Tangents:
     def bend(self, at: Tensor) -> Tensor:
         """The second derivative of ``sign * f`` at points (of their shape) where tangents touch, 0 where none does: by
         differences, which is near enough to climb by."""
-        step = torch.finfo(at.dtype).eps ** (1 / 3) * (1 + at.abs())
-        left, right = torch.maximum(at - step, self.knots[0]), torch.minimum(at + step, self.knots[-1])
-        apart = (right - left).clamp(min=torch.finfo(at.dtype).tiny)
-        rise = self.sign * (self.curve.derivative(right) - self.curve.derivative(left)) / apart
+        whole = not self.curve.poles and self.curve.domain == (-torch.inf, torch.inf)
+        step = torch.finfo(at.dtype).eps ** (1 / 3) * (at.abs() + whole)
+        left, right = at - step, at + step
+        rise = self.sign * (self.curve.derivative(right) - self.curve.derivative(left)) / (right - left)
         return torch.where(self.allowed, rise, 0.0)
 
     def _met(self, k: int, over: Tensor, rise: Tensor) -> Tensor:

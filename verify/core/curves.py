@@ -53,13 +53,8 @@ def curve(name: str, parameter: float = 0.0) -> Curve:
     :class:`InputError` for a parameter that it has no meaning for."""
     if name not in CURVES:
         raise UnsupportedError(f"there is no curve {name!r} (known: {', '.join(sorted(CURVES))})")
-    return CURVES[name](parameter)
-
-
-def _fixed(*args: object, **known: object) -> Callable[[float], Curve]:
-    """An entry that has no parameter."""
-    one = Curve(*args, **known)  # type: ignore[arg-type]
-    return lambda parameter: one
+    entry = CURVES[name]
+    return entry if isinstance(entry, Curve) else entry(parameter)
 
 
 def _tanh_slope(x: Tensor) -> Tensor:
@@ -147,37 +142,38 @@ GELU_TURN, GELU_TANH_TURN, SILU_TURN, MISH_TURN = (
 )
 GELU_TANH_BREAK, SILU_BREAK = 1.4185040087908283, 2.3993572805154675
 
-CURVES: Mapping[str, Callable[[float], Curve]] = {
-    "tanh": _fixed(torch.tanh, _tanh_slope, (0.0,), image=(-1.0, 1.0)),
-    "sigmoid": _fixed(torch.sigmoid, _sigmoid_slope, (0.0,), image=(0.0, 1.0)),
-    "erf": _fixed(torch.erf, lambda x: 2 / sqrt(pi) * (-x.square()).exp(), (0.0,), image=(-1.0, 1.0)),
-    "arctan": _fixed(torch.arctan, lambda x: 1 / (1 + x.square()), (0.0,)),
-    "arcsinh": _fixed(torch.arcsinh, lambda x: torch.hypot(x, torch.ones_like(x)).reciprocal(), (0.0,)),
-    "softsign": _fixed(F.softsign, _softsign_slope, (0.0,), image=(-1.0, 1.0)),
-    "gelu": _fixed(F.gelu, _gelu_slope, (-sqrt(2), sqrt(2)), turns=(GELU_TURN,), noise=torch.abs),
-    "gelu_tanh": _fixed(
+# Curves, and families of them by their parameter.
+CURVES: Mapping[str, Curve | Callable[[float], Curve]] = {
+    "tanh": Curve(torch.tanh, _tanh_slope, (0.0,), image=(-1.0, 1.0)),
+    "sigmoid": Curve(torch.sigmoid, _sigmoid_slope, (0.0,), image=(0.0, 1.0)),
+    "erf": Curve(torch.erf, lambda x: 2 / sqrt(pi) * (-x.square()).exp(), (0.0,), image=(-1.0, 1.0)),
+    "arctan": Curve(torch.arctan, lambda x: 1 / (1 + x.square()), (0.0,)),
+    "arcsinh": Curve(torch.arcsinh, lambda x: torch.hypot(x, torch.ones_like(x)).reciprocal(), (0.0,)),
+    "softsign": Curve(F.softsign, _softsign_slope, (0.0,), image=(-1.0, 1.0)),
+    "gelu": Curve(F.gelu, _gelu_slope, (-sqrt(2), sqrt(2)), turns=(GELU_TURN,), noise=torch.abs),
+    "gelu_tanh": Curve(
         partial(F.gelu, approximate="tanh"),
         _gelu_tanh_slope,
         (-GELU_TANH_BREAK, GELU_TANH_BREAK),
         turns=(GELU_TANH_TURN,),
         noise=torch.abs,
     ),
-    "silu": _fixed(F.silu, _silu_slope, (-SILU_BREAK, SILU_BREAK), turns=(SILU_TURN,), noise=torch.abs),
-    "mish": _fixed(_mish, _mish_slope, (-2.256376396360793, 1.4905711794854284), turns=(MISH_TURN,), noise=torch.abs),
-    "hardswish": _fixed(F.hardswish, _hardswish_slope, (-3.0, 3.0), turns=(-1.5,), noise=torch.abs),
-    "softplus": _fixed(_softplus, torch.sigmoid, image=(0.0, inf), noise=_one),
-    "logsigmoid": _fixed(F.logsigmoid, lambda x: x.neg().sigmoid(), image=(-inf, 0.0), noise=_one),
+    "silu": Curve(F.silu, _silu_slope, (-SILU_BREAK, SILU_BREAK), turns=(SILU_TURN,), noise=torch.abs),
+    "mish": Curve(_mish, _mish_slope, (-2.256376396360793, 1.4905711794854284), turns=(MISH_TURN,), noise=torch.abs),
+    "hardswish": Curve(F.hardswish, _hardswish_slope, (-3.0, 3.0), turns=(-1.5,), noise=torch.abs),
+    "softplus": Curve(_softplus, torch.sigmoid, image=(0.0, inf), noise=_one),
+    "logsigmoid": Curve(F.logsigmoid, lambda x: x.neg().sigmoid(), image=(-inf, 0.0), noise=_one),
     "elu": _elu,
-    "exp": _fixed(torch.exp, torch.exp, image=(0.0, inf)),
-    "sinh": _fixed(torch.sinh, torch.cosh, (0.0,)),
-    "cosh": _fixed(torch.cosh, torch.sinh, turns=(0.0,), image=(1.0, inf)),
-    "log": _fixed(torch.log, torch.reciprocal, domain=(0.0, inf)),
-    "sqrt": _fixed(torch.sqrt, lambda x: 0.5 * x.rsqrt(), domain=(0.0, inf), image=(0.0, inf)),
-    "reciprocal": _fixed(torch.reciprocal, lambda x: -x.square().reciprocal(), poles=(0.0,)),
-    "square": _fixed(torch.square, lambda x: 2 * x, turns=(0.0,), image=(0.0, inf)),
+    "exp": Curve(torch.exp, torch.exp, image=(0.0, inf)),
+    "sinh": Curve(torch.sinh, torch.cosh, (0.0,)),
+    "cosh": Curve(torch.cosh, torch.sinh, turns=(0.0,), image=(1.0, inf)),
+    "log": Curve(torch.log, torch.reciprocal, domain=(0.0, inf)),
+    "sqrt": Curve(torch.sqrt, lambda x: 0.5 * x.rsqrt(), domain=(0.0, inf), image=(0.0, inf)),
+    "reciprocal": Curve(torch.reciprocal, lambda x: -x.square().reciprocal(), poles=(0.0,)),
+    "square": Curve(torch.square, lambda x: 2 * x, turns=(0.0,), image=(0.0, inf)),
     "power": _power,
-    "sin": _fixed(torch.sin, torch.cos, (0.0, pi), period=2 * pi, turns=(pi / 2, 3 * pi / 2), image=(-1.0, 1.0)),
-    "cos": _fixed(
+    "sin": Curve(torch.sin, torch.cos, (0.0, pi), period=2 * pi, turns=(pi / 2, 3 * pi / 2), image=(-1.0, 1.0)),
+    "cos": Curve(
         torch.cos, lambda x: -x.sin(), (pi / 2, 3 * pi / 2), period=2 * pi, turns=(0.0, pi), image=(-1.0, 1.0)
     ),
 }
