@@ -37,7 +37,8 @@ def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> 
     In the oracle's dtype within twice the running error bound of that arithmetic; in float64, against ``double``, the
     model in that precision where there is one, to 1e-9 of the magnitudes that are summed, and that precision's errors.
     They are those of ``network.literal``, the translation before folding: what cancels in folded constants is rounded
-    in the original. Points are rounded to the oracle's dtype. Outputs of the oracle that are not finite are not compared.
+    in the original. Points are rounded to the oracle's dtype. Outputs of the oracle that are not finite are not
+    compared.
     """
     together = max(VALUES // sum(node.size for node in network.nodes), 2)  # one alone says nothing of batches
     with torch.no_grad():
