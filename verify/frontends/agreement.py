@@ -118,9 +118,9 @@ def _oracle_values(oracle: Oracle, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _worst(ours: Tensor, theirs: Tensor, tolerance: Tensor) -> float | None:
-    """The largest difference, if one is beyond the tolerance where ``theirs`` is finite, and the tolerance known."""
+    """The largest difference, if one is beyond the tolerance where ``theirs`` and that are finite."""
     difference = (ours - theirs).abs()
-    finite = theirs.isfinite() & ~tolerance.isnan()
+    finite = theirs.isfinite() & tolerance.isfinite()
     if bool((difference[finite] <= tolerance[finite]).all()) and bool(ours[finite].isfinite().all()):
         return None
     return float(difference[finite].max())

@@ -40,22 +40,24 @@ def _bent(emit: Emit, nodes: Sequence[Node], condition: Value, a: Side, b: Side)
     node = nodes[condition.position]
     if isinstance(node.op, Scale) and bool((node.op.factor == -1).all()) and bool((node.op.shift == 1).all()):
         node, a, b = nodes[node.inputs[0]], b, a
-    if not (isinstance(node.op, Step) and node.op.kind == "sign"):
+    sign = nodes[node.inputs[0]].op if node.inputs else node.op
+    if not (isinstance(node.op, Relu) and isinstance(sign, Step) and sign.kind == "sign"):
         return None
-    above = Value(node.inputs[0], node.shape)
-    if not isinstance(nodes[above.position].op, Relu):
-        return None
-    (inner,) = nodes[above.position].inputs
+    (inner,) = nodes[node.inputs[0]].inputs
+
+    def above() -> Value:
+        return emit(Relu(), Value(inner, node.shape), shape=node.shape)
+
     sides = tuple(side.position for side in (a, b) if isinstance(side, Value))
     if isinstance(b, Value) and isinstance(nodes[inner].op, Sub) and sides == nodes[inner].inputs:
-        return emit(Add(), b, above, shape=b.shape)
+        return emit(Add(), b, above(), shape=b.shape)
     (root, factor, shift), lines = _line(nodes, inner), [_line(nodes, side) for side in (a, b)]
     if any(line[0] not in (None, root) for line in lines) or not bool((factor != 0).all()):
         return None
     (_, first, start), (_, second, end) = lines
     if not bool(((first - second) * shift == (start - end) * factor).all()):
         return None
-    bend = emit(Scale((first - second) / factor, number(0.0)), above, shape=above.shape)
+    bend = emit(Scale((first - second) / factor, number(0.0)), above(), shape=node.shape)
     if isinstance(b, Value):
         return emit(Add(), b, bend, shape=b.shape)
     return emit(Scale(number(1.0), b), bend, shape=bend.shape)

@@ -218,7 +218,7 @@ def normalised(emit: Emit, x: Value, eps: float) -> Value:
 
 def positive(emit: Emit, x: Value) -> Value:
     """1 where x > 0, else 0."""
-    return stepped(emit, emit(Relu(), x, shape=x.shape), "sign")
+    return emit(Relu(), stepped(emit, x, "sign"), shape=x.shape)
 
 
 def negated(emit: Emit, x: Value) -> Value:
