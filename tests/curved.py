@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from assay.verify.bounds.lines import Lines
 from assay.verify.core.curves import CURVES
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import (
@@ -23,6 +24,7 @@ from assay.verify.core.ops import (
     Smooth,
     Step,
     Sub,
+    evaluate,
 )
 from tests.nets import generator
 
@@ -198,3 +200,58 @@ def rows(outputs: Sequence[int] | int) -> Tensor:
     """Each output and its opposite: (rows x outputs)."""
     count = outputs if isinstance(outputs, int) else len(outputs)
     return torch.cat([torch.eye(count, dtype=D), -torch.eye(count, dtype=D)])
+
+
+def intervals(op: Op, count: int, seed: int, dtype: torch.dtype = D, operands: int = 1) -> tuple[Tensor, Tensor]:
+    """Intervals of all sizes on which ``op`` is defined, those about its turns and of no width among them: (count)
+    each, or (count x operands)."""
+    rng = generator(seed)
+    shape = (count, 2 if isinstance(op, Product) else operands) if op.several else (count,)
+
+    def uniform(low: float, high: float, each: tuple[int, ...] = shape) -> Tensor:
+        return low + (high - low) * torch.rand(each, generator=rng, dtype=D)
+
+    own = (count, *[1] * (len(shape) - 1))
+    centre = torch.randn(shape, generator=rng, dtype=D) * 10 ** uniform(-3, 2, own)
+    if isinstance(op, Step):
+        centre = torch.where(uniform(0, 1) < 0.3, centre.round(), centre)
+    if isinstance(op, Smooth):
+        special = torch.tensor([*op.of.breaks, *op.of.turns, 0.0], dtype=D)
+        centre = torch.where(uniform(0, 1) < 0.3, special[torch.randint(len(special), shape, generator=rng)], centre)
+    width = uniform(0, 1) * 10 ** uniform(-6, 2, own)
+    width = torch.where(uniform(0, 1) < 0.05, 0.0, width)
+    low = centre - width * uniform(0, 1).clamp(0.2, 0.8).sub(0.2).div(0.6)  # centres at ends among them
+    high = low + width
+    if isinstance(op, Smooth) and positive(op):
+        least = 1e-3 if op.of.poles else 0.0
+        low = low.abs() + least
+        high = low + width
+        if op.of.domain[0] < 0:
+            left = uniform(0, 1) < 0.5
+            low, high = torch.where(left, -high, low), torch.where(left, -low, high)
+    low, high = low.to(dtype), high.to(dtype)
+    return torch.minimum(low, high), torch.maximum(low, high)
+
+
+def inside(low: Tensor, high: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Points of intervals, ends and corners among them, in float64: (count x shape of the intervals)."""
+    low, high = low.double(), high.double()
+    x = points(low, high, count, seed) if low.dim() > 1 else points(low[:, None], high[:, None], count, seed)[..., 0]
+    x[0], x[1] = low, high
+    return torch.minimum(torch.maximum(x, low), high)
+
+
+def outside(lines: Lines, op: Op, z: Tensor) -> Tensor:
+    """By how much the activation leaves its lines at ``z`` (points x intervals [x operands]), beyond the rounding that
+    is charged to lines elsewhere: (points x intervals), negative where it does not."""
+    eps = torch.finfo(lines.slope.dtype).eps
+    wide = lines.map(torch.Tensor.double)
+    base = torch.zeros_like(wide.intercept_gap) if wide.intercept is None else wide.intercept
+    below, gap = wide.slope * z, wide.slope_gap * z
+    size = below.abs() + gap.abs()
+    if op.several:
+        below, gap, size = below.sum(-1), gap.sum(-1), size.sum(-1)
+    value = evaluate(op, z)
+    slack = 4 * eps * (size + base.abs() + wide.intercept_gap.abs()) + 8 * torch.finfo(D).eps * value.abs()
+    low, high = below + base, below + gap + base + wide.intercept_gap
+    return torch.maximum(low - value, value - high) - slack

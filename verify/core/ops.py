@@ -21,7 +21,7 @@ from assay.verify.core.curves import Curve, curve
 from assay.verify.core.errors import InputError, UnsupportedError
 
 STEPS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "sign": torch.sign,
+    "sign": lambda x: torch.where(x.isnan(), x, x.sign()),  # the library's own is 0 there
     "floor": torch.floor,
     "ceil": torch.ceil,
     "round": torch.round,

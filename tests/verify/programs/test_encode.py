@@ -17,7 +17,7 @@ from assay.verify.core.network import Builder, Network, chain
 from assay.verify.core.ops import Add, Gather, LeakyRelu, Linear, Max, Op, Relu, Reshape, Scale, Smooth, Sub
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.verifier import Bounds
-from assay.verify.programs.encode import Encoding, Unbounded, chord_above, encode, without_encoding
+from assay.verify.programs.encode import Encoding, Unbounded, chord_above, encode, without_encoding, without_relaxation
 from assay.verify.programs.loading import get_solver, load
 from assay.verify.programs.program import Program, Status
 from assay.verify.programs.relaxation import known
@@ -231,3 +231,4 @@ def test_what_has_no_encoding_is_named() -> None:
     assert "tanh" in why
     assert "Relu" not in why
     assert without_encoding(network("residual", 0)) is None
+    assert without_relaxation(made) is None
