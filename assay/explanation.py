@@ -42,6 +42,8 @@ def document(question: Question, result: Result, times: dict[str, float]) -> dic
     }
     for network in _networks(question):
         told["network"] = {"name": network.name, "inputs": network.nodes[0].size, "outputs": network.output_size}
+        if network.readout:  # proofs are of the outputs before it
+            told["network"]["left_out"] = network.readout
         if result.counterexample is not None:
             x, y = result.counterexample.flatten().tolist(), witness.outputs(network, result.counterexample).tolist()
             told["counterexample"] = {"x": x, "y": y, "margin": result.stats.get("counterexample_margin")}

@@ -32,8 +32,8 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Smooth,
     Sub,
-    Tanh,
     evaluate,
 )
 from assay.verify.frontends.live import read_live
@@ -109,7 +109,7 @@ def _(op: Linear | Conv2d, parts: list[Tensor], shape: tuple[int, ...], steps: i
 @rule.register(Relu)
 @rule.register(Reshape)
 @rule.register(Max)
-@rule.register(Tanh)
+@rule.register(Smooth)
 def _(op: Op, parts: list[Tensor], shape: tuple[int, ...], steps: int) -> Tensor:
     return parts[0]
 

@@ -14,8 +14,9 @@ from assay.verify.backends.crown import CROWN
 from assay.verify.bounds import affine, columns, group, layers, patches, relaxed, rows
 from assay.verify.bounds.forms import AnyForm, Owners, multiple
 from assay.verify.bounds.group import Group
+from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.matrix import constant, matrix
-from assay.verify.bounds.relax import Lines, relax
+from assay.verify.bounds.relax import relax
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, to_network

@@ -1,4 +1,5 @@
-"""The triangle relaxation as linear programs (Ehlers 2017, arXiv:1705.01320; Salman et al. 2019, arXiv:1902.08722)."""
+"""Linear programs: the triangle relaxation (Ehlers 2017, arXiv:1705.01320; Salman et al. 2019, arXiv:1902.08722), and
+several lines about each curve and product."""
 
 from __future__ import annotations
 
@@ -92,7 +93,7 @@ class LP:
     def _why_not(self, network: Network, region: Region) -> str | None:
         return (
             without_bounds(network)
-            or encode.without_encoding(network)
+            or encode.without_relaxation(network)
             or missing(self.solver, integer=False)
             or missing(self._solver_for(region), integer=False)
         )

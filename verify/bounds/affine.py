@@ -31,8 +31,9 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Smooth,
+    Step,
     Sub,
-    Tanh,
     evaluate,
 )
 from assay.verify.support import devices
@@ -218,4 +219,4 @@ def fan(op: Op) -> float:
     if isinstance(op, Linear):
         thin = entries(op)
         return op.weight.shape[1] if thin is None else thin.inputs.shape[1]
-    return 1 if isinstance(op, (Add, LeakyRelu, Relu, Reshape, Scale, Sub, Tanh)) else inf
+    return 1 if isinstance(op, (Add, LeakyRelu, Relu, Reshape, Scale, Smooth, Step, Sub)) else inf

@@ -14,23 +14,26 @@ from torch import Tensor
 from assay.verify.bounds import affine, patches
 from assay.verify.bounds.forms import AnyForm, Form, Owners, Patches, Units, add, dense, multiple, on_support, windows
 from assay.verify.bounds.group import Group
+from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.matrix import Sparse, constant
-from assay.verify.bounds.relax import Lines
 from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.ops import (
     Add,
     Conv2d,
     ConvTranspose2d,
     Gather,
+    InverseSumExp,
     LeakyRelu,
     Linear,
     Max,
     Op,
+    Product,
     Relu,
     Reshape,
     Scale,
+    Smooth,
+    Step,
     Sub,
-    Tanh,
 )
 from assay.verify.core.region.rounding import round_up
 from assay.verify.support.floats import length
@@ -134,7 +137,8 @@ def pull(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pu
 
 @pull.register(Relu)
 @pull.register(LeakyRelu)
-@pull.register(Tanh)
+@pull.register(Smooth)
+@pull.register(Step)
 def _(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
     """Positive coefficients take the lower line, negative ones the upper line."""
     lines, support = group.lines[position], group.support.get(position)
@@ -145,8 +149,10 @@ def _(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulle
     return [Form(coef, support)], offset
 
 
-@pull.register
-def _(op: Max, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+@pull.register(Max)
+@pull.register(Product)
+@pull.register(InverseSumExp)
+def _(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
     """As the other activations, with a line for each operand."""
     lines = group.lines[position]
     coef = dense(form, group.network.nodes[position].size)

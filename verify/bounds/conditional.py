@@ -15,8 +15,9 @@ from math import inf
 import torch
 from torch import Tensor
 
+from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.raised import OwnRows, chunks, in_float32, of_samples
-from assay.verify.bounds.relax import Lines, relaxes, undecided
+from assay.verify.bounds.relax import feeds, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed, fits_float32
 from assay.verify.bounds.rounding import FEW, largest
 from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, ascend, at_rest, in_other_precision, taken
@@ -78,11 +79,10 @@ class _Conditions:
 
     def narrow(self) -> None:
         """Narrow all layers, then see whether the unsafe rows themselves can be met."""
-        nodes = self.relaxed.network.nodes
-        feeds = {node.inputs[0]: node.op for node in nodes if relaxes(node.op)}
-        for position in sorted(feeds.keys() - {0}):
+        readers = feeds(self.relaxed.network)
+        for position in sorted(readers.keys() - {0}):
             self._relax()
-            self._narrow(position, undecided(feeds[position], self.relaxed.bounds[position]).flatten(1))
+            self._narrow(position, undecided_by_any(readers[position], self.relaxed.bounds[position]).flatten(1))
         self._relax()
         self._ask()
 

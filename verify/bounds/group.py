@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds.forms import AnyForm, Owners, Patches, Units, pad
+from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.matrix import Cut, Matrix, matrix
-from assay.verify.bounds.relax import Lines
 from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Conv2d, Linear, Relu, Reshape, Scale

@@ -5,12 +5,13 @@ Tensors are (batch x shape of one sample). The radius is carried by non-negative
 
 from __future__ import annotations
 
-from functools import singledispatch
+from functools import reduce, singledispatch
 from math import isfinite
 
 import torch
 
 from assay.verify.bounds.memo import per_op
+from assay.verify.core import ranges
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import (
@@ -19,19 +20,21 @@ from assay.verify.core.ops import (
     Conv2d,
     ConvTranspose2d,
     Gather,
+    InverseSumExp,
     LeakyRelu,
     Linear,
     Max,
     Op,
+    Product,
     Relu,
     Reshape,
     Scale,
+    Smooth,
+    Step,
     Sub,
-    Tanh,
     evaluate,
-    spread,
-    terms,
 )
+from assay.verify.core.roundings import spread, terms
 from assay.verify.core.verifier import Bounds
 from assay.verify.support import devices
 
@@ -73,10 +76,29 @@ def _(op: Op, x: Bounds) -> Bounds:
 @propagate.register(Max)
 @propagate.register(Relu)
 @propagate.register(Reshape)
-@propagate.register(Tanh)
+@propagate.register(Step)
 def _(op: Op, *parts: Bounds) -> Bounds:
     """Non-decreasing in every operand."""
     return Bounds(evaluate(op, *(x.lower for x in parts)), evaluate(op, *(x.upper for x in parts)))
+
+
+@propagate.register
+def _(op: Smooth, x: Bounds) -> Bounds:
+    """The range of the curve; NaN where it is not defined on all of the interval."""
+    return Bounds(*ranges.values(op.of, x.lower, x.upper))
+
+
+@propagate.register
+def _(op: Product, x: Bounds) -> Bounds:
+    """Least and largest at the four corners."""
+    corners = x.lower.prod(-1), x.upper.prod(-1), x.lower[..., 0] * x.upper[..., 1], x.upper[..., 0] * x.lower[..., 1]
+    return Bounds(reduce(torch.minimum, corners), reduce(torch.maximum, corners))
+
+
+@propagate.register
+def _(op: InverseSumExp, x: Bounds) -> Bounds:
+    """Non-increasing in every operand."""
+    return Bounds(evaluate(op, x.upper), evaluate(op, x.lower))
 
 
 @propagate.register

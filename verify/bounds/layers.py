@@ -12,7 +12,7 @@ from torch import Tensor
 from assay.verify.bounds.columns import lower_bound
 from assay.verify.bounds.forms import Owners, Units
 from assay.verify.bounds.group import Group
-from assay.verify.bounds.relax import relaxes, undecided
+from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward, affordable
 from assay.verify.core.budget import UNLIMITED, Budget
@@ -65,15 +65,15 @@ def by_linear_bounds(
     """
     relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
     network, group = relaxed.network, Group(relaxed) if ragged(relaxed) else None
-    feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
+    readers = feeds(network)
     exact = _exact_by_intervals(network, region)
     for position in range(1, len(network.nodes)):
         known = relaxed.next()
         relaxed.compound()
         if group is not None:
             group.enter(position, known)
-        if position in feeds and position not in exact:
-            wanted = undecided(feeds[position], known)
+        if position in readers and position not in exact:
+            wanted = undecided_by_any(readers[position], known)
             if group is None:
                 known = _by_regular_rows(relaxed, position, known, wanted)
             else:
@@ -81,7 +81,7 @@ def by_linear_bounds(
                     raise Crowded
                 known = _by_columns(group, position, known, wanted)
             if further is not None:
-                known = further(relaxed, position, known, undecided(feeds[position], known))
+                known = further(relaxed, position, known, undecided_by_any(readers[position], known))
         relaxed.bounds.append(known)
     return relaxed
 

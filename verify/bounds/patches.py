@@ -19,7 +19,7 @@ from assay.verify.bounds.group import Group
 from assay.verify.bounds.matrix import Cut, Dense, Sparse, matrix
 from assay.verify.bounds.memo import per_op, remember
 from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, Tanh
+from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Smooth, Step, Sub
 
 # Windows are used up to this share of the features that matter in the image.
 SMALL = 0.6
@@ -107,7 +107,8 @@ def _cleaned(form: Patches) -> Patches:
 
 @pull.register(Relu)
 @pull.register(LeakyRelu)
-@pull.register(Tanh)
+@pull.register(Smooth)
+@pull.register(Step)
 def _(op: Op, form: Patches, group: Group, position: int, rows: Owners) -> Pulled:
     """Positive coefficients take the lower line, negative ones the upper line; beyond the image both are 0."""
     lines = group.whole[position]

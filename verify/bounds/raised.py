@@ -13,8 +13,8 @@ from torch import Tensor
 from assay.verify.bounds import rows
 from assay.verify.bounds.affine import Part
 from assay.verify.bounds.layers import meet
+from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.narrow import narrowed
-from assay.verify.bounds.relax import Lines
 from assay.verify.bounds.relaxed import Relaxed, fits_float32, middle_and_radius
 from assay.verify.bounds.rows import RowRules, over_ball
 from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, in_other_precision, taken

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.relax import Lines
+from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.rows import weighed
 from assay.verify.bounds.sectors import Sectors, Strays
 from assay.verify.bounds.slopes import Ascent, ascend, at_rest, values_on_lines

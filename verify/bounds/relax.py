@@ -1,55 +1,39 @@
 """Linear relaxations of activations: two lines between which the activation lies over an interval.
 
-Tensors may have any layout that the operand's bounds have; only Max reads an axis, the last one, of its operands.
+Tensors may have any layout that the operand's bounds have; only what has several operands a value reads an axis, the
+last one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import singledispatch
+from collections.abc import Sequence
+from functools import reduce, singledispatch
 
 import torch
 from torch import Tensor
 
+from assay.verify.bounds import products, steps, tangents
+from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.softmax import SoftmaxPlanes
+from assay.verify.core import ranges
 from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.ops import LeakyRelu, Max, Op, Relu, Tanh
+from assay.verify.core.network import Network
+from assay.verify.core.ops import (
+    Concat,
+    Gather,
+    InverseSumExp,
+    LeakyRelu,
+    Max,
+    Op,
+    Product,
+    Relu,
+    Reshape,
+    Smooth,
+    Step,
+    evaluate,
+)
+from assay.verify.core.roundings import noise
 from assay.verify.core.verifier import Bounds
-
-
-@dataclass(frozen=True, eq=False)
-class Lines:
-    """``slope * z + intercept <= activation(z) <= (slope + slope_gap) * z + intercept + intercept_gap`` over the
-    interval of z: all of the shape of z's bounds.
-
-    ``slope`` and ``intercept`` are the lower line's, the gaps are the upper line's minus these; ``intercept`` is None
-    where it is 0 throughout. Max has several operands z a value: ``slope`` and ``slope_gap`` have one more axis than
-    the rest, the last one, and their products with z are summed over it.
-    """
-
-    slope: Tensor
-    slope_gap: Tensor
-    intercept_gap: Tensor
-    intercept: Tensor | None = None
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Lines:
-        """``change`` made to each tensor, whose shape it may change."""
-        intercept = None if self.intercept is None else change(self.intercept)
-        return Lines(change(self.slope), change(self.slope_gap), change(self.intercept_gap), intercept)
-
-    def take(self, index: Tensor, axis: int = 0) -> Lines:
-        """The lines at ``index`` (kept lines), numbers along an axis."""
-        return self.map(lambda t: t.index_select(axis, index))
-
-    def put(self, index: Tensor, lines: Lines, axis: int = 0) -> Lines:
-        """These lines with others at ``index``, numbers, of an axis: they are written into."""
-        for mine, theirs in zip(self._tensors(), lines._tensors(), strict=True):
-            mine.index_copy_(axis, index, theirs)
-        return self
-
-    def _tensors(self) -> list[Tensor]:
-        some = [self.slope, self.slope_gap, self.intercept_gap]
-        return some if self.intercept is None else [*some, self.intercept]
 
 
 @singledispatch
@@ -112,82 +96,33 @@ def _concave(z: Bounds, left: float) -> Lines:
 
 
 @relax.register
-def _(op: Tanh, z: Bounds) -> Lines:
-    """Tangents and chords of an S-shaped curve; the upper line is the lower line of the mirrored curve.
-
-    Where the interval has both signs, the lower line is the tangent from the curve's point at the upper end,
-    touching on the negative side (Zhang et al. 2018, figure 1), found by bisection on the side that is sound.
-    """
-    slope, intercept = _below_tanh(z.lower, z.upper)
-    slope_above, mirrored = _below_tanh(-z.upper, -z.lower)
-    return Lines(slope, slope_above - slope, -mirrored - intercept, intercept)
+def _(op: Smooth, z: Bounds) -> Lines:
+    """See :mod:`assay.verify.bounds.tangents`."""
+    return tangents.lines_about(op.of, z)
 
 
-def _below_tanh(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and intercept of a line below tanh over [low, high]."""
-    tangents = tangents_below_tanh(low, high)
-    at_low = low.tanh()
-    chord = (high.tanh() - at_low) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
-    # Where the curve is concave over the interval, or leaves its lower end more steeply than the chord, the chord
-    # itself lies below. A flat line through the lower end always does.
-    slope = torch.where(tangents.concave, chord, 0.0)
-    # The chord's slope over a width near rounding is not reliable: the smaller slope of the ends is taken.
-    slope = torch.where(_thin(low, high), torch.minimum(steepness(low), steepness(high)), slope)
-    slack = _slack(slope, low, high)
-    best = torch.where(high <= 0, (low + high) / 2, tangents.last)
-    line = tangents.line(best)
-    fixed = slope, at_low - slope * low - slack
-    return torch.where(tangents.allowed, line[0], fixed[0]), torch.where(tangents.allowed, line[1], fixed[1])
+@relax.register
+def _(op: Step, z: Bounds) -> Lines:
+    """See :mod:`assay.verify.bounds.steps`."""
+    return steps.lines_about(op, z)
 
 
-@dataclass(frozen=True, eq=False)
-class Tangents:
-    """Where tangents of tanh lie below it over [low, high]: at every point from ``low`` to ``last``, if they are
-    ``allowed``; ``concave``: where the chord does. All of one shape."""
-
-    low: Tensor
-    high: Tensor
-    last: Tensor
-    allowed: Tensor
-    concave: Tensor
-
-    def line(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Slope and intercept of the tangents at the points ``at`` (of their shape), with room for rounding."""
-        slope = steepness(at)
-        return slope, at.tanh() - slope * at - _slack(slope, self.low, self.high)
+@undecided.register
+def _(op: Step, z: Bounds) -> Tensor:
+    return evaluate(op, z.lower) < evaluate(op, z.upper)
 
 
-def tangents_below_tanh(low: Tensor, high: Tensor) -> Tangents:
-    """Left of the inflection the curve is convex: the tangent at any point lies below it there, and to the right of it
-    too as long as it does not pass above the curve at the upper end. The last such point is found by bisection.
-    ``low``, ``high``: of one shape, any."""
-    at_high = high.tanh()
-
-    def fits(at: Tensor) -> Tensor:
-        return at.tanh() + steepness(at) * (high - at) <= at_high
-
-    first, last = low, torch.minimum(high, torch.zeros_like(high))
-    for _ in range(30):
-        middle = (first + last) / 2
-        below = fits(middle)
-        first, last = torch.where(below, middle, first), torch.where(below, last, middle)
-    chord = (at_high - low.tanh()) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
-    concave = (low >= 0) | ((high > 0) & (steepness(low) >= chord))
-    allowed = ~concave & ~_thin(low, high) & ((high <= 0) | fits(first))
-    return Tangents(low, high, torch.where(high <= 0, high, first), allowed, concave)
+@relax.register
+def _(op: Product, z: Bounds) -> Lines:
+    """See :mod:`assay.verify.bounds.products`."""
+    return products.planes_about(z, *products.halfway(z))
 
 
-def steepness(at: Tensor) -> Tensor:
-    """The derivative of tanh: of the shape of ``at``."""
-    return 1 - at.tanh() ** 2
-
-
-def _thin(low: Tensor, high: Tensor) -> Tensor:
-    return high - low <= 1e-6 * (1 + low.abs())
-
-
-def _slack(slope: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    return 8 * torch.finfo(low.dtype).eps * (1 + slope * (low.abs() + high.abs()))
+@relax.register
+def _(op: InverseSumExp, z: Bounds) -> Lines:
+    """See :mod:`assay.verify.bounds.softmax`."""
+    planes = SoftmaxPlanes.over(z)
+    return planes.lines(*planes.touching)
 
 
 @relax.register
@@ -220,3 +155,65 @@ def _(op: Max, z: Bounds) -> Tensor:
 def relaxes(op: Op) -> bool:
     """Whether ``op`` is an activation with a relaxation here."""
     return relax.dispatch(type(op)) is not relax.dispatch(object)
+
+
+def feeds(network: Network) -> dict[int, list[Op]]:
+    """The activations that read a node, by its position: of such nodes tighter bounds are worth having.
+
+    What only moves the operands of a product about, pairs of them above all, is passed over: its sources count.
+    """
+    readers: dict[int, list[Op]] = {}
+    for node in network.nodes:
+        if relaxes(node.op):
+            for source in _sources(network, node.inputs[0]) if isinstance(node.op, Product) else node.inputs:
+                readers.setdefault(source, []).append(node.op)
+    return readers
+
+
+def _sources(network: Network, position: int) -> set[int]:
+    node = network.nodes[position]
+    if isinstance(node.op, (Gather, Reshape, Concat)):
+        return set().union(*(_sources(network, i) for i in node.inputs))
+    return set() if position == 0 or relaxes(node.op) else {position}
+
+
+def undecided_by_any(ops: Sequence[Op], z: Bounds) -> Tensor:
+    """:func:`undecided` of any of the activations that read ``z``: of its shape."""
+    return reduce(torch.logical_or, (undecided(op, z) for op in ops))
+
+
+@singledispatch
+def extremes(op: Op, z: Bounds, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Of any lines that are drawn about ``op`` over parts of ``z``: the largest magnitude of a slope, of the shape of z
+    or one number, and what a constant comes to beyond the products of slopes and operands, of the shape of ``value``,
+    the magnitude of the activation."""
+    return z.lower.new_ones(()), value
+
+
+@extremes.register
+def _(op: LeakyRelu, z: Bounds, value: Tensor) -> tuple[Tensor, Tensor]:
+    return z.lower.new_tensor(max(op.slope, 1.0)), value
+
+
+@extremes.register
+def _(op: Smooth, z: Bounds, value: Tensor) -> tuple[Tensor, Tensor]:
+    least, most = ranges.slopes(op.of, z.lower, z.upper)
+    return torch.maximum(least.abs(), most.abs()), noise(op, z.lower, z.upper, value)
+
+
+@extremes.register
+def _(op: Step, z: Bounds, value: Tensor) -> tuple[Tensor, Tensor]:
+    return z.lower.new_tensor(steps.steepest(op)), value + 1
+
+
+@extremes.register
+def _(op: Product, z: Bounds, value: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.maximum(z.lower.abs(), z.upper.abs()).flip(-1), value
+
+
+@extremes.register
+def _(op: InverseSumExp, z: Bounds, value: Tensor) -> tuple[Tensor, Tensor]:
+    """No weight of an operand is above its exponential times the square of the value."""
+    most = evaluate(op, z.lower)
+    slope = (z.upper - 2 * z.lower.logsumexp(-1, keepdim=True)).exp()
+    return slope, noise(op, z.lower, z.upper, 4 * most) + slope.sum(-1)

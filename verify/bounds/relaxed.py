@@ -11,12 +11,12 @@ from torch import Tensor
 
 from assay.verify.bounds import rounding
 from assay.verify.bounds.interval import propagate
-from assay.verify.bounds.relax import Lines, relax, relaxes
+from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.relax import relax, relaxes
 from assay.verify.bounds.rounding import Rounding
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
-from assay.verify.core.ops import Max
 from assay.verify.core.region import LpBall, Region
 from assay.verify.core.verifier import Bounds
 
@@ -84,7 +84,7 @@ class Relaxed:
     def operand(self, position: int) -> Bounds:
         """The bounds of an activation's operand: (samples x features [x operands])."""
         node = self.network.nodes[position]
-        shape = (len(self.bounds[0].lower), node.size, *([-1] if isinstance(node.op, Max) else []))
+        shape = (len(self.bounds[0].lower), node.size, *([-1] if node.op.several else []))
         z = self.bounds[node.inputs[0]]
         return Bounds(z.lower.reshape(shape), z.upper.reshape(shape))
 

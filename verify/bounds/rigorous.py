@@ -3,8 +3,8 @@
 A sum of n products errs by at most ``gamma_n |a||b|``, ``gamma_n = n u / (1 - n u)``, in any order of summation and
 with fused operations (Higham 2002, chapter 3); a product that underflows, even one that is flushed to zero, by at most
 the smallest normal number. What overflows becomes an infinite bound, which is true. Values are real numbers: the
-weights as the network holds them, the region's box as it is. tanh alone rests on the library: it is taken to err by
-eight units in the last place at most.
+weights as the network holds them, the region's box as it is. Curves alone rest on the library: they are taken to err
+by eight units in the last place at most, of what their values are made of.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import layers
+from assay.verify.bounds import interval, layers
 from assay.verify.bounds.interval import radius_map
 from assay.verify.bounds.memo import per_op
 from assay.verify.bounds.rounding import precision
 from assay.verify.bounds.rows import lower_rows
+from assay.verify.core import ranges
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
@@ -29,20 +30,22 @@ from assay.verify.core.ops import (
     Conv2d,
     ConvTranspose2d,
     Gather,
+    InverseSumExp,
     LeakyRelu,
     Linear,
     Max,
     Op,
+    Product,
     Relu,
     Reshape,
     Scale,
+    Smooth,
+    Step,
     Sub,
-    Tanh,
     evaluate,
-    magnitude,
-    terms,
 )
 from assay.verify.core.region import Box
+from assay.verify.core.roundings import magnitude, noise, terms
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import TINY, UNIT, down, gamma, up
 
@@ -61,8 +64,13 @@ def intervals(network: Network, box: Box) -> list[Bounds]:
 
 
 def step(op: Op, *inputs: Bounds) -> Bounds:
-    """:func:`propagate`, (batch x shape), with infinite bounds in place of what overflowed."""
+    """:func:`propagate`, (batch x shape), with infinite bounds in place of what overflowed. Where a curve is not
+    defined on all of an interval, they are NaN from there on: no value is known to be a number."""
     box = propagate(op, *inputs)
+    if any(bool(side.isnan().any()) for x in inputs for side in (x.lower, x.upper)):
+        return box
+    if isinstance(op, Smooth) and not bool(ranges.defined(op.of, inputs[0].lower, inputs[0].upper).all()):
+        return box
     return Bounds(torch.where(box.lower.isfinite(), box.lower, -inf), torch.where(box.upper.isfinite(), box.upper, inf))
 
 
@@ -102,11 +110,19 @@ def _(op: LeakyRelu, x: Bounds) -> Bounds:
     return Bounds(torch.where(x.lower < 0, below, x.lower), torch.where(x.upper < 0, above, x.upper))
 
 
-@propagate.register
-def _(op: Tanh, x: Bounds) -> Bounds:
-    low, high = x.lower.tanh(), x.upper.tanh()
-    slack = 16 * UNIT
-    return Bounds(down(low - slack * low.abs() - TINY).clamp(min=-1), up(high + slack * high.abs() + TINY).clamp(max=1))
+@propagate.register(Smooth)
+@propagate.register(InverseSumExp)
+@propagate.register(Product)
+@propagate.register(Step)
+def _(op: Op, x: Bounds) -> Bounds:
+    """The interval, and the roundings of its ends."""
+    y = interval.propagate(op, x)
+    if not (n := terms(op)):
+        return y
+    size = noise(op, x.lower, x.upper, torch.maximum(y.lower.abs(), y.upper.abs()))
+    slack = 2 * (n + 1) * (UNIT * size + TINY)
+    ends = down(y.lower - slack), up(y.upper + slack)
+    return Bounds(*(ranges.clipped(op.of, ends) if isinstance(op, Smooth) else ends))
 
 
 @propagate.register

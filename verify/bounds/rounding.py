@@ -18,9 +18,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from assay.verify.bounds import steps
 from assay.verify.bounds.interval import radius_map, step
+from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.memo import per_op, remember
-from assay.verify.bounds.relax import Lines, relaxes
+from assay.verify.bounds.relax import extremes, relaxes
+from assay.verify.core import ranges
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, Node
 from assay.verify.core.ops import (
@@ -28,15 +31,15 @@ from assay.verify.core.ops import (
     ConvTranspose2d,
     Gather,
     Linear,
-    Max,
     Op,
     Relu,
     Scale,
+    Smooth,
+    Step,
     device_of,
     evaluate,
-    magnitude,
-    terms,
 )
+from assay.verify.core.roundings import curved, magnitude, noise, terms
 from assay.verify.core.verifier import Bounds
 from assay.verify.support import devices
 from assay.verify.support.floats import UNIT, gamma
@@ -161,6 +164,12 @@ class Rounding:
         count = terms(node.op)
         if relaxes(node.op) and not count:
             return interval
+        if curved(node.op):
+            (z,) = operands
+            wide = widened(interval, noise(node.op, z.lower, z.upper, largest(interval)), count, self.precision)
+            if not isinstance(node.op, Smooth):
+                return wide
+            return Bounds(*ranges.clipped(node.op.of, (wide.lower, wide.upper)))
         size = self._size(position, [largest(b) for b in operands])
         if not relaxes(node.op):
             # Beyond what is counted nothing is known of what is lost, by rows of the node itself neither.
@@ -203,7 +212,8 @@ class Rounding:
         return [here.error[position] + self.precision.dust for position in range(len(bounds))]
 
     def _relax_anyhow(self, position: int, z: Bounds, value: Bounds) -> None:
-        """Slopes are the activation's own, and no constant is larger than what it leads from and to.
+        """Slopes are the activation's own, and no constant is larger than what it leads from and to: see
+        :func:`assay.verify.bounds.relax.extremes`.
 
         An error of the operand counts twice: rows go down along a line, which itself may be drawn over an interval that
         is too narrow by it, and beyond which the line is passed by as much.
@@ -215,8 +225,12 @@ class Rounding:
             # Each node on the way can put the interval of a part off by its error, twice where it is itself widened.
             inactive = z.upper + 2 * len(nodes) * below <= 0  # not where an error is NaN: that is kept
             through = torch.where(inactive, 0.0, through)
-        through = through.sum(-1) if isinstance(op, Max) else evaluate(radius_map(op), through)
-        self.error[position] = through + 2 * part * largest(value)
+        wide = Bounds(z.lower - through, z.upper + through)
+        slope, height = extremes(op, wide, largest(value))
+        if isinstance(op, Step):  # a line over an interval that is too narrow may leave out a whole step
+            height = height + steps.jump(op, z, 2 * below) / part
+        through = slope * through
+        self.error[position] = (through.sum(-1) if op.several else through) + 2 * part * height
 
     def at(self, position: int, lines: Lines, z: Bounds) -> Tensor:
         """What one unit of coefficient at an activation loses until the next ones are met: (samples x features)."""

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from assay.verify.bounds import affine, rounding
 from assay.verify.bounds.affine import Part
-from assay.verify.bounds.relax import Lines, relaxes
+from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.relax import relaxes
 from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
 from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.budget import Budget

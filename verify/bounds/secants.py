@@ -7,8 +7,9 @@ from functools import singledispatch
 
 import torch
 
+from assay.verify.core import ranges
 from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.ops import LeakyRelu, Op, Relu, Tanh
+from assay.verify.core.ops import LeakyRelu, Op, Relu, Smooth
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import UNIT
 
@@ -34,13 +35,10 @@ def _(op: Relu | LeakyRelu, z: Bounds) -> Bounds:
 
 
 @slopes.register
-def _(op: Tanh, z: Bounds) -> Bounds:
-    """``1 - tanh^2`` falls with the distance from 0; a library's tanh errs by a few units in the last place."""
-    near = torch.where((z.lower <= 0) & (z.upper >= 0), 0.0, torch.minimum(z.lower.abs(), z.upper.abs()))
-    far = torch.maximum(z.lower.abs(), z.upper.abs())
-    return Bounds(
-        (1 - far.tanh().square() - 64 * UNIT).clamp(min=0), (1 - near.tanh().square() + 64 * UNIT).clamp(max=1)
-    )
+def _(op: Smooth, z: Bounds) -> Bounds:
+    """The range of the derivative; a library's curves err by a few units in the last place."""
+    least, most = ranges.slopes(op.of, z.lower, z.upper)
+    return Bounds(least - 64 * UNIT * (1 + least.abs()), most + 64 * UNIT * (1 + most.abs()))
 
 
 def secants(op: Op, z: Bounds, point: Bounds) -> Bounds:

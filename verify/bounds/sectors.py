@@ -31,7 +31,8 @@ from torch import Tensor
 
 from assay.verify.bounds import layers, rigorous
 from assay.verify.bounds.affine import Part
-from assay.verify.bounds.relax import Lines, relaxes, undecided
+from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import RowRules, weighed
 from assay.verify.bounds.secants import secants
@@ -39,7 +40,7 @@ from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
-from assay.verify.core.ops import LeakyRelu, Op, Relu, Tanh, evaluate
+from assay.verify.core.ops import LeakyRelu, Op, Relu, Smooth, evaluate
 from assay.verify.core.region import Box, LpBall, Region, take
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import UNIT, gamma, length, up
@@ -90,7 +91,7 @@ def _(op: Relu | LeakyRelu, z: Bounds, point: Bounds) -> Sector:
 
 
 @sector.register
-def _(op: Tanh, z: Bounds, point: Bounds) -> Sector:
+def _(op: Smooth, z: Bounds, point: Bounds) -> Sector:
     return _about(op, z, point, secants(op, z, point))
 
 
@@ -214,8 +215,8 @@ class Tightening:
         known = self.of(relaxed).tighten(position, known, wanted)
         if self.further is None:
             return known
-        readers = (node.op for node in relaxed.network.nodes if node.inputs == (position,) and relaxes(node.op))
-        return self.further(relaxed, position, known, wanted & undecided(next(readers), known))
+        readers = feeds(relaxed.network)[position]
+        return self.further(relaxed, position, known, wanted & undecided_by_any(readers, known))
 
 
 def samples_at_once(relaxed: Relaxed) -> int:

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from functools import singledispatch
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.relax import Lines, Tangents, steepness, tangents_below_tanh, undecided
+from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.parameters import Parameters, parameters
+from assay.verify.bounds.relax import undecided
 from assay.verify.core.budget import Expired
 from assay.verify.core.network import Network
-from assay.verify.core.ops import LeakyRelu, Max, Op, Relu, Tanh, evaluate
+from assay.verify.core.ops import Op, evaluate
 from assay.verify.core.verifier import Bounds
 
 DECAY = 0.9  # of the gradient's running mean
@@ -71,27 +72,6 @@ class Region(Protocol):
 
     def minimiser(self, functions: Functions) -> Tensor:
         """A point at which it is taken: (rows x inputs)."""
-        ...
-
-
-class Parameters(Protocol):
-    """The lines of one layer of activations that may be moved, a row's own ones."""
-
-    def lines(self) -> Lines:
-        """The lines as they are now: (rows x features [x operands])."""
-        ...
-
-    def gradient(self, coef: Tensor, z: Tensor) -> list[Tensor]:
-        """Derivatives of the rows' bounds by each tensor of parameters: coefficients (rows x features) that arrive at
-        the activations, values of the operands (rows x features [x operands])."""
-        ...
-
-    def tensors(self) -> list[Tensor]:
-        """The tensors of parameters, which are moved in place."""
-        ...
-
-    def keep(self) -> None:
-        """Bring parameters that were moved back to where their lines hold."""
         ...
 
 
@@ -302,133 +282,3 @@ def _on_line(lines: Lines, coef: Tensor | None, z: Tensor) -> Tensor:
         low, extra = lines.slope * z, lines.slope_gap * z
     low = low if lines.intercept is None else low + lines.intercept
     return low if coef is None else torch.addcmul(low, (coef < 0).to(z), extra + lines.intercept_gap)
-
-
-@singledispatch
-def parameters(op: Op, lines: Lines, z: Bounds) -> Parameters | None:
-    """The lines about ``op`` over ``z`` that may be moved, beginning with ``lines``; None where none are."""
-    return None
-
-
-@dataclass(eq=False)
-class LowerSlopes:
-    """Lines through 0 below a convex kink: any slope between those of its two sides, ``least`` and 1."""
-
-    start: Lines
-    unstable: Tensor
-    least: float
-    slope: Tensor
-    above: Tensor
-
-    def lines(self) -> Lines:
-        """See :class:`Parameters`."""
-        return replace(self.start, slope=self.slope, slope_gap=self.above - self.slope)
-
-    def gradient(self, coef: Tensor, z: Tensor) -> list[Tensor]:
-        """See :class:`Parameters`."""
-        return [coef.clamp(min=0).mul_(z).mul_(self.unstable)]
-
-    def tensors(self) -> list[Tensor]:
-        """See :class:`Parameters`."""
-        return [self.slope]
-
-    def keep(self) -> None:
-        """See :class:`Parameters`."""
-        self.slope.clamp_(self.least, 1.0)
-
-
-@parameters.register(Relu)
-@parameters.register(LeakyRelu)
-def _(op: Relu | LeakyRelu, lines: Lines, z: Bounds) -> Parameters | None:
-    least = op.slope if isinstance(op, LeakyRelu) else 0.0
-    if least >= 1:
-        return None
-    unstable = ((z.lower < 0) & (z.upper > 0)).to(lines.slope)
-    return LowerSlopes(lines, unstable, least, lines.slope.clone(), lines.slope + lines.slope_gap)
-
-
-@dataclass(eq=False)
-class Weights:
-    """Below a maximum: any mean of its operands, with weights at least 0 of sum 1, those that can be largest."""
-
-    start: Lines
-    contested: Tensor
-    weights: Tensor
-
-    def lines(self) -> Lines:
-        """See :class:`Parameters`."""
-        return replace(self.start, slope=self.weights, slope_gap=self.start.slope + self.start.slope_gap - self.weights)
-
-    def gradient(self, coef: Tensor, z: Tensor) -> list[Tensor]:
-        """See :class:`Parameters`. Only differences between operands count: the weights' sum is fixed."""
-        count = self.contested.sum(-1, keepdim=True).clamp(min=1)
-        middle = (z * self.contested).sum(-1, keepdim=True) / count
-        return [coef.clamp(min=0)[..., None] * (z - middle) * self.contested]
-
-    def tensors(self) -> list[Tensor]:
-        """See :class:`Parameters`."""
-        return [self.weights]
-
-    def keep(self) -> None:
-        """See :class:`Parameters`. All at 0 begin again with the first line."""
-        self.weights.clamp_(min=0)
-        total = self.weights.sum(-1, keepdim=True)
-        torch.where(total > 1e-3, self.weights / total.clamp(min=1e-3), self.start.slope, out=self.weights)
-
-
-@parameters.register
-def _(op: Max, lines: Lines, z: Bounds) -> Parameters | None:
-    contested = (z.upper > z.lower.amax(-1, keepdim=True)) | (lines.slope > 0)
-    return Weights(lines, contested.to(lines.slope), lines.slope.clone())
-
-
-@dataclass(eq=False)
-class TouchingPoints:
-    """Tangents below and above tanh: the points at which they touch, those above in the mirrored curve."""
-
-    start: Lines
-    below: Tangents
-    above: Tangents
-    low: Tensor
-    high: Tensor
-
-    def lines(self) -> Lines:
-        """See :class:`Parameters`."""
-        start, upper = self.start, self.start.slope + self.start.slope_gap
-        assert start.intercept is not None
-        slope, intercept = self._chosen(self.below, self.low, start.slope, start.intercept)
-        mirrored = -start.intercept - start.intercept_gap
-        slope_above, mirrored = self._chosen(self.above, self.high, upper, mirrored)
-        return Lines(slope, slope_above - slope, -mirrored - intercept, intercept)
-
-    @staticmethod
-    def _chosen(tangents: Tangents, at: Tensor, slope: Tensor, intercept: Tensor) -> tuple[Tensor, Tensor]:
-        line = tangents.line(at)
-        return torch.where(tangents.allowed, line[0], slope), torch.where(tangents.allowed, line[1], intercept)
-
-    def gradient(self, coef: Tensor, z: Tensor) -> list[Tensor]:
-        """See :class:`Parameters`. A tangent that touches at t has the value tanh(t) + tanh'(t) (z - t)."""
-        below = coef.clamp(min=0) * _bend(self.low) * (z - self.low) * self.below.allowed
-        above = coef.clamp(max=0).neg() * _bend(self.high) * (-z - self.high) * self.above.allowed
-        return [below, above]
-
-    def tensors(self) -> list[Tensor]:
-        """See :class:`Parameters`."""
-        return [self.low, self.high]
-
-    def keep(self) -> None:
-        """See :class:`Parameters`."""
-        for at, tangents in ((self.low, self.below), (self.high, self.above)):
-            at.copy_(torch.minimum(torch.maximum(at, tangents.low), tangents.last))
-
-
-def _bend(at: Tensor) -> Tensor:
-    """The second derivative of tanh: of the shape of ``at``."""
-    return -2 * at.tanh() * steepness(at)
-
-
-@parameters.register
-def _(op: Tanh, lines: Lines, z: Bounds) -> Parameters | None:
-    below, above = tangents_below_tanh(z.lower, z.upper), tangents_below_tanh(-z.upper, -z.lower)
-    low, high = (torch.where(t.high <= 0, (t.low + t.high) / 2, t.last) for t in (below, above))
-    return TouchingPoints(lines, below, above, low, high)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
-from assay.verify.core.ops import Relu, Reshape, Scale, Tanh
+from assay.verify.core.ops import Relu, Reshape, Scale, Smooth
 
 
 def class_scores(y: Tensor) -> Tensor:
@@ -31,8 +31,10 @@ def check_sign(network: Network) -> None:
             shift += factor * float(node.op.shift.flatten()[0])
             factor *= float(node.op.factor.flatten()[0])
         node = network.nodes[node.inputs[0]]
-    if isinstance(node.op, Tanh):
+    if isinstance(node.op, Smooth) and node.op.curve == "tanh":
         low, high = shift - abs(factor), shift + abs(factor)
+    elif isinstance(node.op, Smooth) and node.op.curve == "sigmoid":
+        low, high = sorted((shift, shift + factor))
     elif isinstance(node.op, Relu):
         low, high = (shift, inf) if factor >= 0 else (-inf, shift)
     else:

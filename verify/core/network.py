@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError, InternalError
-from assay.verify.core.ops import Gather, Input, Op, Reshape, Scale, evaluate, magnitude, map_tensors, spread, terms
+from assay.verify.core.ops import Gather, Input, Op, Reshape, Scale, evaluate, map_tensors
+from assay.verify.core.readout import ending
+from assay.verify.core.roundings import curved, drift, magnitude, noise, spread, terms
 from assay.verify.support import shown
 
 Oracle = Callable[[Tensor], Tensor]
 
 # The doors through which models come in, by name: floor 0 opens them but imports nothing behind them.
 FRONTENDS = ("assay.verify.frontends.torch", "assay.verify.frontends.exported", "assay.verify.frontends.onnx")
+READOUT = "assay.verify.frontends.readout"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +47,8 @@ class Network:
     ``oracle`` is the original model, batch in and batch out; replay calls it. ``dtype`` is the floating type that
     the oracle takes. The operations hold float64: original weights widened exactly, folded ones rounded once.
     ``literal`` is the same function as the model writes it, before folding: its rounding errors are the oracle's.
-    ``readout``: "softmax" or "log_softmax" where the oracle goes on with that, which leaves the order of the outputs
-    as it is; the network ends before it, and only properties of that order carry over.
+    ``readout``: what the oracle goes on with that leaves the order of the outputs as it is, such as "softmax"; the
+    network ends before it, and only properties of that order carry over. ``full``: the network with it, if it is made.
     """
 
     nodes: tuple[Node, ...]
@@ -54,6 +57,7 @@ class Network:
     name: str = ""
     literal: Network | None = field(default=None, repr=False)
     readout: str = ""
+    full: Network | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.nodes or not isinstance(self.nodes[0].op, Input):
@@ -88,6 +92,32 @@ class Network:
         for node in nodes[1:]:
             values.append(evaluate(node.op, *(values[i] for i in node.inputs)))
         return values
+
+    @cached_property
+    def ordered(self) -> Network:
+        """The network for properties of the order of its outputs: without what leaves that as it is, at its end."""
+        last, names = ending([(node.op, node.inputs) for node in self.nodes])
+        if not names or self.output_size < 2:
+            return self
+        builder = Builder(self.input_shape)
+        builder.nodes = list(self.nodes)
+        cut = builder.build(last, self.oracle, self.dtype, self.name)
+        literal = None if self.literal is None else self.literal.ordered
+        readout = ", ".join([*names, *([self.readout] if self.readout else [])])
+        return replace(cut, literal=literal, readout=readout, full=self)
+
+    @cached_property
+    def whole(self) -> Network:
+        """The network for properties of its outputs' values: with what its ``readout`` names.
+
+        Raises :class:`UnsupportedError` for a softmax over too many outputs.
+        """
+        if not self.readout:
+            return self
+        if self.full is not None:
+            return self.full.whole
+        made: Network = importlib.import_module(READOUT).whole(self)
+        return made
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -124,16 +154,23 @@ class Network:
 
         Running error analysis (Higham 2002, chapter 3): each sum of n products errs by at most
         ``gamma_n |W||h|``, ``gamma_n = n u / (1 - n u)``, in any order of summation, and earlier errors pass
-        through ``|W|``. ``x``: (batch x input shape). Both results: (batch x output shape), float64.
+        through ``|W|``, and through a curve by its steepest slope near the value. NaN or infinite where there is no
+        bound. ``x``: (batch x input shape). Both results: (batch x output shape), float64.
         """
         unit = torch.finfo(dtype).eps / 2
         last = {i: position for position, node in enumerate(self.nodes) for i in node.inputs}
         first = x.to(torch.float64).abs()
+        values = self.values(x.to(torch.float64)) if any(curved(node.op) for node in self.nodes) else []
         found = {0: (first, first * unit)}  # magnitude and error of each value, for as long as it is read
         for position, node in enumerate(self.nodes[1:], start=1):
             op = map_tensors(node.op, torch.float64, x.device)
-            size = evaluate(magnitude(op), *(found[i][0] for i in node.inputs))
-            error = evaluate(spread(op), *(found[i][1] for i in node.inputs))
+            if curved(op):
+                z, e = values[node.inputs[0]], found[node.inputs[0]][1]
+                size = noise(op, z - e, z + e, values[position].abs())  # the real operand is no further away
+                error = drift(op, z - e, z + e, e)
+            else:
+                size = evaluate(magnitude(op), *(found[i][0] for i in node.inputs))
+                error = evaluate(spread(op), *(found[i][1] for i in node.inputs))
             if count := terms(op):
                 n = (count + 2) * unit
                 gamma = n / (1 - n) if n < 1 else float("inf")
@@ -161,12 +198,13 @@ class Builder:
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         self.nodes: list[Node] = [Node(Input(), (), tuple(input_shape))]
 
-    def add(self, op: Op, *inputs: int) -> int:
-        """Append ``op`` applied to the nodes at ``inputs``; returns its position."""
+    def add(self, op: Op, *inputs: int, shape: tuple[int, ...] | None = None) -> int:
+        """Append ``op`` applied to the nodes at ``inputs``, with its ``shape`` where it is known; its position."""
         op = map_tensors(op, dtype=torch.float64)
-        samples = [torch.zeros(1, *self.nodes[i].shape, dtype=torch.float64) for i in inputs]
-        with torch.no_grad():
-            shape = tuple(evaluate(op, *samples).shape[1:])
+        if shape is None:
+            samples = [torch.zeros(1, *self.nodes[i].shape, dtype=torch.float64) for i in inputs]
+            with torch.no_grad():
+                shape = tuple(evaluate(op, *samples).shape[1:])
         if isinstance(op, Scale) and shape != self.nodes[inputs[0]].shape:
             raise InputError(f"a Scale cannot widen its operand from {self.nodes[inputs[0]].shape} to {shape}")
         self.nodes.append(Node(op, tuple(inputs), shape))

@@ -7,6 +7,7 @@ supported. Tensors inside operations are never modified. Every evaluated tensor 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, singledispatch
 from math import inf
@@ -16,17 +17,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from assay.verify.core.curves import Curve, curve
 from assay.verify.core.errors import InputError, UnsupportedError
+
+STEPS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sign": lambda x: torch.where(x.isnan(), x, x.sign()),  # the library's own is 0 there
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Op:
     """One operation; compared by identity, hashed by content through ``Network.id``.
 
-    ``affine``: whether its value is an affine function of its operands together.
+    ``affine``: whether its value is an affine function of its operands together; ``several``: whether each value is one
+    of several numbers, those on the last axis of its one operand.
     """
 
     affine: ClassVar[bool] = False
+    several: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -101,13 +112,68 @@ class LeakyRelu(Op):
 
 
 @dataclass(frozen=True, eq=False)
-class Tanh(Op):
-    """``y = tanh(x)``; the logistic function is this one, scaled and shifted."""
+class Smooth(Op):
+    """``y = f(x)`` element by element, f the ``curve`` of this name in :mod:`assay.verify.core.curves`, with its
+    ``parameter`` if it has one. Raises what :func:`assay.verify.core.curves.curve` does."""
+
+    curve: str
+    parameter: float = 0.0
+
+    def __post_init__(self) -> None:
+        curve(self.curve, self.parameter)
+
+    @property
+    def label(self) -> str:
+        """Its name for messages."""
+        return f"Smooth({self.curve})"
+
+    @property
+    def of(self) -> Curve:
+        """What is known of the curve."""
+        return curve(self.curve, self.parameter)
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Op):
+    """A piecewise constant function element by element: ``sign``, ``floor``, ``ceil``, or ``round`` (half to even)."""
+
+    kind: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in STEPS:
+            raise InputError(f"a Step is one of {', '.join(STEPS)}, got {self.kind!r}")
+
+    @property
+    def label(self) -> str:
+        """Its name for messages."""
+        return f"Step({self.kind})"
+
+
+@dataclass(frozen=True, eq=False)
+class Product(Op):
+    """The product of the two values on the last axis, which disappears.
+
+    A product of two nodes is a Concat, a Gather of pairs and this; that of two matrices sums it up besides.
+    """
+
+    several: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, eq=False)
+class InverseSumExp(Op):
+    """``y = 1 / sum_j exp(z_j)`` over the last axis, which disappears.
+
+    A softmax is this one of the differences ``z_ij = x_j - x_i``: ``y_i = exp(x_i) / sum_j exp(x_j)``.
+    """
+
+    several: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False)
 class Max(Op):
     """The largest value on the last axis, which disappears: a pooling layer is a Gather of windows and a Max."""
+
+    several: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +257,25 @@ def _(op: LeakyRelu, x: Tensor) -> Tensor:
 
 
 @evaluate.register
-def _(op: Tanh, x: Tensor) -> Tensor:
-    return x.tanh()
+def _(op: Smooth, x: Tensor) -> Tensor:
+    return op.of.function(x)
+
+
+@evaluate.register
+def _(op: Step, x: Tensor) -> Tensor:
+    return STEPS[op.kind](x)
+
+
+@evaluate.register
+def _(op: Product, x: Tensor) -> Tensor:
+    if x.shape[-1] != 2:
+        raise InputError(f"a Product takes two values on the last axis, got {x.shape[-1]}")
+    return x[..., 0] * x[..., 1]
+
+
+@evaluate.register
+def _(op: InverseSumExp, x: Tensor) -> Tensor:
+    return x.logsumexp(-1).neg().exp()
 
 
 @evaluate.register
@@ -255,113 +338,3 @@ def map_tensors(op: AnyOp, dtype: torch.dtype | None = None, device: torch.devic
         for name, tensor in tensors.items()
     }
     return replace(op, **moved) if moved else op
-
-
-@singledispatch
-def magnitude(op: Op) -> Op:
-    """The operation that carries magnitudes forward: ``|op(x)| <= magnitude(op)(|x|)``."""
-    return op
-
-
-@magnitude.register(Linear)
-@magnitude.register(Conv2d)
-@magnitude.register(ConvTranspose2d)
-@magnitude.register(Scale)
-def _(op: Op) -> Op:
-    weights = [f.name for f in fields(op) if isinstance(getattr(op, f.name), Tensor)]
-    return replace(op, **{name: getattr(op, name).abs() for name in weights})
-
-
-@magnitude.register
-def _(op: Sub) -> Op:
-    return Add()
-
-
-@magnitude.register
-def _(op: LeakyRelu) -> Op:
-    """Of a magnitude it is not known which side it comes from: the steeper one counts."""
-    return spread(op)
-
-
-@magnitude.register
-def _(op: Gather) -> Op:
-    return replace(op, fill=abs(op.fill))
-
-
-@singledispatch
-def spread(op: Op) -> Op:
-    """The operation that carries radii and errors forward: ``|op(x + e) - op(x)| <= spread(op)(|e|)``."""
-    return op
-
-
-@spread.register(Linear)
-@spread.register(Conv2d)
-@spread.register(ConvTranspose2d)
-def _(op: Linear | Conv2d | ConvTranspose2d) -> Op:
-    return replace(op, weight=op.weight.abs(), bias=torch.zeros_like(op.bias))
-
-
-@spread.register
-def _(op: Scale) -> Op:
-    return Scale(op.factor.abs(), torch.zeros_like(op.shift))
-
-
-@spread.register
-def _(op: Sub) -> Op:
-    return Add()
-
-
-@spread.register
-def _(op: LeakyRelu) -> Op:
-    factor = torch.tensor(max(op.slope, 1.0), dtype=torch.float64, device="cpu")  # goes with tensors anywhere
-    return Scale(factor, torch.zeros_like(factor))
-
-
-@spread.register
-def _(op: Tanh) -> Op:
-    one = torch.ones((), dtype=torch.float64, device="cpu")
-    return Scale(one, torch.zeros_like(one))
-
-
-@spread.register
-def _(op: Gather) -> Op:
-    return replace(op, fill=0.0)
-
-
-@singledispatch
-def terms(op: Op) -> int:
-    """How many products are summed into one output of ``op``, or roundings made; 0 where nothing is rounded."""
-    return 0
-
-
-@terms.register
-def _(op: Linear) -> int:
-    return int(op.weight.shape[1]) + 1
-
-
-@terms.register
-def _(op: Conv2d) -> int:
-    return int(op.weight[0].numel()) + 1
-
-
-@terms.register
-def _(op: ConvTranspose2d) -> int:
-    return int(op.weight[:, 0].numel()) + 1
-
-
-@terms.register(Scale)
-@terms.register(Add)
-@terms.register(Sub)
-@terms.register(LeakyRelu)
-def _(op: Op) -> int:
-    return 2
-
-
-@terms.register
-def _(op: Gather) -> int:
-    return 1 if op.fill else 0  # what is filled in is rounded to the dtype
-
-
-@terms.register
-def _(op: Tanh) -> int:
-    return 6  # a library's tanh errs by a few units in the last place

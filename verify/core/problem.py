@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.binary import check_sign
-from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, content_hash, to_network
 from assay.verify.core.region import Domain, LpBall, Region, declared
 from assay.verify.core.spec import Spec
@@ -29,7 +29,11 @@ FILES = "assay.verify.frontends.files"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Problem:
-    """A network, a region of one sample and a specification. ``label`` is kept where the problem has one."""
+    """A network, a region of one sample and a specification. ``label`` is kept where the problem has one.
+
+    The network is kept without what it ends in where that leaves the order of the outputs as it is and the
+    specification is of that order, and with it otherwise.
+    """
 
     network: Network
     region: Region
@@ -49,11 +53,8 @@ class Problem:
             )
         if self.moved is not None:
             warnings.warn(self.moved, stacklevel=3)
-        if self.network.readout and not self.spec.of_order:
-            raise UnsupportedError(
-                f"the model ends in a {self.network.readout}, of which only the order of the outputs is decided (is a "
-                "label the largest?), not their values: pose the property of the model without its last layer"
-            )
+        fitting = self.network.ordered if self.spec.of_order else self.network.whole
+        object.__setattr__(self, "network", fitting)
 
     def __repr__(self) -> str:
         return shown.line("Problem", self.facts)

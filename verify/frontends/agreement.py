@@ -7,7 +7,8 @@ from torch import Tensor
 
 from assay.verify.core.errors import AssayError, InternalError, ResourceError, UnsupportedError
 from assay.verify.core.network import Network, Oracle
-from assay.verify.core.ops import terms
+from assay.verify.core.ops import Step
+from assay.verify.core.roundings import terms
 from assay.verify.frontends.extremes import extremes
 from assay.verify.support.failures import explained
 
@@ -34,9 +35,10 @@ def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> 
     """Raise :class:`InternalError` unless network and oracle agree at ``points`` (batch x input shape).
 
     In the oracle's dtype within twice the running error bound of that arithmetic; in float64, against ``double``, the
-    model in that precision where there is one, to 1e-9 of the magnitudes that are summed. Both are those of
-    ``network.literal``, the translation before folding: what cancels in folded constants is rounded in the original.
-    Points are rounded to the oracle's dtype. Outputs of the oracle that are not finite are not compared.
+    model in that precision where there is one, to 1e-9 of the magnitudes that are summed, and that precision's errors.
+    They are those of ``network.literal``, the translation before folding: what cancels in folded constants is rounded
+    in the original. Points are rounded to the oracle's dtype. Outputs of the oracle that are not finite are not
+    compared.
     """
     together = max(VALUES // sum(node.size for node in network.nodes), 2)  # one alone says nothing of batches
     with torch.no_grad():
@@ -46,7 +48,8 @@ def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> 
 
 def _compare(network: Network, points: Tensor, double: Oracle | None) -> None:
     logits = network(points.double())
-    error, magnitude = (network.literal or network).rounding_error(points, network.dtype)
+    known = (network.literal or network).rounding_error(points, network.dtype)
+    error, magnitude = (bound.nan_to_num(torch.inf, torch.inf) for bound in known)  # where there is none, all may be
     if network.oracle is not None:
         ours, tolerance = _read_out(network.readout, logits, 2 * error + 1e-9 * magnitude, network.dtype)
         theirs, alone = _oracle_values(network.oracle, points)
@@ -59,7 +62,13 @@ def _compare(network: Network, points: Tensor, double: Oracle | None) -> None:
             raise UnsupportedError("the model depends on the batch: a sample's output changes with those beside it")
         _demand(ours, theirs, tolerance, "in its own arithmetic")
     if double is not None:
-        ours, tolerance = _read_out(network.readout, logits, 1e-9 * magnitude + 1e-300, torch.float64)
+        if any(isinstance(node.op, Step) for node in network.nodes):  # which jump, however small the unit is
+            finer, _ = (network.literal or network).rounding_error(points, torch.float64)
+            slack = 2 * finer.nan_to_num(torch.inf, torch.inf)
+        else:  # errors shrink as the unit does, and more
+            slack = 4e-9 * error
+        wide = 1e-9 * magnitude + slack + 1e-300
+        ours, tolerance = _read_out(network.readout, logits, wide, torch.float64)
         _demand(ours, double(points.double()), tolerance, "in float64")
 
 
@@ -109,9 +118,9 @@ def _oracle_values(oracle: Oracle, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _worst(ours: Tensor, theirs: Tensor, tolerance: Tensor) -> float | None:
-    """The largest difference, if one is beyond the tolerance where ``theirs`` is finite."""
+    """The largest difference, if one is beyond the tolerance where ``theirs`` and that are finite."""
     difference = (ours - theirs).abs()
-    finite = theirs.isfinite()
+    finite = theirs.isfinite() & tolerance.isfinite()
     if bool((difference[finite] <= tolerance[finite]).all()) and bool(ours[finite].isfinite().all()):
         return None
     return float(difference[finite].max())

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.network import Network
-from assay.verify.core.ops import LeakyRelu, Relu, evaluate, terms
+from assay.verify.core.ops import LeakyRelu, Relu, evaluate
+from assay.verify.core.roundings import terms
 
 PRODUCTS = 2**25  # that evaluating the network at all of the points may take
 NUMBERS = 2**22  # that are kept for them at once

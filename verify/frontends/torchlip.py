@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.ops import Add, Concat, Conv2d, Linear, Op, Relu, Reshape, Scale
-from assay.verify.frontends.translation import Handler, Step, Untranslatable, Value
+from assay.verify.frontends.composed import Value
+from assay.verify.frontends.refusal import Untranslatable
+from assay.verify.frontends.translation import Handler, Step
 
 
 def group_sort(step: Step) -> Value:

@@ -16,30 +16,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from assay.verify.core.errors import InputError, InternalError, ResourceError, UnsupportedError
 from assay.verify.core.network import Builder as Nodes
 from assay.verify.core.network import Network, Node
 from assay.verify.core.ops import Concat, Gather, Input, Op, Reshape, Scale, evaluate, map_tensors
+from assay.verify.frontends.composed import Value
 from assay.verify.frontends.dispatch import bound, tensors_in, writes
 from assay.verify.frontends.memory import Geometry, Memory, geometry
 from assay.verify.frontends.recording import Call, Recording, Slot
+from assay.verify.frontends.refusal import Untranslatable
 from assay.verify.support.failures import explained, line
 
 STORING = ("fill", "zero", "copy")  # what rounds no number
-
-
-class Untranslatable(Exception):
-    """An operation on values that has no counterpart; the reason, where its name does not say it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Value:
-    """A node of the network under construction, and its shape: of one sample."""
-
-    position: int
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +116,11 @@ class Step:
         return tuple(self.results[0].shape)
 
     @property
+    def ends(self) -> bool:
+        """Whether the first result is the model's answer, of which nothing else is made."""
+        return self.call.results[0] in self.translation.answer
+
+    @property
     def live(self) -> bool:
         """Whether weights keep their place in autograd's graph."""
         return self.translation.live
@@ -166,6 +161,7 @@ class Translation:
         self.complaints: dict[str, int] = {}
         self.pending: list[tuple[Call, str, Value | None, Tensor]] = []  # values that may not be used, by their origins
         self.readout, self.rounded = "", False
+        self.answer = _answer(recording)
         self.total = self.nodes[0].size + 1
         self.memory.put(self.sample, self.origins(0).view(self.sample.shape))
 
@@ -374,6 +370,22 @@ class Translation:
         name = call.operation.strip("_") + (f" ({', '.join(parts)})" if parts and parts != [""] else "")
         what = f"{name}: {why}" if why else name
         self.complaints[what] = self.complaints.get(what, 0) + 1
+
+
+SEEN = ("view", "_unsafe_view", "squeeze", "unsqueeze", "detach", "alias")  # the whole of a value, in another shape
+
+
+def _answer(recording: Recording) -> set[int]:
+    """The slots of the model's answer as one operation gives it, and as it is seen afterwards; none where more is made
+    of it."""
+    slots = {recording.output}
+    ways = [call for call in recording.calls if call.operation in SEEN]
+    for call in reversed(ways):
+        if not slots.isdisjoint(call.results):
+            slots.update(leaf.number for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Slot))
+    others = (call for call in recording.calls if call not in ways or slots.isdisjoint(call.results))
+    read = {leaf.number for call in others for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Slot)}
+    return set() if read & slots else slots
 
 
 def _key(call: Call) -> Any:

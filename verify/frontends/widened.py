@@ -16,10 +16,12 @@ from torch.utils._pytree import tree_map
 from assay.verify.core.network import Oracle
 from assay.verify.frontends.dispatch import Operations, bound, name_of, tensors_in, writes
 from assay.verify.frontends.memory import Memory
+from assay.verify.frontends.recording import plain_kernels
 from assay.verify.frontends.translations.pooling import interpolation
 
 NUMBERS = ("number", "Optional[number]")  # their types in torch's schemas
 INTERPOLATIONS = ("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d")
+COMPARISONS = ("gt", "ge", "lt", "le")
 FLOATING = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -36,10 +38,10 @@ class Widened:
         with torch.inference_mode(False), torch.no_grad():
             given = x.to(self.dtype, copy=True)
             beside.put(given, x)
-            with Operations(Beside(beside).run):
+            with plain_kernels(), Operations(Beside(beside).run):
                 output = self.model(given)
-            found = beside.of(output)
-        return output.double() if found is None else found.clone()
+            wide = beside.of(output)
+        return output.double() if wide is None else wide.clone()
 
 
 class Beside:
@@ -54,8 +56,7 @@ class Beside:
         if not any(self.beside.of(tensor) is not None for tensor in tensors):
             return func(*args, **kwargs)
         for tensor in writes(func, args, kwargs):
-            if tensor.is_floating_point():
-                self.beside.begin(tensor)
+            self.beside.begin(tensor)
         if name_of(func) in INTERPOLATIONS:
             wide: Any = self._between(func, bound(func, args, kwargs))
         else:
@@ -63,7 +64,7 @@ class Beside:
             wide = func(*wide_args, **wide_kwargs)
         result = func(*args, **kwargs)
         for own, other in zip(tensors_in(result), tensors_in(wide), strict=True):
-            if own.is_floating_point() and self.beside.of(own) is None:
+            if self.beside.of(own) is None:
                 self.beside.put(own, other)
         return result
 
@@ -79,17 +80,19 @@ class Beside:
             return torch.float64 if leaf in FLOATING else leaf
         if not isinstance(leaf, Tensor):
             return leaf
-        found = self.beside.of(leaf)
-        if found is not None:
-            return found
+        wide = self.beside.of(leaf)
+        if wide is not None:  # of whole numbers and truth values, too: they follow from others
+            return wide if leaf.is_floating_point() else wide.to(leaf.dtype)
         return leaf.detach().double() if leaf.is_floating_point() else leaf
 
 
 def _filled(func: Any, args: Any, kwargs: Any, dtype: torch.dtype) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments, with numbers that are filled in for others as ``dtype`` holds them: they are stored, not used."""
+    """The arguments, with numbers that are filled in for others, or compared with, as ``dtype`` holds them: they are
+    stored, not used."""
     given = list(args)
+    stored = "other" if name_of(func) in COMPARISONS else "value"
     for i, argument in enumerate(func._schema.arguments):
-        if argument.name == "value" and str(argument.type) in NUMBERS:
+        if argument.name == stored and str(argument.type) in NUMBERS:
             if i < len(given):
                 given[i] = _rounded(given[i], dtype)
             elif argument.name in kwargs:

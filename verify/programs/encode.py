@@ -17,9 +17,10 @@ from torch import Tensor
 
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
-from assay.verify.core.ops import LeakyRelu, Max, Op, Relu
+from assay.verify.core.ops import InverseSumExp, LeakyRelu, Max, Op, Product, Relu, Smooth, Step
 from assay.verify.core.region import LpBall, Region
 from assay.verify.core.verifier import Bounds
+from assay.verify.programs import between
 from assay.verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
 from assay.verify.programs.program import Ball, Draft, Index, Program, Vector, widened
 from assay.verify.support.floats import TINY, gamma
@@ -27,6 +28,9 @@ from assay.verify.support.floats import TINY, gamma
 # Tighter bounds of some values, given the program so far, their expressions and the bounds known of them.
 Refine = Callable[[Draft, Expression, Vector, Vector], tuple[Vector, Vector]]
 
+
+# Operations that are no more than between lines in any program.
+LOOSE = (Smooth, Product, InverseSumExp, Step)
 
 # Numbers beyond this may overflow where they are multiplied.
 LARGEST = 1e100
@@ -269,6 +273,23 @@ def _(op: Max, encoder: Encoder, position: int, z: Expression, low: Vector, high
     return of_columns(value, np.zeros(len(value)))
 
 
+@activate.register(Smooth)
+@activate.register(Product)
+@activate.register(InverseSumExp)
+@activate.register(Step)
+def _(op: Op, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
+    """A column between several lines."""
+    operands = encoder.network.nodes[encoder.network.nodes[position].inputs[0]].shape[-1] if op.several else 1
+    low, high = encoder.tightened(z, low, high, np.flatnonzero(low < high))
+    columns = encoder.named(z, low, high)
+    encoder.note(position, np.arange(len(z)), columns)
+    ends = between.interval(op, low, high, operands)
+    _check(*ends)
+    value = encoder.draft.columns(*ends)
+    between.between(encoder.draft, op, columns, low, high, operands, value)
+    return of_columns(value, np.zeros(len(value)))
+
+
 def _contested(low: Vector, high: Vector) -> Vector:
     """Which operands (features x operands) can be the largest: always the one with the largest lower bound."""
     best = low.max(1, keepdims=True)
@@ -315,12 +336,18 @@ def _chord_over(low: Vector, high: Vector) -> tuple[Vector, Vector]:
     return slope, intercept
 
 
-def without_encoding(network: Network) -> str | None:
-    """Which operations have no encoding, in one line; None if all have."""
+def without_relaxation(network: Network) -> str | None:
+    """Which operations have no rows in a linear relaxation, in one line; None if all have."""
     default = activate.dispatch(object)
     ops = {n.op.label: n.op for n in network.nodes[1:]}
     missing = sorted(k for k, op in ops.items() if not is_affine(op) and activate.dispatch(type(op)) is default)
     return f"no linear program for {', '.join(missing)}" if missing else None
+
+
+def without_encoding(network: Network) -> str | None:
+    """Which operations no program is exact about, with binaries or after splits, in one line; None if all are so."""
+    loose = sorted({n.op.label for n in network.nodes if isinstance(n.op, LOOSE)})
+    return without_relaxation(network) or (f"no exact program for {', '.join(loose)}" if loose else None)
 
 
 def encode(

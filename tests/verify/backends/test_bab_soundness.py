@@ -26,8 +26,8 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Smooth,
     Sub,
-    Tanh,
 )
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
@@ -184,7 +184,7 @@ def random_network(seed: int) -> Network:
             (Linear(normal(12, size) / 2, normal(12)), Relu()),
             (thin, Relu()),
             (leaky,),
-            (Tanh(),),
+            (Smooth("tanh"),),
             (Gather(index, (2, 3), choice.choice([0.0, -1.0, 2.0])), Max()),
             (Scale(normal(size), normal()), Relu()),
         ]
@@ -310,7 +310,7 @@ def test_touching_the_threshold_is_verified_of_strict_sets_alone(strict: bool) -
     [
         ([Relu()], 0.0),
         ([LeakyRelu(3.0)], -3.0),
-        ([Tanh()], -0.76159415595576),
+        ([Smooth("tanh")], -0.76159415595576),
         ([Linear(t([[0.0]]), t([7.0]))], 7.0),
         ([Linear(t([[0.0]]), t([-7.0])), Relu(), Linear(t([[5.0]]), t([2.0]))], 2.0),
         ([Scale(t([-2.0]), t([1.0])), Reshape((1, 1)), Max()], -1.0),

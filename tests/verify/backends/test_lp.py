@@ -14,7 +14,7 @@ from assay.verify.backends.lp import LP
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import Linear, Relu, Tanh
+from assay.verify.core.ops import Linear, Op, Relu, evaluate
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.result import Reason, Verdict
@@ -198,13 +198,22 @@ def test_a_solver_that_runs_out_of_time_is_a_timeout(monkeypatch: pytest.MonkeyP
     assert result.margin <= true
 
 
+class Unheard(Op):
+    """An operation that no rule but this one knows."""
+
+
+@evaluate.register
+def _(op: Unheard, x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
 def test_what_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = chain((2,), [Linear(torch.eye(2), torch.zeros(2)), Tanh()])
+    network = chain((2,), [Linear(torch.eye(2), torch.zeros(2)), Unheard()])
     problem = Problem(network, Box(torch.zeros(2), torch.ones(2)), Spec.halfspaces([[1.0, 0.0]], [-1.0]))
     result = LP().verify(problem, Budget())
     assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.UNSUPPORTED)
-    assert "Tanh" in str(result.stats)
-    with pytest.raises(UnsupportedError, match="Tanh"):
+    assert "Unheard" in str(result.stats)
+    with pytest.raises(UnsupportedError, match="Unheard"):
         LP().bound(network, problem.region, torch.eye(2), Budget())
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
     fine = Problem(chain((2,), []), problem.region, problem.spec)

@@ -22,7 +22,7 @@ from assay.verify.check.replay import replay
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import chain, to_network
-from assay.verify.core.ops import Gather, Linear, Max, Tanh
+from assay.verify.core.ops import Gather, Linear, Max, Smooth
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.result import Reason, Result, Verdict
@@ -356,11 +356,11 @@ def test_a_margin_within_rounding_is_no_verdict() -> None:
 
 def test_what_is_not_supported() -> None:
     box, spec = Box(torch.zeros(2), torch.ones(2)), Spec.halfspaces([[1.0, 0.0]], [-1.0])
-    curve = Problem(chain((2,), [Tanh()]), box, spec)
+    curve = Problem(chain((2,), [Smooth("tanh")]), box, spec)
     ball = Problem(chain((2,), []), LpBall(torch.zeros(2), 1.0, 2, domain=None), spec)
     pool = [Gather(torch.tensor([0, 1, 1, 0]), (2, 2)), Max(), Linear(torch.eye(2), torch.zeros(2))]
     pooled = Problem(chain((2,), pool), box, spec)
-    for problem, word in ((curve, "Tanh"), (ball, "l2"), (pooled, "Max")):
+    for problem, word in ((curve, "tanh"), (ball, "l2"), (pooled, "Max")):
         result = LPBaB().verify(problem, Budget())
         assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.UNSUPPORTED)
         assert word in str(result.stats)

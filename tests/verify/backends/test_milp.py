@@ -19,7 +19,7 @@ from assay.verify.check.replay import replay
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import Linear, Scale, Tanh
+from assay.verify.core.ops import Linear, Scale, Smooth
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.result import Reason, Result, Verdict
@@ -293,9 +293,9 @@ def test_time_is_kept(solver: str) -> None:
 
 def test_what_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     box, spec = Box(torch.zeros(2), torch.ones(2)), Spec.halfspaces([[1.0, 0.0]], [-1.0])
-    curve = Problem(chain((2,), [Tanh()]), box, spec)
+    curve = Problem(chain((2,), [Smooth("tanh")]), box, spec)
     ball = Problem(chain((2,), []), LpBall(torch.zeros(2), 1.0, 2, domain=None), spec)
-    for problem, word in ((curve, "Tanh"), (ball, "l2")):
+    for problem, word in ((curve, "tanh"), (ball, "l2")):
         result = MILP().verify(problem, Budget())
         assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.UNSUPPORTED)
         assert word in str(result.stats)

@@ -22,7 +22,7 @@ from assay.verify.check.replay import replay
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import Gather, Linear, Max, Relu, Tanh
+from assay.verify.core.ops import Gather, Linear, Max, Relu, Smooth
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
@@ -338,10 +338,10 @@ def test_a_disjunct_without_rows_is_everywhere() -> None:
 def test_what_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     box, spec = Box(torch.zeros(2), torch.ones(2)), Spec.halfspaces([[1.0, 0.0]], [-1.0])
     identity = chain((2,), [])
-    curve = Problem(chain((2,), [Tanh()]), box, spec)
+    curve = Problem(chain((2,), [Smooth("tanh")]), box, spec)
     ball = Problem(identity, LpBall(torch.zeros(2), 1.0, 2, domain=None), spec)
     endless = Problem(identity, Box(torch.zeros(2), torch.full((2,), inf)), spec)
-    for problem, word in ((curve, "Tanh"), (ball, "l2"), (endless, "unbounded")):
+    for problem, word in ((curve, "tanh"), (ball, "l2"), (endless, "unbounded")):
         result = SMT().verify(problem, Budget())
         assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.UNSUPPORTED)
         assert word in str(result.stats)

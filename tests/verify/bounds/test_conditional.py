@@ -15,7 +15,7 @@ from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent, values_on_lines
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import Network, to_network
-from assay.verify.core.ops import LeakyRelu, Relu, Tanh
+from assay.verify.core.ops import LeakyRelu, Relu, Smooth
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.result import Reason, Verdict
@@ -31,7 +31,7 @@ NETWORKS = {
     "mlp": to_network(nets.random_mlp(0, (4, 8, 8, 3)), (4,)),
     "cnn": to_network(nets.random_cnn(0), (1, 6, 6)),
     "resnet": to_network(nets.random_resnet(0), (1, 4, 4)),
-    "tanh": bent(Tanh(), Tanh()),
+    "tanh": bent(Smooth("tanh"), Smooth("tanh")),
     "leaky": bent(LeakyRelu(0.1), LeakyRelu(2.0)),
     "pooled": pooled(),
     "ends in an activation": bent(Relu(), Relu(), last=False),

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from assay.verify.bounds.relax import Lines, relax, undecided
-from assay.verify.core.ops import LeakyRelu, Max, Op, Tanh, evaluate
+from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.relax import relax, undecided
+from assay.verify.core.ops import LeakyRelu, Max, Op, Smooth, evaluate
 from assay.verify.core.verifier import Bounds
 from tests.nets import generator, seeds
 
 ENDS = [-1e300, -1e6, -40.0, -8.0, -1.0, -0.3, -1e-3, -1e-9, -1e-300, 0.0, 1e-300, 1e-9, 1e-3, 0.3, 1.0, 8.0, 40.0, 1e6]
-CURVES = [Tanh(), LeakyRelu(0.0), LeakyRelu(0.1), LeakyRelu(1.0), LeakyRelu(3.0)]
+CURVES = [Smooth("tanh"), LeakyRelu(0.0), LeakyRelu(0.1), LeakyRelu(1.0), LeakyRelu(3.0)]
 
 
 def between(low: Tensor, high: Tensor, count: int = 201) -> Tensor:
@@ -53,7 +54,7 @@ def test_lines_on_random_intervals(low: float, width: float, op: Op) -> None:
 def test_the_lines_of_tanh_are_tight() -> None:
     """On [-1, 1] the lower line is the tangent that meets the curve again at 1; on [0, 2] it is the chord."""
     ends = torch.tensor([[-1.0], [0.0]], dtype=torch.float64), torch.tensor([[1.0], [2.0]], dtype=torch.float64)
-    lines = relax(Tanh(), Bounds(*ends))
+    lines = relax(Smooth("tanh"), Bounds(*ends))
     assert lines.intercept is not None
     at_upper = lines.slope * ends[1] + lines.intercept
     torch.testing.assert_close(at_upper, torch.tanh(ends[1]), atol=1e-6, rtol=0)

@@ -13,7 +13,7 @@ from assay.verify.bounds.columns import lower_bound
 from assay.verify.bounds.forms import Form, Owners, Patches, Units, add, dense, multiple, windows
 from assay.verify.bounds.group import Group
 from assay.verify.core.network import Builder, Network
-from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, Tanh
+from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Smooth, Sub
 from assay.verify.core.region import Box
 from tests.breadth import slow
 from tests.verify.bounds import groups
@@ -59,7 +59,7 @@ def units(network: Network, position: int, samples: int, seed: int) -> tuple[Uni
 @pytest.mark.parametrize("examples", [12, slow(50)])
 def test_windows_change_no_bound(examples: int) -> None:
     @settings(max_examples=examples)
-    @given(st.integers(0, 10**6), st.sampled_from([Relu(), LeakyRelu(0.1), Tanh()]), st.integers(1, 3))
+    @given(st.integers(0, 10**6), st.sampled_from([Relu(), LeakyRelu(0.1), Smooth("tanh")]), st.integers(1, 3))
     def check(seed: int, activation: Op, samples: int) -> None:
         network = residual(seed, activation)
         group = group_of(network, seed, samples)

@@ -17,7 +17,7 @@ from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Scale, Tanh
+from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Scale, Smooth
 from assay.verify.core.region import Box, LpBall, Region, take
 from assay.verify.core.verifier import Bounds
 from tests import exact, nets
@@ -58,21 +58,21 @@ NETWORKS = {
     "cnn": to_network(nets.random_cnn(0), (1, 6, 6)),
     "resnet": to_network(nets.random_resnet(0), (1, 4, 4)),
     "functional": to_network(nets.random_functional(0), (1, 4, 4)),
-    "tanh": bent(Tanh(), Tanh()),
+    "tanh": bent(Smooth("tanh"), Smooth("tanh")),
     "sigmoid": sigmoids(),
     "leaky": bent(LeakyRelu(0.1), LeakyRelu(0.1)),
     "steep": bent(LeakyRelu(3.0), LeakyRelu(0.5)),
     "pooled": pooled(),
-    "mixed": bent(Tanh(), Relu(), LeakyRelu(2.0)),
+    "mixed": bent(Smooth("tanh"), Relu(), LeakyRelu(2.0)),
 }
 # There is nothing to raise in the first two.
 PLAIN = {
     "affine": replace(chain((4,), [Linear(normal(3, 4), normal(3)), Scale(normal(3), normal(3))]), dtype=D),
     "steep alone": bent(LeakyRelu(3.0)),
     "ends in an activation": bent(Relu(), Relu(), last=False),
-    "ends in tanh": bent(Tanh(), last=False),
+    "ends in tanh": bent(Smooth("tanh"), last=False),
     "one after the other": replace(
-        chain((4,), [Linear(normal(5, 4), normal(5)), Tanh(), Relu(), LeakyRelu(0.5)]), dtype=D
+        chain((4,), [Linear(normal(5, 4), normal(5)), Smooth("tanh"), Relu(), LeakyRelu(0.5)]), dtype=D
     ),
 }
 ALL = NETWORKS | PLAIN

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.verify.bounds.relax import Lines, relax, relaxes
+from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.relax import relax, relaxes
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import Linear, Relu
 from assay.verify.core.verifier import Bounds

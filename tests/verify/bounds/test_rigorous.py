@@ -27,8 +27,8 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Smooth,
     Sub,
-    Tanh,
 )
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
@@ -172,7 +172,7 @@ def test_steps_are_rounded_outward() -> None:
 
 def test_tanh() -> None:
     """Against sampled values in floating point, for want of exact ones."""
-    ops = [Scale(torch.tensor(3.0), torch.tensor(0.1)), Tanh(), Linear(torch.ones(1, 2), torch.zeros(1))]
+    ops = [Scale(torch.tensor(3.0), torch.tensor(0.1)), Smooth("tanh"), Linear(torch.ones(1, 2), torch.zeros(1))]
     network = chain((2,), ops)
     for seed in range(20):
         lower, upper = random_box(network, seed)
@@ -180,7 +180,7 @@ def test_tanh() -> None:
         for bounds in output_bounds(network, boxed(lower, upper)):
             assert bool((bounds.lower <= values + 1e-14).all())
             assert bool((values - 1e-14 <= bounds.upper).all())
-    saturated = rigorous.intervals(chain((1,), [Tanh()]), boxed(torch.tensor([50.0]), torch.tensor([60.0])))[-1]
+    saturated = rigorous.intervals(chain((1,), [Smooth("tanh")]), boxed(torch.tensor([50.0]), torch.tensor([60.0])))[-1]
     assert saturated.lower.item() < 1.0 == saturated.upper.item()
 
 

@@ -19,7 +19,7 @@ from assay.verify.bounds import layers, rows, sectors
 from assay.verify.bounds.sectors import Sectors, Strays, sector, sectored
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import Gather, LeakyRelu, Linear, Max, Op, Relu, Reshape, Tanh, evaluate
+from assay.verify.core.ops import Gather, LeakyRelu, Linear, Max, Op, Relu, Reshape, Smooth, evaluate
 from assay.verify.core.region import Box, LpBall, take
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import length
@@ -28,7 +28,7 @@ from tests.breadth import few, seeds
 from tests.contract.graphs import eye, random_graph
 
 D = torch.float64
-OPS: list[Op] = [Relu(), *(LeakyRelu(s) for s in (0.01, 0.5, 1.0, 1.7, 50.0)), Tanh()]
+OPS: list[Op] = [Relu(), *(LeakyRelu(s) for s in (0.01, 0.5, 1.0, 1.7, 50.0)), Smooth("tanh")]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from assay.verify.core.network import Network, to_network
-from assay.verify.core.ops import terms
+from assay.verify.core.roundings import terms
 from assay.verify.frontends import extremes
 from tests import nets
 

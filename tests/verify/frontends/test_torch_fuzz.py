@@ -222,21 +222,108 @@ def reduction(d: Draw) -> Any:
     )
 
 
+def smooth(d: Draw) -> Any:
+    return d.one(
+        *(
+            nn.GELU(),
+            nn.GELU("tanh"),
+            nn.SiLU(),
+            nn.Mish(),
+            nn.Softplus(),
+            nn.Softplus(2.0),
+            nn.Softsign(),
+            nn.ELU(0.7),
+        ),
+        *(nn.ELU(1.5), nn.SELU(), nn.CELU(0.5), nn.Hardswish(), nn.LogSigmoid(), nn.Tanhshrink(), nn.Softshrink(0.3)),
+        *(torch.sin, torch.cos, torch.erf, torch.arctan, torch.asinh, torch.square, lambda x: (x / 8).exp()),
+        *(lambda x: x.clamp(max=3).expm1(), lambda x: (1 + x.relu()).log(), lambda x: x.square().log1p()),
+        *(lambda x: (1 + x * x).sqrt(), lambda x: (1 + x.abs()).rsqrt(), lambda x: (2 + x.sin()).reciprocal()),
+        *(lambda x: (x / 4) ** 3, lambda x: (1 + x.abs()) ** 1.5, lambda x: (1 + x**2) ** -2, lambda x: 2 ** x.tanh()),
+        *(lambda x: (x / 8).sinh(), lambda x: (x / 8).cosh(), lambda x: x.clamp(max=3).exp2()),
+    )
+
+
+def product_of_values(d: Draw) -> Any:
+    gate = nn.Linear(d.shape[-1], d.shape[-1])
+    return d.one(
+        *(lambda x: x * gate(x), lambda x: x * x, lambda x: x * x.mean(-1, keepdim=True), lambda x: x / (1 + x.abs())),
+        *(lambda x: gate(x) / (1 + x.square()), lambda x: 1 / (1 + x * x), lambda x: x.lerp(gate(x), 0.3)),
+        *(lambda x: F.glu(torch.cat([x, gate(x)], -1)), lambda x: x.unsqueeze(-1) @ x.unsqueeze(-2)),
+        *(lambda x: torch.einsum("...i,...i->...", x, gate(x))[..., None], lambda x: x.unsqueeze(1) @ x.unsqueeze(-1)),
+    )
+
+
+def own_statistics(d: Draw) -> Any:
+    layers = [nn.LayerNorm(d.shape[-1]), nn.RMSNorm(d.shape[-1], eps=1e-3), nn.GroupNorm(1, d.shape[0])]
+    if len(d.shape) == 3 and d.shape[1] * d.shape[2] > 1:
+        layers.append(nn.InstanceNorm2d(d.shape[0], affine=True))
+    return d.one(
+        *layers,
+        *(lambda x: F.normalize(x + 3, dim=-1), lambda x: x - x.norm(dim=-1, keepdim=True)),
+        *(lambda x: x / (1 + x.std(-1, keepdim=True, correction=0)), lambda x: x * (1 + x.var(-1, keepdim=True))),
+        *(
+            lambda x: x + x.norm(1, -1, keepdim=True),
+            lambda x: x - x.norm(torch.inf, -1, keepdim=True),
+        ),
+    )
+
+
+def softmax(d: Draw) -> Any:
+    axis = d.rng.randrange(1, len(d.shape) + 1)
+    rows = d.shape[-2] if len(d.shape) > 1 else 1
+    seen = torch.ones(rows, rows, dtype=torch.bool).tril()
+    attention = [lambda x: F.scaled_dot_product_attention(x, x, x, seen), lambda x: (x @ x.mT).softmax(-1) @ x]
+    return d.one(
+        *(lambda x: x.softmax(axis), lambda x: x.log_softmax(axis), lambda x: F.softmin(x, axis) * 2),
+        *(lambda x: x.logsumexp(axis, keepdim=True), lambda x: x.cumsum(axis)),
+        *(attention if len(d.shape) > 1 else []),
+    )
+
+
+def larger(x: Tensor, y: Tensor) -> Tensor:
+    return torch.where(x < y, y, x)
+
+
+def chosen(d: Draw) -> Any:
+    other = nn.Linear(d.shape[-1], d.shape[-1])
+    return d.one(
+        *(lambda x: (x > 0.1).float(), lambda x: torch.where(x > 0, x, 0.2 * x), lambda x: x * (x >= -0.3)),
+        *(lambda x: larger(x, other(x)), lambda x: x.masked_fill(x <= 0.1, 0.1)),
+        *(lambda x: torch.where((x > 0) & ~(x > 1), x, other(x)), lambda x: ((x < -1) | (x > 1)) * x),
+        *(lambda x: x.round(), lambda x: x.floor() - x.ceil(), lambda x: x.sign() + x, lambda x: x.trunc()),
+    )
+
+
+def recurrent(d: Draw) -> Any:
+    if len(d.shape) != 2 or d.shape[0] > 6:
+        return None
+    layer = d.one(nn.LSTM, nn.GRU, nn.RNN)(d.shape[1], 3, batch_first=True, bidirectional=d.one(True, False))
+    return First(layer)
+
+
+class First(nn.Module):
+    """The first of what a layer gives."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The states."""
+        states: Tensor = self.layer(x)[0]
+        return states
+
+
 def unreadable(d: Draw) -> Any:
     return d.one(
-        *(nn.GELU(), nn.Softplus(), torch.exp, lambda x: x * x, lambda x: x / (1 + x.abs()), lambda x: x.sort(-1)[0]),
-        *(lambda x: x.softmax(-1) + 1, lambda x: (x > 0).float(), lambda x: x.cumsum(-1), lambda x: x - x.mean(0)),
-        *(
-            lambda x: x.round(),
-            lambda x: F.normalize(x, dim=-1),
-            lambda x: x.bfloat16().float(),
-            nn.Dropout(0.5).train(),
-        ),
+        *(lambda x: x.sort(-1)[0], lambda x: x.abs() ** x, lambda x: x - x.mean(0), lambda x: x.bfloat16().float()),
+        *(lambda x: x.cumprod(-1), lambda x: (x == 0) + x, lambda x: x.tan(), nn.Dropout(0.5).train()),
     )
 
 
 READ = (linear, functional_product, product_from_the_left, batched_product, convolution, normalisation, activation)
 READ += (pooling, resizing, padding, moving, writing, arithmetic, reduction)  # type: ignore[assignment]
+CURVED = (smooth, product_of_values, own_statistics, softmax, chosen, recurrent)
 
 
 def made(seed: int) -> tuple[Steps, tuple[int, ...], bool]:
@@ -250,7 +337,7 @@ def made(seed: int) -> tuple[Steps, tuple[int, ...], bool]:
         torch.manual_seed(seed)
         for i in range(rng.randint(2, 7)):
             draw = Draw(rng, tuple(x.shape[1:]))
-            build = unreadable if foreign and i == 1 else rng.choice(READ)
+            build = unreadable if foreign and i == 1 else rng.choice(CURVED if rng.random() < 0.4 else READ)
             step = build(draw)
             if isinstance(step, nn.Module) and not isinstance(step, nn.Dropout):
                 step.eval()
@@ -258,7 +345,8 @@ def made(seed: int) -> tuple[Steps, tuple[int, ...], bool]:
                 y = step(x.clone())
             except Exception:  # not for this shape
                 continue
-            if step is not None and y.dim() > 1 and len(y) == 2 and 0 < y.numel() <= 4000:
+            fine = step is not None and y.dim() > 1 and len(y) == 2 and 0 < y.numel() <= 4000
+            if fine and bool(y.isfinite().all()) and float(y.abs().max()) < 1e4:
                 steps.append((build.__name__, step))
                 x = y
     module = Steps(steps)
@@ -284,10 +372,11 @@ def examine(seed: int) -> bool:
     x = torch.cat([torch.rand(4, *shape), 3 * torch.randn(4, *shape), torch.zeros(1, *shape)])
     with torch.no_grad():
         true = module(x.clone())
-    tolerance = {"rtol": 1e-4, "atol": 1e-4 * float(1 + true.abs().max())}
-    torch.testing.assert_close(
-        network(x.double()).float(), true, **tolerance, msg=lambda m: f"{seed} {module.names} {m}"
-    )
+    error, _ = network.rounding_error(x, torch.float32)
+    sure = true.isfinite() & (error < 0.1 * (1 + true.abs()))  # where it jumps or explodes, rounding decides
+    assert bool(sure.any()), f"{seed} {module.names}"
+    slack = error[sure] + 1e-4 * float(1 + true[sure].abs().max())
+    assert bool(((network(x.double()) - true)[sure].abs() <= slack).all()), f"{seed} {module.names}"
     return True
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Builder, Network, chain
-from assay.verify.core.ops import Add, Gather, LeakyRelu, Linear, Max, Op, Relu, Reshape, Scale, Sub, Tanh
+from assay.verify.core.ops import Add, Gather, LeakyRelu, Linear, Max, Op, Relu, Reshape, Scale, Smooth, Sub
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.verifier import Bounds
-from assay.verify.programs.encode import Encoding, Unbounded, chord_above, encode, without_encoding
+from assay.verify.programs.encode import Encoding, Unbounded, chord_above, encode, without_encoding, without_relaxation
 from assay.verify.programs.loading import get_solver, load
 from assay.verify.programs.program import Program, Status
 from assay.verify.programs.relaxation import known
@@ -225,9 +225,10 @@ def test_bounds_without_sense_make_no_program(low: float, high: float) -> None:
 
 
 def test_what_has_no_encoding_is_named() -> None:
-    made = chain((2,), [linear(2, 2, 0), Tanh(), Relu()])
+    made = chain((2,), [linear(2, 2, 0), Smooth("tanh"), Relu()])
     why = without_encoding(made)
     assert why is not None
-    assert "Tanh" in why
+    assert "tanh" in why
     assert "Relu" not in why
     assert without_encoding(network("residual", 0)) is None
+    assert without_relaxation(made) is None

@@ -10,7 +10,7 @@ import torch
 
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Builder, Network
-from assay.verify.core.ops import Concat, Conv2d, ConvTranspose2d, Gather, Linear, Op, Relu, Reshape, Scale, Tanh
+from assay.verify.core.ops import Concat, Conv2d, ConvTranspose2d, Gather, Linear, Op, Relu, Reshape, Scale, Smooth
 from assay.verify.programs.expressions import Expression, express, is_affine, of_columns
 from tests import nets
 from tests.contract.graphs import random_graph
@@ -83,7 +83,7 @@ def test_random_graphs() -> None:
         agrees(random_graph(seed, image=seed % 2 == 0, neurons=0), seed)
 
 
-@pytest.mark.parametrize("op", [Relu(), Tanh()])
+@pytest.mark.parametrize("op", [Relu(), Smooth("tanh")])
 def test_activations_are_not_affine(op: Op) -> None:
     assert not is_affine(op)
     with pytest.raises(UnsupportedError, match=op.label):

@@ -10,7 +10,7 @@ from assay.verify import solve
 from assay.verify.backends.crown import CROWN
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import chain, to_network
-from assay.verify.core.ops import Linear, Op, Tanh
+from assay.verify.core.ops import Linear, Op, Smooth
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Result, Verdict
@@ -101,7 +101,7 @@ def tanh(eps: float) -> Problem:
     g = nets.generator(0)
     ops: list[Op] = []
     for inputs in (20, 9):
-        ops += [Linear(torch.randn(9, inputs, generator=g), torch.zeros(9)), Tanh()]
+        ops += [Linear(torch.randn(9, inputs, generator=g), torch.zeros(9)), Smooth("tanh")]
     network = chain((20,), [*ops, Linear(torch.randn(2, 9, generator=nets.generator(1)), torch.zeros(2))])
     x = torch.rand(20, generator=nets.generator(2))
     return Problem.robustness(network, x, int(network(x[None].double()).argmax()), eps)

@@ -17,11 +17,13 @@ from assay.verify.bounds import walk
 from assay.verify.bounds.affine import Part, entries
 from assay.verify.bounds.interval import step
 from assay.verify.bounds.layers import meet
-from assay.verify.bounds.relax import Lines, relax, relaxes, undecided
+from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.relax import feeds, relax, relaxes, undecided_by_any
 from assay.verify.bounds.rows import RowRules
 from assay.verify.bounds.slopes import Ascent, Climb, Functions, Raised, raise_lines
 from assay.verify.core.budget import Budget
-from assay.verify.core.ops import Linear, Max, terms
+from assay.verify.core.ops import Linear
+from assay.verify.core.roundings import terms
 from assay.verify.core.verifier import Bounds
 
 # Numbers in a block of coefficients that are propagated together: it should stay in cache.
@@ -53,7 +55,7 @@ class Relaxed:
     def relax(self, position: int, z: Bounds) -> None:
         """Relax the activation at ``position``, whose operand lies within ``z`` (boxes x shape)."""
         node = self.prepared.network.nodes[position]
-        shape = (len(z.lower), node.size, *([-1] if isinstance(node.op, Max) else []))
+        shape = (len(z.lower), node.size, *([-1] if node.op.several else []))
         self.operands[position] = Bounds(z.lower.reshape(shape), z.upper.reshape(shape))
         self.lines[position] = relax(node.op, self.operands[position])
 
@@ -88,7 +90,7 @@ def bound_layers(
     relaxed = Relaxed(prepared, lower, upper)
     shape = (-1, *network.input_shape)
     bounds = [Bounds(lower.view(shape), upper.view(shape))]
-    feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
+    readers = feeds(network)
     known = dict(zip(sizes, torch.split(signs, list(sizes.values()), 1), strict=True))
     for position, node in enumerate(network.nodes[1:], start=1):
         if relaxes(node.op):
@@ -99,8 +101,8 @@ def bound_layers(
             here = Bounds(here.lower - error, here.upper + error)
         if position in known:
             here = _with_signs(here, known[position])
-        if position in feeds:
-            here = _tightened(relaxed, position, here, undecided(feeds[position], here), budget)
+        if position in readers:
+            here = _tightened(relaxed, position, here, undecided_by_any(readers[position], here), budget)
         if position in known:
             known[position] = _signs(here)
         bounds.append(here)

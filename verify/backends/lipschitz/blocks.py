@@ -11,7 +11,7 @@ from torch import Tensor
 from assay.verify.backends.lipschitz.norms import Norm, operator_norm
 from assay.verify.backends.lipschitz.outward import plus, times, total, up
 from assay.verify.core.network import Network, Node
-from assay.verify.core.ops import Add, Concat, Conv2d, LeakyRelu, Linear, Op, Relu, Scale, Tanh
+from assay.verify.core.ops import Add, Concat, Conv2d, LeakyRelu, Linear, Op, Relu, Scale, Smooth
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _step(network: Network, source: int, change: int, p: float) -> Block | None:
 
 def _gradual(op: Op) -> bool:
     """Whether slopes lie in [0, 1]."""
-    return isinstance(op, (Relu, Tanh)) or (isinstance(op, LeakyRelu) and 0 <= op.slope <= 1)
+    return isinstance(op, (Relu, Smooth)) or (isinstance(op, LeakyRelu) and 0 <= op.slope <= 1)
 
 
 def _matrix(op: Op) -> Tensor | None:

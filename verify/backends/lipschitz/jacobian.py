@@ -31,8 +31,8 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Smooth,
     Sub,
-    Tanh,
 )
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import TINY, UNIT, down, gamma, up
@@ -113,7 +113,7 @@ def _(op: Sub, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds
 
 @pull.register(Relu)
 @pull.register(LeakyRelu)
-@pull.register(Tanh)
+@pull.register(Smooth)
 def _(op: Op, rows: Bounds, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Bounds]:
     slope = slopes_between(op, operands[0], points)
     low = torch.minimum(rows.lower * slope.lower, rows.lower * slope.upper)

@@ -17,7 +17,7 @@ from assay.verify.backends.lipschitz.jacobian import jacobian
 from assay.verify.backends.lipschitz.radii import dual_norm
 from assay.verify.backends.lipschitz.reach import Reach
 from assay.verify.backends.lipschitz.zonotope import Derivatives, derivatives
-from assay.verify.bounds.relax import relaxes, undecided
+from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.rigorous import MORE, step
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network
@@ -62,15 +62,15 @@ def _within(slopes: Tensor, reach: Reach) -> Tensor:
 
 def _layers(network: Network, reach: Reach, centre: Sequence[Bounds], budget: Budget) -> list[Bounds]:
     """Bounds of every node over the region, each (1 x shape of the node)."""
-    feeds = {node.inputs[0]: node.op for node in network.nodes if relaxes(node.op)}
+    readers = feeds(network)
     bounds = [Bounds(down(reach.centre - reach.widths)[None], up(reach.centre + reach.widths)[None])]
     curved = [False]  # nodes behind an activation
     for position, node in enumerate(network.nodes[1:], start=1):
         budget.check()
         bounds.append(step(node.op, *(bounds[i] for i in node.inputs)))
         curved.append(relaxes(node.op) or any(curved[i] for i in node.inputs))
-        if position in feeds and (curved[position] or reach.p != torch.inf):
-            wanted = undecided(feeds[position], bounds[-1]).flatten().nonzero().flatten()
+        if position in readers and (curved[position] or reach.p != torch.inf):
+            wanted = undecided_by_any(readers[position], bounds[-1]).flatten().nonzero().flatten()
             if len(wanted):
                 bounds[-1] = _tightened(network, reach, bounds, centre, wanted, budget)
     return bounds

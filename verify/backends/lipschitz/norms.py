@@ -32,11 +32,11 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
-    Tanh,
+    Smooth,
     evaluate,
     map_tensors,
-    spread,
 )
+from assay.verify.core.roundings import spread
 from assay.verify.support.floats import TINY, gamma
 
 ITERATIONS = 40  # of the estimate; each costs one application and one transposed application
@@ -75,7 +75,7 @@ def norm(op: Op, shape: tuple[int, ...], p: float) -> Norm:
 
 
 @norm.register(Relu)
-@norm.register(Tanh)
+@norm.register(Smooth)
 @norm.register(Max)
 @norm.register(Reshape)
 def _(op: Op, shape: tuple[int, ...], p: float) -> Norm:

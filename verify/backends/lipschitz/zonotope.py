@@ -35,8 +35,8 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Smooth,
     Sub,
-    Tanh,
 )
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import TINY, UNIT, gamma
@@ -189,7 +189,7 @@ def _(op: Sub, row: Zonotope, operands: Sequence[Bounds], points: Sequence[Bound
 
 @pull.register(Relu)
 @pull.register(LeakyRelu)
-@pull.register(Tanh)
+@pull.register(Smooth)
 def _(op: Op, row: Zonotope, operands: Sequence[Bounds], points: Sequence[Bounds] | None) -> list[Zonotope]:
     return [_times(row, slopes_between(op, operands[0], points))]
 

@@ -8,7 +8,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from assay.verify.frontends.onnx.translation import Call, Handler, Untranslatable, broadcast_shape
+from assay.verify.frontends.onnx.translation import Call, Handler, broadcast_shape
+from assay.verify.frontends.refusal import Untranslatable
 
 # Attributes of Constant other than a tensor, with the dtype of their value.
 PLAIN = {
@@ -73,9 +74,38 @@ def dequantized(call: Call) -> Tensor:
     return (x.to(torch.int64) - zero.to(torch.int64)).to(factor.dtype) * factor
 
 
+def remainder(call: Call) -> Tensor:
+    """Of a division, with the sign of the divisor; with ``fmod`` with that of what is divided."""
+    a, b = call.constant(0), call.constant(1)
+    call.translation.claim(broadcast_shape(a.shape, b.shape))
+    return torch.fmod(a, b) if call.integer("fmod", 0) else torch.remainder(a, b)
+
+
+def places(call: Call) -> Tensor:
+    """Where numbers are other than 0: (axes x places)."""
+    return call.constant(0).nonzero().T
+
+
+def one_hot(call: Call) -> Tensor:
+    """One value at each index of a new axis, another elsewhere."""
+    index, depth, values = call.constant(0).long(), int(call.constant(1)), call.constant(2)
+    axis = call.integer("axis", -1)
+    call.translation.claim([*index.shape, depth])
+    hot = (torch.where(index < 0, index + depth, index).unsqueeze(-1) == torch.arange(depth)).movedim(-1, axis)
+    return torch.where(hot, values[1], values[0])
+
+
 def sources() -> dict[str, Handler]:
-    """Handlers of what makes constants, by operation."""
-    return {"Constant": constant, "ConstantOfShape": filled, "DequantizeLinear": dequantized, "Range": numbers}
+    """Handlers of what is made of constants only, by operation."""
+    return {
+        "Constant": constant,
+        "ConstantOfShape": filled,
+        "DequantizeLinear": dequantized,
+        "Mod": remainder,
+        "NonZero": places,
+        "OneHot": one_hot,
+        "Range": numbers,
+    }
 
 
 def elementwise() -> dict[str, Handler]:
@@ -90,11 +120,15 @@ def elementwise() -> dict[str, Handler]:
         "Exp": torch.exp,
         "Floor": torch.floor,
         "Greater": torch.gt,
+        "GreaterOrEqual": torch.ge,
         "Less": torch.lt,
+        "LessOrEqual": torch.le,
         "Log": torch.log,
         "Max": lambda *operands: _stacked(operands).amax(0),
         "Min": lambda *operands: _stacked(operands).amin(0),
         "Mul": torch.mul,
+        "Sign": torch.sign,
+        "Xor": torch.logical_xor,
         "Neg": torch.neg,
         "Not": torch.logical_not,
         "Or": torch.logical_or,

@@ -118,11 +118,16 @@ def _only(values: list[ValueInfoProto], kind: str, hint: str = "") -> ValueInfoP
 
 
 def _output(values: list[ValueInfoProto]) -> ValueInfoProto:
-    """The one output; of several the only one that holds floating-point numbers, as scores beside labels do."""
+    """The one output; of several the only one that holds floating-point numbers, as scores beside labels do, or that
+    is called as models call their answer."""
     scores = [value for value in values if DTYPES.get(value.type.tensor_type.elem_type) in FLOATS]
+    called = [value for value in scores if value.name in ("logits", "out", "output")]
+    if len(called) == 1:
+        return called[0]
     if len(values) > 1 and len(scores) == 1:
         return scores[0]
-    hint = "; one of several is taken if no other holds floating-point numbers" if len(values) > 1 else ""
+    hint = "; of several the only one of floating-point numbers is taken, or one called logits, out or output"
+    hint = hint if len(values) > 1 else ""
     return _only(values, "output", hint)
 
 

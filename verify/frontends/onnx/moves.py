@@ -12,15 +12,16 @@ from torch.nn import functional as F
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.ops import Concat, Gather, Reshape, Scale
+from assay.verify.frontends.composed import reshaped
 from assay.verify.frontends.onnx.translation import (
     Call,
     Operand,
-    Untranslatable,
     Value,
     aligned,
     broadcast_shape,
     sample_shape,
 )
+from assay.verify.frontends.refusal import Untranslatable
 
 
 def rearrange(call: Call, operand: Operand, function: Callable[[Tensor], Tensor], fill: float = 0.0) -> Operand:
@@ -302,3 +303,44 @@ def different_axes(axes: Sequence[int], rank: int) -> set[int]:
     if len(different) != len(axes) or not all(0 <= a < rank for a in different):
         raise InputError(f"axes {list(axes)} are not different axes of {rank}")
     return different
+
+
+def scatter_nd(call: Call) -> Operand:
+    """Updates at constant coordinates, which lie on the last axis of the index."""
+    index = call.constant(1, "the index").long()
+    return _scattered(call, lambda x, u: x.index_put(tuple(index.unbind(-1)), u))
+
+
+def scatter_elements(call: Call) -> Operand:
+    """Updates at constant indices along one axis, element by element."""
+    index, axis = call.constant(1, "the index").long(), call.integer("axis", 0)
+    index = torch.where(index < 0, index + call.operand().shape[axis], index)
+    return _scattered(call, lambda x, u: x.scatter(axis, index, u))
+
+
+def _scattered(call: Call, put: Callable[[Tensor, Tensor], Tensor]) -> Operand:
+    """Both operands side by side, from which each element of the result is taken."""
+    if call.text("reduction", "none") != "none":
+        raise Untranslatable("adding up what is written to one place")
+    x, updates = call.operand(0), call.operand(2)
+    if isinstance(x, Tensor) and isinstance(updates, Tensor):
+        return put(x.clone(), updates)
+    call.translation.claim([2, prod(x.shape) + prod(updates.shape)])
+    traced = next(v for v in (x, updates) if isinstance(v, Value))
+    parts = [v if isinstance(v, Value) else everywhere(call, v, traced) for v in (x, updates)]
+    flat = [reshaped(call.append, call.sample(v), (prod(v.shape),)) for v in parts]
+    both = call.append(Concat(0), *flat, shape=(flat[0].size + flat[1].size,))
+    own, new = torch.arange(flat[0].size), torch.arange(flat[1].size) + flat[0].size
+    index = put(own.reshape(x.shape), new.reshape(updates.shape))
+    node = call.append(Gather(index.flatten(), sample_shape(tuple(x.shape))), both, shape=sample_shape(tuple(x.shape)))
+    return call.value(node, tuple(x.shape), traced.dtype)
+
+
+def triangle(call: Call) -> Operand:
+    """The upper or the lower triangle of matrices; 0 elsewhere."""
+    operand, upper = call.operand(), call.integer("upper", 1)
+    k = int(call.constant(1, "the diagonal")) if call.has(1) else 0
+    keep = torch.ones(tuple(operand.shape[-2:]), dtype=torch.bool)
+    keep = keep.triu(k) if upper else keep.tril(k)
+    outside = -1 if isinstance(operand, Value) else 0
+    return rearrange(call, operand, lambda x: x.masked_fill(~keep, outside))

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.ops import LeakyRelu, Relu
-from assay.verify.frontends.onnx.layers import ONE, ZERO, number, scale, subtract, total
+from assay.verify.frontends.composed import number
+from assay.verify.frontends.onnx.layers import ONE, ZERO, scale, subtract, total
 from assay.verify.frontends.onnx.moves import broadcast
-from assay.verify.frontends.onnx.translation import Call, Operand, Untranslatable, Value, broadcast_shape
+from assay.verify.frontends.onnx.translation import Call, Operand, Value, broadcast_shape
+from assay.verify.frontends.refusal import Untranslatable
 
 BIG = 1e6  # what is shifted by more loses digits that it needs
 

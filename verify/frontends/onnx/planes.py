@@ -13,7 +13,8 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.ops import Conv2d, ConvTranspose2d, Gather, Max, Op
 from assay.verify.frontends.onnx.layers import ZERO, scale
 from assay.verify.frontends.onnx.moves import padded, view
-from assay.verify.frontends.onnx.translation import Call, Untranslatable, Value, sample_shape
+from assay.verify.frontends.onnx.translation import Call, Value, sample_shape
+from assay.verify.frontends.refusal import Untranslatable
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Means, sums, maxima and minima over some axes."""
+"""Means, sums, norms, maxima and minima over some axes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import cast
 import torch
 
 from assay.verify.core.ops import Max
-from assay.verify.frontends.onnx.layers import ONE, ZERO, linear, scale
+from assay.verify.frontends import composed
+from assay.verify.frontends.onnx.layers import ONE, ZERO, divided, linear, scale
 from assay.verify.frontends.onnx.moves import different_axes, rearrange, view, whole
 from assay.verify.frontends.onnx.piecewise import magnitude
-from assay.verify.frontends.onnx.translation import Call, Handler, Value, sample_shape
+from assay.verify.frontends.onnx.translation import Call, Handler, Operand, Value, sample_shape
+from assay.verify.frontends.refusal import Untranslatable
 
 Summary = Callable[[Call, Value], Value]  # of the last axis, which goes away or keeps the length 1
 
@@ -77,3 +79,45 @@ def least(call: Call, x: Value) -> Value:
 def total_magnitude(call: Call, x: Value) -> Value:
     """The sum of the magnitudes on the last axis."""
     return total(call, magnitude(call, x))
+
+
+def total_square(call: Call, x: Value) -> Value:
+    """The sum of the squares on the last axis."""
+    return total(call, _curve(call, x, "square"))
+
+
+def euclidean(call: Call, x: Value) -> Value:
+    """The root of the sum of the squares on the last axis."""
+    return _curve(call, total_square(call, x), "sqrt")
+
+
+def log_total(call: Call, x: Value) -> Value:
+    """The logarithm of the sum on the last axis."""
+    return _curve(call, total(call, x), "log")
+
+
+def log_sum_exp(call: Call, x: Value) -> Value:
+    """The logarithm of the sum of the exponentials on the last axis."""
+    return call.value(composed.log_sum_exp(call.append, call.sample(x)), x.shape[:-1], x.dtype)
+
+
+def _curve(call: Call, x: Value, name: str) -> Value:
+    return call.value(composed.smooth(call.append, call.sample(x), name), x.shape, x.dtype)
+
+
+def running_sum(call: Call) -> Operand:
+    """Sums of all elements before each one on a constant axis, and of itself unless ``exclusive``."""
+    x, axis = call.traced(), int(call.constant(1, "the axis"))
+    weight = torch.ones(x.shape[axis], x.shape[axis]).tril(-call.integer("exclusive", 0))
+    weight = weight.T if call.integer("reverse", 0) else weight
+    last = cast(Value, rearrange(call, x, lambda t: t.movedim(axis, -1)))
+    return rearrange(call, linear(call, last, weight), lambda t: t.movedim(-1, axis))
+
+
+def lp_normalized(call: Call) -> Value:
+    """Divided by the norm over one axis, in l1 or l2."""
+    order, x = call.integer("p", 2), call.traced()
+    if order not in (1, 2):
+        raise Untranslatable(f"in l{order}")
+    norm = _over(call, (call.integer("axis", -1),), euclidean if order == 2 else total_magnitude)
+    return divided(call, x, norm)

@@ -10,7 +10,8 @@ from torch import Tensor
 from assay.verify.core.errors import InputError
 from assay.verify.frontends.onnx.layers import linear
 from assay.verify.frontends.onnx.moves import different_axes, rearrange
-from assay.verify.frontends.onnx.translation import Call, Operand, Untranslatable, Value
+from assay.verify.frontends.onnx.translation import Call, Operand, Value
+from assay.verify.frontends.refusal import Untranslatable
 
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 FIRST = "of the first version"  # how Upsample and the first Resize round: down, or up where the axis becomes shorter

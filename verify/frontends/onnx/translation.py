@@ -18,8 +18,11 @@ from torch import Tensor
 from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import Gather, Op, Reshape
+from assay.verify.frontends.composed import Value as Node
+from assay.verify.frontends.composed import reshaped
 from assay.verify.frontends.onnx.graph import Attribute, Graph, GraphNode
 from assay.verify.frontends.onnx.inference import output_shapes
+from assay.verify.frontends.refusal import Untranslatable
 
 NO_MEMORY = "can't allocate memory"  # torch has no error of its own for this
 MAX_TOTAL = 2**27  # elements of all values together; in float64 that is 1 GiB
@@ -40,10 +43,6 @@ def _finite(tensor: Tensor) -> bool:
     return not tensor.numel() or all(bool(end.isfinite()) for end in torch.aminmax(tensor))
 
 
-class Untranslatable(Exception):
-    """A node that has no counterpart, with the reason where it is not simply unknown."""
-
-
 @dataclass(frozen=True, eq=False)
 class Value:
     """What depends on the input: a node of the network, the shape in the file (batch of one), and the dtype."""
@@ -54,8 +53,14 @@ class Value:
 
 
 Operand = Value | Tensor
-Result = Operand | Sequence[Operand]
+Result = Operand | Sequence[Operand | None]  # None: an output that is not given
 WITH_INFINITIES = ("Clip", "Max", "Min")  # which infinite constants go into, and do not come out of
+# What means the same of whole numbers and of truth values.
+ANY_TYPE = {
+    *("And", "Cast", "Concat", "DequantizeLinear", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
+    *("Identity", "Not", "Or", "Pad", "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose"),
+    *("Unsqueeze", "Where"),
+}
 # Positions of what could not be translated, and was complained about where it arose: of what depends on the input but
 # has no known shape, and of what does not depend on it.
 UNKNOWN, LOST = -1, -2
@@ -165,6 +170,19 @@ class Call:
         """``op`` appended to the network; ``shape``: that of its value in the file."""
         return self.translation.emit(op, shape, *operands)
 
+    def sample(self, value: Value) -> Node:
+        """A value as the node of the network that it is."""
+        return Node(value.position, sample_shape(value.shape))
+
+    def append(self, op: Op, *nodes: Node, shape: tuple[int, ...]) -> Node:
+        """``op`` appended to the network, by shapes of one sample."""
+        self.translation.claim(shape)
+        return Node(self.translation.builder.add(op, *(n.position for n in nodes), shape=shape), shape)
+
+    def value(self, node: Node, shape: tuple[int, ...], dtype: torch.dtype) -> Value:
+        """A node as a value of ``shape`` in the file."""
+        return Value(reshaped(self.append, node, sample_shape(shape)).position, shape, dtype)
+
     def _attribute(self, name: str, default: Attribute) -> Attribute:
         self.asked.add(name)
         return self.node.attributes.get(name, default)
@@ -242,7 +260,7 @@ class Translation:
             position = self.builder.add(Reshape(sample_shape(shape)), position)
         return Value(position, shape, operands[0].dtype)
 
-    def _step(self, node: GraphNode) -> Sequence[Operand]:
+    def _step(self, node: GraphNode) -> Sequence[Operand | None]:
         operands: list[Operand | None] = []
         try:
             operands += [self._resolve(node, name) for name in node.inputs]
@@ -260,7 +278,7 @@ class Translation:
                 raise InputError(f"{node.label} does not fit its operands: {line}") from error
         return self._unknown(node, operands)
 
-    def _translated(self, call: Call) -> Sequence[Operand]:
+    def _translated(self, call: Call) -> Sequence[Operand | None]:
         node = call.node
         if node.fault or (node.op not in self.traced and node.op not in self.constant):
             raise Untranslatable(node.fault)
@@ -272,8 +290,7 @@ class Translation:
         if any(isinstance(v, Value) for v in call.inputs):
             if node.op not in self.traced:
                 raise Untranslatable("of a value that depends on the input")
-            if node.op not in WITH_INFINITIES:
-                self._demand_finite(call)
+            self._demand_numbers(call)
             translated = self.traced[node.op](call)
         else:
             translated = self.constant.get(node.op, self._alone)(call)
@@ -294,12 +311,18 @@ class Translation:
         result = network(first.double().reshape(1, *network.input_shape)).reshape(translated.shape)
         return result.to(first.dtype)
 
-    def _demand_finite(self, call: Call) -> None:
+    def _demand_numbers(self, call: Call) -> None:
+        """Numbers that are finite, and no whole ones, where these mean something else."""
+        whole = any(isinstance(v, Value) and not v.dtype.is_floating_point for v in call.inputs)
+        if whole and call.node.op not in ANY_TYPE:
+            raise Untranslatable("of whole numbers or truth values that depend on the input")
+        if call.node.op in WITH_INFINITIES:
+            return
         for name, operand in zip(call.node.inputs, call.inputs, strict=True):
             if isinstance(operand, Tensor) and operand.is_floating_point() and not _finite(operand):
                 raise InputError(f"tensor {name!r} of the model holds NaN or inf")
 
-    def _unknown(self, node: GraphNode, operands: Sequence[Operand | None]) -> Sequence[Operand]:
+    def _unknown(self, node: GraphNode, operands: Sequence[Operand | None]) -> Sequence[Operand | None]:
         """Stand-ins for what could not be translated, so that what follows is looked at too.
 
         What depends on the input and has a known shape is zeros of that shape; anything else has no place at all.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import singledispatch
 from math import prod
@@ -20,15 +21,18 @@ from assay.verify.core.ops import (
     Conv2d,
     ConvTranspose2d,
     Gather,
+    InverseSumExp,
     LeakyRelu,
     Linear,
     Max,
     Op,
+    Product,
     Relu,
     Reshape,
     Scale,
+    Smooth,
+    Step,
     Sub,
-    Tanh,
 )
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.onnx.read import decode
@@ -53,8 +57,7 @@ def write_onnx(network: Network, path: str | Path) -> Network:
     :class:`ResourceError` beyond 2 GiB, :class:`UnsupportedError` for operations without a counterpart,
     :class:`InternalError` where the copy differs.
     """
-    if network.readout:
-        raise UnsupportedError(f"the model's last layer, a {network.readout}, cannot be written: leave it out")
+    network = network.whole
     content = encode(network)
     copy = decode(content, str(path), network.name)
     original, shape = network.oracle or network, copy.nodes[-1].shape
@@ -116,6 +119,10 @@ class Writer:
         name = f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(value.detach().cpu().contiguous().numpy(), name))
         return name
+
+    def number(self, value: float) -> str:
+        """Append a number; its name."""
+        return self.constant(torch.tensor(value, dtype=torch.float64))
 
     def shape(self, *lengths: int) -> str:
         """Append whole numbers; their name."""
@@ -183,11 +190,115 @@ def _(op: Max, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tup
 
 
 @spell.register(Relu)
-@spell.register(Tanh)
 @spell.register(Add)
 @spell.register(Sub)
 def _(op: Op, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tuple[int, ...]) -> str:
     return writer.node(op.label, *inputs)
+
+
+@spell.register
+def _(op: Smooth, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tuple[int, ...]) -> str:
+    (x,) = inputs
+    if op.curve in ALONE:
+        return writer.node(ALONE[op.curve], x)
+    if op.curve not in COMPOSED:
+        raise UnsupportedError(f"operation {op.label} cannot be written to ONNX")
+    return COMPOSED[op.curve](writer, x, op.parameter)
+
+
+# Curves that are one operation of the operator set, and that operation.
+ALONE = {
+    "arcsinh": "Asinh",
+    "arctan": "Atan",
+    "cos": "Cos",
+    "cosh": "Cosh",
+    "erf": "Erf",
+    "exp": "Exp",
+    "log": "Log",
+    "reciprocal": "Reciprocal",
+    "sigmoid": "Sigmoid",
+    "sin": "Sin",
+    "sinh": "Sinh",
+    "softplus": "Softplus",
+    "softsign": "Softsign",
+    "sqrt": "Sqrt",
+    "tanh": "Tanh",
+}
+
+
+def _elu(writer: Writer, x: str, parameter: float) -> str:
+    return writer.node("Elu", x, attributes={"alpha": parameter})
+
+
+def _gelu(writer: Writer, x: str, parameter: float) -> str:
+    share = writer.node("Erf", writer.node("Mul", x, writer.number(math.sqrt(0.5))))
+    return _half_of(writer, x, share)
+
+
+def _gelu_tanh(writer: Writer, x: str, parameter: float) -> str:
+    cube = writer.node("Mul", writer.node("Mul", x, writer.node("Mul", x, x)), writer.number(0.044715))
+    inner = writer.node("Mul", writer.node("Add", x, cube), writer.number(math.sqrt(2 / math.pi)))
+    return _half_of(writer, x, writer.node("Tanh", inner))
+
+
+def _half_of(writer: Writer, x: str, share: str) -> str:
+    """``x (1 + share) / 2``."""
+    return writer.node("Mul", writer.node("Mul", x, writer.node("Add", share, writer.number(1.0))), writer.number(0.5))
+
+
+def _hardswish(writer: Writer, x: str, parameter: float) -> str:
+    share = writer.node("HardSigmoid", x, attributes={"alpha": 1 / 6, "beta": 0.5})
+    return writer.node("Mul", x, share)
+
+
+def _logsigmoid(writer: Writer, x: str, parameter: float) -> str:
+    return writer.node("Neg", writer.node("Softplus", writer.node("Neg", x)))
+
+
+def _mish(writer: Writer, x: str, parameter: float) -> str:
+    return writer.node("Mul", x, writer.node("Tanh", writer.node("Softplus", x)))
+
+
+def _power(writer: Writer, x: str, parameter: float) -> str:
+    return writer.node("Pow", x, writer.number(parameter))
+
+
+def _silu(writer: Writer, x: str, parameter: float) -> str:
+    return writer.node("Mul", x, writer.node("Sigmoid", x))
+
+
+def _square(writer: Writer, x: str, parameter: float) -> str:
+    return writer.node("Mul", x, x)
+
+
+COMPOSED: dict[str, Callable[[Writer, str, float], str]] = {
+    "elu": _elu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "hardswish": _hardswish,
+    "logsigmoid": _logsigmoid,
+    "mish": _mish,
+    "power": _power,
+    "silu": _silu,
+    "square": _square,
+}
+
+
+@spell.register
+def _(op: Step, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tuple[int, ...]) -> str:
+    return writer.node(op.kind.capitalize(), *inputs)
+
+
+@spell.register
+def _(op: Product, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tuple[int, ...]) -> str:
+    sides = [writer.node("Gather", *inputs, writer.constant(torch.tensor(i)), attributes={"axis": -1}) for i in (0, 1)]
+    return writer.node("Mul", *sides)
+
+
+@spell.register
+def _(op: InverseSumExp, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tuple[int, ...]) -> str:
+    total = writer.node("ReduceLogSumExp", *inputs, attributes={"axes": [-1], "keepdims": 0})
+    return writer.node("Exp", writer.node("Neg", total))
 
 
 @spell.register

@@ -1,16 +1,17 @@
-"""Activations: ReLU and its relatives, tanh, and what is made of them, such as the sigmoid, clamping and maxima."""
+"""Piecewise linear activations: ReLU and its relatives, clamping, maxima and minima, magnitudes."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from assay.verify.core.ops import Add, LeakyRelu, Max, Relu, Scale, Sub, Tanh
-from assay.verify.frontends.translation import Operand, Step, Untranslatable, Value, of_sample
-from assay.verify.frontends.translations.arithmetic import affine, axes_of, constant, last, number
+from assay.verify.core.ops import Add, LeakyRelu, Max, Relu, Scale, Sub
+from assay.verify.frontends.composed import Value, number
+from assay.verify.frontends.refusal import Untranslatable
+from assay.verify.frontends.translation import Step, of_sample
+from assay.verify.frontends.translations.arithmetic import affine, axes_of, constant, last
 
 
 def relu(step: Step) -> Value:
@@ -27,6 +28,13 @@ def leaky_relu(step: Step) -> Value:
     return step.emit(LeakyRelu(slope), x, shape=x.shape)
 
 
+def shrunk(step: Step) -> Value:
+    """Towards 0 by lambda, and 0 within it: ``relu(x - lambda) - relu(-x - lambda)``."""
+    x, less = step.value("self"), number(-float(step["lambd"]))
+    sides = (_positive(step, _scaled(step, x, number(sign), less)) for sign in (1.0, -1.0))
+    return step.emit(Sub(), *sides, shape=x.shape)
+
+
 def prelu(step: Step) -> Value:
     """``relu(x) - slope * relu(-x)``, with a slope for each channel, or one for all."""
     slope, x = constant(step, "weight"), step.value("self")
@@ -36,22 +44,13 @@ def prelu(step: Step) -> Value:
     return step.emit(Sub(), _positive(step, x), below, shape=x.shape)
 
 
-def tanh(step: Step) -> Value:
-    """The hyperbolic tangent."""
-    x = step.value("self")
-    return step.emit(Tanh(), x, shape=x.shape)
-
-
-def sigmoid(step: Step) -> Value:
-    """``1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2``."""
-    half = affine(step, "self", number(0.5), number(0.0))
-    curve = step.emit(Tanh(), half, shape=half.shape)
-    return _scaled(step, curve, number(0.5), number(0.5))
-
-
 def absolute(step: Step) -> Value:
-    """``relu(x) + relu(-x)``."""
-    x = step.value("self")
+    """``|x|``."""
+    return magnitude(step, step.value("self"))
+
+
+def magnitude(step: Step, x: Value) -> Value:
+    """``|x| = relu(x) + relu(-x)`` of any value."""
     opposite = _scaled(step, x, number(-1.0))
     return step.emit(Add(), _positive(step, x), _positive(step, opposite), shape=x.shape)
 
@@ -143,13 +142,3 @@ def _positive(step: Step, x: Value) -> Value:
 
 def _scaled(step: Step, x: Value, factor: Tensor, shift: Tensor | None = None) -> Value:
     return step.emit(Scale(factor, torch.zeros_like(factor) if shift is None else shift), x, shape=x.shape)
-
-
-def cast(step: Step) -> Any:
-    """A copy in another precision, which keeps every number as it is."""
-    x: Operand = step["self"]
-    before, after = x.number.dtype, step.results[0].dtype
-    least = step.translation.sample.dtype.itemsize
-    if after not in (torch.float32, torch.float64) or after.itemsize < least or not before.is_floating_point:
-        raise Untranslatable(f"casts to {after}")
-    return x.origins

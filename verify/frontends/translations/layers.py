@@ -1,15 +1,17 @@
-"""Layers with weights: products with matrices, convolutions, and batch normalisation."""
+"""Products of matrices, one of them constant or none, and convolutions."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Scale
-from assay.verify.frontends.translation import Step, Untranslatable, Value
-from assay.verify.frontends.translations.arithmetic import PRODUCT, constant, number
+from assay.verify.frontends import composed
+from assay.verify.frontends.composed import Value, number
+from assay.verify.frontends.refusal import Untranslatable
+from assay.verify.frontends.translation import Step
+from assay.verify.frontends.translations.arithmetic import constant
 
 
 def matrix_product(step: Step) -> Value | Tensor:
@@ -27,7 +29,9 @@ def matrix_vector(step: Step) -> Value | Tensor:
     """A matrix times a vector, or two vectors."""
     name = "vec" if "vec" in step.given else "tensor"
     if step.traced("self") and step.traced(name):
-        raise Untranslatable(PRODUCT)
+        a = step.value("self", lambda x: x.reshape(1, 1, -1, x.shape[-1]))
+        b = step.value(name, lambda x: x.reshape(1, 1, -1, 1))
+        return composed.matrix_product(step.emit, a, b)
     if step.traced("self"):
         weight = step.constant(name)[None]
         x = step.value("self", lambda x: x if x.dim() == 2 else x[None])
@@ -39,7 +43,7 @@ def matrix_vector(step: Step) -> Value | Tensor:
 
 def _product(step: Step, a: str, b: str, c: str | None, beta: float, alpha: float) -> Value | Tensor:
     if step.traced(a) and step.traced(b):
-        raise Untranslatable(PRODUCT)
+        return _of_two(step, a, b, c, beta, alpha)
     left = step.traced(a)  # else b^T a^T is made, and transposed
     name = a if left else b
     if not left and not step.traced(b):  # the term is all that depends on the input
@@ -58,6 +62,13 @@ def _product(step: Step, a: str, b: str, c: str | None, beta: float, alpha: floa
     if c is None or bias is not None:
         return result
     return _plus(step, result, c, beta)
+
+
+def _of_two(step: Step, a: str, b: str, c: str | None, beta: float, alpha: float) -> Value:
+    """``beta c + alpha a b``, both of which depend on the input."""
+    x, y = (step.value(name, lambda x: x.reshape(1, -1, *x.shape[-2:])) for name in (a, b))
+    result = composed.scaled(step.emit, composed.matrix_product(step.emit, x, y), alpha)
+    return result if c is None else _plus(step, result, c, beta)
 
 
 def _arranged(step: Step, name: str, left: bool, weight: Tensor) -> tuple[Value, bool]:
@@ -126,33 +137,3 @@ def _pair(value: Any, other: int) -> tuple[int, int]:
     """An option for two axes; a sequence has ``other`` on the axis that it lacks, and one number stands for both."""
     numbers = [int(v) for v in value]
     return (other, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
-
-
-def batch_norm(step: Step) -> Value:
-    """Batch normalisation with the statistics that it has collected; under live training those of the batch.
-
-    In two steps, the mean first: what cancels there is rounded in the original, and must be in the error bound.
-    """
-    x = step.value("input")
-    mean, variance = _statistics(step)
-    shape = (-1, *[1] * (step["input"].number.dim() - 2))
-    weight, bias = step.constant("weight"), step.constant("bias")
-    if not step.live:
-        mean, variance = mean.detach().double(), variance.detach().double()
-    mean = mean.reshape(shape)
-    factor = ((variance + step["eps"]).rsqrt() * (1 if weight is None else weight)).reshape(shape)
-    shift = torch.zeros_like(factor) if bias is None else bias.reshape(shape)
-    if step.live:
-        return step.emit(Scale(factor, shift - mean * factor), x, shape=x.shape)
-    centred = step.emit(Scale(torch.ones_like(mean), -mean), x, shape=x.shape)
-    return step.emit(Scale(factor, shift.double()), centred, shape=x.shape)
-
-
-def _statistics(step: Step) -> tuple[Tensor, Tensor]:
-    of_batch = step.translation.statistics.pop(0) if step.translation.statistics else None
-    if of_batch is not None:
-        return of_batch
-    mean, variance = step.constant("running_mean"), step.constant("running_var")
-    if step.given.get("training") or mean is None or variance is None:
-        raise Untranslatable("normalises by the statistics of its input")
-    return mean, variance

@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from assay.verify.core.ops import Concat
-from assay.verify.frontends.translation import Operand, Step, Untranslatable, Value
+from assay.verify.frontends import composed
+from assay.verify.frontends.composed import Value
+from assay.verify.frontends.refusal import Untranslatable
+from assay.verify.frontends.translation import Operand, Step
 
 
 def moved(step: Step) -> list[Tensor]:
@@ -70,3 +73,17 @@ def copied(step: Step) -> Tensor:
         ):
             raise Untranslatable(f"casts to {target.number.dtype}")
     return source.origins.expand(target.number.shape)
+
+
+def cast(step: Step) -> Tensor:
+    """A copy in another precision, which keeps every number as it is, or as whole numbers; a truth value is 0 or 1."""
+    x: Operand = step["self"]
+    before, after = x.number.dtype, step.results[0].dtype
+    least = step.translation.sample.dtype.itemsize
+    wide = after in (torch.float32, torch.float64) and after.itemsize >= least
+    if before.is_floating_point and after in (torch.int32, torch.int64):
+        y = composed.truncated(step.emit, step.value("self"))
+        return step.origins(y, step.shape)
+    if not wide and (before.is_floating_point or after.itemsize < before.itemsize or after is torch.bool):
+        raise Untranslatable(f"casts to {after}")
+    return x.origins

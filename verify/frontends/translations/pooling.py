@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assay.verify.core.ops import Conv2d, Linear, Max, Scale
-from assay.verify.frontends.translation import Step, Untranslatable, Value
-from assay.verify.frontends.translations.arithmetic import number
+from assay.verify.frontends.composed import Value, number
+from assay.verify.frontends.refusal import Untranslatable
+from assay.verify.frontends.translation import Step
 
 TOGETHER = 2**16  # weights of rows and columns at once; beyond that one after the other
 

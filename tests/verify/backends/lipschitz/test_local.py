@@ -16,7 +16,7 @@ from assay.verify.backends.lipschitz.reach import Reach
 from assay.verify.bounds import rigorous
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import LeakyRelu, Linear, Max, Relu, Reshape, Tanh
+from assay.verify.core.ops import LeakyRelu, Linear, Max, Relu, Reshape, Smooth
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.verifier import Bounds
 from tests import nets
@@ -38,7 +38,7 @@ def some(seed: int) -> tuple[Network, Tensor]:
     elif seed % 3 == 1:
         network = to_network(nets.random_mlp(seed, (4, 9, 7, 3)), (4,))
     else:
-        middle = (Tanh(), LeakyRelu(0.2), LeakyRelu(1.7))[seed % 9 // 3]
+        middle = (Smooth("tanh"), LeakyRelu(0.2), LeakyRelu(1.7))[seed % 9 // 3]
         ops = [torch.randn(n, m, dtype=D, generator=rng) for n, m in ((12, 4), (6, 4), (3, 6))]
         zero = torch.zeros(12, dtype=D)
         first, second, third = (Linear(w, zero[: len(w)]) for w in ops)

@@ -31,10 +31,8 @@ from assay.verify.core.ops import (
     Scale,
     Sub,
     evaluate,
-    magnitude,
-    spread,
-    terms,
 )
+from assay.verify.core.roundings import magnitude, spread, terms
 from assay.verify.support.floats import TINY, UNIT, gamma
 
 # A float64 matrix or vector.

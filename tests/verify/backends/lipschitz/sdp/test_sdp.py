@@ -18,7 +18,7 @@ from assay.verify.backends.lipschitz.sdp.unrolled import refusal, unrolled
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import Linear, Relu, Tanh
+from assay.verify.core.ops import Linear, Relu, Smooth
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Reason, Verdict
 from assay.verify.registry import get_verifier
@@ -62,8 +62,8 @@ def test_the_unrolled_network_is_the_network() -> None:
 
 
 def test_smooth_activations_are_refused() -> None:
-    network = chain((2,), [Linear(torch.eye(2), torch.zeros(2)), Tanh()])
-    assert refusal(network) == "no semidefinite program for Tanh"
+    network = chain((2,), [Linear(torch.eye(2), torch.zeros(2)), Smooth("tanh")])
+    assert refusal(network) == "no semidefinite program for Smooth(tanh)"
 
 
 # Eigenvalues.

@@ -1,0 +1,34 @@
+"""Planes about a product of two numbers over a box (McCormick 1976): two below it, two above, and all between these."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from assay.verify.bounds.lines import Lines
+from assay.verify.core.verifier import Bounds
+
+ROUND = 8  # units in the last place that a plane's constant may err by
+
+
+def planes_about(z: Bounds, below: Tensor, above: Tensor) -> Lines:
+    """Planes about the product of the two numbers of ``z`` (... x 2). ``below``, ``above`` (...): how far, from 0 to 1,
+    the lower plane is turned from the one that touches at both upper ends to the one at both lower ends, and the upper
+    plane from (upper, lower) to (lower, upper)."""
+    (low_x, low_y), (high_x, high_y) = z.lower.unbind(-1), z.upper.unbind(-1)
+    lower = torch.stack([torch.lerp(high_y, low_y, below), torch.lerp(high_x, low_x, below)], -1)
+    upper = torch.stack([torch.lerp(low_y, high_y, above), torch.lerp(high_x, low_x, above)], -1)
+    # Whatever rounding made of the slopes: what is left of the product is least and largest at a corner.
+    corners = [torch.stack([x, y], -1) for x in (low_x, high_x) for y in (low_y, high_y)]
+    under = torch.stack([c.prod(-1) - (lower * c).sum(-1) for c in corners]).amin(0)
+    over = torch.stack([c.prod(-1) - (upper * c).sum(-1) for c in corners]).amax(0)
+    kind, size = torch.finfo(low_x.dtype), torch.maximum(z.lower.abs(), z.upper.abs())
+    slack = ROUND * kind.eps * (3 * size.prod(-1)) + kind.tiny
+    intercept = under - slack
+    return Lines(lower, upper - lower, over + slack - intercept, intercept)
+
+
+def halfway(z: Bounds) -> tuple[Tensor, Tensor]:
+    """Planes with as much of both: in the middle of the box all are as good."""
+    half = torch.full_like(z.lower[..., 0], 0.5)
+    return half, half.clone()
