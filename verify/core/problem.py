@@ -17,7 +17,7 @@ from torch import Tensor
 from assay.verify.core.binary import check_sign
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, content_hash, to_network
-from assay.verify.core.region import Domain, LpBall, Region, declared
+from assay.verify.core.region import Domain, LpBall, Polytope, Region, declared
 from assay.verify.core.spec import Spec
 from assay.verify.support import shown
 from assay.verify.support.arrays import as_labels, as_tensor
@@ -94,6 +94,13 @@ class Problem:
             f"no {_name(dtype)} lies between the bounds of input {int(none[0])}, {low!r} and {high!r}: there can be "
             "no counterexample that the model takes"
         )
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether some row is strict, of the unsafe set or of a polytope, so that a margin of 0 may be safe."""
+        region = self.region
+        tied = isinstance(region, Polytope) and bool(region.rows.strict.any())
+        return tied or bool(self.spec.disjuncts and self.spec.strict.any())
 
     @property
     def _is_round(self) -> bool:

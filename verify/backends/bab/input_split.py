@@ -45,7 +45,7 @@ class InputSplit:
                 raise InputError(f"{option} of input-split must be a number of at least {least}, got {value}")
 
     def supports(self, problem: Problem) -> str | None:
-        """Boxes and polytopes of at most ``max_inputs`` inputs, operations with rules for intervals and linear bounds."""
+        """Boxes and polytopes of at most ``max_inputs`` inputs, and operations with rules for linear bounds."""
         inputs, region = problem.network.nodes[0].size, problem.region
         if inputs > self.max_inputs:
             return f"{inputs} inputs, more than the {self.max_inputs} that are halved at most"

@@ -109,7 +109,7 @@ class InputTree:
         """Bounds of all layers, of the open disjuncts' rows, and of each disjunct's best mixture of rows with slopes
         raised. Boxes shrink to where something may be unsafe, and likely points are tried as counterexamples."""
         boxes, gone = self._kept(boxes)
-        lowest = torch.where(gone, NOTHING, inf)
+        lowest = torch.full((len(gone),), inf, dtype=torch.float64).masked_fill(gone, NOTHING)
         if bool(gone.all()):
             return Bounded(lowest, lowest, boxes, inf, None)
         relaxed, signs = bound_layers(self.prepared, boxes.lower, boxes.upper, boxes.signs, budget)

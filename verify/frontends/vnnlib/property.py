@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
+from assay.verify.core.joined import with_inputs
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.frontends.vnnlib.cases import Case
@@ -17,9 +18,10 @@ from assay.verify.support.plain import counted
 
 @dataclass(frozen=True, eq=False)
 class Property:
-    """The counterexamples: inputs in the box and outputs in the unsafe set of any of ``cases``.
+    """The counterexamples: inputs in the region and outputs in the unsafe set of any of ``cases``.
 
-    ``inputs`` and ``outputs``: their numbers; the boxes are flat, (inputs). ``warnings``: what was left out or
+    ``inputs`` and ``outputs``: their numbers; the regions are flat, (inputs). ``linked``: inputs, by position, that the
+    specifications speak of as outputs behind the others. ``warnings``: what was left out or
     rounded on the way, one line each. ``source``: the file, None for a text.
     """
 
@@ -28,9 +30,10 @@ class Property:
     cases: tuple[Case, ...]
     warnings: tuple[str, ...] = ()
     source: Path | None = None
+    linked: tuple[int, ...] = ()
 
     def problems(self, network: Network) -> list[Problem]:
-        """One problem for each case, its box in the network's input shape; their union is the property.
+        """One problem for each case, its region in the network's input shape; their union is the property.
 
         Raises :class:`InputError` where the network has other numbers of inputs or outputs.
         """
@@ -45,4 +48,6 @@ class Property:
         def shaped(bound: Tensor) -> Tensor:
             return bound.reshape(shape)
 
-        return [Problem(network, box.map(shaped), spec) for box, spec in self.cases]
+        if self.linked:
+            network = with_inputs(network, self.linked)
+        return [Problem(network, region.map(shaped), spec) for region, spec in self.cases]

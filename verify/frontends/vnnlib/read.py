@@ -24,7 +24,7 @@ def read_vnnlib(path: str | Path) -> Property:
     Decimals are read exactly; boxes are rounded outward to float64, and their ``inner`` boxes inward.
 
     Raises :class:`InputError` for what is no VNN-LIB and for inputs without bounds, :class:`UnsupportedError` for
-    terms that are not linear and comparisons of inputs that are no bounds, :class:`ResourceError` beyond the caps.
+    terms that are not linear, :class:`ResourceError` beyond the caps.
     """
     path = Path(path)
     content = read_bytes(path, MAX_BYTES)
@@ -48,5 +48,5 @@ def _property(text: Text, source: Path | None) -> Property:
     else:
         formula, inputs, outputs = version1.Parser(text, header.end() if header else 0).parse()
     with text.located(len(text.content)):
-        told, warnings = cases(formula, inputs, outputs)
-    return Property(inputs, outputs, told, warnings, source)
+        told, linked, warnings = cases(formula, inputs, outputs)
+    return Property(inputs, outputs, told, warnings, source, linked)
