@@ -43,7 +43,7 @@ def document(question: Question, result: Result, times: dict[str, float]) -> dic
     for network in _networks(question):
         told["network"] = {"name": network.name, "inputs": network.nodes[0].size, "outputs": network.output_size}
         if result.counterexample is not None:
-            x, y = result.counterexample.flatten().tolist(), witness.outputs(network, result.counterexample).tolist()
+            x, y = (of(network, result.counterexample).tolist() for of in (witness.inputs, witness.outputs))
             told["counterexample"] = {"x": x, "y": y, "margin": result.stats.get("counterexample_margin")}
     return told
 

@@ -20,7 +20,12 @@ from assay.verify.support import shown
 Oracle = Callable[[Tensor], Tensor]
 
 # The doors through which models come in, by name: floor 0 opens them but imports nothing behind them.
-FRONTENDS = ("assay.verify.frontends.torch", "assay.verify.frontends.exported", "assay.verify.frontends.onnx")
+FRONTENDS = (
+    "assay.verify.frontends.torch",
+    "assay.verify.frontends.parted",
+    "assay.verify.frontends.exported",
+    "assay.verify.frontends.onnx",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,20 @@ class Node:
         return prod(self.shape)
 
 
+@dataclass(frozen=True)
+class Port:
+    """One of the inputs or outputs of a model: its ``name``, and the ``shape`` of one sample. Several of them, each
+    flattened, side by side, are the network's one input or output."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values for one sample."""
+        return prod(self.shape)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Network:
     """A directed acyclic graph of operations: one input (node 0), one output (the last node).
@@ -45,7 +64,8 @@ class Network:
     the oracle takes. The operations hold float64: original weights widened exactly, folded ones rounded once.
     ``literal`` is the same function as the model writes it, before folding: its rounding errors are the oracle's.
     ``readout``: "softmax" or "log_softmax" where the oracle goes on with that, which leaves the order of the outputs
-    as it is; the network ends before it, and only properties of that order carry over.
+    as it is; the network ends before it, and only properties of that order carry over. ``inputs`` and ``outputs``: by
+    name, where the model names them.
     """
 
     nodes: tuple[Node, ...]
@@ -54,6 +74,8 @@ class Network:
     name: str = ""
     literal: Network | None = field(default=None, repr=False)
     readout: str = ""
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.nodes or not isinstance(self.nodes[0].op, Input):
@@ -171,6 +193,14 @@ class Builder:
             raise InputError(f"a Scale cannot widen its operand from {self.nodes[inputs[0]].shape} to {shape}")
         self.nodes.append(Node(op, tuple(inputs), shape))
         return len(self.nodes) - 1
+
+    def embed(self, network: Network, first: int) -> int:
+        """Append ``network`` with the node at ``first`` for its input; returns the position of its output."""
+        places = [first]
+        for node in network.nodes[1:]:
+            self.nodes.append(replace(node, inputs=tuple(places[i] for i in node.inputs)))
+            places.append(len(self.nodes) - 1)
+        return places[-1]
 
     def build(
         self, output: int, oracle: Oracle | None = None, dtype: torch.dtype = torch.float32, name: str = ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from assay.verify.core.region.ball import Domain, LpBall
 from assay.verify.core.region.batches import declared, kind, plain, stack, take
 from assay.verify.core.region.box import Box
+from assay.verify.core.region.parts import side_by_side
 from assay.verify.core.region.polytope import Polytope
 from assay.verify.core.region.projections import onto_l1, onto_l2
 from assay.verify.core.region.protocol import Region
@@ -26,6 +27,7 @@ __all__ = [
     "onto_l1",
     "onto_l2",
     "plain",
+    "side_by_side",
     "stack",
     "take",
 ]

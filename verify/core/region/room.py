@@ -14,6 +14,7 @@ from fractions import Fraction
 
 EXACT = 1500  # numbers of a table that is kept in fractions
 PIVOTS = 1000  # more are not made
+WORK = 20_000_000  # numbers of the table that are worked out in all of them, at most
 SMALL = 1e-10  # what counts for nothing in floating point
 
 ZERO = Fraction(0)
@@ -93,7 +94,7 @@ class _Simplex:
     def solve(self, upper: list[Number | None]) -> bool:
         """Move until s is 1 or cannot grow; ``upper``: of the variables, None for infinity; False if it takes long."""
         stuck = False
-        for _ in range(PIVOTS):
+        for _ in range(min(PIVOTS, WORK // (len(self.table) * len(self.cost)))):
             entering = self._entering(stuck)
             if entering is None or self.values[-1] >= 1:
                 return True
