@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from assay.verify import Guarantee as Guarantee
     from assay.verify import LpBall as LpBall
     from assay.verify import Network as Network
+    from assay.verify import Polytope as Polytope
     from assay.verify import Problem as Problem
     from assay.verify import Reason as Reason
     from assay.verify import Result as Result
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _VERIFY = (
-    "Bounds Box Budget Guarantee LpBall Network Problem Reason Result Spec Verdict "
+    "Bounds Box Budget Guarantee LpBall Network Polytope Problem Reason Result Spec Verdict "
     "get_bounder get_verifier list_verifiers solve to_network"
 )
 _HOME = {

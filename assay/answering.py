@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -64,18 +65,20 @@ def ask(
     threads: int = 1,
     device: str = "cpu",
     explain: bool = False,
+    networks: Mapping[str, Path] = MappingProxyType({}),
+    outputs: Sequence[str] = (),
     draft: Callable[[Draft], None] = unheard,
 ) -> Answer:
     """The checked answer of ``method`` to the property in ``prop`` about the network in ``net``.
 
-    ``memory``: bytes that the process may hold; ``draft`` hears of the answer so far after each stage of the work.
+    ``networks`` and ``outputs``: as :meth:`Problem.from_files` has them; ``memory``: bytes that the process may hold; ``draft`` hears of the answer so far after each stage of the work.
     Raises what reading the files raises, and :class:`InputError` for a method that does not exist; what goes wrong
     while solving is an answer.
     """
     torch.set_num_threads(min(threads, cores()))
     verifier = options.method(method)
     times = {"starting": clock.spent}
-    question = read(net, prop)
+    question = read(net, prop, networks, outputs)
     times["reading"] = clock.spent - sum(times.values())
 
     def spent() -> dict[str, float]:
@@ -104,8 +107,8 @@ def _told(question: Question, result: Result, times: dict[str, float], more: lis
     code = exit_code(result)
     text = word(code).value
     if result.counterexample is not None:
-        y = witness.outputs(question.problems[0].network, result.counterexample)
-        text += "\n" + witness.text(result.counterexample, y)
+        network, x = question.problems[0].network, result.counterexample
+        text += "\n" + witness.text(witness.inputs(network, x), witness.outputs(network, x))
     lines = [f"warning: {warning}" for warning in question.warnings]
     lines += explanation.brief(question, result, sum(times.values()))
     return Answer(code, text, explanation.document(question, result, times), lines + more)

@@ -45,7 +45,7 @@ def document(question: Question, result: Result, times: dict[str, float]) -> dic
         if network.readout:  # proofs are of the outputs before it
             told["network"]["left_out"] = network.readout
         if result.counterexample is not None:
-            x, y = result.counterexample.flatten().tolist(), witness.outputs(network, result.counterexample).tolist()
+            x, y = (of(network, result.counterexample).tolist() for of in (witness.inputs, witness.outputs))
             told["counterexample"] = {"x": x, "y": y, "margin": result.stats.get("counterexample_margin")}
     return told
 

@@ -5,13 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assay.verify.core.network import Network
+from assay.verify.core.network import Network, Oracle
+from assay.verify.core.rewiring import Rewired, WithInputs
+
+
+def inputs(network: Network, x: Tensor) -> Tensor:
+    """The inputs that the question states at ``x`` (one sample's shape), flat: one that stands for several is told for
+    each of them."""
+    oracle = _stated(network)
+    return x.flatten()[list(oracle.stated)] if isinstance(oracle, Rewired) else x.flatten()
 
 
 def outputs(network: Network, x: Tensor) -> Tensor:
     """The original model's outputs at ``x`` (one sample's shape), flat, in its own arithmetic."""
     with torch.no_grad():
-        return (network.oracle or network)(x.to(network.dtype)[None]).detach().flatten()
+        return _stated(network)(x.to(network.dtype)[None]).detach().flatten()
+
+
+def _stated(network: Network) -> Oracle:
+    """The original model without the inputs that a specification compares its outputs with."""
+    oracle = network.oracle or network
+    return oracle.model if isinstance(oracle, WithInputs) else oracle
 
 
 def text(x: Tensor, y: Tensor) -> str:

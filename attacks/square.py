@@ -96,7 +96,8 @@ def area_at(query: int, queries: int, first: float) -> float:
 
 
 class Corners:
-    """Proposals in a box: every coordinate at one of its bounds, a square of them redrawn at each query."""
+    """Proposals in a box, or near the corners of a polytope's: every coordinate at one of its bounds, a square of them
+    redrawn at each query."""
 
     def __init__(self, job: Task) -> None:
         self.canvas = Canvas.of(job.clean)
@@ -108,7 +109,7 @@ class Corners:
         """Vertical stripes, drawn for each channel: u (batch x channels * width), result (batch x shape)."""
         canvas = self.canvas
         stripes = u.view(len(u), canvas.channels, 1, canvas.width).expand(-1, -1, canvas.height, -1)
-        return torch.where(canvas.back(stripes) < 0.5, job.lower, job.upper)
+        return job.project(torch.where(canvas.back(stripes) < 0.5, job.lower, job.upper))
 
     def propose(self, job: Task, x: Tensor, u: Tensor, size: tuple[int, int]) -> Tensor:
         """x (batch x shape) with a square at one bound, a random one for each channel: u (batch x draws)."""
@@ -117,9 +118,9 @@ class Corners:
         lowest = (u[:, 2:] < 0.5).view(len(u), 1 if self.vector else canvas.channels, 1, -1)
         if self.vector:
             window, lowest = window.view(len(u), -1), lowest.view(len(u), -1)
-            return torch.where(window, torch.where(lowest, job.lower, job.upper), x)
+            return job.project(torch.where(window, torch.where(lowest, job.lower, job.upper), x))
         lower, upper = canvas.view(job.lower), canvas.view(job.upper)
-        return canvas.back(torch.where(window, torch.where(lowest, lower, upper), canvas.view(x)))
+        return job.project(canvas.back(torch.where(window, torch.where(lowest, lower, upper), canvas.view(x))))
 
 
 class Bumps:
@@ -241,7 +242,7 @@ class Square:
 
     def _search(self, record: Record, job: Task, index: Tensor, keys: Tensor, stream: int) -> None:
         """One run of all queries from a random start."""
-        proposer = Corners(job) if job.is_box else Bumps(job)
+        proposer = Corners(job) if norm(job.region) == inf else Bumps(job)
         canvas = proposer.canvas
         best = torch.full((len(index),), -inf, dtype=torch.float64, device=index.device)
         x = job.clean

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from assay.verify.core.problem import Problem as Problem
     from assay.verify.core.region import Box as Box
     from assay.verify.core.region import LpBall as LpBall
+    from assay.verify.core.region import Polytope as Polytope
     from assay.verify.core.result import Guarantee as Guarantee
     from assay.verify.core.result import Reason as Reason
     from assay.verify.core.result import Result as Result
@@ -33,6 +34,7 @@ _HOME = {
     "to_network": "assay.verify.core.network",
     "Box": "assay.verify.core.region",
     "LpBall": "assay.verify.core.region",
+    "Polytope": "assay.verify.core.region",
     "Spec": "assay.verify.core.spec",
     "Budget": "assay.verify.core.budget",
     "Bounds": "assay.verify.core.verifier",

@@ -16,7 +16,7 @@ import typer
 
 from assay import options
 from assay.checks import at_least_one, positive, seed_in_range, writable_file
-from assay.verify.core.errors import ResourceError
+from assay.verify.core.errors import InputError, ResourceError
 from assay.verify.support.plain import plain
 from assay.verify.support.signals import interruptible
 
@@ -38,12 +38,18 @@ def verify(
     memory: options.Memory = inf,
     json_: options.Json = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say on stderr what was tried and what it gave.")] = False,
+    network: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="File of another network that PROP declares.")
+    ] = None,
+    output: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Output of NET that PROP speaks of; several are joined.")
+    ] = None,
 ) -> int:
     """Say whether a property has counterexamples: sat, with one of them, unsat, unknown or timeout."""
     began = time.monotonic()
-    output = Output(results, json_)
+    sink = Output(results, json_)
     with interruptible():
-        with output.failing():
+        with sink.failing():
             positive("--timeout", timeout, "seconds")
             positive("--memory", memory, "GiB")
             at_least_one("--threads", threads)
@@ -53,7 +59,7 @@ def verify(
             from assay.watchdog import Watchdog
 
             size = memory * 2**30
-            with Watchdog(began + timeout + GRACE, size, output.last_words), redirect_stdout(sys.stderr):
+            with Watchdog(began + timeout + GRACE, size, sink.last_words), redirect_stdout(sys.stderr):
                 with swift_imports():
                     from assay import answering
                 clock = answering.Clock(began, timeout)
@@ -67,12 +73,25 @@ def verify(
                     threads=threads,
                     device=device,
                     explain=explain,
-                    draft=output.drafts.append,
+                    networks=further(network or ()),
+                    outputs=output or (),
+                    draft=sink.drafts.append,
                 )
-            output.write(answer.text)
-        output.say(answer.text, answer.document)  # the file has the answer, even where stdout is full
+            sink.write(answer.text)
+        sink.say(answer.text, answer.document)  # the file has the answer, even where stdout is full
     remark(answer.lines)
     return answer.exit_code
+
+
+def further(networks: Sequence[str]) -> dict[str, Path]:
+    """Files by the names of networks, each written as ``NAME=FILE``."""
+    files = {}
+    for one in networks:
+        name, equals, file = one.partition("=")
+        if not (name and equals and file):
+            raise InputError(f"expected --network NAME=FILE, got {one!r}")
+        files[name] = Path(file)
+    return files
 
 
 def remark(lines: Sequence[str]) -> None:

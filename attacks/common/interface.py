@@ -113,7 +113,7 @@ def check_inputs(x: Tensor, region: Region) -> None:
     if not bool(x.isfinite().all()):
         raise InputError("the samples hold NaN or inf")
     if not callable(getattr(region, "contains", None)):
-        raise InputError(f"expected a region, LpBall or Box, got {type(region).__name__}")
+        raise InputError(f"expected a region, LpBall, Box or Polytope, got {type(region).__name__}")
     sample = tuple(x.shape[1:])
     if tuple(region.shape) not in (sample, tuple(x.shape)):
         raise InputError(f"expected a region of shape {sample} or {tuple(x.shape)}, got {tuple(region.shape)}")
@@ -152,5 +152,5 @@ def forward(model: Model, x: Tensor) -> Tensor:
 
 
 def norm(region: Region) -> float:
-    """The norm that the region is measured in; a box has the maximum norm."""
+    """The norm that the region is measured in; boxes and polytopes have the maximum norm."""
     return region.p if isinstance(region, LpBall) else inf

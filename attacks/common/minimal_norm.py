@@ -105,7 +105,7 @@ def attack_task(attack: MinimalAttack, job: Task, method: Method) -> AttackResul
     region, p = job.region, norm(job.region)
     if not isinstance(region, LpBall) or p not in attack.minimises:
         known = ", ".join(norm_name(q) for q in attack.minimises)
-        got = f"one of {norm_name(p)}" if isinstance(region, LpBall) else "a box"
+        got = f"one of {norm_name(p)}" if isinstance(region, LpBall) else f"a {type(region).__name__.lower()}"
         raise UnsupportedError(f"{attack.name} needs a region that is a ball of {known}, got {got}")
     whole = Task.of(job.model, job.clean, domain(region), job.goal)
     record, closest = Record(job.clean), Closest(job.clean, p)

@@ -23,7 +23,7 @@ from assay.attacks.common.targeted import Reach
 from assay.verify.core.binary import class_scores
 from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import LpBall, Region, kind, plain, stack, take
+from assay.verify.core.region import LpBall, Polytope, Region, kind, plain, stack, take
 from assay.verify.support.arrays import as_labels, as_tensor
 from assay.verify.support.floats import length
 
@@ -48,7 +48,7 @@ class Task:
     @classmethod
     def of(cls, model: Model, clean: Tensor, region: Region, goal: Goal) -> Task:
         """The task on all samples ``clean`` (batch x shape)."""
-        if norm(region) == inf:
+        if norm(region) == inf and not isinstance(region, Polytope):
             far = torch.full_like(clean if len(region.shape) == clean.dim() else clean[:1], inf)
             return cls(model, clean, region, goal, region.project(-far), region.project(far), True)
         box = region.box()
@@ -79,11 +79,14 @@ class Task:
         return torch.clamp(x, self.lower, self.upper) if self.is_box else self.region.project(x)
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and success, both (batch), at x (batch x shape); where an output is not finite, -inf and no success."""
+        """Loss and success, both (batch), at x (batch x shape); where an output is not finite, and next to a polytope,
+        -inf and no success."""
         y = forward(self.model, x)
         loss, success = self.goal(y)
-        finite = y.detach().isfinite().all(1)
-        return torch.where(finite, loss, -inf), success & finite
+        counts = y.detach().isfinite().all(1)
+        if isinstance(self.region, Polytope):  # projections may fail
+            counts = counts & self.region.contains(x.detach())
+        return torch.where(counts, loss, -inf), success & counts
 
     def confirm(self, x: Tensor, success: Tensor) -> Tensor:
         """``success`` (batch) at x (batch x shape) where it holds in a batch of one too, whose rounding may differ."""

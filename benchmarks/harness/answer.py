@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -51,11 +53,17 @@ class Question:
     warnings: tuple[str, ...]
 
 
-def read(net: Path, prop: Path) -> Question:
-    """The question in two files, each plain or as NAME.gz. Raises what :meth:`Problem.from_files` does."""
+def read(
+    net: Path,
+    prop: Path,
+    networks: Mapping[str, Path] = MappingProxyType({}),
+    outputs: Sequence[str] = (),
+) -> Question:
+    """The question in two files, each plain or as NAME.gz, and in those of further ``networks``, by name, about the
+    ``outputs`` of these names. Raises what :meth:`Problem.from_files` does."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        problems = Problem.from_files(net, prop)
+        problems = Problem.from_files(net, prop, networks, outputs)
     return Question(tuple(problems), tuple(dict.fromkeys(str(each.message) for each in caught)))
 
 

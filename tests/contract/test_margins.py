@@ -142,7 +142,9 @@ def test_bounds_without_rounding_hold_and_are_attained(seeds: range) -> None:
         assert lowest is not None
         points = [box.lower, box.upper, box.centre]
         linear = not any(isinstance(node.op, (Relu, LeakyRelu)) for node in network.nodes)
-        for i, (row, a, side) in enumerate(zip(lowest.tolist(), exact.fractions(A), exact.fractions(b), strict=True)):
+        for i, (row, a, side) in enumerate(
+            zip(lowest.rows.tolist(), exact.fractions(A), exact.fractions(b), strict=True)
+        ):
             least = min(sum(a * exact.value(network, x)) - side for x in points)
             assert row <= least, seed
             if linear:

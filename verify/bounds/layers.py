@@ -18,7 +18,7 @@ from assay.verify.bounds.rows import Backward, affordable
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Sub
-from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.region import Box, LpBall, Polytope, Region
 from assay.verify.core.verifier import Bounds
 from assay.verify.support import devices
 
@@ -191,5 +191,7 @@ def batch_box(region: Region, shape: tuple[int, ...]) -> Region:
     if isinstance(region, LpBall):
         eps = region.radius.expand_as(region.centre)[None] if region.radius.dim() else region.eps
         return LpBall(region.centre[None], eps, region.p, region.domain)
+    if isinstance(region, Polytope):
+        return region.map(lambda bound: bound[None])
     box = region.box()
     return Box(box.lower[None], box.upper[None])

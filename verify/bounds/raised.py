@@ -14,6 +14,7 @@ from assay.verify.bounds import rows
 from assay.verify.bounds.affine import Part
 from assay.verify.bounds.layers import meet
 from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.multipliers import Constraints
 from assay.verify.bounds.narrow import narrowed
 from assay.verify.bounds.relaxed import Relaxed, fits_float32, middle_and_radius
 from assay.verify.bounds.rows import RowRules, over_ball
@@ -35,11 +36,28 @@ TABLES = 16  # numbers that are kept for each neuron of a row while its lines ar
 @dataclass(frozen=True, eq=False)
 class Owned:
     """The regions of the samples that rows belong to: centre and radius of the box (rows x inputs), and the ball if
-    it is one."""
+    it is one; of a polytope the box itself (rows x inputs) and the constraints between inputs."""
 
     centre: Tensor
     radius: Tensor
     ball: LpBall | None
+    polytope: tuple[Bounds, Constraints] | None = None
+
+    @classmethod
+    def of(cls, relaxed: Relaxed, sample: Tensor) -> Owned:
+        """Of the samples that rows belong to, by number (rows)."""
+        box = Bounds(*(t.flatten(1) for t in (relaxed.bounds[0].lower, relaxed.bounds[0].upper)))
+        ball = None if relaxed.ball is None else of_samples(relaxed.ball, sample)
+        centre, radius = (t.index_select(0, sample) for t in middle_and_radius(box))
+        constraints = relaxed.constraints
+        return cls(centre, radius, ball, None if constraints is None else (taken(box, sample), constraints))
+
+    def take(self, rows: Tensor) -> Owned:
+        """Those of some of the rows, by number."""
+        centre, radius = self.centre.index_select(0, rows), self.radius.index_select(0, rows)
+        ball = None if self.ball is None else of_samples(self.ball, rows)
+        polytope = None if self.polytope is None else (taken(self.polytope[0], rows), self.polytope[1])
+        return Owned(centre, radius, ball, polytope)
 
     def minimum(self, functions: Functions) -> Tensor:
         """See :class:`assay.verify.bounds.slopes.Region`."""
@@ -47,11 +65,18 @@ class Owned:
         lowest: Tensor = torch.linalg.vecdot(coef, self.centre) - torch.linalg.vecdot(coef.abs(), self.radius)
         if self.ball is not None:
             lowest = torch.maximum(lowest, over_ball(coef[:, None], self.ball))
+        if self.polytope is not None:
+            box, constraints = self.polytope
+            tied = constraints.least(coef, box.lower, box.upper)
+            lowest = torch.where(tied > lowest, tied, lowest)
         return functions.constant + lowest
 
     def minimiser(self, functions: Functions) -> Tensor:
         """See :class:`assay.verify.bounds.slopes.Region`."""
         coef = functions.coef
+        if self.polytope is not None:
+            box, constraints = self.polytope
+            coef = constraints.weighed(coef, box.lower, box.upper)[0].to(coef)
         corner = torch.addcmul(self.centre, coef.sign(), self.radius, value=-1)
         if self.ball is None:
             return corner
@@ -200,20 +225,16 @@ class OwnRows:
         """Rows that belong to samples (rows), in the precision of the network."""
         lines = {i: lines.take(sample) for i, lines in relaxed.lines.items()}
         operands = {i: taken(relaxed.operand(i), sample) for i in relaxed.lines}
-        box = Bounds(*(t.flatten(1) for t in (relaxed.bounds[0].lower, relaxed.bounds[0].upper)))
-        ball = None if relaxed.ball is None else of_samples(relaxed.ball, sample)
-        centre, radius = (t.index_select(0, sample) for t in middle_and_radius(box))
-        start = {i: coef.to(centre) for i, coef in start.items()}
-        return cls(relaxed, start, lines, operands, Owned(centre, radius, ball))
+        region = Owned.of(relaxed, sample)
+        start = {i: coef.to(region.centre) for i, coef in start.items()}
+        return cls(relaxed, start, lines, operands, region)
 
     def __len__(self) -> int:
         return len(self.region.centre)
 
     def take(self, rows: Tensor) -> OwnRows:
         """Some of the rows, by number."""
-        owned = self.region
-        ball = None if owned.ball is None else of_samples(owned.ball, rows)
-        region = Owned(owned.centre.index_select(0, rows), owned.radius.index_select(0, rows), ball)
+        region = self.region.take(rows)
         start = {i: coef.index_select(0, rows) for i, coef in self.start.items()}
         return replace(self, start=start, lines={}, operands={}, region=region)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from assay.verify.bounds import rounding
 from assay.verify.bounds.interval import propagate
 from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.multipliers import Constraints
 from assay.verify.bounds.relax import relax, relaxes
 from assay.verify.bounds.rounding import Rounding
 from assay.verify.core.budget import Budget
@@ -114,8 +115,13 @@ class Relaxed:
 
     @property
     def ball(self) -> LpBall | None:
-        """The region, if it is another one than a box."""
+        """The region, if it is a ball that is no box."""
         return self.region if isinstance(self.region, LpBall) and self.region.p != inf else None
+
+    @property
+    def constraints(self) -> Constraints | None:
+        """Those between inputs, where the region is a polytope."""
+        return Constraints.of(self.region, self.bounds[0].lower.device)
 
 
 def fits_float32(network: Network) -> bool:

@@ -212,7 +212,12 @@ class Backward:
         box, ball = _flat(self.relaxed.bounds[0]), self.relaxed.ball
         rows = by_domain(part.dense(prod(self.relaxed.network.input_shape)), len(box.lower))
         lowest = least(rows, box)
-        return lowest if ball is None else torch.maximum(lowest, over_ball(rows, ball))
+        if ball is not None:
+            return torch.maximum(lowest, over_ball(rows, ball))
+        if (constraints := self.relaxed.constraints) is None:
+            return lowest
+        tied = constraints.least(rows, box.lower[:, None], box.upper[:, None]).flatten()
+        return torch.where(tied > lowest, tied, lowest)
 
 
 def _flat(bounds: Bounds) -> Bounds:

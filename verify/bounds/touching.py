@@ -21,13 +21,14 @@ from torch import Tensor
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.layers import batch_box
 from assay.verify.bounds.matrix import Sparse, constant, matrix
+from assay.verify.bounds.multipliers import Constraints
 from assay.verify.bounds.relax import relaxes
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Concat, Conv2d, ConvTranspose2d, Gather, Linear, Op, Relu, Reshape, Scale, Sub
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Box
+from assay.verify.core.region import Box, Polytope
 from assay.verify.core.verifier import Bounds
 
 MOST = 3_000_000  # products of integers, a few seconds' worth
@@ -79,8 +80,17 @@ class Dyadic:
         return [_down(Fraction(int(v)) / Fraction(2) ** self.shift) for v in self.number.flatten()]
 
 
-def lower_rows(problem: Problem) -> Tensor | None:
-    """Lower bounds of ``A y - b`` over the region's box, rounded down alone: (rows), float64; None where the network
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """Lower bounds of ``A y - b``: (rows), float64; ``unattained``: rows that are above theirs at every point of the
+    region, as multipliers of its strict constraints show."""
+
+    rows: Tensor
+    unattained: Tensor
+
+
+def lower_rows(problem: Problem) -> Exact | None:
+    """Lower bounds of ``A y - b`` over the region's box, or a polytope, rounded down alone; None where the network
     is too large for that, or holds what cannot be bounded so."""
     network = problem.network.to(torch.float64)
     if len(problem.spec.b) * sum(_products(network, i) for i in range(1, len(network.nodes))) > MOST:
@@ -90,20 +100,29 @@ def lower_rows(problem: Problem) -> Tensor | None:
     try:
         with torch.no_grad():
             bounds, _ = rigorous.linear_bounds(network, box, problem.spec.A[None], Budget(SECONDS).started())
-            rows = [_propagate_backwards(network, bounds, problem, rule) for rule in ("stop", "flat", "adaptive")]
+            found = [_propagate_backwards(network, bounds, problem, rule) for rule in ("stop", "flat", "adaptive")]
     except (Expired, UnsupportedError, MemoryError):
         return None
-    return torch.tensor(rows, dtype=torch.float64).amax(0)
+    rows = torch.tensor([bounds for bounds, _ in found], dtype=torch.float64)
+    best = rows.amax(0)
+    above = torch.stack([unattained for _, unattained in found])
+    return Exact(best, (above & (rows == best)).any(0))
 
 
-def _propagate_backwards(network: Network, bounds: Sequence[Bounds], problem: Problem, rule: str) -> list[float]:
-    """The rows, down to the first activations (``stop``) or to the input, with lower lines of slope 0 under ReLUs that
-    are not fixed (``flat``) or of the slope that loses less (``adaptive``)."""
+def _propagate_backwards(
+    network: Network, bounds: Sequence[Bounds], problem: Problem, rule: str
+) -> tuple[list[float], Tensor]:
+    """The rows, and which are unattained, down to the first activations (``stop``) or to the input, with lower lines of
+    slope 0 under ReLUs that are not fixed (``flat``) or of the slope that loses less (``adaptive``)."""
     total = Dyadic.of(-problem.spec.b[:, None])
     pending = {len(network.nodes) - 1: Dyadic.of(problem.spec.A)}
+    unattained = torch.zeros(len(problem.spec.b), dtype=torch.bool)
     while pending:
         position = max(pending)
         node, coef = network.nodes[position], pending.pop(position)
+        if position == 0 and isinstance(problem.region, Polytope):
+            coef, rest, unattained = _tied(coef, bounds[0], problem.region)
+            total = total + rest
         if position == 0 or (relaxes(node.op) and (rule == "stop" or not isinstance(node.op, Relu))):
             total = total + _least(coef, bounds[position])
             continue
@@ -114,7 +133,19 @@ def _propagate_backwards(network: Network, bounds: Sequence[Bounds], problem: Pr
         total = total + rest
         for source, part in zip(node.inputs, parts, strict=True):
             pending[source] = pending[source] + part if source in pending else part
-    return total.down()
+    return total.down(), unattained
+
+
+def _tied(coef: Dyadic, box: Bounds, region: Polytope) -> tuple[Dyadic, Dyadic, Tensor]:
+    """The rows with multiples of a polytope's constraints added: coefficients, constants (rows x 1), and whether a
+    strict one takes part (rows). Any multipliers do, so that they may be worked out in float64."""
+    near = torch.tensor(coef.down(), dtype=torch.float64).view(coef.number.shape).nan_to_num()
+    low, high = (t.reshape(1, -1).expand_as(near) for t in (box.lower, box.upper))
+    _, multipliers = Constraints(region.A, region.b).weighed(near, low, high)
+    weights = Dyadic.of(multipliers.nan_to_num(posinf=0.0))
+    rest = weights @ Dyadic.of(-region.b[:, None])
+    strict = (multipliers * region.rows.strict > 0).any(1)
+    return coef + weights @ Dyadic.of(region.A), rest, strict
 
 
 def _least(coef: Dyadic, box: Bounds) -> Dyadic:

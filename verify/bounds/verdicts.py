@@ -139,10 +139,10 @@ def concluded(
     the unsafe set may be touched without being entered: rows are then bounded without rounding.
     """
     safe = isfinite(margin) and margin > 0
-    if not safe and counterexample is None and bool(problem.spec.strict.any()) and _is_near(problem, margin, reason):
+    if not safe and counterexample is None and problem.is_strict and _is_near(problem, margin, reason):
         exact = touching.lower_rows(problem)
-        if exact is not None and bool(problem.spec.avoided(exact)):
-            safe, margin = True, problem.spec.margin(exact).item()
+        if exact is not None and bool(problem.spec.avoided(exact.rows, exact.unattained)):
+            safe, margin = True, problem.spec.margin(exact.rows).item()
             stats = {**stats, "touched": "strict rows hold with equality at most: proved without rounding"}
     verdict = Verdict.FALSIFIED if counterexample is not None else Verdict.VERIFIED if safe else Verdict.UNKNOWN
     return Result(

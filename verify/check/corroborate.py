@@ -65,7 +65,7 @@ def _fault(problem: Problem, margin: float | None, shown: Tensor, real: Tensor, 
         return "a member of the region violates the property"
     if margin is None:
         return None
-    if not (isfinite(margin) and (margin > 0 or (margin == 0 and bool(spec.strict.any())))):
+    if not (isfinite(margin) and (margin > 0 or (margin == 0 and problem.is_strict))):
         return f"a margin of {margin:g} proves nothing"
     if not bool(real[inside].isfinite().all()):
         return "the network's output is not finite at a member of the region"

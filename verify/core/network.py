@@ -22,7 +22,12 @@ from assay.verify.support import shown
 Oracle = Callable[[Tensor], Tensor]
 
 # The doors through which models come in, by name: floor 0 opens them but imports nothing behind them.
-FRONTENDS = ("assay.verify.frontends.torch", "assay.verify.frontends.exported", "assay.verify.frontends.onnx")
+FRONTENDS = (
+    "assay.verify.frontends.torch",
+    "assay.verify.frontends.parted",
+    "assay.verify.frontends.exported",
+    "assay.verify.frontends.onnx",
+)
 READOUT = "assay.verify.frontends.readout"
 
 
@@ -40,6 +45,20 @@ class Node:
         return prod(self.shape)
 
 
+@dataclass(frozen=True)
+class Port:
+    """One of the inputs or outputs of a model: its ``name``, and the ``shape`` of one sample. Several of them, each
+    flattened, side by side, are the network's one input or output."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values for one sample."""
+        return prod(self.shape)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Network:
     """A directed acyclic graph of operations: one input (node 0), one output (the last node).
@@ -49,6 +68,7 @@ class Network:
     ``literal`` is the same function as the model writes it, before folding: its rounding errors are the oracle's.
     ``readout``: what the oracle goes on with that leaves the order of the outputs as it is, such as "softmax"; the
     network ends before it, and only properties of that order carry over. ``full``: the network with it, if it is made.
+    ``inputs`` and ``outputs``: by name, where the model names them.
     """
 
     nodes: tuple[Node, ...]
@@ -58,6 +78,8 @@ class Network:
     literal: Network | None = field(default=None, repr=False)
     readout: str = ""
     full: Network | None = field(default=None, repr=False)
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.nodes or not isinstance(self.nodes[0].op, Input):
@@ -209,6 +231,14 @@ class Builder:
             raise InputError(f"a Scale cannot widen its operand from {self.nodes[inputs[0]].shape} to {shape}")
         self.nodes.append(Node(op, tuple(inputs), shape))
         return len(self.nodes) - 1
+
+    def embed(self, network: Network, first: int) -> int:
+        """Append ``network`` with the node at ``first`` for its input; returns the position of its output."""
+        places = [first]
+        for node in network.nodes[1:]:
+            self.nodes.append(replace(node, inputs=tuple(places[i] for i in node.inputs)))
+            places.append(len(self.nodes) - 1)
+        return places[-1]
 
     def build(
         self, output: int, oracle: Oracle | None = None, dtype: torch.dtype = torch.float32, name: str = ""

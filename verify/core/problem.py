@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from assay.verify.core.binary import check_sign
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, content_hash, to_network
-from assay.verify.core.region import Domain, LpBall, Region, declared
+from assay.verify.core.region import Domain, LpBall, Polytope, Region, declared, side_by_side
 from assay.verify.core.spec import Spec
 from assay.verify.support import shown
 from assay.verify.support.arrays import as_labels, as_tensor
@@ -97,6 +98,13 @@ class Problem:
         )
 
     @property
+    def is_strict(self) -> bool:
+        """Whether some row is strict, of the unsafe set or of a polytope, so that a margin of 0 may be safe."""
+        region = self.region
+        tied = isinstance(region, Polytope) and bool(region.rows.strict.any())
+        return tied or bool(self.spec.disjuncts and self.spec.strict.any())
+
+    @property
     def _is_round(self) -> bool:
         """Whether the region is a ball in l1 or l2, in which no value stands for another."""
         return isinstance(self.region, LpBall) and self.region.p != inf
@@ -111,6 +119,14 @@ class Problem:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return replace(self, network=network or self.network, spec=spec or self.spec)
+
+    @classmethod
+    def of_parts(cls, network: Network, regions: Mapping[str, Region], spec: Spec) -> Problem:
+        """A problem of a network of several inputs, each within its region, by name: boxes, linf balls, polytopes.
+
+        Raises :class:`InputError` for other names and shapes, :class:`UnsupportedError` for balls in l1 and l2.
+        """
+        return cls(network, side_by_side(network, regions), spec)
 
     @classmethod
     def robustness(
@@ -160,17 +176,25 @@ class Problem:
         return problems
 
     @classmethod
-    def from_files(cls, net: str | Path, prop: str | Path) -> list[Problem]:
+    def from_files(
+        cls,
+        net: str | Path,
+        prop: str | Path,
+        networks: Mapping[str, str | Path] = MappingProxyType({}),
+        outputs: Sequence[str] = (),
+    ) -> list[Problem]:
         """The problems that the VNN-LIB file ``prop`` poses of the network in the ONNX file ``net``.
 
         Their union is the property: it is falsified if any of them is, and verified only if all are. They share one
-        network. Files may be gzipped; where one is missing, the same name with ``.gz`` is tried.
+        network. ``networks``: files of the other networks that a property of several declares, by name; ``outputs``:
+        the outputs that it speaks of, by name, of a model of several that it does not name. Files may be gzipped;
+        where one is missing, the same name with ``.gz`` is tried.
 
         Raises :class:`InputError` for files that are missing, damaged or do not fit together,
         :class:`UnsupportedError` for operations and properties that cannot be represented, :class:`ResourceError`
         beyond the caps on sizes. What is left out of a property or rounded is told by a warning.
         """
-        return cast("list[Problem]", import_module(FILES).read_problems(net, prop))
+        return cast("list[Problem]", import_module(FILES).read_problems(net, prop, networks, outputs))
 
 
 def _name(dtype: torch.dtype) -> str:

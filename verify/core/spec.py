@@ -136,12 +136,15 @@ class Spec:
         per_disjunct = per_disjunct.scatter_reduce(-1, index, rows, reduce="amax")
         return per_disjunct.amin(-1)
 
-    def avoided(self, rows: Tensor) -> Tensor:
+    def avoided(self, rows: Tensor, unattained: Tensor | None = None) -> Tensor:
         """Whether lower bounds of ``A y - b`` (... x rows) that hold in the reals prove that no output is unsafe: in
-        each disjunct one is above 0, or at least 0 in a strict row. NaN and infinity prove nothing. Result (...)."""
+        each disjunct one is above 0, or at least 0 in a strict row or one that is never as low as its bound
+        (``unattained``, of the same shape). NaN and infinity prove nothing. Result (...)."""
         if not self.disjuncts:
             return torch.zeros(rows.shape[:-1], dtype=torch.bool, device=rows.device)
-        kept = rows.isfinite() & ((rows > 0) | ((rows >= 0) & self.strict.to(rows.device)))
+        strict = self.strict.to(rows.device)
+        strict = strict if unattained is None else strict | unattained
+        kept = rows.isfinite() & ((rows > 0) | ((rows >= 0) & strict))
         missed = kept.new_zeros((*rows.shape[:-1], len(self.disjuncts)), dtype=torch.uint8)
         index = self.disjunct.to(rows.device).expand_as(kept)
         return missed.scatter_reduce(-1, index, kept.to(torch.uint8), reduce="amax").bool().all(-1)

@@ -3,42 +3,78 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
 from assay.verify.frontends.agreement import agree_on
 from assay.verify.frontends.extremes import corners
 from assay.verify.frontends.onnx import read_onnx
-from assay.verify.frontends.vnnlib import read_vnnlib
+from assay.verify.frontends.vnnlib import Property, read_vnnlib
+from assay.verify.frontends.vnnlib.declared import together
 
 POINTS = 4  # random members of a box at which network and model are compared
 BOXES = 8  # that are tried so
 NEURONS = 32  # that are driven to their extremes in the first of them
 
 
-def read_problems(net: str | Path, prop: str | Path) -> list[Problem]:
+def read_problems(
+    net: str | Path,
+    prop: str | Path,
+    networks: Mapping[str, str | Path] = MappingProxyType({}),
+    outputs: Sequence[str] = (),
+) -> list[Problem]:
     """The problems whose union is the property in the VNN-LIB file ``prop``, on the network in the ONNX file ``net``.
 
     They share one network, which is compared with the model on the property's boxes too, after the import's own
-    check. Gzipped files are read, and found where ``.gz`` is left out. What the property's reader warns of is warned
-    of.
+    check. Of several networks that the property declares, ``net`` is the first, or those that are the same as it, and
+    ``networks`` has the files of the others, by name. ``outputs``: those of the model that the property speaks of, by
+    name, where it does not name them. Gzipped files are read, and found where ``.gz`` is left out. What the property's
+    reader warns of is warned of.
 
     Raises what :func:`read_onnx` and :func:`read_vnnlib` raise, and :class:`InputError` where their numbers of inputs
-    or outputs differ.
+    or outputs differ, or a network has no file.
     """
-    stated, network = read_vnnlib(prop), read_onnx(net)
+    stated = read_vnnlib(prop)
+    network = _network(stated, net, networks, outputs)
     for line in stated.warnings:
         warnings.warn(f"{prop}: {line}", stacklevel=3)
     problems = stated.problems(network)
+    network = problems[0].network
     regions = [problem.region for problem in problems if not problem.region.empty][:BOXES]
     if regions:
         driven = regions[0].point(corners(network, NEURONS))
         agree_on(network, torch.cat([driven, *(_members(region) for region in regions)]))
     return problems
+
+
+def _network(stated: Property, net: str | Path, networks: Mapping[str, str | Path], outputs: Sequence[str]) -> Network:
+    """The model, or the models that the property declares, as one."""
+    declared = stated.declared
+    if unknown := sorted(set(networks) - {one.name for one in declared}):
+        raise InputError(f"the property {stated.source or ''} declares no network {unknown[0]!r}")
+    if not declared:
+        return read_onnx(net, outputs)
+    files = {declared[0].name: net, **networks}
+    models: dict[tuple[str, tuple[str | int, ...]], Network] = {}
+    read = []
+    for one in declared:
+        file = files.get(one.name) or files.get(one.equal_to)
+        if file is None:
+            names = ", ".join(each.name for each in declared)
+            raise InputError(f"the property declares the networks {names}: pass the file of {one.name} too")
+        files[one.name] = file
+        key = str(file), tuple(outputs) or one.chosen
+        models[key] = models.get(key) or read_onnx(*key)
+        read.append(models[key])
+    return together(declared, read)
 
 
 def _members(region: Region) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import InverseSumExp, LeakyRelu, Max, Op, Product, Relu, Smooth, Step
-from assay.verify.core.region import LpBall, Region
+from assay.verify.core.region import LpBall, Polytope, Region
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs import between
 from assay.verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
@@ -388,7 +388,7 @@ def _check(low: Vector, high: Vector) -> None:
 
 
 def _inputs(draft: Draft, region: Region, low: Vector, high: Vector) -> Index:
-    """The column of each input that varies, -1 elsewhere; a ball in l1 adds rows, one in l2 itself."""
+    """The column of each input that varies, -1 elsewhere; a ball in l1 and a polytope add rows, a ball in l2 itself."""
     _check(low, high)
     columns = np.full(len(low), -1, dtype=np.int64)
     free = np.flatnonzero(low < high)
@@ -399,7 +399,19 @@ def _inputs(draft: Draft, region: Region, low: Vector, high: Vector) -> Index:
             draft.ball = Ball(columns[free], centre, radius)
         else:
             _l1(draft, columns[free], centre, radius)
+    if isinstance(region, Polytope):
+        _constraints(draft, columns, as_array(region.A), as_array(region.b), low)
     return columns
+
+
+def _constraints(draft: Draft, x: Index, A: Vector, b: Vector, fixed: Vector) -> None:
+    """``A x <= b``, with the inputs that are ``fixed`` moved to the other side, which is rounded up."""
+    free = x >= 0
+    limits = b - np.where(free, 0.0, A * fixed).sum(1)
+    size = np.where(free, 0.0, np.abs(A * fixed)).sum(1) + np.abs(b)
+    limits = np.where(free.all(), b, np.nextafter(limits + 2 * gamma(len(x) + 2) * size + TINY, np.inf))
+    row, column = np.nonzero(A * free)
+    draft.rows([(row, x[column], A[row, column])], np.full(len(b), -np.inf), limits)
 
 
 def _l1(draft: Draft, x: Index, centre: Vector, radius: float) -> None:

@@ -6,16 +6,21 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.problem import Problem
+from assay.verify.core.region import Polytope
 
 TRIALS = 4  # points that are taken to the oracle
 
 
 def by_disjunct(problem: Problem, points: Tensor) -> Tensor:
-    """The margin of each disjunct in float64 at each point (n x input shape): (n x disjuncts)."""
+    """The margin of each disjunct in float64 at each point (n x input shape), infinite next to a polytope: (n x
+    disjuncts)."""
     spec = problem.spec
     rows = spec.rows(problem.network(points.double()).flatten(1))
     least = rows.new_full((len(rows), len(spec.disjuncts)), -torch.inf)
-    return least.scatter_reduce(1, spec.disjunct.expand_as(rows), rows, reduce="amax")
+    margins = least.scatter_reduce(1, spec.disjunct.expand_as(rows), rows, reduce="amax")
+    if isinstance(problem.region, Polytope):
+        margins = margins.masked_fill(~problem.region.contains(points)[:, None], torch.inf)
+    return margins
 
 
 def descend(problem: Problem, disjunct: Tensor, points: Tensor, steps: int, first: float = 0.5) -> Tensor:

@@ -73,7 +73,7 @@ def partly_training() -> nn.Module:
             r"expected a region of shape \(6,\) or \(4, 6\), got \(4, 5\)",
         ),
         ({"region": LpBall(X[:3], 0.1, domain=None)}, r"got \(3, 6\)"),
-        ({"region": X.numpy()}, "expected a region, LpBall or Box, got ndarray"),
+        ({"region": X.numpy()}, "expected a region, LpBall, Box or Polytope, got ndarray"),
         ({"x": "image.png"}, "expected samples: a tensor or numbers, got str"),
         ({"x": X.double().numpy()}, "dtype torch.float32, got torch.float64"),
         ({"labels": ["cat"] * 4}, "expected labels: a tensor or numbers, got list"),

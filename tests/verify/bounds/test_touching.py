@@ -27,7 +27,7 @@ def test_no_point_lies_below(seed: int) -> None:
         return
     y = network(members(lower, upper, 500)).flatten(1).double()
     least = (y @ rows.double().T).amin(0)
-    assert bool((bound <= least + 1e-9 * (1 + y.abs().amax())).all())
+    assert bool((bound.rows <= least + 1e-9 * (1 + y.abs().amax())).all())
 
 
 def test_some_graphs_are_bounded() -> None:
@@ -44,8 +44,8 @@ def test_what_is_touched_is_attained_to_the_bit_and_no_bound_is_none() -> None:
     strict = Spec((Polyhedron(torch.ones(1, 1), torch.zeros(1), torch.ones(1, dtype=torch.bool)),))
     rows = lower_rows(Problem(network, Box(-torch.ones(1), torch.ones(1)), strict))
     assert rows is not None
-    assert rows.tolist() == [0.0]
+    assert rows.rows.tolist() == [0.0]
     opposite = Spec((Polyhedron(-torch.ones(1, 1), torch.zeros(1), torch.ones(1, dtype=torch.bool)),))
     endless = Problem(network, Box(torch.tensor([-inf]), torch.tensor([inf])), opposite)
     rows = lower_rows(endless)
-    assert rows is None or not bool(opposite.avoided(rows))
+    assert rows is None or not bool(opposite.avoided(rows.rows))

@@ -459,7 +459,7 @@ def test_only_regions_of_one_kind_stack() -> None:
     assert isinstance(stack([ball(), ball()]), LpBall)
     for other in (ball(p=1), ball(high=2.0), ball(high=None), ball().box()):
         assert kind(other) != kind(ball())
-        with pytest.raises(InputError, match="only boxes, or balls of one norm and one domain"):
+        with pytest.raises(InputError, match="only boxes, balls of one norm and one domain"):
             stack([ball(), other])
     with pytest.raises(InputError):
         stack([])

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from assay.verify.backends.bab.input_tree import InputTree
+from assay.verify.backends.bab.input_tree import NOTHING, InputTree
 from assay.verify.backends.bab.search import Limits, search
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
@@ -45,7 +45,7 @@ class InputSplit:
                 raise InputError(f"{option} of input-split must be a number of at least {least}, got {value}")
 
     def supports(self, problem: Problem) -> str | None:
-        """Boxes of at most ``max_inputs`` inputs, and operations with rules for intervals and linear bounds."""
+        """Boxes and polytopes of at most ``max_inputs`` inputs, and operations with rules for linear bounds."""
         inputs, region = problem.network.nodes[0].size, problem.region
         if inputs > self.max_inputs:
             return f"{inputs} inputs, more than the {self.max_inputs} that are halved at most"
@@ -67,5 +67,7 @@ class InputSplit:
         stats = outcome.stats | {"domains_per_second": outcome.stats["domains"] / max(seconds, 1e-9)}
         # Only a tree that is closed proves anything, whatever the bounds of its leaves say.
         margin = outcome.margin if outcome.complete else min(outcome.margin, 0.0)
+        if margin == NOTHING:  # there was no point in any box, and so no question
+            margin = inf
         reason = outcome.reason or Reason.NUMERICAL
         return concluded(self, problem, margin, reason, seconds, outcome.witness, stats)

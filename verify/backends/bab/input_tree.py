@@ -18,18 +18,21 @@ from assay.verify.backends.bab.relaxed import Relaxed, blocks, bound_layers, rai
 from assay.verify.backends.bab.search import Bounded
 from assay.verify.backends.bab.unsafe import Unsafe
 from assay.verify.backends.bab.witness import probe
+from assay.verify.bounds.multipliers import Constraints
 from assay.verify.bounds.rounding import FEW, STEPS
 from assay.verify.bounds.slopes import Ascent, Functions
 from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
+from assay.verify.core.region.halfspaces import tightened
 from assay.verify.core.verifier import Bounds
-from assay.verify.support.floats import gamma
+from assay.verify.support.floats import down, gamma
 
 WEIGHINGS = 12  # steps in search of the best weights of a disjunct's rows
 SAMPLES = 1024
 BEYOND = 0.5
 TABLES = 24  # numbers that are kept for each neuron of a box while it is bounded
+NOTHING = torch.finfo(torch.float64).max  # the least margin of a box without points
 FAIRNESS = 1e-3  # of the best gain, promised to an input as wide as at the root: each is halved in the end
 
 
@@ -85,6 +88,7 @@ class InputTree:
         self.prepared = Prepared.of(problem.network, Bounds(box.lower[None], box.upper[None]))
         self.unsafe = Unsafe.of(problem.spec)
         self.lower, self.upper = box.lower.reshape(1, -1), box.upper.reshape(1, -1)
+        self.constraints = Constraints.of(problem.region, self.lower.device)
         # What rounding may take of each row, weighed with the others of a disjunct or alone: (rows).
         count, (A, b) = FEW + self.unsafe.members.shape[1], (self.unsafe.A.abs(), self.unsafe.b.abs())
         steps = STEPS * len(self.prepared.network.nodes)
@@ -104,8 +108,11 @@ class InputTree:
     def bound(self, boxes: Boxes, budget: Budget) -> Bounded[Boxes]:
         """Bounds of all layers, of the open disjuncts' rows, and of each disjunct's best mixture of rows with slopes
         raised. Boxes shrink to where something may be unsafe, and likely points are tried as counterexamples."""
+        boxes, gone = self._kept(boxes)
+        lowest = torch.full((len(gone),), inf, dtype=torch.float64).masked_fill(gone, NOTHING)
+        if bool(gone.all()):
+            return Bounded(lowest, lowest, boxes, inf, None)
         relaxed, signs = bound_layers(self.prepared, boxes.lower, boxes.upper, boxes.signs, budget)
-        lowest = torch.full((len(signs),), inf, dtype=torch.float64)
         pairs = self._pairs(relaxed, boxes, budget).sift(lowest)
         pairs, loss = self._raised(relaxed, pairs, budget)
         gain = self._gain(relaxed, pairs, loss)
@@ -116,6 +123,23 @@ class InputTree:
         lowest.scatter_reduce_(0, pairs.box, known, "amin")
         seen, witness = self._probed(pairs, len(lowest)) if len(pairs.box) else (lowest, None)
         return Bounded(lowest, seen, self._left(boxes, pairs, signs, gain), cleared, witness)
+
+    def _kept(self, boxes: Boxes) -> tuple[Boxes, Tensor]:
+        """The boxes as far as constraints between inputs leave them, and which of them have no point (boxes), so that
+        no disjunct of theirs is open."""
+        if self.constraints is None:
+            return boxes, torch.zeros(len(boxes.lower), dtype=torch.bool)
+        lower, upper = tightened(self.constraints.A, self.constraints.b, boxes.lower, boxes.upper)
+        kept = (lower <= upper).all(1, keepdim=True)
+        lower, upper = torch.where(kept, lower, boxes.lower), torch.where(kept, upper, boxes.upper)
+        return replace(boxes, lower=lower, upper=upper, open=boxes.open & kept), ~kept[:, 0]
+
+    def _tied(self, forms: Functions, lower: Tensor, upper: Tensor) -> Tensor:
+        """The least values of functions (...) over boxes (... x inputs) within the constraints; -inf if there are
+        none."""
+        if self.constraints is None:
+            return torch.full_like(forms.constant, -inf)
+        return down(forms.constant + self.constraints.least(forms.coef, lower, upper))
 
     def _pairs(self, relaxed: Relaxed, boxes: Boxes, budget: Budget) -> Pairs:
         """All pairs, each row of the specification bounded once a box."""
@@ -128,6 +152,7 @@ class InputTree:
         forms = below.take(number[box[:, None], unsafe.members[disjunct]])
         lower, upper = boxes.lower[box], boxes.upper[box]
         bound, weights = weigh(forms, lower, upper, WEIGHINGS)
+        bound = torch.fmax(bound, self._tied(forms, lower[:, None], upper[:, None]).amax(1))
         return Pairs(box, disjunct, lower, upper, bound, forms, weights)
 
     def _raised(self, relaxed: Relaxed, pairs: Pairs, budget: Budget) -> tuple[Pairs, dict[int, Tensor]]:
@@ -147,6 +172,7 @@ class InputTree:
             open_ = ~decided(bound[block])
             for position, lost in lost_at.items():
                 loss[position].index_add_(0, box, lost * open_[:, None])
+        bound = torch.fmax(bound, self._tied(Functions(coef, offset), pairs.lower, pairs.upper))
         forms = Functions(
             torch.cat([coef[:, None], pairs.forms.coef], 1), torch.cat([offset[:, None], pairs.forms.constant], 1)
         )

@@ -175,7 +175,7 @@ def subject(noise: str, sigma: float, scores: bool = False) -> str:
 def beyond(problem: Problem) -> str | None:
     """Why a problem is no question about the smoothed classifier's label on a ball, or None."""
     if not isinstance(problem.region, LpBall):
-        return "smoothing certifies l1, l2 and linf balls, not boxes"
+        return f"smoothing certifies l1, l2 and linf balls, no {type(problem.region).__name__.lower()}"
     if torch.as_tensor(problem.region.eps).dim():
         return "smoothing certifies one sample at a time, and one eps for all of its features"
     if problem.network.output_size < 2:

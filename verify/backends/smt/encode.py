@@ -38,6 +38,7 @@ from assay.verify.core.ops import (
     Scale,
     Sub,
 )
+from assay.verify.core.region import Polytope, Region
 from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds
 
@@ -159,8 +160,11 @@ class Encoder:
 ZERO = Values(np.array([0], dtype=object), 0)
 
 
-def encode(network: Network, bounds: Sequence[Bounds], spec: Spec, budget: Budget) -> Question:
-    """The question whether the network can reach the unsafe set from the box of its input.
+def encode(
+    network: Network, bounds: Sequence[Bounds], spec: Spec, budget: Budget, region: Region | None = None
+) -> Question:
+    """The question whether the network can reach the unsafe set from the box of its input, or from the ``region`` in it
+    that is a polytope.
 
     ``bounds``: of every node (1 x shape), valid in real arithmetic; those of node 0 are the box itself.
     Raises :class:`assay.verify.core.budget.Expired`, and :class:`MemoryError` for a network that is too large for this.
@@ -181,7 +185,11 @@ def encode(network: Network, bounds: Sequence[Bounds], spec: Spec, budget: Budge
         rows = combined(constants(disjunct.A), output, encoder) - constants(disjunct.b)
         disjuncts.append(tuple(rows[i].form() for i in range(len(disjunct.b))))
     strict = tuple(tuple(d.strict.tolist()) or (False,) for d in spec.disjuncts)
-    return Question(encoder.box, tuple(encoder.neurons), tuple(disjuncts), strict)
+    limits: tuple[Form, ...] = ()
+    if isinstance(region, Polytope):
+        rows = combined(constants(region.A), values[0].flat(), encoder) - constants(region.b)
+        limits = tuple(rows[i].form() for i in range(len(region.b)))
+    return Question(encoder.box, tuple(encoder.neurons), tuple(disjuncts), strict, limits)
 
 
 def combined(weights: Values, x: Values, encoder: Encoder) -> Values:

@@ -74,7 +74,7 @@ def _solve(question: Question, disjunct: int, threshold: Fraction, seconds: floa
     core = import_module("maraboupy.MarabouCore")
     query = Query(core, core.InputQuery())
     rows, bounds, inputs = question.disjuncts[disjunct], question.bounds, len(question.box)
-    for j in question.concerned(rows):
+    for j in question.concerned([*rows, *question.limits]):
         low, high = bounds[j]
         if j < inputs:
             query.units[j] = ((low + high) / 2, (high - low) / 2)
@@ -87,12 +87,12 @@ def _solve(question: Question, disjunct: int, threshold: Fraction, seconds: floa
             query.units[j], query.columns[j] = (Fraction(0), unit), query.column(Fraction(0), neuron.upper / unit)
             query.equal(neuron.z, z, Fraction(0), unit)
             core.addReluConstraint(query.query, z, query.columns[j])
-    for row in rows:
+    for row, most in [*((row, threshold) for row in rows), *((limit, Fraction(0)) for limit in question.limits)]:
         low, high = row.range(bounds)
-        if low > threshold:
+        if low > most:
             return "unsat", None
         unit = power_of_two(max(abs(low), abs(high), Fraction(1, 2**200)))
-        query.equal(row, query.column(low / unit, min(high, threshold) / unit), Fraction(0), unit)
+        query.equal(row, query.column(low / unit, min(high, most) / unit), Fraction(0), unit)
     options = core.Options()
     options._verbosity, options._numWorkers, options._numBlasThreads = 0, 1, 1
     options._timeoutInSeconds = max(1, ceil(seconds)) if isfinite(seconds) else 0

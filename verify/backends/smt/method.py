@@ -52,7 +52,7 @@ class SMT:
     proof of z3's in rational arithmetic, over bounds of the neurons that hold in real arithmetic. With Marabou, which
     is faster and works in floating point, it is as good as its tolerances. ``bits``: of the numbers in a relaxed form
     that z3 tries first, 0: none; ``optimum``: the least margin itself, by z3; ``steps``: of a descent that looks for a
-    counterexample before the solver does. Regions are boxes and linf balls.
+    counterexample before the solver does. Regions are boxes, linf balls and polytopes.
     """
 
     solver: Literal["z3", "marabou"] = "z3"
@@ -131,7 +131,7 @@ class _Work:
             order = [k for k in order if self.lower[k] <= 0]
         if not order:
             return self.result(Reason.INCOMPLETE)
-        question = encode(network, bounds, spec, self.budget)
+        question = encode(network, bounds, spec, self.budget, self.problem.region)
         self.stats |= {"inputs": len(question.box), "neurons": len(question.neurons)}
         if not self.method.optimum and (nearby := self.look(question, order)) is not None:
             return self.result(Reason.INCOMPLETE, witness=nearby)

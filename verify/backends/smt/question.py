@@ -43,7 +43,7 @@ class Neuron:
 
 @dataclass(frozen=True)
 class Question:
-    """Which inputs within ``box`` make all rows of some disjunct at most 0?
+    """Which inputs within ``box``, at which no form of ``limits`` is above 0, make all rows of some disjunct at most 0?
 
     Variables are the inputs, in the order of the box, then the neurons; a neuron's z speaks of earlier ones only.
     ``strict``: per row, whether 0 itself is not unsafe; it counts for witnesses, not for proofs.
@@ -53,6 +53,7 @@ class Question:
     neurons: tuple[Neuron, ...]
     disjuncts: tuple[tuple[Form, ...], ...]
     strict: tuple[tuple[bool, ...], ...]
+    limits: tuple[Form, ...] = ()
 
     @property
     def bounds(self) -> list[tuple[Fraction, Fraction]]:
@@ -70,6 +71,10 @@ class Question:
         """The largest of the disjunct's rows at a point: it is unsafe where this is at most 0."""
         values = self.values(point)
         return max(row.at(values) for row in self.disjuncts[disjunct])
+
+    def within(self, point: Point) -> bool:
+        """Whether a point of the box keeps the limits."""
+        return all(limit.at(point) <= 0 for limit in self.limits)
 
     def size(self, disjunct: int) -> Fraction:
         """A power of two of about the largest magnitude that the disjunct's rows can have."""

@@ -24,7 +24,7 @@ def script(question: Question, disjunct: int, threshold: Fraction, strict: bool 
     """
     rows, bounds, inputs = question.disjuncts[disjunct], question.bounds, len(question.box)
     lines = []
-    for j in question.concerned(rows):
+    for j in question.concerned([*rows, *question.limits]):
         low, high = bounds[j]
         if j < inputs:
             grid = power_of_two(high - low) / 2**bits if bits else Fraction(0)
@@ -32,6 +32,9 @@ def script(question: Question, disjunct: int, threshold: Fraction, strict: bool 
             lines.append(f"(declare-const x{j} Real)(assert (and (>= x{j} {number(low)}) (<= x{j} {number(high)})))")
         else:
             lines += _neuron(question, j, bounds, bits)
+    for limit in question.limits:
+        form, room = shortened(limit, bounds, bits)
+        lines.append(f"(assert (<= {linear(form)} {number(room)}))")
     sign = "<" if strict else "<="
     for row in rows:
         form, room = shortened(row, bounds, bits)
@@ -44,7 +47,7 @@ def piece(question: Question, disjunct: int, values: Sequence[Fraction]) -> str:
     ``values``: one of 0 is active."""
     rows, inputs = question.disjuncts[disjunct], len(question.box)
     lines = ["(declare-const t Real)"]
-    for j in question.concerned(rows):
+    for j in question.concerned([*rows, *question.limits]):
         lines.append(f"(declare-const x{j} Real)")
         if j < inputs:
             low, high = question.box[j]
@@ -54,6 +57,7 @@ def piece(question: Question, disjunct: int, values: Sequence[Fraction]) -> str:
             active = z.at(values) >= 0
             same = f"(and (>= z 0.0) (= x{j} z))" if active else f"(and (<= z 0.0) (= x{j} 0.0))"
             lines.append(f"(assert (let ((z {linear(z)})) {same}))")
+    lines += [f"(assert (<= {linear(limit)} 0.0))" for limit in question.limits]
     lines += [f"(assert (<= {linear(row)} t))" for row in rows]
     return "\n".join([*lines, "(minimize t)"])
 

@@ -64,7 +64,7 @@ class Search:
             if point is None:
                 return None
             margin = self.question.margin(disjunct, point)
-            if margin < threshold or (margin == threshold and not strict):
+            if self.question.within(point) and (margin < threshold or (margin == threshold and not strict)):
                 return point
         raise Undecided("a model does not satisfy what was asked")
 
@@ -178,8 +178,13 @@ def optimum(question: Question, order: Sequence[int], lower: Sequence[float], bi
     search = Search(question, bits, seconds)
 
     def work() -> None:
-        middle = tuple((low + high) / 2 for low, high in question.box)
-        least = search.keep(order[0], search.least_nearby(order[0], middle))
+        begin: Point | None = tuple((low + high) / 2 for low, high in question.box)
+        if begin is not None and not question.within(begin):
+            highest = max(row.range(question.bounds)[1] for row in question.disjuncts[order[0]])
+            begin = search.below(order[0], highest, relaxed=False)
+        if begin is None:
+            raise Undecided("no input keeps the limits")
+        least = search.keep(order[0], search.least_nearby(order[0], begin))
         for disjunct in order:
             while lower[disjunct] < least and (point := search.below(disjunct, least, strict=True)) is not None:
                 least = search.keep(disjunct, search.least_nearby(disjunct, point))

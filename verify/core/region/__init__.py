@@ -1,4 +1,4 @@
-"""The set of inputs that a statement speaks of: a box, or a norm ball clipped to the input domain.
+"""The set of inputs that a statement speaks of: a box, a norm ball clipped to the input domain, or a polytope.
 
 Bounds are float64. A region's proof side (``box``) is rounded outward, its witness side (``allowed``) inward to
 the values that the model's dtype can represent, so that a point is never called a member when it is not one and a
@@ -11,7 +11,23 @@ from __future__ import annotations
 from assay.verify.core.region.ball import Domain, LpBall
 from assay.verify.core.region.batches import declared, kind, plain, stack, take
 from assay.verify.core.region.box import Box
+from assay.verify.core.region.parts import side_by_side
+from assay.verify.core.region.polytope import Polytope
 from assay.verify.core.region.projections import onto_l1, onto_l2
 from assay.verify.core.region.protocol import Region
 
-__all__ = ["Box", "Domain", "LpBall", "Region", "declared", "kind", "onto_l1", "onto_l2", "plain", "stack", "take"]
+__all__ = [
+    "Box",
+    "Domain",
+    "LpBall",
+    "Polytope",
+    "Region",
+    "declared",
+    "kind",
+    "onto_l1",
+    "onto_l2",
+    "plain",
+    "side_by_side",
+    "stack",
+    "take",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,19 +12,24 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
 from assay.verify.core.region.ball import LpBall
 from assay.verify.core.region.box import Box
+from assay.verify.core.region.polytope import Polytope
 from assay.verify.core.region.protocol import Region
 
 
 def kind(region: Region) -> tuple[object, ...]:
-    """What regions must have in common to make one batch: their type, and a ball's norm and domain."""
+    """What regions must have in common to make one batch: their type, a ball's norm and domain, a polytope's rows."""
     if isinstance(region, LpBall):
         domain = region.domain and content_hash(*(torch.as_tensor(d, dtype=torch.float64) for d in region.domain))
         return LpBall, float(region.p), domain
+    if isinstance(region, Polytope):
+        return Polytope, content_hash(region.rows, region.members)
     return (type(region),)
 
 
 def declared(region: Region) -> Box:
     """The box of a region as it was declared, before what no float32 holds is widened for proofs."""
+    if isinstance(region, Polytope):
+        return region.within
     return region if isinstance(region, Box) else region.bounds if isinstance(region, LpBall) else region.box()
 
 
@@ -39,13 +45,16 @@ def plain(region: Region, shape: tuple[int, ...]) -> Region:
 def stack(regions: Sequence[Region]) -> Region:
     """Regions of one sample each, all of one :func:`kind`, as one region of a batch."""
     if len({kind(region) for region in regions}) != 1:
-        raise InputError("only boxes, or balls of one norm and one domain, make a batch")
+        raise InputError("only boxes, balls of one norm and one domain, or polytopes with the same rows make a batch")
     if balls := [r for r in regions if isinstance(r, LpBall)]:
         radii = [b.radius for b in balls]
         if any(radius.dim() for radius in radii):  # one a feature
             radii = [b.radius.expand_as(b.centre) for b in balls]
         eps = torch.stack(radii)
         return LpBall(torch.stack([b.centre for b in balls]), eps, balls[0].p, balls[0].domain)
+    if polytopes := [r for r in regions if isinstance(r, Polytope)]:
+        within, interior = _stacked([p.within for p in polytopes]), torch.stack([p.centre for p in polytopes])
+        return replace(polytopes[0], within=within, interior=interior)
     return _stacked([r if isinstance(r, Box) else r.box() for r in regions])
 
 
@@ -66,5 +75,7 @@ def take(region: Region, index: Tensor | slice) -> Region:
             if low.dim() == region.centre.dim() or high.dim() == region.centre.dim():
                 domain = low.expand_as(region.centre)[index], high.expand_as(region.centre)[index]
         return LpBall(region.centre[index], eps[index] if eps.dim() else eps, region.p, domain)
+    if isinstance(region, Polytope):
+        return region.take(index)
     box = region.box() if not isinstance(region, Box) else region
     return box.map(lambda bound: bound[index])

@@ -1,8 +1,8 @@
-"""A parsed ONNX model as plain values: one input, one output, constants and nodes, with what is wrong named."""
+"""A parsed ONNX model as plain values: inputs, outputs, constants and nodes, with what is wrong named."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.network import Port
 from assay.verify.frontends.onnx.tensors import DTYPES, check_shape, to_tensor
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ class GraphNode:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """What a model file says. ``input_shape``: as declared, a symbolic batch dimension replaced by 1."""
+    """What a model file says. ``inputs``: with their shapes as declared, a symbolic batch dimension, which then all of
+    them have, replaced by 1; ``outputs``: by name, those that are read."""
 
-    input: str
-    input_shape: tuple[int, ...]
+    inputs: tuple[Port, ...]
     symbolic: bool
     dtype: torch.dtype
-    output: str
+    outputs: tuple[str, ...]
     nodes: tuple[GraphNode, ...]
     initialisers: dict[str, TensorProto]
     opset: int
@@ -74,21 +75,27 @@ def parse(content: bytes, what: str) -> ModelProto:
     return model
 
 
-def read_graph(model: ModelProto) -> Graph:
-    """The graph of ``model``, which must be self-contained.
+def read_graph(model: ModelProto, chosen: Sequence[str | int] = ()) -> Graph:
+    """The graph of ``model``, which must be self-contained. ``chosen``: the outputs that are read, by name or place.
 
     Raises :class:`InputError` for what is wrong with it, :class:`UnsupportedError` for an operator set or a type of
     input that is not read.
     """
     opset, graph = _operator_set(model), model.graph
     initialisers = {proto.name: proto for proto in graph.initializer}
-    given = _only([value for value in graph.input if value.name not in initialisers], "input")
-    output = _output(list(graph.output))
-    dtype, shape, symbolic = _input(given)
-    others = [value.name for value in graph.output if value.name != output.name]
-    beside = _leading_to(graph, others) - _leading_to(graph, [output.name])
+    given = [_input(value) for value in graph.input if value.name not in initialisers]
+    if not given:
+        raise InputError("expected a network with an input, got none")
+    dtypes, symbolic = {dtype for _, dtype, _ in given}, {free for _, _, free in given}
+    if len(dtypes) > 1 or len(symbolic) > 1:
+        what = "of one floating type" if len(dtypes) > 1 else "with a batch dimension each, or none"
+        raise UnsupportedError(f"expected inputs {what}, got {', '.join(port.name for port, _, _ in given)}")
+    outputs = _outputs(list(graph.output), chosen)
+    others = [value.name for value in graph.output if value.name not in outputs]
+    beside = _leading_to(graph, others) - _leading_to(graph, outputs)
     nodes = tuple(_node(proto) for i, proto in enumerate(graph.node) if i not in beside)
-    return Graph(given.name, shape, symbolic, dtype, output.name, nodes, initialisers, opset)
+    inputs = tuple(port for port, _, _ in given)
+    return Graph(inputs, symbolic.pop(), dtypes.pop(), outputs, nodes, initialisers, opset)
 
 
 def _operator_set(model: ModelProto) -> int:
@@ -108,27 +115,25 @@ def _operator_set(model: ModelProto) -> int:
     return version
 
 
-def _only(values: list[ValueInfoProto], kind: str, hint: str = "") -> ValueInfoProto:
-    if len(values) != 1:
-        names = [value.name for value in values]
-        raise InputError(
-            f"expected a network with one {kind}, got {len(names)}{': ' if names else ''}{names or ''}{hint}"
-        )
-    return values[0]
-
-
-def _output(values: list[ValueInfoProto]) -> ValueInfoProto:
-    """The one output; of several the only one that holds floating-point numbers, as scores beside labels do, or that
-    is called as models call their answer."""
-    scores = [value for value in values if DTYPES.get(value.type.tensor_type.elem_type) in FLOATS]
-    called = [value for value in scores if value.name in ("logits", "out", "output")]
-    if len(called) == 1:
-        return called[0]
-    if len(values) > 1 and len(scores) == 1:
-        return scores[0]
-    hint = "; of several the only one of floating-point numbers is taken, or one called logits, out or output"
-    hint = hint if len(values) > 1 else ""
-    return _only(values, "output", hint)
+def _outputs(values: list[ValueInfoProto], chosen: Sequence[str | int]) -> tuple[str, ...]:
+    """The outputs that are ``chosen``; else the one output, of several the only one that holds floating-point numbers,
+    as scores beside labels do, or that is called as models call their
+    answer."""
+    names = [value.name for value in values]
+    if chosen:
+        for one in chosen:
+            if one not in names and not (isinstance(one, int) and one < len(names)):
+                raise InputError(f"the network has no output {one!r}; it has {', '.join(map(repr, names))}")
+        return tuple(names[one] if isinstance(one, int) else one for one in chosen)
+    scores = [value.name for value in values if DTYPES.get(value.type.tensor_type.elem_type) in FLOATS]
+    called = [name for name in scores if name in ("logits", "out", "output")]
+    for only in (names, called, scores):
+        if len(only) == 1:
+            return tuple(only)
+    listed = f"{len(names)}: {names}" if names else "0"
+    hint = "; choose one or several by name; the only one of floating-point numbers, or called logits, out or output, is "
+    hint += "taken by itself"
+    raise InputError(f"expected a network with one output, got {listed}{hint if names else ''}")
 
 
 def _leading_to(graph: GraphProto, names: Iterable[str]) -> set[int]:
@@ -141,8 +146,8 @@ def _leading_to(graph: GraphProto, names: Iterable[str]) -> set[int]:
     return leading
 
 
-def _input(value: ValueInfoProto) -> tuple[torch.dtype, tuple[int, ...], bool]:
-    """Dtype, shape with a batch of one, and whether the batch dimension is symbolic."""
+def _input(value: ValueInfoProto) -> tuple[Port, torch.dtype, bool]:
+    """Name and shape with a batch of one, dtype, and whether the batch dimension is symbolic."""
     kind = value.type.tensor_type
     dtype = DTYPES.get(kind.elem_type)
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
@@ -158,7 +163,7 @@ def _input(value: ValueInfoProto) -> tuple[torch.dtype, tuple[int, ...], bool]:
             f"expected an input with fixed dimensions after the batch, got {value.name!r} with {declared}: "
             "set them in the file"
         )
-    return dtype, check_shape(fixed, f"the input {value.name!r}"), symbolic
+    return Port(value.name, check_shape(fixed, f"the input {value.name!r}")), dtype, symbolic
 
 
 def _node(proto: NodeProto) -> GraphNode:

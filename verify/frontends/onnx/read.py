@@ -18,11 +18,14 @@ from assay.verify.frontends.onnx.translation import NO_MEMORY, Translation
 from assay.verify.frontends.source import read_bytes, refuse_package
 
 
-def read_onnx(path: str | Path) -> Network:
-    """The network in the file ``path``, plain or gzipped; where it is missing, in ``path.gz``.
+def read_onnx(path: str | Path, outputs: Sequence[str | int] = ()) -> Network:
+    """The network in the file ``path``, plain or gzipped; where it is missing, in ``path.gz``. ``outputs``: those that
+    are read, by name or place; several are flattened, side by side. None: the one that there is, or that holds
+    floating-point numbers.
 
     Its input shape is that of one sample: without the batch dimension, where the file has one (a leading 1 before
-    other dimensions, or a symbolic one). The oracle is onnxruntime on the file itself.
+    other dimensions, or a symbolic one); several inputs are flattened, side by side. The oracle is onnxruntime on the
+    file itself.
 
     Raises :class:`InputError` for a file that is missing, damaged, or holds NaN or inf, and for inputs of no fixed
     shape; :class:`UnsupportedError` with all operations that cannot be represented; :class:`ResourceError` beyond the
@@ -31,24 +34,26 @@ def read_onnx(path: str | Path) -> Network:
     path = Path(path)
     refuse_package(path)
     name = path.name.removesuffix(".gz").removesuffix(".onnx")
-    return decode(read_bytes(path), str(path), name, path.parent)
+    return decode(read_bytes(path), str(path), name, path.parent, outputs)
 
 
-def decode(content: bytes, what: str, name: str, folder: Path | None = None) -> Network:
+def decode(
+    content: bytes, what: str, name: str, folder: Path | None = None, outputs: Sequence[str | int] = ()
+) -> Network:
     """The network in a file's ``content``. ``what``: the file, for messages; ``folder``: where external data may lie.
 
     Raises as :func:`read_onnx` does.
     """
     try:
-        return _decode(content, what, name, folder)
+        return _decode(content, what, name, folder, outputs)
     except RuntimeError as error:
         if NO_MEMORY not in str(error):
             raise
         raise ResourceError(f"{what} needs more memory than there is") from error
 
 
-def _decode(content: bytes, what: str, name: str, folder: Path | None) -> Network:
-    network, runtime, symbolic, delicate = _translated(content, what, name, folder)
+def _decode(content: bytes, what: str, name: str, folder: Path | None, outputs: Sequence[str | int]) -> Network:
+    network, runtime, symbolic, delicate = _translated(content, what, name, folder, outputs)
     if symbolic:
         try:  # a batch of several is run at once only if it gives what its samples give alone
             batched = replace(network, oracle=replace(runtime, together=True))
@@ -65,19 +70,30 @@ def _decode(content: bytes, what: str, name: str, folder: Path | None) -> Networ
     return network
 
 
-def _translated(content: bytes, what: str, name: str, folder: Path | None) -> tuple[Network, Runtime, bool, str]:
+def _translated(
+    content: bytes, what: str, name: str, folder: Path | None, outputs: Sequence[str | int]
+) -> tuple[Network, Runtime, bool, str]:
     """The network, its oracle, whether the batch dimension is symbolic, and a node whose meaning hangs on rounding.
 
     What was parsed is let go of.
     """
     model = parse(content, what)
     whole = self_contained(model, content, folder)
-    graph = read_graph(model)
+    graph = read_graph(model, outputs)
     translation = Translation(graph, handlers.traced(), handlers.constant())
     literal = translation.network()
     folded = fold(literal)
-    runtime = Runtime(whole, graph.output, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
-    network = replace(folded, oracle=runtime, name=name, literal=literal, readout=translation.readout)
+    shapes = folded.input_shape, folded.nodes[-1].shape
+    runtime = Runtime(whole, graph.outputs, graph.inputs, *shapes, graph.dtype)
+    network = replace(
+        folded,
+        oracle=runtime,
+        name=name,
+        literal=literal,
+        readout=translation.readout,
+        inputs=literal.inputs,
+        outputs=literal.outputs,
+    )
     return network, runtime, graph.symbolic, translation.delicate
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError, InternalError, UnsupportedError
+from assay.verify.core.network import Port
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -20,15 +21,16 @@ if TYPE_CHECKING:
 class Runtime:
     """The original model, batch in and batch out, on the CPU.
 
-    ``content``: the file, external data moved into it. ``name``: of the output. ``shape``: of its input, with a batch
-    of one where it has a batch dimension. ``sample`` and ``output``: shapes of one sample and of its output.
+    ``content``: the file, external data moved into it. ``names``: of the outputs. ``inputs``: with their shapes, with a
+    batch of one where they have a batch dimension; several are parts of one that is flat, as outputs are. ``sample``
+    and ``output``: shapes of one sample and of its output.
     ``together``: whether a batch is run at once, which only a symbolic batch dimension allows; otherwise sample by
     sample. The session is made at the first call, after pickling again.
     """
 
     content: bytes = field(repr=False)
-    name: str
-    shape: tuple[int, ...]
+    names: tuple[str, ...]
+    inputs: tuple[Port, ...]
     sample: tuple[int, ...]
     output: tuple[int, ...]
     dtype: torch.dtype
@@ -44,18 +46,30 @@ class Runtime:
         batch = x.detach().cpu()
         if self.together:
             return self._run(batch, (len(batch), *self.output))
-        alone = [self._run(one.reshape(self.shape), self.output) for one in batch]
+        alone = [self._run(one[None], self.output) for one in batch]
         return torch.stack(alone) if alone else torch.empty((0, *self.output), dtype=self.dtype)
 
     def _run(self, batch: Tensor, shape: tuple[int, ...]) -> Tensor:
-        feed = {self.session.get_inputs()[0].name: batch.contiguous().numpy()}
+        parts = torch.split(batch.flatten(1), [port.size for port in self.inputs], 1)
+        feed = {
+            port.name: part.reshape(-1, *port.shape[1:]).numpy() if self.together else part.reshape(port.shape).numpy()
+            for port, part in zip(self.inputs, parts, strict=True)
+        }
         try:
-            (output,) = self.session.run([self.name], feed)
+            outputs = self.session.run(list(self.names), feed)
         except Exception as error:  # the runtime has a dozen kinds of its own
             raise InputError(f"onnxruntime cannot run the model: {_line(error)}") from error
-        if output.size != prod(shape) or (self.together and output.shape != shape):
-            raise InternalError(f"onnxruntime gives an output of shape {output.shape}, expected {shape}")
-        return torch.from_numpy(output).reshape(shape)
+        if sum(output.size for output in outputs) != prod(shape):
+            given = ", ".join(str(output.shape) for output in outputs)
+            raise InternalError(f"onnxruntime gives an output of shape {given}, expected {shape}")
+        if len(outputs) == 1:
+            (output,) = outputs
+            if self.together and output.shape != shape:
+                raise InternalError(f"onnxruntime gives an output of shape {output.shape}, expected {shape}")
+            return torch.from_numpy(output).reshape(shape)
+        count = shape[0] if self.together else 1
+        flat = [torch.from_numpy(output).reshape(count, -1).to(self.dtype) for output in outputs]
+        return torch.cat(flat, 1).reshape(shape)
 
     @cached_property
     def session(self) -> InferenceSession:

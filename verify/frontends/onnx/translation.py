@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
-from assay.verify.core.network import Builder, Network
-from assay.verify.core.ops import Gather, Op, Reshape
+from assay.verify.core.network import Builder, Network, Port
+from assay.verify.core.ops import Concat, Gather, Op, Reshape
 from assay.verify.frontends.composed import Value as Node
 from assay.verify.frontends.composed import reshaped
 from assay.verify.frontends.onnx.graph import Attribute, Graph, GraphNode
@@ -194,7 +194,7 @@ Handler = Callable[[Call], Result]
 class Translation:
     """Translates a graph with two tables of handlers by operation: of values that depend on the input, of constants.
 
-    ``ends``: the names of values that are the output; ``readout``: what it goes through last that was left out;
+    ``ends``: the names of values that are the one output; ``readout``: what it goes through last that was left out;
     ``delicate``: a node whose meaning hangs on how the runtime rounds.
     """
 
@@ -202,16 +202,29 @@ class Translation:
         self.graph = graph
         self.traced = traced
         self.constant = constant
-        self.builder = Builder(sample_shape(graph.input_shape))
-        self.environment: dict[str, Operand | None] = {graph.input: Value(0, graph.input_shape, graph.dtype)}
+        self.environment: dict[str, Operand | None] = {}
+        self.builder = self._begin()
         self.unsupported: dict[tuple[str, str], list[str]] = {}  # by operation and reason
         self.total = 0
         self.readout = ""
         self.delicate = ""
-        self.ends = {graph.output}
+        self.ends = set(graph.outputs if len(graph.outputs) == 1 else ())
         for node in reversed(graph.nodes):
             if node.op == "Identity" and not self.ends.isdisjoint(node.outputs):
                 self.ends.update(node.inputs)
+
+    def _begin(self) -> Builder:
+        """The one input, or several as parts of one that is flat."""
+        if len(self.graph.inputs) == 1:
+            (port,) = self.graph.inputs
+            self.environment[port.name] = Value(0, port.shape, self.graph.dtype)
+            return Builder(sample_shape(port.shape))
+        builder, begin = Builder((sum(port.size for port in self.graph.inputs),)), 0
+        for port in self.graph.inputs:
+            part = Gather(torch.arange(begin, begin + port.size), sample_shape(port.shape))
+            self.environment[port.name] = Value(builder.add(part, 0), port.shape, self.graph.dtype)
+            begin += port.size
+        return builder
 
     def network(self) -> Network:
         """The network, as the file has it. All operations that have no translation are named at once."""
@@ -224,13 +237,23 @@ class Translation:
                     self.environment[name] = results[position] if position < len(results) else None
         if self.unsupported:
             raise UnsupportedError(f"unsupported operations: {self._complaints()}. {self.hint()}")
-        name = self.graph.output
+        ends = [self._output(name) for name in self.graph.outputs]
+        last = ends[0].position
+        if len(ends) > 1:
+            flat = [self.builder.add(Reshape((prod(end.shape),)), end.position) for end in ends]
+            last = self.builder.add(Concat(0), *flat)
+        outputs = (Port(n, sample_shape(end.shape)) for n, end in zip(self.graph.outputs, ends, strict=True))
+        network = self.builder.build(last, dtype=self.graph.dtype)
+        inputs = (Port(port.name, sample_shape(port.shape)) for port in self.graph.inputs)
+        return replace(network, inputs=tuple(inputs), outputs=tuple(outputs))
+
+    def _output(self, name: str) -> Value:
         output = self.environment[name] if name in self.environment else self.graph.constant(name)
         if output is None:
             raise InputError(f"no node gives the output {name!r}: the file is damaged")
         if not isinstance(output, Value):
             raise InputError(f"the output {name!r} does not depend on the input")
-        return self.builder.build(output.position, dtype=self.graph.dtype)
+        return output
 
     def _complaints(self) -> str:
         """Each kind of node once, with the first of its name and how many there are."""
@@ -301,7 +324,7 @@ class Translation:
     def _alone(self, call: Call) -> Tensor:
         """A layer of constants: translated as a network of its own, which is run on the first of them."""
         first = call.constant(0)
-        inner = Translation(replace(self.graph, input_shape=tuple(first.shape)), self.traced, self.constant)
+        inner = Translation(replace(self.graph, inputs=(Port("", tuple(first.shape)),)), self.traced, self.constant)
         value = Value(0, tuple(first.shape), first.dtype)
         translated = self.traced[call.node.op](replace(call, translation=inner, inputs=[value, *call.inputs[1:]]))
         if not isinstance(translated, Value):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, combinations, pairwise, product
 from typing import NamedTuple
 
-from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
+from assay.verify.core.errors import InputError, ResourceError
 from assay.verify.frontends.vnnlib.linear import Linear, Variable, in_range, subtract
 
 MAX_DISJUNCTS = 250_000  # after distribution; they take some 4 KB each until they are problems
@@ -25,24 +25,30 @@ class Bound(NamedTuple):
     strict: bool
 
 
-class Row(NamedTuple):
-    """``sum of coefficient * Y_position <= limit``, or ``<`` where strict; ``terms``: (position, coefficient)."""
+Terms = tuple[tuple[int, Fraction], ...]  # (position, coefficient)
 
-    terms: tuple[tuple[int, Fraction], ...]
+
+class Row(NamedTuple):
+    """``sum of coefficient * Y_position + sum of coefficient * X_position <= limit``, or ``<`` where strict: ``terms``
+    and ``inputs``."""
+
+    terms: Terms
     limit: Fraction
     strict: bool
+    inputs: Terms = ()
 
 
 class Conjunct(NamedTuple):
-    """All of these hold."""
+    """All of these hold: bounds of single inputs, rows that speak of outputs, and ``ties`` between inputs alone."""
 
     bounds: tuple[Bound, ...] = ()
     rows: tuple[Row, ...] = ()
+    ties: tuple[Row, ...] = ()
 
     @property
     def size(self) -> int:
         """The number of comparisons."""
-        return len(self.bounds) + len(self.rows)
+        return len(self.bounds) + len(self.rows) + len(self.ties)
 
 
 NOTHING = Conjunct()
@@ -97,11 +103,16 @@ def negation(part: Formula) -> Formula:
 def _opposites(conjunct: Conjunct) -> list[Formula]:
     """Each comparison turned round."""
     bounds = [Bound(b.position, b.value, not b.upper, not b.strict) for b in conjunct.bounds]
-    rows = [Row(tuple((i, -c) for i, c in r.terms), -r.limit, not r.strict) for r in conjunct.rows]
     return [
         *(Formula(Conjunct(bounds=(bound,))) for bound in bounds),
-        *(Formula(Conjunct(rows=(row,))) for row in rows),
+        *(Formula(Conjunct(rows=(_opposite(row),))) for row in conjunct.rows),
+        *(Formula(Conjunct(ties=(_opposite(tie),))) for tie in conjunct.ties),
     ]
+
+
+def _opposite(row: Row) -> Row:
+    terms, inputs = (tuple((i, -c) for i, c in part) for part in (row.terms, row.inputs))
+    return Row(terms, -row.limit, not row.strict, inputs)
 
 
 def implication(parts: Sequence[Formula]) -> Formula:
@@ -131,8 +142,7 @@ def equivalence(parts: Sequence[Formula]) -> Formula:
 def compare(operator: str, terms: Sequence[Linear]) -> Formula:
     """Linear terms compared by one of ``COMPARISONS``, each with the next.
 
-    Raises :class:`InputError` for fewer than two terms, and for more with ``!=``, :class:`UnsupportedError` for a
-    comparison of inputs that is no bound of one input, or of inputs with outputs.
+    Raises :class:`InputError` for fewer than two terms, and for more with ``!=``.
     """
     if len(terms) < 2 or (len(terms) > 2 and operator == "!="):
         raise InputError(f"{operator} compares 2 terms, got {len(terms)}")
@@ -161,23 +171,19 @@ def _at_most(left: Linear, right: Linear, strict: bool) -> Formula:
     """``left <= right``, or ``<``."""
     difference = subtract([left, right])
     limit, coefficients = -difference.constant, difference.coefficients
-    inputs = [name for name in coefficients if name.kind == "X"]
     if not coefficients:
         return Formula() if limit > 0 or (limit == 0 and not strict) else Formula(choices=())
-    if not inputs:
-        terms = tuple((name.position, in_range(coefficient)) for name, coefficient in sorted(coefficients.items()))
-        return Formula(Conjunct(rows=(Row(terms, in_range(limit), strict),)))
-    if len(coefficients) > 1:
-        raise UnsupportedError(_not_a_bound(inputs, coefficients))
-    coefficient = coefficients[inputs[0]]
-    return Formula(
-        Conjunct(bounds=(Bound(inputs[0].position, in_range(limit / coefficient), coefficient > 0, strict),))
-    )
+    outputs, inputs = (_of_kind(kind, coefficients) for kind in "YX")
+    if not outputs and len(inputs) == 1:
+        ((position, coefficient),) = inputs
+        bound = Bound(position, in_range(limit / coefficient), coefficient > 0, strict)
+        return Formula(Conjunct(bounds=(bound,)))
+    row = Row(outputs, in_range(limit), strict, inputs)
+    return Formula(Conjunct(rows=(row,)) if outputs else Conjunct(ties=(row,)))
 
 
-def _not_a_bound(inputs: Sequence[Variable], names: Iterable[Variable]) -> str:
-    other = next(name for name in names if name != inputs[0])
-    return f"a comparison of {inputs[0]} with {other}: an input can only be bounded by constants"
+def _of_kind(kind: str, coefficients: Mapping[Variable, Fraction]) -> Terms:
+    return tuple((name.position, in_range(c)) for name, c in sorted(coefficients.items()) if name.kind == kind)
 
 
 def together(conjuncts: Iterable[Conjunct]) -> Conjunct:
@@ -186,6 +192,7 @@ def together(conjuncts: Iterable[Conjunct]) -> Conjunct:
     return Conjunct(
         tuple(chain.from_iterable(part.bounds for part in parts)),
         tuple(chain.from_iterable(part.rows for part in parts)),
+        tuple(chain.from_iterable(part.ties for part in parts)),
     )
 
 

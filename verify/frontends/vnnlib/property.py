@@ -11,15 +11,19 @@ from torch import Tensor
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
+from assay.verify.core.rewiring import rewired, with_inputs
 from assay.verify.frontends.vnnlib.cases import Case
+from assay.verify.frontends.vnnlib.declared import Declared
 from assay.verify.support.plain import counted
 
 
 @dataclass(frozen=True, eq=False)
 class Property:
-    """The counterexamples: inputs in the box and outputs in the unsafe set of any of ``cases``.
+    """The counterexamples: inputs in the region and outputs in the unsafe set of any of ``cases``.
 
-    ``inputs`` and ``outputs``: their numbers; the boxes are flat, (inputs). ``warnings``: what was left out or
+    ``inputs`` and ``outputs``: their numbers; the regions are flat, (inputs). ``linked``: inputs, by position, that the
+    specifications speak of as outputs behind the others. ``shared``: where some are one and the same, which of the
+    regions' inputs each is. ``declared``: the networks, where the file names them. ``warnings``: what was left out or
     rounded on the way, one line each. ``source``: the file, None for a text.
     """
 
@@ -28,9 +32,12 @@ class Property:
     cases: tuple[Case, ...]
     warnings: tuple[str, ...] = ()
     source: Path | None = None
+    linked: tuple[int, ...] = ()
+    shared: tuple[int, ...] = ()
+    declared: tuple[Declared, ...] = ()
 
     def problems(self, network: Network) -> list[Problem]:
-        """One problem for each case, its box in the network's input shape; their union is the property.
+        """One problem for each case, its region in the network's input shape; their union is the property.
 
         Raises :class:`InputError` where the network has other numbers of inputs or outputs.
         """
@@ -42,7 +49,13 @@ class Property:
                 f"the network takes {prod(shape)}, in the shape {shape}, and gives {network.output_size}"
             )
 
+        if self.shared:
+            network = rewired(network, self.shared, self.shared)
+        if self.linked:
+            network = with_inputs(network, self.linked)
+        shape = network.input_shape
+
         def shaped(bound: Tensor) -> Tensor:
             return bound.reshape(shape)
 
-        return [Problem(network, box.map(shaped), spec) for box, spec in self.cases]
+        return [Problem(network, region.map(shaped), spec) for region, spec in self.cases]

@@ -9,7 +9,9 @@ from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.frontends.source import read_bytes
 from assay.verify.frontends.vnnlib import version1, version2
 from assay.verify.frontends.vnnlib.cases import cases
+from assay.verify.frontends.vnnlib.declared import Declared
 from assay.verify.frontends.vnnlib.property import Property
+from assay.verify.frontends.vnnlib.sharing import shared
 from assay.verify.frontends.vnnlib.text import Text
 
 MAX_BYTES = 2**27
@@ -24,7 +26,7 @@ def read_vnnlib(path: str | Path) -> Property:
     Decimals are read exactly; boxes are rounded outward to float64, and their ``inner`` boxes inward.
 
     Raises :class:`InputError` for what is no VNN-LIB and for inputs without bounds, :class:`UnsupportedError` for
-    terms that are not linear and comparisons of inputs that are no bounds, :class:`ResourceError` beyond the caps.
+    terms that are not linear, :class:`ResourceError` beyond the caps.
     """
     path = Path(path)
     content = read_bytes(path, MAX_BYTES)
@@ -43,10 +45,14 @@ def _property(text: Text, source: Path | None) -> Property:
     version = header[1] if header else "1"
     if version not in ("1", "2"):
         raise text.error(0, f"VNN-LIB {version} is not supported; expected version 1 or 2", UnsupportedError)
+    declared: tuple[Declared, ...] = ()
     if version == "2":
-        formula, inputs, outputs = version2.parse(text)
+        formula, declared = version2.parse(text)
+        inputs = sum(port.size for network in declared for port in network.inputs)
+        outputs = sum(port.size for network in declared for port in network.outputs)
     else:
         formula, inputs, outputs = version1.Parser(text, header.end() if header else 0).parse()
     with text.located(len(text.content)):
-        told, warnings = cases(formula, inputs, outputs)
-    return Property(inputs, outputs, told, warnings, source)
+        formula, one = shared(formula, inputs)
+        told, linked, warnings = cases(formula, max(one) + 1 if one else inputs, outputs)
+    return Property(inputs, outputs, told, warnings, source, linked, one, declared)

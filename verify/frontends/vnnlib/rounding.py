@@ -65,6 +65,41 @@ def half_space(row: Row) -> HalfSpace:
     return HalfSpace(positions, rounded, above, row.strict or below < above, _fit(coefficients))
 
 
+class Tie(NamedTuple):
+    """A comparison of inputs in float64: those within ``limit`` are all that satisfy it and perhaps more, ``strict``
+    honoured; those within ``inner``, where it is ``closed`` or not, satisfy it for certain."""
+
+    positions: tuple[int, ...]
+    coefficients: tuple[float, ...]
+    limit: float
+    strict: bool
+    inner: float
+    closed: bool
+
+
+def tie(row: Row, reach: Sequence[Fraction]) -> Tie:
+    """``row``, of inputs that are no larger than ``reach`` (inputs) in absolute value, in float64.
+
+    It is exact wherever its numbers are, or integers in the same ratio, times a power of two. Otherwise coefficients
+    are rounded to nearest, and the limit moves outward, and inward, by what that can amount to.
+    """
+    positions, coefficients = zip(*row.inputs, strict=True)
+    limit = row.limit
+    if not _fit((*coefficients, limit)):
+        for numbers in ((*coefficients, limit), coefficients):
+            factor = _to_small_integers(numbers)
+            if _fit([n * factor for n in numbers]):
+                coefficients, limit = tuple(c * factor for c in coefficients), limit * factor
+                break
+    rounded = tuple(map(float, coefficients))
+    pairs = zip(positions, coefficients, rounded, strict=True)
+    lost = sum((abs(c - Fraction(r)) * reach[i] for i, c, r in pairs), Fraction(0))
+    least, most = limit - lost, limit + lost
+    below, above = neighbours(least)[0], neighbours(most)[1]
+    strict, closed = row.strict or most < above, not row.strict or below < least
+    return Tie(positions, rounded, above, strict, below, closed)
+
+
 def _fit(values: Sequence[Fraction]) -> bool:
     return all(below == above for below, above in map(neighbours, values))
 

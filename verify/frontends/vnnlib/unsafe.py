@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from itertools import chain
 
@@ -17,8 +17,9 @@ Rows = tuple[Row, ...]
 Direction = tuple[tuple[int, Fraction], ...]
 
 
-def contradiction(rows: Rows) -> str | None:
-    """Why no output satisfies all of ``rows``, where two bounds of one direction leave no number between them."""
+def contradiction(rows: Rows, name: Callable[[int], str]) -> str | None:
+    """Why nothing satisfies all of ``rows``, where two bounds of one direction leave no number between them; ``name``:
+    of what is at a position."""
     ends: Ends[Direction] = Ends()
     for row in rows:
         lead = row.terms[0][1]
@@ -27,7 +28,7 @@ def contradiction(rows: Rows) -> str | None:
     empty = ends.empty()
     if empty is None:
         return None
-    return f"the bounds of {', '.join(f'Y_{position}' for position, _ in empty)} contradict each other"
+    return f"the bounds of {', '.join(name(position) for position, _ in empty)} contradict each other"
 
 
 def unsafe_set(disjuncts: Iterable[Rows], outputs: int) -> tuple[Spec, int]:

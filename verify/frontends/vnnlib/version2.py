@@ -9,6 +9,8 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
+from assay.verify.core.network import Port
+from assay.verify.frontends.vnnlib.declared import Declared
 from assay.verify.frontends.vnnlib.formula import Formula, conjunction
 from assay.verify.frontends.vnnlib.linear import Linear, constant, number, variable
 from assay.verify.frontends.vnnlib.operators import MAX_DEPTH, apply
@@ -40,30 +42,31 @@ _TOKEN = re.compile(r';[^\n]*+|"(?:[^"\\]|\\.)*+"|[()"]|[^\s()";]++', re.ASCII |
 _SYNTAX_ERROR = re.compile(r"syntax error at line (\d+), column \d+: '(.*)'", re.DOTALL)
 
 
-def parse(text: Text) -> tuple[Formula, int, int]:
-    """All assertions together, and the numbers of inputs and outputs; tensors are flattened, the last index fastest.
+def parse(text: Text) -> tuple[Formula, tuple[Declared, ...]]:
+    """All assertions together, and the networks that are declared. Tensors are flattened, the last index fastest, and
+    stand one after the other, in the order of their declarations, inputs (X) and outputs (Y) apart.
 
     Constants are exact decimals, whatever the declared type.
 
-    Raises :class:`InputError` for what the package rejects, :class:`UnsupportedError` for several networks, inputs or
-    outputs, hidden nodes, other types than real, float32 and float64, and for what is not linear or no box of
-    inputs, :class:`ResourceError` beyond the caps.
+    Raises :class:`InputError` for what the package rejects, :class:`UnsupportedError` for hidden nodes, other types
+    than real, float32 and float64, and for what is not linear, :class:`ResourceError` beyond the caps.
     """
     _check_size(text)
     query = _query(text)
-    input_, output = _interface(text, query)
-    tensors = {input_.name: Tensor("X", tuple(input_.shape)), output.name: Tensor("Y", tuple(output.shape))}
+    tensors: dict[str, Tensor] = {}
+    networks = tuple(_declared(text, network, tensors) for network in query.networks)
     reader = Reader(text, tensors)
     assertions = [reader.formula(assertion.expr) for assertion in query.assertions]
     with text.located(len(text.content)):
-        return conjunction(assertions), tensors[input_.name].size, tensors[output.name].size
+        return conjunction(assertions), networks
 
 
 class Tensor(NamedTuple):
-    """A declared input (X) or output (Y)."""
+    """A declared input (X) or output (Y), which begins at ``offset`` among all of its kind."""
 
     kind: str
     shape: tuple[int, ...]
+    offset: int = 0
 
     @property
     def size(self) -> int:
@@ -77,7 +80,7 @@ class Tensor(NamedTuple):
             if not 0 <= index < extent:
                 raise InputError(f"index {index} is out of range: the dimension has {extent} elements")
             position = position * extent + index
-        return position
+        return self.offset + position
 
 
 class Reader:
@@ -161,18 +164,21 @@ def _rejected(text: Text, message: str) -> AssayError:
         return InputError(f"{text.name}: {message}")
 
 
-def _interface(text: Text, query: vnnlib.Query) -> tuple[vnnlib.InputDefinition, vnnlib.OutputDefinition]:
-    """The one input and the one output of the one network."""
-    networks = query.networks
-    if len(networks) != 1:
-        raise UnsupportedError(f"{text.name}: the property speaks of {len(networks)} networks; 1 is supported")
-    inputs, outputs, hidden = networks[0].inputs, networks[0].outputs, networks[0].hidden
-    if (len(inputs), len(outputs), len(hidden)) != (1, 1, 0):
+def _declared(text: Text, network: vnnlib.Network, tensors: dict[str, Tensor]) -> Declared:
+    """What is declared of a network; its tensors go behind those before, by name."""
+    if network.hidden:
         raise UnsupportedError(
-            f"{text.name}: the network has {counted(len(inputs), 'input')}, {counted(len(outputs), 'output')} and "
-            f"{counted(len(hidden), 'hidden node')} that the property speaks of; 1, 1 and 0 are supported"
+            f"{text.name}: the property speaks of {counted(len(network.hidden), 'hidden node')} of the network "
+            f"{network.name}; of inputs and outputs alone is supported"
         )
-    for tensor in (inputs[0], outputs[0]):
-        if tensor.dtype.name not in TYPES:
-            raise UnsupportedError(f"{text.name}: {tensor.name} has type {tensor.dtype.name}; expected real or float")
-    return inputs[0], outputs[0]
+    ports: dict[str, list[Port]] = {"X": [], "Y": []}
+    for kind, several in (("X", network.inputs), ("Y", network.outputs)):
+        for tensor in several:
+            if tensor.dtype.name not in TYPES:
+                raise UnsupportedError(
+                    f"{text.name}: {tensor.name} has type {tensor.dtype.name}; expected real or float"
+                )
+            offset = sum(t.size for t in tensors.values() if t.kind == kind)
+            tensors[tensor.name] = Tensor(kind, tuple(tensor.shape), offset)
+            ports[kind].append(Port(tensor.onnx_name or "", tuple(tensor.shape)))
+    return Declared(network.name, tuple(ports["X"]), tuple(ports["Y"]), network.equal_to or "")

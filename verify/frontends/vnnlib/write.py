@@ -14,7 +14,7 @@ import torch
 
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.region import Box, LpBall, Polytope, Region
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.frontends.vnnlib.boxes import float_ends
 from assay.verify.frontends.vnnlib.cases import Case
@@ -28,7 +28,8 @@ _EXACT = Context(prec=1200)  # holds every float64, and the middle of two
 
 
 def write_vnnlib(what: Property | Problem, path: str | Path) -> None:
-    """Write the counterexamples of a property, or of a problem on a box or an linf ball; gzipped if ``path`` ends so.
+    """Write the counterexamples of a property, or of a problem on a box, an linf ball or a polytope; gzipped if
+    ``path`` ends so.
 
     float64 numbers are written exactly. A bound that lies between two of them, as the ``inner`` box tells, becomes a
     short decimal between the two. The file appears whole or not at all.
@@ -39,28 +40,30 @@ def write_vnnlib(what: Property | Problem, path: str | Path) -> None:
     path = Path(path)
     if isinstance(what, Problem):
         network = what.network
-        cases: Sequence[Case] = [(_box(what.region), what.spec)]
-        lines = _lines(prod(network.input_shape), network.output_size, cases)
+        cases: Sequence[Case] = [(_flat(what.region), what.spec)]
+        lines = _lines(prod(network.input_shape), network.output_size, cases, ())
     else:
-        lines = _lines(what.inputs, what.outputs, what.cases)
+        lines = _lines(what.inputs, what.outputs, what.cases, what.linked)
     content = "".join(f"{line}\n" for line in lines).encode("ascii")
     replace_file(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _lines(inputs: int, outputs: int, cases: Sequence[Case]) -> Iterator[str]:
+def _lines(inputs: int, outputs: int, cases: Sequence[Case], linked: Sequence[int]) -> Iterator[str]:
     yield "; VNN-LIB 1.0: the inputs and outputs that are counterexamples"
     yield from (f"(declare-const X_{i} Real)" for i in range(inputs))
     yield from (f"(declare-const Y_{i} Real)" for i in range(outputs))
-    bounds = [_bounds(box) for box, _ in cases]
+    names = [*(f"Y_{i}" for i in range(outputs)), *(f"X_{i}" for i in linked)]
+    bounds = [_bounds(region.within if isinstance(region, Polytope) else region) for region, _ in cases]
     common = [len(set(alike)) == 1 for alike in zip(*bounds, strict=True)]
     yield from (f"(assert {bound})" for bound, shared in zip(bounds[0], common, strict=True) if shared)
     if len(cases) == 1:
-        yield from (f"(assert {part})" for part in _unsafe(cases[0][1]))
+        ((region, spec),) = cases
+        yield from (f"(assert {part})" for part in (*_ties(region), *_unsafe(spec, names)))
         return
     yield "(assert (or"
-    for own, (_, spec) in zip(bounds, cases, strict=True):
+    for own, (region, spec) in zip(bounds, cases, strict=True):
         parts = [bound for bound, shared in zip(own, common, strict=True) if not shared]
-        yield f"    (and {' '.join([*(parts or own[:1]), *_unsafe(spec)])})"
+        yield f"    (and {' '.join([*(parts or own[:1]), *_ties(region), *_unsafe(spec, names)])})"
     yield "))"
 
 
@@ -76,11 +79,24 @@ def _bounds(box: Box) -> list[str]:
     return lines
 
 
-def _unsafe(spec: Spec) -> list[str]:
+def _ties(region: Box | Polytope) -> list[str]:
+    """The comparisons between inputs."""
+    if not isinstance(region, Polytope):
+        return []
+    inner = region.inner or region.rows
+    names = [f"X_{i}" for i in range(region.A.shape[1])]
+    columns = (region.A, region.b, inner.b, inner.strict)
+    return [
+        _row([(names[i], a) for i, a in enumerate(row) if a], _end(outer, least, -inf), "<" if strict else "<=")
+        for row, outer, least, strict in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def _unsafe(spec: Spec, names: Sequence[str]) -> list[str]:
     """Formulas that together describe the unsafe set."""
     if not spec.disjuncts:
         return [FALSE]
-    polyhedra = [_rows(polyhedron) for polyhedron in spec.disjuncts]
+    polyhedra = [_rows(polyhedron, names) for polyhedron in spec.disjuncts]
     if not all(polyhedra):
         return []
     if len(polyhedra) == 1:
@@ -89,24 +105,28 @@ def _unsafe(spec: Spec) -> list[str]:
     return [f"(or {' '.join(conjunctions)})"]
 
 
-def _rows(polyhedron: Polyhedron) -> list[str]:
+def _rows(polyhedron: Polyhedron, names: Sequence[str]) -> list[str]:
     rows = zip(polyhedron.A.tolist(), polyhedron.b.tolist(), polyhedron.strict.tolist(), strict=True)
-    return [_row([(i, a) for i, a in enumerate(row) if a], b, "<" if strict else "<=") for row, b, strict in rows]
+    return [
+        _row([(names[i], a) for i, a in enumerate(row) if a], _decimal(b), "<" if strict else "<=")
+        for row, b, strict in rows
+    ]
 
 
-def _row(terms: list[tuple[int, float]], limit: float, operator: str) -> str:
-    """``sum of coefficient * Y_i <= limit``, in the form that people write where there is one."""
+def _row(terms: list[tuple[str, float]], limit: str, operator: str) -> str:
+    """``sum of coefficient * name <= limit``, in the form that people write where there is one."""
     match terms:
         case []:
-            return f"({operator} 0.0 {_decimal(limit)})"
-        case [(i, 1.0)]:
-            return f"({operator} Y_{i} {_decimal(limit)})"
-        case [(i, -1.0)]:
-            return f"({operator.replace('<', '>')} Y_{i} {_decimal(-limit)})"
-        case [(i, 1.0), (j, -1.0)] | [(j, -1.0), (i, 1.0)] if limit == 0:
-            return f"({operator} Y_{i} Y_{j})"
-    products = [f"(* {_decimal(a)} Y_{i})" for i, a in terms]
-    return f"({operator} (+ {' '.join(products)}) {_decimal(limit)})"
+            return f"({operator} 0.0 {limit})"
+        case [(name, 1.0)]:
+            return f"({operator} {name} {limit})"
+        case [(name, -1.0)]:
+            opposite = limit[1:] if limit.startswith("-") else f"-{limit}" if float(limit) else limit
+            return f"({operator.replace('<', '>')} {name} {opposite})"
+        case [(one, 1.0), (other, -1.0)] | [(other, -1.0), (one, 1.0)] if float(limit) == 0:
+            return f"({operator} {one} {other})"
+    products = [f"(* {_decimal(a)} {name})" for name, a in terms]
+    return f"({operator} (+ {' '.join(products)}) {limit})"
 
 
 def _end(outer: float, inner: float, inward: float) -> str:
@@ -131,12 +151,12 @@ def _text(value: Decimal) -> str:
     return text if "." in text else f"{text}.0"
 
 
-def _box(region: Region) -> Box:
-    """The region as a flat box with an ``inner`` box."""
-    if isinstance(region, Box):
+def _flat(region: Region) -> Box | Polytope:
+    """The region, flat, an linf ball as a box with an ``inner`` box."""
+    if isinstance(region, Box | Polytope):
         return region.map(torch.flatten)
     if not isinstance(region, LpBall) or region.p != inf:
-        raise UnsupportedError("VNN-LIB files hold boxes: expected a box or an linf ball")
+        raise UnsupportedError("VNN-LIB files hold linear constraints: expected a box, an linf ball or a polytope")
     domain = region.domain or (-sys.float_info.max, sys.float_info.max)
     sides = (region.centre, region.radius, *(torch.as_tensor(side, dtype=torch.float64) for side in domain))
     numbers = zip(*(side.expand_as(region.centre).flatten().tolist() for side in sides), strict=True)
