@@ -62,11 +62,13 @@ class Tree(Protocol[D]):
 @dataclass(frozen=True)
 class Limits:
     """``batch``: domains that are bounded together; ``fill``: with fewer open leaves than this they are halved again
-    at once; ``memory``: bytes of open leaves above which the deepest ones are taken first."""
+    at once; ``memory``: bytes of open leaves above which the deepest ones are taken first; ``domains``: after so many
+    the search stops."""
 
     batch: int
     fill: int
     memory: int
+    domains: float = inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,7 @@ def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
     settled, domains, rounds = inf, 0, 0
     witness: Tensor | None = None
     reason: Reason | None = None
-    while len(frontier) and witness is None and reason is None:
+    while len(frontier) and witness is None and reason is None and domains < limits.domains:
         leaves = _next(frontier, limits)
         try:
             budget.check()
