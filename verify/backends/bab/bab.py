@@ -4,18 +4,16 @@ arXiv:2103.06624)."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, isfinite, nan
+from math import inf, nan
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.compact import Compact, unsplit
-from assay.verify.backends.bab.multipliers import Climbing, Multipliers, Splits, Tables, climb
-from assay.verify.backends.bab.phases import PhaseTree, pooled
-from assay.verify.backends.bab.search import Limits, search
+from assay.verify.backends.bab.multipliers import Climbing
+from assay.verify.backends.bab.subtrees import Subtrees
 from assay.verify.bounds import layers, raised
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
@@ -24,9 +22,8 @@ from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.region.rounding import directed_sum
-from assay.verify.core.result import Guarantee, Reason, Result
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds
-from assay.verify.programs.expressions import as_array
 from assay.verify.programs.relaxation import attempt
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
 
@@ -39,7 +36,10 @@ class BaB:
     steps: int = 5
     slope: float = 0.1
     multiplier: float = 0.5
-    root: int = 40
+    output: bool = True
+    below: int = 600
+    together: int = 16
+    candidates: int = 16
     name: ClassVar[str] = "bab"
     complete: ClassVar[bool] = True
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
@@ -59,8 +59,10 @@ class BaB:
         with torch.no_grad():
             reason = attempt(work.run)
         seconds = time.monotonic() - begun
-        margin = min(work.lower)
-        return concluded(self, problem, margin, reason, seconds, work.witness, work.stats)
+        result = concluded(self, problem, min(work.lower), work.reason or reason, seconds, work.witness, work.stats)
+        if work.closed and result.verdict is Verdict.UNKNOWN:
+            return replace(result, verdict=Verdict.VERIFIED, reason=None, margin=None)
+        return result
 
 
 @dataclass(eq=False)
@@ -71,6 +73,8 @@ class Work:
     lower: list[float] = field(default_factory=lambda: [nan])
     witness: Tensor | None = None
     best: float = inf
+    closed: bool = False
+    reason: Reason | None = None
     stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0})
 
     def run(self) -> None:
@@ -79,48 +83,18 @@ class Work:
         relaxed = self._relaxed()
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], Ascent(20, 0.4, 0.9))[0], -spec.b, up=False)
         self.lower = [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
-        self.look(problem.region.centre.reshape(1, -1))
+        self.witness = self.look(problem.region.centre.reshape(1, -1))
         print("root", [round(x,3) for x in self.lower], time.perf_counter()-t)
+        open_ = [d for d in range(len(self.lower)) if not self.lower[d] > 0]
+        if self.witness is not None or not open_:
+            return
         compact = Compact.of(relaxed)
         print("compact", [len(l.features) for l in compact.layers], [l.unstable for l in compact.layers], time.perf_counter()-t)
-        for d in sorted(range(len(self.lower)), key=self.lower.__getitem__):
-            if not self.lower[d] > 0 and self.witness is None:
-                self._search(compact, d)
-
-    def _search(self, compact: Compact, d: int) -> None:
-        t=time.perf_counter()
-        tree = self._tree(compact, d)
-        print("target", d, time.perf_counter()-t)
-        limits = Limits(self.method.batch, 0, 0)
-        outcome = search(tree, limits, self.budget)
-        self.stats["domains"] += outcome.stats["domains"]
-        t=time.perf_counter()-t
-        print(outcome.complete, outcome.reason, outcome.margin, outcome.stats, f"{t:.2f} s, {outcome.stats['domains']/t:.0f}/s")
-        self.witness = outcome.witness
-        if outcome.complete:
-            self.lower[d] = outcome.margin
-
-    def _tree(self, compact: Compact, d: int) -> PhaseTree:
-        disjunct = self.problem.spec.disjuncts[d]
-        output = compact.output.weighed(as_array(disjunct.A), as_array(disjunct.b))
-        single, double = (Tables(compact, output, dtype) for dtype in (torch.float32, torch.float64))
-        lower, upper = compact.bounds()
-        count = compact.unstable
-        phase = torch.zeros(count, 1, dtype=torch.int8)
-        splits = Splits.of(single, lower.float()[:, None], upper.float()[:, None], phase)
-        alpha = (splits.slope > 0.5).float()
-        weight = torch.full((len(disjunct.b), 1), 1.0 / len(disjunct.b))
-        own = Multipliers(alpha, torch.zeros_like(alpha), weight)
-        walk = climb(single, splits, own, Climbing(self.method.root), torch.ones(count, 1), inf)
-        print("root f32", walk.bound)
-        unit = torch.zeros(count, 1)
-        starts = compact.starts
-        for k in range(len(compact.layers)):
-            here = slice(starts[k], starts[k + 1])
-            unit[here] = walk.seen[here].abs().mean() if starts[k + 1] > starts[k] else 0
-        start = pooled(phase.T.contiguous(), own, torch.full((1,), -1))
         how = Climbing(self.method.steps, self.method.slope, self.method.multiplier)
-        return PhaseTree(single, double, lower, upper, start, how, unit, self.look, self.settle)
+        trees = Subtrees(problem.spec, compact, open_, how, self.method, self.budget, self.look)
+        trees.run()
+        self.stats |= trees.stats
+        self.witness, self.closed, self.reason = trees.witness, trees.account.complete, trees.reason
 
     def _relaxed(self) -> Relaxed:
         def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
@@ -145,6 +119,3 @@ class Work:
         if bool((margins <= 0).any()):
             return confirmed(problem, points)
         return None
-
-    def settle(self, phase: Tensor, budget: Budget) -> tuple[float, Tensor | None]:
-        return -inf, None

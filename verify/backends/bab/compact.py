@@ -225,7 +225,7 @@ def _affine(values: Expression, size: Vector, begins: Sequence[int]) -> Affine:
     """Expressions of all columns so far, by the layers that the columns belong to."""
     matrix = sparse.csc_array(values.over(begins[-1]).matrix)
     parts = {j: sparse.csr_array(matrix[:, begins[j] : begins[j + 1]]) for j in range(len(begins) - 1)}
-    return Affine({j: part for j, part in parts.items() if part.nnz or j == 0}, values.constant, size)
+    return Affine({j: part for j, part in parts.items() if part.nnz}, values.constant, size)
 
 
 def _tensor(matrix: Matrix, dtype: torch.dtype) -> Tensor:

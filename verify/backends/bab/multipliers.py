@@ -235,18 +235,18 @@ def climb(
     splits: Splits,
     own: Multipliers,
     how: Climbing,
-    unit: Tensor,
+    unit: Tensor | None,
     enough: float,
+    free: Tensor | None = None,
     units: Units | None = None,
-    weigh: Tensor | None = None,
 ) -> Walk:
     """Raise ``own``, in place; the last walk. A row stays where its bound passes ``enough``.
 
-    ``unit``: the size of the multipliers (unstable x 1); ``weigh``: that of the weights of the unsafe rows (rows), where
-    these are free; where there are none they are those of a mean.
+    ``unit``: the size of the splits' multipliers (unstable x rows, or 1), that of the coefficients at first where it is
+    None; ``free``: that of the weights of the unsafe
+    rows, 0 where they stay (unsafe rows x rows); None where all do. Without ``units`` the weights are those of a mean.
     """
     moments = [torch.zeros_like(t) for t in (own.alpha, own.alpha, own.beta, own.beta, own.weight, own.weight)]
-    mixed = weigh is None and len(own.weight) > 1
     split = bool(splits.sign.any())
     for step in range(1, how.steps + 2):
         walk = backward(tables, splits, own, units)
@@ -255,13 +255,13 @@ def climb(
         going = (~(walk.bound > enough)).to(tables.dtype)
         if units is None and not bool(going.any()):
             return walk
+        unit = typical(tables, walk) if unit is None else unit
         z, y = forward(tables, splits, own, walk)
         size = how.decay ** (step - 1) * (1 - SPREAD**step) ** 0.5 / (1 - DECAY**step)
-        if weigh is not None or mixed:
-            scale = weigh if weigh is not None else torch.ones(1, dtype=tables.dtype)
-            moved = _step(y * scale, moments[4:], how.slope * size) * going * scale
+        if free is not None:
+            moved = _step(y * free, moments[4:], how.slope * size).mul_(free).mul_(going)
             own.weight.add_(moved).clamp_(min=0)
-            if mixed:
+            if units is None:
                 own.weight.div_(own.weight.sum(0).clamp(min=torch.finfo(tables.dtype).tiny))
         if split:
             moved = _step((z * splits.sign).neg_(), moments[2:4], how.multiplier * size)
@@ -270,6 +270,13 @@ def climb(
         own.alpha.add_(_step(gradient, moments[:2], how.slope * size).mul_(going))
         torch.maximum(own.alpha.clamp_(max=1), tables.left, out=own.alpha)
     raise AssertionError("a climb ends within its steps")
+
+
+def typical(tables: Tables, walk: Walk) -> Tensor:
+    """The mean size of coefficients at the unstable neurons of each layer: (unstable x 1)."""
+    sizes = [layer.unstable for layer in tables.compact.layers]
+    means = [part.abs().mean().nan_to_num(nan=0.0).expand(len(part), 1) for part in walk.seen.split(sizes)]
+    return torch.cat(means) if means else walk.seen.new_zeros(0, 1)
 
 
 def _step(gradient: Tensor, moments: Sequence[Tensor], size: float) -> Tensor:

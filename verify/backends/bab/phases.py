@@ -29,24 +29,27 @@ MOST = 6e4  # the largest multiplier that is kept
 class Phases:
     """``phase`` (domains x unstable neurons), int8: -1 or 1 where a split has fixed it, 0 elsewhere; ``alpha``, slopes,
     and ``beta``, multipliers, of the same shape, and ``weight`` (domains x unsafe rows): float16 all; ``neuron``: where
-    to split next, -1 if nowhere (domains)."""
+    to split next, -1 if nowhere, and ``tree``: whose bounds it is under (domains)."""
 
     phase: Tensor
     alpha: Tensor
     beta: Tensor
     weight: Tensor
     neuron: Tensor
+    tree: Tensor
 
 
 # Points (n x inputs) that may be counterexamples: the one that is, if any.
 Look = Callable[[Tensor], Tensor | None]
-# A leaf whose every neuron is split, by its phases (unstable): a proved bound, and a counterexample if there is one.
-Settle = Callable[[Tensor, Budget], tuple[float, Tensor | None]]
+# A leaf whose every neuron is split, by its phases (unstable) and its tree: a proved bound, and a counterexample if there
+# is one.
+Settle = Callable[[Tensor, int, Budget], tuple[float, Tensor | None]]
 
 
 @dataclass(eq=False)
 class PhaseTree:
-    """The splits of one disjunct. ``lower``, ``upper``: of the unstable neurons' operands, float64 (unstable)."""
+    """Trees of splits. ``lower``, ``upper``: of the unstable neurons' operands, float64, ``unit``: the size of their
+    multipliers (unstable x trees); ``free``: the unsafe rows that are mixed (unsafe rows x trees)."""
 
     single: Tables
     double: Tables
@@ -55,60 +58,62 @@ class PhaseTree:
     start: Phases
     how: Climbing
     unit: Tensor
+    free: Tensor | None
     look: Look
     settle: Settle
 
     def root(self) -> Phases:
-        """The one domain that the problem speaks of."""
+        """See :class:`assay.verify.backends.bab.search.Tree`."""
         return self.start
 
     def bound(self, domains: Phases, budget: Budget) -> Bounded[Phases]:
         """See :class:`assay.verify.backends.bab.search.Tree`."""
         budget.check()
-        phase, own = domains.phase.T.contiguous(), multipliers(domains)
-        splits, walk = self.raised(phase, own, self.how)
-        bound = self.proved(phase, own, walk)
-        neuron = self._branching(phase, own, splits, walk)
+        phase, tree, own = domains.phase.T.contiguous(), domains.tree, multipliers(domains)
+        splits, walk = self.raised(phase, tree, own, self.how)
+        bound = self.proved(phase, tree, own, walk)
+        neuron = self._branching(phase, tree, own, splits, walk)
         stuck = ((neuron < 0) & ~decided(bound)).nonzero().flatten()
         witness = self._looked(walk, bound)
         if len(stuck) and witness is None:
-            witness = self._again(phase, own, stuck, bound, budget)
-        seen = bound.new_zeros(len(bound))
-        return Bounded(bound, seen, pooled(domains.phase, own, neuron), witness=witness)
+            witness = self._again(phase, tree, own, stuck, bound, budget)
+        left = pooled(domains.phase, own, neuron, tree)
+        return Bounded(bound, bound.new_zeros(len(bound)), left, witness=witness)
 
-    def raised(self, phase: Tensor, own: Multipliers, how: Climbing) -> tuple[Splits, Walk]:
-        """Domains with these phases (unstable x domains), float32; ``own`` is raised in place."""
-        splits = Splits.of(self.single, self.lower.float()[:, None], self.upper.float()[:, None], phase)
+    def raised(self, phase: Tensor, tree: Tensor, own: Multipliers, how: Climbing) -> tuple[Splits, Walk]:
+        """Domains with these phases (unstable x domains) of these trees; ``own``, in float32, is raised in place."""
+        splits = Splits.of(self.single, self.lower.float()[:, tree], self.upper.float()[:, tree], phase)
         own.alpha.mul_(splits.open).add_(splits.fixed)
         own.beta.mul_(splits.sign.abs())
-        return splits, climb(self.single, splits, own, how, self.unit, self.enough)
+        free = None if self.free is None else self.free[:, tree]
+        return splits, climb(self.single, splits, own, how, self.unit[:, tree], self.enough, free)
 
     @property
     def enough(self) -> float:
         """A bound in float32 that is worth proving."""
         return ENOUGH
 
-    def proved(self, phase: Tensor, own: Multipliers, walk: Walk) -> Tensor:
+    def proved(self, phase: Tensor, tree: Tensor, own: Multipliers, walk: Walk) -> Tensor:
         """The bounds of a walk (domains), float64: where they are positive they are proved."""
         bound = walk.bound.double().clamp(max=0.0)
         some = (walk.bound > self.enough).nonzero().flatten()
         if len(some):
-            bound[some] = self.charged(phase[:, some], own.take(some))
+            bound[some] = self.charged(phase[:, some], tree[some], own.take(some))
         return bound
 
-    def charged(self, phase: Tensor, own: Multipliers) -> Tensor:
+    def charged(self, phase: Tensor, tree: Tensor, own: Multipliers) -> Tensor:
         """Bounds with every rounding charged (domains)."""
-        splits = Splits.of(self.double, self.lower[:, None], self.upper[:, None], phase)
+        splits = Splits.of(self.double, self.lower[:, tree], self.upper[:, tree], phase)
         return backward(self.double, splits, own.to(torch.float64), charged=True).bound
 
-    def _branching(self, phase: Tensor, own: Multipliers, splits: Splits, walk: Walk) -> Tensor:
+    def _branching(self, phase: Tensor, tree: Tensor, own: Multipliers, splits: Splits, walk: Walk) -> Tensor:
         """Where the upper lines cost most; where they cost nothing, where the lower ones may; or any open neuron."""
         if not len(phase):
             return torch.full((phase.shape[1],), -1)
         best, neuron = (walk.seen.clamp(max=0).neg_() * splits.height).max(0)
         rest = (~(best > 0)).nonzero().flatten()
         if len(rest):
-            low, high = self.lower.float()[:, None], self.upper.float()[:, None]
+            low, high = (t.float()[:, tree[rest]] for t in (self.lower, self.upper))
             alpha, seen = own.alpha[:, rest], walk.seen[:, rest].clamp(min=0)
             gap = torch.maximum(-alpha * low, (1 - alpha) * high) * seen
             open_ = phase[:, rest] == 0
@@ -124,13 +129,15 @@ class PhaseTree:
         worst = open_[walk.bound[open_].nan_to_num(nan=-inf).topk(min(POINTS, len(open_)), largest=False).indices]
         return self.look(self.single.compact.point(walk.at_input[:, worst].sign().neg_()))
 
-    def _again(self, phase: Tensor, own: Multipliers, stuck: Tensor, bound: Tensor, budget: Budget) -> Tensor | None:
+    def _again(
+        self, phase: Tensor, tree: Tensor, own: Multipliers, stuck: Tensor, bound: Tensor, budget: Budget
+    ) -> Tensor | None:
         """Leaves whose every neuron is split are raised further, and what that does not close is settled exactly."""
-        here, part = phase[:, stuck], own.take(stuck)
-        _, walk = self.raised(here, part, replace(self.how, steps=AGAIN * self.how.steps))
-        proved = self.proved(here, part, walk)
+        here, whose, part = phase[:, stuck], tree[stuck], own.take(stuck)
+        _, walk = self.raised(here, whose, part, replace(self.how, steps=AGAIN * self.how.steps))
+        proved = self.proved(here, whose, part, walk)
         for i in (~decided(proved)).nonzero().flatten().tolist():
-            least, witness = self.settle(here[:, i], budget)
+            least, witness = self.settle(here[:, i], int(whose[i]), budget)
             if witness is not None:
                 return witness
             proved[i] = max(least, proved[i].item())
@@ -162,7 +169,7 @@ def multipliers(domains: Phases) -> Multipliers:
     return Multipliers(alpha.clamp_(0.0, 1.0), beta.clamp_(min=0.0), weight)
 
 
-def pooled(phase: Tensor, own: Multipliers, neuron: Tensor) -> Phases:
-    """What is kept of domains: phase (domains x unstable), neuron (domains)."""
+def pooled(phase: Tensor, own: Multipliers, neuron: Tensor, tree: Tensor) -> Phases:
+    """What is kept of domains: phase (domains x unstable), neuron and tree (domains)."""
     alpha, beta, weight = (t.T.clamp(max=MOST).half() for t in (own.alpha, own.beta, own.weight))
-    return Phases(phase, alpha, beta, weight, neuron)
+    return Phases(phase, alpha, beta, weight, neuron, tree)
