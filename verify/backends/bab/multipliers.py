@@ -4,39 +4,41 @@ of splits, a set of them a row, raised by gradient ascent.
 A row's bound is its value at the corner of the cube where it is least, with every activation replaced by the line that
 its coefficient takes and every split's operand subtracted with its multiplier. The derivative by a slope is the
 coefficient times the operand's value where that corner leads on these lines, that by a multiplier the operand's value
-itself: a gradient costs one pass forward. Everything is (features x rows).
+itself: a gradient costs one pass forward. Everything is (features x rows), so that layers are slices; nothing is
+broadcast on the way, which would take ten times as long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.compact import Affine, Compact, Map
 from assay.verify.bounds.rounding import DOUBLE
 from assay.verify.bounds.slopes import DECAY, SPREAD
+from assay.verify.programs.program import Vector
 from assay.verify.support.floats import down
+
+TINY = 1e-30  # a gradient's square at least
 
 
 @dataclass(frozen=True)
 class Climbing:
-    """How rows are raised: ``steps``; the sizes of the first ones, of a slope, and of a multiplier as a share of its
-    ``unit``; and how much smaller each is than the one before."""
+    """How rows are raised: ``steps``; the sizes of the first ones, of a slope and of a multiplier; and how much smaller
+    each is than the one before."""
 
     steps: int
     slope: float = 0.1
-    multiplier: float = 0.05
+    multiplier: float = 0.5
     decay: float = 0.98
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """A compact network, and the rows ``A y - b`` of a disjunct of the unsafe set, in one precision."""
+    """A compact network, and the rows ``A y - b`` of the unsafe set, its ``output``, in one precision."""
 
     compact: Compact
     output: Affine
@@ -45,18 +47,17 @@ class Tables:
     @cached_property
     def maps(self) -> list[dict[int, Map]]:
         """The matrices of each layer, of the output last, by the layer of their operands."""
-        parts = [*(layer.operand for layer in self.compact.layers), self.output]
-        return [{j: Map.of(m, self.dtype) for j, m in part.matrices.items()} for part in parts]
+        return [{j: Map.of(m, self.dtype) for j, m in part.matrices.items()} for part in self._parts]
 
     @cached_property
     def bias(self) -> list[Tensor]:
-        """The constants of each layer's operands, of the output last: (features) each."""
-        return [self._tensor(part.bias) for part in [*(layer.operand for layer in self.compact.layers), self.output]]
+        """The constants of each layer's operands, of the output last: (features x 1) each."""
+        return [self._column(part.bias) for part in self._parts]
 
     @cached_property
     def size(self) -> list[Tensor]:
-        """The magnitudes that these have: (features) each."""
-        return [self._tensor(part.size) for part in [*(layer.operand for layer in self.compact.layers), self.output]]
+        """The magnitudes that these have: (features x 1) each."""
+        return [self._column(part.size) for part in self._parts]
 
     @cached_property
     def stable(self) -> list[Tensor | None]:
@@ -69,39 +70,48 @@ class Tables:
         ]
 
     @cached_property
-    def left(self) -> Tensor:
-        """The slope below 0 of each unstable neuron: (unstable x 1)."""
-        each = [torch.full((layer.unstable, 1), layer.left, dtype=self.dtype) for layer in self.compact.layers]
-        return torch.cat([torch.zeros(0, 1, dtype=self.dtype), *each])
+    def left(self) -> Tensor | None:
+        """The slope below 0 of each unstable neuron (unstable x 1); None where all are 0."""
+        if all(layer.left == 0.0 for layer in self.compact.layers):
+            return None
+        return torch.cat([torch.full((layer.unstable, 1), layer.left, dtype=self.dtype) for layer in self.compact.layers])
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(self.dtype)
+    @property
+    def _parts(self) -> list[Affine]:
+        return [*(layer.operand for layer in self.compact.layers), self.output]
+
+    def _column(self, values: Vector) -> Tensor:
+        return torch.from_numpy(values).to(self.dtype)[:, None]
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What splits and bounds make of the unstable neurons: whether each is ``open``, the ``sign`` of its operand where
-    it is not, and the upper line ``slope * z + height``; all (unstable x rows), or x 1 where all rows share it."""
+    """What splits and bounds make of the unstable neurons, all (unstable x rows): 1 where one is ``open``, else its
+    ``sign``, -1 or 1, and the slope that it has then, ``fixed``; the upper line ``slope * z + height``."""
 
     open: Tensor
     sign: Tensor
+    fixed: Tensor
     slope: Tensor
     height: Tensor
-    fixed: Tensor  # the slope of one that is not open, 0 elsewhere
 
     @classmethod
-    def of(cls, tables: Tables, lower: Tensor, upper: Tensor, phase: Tensor) -> Splits:
-        """``lower``, ``upper``: of operands, (unstable x rows or 1); ``phase``: -1, 0 or 1, of their shape too."""
-        low, high = lower.clamp(max=0), upper.clamp(min=0)
+    def of(cls, tables: Tables, lower: Tensor, upper: Tensor, phase: Tensor, owner: Tensor) -> Splits:
+        """``lower``, ``upper``: of operands, float64 (unstable x owners); ``phase``: -1, 0 or 1 (unstable x rows);
+        ``owner``: whose bounds a row has (rows)."""
+        low, high = lower.to(tables.dtype).clamp_(max=0), upper.to(tables.dtype).clamp_(min=0)
         share = high / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
         # Any line of slope in [0, 1] lies above with this intercept, whatever rounding made of the slope.
         height = torch.maximum(-low * share, high * (1 - share))
-        left = tables.left
+        if tables.left is not None:
+            share, height = tables.left + (1 - tables.left) * share, (1 - tables.left) * height
         sign = phase.to(tables.dtype)
-        fixed = sign.clamp(min=0) - left * sign.clamp(max=0)
+        fixed = sign.clamp(min=0)
+        if tables.left is not None:
+            fixed = fixed - tables.left * sign.clamp(max=0)
         open_ = 1 - sign.abs()
-        slope = (left + (1 - left) * share).to(tables.dtype) * open_ + fixed
-        return cls(open_, sign, slope, ((1 - left) * height).to(tables.dtype) * open_, fixed)
+        slope = share.index_select(1, owner).mul_(open_).add_(fixed)
+        return cls(open_, sign, fixed, slope, height.index_select(1, owner).mul_(open_))
 
 
 @dataclass(eq=False)
@@ -134,60 +144,59 @@ class Units:
 @dataclass(frozen=True, eq=False)
 class Walk:
     """Rows at the input: their ``bound`` (rows), the coefficients ``at_input`` (varied inputs x rows), and those
-    ``seen`` at the unstable neurons (unstable x rows). ``lost``: what rounding may have taken (rows), if asked for."""
+    ``seen`` at the unstable neurons, and the lines ``slope * z + height`` that they take (unstable x rows)."""
 
     bound: Tensor
     at_input: Tensor
     seen: Tensor
-    lost: Tensor | None
+    slope: Tensor
+    height: Tensor
 
 
 def backward(
     tables: Tables, splits: Splits, own: Multipliers, units: Units | None = None, charged: bool = False
 ) -> Walk:
-    """Lower bounds of ``weight @ (A y - b)``, and of the units besides."""
-    compact, layers = tables.compact, tables.compact.layers
+    """Lower bounds of ``weight @ (A y - b)``, and of the units besides; ``charged``: less what rounding takes."""
+    compact, layers, starts = tables.compact, tables.compact.layers, tables.compact.starts
     rows = own.alpha.shape[1]
     pending: dict[int, Tensor] = {}
-    seen = own.alpha.new_zeros(own.alpha.shape)
-    total = own.alpha.new_zeros(rows)
-    lost = own.alpha.new_zeros(rows)
+    total, lost = own.alpha.new_zeros(rows), own.alpha.new_zeros(rows)
+    seen = torch.zeros_like(own.alpha)
+    above, slope = torch.zeros_like(own.alpha), splits.slope - own.alpha
+    height = torch.zeros_like(own.alpha)
 
     def enter(number: int, coef: Tensor) -> None:
         """Rows of the operands of a layer, or of the output, as rows of what comes before."""
-        nonlocal total, lost
-        total = total.addmv_(coef.T, tables.bias[number])
+        total.addmv_(coef.T, tables.bias[number][:, 0])
         if charged:
-            lost = lost.addmv_(coef.abs().T, tables.size[number])
+            lost.addmv_(coef.abs().T, tables.size[number][:, 0])
         for j, matrix in tables.maps[number].items():
             pending[j] = matrix.pull(coef, pending.get(j))
 
-    if bool(own.weight.any()) or units is None:
+    if units is None or bool(own.weight.any()):
         enter(len(layers), own.weight)
-    starts = compact.starts
     for k in range(len(layers), 0, -1):
         layer, here = layers[k - 1], slice(starts[k - 1], starts[k])
-        coef = pending.pop(k, None)
-        begins = units is not None and units.layer == k
-        if coef is None:
+        coef, begins = pending.pop(k, None), units is not None and units.layer == k
+        if coef is not None:
+            top = coef[: layer.unstable]
+            seen[here] = top
+            torch.lt(top, 0, out=above[here])
+            slope[here].mul_(above[here]).add_(own.alpha[here])
+            torch.mul(above[here], splits.height[here], out=height[here])
+            total += (top * height[here]).sum(0)
+            if charged:
+                size = tables.size[k - 1][: layer.unstable]
+                lost += (top.abs() * (2 * size + splits.height[here]) + own.beta[here] * size).sum(0)
+            top.mul_(slope[here]).addcmul_(own.beta[here], splits.sign[here], value=-1)
+            stable = tables.stable[k - 1]
+            if stable is not None:
+                coef[layer.unstable :] *= stable
+        else:
+            slope[here] = own.alpha[here]
             if not begins:
                 continue
             coef = own.alpha.new_zeros(len(layer.features), rows)
-        elif layer.unstable or tables.stable[k - 1] is not None:
-            top = coef[: layer.unstable]
-            seen[here] = top
-            negative = top.clamp(max=0)
-            total += (negative * splits.height[here]).sum(0)
-            if charged:
-                size = tables.size[k - 1][: layer.unstable, None]
-                lost += (top.abs() * (2 * size + splits.height[here])).sum(0) + (own.beta[here] * size).sum(0)
-            passed = (top - negative).mul_(own.alpha[here])
-            passed.addcmul_(negative, splits.slope[here].expand_as(negative))
-            passed.addcmul_(own.beta[here], splits.sign[here].expand_as(negative), value=-1)
-            top.copy_(passed)
-            slope = tables.stable[k - 1]
-            if slope is not None:
-                coef[layer.unstable :] *= slope
         if begins:
             assert units is not None
             coef[units.feature, torch.arange(rows)] += units.sign
@@ -197,34 +206,29 @@ def backward(
         at_input = own.alpha.new_zeros(len(compact.varied), rows)
     bound = total - at_input.abs().sum(0)
     if charged:
-        lost = compact.share * lost + DOUBLE.dust
-        bound = down(bound - lost)
-    return Walk(bound, at_input, seen, lost if charged else None)
+        bound = down(bound - (compact.share * lost + DOUBLE.dust))
+    return Walk(bound, at_input, seen, slope, height)
 
 
-def forward(tables: Tables, splits: Splits, own: Multipliers, walk: Walk) -> tuple[Tensor, Tensor]:
+def forward(tables: Tables, walk: Walk) -> tuple[Tensor, Tensor]:
     """The operands of the unstable neurons (unstable x rows) and ``A y - b`` (unsafe rows x rows), where the corner at
     which rows are least leads on the lines that they take."""
-    compact = tables.compact
-    rows, starts = walk.at_input.shape[1], compact.starts
+    compact, starts = tables.compact, tables.compact.starts
+    one = walk.at_input.new_ones(1, walk.at_input.shape[1])
     values = [walk.at_input.sign().neg_()]
     operands = torch.empty_like(walk.seen)
-    # The upper line where the coefficient is negative.
-    above = (walk.seen < 0).to(tables.dtype)
-    slope = torch.addcmul(own.alpha, above, splits.slope - own.alpha)
-    height = above.mul_(splits.height)
     for k, layer in enumerate(compact.layers, start=1):
-        z = tables.bias[k - 1][:, None].expand(-1, rows).clone()
+        z = tables.bias[k - 1] @ one
         for j, matrix in tables.maps[k - 1].items():
             matrix.push(values[j], z)
         here, top = slice(starts[k - 1], starts[k]), z[: layer.unstable]
         operands[here] = top
-        top.mul_(slope[here]).add_(height[here])
+        torch.addcmul(walk.height[here], top, walk.slope[here], out=top)
         stable = tables.stable[k - 1]
         if stable is not None:
             z[layer.unstable :] *= stable
         values.append(z)
-    y = tables.bias[-1][:, None].expand(-1, rows).clone()
+    y = tables.bias[-1] @ one
     for j, matrix in tables.maps[-1].items():
         matrix.push(values[j], y)
     return operands, y
@@ -236,40 +240,36 @@ def climb(
     own: Multipliers,
     how: Climbing,
     unit: Tensor | None,
-    enough: float,
     free: Tensor | None = None,
     units: Units | None = None,
 ) -> Walk:
-    """Raise ``own``, in place; the last walk. A row stays where its bound passes ``enough``.
+    """Raise ``own``, in place; the last walk.
 
-    ``unit``: the size of the splits' multipliers (unstable x rows, or 1), that of the coefficients at first where it is
-    None; ``free``: that of the weights of the unsafe
-    rows, 0 where they stay (unsafe rows x rows); None where all do. Without ``units`` the weights are those of a mean.
+    ``unit``: the size of the splits' multipliers (unstable x rows), that of the coefficients at first where it is
+    None; ``free``: that of the weights of the unsafe rows, 0 where they stay (unsafe rows x rows); None where all do.
+    Without ``units`` the weights are those of a mean.
     """
-    moments = [torch.zeros_like(t) for t in (own.alpha, own.alpha, own.beta, own.beta, own.weight, own.weight)]
-    split = bool(splits.sign.any())
-    for step in range(1, how.steps + 2):
+    inner, outer = (Moments.at_rest(t) for t in (own.alpha, own.weight))
+    closed = 1 - splits.open
+    for step in range(1, how.steps + 1):
         walk = backward(tables, splits, own, units)
-        if step > how.steps:
-            return walk
-        going = (~(walk.bound > enough)).to(tables.dtype)
-        if units is None and not bool(going.any()):
-            return walk
-        unit = typical(tables, walk) if unit is None else unit
-        z, y = forward(tables, splits, own, walk)
-        size = how.decay ** (step - 1) * (1 - SPREAD**step) ** 0.5 / (1 - DECAY**step)
+        if step == 1:
+            unit = typical(tables, walk).expand_as(closed) if unit is None else unit
+            size = closed * unit
+        z, y = forward(tables, walk)
+        rate = how.decay ** (step - 1) * (1 - SPREAD**step) ** 0.5 / (1 - DECAY**step)
         if free is not None:
-            moved = _step(y * free, moments[4:], how.slope * size).mul_(free).mul_(going)
-            own.weight.add_(moved).clamp_(min=0)
+            own.weight.addcmul_(outer.toward(y * free), free, value=how.slope * rate).clamp_(min=0)
             if units is None:
                 own.weight.div_(own.weight.sum(0).clamp(min=torch.finfo(tables.dtype).tiny))
-        if split:
-            moved = _step((z * splits.sign).neg_(), moments[2:4], how.multiplier * size)
-            own.beta.addcmul_(moved.mul_(going), unit).clamp_(min=0)
-        gradient = walk.seen.clamp(min=0).mul_(z).mul_(splits.open)
-        own.alpha.add_(_step(gradient, moments[:2], how.slope * size).mul_(going))
-        torch.maximum(own.alpha.clamp_(max=1), tables.left, out=own.alpha)
-    raise AssertionError("a climb ends within its steps")
+        # A neuron that is open has a slope that moves, one that is split a multiplier.
+        pull = walk.seen.clamp(min=0).mul_(splits.open).sub_(splits.sign).mul_(z)
+        toward = inner.toward(pull)
+        own.alpha.addcmul_(toward, splits.open, value=how.slope * rate).clamp_(0.0, 1.0)
+        if tables.left is not None:
+            torch.maximum(own.alpha, tables.left, out=own.alpha)
+        own.beta.addcmul_(toward, size, value=how.multiplier * rate).clamp_(min=0)
+    return backward(tables, splits, own, units)
 
 
 def typical(tables: Tables, walk: Walk) -> Tensor:
@@ -279,9 +279,20 @@ def typical(tables: Tables, walk: Walk) -> Tensor:
     return torch.cat(means) if means else walk.seen.new_zeros(0, 1)
 
 
-def _step(gradient: Tensor, moments: Sequence[Tensor], size: float) -> Tensor:
-    """One step upward of Kingma and Ba 2015 (arXiv:1412.6980)."""
-    mean, square = moments
-    mean.mul_(DECAY).add_(gradient, alpha=1 - DECAY)
-    square.mul_(SPREAD).addcmul_(gradient, gradient, value=1 - SPREAD)
-    return (mean * size).div_(square.sqrt().add_(1e-30))
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """The running means of a gradient and of its square (Kingma and Ba 2015, arXiv:1412.6980)."""
+
+    mean: Tensor
+    square: Tensor
+
+    @classmethod
+    def at_rest(cls, moved: Tensor) -> Moments:
+        """Of a tensor that has not been moved."""
+        return cls(torch.zeros_like(moved), torch.full_like(moved, TINY))
+
+    def toward(self, gradient: Tensor) -> Tensor:
+        """Where to go next; the gradient is used up."""
+        self.mean.mul_(DECAY).add_(gradient, alpha=1 - DECAY)
+        self.square.mul_(SPREAD).addcmul_(gradient, gradient, value=1 - SPREAD)
+        return torch.div(self.mean, torch.sqrt(self.square, out=gradient), out=gradient)

@@ -82,11 +82,11 @@ class PhaseTree:
 
     def raised(self, phase: Tensor, tree: Tensor, own: Multipliers, how: Climbing) -> tuple[Splits, Walk]:
         """Domains with these phases (unstable x domains) of these trees; ``own``, in float32, is raised in place."""
-        splits = Splits.of(self.single, self.lower.float()[:, tree], self.upper.float()[:, tree], phase)
+        splits = Splits.of(self.single, self.lower, self.upper, phase, tree)
         own.alpha.mul_(splits.open).add_(splits.fixed)
         own.beta.mul_(splits.sign.abs())
-        free = None if self.free is None else self.free[:, tree]
-        return splits, climb(self.single, splits, own, how, self.unit[:, tree], self.enough, free)
+        free = None if self.free is None else self.free.index_select(1, tree)
+        return splits, climb(self.single, splits, own, how, self.unit.index_select(1, tree), free)
 
     @property
     def enough(self) -> float:
@@ -103,7 +103,7 @@ class PhaseTree:
 
     def charged(self, phase: Tensor, tree: Tensor, own: Multipliers) -> Tensor:
         """Bounds with every rounding charged (domains)."""
-        splits = Splits.of(self.double, self.lower[:, tree], self.upper[:, tree], phase)
+        splits = Splits.of(self.double, self.lower, self.upper, phase, tree)
         return backward(self.double, splits, own.to(torch.float64), charged=True).bound
 
     def _branching(self, phase: Tensor, tree: Tensor, own: Multipliers, splits: Splits, walk: Walk) -> Tensor:

@@ -70,11 +70,11 @@ class Subtrees:
         return compact.cut(nodes.lower.amin(1), nodes.upper.amax(1), (nodes.phase != 0).any(1))
 
     def _bounded(self, single: Tables, nodes: Nodes, steps: int) -> tuple[Splits, Walk, Nodes, Tensor]:
-        splits = Splits.of(single, nodes.lower.float(), nodes.upper.float(), nodes.phase)
+        splits = Splits.of(single, nodes.lower, nodes.upper, nodes.phase, torch.arange(len(nodes)))
         own = Multipliers(nodes.alpha * splits.open + splits.fixed, nodes.beta.clone(), nodes.weight.clone())
         member = self._member(nodes.tree)
         free = member if bool((member.sum(0) > 1).any()) else None
-        walk = climb(single, splits, own, replace(self.how, steps=steps), None, inf, free)
+        walk = climb(single, splits, own, replace(self.how, steps=steps), None, free)
         unit = typical(single, walk)
         return splits, walk, replace(nodes, alpha=own.alpha, beta=own.beta, weight=own.weight), unit
 
