@@ -32,6 +32,11 @@ class Account:
         return max((max(closed, default=0) for closed in self._closed), default=0)
 
     @property
+    def measure(self) -> float:
+        """The share of all trees that is closed, about."""
+        return sum(n * 2.0**-depth for closed in self._closed for depth, n in closed.items()) / max(1, len(self._closed))
+
+    @property
     def closed(self) -> list[bool]:
         """Whether the closed leaves of each tree make up all of it, no more and no less."""
         return [_whole(closed) for closed in self._closed]

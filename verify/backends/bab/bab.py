@@ -32,7 +32,7 @@ from assay.verify.programs.witness import by_disjunct, confirmed, descend
 class BaB:
     """Neurons are split until linear bounds prove every leaf."""
 
-    batch: int = 512
+    batch: int = 256
     steps: int = 5
     slope: float = 0.1
     multiplier: float = 0.5
@@ -40,6 +40,10 @@ class BaB:
     below: int = 600
     together: int = 16
     candidates: int = 16
+    tight: int = 10
+    rows: int = 32
+    passes: int = 4
+    verbose: bool = False
     name: ClassVar[str] = "bab"
     complete: ClassVar[bool] = True
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL

@@ -84,10 +84,14 @@ class Subtrees:
         here = nodes.of_neurons(first)
         single, double = self._tables(compact)
         member = self._member(nodes.tree)
-        _, walk, here, _ = self._bounded(single, here, 20)
+        splits, walk, here, _ = self._bounded(single, here, 20)
         if self.method.output is not None:
             free = member / walk.bound.abs().clamp(min=1e-3) if self.method.output else None
-            here, empty = tighten(single, double, here, free, Climbing(10, 0.25, 0.5, 0.9), self.budget)
+            for _ in range((self.method.passes if int(here.depth.max()) == 0 else 1) - 1):
+                here, _ = tighten(single, double, here, free, Climbing(self.method.tight, 0.5, 0.5, 0.8), self.budget, self._worth(walk, splits))
+                splits, walk, here, _ = self._bounded(single, here, 10)
+                free = member / walk.bound.abs().clamp(min=1e-3)
+            here, empty = tighten(single, double, here, free, Climbing(self.method.tight, 0.5, 0.5, 0.8), self.budget, self._worth(walk, splits))
             closed = empty.nonzero().flatten()
             self.account.close(here.depth[closed], here.tree[closed])
             left = (~empty).nonzero().flatten()
@@ -114,11 +118,20 @@ class Subtrees:
         self.witness, self.reason = outcome.witness, outcome.reason
         closed = torch.tensor(outcome.closed)
         self.account.close(here.depth[closed], here.tree[closed])
-        print(f"nodes {len(here)} depth {here.depth.tolist()} tree {here.tree.tolist()} unstable {compact.unstable} bound {[round(x,3) for x in before.tolist()]} -> {[round(x,3) for x in walk.bound.tolist()]} closed {int(closed.sum())} domains {outcome.stats['domains']} rounds {outcome.stats['rounds']} tighten {t1-t0:.3f} search {t2-t1:.3f}", flush=True)
+        self.stats["measure"] = self.account.measure
+        self.stats["deep"] = max(self.stats.get("deep", 0), int(here.depth.max()))
+        if self.method.verbose: print(f"nodes {len(here)} depth {here.depth.tolist()} tree {here.tree.tolist()} unstable {compact.unstable} bound {[round(x,3) for x in before.tolist()]} -> {[round(x,3) for x in walk.bound.tolist()]} closed {int(closed.sum())} domains {outcome.stats['domains']} rounds {outcome.stats['rounds']} tighten {t1-t0:.3f} search {t2-t1:.3f}", flush=True)
         open_ = (~closed).nonzero().flatten()
         if self.witness is not None or self.reason is not None or not len(open_):
             return []
         return self._split(tree, nodes.put(index, here).take(open_), here.take(open_), splits, walk, open_, index)
+
+    def _worth(self, walk: Walk, splits: Splits) -> Tensor:
+        """The neurons whose relaxations cost most (unstable x nodes)."""
+        cost = walk.seen.abs() * splits.height
+        chosen = torch.zeros_like(cost, dtype=torch.bool)
+        count = min(self.method.rows, len(cost))
+        return chosen.scatter_(0, cost.topk(count, 0).indices, True)
 
     def _tree(self, single: Tables, double: Tables, nodes: Nodes, unit: Tensor, index: Tensor) -> PhaseTree:
         member = self._member(nodes.tree)

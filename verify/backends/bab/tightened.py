@@ -15,7 +15,7 @@ from torch import Tensor
 from assay.verify.backends.bab.multipliers import Climbing, Multipliers, Splits, Tables, Units, backward, climb
 from assay.verify.core.budget import Budget
 
-TOGETHER = 1 << 19  # neurons of rows that are raised together
+TOGETHER = 1 << 16  # neurons of rows that are raised together
 SMALLEST, LARGEST = 32, 1024  # rows at a time
 
 
@@ -61,12 +61,12 @@ PER_NEURON = ("phase", "lower", "upper", "alpha", "beta")
 
 
 def tighten(
-    single: Tables, double: Tables, nodes: Nodes, free: Tensor | None, how: Climbing, budget: Budget
+    single: Tables, double: Tables, nodes: Nodes, free: Tensor | None, how: Climbing, budget: Budget, chosen: Tensor
 ) -> tuple[Nodes, Tensor]:
     """The nodes with tighter bounds, layer by layer, and which of them hold no point that is unsafe (nodes).
 
     ``free`` (unsafe rows x nodes): 1 / the size of what each unsafe row of a node's comes to, 0 for those of others;
-    without it nothing is said of the output. When the time is over the rest stays as it is.
+    without it nothing is said of the output; ``chosen`` (unstable x nodes): the neurons to look at. When the time is over the rest stays as it is.
     """
     lower, upper = nodes.lower.clone(), nodes.upper.clone()
     empty = torch.zeros(len(nodes), dtype=torch.bool)
@@ -74,7 +74,7 @@ def tighten(
     most = max(SMALLEST, min(LARGEST, TOGETHER // max(1, compact.unstable))) // 2
     for k, (layer, begin) in enumerate(zip(compact.layers, compact.starts, strict=False), start=1):
         here = slice(begin, begin + layer.unstable)
-        wanted = (lower[here] < 0) & (upper[here] > 0) & (nodes.phase[here] == 0) & ~empty
+        wanted = (lower[here] < 0) & (upper[here] > 0) & (nodes.phase[here] == 0) & chosen[here] & ~empty
         if set(layer.operand.matrices) <= {0} and free is None:
             continue  # over the box alone these are exact
         feature, node = wanted.nonzero(as_tuple=True)
