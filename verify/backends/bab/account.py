@@ -34,7 +34,9 @@ class Account:
     @property
     def measure(self) -> float:
         """The share of all trees that is closed, about."""
-        return sum(n * 2.0**-depth for closed in self._closed for depth, n in closed.items()) / max(1, len(self._closed))
+        return sum(n * 2.0**-depth for closed in self._closed for depth, n in closed.items()) / max(
+            1, len(self._closed)
+        )
 
     @property
     def closed(self) -> list[bool]:

@@ -184,11 +184,21 @@ class Compact:
             first, second = (t.nonzero().flatten() for t in (open_, active))
             rest = torch.arange(layer.unstable, len(layer.features))
             order = torch.cat([first, second, rest])
-            new_lower, new_upper = (torch.cat([t[here], old[layer.unstable :]])[order] for t, old in ((lower, layer.lower), (upper, layer.upper)))
+            new_lower, new_upper = (
+                torch.cat([t[here], old[layer.unstable :]])[order]
+                for t, old in ((lower, layer.lower), (upper, layer.upper))
+            )
             matrices = {j: sparse.csr_array(m[order.numpy()][:, columns[j]]) for j, m in layer.operand.matrices.items()}
             operand = Affine(matrices, layer.operand.bias[order.numpy()], layer.operand.size[order.numpy()])
             layers.append(
-                replace(layer, features=layer.features[order.numpy()], unstable=len(first), operand=operand, lower=new_lower, upper=new_upper)
+                replace(
+                    layer,
+                    features=layer.features[order.numpy()],
+                    unstable=len(first),
+                    operand=operand,
+                    lower=new_lower,
+                    upper=new_upper,
+                )
             )
             columns.append(order.numpy())
             index.append(begin + first)
@@ -236,4 +246,3 @@ def _tensor(matrix: Matrix, dtype: torch.dtype) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")
         return torch.sparse_csr_tensor(starts, columns, values, matrix.shape, check_invariants=False)
-

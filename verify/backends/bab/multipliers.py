@@ -10,7 +10,7 @@ broadcast on the way, which would take ten times as long.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -74,7 +74,9 @@ class Tables:
         """The slope below 0 of each unstable neuron (unstable x 1); None where all are 0."""
         if all(layer.left == 0.0 for layer in self.compact.layers):
             return None
-        return torch.cat([torch.full((layer.unstable, 1), layer.left, dtype=self.dtype) for layer in self.compact.layers])
+        return torch.cat(
+            [torch.full((layer.unstable, 1), layer.left, dtype=self.dtype) for layer in self.compact.layers]
+        )
 
     @property
     def _parts(self) -> list[Affine]:
@@ -85,7 +87,7 @@ class Tables:
 
 
 @dataclass(frozen=True, eq=False)
-class Splits:
+class Kinks:
     """What splits and bounds make of the unstable neurons, all (unstable x rows): 1 where one is ``open``, else its
     ``sign``, -1 or 1, and the slope that it has then, ``fixed``; the upper line ``slope * z + height``."""
 
@@ -96,7 +98,7 @@ class Splits:
     height: Tensor
 
     @classmethod
-    def of(cls, tables: Tables, lower: Tensor, upper: Tensor, phase: Tensor, owner: Tensor) -> Splits:
+    def of(cls, tables: Tables, lower: Tensor, upper: Tensor, phase: Tensor, owner: Tensor) -> Kinks:
         """``lower``, ``upper``: of operands, float64 (unstable x owners); ``phase``: -1, 0 or 1 (unstable x rows);
         ``owner``: whose bounds a row has (rows)."""
         low, high = lower.to(tables.dtype).clamp_(max=0), upper.to(tables.dtype).clamp_(min=0)
@@ -153,16 +155,14 @@ class Walk:
     height: Tensor
 
 
-def backward(
-    tables: Tables, splits: Splits, own: Multipliers, units: Units | None = None, charged: bool = False
-) -> Walk:
+def backward(tables: Tables, kinks: Kinks, own: Multipliers, units: Units | None = None, charged: bool = False) -> Walk:
     """Lower bounds of ``weight @ (A y - b)``, and of the units besides; ``charged``: less what rounding takes."""
     compact, layers, starts = tables.compact, tables.compact.layers, tables.compact.starts
     rows = own.alpha.shape[1]
     pending: dict[int, Tensor] = {}
     total, lost = own.alpha.new_zeros(rows), own.alpha.new_zeros(rows)
     seen = torch.zeros_like(own.alpha)
-    above, slope = torch.zeros_like(own.alpha), splits.slope - own.alpha
+    above, slope = torch.zeros_like(own.alpha), kinks.slope - own.alpha
     height = torch.zeros_like(own.alpha)
 
     def enter(number: int, coef: Tensor) -> None:
@@ -183,12 +183,12 @@ def backward(
             seen[here] = top
             torch.lt(top, 0, out=above[here])
             slope[here].mul_(above[here]).add_(own.alpha[here])
-            torch.mul(above[here], splits.height[here], out=height[here])
+            torch.mul(above[here], kinks.height[here], out=height[here])
             total += (top * height[here]).sum(0)
             if charged:
                 size = tables.size[k - 1][: layer.unstable]
-                lost += (top.abs() * (2 * size + splits.height[here]) + own.beta[here] * size).sum(0)
-            top.mul_(slope[here]).addcmul_(own.beta[here], splits.sign[here], value=-1)
+                lost += (top.abs() * (2 * size + kinks.height[here]) + own.beta[here] * size).sum(0)
+            top.mul_(slope[here]).addcmul_(own.beta[here], kinks.sign[here], value=-1)
             stable = tables.stable[k - 1]
             if stable is not None:
                 coef[layer.unstable :] *= stable
@@ -236,7 +236,7 @@ def forward(tables: Tables, walk: Walk) -> tuple[Tensor, Tensor]:
 
 def climb(
     tables: Tables,
-    splits: Splits,
+    kinks: Kinks,
     own: Multipliers,
     how: Climbing,
     unit: Tensor | None,
@@ -250,9 +250,9 @@ def climb(
     Without ``units`` the weights are those of a mean.
     """
     inner, outer = (Moments.at_rest(t) for t in (own.alpha, own.weight))
-    closed = 1 - splits.open
+    closed = 1 - kinks.open
     for step in range(1, how.steps + 1):
-        walk = backward(tables, splits, own, units)
+        walk = backward(tables, kinks, own, units)
         if step == 1:
             unit = typical(tables, walk).expand_as(closed) if unit is None else unit
             size = closed * unit
@@ -263,19 +263,19 @@ def climb(
             if units is None:
                 own.weight.div_(own.weight.sum(0).clamp(min=torch.finfo(tables.dtype).tiny))
         # A neuron that is open has a slope that moves, one that is split a multiplier.
-        pull = walk.seen.clamp(min=0).mul_(splits.open).sub_(splits.sign).mul_(z)
+        pull = walk.seen.clamp(min=0).mul_(kinks.open).sub_(kinks.sign).mul_(z)
         toward = inner.toward(pull)
-        own.alpha.addcmul_(toward, splits.open, value=how.slope * rate).clamp_(0.0, 1.0)
+        own.alpha.addcmul_(toward, kinks.open, value=how.slope * rate).clamp_(0.0, 1.0)
         if tables.left is not None:
             torch.maximum(own.alpha, tables.left, out=own.alpha)
         own.beta.addcmul_(toward, size, value=how.multiplier * rate).clamp_(min=0)
-    return backward(tables, splits, own, units)
+    return backward(tables, kinks, own, units)
 
 
 def typical(tables: Tables, walk: Walk) -> Tensor:
     """The mean size of coefficients at the unstable neurons of each layer: (unstable x 1)."""
     sizes = [layer.unstable for layer in tables.compact.layers]
-    means = [part.abs().mean().nan_to_num(nan=0.0).expand(len(part), 1) for part in walk.seen.split(sizes)]
+    means = [part.abs().mean().nan_to_num(nan=0.0).expand(len(part), 1) for part in torch.split(walk.seen, sizes)]
     return torch.cat(means) if means else walk.seen.new_zeros(0, 1)
 
 

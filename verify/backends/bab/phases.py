@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.domains import join
-from assay.verify.backends.bab.multipliers import Climbing, Multipliers, Splits, Tables, Walk, backward, climb
+from assay.verify.backends.bab.exact_leaves import Look
+from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Walk, backward, climb
 from assay.verify.backends.bab.search import Bounded
 from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget
@@ -39,11 +40,9 @@ class Phases:
     tree: Tensor
 
 
-# Points (n x inputs) that may be counterexamples: the one that is, if any.
-Look = Callable[[Tensor], Tensor | None]
 # A leaf whose every neuron is split, by its phases (unstable) and its tree: a proved bound, and a counterexample if there
 # is one.
-Settle = Callable[[Tensor, int, Budget], tuple[float, Tensor | None]]
+Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
 
 
 @dataclass(eq=False)
@@ -70,23 +69,23 @@ class PhaseTree:
         """See :class:`assay.verify.backends.bab.search.Tree`."""
         budget.check()
         phase, tree, own = domains.phase.T.contiguous(), domains.tree, multipliers(domains)
-        splits, walk = self.raised(phase, tree, own, self.how)
+        kinks, walk = self.raised(phase, tree, own, self.how)
         bound = self.proved(phase, tree, own, walk)
-        neuron = self._branching(phase, tree, own, splits, walk)
+        neuron = self._branching(phase, tree, own, kinks, walk)
         stuck = ((neuron < 0) & ~decided(bound)).nonzero().flatten()
         witness = self._looked(walk, bound)
         if len(stuck) and witness is None:
-            witness = self._again(phase, tree, own, stuck, bound, budget)
+            witness = self._again(phase, tree, own, stuck, bound)
         left = pooled(domains.phase, own, neuron, tree)
         return Bounded(bound, bound.new_zeros(len(bound)), left, witness=witness)
 
-    def raised(self, phase: Tensor, tree: Tensor, own: Multipliers, how: Climbing) -> tuple[Splits, Walk]:
+    def raised(self, phase: Tensor, tree: Tensor, own: Multipliers, how: Climbing) -> tuple[Kinks, Walk]:
         """Domains with these phases (unstable x domains) of these trees; ``own``, in float32, is raised in place."""
-        splits = Splits.of(self.single, self.lower, self.upper, phase, tree)
-        own.alpha.mul_(splits.open).add_(splits.fixed)
-        own.beta.mul_(splits.sign.abs())
+        kinks = Kinks.of(self.single, self.lower, self.upper, phase, tree)
+        own.alpha.mul_(kinks.open).add_(kinks.fixed)
+        own.beta.mul_(kinks.sign.abs())
         free = None if self.free is None else self.free.index_select(1, tree)
-        return splits, climb(self.single, splits, own, how, self.unit.index_select(1, tree), free)
+        return kinks, climb(self.single, kinks, own, how, self.unit.index_select(1, tree), free)
 
     @property
     def enough(self) -> float:
@@ -103,14 +102,14 @@ class PhaseTree:
 
     def charged(self, phase: Tensor, tree: Tensor, own: Multipliers) -> Tensor:
         """Bounds with every rounding charged (domains)."""
-        splits = Splits.of(self.double, self.lower, self.upper, phase, tree)
-        return backward(self.double, splits, own.to(torch.float64), charged=True).bound
+        kinks = Kinks.of(self.double, self.lower, self.upper, phase, tree)
+        return backward(self.double, kinks, own.to(torch.float64), charged=True).bound
 
-    def _branching(self, phase: Tensor, tree: Tensor, own: Multipliers, splits: Splits, walk: Walk) -> Tensor:
+    def _branching(self, phase: Tensor, tree: Tensor, own: Multipliers, kinks: Kinks, walk: Walk) -> Tensor:
         """Where the upper lines cost most; where they cost nothing, where the lower ones may; or any open neuron."""
         if not len(phase):
             return torch.full((phase.shape[1],), -1)
-        best, neuron = (walk.seen.clamp(max=0).neg_() * splits.height).max(0)
+        best, neuron = (walk.seen.clamp(max=0).neg_() * kinks.height).max(0)
         rest = (~(best > 0)).nonzero().flatten()
         if len(rest):
             low, high = (t.float()[:, tree[rest]] for t in (self.lower, self.upper))
@@ -129,15 +128,13 @@ class PhaseTree:
         worst = open_[walk.bound[open_].nan_to_num(nan=-inf).topk(min(POINTS, len(open_)), largest=False).indices]
         return self.look(self.single.compact.point(walk.at_input[:, worst].sign().neg_()))
 
-    def _again(
-        self, phase: Tensor, tree: Tensor, own: Multipliers, stuck: Tensor, bound: Tensor, budget: Budget
-    ) -> Tensor | None:
+    def _again(self, phase: Tensor, tree: Tensor, own: Multipliers, stuck: Tensor, bound: Tensor) -> Tensor | None:
         """Leaves whose every neuron is split are raised further, and what that does not close is settled exactly."""
         here, whose, part = phase[:, stuck], tree[stuck], own.take(stuck)
         _, walk = self.raised(here, whose, part, replace(self.how, steps=AGAIN * self.how.steps))
         proved = self.proved(here, whose, part, walk)
         for i in (~decided(proved)).nonzero().flatten().tolist():
-            least, witness = self.settle(here[:, i], int(whose[i]), budget)
+            least, witness = self.settle(here[:, i], int(whose[i]))
             if witness is not None:
                 return witness
             proved[i] = max(least, proved[i].item())
@@ -156,9 +153,7 @@ class PhaseTree:
 def split(domains: Phases, phase: int) -> Phases:
     """The domains with their next neuron in this phase."""
     at = domains.neuron[:, None]
-    return replace(
-        domains, phase=domains.phase.scatter(1, at, phase), beta=domains.beta.scatter(1, at, 0.0)
-    )
+    return replace(domains, phase=domains.phase.scatter(1, at, phase), beta=domains.beta.scatter(1, at, 0.0))
 
 
 def multipliers(domains: Phases) -> Multipliers:

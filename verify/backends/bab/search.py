@@ -74,9 +74,11 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """How a search ended. ``margin``: a lower bound over all roots; ``closed``: whether every leaf of each tree is."""
+    """How a search ended. ``margin``: a lower bound over all roots, ``settled``: over the leaves that are closed;
+    ``closed``: whether every leaf of each tree is."""
 
     margin: float
+    settled: float
     closed: list[bool]
     witness: Tensor | None
     reason: Reason | None
@@ -126,7 +128,7 @@ def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
         "depth": account.deepest,
         "batch": limits.batch,
     }
-    return Outcome(min(settled, frontier.lowest), account.closed, witness, reason, stats)
+    return Outcome(min(settled, frontier.lowest), settled, account.closed, witness, reason, stats)
 
 
 def _next(frontier: Frontier[D], limits: Limits) -> Leaves[D]:

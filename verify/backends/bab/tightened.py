@@ -6,67 +6,33 @@ at two places, whose slopes and multipliers are raised as those of any other. Dr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.multipliers import Climbing, Multipliers, Splits, Tables, Units, backward, climb
+from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Units, backward, climb
+from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.core.budget import Budget
 
 TOGETHER = 1 << 16  # neurons of rows that are raised together
 SMALLEST, LARGEST = 32, 1024  # rows at a time
 
 
-@dataclass(frozen=True, eq=False)
-class Nodes:
-    """Nodes of trees over the phases of unstable neurons. ``phase``, int8, and what is known of the operands there,
-    ``lower``, ``upper``, float64; slopes ``alpha`` and multipliers ``beta``, float32: all (unstable x nodes); ``weight``
-    (unsafe rows x nodes); the number of the ``tree`` and the ``depth`` of each (nodes)."""
-
-    phase: Tensor
-    lower: Tensor
-    upper: Tensor
-    alpha: Tensor
-    beta: Tensor
-    weight: Tensor
-    tree: Tensor
-    depth: Tensor
-
-    def __len__(self) -> int:
-        return len(self.tree)
-
-    def take(self, index: Tensor) -> Nodes:
-        """The nodes at ``index``, numbers."""
-        columns = {name: getattr(self, name).index_select(1, index) for name in (*PER_NEURON, "weight")}
-        return Nodes(**columns, tree=self.tree[index], depth=self.depth[index])
-
-    def of_neurons(self, index: Tensor) -> Nodes:
-        """What they say of the neurons at ``index``, numbers."""
-        return replace(self, **{name: getattr(self, name).index_select(0, index) for name in PER_NEURON})
-
-    def put(self, index: Tensor, part: Nodes) -> Nodes:
-        """With what ``part`` says of the neurons at ``index``, numbers."""
-        return replace(self, **{n: getattr(self, n).index_copy(0, index, getattr(part, n)) for n in PER_NEURON})
-
-    @classmethod
-    def join(cls, parts: list[Nodes]) -> Nodes:
-        """Nodes one after the other."""
-        columns = {name: torch.cat([getattr(part, name) for part in parts], 1) for name in (*PER_NEURON, "weight")}
-        return cls(**columns, tree=torch.cat([p.tree for p in parts]), depth=torch.cat([p.depth for p in parts]))
-
-
-PER_NEURON = ("phase", "lower", "upper", "alpha", "beta")
-
-
 def tighten(
-    single: Tables, double: Tables, nodes: Nodes, free: Tensor | None, how: Climbing, budget: Budget, chosen: Tensor
+    single: Tables,
+    double: Tables,
+    nodes: Nodes,
+    chosen: Tensor,
+    free: Tensor | None,
+    how: Climbing,
+    budget: Budget,
 ) -> tuple[Nodes, Tensor]:
     """The nodes with tighter bounds, layer by layer, and which of them hold no point that is unsafe (nodes).
 
-    ``free`` (unsafe rows x nodes): 1 / the size of what each unsafe row of a node's comes to, 0 for those of others;
-    without it nothing is said of the output; ``chosen`` (unstable x nodes): the neurons to look at. When the time is over the rest stays as it is.
+    ``chosen`` (unstable x nodes): the neurons to look at; ``free`` (unsafe rows x nodes): 1 / the size of what each
+    unsafe row of a node's comes to, 0 for those of others;     without it nothing is said of the output; ``chosen`` (unstable x nodes): the neurons to look at. When the time is over the rest stays as it is.
     """
     lower, upper = nodes.lower.clone(), nodes.upper.clone()
     empty = torch.zeros(len(nodes), dtype=torch.bool)
@@ -78,7 +44,7 @@ def tighten(
         if set(layer.operand.matrices) <= {0} and free is None:
             continue  # over the box alone these are exact
         feature, node = wanted.nonzero(as_tuple=True)
-        for what, whose in zip(feature.split(most), node.split(most), strict=True):
+        for what, whose in zip(torch.split(feature, most), torch.split(node, most), strict=True):
             if budget.expired:
                 return replace(nodes, lower=lower, upper=upper), empty
             width = (upper - lower)[begin + what, whose]
@@ -110,13 +76,13 @@ def _both(
     sign = torch.ones(len(whose))
     sign[len(node) :] = -1.0
     fixed = phase.index_select(1, whose)
-    splits = Splits.of(single, lower, upper, fixed, whose)
-    alpha = ((splits.slope > 0.5).float() * splits.open).add_(splits.fixed)
+    kinks = Kinks.of(single, lower, upper, fixed, whose)
+    alpha = ((kinks.slope > 0.5).float() * kinks.open).add_(kinks.fixed)
     rows = len(single.output.bias)
     own = Multipliers(alpha, torch.zeros_like(alpha), torch.zeros(rows, len(whose)))
     scale = None if free is None else (free[:, whose] * width.repeat(2)).float()
     units = Units(layer, feature.repeat(2), sign)
-    climb(single, splits, own, how, None, scale, units)
-    splits = Splits.of(double, lower, upper, fixed, whose)
-    walk = backward(double, splits, own.to(torch.float64), Units(layer, units.feature, sign.double()), charged=True)
+    climb(single, kinks, own, how, None, scale, units)
+    kinks = Kinks.of(double, lower, upper, fixed, whose)
+    walk = backward(double, kinks, own.to(torch.float64), Units(layer, units.feature, sign.double()), charged=True)
     return walk.bound.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf).view(2, -1)
