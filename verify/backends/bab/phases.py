@@ -40,8 +40,8 @@ class Phases:
     tree: Tensor
 
 
-# A leaf whose every neuron is split, by its phases (unstable) and its tree: a proved bound, and a counterexample if there
-# is one.
+# A leaf whose every neuron is split, by its phases (unstable) and its tree: a proved bound, and a counterexample if
+# there is one.
 Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
 
 

@@ -173,13 +173,14 @@ class Subtrees:
         cost = (walk.seen.clamp(max=0).neg_() * kinks.height).index_select(1, left)
         cost = torch.where(nodes.phase == 0, cost, -1.0)  # a split that costs nothing is one, a second one is none
         count = min(self.plan.candidates, len(cost))
-        neuron = cost.topk(count, 0).indices
+        worth, neuron = cost.topk(count, 0)
         each = torch.arange(len(nodes)).repeat(count)
         halves = nodes.take(each).split(neuron.flatten())
         own = Multipliers(halves.alpha, halves.beta, halves.weight)
         _, found = tree.raised(halves.phase, left[each].repeat(2), own, self.plan.how)
         both = found.bound.clamp(max=0).view(2, count, -1)
-        best = (WORSE * both.amin(0) + BETTER * both.amax(0)).argmax(0)
+        gain = WORSE * both.amin(0) + BETTER * both.amax(0)
+        best = torch.where(worth >= 0, gain.nan_to_num(nan=-SMALLEST), -inf).argmax(0)
         return neuron.gather(0, best[None])[0]
 
     def _member(self, tree: Tensor) -> Tensor:

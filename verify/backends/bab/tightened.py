@@ -32,7 +32,8 @@ def tighten(
     """The nodes with tighter bounds, layer by layer, and which of them hold no point that is unsafe (nodes).
 
     ``chosen`` (unstable x nodes): the neurons to look at; ``free`` (unsafe rows x nodes): 1 / the size of what each
-    unsafe row of a node's comes to, 0 for those of others;     without it nothing is said of the output; ``chosen`` (unstable x nodes): the neurons to look at. When the time is over the rest stays as it is.
+    unsafe row of a node's comes to, 0 for those of others; without it nothing is said of the output. When the time is
+    over the rest stays as it is.
     """
     lower, upper = nodes.lower.clone(), nodes.upper.clone()
     empty = torch.zeros(len(nodes), dtype=torch.bool)
