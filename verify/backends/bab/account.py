@@ -1,34 +1,54 @@
-"""The exact account of a binary tree: which share of it is closed. An empty queue alone is no proof."""
+"""The exact account of binary trees: which share of each is closed. An empty queue alone is no proof."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+import torch
 from torch import Tensor
 
 
 class Account:
-    """A leaf at depth d is 2**-d of the tree; the shares of the closed leaves are added in whole numbers."""
+    """A leaf at depth d is 2**-d of its tree; the shares of the closed leaves are added in whole numbers."""
 
-    def __init__(self) -> None:
-        self._closed: Counter[int] = Counter()
+    def __init__(self, trees: int = 1) -> None:
+        self._closed: list[Counter[int]] = [Counter() for _ in range(trees)]
 
-    def close(self, depth: Tensor) -> None:
-        """Note closed leaves by their depth: (leaves)."""
-        self._closed.update(depth.tolist())
+    def close(self, depth: Tensor, tree: Tensor | None = None) -> None:
+        """Note closed leaves by their depth and the number of their tree: (leaves) each."""
+        tree = torch.zeros_like(depth) if tree is None else tree
+        kinds, counts = torch.unique(torch.stack([tree, depth]), dim=1, return_counts=True)
+        for number, deep, leaves in zip(*kinds.tolist(), counts.tolist(), strict=True):
+            self._closed[number][deep] += leaves
 
     @property
     def leaves(self) -> int:
         """How many leaves have been closed."""
-        return self._closed.total()
+        return sum(closed.total() for closed in self._closed)
 
     @property
     def deepest(self) -> int:
         """The depth of the deepest closed leaf."""
-        return max(self._closed, default=0)
+        return max((max(closed, default=0) for closed in self._closed), default=0)
+
+    @property
+    def measure(self) -> float:
+        """The share of all trees that is closed, about."""
+        return sum(n * 2.0**-depth for closed in self._closed for depth, n in closed.items()) / max(
+            1, len(self._closed)
+        )
+
+    @property
+    def closed(self) -> list[bool]:
+        """Whether the closed leaves of each tree make up all of it, no more and no less."""
+        return [_whole(closed) for closed in self._closed]
 
     @property
     def complete(self) -> bool:
-        """Whether the closed leaves make up the whole tree, no more and no less."""
-        deepest = self.deepest
-        return sum(number << (deepest - depth) for depth, number in self._closed.items()) == 1 << deepest
+        """Whether that is so of every tree."""
+        return all(self.closed)
+
+
+def _whole(closed: Counter[int]) -> bool:
+    deepest = max(closed, default=0)
+    return sum(number << (deepest - depth) for depth, number in closed.items()) == 1 << deepest

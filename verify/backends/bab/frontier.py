@@ -9,39 +9,43 @@ from typing import Generic, Literal
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.domains import D, columns, join, take
+from assay.verify.backends.bab.domains import D, columns, count, join, take
 
 Key = Literal["bound", "seen", "depth"]
 KEYS: tuple[Key, ...] = ("bound", "seen", "depth")
+COLUMNS = (*KEYS, "tree")
 
 
 @dataclass(frozen=True, eq=False)
 class Leaves(Generic[D]):
-    """Domains, with a lower bound of the margin on each, the least margin seen, and its depth in the tree: (leaves)."""
+    """Domains, with a lower bound of the margin on each, the least margin seen, its depth and the number of its tree:
+    (leaves)."""
 
     domains: D
     bound: Tensor
     seen: Tensor
     depth: Tensor
+    tree: Tensor
 
     @classmethod
-    def root(cls, domains: D) -> Leaves[D]:
-        """The tree's one leaf before anything is known of it."""
-        far = torch.tensor([inf], dtype=torch.float64)
-        return cls(domains, -far, far, torch.zeros(1, dtype=torch.int64))
+    def roots(cls, domains: D) -> Leaves[D]:
+        """The one leaf of each tree before anything is known of it."""
+        far = torch.full((count(domains),), inf, dtype=torch.float64)
+        tree = torch.arange(len(far))
+        return cls(domains, -far, far, torch.zeros_like(tree), tree)
 
     def halved(self, halves: D) -> Leaves[D]:
         """The leaves in halves: the first ones of all, then the second ones."""
-        return Leaves(halves, self.bound.repeat(2), self.seen.repeat(2), self.depth.repeat(2) + 1)
+        return Leaves(halves, self.bound.repeat(2), self.seen.repeat(2), self.depth.repeat(2) + 1, self.tree.repeat(2))
 
     def take(self, index: Tensor) -> Leaves[D]:
         """The leaves at ``index``, positions or a mask (leaves)."""
-        return Leaves(take(self.domains, index), self.bound[index], self.seen[index], self.depth[index])
+        return Leaves(take(self.domains, index), *(getattr(self, name)[index] for name in COLUMNS))
 
     def join(self, other: Leaves[D]) -> Leaves[D]:
         """These leaves and others after them."""
         domains = join([self.domains, other.domains])
-        rest = (torch.cat([getattr(self, name), getattr(other, name)]) for name in ("bound", "seen", "depth"))
+        rest = (torch.cat([getattr(self, name), getattr(other, name)]) for name in COLUMNS)
         return Leaves(domains, *rest)
 
 
@@ -77,10 +81,10 @@ class Frontier(Generic[D]):
             column[self._size : end] = new
         self._size = end
 
-    def pop(self, most: int, key: Key) -> Leaves[D]:
-        """Take out up to ``most`` leaves: those with the least bound or margin seen, or those deepest down."""
+    def pop(self, most: int, key: Key, largest: bool = False) -> Leaves[D]:
+        """Take out up to ``most`` leaves: those of which the ``key`` is least, or ``largest``."""
         column = self._pool[KEYS.index(key)][: self._size]
-        taken = torch.arange(self._size) if self._size <= most else column.topk(most, largest=key == "depth").indices
+        taken = torch.arange(self._size) if self._size <= most else column.topk(most, largest=largest).indices
         popped = [column.index_select(0, taken) for column in self._pool]
         self._size -= len(taken)
         # What stands beyond the new end moves into the holes before it.
@@ -93,9 +97,9 @@ class Frontier(Generic[D]):
 
     def _like(self, flat: list[Tensor]) -> Leaves[D]:
         names = columns(self._shape.domains)
-        domains: D = replace(self._shape.domains, **dict(zip(names, flat[len(KEYS) :], strict=True)))
-        return Leaves(domains, *flat[: len(KEYS)])
+        domains: D = replace(self._shape.domains, **dict(zip(names, flat[len(COLUMNS) :], strict=True)))
+        return Leaves(domains, *flat[: len(COLUMNS)])
 
 
 def _flat(leaves: Leaves[D]) -> list[Tensor]:
-    return [*(getattr(leaves, key) for key in KEYS), *columns(leaves.domains).values()]
+    return [*(getattr(leaves, name) for name in COLUMNS), *columns(leaves.domains).values()]

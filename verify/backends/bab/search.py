@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class Tree(Protocol[D]):
     """How the domains of one problem are bounded and halved."""
 
     def root(self) -> D:
-        """The one domain that the problem speaks of."""
+        """What the problem speaks of: one domain, or several, each the root of a tree of its own."""
         ...
 
     def bound(self, domains: D, budget: Budget) -> Bounded[D]:
@@ -62,31 +62,42 @@ class Tree(Protocol[D]):
 @dataclass(frozen=True)
 class Limits:
     """``batch``: domains that are bounded together; ``fill``: with fewer open leaves than this they are halved again
-    at once; ``memory``: bytes of open leaves above which the deepest ones are taken first."""
+    at once; ``memory``: bytes of open leaves above which the deepest ones are taken first; ``domains``: after so many
+    the search stops; ``order``: which leaves come first, as a rule the ``likely`` ones."""
 
     batch: int
     fill: int
     memory: int
+    domains: float = inf
+    order: Literal["likely", "deep", "shallow"] = "likely"
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """How a search ended. ``margin``: a lower bound over all of the root; ``complete``: every leaf is closed."""
+    """How a search ended. ``margin``: a lower bound over all roots, ``settled``: over the leaves that are closed;
+    ``closed``: whether every leaf of each tree is."""
 
     margin: float
-    complete: bool
+    settled: float
+    closed: list[bool]
     witness: Tensor | None
     reason: Reason | None
     stats: dict[str, Any]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every leaf is closed."""
+        return all(self.closed)
+
 
 def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
     """Search until a counterexample is found, every leaf is closed, or a leaf can neither be closed nor halved."""
-    frontier, account = Frontier(Leaves.root(tree.root())), Account()
+    roots = Leaves.roots(tree.root())
+    frontier, account = Frontier(roots), Account(len(roots.bound))
     settled, domains, rounds = inf, 0, 0
     witness: Tensor | None = None
     reason: Reason | None = None
-    while len(frontier) and witness is None and reason is None:
+    while len(frontier) and witness is None and reason is None and domains < limits.domains:
         leaves = _next(frontier, limits)
         try:
             budget.check()
@@ -99,9 +110,9 @@ def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
         # fmax: a domain without a bound of its own has that of its parent.
         lower, witness = torch.fmax(bounded.lower, leaves.bound), bounded.witness
         closed = lower.isfinite() & (lower > 0)
-        account.close(leaves.depth[closed])
-        settled = min(settled, bounded.cleared, *lower[closed].tolist())
-        open_ = Leaves(bounded.domains, lower, bounded.seen, leaves.depth).take(~closed)
+        account.close(leaves.depth[closed], leaves.tree[closed])
+        settled = min(settled, bounded.cleared, *lower[closed].sort().values[:1].tolist())
+        open_ = Leaves(bounded.domains, lower, bounded.seen, leaves.depth, leaves.tree).take(~closed)
         divisible = bool(tree.divisible(open_.domains).all())
         if witness is None and not divisible:
             reason = Reason.NUMERICAL
@@ -117,14 +128,15 @@ def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
         "depth": account.deepest,
         "batch": limits.batch,
     }
-    return Outcome(min(settled, frontier.lowest), account.complete, witness, reason, stats)
+    return Outcome(min(settled, frontier.lowest), settled, account.closed, witness, reason, stats)
 
 
 def _next(frontier: Frontier[D], limits: Limits) -> Leaves[D]:
     """Most of a batch is where a counterexample is likeliest, the rest holds the worst bounds, so that the margin of
     an unfinished search improves; if memory is short the deepest leaves come first, which keeps the tree narrow."""
-    if frontier.memory > limits.memory:
-        return frontier.pop(limits.batch, "depth")
+    deep = limits.order == "deep" or frontier.memory > limits.memory
+    if deep or limits.order == "shallow":
+        return frontier.pop(limits.batch, "depth", largest=deep)
     worst = frontier.pop(limits.batch // WORST, "bound")
     return worst.join(frontier.pop(limits.batch - len(worst.bound), "seen"))
 

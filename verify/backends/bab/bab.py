@@ -1,0 +1,181 @@
+"""Branch and bound on neurons, with bounds by slopes and split multipliers (beta-CROWN: Wang et al. 2021,
+arXiv:2103.06624)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from math import inf, nan
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from assay.verify.backends.bab.compact import Compact, unsplit
+from assay.verify.backends.bab.exact_leaves import ExactLeaves
+from assay.verify.backends.bab.multipliers import Climbing
+from assay.verify.backends.bab.subtrees import Plan, Subtrees
+from assay.verify.bounds import layers, raised
+from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.slopes import Ascent
+from assay.verify.bounds.verdicts import concluded, decided, unanswerable, without_bounds
+from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.errors import InputError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall
+from assay.verify.core.region.rounding import directed_sum
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.core.verifier import Bounds
+from assay.verify.programs.relaxation import attempt
+from assay.verify.programs.witness import by_disjunct, confirmed, descend
+
+ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
+NARROW = Climbing(steps=15, slope=0.5, multiplier=0.5, decay=0.87)
+DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
+
+
+@dataclass(frozen=True)
+class BaB:
+    """ReLUs are split until linear bounds prove every leaf; complete, but for margins within rounding of zero.
+
+    ``batch``: domains that are bounded together; ``steps``, ``slope``, ``multiplier``: of the ascent of slopes and
+    multipliers of each; ``below``: domains below a node after which it is split and the bounds of ``neurons`` of its
+    neurons are tightened, those whose relaxations cost most (0: of none); without an end where it is 0; ``passes``: how
+    often that is done at the root; ``output``: where the output is unsafe, which tells no margin; ``candidates``:
+    splits of a node that are compared; ``together``: nodes that are searched together.
+    """
+
+    batch: int = 256
+    steps: int = 5
+    slope: float = 0.1
+    multiplier: float = 0.5
+    below: int = 600
+    neurons: int = 200
+    passes: int = 4
+    output: bool = True
+    candidates: int = 16
+    together: int = 16
+    name: ClassVar[str] = "bab"
+    complete: ClassVar[bool] = True
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def __post_init__(self) -> None:
+        least = {"batch": 1, "candidates": 1, "together": 1, "passes": 1}
+        for option in ("batch", "steps", "slope", "multiplier", "below", "neurons", "passes", "candidates", "together"):
+            value = getattr(self, option)
+            if not least.get(option, 0) <= value < inf:
+                raise InputError(f"{option} of bab must be a number of at least {least.get(option, 0)}, got {value}")
+
+    def supports(self, problem: Problem) -> str | None:
+        """Boxes; ReLU, and leaky ReLU of slopes up to 1, between affine operations."""
+        region = problem.region
+        if isinstance(region, LpBall) and region.p != inf:
+            return f"an l{region.p:g} ball, not a box"
+        return unsplit(problem.network) or without_bounds(problem.network)
+
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
+        """Bounds of all layers at the root, then the trees of the disjuncts that these leave open."""
+        begun, budget = time.monotonic(), budget.started()
+        declined = unanswerable(self, problem)
+        if declined is not None:
+            return declined
+        work = Work(self, problem, budget.on_cpu())
+        with torch.no_grad():
+            reason = attempt(work.run)
+        seconds = time.monotonic() - begun
+        margin, stats = work.margin, work.stats
+        result = concluded(self, problem, margin, work.reason or reason, seconds, work.witness, stats)
+        if work.closed and result.verdict is Verdict.UNKNOWN:
+            # No input leads into the unsafe set; by how much it is missed, was not asked.
+            return replace(result, verdict=Verdict.VERIFIED, reason=None, margin=None)
+        return result
+
+    @property
+    def plan(self) -> Plan:
+        """How trees are searched."""
+        how = Climbing(self.steps, self.slope, self.multiplier)
+        return Plan(
+            self.batch,
+            how,
+            self.below,
+            self.together,
+            self.candidates,
+            self.neurons,
+            self.passes,
+            NARROW,
+            self.output,
+        )
+
+
+@dataclass(eq=False)
+class Work:
+    """The state of the work on one problem.
+
+    ``lower``: a proved bound of each disjunct's least margin; ``closed``: whether those that are not positive are
+    proved unreachable all the same; ``seen``: the least margin at a point that was looked at.
+    """
+
+    method: BaB
+    problem: Problem
+    budget: Budget
+    lower: list[float] = field(default_factory=lambda: [nan])
+    closed: bool = False
+    seen: float = inf
+    witness: Tensor | None = None
+    reason: Reason | None = None
+    stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0})
+
+    def run(self) -> None:
+        """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
+        problem, spec = self.problem, self.problem.spec
+        self.witness = self.look(problem.region.centre.reshape(1, -1).double())
+        relaxed = self._relaxed()
+        rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
+        self.lower = [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
+        proved = decided(torch.tensor(self.lower)).tolist()
+        open_ = [d for d, safe in enumerate(proved) if not safe]
+        if self.witness is not None or not open_ or not all(len(spec.disjuncts[d].b) for d in open_):
+            return
+        compact = Compact.of(relaxed)
+        exact = ExactLeaves(problem, relaxed.bounds, compact, self.look, self.budget)
+        # The worst one is on top of the stack: a counterexample is likeliest there.
+        order = sorted(open_, key=self.lower.__getitem__, reverse=True)
+        trees = Subtrees(spec, compact, order, self.method.plan, self.budget, self.look, exact.settle)
+        try:
+            trees.run()
+        finally:
+            self.stats |= {**trees.stats, "unstable": compact.unstable}
+            self.witness, self.reason = trees.witness, trees.reason
+        if trees.account.complete:
+            self.closed = True
+            if not (self.method.output and self.method.neurons):
+                self.lower = [trees.margin if d in open_ else low for d, low in enumerate(self.lower)]
+
+    @property
+    def margin(self) -> float:
+        """A lower bound of the least margin; NaN stays NaN, and none lies above what was seen."""
+        margin = torch.tensor(self.lower, dtype=torch.float64).amin().item()
+        return margin if not margin > self.seen else self.seen
+
+    def _relaxed(self) -> Relaxed:
+        """The network with bounds of its unstable neurons that were raised."""
+
+        def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
+            return raised.tighten(relaxed, position, known, wanted, ROOT)
+
+        problem = self.problem
+        box = layers.batch_box(problem.region.box(), problem.network.input_shape)
+        return layers.by_linear_bounds(problem.network, box, torch.float64, self.budget, further=further)
+
+    def look(self, points: Tensor) -> Tensor | None:
+        """A counterexample among points (n x inputs) of the region, or near the best of all so far, if there is one."""
+        problem = self.problem
+        points = problem.region.project(points.view(-1, *problem.network.input_shape))
+        margins = by_disjunct(problem, points)
+        least = margins.amin(1)
+        if bool(least.min() < self.seen):
+            best = least.argmin()[None]
+            descended = descend(problem, margins.argmin(1)[best], points[best], DESCENT, FIRST)
+            points, margins = torch.cat([points, descended]), torch.cat([margins, by_disjunct(problem, descended)])
+            self.seen = margins.min().item()
+        return confirmed(problem, points) if bool((margins <= 0).any()) else None

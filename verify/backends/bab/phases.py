@@ -1,0 +1,170 @@
+"""Phases of ReLUs as the domains of a search: how they are bounded, proved and halved.
+
+A domain is bounded in float32. What is above zero there is bounded again with its slopes and multipliers in float64,
+every rounding charged; that alone closes a leaf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+
+import torch
+from torch import Tensor
+
+from assay.verify.backends.bab.domains import join
+from assay.verify.backends.bab.exact_leaves import Look
+from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Walk, backward, climb
+from assay.verify.backends.bab.search import Bounded
+from assay.verify.bounds.verdicts import decided
+from assay.verify.core.budget import Budget
+
+ENOUGH = 1e-5  # above this, relative to 1 and the size of the rows, a bound in float32 is worth proving
+POINTS = 8  # of a batch that are looked at
+AGAIN = 12  # times as many steps for leaves whose every neuron is split
+MOST = 6e4  # the largest multiplier that is kept
+
+
+@dataclass(frozen=True, eq=False)
+class Phases:
+    """``phase`` (domains x unstable neurons), int8: -1 or 1 where a split has fixed it, 0 elsewhere; ``alpha``, slopes,
+    and ``beta``, multipliers, of the same shape, and ``weight`` (domains x unsafe rows): float16 all; ``neuron``: where
+    to split next, -1 if nowhere, and ``tree``: whose bounds it is under (domains)."""
+
+    phase: Tensor
+    alpha: Tensor
+    beta: Tensor
+    weight: Tensor
+    neuron: Tensor
+    tree: Tensor
+
+
+# A leaf whose every neuron is split, by its phases (unstable) and its tree: a proved bound, and a counterexample if
+# there is one.
+Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
+
+
+@dataclass(eq=False)
+class PhaseTree:
+    """Trees of splits. ``lower``, ``upper``: of the unstable neurons' operands, float64, ``unit``: the size of their
+    multipliers (unstable x trees); ``free``: the unsafe rows that are mixed (unsafe rows x trees)."""
+
+    single: Tables
+    double: Tables
+    lower: Tensor
+    upper: Tensor
+    start: Phases
+    how: Climbing
+    unit: Tensor
+    free: Tensor | None
+    look: Look
+    settle: Settle
+
+    def root(self) -> Phases:
+        """See :class:`assay.verify.backends.bab.search.Tree`."""
+        return self.start
+
+    def bound(self, domains: Phases, budget: Budget) -> Bounded[Phases]:
+        """See :class:`assay.verify.backends.bab.search.Tree`."""
+        budget.check()
+        phase, tree, own = domains.phase.T.contiguous(), domains.tree, multipliers(domains)
+        kinks, walk = self.raised(phase, tree, own, self.how)
+        bound = self.proved(phase, tree, own, walk)
+        neuron = self._branching(phase, tree, own, kinks, walk)
+        stuck = ((neuron < 0) & ~decided(bound)).nonzero().flatten()
+        witness = self._looked(walk, bound)
+        if len(stuck) and witness is None:
+            witness = self._again(phase, tree, own, stuck, bound)
+        left = pooled(domains.phase, own, neuron, tree)
+        return Bounded(bound, bound.new_zeros(len(bound)), left, witness=witness)
+
+    def raised(self, phase: Tensor, tree: Tensor, own: Multipliers, how: Climbing) -> tuple[Kinks, Walk]:
+        """Domains with these phases (unstable x domains) of these trees; ``own``, in float32, is raised in place."""
+        kinks = Kinks.of(self.single, self.lower, self.upper, phase, tree)
+        own.alpha.mul_(kinks.open).add_(kinks.fixed)
+        own.beta.mul_(kinks.sign.abs())
+        free = None if self.free is None else self.free.index_select(1, tree)
+        return kinks, climb(self.single, kinks, own, how, self.unit.index_select(1, tree), free)
+
+    @property
+    def enough(self) -> float:
+        """A bound in float32 that is worth proving."""
+        return ENOUGH
+
+    def proved(self, phase: Tensor, tree: Tensor, own: Multipliers, walk: Walk) -> Tensor:
+        """The bounds of a walk (domains), float64: where they are positive they are proved."""
+        bound = walk.bound.double().clamp(max=0.0)
+        some = (walk.bound > self.enough).nonzero().flatten()
+        if len(some):
+            bound[some] = self.charged(phase[:, some], tree[some], own.take(some))
+        return bound
+
+    def charged(self, phase: Tensor, tree: Tensor, own: Multipliers) -> Tensor:
+        """Bounds with every rounding charged (domains)."""
+        kinks = Kinks.of(self.double, self.lower, self.upper, phase, tree)
+        return backward(self.double, kinks, own.to(torch.float64), charged=True).bound
+
+    def _branching(self, phase: Tensor, tree: Tensor, own: Multipliers, kinks: Kinks, walk: Walk) -> Tensor:
+        """Where the upper lines cost most; where they cost nothing, where the lower ones may; or any open neuron."""
+        if not len(phase):
+            return torch.full((phase.shape[1],), -1)
+        best, neuron = (walk.seen.clamp(max=0).neg_() * kinks.height).max(0)
+        rest = (~(best > 0)).nonzero().flatten()
+        if len(rest):
+            low, high = (t.float()[:, tree[rest]] for t in (self.lower, self.upper))
+            alpha, seen = own.alpha[:, rest], walk.seen[:, rest].clamp(min=0)
+            gap = torch.maximum(-alpha * low, (1 - alpha) * high) * seen
+            open_ = phase[:, rest] == 0
+            value, other = torch.where(open_, gap.nan_to_num(nan=0.0), -1.0).max(0)
+            neuron[rest] = torch.where(value >= 0, other, -1)
+        return neuron
+
+    def _looked(self, walk: Walk, bound: Tensor) -> Tensor | None:
+        """A counterexample among the corners at which the worst rows are least."""
+        open_ = (~decided(bound)).nonzero().flatten()
+        if not len(open_):
+            return None
+        worst = open_[walk.bound[open_].nan_to_num(nan=-inf).topk(min(POINTS, len(open_)), largest=False).indices]
+        return self.look(self.single.compact.point(walk.at_input[:, worst].sign().neg_()))
+
+    def _again(self, phase: Tensor, tree: Tensor, own: Multipliers, stuck: Tensor, bound: Tensor) -> Tensor | None:
+        """Leaves whose every neuron is split are raised further, and what that does not close is settled exactly."""
+        here, whose, part = phase[:, stuck], tree[stuck], own.take(stuck)
+        _, walk = self.raised(here, whose, part, replace(self.how, steps=AGAIN * self.how.steps))
+        proved = self.proved(here, whose, part, walk)
+        for i in (~decided(proved)).nonzero().flatten().tolist():
+            least, witness = self.settle(here[:, i], int(whose[i]))
+            if witness is not None:
+                return witness
+            proved[i] = max(least, proved[i].item())
+        bound[stuck] = proved
+        return None
+
+    def divisible(self, domains: Phases) -> Tensor:
+        """Which domains have a neuron that is not split: (domains)."""
+        return domains.neuron >= 0
+
+    def halve(self, domains: Phases) -> Phases:
+        """The neuron inactive, then active."""
+        return join([split(domains, -1), split(domains, 1)])
+
+
+def split(domains: Phases, phase: int) -> Phases:
+    """The domains with their next neuron in this phase."""
+    at = domains.neuron[:, None]
+    return replace(domains, phase=domains.phase.scatter(1, at, phase), beta=domains.beta.scatter(1, at, 0.0))
+
+
+def multipliers(domains: Phases) -> Multipliers:
+    """Those of domains, in float32: (unstable x domains)."""
+    alpha, beta, weight = (t.T.float().contiguous() for t in (domains.alpha, domains.beta, domains.weight))
+    if len(weight) > 1:
+        weight = weight / weight.sum(0).clamp(min=torch.finfo(weight.dtype).tiny)
+    return Multipliers(alpha.clamp_(0.0, 1.0), beta.clamp_(min=0.0), weight)
+
+
+def pooled(phase: Tensor, own: Multipliers, neuron: Tensor, tree: Tensor) -> Phases:
+    """What is kept of domains: phase (domains x unstable), neuron and tree (domains)."""
+    alpha, beta, weight = (t.T.clamp(max=MOST).half() for t in (own.alpha, own.beta, own.weight))
+    return Phases(phase, alpha, beta, weight, neuron, tree)

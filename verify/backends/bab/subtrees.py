@@ -1,0 +1,213 @@
+"""Trees that are searched in parts: below a node for as long as that takes few domains; else the node is split, and the
+bounds of its halves' neurons are tightened. What many domains share is worth tightening; what few do is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from assay.verify.backends.bab.account import Account
+from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.exact_leaves import Look
+from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Walk, climb, typical
+from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.phases import PhaseTree, pooled
+from assay.verify.backends.bab.search import Limits, Outcome, search
+from assay.verify.backends.bab.tightened import tighten
+from assay.verify.core.budget import Budget
+from assay.verify.core.result import Reason
+from assay.verify.core.spec import Spec
+from assay.verify.programs.expressions import as_array
+
+STEPS = 20  # in which the bound of a node itself is raised
+COPIES = 32  # of a domain's numbers that live at once
+SMALLEST = 1e-3  # of what an unsafe row comes to
+WORSE, BETTER = 1.0, 0.1  # what the bounds of a split's halves count, the worse and the better one
+
+# A leaf whose every neuron is split: by its phases, of all unstable neurons, and its disjunct.
+Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How trees are searched: ``batch``: domains at a time; ``how`` they are raised; ``below``: so many domains below a
+    node on the average, 0: without an end, and nodes are not split; ``together``: nodes that are searched together;
+    ``candidates``: splits of a node that are compared; ``neurons``: so many of a node are tightened, ``passes`` times
+    at the root, and ``tightening``: how; ``output``: where the output is unsafe."""
+
+    batch: int
+    how: Climbing
+    below: int
+    together: int
+    candidates: int
+    neurons: int
+    passes: int
+    tightening: Climbing
+    output: bool
+
+
+@dataclass(eq=False)
+class Subtrees:
+    """The trees of some ``disjuncts`` of a specification. ``margin``: a bound of the least margin in all closed parts,
+    where nothing was taken to be unsafe."""
+
+    spec: Spec
+    compact: Compact
+    disjuncts: Sequence[int]
+    plan: Plan
+    budget: Budget
+    look: Look
+    settle: Settle
+    account: Account = field(init=False)
+    margin: float = inf
+    witness: Tensor | None = None
+    reason: Reason | None = None
+    stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0, "nodes": 0, "depth": 0})
+
+    def __post_init__(self) -> None:
+        self.account = Account(len(self.disjuncts))
+
+    def run(self) -> None:
+        """Until every tree is closed, a counterexample is found, or there is a ``reason`` to stop.
+
+        Raises :class:`assay.verify.core.budget.Expired` when the time is over.
+        """
+        roots = self._roots()
+        stack = [roots.take(torch.tensor([i])) for i in range(len(roots))]
+        while stack and self.witness is None and self.reason is None:
+            self.budget.check()
+            nodes, stack = Nodes.join(stack[-self.plan.together :]), stack[: -self.plan.together]
+            halves = self._searched(nodes)
+            stack += [halves.take(torch.tensor([i])) for i in range(len(halves))] if halves is not None else []
+
+    def _roots(self) -> Nodes:
+        tree = torch.arange(len(self.disjuncts))
+        lower, upper = (t[:, None].repeat(1, len(tree)) for t in self.compact.bounds())
+        member = self._member(tree)
+        alpha = (upper > -lower).float()
+        phase = torch.zeros(lower.shape, dtype=torch.int8)
+        weight = member / member.sum(0)
+        return Nodes(phase, lower, upper, alpha, torch.zeros_like(alpha), weight, tree, torch.zeros_like(tree))
+
+    def _searched(self, nodes: Nodes) -> Nodes | None:
+        """Search below these nodes; the halves of those that are too large for that, None if there are none."""
+        compact, index = _cut(self.compact, nodes)
+        here = nodes.of_neurons(index)
+        if self.plan.neurons:
+            here, empty = self._tightened(self._tables(compact), here)
+            self.account.close(here.depth[empty], here.tree[empty])
+            left = (~empty).nonzero().flatten()
+            if not len(left):
+                return None
+            here = here.take(left)
+            nodes = nodes.take(left).put(index, here)
+            compact, again = _cut(compact, here)
+            here, index = here.of_neurons(again), index[again]
+        tables = self._tables(compact)
+        kinks, walk, here = self._raised(tables[0], here)
+        nodes = nodes.put(index, here)
+        tree = self._tree(tables, here, walk, nodes, index)
+        below = self.plan.below * len(here) or inf
+        limits = Limits(self._batch(compact), 0, 0, below, "shallow" if self.plan.below else "deep")
+        outcome = search(tree, limits, self.budget)
+        closed = torch.tensor(outcome.closed)
+        self.account.close(here.depth[closed], here.tree[closed])
+        self._note(outcome, here)
+        left = (~closed).nonzero().flatten()
+        if self.witness is not None or self.reason is not None or not len(left):
+            return None
+        return nodes.take(left).split(index[self._best(tree, here.take(left), kinks, walk, left)])
+
+    def _note(self, outcome: Outcome, nodes: Nodes) -> None:
+        self.witness, self.reason = outcome.witness, outcome.reason
+        self.margin = min(self.margin, outcome.settled)
+        self.stats["domains"] += outcome.stats["domains"]
+        self.stats["nodes"] += len(nodes)
+        self.stats["depth"] = max(self.stats["depth"], int(nodes.depth.max()))
+        self.stats["closed"] = self.account.measure
+
+    def _tightened(self, tables: tuple[Tables, Tables], nodes: Nodes) -> tuple[Nodes, Tensor]:
+        """The nodes with tighter bounds of the neurons whose relaxations cost most, and which of them are empty."""
+        plan = self.plan
+        empty = torch.zeros(len(nodes), dtype=torch.bool)
+        for _ in range(plan.passes if not int(nodes.depth.max()) else 1):
+            kinks, walk, nodes = self._raised(tables[0], nodes)
+            chosen = _costliest(walk.seen.abs() * kinks.height, plan.neurons)
+            free = self._member(nodes.tree) / walk.bound.abs().clamp(min=SMALLEST) if plan.output else None
+            nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget)
+            empty |= none
+        return nodes, empty
+
+    def _raised(self, single: Tables, nodes: Nodes) -> tuple[Kinks, Walk, Nodes]:
+        """The nodes themselves bounded, and with what was raised for that."""
+        kinks = Kinks.of(single, nodes.lower, nodes.upper, nodes.phase, torch.arange(len(nodes)))
+        own = Multipliers(nodes.alpha * kinks.open + kinks.fixed, nodes.beta.clone(), nodes.weight.clone())
+        walk = climb(single, kinks, own, replace(self.plan.how, steps=STEPS), None, self._mixed(nodes.tree))
+        return kinks, walk, replace(nodes, alpha=own.alpha, beta=own.beta, weight=own.weight)
+
+    def _tree(self, tables: tuple[Tables, Tables], here: Nodes, walk: Walk, nodes: Nodes, index: Tensor) -> PhaseTree:
+        """The search below nodes, ``here`` as far as neurons can matter, which are those at ``index``."""
+        count = len(here)
+        own = Multipliers(here.alpha, here.beta, here.weight)
+        start = pooled(here.phase.T.contiguous(), own, torch.full((count,), -1), torch.arange(count))
+        # What bounds alone say of phases holds as well.
+        implied = (nodes.lower >= 0).to(torch.int8) - (nodes.upper <= 0).to(torch.int8)
+
+        def settle(phase: Tensor, tree: int) -> tuple[float, Tensor | None]:
+            full = torch.where(nodes.phase[:, tree] == 0, implied[:, tree], nodes.phase[:, tree])
+            return self.settle(full.index_copy(0, index, phase), self.disjuncts[int(here.tree[tree])])
+
+        unit = typical(tables[0], walk).expand(-1, count)
+        return PhaseTree(
+            *tables, here.lower, here.upper, start, self.plan.how, unit, self._mixed(here.tree), self.look, settle
+        )
+
+    def _best(self, tree: PhaseTree, nodes: Nodes, kinks: Kinks, walk: Walk, left: Tensor) -> Tensor:
+        """Of the splits that promise most of each node the one whose halves' bounds are best (nodes); ``left``: which
+        of the trees they are."""
+        cost = (walk.seen.clamp(max=0).neg_() * kinks.height).index_select(1, left)
+        cost = torch.where(nodes.phase == 0, cost, -1.0)  # a split that costs nothing is one, a second one is none
+        count = min(self.plan.candidates, len(cost))
+        worth, neuron = cost.topk(count, 0)
+        each = torch.arange(len(nodes)).repeat(count)
+        halves = nodes.take(each).split(neuron.flatten())
+        own = Multipliers(halves.alpha, halves.beta, halves.weight)
+        _, found = tree.raised(halves.phase, left[each].repeat(2), own, self.plan.how)
+        both = found.bound.clamp(max=0).view(2, count, -1)
+        gain = WORSE * both.amin(0) + BETTER * both.amax(0)
+        best = torch.where(worth >= 0, gain.nan_to_num(nan=-SMALLEST), -inf).argmax(0)
+        return neuron.gather(0, best[None])[0]
+
+    def _member(self, tree: Tensor) -> Tensor:
+        """Which unsafe rows belong to nodes of these trees, 0 or 1: (unsafe rows x nodes)."""
+        return (self.spec.disjunct[:, None] == torch.tensor(self.disjuncts)[tree]).float()
+
+    def _mixed(self, tree: Tensor) -> Tensor | None:
+        """The same where there are disjuncts of several rows."""
+        member = self._member(tree)
+        return member if bool((member.sum(0) > 1).any()) else None
+
+    def _tables(self, compact: Compact) -> tuple[Tables, Tables]:
+        output = compact.output.weighed(as_array(self.spec.A), as_array(self.spec.b))
+        return Tables(compact, output, torch.float32), Tables(compact, output, torch.float64)
+
+    def _batch(self, compact: Compact) -> int:
+        """As many domains at a time as are asked for and memory allows."""
+        features = len(compact.varied) + sum(len(layer.features) for layer in compact.layers) + compact.unstable
+        return max(1, min(self.plan.batch, self.budget.memory // (8 * COPIES * max(1, features))))
+
+
+def _cut(compact: Compact, nodes: Nodes) -> tuple[Compact, Tensor]:
+    """What can matter at any of the nodes, and the numbers of the unstable neurons there."""
+    return compact.cut(nodes.lower.amin(1), nodes.upper.amax(1), (nodes.phase != 0).any(1))
+
+
+def _costliest(cost: Tensor, most: int) -> Tensor:
+    """A mask of the largest ones of each column: cost (neurons x nodes)."""
+    chosen = torch.zeros_like(cost, dtype=torch.bool)
+    return chosen.scatter_(0, cost.topk(min(most, len(cost)), 0).indices, True)

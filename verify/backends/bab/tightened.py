@@ -1,0 +1,89 @@
+"""Bounds of neurons under splits, and where the output is unsafe (INVPROP: Kotha et al. 2023, arXiv:2302.01404).
+
+Where ``A y <= b`` holds of the output, an operand z is at least ``z + g @ (A y - b)`` for any g >= 0: a row that begins
+at two places, whose slopes and multipliers are raised as those of any other. Drafted in float32, proved in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import torch
+from torch import Tensor
+
+from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Units, backward, climb
+from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.core.budget import Budget
+
+TOGETHER = 1 << 16  # neurons of rows that are raised together
+SMALLEST, LARGEST = 32, 1024  # rows at a time
+
+
+def tighten(
+    single: Tables,
+    double: Tables,
+    nodes: Nodes,
+    chosen: Tensor,
+    free: Tensor | None,
+    how: Climbing,
+    budget: Budget,
+) -> tuple[Nodes, Tensor]:
+    """The nodes with tighter bounds, layer by layer, and which of them hold no point that is unsafe (nodes).
+
+    ``chosen`` (unstable x nodes): the neurons to look at; ``free`` (unsafe rows x nodes): 1 / the size of what each
+    unsafe row of a node's comes to, 0 for those of others; without it nothing is said of the output. When the time is
+    over the rest stays as it is.
+    """
+    lower, upper = nodes.lower.clone(), nodes.upper.clone()
+    empty = torch.zeros(len(nodes), dtype=torch.bool)
+    compact = single.compact
+    most = max(SMALLEST, min(LARGEST, TOGETHER // max(1, compact.unstable))) // 2
+    for k, (layer, begin) in enumerate(zip(compact.layers, compact.starts, strict=False), start=1):
+        here = slice(begin, begin + layer.unstable)
+        wanted = (lower[here] < 0) & (upper[here] > 0) & (nodes.phase[here] == 0) & chosen[here] & ~empty
+        if set(layer.operand.matrices) <= {0} and free is None:
+            continue  # over the box alone these are exact
+        feature, node = wanted.nonzero(as_tuple=True)
+        for what, whose in zip(torch.split(feature, most), torch.split(node, most), strict=True):
+            if budget.expired:
+                return replace(nodes, lower=lower, upper=upper), empty
+            width = (upper - lower)[begin + what, whose]
+            sides = _both(single, double, lower, upper, nodes.phase, k, what, whose, width, free, how)
+            low = torch.fmax(lower[begin + what, whose], sides[0])
+            high = torch.fmin(upper[begin + what, whose], -sides[1])
+            crossed = low > high
+            empty[whose[crossed]] = True
+            lower[begin + what, whose] = torch.where(crossed, lower[begin + what, whose], low)
+            upper[begin + what, whose] = torch.where(crossed, upper[begin + what, whose], high)
+    return replace(nodes, lower=lower, upper=upper), empty
+
+
+def _both(
+    single: Tables,
+    double: Tables,
+    lower: Tensor,
+    upper: Tensor,
+    phase: Tensor,
+    layer: int,
+    feature: Tensor,
+    node: Tensor,
+    width: Tensor,
+    free: Tensor | None,
+    how: Climbing,
+) -> Tensor:
+    """Lower bounds of these features of a layer and of their opposites, at their nodes: (2 x features)."""
+    whose = node.repeat(2)
+    sign = torch.ones(len(whose))
+    sign[len(node) :] = -1.0
+    fixed = phase.index_select(1, whose)
+    kinks = Kinks.of(single, lower, upper, fixed, whose)
+    alpha = ((kinks.slope > 0.5).float() * kinks.open).add_(kinks.fixed)
+    rows = len(single.output.bias)
+    own = Multipliers(alpha, torch.zeros_like(alpha), torch.zeros(rows, len(whose)))
+    scale = None if free is None else (free[:, whose] * width.repeat(2)).float()
+    units = Units(layer, feature.repeat(2), sign)
+    climb(single, kinks, own, how, None, scale, units)
+    kinks = Kinks.of(double, lower, upper, fixed, whose)
+    walk = backward(double, kinks, own.to(torch.float64), Units(layer, units.feature, sign.double()), charged=True)
+    return walk.bound.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf).view(2, -1)
