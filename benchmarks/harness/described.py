@@ -42,8 +42,9 @@ class Seat:
 class Description:
     """A comparison before its verdicts. ``wrong``: the positions of the samples that each subject misclassifies.
 
-    ``network``: the content hash of what was compared; ``eps_scale``, ``domain``: numbers or nested lists;
-    ``seconds``: of the whole run, None while it is not at its end; ``alarms``: those of the run as plain data.
+    ``network``: the content hash of what was compared; ``eps_scale``, ``domain``: numbers, or nested lists that
+    broadcast to a sample; ``seconds``: of the whole run, None while it is not at its end;
+    ``alarms``: those of the run as plain data.
     """
 
     model: str
@@ -91,7 +92,6 @@ def describe(
     right: Mapping[str, set[int]],
 ) -> Description:
     """What is about to be compared. ``right``: the positions of what each subject classifies rightly."""
-    ends = [torch.as_tensor(end).squeeze().tolist() for end in data.legal]
     return Description(
         model=model,
         network=network.id,
@@ -106,8 +106,8 @@ def describe(
         budget=budget.seconds,
         seats=tuple(Seat(each.role, each.name, each.key, each.subject) for each in participants),
         wrong={subject: [i for i in range(len(data)) if i not in rightly] for subject, rightly in right.items()},
-        domain=ends,
-        eps_scale=None if data.eps_scale is None else data.eps_scale.squeeze().tolist(),
+        domain=[torch.as_tensor(end).tolist() for end in data.legal],
+        eps_scale=None if data.eps_scale is None else data.eps_scale.tolist(),
         source=source_hash(),
         versions=versions(),
         machine=machine(),
