@@ -24,7 +24,7 @@ from assay.verify.core.network import Network
 from assay.verify.core.result import NETWORK
 from assay.verify.support.documents import finite
 
-FORM = 1
+COMPARISON, INSTANCES = 1, 2  # forms of documents; the latter's is in the report on runs over instances
 KEPT = 128 * 2**20  # bytes of samples that a store takes, for reports to show
 
 
@@ -118,7 +118,7 @@ def begin(store: Store | None, about: Description, data: Dataset) -> None:
     """Keep the description and the samples, as many of the first as are no more than ``KEPT`` bytes; a store that no
     run was begun in takes none."""
     if store is not None and store.run is not None:
-        store.describe(FORM, about.to_json())
+        store.describe(COMPARISON, about.to_json())
         first = data.x[: KEPT // (4 * data.x[0].numel())]
         store.note_samples(first, data.y[: len(first)].tolist())
 
@@ -131,13 +131,13 @@ def end(
         told = [alarm.to_json() for alarm in alarms]
         for entry, folder in zip(told, folders, strict=False):
             entry["folder"] = str(folder)
-        store.describe(FORM, replace(about, seconds=seconds, alarms=tuple(told)).to_json())
+        store.describe(COMPARISON, replace(about, seconds=seconds, alarms=tuple(told)).to_json())
 
 
 def read(form: int, document: str) -> Description | str:
     """The description, or why it cannot be read."""
-    if form != FORM:
-        return f"it is described in form {form}, and this assay reads form {FORM}"
+    if form != COMPARISON:
+        return f"it is described in form {form}, and this assay reads form {COMPARISON}"
     try:
         return Description.from_json(document)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

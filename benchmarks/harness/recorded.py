@@ -139,7 +139,7 @@ def read(store: Store, run: int | None = None) -> Recorded:
     Raises :class:`InputError` where there is none.
     """
     runs = dict(enumerate(store.runs(), 1))
-    noted = store.described()
+    noted = {number: told for number, told in store.described().items() if told[0] != described.INSTANCES}
     if run is not None and run not in runs:
         last = f"its runs are 1 to {len(runs)}" if runs else "it has none"
         raise InputError(f"{store.path} has no run {run}: {last}")
@@ -152,9 +152,12 @@ def read(store: Store, run: int | None = None) -> Recorded:
     return _undescribed(store, runs, chosen, str(why), records, faults)
 
 
-def compared(store: Store) -> bool:
-    """Whether the store holds samples at some eps, as comparisons do."""
-    return bool(store.described()) or any(r.sample is not None and r.eps is not None for r in store.read()[0])
+def compared(store: Store, run: int | None = None) -> bool:
+    """Whether the run of that number, or the last that was described, is a comparison and not one over instances."""
+    forms = {number: form for number, (form, _) in store.described().items()}
+    if run in forms:
+        return forms[run] != described.INSTANCES
+    return forms[max(forms)] != described.INSTANCES if forms else not store.enrolled()
 
 
 def _described(

@@ -60,6 +60,7 @@ def plot(outcome: Outcome, peers: Peers, size: canvas.Size = canvas.WIDE, headin
         for (tool, seconds), colour in zip(drawn.items(), colours, strict=False)
     ]
     canvas.label(axes, right, ends, [tool == OURS for tool in drawn])
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid(color=GRID, linewidth=0.8, zorder=0)
     note = " (peers: as published, start-up included)" if len(drawn) > 1 and heading else ""

@@ -51,7 +51,8 @@ def render(recorded: Recorded) -> str:
         "strips": shown,
         "left_out": about.n - len(shown),
         "pictures": sum(bool(each["pictures"]) for each in shown),
-        "table": [_row(row) for row in _in_order(rows)],
+        "remarks": any(_row(row)["note"] for row in rows),
+        "table": [_row(row) for row in _in_order(own)],
         "confidence": f"{CONFIDENCE:.0%}",
         "settings": _settings(recorded),
     }
@@ -125,17 +126,29 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _shown(recorded: Recorded) -> list[dict[str, Any]]:
-    """The samples that are shown one by one: those in dispute, and the first of the others; pictures in that order."""
+    """The samples that are shown one by one, the most telling first; pictures in that order."""
     domain = recorded.about.domain
     low, high = (float(torch.as_tensor(end).min()) for end in domain) if domain else (0.0, 1.0)
     high = float(torch.as_tensor(domain[1]).max()) if domain else high
     album = Album(low, high)
-    disputed = [sample for sample in recorded.samples if sample.disputes]
-    others = [sample for sample in recorded.samples if not sample.disputes]
-    chosen = [*disputed, *others][: max(STRIPS, len(disputed))]
+    ranked = sorted(recorded.samples, key=_telling)
+    disputed = sum(bool(sample.disputes) for sample in ranked)
+    chosen = ranked[: max(STRIPS, disputed)]
     radii = recorded.about.radii
     reach = 1.1 * max([*radii, *(s.broken for s in chosen if isfinite(s.broken))], default=1.0) or 1.0
-    return [_strip(sample, radii, reach, album) for sample in chosen]
+    return [{"rank": rank, **_strip(sample, radii, reach, album)} for rank, sample in enumerate(chosen)]
+
+
+def _telling(sample: Sample) -> tuple[int, float]:
+    """What is worth a look comes first: disputes, what is broken, the nearest first, what is open, what is certified,
+    and last what is misclassified by itself."""
+    if sample.disputes:
+        return 0, 0.0
+    if sample.right is False:
+        return 4, 0.0
+    if isfinite(sample.broken):
+        return 1, sample.broken
+    return 2, sample.certified
 
 
 def _strip(sample: Sample, radii: Sequence[float], reach: float, album: Album) -> dict[str, Any]:
