@@ -59,7 +59,7 @@ def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool =
                 clip_on=False,
                 zorder=4,
             )
-            ends.append((y[-1], f"{plain(name)}  {y[-1]:.1%}", colour))
+            ends.append((y[-1], f"{canvas.short(name, size)}  {y[-1]:.1%}", colour))
     for x, y in (upper, lower):
         axes.plot(x, y, color=INK, linewidth=0.9, alpha=0.55, zorder=3)
 

@@ -56,7 +56,7 @@ def plot(outcome: Outcome, peers: Peers, size: canvas.Size = canvas.WIDE, headin
         ours = tool == OURS
         axes.plot(x, y, color=colour, linewidth=2.4 if ours else 1.4, drawstyle="steps-post", zorder=4 if ours else 3)
     ends = [
-        (len(seconds), f"{tool}  {len(seconds)}", colour)
+        (len(seconds), f"{canvas.short(tool, size)}  {len(seconds)}", colour)
         for (tool, seconds), colour in zip(drawn.items(), colours, strict=False)
     ]
     canvas.label(axes, right, ends, [tool == OURS for tool in drawn])

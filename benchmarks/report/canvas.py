@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def blank(size: Size = WIDE) -> tuple[Figure, Any]:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(SOFT)
-    axes.tick_params(length=0, labelsize=LETTERS - 0.5, colors=SOFT)
+    axes.tick_params(which="both", length=0, labelsize=LETTERS - 0.5, colors=SOFT)
     axes.set_axisbelow(True)
     return figure, axes
 
@@ -55,13 +56,13 @@ def shares(axes: Any) -> None:
 
 
 def label(axes: Any, right: float, ends: Sequence[tuple[float, str, str]], bold: Sequence[bool] = ()) -> None:
-    """Names beside the ends (height, text, colour) of lines at ``right``, moved apart where they would touch, each with
-    a thin line to its own. ``bold``: which of them stand out."""
+    """Names, safe for print, beside the ends (height, text, colour) of lines at ``right``, moved apart where they would
+    touch, each with a thin line to its own. ``bold``: which of them stand out."""
     low, high = axes.get_ylim()
     places = spread([(height - low) / (high - low) for height, _, _ in ends], LABEL_GAP)
     for position, ((height, text, colour), place) in enumerate(zip(ends, places, strict=True)):
         axes.annotate(
-            plain(text),
+            text,
             (right, height),
             (1.03, place),
             textcoords="axes fraction",
@@ -73,6 +74,17 @@ def label(axes: Any, right: float, ends: Sequence[tuple[float, str, str]], bold:
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 4},
         )
+
+
+def short(name: str, size: Size) -> str:
+    """A name, safe for print, that leaves a drawing of that size its room: the tables have it in full.
+
+    >>> short("alpha-crown(steps=50,output=3)", NARROW), short("ibp", NARROW)
+    ('alpha-crown(s…', 'ibp')
+    """
+    most = round(4 * size[0]) if size[0] >= WIDE[0] else 14
+    clean = plain(name)
+    return clean if len(clean) <= most else f"{clean[: most - 1]}…"
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
@@ -112,11 +124,20 @@ def plain_lines(text: str) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write the picture to ``path``, whole or not at all: PNG, SVG or PDF by its ending."""
-    import matplotlib
-
-    kind, buffer = path.suffix.removeprefix("."), io.BytesIO()
+    kind = path.suffix.removeprefix(".")
     # Nothing in the file says when it was made: equal pictures are equal files.
     facts = {"png": {"Software": "assay"}, "svg": {"Date": None, "Creator": "assay"}, "pdf": {"CreationDate": None}}
-    with matplotlib.rc_context({"svg.hashsalt": "assay", "pdf.fonttype": 42}):
-        figure.savefig(buffer, format=kind, facecolor="white", metadata=facts[kind])
-    write_atomic(path, buffer.getvalue())
+    style = {"svg.hashsalt": "assay", "pdf.fonttype": 42}
+    write_atomic(path, drawn(figure, style, {"format": kind, "facecolor": "white", "metadata": facts[kind]}))
+
+
+def drawn(figure: Figure, style: Any, how: Mapping[str, Any]) -> bytes:
+    """What ``savefig(..., **how)`` writes under some of matplotlib's settings. Letters that its font lacks are drawn
+    as boxes, which is no reason to complain of a name."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from")
+        figure.savefig(buffer, **how)
+    return buffer.getvalue()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
 from html import escape
 from typing import TYPE_CHECKING
 
+from assay.benchmarks.report import canvas
 from assay.benchmarks.report.colours import VARIABLES
 
 if TYPE_CHECKING:
@@ -22,12 +22,9 @@ ID, REFERENCE = re.compile(r' id="([^"]*)"'), re.compile(r'(?:xlink:href="|url\(
 def svg(figure: Figure, name: str, title: str) -> str:
     """The figure as an element of a page. ``name``: unlike that of any other figure there; ``title``: what a reader
     hears who does not see it."""
-    import matplotlib
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = LEFT_OUT.sub("", buffer.getvalue())
+    style = {"svg.fonttype": "none", "svg.hashsalt": name}
+    written = canvas.drawn(figure, style, {"format": "svg", "transparent": True, "metadata": {"Date": None}})
+    text = LEFT_OUT.sub("", written.decode())
     head = HEAD.match(text)
     assert head is not None, "matplotlib writes an svg element with a viewBox"
     body = text[head.end() :]

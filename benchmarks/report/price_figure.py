@@ -36,7 +36,7 @@ def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool =
     canvas.shares(axes)
     spans = [each(row) for row in rows]
     axes.set_xlim(min(spans) / 2, max(spans) * 2)
-    ends = []
+    named = []
     for position, name in enumerate(dict.fromkeys(row.name for row in rows)):
         colour, own = COOL[position % len(COOL)], sorted((r for r in rows if r.name == name), key=lambda r: r.eps)
         x, y = [each(row) for row in own], [row.accuracy for row in own]
@@ -60,12 +60,11 @@ def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool =
                 fontsize=canvas.LETTERS - 1.5,
                 color=DEEPER[colour],
             )
-        ends.append((x[-1], y[-1], plain(name), colour))
-    handles = dict.fromkeys(name for _, _, name, _ in ends)
-    legend = axes.legend(
-        axes.lines, handles, frameon=False, fontsize=canvas.LETTERS, loc="lower left", bbox_to_anchor=(0, 1), ncols=3
-    )
-    for text, (_, _, _, colour) in zip(legend.get_texts(), ends, strict=True):
+        named.append((canvas.short(name, size), colour))
+    across = 2 if size[0] < canvas.WIDE[0] else 3
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": across}
+    legend = axes.legend(axes.lines, [name for name, _ in named], frameon=False, fontsize=canvas.LETTERS, **place)
+    for text, (_, colour) in zip(legend.get_texts(), named, strict=True):
         text.set_color(DEEPER[colour])
         text.set_parse_math(False)
     axes.grid(axis="x", color=GRID, linewidth=0.8, zorder=0)
