@@ -11,7 +11,7 @@ NEWEST := .venv-newest
 .PHONY: help demo test test-slow test-wheel test-unpinned lint clean
 
 help:
-	@echo "make demo           install, then bracket the robust accuracy of a small network (results in out/demo)"
+	@echo "make demo           install, then bracket the robust accuracy of a small network (page to look at in out/demo)"
 	@echo "make test           install the test extras, then lint, type-check and test"
 	@echo "make test-slow      the rest of the breadth: more seeds and networks, and tests that take long"
 	@echo "make test-wheel     build the wheel and the source archive, and use them as a user does"
@@ -20,7 +20,7 @@ help:
 
 demo: $(VENV)/.installed
 	$(BIN)/assay compare --model zoo:digits-mlp-pgd --data digits --eps 0.02,0.05,0.1 \
-		--methods ibp,crown --attacks fgsm,pgd --n 200 --out out/demo
+		--methods ibp,crown --attacks fgsm,pgd --n 200 --out out/demo --report out/demo/report.html
 
 # Neighbours stay together: what they share, such as the truth about a random network, is computed once a process.
 test: $(VENV)/.installed-test lint

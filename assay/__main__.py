@@ -21,6 +21,7 @@ from assay.commands.inspect import inspect
 from assay.commands.methods import methods
 from assay.commands.models import models
 from assay.commands.radius import radius
+from assay.commands.report import report
 from assay.commands.smooth import smooth
 from assay.commands.train import train
 from assay.commands.verify import verify
@@ -50,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(short_help="Bracket a model's robust accuracy on a data set.")(compare)
+app.command(short_help="Write a page about a run, to look at.")(report)
 app.command(short_help="Show what a model is made of, and what a radius leaves open.")(inspect)
 app.command(short_help="Write a model as an ONNX file.")(export)
 app.command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)

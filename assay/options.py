@@ -59,6 +59,7 @@ Batch = Annotated[
 Threads = Annotated[int | None, typer.Option(help="Threads of torch; its own choice if not given.")]
 Device = Annotated[str, typer.Option(help="Where bounds are computed: cpu, or cuda where torch finds one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
+Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page to look at: one HTML file.")]
 Timeout = Annotated[float, typer.Option(help="Seconds, reading included.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Memory = Annotated[float, typer.Option(help="GiB that a process may hold; one that takes more is ended.")]

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from assay import options
-from assay.checks import at_least_one, cores, positive, seed_in_range
+from assay.checks import at_least_one, cores, positive, seed_in_range, writable_file
+from assay.commands.report import write
 from assay.notes import hint, survey
 from assay.verify.support.plain import counted, plain
 
@@ -36,6 +37,7 @@ def bench(
         Path | None, typer.Option(help="CSV of published results, by instance and tool or in summary.")
     ] = None,
     memory: options.Memory = inf,
+    report: options.Report = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
     json_: options.Json = False,
@@ -51,7 +53,7 @@ def bench(
     from assay.benchmarks.harness import instances, suite
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.store import Store
-    from assay.benchmarks.report import cactus_figure, competition
+    from assay.benchmarks.report import cactus_figure, competition, instances_run
     from assay.verify.support.documents import dump
     from assay.verify.support.files import writable_folder
     from assay.verify.support.signals import interruptible
@@ -62,6 +64,8 @@ def bench(
     verdicts = competition.read_expected(expected) if expected is not None else {}
     published = competition.read_peers(peers, listed, verdicts) if peers is not None else competition.Peers()
     writable_folder(store.parent)
+    writable_file("--report", report)
+    limits = suite.Limits(workers or cores(), memory * 2**30, seed)
     with interruptible(), Store(store) as opened, hint(opened), watch(quiet=quiet) as progress:
         survey(opened, resume)
         opened.begin(shlex.join(["assay", *context.obj]), method, str(folder))
@@ -69,11 +73,12 @@ def bench(
             listed,
             method,
             opened,
-            suite.Limits(workers or cores(), memory * 2**30, seed),
+            limits,
             resume=resume,
             expected=verdicts,
             progress=progress,
         )
+        instances_run.keep(opened, method, limits, outcome, published)
     picture = store.with_suffix(".png")
     cactus_figure.draw(outcome, published, picture)
     competition.show(outcome, published, Console(stderr=json_))
@@ -81,6 +86,9 @@ def bench(
         print(dump([row.to_json() for row in outcome.rows]))
     if resume:
         print(f"assay: {counted(outcome.resumed, 'row')} taken from {plain(store)}", file=sys.stderr)
-    stream = sys.stderr if json_ else sys.stdout
-    print(f"{outcome.seconds:.1f} s; wrote {plain(store)}, {plain(picture)}", file=stream)
+    if report is not None:
+        with Store(store) as opened:
+            write(opened, report)
+    written = ", ".join(plain(path) for path in (store, picture, report) if path is not None)
+    print(f"{outcome.seconds:.1f} s; wrote {written}", file=sys.stderr if json_ else sys.stdout)
     return outcome.exit_code

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay import options
-from assay.checks import at_least_one, positive, seed_in_range, use_threads
+from assay.checks import at_least_one, positive, seed_in_range, use_threads, writable_file
+from assay.commands.report import write
 from assay.notes import hint, survey, wide
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.norms import parse_norm
@@ -47,6 +48,7 @@ def compare(
         bool,
         typer.Option("--resume", help="Take finished verdicts from results.sqlite; undecided ones need more time."),
     ] = False,
+    report: options.Report = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
@@ -72,6 +74,7 @@ def compare(
     wide(radii, p, samples)
     module = options.fitting(model, weights, samples)
     writable_folder(out)
+    writable_file("--report", report)
 
     command = ["assay", *context.obj]
     with interruptible(), Store(out / "results.sqlite") as store, hint(store), watch(quiet=quiet) as progress:
@@ -93,27 +96,38 @@ def compare(
             progress=progress,
         )
     try:
-        _tell(comparison, options.told(samples), command, out, resume, json_)
+        _tell(comparison, options.told(samples), command, out, report, resume, json_)
     finally:  # an alarm does not hide behind a disk that is full
         comparison.raise_alarm()
     return UnsupportedError.exit_code if comparison.refused else 0
 
 
 def _tell(
-    comparison: Comparison, where: dict[str, Any], command: list[str], out: Path, resumed: bool, as_json: bool
+    comparison: Comparison,
+    where: dict[str, Any],
+    command: list[str],
+    out: Path,
+    page: Path | None,
+    resumed: bool,
+    as_json: bool,
 ) -> None:
-    """Summary and picture, written; the table, or the summary as JSON with the table on stderr."""
+    """Summary, picture and page, written; the table, or the summary as JSON with the table on stderr."""
     from rich.console import Console
 
+    from assay.benchmarks.harness.store import Store
     from assay.benchmarks.report import bracket_figure, tables
 
     document = tables.summary(comparison, command) | where
     tables.write_summary(document, out / "summary.json")
     bracket_figure.draw(comparison, out / "bracket.png")
+    if page is not None:
+        with Store(out / "results.sqlite") as store:
+            write(store, page)
     tables.show(comparison, Console(stderr=as_json))
     if as_json:
         print(tables.dump(document))
     if resumed:
         print(f"assay: {counted(comparison.resumed, 'verdict')} taken from {out / 'results.sqlite'}", file=sys.stderr)
-    written = ", ".join(str(out / name) for name in ("results.sqlite", "summary.json", "bracket.png"))
+    files = [out / name for name in ("results.sqlite", "summary.json", "bracket.png")]
+    written = ", ".join(map(str, files if page is None else [*files, page]))
     print(f"{comparison.seconds:.1f} s; wrote {written}", file=sys.stderr if as_json else sys.stdout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from assay.benchmarks.harness.radius import Bracket, Radii
-
-DIGITS = 4  # of a radius, in print
 
 
 def radius(
@@ -100,6 +97,7 @@ def show(radii: Radii, console: Console) -> None:
     from rich.text import Text
 
     from assay.benchmarks.report import layout
+    from assay.benchmarks.report.digits import above, below
     from assay.verify.support.plain import plain
 
     head = f"{plain(radii.model)} on {plain(radii.data)}, {norm_name(radii.norm)}, within {radii.tolerance:g}"
@@ -126,24 +124,3 @@ def remark(one: Bracket) -> str:
         return f"misclassified as {one.predicted}: radius 0"
     expected = one.reason is None or one.reason == "incomplete"
     return "" if expected else f"no further: {one.reason}"
-
-
-def below(value: float) -> str:
-    """A few digits, rounded down.
-
-    >>> below(0.123456), above(0.123456), above(float("inf"))
-    ('0.1234', '0.1235', 'inf')
-    """
-    return _rounded(value, ROUND_FLOOR)
-
-
-def above(value: float) -> str:
-    """A few digits, rounded up."""
-    return _rounded(value, ROUND_CEILING)
-
-
-def _rounded(value: float, rounding: str) -> str:
-    if value == inf:
-        return "inf"
-    short = Context(prec=DIGITS, rounding=rounding).create_decimal(Decimal(value))
-    return f"{short.normalize():f}"

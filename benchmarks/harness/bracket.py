@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
-from assay.verify.core.result import NETWORK, Reason, Verdict
+from assay.verify.core.result import NETWORK, Reason, Result, Verdict
 
 CONFIDENCE = 0.95
 CLEAN = "clean"
@@ -23,6 +23,35 @@ class Role(StrEnum):
 
     ATTACK = "attack"
     METHOD = "method"
+
+
+class Seat(Protocol):
+    """Who takes part, as far as the counts need to know: the side, the name of the rows, the key of the records, and
+    what classifier it speaks of."""
+
+    @property
+    def role(self) -> Role: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+
+
+class Bracketed(Protocol):
+    """A bracket around a model's robust accuracy on n samples: what tables and figures show."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def norm(self) -> float: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def rows(self) -> tuple[Row, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -111,6 +140,30 @@ class Row:
             "reasons": self.reasons,
             "explanations": self.explanations,
         }
+
+
+def rows(
+    seats: Sequence[Seat], radii: Sequence[float], n: int, wrong: Mapping[str, int], judged: Sequence[Judged]
+) -> Iterator[Row]:
+    """All rows, clean first, then eps by eps: attacks, upper jaw, lower jaw, methods. ``wrong``: clean samples that
+    each subject misclassifies."""
+    yield from (clean(n, count, who) for who, count in wrong.items())
+    for radius in radii:
+        here = [item for item in judged if item.eps == radius]
+        of = [
+            row(s.role, s.name, s.key, radius, n, wrong[s.subject], [i for i in here if i.name == s.name])
+            for s in seats
+        ]
+        yield from (each for each in of if each.role is Role.ATTACK)
+        yield from jaws(radius, n, wrong[NETWORK], here)
+        yield from (each for each in of if each.role is Role.METHOD)
+
+
+def judged(seat: Seat, sample: int, eps: float, result: Result) -> Judged:
+    """What the counts need of a result."""
+    why = str(result.stats.get("explanation", ""))
+    said = (result.verdict, result.reason, result.seconds, result.subject, why)
+    return Judged(seat.role, seat.name, eps, sample, *said)
 
 
 def clean(n: int, misclassified: int, subject: str = NETWORK) -> Row:

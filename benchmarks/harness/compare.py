@@ -7,7 +7,7 @@ verdict is checked before it counts (``assay.verify.solving.stages.decide``), an
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.common.interface import Attack
-from assay.benchmarks.harness import alarms, bracket
+from assay.benchmarks.harness import alarms, bracket, described
 from assay.benchmarks.harness.alarms import Alarm, Case
-from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Judged, Role, Row
+from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Judged, Row
 from assay.benchmarks.harness.participants import Participant, participants_of
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Question, Records
@@ -105,6 +105,8 @@ def compare(
     participants = participants_of(methods, attacks)
     right = _right_by_subject(network, data, batch, participants, budget.seed)
     records = Records(store, resume, norm, budget)
+    about = described.describe(network, name, data, norm, radii, budget, participants, right)
+    described.begin(store, about, data)
     run = Run(network, data, radii, norm, budget, participants, right, records, alarm_folder, progress)
     anybody = sorted(set().union(*(right[p.subject] for p in participants)))
     work = {_stage(p, radius): len(right[p.subject]) for radius in radii for p in participants}
@@ -112,16 +114,18 @@ def compare(
     for start in range(0, len(anybody), batch):
         run.judge(anybody[start : start + batch])
     wrong = {subject: len(data) - len(rightly) for subject, rightly in right.items()}
+    spent = time.monotonic() - began
+    described.end(store, about, spent, run.alarms, run.folders)
     return Comparison(
         name,
         f"{data.name} ({data.split})",
         norm,
         budget.seed,
         len(data),
-        tuple(_rows(participants, radii, len(data), wrong, run.judged)),
+        tuple(bracket.rows(participants, radii, len(data), wrong, run.judged)),
         tuple(run.alarms),
         tuple(run.folders),
-        time.monotonic() - began,
+        spent,
         run.resumed,
     )
 
@@ -165,6 +169,7 @@ class Run:
             x, y, eps = self.data.x[chunk], self.data.y[chunk], self.data.radius(radius)
             problems = Problem.robustness_many(self.network, x, y, eps, self.norm, self.data.legal)
             asked = [Question(sample, radius, problem) for sample, problem in zip(chunk, problems, strict=True)]
+            self.records.asked(asked)
             for participant in self.participants:
                 self.progress.running(_stage(participant, radius))
                 cases += self.ask(participant, [q for q in asked if q.sample in self.right[participant.subject]])
@@ -185,24 +190,8 @@ class Run:
             earlier += self.records.keep(participant, fresh)
             said += fresh
             self.progress.advance(len(fresh))
-        self.judged += [_tally(participant, case) for case in said]
+        self.judged += [bracket.judged(participant, case.sample, case.eps, case.result) for case in said]
         return [*earlier, *said]
-
-
-def _rows(
-    participants: Sequence[Participant], radii: Sequence[float], n: int, wrong: dict[str, int], judged: Sequence[Judged]
-) -> Iterator[Row]:
-    """All rows in the order of :class:`Comparison`; ``wrong``: clean samples that each subject misclassifies."""
-    yield from (bracket.clean(n, count, who) for who, count in wrong.items())
-    for radius in radii:
-        here = [item for item in judged if item.eps == radius]
-        rows = [
-            bracket.row(p.role, p.name, p.key, radius, n, wrong[p.subject], [i for i in here if i.name == p.name])
-            for p in participants
-        ]
-        yield from (row for row in rows if row.role is Role.ATTACK)
-        yield from bracket.jaws(radius, n, wrong[NETWORK], here)
-        yield from (row for row in rows if row.role is Role.METHOD)
 
 
 def _stage(participant: Participant, radius: float) -> str:
@@ -264,18 +253,3 @@ def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
             outputs = class_scores(oracle(x.to(network.dtype)).flatten(1))
             right.append(strictly_largest(outputs, y))
     return torch.cat(right).nonzero().flatten()
-
-
-def _tally(participant: Participant, case: Case) -> Judged:
-    result = case.result
-    return Judged(
-        participant.role,
-        participant.name,
-        case.eps,
-        case.sample,
-        result.verdict,
-        result.reason,
-        result.seconds,
-        result.subject,
-        str(result.stats.get("explanation", "")),
-    )

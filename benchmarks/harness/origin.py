@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -32,6 +34,20 @@ def versions() -> dict[str, str]:
     """Versions that a reader of a report needs to repeat it."""
     packages = {name: package_version(name) or "missing" for name in REPORTED}
     return {"assay": version(), "python": platform.python_version(), **packages}
+
+
+def machine() -> dict[str, str | int]:
+    """What the seconds of a record were measured on; no name of a host."""
+    return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count() or 1}
+
+
+def _processor() -> str:
+    """The processor as Linux calls it, elsewhere its architecture."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()} ({platform.machine()})"
+    return platform.machine()
 
 
 @cache

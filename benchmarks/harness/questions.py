@@ -42,6 +42,11 @@ class Records:
         records = (self.store.get(self._key(question.problem, participant)) for question in asked)
         return {r.key.problem: r.result for r in records if r is not None and settled(r, self.budget.seconds)}
 
+    def asked(self, asked: Sequence[Question]) -> None:
+        """Note which problem each question is."""
+        if self.store is not None and self.store.run is not None:
+            self.store.note_asked([(question.sample, question.eps, question.problem.id) for question in asked])
+
     def keep(self, participant: Participant, new: Sequence[Case]) -> list[Case]:
         """Store new verdicts; the stored ones of the same participant that they contradict."""
         if self.store is None:

@@ -8,13 +8,18 @@ that had less time. Rows that cannot be read are moved to the table ``quarantine
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+
+import torch
+from torch import Tensor
 
 from assay.benchmarks.harness.origin import source_hash, version
 from assay.verify.core.errors import AssayError, InputError, ResourceError
@@ -42,6 +47,19 @@ ENROLLED = """
 CREATE TABLE IF NOT EXISTS enrolled (
     folder TEXT NOT NULL, onnx TEXT NOT NULL, vnnlib TEXT NOT NULL, problem TEXT NOT NULL,
     PRIMARY KEY (folder, onnx, vnnlib)) WITHOUT ROWID
+"""
+# What a run was about as a document of some form, its samples, and which problem each of its questions was: what a
+# report needs beside the results. Made on first use, so that older stores are read as they are.
+DESCRIBED = """
+CREATE TABLE IF NOT EXISTS described (
+    run INTEGER PRIMARY KEY REFERENCES runs (id), form INTEGER NOT NULL, document TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS points (id TEXT PRIMARY KEY, shape TEXT NOT NULL, x BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS samples (
+    run INTEGER NOT NULL, sample INTEGER NOT NULL, label INTEGER NOT NULL, point TEXT REFERENCES points (id),
+    PRIMARY KEY (run, sample)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked (
+    run INTEGER NOT NULL, sample INTEGER NOT NULL, eps REAL NOT NULL, problem TEXT NOT NULL,
+    PRIMARY KEY (run, sample, eps)) WITHOUT ROWID
 """
 KEY = "problem = ? AND method = ? AND seed = ? AND device = ? AND version = ? AND source = ?"
 
@@ -171,10 +189,60 @@ class Store:
 
     def enrolled(self) -> dict[tuple[str, str, str], str]:
         """What was noted by :meth:`enrol`, of this run and of earlier ones."""
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'enrolled'").fetchone():
+        if not self._has("enrolled"):
             return {}
         noted = self._db.execute("SELECT folder, onnx, vnnlib, problem FROM enrolled")
         return {(folder, onnx, vnnlib): problem for folder, onnx, vnnlib, problem in noted}
+
+    def describe(self, form: int, document: str) -> None:
+        """Note what this run is about, in place of what was noted before."""
+        with self._transaction():
+            for statement in DESCRIBED.split(";"):
+                self._db.execute(statement)
+            self._db.execute("INSERT OR REPLACE INTO described VALUES (?, ?, ?)", (self.run, form, document))
+
+    def note_samples(self, x: Tensor, labels: Sequence[int]) -> None:
+        """Keep the samples of this run, once :meth:`describe` was called: x (n x shape) float32; equal ones once."""
+        shape = ",".join(map(str, x.shape[1:]))
+        packed = [zlib.compress(one.contiguous().numpy().tobytes(), 1) for one in x]
+        names = [hashlib.sha256(shape.encode() + part).hexdigest()[:32] for part in packed]
+        with self._transaction():
+            points = ((name, shape, part) for name, part in zip(names, packed, strict=True))
+            self._db.executemany("INSERT OR IGNORE INTO points VALUES (?, ?, ?)", points)
+            rows = ((self.run, i, label, name) for i, (label, name) in enumerate(zip(labels, names, strict=True)))
+            self._db.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", rows)
+
+    def note_asked(self, asked: Sequence[tuple[int, float, str]]) -> None:
+        """Note which problem (sample, eps, id) this run asks about, once :meth:`describe` was called."""
+        with self._transaction():
+            rows = [(self.run, *each) for each in asked]
+            self._db.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?)", rows)
+
+    def described(self) -> dict[int, tuple[int, str]]:
+        """By the number of the run, what :meth:`describe` noted; nothing in a store of before there was any."""
+        if not self._has("described"):
+            return {}
+        noted = self._db.execute("SELECT run, form, document FROM described ORDER BY run")
+        return {run: (form, document) for run, form, document in noted}
+
+    def samples(self, run: int) -> dict[int, tuple[int, Tensor]]:
+        """Label and float32 x of the samples of a run, as far as they are kept; what cannot be read is left out."""
+        kept: dict[int, tuple[int, Tensor]] = {}
+        if self._has("samples"):
+            columns = "sample, label, shape, x FROM samples JOIN points ON point = points.id"
+            for sample, label, shape, packed in self._db.execute(f"SELECT {columns} WHERE run = ?", (run,)):
+                with suppress(zlib.error, ValueError, RuntimeError):
+                    sizes = [int(size) for size in shape.split(",")]
+                    flat = torch.frombuffer(bytearray(zlib.decompress(packed)), dtype=torch.float32)
+                    kept[sample] = int(label), flat.reshape(sizes)
+        return kept
+
+    def asked(self, run: int) -> list[tuple[int, float, str]]:
+        """What :meth:`note_asked` noted of a run, by sample and eps."""
+        if not self._has("asked"):
+            return []
+        columns = "sample, eps, problem FROM asked WHERE run = ? ORDER BY sample, eps"
+        return list(self._db.execute(f"SELECT {columns}", (run,)))
 
     def read(self) -> tuple[list[Record], list[str]]:
         """All records in the order of problem and method, and one line for each row that cannot be trusted."""
@@ -216,10 +284,13 @@ class Store:
         return dict(self._db.execute("SELECT key, value FROM meta ORDER BY key"))
 
     def runs(self) -> list[dict[str, str]]:
-        """The runs that wrote here: started, command, model, data."""
+        """The runs that wrote here, the first of them number 1: started, command, model, data."""
         columns = ("started", "command", "model", "data")
         rows = self._db.execute(f"SELECT {', '.join(columns)} FROM runs ORDER BY id")
         return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def _has(self, table: str) -> bool:
+        return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
     def _open(self) -> None:
         """Look before writing: only an empty file becomes a store, only a sound store is touched."""

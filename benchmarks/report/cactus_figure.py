@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.benchmarks.harness.suite import DECIDED, Outcome
-from assay.benchmarks.report.bracket_figure import COOL, INK, WARM, spread
+from assay.benchmarks.report import canvas
+from assay.benchmarks.report.colours import COOL, GRID, INK, WARM
 from assay.benchmarks.report.competition import OURS, Peers
-from assay.verify.support.files import write_atomic
 from assay.verify.support.plain import counted, plain
 
 if TYPE_CHECKING:
@@ -19,14 +18,11 @@ if TYPE_CHECKING:
 LEAST = 0.01  # seconds; what is faster is drawn there
 MOST_PEERS = 7
 COLOURS = (*COOL[1:], *WARM)
-LABEL_GAP = 0.048
 
 
 def draw(outcome: Outcome, peers: Peers, path: Path) -> None:
     """Write the picture to ``path`` as PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    plot(outcome, peers).savefig(buffer, format="png", facecolor="white", metadata={"Software": "assay"})
-    write_atomic(path, buffer.getvalue())
+    canvas.save(plot(outcome, peers), path)
 
 
 def lines(outcome: Outcome, peers: Peers) -> dict[str, list[float]]:
@@ -46,50 +42,32 @@ def lines(outcome: Outcome, peers: Peers) -> dict[str, list[float]]:
     return {OURS: sorted(ours)} | {tool: theirs[tool] for tool in first}
 
 
-def plot(outcome: Outcome, peers: Peers) -> Figure:
-    """The picture, on matplotlib's Agg canvas."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def plot(outcome: Outcome, peers: Peers, size: canvas.Size = canvas.WIDE, heading: bool = True) -> Figure:
+    """The picture; without a ``heading`` the names of the benchmarks stand elsewhere."""
     drawn, total = lines(outcome, peers), len(outcome.rows)
     right = 1.2 * max([1.0, *(seconds[-1] for seconds in drawn.values() if seconds)])
-    figure = Figure(figsize=(8.0, 4.8), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = canvas.blank(size)
     axes.set_xscale("log")
+    axes.set_xlim(LEAST, right)
+    axes.set_ylim(0, 1.04 * max(total, 1))
     colours = [INK, *COLOURS]
-    places = spread([len(seconds) / max(total, 1) for seconds in drawn.values()], LABEL_GAP)
-    for (tool, seconds), colour, place in zip(drawn.items(), colours, places, strict=False):
+    for (tool, seconds), colour in zip(drawn.items(), colours, strict=False):
         x, y = _steps(seconds, right)
         ours = tool == OURS
         axes.plot(x, y, color=colour, linewidth=2.4 if ours else 1.4, drawstyle="steps-post", zorder=4 if ours else 3)
-        axes.annotate(
-            f"{plain(tool)}  {len(seconds)}",
-            (right, len(seconds)),
-            (1.03, place / 1.04),
-            textcoords="axes fraction",
-            color=colour,
-            parse_math=False,
-            va="center",
-            fontsize=10.5,
-            fontweight="bold" if ours else "normal",
-            annotation_clip=False,
-        )
-    axes.set_xlim(LEAST, right)
-    axes.set_ylim(0, 1.04 * max(total, 1))
+    ends = [
+        (len(seconds), f"{canvas.short(tool, size)}  {len(seconds)}", colour)
+        for (tool, seconds), colour in zip(drawn.items(), colours, strict=False)
+    ]
+    canvas.label(axes, right, ends, [tool == OURS for tool in drawn])
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.grid(color="#E6E6E6", linewidth=0.8, zorder=0)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(length=0, labelsize=10, colors="#444444")
-    note = " (peers: as published, start-up included)" if len(drawn) > 1 else ""
-    axes.set_xlabel(f"seconds for an instance{note}", fontsize=11, color="#444444")
-    axes.set_ylabel("instances solved", fontsize=11, color="#444444")
-    size = counted(total, "instance")
-    heading = f"{', '.join(dict.fromkeys(plain(row.instance.benchmark) for row in outcome.rows))}: {size}"
-    heading = heading if len(heading) <= 80 else size
-    axes.set_title(heading, loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=12, parse_math=False)
+    axes.grid(color=GRID, linewidth=0.8, zorder=0)
+    note = " (peers: as published, start-up included)" if len(drawn) > 1 and heading else ""
+    number = counted(total, "instance")
+    title = f"{', '.join(dict.fromkeys(plain(row.instance.benchmark) for row in outcome.rows))}: {number}"
+    title = title if len(title) <= 80 else number
+    canvas.caption(axes, f"seconds for an instance{note}", "instances solved", title if heading else "")
     return figure
 
 

@@ -112,17 +112,24 @@ def table(outcome: Outcome, peers: Peers) -> Table:
     """For each benchmark ours in bold among the best standing of each peer."""
     columns = ("solved", "sat", "unsat", "unknown", "timeout", "error", "mean s", "median s")
     grid = layout.grid(layout.name(), *map(layout.figure, columns))
-    for own in standings(outcome):
-        best: dict[str, Standing] = {}
-        for standing in (s for s in peers.standings if s.benchmark == own.benchmark):
-            name = standing.tool.partition(" ")[0]
-            best[name] = max(best.get(name, standing), standing, key=_rank)
-        group = sorted([own, *best.values()], key=lambda s: (_rank(s), s is own), reverse=True)
+    for own, group in beside(outcome, peers):
         grid.add_row(Text(f"{plain(own.benchmark)} ({own.n})", "italic"))
         for standing in group:
             style = "bold" if standing is own else ""
             grid.add_row(*_cells(standing), style=style, end_section=standing is group[-1])
     return grid
+
+
+def beside(outcome: Outcome, peers: Peers) -> list[tuple[Standing, list[Standing]]]:
+    """For each benchmark our standing, and it among the best standing of each peer, the best first."""
+    groups = []
+    for own in standings(outcome):
+        best: dict[str, Standing] = {}
+        for standing in (s for s in peers.standings if s.benchmark == own.benchmark):
+            name = standing.tool.partition(" ")[0]
+            best[name] = max(best.get(name, standing), standing, key=_rank)
+        groups.append((own, sorted([own, *best.values()], key=lambda s: (_rank(s), s is own), reverse=True)))
+    return groups
 
 
 def _rank(standing: Standing) -> tuple[int, float]:

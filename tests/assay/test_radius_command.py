@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from assay.__main__ import main
-from assay.commands.radius import above, below
+from assay.benchmarks.report.digits import above, below
 from assay.verify import registry
 from assay.verify.core.result import Guarantee, Result, Verdict
 from assay.verify.solving import stages

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from assay.attacks import get_attack
 from assay.benchmarks.harness.compare import compare
-from assay.benchmarks.report import bracket_figure, tables
+from assay.benchmarks.report import bracket_figure, canvas, tables
 from tests.benchmarks.harness_fakes import POINTS, Claims, Exact, Liar, Timid, dataset, identity, needle
 
 
@@ -160,7 +160,7 @@ def test_the_picture_holds_both_jaws(comparison):
 
 @pytest.mark.parametrize("heights", [[0.5] * 5, [0.1, 0.9, 0.11, 0.12], [0.0, 0.02, 0.04, 0.06, 1.0], []])
 def test_labels_stay_apart_and_in_order(heights):
-    places = bracket_figure.spread(heights, 0.05)
+    places = canvas.spread(heights, 0.05)
     pairs = sorted(zip(heights, places, strict=True))
     assert all(b - a >= 0.05 - 1e-9 for (_, a), (_, b) in pairwise(pairs))
     assert sum(places) == pytest.approx(sum(heights))

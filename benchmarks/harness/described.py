@@ -1,0 +1,144 @@
+"""What a run was about, kept beside its records: a report needs more than verdicts.
+
+A document in the store's own table, with the number of its form; a reader that does not know the form says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from assay.benchmarks.harness.alarms import Alarm
+from assay.benchmarks.harness.bracket import Role
+from assay.benchmarks.harness.bracket import Seat as Anyone
+from assay.benchmarks.harness.origin import machine, source_hash, versions
+from assay.benchmarks.harness.store import Store
+from assay.models.data import Dataset
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network
+from assay.verify.core.result import NETWORK
+from assay.verify.support.documents import finite
+
+COMPARISON, INSTANCES = 1, 2  # forms of documents; the latter's is in the report on runs over instances
+KEPT = 128 * 2**20  # bytes of samples that a store takes, for reports to show
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A participant by name; ``key`` is that of its records."""
+
+    role: Role
+    name: str
+    key: str
+    subject: str = NETWORK
+
+
+@dataclass(frozen=True)
+class Description:
+    """A comparison before its verdicts. ``wrong``: the positions of the samples that each subject misclassifies.
+
+    ``network``: the content hash of what was compared; ``eps_scale``, ``domain``: numbers, or nested lists that
+    broadcast to a sample; ``seconds``: of the whole run, None while it is not at its end;
+    ``alarms``: those of the run as plain data.
+    """
+
+    model: str
+    network: str
+    data: str
+    origin: str
+    norm: float
+    n: int
+    radii: tuple[float, ...]
+    seed: int
+    device: str
+    threads: int
+    budget: float
+    seats: tuple[Seat, ...]
+    wrong: Mapping[str, Sequence[int]]
+    domain: list[Any]
+    eps_scale: Any
+    source: str
+    versions: Mapping[str, str]
+    machine: Mapping[str, str | int]
+    seconds: float | None = None
+    alarms: tuple[Mapping[str, Any], ...] = field(default=())
+
+    def to_json(self) -> str:
+        """One document."""
+        return json.dumps(finite(asdict(self)), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Description:
+        """The inverse of :meth:`to_json`. Raises ValueError, KeyError or TypeError for what is none."""
+        data = json.loads(text)
+        seats = tuple(Seat(Role(s["role"]), s["name"], s["key"], s["subject"]) for s in data["seats"])
+        data |= {"norm": float(data["norm"]), "budget": float(data["budget"]), "seats": seats}
+        return cls(**data | {"radii": tuple(data["radii"]), "alarms": tuple(data["alarms"])})
+
+
+def describe(
+    network: Network,
+    model: str,
+    data: Dataset,
+    norm: float,
+    radii: Sequence[float],
+    budget: Budget,
+    participants: Sequence[Anyone],
+    right: Mapping[str, set[int]],
+) -> Description:
+    """What is about to be compared. ``right``: the positions of what each subject classifies rightly."""
+    return Description(
+        model=model,
+        network=network.id,
+        data=f"{data.name} ({data.split})",
+        origin=data.origin,
+        norm=norm,
+        n=len(data),
+        radii=tuple(map(float, radii)),
+        seed=budget.seed,
+        device=str(budget.device),
+        threads=torch.get_num_threads(),
+        budget=budget.seconds,
+        seats=tuple(Seat(each.role, each.name, each.key, each.subject) for each in participants),
+        wrong={subject: [i for i in range(len(data)) if i not in rightly] for subject, rightly in right.items()},
+        domain=[torch.as_tensor(end).tolist() for end in data.legal],
+        eps_scale=None if data.eps_scale is None else data.eps_scale.tolist(),
+        source=source_hash(),
+        versions=versions(),
+        machine=machine(),
+    )
+
+
+def begin(store: Store | None, about: Description, data: Dataset) -> None:
+    """Keep the description and the samples, as many of the first as are no more than ``KEPT`` bytes; a store that no
+    run was begun in takes none."""
+    if store is not None and store.run is not None:
+        store.describe(COMPARISON, about.to_json())
+        first = data.x[: KEPT // (4 * data.x[0].numel())]
+        store.note_samples(first, data.y[: len(first)].tolist())
+
+
+def end(
+    store: Store | None, about: Description, seconds: float, alarms: Sequence[Alarm], folders: Sequence[Path]
+) -> None:
+    """Note that the run came to its end, and its alarms."""
+    if store is not None and store.run is not None:
+        told = [alarm.to_json() for alarm in alarms]
+        for entry, folder in zip(told, folders, strict=False):
+            entry["folder"] = str(folder)
+        store.describe(COMPARISON, replace(about, seconds=seconds, alarms=tuple(told)).to_json())
+
+
+def read(form: int, document: str) -> Description | str:
+    """The description, or why it cannot be read."""
+    if form != COMPARISON:
+        return f"it is described in form {form}, and this assay reads form {COMPARISON}"
+    try:
+        return Description.from_json(document)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"its description cannot be read ({type(error).__name__}: {error})"

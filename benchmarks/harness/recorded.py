@@ -1,0 +1,325 @@
+"""A comparison read back out of its store: the rows of the bracket, sample by sample who said what, and what is amiss.
+
+Nothing is asked again. What the store does not hold is listed in ``unknown``, never made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from assay.benchmarks.harness import bracket, described
+from assay.benchmarks.harness.bracket import Role, Row
+from assay.benchmarks.harness.described import Description, Seat
+from assay.benchmarks.harness.store import Record, Store
+from assay.verify.core.errors import InputError
+from assay.verify.core.result import NETWORK, Verdict
+from assay.verify.support.plain import counted, plain
+
+NEARER = 1 - 1e-6  # of a certified radius: a counterexample that is nearer contradicts the proof, rounding aside
+
+OF_THOSE = "They are missing from all counts, and accuracies are shares of the samples that were."
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a participant said of a sample at an eps; ``distance``: of its counterexample from the sample, or None."""
+
+    seat: Seat
+    eps: float
+    record: Record
+    distance: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sample; ``x`` and ``right`` (whether the network classifies it rightly) are None where that is not known."""
+
+    index: int
+    label: int | None
+    x: Tensor | None
+    right: bool | None
+    said: tuple[Said, ...]
+
+    def of(self, verdict: Verdict) -> list[Said]:
+        """Who gave a verdict on the network itself."""
+        return [s for s in self.said if s.record.result.verdict is verdict and s.record.result.subject == NETWORK]
+
+    @cached_property
+    def certified(self) -> float:
+        """The largest radius that is certified, 0 if none is."""
+        return max((s.eps for s in self.of(Verdict.VERIFIED)), default=0.0)
+
+    @cached_property
+    def certifiers(self) -> list[str]:
+        """Who certified it."""
+        return _names(s for s in self.of(Verdict.VERIFIED) if s.eps == self.certified)
+
+    @cached_property
+    def nearest(self) -> Said | None:
+        """The counterexample at the least distance, or within the least eps where distances are not known."""
+        return min(self.of(Verdict.FALSIFIED), key=_reach, default=None)
+
+    @cached_property
+    def broken(self) -> float:
+        """The least distance at which it is known to err, 0 if it does so by itself, inf if none is known."""
+        if self.right is False:
+            return 0.0
+        return inf if self.nearest is None else _reach(self.nearest)
+
+    @cached_property
+    def breakers(self) -> list[str]:
+        """Who broke it, whatever the eps."""
+        return _names(self.of(Verdict.FALSIFIED))
+
+    @cached_property
+    def disputes(self) -> list[str]:
+        """The contradictions: a proof for a ball, and a counterexample in it; one line each."""
+        proofs = [s for s in self.said if s.record.result.verdict is Verdict.VERIFIED]
+        points = [s for s in self.said if s.record.result.verdict is Verdict.FALSIFIED]
+        return [
+            f"{proof.seat.name} verifies sample {self.index} at eps {proof.eps:g}, {point.seat.name} has a "
+            f"counterexample within {_reach(point):.6g}"
+            for proof in proofs
+            for point in points
+            if proof.record.result.subject == point.record.result.subject
+            and (point.eps <= proof.eps or _reach(point) < proof.eps * NEARER)
+        ]
+
+    def verdict(self, eps: float) -> Verdict:
+        """What is known of the network at ``eps``: broken in a smaller ball is broken in this one, and the reverse."""
+        if self.broken <= eps or any(s.eps <= eps for s in self.of(Verdict.FALSIFIED)):
+            return Verdict.FALSIFIED
+        return Verdict.VERIFIED if self.certified >= eps else Verdict.UNKNOWN
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A run of a store. ``unknown``: what a reader may miss and why; ``faults``: records that cannot be trusted."""
+
+    about: Description
+    command: str
+    started: str
+    rows: tuple[Row, ...]
+    samples: tuple[Sample, ...]
+    alarms: tuple[str, ...]
+    unknown: tuple[str, ...]
+    faults: tuple[str, ...]
+
+    @property
+    def model(self) -> str:
+        """As it was named."""
+        return self.about.model
+
+    @property
+    def data(self) -> str:
+        """As they were named."""
+        return self.about.data
+
+    @property
+    def norm(self) -> float:
+        """Of the balls."""
+        return self.about.norm
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return self.about.n
+
+
+def read(store: Store, run: int | None = None) -> Recorded:
+    """The run of that number, or the last one that compared anything.
+
+    Raises :class:`InputError` where there is none.
+    """
+    runs = dict(enumerate(store.runs(), 1))
+    noted = {number: told for number, told in store.described().items() if told[0] != described.INSTANCES}
+    if run is not None and run not in runs:
+        last = f"its runs are 1 to {len(runs)}" if runs else "it has none"
+        raise InputError(f"{store.path} has no run {run}: {last}")
+    records, faults = store.read()
+    chosen = run if run is not None else max(noted, default=None)
+    about = None if chosen is None or chosen not in noted else described.read(*noted[chosen])
+    if chosen is not None and isinstance(about, Description):
+        return _described(store, chosen, runs[chosen], about, records, faults)
+    why = about or "it was written before runs were described"
+    return _undescribed(store, runs, chosen, str(why), records, faults)
+
+
+def compared(store: Store, run: int | None = None) -> bool:
+    """Whether the run of that number, or the last that was described, is a comparison and not one over instances."""
+    forms = {number: form for number, (form, _) in store.described().items()}
+    if run in forms:
+        return forms[run] != described.INSTANCES
+    return forms[max(forms)] != described.INSTANCES if forms else not store.enrolled()
+
+
+def _described(
+    store: Store,
+    run: int,
+    noted: Mapping[str, str],
+    about: Description,
+    records: Sequence[Record],
+    faults: Sequence[str],
+) -> Recorded:
+    """A run with its description: of the records those that answer its questions, by the same code."""
+    seats = {seat.key: seat for seat in about.seats}
+    questions: dict[str, list[tuple[int, float]]] = {}
+    for sample, eps, problem in store.asked(run):  # equal samples are one problem
+        questions.setdefault(problem, []).append((sample, eps))
+    kept, said = store.samples(run), list[tuple[int, Said]]()
+    for record in records:
+        key = record.key
+        ours = (key.seed, key.device, key.source) == (about.seed, about.device, about.source)
+        if ours and key.method in seats:
+            for sample, eps in questions.get(key.problem, ()):
+                said.append((sample, _said(seats[key.method], eps, record, kept.get(sample), about)))
+    wrong = set(about.wrong[NETWORK])
+    by = _by_sample(said)
+    samples = [_sample(i, kept.get(i), i not in wrong, by.get(i, [])) for i in range(about.n)]
+    judged = [bracket.judged(s.seat, at, s.eps, s.record.result) for at, s in said]
+    counts = {subject: len(which) for subject, which in about.wrong.items()}
+    rows = tuple(bracket.rows(about.seats, about.radii, about.n, counts, judged))
+    unknown = []
+    if about.seconds is None:
+        asked = sum((about.n - counts[seat.subject]) * len(about.radii) for seat in about.seats)
+        unknown.append(
+            f"The run did not come to its end: {len(said)} of {counted(asked, 'verdict')} are there. Samples without "
+            f"a verdict count as standing for attacks and as open for methods."
+        )
+    if len(kept) < about.n:
+        unknown.append(f"The store keeps {counted(len(kept), 'sample')} of {about.n}: the others have no image here.")
+    return Recorded(
+        about,
+        noted["command"],
+        noted["started"],
+        rows,
+        tuple(samples),
+        _alarms(about.alarms, samples, records),
+        tuple(unknown),
+        tuple(faults),
+    )
+
+
+def _undescribed(
+    store: Store,
+    runs: Mapping[int, Mapping[str, str]],
+    run: int | None,
+    why: str,
+    records: Sequence[Record],
+    faults: Sequence[str],
+) -> Recorded:
+    """Records without a description: what they say by themselves."""
+    mine = [r for r in records if r.sample is not None and r.eps is not None and r.norm is not None]
+    if not mine:
+        raise InputError(f"{store.path} has no comparison in it: expected a store that assay compare wrote")
+    norm = mine[-1].norm
+    mine = [r for r in mine if r.norm == norm]
+    of = runs[run if run is not None else max(runs)] if runs else {}
+    keys = dict.fromkeys((r.role, r.key.method, r.result.subject) for r in mine)
+    seats = {key: Seat(Role(role), key, key, subject) for role, key, subject in keys}
+    radii = tuple(sorted({r.eps for r in mine if r.eps is not None}))
+    indices = sorted({r.sample for r in mine if r.sample is not None})
+    subjects = {NETWORK, *(seat.subject for seat in seats.values())}
+    about = Description(
+        model=of.get("model") or "a model that is not named",
+        network="",
+        data=of.get("data") or "data that are not named",
+        origin="",
+        norm=float(norm or inf),
+        n=len(indices),
+        radii=radii,
+        seed=mine[-1].key.seed,
+        device=mine[-1].key.device,
+        threads=0,
+        budget=max((r.budget or 0.0 for r in mine), default=0.0),
+        seats=tuple(seats.values()),
+        wrong=dict.fromkeys(sorted(subjects, key=lambda s: s != NETWORK), ()),
+        domain=[],
+        eps_scale=None,
+        source=mine[-1].key.source,
+        versions={"assay": mine[-1].key.version},
+        machine={},
+    )
+    said = [
+        (r.sample, _said(seats[r.key.method], r.eps, r, None, about))
+        for r in mine
+        if r.sample is not None and r.eps is not None
+    ]
+    by = _by_sample(said)
+    samples = [_sample(i, None, None, by[i]) for i in indices]
+    judged = [bracket.judged(s.seat, at, s.eps, s.record.result) for at, s in said]
+    rows = tuple(bracket.rows(about.seats, radii, about.n, dict.fromkeys(about.wrong, 0), judged))
+    unknown = (
+        f"This store does not say what the run was about: {why}.",
+        f"Clean accuracy: samples that are misclassified without an attack were never asked about. {OF_THOSE}",
+        "The samples themselves: there are no images here, and distances stand for the eps of the question.",
+        "The seconds of the whole run, the machine, and the versions of what assay stands on.",
+        *(["The store has several runs: all records of one norm are counted together."] if len(runs) > 1 else []),
+    )
+    alarms = _alarms([], samples, records)
+    return Recorded(
+        about, of.get("command", ""), of.get("started", ""), rows, tuple(samples), alarms, unknown, tuple(faults)
+    )
+
+
+def _said(seat: Seat, eps: float, record: Record, kept: tuple[int, Tensor] | None, about: Description) -> Said:
+    point = record.result.counterexample
+    if point is None or kept is None or point.shape != kept[1].shape or record.result.subject != NETWORK:
+        return Said(seat, eps, record, None)
+    step = (point.double() - kept[1].double()).abs()
+    if about.eps_scale is not None:
+        scale = torch.tensor(about.eps_scale, dtype=torch.float64).expand(step.shape)
+        step = torch.where(scale > 0, step / scale, 0.0)
+    return Said(seat, eps, record, float(torch.linalg.vector_norm(step.flatten(), about.norm)))
+
+
+def _sample(index: int, kept: tuple[int, Tensor] | None, right: bool | None, said: Sequence[Said]) -> Sample:
+    label, x = kept if kept is not None else (next((s.record.label for s in said), None), None)
+    return Sample(index, label, x, right, tuple(said))
+
+
+def _by_sample(said: Sequence[tuple[int, Said]]) -> dict[int, list[Said]]:
+    by: dict[int, list[Said]] = {}
+    for at, each in said:
+        by.setdefault(at, []).append(each)
+    return by
+
+
+def _alarms(told: Sequence[Mapping[str, Any]], samples: Sequence[Sample], records: Sequence[Record]) -> tuple[str, ...]:
+    """What the run said, what its samples show, verdicts that failed their check, and contradictions between all runs
+    of the store about one problem: an alarm too many is better than one too few."""
+    lines = [str(alarm.get("explanation", "an alarm that does not say what it is")) for alarm in told]
+    known = {alarm.get("sample") for alarm in told}
+    for sample in (s for s in samples if s.index not in known):
+        lines += sample.disputes
+        for said in (s for s in sample.said if "alarm" in s.record.result.stats):
+            where = f"sample {sample.index} at eps {said.eps:g}"
+            what = said.record.result.stats["alarm"]
+            lines.append(f"{said.seat.name} gave a verdict on {where} that fails its check: {what}")
+    mine = {id(said.record) for sample in samples for said in sample.said}
+    verdicts: dict[tuple[str, str], dict[Verdict, Record]] = {}
+    for record in records:
+        result = record.result
+        verdicts.setdefault((result.problem_id, result.subject), {}).setdefault(result.verdict, record)
+    for by in verdicts.values():
+        proof, point = by.get(Verdict.VERIFIED), by.get(Verdict.FALSIFIED)
+        if proof is not None and point is not None and not {id(proof), id(point)} <= mine:
+            where = f"sample {proof.sample}" if proof.sample is not None else f"the problem {proof.key.problem[:16]}"
+            across = f"{proof.key.method} verifies {where} and {point.key.method} falsifies it"
+            lines.append(f"in another run in this store, or between two: {across}")
+    return tuple(dict.fromkeys(plain(line) for line in lines))
+
+
+def _names(said: Iterator[Said] | Sequence[Said]) -> list[str]:
+    return list(dict.fromkeys(each.seat.name for each in said))
+
+
+def _reach(said: Said) -> float:
+    return said.eps if said.distance is None else min(said.distance, said.eps)

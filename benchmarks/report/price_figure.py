@@ -1,0 +1,74 @@
+"""The price of tightness: what each method certifies against the seconds that it takes for a sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assay.benchmarks.harness.bracket import ALL_METHODS, Bracketed, Role, Row
+from assay.benchmarks.report import canvas
+from assay.benchmarks.report.bracket_figure import MARKERS
+from assay.benchmarks.report.colours import COOL, DEEPER, GRID, PAPER
+from assay.verify.core.result import NETWORK
+from assay.verify.support.plain import plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEAST = 1e-6  # seconds; what is faster, or was not measured, is drawn there
+
+
+def priced(comparison: Bracketed) -> list[Row]:
+    """The rows of methods that took time."""
+    methods = [row for row in comparison.rows if row.role is Role.METHOD and row.name != ALL_METHODS]
+    return [row for row in methods if row.subject == NETWORK and not row.refusal and row.seconds > 0]
+
+
+def each(row: Row) -> float:
+    """Seconds for a sample that was asked about."""
+    return max(row.seconds / max(row.n - row.misclassified, 1), LEAST)
+
+
+def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool = True) -> Figure:
+    """A line for each method through its radii, which are written beside their points; best is the upper left."""
+    rows = priced(comparison)
+    figure, axes = canvas.blank(size)
+    axes.set_xscale("log")
+    canvas.shares(axes)
+    spans = [each(row) for row in rows]
+    axes.set_xlim(min(spans) / 2, max(spans) * 2)
+    named = []
+    for position, name in enumerate(dict.fromkeys(row.name for row in rows)):
+        colour, own = COOL[position % len(COOL)], sorted((r for r in rows if r.name == name), key=lambda r: r.eps)
+        x, y = [each(row) for row in own], [row.accuracy for row in own]
+        axes.plot(
+            x,
+            y,
+            color=colour,
+            linewidth=1.2,
+            marker=MARKERS[position % len(MARKERS)],
+            markersize=8,
+            markeredgecolor=PAPER,
+            clip_on=False,
+            zorder=4,
+        )
+        for row, at, height in zip(own, x, y, strict=True):
+            axes.annotate(
+                f"{row.eps:g}",
+                (at, height),
+                (7, 5),
+                textcoords="offset points",
+                fontsize=canvas.LETTERS - 1.5,
+                color=DEEPER[colour],
+            )
+        named.append((canvas.short(name, size), colour))
+    across = 2 if size[0] < canvas.WIDE[0] else 3
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": across}
+    legend = axes.legend(axes.lines, [name for name, _ in named], frameon=False, fontsize=canvas.LETTERS, **place)
+    for text, (_, colour) in zip(legend.get_texts(), named, strict=True):
+        text.set_color(DEEPER[colour])
+        text.set_parse_math(False)
+    axes.grid(axis="x", color=GRID, linewidth=0.8, zorder=0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    title = f"The price of tightness: {plain(comparison.model)}" if heading else ""
+    canvas.caption(axes, "seconds for a sample", "certified accuracy", title)
+    return figure

@@ -1,0 +1,62 @@
+"""``assay report``, ``compare --report`` and ``bench --report``: the pages, and how they fail."""
+
+import pytest
+
+from assay.__main__ import main
+from assay.benchmarks.harness.store import Store
+from assay.verify import registry
+from tests.assay.test_compare_command import MODEL, Certain, arguments
+from tests.benchmarks import instance_files
+from tests.benchmarks.report.html_checks import read
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(registry.VERIFIERS, "certain", f"{Certain.__module__}:Certain")
+    (tmp_path / "net.py").write_text(MODEL)
+    return "net.py:net"
+
+
+def test_a_comparison_ends_with_a_page_and_the_store_gives_it_again(model, tmp_path, capsys):
+    assert main([*arguments(model, n="6"), "--report", "page.html"]) == 0
+    assert "out/bracket.png, page.html" in capsys.readouterr().out
+    first = (tmp_path / "page.html").read_text()
+    assert "net.py:net" in read(first).text
+    assert main(["report", "out/results.sqlite", "-o", "again.html"]) == 0
+    assert capsys.readouterr().out == "wrote again.html\n"
+    assert (tmp_path / "again.html").read_text() == first
+    assert main(["report", "out/results.sqlite"]) == 0
+    assert (tmp_path / "out" / "results.html").read_text() == first
+
+
+def test_an_alarm_has_its_page_and_its_exit_code(model, tmp_path, capsys):
+    asked = arguments(model, n="6", eps="0.5", methods="certain(lies=true)")
+    assert main([*asked, "--report", "page.html"]) == 70
+    assert "soundness alarm" in read((tmp_path / "page.html").read_text()).text
+    capsys.readouterr()
+
+
+def test_instances_have_their_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    instance_files.suite(tmp_path / "all")
+    assert main(["bench", "all", "--report", "page.html", "--workers", "1", "-q"]) == 0
+    assert "page.html" in capsys.readouterr().out
+    first = (tmp_path / "page.html").read_text()
+    assert "auto on 4 instances" in read(first).text
+    assert main(["report", "bench.sqlite", "-o", "again.html"]) == 0
+    assert (tmp_path / "again.html").read_text() == first
+
+
+def test_what_cannot_be_reported_is_refused(model, tmp_path, capsys):
+    assert main(["report", "nothing.sqlite"]) == 40
+    assert "there is no file 'nothing.sqlite'" in capsys.readouterr().err
+    assert not (tmp_path / "nothing.sqlite").exists()
+    Store("empty.sqlite").close()
+    assert main(["report", "empty.sqlite"]) == 40
+    assert "has no comparison in it" in capsys.readouterr().err
+    (tmp_path / "text.sqlite").write_text("no database, but long enough to be looked at " * 20)
+    assert main(["report", "text.sqlite"]) == 40
+    assert main(["report", "empty.sqlite", "-o", "no/folder/page.html"]) == 40
+    assert "no folder" in capsys.readouterr().err
+    assert main([*arguments(model), "--report", "no/folder/page.html"]) == 40
