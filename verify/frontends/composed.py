@@ -227,6 +227,6 @@ def negated(emit: Emit, x: Value) -> Value:
 
 
 def truncated(emit: Emit, x: Value) -> Value:
-    """Towards zero: ``floor(max(x, 0)) - floor(max(-x, 0))``."""
-    sides = [emit(Relu(), scaled(emit, x, sign), shape=x.shape) for sign in (1.0, -1.0)]
-    return emit(Sub(), *(stepped(emit, side, "floor") for side in sides), shape=x.shape)
+    """Towards zero: ``max(floor(x), 0) - max(floor(-x), 0)``."""
+    sides = [stepped(emit, scaled(emit, x, sign), "floor") for sign in (1.0, -1.0)]
+    return emit(Sub(), *(emit(Relu(), side, shape=x.shape) for side in sides), shape=x.shape)
