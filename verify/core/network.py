@@ -96,11 +96,13 @@ class Network:
     @cached_property
     def ordered(self) -> Network:
         """The network for properties of the order of its outputs: without what leaves that as it is, at its end."""
-        last, names = ending([(node.op, node.inputs) for node in self.nodes])
+        last, factor, names = ending([(node.op, node.inputs) for node in self.nodes])
         if not names or self.output_size < 2:
             return self
         builder = Builder(self.input_shape)
         builder.nodes = list(self.nodes)
+        if factor != 1:
+            last = builder.add(Scale(torch.tensor(factor), torch.tensor(0.0)), last)
         cut = builder.build(last, self.oracle, self.dtype, self.name)
         literal = None if self.literal is None else self.literal.ordered
         readout = ", ".join([*names, *([self.readout] if self.readout else [])])
