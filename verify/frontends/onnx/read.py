@@ -15,6 +15,7 @@ from assay.verify.frontends.onnx.external import self_contained
 from assay.verify.frontends.onnx.graph import parse, read_graph
 from assay.verify.frontends.onnx.runtime import Runtime
 from assay.verify.frontends.onnx.translation import NO_MEMORY, Translation
+from assay.verify.frontends.recognised import recognised
 from assay.verify.frontends.source import read_bytes, refuse_package
 
 
@@ -75,7 +76,7 @@ def _translated(content: bytes, what: str, name: str, folder: Path | None) -> tu
     graph = read_graph(model)
     translation = Translation(graph, handlers.traced(), handlers.constant())
     literal = translation.network()
-    folded = fold(literal)
+    folded = fold(recognised(literal))
     runtime = Runtime(whole, graph.output, graph.input_shape, folded.input_shape, folded.nodes[-1].shape, graph.dtype)
     network = replace(folded, oracle=runtime, name=name, literal=literal, readout=translation.readout)
     return network, runtime, graph.symbolic, translation.delicate
