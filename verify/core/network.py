@@ -203,6 +203,8 @@ class Builder:
     def add(self, op: Op, *inputs: int, shape: tuple[int, ...] | None = None) -> int:
         """Append ``op`` applied to the nodes at ``inputs``, with its ``shape`` where it is known; its position."""
         op = map_tensors(op, dtype=torch.float64)
+        if op.several and len(self.nodes[inputs[0]].shape) == 1:  # of a vector a vector of one is made, not a scalar
+            inputs = (self.add(Reshape((1, self.nodes[inputs[0]].size)), *inputs),)
         if shape is None:
             samples = [torch.zeros(1, *self.nodes[i].shape, dtype=torch.float64) for i in inputs]
             with torch.no_grad():
