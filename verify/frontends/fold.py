@@ -29,16 +29,14 @@ def fold(network: Network, dtype: torch.dtype | None = None) -> Network:
             new[position] = new[source]
             continue
         before = builder.nodes[new[source]]
-        merged = _merge(before.op, node.op, before.shape) if not others and readers[source] == 1 else None
+        op = node.op if dtype is None else map_tensors(node.op, dtype)  # first, so that nothing is rounded to less
+        merged = _merge(before.op, op, before.shape) if not others and readers[source] == 1 else None
         if merged is None:
-            builder.nodes.append(replace(node, inputs=tuple(new[i] for i in node.inputs)))
+            builder.nodes.append(replace(node, op=op, inputs=tuple(new[i] for i in node.inputs)))
         else:
             builder.nodes.append(replace(node, op=merged, inputs=before.inputs))
         new[position] = len(builder.nodes) - 1
-    folded = builder.build(new[len(network.nodes) - 1], oracle=network.oracle, dtype=network.dtype, name=network.name)
-    if dtype is None:
-        return folded
-    return replace(folded, nodes=tuple(replace(n, op=map_tensors(n.op, dtype)) for n in folded.nodes))
+    return builder.build(new[len(network.nodes) - 1], oracle=network.oracle, dtype=network.dtype, name=network.name)
 
 
 def _nothing(node: Node) -> bool:
