@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from math import isfinite
+from math import inf, isfinite
 from typing import ClassVar, cast
 
 import torch
@@ -36,6 +36,7 @@ from assay.verify.core.ops import (
     Sub,
     evaluate,
 )
+from assay.verify.core.ranges import slopes_everywhere
 from assay.verify.frontends.live import read_live
 
 
@@ -109,9 +110,16 @@ def _(op: Linear | Conv2d, parts: list[Tensor], shape: tuple[int, ...], steps: i
 @rule.register(Relu)
 @rule.register(Reshape)
 @rule.register(Max)
-@rule.register(Smooth)
 def _(op: Op, parts: list[Tensor], shape: tuple[int, ...], steps: int) -> Tensor:
     return parts[0]
+
+
+@rule.register
+def _(op: Smooth, parts: list[Tensor], shape: tuple[int, ...], steps: int) -> Tensor:
+    steepest = max(abs(slope) for slope in slopes_everywhere(op.of))
+    if steepest == inf:
+        raise UnsupportedError(f"operation {op.label} has no Lipschitz constant")
+    return parts[0] * steepest
 
 
 @rule.register

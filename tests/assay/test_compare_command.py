@@ -174,7 +174,7 @@ def test_bad_input_is_one_line_and_40_before_any_work(model, tmp_path, capsys, c
 def test_an_unsupported_operation_is_50(model, tmp_path, capsys):
     (tmp_path / "odd.py").write_text(
         "from torch import nn\ndef net():\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Softmax(1), nn.Linear(64, 10)).eval()\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Hardshrink(), nn.Linear(64, 10)).eval()\n"
     )
     assert main([*arguments("odd.py:net"), "--json"]) == 50
     out, err = capsys.readouterr()

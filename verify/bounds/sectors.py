@@ -42,6 +42,7 @@ from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import LeakyRelu, Op, Relu, Smooth, evaluate
 from assay.verify.core.region import Box, LpBall, Region, take
+from assay.verify.core.roundings import noise
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import UNIT, gamma, length, up
 
@@ -110,8 +111,9 @@ def _about(
     far = up(torch.maximum(point.upper - at, at - point.lower))
     steepest = torch.maximum(slopes.lower.abs(), slopes.upper.abs())
     steepest = torch.maximum(steepest, torch.maximum(lower.abs(), upper.abs()))
-    # The value at the centre for its value at ``at``, and what the library makes of a tanh and the lines of numbers.
-    error = 2 * steepest * far + 64 * UNIT * (value.abs() + steepest * at.abs()) * (radius > 0)
+    # The value at the centre for its value at ``at``, and what the library makes of a curve and the lines of numbers.
+    size = noise(op, at, at, value.abs()) + steepest * at.abs()
+    error = 2 * steepest * far + 64 * UNIT * size * (radius > 0)
     return Sector(
         lines,
         at,

@@ -118,11 +118,13 @@ class Network:
     @cached_property
     def ordered(self) -> Network:
         """The network for properties of the order of its outputs: without what leaves that as it is, at its end."""
-        last, names = ending([(node.op, node.inputs) for node in self.nodes])
+        last, factor, names = ending([(node.op, node.inputs) for node in self.nodes])
         if not names or self.output_size < 2:
             return self
         builder = Builder(self.input_shape)
         builder.nodes = list(self.nodes)
+        if factor != 1:
+            last = builder.add(Scale(torch.tensor(factor), torch.tensor(0.0)), last)
         cut = builder.build(last, self.oracle, self.dtype, self.name)
         literal = None if self.literal is None else self.literal.ordered
         readout = ", ".join([*names, *([self.readout] if self.readout else [])])
@@ -223,6 +225,8 @@ class Builder:
     def add(self, op: Op, *inputs: int, shape: tuple[int, ...] | None = None) -> int:
         """Append ``op`` applied to the nodes at ``inputs``, with its ``shape`` where it is known; its position."""
         op = map_tensors(op, dtype=torch.float64)
+        if op.several and len(self.nodes[inputs[0]].shape) == 1:  # of a vector a vector of one is made, not a scalar
+            inputs = (self.add(Reshape((1, self.nodes[inputs[0]].size)), *inputs),)
         if shape is None:
             samples = [torch.zeros(1, *self.nodes[i].shape, dtype=torch.float64) for i in inputs]
             with torch.no_grad():

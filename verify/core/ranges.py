@@ -16,6 +16,8 @@ from assay.verify.core.curves import Curve, Function
 
 Range = tuple[Tensor, Tensor]
 
+FAR, STEEP = 1e8, 1e3  # a derivative that is as large so far out has no bound; others have their limits there
+
 
 def values(f: Curve, low: Tensor, high: Tensor) -> Range:
     """The least and the largest value over ``[low, high]`` (any shape, theirs)."""
@@ -25,6 +27,17 @@ def values(f: Curve, low: Tensor, high: Tensor) -> Range:
 def slopes(f: Curve, low: Tensor, high: Tensor) -> Range:
     """The least and the largest derivative over ``[low, high]`` (any shape, theirs)."""
     return _extremes(f, f.derivative, f.breaks, low, high)
+
+
+def slopes_everywhere(f: Curve) -> tuple[float, float]:
+    """The least and the largest derivative of all, a little outward; infinite where there is no bound."""
+    if f.poles or f.domain != (-inf, inf):
+        return -inf, inf
+    ends = torch.tensor([-FAR, FAR], dtype=torch.float64, device="cpu")
+    least, most = (float(side) for side in slopes(f, ends[0], ends[1]))
+    if not max(-least, most) < STEEP:
+        return -inf, inf
+    return least - 1e-12 * (least != 0), most + 1e-12 * (most not in (0, 1))
 
 
 def clipped(f: Curve, values: Range) -> Range:

@@ -12,24 +12,27 @@ from assay.verify.core.ops import Op, Reshape, Scale, Smooth
 INCREASING = {"tanh", "sigmoid", "erf", "arctan", "arcsinh", "softsign", "softplus", "logsigmoid", "elu", "exp", "sinh"}
 
 
-def ending(nodes: Sequence[tuple[Op, tuple[int, ...]]]) -> tuple[int, list[str]]:
-    """The position of the node before the last increasing curves, and the names of these, the first one first.
+def ending(nodes: Sequence[tuple[Op, tuple[int, ...]]]) -> tuple[int, float, list[str]]:
+    """The position of the node before the last increasing curves, how many times its value they take, and their names,
+    the first one first.
 
-    ``nodes``: operations and the positions of their operands.
+    ``nodes``: operations and the positions of their operands. A logistic function is a tanh of half of what it takes.
     """
+    factor = 1.0
     names: list[str] = []
     last = position = len(nodes) - 1
     after: Op | None = None
     while position:
         op, operands = nodes[position]
         if isinstance(op, Smooth) and op.curve in INCREASING:
-            names.insert(0, "sigmoid" if op.curve == "tanh" and _halves(after) else op.curve)
-            (last,) = operands
+            logistic = op.curve == "tanh" and _halves(after)
+            names.insert(0, "sigmoid" if logistic else op.curve)
+            (last,), factor = operands, 2.0 if logistic else 1.0
         elif not (isinstance(op, Reshape) or (isinstance(op, Scale) and _keeps_order(op))):
             break
         after = op
         position = operands[0]
-    return last, names
+    return last, factor, names
 
 
 def _keeps_order(op: Scale) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.ops import (
+    Add,
     Concat,
     Gather,
     InverseSumExp,
@@ -209,11 +210,22 @@ def centred(emit: Emit, x: Value) -> Value:
     return emit(Sub(), x, spread(emit, mean(emit, x), count), shape=x.shape)
 
 
-def normalised(emit: Emit, x: Value, eps: float) -> Value:
+def normalised(emit: Emit, x: Value, eps: float, doubt: Value | None = None) -> Value:
     """``x / sqrt(mean(x^2) + eps)`` over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467); of what is
-    :func:`centred`, ``(x - mean) / sqrt(variance + eps)`` (Ba et al. 2016, arXiv:1607.06450)."""
-    size = scaled(emit, mean(emit, smooth(emit, x, "square")), 1.0, eps)
+    :func:`centred`, ``(x - mean) / sqrt(variance + eps)`` (Ba et al. 2016, arXiv:1607.06450).
+
+    ``doubt``: a :func:`cancelling` value that the mean of the squares is rounded by besides.
+    """
+    squares = mean(emit, smooth(emit, x, "square"))
+    squares = squares if doubt is None else emit(Add(), squares, doubt, shape=squares.shape)
+    size = scaled(emit, squares, 1.0, eps)
     return product(emit, x, spread(emit, smooth(emit, size, "power", -0.5), x.shape[-1]))
+
+
+def cancelling(emit: Emit, x: Value) -> Value:
+    """``mean(x^2)`` less itself: 0, with the roundings of a variance that is a difference of two such."""
+    squares = mean(emit, smooth(emit, x, "square"))
+    return emit(Sub(), squares, squares, shape=squares.shape)
 
 
 def positive(emit: Emit, x: Value) -> Value:
@@ -227,6 +239,6 @@ def negated(emit: Emit, x: Value) -> Value:
 
 
 def truncated(emit: Emit, x: Value) -> Value:
-    """Towards zero: ``floor(max(x, 0)) - floor(max(-x, 0))``."""
-    sides = [emit(Relu(), scaled(emit, x, sign), shape=x.shape) for sign in (1.0, -1.0)]
-    return emit(Sub(), *(stepped(emit, side, "floor") for side in sides), shape=x.shape)
+    """Towards zero: ``max(floor(x), 0) - max(floor(-x), 0)``."""
+    sides = [stepped(emit, scaled(emit, x, sign), "floor") for sign in (1.0, -1.0)]
+    return emit(Sub(), *(emit(Relu(), side, shape=x.shape) for side in sides), shape=x.shape)

@@ -7,12 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from assay.verify.core.network import Builder, Network
-from assay.verify.core.ops import Conv2d, Linear, Op, Scale, map_tensors
+from assay.verify.core.network import Builder, Network, Node
+from assay.verify.core.ops import Add, Conv2d, Linear, Op, Scale, Sub, map_tensors
 
 
 def fold(network: Network, dtype: torch.dtype | None = None) -> Network:
-    """The same function with every ``Scale`` merged into the Linear, Conv2d or Scale whose only reader it is.
+    """The same function with every ``Scale`` merged into the Linear, Conv2d or Scale whose only reader it is, and
+    nothing added that is a value less itself.
 
     ``dtype``: of its weights; without, they keep theirs.
     """
@@ -24,17 +25,23 @@ def fold(network: Network, dtype: torch.dtype | None = None) -> Network:
     new = {0: 0}
     for position, node in enumerate(network.nodes[1:], start=1):
         (source, *others) = node.inputs
+        if isinstance(node.op, Add) and _nothing(network.nodes[others[0]]):
+            new[position] = new[source]
+            continue
         before = builder.nodes[new[source]]
-        merged = _merge(before.op, node.op, before.shape) if not others and readers[source] == 1 else None
+        op = node.op if dtype is None else map_tensors(node.op, dtype)  # first, so that nothing is rounded to less
+        merged = _merge(before.op, op, before.shape) if not others and readers[source] == 1 else None
         if merged is None:
-            builder.nodes.append(replace(node, inputs=tuple(new[i] for i in node.inputs)))
+            builder.nodes.append(replace(node, op=op, inputs=tuple(new[i] for i in node.inputs)))
         else:
             builder.nodes.append(replace(node, op=merged, inputs=before.inputs))
         new[position] = len(builder.nodes) - 1
-    folded = builder.build(new[len(network.nodes) - 1], oracle=network.oracle, dtype=network.dtype, name=network.name)
-    if dtype is None:
-        return folded
-    return replace(folded, nodes=tuple(replace(n, op=map_tensors(n.op, dtype)) for n in folded.nodes))
+    return builder.build(new[len(network.nodes) - 1], oracle=network.oracle, dtype=network.dtype, name=network.name)
+
+
+def _nothing(node: Node) -> bool:
+    """Whether it is 0, and stands for the roundings of what cancels there only."""
+    return isinstance(node.op, Sub) and node.inputs[0] == node.inputs[1]
 
 
 def _merge(first: Op, second: Op, shape: tuple[int, ...]) -> Op | None:

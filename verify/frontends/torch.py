@@ -19,6 +19,7 @@ from assay.verify.frontends import torchlip
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
 from assay.verify.frontends.outputs import answered
+from assay.verify.frontends.recognised import recognised
 from assay.verify.frontends.recording import recorded
 from assay.verify.frontends.running import refuse_batch_sizes, refuse_mixing, refuse_other_runs
 from assay.verify.frontends.scripts import refuse_branching_scripts
@@ -74,7 +75,7 @@ def read(subject: Subject, input_shape: Sequence[int] | None) -> Network:
         if not subject.alone:
             refuse_batch_sizes(runs, pair[:1], trail)
             refuse_mixing(runs, pair[:1])
-        network = replace(fold(literal, torch.float64), literal=literal, readout=translation.readout)
+        network = replace(fold(recognised(literal), torch.float64), literal=literal, readout=translation.readout)
     wide = Widened(Eager(runs) if subject.compiled else runs, dtype)
     agree(network, None if dtype is torch.float64 or translation.rounded else wide)
     return network

@@ -26,7 +26,7 @@ from tests.verify.bounds.test_raised import ALL, ball_about, bent, objective, ou
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown(steps=4)")
 SINGLE = ("ibp(dtype=float32)", "crown-ibp(dtype=float32)", "crown(dtype=float32)")
 
-KINDS = ("mlp", "resnet", "sigmoid", "steep", "pooled", "ends in tanh")
+KINDS = ("mlp", "resnet", "sigmoid", "steep", "pooled", "ends in tanh", "gelu", "attention", "layer norm", "steps")
 
 everywhere = pytest.mark.parametrize("where", WHERE)
 
@@ -45,7 +45,7 @@ def _no_numbers_elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 @everywhere
 @pytest.mark.parametrize("p", [1, 2, inf])
 @pytest.mark.parametrize("method", METHODS + SINGLE)
-@pytest.mark.parametrize("name", few(KINDS, ["resnet", "pooled"]))
+@pytest.mark.parametrize("name", few(KINDS, ["resnet", "pooled", "attention", "layer norm"]))
 def test_bounds_are_true_and_those_of_the_cpu(
     name: str, method: str, p: float, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

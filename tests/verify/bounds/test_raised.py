@@ -17,10 +17,10 @@ from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Scale, Smooth
+from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Scale, Smooth, Step
 from assay.verify.core.region import Box, LpBall, Region, take
 from assay.verify.core.verifier import Bounds
-from tests import exact, nets
+from tests import curved, exact, nets
 from tests.breadth import seeds
 from tests.contract.graphs import members, random_box, random_graph
 
@@ -64,6 +64,9 @@ NETWORKS = {
     "steep": bent(LeakyRelu(3.0), LeakyRelu(0.5)),
     "pooled": pooled(),
     "mixed": bent(Smooth("tanh"), Relu(), LeakyRelu(2.0)),
+    "gelu": bent(Smooth("gelu"), Smooth("sin")),
+    "attention": curved.attention(0),
+    "layer norm": curved.normalised(0),
 }
 # There is nothing to raise in the first two.
 PLAIN = {
@@ -71,6 +74,7 @@ PLAIN = {
     "steep alone": bent(LeakyRelu(3.0)),
     "ends in an activation": bent(Relu(), Relu(), last=False),
     "ends in tanh": bent(Smooth("tanh"), last=False),
+    "steps": bent(Step("round"), Step("sign")),
     "one after the other": replace(
         chain((4,), [Linear(normal(5, 4), normal(5)), Smooth("tanh"), Relu(), LeakyRelu(0.5)]), dtype=D
     ),

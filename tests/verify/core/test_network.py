@@ -15,7 +15,20 @@ from torch import Tensor, nn
 
 from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.network import Builder, Network, Node, chain, content_hash, to_network
-from assay.verify.core.ops import Add, Conv2d, Input, Linear, Op, Relu, Reshape, Scale, Sub
+from assay.verify.core.ops import (
+    Add,
+    Conv2d,
+    Input,
+    InverseSumExp,
+    Linear,
+    Max,
+    Op,
+    Product,
+    Relu,
+    Reshape,
+    Scale,
+    Sub,
+)
 from tests.breadth import slow
 from tests.nets import TRAPS, Shape, generator, networks, random_cnn, random_mlp, random_resnet, rational, seeds, trap
 
@@ -38,6 +51,13 @@ def test_a_network_is_its_own_network() -> None:
     assert to_network(network) is network
     assert to_network(network, (2,)) is network
     assert to_network(network, [2]) is network
+
+
+@pytest.mark.parametrize("op", [Max(), Product(), InverseSumExp()], ids=lambda op: op.label)
+def test_of_a_vector_a_vector_of_one_is_made(op: Op) -> None:
+    network = chain((2,), [op, Relu()])
+    assert [node.shape for node in network.nodes] == [(2,), (1, 2), (1,), (1,)]
+    assert network(torch.ones(3, 2)).shape == (3, 1)
 
 
 def test_a_network_refuses_another_shape() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sin
+from math import inf, sin
 
 import pytest
 import torch
@@ -73,3 +73,12 @@ def test_a_function_that_repeats() -> None:
     least, most = ranges.values(sine, low, high)
     assert most.tolist() == pytest.approx([1.0, sin(3.3), 1.0, sin(1.6)])
     assert least.tolist() == pytest.approx([sin(0.1), -1.0, -1.0, sin(1.7)])
+
+
+def test_slopes_over_all_numbers() -> None:
+    assert ranges.slopes_everywhere(curve("tanh")) == (0.0, 1.0)
+    least, most = ranges.slopes_everywhere(curve("gelu"))
+    assert (least, most) == (pytest.approx(-0.1289044), pytest.approx(1.1289044))
+    assert ranges.slopes_everywhere(curve("sin")) == pytest.approx((-1.0, 1.0))
+    for endless in ("exp", "square", "log", "reciprocal", "sqrt"):
+        assert ranges.slopes_everywhere(curve(endless)) == (-inf, inf)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.core.network import Builder, Network
-from assay.verify.core.ops import Add, Conv2d, Linear, Op, Relu, Scale
+from assay.verify.core.network import Builder, Network, Node
+from assay.verify.core.ops import Add, Conv2d, Input, Linear, Op, Relu, Scale, Smooth, Sub
 from assay.verify.frontends.fold import fold
 
 
@@ -102,3 +102,27 @@ def test_oracle_dtype_and_name_are_kept() -> None:
     network = builder.build(last, oracle=torch.relu, dtype=torch.float64, name="one")
     folded = fold(network)
     assert (folded.oracle, folded.dtype, folded.name) == (torch.relu, torch.float64, "one")
+
+
+def test_nothing_is_rounded_to_the_weights_precision() -> None:
+    """A float64 number times a float32 tensor is float32 to torch."""
+    weight, third = randn(4).float(), torch.tensor(1 / 3, dtype=torch.float64)
+    network = Network(
+        (
+            Node(Input(), (), (4,)),
+            Node(Scale(weight, torch.zeros(4)), (0,), (4,)),
+            Node(Scale(third, torch.zeros((), dtype=torch.float64)), (1,), (4,)),
+        )
+    )
+    folded = fold(network, torch.float64)
+    (scale,) = (node.op for node in folded.nodes[1:])
+    assert isinstance(scale, Scale)
+    assert torch.equal(scale.factor, weight.double() * third)
+
+
+def test_what_is_a_value_less_itself_is_not_added() -> None:
+    builder = Builder((3,))
+    square = builder.add(Smooth("square"), 0)
+    nothing = builder.add(Sub(), square, square)
+    network = builder.build(builder.add(Add(), square, nothing))
+    assert [type(node.op) for node in fold(network).nodes] == [Input, Smooth]

@@ -100,7 +100,7 @@ def test_without_gradients_nothing_is_recorded() -> None:
 def test_what_has_no_translation_is_named() -> None:
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.cumsum(x, 1)
+            return torch.cumprod(x, 1)
 
-    with pytest.raises(UnsupportedError, match="cumsum"):
+    with pytest.raises(UnsupportedError, match="cumprod"):
         read_live(Odd(), torch.rand(2, 3))

@@ -258,9 +258,9 @@ def test_external_data_is_part_of_the_fingerprint(tmp_path: Path) -> None:
 
 
 def test_the_import_check_notices_a_wrong_translation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from assay.verify.frontends.onnx import handlers, layers
+    from assay.verify.frontends.onnx import curves, handlers
 
-    wrong = {**handlers.traced(), "Relu": layers.tanh}
+    wrong = {**handlers.traced(), "Relu": curves.sigmoid}
     monkeypatch.setattr(handlers, "traced", lambda: wrong)
     with pytest.raises(InternalError, match="differs from the model"):
         read_onnx(save(tmp_path, perceptron()))

@@ -10,16 +10,14 @@ import torch
 from onnx import helper
 
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.result import Verdict
 from assay.verify.frontends.files import read_problems
 from assay.verify.frontends.onnx import read_onnx
 from assay.verify.registry import get_verifier
 from tests.nets import generator
-from tests.verify.frontends.onnx_files import ints, model, numbers, one, run, save
+from tests.verify.frontends.onnx_files import model, numbers, run, save
 
 NODE = helper.make_node
-VECTOR = (1, 6)
 BOX = "".join(f"(assert (>= X_{i} 0.9))(assert (<= X_{i} 0.901))" for i in range(6))
 NAMES = "".join(f"(declare-const {name} Real)" for name in [*(f"X_{i}" for i in range(6)), "Y_0", "Y_1", "Y_2"])
 
@@ -62,23 +60,15 @@ def test_properties_of_the_order_are_answered_as_for_the_logits(op: str, tmp_pat
 
 
 @pytest.mark.parametrize("text", ["(>= Y_0 0.5)", "(<= (+ Y_0 Y_1) Y_2)", "(<= Y_0 (+ Y_1 0.1))", "(<= Y_0 (* 2 Y_1))"])
-def test_properties_of_values_are_not(text: str, tmp_path: Path) -> None:
-    path, prop = save(tmp_path, classifier("Softmax")), tmp_path / "p.vnnlib"
+def test_properties_of_values_are_those_of_the_whole(text: str, tmp_path: Path) -> None:
+    proto = classifier("Softmax")
+    path, prop = save(tmp_path, proto), tmp_path / "p.vnnlib"
     prop.write_text(f"{NAMES}{BOX}(assert {text})")
-    with pytest.raises(UnsupportedError, match="ends in a softmax"):
-        read_problems(path, prop)
-
-
-@pytest.mark.parametrize(
-    ("proto", "words"),
-    [
-        (classifier("Softmax", axis=0), "over all outputs of a sample"),
-        (one("Softmax", (1, 2, 3)), "over all outputs of a sample"),
-        (one("LogSoftmax", (2, 3)), "over all outputs of a sample"),
-        (model([NODE("Softmax", ["x"], ["s"]), NODE("Neg", ["s"], ["y"])], VECTOR), "the last layer"),
-        (model([NODE("Softmax", ["x"], ["s"]), NODE("Reshape", ["s", "t"], ["y"])], VECTOR, {"t": ints(6, 1)}), "last"),
-    ],
-)
-def test_elsewhere_it_is_not_read(proto: onnx.ModelProto, words: str, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=words):
-        read_onnx(save(tmp_path, proto))
+    (problem,) = read_problems(path, prop)
+    assert not problem.network.readout
+    x = problem.region.point(torch.rand(1, 6))
+    torch.testing.assert_close(problem.network(x.double()).float(), run(proto, x.float()))
+    verdict = get_verifier("crown").verify(problem, Budget(60)).verdict
+    assert verdict in (Verdict.VERIFIED, Verdict.UNKNOWN)
+    reached = problem.spec.margin(problem.spec.rows(problem.network(x.double())))
+    assert verdict is Verdict.UNKNOWN or float(reached) > 0

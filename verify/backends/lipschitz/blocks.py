@@ -12,6 +12,7 @@ from assay.verify.backends.lipschitz.norms import Norm, operator_norm
 from assay.verify.backends.lipschitz.outward import plus, times, total, up
 from assay.verify.core.network import Network, Node
 from assay.verify.core.ops import Add, Concat, Conv2d, LeakyRelu, Linear, Op, Relu, Scale, Smooth
+from assay.verify.core.ranges import slopes_everywhere
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,10 @@ def _step(network: Network, source: int, change: int, p: float) -> Block | None:
 
 def _gradual(op: Op) -> bool:
     """Whether slopes lie in [0, 1]."""
-    return isinstance(op, (Relu, Smooth)) or (isinstance(op, LeakyRelu) and 0 <= op.slope <= 1)
+    if isinstance(op, Smooth):
+        least, most = slopes_everywhere(op.of)
+        return least >= 0 and most <= 1
+    return isinstance(op, Relu) or (isinstance(op, LeakyRelu) and 0 <= op.slope <= 1)
 
 
 def _matrix(op: Op) -> Tensor | None:

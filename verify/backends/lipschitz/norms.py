@@ -36,6 +36,7 @@ from assay.verify.core.ops import (
     evaluate,
     map_tensors,
 )
+from assay.verify.core.ranges import slopes_everywhere
 from assay.verify.core.roundings import spread
 from assay.verify.support.floats import TINY, gamma
 
@@ -75,12 +76,19 @@ def norm(op: Op, shape: tuple[int, ...], p: float) -> Norm:
 
 
 @norm.register(Relu)
-@norm.register(Smooth)
 @norm.register(Max)
 @norm.register(Reshape)
 def _(op: Op, shape: tuple[int, ...], p: float) -> Norm:
     """Slopes of at most 1; the largest of several values moves no further than the one of them that moves most."""
     return Norm(1.0, 1.0, "exact")
+
+
+@norm.register
+def _(op: Smooth, shape: tuple[int, ...], p: float) -> Norm:
+    steepest = max(abs(slope) for slope in slopes_everywhere(op.of))
+    if steepest == inf:
+        raise UnsupportedError(f"operation {op.label} has no Lipschitz constant")
+    return Norm(steepest, steepest, "exact")
 
 
 @norm.register

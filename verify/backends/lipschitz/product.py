@@ -17,7 +17,8 @@ from assay.verify.backends.lipschitz.radii import dual_norm
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
-from assay.verify.core.ops import Add, Concat, Linear, Op, Reshape, Sub
+from assay.verify.core.ops import Add, Concat, Linear, Op, Reshape, Smooth, Sub
+from assay.verify.core.ranges import slopes_everywhere
 from assay.verify.support.floats import gamma
 
 ONE = Norm(1.0, 1.0, "exact")
@@ -73,9 +74,13 @@ def without_rule(network: Network) -> str | None:
     missing = {
         node.op.label
         for node in network.nodes[1:]
-        if all(rule.dispatch(type(node.op)) is rule.dispatch(object) for rule in tables)
+        if all(rule.dispatch(type(node.op)) is rule.dispatch(object) for rule in tables) or _endless(node.op)
     }
     return f"no Lipschitz rule for {', '.join(sorted(missing))}" if missing else None
+
+
+def _endless(op: Op) -> bool:
+    return isinstance(op, Smooth) and inf in slopes_everywhere(op.of)
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,6 +121,8 @@ def quantized(call: Call) -> Value:
 def dequantized(call: Call) -> Value:
     """``(x - zero) * scale``."""
     x, given = call.traced(), call.constant(1, "the scale")
+    if x.dtype.is_floating_point:
+        raise Untranslatable("of a value that is not quantised")
     zero = call.constant(2, "the zero point") if call.has(2) else torch.zeros(())
     if call.integer("block_size", 0) or call.integer("output_dtype", 0):
         raise Untranslatable("in blocks, or to another type")

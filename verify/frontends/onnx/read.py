@@ -15,6 +15,7 @@ from assay.verify.frontends.onnx.external import self_contained
 from assay.verify.frontends.onnx.graph import parse, read_graph
 from assay.verify.frontends.onnx.runtime import Runtime
 from assay.verify.frontends.onnx.translation import NO_MEMORY, Translation
+from assay.verify.frontends.recognised import recognised
 from assay.verify.frontends.source import read_bytes, refuse_package
 
 
@@ -82,7 +83,7 @@ def _translated(
     graph = read_graph(model, outputs)
     translation = Translation(graph, handlers.traced(), handlers.constant())
     literal = translation.network()
-    folded = fold(literal)
+    folded = fold(recognised(literal))
     shapes = folded.input_shape, folded.nodes[-1].shape
     runtime = Runtime(whole, graph.outputs, graph.inputs, *shapes, graph.dtype)
     network = replace(

@@ -253,6 +253,8 @@ class Translation:
             raise InputError(f"no node gives the output {name!r}: the file is damaged")
         if not isinstance(output, Value):
             raise InputError(f"the output {name!r} does not depend on the input")
+        if not output.dtype.is_floating_point:
+            raise UnsupportedError(f"the output {name!r} holds no floating-point numbers: leave labels out")
         return output
 
     def _complaints(self) -> str:
