@@ -185,7 +185,9 @@ def test_room_is_the_most_that_there_is(rows: int, size: int) -> None:
     point = torch.tensor([float(v) for v in found.point], dtype=torch.float64)
     slack = ((b - A @ point) / weights).min().item()
     cost = [*[0.0] * size, -1.0]
-    best = linprog(cost, torch.cat([A, weights[:, None]], 1).numpy(), b.numpy(), bounds=[*[(0.0, 1.0)] * size, (None, None)])
+    best = linprog(
+        cost, torch.cat([A, weights[:, None]], 1).numpy(), b.numpy(), bounds=[*[(0.0, 1.0)] * size, (None, None)]
+    )
     assert slack == pytest.approx(-best.fun, abs=1e-7)
 
 
