@@ -66,8 +66,8 @@ def test_arguments_go_by_name_whatever_their_order() -> None:
 
 
 def test_outputs_that_are_not_there_and_other_shapes_are_refused() -> None:
-    with pytest.raises(InputError, match="no 'other'"):
-        Parted(two(), SHAPES, ("other",))(torch.rand(1, 9))
+    with pytest.raises(InputError, match="no output 'other'"):
+        to_network(Parted(two(), SHAPES, ("other",)))
     with pytest.raises(InputError, match=r"shape \(9,\), all parts together, got \(8,\)"):
         to_network(Parted(two(), SHAPES, ("score",)), (8,))
     with pytest.raises(InputError, match="by name, got none"):

@@ -3,6 +3,7 @@ name, and the witness that is told."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from assay import witness
 from assay.verify.check.replay import replay
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
-from assay.verify.core.network import to_network
+from assay.verify.core.network import Port, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, Polytope
 from assay.verify.core.result import Verdict
 from assay.verify.frontends.onnx import write_onnx
 from assay.verify.frontends.vnnlib import parse_vnnlib
+from assay.verify.frontends.vnnlib.declared import Declared
 from assay.verify.registry import get_verifier
 from tests.nets import random_mlp, weighted
 from tests.verify.frontends.test_ports import write as write_two
@@ -114,24 +116,22 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 PARTS = """(declare-network f
-  (declare-input S real [1,3] "state") (declare-input I real [1,2,3] "image")
-  (declare-output Y real [1,2] "score"))
+  (declare-input state real [1,3]) (declare-input image real [1,2,3])
+  (declare-output score real [1,2]))
 """
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_inputs_and_outputs_go_by_the_names_of_the_model(named: bool, tmp_path: Path) -> None:
-    """Declared in another order than the file has them; without names the places count."""
-    text = PARTS if named else PARTS.replace(' "state"', "").replace(' "image"', "")
-    bounds = [f"(>= S[0,{i}] {i}.0) (<= S[0,{i}] {i}.0)" for i in range(3)]
-    bounds += [f"(>= I[0,{i},{j}] 0.0) (<= I[0,{i},{j}] 0.0)" for i in range(2) for j in range(3)]
-    prop = tmp_path / "p.vnnlib"
-    prop.write_text(f"{HEAD}{text}(assert (and {' '.join(bounds)}))(assert (<= Y[0,0] -1000.0))")
-    net = write_two(tmp_path / "two.onnx")
-    if not named:
-        with pytest.raises(InputError, match="shape"):
-            Problem.from_files(net, prop)
-        return
+def within_parts(text: str) -> str:
+    """state = (0, 1, 2), image = 0."""
+    bounds = [f"(>= state[0,{i}] {i}.0) (<= state[0,{i}] {i}.0)" for i in range(3)]
+    bounds += [f"(>= image[0,{i},{j}] 0.0) (<= image[0,{i},{j}] 0.0)" for i in range(2) for j in range(3)]
+    return f"{HEAD}{text}(assert (and {' '.join(bounds)}))(assert (<= score[0,0] -1000.0))"
+
+
+def test_inputs_and_outputs_go_by_the_names_of_the_model(tmp_path: Path) -> None:
+    """Declared in another order than the file has them."""
+    net, prop = write_two(tmp_path / "two.onnx"), tmp_path / "p.vnnlib"
+    prop.write_text(within_parts(PARTS))
     (problem,) = Problem.from_files(net, prop)
     x = problem.region.centre[None].float()
     assert x.flatten().tolist() == [0.0, 1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
@@ -141,6 +141,25 @@ def test_inputs_and_outputs_go_by_the_names_of_the_model(named: bool, tmp_path: 
     assert plain.network.oracle is not None
     torch.testing.assert_close(problem.network.oracle(x), plain.network.oracle(in_order))
     torch.testing.assert_close(problem.network(x), plain.network(in_order))
+
+
+def test_other_names_go_by_their_order_and_must_fit(tmp_path: Path) -> None:
+    net, prop = write_two(tmp_path / "two.onnx"), tmp_path / "p.vnnlib"
+    prop.write_text(within_parts(PARTS).replace("state", "S").replace("image", "I"))
+    with pytest.raises(InputError, match=r"the shape \[1, 3\] of the input 'S' of f; the model has \[2, 3\]"):
+        Problem.from_files(net, prop)
+
+
+def test_names_that_the_model_does_not_have_are_refused() -> None:
+    model = replace(to_network(random_mlp(0, (5, 4, 2)), (5,)), inputs=(Port("a", (2,)), Port("b", (3,))))
+    ports = (Port("b", (3,)), Port("a", (2,)))
+    assert Declared("f", ports, (Port("y", (2,)),), named=True).places(model) == [3, 4, 0, 1, 2]
+    other = Declared("f", (Port("c", (2,)), Port("b", (3,))), (Port("y", (2,)),), named=True)
+    with pytest.raises(InputError, match=r"declares the inputs \['c', 'b'\] of f; the model has \['a', 'b'\]"):
+        other.places(model)
+    assert replace(other, named=False).places(model) == [0, 1, 2, 3, 4]
+    assert other.chosen(["x"]) == ("y",)
+    assert replace(other, named=False).chosen(["x"]) == ()
 
 
 def _of_version_1(tmp_path: Path) -> Path:
