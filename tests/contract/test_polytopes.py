@@ -3,11 +3,16 @@ exact agrees with enumeration in rational arithmetic."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf
+
 import pytest
 import torch
 
 from assay.attacks import get_attack
 from assay.attacks.registry import ATTACKS
+from assay.verify.backends.smt import method
+from assay.verify.backends.smt.question import Question
 from assay.verify.check.replay import replay
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
@@ -16,6 +21,8 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, Polytope
 from assay.verify.core.result import Reason, Verdict
 from assay.verify.core.spec import Polyhedron, Spec
+from assay.verify.programs import encode
+from assay.verify.programs.program import Draft, Index, Vector
 from assay.verify.registry import get_bounder, get_verifier, list_verifiers
 from assay.verify.solving.stages import decide
 from tests import exact, nets
@@ -186,6 +193,48 @@ def test_strict_constraints_decide_where_the_margin_is_zero(name: str) -> None:
         else:
             assert result.verdict in (verdict, Verdict.UNKNOWN)
             assert result.verdict is verdict or name in ("ibp", "crown", "alpha-crown", "lp", "input-split", "lp-bab")
+
+
+def without_rows(*arguments: object) -> None:
+    """Constraints are left out of programs."""
+
+
+def turned_round(draft: Draft, x: Index, A: Vector, b: Vector, fixed: Vector) -> None:
+    constraints(draft, x, -A, b, fixed)
+
+
+def first_alone(draft: Draft, x: Index, A: Vector, b: Vector, fixed: Vector) -> None:
+    constraints(draft, x, A[:1], b[:1], fixed)
+
+
+constraints = encode._constraints
+
+
+@pytest.mark.parametrize("fault", [without_rows, turned_round, first_alone])
+def test_faults_in_programs_are_noticed(fault: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least margin is another one than that of enumeration, or there is none."""
+    monkeypatch.setattr(encode, "_constraints", fault)
+    noticed = 0
+    for seed in (4, 5, 8, 10, 11):
+        problem = made(seed)
+        result = get_verifier("milp(optimum=True)").verify(problem, Budget(60))
+        true = exact.true_margin(problem)
+        noticed += abs(result.stats.get("optimum", inf) - true) > CLOSE or result.verdict is Verdict.UNKNOWN
+    assert noticed >= 2
+
+
+def test_a_question_without_its_limits_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Question, "within", lambda self, point: True)
+    monkeypatch.setattr(method, "encode", lambda *arguments: original(*arguments[:4]))
+    noticed = 0
+    for seed in (4, 5, 8, 10, 11):
+        problem = made(seed)
+        result = get_verifier("smt(optimum=True)").verify(problem, Budget(60))
+        noticed += abs(result.stats.get("optimum", inf) - exact.true_margin(problem)) > CLOSE
+    assert noticed >= 2
+
+
+original = method.encode
 
 
 def test_forgetting_the_constraints_would_be_noticed() -> None:
