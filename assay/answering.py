@@ -71,7 +71,8 @@ def ask(
 ) -> Answer:
     """The checked answer of ``method`` to the property in ``prop`` about the network in ``net``.
 
-    ``networks`` and ``outputs``: as :meth:`Problem.from_files` has them; ``memory``: bytes that the process may hold; ``draft`` hears of the answer so far after each stage of the work.
+    ``networks`` and ``outputs``: as :meth:`Problem.from_files` has them; ``memory``: bytes that the process may hold;
+    ``draft`` hears of the answer so far after each stage of the work.
     Raises what reading the files raises, and :class:`InputError` for a method that does not exist; what goes wrong
     while solving is an answer.
     """

@@ -21,7 +21,7 @@ from torch import Tensor
 from assay.verify.core.network import Network, content_hash
 from assay.verify.core.ops import Gather, LeakyRelu, Max, Op, Relu, evaluate
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Box
+from assay.verify.core.region import Box, Polytope
 from assay.verify.programs.solvers.highs import made
 from tests.dyadic import Dyadic
 
@@ -299,11 +299,14 @@ def _nodes(network: Network, x: Exact) -> list[Exact]:
     return nodes
 
 
-def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fraction, Fraction]:
-    """Two numbers with the true minimum over the box of max_i (rows_i @ network(x) - b_i) between them.
+def bracket(network: Network, box: Box | Polytope, rows: Tensor, b: Tensor) -> tuple[Fraction, Fraction]:
+    """Two numbers with the true minimum over the box, or a polytope with room in it, of max_i (rows_i @ network(x) -
+    b_i) between them.
 
     rows (k x outputs), b (k), float64.
     """
+    if isinstance(box, Polytope):
+        return _within(network, box, rows, b)
     region, exact_rows, exact_b = Range.of(box), dyadics(rows), dyadics(b)
 
     def at(point: Exact) -> Fraction:
@@ -327,16 +330,50 @@ def bracket(network: Network, box: Box, rows: Tensor, b: Tensor) -> tuple[Fracti
     return min(lower, upper), upper
 
 
+def _within(network: Network, polytope: Polytope, rows: Tensor, b: Tensor) -> tuple[Fraction, Fraction]:
+    """:func:`bracket` over a polytope, whose constraints are more conditions of each piece."""
+    region, exact_rows, exact_b = Range.of(polytope.within), dyadics(rows), dyadics(b)
+    constraints = np.hstack([-dyadics(polytope.b)[:, None], dyadics(polytope.A)])
+    inside = dyadics(polytope.centre.flatten())
+    assert all(constraints[:, 1:] @ inside + constraints[:, 0] < 0), "the polytope has no room in it"
+    share = Dyadic.of(2.0**-28)
+
+    def at(point: Exact) -> Fraction:
+        """The value at a point a little further inside, which satisfies the constraints exactly."""
+        x = point + (inside - point) * share
+        assert all(constraints[:, 1:] @ x + constraints[:, 0] <= 0)
+        highest: Fraction = max(exact_rows @ _nodes(network, x)[-1].flatten() - exact_b).fraction
+        return highest
+
+    upper = at(inside)
+    lower = upper
+    for piece in cover(network, polytope.within):
+        if _empty(list(piece.conditions), list(constraints), region):
+            continue
+        functions = exact_rows @ piece.output
+        functions[:, 0] = functions[:, 0] - exact_b
+        conditions = np.vstack([piece.conditions, constraints])
+        point, weights, multipliers = _program(functions, conditions, region)
+        if point is not None:
+            upper = min(upper, at(point))
+        if not any(weights):
+            weights = _listed([ONE, *[ZERO] * (len(rows) - 1)])
+        lower = min(lower, _proven(functions, conditions, weights, multipliers, region))
+    return min(lower, upper), upper
+
+
 _known: dict[str, tuple[Fraction, Fraction]] = {}
 
 
-def least_of_largest(network: Network, box: Box, rows: Tensor, b: Tensor) -> float:
-    """The true minimum over the box of max_i (rows_i @ network(x) - b_i), within 1e-9 of its size."""
+def least_of_largest(network: Network, box: Box | Polytope, rows: Tensor, b: Tensor) -> float:
+    """The true minimum over the box of max_i (rows_i @ network(x) - b_i), within 1e-9 of its size, or 1e-6
+    over a polytope."""
     key = content_hash(network.id, box.id, rows, b)
     if key not in _known:
         _known[key] = bracket(network, box, rows, b)
     lower, upper = _known[key]
-    assert upper - lower <= 1e-9 * (1 + abs(upper)), f"the truth is only known to lie in [{lower:g}, {upper:g}]"
+    accuracy = 1e-6 if isinstance(box, Polytope) else 1e-9  # the points are moved inside
+    assert upper - lower <= accuracy * (1 + abs(upper)), f"the truth is only known to lie in [{lower:g}, {upper:g}]"
     return float(upper)
 
 
@@ -346,6 +383,8 @@ def minimum(network: Network, box: Box, objective: Tensor) -> float:
 
 
 def true_margin(problem: Problem) -> float:
-    """The true margin of a problem over its region's box: min over disjuncts of max over rows of A y - b."""
-    box = problem.region.box()
+    """The true margin of a problem over its region's box, or polytope: min over disjuncts of max over rows of A y -
+    b."""
+    region = problem.region
+    box = region if isinstance(region, Polytope) else region.box()
     return min(least_of_largest(problem.network, box, d.A, d.b) for d in problem.spec.disjuncts)

@@ -19,6 +19,8 @@ from assay.verify.core.ops import Linear
 from assay.verify.frontends.onnx import write_onnx
 from tests.benchmarks.instance_files import BROKEN, DECLARED, PROPERTIES, SAFE, net, prop, register
 from tests.breadth import few, slow
+from tests.verify.frontends.test_ports import write
+from tests.verify.frontends.test_vnnlib_networks import EQUAL, HEAD, apart, saved
 
 
 @pytest.fixture
@@ -297,3 +299,25 @@ def test_nothing_heavy_is_loaded_on_the_way_to_an_easy_answer(folder):
     assert "0" in loaded
     assert "torch" in loaded
     assert not loaded & {"rich", "matplotlib", "scipy", "highspy", "z3", "cvxpy", "pulp", "models", "sympy"}
+
+
+def test_further_networks_and_outputs_are_named(tmp_path, capsys):
+    """The witness tells every input that is declared, shared ones too, and the outputs of both networks."""
+    pytest.importorskip("vnnlib")
+    f, g = saved(tmp_path / "f.onnx"), saved(tmp_path / "g.onnx", shift=1 / 32)
+    question = tmp_path / "p.vnnlib"
+    question.write_text(HEAD + EQUAL + apart(0.0156))
+    assert main(["verify", str(f), str(question), "--network", f"g={g}", "--json"]) == 10
+    told = json.loads(capsys.readouterr().out)
+    x, y = told["counterexample"]["x"], told["counterexample"]["y"]
+    assert x[:2] == x[2:]
+    assert abs(y[0] - y[1]) == pytest.approx(1 / 32, abs=1e-5)
+    assert main(["verify", str(f), str(question), "--network", f"g={g}"]) == 10
+    assert [float(v) for v in witness(capsys.readouterr().out.partition("\n")[2])[0]] == x
+    assert main(["verify", str(f), str(question), "--network", "g"]) == 40
+    assert "expected --network NAME=FILE, got 'g'" in capsys.readouterr().err
+    several = write(tmp_path / "two.onnx")
+    bounds = "".join(f"(declare-const X_{i} Real)(assert (>= X_{i} 0))(assert (<= X_{i} 1))" for i in range(9))
+    question.write_text(f"{bounds}(declare-const Y_0 Real)(declare-const Y_1 Real)(assert (>= Y_0 1000))")
+    assert main(["verify", str(several), str(question)]) == 40
+    assert main(["verify", str(several), str(question), "--output", "score"]) == 0

@@ -17,6 +17,7 @@ from assay.verify.core.region import Region
 from assay.verify.frontends.agreement import agree_on
 from assay.verify.frontends.extremes import corners
 from assay.verify.frontends.onnx import read_onnx
+from assay.verify.frontends.onnx.read import output_names
 from assay.verify.frontends.vnnlib import Property, read_vnnlib
 from assay.verify.frontends.vnnlib.declared import together
 
@@ -71,7 +72,7 @@ def _network(stated: Property, net: str | Path, networks: Mapping[str, str | Pat
             names = ", ".join(each.name for each in declared)
             raise InputError(f"the property declares the networks {names}: pass the file of {one.name} too")
         files[one.name] = file
-        key = str(file), tuple(outputs) or one.chosen
+        key = str(file), tuple(outputs) or one.chosen(output_names(file))
         models[key] = models.get(key) or read_onnx(*key)
         read.append(models[key])
     return together(declared, read)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.verify.core.errors import AssayError
+from assay.verify.core.region import Polytope
 from assay.verify.frontends.vnnlib import parse_vnnlib, read_vnnlib, write_vnnlib
 from tests.breadth import slow
 from tests.verify.frontends.vnnlib_formulas import (
@@ -17,9 +18,12 @@ from tests.verify.frontends.vnnlib_formulas import (
     Statement,
     assertions,
     assertions_of_version1,
+    assertions_with_links,
+    assertions_with_ties,
     content,
     covered,
     points,
+    single_points,
     version1,
     version2,
     witnessed,
@@ -55,6 +59,38 @@ def test_members_where_connectives_are_nested(examples: int) -> None:
     check()
 
 
+@pytest.mark.parametrize("examples", [60, slow(400)])
+def test_members_where_inputs_are_tied(examples: int) -> None:
+    """Exactly where numbers can be told exactly; elsewhere no member is none, and none is left out of the proof."""
+
+    @settings(max_examples=examples)
+    @given(assertions_with_ties, points)
+    def check(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
+        prop = parse_vnnlib(version1(asserted))
+        exact = not any(isinstance(region, Polytope) and region.inner is not None for region, _ in prop.cases)
+        for x, y in some:
+            expected = all(part.holds(x, y) for part in asserted)
+            assert covered(prop, x, y) or not expected
+            found = witnessed(prop, x, y)
+            assert found == expected if exact else expected or not found
+
+    check()
+
+
+@pytest.mark.parametrize("examples", [60, slow(400)])
+def test_members_where_outputs_are_compared_with_inputs(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(assertions_with_links, single_points)
+    def check(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
+        prop = parse_vnnlib(version1(asserted))
+        for x, y in some:
+            expected = all(part.holds(x, y) for part in asserted)
+            assert covered(prop, x, y) or not expected
+            assert expected or not witnessed(prop, x, y)
+
+    check()
+
+
 @given(assertions)
 def test_cases_are_told_apart_by_their_boxes(asserted: list[Statement]) -> None:
     prop = parse_vnnlib(version1(asserted))
@@ -65,9 +101,10 @@ def test_cases_are_told_apart_by_their_boxes(asserted: list[Statement]) -> None:
 
 
 @pytest.mark.parametrize("examples", [25, slow(100)])
-def test_version_2_says_the_same(examples: int) -> None:
+@pytest.mark.parametrize("strategy", [assertions, assertions_with_ties, assertions_with_links])
+def test_version_2_says_the_same(strategy: st.SearchStrategy[list[Statement]], examples: int) -> None:
     @settings(max_examples=examples)
-    @given(assertions)
+    @given(strategy)
     def check(asserted: list[Statement]) -> None:
         pytest.importorskip("vnnlib")
         assert content(parse_vnnlib(version2(asserted))) == content(parse_vnnlib(version1(asserted)))
@@ -84,6 +121,22 @@ def test_what_is_written_reads_back_the_same(tmp_path_factory: pytest.TempPathFa
         prop = parse_vnnlib(version1(asserted))
         write_vnnlib(prop, path)
         assert content(read_vnnlib(path)) == content(prop)
+
+    check()
+
+
+@pytest.mark.parametrize("examples", [25, slow(100)])
+def test_what_is_written_of_ties_has_the_same_members(tmp_path_factory: pytest.TempPathFactory, examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(assertions_with_ties, points)
+    def check(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
+        path = tmp_path_factory.mktemp("written") / "p.vnnlib"
+        prop = parse_vnnlib(version1(asserted))
+        write_vnnlib(prop, path)
+        back = read_vnnlib(path)
+        for x, y in some:
+            assert covered(back, x, y) or not covered(prop, x, y)
+            assert witnessed(back, x, y) or not witnessed(prop, x, y)
 
     check()
 

@@ -131,7 +131,7 @@ def test_bounds_of_a_ball_are_exact(tmp_path: Path) -> None:
 @pytest.mark.parametrize("p", [1, 2])
 def test_other_regions_are_not_supported(p: int, tmp_path: Path) -> None:
     problem = Problem.robustness(to_network(random_mlp(0), (4,)), torch.full((4,), 0.5), 1, 0.1, norm=p)
-    with pytest.raises(UnsupportedError, match="box or an linf ball"):
+    with pytest.raises(UnsupportedError, match="a box, an linf ball or a polytope"):
         write_vnnlib(problem, tmp_path / "p.vnnlib")
     assert not list(tmp_path.iterdir())
 

@@ -11,7 +11,7 @@ from operator import eq, ge, gt, le, lt, ne
 import numpy as np
 from hypothesis import strategies as st
 
-from assay.verify.core.region import Box
+from assay.verify.core.region import Box, Polytope
 from assay.verify.core.spec import Polyhedron
 from assay.verify.frontends.vnnlib import Property
 
@@ -128,17 +128,34 @@ def comparisons(variables: Sequence[Term]) -> st.SearchStrategy[Statement]:
 _INPUTS = [variable("X", i) for i in range(INPUTS)]
 _OUTPUTS = [variable("Y", i) for i in range(OUTPUTS)]
 _simple = st.one_of(*(comparisons([x]) for x in _INPUTS), comparisons(_OUTPUTS))
-statements = st.recursive(
-    _simple,
-    lambda inner: (
-        st.lists(inner, min_size=1, max_size=3).map(both) | st.lists(inner, min_size=1, max_size=3).map(either)
-    ),
-    max_leaves=8,
-)
+_ties = comparisons(_INPUTS)
+_links = comparisons([*_INPUTS, *_OUTPUTS])
+
+
+def combined(simple: st.SearchStrategy[Statement]) -> st.SearchStrategy[Statement]:
+    """Conjunctions and disjunctions."""
+    return st.recursive(
+        simple,
+        lambda inner: (
+            st.lists(inner, min_size=1, max_size=3).map(both) | st.lists(inner, min_size=1, max_size=3).map(either)
+        ),
+        max_leaves=8,
+    )
+
+
 bounds = both(
     [comparison(">=", x, number("-2.0")) for x in _INPUTS] + [comparison("<=", x, number("2.0")) for x in _INPUTS]
 )
-assertions = st.lists(statements, max_size=4).flatmap(lambda some: st.permutations([bounds, *some]))
+
+
+def asserted(simple: st.SearchStrategy[Statement], least: int = 0) -> st.SearchStrategy[list[Statement]]:
+    """Assertions, the bounds of the inputs among them."""
+    return st.lists(combined(simple), min_size=least, max_size=4).flatmap(lambda some: st.permutations([bounds, *some]))
+
+
+assertions = asserted(_simple)
+assertions_with_ties = asserted(_ties | _simple, 1)
+assertions_with_links = asserted(_links | _ties, 1)
 
 
 # Connectives that version 2 does not have.
@@ -185,6 +202,10 @@ inputs = st.lists(
 outputs = st.lists(
     st.builds(near, st.sampled_from(DECIMALS), st.just(True), st.integers(-1, 1)), min_size=OUTPUTS, max_size=OUTPUTS
 )
+single_inputs = st.lists(
+    st.builds(near, st.sampled_from(DECIMALS), st.just(True), st.integers(-1, 1)), min_size=INPUTS, max_size=INPUTS
+)
+single_points = st.lists(st.tuples(single_inputs, outputs), min_size=8, max_size=8)
 points = st.lists(st.tuples(inputs, outputs), min_size=8, max_size=8)
 
 
@@ -192,6 +213,16 @@ def in_box(box: Box, x: Numbers) -> bool:
     """Whether a float64 point lies between the bounds, in exact rationals."""
     rows = zip(box.lower.tolist(), x, box.upper.tolist(), strict=True)
     return all(Fraction(low) <= value <= Fraction(high) for low, value, high in rows)
+
+
+def in_region(region: Box | Polytope, x: Numbers, closed: bool) -> bool:
+    """Whether a float64 point is a member of a region, or lies in what proofs cover, in exact rationals."""
+    box = region.within if isinstance(region, Polytope) else region
+    if not in_box(box if closed else box.inner or box, x):
+        return False
+    if not isinstance(region, Polytope):
+        return True
+    return in_polyhedron(region.rows if closed else region.inner or region.rows, x, closed)
 
 
 def in_polyhedron(polyhedron: Polyhedron, y: Numbers, closed: bool) -> bool:
@@ -203,22 +234,29 @@ def in_polyhedron(polyhedron: Polyhedron, y: Numbers, closed: bool) -> bool:
     return True
 
 
+def _holds(prop: Property, x: Numbers, y: Numbers, closed: bool) -> bool:
+    place = prop.shared or tuple(range(len(x)))
+    own = dict(zip(place, x, strict=True))
+    if any(own[i] != value for i, value in zip(place, x, strict=True)):
+        return False  # inputs that are one differ
+    point = [own[i] for i in range(len(own))]
+    values = [*y, *(point[i] for i in prop.linked)]
+    return any(
+        in_region(region, point, closed) and any(in_polyhedron(part, values, closed) for part in spec.disjuncts)
+        for region, spec in prop.cases
+    )
+
+
 def witnessed(prop: Property, x: Numbers, y: Numbers) -> bool:
     """Whether replay would take a point for a counterexample."""
-    return any(
-        in_box(box.inner or box, x) and any(in_polyhedron(part, y, closed=False) for part in spec.disjuncts)
-        for box, spec in prop.cases
-    )
+    return _holds(prop, x, y, closed=False)
 
 
 def covered(prop: Property, x: Numbers, y: Numbers) -> bool:
     """Whether a proof would speak of a point."""
-    return any(
-        in_box(box, x) and any(in_polyhedron(part, y, closed=True) for part in spec.disjuncts)
-        for box, spec in prop.cases
-    )
+    return _holds(prop, x, y, closed=True)
 
 
 def content(prop: Property) -> list[tuple[str, str]]:
     """What makes two properties the same."""
-    return [(box.id, spec.id) for box, spec in prop.cases]
+    return [(region.id, spec.id) for region, spec in prop.cases]

@@ -169,8 +169,8 @@ def meanings(encoding: Encoding) -> dict[str, Any]:
 
     ``operand``: a - p - W h = b, or z - W h = b where the neuron is stable; ``chord``: (1 - s) a + s p <= t;
     ``share``: a - p - z = 0 where an operand z that is an input, or another neuron's too, has more than one ReLU, or
-    is one's value; ``other``: first the rows of a ball in l1, x - p + n = c and then sum p + n <= eps, or those of a polytope. A disjunct of
-    several rows has more rows at the end, one each, t - A y >= -b, and its objective is t.
+    is one's value; ``other``: first the rows of a ball in l1, x - p + n = c and then sum p + n <= eps, or those of a
+    polytope. A disjunct of several rows has more rows at the end, one each, t - A y >= -b, and its objective is t.
     """
     splits, neurons, operands = Splits.of(encoding, encoding.draft.program()), encoding.neurons, encoding.operands
     rests = splits.source.rests

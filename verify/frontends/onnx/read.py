@@ -38,6 +38,11 @@ def read_onnx(path: str | Path, outputs: Sequence[str | int] = ()) -> Network:
     return decode(read_bytes(path), str(path), name, path.parent, outputs)
 
 
+def output_names(path: str | Path) -> list[str]:
+    """The names of the outputs of the model in the file ``path``; raises as :func:`read_onnx` does."""
+    return [value.name for value in parse(read_bytes(Path(path)), str(path)).graph.output]
+
+
 def decode(
     content: bytes, what: str, name: str, folder: Path | None = None, outputs: Sequence[str | int] = ()
 ) -> Network:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, Port
@@ -13,20 +14,23 @@ from assay.verify.support.plain import counted
 
 @dataclass(frozen=True)
 class Declared:
-    """A network as a property declares it: its ``name``, its inputs and outputs, each with the name that the model has
-    for it, empty where none is stated; ``equal_to``: another network that it is the same as."""
+    """A network as a property declares it: its ``name``, its inputs and outputs, and another network that it is
+    ``equal_to``. ``named``: they have the names that the model has for them; elsewhere their variables' names count
+    where the model has all of these, and else their order."""
 
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     equal_to: str = ""
+    named: bool = False
 
-    @property
-    def chosen(self) -> tuple[str | int, ...]:
-        """The outputs of the model, by name or place; nothing where there is one, without a name."""
-        if len(self.outputs) == 1 and not self.outputs[0].name:
-            return ()
-        return tuple(port.name or i for i, port in enumerate(self.outputs))
+    def chosen(self, there: Sequence[str]) -> tuple[str | int, ...]:
+        """The outputs of a model that has those of the names ``there``, by name or place; nothing where it is the one
+        that is read by itself."""
+        names = tuple(port.name for port in self.outputs)
+        if self.named or set(names) <= set(there):
+            return names
+        return () if len(names) == 1 else tuple(range(len(names)))
 
     def places(self, network: Network) -> list[int]:
         """Where the network's flattened inputs stand among those that are declared.
@@ -34,31 +38,26 @@ class Declared:
         Raises :class:`InputError` where names or sizes do not fit.
         """
         own = network.inputs if len(network.inputs) == len(self.inputs) else (Port("", network.input_shape),)
-        if len(own) != len(self.inputs) or sum(p.size for p in own) != sum(p.size for p in self.inputs):
+        size = sum(port.size for port in self.inputs)
+        if len(own) != len(self.inputs) or sum(port.size for port in own) != size:
             raise InputError(
                 f"the property declares {counted(len(self.inputs), 'input')} of {self.name}, with "
-                f"{counted(sum(p.size for p in self.inputs), 'value')}; the model has {len(network.inputs) or 1}, with "
-                f"{network.nodes[0].size}"
+                f"{counted(size, 'value')}; the model has {len(network.inputs) or 1}, with {network.nodes[0].size}"
             )
-        begins, begin = [], 0
-        for port in self.inputs:
-            begins.append(begin)
-            begin += port.size
+        stated, names = [port.name for port in self.inputs], [port.name for port in own]
+        by_name = sorted(stated) == sorted(names)
+        if self.named and not by_name and len(own) > 1:
+            raise InputError(f"the property declares the inputs {stated} of {self.name}; the model has {names}")
+        ends = list(accumulate(port.size for port in self.inputs))
         places: list[int] = []
         for i, port in enumerate(own):
-            k = next((k for k, stated in enumerate(self.inputs) if stated.name == port.name != ""), None)
-            if k is None:
-                k = i
-                if self.inputs[i].name and port.name and len(own) > 1:
-                    raise InputError(f"the model has no input {self.inputs[i].name!r}, which the property declares")
+            k = stated.index(port.name) if by_name else i
             if self.inputs[k].size != port.size:
                 raise InputError(
-                    f"the property declares the shape {list(self.inputs[k].shape)} of an input of {self.name}; the "
-                    f"model has {list(port.shape)}"
+                    f"the property declares the shape {list(self.inputs[k].shape)} of the input {stated[k]!r} of "
+                    f"{self.name}; the model has {list(port.shape)}"
                 )
-            places += range(begins[k], begins[k] + port.size)
-        if len(set(places)) < len(places):
-            raise InputError(f"the property names some inputs of {self.name} and others not: name all of them, or none")
+            places += range(ends[k] - port.size, ends[k])
         return places
 
 

@@ -180,5 +180,6 @@ def _declared(text: Text, network: vnnlib.Network, tensors: dict[str, Tensor]) -
                 )
             offset = sum(t.size for t in tensors.values() if t.kind == kind)
             tensors[tensor.name] = Tensor(kind, tuple(tensor.shape), offset)
-            ports[kind].append(Port(tensor.onnx_name or "", tuple(tensor.shape)))
-    return Declared(network.name, tuple(ports["X"]), tuple(ports["Y"]), network.equal_to or "")
+            ports[kind].append(Port(tensor.onnx_name or tensor.name, tuple(tensor.shape)))
+    named = all(tensor.onnx_name for tensor in network.inputs) and all(t.onnx_name for t in network.outputs)
+    return Declared(network.name, tuple(ports["X"]), tuple(ports["Y"]), network.equal_to or "", named)

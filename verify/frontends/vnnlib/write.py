@@ -41,50 +41,54 @@ def write_vnnlib(what: Property | Problem, path: str | Path) -> None:
     if isinstance(what, Problem):
         network = what.network
         cases: Sequence[Case] = [(_flat(what.region), what.spec)]
-        lines = _lines(prod(network.input_shape), network.output_size, cases, ())
+        lines = _lines(range(prod(network.input_shape)), network.output_size, cases, ())
     else:
-        lines = _lines(what.inputs, what.outputs, what.cases, what.linked)
+        lines = _lines(what.shared or range(what.inputs), what.outputs, what.cases, what.linked)
     content = "".join(f"{line}\n" for line in lines).encode("ascii")
     replace_file(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _lines(inputs: int, outputs: int, cases: Sequence[Case], linked: Sequence[int]) -> Iterator[str]:
+def _lines(shared: Sequence[int], outputs: int, cases: Sequence[Case], linked: Sequence[int]) -> Iterator[str]:
     yield "; VNN-LIB 1.0: the inputs and outputs that are counterexamples"
-    yield from (f"(declare-const X_{i} Real)" for i in range(inputs))
+    yield from (f"(declare-const X_{i} Real)" for i in range(len(shared)))
     yield from (f"(declare-const Y_{i} Real)" for i in range(outputs))
-    names = [*(f"Y_{i}" for i in range(outputs)), *(f"X_{i}" for i in linked)]
-    bounds = [_bounds(region.within if isinstance(region, Polytope) else region) for region, _ in cases]
+    first = {place: i for i, place in reversed(list(enumerate(shared)))}
+    inputs = [f"X_{first[place]}" for place in range(len(first))]
+    for i, place in enumerate(shared):
+        if first[place] != i:
+            yield f"(assert (and (<= X_{i} {inputs[place]}) (>= X_{i} {inputs[place]})))"
+    names = [*(f"Y_{i}" for i in range(outputs)), *(inputs[i] for i in linked)]
+    bounds = [_bounds(region.within if isinstance(region, Polytope) else region, inputs) for region, _ in cases]
     common = [len(set(alike)) == 1 for alike in zip(*bounds, strict=True)]
     yield from (f"(assert {bound})" for bound, shared in zip(bounds[0], common, strict=True) if shared)
     if len(cases) == 1:
         ((region, spec),) = cases
-        yield from (f"(assert {part})" for part in (*_ties(region), *_unsafe(spec, names)))
+        yield from (f"(assert {part})" for part in (*_ties(region, inputs), *_unsafe(spec, names)))
         return
     yield "(assert (or"
     for own, (region, spec) in zip(bounds, cases, strict=True):
         parts = [bound for bound, shared in zip(own, common, strict=True) if not shared]
-        yield f"    (and {' '.join([*(parts or own[:1]), *_ties(region), *_unsafe(spec, names)])})"
+        yield f"    (and {' '.join([*(parts or own[:1]), *_ties(region, inputs), *_unsafe(spec, names)])})"
     yield "))"
 
 
-def _bounds(box: Box) -> list[str]:
+def _bounds(box: Box, names: Sequence[str]) -> list[str]:
     """The bounds of all inputs, lower and upper in turn."""
     if not bool((box.lower.isfinite() & box.upper.isfinite()).all()):
         raise InputError("a VNN-LIB file needs a finite lower and upper bound for every input")
     inner = box if box.inner is None else box.inner
     numbers = zip(*(bound.tolist() for bound in (box.lower, inner.lower, inner.upper, box.upper)), strict=True)
     lines = []
-    for i, (lower, least, most, upper) in enumerate(numbers):
-        lines += [f"(>= X_{i} {_end(lower, least, inf)})", f"(<= X_{i} {_end(upper, most, -inf)})"]
+    for name, (lower, least, most, upper) in zip(names, numbers, strict=True):
+        lines += [f"(>= {name} {_end(lower, least, inf)})", f"(<= {name} {_end(upper, most, -inf)})"]
     return lines
 
 
-def _ties(region: Box | Polytope) -> list[str]:
+def _ties(region: Box | Polytope, names: Sequence[str]) -> list[str]:
     """The comparisons between inputs."""
     if not isinstance(region, Polytope):
         return []
     inner = region.inner or region.rows
-    names = [f"X_{i}" for i in range(region.A.shape[1])]
     columns = (region.A, region.b, inner.b, inner.strict)
     return [
         _row([(names[i], a) for i, a in enumerate(row) if a], _end(outer, least, -inf), "<" if strict else "<=")
