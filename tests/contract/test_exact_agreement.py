@@ -80,7 +80,7 @@ def test_verdicts_are_those_of_enumeration(name: str, kind: str, seeds: range) -
         if supported(name, problem):
             agrees(get_verifier(name).verify(problem, Budget()), problem, true)
             asked += 1
-    assert asked >= 0.6 * len(seeds) or kind == "pooled" and name in ("lp-bab", "bab")
+    assert asked >= 0.6 * len(seeds) or (kind == "pooled" and name in ("lp-bab", "bab"))
 
 
 @every_kind

@@ -20,7 +20,6 @@ from assay.verify.backends.bab.search import Bounded
 from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget
 
-ENOUGH = 1e-5  # above this, relative to 1 and the size of the rows, a bound in float32 is worth proving
 POINTS = 8  # of a batch that are looked at
 AGAIN = 12  # times as many steps for leaves whose every neuron is split
 MOST = 6e4  # the largest multiplier that is kept
@@ -48,7 +47,8 @@ Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
 @dataclass(eq=False)
 class PhaseTree:
     """Trees of splits. ``lower``, ``upper``: of the unstable neurons' operands, float64, ``unit``: the size of their
-    multipliers (unstable x trees); ``free``: the unsafe rows that are mixed (unsafe rows x trees)."""
+    multipliers (unstable x trees); ``free``: the unsafe rows that are mixed (unsafe rows x trees); ``enough``: a bound
+    in float32 that is worth proving."""
 
     single: Tables
     double: Tables
@@ -58,6 +58,7 @@ class PhaseTree:
     how: Climbing
     unit: Tensor
     free: Tensor | None
+    enough: float
     look: Look
     settle: Settle
 
@@ -86,11 +87,6 @@ class PhaseTree:
         own.beta.mul_(kinks.sign.abs())
         free = None if self.free is None else self.free.index_select(1, tree)
         return kinks, climb(self.single, kinks, own, how, self.unit.index_select(1, tree), free)
-
-    @property
-    def enough(self) -> float:
-        """A bound in float32 that is worth proving."""
-        return ENOUGH
 
     def proved(self, phase: Tensor, tree: Tensor, own: Multipliers, walk: Walk) -> Tensor:
         """The bounds of a walk (domains), float64: where they are positive they are proved."""
