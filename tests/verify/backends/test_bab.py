@@ -22,6 +22,8 @@ from assay.verify.bounds import layers
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError, InternalError
+from assay.verify.core.network import chain
+from assay.verify.core.ops import LeakyRelu, Linear
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Verdict
@@ -203,6 +205,21 @@ def test_what_cannot_matter_is_left_out_and_nothing_changes(kind: str, seeds: ra
         assert torch.allclose(backward(at.double, whole, own).bound, backward(tables, part, less).bound, atol=1e-9)
         cut += len(lower) - len(index)
     assert cut > 0
+
+
+@pytest.mark.parametrize("left", [0.1, 0.3, 0.7])
+def test_slopes_of_float32_are_none_of_float64(left: float) -> None:
+    """The next smaller number of float32 is too little for the lower line of a leaky ReLU."""
+    weight = torch.tensor([[1.0], [1.0]], dtype=torch.float64)
+    network = chain((1,), [Linear(weight, torch.zeros(2)), LeakyRelu(left), Linear(weight.T, torch.zeros(1))])
+    region = Box(torch.tensor([[-1.0]]), torch.tensor([[2.0**-20]]))
+    compact = Compact.of(layers.by_linear_bounds(network, region, torch.float64))
+    double = Tables(compact, compact.output, torch.float64)
+    least = torch.full((2, 1), left).nextafter(torch.tensor(0.0)).double()
+    own = Multipliers(least, torch.zeros_like(least), torch.ones(1, 1, dtype=torch.float64))
+    phase, owner = torch.zeros(2, 1, dtype=torch.int8), torch.zeros(1, dtype=torch.int64)
+    kinks = Kinks.of(double, *(t[:, None] for t in compact.bounds()), phase, owner)
+    assert backward(double, kinks, own, charged=True).bound.item() <= -2 * left
 
 
 def test_rows_may_begin_at_any_layer() -> None:

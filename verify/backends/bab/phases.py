@@ -13,12 +13,14 @@ from math import inf
 import torch
 from torch import Tensor
 
+from assay.verify.backends.bab.compact import FEW
 from assay.verify.backends.bab.domains import join
 from assay.verify.backends.bab.exact_leaves import Look
 from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Walk, backward, climb
 from assay.verify.backends.bab.search import Bounded
 from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget
+from assay.verify.support.floats import down, gamma
 
 POINTS = 8  # of a batch that are looked at
 AGAIN = 12  # times as many steps for leaves whose every neuron is split
@@ -98,8 +100,13 @@ class PhaseTree:
 
     def charged(self, phase: Tensor, tree: Tensor, own: Multipliers) -> Tensor:
         """Bounds with every rounding charged (domains)."""
-        kinks = Kinks.of(self.double, self.lower, self.upper, phase, tree)
-        return backward(self.double, kinks, own.to(torch.float64), charged=True).bound
+        kinks, own = Kinks.of(self.double, self.lower, self.upper, phase, tree), own.to(torch.float64)
+        if self.free is None:
+            return backward(self.double, kinks, own, charged=True).bound
+        # The largest of some rows is at least their mean, whose weights add up to 1 but for rounding.
+        own.weight.div_(own.weight.sum(0))
+        bound = backward(self.double, kinks, own, charged=True).bound
+        return down(bound - 4 * gamma(len(own.weight) + FEW) * bound.abs())
 
     def _branching(self, phase: Tensor, tree: Tensor, own: Multipliers, kinks: Kinks, walk: Walk) -> Tensor:
         """Where the upper lines cost most; where they cost nothing, where the lower ones may; or any open neuron."""
