@@ -12,6 +12,7 @@ VERIFIERS = {
     "alpha-crown": "assay.verify.backends.alpha_crown:AlphaCROWN",
     "attack": "assay.verify.solving.falsifier:AttackVerifier",
     "auto": "assay.verify.solving.auto:Auto",
+    "bab": "assay.verify.backends.bab.bab:BaB",
     "crown": "assay.verify.backends.crown:CROWN",
     "crown-ibp": "assay.verify.backends.crown_ibp:CROWNIBP",
     "ibp": "assay.verify.backends.ibp:IBP",

@@ -26,8 +26,8 @@ from tests.breadth import few, seeds
 from tests.contract.graphs import random_box, random_graph
 
 METHODS = ("ibp", "crown", "crown-ibp", "alpha-crown", "lp", "lp(tighten=all)", "milp", "milp(optimum=true)", "lp-bab")
-METHODS += ("lp-bab(optimum=true)", "input-split", "smt", "lipschitz", "sdp", "lirpa")
-BOUNDS = ("ibp", "crown", "crown-ibp", "alpha-crown", "lp", "milp", "lp-bab", "input-split", "smt", "sdp")
+METHODS += ("lp-bab(optimum=true)", "bab", "input-split", "smt", "lipschitz", "sdp", "lirpa")
+BOUNDS = ("ibp", "crown", "crown-ibp", "alpha-crown", "lp", "milp", "lp-bab", "bab", "input-split", "smt", "sdp")
 
 
 BRIEF = Budget(0.3)  # splitting goes on for as long as there is time where nothing can be proved

@@ -47,7 +47,7 @@ class Auto:
         quick = PGD(steps=self.steps, restarts=self.restarts, loss="margin")
         strong = PGD(steps=100, step_size=0.1, momentum=0.9, loss="margin", random_start=True, diversify=10)
         other = PGD(steps=200, restarts=4, step_size=0.05, momentum=0.75, loss="margin", random_start=True, diversify=5)
-        exact = Late(("lp-bab(proof=false)", "milp"))
+        exact, split = Late(("lp-bab(proof=false)", "milp")), Late(("bab",))
         return [
             Stage(Falsifier(FGSM()), share=0.1),
             Stage(IBP(), share=0.25),
@@ -56,9 +56,11 @@ class Auto:
             Stage(CROWN(), share=0.6),
             Stage(AlphaCROWN(), share=0.3),
             Stage(InputSplit(), share=0.8, unlimited=HOUR),
-            Stage(exact, share=0.1, most=5.0),
+            Stage(exact, share=0.1, most=2.0),
+            Stage(split, share=0.2, most=10.0),
             Stage(Falsifier(strong, rounds=self.rounds, targeted=True), share=0.2),
-            Stage(exact, share=0.85, unlimited=HOUR),
+            Stage(split, share=0.6, unlimited=HOUR),
+            Stage(exact, share=0.7, unlimited=HOUR),
             Stage(Late(("milp", "lp(tighten=all)")), share=0.7, unlimited=HOUR),
             Stage(InputSplit(max_inputs=64), share=0.5, unlimited=0.0),
             Stage(Falsifier(other, rounds=ENDLESS, targeted=True), unlimited=0.0),

@@ -140,7 +140,8 @@ class Compact:
             values.append(of_columns(columns, np.zeros(node.size)))
             sizes.append(largest(relaxed.bounds[position]))
         output = _affine(values[-1], _counted(sizes[-1]), begins)
-        longest = sum(terms(node.op) + STEPS + len(node.inputs) for node in network.nodes[1:]) + begins[-1] + FEW
+        longest = sum(terms(node.op) + STEPS + len(node.inputs) for node in network.nodes[1:])
+        longest += begins[-1] + network.output_size + FEW
         return cls(tuple(layers), output, varied, centre, radius, 4 * gamma(longest))
 
     @property

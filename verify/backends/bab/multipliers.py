@@ -16,11 +16,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.compact import Affine, Compact, Map
+from assay.verify.backends.bab.compact import FEW, Affine, Compact, Layer, Map
 from assay.verify.bounds.rounding import DOUBLE
 from assay.verify.bounds.slopes import DECAY, SPREAD
 from assay.verify.programs.program import Vector
-from assay.verify.support.floats import down
+from assay.verify.support.floats import down, gamma
 
 TINY = 1e-30  # a gradient's square at least
 
@@ -62,12 +62,7 @@ class Tables:
     @cached_property
     def stable(self) -> list[Tensor | None]:
         """The slopes of each layer's stable features (features x 1); None where all are 1."""
-        return [
-            None
-            if layer.left == 0.0
-            else torch.where(layer.lower[layer.unstable :] >= 0, 1.0, layer.left).to(self.dtype)[:, None]
-            for layer in self.compact.layers
-        ]
+        return [None if layer.left == 0.0 else self._slopes(layer) for layer in self.compact.layers]
 
     @cached_property
     def left(self) -> Tensor | None:
@@ -77,6 +72,10 @@ class Tables:
         return torch.cat(
             [torch.full((layer.unstable, 1), layer.left, dtype=self.dtype) for layer in self.compact.layers]
         )
+
+    def _slopes(self, layer: Layer) -> Tensor:
+        active = (layer.lower[layer.unstable :, None] >= 0).to(self.dtype)
+        return active + (1 - active) * layer.left
 
     @property
     def _parts(self) -> list[Affine]:
@@ -162,7 +161,10 @@ def backward(tables: Tables, kinks: Kinks, own: Multipliers, units: Units | None
     pending: dict[int, Tensor] = {}
     total, lost = own.alpha.new_zeros(rows), own.alpha.new_zeros(rows)
     seen = torch.zeros_like(own.alpha)
-    above, slope = torch.zeros_like(own.alpha), kinks.slope - own.alpha
+    alpha = own.alpha
+    if charged and tables.left is not None:
+        alpha = torch.maximum(alpha, tables.left)  # what is least in float32 may be too little in float64
+    above, slope = torch.zeros_like(alpha), kinks.slope - alpha
     height = torch.zeros_like(own.alpha)
 
     def enter(number: int, coef: Tensor) -> None:
@@ -182,7 +184,7 @@ def backward(tables: Tables, kinks: Kinks, own: Multipliers, units: Units | None
             top = coef[: layer.unstable]
             seen[here] = top
             torch.lt(top, 0, out=above[here])
-            slope[here].mul_(above[here]).add_(own.alpha[here])
+            slope[here].mul_(above[here]).add_(alpha[here])
             torch.mul(above[here], kinks.height[here], out=height[here])
             total += (top * height[here]).sum(0)
             if charged:
@@ -193,7 +195,7 @@ def backward(tables: Tables, kinks: Kinks, own: Multipliers, units: Units | None
             if stable is not None:
                 coef[layer.unstable :] *= stable
         else:
-            slope[here] = own.alpha[here]
+            slope[here] = alpha[here]
             if not begins:
                 continue
             coef = own.alpha.new_zeros(len(layer.features), rows)
@@ -206,7 +208,8 @@ def backward(tables: Tables, kinks: Kinks, own: Multipliers, units: Units | None
         at_input = own.alpha.new_zeros(len(compact.varied), rows)
     bound = total - at_input.abs().sum(0)
     if charged:
-        bound = down(bound - (compact.share * lost + DOUBLE.dust))
+        share = compact.share + 4 * gamma(len(tables.output.bias) + FEW)
+        bound = down(bound - (share * lost + DOUBLE.dust))
     return Walk(bound, at_input, seen, slope, height)
 
 

@@ -13,14 +13,15 @@ from math import inf
 import torch
 from torch import Tensor
 
+from assay.verify.backends.bab.compact import FEW
 from assay.verify.backends.bab.domains import join
 from assay.verify.backends.bab.exact_leaves import Look
 from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Walk, backward, climb
 from assay.verify.backends.bab.search import Bounded
 from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget
+from assay.verify.support.floats import down, gamma
 
-ENOUGH = 1e-5  # above this, relative to 1 and the size of the rows, a bound in float32 is worth proving
 POINTS = 8  # of a batch that are looked at
 AGAIN = 12  # times as many steps for leaves whose every neuron is split
 MOST = 6e4  # the largest multiplier that is kept
@@ -48,7 +49,8 @@ Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
 @dataclass(eq=False)
 class PhaseTree:
     """Trees of splits. ``lower``, ``upper``: of the unstable neurons' operands, float64, ``unit``: the size of their
-    multipliers (unstable x trees); ``free``: the unsafe rows that are mixed (unsafe rows x trees)."""
+    multipliers (unstable x trees); ``free``: the unsafe rows that are mixed (unsafe rows x trees); ``enough``: a bound
+    in float32 that is worth proving."""
 
     single: Tables
     double: Tables
@@ -58,6 +60,7 @@ class PhaseTree:
     how: Climbing
     unit: Tensor
     free: Tensor | None
+    enough: float
     look: Look
     settle: Settle
 
@@ -87,11 +90,6 @@ class PhaseTree:
         free = None if self.free is None else self.free.index_select(1, tree)
         return kinks, climb(self.single, kinks, own, how, self.unit.index_select(1, tree), free)
 
-    @property
-    def enough(self) -> float:
-        """A bound in float32 that is worth proving."""
-        return ENOUGH
-
     def proved(self, phase: Tensor, tree: Tensor, own: Multipliers, walk: Walk) -> Tensor:
         """The bounds of a walk (domains), float64: where they are positive they are proved."""
         bound = walk.bound.double().clamp(max=0.0)
@@ -102,8 +100,13 @@ class PhaseTree:
 
     def charged(self, phase: Tensor, tree: Tensor, own: Multipliers) -> Tensor:
         """Bounds with every rounding charged (domains)."""
-        kinks = Kinks.of(self.double, self.lower, self.upper, phase, tree)
-        return backward(self.double, kinks, own.to(torch.float64), charged=True).bound
+        kinks, own = Kinks.of(self.double, self.lower, self.upper, phase, tree), own.to(torch.float64)
+        if self.free is None:
+            return backward(self.double, kinks, own, charged=True).bound
+        # The largest of some rows is at least their mean, whose weights add up to 1 but for rounding.
+        own.weight.div_(own.weight.sum(0))
+        bound = backward(self.double, kinks, own, charged=True).bound
+        return down(bound - 4 * gamma(len(own.weight) + FEW) * bound.abs())
 
     def _branching(self, phase: Tensor, tree: Tensor, own: Multipliers, kinks: Kinks, walk: Walk) -> Tensor:
         """Where the upper lines cost most; where they cost nothing, where the lower ones may; or any open neuron."""

@@ -24,6 +24,7 @@ from assay.verify.core.result import Reason
 from assay.verify.core.spec import Spec
 from assay.verify.programs.expressions import as_array
 
+ENOUGH = 1e-5  # of a node's bound, or of 1: more than float32 is wrong by, as a rule
 STEPS = 20  # in which the bound of a node itself is raised
 COPIES = 32  # of a domain's numbers that live at once
 SMALLEST = 1e-3  # of what an unsafe row comes to
@@ -102,7 +103,7 @@ class Subtrees:
             here, empty = self._tightened(self._tables(compact), here)
             self.account.close(here.depth[empty], here.tree[empty])
             left = (~empty).nonzero().flatten()
-            if not len(left):
+            if self.witness is not None or not len(left):
                 return None
             here = here.take(left)
             nodes = nodes.take(left).put(index, here)
@@ -137,6 +138,9 @@ class Subtrees:
         empty = torch.zeros(len(nodes), dtype=torch.bool)
         for _ in range(plan.passes if not int(nodes.depth.max()) else 1):
             kinks, walk, nodes = self._raised(tables[0], nodes)
+            self.witness = self.look(tables[0].compact.point(walk.at_input.sign().neg_()))
+            if self.witness is not None:
+                break
             chosen = _costliest(walk.seen.abs() * kinks.height, plan.neurons)
             free = self._member(nodes.tree) / walk.bound.abs().clamp(min=SMALLEST) if plan.output else None
             nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget)
@@ -162,10 +166,10 @@ class Subtrees:
             full = torch.where(nodes.phase[:, tree] == 0, implied[:, tree], nodes.phase[:, tree])
             return self.settle(full.index_copy(0, index, phase), self.disjuncts[int(here.tree[tree])])
 
-        unit = typical(tables[0], walk).expand(-1, count)
-        return PhaseTree(
-            *tables, here.lower, here.upper, start, self.plan.how, unit, self._mixed(here.tree), self.look, settle
-        )
+        unit, free = typical(tables[0], walk).expand(-1, count), self._mixed(here.tree)
+        enough = ENOUGH * min(1.0, float(walk.bound.abs().max()))
+        bounds = (here.lower, here.upper)
+        return PhaseTree(*tables, *bounds, start, self.plan.how, unit, free, enough, self.look, settle)
 
     def _best(self, tree: PhaseTree, nodes: Nodes, kinks: Kinks, walk: Walk, left: Tensor) -> Tensor:
         """Of the splits that promise most of each node the one whose halves' bounds are best (nodes); ``left``: which
