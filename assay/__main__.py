@@ -15,6 +15,7 @@ import typer
 from assay.benchmarks.harness.origin import version
 from assay.commands.attack import attack
 from assay.commands.bench import bench
+from assay.commands.cite import cite
 from assay.commands.compare import compare
 from assay.commands.export import export
 from assay.commands.inspect import inspect
@@ -59,6 +60,7 @@ app.command(short_help="Run folders of VNN-COMP instances, beside published resu
 app.command(short_help="Bracket the robust radius of samples.")(radius)
 app.command(short_help="Attack a model on a data set, or a VNN-LIB property.")(attack)
 app.command(short_help="List methods, attacks, their options, and packages.")(methods)
+app.command(short_help="Print whom to cite for methods and attacks.")(cite)
 app.command(short_help="List the trained networks that come with assay.")(models)
 app.command(short_help="Certify a smoothed classifier, or audit a log of its radii.")(smooth)
 app.command(short_help="Train a network reproducibly, with its card.")(train)
