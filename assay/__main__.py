@@ -15,7 +15,9 @@ import typer
 from assay.benchmarks.harness.origin import version
 from assay.commands.attack import attack
 from assay.commands.bench import bench
+from assay.commands.cite import cite
 from assay.commands.compare import compare
+from assay.commands.diff import diff
 from assay.commands.export import export
 from assay.commands.inspect import inspect
 from assay.commands.methods import methods
@@ -26,7 +28,7 @@ from assay.commands.smooth import smooth
 from assay.commands.train import train
 from assay.commands.verify import verify
 from assay.encodings import forgiving
-from assay.verify.core.errors import AlarmError, AssayError, InputError, ResourceError
+from assay.verify.core.errors import AlarmError, AssayError, InputError, RequirementError, ResourceError
 from assay.verify.support.failures import explained
 from assay.verify.support.files import FULL
 from assay.verify.support.plain import plain
@@ -52,6 +54,7 @@ app = typer.Typer(
 )
 app.command(short_help="Bracket a model's robust accuracy on a data set.")(compare)
 app.command(short_help="Write a page about a run, to look at.")(report)
+app.command(short_help="Tell sample by sample what changed between two runs.")(diff)
 app.command(short_help="Show what a model is made of, and what a radius leaves open.")(inspect)
 app.command(short_help="Write a model as an ONNX file.")(export)
 app.command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)
@@ -59,6 +62,7 @@ app.command(short_help="Run folders of VNN-COMP instances, beside published resu
 app.command(short_help="Bracket the robust radius of samples.")(radius)
 app.command(short_help="Attack a model on a data set, or a VNN-LIB property.")(attack)
 app.command(short_help="List methods, attacks, their options, and packages.")(methods)
+app.command(short_help="Print whom to cite for methods and attacks.")(cite)
 app.command(short_help="List the trained networks that come with assay.")(models)
 app.command(short_help="Certify a smoothed classifier, or audit a log of its radii.")(smooth)
 app.command(short_help="Train a network reproducibly, with its card.")(train)
@@ -87,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return its exit code; never raises an error.
 
     With ``--json`` an error is a JSON document on stdout too: stdout stays one document whatever happens. Only an
-    alarm adds none, since it is raised when the command's own document, alarms included, has been printed.
+    alarm and a requirement that is not met add none, since they are raised when the command's own document, which tells
+    of them, has been printed.
     """
     for stream in (sys.stdout, sys.stderr):
         forgiving(stream)
@@ -126,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if debug:
         traceback.print_exception(failure, file=sys.stderr)
     line = plain(failure) or type(failure).__name__
-    if as_json and not isinstance(failure, AlarmError):
+    if as_json and not isinstance(failure, (AlarmError, RequirementError)):
         print(json.dumps({"error": line, "exit_code": failure.exit_code}))
     print(f"assay: error: {line}", file=sys.stderr)
     return failure.exit_code

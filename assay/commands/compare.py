@@ -16,11 +16,15 @@ from assay.commands.report import write
 from assay.notes import hint, survey, wide
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.norms import parse_norm
-from assay.verify.support.plain import counted
+from assay.verify.support.plain import counted, plain
 from assay.written import numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from assay.benchmarks.harness.compare import Comparison
+    from assay.benchmarks.harness.gate import Finding
+    from assay.benchmarks.harness.recorded import Recorded
 
 
 def compare(
@@ -49,6 +53,14 @@ def compare(
         typer.Option("--resume", help="Take finished verdicts from results.sqlite; undecided ones need more time."),
     ] = False,
     report: options.Report = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="End with 80 unless it holds: 'certified@0.1 >= 0.75', 'empirical@0.1 <= 0.9'. Repeatable."),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="End with 80 if an accuracy fell below the 95% interval of this earlier results.sqlite."),
+    ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
@@ -60,6 +72,7 @@ def compare(
     seed_in_range(seed)
 
     from assay.benchmarks.harness import compare as harness
+    from assay.benchmarks.harness import gate
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.store import Store
     from assay.verify.core.budget import Budget
@@ -73,6 +86,9 @@ def compare(
     samples = options.samples(data, data_dir, domain, n, eps_scale)
     wide(radii, p, samples)
     module = options.fitting(model, weights, samples)
+    asked = [gate.Requirement.read(text) for text in require or ()]
+    gate.foreseen(asked, verifiers, attackers, radii)
+    earlier = None if baseline is None else _baseline(baseline, f"{samples.name} ({samples.split})", p, radii)
     writable_folder(out)
     writable_file("--report", report)
 
@@ -95,15 +111,29 @@ def compare(
             alarm_folder=out / "alarms",
             progress=progress,
         )
+    found = [each.check(comparison.rows) for each in asked] + (gate.against(comparison, earlier) if earlier else [])
     try:
-        _tell(comparison, options.told(samples), command, out, report, resume, json_)
+        _tell(comparison, found, options.told(samples), command, out, report, resume, json_)
     finally:  # an alarm does not hide behind a disk that is full
         comparison.raise_alarm()
+    gate.raise_unmet(found)
     return UnsupportedError.exit_code if comparison.refused else 0
+
+
+def _baseline(path: Path, data: str, norm: float, radii: Sequence[float]) -> Recorded:
+    """The last comparison in an earlier store, if it can be one to hold this against."""
+    from assay.benchmarks.harness import gate, recorded
+    from assay.benchmarks.harness.store import Store
+
+    if not path.is_file():
+        raise InputError(f"--baseline: expected the results.sqlite of an earlier run, there is no file {str(path)!r}")
+    with Store(path) as store:
+        return gate.baseline(recorded.read(store), data, norm, radii)
 
 
 def _tell(
     comparison: Comparison,
+    found: Sequence[Finding],
     where: dict[str, Any],
     command: list[str],
     out: Path,
@@ -118,12 +148,16 @@ def _tell(
     from assay.benchmarks.report import bracket_figure, tables
 
     document = tables.summary(comparison, command) | where
+    if found:
+        document["requirements"] = [vars(each) for each in found]
     tables.write_summary(document, out / "summary.json")
     bracket_figure.draw(comparison, out / "bracket.png")
     if page is not None:
         with Store(out / "results.sqlite") as store:
             write(store, page)
     tables.show(comparison, Console(stderr=as_json))
+    for each in found:
+        print(plain(each), file=sys.stderr if as_json else sys.stdout)
     if as_json:
         print(tables.dump(document))
     if resumed:

@@ -1,4 +1,4 @@
-"""``assay report``: what a store holds, as one page to look at, from a comparison or from a run over instances."""
+"""``assay report``: what a store holds, as a page to look at, as tables and pictures to publish."""
 
 from __future__ import annotations
 
@@ -14,27 +14,41 @@ from assay.verify.support.plain import plain
 if TYPE_CHECKING:
     from assay.benchmarks.harness.store import Store
 
+PAGE = "html"
+ENDINGS = {PAGE: ".html", "latex": ".tex", "markdown": ".md"}
+
 
 def report(
     store: Annotated[
         Path, typer.Argument(metavar="STORE", help="results.sqlite of compare, or bench.sqlite of bench.")
     ],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The page; beside the store, as NAME.html, if not given.")
+        Path | None, typer.Option("-o", "--out", help="The file; if not given, beside the store under its name.")
     ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="html, a page to look at; or the rows: csv, parquet, latex, markdown, json.")
+    ] = PAGE,
+    figures: Annotated[Path | None, typer.Option(help="Folder for the plots too, each as SVG and PDF.")] = None,
     run: Annotated[int | None, typer.Option(help="Number of the run in the store; the last if not given.")] = None,
 ) -> None:
-    """Write one self-contained HTML page about a run: nothing is asked again, and nothing is loaded from elsewhere."""
+    """Write one self-contained HTML page about a run, or its rows as a table: nothing is asked again."""
     if not store.is_file():
         raise InputError(f"expected the store of a run, there is no file {str(store)!r}")
-    page = out or store.with_suffix(".html")
-    writable_file("--out", page)
+    target = out or store.with_suffix(ENDINGS.get(form, f".{form}"))
+    writable_file("--out", target)
 
     from assay.benchmarks.harness.store import Store
+    from assay.verify.support.files import replace_file, writable_folder
 
+    written = [target]
     with Store(store) as opened:
-        write(opened, page, run)
-    print(f"wrote {plain(page)}")
+        if form == PAGE:
+            write(opened, target, run)
+        else:
+            replace_file(target, _table(opened, form, run))
+        if figures is not None:
+            written += _draw(opened, writable_folder(figures), run)
+    print(f"wrote {', '.join(map(plain, written))}")
 
 
 def write(store: Store, page: Path, run: int | None = None) -> None:
@@ -51,3 +65,43 @@ def write(store: Store, page: Path, run: int | None = None) -> None:
 
         text = instances_page.render(instances_run.read(store, run))
     replace_file(page, text.encode("utf-8", "replace"))
+
+
+def _table(store: Store, form: str, run: int | None) -> bytes:
+    from assay.benchmarks.harness import recorded
+    from assay.benchmarks.report import instances_run, published
+    from assay.verify.core.errors import unknown_name
+
+    if form not in [known.value for known in published.Format]:
+        raise unknown_name("format", form, [PAGE, *published.Format])
+    if recorded.compared(store, run):
+        entries = published.of_comparison(recorded.read(store, run))
+    else:
+        entries = published.of_instances(instances_run.read(store, run).outcome.rows)
+    return published.write(entries, published.Format(form))
+
+
+def _draw(store: Store, folder: Path, run: int | None) -> list[Path]:
+    """Every plot of the run, as SVG and PDF."""
+    from assay.benchmarks.harness import recorded
+    from assay.benchmarks.report import (
+        bracket_figure,
+        cactus_figure,
+        canvas,
+        instances_run,
+        price_figure,
+        radii_figure,
+    )
+
+    if recorded.compared(store, run):
+        read = recorded.read(store, run)
+        plots = {"bracket": bracket_figure.plot(read), "radii": radii_figure.plot(read)}
+        if price_figure.priced(read):
+            plots["price"] = price_figure.plot(read)
+    else:
+        ran = instances_run.read(store, run)
+        plots = {"cactus": cactus_figure.plot(ran.outcome, ran.peers)}
+    paths = {folder / f"{name}.{kind}": plot for name, plot in plots.items() for kind in ("svg", "pdf")}
+    for path, plot in paths.items():
+        canvas.save(plot, path)
+    return list(paths)

@@ -166,6 +166,15 @@ def judged(seat: Seat, sample: int, eps: float, result: Result) -> Judged:
     return Judged(seat.role, seat.name, eps, sample, *said)
 
 
+def flat(row: Row) -> dict[str, Any]:
+    """The row as one record of numbers, texts and None, for tables: shares of 1, and seconds."""
+    told = row.to_json()
+    reasons, explanations = told.pop("reasons"), told.pop("explanations")
+    note = told.pop("reason") or ", ".join(f"{count} {why}" for why, count in reasons.items())
+    del explanations, told["key"], told["subject"], told[row.role.value]
+    return {"subject": row.subject, "side": row.role.value, "name": row.name, **told, "note": note}
+
+
 def clean(n: int, misclassified: int, subject: str = NETWORK) -> Row:
     """A classifier without an attacker: what an attack of radius 0 leaves."""
     return Row(Role.ATTACK, CLEAN, CLEAN, 0.0, n, 0, misclassified, misclassified, subject=subject)

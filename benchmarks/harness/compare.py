@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,9 @@ from assay.verify.core.spec import strictly_largest
 from assay.verify.core.verifier import BatchVerifier, OtherSubject, Verifier
 from assay.verify.solving import stages
 from assay.verify.support.plain import counted
+
+if TYPE_CHECKING:
+    import pandas
 
 NO_LIMIT = Budget()
 
@@ -62,6 +67,17 @@ class Comparison:
         """Whether nobody could treat a single sample."""
         asked = [row for row in self.rows if row.key not in (CLEAN, ALL_ATTACKS, ALL_METHODS)]
         return bool(asked) and all(row.refusal for row in asked)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The rows as a data frame: shares of 1, and seconds.
+
+        Raises :class:`UnsupportedError` where pandas is not installed.
+        """
+        if find_spec("pandas") is None:
+            raise UnsupportedError("a data frame needs the package pandas: pip install pandas")
+        import pandas
+
+        return pandas.DataFrame([bracket.flat(row) for row in self.rows])
 
     def raise_alarm(self) -> None:
         """Raise :class:`AlarmError` if there was an alarm; to be called once everything is written."""

@@ -42,9 +42,9 @@ class Seat:
 class Description:
     """A comparison before its verdicts. ``wrong``: the positions of the samples that each subject misclassifies.
 
-    ``network``: the content hash of what was compared; ``eps_scale``, ``domain``: numbers, or nested lists that
-    broadcast to a sample; ``seconds``: of the whole run, None while it is not at its end;
-    ``alarms``: those of the run as plain data.
+    ``network``: the content hash of what was compared; ``written``: the radii as they were asked for, such as 8/255;
+    ``eps_scale``, ``domain``: numbers, or nested lists that broadcast to a sample; ``seconds``: of the whole run, None
+    while it is not at its end; ``alarms``: those of the run as plain data.
     """
 
     model: str
@@ -54,6 +54,7 @@ class Description:
     norm: float
     n: int
     radii: tuple[float, ...]
+    written: tuple[str, ...]
     seed: int
     device: str
     threads: int
@@ -78,7 +79,12 @@ class Description:
         data = json.loads(text)
         seats = tuple(Seat(Role(s["role"]), s["name"], s["key"], s["subject"]) for s in data["seats"])
         data |= {"norm": float(data["norm"]), "budget": float(data["budget"]), "seats": seats}
-        return cls(**data | {"radii": tuple(data["radii"]), "alarms": tuple(data["alarms"])})
+        lists = {name: tuple(data[name]) for name in ("radii", "written", "alarms")}
+        return cls(**data | lists)
+
+    def label(self, eps: float) -> str:
+        """The radius as it was written."""
+        return dict(zip(self.radii, self.written, strict=True)).get(eps, f"{eps:g}")
 
 
 def describe(
@@ -100,6 +106,7 @@ def describe(
         norm=norm,
         n=len(data),
         radii=tuple(map(float, radii)),
+        written=tuple(f"{eps:g}" for eps in radii),
         seed=budget.seed,
         device=str(budget.device),
         threads=torch.get_num_threads(),

@@ -80,9 +80,11 @@ class Sample:
 
     @cached_property
     def disputes(self) -> list[str]:
-        """The contradictions: a proof for a ball, and a counterexample in it; one line each."""
+        """The contradictions, one line each: a proof for a ball and a counterexample in it, and verdicts that failed
+        their check."""
         proofs = [s for s in self.said if s.record.result.verdict is Verdict.VERIFIED]
         points = [s for s in self.said if s.record.result.verdict is Verdict.FALSIFIED]
+        failed = [s for s in self.said if "alarm" in s.record.result.stats]
         return [
             f"{proof.seat.name} verifies sample {self.index} at eps {proof.eps:g}, {point.seat.name} has a "
             f"counterexample within {_reach(point):.6g}"
@@ -90,6 +92,10 @@ class Sample:
             for point in points
             if proof.record.result.subject == point.record.result.subject
             and (point.eps <= proof.eps or _reach(point) < proof.eps * NEARER)
+        ] + [
+            f"{s.seat.name} gave a verdict on sample {self.index} at eps {s.eps:g} that fails its check: "
+            f"{s.record.result.stats['alarm']}"
+            for s in failed
         ]
 
     def verdict(self, eps: float) -> Verdict:
@@ -235,6 +241,7 @@ def _undescribed(
         norm=float(norm or inf),
         n=len(indices),
         radii=radii,
+        written=tuple(f"{eps:g}" for eps in radii),
         seed=mine[-1].key.seed,
         device=mine[-1].key.device,
         threads=0,
@@ -293,16 +300,11 @@ def _by_sample(said: Sequence[tuple[int, Said]]) -> dict[int, list[Said]]:
 
 
 def _alarms(told: Sequence[Mapping[str, Any]], samples: Sequence[Sample], records: Sequence[Record]) -> tuple[str, ...]:
-    """What the run said, what its samples show, verdicts that failed their check, and contradictions between all runs
-    of the store about one problem: an alarm too many is better than one too few."""
+    """What the run said, what its samples show, and contradictions between all runs of the store about one problem: an
+    alarm too many is better than one too few."""
     lines = [str(alarm.get("explanation", "an alarm that does not say what it is")) for alarm in told]
     known = {alarm.get("sample") for alarm in told}
-    for sample in (s for s in samples if s.index not in known):
-        lines += sample.disputes
-        for said in (s for s in sample.said if "alarm" in s.record.result.stats):
-            where = f"sample {sample.index} at eps {said.eps:g}"
-            what = said.record.result.stats["alarm"]
-            lines.append(f"{said.seat.name} gave a verdict on {where} that fails its check: {what}")
+    lines += [line for sample in samples if sample.index not in known for line in sample.disputes]
     mine = {id(said.record) for sample in samples for said in sample.said}
     verdicts: dict[tuple[str, str], dict[Verdict, Record]] = {}
     for record in records:

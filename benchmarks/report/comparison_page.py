@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf, isfinite
 from typing import Any
 
 import torch
 
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, CONFIDENCE, Row
+from assay.benchmarks.harness.described import Description
 from assay.benchmarks.harness.recorded import Recorded, Sample
 from assay.benchmarks.report import bracket_figure, page, price_figure, radii_figure
 from assay.benchmarks.report.digits import above, below
@@ -19,6 +20,7 @@ from assay.verify.core.result import NETWORK, Verdict
 from assay.verify.support.plain import counted
 
 STRIPS = 500  # samples that are shown one by one
+Label = Callable[[float], str]
 STANDING = {Verdict.VERIFIED: "certified", Verdict.FALSIFIED: "broken", Verdict.UNKNOWN: "open"}
 
 
@@ -33,7 +35,7 @@ def render(recorded: Recorded) -> str:
         "norm": norm_name(about.norm),
         "n": counted(about.n, "sample"),
         "clean": own[0] if own and about.machine else None,
-        "levels": [_level(own, eps) for eps in about.radii],
+        "levels": [{"eps": about.label(eps), **_level(own, eps)} for eps in about.radii],
         "bracket": page.figure(
             lambda size: bracket_figure.plot(recorded, size, heading=False),
             "bracket",
@@ -47,12 +49,12 @@ def render(recorded: Recorded) -> str:
             "The radius of each sample, sorted: what is certified, and what breaks it. The samples below have the "
             "figures.",
         ),
-        "smoothed": _smoothed(rows),
+        "smoothed": _smoothed(rows, about.label),
         "strips": shown,
         "left_out": about.n - len(shown),
         "pictures": sum(bool(each["pictures"]) for each in shown),
-        "remarks": any(_row(row)["note"] for row in rows),
-        "table": [_row(row) for row in _in_order(own)],
+        "remarks": any(_row(row, about.label)["note"] for row in rows),
+        "table": [_row(row, about.label) for row in _in_order(own)],
         "confidence": f"{CONFIDENCE:.0%}",
         "settings": _settings(recorded),
     }
@@ -74,7 +76,6 @@ def _level(rows: Sequence[Row], eps: float) -> dict[str, Any]:
     high = (lower.n - upper.misclassified) / upper.n if upper.refusal else upper.accuracy
     # What a method breaks counts in the upper jaw, so that this is the gap that is left.
     return {
-        "eps": f"{eps:g}",
         "low": low,
         "high": high,
         "certified": lower.count if not lower.refusal else 0,
@@ -96,20 +97,21 @@ def _price(recorded: Recorded) -> Any:
     )
 
 
-def _smoothed(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _smoothed(rows: Sequence[Row], label: Label) -> list[dict[str, Any]]:
     """By subject, what was said of classifiers that are not the network itself."""
     subjects = dict.fromkeys(row.subject for row in rows if row.subject != NETWORK)
     return [
-        {"subject": subject, "rows": [_row(row) for row in _in_order([r for r in rows if r.subject == subject])]}
+        {"subject": subject, "rows": [_row(row, label) for row in _in_order([r for r in rows if r.subject == subject])]}
         for subject in subjects
     ]
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: Row, label: Label) -> dict[str, Any]:
     side = "clean" if row.name == CLEAN else "attack" if row.role.value == "attack" else "method"
     odd = [f"{count} {reason}" for reason, count in row.reasons.items() if reason != "incomplete"]
     return {
         "eps": row.eps,
+        "label": label(row.eps),
         "name": row.name,
         "side": side,
         "jaw": row.name in (ALL_ATTACKS, ALL_METHODS),
@@ -136,7 +138,7 @@ def _shown(recorded: Recorded) -> list[dict[str, Any]]:
     chosen = ranked[: max(STRIPS, disputed)]
     radii = recorded.about.radii
     reach = 1.1 * max([*radii, *(s.broken for s in chosen if isfinite(s.broken))], default=1.0) or 1.0
-    return [{"rank": rank, **_strip(sample, radii, reach, album)} for rank, sample in enumerate(chosen)]
+    return [{"rank": rank, **_strip(sample, recorded.about, reach, album)} for rank, sample in enumerate(chosen)]
 
 
 def _telling(sample: Sample) -> tuple[int, float]:
@@ -151,10 +153,11 @@ def _telling(sample: Sample) -> tuple[int, float]:
     return 2, sample.certified
 
 
-def _strip(sample: Sample, radii: Sequence[float], reach: float, album: Album) -> dict[str, Any]:
+def _strip(sample: Sample, about: Description, reach: float, album: Album) -> dict[str, Any]:
+    radii, label = about.radii, about.label
     point = sample.nearest.record.result.counterexample if sample.nearest is not None else None
     pictures = [] if sample.x is None else album.strip(sample.x, point)
-    standing = [(f"{eps:g}", STANDING[sample.verdict(eps)]) for eps in radii]
+    standing = [(label(eps), STANDING[sample.verdict(eps)]) for eps in radii]
     states = [f"{word}@{eps}" for eps, word in standing]
     states += ["disputed"] if sample.disputes else []
     states += ["misclassified"] if sample.right is False else []

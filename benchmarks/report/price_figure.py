@@ -68,7 +68,10 @@ def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool =
         text.set_color(DEEPER[colour])
         text.set_parse_math(False)
     axes.grid(axis="x", color=GRID, linewidth=0.8, zorder=0)
+    near = max(spans) < 8 * min(spans)  # so that there may be no power of ten between them
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if near and f"{value:e}"[0] in "235" else "")
+    axes.tick_params(which="minor", labelsize=canvas.LETTERS - 0.5)
     title = f"The price of tightness: {plain(comparison.model)}" if heading else ""
     canvas.caption(axes, "seconds for a sample", "certified accuracy", title)
     return figure

@@ -60,3 +60,25 @@ def test_what_cannot_be_reported_is_refused(model, tmp_path, capsys):
     assert main(["report", "empty.sqlite", "-o", "no/folder/page.html"]) == 40
     assert "no folder" in capsys.readouterr().err
     assert main([*arguments(model), "--report", "no/folder/page.html"]) == 40
+
+
+def test_tables_and_pictures_to_publish(model, tmp_path, capsys):
+    assert main(arguments(model, n="6")) == 0
+    for form, name in (("csv", "csv"), ("latex", "tex"), ("markdown", "md"), ("json", "json")):
+        assert main(["report", "out/results.sqlite", "--format", form]) == 0
+        assert "fgsm" in (tmp_path / "out" / f"results.{name}").read_text()
+    capsys.readouterr()
+    assert main(["report", "out/results.sqlite", "--format", "word"]) == 40
+    assert "unknown format 'word'" in capsys.readouterr().err
+    assert main(["report", "out/results.sqlite", "-o", "t.csv", "--format", "csv", "--figures", "plots"]) == 0
+    assert "plots/bracket.svg" in capsys.readouterr().out
+    drawn = {path.name: path.read_bytes() for path in (tmp_path / "plots").iterdir()}
+    assert {"bracket.svg", "bracket.pdf", "radii.svg", "radii.pdf"} <= set(drawn)
+    assert all(b"<svg" in data if name.endswith("svg") else data.startswith(b"%PDF") for name, data in drawn.items())
+    assert main(["report", "out/results.sqlite", "-o", "t.csv", "--format", "csv", "--figures", "plots"]) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "plots").iterdir()} == drawn
+    capsys.readouterr()
+    assert main(["cite", "--store", "out/results.sqlite"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("@misc{goodfellow2015explaining,")
+    assert err == "assay: no publication is known of certain\n"

@@ -4,6 +4,7 @@
     |-- InputError          40   wrong shape, label, eps, name, option, file: the caller can mend it
     |-- UnsupportedError    50   an operation or a region that no method asked for can treat
     |-- ResourceError       60   memory or a cap on sizes
+    |-- RequirementError    80   a model is worse than what was asked of it
     `-- InternalError       70   crossed bounds, a failed import check: a fault of ours, never a verdict
         `-- AlarmError      70   one method verifies what another falsifies
 
@@ -39,6 +40,12 @@ class ResourceError(AssayError):
     """Memory ran out, or a cap on sizes was reached."""
 
     exit_code: ClassVar[int] = 60
+
+
+class RequirementError(AssayError):
+    """A model does not reach what the caller asked of it; raised once everything is written."""
+
+    exit_code: ClassVar[int] = 80
 
 
 class InternalError(AssayError):

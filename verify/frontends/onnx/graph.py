@@ -131,8 +131,8 @@ def _outputs(values: list[ValueInfoProto], chosen: Sequence[str | int]) -> tuple
         if len(only) == 1:
             return tuple(only)
     listed = f"{len(names)}: {names}" if names else "0"
-    hint = "; choose one or several by name; the only one of floating-point numbers, or called logits, out or output, is "
-    hint += "taken by itself"
+    hint = "; choose one or several by name (by itself only one that alone holds floating-point numbers, or that is "
+    hint += "called logits, out or output)"
     raise InputError(f"expected a network with one output, got {listed}{hint if names else ''}")
 
 
