@@ -19,7 +19,8 @@ from assay.verify.bounds.relax import relaxes
 from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
 from assay.verify.bounds.rounding import DOUBLE, largest
 from assay.verify.core.network import Network
-from assay.verify.core.ops import LeakyRelu, Op, Relu, evaluate, magnitude, terms
+from assay.verify.core.ops import LeakyRelu, Op, Relu, evaluate
+from assay.verify.core.roundings import magnitude, terms
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
 from assay.verify.programs.program import Index, Matrix, Vector
