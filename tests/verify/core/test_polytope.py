@@ -175,20 +175,18 @@ def test_multipliers_below_zero_prove_nothing() -> None:
 
 @pytest.mark.parametrize(("rows", "size"), [(3, 5), (12, 40), (5, 200)])
 def test_room_is_the_most_that_there_is(rows: int, size: int) -> None:
-    """In fractions and in floating point."""
+    """Its point has it, and its multipliers prove that no point has more."""
     g = generator(rows)
     A = torch.randn(rows, size, generator=g, dtype=torch.float64)
     b = A @ torch.rand(size, generator=g, dtype=torch.float64) + 0.01
     weights = A.abs().sum(1)
-    found = room(A.tolist(), b.tolist(), [0.0] * size, [1.0] * size, weights.tolist())
+    found = room(A, b, torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64), weights)
     assert found is not None
-    point = torch.tensor([float(v) for v in found.point], dtype=torch.float64)
-    slack = ((b - A @ point) / weights).min().item()
-    cost = [*[0.0] * size, -1.0]
-    best = linprog(
-        cost, torch.cat([A, weights[:, None]], 1).numpy(), b.numpy(), bounds=[*[(0.0, 1.0)] * size, (None, None)]
-    )
-    assert slack == pytest.approx(-best.fun, abs=1e-7)
+    slack = ((b - A @ torch.tensor(found.point, dtype=torch.float64)) / weights).min().item()
+    duals = torch.tensor([float(y) for y in found.duals], dtype=torch.float64)
+    assert bool((duals >= 0).all())
+    proved = (duals @ b - (duals @ A).clamp(max=0).sum()) / (duals @ weights)
+    assert slack == pytest.approx(proved.item(), abs=1e-7)
 
 
 def test_polytopes_with_the_same_rows_make_a_batch() -> None:

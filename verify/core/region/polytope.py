@@ -137,7 +137,7 @@ class Polytope:
         middle = box.centre
         if found is None or box.empty:
             return self._led_in(middle[None], box)[0]
-        point = torch.tensor([float(v) for v in found.point], dtype=torch.float64)
+        point = torch.tensor(found.point, dtype=torch.float64)
         slack, step = self.b - self.A @ point, self.A @ (middle - point)
         share = torch.where(step > 0, SHARE * slack.clamp(min=0) / step, inf).amin().clamp(max=1)
         return torch.lerp(point, middle, share)
@@ -154,9 +154,8 @@ class Polytope:
         return [None if box.empty else self._room(box) for box in self._boxes]
 
     def _room(self, box: Box) -> Room | None:
-        weights = (self.A.abs() @ (box.upper - box.lower)).tolist()
-        lower, upper = box.lower.tolist(), box.upper.tolist()
-        return room(self.A.tolist(), self.b.tolist(), lower, upper, [w if w > 0 else 1.0 for w in weights])
+        weights = self.A.abs() @ (box.upper - box.lower)
+        return room(self.A, self.b, box.lower, box.upper, torch.where(weights > 0, weights, 1.0))
 
     def box(self) -> Box:
         """The box as far as each row, with the other inputs at their best, lets each input go: rounded outward."""
