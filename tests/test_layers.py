@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 
 # What may be imported from outside, beside the standard library; where nothing is said, anything.
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
-    CORE: ("torch",),
+    CORE: ("torch", "scipy"),  # scipy on use: linear programs, for the room in polytopes
     SUPPORT: ("torch",),
     "assay.attacks": ("torch",),
     "assay.verify.check": ("torch", "numpy"),
