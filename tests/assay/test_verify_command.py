@@ -216,6 +216,20 @@ def test_json_is_one_document(folder, capsys, name):
     assert ("counterexample" in document) == (name == "broken")
 
 
+def test_json_says_what_of_the_network_was_left_out(folder, capsys):
+    import onnx
+
+    model = onnx.load("net.onnx")
+    (name,) = (value.name for value in model.graph.output)
+    model.graph.node.append(onnx.helper.make_node("Sigmoid", [name], ["last"]))
+    model.graph.output[0].name = "last"
+    onnx.save(model, "last.onnx")
+    main(["verify", "last.onnx", "safe.vnnlib", "--json"])
+    assert json.loads(capsys.readouterr().out)["network"]["left_out"] == "sigmoid"
+    main(["verify", "net.onnx", "safe.vnnlib", "--json"])
+    assert "left_out" not in json.loads(capsys.readouterr().out)["network"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("as_json", [False, True])
 def test_work_that_does_not_come_back_is_a_timeout_in_time(folder, as_json):

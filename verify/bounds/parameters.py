@@ -186,7 +186,7 @@ class Turns:
 
 @parameters.register
 def _(op: Product, lines: Lines, z: Bounds) -> Parameters | None:
-    return Turns(z, *products.halfway(z))
+    return Turns(z, *products.flattest(z))
 
 
 @dataclass(eq=False)

@@ -28,7 +28,10 @@ def planes_about(z: Bounds, below: Tensor, above: Tensor) -> Lines:
     return Lines(lower, upper - lower, over + slack - intercept, intercept)
 
 
-def halfway(z: Bounds) -> tuple[Tensor, Tensor]:
-    """Planes with as much of both: in the middle of the box all are as good."""
-    half = torch.full_like(z.lower[..., 0], 0.5)
-    return half, half.clone()
+def flattest(z: Bounds) -> tuple[Tensor, Tensor]:
+    """Turns, 0 or 1 each, of the planes that change less over the box: in the middle of it all are as good."""
+    (low_x, low_y), (high_x, high_y) = z.lower.abs().unbind(-1), z.upper.abs().unbind(-1)
+    width_x, width_y = (z.upper - z.lower).unbind(-1)
+    below = low_y * width_x + low_x * width_y < high_y * width_x + high_x * width_y
+    above = high_y * width_x + low_x * width_y < low_y * width_x + high_x * width_y
+    return below.to(low_x), above.to(low_x)

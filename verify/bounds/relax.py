@@ -115,7 +115,7 @@ def _(op: Step, z: Bounds) -> Tensor:
 @relax.register
 def _(op: Product, z: Bounds) -> Lines:
     """See :mod:`assay.verify.bounds.products`."""
-    return products.planes_about(z, *products.halfway(z))
+    return products.planes_about(z, *products.flattest(z))
 
 
 @relax.register

@@ -199,19 +199,20 @@ class Rounding:
         loss = self._through(self.error, position, lines, z)
         self.error[position] = loss.view(-1, *self.network.nodes[position].shape)
 
-    def anyhow(self, bounds: Sequence[Bounds]) -> list[Tensor]:
+    def anyhow(self, bounds: Sequence[Bounds], narrow: bool = False) -> list[Tensor]:
         """Errors of the nodes that have bounds, as :attr:`error`, with lines that may be any over parts of what
-        ``bounds`` say of each node (samples x shape of the node), or over what rounding makes of these parts."""
+        ``bounds`` say of each node (samples x shape of the node), or over what rounding makes of these parts.
+        ``narrow``: whether that may be too narrow for the values themselves."""
         here = replace(self, error={0: self.error[0]})
         for position, node in enumerate(self.network.nodes[1 : len(bounds)], start=1):
             operands = [bounds[i] for i in node.inputs]
             if relaxes(node.op):
-                here._relax_anyhow(position, operands[0], bounds[position])
+                here._relax_anyhow(position, operands[0], bounds[position], narrow)
             else:
                 here.compound(position, operands)
         return [here.error[position] + self.precision.dust for position in range(len(bounds))]
 
-    def _relax_anyhow(self, position: int, z: Bounds, value: Bounds) -> None:
+    def _relax_anyhow(self, position: int, z: Bounds, value: Bounds, narrow: bool) -> None:
         """Slopes are the activation's own, and no constant is larger than what it leads from and to: see
         :func:`assay.verify.bounds.relax.extremes`.
 
@@ -227,7 +228,7 @@ class Rounding:
             through = torch.where(inactive, 0.0, through)
         wide = Bounds(z.lower - through, z.upper + through)
         slope, height = extremes(op, wide, largest(value))
-        if isinstance(op, Step):  # a line over an interval that is too narrow may leave out a whole step
+        if narrow and isinstance(op, Step):  # a line over an interval that is too narrow may leave out a whole step
             height = height + steps.jump(op, z, 2 * below) / part
         through = slope * through
         self.error[position] = (through.sum(-1) if op.several else through) + 2 * part * height
@@ -276,7 +277,7 @@ def worst(network: Network, box: Bounds) -> list[Tensor]:
     for position, node in enumerate(network.nodes[1:], start=1):
         operands = [bounds[i] for i in node.inputs]
         bounds.append(rounding.enter(position, operands, step(node.op, *operands)))
-    return rounding.anyhow(bounds)
+    return rounding.anyhow(bounds, narrow=True)
 
 
 def largest(bounds: Bounds) -> Tensor:

@@ -38,10 +38,10 @@ def between(below: tuple[Tensor, Tensor], above: tuple[Tensor, Tensor]) -> Lines
 @dataclass(frozen=True, eq=False)
 class Tangents:
     """Lines below ``sign * f`` over [low, high]: tangents at any point from ``first`` to ``last``, where these are
-    ``allowed``, and elsewhere the line of the slope ``chord``. All of one shape.
+    ``allowed``, and elsewhere the line of the slope ``chord`` and the intercept ``under``. All of one shape.
 
     ``knots``: ends of the interval and turns of the curvature within it, in order, with the values and derivatives of
-    ``sign * f`` there: (knots x shape). ``size``: what roundings are relative to.
+    ``sign * f`` there: (knots x shape). ``room``: what roundings may come to, beside those of the line's own numbers.
     """
 
     curve: Curve
@@ -53,7 +53,8 @@ class Tangents:
     last: Tensor
     allowed: Tensor
     chord: Tensor
-    size: Tensor
+    under: Tensor
+    room: Tensor
 
     @property
     def best(self) -> Tensor:
@@ -63,21 +64,15 @@ class Tangents:
 
     def line(self, at: Tensor) -> tuple[Tensor, Tensor]:
         """Slope and intercept of the tangents at the points ``at`` (of their shape), or of the chords."""
+        low, high = self.knots[0], self.knots[-1]
         slope = torch.where(self.allowed, self.sign * self.curve.derivative(at), self.chord)
-        over = self.values - slope * self.knots  # the curve's height over the line through 0
-        rise = self.slopes - slope
-        least = over.amin(0)
-        for k in range(len(self.knots) - 1):
-            start, end = self.knots[k], self.knots[k + 1]
-            dips = (rise[k] < 0) & (rise[k + 1] > 0)
-            touches = self.allowed & (start <= at) & (at <= end)  # there it is the tangent itself that is lowest
-            met = self._met(k, over, rise)
-            least = torch.where(dips & ~touches, torch.minimum(least, met), least)
         value = self.sign * self.curve.function(at)
-        least = torch.where(self.allowed, torch.minimum(least, value - slope * at), least)
-        span = self.knots[0].abs() + self.knots[-1].abs()
-        kind = torch.finfo(slope.dtype)
-        return slope, least - ROUND * kind.eps * (self.size + value.abs() + slope.abs() * span) - kind.tiny
+        least = torch.minimum(self.values[0] - slope * low, self.values[-1] - slope * high)
+        if len(self.knots) > 3:  # there may be another convex piece than the one in which the tangent touches
+            least = torch.minimum(least, _least(self.knots, self.values, self.slopes, slope, at))
+        least = torch.where(self.allowed, torch.minimum(least, value - slope * at), self.under)
+        lost = value.abs() + slope.abs() * (low.abs() + high.abs())
+        return slope, torch.sub(least - self.room, lost, alpha=ROUND * torch.finfo(slope.dtype).eps)
 
     def bend(self, at: Tensor) -> Tensor:
         """The second derivative of ``sign * f`` at points (of their shape) where tangents touch, 0 where none does: by
@@ -88,11 +83,23 @@ class Tangents:
         rise = self.sign * (self.curve.derivative(right) - self.curve.derivative(left)) / (right - left)
         return torch.where(self.allowed, rise, 0.0)
 
-    def _met(self, k: int, over: Tensor, rise: Tensor) -> Tensor:
-        """How high over the line the tangents at the ends of a piece meet: no point of a convex piece is lower."""
+
+def _least(knots: Tensor, values: Tensor, slopes: Tensor, slope: Tensor, touching: Tensor | None = None) -> Tensor:
+    """At most how high a curve is over the line through 0 of a slope, by its values and derivatives at the knots (knots
+    x shape): over a concave piece that is least at an end, over a convex one no lower than where the tangents at the
+    ends meet. The convex piece in which a line of this slope is ``touching`` the curve is left out: there it is a
+    tangent."""
+    over, rise = values - slope * knots, slopes - slope
+    least = over.amin(0)
+    for k in range(len(knots) - 1):
         down, up = rise[k].clamp(max=0), rise[k + 1].clamp(min=0)
-        share = up / (up - down).clamp(min=torch.finfo(up.dtype).tiny)  # of the way from the end where it rises
-        return torch.lerp(over[k + 1], over[k], share) + down * share * (self.knots[k + 1] - self.knots[k])
+        dips = (down < 0) & (up > 0)
+        if touching is not None:
+            dips = dips & ~((knots[k] <= touching) & (touching <= knots[k + 1]))
+        share = up / (up - down).clamp(min=torch.finfo(up.dtype).tiny)  # of the way back from the piece's end
+        met = torch.lerp(over[k + 1], over[k], share) + down * share * (knots[k + 1] - knots[k])
+        least = torch.where(dips, torch.minimum(least, met), least)
+    return least
 
 
 def tangents(f: Curve, sign: int, low: Tensor, high: Tensor) -> Tangents:
@@ -122,11 +129,10 @@ def tangents(f: Curve, sign: int, low: Tensor, high: Tensor) -> Tangents:
 
     def furthest(good: Tensor, bad: Tensor, corner: Tensor, there: Tensor) -> Tensor:
         """The point next to ``bad`` at which the tangent passes below the curve's point ``there`` at ``corner``."""
-        for _ in range(STEPS):
-            middle = good / 2 + bad / 2
-            below = fits(middle, corner, there)
-            good, bad = torch.where(below, middle, good), torch.where(below, bad, middle)
-        return good
+        share, apart = torch.zeros_like(good), bad - good
+        for k in range(1, STEPS + 1):
+            share = share.add(fits(good + (share + 0.5**k) * apart, corner, there), alpha=0.5**k)
+        return good + share * apart
 
     first, last = start, end
     if len(knots) == 3:  # two pieces: at most one end lies outside of the convex one
@@ -150,7 +156,9 @@ def tangents(f: Curve, sign: int, low: Tensor, high: Tensor) -> Tangents:
         values = torch.where((low + high).isnan(), torch.nan, values)
     if f.poles or f.domain != (-torch.inf, torch.inf):
         values = torch.where(ranges.defined(f, low, high), values, torch.nan)
-    return Tangents(f, sign, knots, values, slopes, first, last, allowed, chord, size)
+    under = _least(knots, values, slopes, chord)
+    room = ROUND * kind.eps * size + kind.tiny
+    return Tangents(f, sign, knots, values, slopes, first, last, allowed, chord, under, room)
 
 
 def _knots(f: Curve, low: Tensor, high: Tensor) -> Tensor:

@@ -166,12 +166,15 @@ def softmax(emit: Emit, x: Value, absent: Tensor | None = None) -> Value:
     place = torch.arange(n)
     start = torch.arange(rows).view(rows, 1, 1) * n
     own = place[:, None] == place  # nothing less nothing, so that intervals know that it is 0
-    out = own if absent is None else own | absent.reshape(rows, 1, n)
+    out, shift = own, None
+    if absent is not None:  # beside what is there they are next to nothing; in their own rows all is 0
+        beside, within_row = absent.reshape(rows, 1, n), absent.reshape(rows, n, 1)
+        out = own | beside | within_row
+        shift = torch.where(beside & ~within_row, NOTHING, 0.0).to(torch.float64).view(shape)
     minuend, subtrahend = (start + place).expand(rows, n, n), (start + place[:, None]).expand(rows, n, n)
     others = [picked(emit, x, index.masked_fill(out, -1), shape) for index in (minuend, subtrahend)]
     differences = emit(Sub(), *others, shape=shape)
-    if absent is not None:
-        shift = torch.where(absent.unsqueeze(-2), NOTHING, 0.0).expand(shape).to(torch.float64)
+    if shift is not None:
         differences = emit(Scale(number(1.0), shift), differences, shape=shape)
     return emit(InverseSumExp(), differences, shape=x.shape)
 

@@ -47,16 +47,16 @@ def name_of(operation: Any) -> str:
 def bound(operation: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     """An operation's arguments by name, with its defaults."""
     arguments = operation._schema.arguments
-    found: dict[str, Any] = {a.name: a.default_value for a in arguments if a.has_default_value()}
-    found.update(zip((a.name for a in arguments), args, strict=False))
-    found.update(kwargs)
-    return found
+    given: dict[str, Any] = {a.name: a.default_value for a in arguments if a.has_default_value()}
+    given.update(zip((a.name for a in arguments), args, strict=False))
+    given.update(kwargs)
+    return given
 
 
 def writes(operation: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The arguments that an operation writes to."""
-    found: list[Tensor] = []
+    written: list[Tensor] = []
     for i, argument in enumerate(operation._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            found += tensors_in(args[i] if i < len(args) else kwargs.get(argument.name))
-    return found
+            written += tensors_in(args[i] if i < len(args) else kwargs.get(argument.name))
+    return written

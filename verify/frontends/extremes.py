@@ -49,16 +49,16 @@ def corners(network: Network, most: int) -> Tensor:
 def _chosen(network: Network, most: int) -> list[tuple[int, int]]:
     """(position, index) of outputs, and of neurons of all that is computed, not only moved; evenly spread."""
     last = len(network.nodes) - 1
-    found = [(p, node.size) for p, node in enumerate(network.nodes[:-1]) if terms(node.op)]
+    computed = [(p, node.size) for p, node in enumerate(network.nodes[:-1]) if terms(node.op)]
     products = sum(terms(node.op) * node.size for node in network.nodes)
     numbers = sum(node.size for node in network.nodes)
-    inner = sum(size for _, size in found)
+    inner = sum(size for _, size in computed)
     count = max(1, min(most, PRODUCTS // (4 * max(products, 1)), NUMBERS // max(numbers, 1)))
     outputs = [(last, int(i)) for i in _spread(network.output_size, count)]
-    starts = torch.tensor([0, *(size for _, size in found)]).cumsum(0)
+    starts = torch.tensor([0, *(size for _, size in computed)]).cumsum(0)
     places = _spread(inner, count - len(outputs))
     at = torch.searchsorted(starts, places, right=True) - 1
-    return outputs + [(found[k][0], i) for k, i in zip(at.tolist(), (places - starts[at]).tolist(), strict=True)]
+    return outputs + [(computed[k][0], i) for k, i in zip(at.tolist(), (places - starts[at]).tolist(), strict=True)]
 
 
 def _spread(size: int, count: int) -> Tensor:
@@ -85,8 +85,8 @@ def _values(network: Network, x: Tensor, neurons: list[tuple[int, int]]) -> Tens
     places: dict[int, list[int]] = {}
     for i, (position, _) in enumerate(neurons):
         places.setdefault(position, []).append(i)
-    found = x.new_zeros(len(neurons))
+    neuron_values = x.new_zeros(len(neurons))
     for position, rows in places.items():
         columns = torch.tensor([neurons[i][1] for i in rows])
-        found = found.index_put((torch.tensor(rows),), values[position].flatten(1)[rows, columns])
-    return found
+        neuron_values = neuron_values.index_put((torch.tensor(rows),), values[position].flatten(1)[rows, columns])
+    return neuron_values

@@ -38,21 +38,21 @@ class Memory:
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """What stands beside ``tensor``, a view in its shape; None if nothing does, or it is of another dtype."""
-        found = self._beside.get(place(tensor))
-        if found is None or found[0].dtype != tensor.dtype or tensor.layout != torch.strided:
+        kept = self._beside.get(place(tensor))
+        if kept is None or kept[0].dtype != tensor.dtype or tensor.layout != torch.strided:
             return None
-        return found[1].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+        return kept[1].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
 
     def begin(self, tensor: Tensor) -> Tensor:
         """What stands beside ``tensor``, from now on if nothing has yet."""
-        found = self.of(tensor)
-        if found is None:
+        numbers = self.of(tensor)
+        if numbers is None:
             size = tensor.untyped_storage().nbytes() // tensor.element_size()
             whole = tensor.detach().as_strided((size,), (1,), 0)
             beside = whole.to(self.dtype, copy=True) if self.copied else torch.zeros(size, dtype=self.dtype)
             self._beside[place(tensor)] = (whole, beside)
-            found = beside.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
-        return found
+            numbers = beside.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+        return numbers
 
     def put(self, tensor: Tensor, values: Tensor) -> None:
         """Let ``values`` stand beside ``tensor``, of one shape."""

@@ -23,8 +23,8 @@ class Answer:
     def __call__(self, x: Tensor) -> Tensor:
         """(batch x shape) to (batch x outputs)."""
         outputs: Any = self.model(x)
-        found: Tensor = outputs[self.key]
-        return found
+        answer: Tensor = outputs[self.key]
+        return answer
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ def recognised(network: Network) -> Network:
         return network
     builder, new = Builder(network.input_shape), {0: 0}
     for position, node in enumerate(network.nodes[1:], start=1):
-        found = _curve(network.nodes, node)
-        if found is None:
+        curved = _curve(network.nodes, node)
+        if curved is None:
             builder.nodes.append(replace(node, inputs=tuple(new[i] for i in node.inputs)))
         else:
-            at = new[found.root]
-            for op in found.operations():
+            at = new[curved.root]
+            for op in curved.operations():
                 builder.nodes.append(Node(op, (at,), node.shape))
                 at = len(builder.nodes) - 1
         new[position] = len(builder.nodes) - 1

@@ -126,15 +126,15 @@ class Trail:
 
 def leaves(*given: Any) -> list[Any]:
     """What is in nested lists, tuples and dictionaries, with their lengths and keys."""
-    found: list[Any] = []
+    listed: list[Any] = []
     for item in given:
         if isinstance(item, (list, tuple)):
-            found += [len(item), *leaves(*item)]
+            listed += [len(item), *leaves(*item)]
         elif isinstance(item, dict):
-            found += [*item, *leaves(*item.values())]
+            listed += [*item, *leaves(*item.values())]
         else:
-            found.append(item)
-    return found
+            listed.append(item)
+    return listed
 
 
 class Calls(TorchFunctionMode):
@@ -203,12 +203,12 @@ class Calls(TorchFunctionMode):
         if self.sizes is None:
             return result
         at = len(self.trail.answers) - 1
-        found = self.sizes[at] if at < len(self.sizes) else []
-        if len(found) != len(self.trail.answers[at]):
+        answer = self.sizes[at] if at < len(self.sizes) else []
+        if len(answer) != len(self.trail.answers[at]):
             self.trail.refuse(UnsupportedError(OF_BATCH))
-        if name == "__len__" and isinstance(found[0], Size):
+        if name == "__len__" and isinstance(answer[0], Size):
             self.trail.refuse(UnsupportedError(f"{OF_BATCH} (in shapes, write x.shape[0] for len(x))"))
-        return found[0] if one else torch.Size(found)
+        return answer[0] if one else torch.Size(answer)
 
 
 def _at_one(leaf: Any) -> Any:
@@ -340,16 +340,16 @@ class Spoilt:
         """Run it."""
         result = func(*args, **kwargs)
         if not self.words:
-            given, found = ([t for t in tensors_in(x) if t.is_floating_point()] for x in (args, result))
-            rows = [[t[self.row] for t in x if t.dim() and len(t) == 2] for x in (given, found)]
-            if _spoilt(given, found) or _spoilt(*rows):
+            given, given_out = ([t for t in tensors_in(x) if t.is_floating_point()] for x in (args, result))
+            rows = [[t[self.row] for t in x if t.dim() and len(t) == 2] for x in (given, given_out)]
+            if _spoilt(given, given_out) or _spoilt(*rows):
                 self.words = f" ({name_of(func).strip('_')})"
         return result
 
 
-def _spoilt(given: list[Tensor], found: list[Tensor]) -> bool:
-    spoilt = all(bool(t.isnan().all()) for t in found)
-    return bool(found) and spoilt and not all(bool(t.isnan().all()) for t in given)
+def _spoilt(given: list[Tensor], given_out: list[Tensor]) -> bool:
+    spoilt = all(bool(t.isnan().all()) for t in given_out)
+    return bool(given_out) and spoilt and not all(bool(t.isnan().all()) for t in given)
 
 
 def end(trail: Trail, output: Any) -> None:

@@ -39,18 +39,18 @@ def _asked(script: torch.jit.ScriptModule) -> str:
             graph: Any = torch.jit.freeze(script).inlined_graph
     except Exception as error:
         raise UnsupportedError(f"the model's TorchScript cannot be simplified ({line(error)})") from error
-    return next((found for found in map(_source, _conditions(graph)) if found), "")
+    return next((source for source in map(_source, _conditions(graph)) if source), "")
 
 
 def _conditions(block: Any) -> list[Any]:
     """What decides how often, or whether, the parts of a block run."""
-    found: list[Any] = []
+    conditions: list[Any] = []
     for node in block.nodes():
         if node.kind() in ("prim::If", "prim::Loop"):
-            found += list(node.inputs())[:2]
+            conditions += list(node.inputs())[:2]
         for inside in node.blocks():
-            found += _conditions(inside)
-    return found
+            conditions += _conditions(inside)
+    return conditions
 
 
 def _source(value: Any) -> str:
@@ -61,7 +61,7 @@ def _source(value: Any) -> str:
         return ""
     if kind in ("prim::Param", "prim::Loop") or (kind.startswith("aten::") and kind not in COMPARISONS):
         return kind
-    return next((found for found in map(_source, node.inputs()) if found), "")
+    return next((source for source in map(_source, node.inputs()) if source), "")
 
 
 COMPARISONS = {f"aten::{name}" for name in ("gt", "lt", "ge", "le", "eq", "ne", "__not__", "__and__", "__or__", "add")}

@@ -59,8 +59,8 @@ def of_sample(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 # A rule gives the node whose elements are the operation's result, or their origins, of several results a list of them.
-Found = Value | Tensor | list[Any]
-Handler = Callable[["Step"], Found]
+Translated = Value | Tensor | list[Any]
+Handler = Callable[["Step"], Translated]
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,9 +289,9 @@ class Translation:
         for number, tensor in zip(call.results, results, strict=True):
             self.environment[number] = tensor
         if not traced:
-            beside = [found for tensor in written if (found := self.memory.of(tensor)) is not None]
-            for found in beside:
-                found.zero_()
+            beside = [origin for tensor in written if (origin := self.memory.of(tensor)) is not None]
+            for origin in beside:
+                origin.zero_()
             self.rounded |= bool(beside) and _key(call) not in STORING
             return
         self.rounded |= isinstance(call.function, nn.Module)
@@ -299,7 +299,7 @@ class Translation:
             return
         args, kwargs = tree_map(lambda leaf: before[id(leaf)] if isinstance(leaf, Tensor) else leaf, (args, kwargs))
         given = {"self": args[0]} if isinstance(call.function, nn.Module) else bound(call.function, args, kwargs)
-        self._write(call, results, written, self._found(Step(self, call, given, results), before.values()))
+        self._write(call, results, written, self._translated(Step(self, call, given, results), before.values()))
 
     def _operand(self, tensor: Tensor, written: bool) -> Operand:
         origin = self.memory.of(tensor)
@@ -311,7 +311,7 @@ class Translation:
         """Whether a result is known already, as a view of an operand; one that is read as it lies in memory."""
         return self.memory.of(tensor) is not None and not tensor.is_neg() and not tensor.is_conj()
 
-    def _found(self, step: Step, operands: Any) -> Found | None:
+    def _translated(self, step: Step, operands: Any) -> Translated | None:
         call = step.call
         flats = [operand.origin.flatten() for operand in operands if operand.traced]
         handler = self.table.get(_key(call))
@@ -333,9 +333,9 @@ class Translation:
             self._complain(call, f"in a form that is not read ({line(error)})")
         return None
 
-    def _write(self, call: Call, results: list[Tensor], written: list[Tensor], found: Found | None) -> None:
+    def _write(self, call: Call, results: list[Tensor], written: list[Tensor], made: Translated | None) -> None:
         """Put down the origins of the results; what the rule says nothing of may not be used."""
-        given = list(found) if isinstance(found, list) else [found]
+        given = list(made) if isinstance(made, list) else [made]
         for i, tensor in enumerate(written if written and len(results) <= len(written) else results):
             one = given[i] if i < len(given) else None
             if isinstance(one, Value):
@@ -344,7 +344,7 @@ class Translation:
                 origin = self.origins(one.position).view(tensor.shape)
             elif isinstance(one, Tensor):
                 origin = one
-            elif found is None:  # unknown, and complained about: what comes of it is looked at, too
+            elif made is None:  # unknown, and complained about: what comes of it is looked at, too
                 origin = self._fresh(Node(Input(), (), (tensor.numel(),))).view(tensor.shape)
             else:
                 origin = self._pending(call, f"its result {i} is not read", None, tensor)

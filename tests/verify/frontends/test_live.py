@@ -81,6 +81,19 @@ def test_each_mode_has_its_own_translation() -> None:
     assert torch.equal(resting, model(x))
 
 
+class Attention(nn.Module):
+    """Of tokens of two features with themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(2, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch x tokens x 2) to the same."""
+        y: Tensor = self.inner(x, x, x, need_weights=False)[0]
+        return y
+
+
 def test_dropout_has_no_bounds_in_train_mode() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
     x = torch.rand(3, 4)
@@ -95,6 +108,26 @@ def test_without_gradients_nothing_is_recorded() -> None:
     with torch.no_grad():
         _, output = read_live(model, x)
     assert not output.requires_grad
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Sequential(nn.GELU(), nn.LayerNorm(4)),
+        nn.Sequential(nn.SiLU(), nn.Softplus(), nn.Softmax(1)),
+        nn.Sequential(nn.Unflatten(1, (2, 2)), Attention(), nn.Flatten()),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_todays_layers_keep_their_weights(layer: nn.Module, training: bool) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), layer, nn.Linear(4, 2)).train(training)
+    x = torch.rand(5, 4, generator=torch.Generator().manual_seed(0))
+    network, output = read_live(model, x)
+    ours = values(network, x)
+    torch.testing.assert_close(ours, output)
+    gradients = [torch.autograd.grad(y.square().sum(), list(model.parameters())) for y in (ours, output)]
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_what_has_no_translation_is_named() -> None:

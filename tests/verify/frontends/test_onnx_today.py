@@ -254,3 +254,20 @@ def test_a_value_times_itself_is_a_square(tmp_path: Path) -> None:
     (operation,) = (node.op for node in network.nodes[1:])
     assert isinstance(operation, Smooth)
     assert operation.curve == "square"
+
+
+MASK = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+
+
+@pytest.mark.parametrize(
+    "node", [NODE("Add", ["p", "mask"], ["m"]), NODE("Where", ["seen", "p", "nothing"], ["m"])], ids=["add", "where"]
+)
+def test_what_a_mask_leaves_out_counts_for_nothing(node: onnx.NodeProto, tmp_path: Path) -> None:
+    nodes = [NODE("Transpose", ["x"], ["t"], perm=[0, 2, 1]), NODE("MatMul", ["x", "t"], ["p"]), node]
+    nodes += [NODE("Softmax", ["m"], ["s"], axis=-1), NODE("MatMul", ["s", "x"], ["y"])]
+    constants = {"mask": MASK, "seen": MASK == 0, "nothing": np.float32(-np.inf)}
+    kept = {name: value for name, value in constants.items() if name in node.input}
+    check(tmp_path, model(nodes, (1, 4, 3), kept), (1, 4, 3))
+    elsewhere = [*nodes[:3], NODE("Relu", ["m"], ["y"])]
+    with pytest.raises(UnsupportedError, match="mask has set to -inf"):
+        read_onnx(save(tmp_path, model(elsewhere, (1, 4, 3), kept)))

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from torch import nn
 
 from assay.models import zoo
+from assay.verify.core import curves
 from assay.verify.core.errors import InputError, InternalError, UnsupportedError
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import Gather, Linear, Op, Relu, Reshape
+from assay.verify.core.ops import STEPS, Gather, Linear, Op, Relu, Reshape, Scale, Smooth, Step
 from assay.verify.frontends.onnx import read_onnx, write, write_onnx
 from tests import nets
 from tests.breadth import few, slow
@@ -79,6 +80,38 @@ def test_operations(name: str, tmp_path: Path) -> None:
     assert_same(
         to_network(nets.randomised(nn.Sequential(MODULES[name](), nn.Identity()), 0), IMAGE), tmp_path / "net.onnx"
     )
+
+
+CURVES = sorted(set(curves.CURVES) - {"elu", "power"})
+
+
+@pytest.mark.parametrize(
+    "curve", [Smooth("elu", 1.5), Smooth("power", -1.5), Smooth("power", 3.0), *map(Smooth, CURVES)]
+)
+def test_every_curve(curve: Smooth, tmp_path: Path) -> None:
+    """Of 1/2 + x^2, which lies in the domain of each."""
+    half = torch.tensor(0.5, dtype=torch.float64)
+    inside = [Smooth("square"), Scale(torch.ones_like(half) / 8, half), curve]
+    assert_same(chain((4,), inside), tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_steps(kind: str, tmp_path: Path) -> None:
+    assert_same(chain((4,), [Step(kind)]), tmp_path / "net.onnx")
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "attention": lambda: nn.TransformerEncoderLayer(5, 1, 7, batch_first=True, activation="gelu"),
+    "softmax": lambda: nn.Sequential(nn.Softmax(1), nn.Flatten()),
+    "layer-norm": lambda: nn.LayerNorm(5),
+    "instance-norm": lambda: nn.InstanceNorm1d(6, affine=True),
+    "gates": lambda: nn.Sequential(nn.Linear(5, 6), nn.GLU()),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_of_products(name: str, tmp_path: Path) -> None:
+    assert_same(to_network(nets.randomised(LAYERS[name](), 0), (6, 5)), tmp_path / "net.onnx")
 
 
 def test_double_precision(tmp_path: Path) -> None:

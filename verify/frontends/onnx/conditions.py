@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 from torch import Tensor
 
 from assay.verify.frontends import composed
 from assay.verify.frontends.choice import chosen
 from assay.verify.frontends.composed import Value as Node
-from assay.verify.frontends.onnx.layers import ONE, ZERO, difference, multiplied, scale, total
+from assay.verify.frontends.onnx.layers import ONE, ZERO, demanded, difference, masked, multiplied, scale, total
 from assay.verify.frontends.onnx.moves import broadcast
 from assay.verify.frontends.onnx.translation import Call, Handler, Value, aligned, broadcast_shape
 
@@ -54,14 +56,19 @@ def where(call: Call) -> Value:
     """One of two operands, element by element, as a condition says."""
     condition, a, b = (call.operand(i) for i in range(3))
     if isinstance(condition, Tensor):
+        for x, other, mask in ((a, b, condition), (b, a, ~condition)):
+            if isinstance(x, Tensor) and isinstance(other, Value) and bool((x == -inf).all()):
+                wide = broadcast(call, other, broadcast_shape(other.shape, condition.shape, x.shape))
+                assert isinstance(wide, Value)
+                return masked(wide, mask)
         parts = []
         for x, mask in ((a, condition), (b, ~condition)):
             share = mask.to(torch.float64)
-            parts.append(x * share if isinstance(x, Tensor) else scale(call, x, share, ZERO))
+            parts.append(demanded(call, x) * share if isinstance(x, Tensor) else scale(call, x, share, ZERO))
         return total(call, *parts)
     shape = broadcast_shape(condition.shape, a.shape, b.shape)
-    wide = [broadcast(call, x, shape) if isinstance(x, Value) else x for x in (condition, a, b)]
-    sides = [call.sample(x) if isinstance(x, Value) else aligned(x, shape) for x in wide]
+    whole = [broadcast(call, x, shape) if isinstance(x, Value) else x for x in (condition, a, b)]
+    sides = [call.sample(x) if isinstance(x, Value) else aligned(x, shape) for x in whole]
     assert isinstance(sides[0], Node)
     node = chosen(call.append, call.translation.builder.nodes, sides[0], *sides[1:])
     return call.value(node, shape, a.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import inf
 from typing import cast
 
 import torch
@@ -13,7 +15,7 @@ from assay.verify.frontends import composed
 from assay.verify.frontends.composed import number
 from assay.verify.frontends.onnx.moves import broadcast
 from assay.verify.frontends.onnx.tensors import DTYPES
-from assay.verify.frontends.onnx.translation import Call, Operand, Value, aligned, broadcast_shape
+from assay.verify.frontends.onnx.translation import Call, Operand, Value, aligned, broadcast_shape, finite
 from assay.verify.frontends.refusal import Untranslatable
 
 ONE, ZERO = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
@@ -47,7 +49,22 @@ def total(call: Call, a: Operand, b: Operand) -> Value:
     x, constant = (a, b) if isinstance(a, Value) else (b, a)
     if not isinstance(x, Value) or not isinstance(constant, Tensor):
         raise Untranslatable("of constants")
-    return scale(call, x, ONE, constant)
+    absent = constant == -inf
+    if not absent.numel() or not bool(absent.any()):
+        return scale(call, x, ONE, demanded(call, constant))
+    return masked(scale(call, x, ONE, demanded(call, constant.masked_fill(absent, 0))), absent)
+
+
+def masked(x: Value, absent: Tensor) -> Value:
+    """``x`` with -inf where a mask that broadcasts to it says so."""
+    return replace(x, absent=absent.expand(x.shape))
+
+
+def demanded(call: Call, constant: Tensor) -> Tensor:
+    """A constant, which must be finite."""
+    if not finite(constant):
+        raise InputError(f"{call.node.label} has a constant that holds NaN or inf")
+    return constant
 
 
 def subtraction(call: Call) -> Value:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from math import prod
 from typing import cast
 
+from torch import Tensor
+
 from assay.verify.frontends import composed
 from assay.verify.frontends.onnx.moves import rearrange, view
 from assay.verify.frontends.onnx.translation import Call, Handler, Value
@@ -25,14 +27,21 @@ def softmax(kind: str) -> Handler:
         # Before version 13 it went over all axes from the given one on.
         after = 1 if newer else prod(x.shape[axis + 1 :])
         whole = prod(x.shape) == x.shape[-1] == x.shape[axis] * after
-        if call.node.outputs[0] in call.translation.ends and whole:
+        if call.node.outputs[0] in call.translation.ends and whole and x.absent is None:
             call.translation.readout = kind
             return x
-        if newer:
-            last = cast(Value, rearrange(call, x, lambda t: t.movedim(axis, -1)))
-        else:
-            last = view(call, x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
-        y = call.value(function(call.append, call.sample(last), None), last.shape, x.dtype)
+
+        def move(t: Tensor) -> Tensor:
+            return t.movedim(axis, -1) if newer else t.reshape(prod(x.shape[:axis]), -1)
+
+        last = cast(Value, rearrange(call, x, move))
+        absent = None if x.absent is None else move(x.absent)
+        node = call.sample(last)
+        y = call.value(
+            function(call.append, node, None if absent is None else absent.view(node.shape)), last.shape, x.dtype
+        )
+        if absent is not None:
+            y = cast(Value, rearrange(call, y, lambda t: t.masked_fill(absent, -1)))
         return cast(Value, rearrange(call, y, lambda t: t.movedim(-1, axis))) if newer else view(call, y, x.shape)
 
     return handle

@@ -38,23 +38,28 @@ def broadcast_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
     return tuple(different.pop() if different else 1 for different in lengths)
 
 
-def _finite(tensor: Tensor) -> bool:
+def finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite; nothing of the tensor's size is allocated."""
     return not tensor.numel() or all(bool(end.isfinite()) for end in torch.aminmax(tensor))
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """What depends on the input: a node of the network, the shape in the file (batch of one), and the dtype."""
+    """What depends on the input: a node of the network, the shape in the file (batch of one), and the dtype.
+
+    ``absent`` (shape): elements that a mask has set to -inf, whatever stands in their places; None if there are none.
+    """
 
     position: int
     shape: tuple[int, ...]
     dtype: torch.dtype
+    absent: Tensor | None = None
 
 
 Operand = Value | Tensor
 Result = Operand | Sequence[Operand | None]  # None: an output that is not given
-WITH_INFINITIES = ("Clip", "Max", "Min")  # which infinite constants go into, and do not come out of
+WITH_INFINITIES = ("Add", "Clip", "Max", "Min", "Where")  # which infinite constants go into
+OF_MASKED = ("Identity", "Softmax")  # which what a mask has set to -inf goes into
 # What means the same of whole numbers and of truth values.
 ANY_TYPE = {
     *("And", "Cast", "Concat", "DequantizeLinear", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
@@ -341,10 +346,13 @@ class Translation:
         whole = any(isinstance(v, Value) and not v.dtype.is_floating_point for v in call.inputs)
         if whole and call.node.op not in ANY_TYPE:
             raise Untranslatable("of whole numbers or truth values that depend on the input")
+        masked = any(isinstance(v, Value) and v.absent is not None for v in call.inputs)
+        if masked and call.node.op not in OF_MASKED:
+            raise Untranslatable("of what a mask has set to -inf")
         if call.node.op in WITH_INFINITIES:
             return
         for name, operand in zip(call.node.inputs, call.inputs, strict=True):
-            if isinstance(operand, Tensor) and operand.is_floating_point() and not _finite(operand):
+            if isinstance(operand, Tensor) and operand.is_floating_point() and not finite(operand):
                 raise InputError(f"tensor {name!r} of the model holds NaN or inf")
 
     def _unknown(self, node: GraphNode, operands: Sequence[Operand | None]) -> Sequence[Operand | None]:

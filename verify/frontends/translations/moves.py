@@ -31,8 +31,8 @@ def moved(step: Step) -> list[Tensor]:
             kwargs[argument.name] = None if argument.name == "dtype" else given
         else:
             args.append(given)
-    found = step.call.function(*args, **kwargs)
-    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+    moved_origins = step.call.function(*args, **kwargs)
+    return [leaf for leaf in tree_leaves(moved_origins) if isinstance(leaf, Tensor)]
 
 
 def unrelated(step: Step) -> Tensor:

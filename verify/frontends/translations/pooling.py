@@ -81,11 +81,11 @@ def adaptive_avg_pool(step: Step) -> Value | Tensor:
 
 def _cells(step: Step) -> list[tuple[Tensor, Tensor, int]]:
     """Where the cells of each axis of the plane begin and end, and the axis's length."""
-    found = []
+    cells = []
     for before, after in zip(step["self"].number.shape[-2:], step.shape[-2:], strict=True):
         place = torch.arange(after)
-        found.append((place * before // after, -(-(place + 1) * before // after), before))
-    return found
+        cells.append((place * before // after, -(-(place + 1) * before // after), before))
+    return cells
 
 
 def _shares(first: Tensor, last: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
