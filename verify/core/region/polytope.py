@@ -205,7 +205,7 @@ class Polytope:
             member = self.contains(candidate)
             if bool(member.all()):
                 break
-            lost = torch.where(member, lost, torch.finfo(x.dtype).eps * 8.0**attempt).clamp(max=1)
+            lost = torch.where(member, lost, torch.finfo(x.dtype).eps * 32.0**attempt).clamp(max=1)
         return candidate
 
     def _led_in(self, x: Tensor, box: Box) -> Tensor:
