@@ -21,6 +21,7 @@ from assay.verify.support.arrays import as_tensor
 
 PASSES = 8  # over the rows, while they still tighten the box
 SWEEPS = 30  # over the rows, on the way into the polytope
+LARGEST = 1e300  # of what a row can change by over the box, where room is measured by that
 SHARE = 0.5  # of the room at the point that has most of it, kept on the way to the middle of the box
 
 
@@ -154,9 +155,9 @@ class Polytope:
         return [None if box.empty else self._room(box) for box in self._boxes]
 
     def _room(self, box: Box) -> Room | None:
-        weights = (self.A.abs() @ (box.upper - box.lower)).tolist()
-        lower, upper = box.lower.tolist(), box.upper.tolist()
-        return room(self.A.tolist(), self.b.tolist(), lower, upper, [w if w > 0 else 1.0 for w in weights])
+        weights = self.A.abs() @ (box.upper - box.lower)
+        weights = torch.where(weights > 0, weights, 1.0).clamp(max=LARGEST)
+        return room(self.A.tolist(), self.b.tolist(), box.lower.tolist(), box.upper.tolist(), weights.tolist())
 
     def box(self) -> Box:
         """The box as far as each row, with the other inputs at their best, lets each input go: rounded outward."""

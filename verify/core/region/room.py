@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import isfinite
 
 EXACT = 1500  # numbers of a table that is kept in fractions
 PIVOTS = 1000  # more are not made
@@ -39,7 +40,7 @@ def room(
 ) -> Room | None:
     """The room that ``A x <= b`` leaves in the box ``lower <= x <= upper``, measured by positive ``weights`` w (rows).
 
-    Finite numbers, lower <= upper, at least one row. None where it would take too long.
+    Finite numbers, lower <= upper, at least one row. None where it would take too long, or overflows.
     """
     free = [j for j in range(len(lower)) if lower[j] < upper[j] and any(row[j] for row in A)]
     exact = len(A) * (len(A) + len(free) + 1) <= EXACT
@@ -50,6 +51,8 @@ def room(
     simplex = _Simplex.at_corner(rows, left, [number(w) for w in weights], 0.0 if exact else SMALL)
     widths = [number(upper[j]) - point[j] for j in free]
     if not simplex.solve([*widths, *[None] * (len(A) + 1)]):
+        return None
+    if not exact and not all(map(isfinite, (*simplex.values, *simplex.cost))):
         return None
     for j, value in zip(free, simplex.values, strict=False):
         point[j] += value
