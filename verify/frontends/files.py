@@ -75,6 +75,8 @@ def _network(stated: Property, net: str | Path, networks: Mapping[str, str | Pat
         key = str(file), tuple(outputs) or one.chosen(output_names(file))
         models[key] = models.get(key) or read_onnx(*key)
         read.append(models[key])
+        if doubt := one.doubt(models[key]):
+            warnings.warn(f"{stated.source}: {doubt}", stacklevel=4)
     return together(declared, read)
 
 

@@ -189,6 +189,20 @@ def test_room_is_the_most_that_there_is(rows: int, size: int) -> None:
     assert slack == pytest.approx(proved.item(), abs=1e-7)
 
 
+@pytest.mark.parametrize("size", [3, 60])
+@pytest.mark.parametrize("scale", [1e-300, 1e150, 1e307])
+def test_numbers_of_any_scale_make_no_claims_that_are_not_true(size: int, scale: float) -> None:
+    g = generator(size)
+    A = torch.randn(30, size, generator=g, dtype=torch.float64) * scale
+    x = torch.rand(size, generator=g, dtype=torch.float64)
+    polytope = Polytope(
+        Box(torch.zeros(size), torch.ones(size)), A, (A @ x).nan_to_num() + A.abs().sum(1).clamp(max=1e308)
+    )
+    assert not polytope.empty
+    assert bool(((polytope.box().lower <= x) & (x <= polytope.box().upper)).all())
+    assert polytope.project(x[None]).shape == (1, size)
+
+
 def test_polytopes_with_the_same_rows_make_a_batch() -> None:
     first = random_polytope(*unit_box(3), 1)
     second = Polytope(Box(torch.zeros(3), torch.full((3,), 0.9)), first.A, first.b)

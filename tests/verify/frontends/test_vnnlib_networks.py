@@ -115,6 +115,14 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         asked(tmp_path, text)
 
 
+def test_other_types_than_the_model_has_are_told(tmp_path: Path) -> None:
+    text = within("X") + "(assert (<= Y[0] -1000.0))"
+    for kind in ("real", "float32"):
+        asked(tmp_path, declare("f", "X", "Y").replace("real", kind) + text)
+    with pytest.warns(UserWarning, match="f is declared with elements of type F64; the model takes float32"):
+        asked(tmp_path, declare("f", "X", "Y").replace("real", "float64") + text)
+
+
 PARTS = """(declare-network f
   (declare-input state real [1,3]) (declare-input image real [1,2,3])
   (declare-output score real [1,2]))

@@ -21,6 +21,7 @@ from assay.verify.support.arrays import as_tensor
 
 PASSES = 8  # over the rows, while they still tighten the box
 SWEEPS = 30  # over the rows, on the way into the polytope
+LARGEST = 1e300  # of what a row can change by over the box, where room is measured by that
 SHARE = 0.5  # of the room at the point that has most of it, kept on the way to the middle of the box
 
 
@@ -155,7 +156,8 @@ class Polytope:
 
     def _room(self, box: Box) -> Room | None:
         weights = self.A.abs() @ (box.upper - box.lower)
-        return room(self.A, self.b, box.lower, box.upper, torch.where(weights > 0, weights, 1.0))
+        weights = torch.where(weights > 0, weights, 1.0).clamp(max=LARGEST)
+        return room(self.A, self.b, box.lower, box.upper, weights)
 
     def box(self) -> Box:
         """The box as far as each row, with the other inputs at their best, lets each input go: rounded outward."""
@@ -204,7 +206,7 @@ class Polytope:
             member = self.contains(candidate)
             if bool(member.all()):
                 break
-            lost = torch.where(member, lost, torch.finfo(x.dtype).eps * 8.0**attempt).clamp(max=1)
+            lost = torch.where(member, lost, torch.finfo(x.dtype).eps * 32.0**attempt).clamp(max=1)
         return candidate
 
     def _led_in(self, x: Tensor, box: Box) -> Tensor:

@@ -55,8 +55,9 @@ class Runtime:
             port.name: part.reshape(-1, *port.shape[1:]).numpy() if self.together else part.reshape(port.shape).numpy()
             for port, part in zip(self.inputs, parts, strict=True)
         }
+        session = self.session  # says by itself why there is none
         try:
-            outputs = self.session.run(list(self.names), feed)
+            outputs = session.run(list(self.names), feed)
         except Exception as error:  # the runtime has a dozen kinds of its own
             raise InputError(f"onnxruntime cannot run the model: {_line(error)}") from error
         if sum(output.size for output in outputs) != prod(shape):

@@ -77,7 +77,9 @@ def _grouped(
     faults: list[Fault] = []
     for choice in formula.choices:
         own = boxes.narrowed(choice.bounds)
-        rows = tuple(_joined(row, column) for row in formula.always.rows + choice.rows)
+        rows = formula.always.rows + choice.rows
+        if linked:
+            rows = tuple(_joined(row, column) for row in rows)
         ties = formula.always.ties + choice.ties
         why = (
             boxes.empty(own)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import torch
+
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, Port
 from assay.verify.core.rewiring import rewired, side_by_side
@@ -15,14 +17,24 @@ from assay.verify.support.plain import counted
 @dataclass(frozen=True)
 class Declared:
     """A network as a property declares it: its ``name``, its inputs and outputs, and another network that it is
-    ``equal_to``. ``named``: they have the names that the model has for them; elsewhere their variables' names count
-    where the model has all of these, and else their order."""
+    ``equal_to``. ``types``: of its elements, F32 or F64, nothing where they are real numbers. ``named``: its inputs and
+    outputs have the names that the model has for them; elsewhere their variables' names count where the model has all
+    of these, and else their order."""
 
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     equal_to: str = ""
     named: bool = False
+    types: frozenset[str] = frozenset()
+
+    def doubt(self, network: Network) -> str | None:
+        """What is told of a model of other types; None if there is nothing to tell."""
+        other = self.types - {"F64" if network.dtype is torch.float64 else "F32"}
+        if not other:
+            return None
+        taken = str(network.dtype).removeprefix("torch.")
+        return f"{self.name} is declared with elements of type {', '.join(sorted(other))}; the model takes {taken}"
 
     def chosen(self, there: Sequence[str]) -> tuple[str | int, ...]:
         """The outputs of a model that has those of the names ``there``, by name or place; nothing where it is the one

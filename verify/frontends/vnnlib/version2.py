@@ -182,4 +182,6 @@ def _declared(text: Text, network: vnnlib.Network, tensors: dict[str, Tensor]) -
             tensors[tensor.name] = Tensor(kind, tuple(tensor.shape), offset)
             ports[kind].append(Port(tensor.onnx_name or tensor.name, tuple(tensor.shape)))
     named = all(tensor.onnx_name for tensor in network.inputs) and all(t.onnx_name for t in network.outputs)
-    return Declared(network.name, tuple(ports["X"]), tuple(ports["Y"]), network.equal_to or "", named)
+    types = {tensor.dtype.name for tensor in network.inputs} | {tensor.dtype.name for tensor in network.outputs}
+    inputs, outputs = (tuple(ports[kind]) for kind in "XY")
+    return Declared(network.name, inputs, outputs, network.equal_to or "", named, frozenset(types - {"Real"}))
