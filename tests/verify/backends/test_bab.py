@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -333,6 +333,22 @@ def test_a_domain_is_never_worse_than_what_it_was_split_from() -> None:
     outcome = search(Falling(torch.zeros(1, dtype=torch.int64)), Limits(4, 0, 0, order="deep"), UNLIMITED)
     assert outcome.margin == -1.0
     assert not outcome.complete
+
+
+@pytest.mark.parametrize(("order", "seen"), [("shallow", [0, 1, 1, 2]), ("deep", [0, 1, 2, 3])])
+def test_shallow_and_deep_searches_take_leaves_in_their_order(
+    order: Literal["shallow", "deep"], seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depths: list[int] = []
+    original = Falling.bound
+
+    def noted(self: Falling, domains: Falling, budget: Budget) -> Bounded[Falling]:
+        depths.extend(domains.depth.tolist())
+        return original(self, domains, budget)
+
+    monkeypatch.setattr(Falling, "bound", noted)
+    search(Falling(torch.zeros(1, dtype=torch.int64)), Limits(1, 0, 1 << 20, 4, order), UNLIMITED)
+    assert depths == seen
 
 
 def test_the_account_is_kept_tree_by_tree() -> None:
