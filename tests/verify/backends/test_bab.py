@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Literal
 
 import pytest
@@ -14,6 +15,7 @@ from assay.verify.backends.bab import bab, phases, subtrees, tightened
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.frontier import Frontier
 from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Units, backward, climb, forward
 from assay.verify.backends.bab.nodes import Nodes
@@ -237,6 +239,26 @@ def test_rows_may_begin_at_any_layer() -> None:
             high = at.operands[begin + feature].masked_fill(~here[1], -torch.inf).max()
             assert bound[0] <= low
             assert -bound[1] >= high
+
+
+@every_kind
+@seeds(3, of=20, start=1000)
+def test_the_least_bound_of_all_exact_leaves_is_the_true_margin(kind: str, seeds: range) -> None:
+    """Every pattern of phases, or those of the first few neurons, where the rest are left to the relaxation."""
+    exact = 0
+    for seed in supported(kind, seeds):
+        at, (problem, true) = made(kind, seed), case(kind, seed)
+        leaves = ExactLeaves(problem, at.relaxed.bounds, at.compact, lambda points: None, UNLIMITED)
+        count = at.compact.unstable
+        bounds = []
+        for pattern in product((-1, 1), repeat=min(count, 6)):
+            phase = torch.tensor([*pattern, *[0] * (count - len(pattern))], dtype=torch.int8)
+            bounds += [leaves.settle(phase, d)[0] for d in range(len(problem.spec.disjuncts))]
+        assert min(bounds) <= true + 1e-7
+        if count <= 6:
+            assert min(bounds) == pytest.approx(true, abs=1e-6)
+            exact += 1
+    assert exact or kind in ("residual", "skips")
 
 
 # Trees.
