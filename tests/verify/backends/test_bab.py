@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from assay.verify.backends.bab import bab, phases, subtrees, tightened
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.frontier import Frontier
 from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Units, backward, climb, forward
 from assay.verify.backends.bab.nodes import Nodes
@@ -239,6 +241,26 @@ def test_rows_may_begin_at_any_layer() -> None:
             assert -bound[1] >= high
 
 
+@every_kind
+@seeds(3, of=20, start=1000)
+def test_the_least_bound_of_all_exact_leaves_is_the_true_margin(kind: str, seeds: range) -> None:
+    """Every pattern of phases, or those of the first few neurons, where the rest are left to the relaxation."""
+    exact = 0
+    for seed in supported(kind, seeds):
+        at, (problem, true) = made(kind, seed), case(kind, seed)
+        leaves = ExactLeaves(problem, at.relaxed.bounds, at.compact, lambda points: None, UNLIMITED)
+        count = at.compact.unstable
+        bounds = []
+        for pattern in product((-1, 1), repeat=min(count, 6)):
+            phase = torch.tensor([*pattern, *[0] * (count - len(pattern))], dtype=torch.int8)
+            bounds += [leaves.settle(phase, d)[0] for d in range(len(problem.spec.disjuncts))]
+        assert min(bounds) <= true + 1e-7
+        if count <= 6:
+            assert min(bounds) == pytest.approx(true, abs=1e-6)
+            exact += 1
+    assert exact or kind in ("residual", "skips")
+
+
 # Trees.
 
 
@@ -333,6 +355,22 @@ def test_a_domain_is_never_worse_than_what_it_was_split_from() -> None:
     outcome = search(Falling(torch.zeros(1, dtype=torch.int64)), Limits(4, 0, 0, order="deep"), UNLIMITED)
     assert outcome.margin == -1.0
     assert not outcome.complete
+
+
+@pytest.mark.parametrize(("order", "seen"), [("shallow", [0, 1, 1, 2]), ("deep", [0, 1, 2, 3])])
+def test_shallow_and_deep_searches_take_leaves_in_their_order(
+    order: Literal["shallow", "deep"], seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depths: list[int] = []
+    original = Falling.bound
+
+    def noted(self: Falling, domains: Falling, budget: Budget) -> Bounded[Falling]:
+        depths.extend(domains.depth.tolist())
+        return original(self, domains, budget)
+
+    monkeypatch.setattr(Falling, "bound", noted)
+    search(Falling(torch.zeros(1, dtype=torch.int64)), Limits(1, 0, 1 << 20, 4, order), UNLIMITED)
+    assert depths == seen
 
 
 def test_the_account_is_kept_tree_by_tree() -> None:

@@ -20,7 +20,7 @@ IMAGES = to_network(nets.random_cnn(0, (1, 12, 12), (3,) * 6), (1, 12, 12))
 
 
 @pytest.mark.parametrize("network", [DEEP, IMAGES], ids=["deep", "images"])
-@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown", "alpha-crown", "lp", "milp", "lp-bab"])
+@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown", "alpha-crown", "lp", "milp", "lp-bab", "bab"])
 @pytest.mark.parametrize("seconds", [4.0, 12.0])
 def test_no_layer_is_begun_once_the_time_is_over(
     method: str, network: Network, seconds: float, monkeypatch: pytest.MonkeyPatch

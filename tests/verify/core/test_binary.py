@@ -25,7 +25,7 @@ def sample(x0):
     return torch.tensor([x0, 0.5])
 
 
-@pytest.mark.parametrize("method", ["ibp", "crown", "lp", "milp", "lp-bab", "input-split", "smt", "lipschitz"])
+@pytest.mark.parametrize("method", ["ibp", "crown", "lp", "milp", "lp-bab", "bab", "input-split", "smt", "lipschitz"])
 @pytest.mark.parametrize(("x0", "label"), [(0.75, 1), (0.25, 0)])
 def test_methods_know_how_far_it_is_to_0(method, x0, label):
     for eps, safe in ((0.125, True), (0.375, False)):

@@ -185,7 +185,7 @@ def one_input(lower: float, upper: float, limit: float) -> Problem:
     return Problem(IDENTITY, Box(ends[0], ends[1]), Spec.halfspaces([[1.0]], [limit]))
 
 
-@pytest.mark.parametrize("method", ["auto", "attack", "milp", "input-split", "lp-bab", "smt", "crown"])
+@pytest.mark.parametrize("method", ["auto", "attack", "milp", "input-split", "lp-bab", "bab", "smt", "crown"])
 def test_a_box_without_a_float32_has_no_counterexample(method: str) -> None:
     for limit, safe in ((1e9, True), (1e9 + 15, False)):
         problem = one_input(1e9 + 10, 1e9 + 20, limit)

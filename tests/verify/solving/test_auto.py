@@ -81,6 +81,14 @@ def test_float_traps_are_never_verified(name: str) -> None:
     assert Auto(rounds=1).verify(nets.trap_problem(name), Budget()).verdict is not Verdict.VERIFIED
 
 
+def test_neurons_are_split_after_lines_have_been_raised() -> None:
+    stages = [repr(stage.verifier) for stage in Auto().stages()]
+    split = [i for i, name in enumerate(stages) if "'bab'" in name]
+    raised = next(i for i, name in enumerate(stages) if name.startswith("AlphaCROWN"))
+    assert split
+    assert min(split) > raised
+
+
 def test_few_relus_are_split_where_linear_bounds_do_not_decide() -> None:
     network = to_network(nets.random_mlp(1, (20, 12, 12, 3)), (20,))
     x = torch.rand(20, generator=nets.generator(1))

@@ -30,7 +30,7 @@ from assay.verify.programs.relaxation import attempt
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
-NARROW = Climbing(steps=15, slope=0.5, multiplier=0.5, decay=0.87)
+NARROW = Climbing(steps=12, slope=0.5, multiplier=0.5, decay=0.85)
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
 
 
@@ -50,7 +50,7 @@ class BaB:
     slope: float = 0.1
     multiplier: float = 0.5
     below: int = 600
-    neurons: int = 200
+    neurons: int = 100
     passes: int = 4
     output: bool = True
     candidates: int = 16

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -114,7 +114,8 @@ class Subtrees:
         nodes = nodes.put(index, here)
         tree = self._tree(tables, here, walk, nodes, index)
         below = self.plan.below * len(here) or inf
-        limits = Limits(self._batch(compact), 0, 0, below, "shallow" if self.plan.below else "deep")
+        order: Literal["shallow", "deep"] = "shallow" if self.plan.below else "deep"  # to all nodes alike, or narrow
+        limits = Limits(self._batch(compact), 0, self.budget.memory // 4, below, order)
         outcome = search(tree, limits, self.budget)
         closed = torch.tensor(outcome.closed)
         self.account.close(here.depth[closed], here.tree[closed])
