@@ -17,7 +17,7 @@ from assay.benchmarks.report.thumbnails import Album
 from assay.models import data as datasets
 from assay.models import zoo
 from assay.verify.registry import get_verifier
-from tests.benchmarks.harness_fakes import POINTS, Claims, Exact, Liar, Timid, dataset, identity, needle
+from tests.benchmarks.harness_fakes import POINTS, Broken, Claims, Exact, Liar, Timid, dataset, identity, needle
 from tests.benchmarks.report.html_checks import read
 
 EVIL = "<script>alert(1)</script>\u202e $x$ {{ 7*7 }} & \"'\u00e9\u4e2d"
@@ -128,6 +128,27 @@ def test_nobody_who_could_run_leaves_a_page_too(small):
     rows = tuple(replace(row, falsified=2, **refused) if row.name != "clean" else row for row in small.rows)
     page = read(render(replace(small, rows=rows)))
     assert "unsupported: no softmax" in page.text
+
+
+FGSM = get_attack("fgsm")
+
+
+@pytest.mark.parametrize(
+    ("methods", "attacks", "points", "radii"),
+    [
+        ([], [FGSM], POINTS, [0.04, 0.08]),
+        ([Exact()], [], POINTS, [0.04, 0.08]),
+        ([Exact()], [FGSM], POINTS, [0.0]),
+        ([Exact()], [FGSM], [[0.2, 0.6]], [0.04]),
+        ([Exact()], [FGSM], [[0.7, 0.3]], [0.01]),
+        ([Broken("unsupported")], [FGSM], POINTS, [0.04]),
+        ([Broken("unsupported")], [], POINTS, [0.04]),
+    ],
+    ids=["attacks alone", "methods alone", "eps 0", "all wrong", "one sample", "refused", "nobody ran"],
+)
+def test_whatever_was_asked_has_its_page(tmp_path, methods, attacks, points, radii):
+    run = recorded_run(tmp_path / "s", identity(), dataset(points), radii, methods, attacks)
+    assert "How robust is net ?" in read(render(run)).text
 
 
 def test_many_samples_stay_small_and_are_counted(digits, monkeypatch):
