@@ -87,8 +87,8 @@ def bench(
     if resume:
         print(f"assay: {counted(outcome.resumed, 'row')} taken from {plain(store)}", file=sys.stderr)
     if report is not None:
-        with Store(store) as opened:
-            write(opened, report)
+        with Store(store) as again:
+            write(again, report, opened.run)
     written = ", ".join(plain(path) for path in (store, picture, report) if path is not None)
     print(f"{outcome.seconds:.1f} s; wrote {written}", file=sys.stderr if json_ else sys.stdout)
     return outcome.exit_code

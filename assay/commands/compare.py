@@ -113,7 +113,7 @@ def compare(
         )
     found = [each.check(comparison.rows) for each in asked] + (gate.against(comparison, earlier) if earlier else [])
     try:
-        _tell(comparison, found, options.told(samples), command, out, report, resume, json_)
+        _tell(comparison, found, options.told(samples), command, out, report, store.run, resume, json_)
     finally:  # an alarm does not hide behind a disk that is full
         comparison.raise_alarm()
     gate.raise_unmet(found)
@@ -138,6 +138,7 @@ def _tell(
     command: list[str],
     out: Path,
     page: Path | None,
+    run: int | None,
     resumed: bool,
     as_json: bool,
 ) -> None:
@@ -152,10 +153,10 @@ def _tell(
         document["requirements"] = [vars(each) for each in found]
     tables.write_summary(document, out / "summary.json")
     bracket_figure.draw(comparison, out / "bracket.png")
+    tables.show(comparison, Console(stderr=as_json))
     if page is not None:
         with Store(out / "results.sqlite") as store:
-            write(store, page)
-    tables.show(comparison, Console(stderr=as_json))
+            write(store, page, run)
     for each in found:
         print(plain(each), file=sys.stderr if as_json else sys.stdout)
     if as_json:

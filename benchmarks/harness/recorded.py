@@ -182,7 +182,8 @@ def _described(
     kept, said = store.samples(run), list[tuple[int, Said]]()
     for record in records:
         key = record.key
-        ours = (key.seed, key.device, key.source) == (about.seed, about.device, about.source)
+        code = (about.versions.get("assay"), about.source)
+        ours = (key.seed, key.device, key.version, key.source) == (about.seed, about.device, *code)
         if ours and key.method in seats:
             for sample, eps in questions.get(key.problem, ()):
                 said.append((sample, _said(seats[key.method], eps, record, kept.get(sample), about)))

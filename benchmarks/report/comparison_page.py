@@ -74,7 +74,6 @@ def _level(rows: Sequence[Row], eps: float) -> dict[str, Any]:
     upper, lower = by[ALL_ATTACKS], by[ALL_METHODS]
     low = 0.0 if lower.refusal else lower.accuracy
     high = (lower.n - upper.misclassified) / upper.n if upper.refusal else upper.accuracy
-    # What a method breaks counts in the upper jaw, so that this is the gap that is left.
     return {
         "low": low,
         "high": high,
