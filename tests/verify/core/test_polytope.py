@@ -195,9 +195,8 @@ def test_numbers_of_any_scale_make_no_claims_that_are_not_true(size: int, scale:
     g = generator(size)
     A = torch.randn(30, size, generator=g, dtype=torch.float64) * scale
     x = torch.rand(size, generator=g, dtype=torch.float64)
-    polytope = Polytope(
-        Box(torch.zeros(size), torch.ones(size)), A, (A @ x).nan_to_num() + A.abs().sum(1).clamp(max=1e308)
-    )
+    b = ((A @ x).nan_to_num() + A.abs().sum(1).clamp(max=1e308)).clamp(max=1.7e308)
+    polytope = Polytope(Box(torch.zeros(size), torch.ones(size)), A, b)
     assert not polytope.empty
     assert bool(((polytope.box().lower <= x) & (x <= polytope.box().upper)).all())
     assert polytope.project(x[None]).shape == (1, size)
