@@ -35,7 +35,7 @@ def test_the_drawn_tree_is_the_tree_of_the_classes() -> None:
     }
     assert set(actual) == set(CLASSES), "an error outside of the tree"
     assert drawn() == actual
-    assert len(actual) == 6
+    assert len(actual) == 7
 
 
 def test_the_root_is_an_ordinary_exception() -> None:
