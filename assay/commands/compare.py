@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,7 +114,7 @@ def compare(
         )
     found = [each.check(comparison.rows) for each in asked] + (gate.against(comparison, earlier) if earlier else [])
     try:
-        _tell(comparison, found, options.told(samples), command, out, report, store.run, resume, json_)
+        _tell(comparison, found, options.told(samples), command, Told(out, report, store.run, resume, json_))
     finally:  # an alarm does not hide behind a disk that is full
         comparison.raise_alarm()
     gate.raise_unmet(found)
@@ -131,16 +132,23 @@ def _baseline(path: Path, data: str, norm: float, radii: Sequence[float]) -> Rec
         return gate.baseline(recorded.read(store), data, norm, radii)
 
 
+@dataclass(frozen=True)
+class Told:
+    """Where a comparison is told: the folder, the page if there is to be one, the number of its run in the store."""
+
+    out: Path
+    page: Path | None
+    run: int | None
+    resumed: bool
+    as_json: bool
+
+
 def _tell(
     comparison: Comparison,
     found: Sequence[Finding],
     where: dict[str, Any],
     command: list[str],
-    out: Path,
-    page: Path | None,
-    run: int | None,
-    resumed: bool,
-    as_json: bool,
+    to: Told,
 ) -> None:
     """Summary, picture and page, written; the table, or the summary as JSON with the table on stderr."""
     from rich.console import Console
@@ -148,21 +156,21 @@ def _tell(
     from assay.benchmarks.harness.store import Store
     from assay.benchmarks.report import bracket_figure, tables
 
+    store, stream = to.out / "results.sqlite", sys.stderr if to.as_json else sys.stdout
     document = tables.summary(comparison, command) | where
     if found:
         document["requirements"] = [vars(each) for each in found]
-    tables.write_summary(document, out / "summary.json")
-    bracket_figure.draw(comparison, out / "bracket.png")
-    tables.show(comparison, Console(stderr=as_json))
-    if page is not None:
-        with Store(out / "results.sqlite") as store:
-            write(store, page, run)
+    tables.write_summary(document, to.out / "summary.json")
+    bracket_figure.draw(comparison, to.out / "bracket.png")
+    tables.show(comparison, Console(stderr=to.as_json))
+    if to.page is not None:
+        with Store(store) as opened:
+            write(opened, to.page, to.run)
     for each in found:
-        print(plain(each), file=sys.stderr if as_json else sys.stdout)
-    if as_json:
+        print(plain(each), file=stream)
+    if to.as_json:
         print(tables.dump(document))
-    if resumed:
-        print(f"assay: {counted(comparison.resumed, 'verdict')} taken from {out / 'results.sqlite'}", file=sys.stderr)
-    files = [out / name for name in ("results.sqlite", "summary.json", "bracket.png")]
-    written = ", ".join(map(str, files if page is None else [*files, page]))
-    print(f"{comparison.seconds:.1f} s; wrote {written}", file=sys.stderr if as_json else sys.stdout)
+    if to.resumed:
+        print(f"assay: {counted(comparison.resumed, 'verdict')} taken from {store}", file=sys.stderr)
+    files = [store, to.out / "summary.json", to.out / "bracket.png", *([to.page] if to.page is not None else [])]
+    print(f"{comparison.seconds:.1f} s; wrote {', '.join(map(str, files))}", file=stream)

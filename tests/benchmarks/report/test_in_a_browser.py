@@ -18,6 +18,31 @@ from assay.models import zoo
 from assay.verify.registry import get_verifier
 from tests.benchmarks import instance_files
 
+# What is written with less contrast than 4.5 (WCAG 2.2), as the browser has it.
+FAINT = """() => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = colour.slice(0, 3).map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const paper = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = numbers(getComputedStyle(element).backgroundColor);
+      if (colour.length < 4 || colour[3] === 1) return colour;
+    }
+  };
+  const written = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+  return [...document.querySelectorAll("body *")]
+    .filter((element) => !["SCRIPT", "STYLE"].includes(element.tagName))
+    .filter((element) => element.checkVisibility() && written(element))
+    .filter((element) => {
+      const style = getComputedStyle(element);
+      const ends = [light(numbers(element.closest("svg") ? style.fill : style.color)), light(paper(element))];
+      return (Math.max(...ends) + 0.05) / (Math.min(...ends) + 0.05) < 4.5;
+    })
+    .map((element) => element.textContent.trim());
+}"""
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -86,6 +111,7 @@ def test_the_page_fits_every_screen(open_page, request, which, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") == width
     shown = page.evaluate("[...document.querySelectorAll('figure svg')].filter(s => s.checkVisibility()).length")
     assert shown == page.evaluate("document.querySelectorAll('figure svg').length") / 2
+    assert page.evaluate(FAINT) == []
     bright = page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
     assert bright == (scheme == "light")
 
