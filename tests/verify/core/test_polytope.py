@@ -190,13 +190,12 @@ def test_room_is_the_most_that_there_is(rows: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [3, 60])
-@pytest.mark.parametrize("scale", [1e-300, 1e150, 1e307])
+@pytest.mark.parametrize("scale", [1e-300, 1e150, 1e306])
 def test_numbers_of_any_scale_make_no_claims_that_are_not_true(size: int, scale: float) -> None:
     g = generator(size)
     A = torch.randn(30, size, generator=g, dtype=torch.float64) * scale
     x = torch.rand(size, generator=g, dtype=torch.float64)
-    b = ((A @ x).nan_to_num() + A.abs().sum(1).clamp(max=1e308)).clamp(max=1.7e308)
-    polytope = Polytope(Box(torch.zeros(size), torch.ones(size)), A, b)
+    polytope = Polytope(Box(torch.zeros(size), torch.ones(size)), A, A @ x + A.abs().sum(1) / 64)
     assert not polytope.empty
     assert bool(((polytope.box().lower <= x) & (x <= polytope.box().upper)).all())
     assert polytope.project(x[None]).shape == (1, size)
