@@ -50,7 +50,7 @@ class BaB:
     slope: float = 0.1
     multiplier: float = 0.5
     below: int = 600
-    neurons: int = 100
+    neurons: int = 40
     passes: int = 4
     output: bool = True
     candidates: int = 16
