@@ -50,7 +50,7 @@ class BaB:
     slope: float = 0.1
     multiplier: float = 0.5
     below: int = 600
-    neurons: int = 100
+    neurons: int = 40
     passes: int = 4
     output: bool = True
     candidates: int = 16
@@ -81,10 +81,10 @@ class BaB:
             return declined
         work = Work(self, problem, budget.on_cpu())
         with torch.no_grad():
-            reason = attempt(work.run)
+            stopped = attempt(work.run)
         seconds = time.monotonic() - begun
-        margin, stats = work.margin, work.stats
-        result = concluded(self, problem, margin, work.reason or reason, seconds, work.witness, stats)
+        reason = work.reason or (Reason.NUMERICAL if stopped is Reason.INCOMPLETE else stopped)
+        result = concluded(self, problem, work.margin, reason, seconds, work.witness, work.stats)
         if work.closed and result.verdict is Verdict.UNKNOWN:
             # No input leads into the unsafe set; by how much it is missed, was not asked.
             return replace(result, verdict=Verdict.VERIFIED, reason=None, margin=None)

@@ -26,6 +26,7 @@ from assay.verify.programs.expressions import as_array
 
 ENOUGH = 1e-5  # of a node's bound, or of 1: more than float32 is wrong by, as a rule
 STEPS = 20  # in which the bound of a node itself is raised
+FIRST = 100  # domains below a root before anything is tightened
 COPIES = 32  # of a domain's numbers that live at once
 SMALLEST = 1e-3  # of what an unsafe row comes to
 WORSE, BETTER = 1.0, 0.1  # what the bounds of a split's halves count, the worse and the better one
@@ -50,6 +51,19 @@ class Plan:
     passes: int
     tightening: Climbing
     output: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search below nodes leaves: its ``trees``, the ``nodes`` of all unstable neurons, ``here`` of those that
+    can matter; their ``kinks`` and last ``walk``; and which of them are ``left`` open, numbers."""
+
+    trees: PhaseTree
+    nodes: Nodes
+    here: Nodes
+    kinks: Kinks
+    walk: Walk
+    left: Tensor
 
 
 @dataclass(eq=False)
@@ -79,12 +93,14 @@ class Subtrees:
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
         roots = self._roots()
-        stack = [roots.take(torch.tensor([i])) for i in range(len(roots))]
+        if self.plan.below and self.plan.neurons:
+            roots = self._small(roots)
+        stack = _apart(roots)
         while stack and self.witness is None and self.reason is None:
             self.budget.check()
             nodes, stack = Nodes.join(stack[-self.plan.together :]), stack[: -self.plan.together]
-            halves = self._searched(nodes)
-            stack += [halves.take(torch.tensor([i])) for i in range(len(halves))] if halves is not None else []
+            halves = self._halved(nodes)
+            stack += [] if halves is None else _apart(halves)
 
     def _roots(self) -> Nodes:
         tree = torch.arange(len(self.disjuncts))
@@ -95,12 +111,17 @@ class Subtrees:
         weight = member / member.sum(0)
         return Nodes(phase, lower, upper, alpha, torch.zeros_like(alpha), weight, tree, torch.zeros_like(tree))
 
-    def _searched(self, nodes: Nodes) -> Nodes | None:
+    def _small(self, nodes: Nodes) -> Nodes:
+        """The nodes without those below which few domains do, which nothing has to be tightened for."""
+        compact, index = _cut(self.compact, nodes)
+        found = self._search(compact, index, nodes, min(FIRST, self.plan.below) * len(nodes))
+        return nodes.take(found.left)
+
+    def _halved(self, nodes: Nodes) -> Nodes | None:
         """Search below these nodes; the halves of those that are too large for that, None if there are none."""
         compact, index = _cut(self.compact, nodes)
-        here = nodes.of_neurons(index)
         if self.plan.neurons:
-            here, empty = self._tightened(self._tables(compact), here)
+            here, empty = self._tightened(self._tables(compact), nodes.of_neurons(index))
             self.account.close(here.depth[empty], here.tree[empty])
             left = (~empty).nonzero().flatten()
             if self.witness is not None or not len(left):
@@ -108,22 +129,26 @@ class Subtrees:
             here = here.take(left)
             nodes = nodes.take(left).put(index, here)
             compact, again = _cut(compact, here)
-            here, index = here.of_neurons(again), index[again]
+            index = index[again]
+        found = self._search(compact, index, nodes, self.plan.below * len(nodes) or inf)
+        if self.witness is not None or self.reason is not None or not len(found.left):
+            return None
+        return found.nodes.take(found.left).split(index[self._best(found)])
+
+    def _search(self, compact: Compact, index: Tensor, nodes: Nodes, domains: float) -> Found:
+        """Search below nodes, in the network as far as it matters there, whose unstable neurons are those at ``index``,
+        for as long as so many domains."""
         tables = self._tables(compact)
-        kinks, walk, here = self._raised(tables[0], here)
+        kinks, walk, here = self._raised(tables[0], nodes.of_neurons(index))
         nodes = nodes.put(index, here)
         tree = self._tree(tables, here, walk, nodes, index)
-        below = self.plan.below * len(here) or inf
-        order: Literal["shallow", "deep"] = "shallow" if self.plan.below else "deep"  # to all nodes alike, or narrow
-        limits = Limits(self._batch(compact), 0, self.budget.memory // 4, below, order)
+        order: Literal["shallow", "deep"] = "deep" if domains == inf else "shallow"  # narrow, or to all nodes alike
+        limits = Limits(self._batch(compact), 0, self.budget.memory // 4, domains, order)
         outcome = search(tree, limits, self.budget)
         closed = torch.tensor(outcome.closed)
         self.account.close(here.depth[closed], here.tree[closed])
         self._note(outcome, here)
-        left = (~closed).nonzero().flatten()
-        if self.witness is not None or self.reason is not None or not len(left):
-            return None
-        return nodes.take(left).split(index[self._best(tree, here.take(left), kinks, walk, left)])
+        return Found(tree, nodes, here, kinks, walk, (~closed).nonzero().flatten())
 
     def _note(self, outcome: Outcome, nodes: Nodes) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason
@@ -172,18 +197,18 @@ class Subtrees:
         bounds = (here.lower, here.upper)
         return PhaseTree(*tables, *bounds, start, self.plan.how, unit, free, enough, self.look, settle)
 
-    def _best(self, tree: PhaseTree, nodes: Nodes, kinks: Kinks, walk: Walk, left: Tensor) -> Tensor:
-        """Of the splits that promise most of each node the one whose halves' bounds are best (nodes); ``left``: which
-        of the trees they are."""
-        cost = (walk.seen.clamp(max=0).neg_() * kinks.height).index_select(1, left)
+    def _best(self, found: Found) -> Tensor:
+        """Of the splits that promise most of each node that is left the one whose halves' bounds are best (nodes)."""
+        nodes, left = found.here.take(found.left), found.left
+        cost = (found.walk.seen.clamp(max=0).neg_() * found.kinks.height).index_select(1, left)
         cost = torch.where(nodes.phase == 0, cost, -1.0)  # a split that costs nothing is one, a second one is none
         count = min(self.plan.candidates, len(cost))
         worth, neuron = cost.topk(count, 0)
         each = torch.arange(len(nodes)).repeat(count)
         halves = nodes.take(each).split(neuron.flatten())
         own = Multipliers(halves.alpha, halves.beta, halves.weight)
-        _, found = tree.raised(halves.phase, left[each].repeat(2), own, self.plan.how)
-        both = found.bound.clamp(max=0).view(2, count, -1)
+        _, walk = found.trees.raised(halves.phase, left[each].repeat(2), own, self.plan.how)
+        both = walk.bound.clamp(max=0).view(2, count, -1)
         gain = WORSE * both.amin(0) + BETTER * both.amax(0)
         best = torch.where(worth >= 0, gain.nan_to_num(nan=-SMALLEST), -inf).argmax(0)
         return neuron.gather(0, best[None])[0]
@@ -205,6 +230,10 @@ class Subtrees:
         """As many domains at a time as are asked for and memory allows."""
         features = len(compact.varied) + sum(len(layer.features) for layer in compact.layers) + compact.unstable
         return max(1, min(self.plan.batch, self.budget.memory // (8 * COPIES * max(1, features))))
+
+
+def _apart(nodes: Nodes) -> list[Nodes]:
+    return [nodes.take(torch.tensor([i])) for i in range(len(nodes))]
 
 
 def _cut(compact: Compact, nodes: Nodes) -> tuple[Compact, Tensor]:
