@@ -32,8 +32,8 @@ class Curve:
     between which numbers all values lie. ``noise``: beside the value's own magnitude, that of what is summed on the way
     to it or to the derivative, which rounding errors are relative to; None where nothing cancels.
 
-    Lines are sound whatever the curve is between these points, but may be loose where one line touches two convex
-    pieces within them.
+    Lines about a curve rest on its breaks and poles. They are sound but may be loose where one line touches two convex
+    pieces.
     """
 
     function: Function
