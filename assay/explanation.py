@@ -168,5 +168,9 @@ def unstable(network: Network, region: Region, budget: Budget) -> dict[int, int]
         bounds = layers.by_intervals(network, region, torch.float64, budget).bounds
     except (AssayError, Expired):  # an operation without interval bounds, or too large a network: nothing is said
         return {}
-    active = [(position, node) for position, node in enumerate(network.nodes) if relaxes(node.op)]
-    return {position: int(undecided(node.op, bounds[node.inputs[0]]).sum()) for position, node in active}
+    counts = {}
+    for position, node in enumerate(network.nodes):
+        if relaxes(node.op):
+            free = undecided(node.op, bounds[node.inputs[0]])
+            counts[position] = int((free.any(-1) if node.op.several else free).sum())
+    return counts

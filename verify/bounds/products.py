@@ -8,6 +8,7 @@ from torch import Tensor
 from assay.verify.bounds.lines import Lines
 from assay.verify.core.verifier import Bounds
 
+ALIKE = 1 - 1e-6  # numbers of a ratio between this and 1 are the same
 ROUND = 8  # units in the last place that a plane's constant may err by
 
 
@@ -29,9 +30,15 @@ def planes_about(z: Bounds, below: Tensor, above: Tensor) -> Lines:
 
 
 def flattest(z: Bounds) -> tuple[Tensor, Tensor]:
-    """Turns, 0 or 1 each, of the planes that change less over the box: in the middle of it all are as good."""
+    """Turns of the planes that change less over the box, 0 or 1, and half way where both do as much: in the middle of
+    the box all planes are as good."""
     (low_x, low_y), (high_x, high_y) = z.lower.abs().unbind(-1), z.upper.abs().unbind(-1)
     width_x, width_y = (z.upper - z.lower).unbind(-1)
-    below = low_y * width_x + low_x * width_y < high_y * width_x + high_x * width_y
-    above = high_y * width_x + low_x * width_y < low_y * width_x + high_x * width_y
-    return below.to(low_x), above.to(low_x)
+    below = low_y * width_x + low_x * width_y, high_y * width_x + high_x * width_y
+    above = high_y * width_x + low_x * width_y, low_y * width_x + high_x * width_y
+    return _lesser(*below), _lesser(*above)
+
+
+def _lesser(one: Tensor, other: Tensor) -> Tensor:
+    """1 where the first is less, 0 where the second is, 1/2 where rounding would decide."""
+    return (((one < ALIKE * other).to(one) - (other < ALIKE * one).to(one)) + 1) / 2

@@ -8,7 +8,7 @@ the two ends meet. So where a line touches is a matter of tightness alone, and b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -158,7 +158,29 @@ def tangents(f: Curve, sign: int, low: Tensor, high: Tensor) -> Tangents:
         values = torch.where(ranges.defined(f, low, high), values, torch.nan)
     under = _least(knots, values, slopes, chord)
     room = ROUND * kind.eps * size + kind.tiny
-    return Tangents(f, sign, knots, values, slopes, first, last, allowed, chord, under, room)
+    found = Tangents(f, sign, knots, values, slopes, first, last, allowed, chord, under, room)
+    return found if sign > 0 or not f.kinks else _by_kinks(found)
+
+
+def _by_kinks(found: Tangents) -> Tangents:
+    """With lines from a kink to an end of the interval in place of those that are lower in the middle."""
+    low, high, chord, under, allowed = found.knots[0], found.knots[-1], found.chord, found.under, found.allowed
+    middle = low / 2 + high / 2
+    slope, intercept = found.line(found.best)
+    highest = slope * middle + intercept
+    for kink in found.curve.kinks:
+        at = low.new_full((), kink)
+        value = found.sign * found.curve.function(at)
+        for end, there in ((low, found.values[0]), (high, found.values[-1])):
+            apart = torch.where((low < kink) & (kink < high), end - at, torch.nan)
+            steep = (there - value) / apart
+            steep = torch.minimum(torch.maximum(steep, found.slopes.amin(0)), found.slopes.amax(0))
+            below = _least(found.knots, found.values, found.slopes, steep)
+            height = steep * middle + below
+            better = height > highest + 2 * found.room
+            chord, under = torch.where(better, steep, chord), torch.where(better, below, under)
+            allowed, highest = allowed & ~better, torch.where(better, height, highest)
+    return replace(found, chord=chord, under=under, allowed=allowed)
 
 
 def _knots(f: Curve, low: Tensor, high: Tensor) -> Tensor:

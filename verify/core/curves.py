@@ -28,12 +28,12 @@ class Curve:
     at which it jumps, it has its value on the convex side. ``domain``: outside of it nothing is defined, and at an end
     of it the function may be infinite. ``poles``: points that an interval must not contain. ``period``: of a function
     that repeats, whose breaks are those of one period; 0 for any other. ``turns``: where the function itself turns from
-    rising to falling or back, as ``breaks``. ``image``: between which numbers all values lie. ``noise``: beside the
-    value's own magnitude, that of what is summed on the way to it or to the derivative, which rounding errors are
-    relative to; None where nothing cancels.
+    rising to falling or back, as ``breaks``. ``kinks``: the breaks at which the derivative falls at once. ``image``:
+    between which numbers all values lie. ``noise``: beside the value's own magnitude, that of what is summed on the way
+    to it or to the derivative, which rounding errors are relative to; None where nothing cancels.
 
-    Where there are several convex pieces a tangent of one must not lie below the curve on all of another's ends and
-    above it between them: bounds are sound all the same, but loose.
+    Lines about a curve rest on its breaks and poles. They are sound but may be loose where one line touches two convex
+    pieces.
     """
 
     function: Function
@@ -43,6 +43,7 @@ class Curve:
     poles: tuple[float, ...] = ()
     period: float = 0.0
     turns: tuple[float, ...] = ()
+    kinks: tuple[float, ...] = ()
     image: tuple[float, float] = (-inf, inf)
     noise: Function | None = None
 
@@ -107,7 +108,7 @@ def _elu(alpha: float) -> Curve:
     def noise(x: Tensor) -> Tensor:
         return torch.full_like(x, alpha)
 
-    return Curve(partial(F.elu, alpha=alpha), slope, breaks, noise=noise)
+    return Curve(partial(F.elu, alpha=alpha), slope, breaks, kinks=breaks, noise=noise)
 
 
 def _power(p: float) -> Curve:
@@ -160,7 +161,7 @@ CURVES: Mapping[str, Curve | Callable[[float], Curve]] = {
     ),
     "silu": Curve(F.silu, _silu_slope, (-SILU_BREAK, SILU_BREAK), turns=(SILU_TURN,), noise=torch.abs),
     "mish": Curve(_mish, _mish_slope, (-2.256376396360793, 1.4905711794854284), turns=(MISH_TURN,), noise=torch.abs),
-    "hardswish": Curve(F.hardswish, _hardswish_slope, (-3.0, 3.0), turns=(-1.5,), noise=torch.abs),
+    "hardswish": Curve(F.hardswish, _hardswish_slope, (-3.0, 3.0), turns=(-1.5,), kinks=(-3.0, 3.0), noise=torch.abs),
     "softplus": Curve(_softplus, torch.sigmoid, image=(0.0, inf), noise=_one),
     "logsigmoid": Curve(F.logsigmoid, lambda x: x.neg().sigmoid(), image=(-inf, 0.0), noise=_one),
     "elu": _elu,

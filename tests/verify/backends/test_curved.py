@@ -12,16 +12,18 @@ from assay.verify.backends.alpha_crown import AlphaCROWN
 from assay.verify.backends.bab.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
+from assay.verify.bounds import layers
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, chain
-from assay.verify.core.ops import Linear, Relu, Scale, Smooth
+from assay.verify.core.ops import InverseSumExp, Linear, Op, Product, Relu, Reshape, Scale, Smooth
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Verdict
+from assay.verify.core.roundings import noise
 from assay.verify.core.spec import Spec
 from assay.verify.registry import get_verifier
 from tests.breadth import few
-from tests.curved import NETWORKS, boxes, least, rows
+from tests.curved import ALL_CURVES, NETWORKS, boxes, intervals, least, named, rows
 
 D = torch.float64
 QUICK = ["Smooth(gelu)", "Smooth(sin)", "Smooth(elu)1.7", "Smooth(power)-0.5", "Step(round)", "Step(sign)", "gated"]
@@ -111,3 +113,32 @@ def test_halving_boxes_decides_what_bounds_do_not() -> None:
     assert result.margin is not None
     assert 0 < result.margin <= seen - target + 1e-12
     assert math.isfinite(result.margin)
+
+
+@names
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_at_one_point_there_is_room_for_rounding(name: str, dtype: str) -> None:
+    """Intervals about one point are as wide as what the library's curves may err by."""
+    network = NETWORKS[name](9)
+    lower, _ = boxes(network, 9, 0.0, 2)
+    eps = torch.finfo(getattr(torch, dtype)).eps
+    bounds = IBP(dtype=dtype).bound(network, Box(lower, lower), rows(3))
+    known = bounds.lower.isfinite() & bounds.upper.isfinite()
+    assert bool((bounds.upper - bounds.lower > 8 * eps * bounds.upper.abs())[known].all())
+
+
+@pytest.mark.parametrize("op", [*ALL_CURVES, InverseSumExp(), Product()], ids=named)
+@pytest.mark.parametrize("dtype", [D, torch.float32], ids=["double", "single"])
+def test_what_a_curve_loses_is_charged(op: Op, dtype: torch.dtype) -> None:
+    """Its own rounding, by what it is made of, not of its value alone."""
+    network = chain((4,), [Reshape((2, 2)), op]) if op.several else chain((4,), [op])
+    low, _ = intervals(op, 40, 2)
+    x = low.flatten()[:40].view(10, 4)
+    relaxed = layers.by_intervals(network, Box(x, x), dtype)
+    z, y = relaxed.bounds[-2], relaxed.bounds[-1]
+    size = noise(op, z.lower, z.upper, torch.minimum(y.lower.abs(), y.upper.abs()))
+    room = y.upper - y.lower
+    inside = torch.ones_like(room, dtype=torch.bool)
+    if isinstance(op, Smooth):
+        inside = (y.lower > op.of.image[0]) & (y.upper < op.of.image[1])
+    assert bool((room >= 8 * torch.finfo(dtype).eps * size)[inside & room.isfinite()].all())

@@ -66,12 +66,12 @@ NETWORKS = {
     "mixed": bent(Smooth("tanh"), Relu(), LeakyRelu(2.0)),
     "gelu": bent(Smooth("gelu"), Smooth("sin")),
     "attention": curved.attention(0),
-    "layer norm": curved.normalised(0),
 }
-# There is nothing to raise in the first two.
+# There is nothing to raise in the first two, and little in the third.
 PLAIN = {
     "affine": replace(chain((4,), [Linear(normal(3, 4), normal(3)), Scale(normal(3), normal(3))]), dtype=D),
     "steep alone": bent(LeakyRelu(3.0)),
+    "layer norm": curved.normalised(0),
     "ends in an activation": bent(Relu(), Relu(), last=False),
     "ends in tanh": bent(Smooth("tanh"), last=False),
     "steps": bent(Step("round"), Step("sign")),

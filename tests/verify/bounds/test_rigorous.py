@@ -33,7 +33,7 @@ from assay.verify.core.ops import (
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import gamma
-from tests import exact, nets
+from tests import curved, exact, nets
 from tests.breadth import seeds, slow
 from tests.contract.graphs import eye, members, random_box, random_graph
 
@@ -266,3 +266,28 @@ def test_gamma() -> None:
     assert gamma(0) == 0
     assert Fraction(gamma(1000)) >= Fraction(1000, 2**53)
     assert gamma(2**53) == inf
+
+
+@pytest.mark.parametrize("name", ["Smooth(gelu)", "Smooth(exp)", "Smooth(sin)", "attention", "quotient", "layer norm"])
+def test_curves_products_and_softmaxes(name: str) -> None:
+    """Values at points lie in their intervals, and at one point there is room for the roundings of a library."""
+    network = curved.NETWORKS[name](1)
+    lower, upper = curved.boxes(network, 1, 0.05, 1)
+    x = curved.points(lower, upper, 50)
+    for values, bounds in zip(
+        network.values(x.flatten(0, 1)), rigorous.intervals(network, Box(lower, upper)), strict=True
+    ):
+        assert bool((bounds.lower <= values + 1e-300).all())
+        assert bool((values <= bounds.upper + 1e-300).all())
+    at = rigorous.intervals(network, Box(lower, lower))[-1]
+    assert bool((at.upper - at.lower > 1e-16 * at.upper.abs()).all())
+
+
+@pytest.mark.parametrize("op", [Smooth("log"), Smooth("sqrt"), Smooth("reciprocal"), Smooth("power", -0.5)], ids=repr)
+def test_where_a_domain_may_be_left_nothing_is_known_from_there_on(op: Smooth) -> None:
+    """Not even that a tanh of it is at most 1."""
+    network = chain((1,), [op, Linear(torch.ones(1, 1), torch.zeros(1)), Smooth("tanh"), Max(), Relu()])
+    bounds = rigorous.intervals(network, boxed(torch.tensor([-0.5]), torch.tensor([2.0])))
+    assert all(bool(b.lower.isnan().all() and b.upper.isnan().all()) for b in bounds[1:])
+    fine = rigorous.intervals(network, boxed(torch.tensor([0.5]), torch.tensor([2.0])))
+    assert all(bool(b.lower.isfinite().all() and b.upper.isfinite().all()) for b in fine)

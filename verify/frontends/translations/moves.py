@@ -84,6 +84,7 @@ def cast(step: Step) -> Tensor:
     if before.is_floating_point and after in (torch.int32, torch.int64):
         y = composed.truncated(step.emit, step.value("self"))
         return step.origins(y, step.shape)
-    if not wide and (before.is_floating_point or after.itemsize < before.itemsize or after is torch.bool):
+    whole = not before.is_floating_point and after in (torch.int32, torch.int64) and after.itemsize >= before.itemsize
+    if not wide and not whole:
         raise Untranslatable(f"casts to {after}")
     return x.origins
