@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.errors import InputError
 from assay.verify.core.network import Builder, Network, Oracle
 from assay.verify.core.ops import Concat, Gather, Reshape
 
@@ -57,11 +57,8 @@ class SideBySide:
 
 
 def with_inputs(network: Network, positions: Sequence[int]) -> Network:
-    """``network`` with its flattened inputs at ``positions`` behind its flattened outputs.
-
-    Raises :class:`UnsupportedError` for a network that ends before a last softmax, whose values it does not have.
-    """
-    _refuse_readout(network)
+    """``network``, with what its readout names, and its flattened inputs at ``positions`` behind its outputs."""
+    network = network.whole
     literal = None if network.literal is None else _extended(network.literal, positions)
     oracle = WithInputs(network.oracle or network, tuple(positions))
     return replace(_extended(network, positions), oracle=oracle, literal=literal)
@@ -80,7 +77,8 @@ def rewired(network: Network, index: Sequence[int], stated: Sequence[int]) -> Ne
     size = max(stated) + 1
     literal = None if network.literal is None else _regathered(network.literal, index, size)
     oracle = Rewired(network.oracle or network, tuple(index), network.input_shape, tuple(stated))
-    return replace(_regathered(network, index, size), oracle=oracle, literal=literal, inputs=())
+    full = None if network.full is None else rewired(network.full, index, stated)
+    return replace(_regathered(network, index, size), oracle=oracle, literal=literal, full=full, inputs=())
 
 
 def _regathered(network: Network, index: Sequence[int], size: int) -> Network:
@@ -90,15 +88,13 @@ def _regathered(network: Network, index: Sequence[int], size: int) -> Network:
 
 
 def side_by_side(networks: Sequence[Network]) -> Network:
-    """Several networks as one, of flat inputs and outputs.
+    """Several networks, with what their readouts name, as one, of flat inputs and outputs.
 
-    Raises :class:`InputError` for networks of different dtypes, :class:`UnsupportedError` for one that ends before a
-    last softmax.
+    Raises :class:`InputError` for networks of different dtypes.
     """
+    networks = [network.whole for network in networks]
     if len(dtypes := {network.dtype for network in networks}) > 1:
         raise InputError(f"expected networks of one floating type side by side, got {sorted(map(str, dtypes))}")
-    for network in networks:
-        _refuse_readout(network)
     oracles = tuple(network.oracle or network for network in networks)
     literals = [network.literal for network in networks if network.literal is not None]
     together = _together(networks)
@@ -121,11 +117,3 @@ def _together(networks: Sequence[Network]) -> Network:
         begin = end
     name = " and ".join(dict.fromkeys(network.name for network in networks if network.name))
     return builder.build(builder.add(Concat(0), *outputs), dtype=networks[0].dtype, name=name)
-
-
-def _refuse_readout(network: Network) -> None:
-    if network.readout:
-        raise UnsupportedError(
-            f"the model ends in a {network.readout}, whose values are compared with others: pose the property of the "
-            "model without its last layer"
-        )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, Port, to_network
@@ -75,9 +76,20 @@ def test_what_does_not_go_together_is_refused() -> None:
     double = to_network(random_mlp(0, (4, 6, 3)).double(), (4,))
     with pytest.raises(InputError, match="one floating type"):
         side_by_side([mlp(), double])
-    for put in (lambda n: with_inputs(n, (0,)), lambda n: side_by_side([n, n])):
-        with pytest.raises(UnsupportedError, match="ends in a softmax"):
-            put(replace(mlp(), readout="softmax"))
+
+
+def test_what_a_network_ends_before_comes_back_where_values_count() -> None:
+    network = to_network(nn.Sequential(random_mlp(0, (4, 6, 3)), nn.Softmax(1)).eval(), (4,))
+    x = points(4)
+    for joined, wired in (
+        (with_inputs(network, (0,)), x),
+        (side_by_side([network, network]), torch.cat([x, x], 1)),
+        (rewired(network, (3, 2, 1, 0), (3, 2, 1, 0)).whole, x),
+        (rewired(network.whole.ordered, (3, 2, 1, 0), (3, 2, 1, 0)).whole, x),
+    ):
+        assert joined.oracle is not None
+        assert not joined.readout
+        torch.testing.assert_close(joined(wired), joined.oracle(wired))
 
 
 def two_inputs() -> Network:
