@@ -36,8 +36,8 @@ Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How trees are searched: ``batch``: domains at a time; ``how`` they are raised; ``first``: so many below a root, on
-    the average, before anything is tightened; ``below``: so many below a node, 0: without an end, and nodes are not
+    """How trees are searched: ``batch``: domains at a time; ``how`` they are raised; ``first``: so many below a root
+    before anything is tightened; ``below``: so many below a node, 0: without an end, and nodes are not
     split; ``together``: nodes that are searched together; ``candidates``: splits of a node that are compared;
     ``neurons``: so many of a node are tightened, ``passes`` times at the root, and ``tightening``: how; ``output``:
     where the output is unsafe."""
