@@ -38,7 +38,7 @@ from tests.verify.programs.cases import case
 
 KINDS = ("mlp", "conv", "residual", "skips", "leaky")
 WEAK = BaB(neurons=0, steps=1, below=0)  # many leaves
-STEPWISE = BaB(neurons=100, passes=1, below=1, together=3, steps=1, candidates=2)  # many nodes
+STEPWISE = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, candidates=2)  # many nodes
 TRAPS = nets.NEVER_VERIFIED
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -265,7 +265,7 @@ def test_the_least_bound_of_all_exact_leaves_is_the_true_margin(kind: str, seeds
 
 
 @every_kind
-@pytest.mark.parametrize("method", [WEAK, STEPWISE, BaB(output=False)], ids=repr)
+@pytest.mark.parametrize("method", [WEAK, STEPWISE, BaB(output=False, first=2, below=4)], ids=repr)
 @seeds(6, of=40, start=1000)
 def test_verdicts_are_the_true_ones(method: BaB, kind: str, seeds: range) -> None:
     asked = 0

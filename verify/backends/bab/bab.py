@@ -39,16 +39,18 @@ class BaB:
     """ReLUs are split until linear bounds prove every leaf; complete, but for margins within rounding of zero.
 
     ``batch``: domains that are bounded together; ``steps``, ``slope``, ``multiplier``: of the ascent of slopes and
-    multipliers of each; ``below``: domains below a node after which it is split and the bounds of ``neurons`` of its
-    neurons are tightened, those whose relaxations cost most (0: of none); without an end where it is 0; ``passes``: how
-    often that is done at the root; ``output``: where the output is unsafe, which tells no margin; ``candidates``:
-    splits of a node that are compared; ``together``: nodes that are searched together.
+    multipliers of each; ``first``: domains below a root before anything is tightened; ``below``: domains below a node
+    after which it is split and the bounds of ``neurons`` of its neurons are tightened, those whose relaxations cost
+    most (0: of none); without an end where it is 0; ``passes``: how often that is done at the root; ``output``: where
+    the output is unsafe, which tells no margin; ``candidates``: splits of a node that are compared; ``together``: nodes
+    that are searched together.
     """
 
     batch: int = 256
     steps: int = 5
     slope: float = 0.1
     multiplier: float = 0.5
+    first: int = 2000
     below: int = 600
     neurons: int = 40
     passes: int = 4
@@ -61,7 +63,18 @@ class BaB:
 
     def __post_init__(self) -> None:
         least = {"batch": 1, "candidates": 1, "together": 1, "passes": 1}
-        for option in ("batch", "steps", "slope", "multiplier", "below", "neurons", "passes", "candidates", "together"):
+        for option in (
+            "batch",
+            "steps",
+            "slope",
+            "multiplier",
+            "first",
+            "below",
+            "neurons",
+            "passes",
+            "candidates",
+            "together",
+        ):
             value = getattr(self, option)
             if not least.get(option, 0) <= value < inf:
                 raise InputError(f"{option} of bab must be a number of at least {least.get(option, 0)}, got {value}")
@@ -97,6 +110,7 @@ class BaB:
         return Plan(
             self.batch,
             how,
+            self.first,
             self.below,
             self.together,
             self.candidates,

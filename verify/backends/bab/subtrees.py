@@ -26,7 +26,6 @@ from assay.verify.programs.expressions import as_array
 
 ENOUGH = 1e-5  # of a node's bound, or of 1: more than float32 is wrong by, as a rule
 STEPS = 20  # in which the bound of a node itself is raised
-FIRST = 100  # domains below a root before anything is tightened
 COPIES = 32  # of a domain's numbers that live at once
 SMALLEST = 1e-3  # of what an unsafe row comes to
 WORSE, BETTER = 1.0, 0.1  # what the bounds of a split's halves count, the worse and the better one
@@ -37,13 +36,15 @@ Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How trees are searched: ``batch``: domains at a time; ``how`` they are raised; ``below``: so many domains below a
-    node on the average, 0: without an end, and nodes are not split; ``together``: nodes that are searched together;
-    ``candidates``: splits of a node that are compared; ``neurons``: so many of a node are tightened, ``passes`` times
-    at the root, and ``tightening``: how; ``output``: where the output is unsafe."""
+    """How trees are searched: ``batch``: domains at a time; ``how`` they are raised; ``first``: so many below a root
+    before anything is tightened; ``below``: so many below a node, 0: without an end, and nodes are not
+    split; ``together``: nodes that are searched together; ``candidates``: splits of a node that are compared;
+    ``neurons``: so many of a node are tightened, ``passes`` times at the root, and ``tightening``: how; ``output``:
+    where the output is unsafe."""
 
     batch: int
     how: Climbing
+    first: int
     below: int
     together: int
     candidates: int
@@ -93,7 +94,7 @@ class Subtrees:
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
         roots = self._roots()
-        if self.plan.below and self.plan.neurons:
+        if self.plan.first and self.plan.below and self.plan.neurons:
             roots = self._small(roots)
         stack = _apart(roots)
         while stack and self.witness is None and self.reason is None:
@@ -114,7 +115,7 @@ class Subtrees:
     def _small(self, nodes: Nodes) -> Nodes:
         """The nodes without those below which few domains do, which nothing has to be tightened for."""
         compact, index = _cut(self.compact, nodes)
-        found = self._search(compact, index, nodes, min(FIRST, self.plan.below) * len(nodes))
+        found = self._search(compact, index, nodes, self.plan.first * len(nodes))
         return nodes.take(found.left)
 
     def _halved(self, nodes: Nodes) -> Nodes | None:
