@@ -160,6 +160,7 @@ SPHERES = (
     "lp(tighten=all)",
     "milp",
     "lp-bab",
+    "bab",
     "smt",
     "input-split",
 )

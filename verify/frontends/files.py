@@ -48,7 +48,7 @@ def read_problems(
     for line in stated.warnings:
         warnings.warn(f"{prop}: {line}", stacklevel=3)
     problems = stated.problems(network)
-    network = problems[0].network
+    network = problems[0].network.full or problems[0].network  # with all that the model ends in
     regions = [problem.region for problem in problems if not problem.region.empty][:BOXES]
     if regions:
         driven = regions[0].point(corners(network, NEURONS))

@@ -16,7 +16,7 @@ from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.frontends import torchlip
 from assay.verify.frontends.fold import fold
-from assay.verify.frontends.recording import Recording, plain_kernels, recorded
+from assay.verify.frontends.recording import Recording, plain_attention, recorded
 from assay.verify.frontends.running import leaves, named
 from assay.verify.frontends.translation import Translation
 from assay.verify.frontends.translations.table import HINT, table
@@ -43,7 +43,7 @@ def read_live(module: nn.Module, x: Tensor) -> tuple[Network, Tensor]:
         _RECORDED[module] = (key, recording, trail.functions)
     _, recording, functions = _RECORDED[module]
     run = Training()
-    with plain_kernels(), run:
+    with plain_attention(), run:
         output = module(x)
     if run.functions != functions:
         raise UnsupportedError("the model runs other operations in train mode than in eval mode")

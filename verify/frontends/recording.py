@@ -273,12 +273,22 @@ def _comparable(leaf: Any) -> Any:
 @contextmanager
 def plain_kernels() -> Iterator[None]:
     """Layers as the operations that they are made of, and not as kernels that take several at once."""
-    before, fast = torch._C._get_mkldnn_enabled(), torch.backends.mha.get_fastpath_enabled()
+    before = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)  # torch.backends.mkldnn.flags() warns of what else it sets
+    try:
+        with plain_attention():
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Attention as the operations that it is made of; all else as it is."""
+    before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch._C._set_mkldnn_enabled(before)
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(before)
