@@ -38,7 +38,7 @@ every_bounder = pytest.mark.parametrize("name", BOUNDERS)
 
 
 # These go on for as long as there is time where float64 cannot tell, or take long over what they cannot prove.
-UNHURRIED = ("auto", "input-split", "lipsdp", "sdp")
+UNHURRIED = ("auto", "bab", "input-split", "lipsdp", "sdp")
 DRAFTS = ("alpha-crown", "auto")  # raise lines in float32, whose sums depend on how many rows are taken together
 
 
