@@ -80,7 +80,26 @@ class Description:
         seats = tuple(Seat(Role(s["role"]), s["name"], s["key"], s["subject"]) for s in data["seats"])
         data |= {"norm": float(data["norm"]), "budget": float(data["budget"]), "seats": seats}
         lists = {name: tuple(data[name]) for name in ("radii", "written", "alarms")}
-        return cls(**data | lists)
+        made = cls(**data | lists)
+        if not made._is_sound():
+            raise ValueError("its parts are not what they should be")
+        return made
+
+    def _is_sound(self) -> bool:
+        """Whether the parts that reports compute with, or look up, are what they should be."""
+        texts = [self.model, self.network, self.data, self.origin, self.device, self.source, *self.written]
+        texts += [text for seat in self.seats for text in (seat.name, seat.key, seat.subject)]
+        numbers = [self.norm, self.n, self.seed, self.threads, self.budget, *self.radii]
+        numbers += [] if self.seconds is None else [self.seconds]
+        positions = [i for each in self.wrong.values() for i in each]
+        return (
+            len(self.radii) == len(self.written)
+            and {seat.subject for seat in self.seats} <= set(self.wrong)
+            and all(isinstance(text, str) for text in texts)
+            and all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
+            and all(isinstance(i, int) for i in (self.n, *positions))
+            and all(isinstance(part, Mapping) for part in (self.versions, self.machine, *self.alarms))
+        )
 
     def label(self, eps: float) -> str:
         """The radius as it was written."""

@@ -231,18 +231,21 @@ class Store:
         if self._has("samples"):
             columns = "sample, label, shape, x FROM samples JOIN points ON point = points.id"
             for sample, label, shape, packed in self._db.execute(f"SELECT {columns} WHERE run = ?", (run,)):
-                with suppress(zlib.error, ValueError, RuntimeError):
+                with suppress(zlib.error, RuntimeError, *UNREADABLE):
                     sizes = [int(size) for size in shape.split(",")]
                     flat = torch.frombuffer(bytearray(zlib.decompress(packed)), dtype=torch.float32)
                     kept[sample] = int(label), flat.reshape(sizes)
         return kept
 
     def asked(self, run: int) -> list[tuple[int, float, str]]:
-        """What :meth:`note_asked` noted of a run, by sample and eps."""
+        """What :meth:`note_asked` noted of a run, by sample and eps; what cannot be read is left out."""
         if not self._has("asked"):
             return []
         columns = "sample, eps, problem FROM asked WHERE run = ? ORDER BY sample, eps"
-        return list(self._db.execute(f"SELECT {columns}", (run,)))
+        noted = self._db.execute(f"SELECT {columns}", (run,))
+        return [
+            row for row in noted if isinstance(row[0], int) and isinstance(row[1], float) and isinstance(row[2], str)
+        ]
 
     def read(self) -> tuple[list[Record], list[str]]:
         """All records in the order of problem and method, and one line for each row that cannot be trusted."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import singledispatch
-from math import inf, nextafter
+from math import inf, nextafter, prod
 from typing import Any
 
 import numpy as np
@@ -228,7 +228,7 @@ def _(op: Concat, coef: Dyadic, shapes: Sequence[tuple[int, ...]], shape: tuple[
     axis = op.axis % len(shape)
     ends = np.cumsum([s[axis] for s in shapes])[:-1]
     pieces = np.split(coef.number.reshape(-1, *shape), ends, axis + 1)
-    return [Dyadic(piece.reshape(len(piece), -1), coef.shift) for piece in pieces], _nothing(coef)
+    return [Dyadic(piece.reshape(len(piece), prod(piece.shape[1:])), coef.shift) for piece in pieces], _nothing(coef)
 
 
 @pull.register

@@ -194,3 +194,27 @@ def test_samples_that_do_not_fit_are_not_kept(tmp_path, monkeypatch):
     again = read(tmp_path / "s")
     assert [sample.x is None for sample in again.samples] == [False, False, True, True, True]
     assert "keeps 2 samples of 5" in again.unknown[0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"radii": [0.04]},
+        {"wrong": {}},
+        {"versions": "torch"},
+        {"budget": [1]},
+        {"alarms": ["none"]},
+    ],
+)
+def test_a_description_of_other_parts_is_not_guessed_at(tmp_path, damage):
+    run(tmp_path / "s")
+    about = json.loads(read(tmp_path / "s").about.to_json())
+    assert "cannot be read" in described.read(described.COMPARISON, json.dumps(about | damage))
+
+
+def test_samples_and_questions_that_cannot_be_read_are_left_out(tmp_path):
+    run(tmp_path / "s")
+    with sqlite3.connect(tmp_path / "s") as db:
+        db.execute("UPDATE points SET x = 'text'")
+        db.execute("UPDATE asked SET eps = 'text' WHERE sample = 1 AND eps < 0.05")
+    assert len(read(tmp_path / "s").rows) > 0

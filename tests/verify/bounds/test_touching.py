@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from assay.verify.bounds.touching import lower_rows
-from assay.verify.core.network import chain
+from assay.verify.core.network import chain, to_network
 from assay.verify.core.ops import Linear, Relu
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Box
+from assay.verify.core.region import Box, Polytope
 from assay.verify.core.spec import Polyhedron, Spec
 from tests.contract.graphs import eye, members, random_box, random_graph
 
@@ -49,3 +49,16 @@ def test_what_is_touched_is_attained_to_the_bit_and_no_bound_is_none() -> None:
     endless = Problem(network, Box(torch.tensor([-inf]), torch.tensor([inf])), opposite)
     rows = lower_rows(endless)
     assert rows is None or not bool(opposite.avoided(rows.rows))
+
+
+def test_an_unsafe_set_of_all_outputs_has_no_rows_to_pull_through_a_concatenation() -> None:
+    class Twice(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x, 2 * x], 1)
+
+    box, none = Box(torch.zeros(2), torch.ones(2)), torch.zeros(0, dtype=torch.float64)
+    region = Polytope(box, torch.tensor([[1.0, -1.0]]), torch.zeros(1), torch.tensor([True]))
+    spec = Spec((Polyhedron(none.view(0, 4), none, none.bool()),))
+    exact = lower_rows(Problem(to_network(Twice().eval(), (2,)), region, spec))
+    assert exact is not None
+    assert exact.rows.shape == (0,)

@@ -29,6 +29,7 @@ from assay.verify.support.floats import gamma
 FULL = 0.25  # with at least this share of entries other than zero a matrix is multiplied faster as a dense one
 STEPS = 8  # roundings that each node of a network can add to a sum, beside those of its products
 FEW = 64  # more than all others that a bound takes
+GRAIN = DOUBLE.dust / (4 * gamma(FEW))  # a magnitude of which rounding is at least what products lose that underflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,8 @@ class Compact:
             if not relaxes(node.op):
                 shapes = [network.nodes[i].shape for i in node.inputs]
                 values.append(express(node.op, node.shape, shapes, *operands))
-                sizes.append(evaluate(magnitude(node.op), *(sizes[i] for i in node.inputs)))
+                # What underflows here may be worth a lot once it has been multiplied with what follows.
+                sizes.append(evaluate(magnitude(node.op), *(sizes[i] for i in node.inputs)) + GRAIN)
                 continue
             z = relaxed.operand(position)
             lower, upper = z.lower[0], z.upper[0]

@@ -1,23 +1,31 @@
-"""Leaves whose every neuron is split, as linear programs: what remains of the network there is linear."""
+"""Leaves whose every neuron is split, as linear programs: what remains of the network there is linear.
+
+Programs have affine operations multiplied out, and do not know what that rounded: their duals are multipliers of the
+splits and of the unsafe rows, no more, and what counts is the bound that these have with every rounding charged.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.compact import FEW, Compact
+from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Tables, Walk, backward
 from assay.verify.backends.bab.simplex import Objective, Simplex
-from assay.verify.backends.bab.splits import OPEN, Phases, Splits
+from assay.verify.backends.bab.splits import ACTIVE, OPEN, Phases, Splits
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.problem import Problem
+from assay.verify.core.region import Polytope
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs.encode import Encoding, encode
+from assay.verify.programs.expressions import as_array
 from assay.verify.programs.program import Index, Status, Vector
+from assay.verify.support.floats import TINY, down, gamma
 
 NOTHING = 1e30  # the bound of a leaf that holds no point
 
@@ -56,10 +64,10 @@ class ExactLeaves:
         phases = np.full(len(leaves.splits), OPEN, dtype=np.int8)
         known = self._numbers >= 0
         phases[self._numbers[known]] = phase.numpy()[known]
-        return self._solved(leaves, phases)
+        return self._solved(leaves, phases, phase, disjunct)
 
-    def _solved(self, leaves: Leaves, phases: Phases) -> tuple[float, Tensor | None]:
-        splits, simplex = leaves.splits, leaves.simplex
+    def _solved(self, leaves: Leaves, phases: Phases, phase: Tensor, disjunct: int) -> tuple[float, Tensor | None]:
+        simplex = leaves.simplex
         simplex.aim(leaves.objective)
         simplex.within(phases)
         status = simplex.solve(None, float("inf"), self.budget.remaining)
@@ -67,14 +75,63 @@ class ExactLeaves:
             raise Expired
         if status is Status.INFEASIBLE:
             ray = simplex.ray()
-            proved = -1.0 if ray is None else splits.proved(phases[None], ray[None], np.zeros_like(leaves.cost), 0.0)[0]
+            if ray is None:
+                return -np.inf, None
+            ray = ray / max(np.abs(ray).max(initial=0.0), TINY)
+            proved = self._charged(leaves.splits, phase, disjunct, ray, None)
             return (NOTHING if proved > 0 else -np.inf), None
         if status is not Status.OPTIMAL:
             return -np.inf, None
         x, duals = simplex.solution()
-        bound = float(splits.proved(phases[None], duals[None], leaves.cost, leaves.offset)[0])
+        bound = self._charged(leaves.splits, phase, disjunct, duals, leaves.cost)
         witness = None if bound > 0 else self.look(torch.from_numpy(self._encoding.inputs_at(x[None])))
         return bound, witness
+
+    def _charged(self, splits: Splits, phase: Tensor, disjunct: int, duals: Vector, cost: Vector | None) -> float:
+        """The bound that duals (rows) prove of a leaf by the network itself; -inf if there is none. Without a ``cost``
+        (columns) a positive bound proves that there is no unsafe point."""
+        split = np.flatnonzero((phase.numpy() != OPEN) & (self._numbers >= 0))
+        number, active = self._numbers[split], phase.numpy()[split] == ACTIVE
+        residual = (0.0 if cost is None else cost) - splits.program.transposed @ duals
+        beta = torch.zeros(len(phase), 1, dtype=torch.float64)
+        beta[split, 0] = torch.from_numpy(np.where(active, residual[splits.a[number]], residual[splits.p[number]]))
+        rows = self.problem.spec.disjunct == disjunct
+        weight = torch.zeros(len(rows), 1, dtype=torch.float64)
+        count = int(rows.sum())
+        if count > 1:  # the rows of the epigraph are the last ones
+            weight[rows, 0] = torch.from_numpy(np.maximum(duals[-count:], 0.0))
+        elif cost is not None:
+            weight[rows, 0] = 1.0
+        if cost is not None:
+            weight = weight / weight.sum()
+        lower, upper = (t[:, None] for t in self.compact.bounds())
+        kinks = Kinks.of(self._tables, lower, upper, phase[:, None], torch.tensor([0]))
+        alpha = ((kinks.slope > 0.5).double() * kinks.open).add_(kinks.fixed)
+        walk = backward(self._tables, kinks, Multipliers(alpha, beta.clamp(min=0), weight), charged=True)
+        bound = self._tied(walk, duals)
+        bound = down(bound - 4 * gamma(len(weight) + FEW) * bound.abs())  # weights add up to 1 but for rounding
+        return bound.nan_to_num(nan=-np.inf, posinf=-np.inf).item()
+
+    def _tied(self, walk: Walk, duals: Vector) -> Tensor:
+        """The bound of a walk, with multiples of a polytope's constraints, the first rows, added: (1)."""
+        region, compact = self.problem.region, self.compact
+        if not isinstance(region, Polytope):
+            return walk.bound
+        multipliers = torch.from_numpy(np.maximum(-duals[: len(region.b)], 0.0))
+        added = ((multipliers @ region.A) * compact.radius)[torch.from_numpy(compact.varied)][:, None]
+        rest = multipliers @ (region.A @ compact.centre - region.b)
+        size = walk.at_input.abs().sum(0) + added.abs().sum(0)
+        size += multipliers @ (region.A.abs() @ (compact.centre.abs() + compact.radius) + region.b.abs())
+        bound = walk.bound + (walk.at_input.abs().sum(0) - (walk.at_input + added).abs().sum(0)) + rest
+        count = region.A.shape[1] + len(region.b) + FEW
+        error = 8 * gamma(count) * (size + walk.bound.abs()) + count * (1 + multipliers.sum()) * TINY
+        tied = down(bound - error)
+        return torch.where(tied > walk.bound, tied, walk.bound)
+
+    @cached_property
+    def _tables(self) -> Tables:
+        spec = self.problem.spec
+        return Tables(self.compact, self.compact.output.weighed(as_array(spec.A), as_array(spec.b)), torch.float64)
 
     @cached_property
     def _encoding(self) -> Encoding:
@@ -103,8 +160,20 @@ class ExactLeaves:
             disjunct = self.problem.spec.disjuncts[d]
             A, b = disjunct.A.numpy(), disjunct.b.numpy()
             program = self._encoding.disjunct(A, b)
-            splits = Splits.of(self._encoding, program)
+            splits = _by_splits_alone(Splits.of(self._encoding, program), self._encoding.inputs)
             simplex = Simplex(splits, self.budget.threads, self.budget.seed)
             cost = splits.cost(program.cost)
             self._programs[d] = Leaves(splits, simplex, cost, program.offset, simplex.objective(cost, program.offset))
         return self._programs[d]
+
+
+def _by_splits_alone(splits: Splits, inputs: Index) -> Splits:
+    """The program with room beyond all bounds but those of ``inputs`` (columns, -1: none) and splits, which follow from
+    these two in a leaf: duals then speak of nothing else."""
+    program = splits.program
+    room = 1 + program.upper - program.lower
+    room[inputs[inputs >= 0]] = 0.0
+    lower, upper, row_upper = program.lower - room, program.upper + room, program.row_upper.copy()
+    lower[splits.a], lower[splits.p] = program.lower[splits.a], program.lower[splits.p]
+    row_upper[splits.chord] = 2 * np.abs(row_upper[splits.chord]) + 1
+    return replace(splits, program=replace(program, lower=lower, upper=upper, row_upper=row_upper))
