@@ -271,3 +271,39 @@ def test_what_a_mask_leaves_out_counts_for_nothing(node: onnx.NodeProto, tmp_pat
     elsewhere = [*nodes[:3], NODE("Relu", ["m"], ["y"])]
     with pytest.raises(UnsupportedError, match="mask has set to -inf"):
         read_onnx(save(tmp_path, model(elsewhere, (1, 4, 3), kept)))
+
+
+MASKED = NODE("Where", ["mask", "never", "x"], ["m"])
+
+
+@pytest.mark.parametrize(
+    "nodes, mask, words",
+    [
+        ([NODE("Identity", ["m"], ["y"])], [False, True, False, False, False, False], "the output 'y'"),
+        ([NODE("Softmax", ["m"], ["s"]), NODE("Neg", ["s"], ["y"])], [True] * 6, "leaves nothing"),
+    ],
+)
+def test_what_a_mask_makes_infinite_or_no_number_is_no_value(
+    nodes: list[onnx.NodeProto], mask: list[bool], words: str, tmp_path: Path
+) -> None:
+    constants = {"mask": np.array([mask]), "never": np.float32(-np.inf)}
+    with pytest.raises(UnsupportedError, match=words):
+        read_onnx(save(tmp_path, model([MASKED, *nodes], VECTOR, constants)))
+
+
+def test_a_mean_variance_normalization_adds_to_the_deviation(tmp_path: Path) -> None:
+    """Where values are next to each other what is added counts."""
+    proto = one("MeanVarianceNormalization", (1, 4), axes=[1])
+    network = read_onnx(save(tmp_path, proto))
+    x = torch.tensor([[-1e-5, -1e-5, 1e-5, 1e-5]])
+    torch.testing.assert_close(network(x.double()), run(proto, x).double(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("op", ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Sum", "SumSquare"])
+def test_a_summary_of_each_element_alone(op: str, tmp_path: Path) -> None:
+    for keep in (0, 1):
+        proto = one(f"Reduce{op}", (1, 2, 3), keepdims=keep, noop_with_empty_axes=1, opset=18)
+        if op == "LogSum":
+            proto.graph.node[0].input[0] = "s"
+            proto.graph.node.insert(0, NODE("Exp", ["x"], ["s"]))
+        check(tmp_path, proto, (1, 2, 3))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.verify.core.budget import Budget
+from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.core.region import LpBall
 from assay.verify.registry import get_bounder
@@ -216,3 +217,32 @@ def test_pooling_over_the_edge_takes_no_padding_into_account() -> None:
     """All values below zero: a maximum over padded zeros would be wrong."""
     network = to_network(nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.Flatten()).eval(), (1, 3, 3))
     assert torch.equal(network(torch.full((1, 1, 3, 3), -2.0)), torch.full((1, 9), -2.0))
+
+
+def test_ends_of_clamping_that_are_infinite_are_none() -> None:
+    x = torch.linspace(-1, 1, 4, dtype=torch.float64)[None]
+    for clamped in (lambda m, x: m.a(x).clamp(-inf, 0.2), lambda m, x: torch.maximum(m.a(x), torch.full((4,), -inf))):
+        module = Forward(clamped, a=nn.Linear(4, 4)).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(to_network(module, (4,))(x), module.double()(x))
+    some = Forward(lambda m, x: m.a(x).clamp(min=torch.tensor([-inf, 0.0, 0.0, 0.0])), a=nn.Linear(4, 4)).eval()
+    with pytest.raises(UnsupportedError, match="no end in some places"):
+        to_network(some, (4,))
+
+
+def test_a_softplus_that_becomes_the_identity_agrees_in_float64() -> None:
+    """Beyond its threshold it is off by 2e-9, which the next layer may raise."""
+    module = nn.Sequential(nn.Linear(1, 1), nn.Softplus(), nn.Linear(1, 1), Forward(lambda m, x: x.cos())).eval()
+    with torch.no_grad():
+        for layer, weight, bias in ((module[0], 0.1, 20.001), (module[2], 1000.0, 0.0)):
+            layer.weight.fill_(weight)
+            layer.bias.fill_(bias)
+    assert to_network(module, (1,)).output_size == 1
+
+
+def test_what_overflows_on_the_way_is_not_compared() -> None:
+    """The norm of 1e25 is infinite in float32, and what is divided by it is 0."""
+    module = Forward(lambda m, x: F.normalize(1e25 * m.a(x), dim=-1), a=nn.Linear(4, 3)).eval()
+    network = to_network(module, (4,))
+    error, _ = network.rounding_error(torch.ones(1, 4), torch.float32)
+    assert not bool(error.isfinite().any())

@@ -29,13 +29,13 @@ def global_max_pool(call: Call) -> Value:
 
 
 def reduction(summary: Summary) -> Handler:
-    """The handler that summarises some axes, or all, if none is given."""
+    """The handler that summarises some axes, or all, if none is given, or each element alone."""
 
     def handle(call: Call) -> Value:
         keep, idle = bool(call.integer("keepdims", 1)), bool(call.integer("noop_with_empty_axes", 0))
         axes = call.integers("axes", 1)
-        if idle and not axes:
-            return call.traced()
+        if idle and not axes:  # nothing is summed up, but what is done to each element is
+            return _over(call, (), summary) if summary in OF_EACH else call.traced()
         return _over(call, axes or tuple(range(len(call.traced().shape))), summary, keep)
 
     return handle
@@ -99,6 +99,10 @@ def log_total(call: Call, x: Value) -> Value:
 def log_sum_exp(call: Call, x: Value) -> Value:
     """The logarithm of the sum of the exponentials on the last axis."""
     return call.value(composed.log_sum_exp(call.append, call.sample(x)), x.shape[:-1], x.dtype)
+
+
+# What is more than the element itself where it is of one alone.
+OF_EACH = (total_magnitude, total_square, euclidean, log_total)
 
 
 def _curve(call: Call, x: Value, name: str) -> Value:

@@ -11,6 +11,7 @@ from torch import Tensor
 from assay.verify.frontends import composed
 from assay.verify.frontends.onnx.moves import rearrange, view
 from assay.verify.frontends.onnx.translation import Call, Handler, Value
+from assay.verify.frontends.refusal import Untranslatable
 
 PER_AXIS = 13  # the first version of the operator set in which Softmax goes along one axis
 
@@ -36,6 +37,8 @@ def softmax(kind: str) -> Handler:
 
         last = cast(Value, rearrange(call, x, move))
         absent = None if x.absent is None else move(x.absent)
+        if absent is not None and bool(absent.all(-1).any()):
+            raise Untranslatable("of which a mask leaves nothing in some row, so that it is NaN")
         node = call.sample(last)
         y = call.value(
             function(call.append, node, None if absent is None else absent.view(node.shape)), last.shape, x.dtype

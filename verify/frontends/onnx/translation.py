@@ -258,6 +258,8 @@ class Translation:
             raise InputError(f"no node gives the output {name!r}: the file is damaged")
         if not isinstance(output, Value):
             raise InputError(f"the output {name!r} does not depend on the input")
+        if output.absent is not None:
+            raise UnsupportedError(f"the output {name!r} holds what a mask has set to -inf: leave the mask out")
         if not output.dtype.is_floating_point:
             raise UnsupportedError(f"the output {name!r} holds no floating-point numbers: leave labels out")
         return output

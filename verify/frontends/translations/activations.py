@@ -81,6 +81,10 @@ def clamp(step: Step) -> Value:
 def _clamped(step: Step, x: Value, low: Tensor | None, high: Tensor | None) -> Value:
     """``low + relu(x - low) - relu(x - high)``, or with one end only."""
     one = number(1.0)
+    low = None if low is not None and bool((low == -math.inf).all()) else low
+    high = None if high is not None and bool((high == math.inf).all()) else high
+    if not all(end is None or bool(end.isfinite().all()) for end in (low, high)):
+        raise Untranslatable("to an interval that has no end in some places")
     if low is None and high is None:
         return x
     if high is None:
