@@ -277,7 +277,7 @@ MASKED = NODE("Where", ["mask", "never", "x"], ["m"])
 
 
 @pytest.mark.parametrize(
-    "nodes, mask, words",
+    ("nodes", "mask", "words"),
     [
         ([NODE("Identity", ["m"], ["y"])], [False, True, False, False, False, False], "the output 'y'"),
         ([NODE("Softmax", ["m"], ["s"]), NODE("Neg", ["s"], ["y"])], [True] * 6, "leaves nothing"),
