@@ -199,8 +199,9 @@ class Network:
                 n = (count + 2) * unit
                 gamma = n / (1 - n) if n < 1 else float("inf")
                 error = error + gamma * (size + error) + (count + 2) * torch.finfo(dtype).tiny
-                # What overflows is not off by roundings; a mask may well hold the largest number there is.
-                error = torch.where(size < 4 * torch.finfo(dtype).max, error, torch.inf)
+                # What overflows is not off by roundings: a mean is that of a sum, but a mask may be the largest number.
+                most = torch.finfo(dtype).max * (1 / count if count > 2 or curved(op) else 4)
+                error = torch.where(size < most, error, torch.inf)
             found[position] = (size, error)
             for i in node.inputs:
                 if last[i] == position:

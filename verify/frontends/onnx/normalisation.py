@@ -87,18 +87,14 @@ def instance_norm(call: Call) -> Value:
 
 
 def mean_variance(call: Call) -> Value:
-    """By the statistics over some axes: of each channel, if none are given. What is added is added to the deviation."""
+    """By the statistics over some axes: of each channel, if none are given."""
     x, axes = call.traced(), call.integers("axes") or (0, 2, 3)
     gone = sorted(a % len(x.shape) for a in axes)
     order = [*(a for a in range(len(x.shape)) if a not in gone), *gone]
     turned = rearrange(call, x, lambda t: t.permute(order))
     assert isinstance(turned, Value)
     size = prod(x.shape[a] for a in gone)
-    rows = composed.centred(call.append, call.sample(view(call, turned, (prod(x.shape) // size, size))))
-    squares = composed.mean(call.append, composed.smooth(call.append, rows, "square"))
-    deviation = composed.scaled(call.append, composed.smooth(call.append, squares, "sqrt"), 1.0, 1e-9)
-    wide = composed.spread(call.append, deviation, size)
-    y = call.value(composed.quotient(call.append, rows, wide), turned.shape, x.dtype)
+    y = by_own(call, turned, (prod(x.shape) // size, size), 0.0)  # the runtime adds nothing to the deviation
     back = [order.index(a) for a in range(len(x.shape))]
     result = rearrange(call, y, lambda t: t.permute(back))
     assert isinstance(result, Value)
