@@ -266,7 +266,7 @@ def test_the_least_bound_of_all_exact_leaves_is_the_true_margin(kind: str, seeds
 
 @every_kind
 @pytest.mark.parametrize("method", [WEAK, STEPWISE, BaB(output=False, first=2, below=4)], ids=repr)
-@seeds(6, of=40, start=1000)
+@seeds(3, of=16, start=1000)
 def test_verdicts_are_the_true_ones(method: BaB, kind: str, seeds: range) -> None:
     asked = 0
     for problem, true in (case(kind, seed) for seed in seeds):

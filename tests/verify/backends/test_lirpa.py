@@ -44,7 +44,7 @@ def small_network(seed: int) -> tuple[Network, LpBall]:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("ibp", "lirpa(method=IBP)"), ("crown", "lirpa")])
-@seeds(6, of=100)
+@seeds(6, of=50)
 def test_ours_and_theirs_on_random_networks(ours: str, theirs: str, seeds: range) -> None:
     """Neither contradicts the other: each contains the sampled range; their mean widths differ by 1% at most."""
     widths = []
