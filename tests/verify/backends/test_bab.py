@@ -33,7 +33,7 @@ from assay.verify.programs.expressions import as_array
 from tests import nets
 from tests.breadth import few, seeds
 from tests.contract.test_exact_agreement import agrees
-from tests.verify.backends.test_bab_soundness import below, peak
+from tests.verify.backends.test_input_split_soundness import below, peak
 from tests.verify.programs.cases import case
 
 KINDS = ("mlp", "conv", "residual", "skips", "leaky")

@@ -207,7 +207,7 @@ def test_a_batch_gives_what_single_samples_give(name: str, p: float) -> None:
     for i in range(3):
         relaxed = layers.by_linear_bounds(network, take(ball, slice(i, i + 1)), D)
         alone = raised.lower_rows(relaxed, A[i : i + 1], ASCENT)
-        near = 2e-2 if name == "attention" else DRAFTED  # drafts of softmaxes in float32 go different ways
+        near = 5e-3 if name == "attention" else DRAFTED  # drafts of softmaxes in float32 go different ways
         torch.testing.assert_close(together[i : i + 1], alone, rtol=near, atol=near)
 
 
