@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 import torch
@@ -14,7 +13,9 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
 from assay.verify.support import shown
 from assay.verify.support.arrays import as_tensor
-from assay.verify.support.floats import TINY, gamma
+from assay.verify.support.floats import TINY, gamma, signs
+
+TOGETHER = 2**20  # products of which exact sums are made at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,22 +158,28 @@ class Spec:
         return y @ self.A.to(y.device).T - self.b.to(y.device)
 
     def _signed(self, y: Tensor) -> Tensor:
-        """``A y - b`` with the right signs: y (batch x outputs) in float64, result (batch x rows)."""
+        """``A y - b`` with the signs that tell whether y is violated: y (batch x outputs) in float64, result (batch x
+        rows). What no longer matters, since another row of the disjunct is above 0 for certain, may have a wrong one."""
         gap, A, b = self.rows(y), self.A.to(y.device), self.b.to(y.device)
         # One difference of two numbers has the sign that it should.
         simple = ((A == 0) | (A.abs() == 1)).all(1) & ((A != 0).sum(1) + (b != 0) <= 2)
         error = 2 * gamma(A.shape[1] + 4) * (y.abs() @ A.abs().T + b.abs()) + (A.shape[1] + 1) * TINY
         doubtful = ~(gap.abs() > error) & ~simple & y.isfinite().all(1, keepdim=True)
-        for i, j in doubtful.nonzero().tolist():
-            products = (Fraction(a) * Fraction(v) for a, v in zip(A[j].tolist(), y[i].tolist(), strict=True) if a)
-            exact = sum(products, -Fraction(b[j].item()))
-            gap[i, j] = float((exact > 0) - (exact < 0))
+        if bool(doubtful.any()):
+            index = self.disjunct.to(y.device).expand_as(gap)
+            above = ((gap > error) & ~doubtful).to(torch.uint8)
+            missed = above.new_zeros((len(y), len(self.disjuncts))).scatter_reduce(1, index, above, reduce="amax")
+            points, rows = (doubtful & ~missed.bool().gather(1, index)).nonzero(as_tuple=True)
+            together = max(TOGETHER // A.shape[1], 1)
+            for i, j in zip(points.split(together), rows.split(together), strict=True):
+                exact = signs(A[j].cpu(), y[i].cpu(), b[j].cpu())
+                gap[i, j] = torch.tensor(exact, dtype=gap.dtype, device=gap.device)
         return gap
 
     def violated(self, y: Tensor) -> Tensor:
         """Whether each output lies in the unsafe set, strictness honoured: y (batch x outputs), result (batch).
 
-        Exact: evaluated in float64, and in fractions where that leaves the sign in doubt. An output that is not finite
+        Exact: evaluated in float64, and without rounding where that leaves the sign in doubt. An output that is not finite
         violates nothing.
         """
         if not self.disjuncts:

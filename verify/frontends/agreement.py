@@ -20,7 +20,8 @@ FEWEST = 3  # points at which it is run all the same
 def agree(network: Network, double: Oracle | None = None) -> None:
     """:func:`agree_on` at random points and at those that drive neurons to their :func:`extremes`.
 
-    Fewer of them where the network is large.
+    Fewer of them where the network is large. Raises :class:`UnsupportedError` too where an output could be compared at
+    none of them: nothing says then that the network is the model.
     """
     points = torch.cat([random_points(network), extremes(network)])
     products = sum(terms(node.op) * node.size for node in network.nodes)
@@ -28,28 +29,35 @@ def agree(network: Network, double: Oracle | None = None) -> None:
     if len(points) > most:  # in the cube, beyond it, and a corner, and then as they come
         chosen = [0, 4, 10, *(i for i in range(len(points)) if i not in (0, 4, 10))]
         points = points[torch.tensor(chosen[:most])]
-    agree_on(network, points, double)
+    compared = agree_on(network, points, double)
+    if (network.oracle is not None or double is not None) and not bool(compared.all()):
+        raise UnsupportedError(
+            f"the import cannot be checked: at {len(points)} points, {int((~compared).sum())} of {compared.numel()} "
+            "outputs of the model were never finite with a bound on their rounding errors"
+        )
 
 
-def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> None:
-    """Raise :class:`InternalError` unless network and oracle agree at ``points`` (batch x input shape).
+def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> Tensor:
+    """Raise :class:`InternalError` unless network and oracle agree at ``points`` (batch x input shape); which outputs
+    were compared at some of them, of the output's shape.
 
     In the oracle's dtype within twice the running error bound of that arithmetic; in float64, against ``double``, the
     model in that precision where there is one, to 1e-9 of the magnitudes that are summed, and that precision's errors.
     They are those of ``network.literal``, the translation before folding: what cancels in folded constants is rounded
     in the original. Points are rounded to the oracle's dtype. Outputs of the oracle that are not finite are not
-    compared.
+    compared, nor those whose errors have no bound.
     """
     together = max(VALUES // sum(node.size for node in network.nodes), 2)  # one alone says nothing of batches
     with torch.no_grad():
-        for part in torch.split(points.to(network.dtype), together):
-            _compare(network, part, double)
+        parts = torch.split(points.to(network.dtype), together)
+        return torch.stack([_compare(network, part, double) for part in parts]).any(0)
 
 
-def _compare(network: Network, points: Tensor, double: Oracle | None) -> None:
+def _compare(network: Network, points: Tensor, double: Oracle | None) -> Tensor:
     logits = network(points.double())
     known = (network.literal or network).rounding_error(points, network.dtype)
     error, magnitude = (bound.nan_to_num(torch.inf, torch.inf) for bound in known)  # where there is none, all may be
+    compared = torch.zeros_like(logits[0], dtype=torch.bool)
     if network.oracle is not None:
         ours, tolerance = _read_out(network.readout, logits, 2 * error + 1e-9 * magnitude, network.dtype)
         theirs, alone = _oracle_values(network.oracle, points)
@@ -60,18 +68,22 @@ def _compare(network: Network, points: Tensor, double: Oracle | None) -> None:
             if _worst(alone, again, 2 * tolerance[:1]) is not None:
                 raise UnsupportedError("one input has several outputs: the model draws at random or keeps a state")
             raise UnsupportedError("the model depends on the batch: a sample's output changes with those beside it")
-        _demand(ours, theirs, tolerance, "in its own arithmetic")
+        compared = _demand(ours, theirs, tolerance, "in its own arithmetic")
     if double is not None:
-        if any(isinstance(node.op, Step) for node in network.nodes):  # which jump, however small the unit is
-            finer, _ = (network.literal or network).rounding_error(points, torch.float64)
-            slack = 2 * finer.nan_to_num(torch.inf, torch.inf)
-        elif any(isinstance(node.op, Smooth) and node.op.curve == "softplus" for node in network.nodes):
+        ops = [node.op for node in network.nodes]
+        jumps = any(isinstance(op, Step) for op in ops)
+        if any(isinstance(op, Smooth) and op.curve == "softplus" for op in ops):
             slack = error  # the library's softplus is the identity from its threshold on, in any precision
-        else:  # errors shrink as the unit does, and more
-            slack = 4e-9 * error
+        else:  # errors shrink as the unit does, and more; where they had no bound, they may have one now
+            slack = torch.where(error.isfinite(), 4e-9 * error, torch.nan)
+        if jumps or bool(slack.isnan().any()):
+            finer, magnitude = (network.literal or network).rounding_error(points, torch.float64)
+            finer, magnitude = 2 * finer.nan_to_num(torch.inf, torch.inf), magnitude.nan_to_num(torch.inf, torch.inf)
+            slack = finer if jumps else torch.where(slack.isnan(), finer, slack)  # which jump hangs on the unit itself
         wide = 1e-9 * magnitude + slack + 1e-300
         ours, tolerance = _read_out(network.readout, logits, wide, torch.float64)
-        _demand(ours, double(points.double()), tolerance, "in float64")
+        compared |= _demand(ours, double(points.double()), tolerance, "in float64")
+    return compared
 
 
 def _read_out(readout: str, logits: Tensor, tolerance: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -128,7 +140,9 @@ def _worst(ours: Tensor, theirs: Tensor, tolerance: Tensor) -> float | None:
     return float(difference[finite].max())
 
 
-def _demand(ours: Tensor, theirs: Tensor, tolerance: Tensor, where: str) -> None:
+def _demand(ours: Tensor, theirs: Tensor, tolerance: Tensor, where: str) -> Tensor:
+    """Which outputs were compared at some point: of the shape of one."""
     worst = _worst(ours, theirs, tolerance)
     if worst is not None:
         raise InternalError(f"the imported network differs from the model {where} by {worst:g}; please report this")
+    return (theirs.isfinite() & tolerance.isfinite()).any(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import inf
+from fractions import Fraction
+from math import fsum, inf
 
 import torch
 from torch import Tensor
@@ -26,6 +27,43 @@ def down(value: Tensor) -> Tensor:
 def up(value: Tensor) -> Tensor:
     """The next number above."""
     return value.nextafter(value.new_tensor(inf))
+
+
+MODERATE = 2.0**450  # between its inverse and itself the product of two numbers has an error that is a number, too
+SPLIT = 2.0**27 + 1
+
+
+def two_product(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """``x * y`` and its rounding error, whose sum is the product exactly (Dekker 1971): of numbers that are zero or
+    of :data:`MODERATE` size, float64, same shapes."""
+    (high, low), (tall, short) = _halves(x), _halves(y)
+    product = x * y
+    return product, ((high * tall - product) + high * short + low * tall) + low * short
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    scaled = SPLIT * x
+    high = scaled - (scaled - x)
+    return high, x - high
+
+
+def signs(x: Tensor, y: Tensor, b: Tensor) -> list[int]:
+    """The signs, -1, 0 or 1, of the sums ``x[i] @ y[i] - b[i]``, exactly: x, y (sums x products), b (sums), finite."""
+    small, large = 1 / MODERATE, MODERATE
+    zero = (x == 0) | (y == 0)
+    fit = zero | ((x.abs() > small) & (x.abs() < large) & (y.abs() > small) & (y.abs() < large))
+    whole = fit.all(1) & (b.abs() < large)
+    x, y = x.masked_fill(zero, 0.0), y.masked_fill(zero, 0.0)
+    terms = torch.cat([*two_product(x, y), -b[:, None]], 1).tolist()
+    totals = (
+        fsum(terms[i]) if exact else _total(x[i].tolist(), y[i].tolist(), b[i].item())
+        for i, exact in enumerate(whole.tolist())
+    )
+    return [(total > 0) - (total < 0) for total in totals]
+
+
+def _total(x: list[float], y: list[float], b: float) -> Fraction:
+    return sum((Fraction(v) * Fraction(w) for v, w in zip(x, y, strict=True) if v), -Fraction(b))
 
 
 def length(values: Tensor, p: float, dim: int = -1, keepdim: bool = False) -> Tensor:

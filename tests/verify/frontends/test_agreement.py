@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assay.verify.core.errors import InternalError, UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.frontends import agreement
+from assay.verify.frontends.onnx.write import write_onnx
 from tests import nets
 
 Change = Callable[[Tensor, Tensor], Tensor]
@@ -90,3 +92,36 @@ def test_what_folding_cancels_counts_as_the_models_rounding() -> None:
         network = to_network(nets.trap(name), (1,))
         assert network.literal is not None
         agreement.agree_on(network, torch.linspace(0, 1, 50)[:, None])
+
+
+def out_of_bounds() -> nn.Module:
+    """So close to the largest float32 that no error in it has a bound, at any input; in float64 each has."""
+    first, second = nn.Linear(4, 3), nn.Linear(3, 2)
+    with torch.no_grad():
+        first.bias.fill_(2e38)
+        second.weight.mul_(1e-38)
+    return nn.Sequential(first, second).eval()
+
+
+def test_what_cannot_be_compared_in_its_own_arithmetic_is_compared_in_float64() -> None:
+    network = to_network(out_of_bounds(), (4,))
+    assert not bool(network.rounding_error(agreement.random_points(network), torch.float32)[0].isfinite().any())
+    agreement.agree(network, network)
+    with pytest.raises(InternalError, match="in float64"):
+        agreement.agree(network, lambda x: network(x) + 1e-3)
+
+
+def test_what_can_be_compared_nowhere_is_refused(tmp_path: Path) -> None:
+    network = to_network(out_of_bounds(), (4,))
+    with pytest.raises(UnsupportedError, match="cannot be checked: at 34 points, 2 of 2 outputs"):
+        agreement.agree(network)
+    with pytest.raises(UnsupportedError, match="cannot be checked"):
+        write_onnx(network, tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_one_output_that_can_be_compared_nowhere_is_refused() -> None:
+    """However well the others agree."""
+    network = beside(lambda x, y: torch.cat([y[:, :2], y[:, 2:] / 0], 1))
+    with pytest.raises(UnsupportedError, match="1 of 3 outputs"):
+        agreement.agree(network)
