@@ -10,9 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.spec import Polyhedron, Spec
+from assay.verify.support import floats
 
 OUTPUTS = 3
 small = st.integers(-2, 2)
@@ -259,3 +261,19 @@ def test_lower_bounds_that_prove_that_nothing_unsafe_is_met() -> None:
     assert spec.avoided(torch.tensor(bounds)).tolist() == [True, False, False, True, True, False]
     assert not Spec((Polyhedron(torch.zeros(0, 2), torch.zeros(0), torch.zeros(0).bool()),)).avoided(torch.zeros(0))
     assert not Spec(()).avoided(torch.zeros(0))
+
+
+def test_only_what_no_other_row_settles_is_summed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Tensor] = []
+
+    def counted(x: Tensor, y: Tensor, b: Tensor) -> list[int]:
+        asked.append(y)
+        return floats.signs(x, y, b)
+
+    monkeypatch.setattr("assay.verify.core.spec.signs", counted)
+    rows = torch.tensor([[0.1, 0.2, -0.3], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    spec = Spec((Polyhedron(rows, torch.zeros(2), torch.zeros(2).bool()),))
+    outputs = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]], dtype=torch.float64)
+    total = sum((Fraction(v) for v in rows[0].tolist()), Fraction(0))
+    assert spec.violated(outputs).tolist() == [False, -total <= 0]
+    assert torch.cat(asked).tolist() == outputs[1:].tolist()

@@ -204,8 +204,8 @@ class Polytope:
             point = self.within.project((centre + ((1 - lost) * share)[:, None] * step).view_as(x).to(x.dtype))
             candidate = torch.where(member.view(each), candidate, point)
             member = self.contains(candidate)
-            if bool(member.all()):
-                break
+            if bool((member | (lost >= 1)).all()):
+                break  # what is no member by now is at the interior point
             lost = torch.where(member, lost, torch.finfo(x.dtype).eps * 32.0**attempt).clamp(max=1)
         return candidate
 
