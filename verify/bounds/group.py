@@ -41,6 +41,7 @@ class Group:
         self.network = self.relaxed.network
         self.centre, self.radius = (by_feature(t) for t in middle_and_radius(self.relaxed.bounds[0]))
         self.entrance = 0 if self.relaxed.ball is not None else _entrance(self.network)
+        self._known: dict[int, tuple[Tensor, Tensor]] = {}
         self._cuts: dict[tuple[int, int], Cut] = {}
         self._padded: dict[tuple[int, tuple[int, int]], Tensor] = {}
 
@@ -58,6 +59,17 @@ class Group:
             self.support[position] = kept if len(kept) < 0.9 * len(possible) else None
         support = self.support.get(position)
         self.lines[position] = lines if support is None else lines.take(support)
+
+    def owners(self, sample: Tensor) -> Owners:
+        """Of rows that belong to samples (rows)."""
+        return Owners.of(sample, self.centre.dtype, self.relaxed.samples)
+
+    def known(self, position: int) -> tuple[Tensor, Tensor]:
+        """Centre and radius of the bounds of a node: (features x samples) each."""
+        if position not in self._known:
+            centre, radius = middle_and_radius(self.relaxed.bounds[position])
+            self._known[position] = by_feature(centre), by_feature(radius)
+        return self._known[position]
 
     def wanted(self, position: int) -> Tensor | None:
         """Features (wanted) of a node that can be other than zero, of an activation or its reshaping; None is all."""

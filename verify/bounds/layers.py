@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.columns import lower_bound
-from assay.verify.bounds.forms import Owners, Units
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward, affordable
+from assay.verify.bounds.waists import layer_bounds
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
-from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Sub
+from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Sub
 from assay.verify.core.region import Box, LpBall, Polytope, Region
 from assay.verify.core.verifier import Bounds
 from assay.verify.support import devices
@@ -79,7 +78,7 @@ def by_linear_bounds(
             else:
                 if relaxed.samples > 1 and 2 * int(wanted.sum()) > crowd * relaxed.samples:
                     raise Crowded
-                known = _by_columns(group, position, known, wanted)
+                known = _by_columns(group, position, known, wanted, readers[position])
             if further is not None:
                 known = further(relaxed, position, known, undecided_by_any(readers[position], known))
         relaxed.bounds.append(known)
@@ -123,8 +122,8 @@ def _by_regular_rows(relaxed: Relaxed, position: int, known: Bounds, wanted: Ten
     return Bounds(lower.view_as(known.lower), upper.view_as(known.upper))
 
 
-def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor) -> Bounds:
-    """``known`` intersected with linear bounds of the neurons that are ``wanted``, chunk by chunk."""
+def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor, readers: Sequence[Op]) -> Bounds:
+    """``known`` intersected with linear bounds of the neurons that are ``wanted`` by its ``readers``, chunk by chunk."""
     index = wanted.flatten().nonzero().flatten()
     if not len(index):
         return known
@@ -132,16 +131,13 @@ def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor) -> B
     lower, upper = (t.flatten().index_select(0, index) for t in (known.lower, known.upper))
     sample = torch.div(index, size, rounding_mode="floor")
     feature = index - sample * size
-    parts = []
-    for chunk in _chunks(sample, group):
-        who, what = sample[chunk], feature[chunk]
-        sign = lower.new_ones(2, len(who))
-        sign[1] = -1.0
-        units = Units(torch.cat([what, what]), sign.flatten())
-        owners = Owners.of(torch.cat([who, who]), lower.dtype, group.relaxed.samples)
-        parts.append(lower_bound(group, position, units, owners).view(2, -1))
-    lowest, highest = (torch.cat(parts, 1) if len(parts) > 1 else parts[0]) - group.relaxed.error(position, index)
-    lower, upper = meet(lower, upper, lowest, -highest)
+    error = group.relaxed.error(position, index)
+    parts = [
+        layer_bounds(group, position, sample[chunk], feature[chunk], error[chunk], readers)
+        for chunk in _chunks(sample, group)
+    ]
+    lowest, highest = torch.cat([part.lower for part in parts]), torch.cat([part.upper for part in parts])
+    lower, upper = meet(lower, upper, lowest, highest)
     return Bounds(
         *(t.flatten().index_copy(0, index, new).view(shape) for t, new in ((known.lower, lower), (known.upper, upper)))
     )
