@@ -56,6 +56,11 @@ class ColumnRules:
     owners: Owners
     entrance: int
 
+    @classmethod
+    def of(cls, group: Group, position: int, owners: Owners) -> ColumnRules:
+        """For rows that begin at a node."""
+        return cls(group, owners, group.entrance if position >= group.entrance else 0)
+
     def pull(self, position: int, rows: AnyForm) -> Pulled:
         """See :class:`assay.verify.bounds.walk.Rules`."""
         group, op = self.group, self.group.network.nodes[position].op
@@ -86,12 +91,22 @@ def lower_bound(group: Group, position: int, form: AnyForm, owners: Owners, tota
 
     Every activation below must have been relaxed. Raises :class:`Expired` when the time of the group's budget is over.
     """
-    entrance = group.entrance if position >= group.entrance else 0
     total = owners.zeros() if total is None else total
+    rules = ColumnRules.of(group, position, owners)
+    resting, total = propagate_backwards(group.network.nodes, rules, {position: form}, total)
+    return total + _at_input(group, resting[0], owners, rules.entrance > 0) if 0 in resting else total
+
+
+def down_to(
+    group: Group, position: int, form: AnyForm, owners: Owners, total: Tensor, stop: int
+) -> tuple[AnyForm, Tensor]:
+    """``form``, which is used up, of the value of the node at ``position`` as rows of the node ``stop``, through which
+    all paths lead to the input, and the constants (rows). Raises :class:`Expired` as above."""
+    rules = ColumnRules.of(group, position, owners)
     resting, total = propagate_backwards(
-        group.network.nodes, ColumnRules(group, owners, entrance), {position: form}, total
+        group.network.nodes, rules, {position: form}, total, until=lambda here: here == stop
     )
-    return total + _at_input(group, resting[0], owners, entrance > 0) if 0 in resting else total
+    return resting[stop], total
 
 
 def _at_input(group: Group, form: AnyForm, owners: Owners, centred: bool) -> Tensor:

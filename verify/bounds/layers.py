@@ -13,7 +13,7 @@ from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward, affordable
-from assay.verify.bounds.waists import layer_bounds
+from assay.verify.bounds.waists import side_bounds, unsettled
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Sub
@@ -123,23 +123,42 @@ def _by_regular_rows(relaxed: Relaxed, position: int, known: Bounds, wanted: Ten
 
 
 def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor, readers: Sequence[Op]) -> Bounds:
-    """``known`` intersected with linear bounds of the neurons that are ``wanted`` by its ``readers``, chunk by chunk."""
+    """``known`` intersected with linear bounds of the neurons that are ``wanted`` by the node's ``readers``, chunk by
+    chunk: on the side that is nearer to 0 first, and on the other where that does not settle them."""
     index = wanted.flatten().nonzero().flatten()
     if not len(index):
         return known
     size, shape = group.network.nodes[position].size, known.lower.shape
-    lower, upper = (t.flatten().index_select(0, index) for t in (known.lower, known.upper))
+    error = group.relaxed.error(position, index)
+    here = Bounds(*(t.flatten().index_select(0, index) for t in (known.lower, known.upper)))
     sample = torch.div(index, size, rounding_mode="floor")
     feature = index - sample * size
-    error = group.relaxed.error(position, index)
-    parts = [
-        layer_bounds(group, position, sample[chunk], feature[chunk], error[chunk], readers)
-        for chunk in _chunks(sample, group)
-    ]
-    lowest, highest = torch.cat([part.lower for part in parts]), torch.cat([part.upper for part in parts])
-    lower, upper = meet(lower, upper, lowest, highest)
+    above = group.at_middle[position].flatten().index_select(0, index) < 0
+    left = torch.arange(len(index), device=index.device)
+    for _ in range(2):
+        parts = []
+        for chunk in _chunks(sample[left], group):
+            some = left[chunk]
+            one = Bounds(here.lower[some], here.upper[some])
+            parts.append(
+                side_bounds(group, position, (sample[some], feature[some]), above[some], one, error[some], readers)
+            )
+        met = meet(
+            here.lower[left],
+            here.upper[left],
+            torch.cat([part.lower for part in parts]),
+            torch.cat([part.upper for part in parts]),
+        )
+        here.lower[left], here.upper[left] = met
+        left = unsettled(readers, here)
+        if not len(left):
+            break
+        above = ~above
     return Bounds(
-        *(t.flatten().index_copy(0, index, new).view(shape) for t, new in ((known.lower, lower), (known.upper, upper)))
+        *(
+            t.flatten().index_copy(0, index, new).view(shape)
+            for t, new in ((known.lower, here.lower), (known.upper, here.upper))
+        )
     )
 
 
@@ -159,13 +178,13 @@ def meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tupl
 
 
 def _chunks(sample: Tensor, group: Group) -> list[slice]:
-    """Slices of as many unstable neurons (two rows each) as memory and cache allow, ``sample`` theirs in order.
+    """Slices of as many rows as memory and cache allow, ``sample`` theirs in order.
 
     They end between samples where they can: rows of few samples are cheaper to spread columns over.
     """
     widest = max(node.size for node in group.network.nodes)
     affordable = group.relaxed.budget.memory // (COPIES * widest * group.radius.element_size())
-    most = max(1, min(MOST_ROWS, affordable) // 2)
+    most = max(1, min(MOST_ROWS, affordable))
     if len(sample) <= most:
         return [slice(0, len(sample))]
     slices, begin, end = [], 0, 0

@@ -8,66 +8,83 @@ that are known of that node, is a bound of the neuron like any other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from math import inf
-from operator import eq
 
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.columns import ColumnRules, lower_bound, over_box
+from assay.verify.bounds.columns import down_to, lower_bound, over_box
 from assay.verify.bounds.forms import AnyForm, Units, chosen
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import relaxes, undecided_by_any
-from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.network import Node
 from assay.verify.core.ops import LeakyRelu, Op, Relu, Step
 from assay.verify.core.verifier import Bounds
 
 SETTLED = (LeakyRelu, Relu, Step)  # activations that no bounds make more exact from some bounds on
 KEPT = 0.8  # of the neurons at most go on without the others
+DEAR = 100  # products further down for each feature of a waist, at least, where rows are looked at
 
 
-def layer_bounds(
-    group: Group, position: int, sample: Tensor, feature: Tensor, error: Tensor, readers: Sequence[Op]
+def side_bounds(
+    group: Group,
+    position: int,
+    neurons: tuple[Tensor, Tensor],
+    above: Tensor,
+    known: Bounds,
+    error: Tensor,
+    readers: Sequence[Op],
 ) -> Bounds:
-    """Linear bounds of some neurons of the node at ``position``, up to which the group must be relaxed: each (neurons).
+    """``known`` (neurons) with one side each met with linear bounds: of some neurons of the node at ``position``, up to
+    which the group must be relaxed.
 
-    ``sample`` and ``feature`` (neurons) say which, ``error`` (neurons) is what rounding may take of a row of theirs,
-    and ``readers`` are the activations that read the node. Raises :class:`Expired` when the time is over.
+    ``neurons``: their samples and features, ``above``: whether it is the upper bound that is asked for, ``error``: what
+    rounding may take of a row of theirs, (neurons) each; ``readers`` are the activations that read the node. Raises
+    :class:`Expired` when the time is over.
     """
-    nodes, entrance = group.network.nodes, group.entrance if position >= group.entrance else 0
-    lower = torch.full_like(error, -inf)
-    upper, kept = lower.neg(), torch.arange(len(error), device=error.device)
-    sign = torch.ones_like(error)
-    form: AnyForm = Units(torch.cat([feature, feature]), torch.cat([sign, -sign]))
-    owners = group.owners(torch.cat([sample, sample]))
-    total, here = owners.zeros(), position
-    for stop in waists(nodes, position) if all(isinstance(op, SETTLED) for op in readers) else []:
-        resting, total = propagate_backwards(
-            nodes, ColumnRules(group, owners, entrance), {here: form}, total, partial(eq, stop)
-        )
-        form, here = resting[stop], stop
+    sample, feature = neurons
+    lower, upper = known.lower.clone(), known.upper.clone()
+    kept = torch.arange(len(error), device=error.device)
+
+    def meet(least: Tensor) -> None:
+        below, turned = least - error[kept], above[kept]
+        lower[kept] = torch.where(turned, lower[kept], torch.maximum(lower[kept], below))
+        upper[kept] = torch.where(turned, torch.minimum(upper[kept], -below), upper[kept])
+
+    form: AnyForm = Units(feature, torch.where(above, -1.0, 1.0).to(error))
+    owners, here = group.owners(sample), position
+    total = owners.zeros()
+    for stop in stops(group, position) if may_settle(readers) else []:
+        form, total = down_to(group, here, form, owners, total, stop)
+        here = stop
         least = total + over_box(group, stop, form, owners)
-        least = torch.where(least.isfinite(), least, -inf)
-        lower[kept], upper[kept] = low, high = _met(lower[kept], upper[kept], least, error[kept])
-        left = undecided_by_any(readers, Bounds(low, high)).nonzero().flatten()
+        meet(torch.where(least.isfinite(), least, -inf))
+        left = unsettled(readers, Bounds(lower[kept], upper[kept]))
         if not len(left):
             return Bounds(lower, upper)
         if len(left) <= KEPT * len(kept):
-            kept = kept[left]
-            rows = torch.cat([left, len(low) + left])
-            form, total = chosen(form, rows), total[rows]
-            owners = group.owners(torch.cat([sample[kept], sample[kept]]))
-    least = lower_bound(group, here, form, owners, total)
-    lower[kept], upper[kept] = _met(lower[kept], upper[kept], least, error[kept])
+            kept, form, total = kept[left], chosen(form, left), total[left]
+            owners = group.owners(sample[kept])
+    meet(lower_bound(group, here, form, owners, total))
     return Bounds(lower, upper)
 
 
-def _met(lower: Tensor, upper: Tensor, least: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds (neurons) met with those that rows of the neurons, then of their opposites, have: (2 * neurons)."""
-    below, above = least.view(2, -1) - error
-    return torch.maximum(lower, below), torch.minimum(upper, -above)
+def may_settle(readers: Sequence[Op]) -> bool:
+    """Whether the activations may be known exactly from a neuron's own bounds, when these are tight enough."""
+    return all(isinstance(op, SETTLED) for op in readers)
+
+
+def unsettled(readers: Sequence[Op], bounds: Bounds) -> Tensor:
+    """Which neurons, by number, tighter bounds than these (neurons) would still do something for: (unsettled)."""
+    if may_settle(readers):
+        return undecided_by_any(readers, bounds).nonzero().flatten()
+    return torch.arange(len(bounds.lower), device=bounds.lower.device)
+
+
+def stops(group: Group, position: int) -> list[int]:
+    """Waists below the node at ``position`` at which rows are looked at: where it costs little beside going on."""
+    below = group.products
+    return [w for w in waists(group.network.nodes, position) if below[w] >= DEAR * group.network.nodes[w].size]
 
 
 def waists(nodes: Sequence[Node], position: int) -> list[int]:
