@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds.group import Group
+from assay.verify.bounds.needed import needed
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward, affordable
@@ -23,6 +24,7 @@ from assay.verify.support import devices
 
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
+ENOUGH_ROWS, BLOCK = 64, 1 << 23  # fewer rows than these only where their coefficients in the widest layer are more
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
 
 
@@ -54,10 +56,12 @@ def by_linear_bounds(
     budget: Budget = UNLIMITED,
     crowd: float = inf,
     further: Tighten | None = None,
+    objective: Tensor | None = None,
 ) -> Relaxed:
     """The network over a region of one sample or a batch with intervals on what is known, then linear bounds for the
     neurons that are still unstable, the intersection of both; every activation relaxed on these. ``further``: what is
-    done to each layer's bounds besides.
+    done to each layer's bounds besides. ``objective`` (samples x rows x outputs): neurons on which none of its rows
+    depends are left at their intervals.
 
     Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
@@ -66,6 +70,7 @@ def by_linear_bounds(
     network, group = relaxed.network, Group(relaxed) if ragged(relaxed) else None
     readers = feeds(network)
     exact = _exact_by_intervals(network, region)
+    reads = {} if objective is None else needed(network, objective.to(relaxed.bounds[0].lower))
     for position in range(1, len(network.nodes)):
         known = relaxed.next()
         relaxed.compound()
@@ -73,6 +78,8 @@ def by_linear_bounds(
             group.enter(position, known)
         if position in readers and position not in exact:
             wanted = undecided_by_any(readers[position], known)
+            if position in reads:
+                wanted &= reads[position].view(known.lower.shape[1:])
             if group is None:
                 known = _by_regular_rows(relaxed, position, known, wanted)
             else:
@@ -80,7 +87,7 @@ def by_linear_bounds(
                     raise Crowded
                 known = _by_columns(group, position, known, wanted, readers[position])
             if further is not None:
-                known = further(relaxed, position, known, undecided_by_any(readers[position], known))
+                known = further(relaxed, position, known, wanted & undecided_by_any(readers[position], known))
         relaxed.bounds.append(known)
     return relaxed
 
@@ -184,7 +191,7 @@ def _chunks(sample: Tensor, group: Group) -> list[slice]:
     """
     widest = max(node.size for node in group.network.nodes)
     affordable = group.relaxed.budget.memory // (COPIES * widest * group.radius.element_size())
-    most = max(1, min(MOST_ROWS, affordable))
+    most = max(1, min(MOST_ROWS, affordable, max(ENOUGH_ROWS, BLOCK // widest)))
     if len(sample) <= most:
         return [slice(0, len(sample))]
     slices, begin, end = [], 0, 0
