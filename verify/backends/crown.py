@@ -67,7 +67,9 @@ class CROWN:
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            relaxed = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS)
+            relaxed = layers.by_linear_bounds(
+                network, region, dtype, budget, crowd=layers.MOST_ROWS, objective=objective
+            )
             lower = lower_rows(relaxed, objective, linear=True)
             if not (self.sectors and dtype == torch.float64 and sectors.sectored(network, region)):
                 return lower

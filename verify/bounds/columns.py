@@ -56,6 +56,11 @@ class ColumnRules:
     owners: Owners
     entrance: int
 
+    @classmethod
+    def of(cls, group: Group, position: int, owners: Owners) -> ColumnRules:
+        """For rows that begin at a node."""
+        return cls(group, owners, group.entrance if position >= group.entrance else 0)
+
     def pull(self, position: int, rows: AnyForm) -> Pulled:
         """See :class:`assay.verify.bounds.walk.Rules`."""
         group, op = self.group, self.group.network.nodes[position].op
@@ -80,15 +85,28 @@ class ColumnRules:
         return add(a, b, self.group.network.nodes[position].size)
 
 
-def lower_bound(group: Group, position: int, form: AnyForm, owners: Owners) -> Tensor:
-    """Lower bounds of ``form``, which is used up, of the value of the node at ``position``: (rows).
+def lower_bound(group: Group, position: int, form: AnyForm, owners: Owners, total: Tensor | None = None) -> Tensor:
+    """Lower bounds of ``form``, which is used up, of the value of the node at ``position``, and of the constants
+    ``total`` (rows) beside it, if there are any: (rows).
 
     Every activation below must have been relaxed. Raises :class:`Expired` when the time of the group's budget is over.
     """
-    entrance = group.entrance if position >= group.entrance else 0
-    rules, nothing = ColumnRules(group, owners, entrance), owners.zeros()
-    resting, total = propagate_backwards(group.network.nodes, rules, {position: form}, nothing)
-    return total + _at_input(group, resting[0], owners, entrance > 0) if 0 in resting else total
+    total = owners.zeros() if total is None else total
+    rules = ColumnRules.of(group, position, owners)
+    resting, total = propagate_backwards(group.network.nodes, rules, {position: form}, total)
+    return total + _at_input(group, resting[0], owners, rules.entrance > 0) if 0 in resting else total
+
+
+def down_to(
+    group: Group, position: int, form: AnyForm, owners: Owners, total: Tensor, stop: int
+) -> tuple[AnyForm, Tensor]:
+    """``form``, which is used up, of the value of the node at ``position`` as rows of the node ``stop``, through which
+    all paths lead to the input, and the constants (rows). Raises :class:`Expired` as above."""
+    rules = ColumnRules.of(group, position, owners)
+    resting, total = propagate_backwards(
+        group.network.nodes, rules, {position: form}, total, until=lambda here: here == stop
+    )
+    return resting[stop], total
 
 
 def _at_input(group: Group, form: AnyForm, owners: Owners, centred: bool) -> Tensor:
@@ -98,6 +116,18 @@ def _at_input(group: Group, form: AnyForm, owners: Owners, centred: bool) -> Ten
         return -radius if centred else (group.gather(group.centre, form, owners) * form.coef).sum(0) - radius
     coef = dense(form, group.network.nodes[0].size)
     return -owners.dot(group.radius, coef.abs_()) if centred else minimum(group, coef, owners)
+
+
+def over_box(group: Group, position: int, form: AnyForm, owners: Owners) -> Tensor:
+    """The least value of ``form`` over what is known of the node at ``position``, which must not be Units: (rows)."""
+    centre, radius = group.known(position)
+    if isinstance(form, Patches):
+        magnitude = (group.gather(radius, form, owners).mul_(form.coef.abs())).sum(0)
+        return (group.gather(centre, form, owners).mul_(form.coef)).sum(0) - magnitude
+    assert isinstance(form, Form)
+    if form.support is not None:
+        centre, radius = centre.index_select(0, form.support), radius.index_select(0, form.support)
+    return owners.dot(centre, form.coef) - owners.dot(radius, form.coef.abs())
 
 
 def minimum(group: Group, coef: Tensor, owners: Owners) -> Tensor:

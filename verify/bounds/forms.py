@@ -124,6 +124,17 @@ def multiple(form: AnyForm, factor: float = 1.0) -> AnyForm:
     return replace(form, coef=form.coef * factor)
 
 
+def chosen(form: AnyForm, rows: Tensor) -> AnyForm:
+    """Some of the rows, by number."""
+    if isinstance(form, Units):
+        return Units(form.feature.index_select(0, rows), form.value.index_select(0, rows))
+    coef = form.coef.index_select(1, rows)
+    if isinstance(form, Form):
+        return Form(coef, form.support)
+    y, x = form.origin
+    return replace(form, coef=coef, origin=(y.index_select(0, rows), x.index_select(0, rows)))
+
+
 def add(a: AnyForm, b: AnyForm, size: int) -> AnyForm:
     """The sum of two forms of one node; both are used up."""
     if isinstance(a, Form) and isinstance(b, Form) and a.support is b.support:

@@ -7,6 +7,8 @@ coefficient 0 and is left out, and matrices are cut down to the others once for 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from assay.verify.bounds.matrix import Cut, Matrix, matrix
 from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Conv2d, Linear, Relu, Reshape, Scale
+from assay.verify.core.roundings import terms
 from assay.verify.core.verifier import Bounds
 
 
@@ -41,6 +44,7 @@ class Group:
         self.network = self.relaxed.network
         self.centre, self.radius = (by_feature(t) for t in middle_and_radius(self.relaxed.bounds[0]))
         self.entrance = 0 if self.relaxed.ball is not None else _entrance(self.network)
+        self._known: dict[int, tuple[Tensor, Tensor]] = {}
         self._cuts: dict[tuple[int, int], Cut] = {}
         self._padded: dict[tuple[int, tuple[int, int]], Tensor] = {}
 
@@ -58,6 +62,28 @@ class Group:
             self.support[position] = kept if len(kept) < 0.9 * len(possible) else None
         support = self.support.get(position)
         self.lines[position] = lines if support is None else lines.take(support)
+
+    @cached_property
+    def products(self) -> list[int]:
+        """How many products a row takes that goes from each node to the input, about, on all features."""
+        nodes = self.network.nodes
+        return list(accumulate((terms(node.op) * node.size for node in nodes), initial=0))[1:]
+
+    @cached_property
+    def at_middle(self) -> list[Tensor]:
+        """The value of each node at the centre of its sample's box, about: (samples x shape)."""
+        return self.network.values(self.centre.T.reshape(-1, *self.network.input_shape))
+
+    def owners(self, sample: Tensor) -> Owners:
+        """Of rows that belong to samples (rows)."""
+        return Owners.of(sample, self.centre.dtype, self.relaxed.samples)
+
+    def known(self, position: int) -> tuple[Tensor, Tensor]:
+        """Centre and radius of the bounds of a node: (features x samples) each."""
+        if position not in self._known:
+            centre, radius = middle_and_radius(self.relaxed.bounds[position])
+            self._known[position] = by_feature(centre), by_feature(radius)
+        return self._known[position]
 
     def wanted(self, position: int) -> Tensor | None:
         """Features (wanted) of a node that can be other than zero, of an activation or its reshaping; None is all."""

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.columns import lower_bound
-from assay.verify.bounds.forms import Owners, Units
 from assay.verify.bounds.group import Group
+from assay.verify.bounds.needed import needed
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward, affordable
+from assay.verify.bounds.waists import side_bounds, unsettled
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
-from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Sub
+from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Sub
 from assay.verify.core.region import Box, LpBall, Polytope, Region
 from assay.verify.core.verifier import Bounds
 from assay.verify.support import devices
 
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
+ENOUGH_ROWS, BLOCK = 64, 1 << 23  # fewer rows than these only where their coefficients in the widest layer are more
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
 
 
@@ -55,10 +56,12 @@ def by_linear_bounds(
     budget: Budget = UNLIMITED,
     crowd: float = inf,
     further: Tighten | None = None,
+    objective: Tensor | None = None,
 ) -> Relaxed:
     """The network over a region of one sample or a batch with intervals on what is known, then linear bounds for the
     neurons that are still unstable, the intersection of both; every activation relaxed on these. ``further``: what is
-    done to each layer's bounds besides.
+    done to each layer's bounds besides. ``objective`` (samples x rows x outputs): neurons on which none of its rows
+    depends are left at their intervals.
 
     Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
@@ -67,6 +70,7 @@ def by_linear_bounds(
     network, group = relaxed.network, Group(relaxed) if ragged(relaxed) else None
     readers = feeds(network)
     exact = _exact_by_intervals(network, region)
+    reads = {} if objective is None else needed(network, objective.to(relaxed.bounds[0].lower))
     for position in range(1, len(network.nodes)):
         known = relaxed.next()
         relaxed.compound()
@@ -74,14 +78,16 @@ def by_linear_bounds(
             group.enter(position, known)
         if position in readers and position not in exact:
             wanted = undecided_by_any(readers[position], known)
+            if position in reads:
+                wanted &= reads[position].view(known.lower.shape[1:])
             if group is None:
                 known = _by_regular_rows(relaxed, position, known, wanted)
             else:
                 if relaxed.samples > 1 and 2 * int(wanted.sum()) > crowd * relaxed.samples:
                     raise Crowded
-                known = _by_columns(group, position, known, wanted)
+                known = _by_columns(group, position, known, wanted, readers[position])
             if further is not None:
-                known = further(relaxed, position, known, undecided_by_any(readers[position], known))
+                known = further(relaxed, position, known, wanted & undecided_by_any(readers[position], known))
         relaxed.bounds.append(known)
     return relaxed
 
@@ -123,27 +129,43 @@ def _by_regular_rows(relaxed: Relaxed, position: int, known: Bounds, wanted: Ten
     return Bounds(lower.view_as(known.lower), upper.view_as(known.upper))
 
 
-def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor) -> Bounds:
-    """``known`` intersected with linear bounds of the neurons that are ``wanted``, chunk by chunk."""
+def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor, readers: Sequence[Op]) -> Bounds:
+    """``known`` intersected with linear bounds of the neurons that are ``wanted`` by the node's ``readers``, chunk by
+    chunk: on the side that is nearer to 0 first, and on the other where that does not settle them."""
     index = wanted.flatten().nonzero().flatten()
     if not len(index):
         return known
     size, shape = group.network.nodes[position].size, known.lower.shape
-    lower, upper = (t.flatten().index_select(0, index) for t in (known.lower, known.upper))
+    error = group.relaxed.error(position, index)
+    here = Bounds(*(t.flatten().index_select(0, index) for t in (known.lower, known.upper)))
     sample = torch.div(index, size, rounding_mode="floor")
     feature = index - sample * size
-    parts = []
-    for chunk in _chunks(sample, group):
-        who, what = sample[chunk], feature[chunk]
-        sign = lower.new_ones(2, len(who))
-        sign[1] = -1.0
-        units = Units(torch.cat([what, what]), sign.flatten())
-        owners = Owners.of(torch.cat([who, who]), lower.dtype, group.relaxed.samples)
-        parts.append(lower_bound(group, position, units, owners).view(2, -1))
-    lowest, highest = (torch.cat(parts, 1) if len(parts) > 1 else parts[0]) - group.relaxed.error(position, index)
-    lower, upper = meet(lower, upper, lowest, -highest)
+    above = group.at_middle[position].flatten().index_select(0, index) < 0
+    left = torch.arange(len(index), device=index.device)
+    for _ in range(2):
+        parts = []
+        for chunk in _chunks(sample[left], group):
+            some = left[chunk]
+            one = Bounds(here.lower[some], here.upper[some])
+            parts.append(
+                side_bounds(group, position, (sample[some], feature[some]), above[some], one, error[some], readers)
+            )
+        met = meet(
+            here.lower[left],
+            here.upper[left],
+            torch.cat([part.lower for part in parts]),
+            torch.cat([part.upper for part in parts]),
+        )
+        here.lower[left], here.upper[left] = met
+        left = unsettled(readers, here)
+        if not len(left):
+            break
+        above = ~above
     return Bounds(
-        *(t.flatten().index_copy(0, index, new).view(shape) for t, new in ((known.lower, lower), (known.upper, upper)))
+        *(
+            t.flatten().index_copy(0, index, new).view(shape)
+            for t, new in ((known.lower, here.lower), (known.upper, here.upper))
+        )
     )
 
 
@@ -163,13 +185,13 @@ def meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tupl
 
 
 def _chunks(sample: Tensor, group: Group) -> list[slice]:
-    """Slices of as many unstable neurons (two rows each) as memory and cache allow, ``sample`` theirs in order.
+    """Slices of as many rows as memory and cache allow, ``sample`` theirs in order.
 
     They end between samples where they can: rows of few samples are cheaper to spread columns over.
     """
     widest = max(node.size for node in group.network.nodes)
     affordable = group.relaxed.budget.memory // (COPIES * widest * group.radius.element_size())
-    most = max(1, min(MOST_ROWS, affordable) // 2)
+    most = max(1, min(MOST_ROWS, affordable, max(ENOUGH_ROWS, BLOCK // widest)))
     if len(sample) <= most:
         return [slice(0, len(sample))]
     slices, begin, end = [], 0, 0

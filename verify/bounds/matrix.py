@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from assay.verify.bounds.convolution import is_plain, transpose, transpose_columns
 from assay.verify.bounds.memo import per_op, remember
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import Conv2d, ConvTranspose2d, Linear, Op
@@ -153,19 +154,15 @@ class Convolved:
 
     def pull(self, coef: Tensor) -> Tensor:
         """(outputs x rows) to (inputs x rows)."""
-        op, size = self.op, self.input_shape[1:]
-        space = _conv_output(op, size)
+        op, space = self.op, _conv_output(self.op, self.input_shape[1:])
         if self.outputs is not None:
             full = coef.new_zeros(op.weight.shape[0] * space[0] * space[1], coef.shape[1])
             coef = full.index_copy(0, self.outputs, coef)
-        reach = [
-            (n - 1) * s - 2 * p + d * (k - 1) + 1
-            for n, s, p, d, k in zip(space, op.stride, op.padding, op.dilation, op.weight.shape[2:], strict=True)
-        ]
-        extra = [n - r for n, r in zip(size, reach, strict=True)]
-        images = coef.T.reshape(-1, op.weight.shape[0], *space)
-        back = F.conv_transpose2d(images, op.weight, None, op.stride, op.padding, extra, op.groups, op.dilation)
-        flat = back.flatten(1).T
+        if is_plain(op):
+            flat = transpose_columns(op, coef.view(-1, *space, coef.shape[1])).flatten(0, 2)
+        else:
+            images = coef.T.reshape(-1, op.weight.shape[0], *space)
+            flat = transpose(op, images, self.input_shape).flatten(1).T
         return flat if self.inputs is None else flat.index_select(0, self.inputs)
 
     def columns(self, outputs: Tensor, value: Tensor, inputs: Tensor | None) -> Tensor:

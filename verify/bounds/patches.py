@@ -45,7 +45,8 @@ def _fits(op: Conv2d, window: tuple[int, int], group: Group, position: int) -> b
     height, width = _before(op, window)
     wanted = group.wanted(source)
     features = group.network.nodes[source].size if wanted is None else len(wanted)
-    return op.groups == 1 and op.dilation == (1, 1) and op.weight.shape[1] * height * width < SMALL * features
+    channels = op.weight.shape[1] * op.groups
+    return op.dilation == (1, 1) and channels * height * width < SMALL * features
 
 
 def _before(op: Conv2d, window: tuple[int, int]) -> tuple[int, int]:
@@ -85,7 +86,7 @@ def _window_matrix(op: Conv2d, window: tuple[int, int]) -> Cut:
     """The matrix from a window of the output to the one of the input; worked out once for each operation."""
 
     def make() -> Cut:
-        valid = matrix(replace(op, padding=(0, 0)), (op.weight.shape[1], *_before(op, window)))
+        valid = matrix(replace(op, padding=(0, 0)), (op.weight.shape[1] * op.groups, *_before(op, window)))
         assert not isinstance(valid, Dense)
         return valid.whole if isinstance(valid, Sparse) else valid
 
