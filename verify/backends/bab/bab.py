@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
-from assay.verify.backends.bab.multipliers import Climbing
 from assay.verify.backends.bab.subtrees import Plan, Subtrees
 from assay.verify.bounds import layers, raised
 from assay.verify.bounds.relaxed import Relaxed

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.account import Account
+from assay.verify.backends.bab.climbing import Climbing, climb, typical
 from assay.verify.backends.bab.compact import Compact
 from assay.verify.backends.bab.exact_leaves import Look
-from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Walk, climb, typical
+from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import PhaseTree, pooled
 from assay.verify.backends.bab.search import Limits, Outcome, search
+from assay.verify.backends.bab.tables import Tables
 from assay.verify.backends.bab.tightened import tighten
 from assay.verify.core.budget import Budget
 from assay.verify.core.result import Reason
@@ -30,8 +32,8 @@ COPIES = 32  # of a domain's numbers that live at once
 SMALLEST = 1e-3  # of what an unsafe row comes to
 WORSE, BETTER = 1.0, 0.1  # what the bounds of a split's halves count, the worse and the better one
 
-# A leaf whose every neuron is split: by its phases, of all unstable neurons, and its disjunct.
-Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
+# The exact bound of a leaf by its phases, of all unstable neurons, and its disjunct; and a counterexample.
+Exact = Callable[[Tensor, int], tuple[float, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,12 @@ class Plan:
 @dataclass(frozen=True, eq=False)
 class Found:
     """What a search below nodes leaves: its ``trees``, the ``nodes`` of all unstable neurons, ``here`` of those that
-    can matter; their ``kinks`` and last ``walk``; and which of them are ``left`` open, numbers."""
+    can matter; what their neurons' upper lines ``cost`` (unstable x nodes); and which are ``left`` open, numbers."""
 
     trees: PhaseTree
     nodes: Nodes
     here: Nodes
-    kinks: Kinks
-    walk: Walk
+    cost: Tensor
     left: Tensor
 
 
@@ -78,7 +79,7 @@ class Subtrees:
     plan: Plan
     budget: Budget
     look: Look
-    settle: Settle
+    exact: Exact
     account: Account = field(init=False)
     margin: float = inf
     witness: Tensor | None = None
@@ -142,6 +143,7 @@ class Subtrees:
         tables = self._tables(compact)
         kinks, walk, here = self._raised(tables[0], nodes.of_neurons(index))
         nodes = nodes.put(index, here)
+        cost = walk.seen.clamp(max=0).neg_() * kinks.height
         tree = self._tree(tables, here, walk, nodes, index)
         order: Literal["shallow", "deep"] = "deep" if domains == inf else "shallow"  # narrow, or to all nodes alike
         limits = Limits(self._batch(compact), 0, self.budget.memory // 4, domains, order)
@@ -149,7 +151,7 @@ class Subtrees:
         closed = torch.tensor(outcome.closed)
         self.account.close(here.depth[closed], here.tree[closed])
         self._note(outcome, here)
-        return Found(tree, nodes, here, kinks, walk, (~closed).nonzero().flatten())
+        return Found(tree, nodes, here, cost, (~closed).nonzero().flatten())
 
     def _note(self, outcome: Outcome, nodes: Nodes) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason
@@ -191,7 +193,7 @@ class Subtrees:
 
         def settle(phase: Tensor, tree: int) -> tuple[float, Tensor | None]:
             full = torch.where(nodes.phase[:, tree] == 0, implied[:, tree], nodes.phase[:, tree])
-            return self.settle(full.index_copy(0, index, phase), self.disjuncts[int(here.tree[tree])])
+            return self.exact(full.index_copy(0, index, phase), self.disjuncts[int(here.tree[tree])])
 
         unit, free = typical(tables[0], walk).expand(-1, count), self._mixed(here.tree)
         enough = ENOUGH * min(1.0, float(walk.bound.abs().max()))
@@ -201,7 +203,7 @@ class Subtrees:
     def _best(self, found: Found) -> Tensor:
         """Of the splits that promise most of each node that is left the one whose halves' bounds are best (nodes)."""
         nodes, left = found.here.take(found.left), found.left
-        cost = (found.walk.seen.clamp(max=0).neg_() * found.kinks.height).index_select(1, left)
+        cost = found.cost.index_select(1, left)
         cost = torch.where(nodes.phase == 0, cost, -1.0)  # a split that costs nothing is one, a second one is none
         count = min(self.plan.candidates, len(cost))
         worth, neuron = cost.topk(count, 0)
