@@ -3,6 +3,7 @@ bounds of its halves' neurons are tightened. What many domains share is worth ti
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -19,6 +20,7 @@ from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import PhaseTree, pooled
 from assay.verify.backends.bab.search import Limits, Outcome, search
+from assay.verify.backends.bab.shared import Crew, Done, share
 from assay.verify.backends.bab.tables import Tables
 from assay.verify.backends.bab.tightened import tighten
 from assay.verify.core.budget import Budget
@@ -89,8 +91,9 @@ class Subtrees:
     def __post_init__(self) -> None:
         self.account = Account(len(self.disjuncts))
 
-    def run(self) -> None:
-        """Until every tree is closed, a counterexample is found, or there is a ``reason`` to stop.
+    def run(self, crew: Crew[Any] | None = None) -> None:
+        """Until every tree is closed, a counterexample is found, or there is a ``reason`` to stop; a ``crew`` takes
+        shares of the nodes.
 
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
@@ -98,11 +101,40 @@ class Subtrees:
         if self.plan.first and self.plan.below and self.plan.neurons:
             roots = self._small(roots)
         stack = _apart(roots)
+        self.work(stack if crew is None else share(self, stack, crew))
+
+    def work(self, stack: list[Nodes], seconds: float = inf) -> list[Nodes]:
+        """Search below nodes, one round at least; those that are left open when the ``seconds`` are over.
+
+        Raises :class:`assay.verify.core.budget.Expired` when the time is over.
+        """
+        until = time.monotonic() + seconds
         while stack and self.witness is None and self.reason is None:
-            self.budget.check()
+            self.check()
             nodes, stack = Nodes.join(stack[-self.plan.together :]), stack[: -self.plan.together]
             halves = self._halved(nodes)
-            stack += [] if halves is None else _apart(halves)
+            stack = stack if halves is None else stack + _apart(halves)
+            if time.monotonic() >= until:
+                break
+        return stack
+
+    def check(self) -> None:
+        """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
+        self.budget.check()
+
+    def done(self, left: list[Nodes], reason: Reason | None = None) -> Done:
+        """What came of the nodes of which these are left, and why others may be, if there is a ``reason``."""
+        return Done(self.account, self.margin, self.stats, self.witness, self.reason or reason, left)
+
+    def take(self, done: Done) -> bool:
+        """Note what came of nodes elsewhere; False where its counterexample is none here, and nothing is noted."""
+        if done.witness is not None:
+            self.witness = self.look(done.witness)
+            return self.witness is not None
+        self.account.join(done.account)
+        self.margin, self.reason = min(self.margin, done.margin), done.reason
+        self._count(done.stats["domains"], done.stats["nodes"], done.stats["depth"])
+        return True
 
     def _roots(self) -> Nodes:
         tree = torch.arange(len(self.disjuncts))
@@ -156,10 +188,12 @@ class Subtrees:
     def _note(self, outcome: Outcome, nodes: Nodes) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason
         self.margin = min(self.margin, outcome.settled)
-        self.stats["domains"] += outcome.stats["domains"]
-        self.stats["nodes"] += len(nodes)
-        self.stats["depth"] = max(self.stats["depth"], int(nodes.depth.max()))
-        self.stats["closed"] = self.account.measure
+        self._count(outcome.stats["domains"], len(nodes), int(nodes.depth.max()))
+
+    def _count(self, domains: int, nodes: int, depth: int) -> None:
+        self.stats["domains"] += domains
+        self.stats["nodes"] += nodes
+        self.stats["depth"] = max(self.stats["depth"], depth)
 
     def _tightened(self, tables: tuple[Tables, Tables], nodes: Nodes) -> tuple[Nodes, Tensor]:
         """The nodes with tighter bounds of the neurons whose relaxations cost most, and which of them are empty."""
