@@ -14,12 +14,14 @@ from torch import Tensor
 from assay.verify.backends.bab import bab, phases, subtrees, tightened
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.bab import BaB
+from assay.verify.backends.bab.climbing import Climbing, climb
 from assay.verify.backends.bab.compact import Compact
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.frontier import Frontier
-from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Units, backward, climb, forward
+from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Units, backward, forward
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.search import Bounded, Limits, search
+from assay.verify.backends.bab.tables import Tables
 from assay.verify.bounds import layers
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import UNLIMITED, Budget
@@ -152,10 +154,13 @@ def test_the_gradient_is_that_of_finite_differences(kind: str) -> None:
     owner = torch.zeros(8, dtype=torch.int64)
     kinks = Kinks.of(at.double, *(t[:, None] for t in at.compact.bounds()), phase, owner)
     walk = backward(at.double, kinks, own)
-    z, y = forward(at.double, walk)
+    y = forward(at.double, walk.room)
+    assert y is not None
+    z = walk.room.operand.clone()
+    by_slope = walk.seen.clamp(min=0) * z * kinks.open
     step = 1e-7
     for i in range(at.compact.unstable):
-        for name, expected in (("alpha", walk.seen.clamp(min=0) * z * kinks.open), ("beta", -kinks.sign * z)):
+        for name, expected in (("alpha", by_slope), ("beta", -kinks.sign * z)):
             moved = replace(own, **{name: getattr(own, name).clone()})
             getattr(moved, name)[i] += step * (kinks.open[i] if name == "alpha" else 1.0)
             rise = (backward(at.double, kinks, moved).bound - walk.bound) / step

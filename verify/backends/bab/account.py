@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 
 class Account:
-    """A leaf at depth d is 2**-d of its tree; the shares of the closed leaves are added in whole numbers."""
+    """A leaf at depth d is 2**-d of its tree; the shares of the closed leaves are added exactly."""
 
     def __init__(self, trees: int = 1) -> None:
         self._closed: list[Counter[int]] = [Counter() for _ in range(trees)]
@@ -20,6 +21,21 @@ class Account:
         kinds, counts = torch.unique(torch.stack([tree, depth]), dim=1, return_counts=True)
         for number, deep, leaves in zip(*kinds.tolist(), counts.tolist(), strict=True):
             self._closed[number][deep] += leaves
+
+    def join(self, other: Account) -> None:
+        """Note the leaves that were closed elsewhere, of the same trees."""
+        for mine, theirs in zip(self._closed, other._closed, strict=True):
+            mine.update(theirs)
+
+    @property
+    def trees(self) -> int:
+        """How many trees there are."""
+        return len(self._closed)
+
+    @property
+    def shares(self) -> list[Fraction]:
+        """The share of each tree that is closed."""
+        return [sum((Fraction(n, 1 << depth) for depth, n in closed.items()), Fraction()) for closed in self._closed]
 
     @property
     def leaves(self) -> int:
@@ -34,21 +50,14 @@ class Account:
     @property
     def measure(self) -> float:
         """The share of all trees that is closed, about."""
-        return sum(n * 2.0**-depth for closed in self._closed for depth, n in closed.items()) / max(
-            1, len(self._closed)
-        )
+        return float(sum(self.shares) / max(1, self.trees))
 
     @property
     def closed(self) -> list[bool]:
         """Whether the closed leaves of each tree make up all of it, no more and no less."""
-        return [_whole(closed) for closed in self._closed]
+        return [share == 1 for share in self.shares]
 
     @property
     def complete(self) -> bool:
         """Whether that is so of every tree."""
         return all(self.closed)
-
-
-def _whole(closed: Counter[int]) -> bool:
-    deepest = max(closed, default=0)
-    return sum(number << (deepest - depth) for depth, number in closed.items()) == 1 << deepest

@@ -4,6 +4,7 @@ arXiv:2103.06624)."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
 from typing import Any, ClassVar
@@ -11,15 +12,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.compact import Compact, unsplit
+from assay.verify.backends.bab.crew import hired, opened
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
-from assay.verify.backends.bab.multipliers import Climbing
+from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.shared import SLICE, Done
 from assay.verify.backends.bab.subtrees import Plan, Subtrees
 from assay.verify.bounds import layers, raised
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, decided, unanswerable, without_bounds
-from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
@@ -43,7 +47,7 @@ class BaB:
     after which it is split and the bounds of ``neurons`` of its neurons are tightened, those whose relaxations cost
     most (0: of none); without an end where it is 0; ``passes``: how often that is done at the root; ``output``: where
     the output is unsafe, which tells no margin; ``candidates``: splits of a node that are compared; ``together``: nodes
-    that are searched together.
+    that are searched together; ``workers``: processes that share the nodes, none but this one where it is 1.
     """
 
     batch: int = 256
@@ -57,12 +61,13 @@ class BaB:
     output: bool = True
     candidates: int = 16
     together: int = 16
+    workers: int = 1
     name: ClassVar[str] = "bab"
     complete: ClassVar[bool] = True
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def __post_init__(self) -> None:
-        least = {"batch": 1, "candidates": 1, "together": 1, "passes": 1}
+        least = {"batch": 1, "candidates": 1, "together": 1, "passes": 1, "workers": 1}
         for option in (
             "batch",
             "steps",
@@ -74,6 +79,7 @@ class BaB:
             "passes",
             "candidates",
             "together",
+            "workers",
         ):
             value = getattr(self, option)
             if not least.get(option, 0) <= value < inf:
@@ -151,19 +157,30 @@ class Work:
         if self.witness is not None or not open_ or not all(len(spec.disjuncts[d].b) for d in open_):
             return
         compact = Compact.of(relaxed)
-        exact = ExactLeaves(problem, relaxed.bounds, compact, self.look, self.budget)
         # The worst one is on top of the stack: a counterexample is likeliest there.
         order = sorted(open_, key=self.lower.__getitem__, reverse=True)
-        trees = Subtrees(spec, compact, order, self.method.plan, self.budget, self.look, exact.settle)
+        trees = self.trees(relaxed.bounds, compact, order)
         try:
-            trees.run()
+            if self.method.workers == 1:
+                trees.run()
+            else:
+                bare = replace(problem, network=replace(problem.network, oracle=None))  # which processes do not ask
+                ground = self.method, bare, relaxed.bounds, compact, order, self.budget.memory // self.method.workers
+                with hired(shared_out, ground, self.method.workers, self.budget) as crew:
+                    trees.run(crew)
         finally:
-            self.stats |= {**trees.stats, "unstable": compact.unstable}
+            self.stats |= {**trees.stats, "closed": trees.account.measure, "unstable": compact.unstable}
             self.witness, self.reason = trees.witness, trees.reason
         if trees.account.complete:
             self.closed = True
             if not (self.method.output and self.method.neurons):
                 self.lower = [trees.margin if d in open_ else low for d, low in enumerate(self.lower)]
+
+    def trees(self, bounds: Sequence[Bounds], compact: Compact, disjuncts: Sequence[int]) -> Subtrees:
+        """The trees of these disjuncts in a network with these ``bounds`` of every node."""
+        exact = ExactLeaves(self.problem, bounds, compact, self.look, self.budget)
+        plan, spec = self.method.plan, self.problem.spec
+        return Subtrees(spec, compact, disjuncts, plan, self.budget, self.look, exact.settle)
 
     @property
     def margin(self) -> float:
@@ -193,3 +210,15 @@ class Work:
             points, margins = torch.cat([points, descended]), torch.cat([margins, by_disjunct(problem, descended)])
             self.seen = margins.min().item()
         return confirmed(problem, points) if bool((margins <= 0).any()) else None
+
+
+def shared_out(path: str, share: list[Nodes], seconds: float) -> Done:
+    """What comes of a share of nodes, in a process of its own; ``path``: of what :class:`Work` laid down."""
+    method, problem, bounds, compact, disjuncts, memory = opened(path)
+    torch.set_num_threads(1)
+    trees = Work(method, problem, Budget(seconds, memory).started()).trees(bounds, compact, disjuncts)
+    try:
+        with torch.no_grad():
+            return trees.done(trees.work(share, SLICE))
+    except Expired:
+        return trees.done([], Reason.TIMEOUT)

@@ -6,7 +6,6 @@ cube. Between activations everything is affine, and is multiplied out. Values ar
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,36 +25,9 @@ from assay.verify.programs.expressions import Expression, as_array, express, is_
 from assay.verify.programs.program import Index, Matrix, Vector
 from assay.verify.support.floats import gamma
 
-FULL = 0.25  # with at least this share of entries other than zero a matrix is multiplied faster as a dense one
 STEPS = 8  # roundings that each node of a network can add to a sum, beside those of its products
 FEW = 64  # more than all others that a bound takes
 GRAIN = DOUBLE.dust / (4 * gamma(FEW))  # a magnitude of which rounding is at least what products lose that underflow
-
-
-@dataclass(frozen=True, eq=False)
-class Map:
-    """A matrix (values x operands) in one precision, and its transpose; dense or compressed."""
-
-    forward: Tensor
-    backward: Tensor
-
-    @classmethod
-    def of(cls, matrix: Matrix, dtype: torch.dtype) -> Map:
-        """Of a sparse matrix."""
-        return cls(_tensor(matrix, dtype), _tensor(sparse.csr_array(matrix.T), dtype))
-
-    def push(self, x: Tensor, into: Tensor) -> None:
-        """Add the values of ``x`` (operands x domains) to those in ``into`` (values x domains)."""
-        torch.addmm(into, self.forward, x, out=into)
-
-    def pull(self, coef: Tensor, into: Tensor | None) -> Tensor:
-        """Coefficients of values (values x domains) as those of operands, added to ``into`` if there are some."""
-        if into is None:
-            if self.backward.layout == torch.strided:
-                return self.backward @ coef
-            into = coef.new_empty(self.backward.shape[0], coef.shape[1])
-            return torch.addmm(into, self.backward, coef, beta=0, out=into)
-        return torch.addmm(into, self.backward, coef, out=into)
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,13 +212,3 @@ def _affine(values: Expression, size: Vector, begins: Sequence[int]) -> Affine:
     matrix = sparse.csc_array(values.over(begins[-1]).matrix)
     parts = {j: sparse.csr_array(matrix[:, begins[j] : begins[j + 1]]) for j in range(len(begins) - 1)}
     return Affine({j: part for j, part in parts.items() if part.nnz}, values.constant, size)
-
-
-def _tensor(matrix: Matrix, dtype: torch.dtype) -> Tensor:
-    if matrix.nnz >= FULL * matrix.shape[0] * matrix.shape[1] or 0 in matrix.shape:
-        return torch.from_numpy(matrix.toarray()).to(dtype)
-    starts, columns = (torch.from_numpy(index.astype(np.int32)) for index in (matrix.indptr, matrix.indices))
-    values = torch.from_numpy(matrix.data).to(dtype)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse")
-        return torch.sparse_csr_tensor(starts, columns, values, matrix.shape, check_invariants=False)

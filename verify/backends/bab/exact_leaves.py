@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.compact import FEW, Compact
-from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Tables, Walk, backward
+from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk, backward
 from assay.verify.backends.bab.simplex import Objective, Simplex
 from assay.verify.backends.bab.splits import ACTIVE, OPEN, Phases, Splits
+from assay.verify.backends.bab.tables import Tables
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Polytope

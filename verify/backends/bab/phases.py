@@ -13,18 +13,19 @@ from math import inf
 import torch
 from torch import Tensor
 
+from assay.verify.backends.bab.climbing import MOST, Climbing, climb
 from assay.verify.backends.bab.compact import FEW
 from assay.verify.backends.bab.domains import join
 from assay.verify.backends.bab.exact_leaves import Look
-from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Walk, backward, climb
+from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk, backward
 from assay.verify.backends.bab.search import Bounded
+from assay.verify.backends.bab.tables import Tables
 from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget
 from assay.verify.support.floats import down, gamma
 
 POINTS = 8  # of a batch that are looked at
 AGAIN = 12  # times as many steps for leaves whose every neuron is split
-MOST = 6e4  # the largest multiplier that is kept
 
 
 @dataclass(frozen=True, eq=False)

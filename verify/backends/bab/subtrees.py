@@ -3,6 +3,7 @@ bounds of its halves' neurons are tightened. What many domains share is worth ti
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.account import Account
+from assay.verify.backends.bab.climbing import Climbing, climb, typical
 from assay.verify.backends.bab.compact import Compact
 from assay.verify.backends.bab.exact_leaves import Look
-from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Walk, climb, typical
+from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import PhaseTree, pooled
 from assay.verify.backends.bab.search import Limits, Outcome, search
+from assay.verify.backends.bab.shared import Crew, Done, share
+from assay.verify.backends.bab.tables import Tables
 from assay.verify.backends.bab.tightened import tighten
 from assay.verify.core.budget import Budget
 from assay.verify.core.result import Reason
@@ -30,8 +34,8 @@ COPIES = 32  # of a domain's numbers that live at once
 SMALLEST = 1e-3  # of what an unsafe row comes to
 WORSE, BETTER = 1.0, 0.1  # what the bounds of a split's halves count, the worse and the better one
 
-# A leaf whose every neuron is split: by its phases, of all unstable neurons, and its disjunct.
-Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
+# The exact bound of a leaf by its phases, of all unstable neurons, and its disjunct; and a counterexample.
+Exact = Callable[[Tensor, int], tuple[float, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,12 @@ class Plan:
 @dataclass(frozen=True, eq=False)
 class Found:
     """What a search below nodes leaves: its ``trees``, the ``nodes`` of all unstable neurons, ``here`` of those that
-    can matter; their ``kinks`` and last ``walk``; and which of them are ``left`` open, numbers."""
+    can matter; what their neurons' upper lines ``cost`` (unstable x nodes); and which are ``left`` open, numbers."""
 
     trees: PhaseTree
     nodes: Nodes
     here: Nodes
-    kinks: Kinks
-    walk: Walk
+    cost: Tensor
     left: Tensor
 
 
@@ -78,7 +81,7 @@ class Subtrees:
     plan: Plan
     budget: Budget
     look: Look
-    settle: Settle
+    exact: Exact
     account: Account = field(init=False)
     margin: float = inf
     witness: Tensor | None = None
@@ -88,8 +91,9 @@ class Subtrees:
     def __post_init__(self) -> None:
         self.account = Account(len(self.disjuncts))
 
-    def run(self) -> None:
-        """Until every tree is closed, a counterexample is found, or there is a ``reason`` to stop.
+    def run(self, crew: Crew[Any] | None = None) -> None:
+        """Until every tree is closed, a counterexample is found, or there is a ``reason`` to stop; a ``crew`` takes
+        shares of the nodes.
 
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
@@ -97,11 +101,40 @@ class Subtrees:
         if self.plan.first and self.plan.below and self.plan.neurons:
             roots = self._small(roots)
         stack = _apart(roots)
+        self.work(stack if crew is None else share(self, stack, crew))
+
+    def work(self, stack: list[Nodes], seconds: float = inf) -> list[Nodes]:
+        """Search below nodes, one round at least; those that are left open when the ``seconds`` are over.
+
+        Raises :class:`assay.verify.core.budget.Expired` when the time is over.
+        """
+        until = time.monotonic() + seconds
         while stack and self.witness is None and self.reason is None:
-            self.budget.check()
+            self.check()
             nodes, stack = Nodes.join(stack[-self.plan.together :]), stack[: -self.plan.together]
             halves = self._halved(nodes)
-            stack += [] if halves is None else _apart(halves)
+            stack = stack if halves is None else stack + _apart(halves)
+            if time.monotonic() >= until:
+                break
+        return stack
+
+    def check(self) -> None:
+        """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
+        self.budget.check()
+
+    def done(self, left: list[Nodes], reason: Reason | None = None) -> Done:
+        """What came of the nodes of which these are left, and why others may be, if there is a ``reason``."""
+        return Done(self.account, self.margin, self.stats, self.witness, self.reason or reason, left)
+
+    def take(self, done: Done) -> bool:
+        """Note what came of nodes elsewhere; False where its counterexample is none here, and nothing is noted."""
+        if done.witness is not None:
+            self.witness = self.look(done.witness)
+            return self.witness is not None
+        self.account.join(done.account)
+        self.margin, self.reason = min(self.margin, done.margin), done.reason
+        self._count(done.stats["domains"], done.stats["nodes"], done.stats["depth"])
+        return True
 
     def _roots(self) -> Nodes:
         tree = torch.arange(len(self.disjuncts))
@@ -142,6 +175,7 @@ class Subtrees:
         tables = self._tables(compact)
         kinks, walk, here = self._raised(tables[0], nodes.of_neurons(index))
         nodes = nodes.put(index, here)
+        cost = walk.seen.clamp(max=0).neg_() * kinks.height
         tree = self._tree(tables, here, walk, nodes, index)
         order: Literal["shallow", "deep"] = "deep" if domains == inf else "shallow"  # narrow, or to all nodes alike
         limits = Limits(self._batch(compact), 0, self.budget.memory // 4, domains, order)
@@ -149,15 +183,17 @@ class Subtrees:
         closed = torch.tensor(outcome.closed)
         self.account.close(here.depth[closed], here.tree[closed])
         self._note(outcome, here)
-        return Found(tree, nodes, here, kinks, walk, (~closed).nonzero().flatten())
+        return Found(tree, nodes, here, cost, (~closed).nonzero().flatten())
 
     def _note(self, outcome: Outcome, nodes: Nodes) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason
         self.margin = min(self.margin, outcome.settled)
-        self.stats["domains"] += outcome.stats["domains"]
-        self.stats["nodes"] += len(nodes)
-        self.stats["depth"] = max(self.stats["depth"], int(nodes.depth.max()))
-        self.stats["closed"] = self.account.measure
+        self._count(outcome.stats["domains"], len(nodes), int(nodes.depth.max()))
+
+    def _count(self, domains: int, nodes: int, depth: int) -> None:
+        self.stats["domains"] += domains
+        self.stats["nodes"] += nodes
+        self.stats["depth"] = max(self.stats["depth"], depth)
 
     def _tightened(self, tables: tuple[Tables, Tables], nodes: Nodes) -> tuple[Nodes, Tensor]:
         """The nodes with tighter bounds of the neurons whose relaxations cost most, and which of them are empty."""
@@ -191,7 +227,7 @@ class Subtrees:
 
         def settle(phase: Tensor, tree: int) -> tuple[float, Tensor | None]:
             full = torch.where(nodes.phase[:, tree] == 0, implied[:, tree], nodes.phase[:, tree])
-            return self.settle(full.index_copy(0, index, phase), self.disjuncts[int(here.tree[tree])])
+            return self.exact(full.index_copy(0, index, phase), self.disjuncts[int(here.tree[tree])])
 
         unit, free = typical(tables[0], walk).expand(-1, count), self._mixed(here.tree)
         enough = ENOUGH * min(1.0, float(walk.bound.abs().max()))
@@ -201,7 +237,7 @@ class Subtrees:
     def _best(self, found: Found) -> Tensor:
         """Of the splits that promise most of each node that is left the one whose halves' bounds are best (nodes)."""
         nodes, left = found.here.take(found.left), found.left
-        cost = (found.walk.seen.clamp(max=0).neg_() * found.kinks.height).index_select(1, left)
+        cost = found.cost.index_select(1, left)
         cost = torch.where(nodes.phase == 0, cost, -1.0)  # a split that costs nothing is one, a second one is none
         count = min(self.plan.candidates, len(cost))
         worth, neuron = cost.topk(count, 0)

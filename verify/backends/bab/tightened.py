@@ -12,8 +12,10 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.multipliers import Climbing, Kinks, Multipliers, Tables, Units, backward, climb
+from assay.verify.backends.bab.climbing import Climbing, climb
+from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Units, backward
 from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.tables import Tables
 from assay.verify.core.budget import Budget
 
 TOGETHER = 1 << 16  # neurons of rows that are raised together

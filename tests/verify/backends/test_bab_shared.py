@@ -1,0 +1,148 @@
+"""``bab`` by several processes: shares that are lost, and shares that do not come out even."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+
+from assay.verify.backends.bab import bab, crew
+from assay.verify.backends.bab.account import Account
+from assay.verify.backends.bab.bab import BaB
+from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.shared import Done
+from assay.verify.core.errors import InternalError
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import Verdict
+from assay.verify.support.child import ChildDied
+from tests import nets
+from tests.contract.test_exact_agreement import agrees
+from tests.verify.programs.cases import case
+
+NODES = BaB(neurons=4, passes=1, first=1, below=1, together=1, steps=1, candidates=2, workers=3, output=False)
+
+
+@dataclass(eq=False)
+class Share:
+    """What a process would do, done here when it is asked for; its ``fate`` may be to die."""
+
+    action: Callable[[], Done]
+    fate: Callable[[Done], Done]
+
+    def result(self) -> Done:
+        return self.fate(pickle.loads(pickle.dumps(self.action())))
+
+    def cancel(self) -> None:
+        pass
+
+
+@dataclass(eq=False)
+class Here:
+    """A crew without processes. ``fate``: what becomes of what each share, by number, comes to."""
+
+    fate: Callable[[int, Done], Done]
+    begun: int = 0
+    most: int = 0
+    workers: int = 3
+    function: Any = None
+    asked: list[Share] = field(default_factory=list)
+
+    def begin(self, share: list[Nodes]) -> Share:
+        number, self.begun = self.begun, self.begun + 1
+        self.asked.append(Share(lambda: self.function("", share, 60.0), lambda done: self.fate(number, done)))
+        return self.asked[-1]
+
+    def ended(self, works: Sequence[Share]) -> Sequence[Share]:
+        self.most = max(self.most, len(works))
+        return works[-1:]
+
+    def put(self, patch: pytest.MonkeyPatch) -> None:
+        """In place of the processes."""
+
+        @contextmanager
+        def hired(function: Any, ground: Any, *rest: Any) -> Iterator[Here]:
+            patch.setattr(bab, "opened", lambda path: pickle.loads(pickle.dumps(ground)))
+            patch.setattr(bab, "SLICE", 0.0)
+            self.function = function
+            yield self
+
+        patch.setattr(bab, "hired", hired)
+
+
+def dies_now_and_then(number: int, done: Done) -> Done:
+    if number % 3 == 1:
+        raise ChildDied("killed")
+    return done
+
+
+def narrow(eps: float) -> Problem:
+    """Safe, and not by much."""
+    return Problem.robustness(nets.random_mlp(4, (6, 16, 16, 3)), torch.full((6,), 0.5), 0, eps)
+
+
+@pytest.mark.parametrize("fate", [lambda number, done: done, dies_now_and_then])
+def test_verdicts_are_the_true_ones_also_where_shares_are_lost(
+    fate: Callable[[int, Done], Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = Here(fate)
+    crew.put(monkeypatch)
+    assert NODES.verify(narrow(0.2)).verdict is Verdict.VERIFIED
+    assert crew.begun > 3
+    assert crew.most > 1
+    problem, true = case("mlp", 1015)
+    agrees(NODES.verify(problem), problem, true)
+
+
+def test_where_all_processes_die_the_work_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Here(lambda number, done: dies_now_and_then(1, done))
+    crew.put(monkeypatch)
+    assert NODES.verify(narrow(0.2)).verdict is Verdict.VERIFIED
+    assert 0 < crew.begun < 10
+
+
+def without_a_node(done: Done) -> Done:
+    return replace(done, left=done.left[1:])
+
+
+def without_a_leaf(done: Done) -> Done:
+    return replace(done, account=Account(done.account.trees))
+
+
+def with_another(done: Done) -> Done:
+    done.account.close(torch.tensor([3]))
+    return done
+
+
+@pytest.mark.parametrize("fault", [without_a_node, without_a_leaf, with_another])
+def test_shares_that_do_not_come_out_even_are_noticed(
+    fault: Callable[[Done], Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bab.Work, "look", lambda self, points: None)
+    crew = Here(lambda number, done: fault(done))
+    crew.put(monkeypatch)
+    with pytest.raises(InternalError, match="do not make up"):
+        NODES.verify(narrow(0.2))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[int] = []
+    original = crew.Processes.begin
+
+    def begin(self: crew.Processes, share: list[Nodes]) -> Any:
+        call = original(self, share)
+        if len(killed) < 2:
+            killed.append(call.child.process.pid)
+            os.kill(killed[-1], signal.SIGKILL)
+        return call
+
+    monkeypatch.setattr(crew.Processes, "begin", begin)
+    assert replace(NODES, workers=2).verify(narrow(0.225)).verdict is Verdict.VERIFIED
+    assert len(killed) == 2
