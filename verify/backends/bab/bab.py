@@ -13,7 +13,9 @@ from torch import Tensor
 
 from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
+from assay.verify.backends.bab.intervals import IntervalTree
 from assay.verify.backends.bab.multipliers import Climbing
+from assay.verify.backends.bab.search import Limits, search
 from assay.verify.backends.bab.subtrees import Plan, Subtrees
 from assay.verify.bounds import layers, raised
 from assay.verify.bounds.relaxed import Relaxed
@@ -80,11 +82,11 @@ class BaB:
                 raise InputError(f"{option} of bab must be a number of at least {least.get(option, 0)}, got {value}")
 
     def supports(self, problem: Problem) -> str | None:
-        """Boxes; ReLU, and leaky ReLU of slopes up to 1, between affine operations."""
+        """Boxes, and operations with rules for linear bounds."""
         region = problem.region
         if isinstance(region, LpBall) and region.p != inf:
             return f"an l{region.p:g} ball, not a box"
-        return unsplit(problem.network) or without_bounds(problem.network)
+        return without_bounds(problem.network)
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Bounds of all layers at the root, then the trees of the disjuncts that these leave open."""
@@ -150,6 +152,9 @@ class Work:
         open_ = [d for d, safe in enumerate(proved) if not safe]
         if self.witness is not None or not open_ or not all(len(spec.disjuncts[d].b) for d in open_):
             return
+        if unsplit(problem.network):
+            self._by_intervals(relaxed, open_)
+            return
         compact = Compact.of(relaxed)
         exact = ExactLeaves(problem, relaxed.bounds, compact, self.look, self.budget)
         # The worst one is on top of the stack: a counterexample is likeliest there.
@@ -165,6 +170,17 @@ class Work:
             if not (self.method.output and self.method.neurons):
                 self.lower = [trees.margin if d in open_ else low for d, low in enumerate(self.lower)]
 
+    def _by_intervals(self, relaxed: Relaxed, open_: list[int]) -> None:
+        """The trees of disjuncts whose domains are intervals of neurons."""
+        plan = self.method.plan
+        tree = IntervalTree.of(relaxed, [self.problem.spec.disjuncts[d] for d in open_], plan.how, self.look)
+        limits = Limits(min(plan.batch, tree.affordable), 0, self.budget.memory // 4, order="deep")
+        outcome = search(tree, limits, self.budget)
+        self.stats |= {**outcome.stats, "sites": tree.sites}
+        self.witness, self.reason, self.closed = outcome.witness, outcome.reason, outcome.complete
+        if self.closed:
+            self.lower = [max(outcome.margin, low) if d in open_ else low for d, low in enumerate(self.lower)]
+
     @property
     def margin(self) -> float:
         """A lower bound of the least margin; NaN stays NaN, and none lies above what was seen."""
@@ -179,7 +195,8 @@ class Work:
 
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape)
-        return layers.by_linear_bounds(problem.network, box, torch.float64, self.budget, further=further)
+        raising = None if unsplit(problem.network) else further
+        return layers.by_linear_bounds(problem.network, box, torch.float64, self.budget, further=raising)
 
     def look(self, points: Tensor) -> Tensor | None:
         """A counterexample among points (n x inputs) of the region, or near the best of all so far, if there is one."""
