@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
@@ -55,10 +55,13 @@ def by_linear_bounds(
     budget: Budget = UNLIMITED,
     crowd: float = inf,
     further: Tighten | None = None,
+    asked: Mapping[int, Tensor] | None = None,
+    before: Sequence[Bounds] | None = None,
 ) -> Relaxed:
     """The network over a region of one sample or a batch with intervals on what is known, then linear bounds for the
     neurons that are still unstable, the intersection of both; every activation relaxed on these. ``further``: what is
-    done to each layer's bounds besides.
+    done to each layer's bounds besides. ``asked``: of nodes, by position (samples x shape), the neurons that get linear
+    bounds; all if it is None. ``before``: bounds of every node that hold already.
 
     Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
@@ -69,11 +72,16 @@ def by_linear_bounds(
     exact = _exact_by_intervals(network, region)
     for position in range(1, len(network.nodes)):
         known = relaxed.next()
+        if before is not None:
+            old = before[position]
+            known = Bounds(*meet(known.lower, known.upper, old.lower, old.upper))
         relaxed.compound()
         if group is not None:
             group.enter(position, known)
         if position in readers and position not in exact:
             wanted = undecided_by_any(readers[position], known)
+            if asked is not None:
+                wanted = wanted & asked.get(position, torch.zeros_like(wanted))
             if group is None:
                 known = _by_regular_rows(relaxed, position, known, wanted)
             else:

@@ -7,15 +7,15 @@ import time
 from dataclasses import dataclass, field, replace
 from math import inf, nan
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from assay.verify.backends.bab import intervals
 from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
-from assay.verify.backends.bab.intervals import IntervalTree
 from assay.verify.backends.bab.multipliers import Climbing
-from assay.verify.backends.bab.search import Limits, search
 from assay.verify.backends.bab.subtrees import Plan, Subtrees
 from assay.verify.bounds import layers, raised
 from assay.verify.bounds.relaxed import Relaxed
@@ -33,12 +33,14 @@ from assay.verify.programs.witness import by_disjunct, confirmed, descend
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 NARROW = Climbing(steps=12, slope=0.5, multiplier=0.5, decay=0.85)
+ROOTS: WeakKeyDictionary[Problem, Relaxed] = WeakKeyDictionary()  # for whoever asks again with more time
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
 
 
 @dataclass(frozen=True)
 class BaB:
-    """ReLUs are split until linear bounds prove every leaf; complete, but for margins within rounding of zero.
+    """Neurons are split until linear bounds prove every leaf: ReLUs by their phases, and in networks with other
+    activations the intervals of what these read. Complete on ReLUs, but for margins within rounding of zero.
 
     ``batch``: domains that are bounded together; ``steps``, ``slope``, ``multiplier``: of the ascent of slopes and
     multipliers of each; ``first``: domains below a root before anything is tightened; ``below``: domains below a node
@@ -145,7 +147,7 @@ class Work:
         """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         problem, spec = self.problem, self.problem.spec
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
-        relaxed = self._relaxed()
+        relaxed = ROOTS[problem] = replace(ROOTS.get(problem) or self._relaxed(), budget=self.budget)
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
         self.lower = [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
         proved = decided(torch.tensor(self.lower)).tolist()
@@ -153,7 +155,12 @@ class Work:
         if self.witness is not None or not open_ or not all(len(spec.disjuncts[d].b) for d in open_):
             return
         if unsplit(problem.network):
-            self._by_intervals(relaxed, open_)
+            sets = [spec.disjuncts[d] for d in open_]
+            found = intervals.searched(relaxed, sets, self.method.plan.how, self.method.batch, self.look)
+            self.witness, self.reason, self.closed = found.witness, found.reason, found.complete
+            self.stats |= found.stats
+            if self.closed:
+                self.lower = [max(found.margin, low) if d in open_ else low for d, low in enumerate(self.lower)]
             return
         compact = Compact.of(relaxed)
         exact = ExactLeaves(problem, relaxed.bounds, compact, self.look, self.budget)
@@ -170,17 +177,6 @@ class Work:
             if not (self.method.output and self.method.neurons):
                 self.lower = [trees.margin if d in open_ else low for d, low in enumerate(self.lower)]
 
-    def _by_intervals(self, relaxed: Relaxed, open_: list[int]) -> None:
-        """The trees of disjuncts whose domains are intervals of neurons."""
-        plan = self.method.plan
-        tree = IntervalTree.of(relaxed, [self.problem.spec.disjuncts[d] for d in open_], plan.how, self.look)
-        limits = Limits(min(plan.batch, tree.affordable), 0, self.budget.memory // 4, order="deep")
-        outcome = search(tree, limits, self.budget)
-        self.stats |= {**outcome.stats, "sites": tree.sites}
-        self.witness, self.reason, self.closed = outcome.witness, outcome.reason, outcome.complete
-        if self.closed:
-            self.lower = [max(outcome.margin, low) if d in open_ else low for d, low in enumerate(self.lower)]
-
     @property
     def margin(self) -> float:
         """A lower bound of the least margin; NaN stays NaN, and none lies above what was seen."""
@@ -195,8 +191,9 @@ class Work:
 
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape)
-        raising = None if unsplit(problem.network) else further
-        return layers.by_linear_bounds(problem.network, box, torch.float64, self.budget, further=raising)
+        if unsplit(problem.network):
+            return intervals.bounded(problem.network, box, problem.spec, self.budget, further)
+        return layers.by_linear_bounds(problem.network, box, torch.float64, self.budget, further=further)
 
     def look(self, points: Tensor) -> Tensor | None:
         """A counterexample among points (n x inputs) of the region, or near the best of all so far, if there is one."""

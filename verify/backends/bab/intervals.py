@@ -16,22 +16,53 @@ from torch import Tensor
 
 from assay.verify.backends.bab.domains import join
 from assay.verify.backends.bab.exact_leaves import Look
-from assay.verify.backends.bab.search import Bounded
-from assay.verify.backends.bab.sites import gains
-from assay.verify.backends.bab.tied import Climbing, Raised, Root, Tied, Unsafe
+from assay.verify.backends.bab.multipliers import Climbing
+from assay.verify.backends.bab.search import Bounded, Limits, Outcome, search
+from assay.verify.backends.bab.tied import Raised, Root, Tied, Unsafe
+from assay.verify.bounds import layers
+from assay.verify.bounds.demand import by_demand
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.sites import Sites, gains
 from assay.verify.bounds.verdicts import decided
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.network import Network
+from assay.verify.core.region import Region
 from assay.verify.core.region.rounding import round_down, round_up
-from assay.verify.core.spec import Polyhedron
+from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.core.verifier import Bounds
 
 ENOUGH = 1e-6
+MANY, FEW = 4000, 400  # undecided neurons that are all bounded, and all raised
+ROOT = 0.6  # of the time at most is spent on bounds of the root
 COPIES = 24  # of a domain's numbers that live at once
 POINTS = 8  # of a batch that are looked at
 MOST = 6e4  # the largest share that is kept
 NARROW = 1e-6  # of a neuron's interval at the root: what is narrower is not split
+
+
+def bounded(network: Network, region: Region, spec: Spec, budget: Budget, further: layers.Tighten) -> Relaxed:
+    """The network over the region of one sample with bounds of all nodes, as tight as the time allows: of every
+    undecided neuron where they are few, raised by ``further`` if they are very few, and else as the specification asks.
+    """
+    part = replace(budget, seconds=ROOT * max(budget.remaining, 0.0), deadline=None).started()
+    relaxed = layers.by_intervals(network, region, torch.float64, budget)
+    count = len(Sites.of(relaxed))
+    if count <= MANY:
+        try:
+            raising = further if count <= FEW else None
+            tight = layers.by_linear_bounds(network, region, torch.float64, part, further=raising)
+            return replace(tight, budget=budget)
+        except Expired:
+            part = replace(part, deadline=None).started()
+    return replace(by_demand(network, region, spec.A, spec.b, part), budget=budget)
+
+
+def searched(relaxed: Relaxed, sets: Sequence[Polyhedron], how: Climbing, batch: int, look: Look) -> Outcome:
+    """The trees of unsafe sets, searched."""
+    tree, budget = IntervalTree.of(relaxed, sets, how, look), relaxed.budget
+    outcome = search(tree, Limits(min(batch, tree.affordable), 0, budget.memory // 4, order="deep"), budget)
+    return replace(outcome, stats={**outcome.stats, "sites": tree.sites})
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +102,11 @@ class IntervalTree:
         tied = Tied.over(ground, ground.dtype, ground.pushed(start.lower, start.upper), start.which)
         seen: dict[int, Tensor] = {}
         tied.backward(start.weight, torch.zeros_like(start.lower), tied.rows.lines, seen)
-        arriving = ground.sites.gather({i: _steep(tied.rows.lines[i], coef) for i, coef in seen.items()}, tied.rows.lines)
-        means = [part.mean().nan_to_num(0.0, 0.0).expand(1, part.shape[1]) for part in ground.sites.parts(arriving).values()]
-        return replace(tree, unit=torch.cat(means, 1))
+        lines = tied.rows.lines
+        arriving = ground.sites.gather({i: _steep(lines[i], coef) for i, coef in seen.items()}, lines)
+        parts = ground.sites.parts(arriving).values()
+        means = [part.mean().nan_to_num(0.0, 0.0).expand(1, part.shape[1]) for part in parts]
+        return replace(tree, unit=torch.cat(means, 1) if means else tree.unit)
 
     @property
     def sites(self) -> int:
@@ -89,19 +122,24 @@ class IntervalTree:
     def root(self) -> Intervals:
         """See :class:`assay.verify.backends.bab.search.Tree`."""
         ground, sets = self.ground, len(self.ground.unsafe.b)
-        lower = round_down(ground.sites.pick({i: b.lower for i, b in enumerate(ground.relaxed.bounds)}), ground.dtype)
-        upper = round_up(ground.sites.pick({i: b.upper for i, b in enumerate(ground.relaxed.bounds)}), ground.dtype)
-        lower, upper = lower.repeat(sets, 1), upper.repeat(sets, 1)
+        lower, upper = (t.repeat(sets, 1) for t in self._at_sites(ground.relaxed.bounds))
         rows = ground.unsafe.b.shape[1]
         weight = torch.full((sets, rows), 1 / rows, dtype=ground.dtype)
         number = torch.arange(sets)
         none = torch.zeros(lower.shape, dtype=torch.bool)
         return Intervals(lower, upper, none, none.half(), weight, number, torch.full_like(number, -1), weight[:, 0])
 
+    def _at_sites(self, bounds: Sequence[Bounds]) -> tuple[Tensor, Tensor]:
+        """The bounds of the sites among those of all nodes, rounded outward to the precision that is kept: (domains x
+        sites) each."""
+        sites, dtype = self.ground.sites, self.ground.dtype
+        low, high = (sites.pick({i: getattr(bounds[i], side) for i in sites.index}) for side in ("lower", "upper"))
+        return round_down(low, dtype), round_up(high, dtype)
+
     def bound(self, domains: Intervals, budget: Budget) -> Bounded[Intervals]:
         """See :class:`assay.verify.backends.bab.search.Tree`."""
         budget.check()
-        ground, sites = self.ground, self.ground.sites
+        ground = self.ground
         bounds = ground.pushed(domains.lower, domains.upper)
         tied = Tied.over(ground, ground.dtype, bounds, domains.which)
         share, free = domains.share.to(ground.dtype), domains.split.to(ground.dtype)
@@ -111,8 +149,8 @@ class IntervalTree:
         some = (raised.bound > self.enough).nonzero().flatten()
         if len(some):
             bound[some] = raised.proved(some, bounds, domains.which)
-        lower = torch.maximum(domains.lower, round_down(sites.pick(dict(enumerate(b.lower for b in bounds))), ground.dtype))
-        upper = torch.minimum(domains.upper, round_up(sites.pick(dict(enumerate(b.upper for b in bounds))), ground.dtype))
+        low, high = self._at_sites(bounds)
+        lower, upper = torch.maximum(domains.lower, low), torch.minimum(domains.upper, high)
         share = raised.share.clamp(-MOST, MOST).nan_to_num(0.0).half()
         here = replace(domains, lower=lower, upper=upper, share=share, weight=raised.weight)
         open_ = ~decided(bound)
@@ -124,7 +162,7 @@ class IntervalTree:
         """The domains with the site that promises most, and if none does the widest."""
         rows, seen, sites = raised.tied.rows, raised.climb.seen, self.ground.sites
         some = open_.nonzero().flatten()
-        if not len(some):
+        if not len(some) or not self.sites:
             return domains
         network, at_operands, lines = self.ground.draft, {}, {}
         for i, coef in seen.items():
@@ -134,11 +172,11 @@ class IntervalTree:
         lower, upper = domains.lower[some], domains.upper[some]
         gain = sites.gather(at_operands, lines)
         points = sites.points(lower, upper)
-        first = self.root()
-        width = (upper - lower) / (first.upper[:1] - first.lower[:1])
+        first, last = self._at_sites(self.ground.relaxed.bounds)
+        width = (upper - lower) / (last - first)
         inside = (lower < points) & (points < upper) & (width > NARROW)
-        gain = gain.nan_to_num(nan=0.0, posinf=0.0)
-        gain = torch.where(gain.amax(1, keepdim=True) > 0, gain, width).masked_fill(~inside, -1.0)
+        gain = gain.nan_to_num(nan=0.0, posinf=0.0).masked_fill(~inside, 0.0)
+        gain = torch.where(gain.amax(1, keepdim=True) > 0, gain, width.masked_fill(~inside, 0.0))
         best, site = gain.max(1)
         site = torch.where(best > 0, site, -1)
         point = points.gather(1, site.clamp(min=0)[:, None])[:, 0]

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.multipliers import Climbing
-from assay.verify.backends.bab.sites import Sites
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.raised import Owned, OwnRows
 from assay.verify.bounds.relaxed import Relaxed, fits_float32
 from assay.verify.bounds.rounding import FEW, largest
+from assay.verify.bounds.sites import Sites
 from assay.verify.bounds.slopes import Ascent, Climb, Functions, ascend, at_rest, in_other_precision
 from assay.verify.core.network import Network
 from assay.verify.core.spec import Polyhedron
@@ -50,7 +50,8 @@ class Unsafe:
 @dataclass(frozen=True, eq=False)
 class Root:
     """What is worked out once for all domains: the ``relaxed`` network over the region of one sample, in float64; its
-    ``sites``; the ``unsafe`` sets; ``sizes``: magnitudes of outputs (outputs); ``draft``: the network to search in, and its ``dtype``."""
+    ``sites``; the ``unsafe`` sets; ``sizes``: magnitudes of outputs (outputs); ``draft``: the network to search in, and
+    its ``dtype``."""
 
     relaxed: Relaxed
     sites: Sites
@@ -169,9 +170,7 @@ class Raised:
         rows, how = self.tied.rows, self.how
         self.lines = Ascent(how.steps, how.slope, how.decay)
         self.multipliers = Ascent(how.steps, how.multiplier, how.decay)
-        self.climb = Climb(
-            rows.relaxed.network, self._backward, rows.region, rows.lines, rows.operands, self.lines
-        )
+        self.climb = Climb(rows.relaxed.network, self._backward, rows.region, rows.lines, rows.operands, self.lines)
         self.moments = at_rest([self.share, self.weight])
 
     def _backward(self, lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:

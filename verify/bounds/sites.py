@@ -24,6 +24,7 @@ from assay.verify.core.ops import Concat, Gather, InverseSumExp, LeakyRelu, Op, 
 from assay.verify.core.verifier import Bounds
 
 MOVES = (Gather, Reshape, Concat)
+INPUTS = 256  # that are split, at most
 SHARES = (0.125, 0.375, 0.625, 0.875)  # of an interval, at which the gap of lines is measured
 
 
@@ -38,10 +39,14 @@ class Sites:
 
     @classmethod
     def of(cls, relaxed: Relaxed) -> Sites:
-        """Those that are undecided over the region of one sample, of which all nodes are bounded."""
+        """Those that are undecided over the region of one sample, of which all nodes are bounded; inputs that vary are
+        among them where there are not too many."""
         network = relaxed.network
-        readers = {i: ops for i, ops in feeds(network).items() if i}
-        wanted = {i: undecided_by_any(ops, relaxed.bounds[i]).flatten() for i, ops in readers.items()}
+        readers = {0: [], **feeds(network)}
+        wanted = {i: undecided_by_any(ops, relaxed.bounds[i]).flatten() for i, ops in readers.items() if i}
+        wanted[0] = (relaxed.bounds[0].lower < relaxed.bounds[0].upper).flatten()
+        if network.nodes[0].size > INPUTS:
+            wanted[0] = torch.zeros_like(wanted[0])
         index = {i: wanted[i].nonzero().flatten() for i in sorted(readers) if bool(wanted[i].any())}
         return cls(network, index, readers)
 
@@ -50,11 +55,13 @@ class Sites:
 
     def parts(self, values: Tensor) -> dict[int, Tensor]:
         """Values (domains x sites) by position: (domains x features kept)."""
-        return dict(zip(self.index, values.split([*map(len, self.index.values())], 1), strict=True))
+        sizes = [*map(len, self.index.values())]
+        return dict(zip(self.index, torch.split(values, sizes, 1), strict=True)) if sizes else {}
 
     def pick(self, values: Mapping[int, Tensor]) -> Tensor:
         """The values of sites from those of nodes (domains x shape), by position: (domains x sites)."""
-        return torch.cat([values[i].flatten(1).index_select(1, index) for i, index in self.index.items()], 1)
+        some = [values[i].flatten(1).index_select(1, index) for i, index in self.index.items()]
+        return torch.cat(some, 1) if some else torch.zeros(1, 0)
 
     def spread(self, values: Tensor) -> dict[int, Tensor]:
         """Values (domains x sites) by position, 0 elsewhere: (domains x size of the node)."""
@@ -134,14 +141,21 @@ def _(op: Step, z: Bounds) -> list[Tensor]:
     return [{"sign": torch.zeros_like(middle), "round": middle.floor() + 0.5}.get(op.kind, middle.round())]
 
 
+def costs(op: Op, lines: Lines, z: Bounds, coef: Tensor) -> Tensor:
+    """What the gaps of lines cost a row, by the operands that they are due to: as :func:`gains`."""
+    whole = coef.abs() * gap(op, lines, z, coef)
+    if not op.several:
+        return whole
+    weight = influence(op, z)
+    return whole[..., None] * (weight / weight.sum(-1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny))
+
+
 def gains(op: Op, lines: Lines, z: Bounds, coef: Tensor) -> Tensor:
     """What splitting each operand of activations promises a row: ``lines`` over ``z`` (domains x features [x
     operands]), ``coef`` (domains x features); of the shape of z."""
-    whole = gap(op, lines, z, coef)
     if op.several:
-        weight = influence(op, z)
-        share = weight / weight.sum(-1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
-        return (coef.abs() * whole)[..., None] * share / 2
+        return costs(op, lines, z, coef) / 2
+    whole = gap(op, lines, z, coef)
     cut = point([op], z)
     halves = [gap(op, relax(op, half), half, coef) for half in (Bounds(z.lower, cut), Bounds(cut, z.upper))]
     return coef.abs() * (whole - torch.maximum(*halves)).clamp(min=0)
