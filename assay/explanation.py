@@ -140,13 +140,26 @@ def _facts(stats: dict[str, Any]) -> dict[str, Any]:
 
 def _attempts(part: dict[str, Any]) -> list[str]:
     """What each stage gave: one line for each, or for the method itself if it has no stages."""
-    own = {"stage": part["verifier"], "outcome": part["reason"] or part["verdict"], **part}
+    own = {"stage": part["verifier"], "outcome": part["reason"] or part["verdict"], **part["stats"], **part}
     return [
         f"tried {spelled(step['stage'])}: {step['outcome']}"
         + ("" if step["margin"] is None else f", margin at least {step['margin']:g}")
-        + f", {step['seconds']:.2f} s"
+        + f", {step['seconds']:.2f} s{_tree(step)}"
         for step in part["stats"].get("tried", [own])
     ]
+
+
+def _tree(step: dict[str, Any]) -> str:
+    """How far a search came, of a stage that was one."""
+    if not step.get("domains"):
+        return ""
+    rate = step["domains"] / max(step["seconds"], 1e-9)
+    told = f"; {counted(step['domains'], 'domain')}, {rate:.0f} a second"
+    if "closed" in step:
+        told += f", {step['closed']:.4%} of the tree closed"
+    if "depth" in step:
+        told += f", depth {step['depth']}"
+    return told + (f", worst open leaf at {step['worst']:g}" if "worst" in step else "")
 
 
 def _decider(result: Result) -> str:

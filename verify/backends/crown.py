@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.verify.bounds import layers, sectors
 from assay.verify.bounds.groups import lower_bounds
+from assay.verify.bounds.needed import needed
 from assay.verify.bounds.rows import lower_rows
 from assay.verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget
@@ -67,9 +68,8 @@ class CROWN:
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            relaxed = layers.by_linear_bounds(
-                network, region, dtype, budget, crowd=layers.MOST_ROWS, objective=objective
-            )
+            read = needed(network, objective)
+            relaxed = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS, asked=read)
             lower = lower_rows(relaxed, objective, linear=True)
             if not (self.sectors and dtype == torch.float64 and sectors.sectored(network, region)):
                 return lower

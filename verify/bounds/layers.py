@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds.group import Group
-from assay.verify.bounds.needed import needed
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward, affordable
@@ -56,12 +55,14 @@ def by_linear_bounds(
     budget: Budget = UNLIMITED,
     crowd: float = inf,
     further: Tighten | None = None,
-    objective: Tensor | None = None,
+    asked: Mapping[int, Tensor] | None = None,
+    before: Sequence[Bounds] | None = None,
 ) -> Relaxed:
     """The network over a region of one sample or a batch with intervals on what is known, then linear bounds for the
     neurons that are still unstable, the intersection of both; every activation relaxed on these. ``further``: what is
-    done to each layer's bounds besides. ``objective`` (samples x rows x outputs): neurons on which none of its rows
-    depends are left at their intervals.
+    done to each layer's bounds besides. ``asked``: by the position of a node, those of its neurons (1 or samples x
+    features) that get linear bounds; all of them where there is no entry. ``before``: bounds of every node that hold
+    already.
 
     Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
@@ -70,16 +71,18 @@ def by_linear_bounds(
     network, group = relaxed.network, Group(relaxed) if ragged(relaxed) else None
     readers = feeds(network)
     exact = _exact_by_intervals(network, region)
-    reads = {} if objective is None else needed(network, objective.to(relaxed.bounds[0].lower))
     for position in range(1, len(network.nodes)):
         known = relaxed.next()
+        if before is not None:
+            old = before[position]
+            known = Bounds(*meet(known.lower, known.upper, old.lower, old.upper))
         relaxed.compound()
         if group is not None:
             group.enter(position, known)
         if position in readers and position not in exact:
             wanted = undecided_by_any(readers[position], known)
-            if position in reads:
-                wanted &= reads[position].view(known.lower.shape[1:])
+            if asked is not None and position in asked:
+                wanted = wanted & asked[position].view(-1, *known.lower.shape[1:])
             if group is None:
                 known = _by_regular_rows(relaxed, position, known, wanted)
             else:

@@ -16,9 +16,9 @@ WORTH = 0.9  # of the neurons at most are kept, or the layer stays as it is
 
 def narrowed(relaxed: Relaxed, position: int) -> Relaxed:
     """The network up to the node at ``position``, which stays whole. A ReLU between Linear layers that nothing else
-    reads loses its inactive neurons, which pass on 0. Nothing is charged: the caller knows what the whole loses."""
+    reads loses its inactive neurons, which pass on 0. What is charged for rounding is what the whole loses."""
     nodes, bounds, lines = list(relaxed.network.nodes[: position + 1]), list(relaxed.bounds), dict(relaxed.lines)
-    readers = _readers(nodes)
+    readers, cut = _readers(nodes), dict[int, Tensor]()
     for i, node in enumerate(nodes[:-1]):
         before = node.inputs[0] if node.inputs else 0
         if not isinstance(node.op, Relu) or len(node.shape) != 1 or readers[before] != [i]:
@@ -36,9 +36,10 @@ def narrowed(relaxed: Relaxed, position: int) -> Relaxed:
             nodes[r] = _cut(nodes[r], inputs=kept)
         for p in (before, i):
             bounds[p] = Bounds(bounds[p].lower[:, kept], bounds[p].upper[:, kept])
-        lines[i] = lines[i].take(kept, 1)
+        lines[i], cut[before] = lines[i].take(kept, 1), kept
     network = replace(relaxed.network, nodes=tuple(nodes))
-    return replace(relaxed, network=network, bounds=bounds[: position + 1], lines=lines, rounding=None)
+    rounding = None if relaxed.rounding is None else relaxed.rounding.of_features(cut)
+    return replace(relaxed, network=network, bounds=bounds[: position + 1], lines=lines, rounding=rounding)
 
 
 def _readers(nodes: list[Node]) -> list[list[int]]:

@@ -27,7 +27,7 @@ class Reads:
 
     def pull(self, position: int, rows: Tensor) -> tuple[Sequence[Tensor], None]:
         """See :class:`assay.verify.bounds.walk.Rules`."""
-        self.seen[position] = rows[0] > 0
+        self.seen[position] = rows > 0
         node = self.nodes[position]
         op, shapes = node.op, [self.nodes[i].shape for i in node.inputs]
         if op.several:
@@ -45,14 +45,15 @@ class Reads:
 
 
 def needed(network: Network, objective: Tensor) -> Mapping[int, Tensor]:
-    """Features of each node, by position, on which ``objective @ output`` can depend: (features) each. Without an entry
+    """Features of each node, by position, on which ``objective @ output`` can depend: (1 x features) each. Without an entry
     for a node all of its features count; where most outputs are read there is none at all.
 
-    ``objective``: (samples x rows x outputs), of all samples of a batch together, in the dtype of the network.
+    ``objective``: (samples x rows x outputs), of all samples of a batch together.
     """
     read = (objective != 0).flatten(0, -2).any(0)
     if network.output_size < MANY or 2 * int(read.sum()) > network.output_size:
         return {}
-    rules, rows = Reads(network.nodes), read[None].to(objective)
-    propagate_backwards(network.nodes, rules, {len(network.nodes) - 1: rows}, rows.new_zeros(1))
+    nodes = network.to(objective.dtype, objective.device).nodes
+    rules, rows = Reads(nodes), read[None].to(objective)
+    propagate_backwards(nodes, rules, {len(nodes) - 1: rows}, rows.new_zeros(1))
     return rules.seen

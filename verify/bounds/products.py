@@ -19,12 +19,12 @@ def planes_about(z: Bounds, below: Tensor, above: Tensor) -> Lines:
     (low_x, low_y), (high_x, high_y) = z.lower.unbind(-1), z.upper.unbind(-1)
     lower = torch.stack([torch.lerp(high_y, low_y, below), torch.lerp(high_x, low_x, below)], -1)
     upper = torch.stack([torch.lerp(low_y, high_y, above), torch.lerp(high_x, low_x, above)], -1)
-    # Whatever rounding made of the slopes: what is left of the product is least and largest at a corner.
-    corners = [torch.stack([x, y], -1) for x in (low_x, high_x) for y in (low_y, high_y)]
-    under = torch.stack([c.prod(-1) - (lower * c).sum(-1) for c in corners]).amin(0)
-    over = torch.stack([c.prod(-1) - (upper * c).sum(-1) for c in corners]).amax(0)
-    kind, size = torch.finfo(low_x.dtype), torch.maximum(z.lower.abs(), z.upper.abs())
-    slack = ROUND * kind.eps * (3 * size.prod(-1)) + kind.tiny
+    under = torch.lerp(-high_x * high_y, -low_x * low_y, below)
+    over = torch.lerp(-high_x * low_y, -low_x * high_y, above)
+    # What rounding made of slopes and constants comes to less than this anywhere in the box.
+    kind = torch.finfo(low_x.dtype)
+    size = torch.maximum(low_x.abs(), high_x.abs()) * torch.maximum(low_y.abs(), high_y.abs())
+    slack = (ROUND * 3 * kind.eps) * size + kind.tiny
     intercept = under - slack
     return Lines(lower, upper - lower, over + slack - intercept, intercept)
 

@@ -17,6 +17,7 @@ from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.multipliers import Constraints
 from assay.verify.bounds.narrow import narrowed
 from assay.verify.bounds.relaxed import Relaxed, fits_float32, middle_and_radius
+from assay.verify.bounds.rounding import Rounding
 from assay.verify.bounds.rows import RowRules, over_ball
 from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, in_other_precision, taken
 from assay.verify.bounds.walk import propagate_backwards
@@ -136,22 +137,17 @@ def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, asce
 @dataclass(frozen=True, eq=False)
 class Raising:
     """What is worked out once for all rows of the node at ``position``, up to which the network must be relaxed: it
-    without inactive neurons, the same in float32, and what rounding takes (samples x features)."""
+    without inactive neurons, and the same in float32."""
 
     relaxed: Relaxed
     draft: Relaxed
     position: int
-    error: Tensor
-    dust: float
 
     @classmethod
     def of(cls, relaxed: Relaxed, position: int) -> Raising:
         """Work it out."""
-        assert relaxed.rounding is not None
         narrow = narrowed(relaxed, position)
-        draft = in_float32(narrow) if fits_float32(narrow.network) else narrow
-        error = relaxed.rounding.anyhow(relaxed.bounds)[position].flatten(1)
-        return cls(narrow, draft, position, error, relaxed.rounding.precision.dust)
+        return cls(narrow, in_float32(narrow) if fits_float32(narrow.network) else narrow, position)
 
     def lower(self, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
         """Lower bounds of rows, coef (rows x features), which belong to samples (rows): (rows).
@@ -161,9 +157,7 @@ class Raising:
         if not len(coef):
             return coef.new_zeros(0)
         blocks = chunks(self.relaxed, len(coef), 1)
-        bounds = torch.cat([self._block(coef[block], sample[block], ascent) for block in blocks])
-        lost: Tensor = torch.linalg.vecdot(coef.abs(), self.error.index_select(0, sample))
-        return bounds - lost - self.dust
+        return torch.cat([self._block(coef[block], sample[block], ascent) for block in blocks])
 
     def _block(self, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
         networks = (self.draft, self.relaxed)
@@ -171,7 +165,7 @@ class Raising:
         lines = dict(here.lines)
         for i, moved in climbed(trial, ascent).items():
             lines[i] = in_other_precision(self.relaxed.network, moved, lines[i], here.operands[i], i)
-        return here.region.minimum(here.backward(lines, {}))
+        return here.region.minimum(here.charged(lines, self.relaxed.rounding, sample))
 
 
 def climbed(owners: OwnRows, ascent: Ascent) -> dict[int, Moving]:
@@ -244,8 +238,30 @@ class OwnRows:
 
     def backward(self, lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
         """See :data:`assay.verify.bounds.slopes.Backward`."""
+        return self._down(RowRules(self.relaxed.network.nodes, lines, self.relaxed.budget, seen=seen))
+
+    def charged(self, lines: Mapping[int, Lines], rounding: Rounding | None, sample: Tensor) -> Functions:
+        """The same functions less what ``rounding`` takes of each row, of the samples that rows belong to (rows); None
+        takes nothing.
+
+        Rows are charged where they meet activations, and where they begin: what coefficients came to there is known,
+        which over many layers is far less than what they could.
+        """
+        if rounding is None:
+            return self.backward(lines, {})
+        nodes = self.relaxed.network.nodes
+        own = rounding.of_rows(sample, {*self.start, *(nodes[i].inputs[0] for i in lines)})
+
+        def lost(position: int) -> Tensor:
+            return own.at(position, lines[position], self.operands[position])
+
+        functions = self._down(RowRules(nodes, lines, self.relaxed.budget, lost))
+        # Rows of an activation are charged when they go through it.
+        begun = (rows.charge(c, own.lost[i].flatten(1)) for i, c in self.start.items() if i not in lines)
+        return Functions(functions.coef, functions.constant - sum(begun))
+
+    def _down(self, rules: RowRules) -> Functions:
         nodes, nothing = self.relaxed.network.nodes, self.region.centre.new_zeros(len(self))
-        rules = RowRules(nodes, lines, self.relaxed.budget, seen=seen)
         resting, total = propagate_backwards(nodes, rules, {i: Part(c) for i, c in self.start.items()}, nothing)
         size = nodes[0].size
         return Functions(resting[0].dense(size) if 0 in resting else nothing.new_zeros(len(self), size), total)

@@ -12,7 +12,8 @@ neurons are charged once each, by what no coefficient can exceed.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -236,6 +237,19 @@ class Rounding:
     def at(self, position: int, lines: Lines, z: Bounds) -> Tensor:
         """What one unit of coefficient at an activation loses until the next ones are met: (samples x features)."""
         return self._through(self.lost, position, lines, z)
+
+    def of_rows(self, sample: Tensor, positions: Iterable[int]) -> Rounding:
+        """What is lost at nodes, by their ``positions``, of rows that belong to samples, by number (rows)."""
+        here, one = copy(self), len(next(iter(self.lost.values()))) == 1
+        some = {i: self.lost[i] for i in positions if i in self.lost}
+        here.lost = {i: t.expand(len(sample), *t.shape[1:]) if one else t[sample] for i, t in some.items()}
+        return here
+
+    def of_features(self, kept: Mapping[int, Tensor]) -> Rounding:
+        """The same for a network whose nodes have lost all features but those ``kept``, by position."""
+        here = copy(self)
+        here.lost = {i: t.index_select(1, kept[i]) if i in kept else t for i, t in self.lost.items()}
+        return here
 
     def _through(self, known: dict[int, Tensor], position: int, lines: Lines, z: Bounds) -> Tensor:
         """By the steeper line, with what the lines' own numbers lose: (samples x features)."""

@@ -12,15 +12,37 @@ from assay.verify.backends.alpha_crown import AlphaCROWN
 from assay.verify.backends.bab.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
+from assay.verify.bounds.relax import relaxes
 from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.ops import Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result
+from assay.verify.core.verifier import Verifier
 from assay.verify.solving import stages
 from assay.verify.solving.falsifier import Falsifier
 from assay.verify.solving.stages import Late, Stage
 
 HOUR = 3600.0
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
+
+
+@dataclass(frozen=True)
+class Curved:
+    """A verifier for networks that are more than ReLUs between affine operations, where it comes earlier."""
+
+    verifier: Verifier
+    name: ClassVar[str] = "curved"
+    complete: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def supports(self, problem: Problem) -> str | None:
+        """Why it is not for a problem."""
+        plain = all(isinstance(node.op, Relu) or not relaxes(node.op) for node in problem.network.nodes[1:])
+        return "a network of ReLUs" if plain else self.verifier.supports(problem)
+
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
+        """What the verifier says."""
+        return self.verifier.verify(problem, budget)
 
 
 @dataclass(frozen=True)
@@ -48,12 +70,15 @@ class Auto:
         strong = PGD(steps=100, step_size=0.1, momentum=0.9, loss="margin", random_start=True, diversify=10)
         other = PGD(steps=200, restarts=4, step_size=0.05, momentum=0.75, loss="margin", random_start=True, diversify=5)
         exact, split = Late(("lp-bab(proof=false)", "milp")), Late(("bab",))
+        curved = Curved(split)
         return [
             Stage(Falsifier(FGSM()), share=0.1),
             Stage(IBP(), share=0.25),
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(Falsifier(quick), share=0.2),
+            Stage(curved, share=0.3),
             Stage(CROWN(), share=0.6),
+            Stage(AlphaCROWN(inner=False), share=0.2),
             Stage(AlphaCROWN(), share=0.3),
             Stage(InputSplit(), share=0.8, unlimited=HOUR),
             Stage(exact, share=0.1, most=2.0),

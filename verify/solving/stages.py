@@ -15,6 +15,9 @@ from assay.verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import BatchVerifier, Verifier
 from assay.verify.registry import get_verifier
 
+# What a search tells of its tree: domains, the share of the tree that is closed, its depth, the worst open bound.
+TREE = ("domains", "closed", "depth", "worst")
+
 # Hears of the results so far, one per problem, after each stage: for whoever has to answer before the last one is back.
 Report = Callable[[Sequence[Result]], None]
 
@@ -178,6 +181,7 @@ class Course:
                 "outcome": (new.reason or new.verdict).value,
                 "margin": new.margin,
                 "seconds": new.seconds,
+                **{key: new.stats[key] for key in TREE if new.stats.get(key) is not None},
             }
         )
         old = self.last

@@ -94,7 +94,8 @@ def test_a_neuron_is_gone_where_all_of_the_batch_has_it_inactive(samples: int) -
         count = int((whole.bounds[before].upper > 0).any(0).sum())
         assert 0 < count < 20
         assert narrow.network.nodes[before].shape == narrow.network.nodes[before + 1].shape == (count,)
-    assert narrow.rounding is None
+    assert narrow.rounding is not None
+    assert narrow.rounding.lost[1].shape == narrow.bounds[1].lower.shape
     assert assert_the_same(whole, 1) > 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, nan
 
@@ -171,7 +170,7 @@ def test_rounding_is_charged_and_costs_next_to_nothing(name: str) -> None:
     last, coef = len(network.nodes) - 1, objective(network, 3).flatten(0, 1)
     sample = torch.arange(3).repeat_interleave(5)
     raising = raised.Raising.of(relaxed, last)
-    free = replace(raising, error=0 * raising.error, dust=0.0).lower(coef, sample, ASCENT)
+    free = replace(raising, relaxed=replace(raising.relaxed, rounding=None)).lower(coef, sample, ASCENT)
     charged = raising.lower(coef, sample, ASCENT)
     assert bool((charged < free).all())
     steep = name in ("layer norm", "steps")  # what passes through steep lines counts for more
@@ -329,15 +328,15 @@ def climbed_rows(
     many[:, 0] = 0.0
     relaxed = layers.by_linear_bounds(network, ball_about(network, inf), D)
     counts: list[int] = []
-    original = raised.OwnRows.backward
+    original = raised.OwnRows._down
 
-    def backward(self: raised.OwnRows, lines: Mapping[int, slopes.Lines], seen: dict[int, Tensor]) -> slopes.Functions:
+    def down(self: raised.OwnRows, rules: rows.RowRules) -> slopes.Functions:
         counts.append(len(self))
-        return original(self, lines, seen)
+        return original(self, rules)
 
     monkeypatch.setattr(raised, "PATIENCE", patience)
     with monkeypatch.context() as patch:
-        patch.setattr(raised.OwnRows, "backward", backward)
+        patch.setattr(raised.OwnRows, "_down", down)
         return raised.lower_rows(relaxed, many, Ascent(steps, 0.4, 0.9)), counts
 
 

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from assay.verify.backends.bab import intervals
 from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.crew import hired, opened
@@ -35,12 +37,14 @@ from assay.verify.programs.witness import by_disjunct, confirmed, descend
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 NARROW = Climbing(steps=12, slope=0.5, multiplier=0.5, decay=0.85)
+ROOTS: WeakKeyDictionary[Problem, Relaxed] = WeakKeyDictionary()  # for whoever asks again with more time
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
 
 
 @dataclass(frozen=True)
 class BaB:
-    """ReLUs are split until linear bounds prove every leaf; complete, but for margins within rounding of zero.
+    """Neurons are split until linear bounds prove every leaf: ReLUs by their phases, and in networks with other
+    activations the intervals of what these read. Complete on ReLUs, but for margins within rounding of zero.
 
     ``batch``: domains that are bounded together; ``steps``, ``slope``, ``multiplier``: of the ascent of slopes and
     multipliers of each; ``first``: domains below a root before anything is tightened; ``below``: domains below a node
@@ -86,11 +90,11 @@ class BaB:
                 raise InputError(f"{option} of bab must be a number of at least {least.get(option, 0)}, got {value}")
 
     def supports(self, problem: Problem) -> str | None:
-        """Boxes; ReLU, and leaky ReLU of slopes up to 1, between affine operations."""
+        """Boxes, and operations with rules for linear bounds."""
         region = problem.region
         if isinstance(region, LpBall) and region.p != inf:
             return f"an l{region.p:g} ball, not a box"
-        return unsplit(problem.network) or without_bounds(problem.network)
+        return without_bounds(problem.network)
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Bounds of all layers at the root, then the trees of the disjuncts that these leave open."""
@@ -149,12 +153,20 @@ class Work:
         """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         problem, spec = self.problem, self.problem.spec
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
-        relaxed = self._relaxed()
+        relaxed = ROOTS[problem] = replace(ROOTS.get(problem) or self._relaxed(), budget=self.budget)
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
         self.lower = [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
         proved = decided(torch.tensor(self.lower)).tolist()
         open_ = [d for d, safe in enumerate(proved) if not safe]
         if self.witness is not None or not open_ or not all(len(spec.disjuncts[d].b) for d in open_):
+            return
+        if unsplit(problem.network):
+            sets = [spec.disjuncts[d] for d in open_]
+            found = intervals.searched(relaxed, sets, self.method.plan.how, self.method.batch, self.look)
+            self.witness, self.reason, self.closed = found.witness, found.reason, found.complete
+            self.stats |= found.stats
+            if self.closed:
+                self.lower = [max(found.margin, low) if d in open_ else low for d, low in enumerate(self.lower)]
             return
         compact = Compact.of(relaxed)
         # The worst one is on top of the stack: a counterexample is likeliest there.
@@ -196,6 +208,8 @@ class Work:
 
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape)
+        if unsplit(problem.network):
+            return intervals.bounded(problem.network, box, problem.spec, self.budget, further)
         return layers.by_linear_bounds(problem.network, box, torch.float64, self.budget, further=further)
 
     def look(self, points: Tensor) -> Tensor | None:

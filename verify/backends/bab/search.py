@@ -126,6 +126,8 @@ def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
         "leaves": account.leaves,
         "open": len(frontier),
         "depth": account.deepest,
+        "closed": account.measure,
+        "worst": frontier.lowest if len(frontier) else None,
         "batch": limits.batch,
     }
     return Outcome(min(settled, frontier.lowest), settled, account.closed, witness, reason, stats)
