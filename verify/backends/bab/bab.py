@@ -14,6 +14,7 @@ from torch import Tensor
 from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.multipliers import Climbing
+from assay.verify.backends.bab.record import Record
 from assay.verify.backends.bab.subtrees import Plan, Subtrees
 from assay.verify.bounds import layers, raised
 from assay.verify.bounds.relaxed import Relaxed
@@ -43,7 +44,7 @@ class BaB:
     after which it is split and the bounds of ``neurons`` of its neurons are tightened, those whose relaxations cost
     most (0: of none); without an end where it is 0; ``passes``: how often that is done at the root; ``output``: where
     the output is unsafe, which tells no margin; ``candidates``: splits of a node that are compared; ``together``: nodes
-    that are searched together.
+    that are searched together; ``proof``: return the trees, with all that proves them, as a certificate.
     """
 
     batch: int = 256
@@ -57,6 +58,7 @@ class BaB:
     output: bool = True
     candidates: int = 16
     together: int = 16
+    proof: bool = False
     name: ClassVar[str] = "bab"
     complete: ClassVar[bool] = True
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
@@ -100,7 +102,9 @@ class BaB:
         result = concluded(self, problem, work.margin, reason, seconds, work.witness, work.stats)
         if work.closed and result.verdict is Verdict.UNKNOWN:
             # No input leads into the unsafe set; by how much it is missed, was not asked.
-            return replace(result, verdict=Verdict.VERIFIED, reason=None, margin=None)
+            result = replace(result, verdict=Verdict.VERIFIED, reason=None, margin=None)
+        if work.record is not None and result.verdict is Verdict.VERIFIED:
+            return replace(result, certificate=work.record.document())
         return result
 
     @property
@@ -137,24 +141,28 @@ class Work:
     seen: float = inf
     witness: Tensor | None = None
     reason: Reason | None = None
+    record: Record | None = None
     stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0})
 
     def run(self) -> None:
         """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         problem, spec = self.problem, self.problem.spec
+        self.record = Record(problem) if self.method.proof else None
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
         relaxed = self._relaxed()
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
         self.lower = [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
         proved = decided(torch.tensor(self.lower)).tolist()
-        open_ = [d for d, safe in enumerate(proved) if not safe]
+        open_ = [d for d, safe in enumerate(proved) if not safe or self.record is not None]
         if self.witness is not None or not open_ or not all(len(spec.disjuncts[d].b) for d in open_):
             return
         compact = Compact.of(relaxed)
         exact = ExactLeaves(problem, relaxed.bounds, compact, self.look, self.budget)
         # The worst one is on top of the stack: a counterexample is likeliest there.
         order = sorted(open_, key=self.lower.__getitem__, reverse=True)
-        trees = Subtrees(spec, compact, order, self.method.plan, self.budget, self.look, exact.settle)
+        if self.record is not None:
+            self.record.start(compact, order, exact)
+        trees = Subtrees(spec, compact, order, self.method.plan, self.budget, self.look, exact.settle, self.record)
         try:
             trees.run()
         finally:
@@ -174,8 +182,10 @@ class Work:
     def _relaxed(self) -> Relaxed:
         """The network with bounds of its unstable neurons that were raised."""
 
+        note = None if self.record is None else self.record.layer
+
         def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
-            return raised.tighten(relaxed, position, known, wanted, ROOT)
+            return raised.tighten(relaxed, position, known, wanted, ROOT, note)
 
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape)
