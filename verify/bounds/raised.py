@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import inf
@@ -28,6 +28,7 @@ from assay.verify.support.floats import length
 
 MOST = 512  # rows at a time
 PATIENCE = 5  # steps after which it is seen which rows still rise
+GRAINS = 255  # that slopes are told in, so that a byte holds one
 SHARE = 0.001  # of what a row rose in all: where it changes by less meanwhile, it stops
 NOISE = 1e-6  # of a bound in float32
 FEWER = 0.8  # of the rows at most go on without the others
@@ -111,21 +112,32 @@ def lower_rows(relaxed: Relaxed, objective: Tensor, ascent: Ascent) -> Tensor:
     return torch.where(better > plain, better, plain)  # NaN is no better
 
 
-def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, ascent: Ascent) -> Bounds:
+# Hears of a node's bounds: its position, the features (features), and the slopes of each activation's lower lines, by
+# position, of the rows of the lower bounds of all and then of the upper ones (rows x features).
+Note = Callable[[int, Tensor, dict[int, Tensor]], None]
+
+
+def tighten(
+    relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, ascent: Ascent, note: Note | None = None
+) -> Bounds:
     """``known``, of the node at ``position`` (samples x shape), met with bounds by raised lines of the neurons that are
-    ``wanted``."""
+    ``wanted``. For a ``note``, of one sample, slopes are rounded to shares of 255."""
     size = relaxed.network.nodes[position].size
     sample, feature = wanted.flatten(1).nonzero(as_tuple=True)
     if not len(sample):
         return known
     here = replace(relaxed, bounds=[*relaxed.bounds, known])
     lowest, layer = [], Raising.of(here, position)
+    slopes: list[dict[int, Tensor]] | None = None if note is None else []
     for part in chunks(here, 2 * len(sample), 2):
         who, what = sample[part], feature[part]
         one = known.lower.new_zeros(len(who), 2, size)
         number = torch.arange(len(who), device=who.device)
         one[number, 0, what], one[number, 1, what] = 1.0, -1.0
-        lowest.append(layer.lower(one.flatten(0, 1), who.repeat_interleave(2), ascent).view(-1, 2))
+        lowest.append(layer.lower(one.flatten(0, 1), who.repeat_interleave(2), ascent, slopes).view(-1, 2))
+    if note is not None and slopes:
+        joined = {i: torch.cat([part[i] for part in slopes]) for i in slopes[0]}
+        note(position, feature, {i: torch.cat([t[0::2], t[1::2]]) for i, t in joined.items()})
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
     # What overflowed adds nothing to what is known.
     below, above = torch.cat(lowest).nan_to_num(nan=-inf, posinf=-inf, neginf=-inf).T
@@ -136,9 +148,10 @@ def tighten(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, asce
 
 @dataclass(frozen=True, eq=False)
 class Raising:
-    """What is worked out once for all rows of the node at ``position``, up to which the network must be relaxed: it
-    without inactive neurons, and the same in float32."""
+    """What is worked out once for all rows of the node at ``position``, up to which the network must be relaxed: the
+    ``whole``, it without inactive neurons, and the same in float32."""
 
+    whole: Relaxed
     relaxed: Relaxed
     draft: Relaxed
     position: int
@@ -147,25 +160,40 @@ class Raising:
     def of(cls, relaxed: Relaxed, position: int) -> Raising:
         """Work it out."""
         narrow = narrowed(relaxed, position)
-        return cls(narrow, in_float32(narrow) if fits_float32(narrow.network) else narrow, position)
+        draft = in_float32(narrow) if fits_float32(narrow.network) else narrow
+        return cls(relaxed, narrow, draft, position)
 
-    def lower(self, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
+    def lower(
+        self, coef: Tensor, sample: Tensor, ascent: Ascent, slopes: list[dict[int, Tensor]] | None = None
+    ) -> Tensor:
         """Lower bounds of rows, coef (rows x features), which belong to samples (rows): (rows).
 
-        Lines are raised in float32; what counts is the bound by the last ones in the precision of the network.
+        Lines are raised in float32; what counts is the bound by the last ones in the precision of the network. Those
+        of which the ``slopes`` are asked, which are appended by block, are rounded to shares of 255.
         """
         if not len(coef):
             return coef.new_zeros(0)
         blocks = chunks(self.relaxed, len(coef), 1)
-        return torch.cat([self._block(coef[block], sample[block], ascent) for block in blocks])
+        return torch.cat([self._block(coef[block], sample[block], ascent, slopes) for block in blocks])
 
-    def _block(self, coef: Tensor, sample: Tensor, ascent: Ascent) -> Tensor:
+    def _block(self, coef: Tensor, sample: Tensor, ascent: Ascent, slopes: list[dict[int, Tensor]] | None) -> Tensor:
         networks = (self.draft, self.relaxed)
         trial, here = (OwnRows.of(r, {self.position: coef}, sample) for r in networks)
         lines = dict(here.lines)
         for i, moved in climbed(trial, ascent).items():
-            lines[i] = in_other_precision(self.relaxed.network, moved, lines[i], here.operands[i], i)
+            shares = 0 if slopes is None else GRAINS
+            lines[i] = in_other_precision(self.relaxed.network, moved, lines[i], here.operands[i], i, shares)
+        if slopes is not None:
+            slopes.append({i: self._widened(i, line.slope) for i, line in lines.items()})
         return here.region.minimum(here.charged(lines, self.relaxed.rounding, sample))
+
+    def _widened(self, position: int, slope: Tensor) -> Tensor:
+        """Slopes of the features that are left of an activation as those of all: (rows x features)."""
+        upper = self.whole.operand(position).upper
+        if slope.shape[1] == upper.shape[1]:
+            return slope
+        kept = (~(upper <= 0).all(0)).nonzero().flatten()  # see :func:`narrowed`
+        return slope.new_zeros(len(slope), upper.shape[1]).index_copy(1, kept, slope)
 
 
 def climbed(owners: OwnRows, ascent: Ascent) -> dict[int, Moving]:

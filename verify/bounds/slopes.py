@@ -172,13 +172,18 @@ def raise_lines(climb: Climb, steps: int) -> Raised:
     return best
 
 
-def in_other_precision(network: Network, moved: Moving, lines: Lines, z: Bounds, position: int) -> Lines:
+def in_other_precision(
+    network: Network, moved: Moving, lines: Lines, z: Bounds, position: int, grains: int = 0
+) -> Lines:
     """The lines of parameters that were moved in a lower precision, about the same activations in that of ``lines``
-    and ``z`` (rows x features [x operands]). What overflowed there stays where it began."""
+    and ``z`` (rows x features [x operands]), rounded to so many ``grains`` of 1 if there are any. What overflowed there
+    stays where it began."""
     here = moving(network.nodes[position].op, lines, z, moved.columns, choose=False)
     assert here is not None
     for tensor, value in zip(here.parameters.tensors(), moved.parameters.tensors(), strict=True):
         tensor.copy_(torch.where(value.isfinite(), value, tensor))
+        if grains:
+            tensor.mul_(grains).round_().div_(grains)
     here.parameters.keep()
     return here.into(lines if here.columns is None else lines.map(torch.clone))
 

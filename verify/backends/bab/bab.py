@@ -19,6 +19,7 @@ from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.crew import hired, opened
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.record import Record
 from assay.verify.backends.bab.shared import SLICE, Done
 from assay.verify.backends.bab.subtrees import Plan, Subtrees
 from assay.verify.bounds import layers, raised
@@ -51,7 +52,8 @@ class BaB:
     after which it is split and the bounds of ``neurons`` of its neurons are tightened, those whose relaxations cost
     most (0: of none); without an end where it is 0; ``passes``: how often that is done at the root; ``output``: where
     the output is unsafe, which tells no margin; ``candidates``: splits of a node that are compared; ``together``: nodes
-    that are searched together; ``workers``: processes that share the nodes, none but this one where it is 1.
+    that are searched together; ``workers``: processes that share the nodes, none but this one where it is 1; ``proof``:
+    return the trees, with all that proves them, as a certificate, which one process alone writes.
     """
 
     batch: int = 256
@@ -66,6 +68,7 @@ class BaB:
     candidates: int = 16
     together: int = 16
     workers: int = 1
+    proof: bool = False
     name: ClassVar[str] = "bab"
     complete: ClassVar[bool] = True
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
@@ -88,6 +91,8 @@ class BaB:
             value = getattr(self, option)
             if not least.get(option, 0) <= value < inf:
                 raise InputError(f"{option} of bab must be a number of at least {least.get(option, 0)}, got {value}")
+        if self.proof and self.workers > 1:
+            raise InputError("bab writes its proof in one process: leave workers at 1, or proof out")
 
     def supports(self, problem: Problem) -> str | None:
         """Boxes, and operations with rules for linear bounds."""
@@ -110,7 +115,9 @@ class BaB:
         result = concluded(self, problem, work.margin, reason, seconds, work.witness, work.stats)
         if work.closed and result.verdict is Verdict.UNKNOWN:
             # No input leads into the unsafe set; by how much it is missed, was not asked.
-            return replace(result, verdict=Verdict.VERIFIED, reason=None, margin=None)
+            result = replace(result, verdict=Verdict.VERIFIED, reason=None, margin=None)
+        if work.record is not None and result.verdict is Verdict.VERIFIED:
+            return replace(result, certificate=work.record.document())
         return result
 
     @property
@@ -147,17 +154,20 @@ class Work:
     seen: float = inf
     witness: Tensor | None = None
     reason: Reason | None = None
+    record: Record | None = None
     stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0})
 
     def run(self) -> None:
         """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         problem, spec = self.problem, self.problem.spec
+        self.record = Record(problem) if self.method.proof else None
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
-        relaxed = ROOTS[problem] = replace(ROOTS.get(problem) or self._relaxed(), budget=self.budget)
+        known = ROOTS.get(problem) if self.record is None else None  # what proves known bounds was not written down
+        relaxed = ROOTS[problem] = replace(known or self._relaxed(), budget=self.budget)
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
         self.lower = [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
         proved = decided(torch.tensor(self.lower)).tolist()
-        open_ = [d for d, safe in enumerate(proved) if not safe]
+        open_ = [d for d, safe in enumerate(proved) if not safe or self.record is not None]
         if self.witness is not None or not open_ or not all(len(spec.disjuncts[d].b) for d in open_):
             return
         if unsplit(problem.network):
@@ -192,7 +202,9 @@ class Work:
         """The trees of these disjuncts in a network with these ``bounds`` of every node."""
         exact = ExactLeaves(self.problem, bounds, compact, self.look, self.budget)
         plan, spec = self.method.plan, self.problem.spec
-        return Subtrees(spec, compact, disjuncts, plan, self.budget, self.look, exact.settle)
+        if self.record is not None:
+            self.record.start(compact, disjuncts, exact)
+        return Subtrees(spec, compact, disjuncts, plan, self.budget, self.look, exact.settle, self.record)
 
     @property
     def margin(self) -> float:
@@ -203,8 +215,10 @@ class Work:
     def _relaxed(self) -> Relaxed:
         """The network with bounds of its unstable neurons that were raised."""
 
+        note = None if self.record is None else self.record.layer
+
         def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
-            return raised.tighten(relaxed, position, known, wanted, ROOT)
+            return raised.tighten(relaxed, position, known, wanted, ROOT, note)
 
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape)

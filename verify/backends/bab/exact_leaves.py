@@ -47,13 +47,15 @@ class Leaves:
 
 @dataclass(eq=False)
 class ExactLeaves:
-    """Programs on the ``bounds`` of every node (1 x shape); they are made when the first leaf asks for them."""
+    """Programs on the ``bounds`` of every node (1 x shape); they are made when the first leaf asks for them. ``last``:
+    what proves the bound of the last leaf, of all unstable neurons."""
 
     problem: Problem
     bounds: Sequence[Bounds]
     compact: Compact
     look: Look
     budget: Budget
+    last: Multipliers | None = None
 
     def settle(self, phase: Tensor, disjunct: int) -> tuple[float, Tensor | None]:
         """A proved bound of the disjunct in a leaf, -inf if there is none, and a counterexample if that is what the
@@ -108,7 +110,8 @@ class ExactLeaves:
         lower, upper = (t[:, None] for t in self.compact.bounds())
         kinks = Kinks.of(self._tables, lower, upper, phase[:, None], torch.tensor([0]))
         alpha = ((kinks.slope > 0.5).double() * kinks.open).add_(kinks.fixed)
-        walk = backward(self._tables, kinks, Multipliers(alpha, beta.clamp(min=0), weight), charged=True)
+        self.last = Multipliers(alpha, beta.clamp(min=0), weight)
+        walk = backward(self._tables, kinks, self.last, charged=True)
         bound = self._tied(walk, duals)
         bound = down(bound - 4 * gamma(len(weight) + FEW) * bound.abs())  # weights add up to 1 but for rounding
         return bound.nan_to_num(nan=-np.inf, posinf=-np.inf).item()

@@ -20,6 +20,7 @@ from assay.verify.backends.bab.exact_leaves import Look
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk, backward
 from assay.verify.backends.bab.search import Bounded
 from assay.verify.backends.bab.tables import Tables
+from assay.verify.bounds.raised import GRAINS
 from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget
 from assay.verify.support.floats import down, gamma
@@ -47,11 +48,15 @@ class Phases:
 Settle = Callable[[Tensor, int], tuple[float, Tensor | None]]
 
 
+# Hears of closed leaves, by their phases (unstable x leaves), their trees (leaves), and what proves them.
+Closed = Callable[[Tensor, Tensor, Multipliers], None]
+
+
 @dataclass(eq=False)
 class PhaseTree:
     """Trees of splits. ``lower``, ``upper``: of the unstable neurons' operands, float64, ``unit``: the size of their
     multipliers (unstable x trees); ``free``: the unsafe rows that are mixed (unsafe rows x trees); ``enough``: a bound
-    in float32 that is worth proving."""
+    in float32 that is worth proving; ``closed``: hears of the leaves, the multipliers of which are then rounded."""
 
     single: Tables
     double: Tables
@@ -64,6 +69,7 @@ class PhaseTree:
     enough: float
     look: Look
     settle: Settle
+    closed: Closed | None = None
 
     def root(self) -> Phases:
         """See :class:`assay.verify.backends.bab.search.Tree`."""
@@ -96,7 +102,12 @@ class PhaseTree:
         bound = walk.bound.double().clamp(max=0.0)
         some = (walk.bound > self.enough).nonzero().flatten()
         if len(some):
-            bound[some] = self.charged(phase[:, some], tree[some], own.take(some))
+            here, whose, part = phase[:, some], tree[some], own.take(some)
+            part = part if self.closed is None else rounded(part)
+            bound[some] = self.charged(here, whose, part)
+            shut = decided(bound[some]).nonzero().flatten()
+            if self.closed is not None and len(shut):
+                self.closed(here[:, shut], whose[shut], part.take(shut))
         return bound
 
     def charged(self, phase: Tensor, tree: Tensor, own: Multipliers) -> Tensor:
@@ -105,7 +116,7 @@ class PhaseTree:
         if self.free is None:
             return backward(self.double, kinks, own, charged=True).bound
         # The largest of some rows is at least their mean, whose weights add up to 1 but for rounding.
-        own.weight.div_(own.weight.sum(0))
+        own = replace(own, weight=own.weight / own.weight.sum(0))
         bound = backward(self.double, kinks, own, charged=True).bound
         return down(bound - 4 * gamma(len(own.weight) + FEW) * bound.abs())
 
@@ -166,6 +177,12 @@ def multipliers(domains: Phases) -> Multipliers:
     if len(weight) > 1:
         weight = weight / weight.sum(0).clamp(min=torch.finfo(weight.dtype).tiny)
     return Multipliers(alpha.clamp_(0.0, 1.0), beta.clamp_(min=0.0), weight)
+
+
+def rounded(own: Multipliers) -> Multipliers:
+    """In float64, slopes as shares of 255 and the others as float16 has them: as short as proofs are written."""
+    beta, weight = (t.clamp(max=MOST).half().double() for t in (own.beta, own.weight))
+    return Multipliers(own.alpha.double().mul_(GRAINS).round_().div_(GRAINS), beta, weight)
 
 
 def pooled(phase: Tensor, own: Multipliers, neuron: Tensor, tree: Tensor) -> Phases:

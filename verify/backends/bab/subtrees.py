@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from assay.verify.backends.bab.exact_leaves import Look
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import PhaseTree, pooled
+from assay.verify.backends.bab.record import Record
 from assay.verify.backends.bab.search import Limits, Outcome, search
 from assay.verify.backends.bab.shared import Crew, Done, share
 from assay.verify.backends.bab.tables import Tables
@@ -73,7 +75,7 @@ class Found:
 @dataclass(eq=False)
 class Subtrees:
     """The trees of some ``disjuncts`` of a specification. ``margin``: a bound of the least margin in all closed parts,
-    where nothing was taken to be unsafe."""
+    where nothing was taken to be unsafe; ``record``: is told of all that proves."""
 
     spec: Spec
     compact: Compact
@@ -82,6 +84,7 @@ class Subtrees:
     budget: Budget
     look: Look
     exact: Exact
+    record: Record | None = None
     account: Account = field(init=False)
     margin: float = inf
     witness: Tensor | None = None
@@ -155,8 +158,10 @@ class Subtrees:
         """Search below these nodes; the halves of those that are too large for that, None if there are none."""
         compact, index = _cut(self.compact, nodes)
         if self.plan.neurons:
-            here, empty = self._tightened(self._tables(compact), nodes.of_neurons(index))
+            here, empty = self._tightened(self._tables(compact), nodes.of_neurons(index), nodes, index)
             self.account.close(here.depth[empty], here.tree[empty])
+            if self.record is not None:
+                self.record.empty(nodes, empty)
             left = (~empty).nonzero().flatten()
             if self.witness is not None or not len(left):
                 return None
@@ -167,7 +172,10 @@ class Subtrees:
         found = self._search(compact, index, nodes, self.plan.below * len(nodes) or inf)
         if self.witness is not None or self.reason is not None or not len(found.left):
             return None
-        return found.nodes.take(found.left).split(index[self._best(found)])
+        nodes, neuron = found.nodes.take(found.left), index[self._best(found)]
+        if self.record is not None:
+            self.record.split(nodes, neuron)
+        return nodes.split(neuron)
 
     def _search(self, compact: Compact, index: Tensor, nodes: Nodes, domains: float) -> Found:
         """Search below nodes, in the network as far as it matters there, whose unstable neurons are those at ``index``,
@@ -181,6 +189,8 @@ class Subtrees:
         limits = Limits(self._batch(compact), 0, self.budget.memory // 4, domains, order)
         outcome = search(tree, limits, self.budget)
         closed = torch.tensor(outcome.closed)
+        if self.record is not None:
+            self.record.searched(nodes, closed)
         self.account.close(here.depth[closed], here.tree[closed])
         self._note(outcome, here)
         return Found(tree, nodes, here, cost, (~closed).nonzero().flatten())
@@ -195,9 +205,13 @@ class Subtrees:
         self.stats["nodes"] += nodes
         self.stats["depth"] = max(self.stats["depth"], depth)
 
-    def _tightened(self, tables: tuple[Tables, Tables], nodes: Nodes) -> tuple[Nodes, Tensor]:
-        """The nodes with tighter bounds of the neurons whose relaxations cost most, and which of them are empty."""
+    def _tightened(
+        self, tables: tuple[Tables, Tables], nodes: Nodes, whole: Nodes, index: Tensor
+    ) -> tuple[Nodes, Tensor]:
+        """The nodes with tighter bounds of the neurons whose relaxations cost most, and which of them are empty. They
+        are those of the neurons at ``index`` of the ``whole``."""
         plan = self.plan
+        note = None if self.record is None else partial(self.record.bounded, whole, index)
         empty = torch.zeros(len(nodes), dtype=torch.bool)
         for _ in range(plan.passes if not int(nodes.depth.max()) else 1):
             kinks, walk, nodes = self._raised(tables[0], nodes)
@@ -206,7 +220,7 @@ class Subtrees:
                 break
             chosen = _costliest(walk.seen.abs() * kinks.height, plan.neurons)
             free = self._member(nodes.tree) / walk.bound.abs().clamp(min=SMALLEST) if plan.output else None
-            nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget)
+            nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget, note)
             empty |= none
         return nodes, empty
 
@@ -227,12 +241,16 @@ class Subtrees:
 
         def settle(phase: Tensor, tree: int) -> tuple[float, Tensor | None]:
             full = torch.where(nodes.phase[:, tree] == 0, implied[:, tree], nodes.phase[:, tree])
-            return self.exact(full.index_copy(0, index, phase), self.disjuncts[int(here.tree[tree])])
+            least, witness = self.exact(full.index_copy(0, index, phase), self.disjuncts[int(here.tree[tree])])
+            if self.record is not None and least > 0:
+                self.record.settled(nodes, index, phase, tree)
+            return least, witness
 
         unit, free = typical(tables[0], walk).expand(-1, count), self._mixed(here.tree)
         enough = ENOUGH * min(1.0, float(walk.bound.abs().max()))
         bounds = (here.lower, here.upper)
-        return PhaseTree(*tables, *bounds, start, self.plan.how, unit, free, enough, self.look, settle)
+        closed = None if self.record is None else partial(self.record.leaves, nodes, index)
+        return PhaseTree(*tables, *bounds, start, self.plan.how, unit, free, enough, self.look, settle, closed)
 
     def _best(self, found: Found) -> Tensor:
         """Of the splits that promise most of each node that is left the one whose halves' bounds are best (nodes)."""

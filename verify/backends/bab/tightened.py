@@ -6,6 +6,7 @@ at two places, whose slopes and multipliers are raised as those of any other. Dr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
@@ -15,11 +16,17 @@ from torch import Tensor
 from assay.verify.backends.bab.climbing import Climbing, climb
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Units, backward
 from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.phases import rounded
 from assay.verify.backends.bab.tables import Tables
 from assay.verify.core.budget import Budget
 
 TOGETHER = 1 << 16  # neurons of rows that are raised together
 SMALLEST, LARGEST = 32, 1024  # rows at a time
+
+
+# Hears of neurons whose bounds are wanted, by number (neurons), at nodes (neurons), and of what proves their lower
+# bounds and then their upper ones.
+Note = Callable[[Tensor, Tensor, Multipliers], None]
 
 
 def tighten(
@@ -30,6 +37,7 @@ def tighten(
     free: Tensor | None,
     how: Climbing,
     budget: Budget,
+    note: Note | None = None,
 ) -> tuple[Nodes, Tensor]:
     """The nodes with tighter bounds, layer by layer, and which of them hold no point that is unsafe (nodes).
 
@@ -51,7 +59,11 @@ def tighten(
             if budget.expired:
                 return replace(nodes, lower=lower, upper=upper), empty
             width = (upper - lower)[begin + what, whose]
-            sides = _both(single, double, lower, upper, nodes.phase, k, what, whose, width, free, how)
+            sides, own = _both(
+                single, double, lower, upper, nodes.phase, k, what, whose, width, free, how, note is not None
+            )
+            if note is not None:
+                note(begin + what, whose, own)
             low = torch.fmax(lower[begin + what, whose], sides[0])
             high = torch.fmin(upper[begin + what, whose], -sides[1])
             crossed = low > high
@@ -73,8 +85,10 @@ def _both(
     width: Tensor,
     free: Tensor | None,
     how: Climbing,
-) -> Tensor:
-    """Lower bounds of these features of a layer and of their opposites, at their nodes: (2 x features)."""
+    short: bool,
+) -> tuple[Tensor, Multipliers]:
+    """Lower bounds of these features of a layer and of their opposites, at their nodes (2 x features), and what proves
+    them, rounded to be written ``short``."""
     whose = node.repeat(2)
     sign = torch.ones(len(whose))
     sign[len(node) :] = -1.0
@@ -87,5 +101,6 @@ def _both(
     units = Units(layer, feature.repeat(2), sign)
     climb(single, kinks, own, how, None, scale, units)
     kinks = Kinks.of(double, lower, upper, fixed, whose)
-    walk = backward(double, kinks, own.to(torch.float64), Units(layer, units.feature, sign.double()), charged=True)
-    return walk.bound.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf).view(2, -1)
+    own = rounded(own) if short else own.to(torch.float64)
+    walk = backward(double, kinks, own, Units(layer, units.feature, sign.double()), charged=True)
+    return walk.bound.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf).view(2, -1), own

@@ -38,14 +38,19 @@ def write_vnnlib(what: Property | Problem, path: str | Path) -> None:
     cannot be written.
     """
     path = Path(path)
+    content = encode(what)
+    replace_file(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def encode(what: Property | Problem) -> bytes:
+    """The content of the file. Raises what :func:`write_vnnlib` does for what cannot be written."""
     if isinstance(what, Problem):
         network = what.network
         cases: Sequence[Case] = [(_flat(what.region), what.spec)]
         lines = _lines(range(prod(network.input_shape)), network.output_size, cases, ())
     else:
         lines = _lines(what.shared or range(what.inputs), what.outputs, what.cases, what.linked)
-    content = "".join(f"{line}\n" for line in lines).encode("ascii")
-    replace_file(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
 def _lines(shared: Sequence[int], outputs: int, cases: Sequence[Case], linked: Sequence[int]) -> Iterator[str]:

@@ -1,0 +1,273 @@
+"""The checker of certificates: what it accepts is true, and what is false it rejects, whatever it is told."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from assay.verify.backends.bab.bab import BaB
+from assay.verify.check import checker
+from assay.verify.check.certificate import Certificate, packed
+from assay.verify.check.checker import Rejected
+from assay.verify.core.network import to_network
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box
+from assay.verify.core.result import Verdict
+from assay.verify.core.spec import Spec
+from assay.verify.solving import proofs
+from assay.verify.solving.proofs import Files
+from tests import nets
+from tests.breadth import few, seeds
+from tests.verify.programs.cases import case
+
+LEAVES = BaB(neurons=0, steps=1, below=0, proof=True)  # many leaves
+NODES = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, candidates=2, proof=True)  # many nodes
+
+
+@cache
+def proved(kind: str, seed: int, method: BaB) -> tuple[Problem, float, Certificate] | None:
+    """A verified problem, its true margin, and the certificate of its trees."""
+    problem, margin = case(kind, seed)
+    if method.supports(problem) is not None:
+        return None
+    result = method.verify(problem)
+    if result.verdict is not Verdict.VERIFIED:
+        return None
+    files = Files.of_problem(problem)
+    assert result.certificate is not None
+    part = proofs.of_record(files, 0, problem.spec, result.certificate)
+    assert part is not None
+    return problem, margin, files.certificate("tree", "real", [part])
+
+
+def all_proved(kinds: tuple[str, ...], numbers: range, method: BaB) -> list[tuple[Problem, float, Certificate]]:
+    found = [proved(kind, seed, method) for kind in kinds for seed in numbers]
+    return [each for each in found if each is not None]
+
+
+@seeds(6, 60)
+@pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
+@pytest.mark.parametrize("kind", ["mlp", "conv", "residual", "leaky"])
+def test_trees_are_accepted_and_what_they_prove_is_true(kind: str, method: BaB, seeds: range) -> None:
+    some = all_proved((kind,), seeds, method)
+    assert some
+    for _, margin, certificate in some:
+        assert margin > 0
+        assert certificate.check()["claim"] == "unsat"
+
+
+def test_there_are_trees_of_many_leaves_and_tightened_nodes() -> None:
+    some = all_proved(("mlp",), range(12), NODES)
+    assert max(certificate.check()["leaves"] for _, _, certificate in some) > 3
+    assert any(len(opened(certificate)[1]["0/tighter/at"]) for _, _, certificate in some)
+    assert any((opened(certificate)[1]["0/tree"] == -2).any() for _, _, certificate in some)
+
+
+@seeds(4, 250)
+@pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
+def test_rational_arithmetic_agrees(method: BaB, seeds: range) -> None:
+    for _, _, certificate in all_proved(("mlp", "leaky"), seeds, method):
+        assert certificate.check() == certificate.check(exact=True)
+
+
+def opened(certificate: Certificate) -> tuple[dict[str, Any], dict[str, Any]]:
+    claims, arrays = checker.opened(certificate.content)
+    return claims, arrays
+
+
+Tamper = Callable[[dict[str, Any], dict[str, Any], np.random.Generator], None]
+
+
+def _scrambled(name: str) -> Tamper:
+    def tamper(claims: dict[str, Any], arrays: dict[str, Any], rng: np.random.Generator) -> None:
+        whole = arrays[f"0/{name}"]
+        if whole.size:
+            spot = rng.integers(whole.size)
+            values = [np.nan, np.inf, -1, 0, 1e300] if whole.dtype.kind == "f" else [-2, -1, 0, 1, 7, 100]
+            with np.errstate(over="ignore"):
+                whole.flat[spot] = np.array(values[rng.integers(len(values))]).astype(whole.dtype)
+
+    return tamper
+
+
+def _dropped(claims: dict[str, Any], arrays: dict[str, Any], rng: np.random.Generator) -> None:
+    name = list(arrays)[rng.integers(len(arrays))]
+    arrays[name] = (
+        np.delete(arrays[name], rng.integers(max(1, len(arrays[name]))), 0) if len(arrays[name]) else arrays[name]
+    )
+
+
+def _cut(claims: dict[str, Any], arrays: dict[str, Any], rng: np.random.Generator) -> None:
+    arrays["0/tree"] = arrays["0/tree"][: rng.integers(len(arrays["0/tree"]) + 1)]
+
+
+def _layers(claims: dict[str, Any], arrays: dict[str, Any], rng: np.random.Generator) -> None:
+    claims["parts"][0]["layers"] = []
+
+
+def _shut(claims: dict[str, Any], arrays: dict[str, Any], rng: np.random.Generator) -> None:
+    """All of a tree said to be empty, or a leaf."""
+    sets = int((arrays["0/tree"] < 0).sum())
+    arrays["0/tree"] = np.full(rng.integers(1, sets + 1), rng.choice([-1, -2]), np.int32)
+
+
+NAMES = ("tree", "slopes", "multipliers", "weights", "listed", "tighter/at", "tighter/rows", "tighter/neurons")
+TAMPERS: dict[str, Tamper] = {name: _scrambled(name) for name in NAMES} | {
+    "dropped": _dropped,
+    "cut": _cut,
+    "layers": _layers,
+    "shut": _shut,
+}
+
+
+def mutants(certificate: Certificate, tamper: Tamper, count: int, seed: int) -> list[Certificate]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        claims, arrays = opened(certificate)
+        arrays = {name: array.copy() for name, array in arrays.items()}
+        for _ in range(rng.integers(1, 4)):
+            tamper(claims, arrays, rng)
+        found.append(replace(certificate, content=packed(claims, arrays)))
+    return found
+
+
+@pytest.mark.parametrize("name", list(TAMPERS))
+def test_mutants_are_rejected_in_words_if_they_are(name: str) -> None:
+    for number, (_, _, certificate) in enumerate(all_proved(("mlp",), range(8), NODES)[:3]):
+        for mutant in mutants(certificate, TAMPERS[name], 6, number):
+            with suppress(Rejected):
+                assert mutant.check()["claim"] == "unsat"
+
+
+@pytest.mark.parametrize("name", list(TAMPERS))
+def test_no_certificate_proves_a_false_property(name: str) -> None:
+    """The trees of a true property, told of one that is false by a little: the same sizes all through."""
+    for number, (problem, margin, certificate) in enumerate(all_proved(("mlp",), range(8), NODES)[:3]):
+        false = Spec(tuple(replace(d, b=d.b + margin + 1e-6) for d in problem.spec.disjuncts))
+        files = Files.of_problem(problem.with_parts(spec=false))
+        claims, arrays = opened(certificate)
+        told = Certificate.of({k: claims[k] for k in ("kind", "semantics", "parts")}, arrays, files.model, files.prop)
+        for mutant in [told, *mutants(told, TAMPERS[name], 6, number)]:
+            with pytest.raises(Rejected):
+                mutant.check()
+
+
+def test_damaged_bytes_are_rejected_or_true() -> None:
+    ((_, _, certificate), *_) = all_proved(("mlp",), range(8), NODES)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        content = bytearray(certificate.content)
+        content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        damaged = bytes(content[: rng.integers(len(content))] if rng.random() < 0.3 else content)
+        with suppress(Rejected):
+            assert replace(certificate, content=damaged).check() == certificate.check()
+
+
+def test_other_files_are_refused() -> None:
+    ((_, _, one), (_, _, other), *_) = all_proved(("mlp",), range(12), LEAVES)
+    for swapped in (
+        replace(one, model=other.model),
+        replace(one, prop=other.prop),
+        replace(one, prop=one.prop + b"\n"),
+    ):
+        with pytest.raises(Rejected, match="speaks of another"):
+            swapped.check()
+
+
+@pytest.mark.parametrize("semantics", ["real", "float32-any-order"])
+@pytest.mark.parametrize("name", sorted(nets.TRAPS))
+def test_traps_of_floating_point(name: str, semantics: str) -> None:
+    """True of N3 in the reals alone, false of all others."""
+    problem = nets.trap_problem(name)
+    files = Files.of_problem(problem)
+    result = BaB(proof=True).verify(problem)
+    parts = [proofs.plain(files, 0, semantics)]
+    if result.certificate is not None:
+        parts.append(proofs.of_record(files, 0, problem.spec, result.certificate))
+    accepted = 0
+    for part in parts:
+        if part is not None:
+            try:
+                accepted += files.certificate("tree", semantics, [part]).check()["claim"] == "unsat"
+            except Rejected:
+                continue
+    assert bool(accepted) == (name == "N3" and semantics == "real")
+
+
+@pytest.mark.parametrize("seed", few(range(12), (0, 1)))
+@pytest.mark.parametrize("make", [nets.random_mlp, nets.random_cnn, nets.random_resnet])
+def test_bounds_hold_at_points_that_float32_runs(make: Callable[[int], torch.nn.Module], seed: int) -> None:
+    module = make(seed)
+    shape = (4,) if make is nets.random_mlp else ((1, 6, 6) if make is nets.random_cnn else (1, 4, 4))
+    network = to_network(module, shape)
+    files = Files.of_problem(Problem(network, Box(torch.zeros(shape), torch.ones(shape) * 0.3), Spec.robust(0, 3)))
+    low, high, unsafe = files.parts[0]
+    rows, _ = checker.numbered(unsafe)
+    x = torch.rand(500, *shape, generator=nets.generator(seed)) * 0.3
+    for semantics, y in (("real", network(x.double())), ("float32-any-order", module(x).double())):
+        net = checker.Bounder(files.nodes, rows, [low], [high], semantics, layers=[[None]] * files.relus)
+        seen = np.stack(
+            [
+                (y.flatten(1)[:, list(terms)].numpy() @ np.array(list(map(float, terms.values()))))
+                for terms, _, _ in rows
+            ],
+            1,
+        )
+        least = net.lower({len(net.nodes) - 1: np.eye(len(rows))}, checker.Hints())
+        slack = 1e-12 if semantics == "real" else 0.0
+        assert (least <= seen.min(0) + slack).all()
+        assert (net.nodes[-1].lower[0] <= seen.min(0) + slack).all()
+        assert (net.nodes[-1].upper[0] >= seen.max(0) - slack).all()
+
+
+def test_counterexamples_are_replayed() -> None:
+    problem = nets.trap_problem("N6", B=4.0)
+    files = Files.of_problem(problem)
+    assert proofs.counterexample(files, [1.0]).check()["claim"] == "sat"
+    for point in ([0.5], [1.5], [1.0, 0.0], [float("nan")]):
+        with pytest.raises(Rejected):
+            proofs.counterexample(files, point).check()
+
+
+def test_it_runs_alone(tmp_path: Path) -> None:
+    ((_, _, certificate), *_) = all_proved(("mlp",), range(8), NODES)
+    certificate.save_with_files(tmp_path)
+    (tmp_path / "checker.py").write_bytes(Path(checker.__file__).read_bytes())
+    files = ["checker.py", "certificate.zip", "model.onnx", "property.vnnlib"]
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", *files]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    accepted = run()
+    assert accepted.returncode == 0
+    assert json.loads(accepted.stdout.removeprefix("accepted: "))["claim"] == "unsat"
+    (tmp_path / "property.vnnlib").write_bytes(b"")
+    assert run().returncode == 1
+    assert run().stdout.startswith("rejected: ")
+
+
+def test_arrays_are_plain() -> None:
+    ((_, _, certificate), *_) = all_proved(("mlp",), range(8), NODES)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(certificate.content)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            data = io.BytesIO()
+            np.save(data, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+            new.writestr(name, data.getvalue() if name == "0/tree.npy" else old.read(name))
+    with pytest.raises(Rejected, match="allow_pickle"):
+        replace(certificate, content=buffer.getvalue()).check()

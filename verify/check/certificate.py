@@ -1,0 +1,76 @@
+"""A certificate: one zip of claims in ``cert.json`` and plain arrays, with the two files that it speaks of.
+
+Whoever does not trust this package runs :mod:`assay.verify.check.checker`, one file that needs nothing of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.verify.support.files import replace_file
+
+Arrays = Mapping[str, NDArray[Any]]
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in it, so that equal proofs are equal bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """``content``: the zip; ``model`` and ``prop``: the ONNX and the VNN-LIB file that it speaks of, unpacked."""
+
+    content: bytes
+    model: bytes
+    prop: bytes
+
+    @classmethod
+    def of(cls, claims: Mapping[str, Any], arrays: Arrays, model: bytes, prop: bytes) -> Certificate:
+        """Claims, ``kind`` and ``semantics`` among them, and the arrays that they name; hashes are added."""
+        from assay.verify.check.checker import FORMAT
+
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in (("model", model), ("property", prop))}
+        return cls(packed({"format": FORMAT, **hashes, **claims}, arrays), model, prop)
+
+    def check(self, exact: bool = False) -> dict[str, Any]:
+        """What it proves, by the checker: the ``claim``, its ``semantics``, and the number of ``leaves``.
+
+        Raises :class:`assay.verify.check.checker.Rejected`.
+        """
+        from assay.verify.check.checker import check
+
+        report: dict[str, Any] = check(self.content, self.model, self.prop, exact)
+        return report
+
+    def save(self, path: str | Path) -> None:
+        """Write the zip, whole or not at all. Raises :class:`InputError` where the path cannot be written."""
+        replace_file(Path(path), self.content)
+
+    def save_with_files(self, folder: str | Path) -> None:
+        """Write ``certificate.zip``, ``model.onnx`` and ``property.vnnlib`` into a folder that is there."""
+        for name, data in (
+            ("certificate.zip", self.content),
+            ("model.onnx", self.model),
+            ("property.vnnlib", self.prop),
+        ):
+            replace_file(Path(folder) / name, data)
+
+
+def packed(claims: Mapping[str, Any], arrays: Arrays) -> bytes:
+    """The zip, the same for the same content."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        file.writestr(zipfile.ZipInfo("cert.json", EPOCH), json.dumps(claims, indent=1), zipfile.ZIP_DEFLATED)
+        for name, array in sorted(arrays.items()):
+            part = io.BytesIO()
+            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            np.lib.format.write_array(part, little, version=(1, 0), allow_pickle=False)
+            file.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), part.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()

@@ -1,0 +1,810 @@
+"""Check a certificate of assay: python checker.py CERTIFICATE MODEL.onnx PROPERTY.vnnlib [--exact]
+
+One file that shares no code with what it checks: numpy, the standard library, and onnx to open the model. It believes
+nothing that a certificate holds. Slopes, multipliers and weights are hints: for ANY real nu and h = relu(z) with
+l <= z <= u, ``g h - nu z`` is at least its least value at l, at u, and at 0 if that lies between, so that wrong hints
+give weak bounds, not false ones. All else, the bounds of layers among it, is derived here, in float64 with every
+rounding charged (Higham 2002, chapter 3), or with ``--exact`` in fractions. Exit code 0: accepted; 1: rejected.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import sys
+import zipfile
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from itertools import product
+from math import inf, nextafter, prod
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+LARGEST, BLOCK, TERMS, DENSE = 1 << 31, 512, 10_000, 1 << 23  # bytes unpacked; rows at a time; cases; a matrix at most
+
+
+FORMAT = "assay-certificate-1"
+
+
+class Rejected(Exception):
+    """Why the certificate proves nothing here."""
+
+
+class Floats:
+    """float64, rounded to nearest: the relative error ``unit`` of an operation, and more than underflows lose."""
+
+    unit, dust = 2.0**-53, 2.0**-900
+
+    def of(self, x):
+        return np.asarray(x, dtype=np.float64)
+
+    def cut(self, x, side=0.0):
+        """Any number near, or with a ``side`` one beyond it."""
+        return np.nextafter(x, side) if side else x
+
+    def gamma(self, n, unit=2.0**-53):
+        share = n * unit
+        return share / (1 - share) if share < 0.1 else inf
+
+
+class Rationals(Floats):
+    """Arrays of fractions: slow, and exact but where any number will do."""
+
+    unit, dust = Fraction(0), Fraction(0)
+
+    def of(self, x):
+        return np.frompyfunc(Fraction, 1, 1)(np.asarray(x, dtype=None if np.asarray(x).dtype == object else float))
+
+    def cut(self, x, side=0.0):
+        return np.frompyfunc(lambda v: Fraction(nextafter(float(v), side) if side else float(v)), 1, 1)(x)
+
+    def gamma(self, n, unit=0.0):
+        return Fraction(super().gamma(n, unit))
+
+
+# ---- The network
+
+
+@dataclass
+class Node:
+    """One operation on flat vectors: ``input``, ``relu`` (slope ``left`` below 0), or an affine one, ``dense`` (out x
+    in), ``conv`` (groups x out x in x kernel), ``scale``, ``pick`` (places, -1: 0) and ``sum`` (signs), whose weights
+    have a relative error ``loose``. ``lower``, ``upper`` (domains x size): of its value, ``most``: of its magnitude;
+    ``charge``: what rounding takes of a unit of coefficient."""
+
+    kind: str
+    inputs: tuple = ()
+    size: int = 0
+    weight: object = None
+    bias: object = None
+    shape: tuple = ()
+    how: tuple = ()
+    left: float = 0.0
+    loose: float = 0.0
+    lower: object = None
+    upper: object = None
+    most: object = None
+    charge: object = None
+    waste: float = 0.0
+    thin: tuple = ()
+
+    @property
+    def operand(self):
+        """The size of its operand, of a dense one or a convolution."""
+        return self.weight.shape[1] if self.kind == "dense" else prod(self.weight.shape[:3:2]) * prod(self.shape[0])
+
+    @property
+    def products(self):
+        """How many products a value sums up, at most."""
+        return {"dense": lambda w: w.shape[1], "conv": lambda w: prod(w.shape[2:])}.get(self.kind, lambda w: 4)(
+            self.weight
+        )
+
+    @property
+    def terms(self):
+        """At least as many as are summed in any value, coefficient, or row of coefficients."""
+        return self.size + self.products + (self.weight[0].size if self.kind == "conv" else 4)
+
+    def windows(self, padded):
+        (_, (oh, ow)), (sh, sw), (dh, dw) = self.shape, self.how[0], self.how[2]
+        for i, j in np.ndindex(*self.weight.shape[3:]):
+            rows, columns = slice(i * dh, i * dh + sh * (oh - 1) + 1, sh), slice(j * dw, j * dw + sw * (ow - 1) + 1, sw)
+            yield self.weight[..., i, j], padded[..., rows, columns]
+
+    def padded(self, rows):
+        """Room for its operand and the padding, and where the operand stands."""
+        (h, w), (top, left, bottom, right) = self.shape[0], self.how[1]
+        room = np.zeros((rows, *self.weight.shape[:3:2], h + top + bottom, w + left + right), self.weight.dtype)
+        return room, room[..., top : top + h, left : left + w]
+
+    def push(self, *x, size=False):
+        """Its value without the bias, or what the terms come to without signs: (n x in) to (n x out)."""
+        w = np.abs(self.weight) if size and self.kind in ("dense", "scale") else self.weight
+        if self.kind == "dense":
+            return x[0] @ w.T
+        if self.kind == "scale":
+            return x[0] * w
+        if self.kind == "pick":
+            return np.where(w >= 0, x[0][:, w], 0)
+        if self.kind == "sum":
+            return sum(v if size else v * sign for v, sign in zip(x, w, strict=True))
+        room, inside = self.padded(len(x[0]))
+        inside[...] = x[0].reshape(inside.shape)
+        parts = [(np.abs(k) if size else k) @ part.reshape(*part.shape[:3], -1) for k, part in self.windows(room)]
+        return sum(parts).reshape(len(x[0]), -1)
+
+    def pull(self, a, which=0):
+        """Coefficients of its value as those of an operand: (n x out) to (n x in)."""
+        if self.thin:
+            out, into, weight = self.thin
+            found = np.zeros((len(a), self.operand), a.dtype)
+            found[:, into] = a[:, out] @ weight
+            return found
+        if self.kind == "dense":
+            return a @ self.weight
+        if self.kind == "scale":
+            return a * self.weight
+        if self.kind == "sum":
+            return a * self.weight[which]
+        if self.kind == "pick":
+            out, kept = np.zeros((len(a), self.shape[0]), a.dtype), self.weight >= 0
+            np.add.at(out, (slice(None), self.weight[kept]), a[:, kept])
+            return out
+        room, inside = self.padded(len(a))
+        a = a.reshape(len(a), len(self.weight), self.weight.shape[1], -1)
+        for kernel, part in self.windows(room):
+            part += (np.swapaxes(kernel, -1, -2) @ a).reshape(part.shape)
+        return inside.reshape(len(a), -1)
+
+
+class Reader:
+    """An ONNX graph as nodes. A value is the number of a node with the places in it of its elements, in the shape that
+    ONNX gives it: what only moves elements moves places."""
+
+    def __init__(self, data):
+        graph = onnx.load_model_from_string(data).graph
+        self.constants = {t.name: self.array(t) for t in graph.initializer}
+        inputs = [i for i in graph.input if i.name not in self.constants]
+        if len(inputs) != 1 or len(graph.output) != 1:
+            raise Rejected("a model of one input and one output is expected")
+        dims = [d.dim_value or 1 for d in inputs[0].type.tensor_type.shape.dim]
+        self.nodes, self.values = [Node("input", size=prod(dims))], {}
+        self.values[inputs[0].name] = (0, np.arange(prod(dims)).reshape(dims))
+        for node in graph.node:
+            a = {x.name: onnx.helper.get_attribute_value(x) for x in node.attribute}
+            if node.op_type == "Constant" and "value" in a:
+                self.constants[node.output[0]] = self.array(a["value"])
+                continue
+            if node.domain not in ("", "ai.onnx") or not hasattr(self, f"on_{node.op_type}"):
+                raise Rejected(f"operation {node.op_type} is beyond this checker")
+            self.values[node.output[0]] = getattr(self, f"on_{node.op_type}")(list(node.input), a)
+        last = self.flat(graph.output[0].name)
+        self.add("scale", (last,), (self.nodes[last].size,), weight=np.ones(1), bias=np.zeros(self.nodes[last].size))
+
+    @staticmethod
+    def array(t):
+        if t.data_location or t.data_type not in (1, 6, 7, 11):
+            raise Rejected(f"tensor {t.name!r} is of a type, or in a place, beyond this checker")
+        values = onnx.numpy_helper.to_array(t)
+        values = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)  # both widen exactly
+        if not np.isfinite(values).all():
+            raise Rejected(f"tensor {t.name!r} is not finite")
+        return values
+
+    def add(self, kind, inputs, dims, **more):
+        self.nodes.append(Node(kind, inputs, prod(dims), **more))
+        return len(self.nodes) - 1, np.arange(prod(dims)).reshape(dims)
+
+    def constant(self, name):
+        if name not in self.constants:
+            raise Rejected(f"{name!r} is expected to be constant")
+        return self.constants[name]
+
+    def flat(self, name):
+        """The number of a node that holds the value in order."""
+        number, places = self.values[name] if isinstance(name, str) else name
+        if not np.array_equal(places.ravel(), np.arange(self.nodes[number].size)):
+            size = self.nodes[number].size
+            number, _ = self.add("pick", (number,), (places.size,), weight=places.ravel(), bias=None, shape=(size,))
+        return number
+
+    def moved(self, name, move):
+        number, places = self.values[name]
+        return number, move(places)
+
+    def on_Identity(self, names, a):
+        return self.values[names[0]]
+
+    on_Dropout = on_Identity
+
+    def on_Flatten(self, names, a):
+        axis = a.get("axis", 1)
+        return self.moved(names[0], lambda p: p.reshape(prod(p.shape[: axis + p.ndim * (axis < 0)]), -1))
+
+    def on_Reshape(self, names, a):
+        shape = self.constant(names[1]).tolist()
+        return self.moved(names[0], lambda p: p.reshape([d or p.shape[i] for i, d in enumerate(shape)]))
+
+    def on_Transpose(self, names, a):
+        return self.moved(names[0], lambda p: p.transpose(a.get("perm")))
+
+    def on_Relu(self, names, a, left=0.0):
+        return self.add("relu", (self.flat(names[0]),), self.values[names[0]][1].shape, left=left)
+
+    def on_LeakyRelu(self, names, a):
+        left = a.get("alpha", float(np.float32(0.01)))
+        if not 0 <= left <= 1:
+            raise Rejected("LeakyRelu of such a slope is beyond this checker")
+        return self.on_Relu(names, a, left)
+
+    def on_Gemm(self, names, a):
+        if a.get("alpha", 1.0) != 1 or a.get("beta", 1.0) != 1 or a.get("transA"):
+            raise Rejected("Gemm with alpha, beta or transA is beyond this checker")
+        w = self.constant(names[1]) if a.get("transB") else self.constant(names[1]).T
+        return self.linear(names[0], w, self.constant(names[2]) if len(names) > 2 else 0.0, (1, len(w)))
+
+    def on_MatMul(self, names, a):
+        behind = names[1] in self.constants
+        w, places = self.constant(names[behind]), self.values[names[not behind]][1]
+        w = w.T if behind else w
+        return self.linear(names[not behind], w, 0.0, (*places.shape[:-1], len(w)) if behind else (len(w), 1))
+
+    def linear(self, name, w, bias, shape):
+        places = self.values[name][1]
+        if w.ndim != 2 or places.size != w.shape[1] or prod(shape) != len(w):
+            raise Rejected("a matrix product of more than one vector is beyond this checker")
+        return self.add("dense", (self.flat(name),), shape, weight=w, bias=np.broadcast_to(bias, (1, len(w)))[0])
+
+    def on_Conv(self, names, a):
+        w = self.constant(names[1])
+        bias = self.constant(names[2]) if len(names) > 2 else np.zeros(len(w))
+        return self.convolved(names[0], w.reshape(a.get("group", 1), -1, *w.shape[1:]), bias, a)
+
+    def convolved(self, name, w, bias, a):
+        places, pads = self.values[name][1], a.get("pads", [0] * 4)
+        if places.ndim != 4 or w.ndim != 5 or a.get("auto_pad", b"NOTSET") != b"NOTSET" or a.get("ceil_mode"):
+            raise Rejected("a convolution or pooling of this kind is beyond this checker")
+        (one, channels, h, width), strides, steps = places.shape, a.get("strides", [1, 1]), a.get("dilations", [1, 1])
+        oh, ow = (
+            (n + pads[i] + pads[i + 2] - steps[i] * (w.shape[3 + i] - 1) - 1) // strides[i] + 1
+            for i, n in enumerate((h, width))
+        )
+        if min(oh, ow) < 1 or min(pads) < 0 or one != 1 or channels != w.shape[0] * w.shape[2]:
+            raise Rejected("a convolution of these sizes is beyond this checker")
+        how, shape = (strides, pads, steps), ((h, width), (oh, ow))
+        bias, out = np.repeat(bias, oh * ow), (1, w.shape[0] * w.shape[1], oh, ow)
+        return self.add("conv", (self.flat(name),), out, weight=w, bias=bias, shape=shape, how=how)
+
+    def on_AveragePool(self, names, a):
+        places, kernel = self.values[names[0]][1], a["kernel_shape"]
+        value = self.convolved(names[0], np.ones((places.shape[1], 1, 1, *kernel)), np.zeros(places.shape[1]), a)
+        count = self.nodes[value[0]].push(np.ones((1, places.size)))[0]
+        count = np.full(count.shape, 1.0 * prod(kernel)) if a.get("count_include_pad") else count
+        return self.scaled(value, 1 / count, 0.0, 2 * Floats.unit)
+
+    def on_BatchNormalization(self, names, a):
+        places = self.values[names[0]][1]
+        axes = [-1 if i == 1 else 1 for i in range(places.ndim)]
+        scale, shift, mean, var = (self.constant(n).reshape(axes) for n in names[1:5])
+        if (var < 0).any() or a.get("training_mode"):
+            raise Rejected("BatchNormalization of this kind is beyond this checker")
+        factor = scale / np.sqrt(var + a.get("epsilon", float(np.float32(1e-5))))
+        centred = self.scaled(self.values[names[0]], 1.0, -mean)
+        return self.scaled(self.scaled(centred, factor, 0.0, 8 * Floats.unit), 1.0, shift)
+
+    def scaled(self, value, weight, bias, loose=0.0):
+        number, places = value
+        places = np.broadcast_arrays(places, np.asarray(weight) + np.asarray(bias))[0]
+        weight, bias = (np.broadcast_to(t, places.shape).astype(np.float64).ravel() for t in (weight, bias))
+        return self.add("scale", (self.flat((number, places)),), places.shape, weight=weight, bias=bias, loose=loose)
+
+    def on_Add(self, names, a, sign=1.0):
+        x, y = (self.values.get(n) for n in names)
+        if x is None:
+            return self.scaled(y, sign, self.constant(names[0]))
+        if y is None:
+            return self.scaled(x, 1.0, sign * self.constant(names[1]))
+        if x[1].shape != y[1].shape:
+            raise Rejected("a sum of values of different shapes is beyond this checker")
+        return self.add("sum", (self.flat(x), self.flat(y)), x[1].shape, weight=(1.0, sign))
+
+    def on_Sub(self, names, a):
+        return self.on_Add(names, a, -1.0)
+
+    def on_Mul(self, names, a):
+        first = names[0] in self.constants
+        return self.scaled(self.values[names[first]], self.constant(names[not first]), 0.0)
+
+    def on_Div(self, names, a):
+        return self.scaled(self.values[names[0]], 1 / self.constant(names[1]), 0.0, 2 * Floats.unit)
+
+
+# ---- The property
+
+
+def read_property(text, inputs, outputs):
+    """VNN-LIB 1.0 as conjunctions: bounds of each input, lower and upper, and rows (coefficients of outputs, c, strict)
+    that say ``coefficients @ y + c <= 0``; all in fractions."""
+    stack, counts, asserts = [[]], {"X": 0, "Y": 0}, []
+    for token in re.findall(r"[()]|[^\s()]+", re.sub(r";[^\n]*", "", text)):
+        if token == ")":
+            stack[-2].append(stack.pop())
+        else:
+            stack.append([]) if token == "(" else stack[-1].append(token)
+    (statements,) = stack
+    for kind, *rest in statements:
+        if kind == "declare-const" and rest[1:] == ["Real"] and rest[0] == f"{rest[0][0]}_{counts[rest[0][0]]}":
+            counts[rest[0][0]] += 1
+        elif kind == "assert" and len(rest) == 1:
+            asserts.append(cases(rest[0]))
+        else:
+            raise Rejected(f"a statement {kind!r} of this kind is beyond this checker")
+    if counts != {"X": inputs, "Y": outputs}:
+        raise Rejected(f"the property declares {counts}, the model has {inputs} inputs and {outputs} outputs")
+    return [conjunction(atoms, inputs) for atoms in every(asserts)]
+
+
+def every(parts):
+    """One alternative of each part, in all ways, joined."""
+    if prod(map(len, parts)) > TERMS:
+        raise Rejected("a property of so many cases is beyond this checker")
+    return [[atom for alternative in chosen for atom in alternative] for chosen in product(*parts)]
+
+
+def cases(formula):
+    """A formula as alternatives: lists of comparisons ``terms <= 0``, or strict ones."""
+    head, *parts = formula
+    if head == "or":
+        return [alternative for part in parts for alternative in cases(part)]
+    if head == "and":
+        return every([cases(part) for part in parts])
+    if head not in ("<=", ">=", "<", ">") or len(parts) != 2:
+        raise Rejected(f"{head!r} in a property is beyond this checker")
+    low, high = map(linear, parts if "<" in head else parts[::-1])
+    return [[({k: low.get(k, 0) - high.get(k, 0) for k in low | high}, len(head) == 1)]]
+
+
+def linear(term):
+    """A term as coefficients by name; the constant's at ''."""
+    if isinstance(term, str):
+        return {term: Fraction(1)} if term[0] in "XY" else {"": Fraction(term)}
+    head, first, *others = term[0], *map(linear, term[1:])
+    for one, other in ((first, others[0]), (others[0], first)) if head == "*" and len(others) == 1 else ():
+        if set(one) <= {""}:
+            return {k: v * one.get("", 0) for k, v in other.items()}
+    if head not in ("+", "-"):
+        raise Rejected(f"{head!r} in a property is beyond this checker")
+    sign = 1 if head == "+" else -1
+    parts = (
+        [first, *({k: sign * v for k, v in p.items()} for p in others)]
+        if others
+        else [{k: sign * v for k, v in first.items()}]
+    )
+    return {k: sum(p.get(k, 0) for p in parts) for p in parts for k in p}
+
+
+def conjunction(atoms, inputs):
+    lower, upper, rows = [-inf] * inputs, [inf] * inputs, []
+    for terms, strict in atoms:
+        constant, terms = terms.get("", Fraction(0)), {k: v for k, v in terms.items() if k and v}
+        if len(terms) == 1 and min(terms)[0] == "X":
+            ((name, factor),) = terms.items()
+            side, better = (upper, min) if factor > 0 else (lower, max)
+            side[int(name[2:])] = better(side[int(name[2:])], -constant / factor)
+        elif any(k[0] == "X" for k in terms):
+            raise Rejected("inputs tied to each other, or to outputs, are beyond this checker")
+        else:
+            rows.append(({int(k[2:]): v for k, v in terms.items()}, constant, strict))
+    if inf in upper or -inf in lower:
+        raise Rejected("an input without bounds is beyond this checker")
+    return tuple(lower), tuple(upper), rows
+
+
+def outward(number, side):
+    """The nearest float64 that is not on the inner side of a fraction."""
+    near = float(number)
+    return near if (near - number) * side >= 0 else nextafter(near, side * inf)
+
+
+def boxes(properties):
+    """Conjunctions of one box together: [(lower, upper in fractions, [rows of each])]. An empty box has no point."""
+    found = {}
+    for lower, upper, rows in properties:
+        if all(low <= high for low, high in zip(lower, upper, strict=True)):
+            found.setdefault((lower, upper), []).append(rows)
+    return [(*box, unsafe) for box, unsafe in found.items()]
+
+
+# ---- Bounds
+
+
+@dataclass
+class Hints:
+    """Of some rows: lines' ``slopes``, ``push``, the multipliers of splits with their signs, and the bounds ``lower``,
+    ``upper`` of the listed neurons under splits: (rows or 1 x listed neurons) each."""
+
+    slopes: object = None
+    push: object = None
+    lower: object = None
+    upper: object = None
+
+
+def bend(g, low, high, left, slopes, push, ar):
+    """Coefficients g of h = max(z, left z) as those of z, and how much less than that, at least, is lost on each row;
+    and what this comes to: (rows x neurons) and (rows) twice."""
+    active, inactive = low >= 0, high <= 0
+    chord = (high - left * low) / np.where(active | inactive, 1, high - low)
+    line = np.where(active, 1, np.where(inactive, left, high > -low)) if slopes is None else slopes
+    chord = np.where(active, 1, np.where(inactive, left, chord))
+    line = np.where(low == 0, 1, np.where(high == 0, left, np.maximum(line, left)))
+    nu = ar.cut(np.where(g < 0, chord, line) * g - push)
+    below, above = (np.where(z > 0, g - nu, left * g - nu) * z for z in (low, high))
+    least = np.minimum(below, above)
+    least = np.where((low < 0) & (high > 0), np.minimum(least, 0), least)
+    return nu, least.sum(1), ((np.abs(g) + np.abs(nu)) * np.maximum(np.abs(low), np.abs(high))).sum(1)
+
+
+class Bounder:
+    """A network over boxes (domains x inputs), with the rows of unsafe sets at its end, and bounds of every node.
+    ``listed``: the neurons that hints speak of, numbered through the ReLUs in order, rising. ``layers``: by ReLU, what
+    its operands are bounded by beside intervals: lines of slopes 0 or 1 (None), or those in an array of this name."""
+
+    def __init__(self, nodes, rows, lower, upper, semantics="real", listed=(), layers=(), arrays=None, ar=None) -> None:
+        self.ar = ar = ar or Floats()
+        self.deployed, listed = semantics == "float32-any-order", np.asarray(listed, np.int64)
+        A, c = np.zeros((len(rows), nodes[-1].size)), np.array([float(row[1]) for row in rows])
+        for i, (terms, _, _) in enumerate(rows):
+            A[i, list(terms)] = [float(v) for v in terms.values()]
+        unsafe = Node("dense", (len(nodes) - 1,), len(rows), weight=A, bias=c, loose=2 * Floats.unit)
+        self.nodes = [replace(n, bias=np.zeros(n.size) if n.bias is None else n.bias) for n in (*nodes, unsafe)]
+        if self.deployed and any(n.left for n in nodes):
+            raise Rejected("LeakyRelu in float32 is beyond this checker")
+        if isinstance(ar, Rationals):
+            for n in self.nodes:
+                n.weight = ar.of(n.weight) if n.kind in ("dense", "conv", "scale") else n.weight
+                n.bias, n.loose, n.left = ar.of(n.bias), Fraction(n.loose), Fraction(n.left)
+        self.columns, self.rest, begin, done = {}, {}, 0, 0
+        for k, node in enumerate(self.nodes):
+            if node.kind == "input":
+                node.lower, node.upper = ar.of(lower), ar.of(upper)
+            elif node.kind == "relu":
+                z, here = self.nodes[node.inputs[0]], listed[(listed >= begin) & (listed < begin + node.size)] - begin
+                self.columns[k], begin, done = (done, done + len(here), here), begin + node.size, done + len(here)
+                for name in layers[len(self.columns) - 1] if layers else ():
+                    self.tighten(node.inputs[0], z, name, arrays)
+                node.lower, node.upper = (np.where(t > 0, t, t * node.left) for t in (z.lower, z.upper))
+                other = ~np.isin(np.arange(node.size), here)
+                dead, live = (z.upper <= 0).all(0) & (node.left == 0), (z.lower >= 0).all(0)
+                self.rest[k] = np.flatnonzero(other & dead), np.flatnonzero(other & ~dead & ~live)
+            else:
+                self.enter(node, self.deployed and k < len(nodes))
+            node.most = np.maximum(np.abs(node.lower), np.abs(node.upper)).max(0)
+        if done != len(listed) or (np.diff(listed) <= 0).any():
+            raise Rejected("the listed neurons are not neurons in order")
+
+    def enter(self, node, deployed):
+        """Its intervals, and what rounding takes: in float64 here, and in float32 where the network is ``deployed``."""
+        ar, x = self.ar, [self.nodes[i] for i in node.inputs]
+        centre = [ar.cut((n.lower + n.upper) / 2) for n in x]
+        radius = [ar.cut(np.maximum(n.upper - c, c - n.lower), inf) for n, c in zip(x, centre, strict=True)]
+        value, spread = node.push(*centre) + node.bias, node.push(*radius, size=True)
+        size = node.push(*(n.most[None] for n in x), size=True)[0] + np.abs(node.bias)
+        waste = ar.dust * (1 + sum(n.most.sum() for n in x))
+        charge = (4 * ar.gamma(4 * node.terms + 16) + 2 * node.loose) * size + waste
+        if deployed:
+            charge = charge + 2 * ar.gamma(node.products + 4, 2.0**-24) * size + ar.of(node.products * 2.0**-125)
+            charge = np.where(size < 2.0**120, charge, inf)
+        node.lower, node.upper = ar.cut(value - spread - charge, -inf), ar.cut(value + spread + charge, inf)
+        node.charge, node.waste = charge, node.terms * waste
+
+    def tighten(self, k, z, name, arrays):
+        """Bounds of the operands ``z`` of a ReLU, by rows of their own."""
+        domain, feature = np.nonzero((z.lower < 0) & (z.upper > 0))
+        slopes = None
+        if name is not None:
+            feature, slopes = arrays[f"{name}/neurons"], shares(arrays[f"{name}/slopes"])
+            domain = 0 * feature
+            if ((feature < 0) | (feature >= z.size)).any() or len(slopes) != 2 * len(feature):
+                raise Rejected("slopes of neurons that there are not")
+        for begin in range(0, len(feature), BLOCK // 2):
+            f, d = feature[begin : begin + BLOCK // 2], domain[begin : begin + BLOCK // 2]
+            one = np.zeros((2 * len(f), z.size), z.lower.dtype)
+            one[np.arange(2 * len(f)), np.tile(f, 2)] = np.repeat([1, -1], len(f))
+            rows = np.r_[begin : begin + len(f), begin + len(feature) : begin + len(f) + len(feature)]
+            hints = Hints(None if slopes is None else self.ar.of(slopes[rows]))
+            low, high = np.split(self.lower({k: self.ar.of(one)}, hints, np.tile(d, 2)), 2)
+            z.lower[d, f], z.upper[d, f] = better(z.lower[d, f], low), -better(-z.upper[d, f], high)
+        if (z.lower > z.upper).any():
+            raise Rejected("bounds cross")
+
+    def thinned(self):
+        """The same, with dense layers that leave out what is inactive in all of the box: zeros, in front and behind."""
+        still = {k: np.flatnonzero((n.upper != 0).any(0) | (n.lower != 0).any(0)) for k, n in enumerate(self.nodes)}
+        asked = {self.nodes[k].inputs[0]: np.union1d(still[k], here) for k, (_, _, here) in self.columns.items()}
+        for k, node in enumerate(self.nodes):
+            readers = [n for n in self.nodes if k in n.inputs]
+            out = asked[k] if k in asked and len(readers) == 1 else np.arange(node.size)
+            into = still[node.inputs[0]] if node.inputs else out
+            if node.kind in ("dense", "conv") and len(out) * self.nodes[node.inputs[0]].size <= DENSE:
+                blocks = np.array_split(out, 1 + len(out) // BLOCK)
+                rows = [node.pull(self.ar.of(b[:, None] == np.arange(node.size))) for b in blocks]
+                node.thin = out, into, np.ascontiguousarray(np.concatenate(rows)[:, into])
+        return self
+
+    def lower(self, start, hints, domain=None) -> np.ndarray:
+        """Lower bounds of rows that begin as coefficients (rows x size) of nodes, by number: (rows)."""
+        ar, total, lost, size = self.ar, 0, 0, 0
+        domain = slice(None) if domain is None or len(self.nodes[0].lower) == 1 else domain
+        pending = dict(start)
+        for k in range(max(start), -1, -1):
+            node, a = self.nodes[k], pending.pop(k, None)
+            if a is None:
+                continue
+            if node.kind == "input":
+                term = np.minimum(a * node.lower[domain], a * node.upper[domain]).sum(1)
+                lost = lost + ar.gamma(4 * node.size + 16) * (np.abs(a) @ node.most)
+                total, size = total + term, size + np.abs(term)
+                continue
+            if node.kind == "relu":
+                a, term, scale = self.bent(k, node, a, hints, domain)
+                lost, back = lost + ar.gamma(2 * node.size + 32) * scale + ar.dust, [a]
+            else:
+                term, back = a @ node.bias, [node.pull(a, i) for i in range(len(node.inputs))]
+                lost = lost + np.abs(a) @ node.charge + node.waste
+            for i, coefficients in zip(node.inputs, back, strict=True):
+                if i in pending:
+                    coefficients = coefficients + pending[i]
+                    lost = lost + 2 * ar.unit * (np.abs(coefficients) @ self.nodes[i].most)
+                pending[i] = coefficients
+            total, size = total + term, size + np.abs(term)
+        return ar.cut(total - (lost + lost / 64 + ar.gamma(8 * len(self.nodes) + 64) * size), -inf)
+
+    def bent(self, k, node, a, hints, domain):
+        z, (begin, end, here), (dead, free) = self.nodes[node.inputs[0]], self.columns[k], self.rest[k]
+        a, term, scale = a.copy(), 0, 0
+        a[:, dead] = 0
+        mine = [None if t is None or t.shape[1] < end else t[:, begin:end] for t in vars(hints).values()]
+        for where, (slopes, push, low, high) in ((here, mine), (free, [None] * 4)):
+            if len(a[0, where]):
+                low = z.lower[domain][:, where] if low is None else low
+                high = z.upper[domain][:, where] if high is None else high
+                push = 0 if push is None else push
+                a[:, where], least, come = bend(a[:, where], low, high, node.left, slopes, push, self.ar)
+                term, scale = term + least, scale + come
+        return a, term, scale
+
+
+def better(old, new):
+    """The larger bound; what is not finite is none."""
+    return np.where((new > old) & (new < inf), new, old)
+
+
+def shares(slopes):
+    """Slopes as numbers: bytes are shares of 255."""
+    return slopes / 255 if slopes.dtype == np.uint8 else slopes
+
+
+# ---- The certificate
+
+
+class Trees:
+    """Trees of splits, one for each unsafe set, in preorder: of a split the number of the neuron among the listed ones,
+    its inactive half first; -1: a leaf, all of which is safe; -2: one whose bounds cross. A split has two halves, and a
+    tree ends where each has been told, so that it covers the box."""
+
+    def __init__(self, net, arrays, unsafe):
+        self.net, self.arrays, self.unsafe = net, arrays, unsafe
+        self.leaves, self.used, self.waiting = arrays["slopes"], {}, []
+        if self.leaves.dtype == np.uint8:  # each as the difference to the one before
+            self.leaves = np.add.accumulate(self.leaves, dtype=np.uint8)
+        self.spots = [(net.nodes[k].inputs[0], f) for k, (_, _, here) in net.columns.items() for f in here.tolist()]
+        root = [np.array([getattr(net.nodes[z], side)[0, f] for z, f in self.spots]) for side in ("lower", "upper")]
+        self.root = [net.ar.of(t) for t in root]
+
+    def run(self):
+        blocks = np.stack([self.arrays["tighter/at"], self.arrays["tighter/rows"]], 1).tolist()[::-1]
+        begin = done = 0
+        path, bounds, ended = [], self.root, 0  # of (neuron, sign, bounds before the split)
+        for at, code in enumerate(self.arrays["tree"].tolist()):
+            if done == len(self.unsafe):
+                raise Rejected("something follows the last tree")
+            while blocks and blocks[-1][0] == at:
+                begin, end = begin + blocks[-1][1], begin
+                bounds = self.tightened(done, path, bounds, end, begin)
+                blocks.pop()
+            if code >= 0:
+                path.append((code, -1, bounds))
+                bounds = self.half(bounds, code, -1)
+                continue
+            if code == -1:
+                self.waiting.append((done, [step[:2] for step in path], bounds))
+            elif not (bounds[0] > bounds[1]).any():
+                raise Rejected(f"node {at} is said to be empty")
+            while path and path[-1][1] > 0:
+                path.pop()
+            if path:
+                code, _, before = path.pop()
+                path.append((code, 1, before))
+                bounds = self.half(before, code, 1)
+            else:
+                done, bounds = done + 1, self.root
+            if self.waiting and (len(self.waiting) == BLOCK or done == len(self.unsafe)):
+                ended += len(self.waiting)
+                found = self.lower(self.waiting, self.leaves[ended - len(self.waiting) : ended])
+                if not ((found > 0) & (found < inf)).all():
+                    raise Rejected(f"a leaf is not proved: {float(np.min(found))}")
+                self.waiting = []
+        if done < len(self.unsafe):
+            raise Rejected("a tree is not complete")
+        return ended
+
+    def half(self, bounds, neuron, sign):
+        low, high = (t.copy() for t in bounds)
+        if sign < 0:
+            high[neuron] = min(high[neuron], 0)
+        else:
+            low[neuron] = max(low[neuron], 0)
+        return low, high
+
+    def tightened(self, done, path, bounds, begin, end):
+        """Bounds of neurons, 2 * number + 1 for upper ones, of points of which the output is in the unsafe set."""
+        codes, slopes = (self.arrays[f"tighter/{name}"][begin:end] for name in ("neurons", "slopes"))
+        found = self.lower([(done, [step[:2] for step in path], bounds)] * len(codes), slopes, "tighter/", codes)
+        low, high = (t.copy() for t in bounds)
+        for code, bound in zip(codes.tolist(), found, strict=True):
+            side, sign = ((low, 1), (high, -1))[code & 1]
+            side[code >> 1] = sign * better(sign * side[code >> 1], bound)
+        return low, high
+
+    def lower(self, rows, slopes, prefix="", codes=()):
+        """Bounds of rows, each (unsafe set, path, bounds): weights of the unsafe rows, and neurons by ``codes``."""
+        net, of, last = self.net, self.net.ar.of, len(self.net.nodes) - 1
+        start = {last: np.zeros((len(rows), net.nodes[last].size))}
+        push = np.zeros((len(rows), len(self.spots)))
+        steps = [(i, n, sign) for i, (_, path, _) in enumerate(rows) for n, sign in path]
+        parts = [(i, r, 1) for i, (d, _, _) in enumerate(rows) for r in self.unsafe[d]]
+        for into, places, name in ((push, steps, "multipliers"), (start[last], parts, "weights")):
+            begin = self.used.get(prefix + name, 0)
+            self.used[prefix + name] = end = begin + len(places)
+            row, column, sign = np.array(places, np.int64).reshape(-1, 3).T
+            into[row, column] = np.maximum(self.arrays[prefix + name][begin:end], 0) * sign
+        for i, code in enumerate(codes):
+            z, feature = self.spots[code >> 1]
+            start.setdefault(z, np.zeros((len(rows), net.nodes[z].size)))[i, feature] = 1 - 2 * (code & 1)
+        low, high = (np.stack([bounds[side] for _, _, bounds in rows]) for side in (0, 1))
+        hints = Hints(of(shares(slopes)), of(push), low, high)
+        return net.lower({k: of(t) for k, t in start.items()}, hints)
+
+
+def input_tree(make, arrays, lower, upper, unsafe):
+    """A tree of boxes in preorder: the input that is halved, or -1: a leaf, safe from all unsafe sets at once."""
+    waiting, stack, leaves = [], [(np.array(lower), np.array(upper))], 0
+    for code in arrays["tree"].tolist():
+        low, high = stack.pop()
+        if code >= 0:
+            middle = low[code] / 2 + high[code] / 2
+            halves = [(low.copy(), high.copy()), (low.copy(), high.copy())]
+            halves[0][1][code] = halves[1][0][code] = middle
+            stack += halves[::-1]
+        else:
+            waiting.append((low, high))
+        if waiting and (len(waiting) == BLOCK or not stack):
+            net = make(*map(np.stack, zip(*waiting, strict=True)))
+            one = np.eye(net.nodes[-1].size)
+            bounds = np.stack(
+                [
+                    net.lower(
+                        {len(net.nodes) - 1: net.ar.of(one[[r] * len(waiting)])}, Hints(), np.arange(len(waiting))
+                    )
+                    for r in range(len(one))
+                ],
+                1,
+            )
+            found = np.stack([bounds[:, rows].max(1) for rows in unsafe], 1)
+            if not ((found > 0) & (found < inf)).all():
+                raise Rejected("a box is not proved")
+            leaves, waiting = leaves + len(waiting), []
+    if stack:
+        raise Rejected("the tree is not complete")
+    return leaves
+
+
+def unpacked(data) -> bytes:
+    return gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST) if data[:2] == b"\x1f\x8b" else data
+
+
+def opened(certificate):
+    """The claims of a certificate, and its arrays of numbers."""
+    arrays = {}
+    with zipfile.ZipFile(io.BytesIO(certificate)) as file:
+        if sum(i.file_size for i in file.infolist()) > LARGEST or file.testzip():
+            raise Rejected("a damaged certificate, or one too large")
+        for name in file.namelist():
+            if name.endswith(".npy"):
+                arrays[name[:-4]] = np.load(io.BytesIO(file.read(name)), allow_pickle=False)
+                if arrays[name[:-4]].dtype.kind not in "iuf":
+                    raise Rejected("an array holds no numbers")
+        return json.loads(file.read("cert.json")), arrays
+
+
+def check(certificate, model, prop, exact=False) -> dict:
+    """What the certificate proves of the model and the property, all three as bytes. Raises :class:`Rejected`."""
+    try:
+        with np.errstate(all="ignore"):
+            return checked(*opened(certificate), unpacked(model), unpacked(prop), Rationals() if exact else Floats())
+    except Rejected:
+        raise
+    except Exception as error:
+        raise Rejected(f"malformed, or beyond this checker: {type(error).__name__}: {error}") from error
+
+
+def question(model, prop) -> tuple:
+    """The network's nodes, and the property by boxes: lower and upper in fractions and in float64, and rows of each
+    unsafe set."""
+    nodes = Reader(model).nodes
+    parts = boxes(read_property(prop.decode(), nodes[0].size, nodes[-1].size))
+    return nodes, [(*box, [outward(v, -1) for v in box[0]], [outward(v, 1) for v in box[1]], u) for *box, u in parts]
+
+
+def numbered(unsafe) -> tuple:
+    """The rows of all unsafe sets, and their numbers by set."""
+    ends = np.cumsum([len(rows) for rows in unsafe]).tolist()
+    return [row for rows in unsafe for row in rows], [
+        list(range(e - len(r), e)) for e, r in zip(ends, unsafe, strict=True)
+    ]
+
+
+def checked(cert, arrays, model, prop, ar):
+    for name, data in (("model", model), ("property", prop)):
+        if cert[name] != hashlib.sha256(data).hexdigest():
+            raise Rejected(f"the certificate speaks of another {name}")
+    kind, semantics = cert["kind"], cert["semantics"]
+    if cert["format"] != FORMAT or semantics not in ("real", "float32-any-order"):
+        raise Rejected("a format, or semantics, beyond this checker")
+    nodes, parts = question(model, prop)
+    report = {"kind": kind, "semantics": semantics, "claim": "unsat", "leaves": 0}
+    if kind == "counterexample":
+        x = [float.fromhex(v) for v in cert["point"]]
+        for low, high, _, _, unsafe in parts:
+            rows, sets = numbered(unsafe)
+            y = Bounder(nodes, rows, [x], [x], ar=ar).nodes[-1].upper[0].tolist()
+            inside = len(x) == len(low) and all(a <= b <= c for a, b, c in zip(low, x, high, strict=True))
+            if inside and any(all(y[r] < 0 or (y[r] == 0 and not rows[r][2]) for r in some) for some in sets):
+                return report | {"claim": "sat"}
+        raise Rejected("the point is no counterexample")
+    if kind not in ("tree", "input-tree") or len(cert["parts"]) != len(parts) or not parts:
+        raise Rejected(f"{kind!r}: a kind beyond this checker, or not all of the property")
+    for n, (part, (_, _, low, high, unsafe)) in enumerate(zip(cert["parts"], parts, strict=True)):
+        if [part["lower"], part["upper"]] != [[v.hex() for v in side] for side in (low, high)] or not all(unsafe):
+            raise Rejected("the certificate speaks of another box, or a case has no output to avoid")
+        mine = {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"{n}/")}
+        rows, sets = numbered(unsafe)
+        if kind == "input-tree":
+            make = partial(Bounder, nodes, rows, semantics=semantics, layers=[[None]] * len(nodes), ar=ar)
+            leaves = input_tree(make, mine, low, high, sets)
+        else:
+            net = Bounder(nodes, rows, [low], [high], semantics, mine["listed"], part["layers"], mine, ar)
+            leaves = Trees(net.thinned(), mine, sets).run()
+        report["leaves"] += leaves
+    return report
+
+
+def main(arguments):
+    paths = [a for a in arguments if a != "--exact"]
+    if len(paths) != 3:
+        sys.exit(__doc__)
+    try:
+        report = check(*(Path(path).read_bytes() for path in paths), exact="--exact" in arguments)
+    except (Rejected, OSError) as why:
+        print(f"rejected: {why}")
+        return 1
+    print(f"accepted: {json.dumps(report)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,183 @@
+"""Certificates for verified properties: slopes and splits that a search has found, written as the checker reads them.
+
+The cheapest proof that the checker accepts is taken: by intervals, by linear bounds on lines of slopes 0 or 1, by the
+recorded trees of a search on splits, and by halving inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from assay.verify.backends.bab.bab import BaB
+from assay.verify.check import checker
+from assay.verify.check.certificate import Certificate
+from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import Result, Verdict
+from assay.verify.core.spec import Spec
+
+Array = NDArray[Any]
+
+# What bounds the layers, from the cheapest on: nothing but intervals, and linear bounds besides.
+PLAIN: tuple[list[list[str | None]], ...] = ([], [[None]])
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """A model and a property as the checker reads them. ``parts``: (lower, upper, unsafe sets) of each box."""
+
+    model: bytes
+    prop: bytes
+    nodes: list[Any]
+    parts: list[tuple[list[float], list[float], list[Any]]]
+
+    @classmethod
+    def of(cls, model: bytes, prop: bytes) -> Files:
+        """Raises :class:`checker.Rejected` for what is beyond the checker."""
+        model, prop = checker.unpacked(model), checker.unpacked(prop)
+        nodes, parts = checker.question(model, prop)
+        return cls(model, prop, nodes, [(low, high, unsafe) for *_, low, high, unsafe in parts])
+
+    @classmethod
+    def of_problem(cls, problem: Problem) -> Files:
+        """Files written for a problem: the network in plain form. Raises what writing it does."""
+        from assay.verify.frontends.onnx import write
+        from assay.verify.frontends.vnnlib import write as written
+
+        return cls.of(write.encode(problem.network), written.encode(problem))
+
+    @property
+    def relus(self) -> int:
+        """How many ReLU layers there are."""
+        return sum(node.kind == "relu" for node in self.nodes)
+
+    def certificate(self, kind: str, semantics: str, parts: Sequence[Part]) -> Certificate:
+        """Of a proof of each part."""
+        told: list[dict[str, Any]] = []
+        arrays: dict[str, Array] = {}
+        for n, ((low, high, _), part) in enumerate(zip(self.parts, parts, strict=True)):
+            told.append({"lower": [v.hex() for v in low], "upper": [v.hex() for v in high], "layers": part.layers})
+            arrays |= {f"{n}/{name}": array for name, array in part.arrays.items()}
+        return Certificate.of({"kind": kind, "semantics": semantics, "parts": told}, arrays, self.model, self.prop)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The proof of one box: how ``layers`` are bounded, and the ``arrays`` of its trees."""
+
+    arrays: dict[str, Array]
+    layers: list[list[str | None]]
+
+
+def counterexample(files: Files, point: Sequence[float]) -> Certificate:
+    """The certificate of a point of the region of which the output is unsafe."""
+    claims = {"kind": "counterexample", "semantics": "real", "point": [float(v).hex() for v in point]}
+    return Certificate.of(claims, {}, files.model, files.prop)
+
+
+def plain(files: Files, number: int, semantics: str = "real") -> Part | None:
+    """The proof of a part without any search, if there is one: trees that are one leaf each."""
+    low, high, unsafe = files.parts[number]
+    rows, sets = checker.numbered(unsafe)
+    for layers in (kind * files.relus for kind in PLAIN):
+        with np.errstate(all="ignore"):
+            net = checker.Bounder(files.nodes, rows, [low], [high], semantics, layers=layers)
+            bound = net.lower({len(net.nodes) - 1: np.eye(len(rows))}, checker.Hints())
+        if all(len(some) and max(bound[some]) > 0 for some in sets):
+            weights = [float(r == max(some, key=bound.__getitem__)) for some in sets for r in some]
+            return Part(trees(len(sets), weights), layers)
+    return None
+
+
+def trees(count: int, weights: Sequence[float]) -> dict[str, Array]:
+    """Trees without splits, as many as there are unsafe sets, with the ``weights`` of the rows of these."""
+    blank = partial(np.zeros, dtype=np.int32)
+    return {
+        "tree": np.full(count, -1, np.int32),
+        "listed": blank(0),
+        "slopes": np.zeros((count, 0), np.uint8),
+        "multipliers": np.zeros(0, np.float16),
+        "weights": np.array(weights, np.float16),
+        "tighter/at": blank(0),
+        "tighter/rows": blank(0),
+        "tighter/neurons": blank(0),
+        "tighter/slopes": np.zeros((0, 0), np.uint8),
+        "tighter/multipliers": np.zeros(0, np.float16),
+        "tighter/weights": np.zeros(0, np.float16),
+    }
+
+
+def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) -> Part | None:
+    """The proof of a part by the trees of a search on the phases of its ReLUs: what
+    :meth:`assay.verify.backends.bab.record.Record.document` tells. None where the layers are not those of the model."""
+    sizes = [node.size for node in files.nodes if node.kind == "relu"]
+    _, _, unsafe = files.parts[number]
+    order = _order(files, unsafe, spec)
+    if sizes != record["relus"] or order is None:
+        return None
+    found = [record["trees"].get(str(d)) for d in order]
+    if None in found:
+        return None
+    arrays = {name: np.concatenate([t[name].numpy() for t in found]) for name in found[0]}
+    lengths = np.cumsum([0, *(len(t["tree"]) for t in found)])
+    at = [t["tighter/at"].numpy() + begin for t, begin in zip(found, lengths, strict=False)]
+    arrays["tighter/at"] = np.concatenate(at).astype(np.int32)
+    arrays["slopes"] = np.diff(arrays["slopes"], axis=0, prepend=np.uint8(0))
+    arrays["listed"] = record["listed"].numpy()
+    layers: list[list[str | None]] = [[None] for _ in sizes]
+    for relu, rows in record["layers"].items():
+        layers[int(relu)] = [None, f"layer{relu}"]
+        arrays |= {f"layer{relu}/{name}": rows[name].numpy() for name in ("neurons", "slopes")}
+    return Part(arrays, layers)
+
+
+def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[int] | None:
+    """The disjunct of the specification that each unsafe set of the checker's is; None where they differ."""
+    numbers: dict[bytes, list[int]] = {}
+    for d, disjunct in enumerate(spec.disjuncts):
+        table = torch.cat([disjunct.A, disjunct.b[:, None]], 1).numpy() + 0.0
+        numbers.setdefault(table.tobytes(), []).append(d)
+    found = []
+    for rows in unsafe:
+        table = np.zeros((len(rows), files.nodes[-1].size + 1))
+        for line, (terms, constant, _) in zip(table, rows, strict=True):
+            line[list(terms)] = [float(v) for v in terms.values()]
+            line[-1] = -float(constant)
+        same = numbers.get((table + 0.0).tobytes())
+        if not same:
+            return None
+        found.append(same[0])
+    return found
+
+
+def certify(
+    files: Files, problems: Sequence[Problem], result: Result, budget: Budget = UNLIMITED, semantics: str = "real"
+) -> Certificate | None:
+    """A certificate of the verdict of problems that are one property, as yet unchecked; None where there is none.
+
+    What the result holds is written; what it does not, is found by a search of its own within the ``budget``.
+    """
+    if result.verdict is Verdict.FALSIFIED:
+        assert result.counterexample is not None
+        return counterexample(files, result.counterexample.double().flatten().tolist())
+    if result.verdict is not Verdict.VERIFIED or len(problems) != len(files.parts):
+        return None
+    records = [part["certificate"] for part in result.stats.get("parts", [{"certificate": result.certificate}])]
+    parts = []
+    for number, (problem, record) in enumerate(zip(problems, records, strict=True)):
+        part = plain(files, number, semantics)
+        if part is None:
+            if record is None or record.get("kind") != "bab":
+                record = BaB(proof=True).verify(problem, budget).certificate
+            part = record and of_record(files, number, problem.spec, record)
+        if part is None:
+            return None
+        parts.append(part)
+    return files.certificate("tree", semantics, parts)
