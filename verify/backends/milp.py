@@ -13,6 +13,7 @@ from torch import Tensor
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import InputError
+from assay.verify.core.ops import Step
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.result import Guarantee, Reason, Result
@@ -26,6 +27,7 @@ from assay.verify.programs.witness import by_disjunct, confirmed, descend
 CAUTION = 10.0
 FINE = 1e-9  # tolerances up to which an optimum is taken as it is
 SAME = 1e-6  # between an optimum and the margin at a point, relative to 1 and to it
+INSET = 1e-4  # of a jump's interval, from which a counterexample keeps away
 DEEP = 1e-6  # how far below zero a point should lie that ends the search, so that it survives rounding
 
 
@@ -51,12 +53,12 @@ class MILP:
             raise InputError(f"steps of milp must be at least 0, got {self.steps}")
 
     def supports(self, problem: Problem) -> str | None:
-        """Piecewise linear operations over boxes and balls in l1 and linf, and a solver that is installed."""
+        """Operations linear or constant in pieces, over boxes and balls in l1 and linf, and a solver that is there."""
         region = problem.region
         if isinstance(region, LpBall) and region.p == 2:
             return "a ball in l2, which is not linear"
         network = problem.network
-        return without_bounds(network) or without_encoding(network) or missing(self.solver, integer=True)
+        return without_bounds(network) or without_encoding(network, integer=True) or missing(self.solver, integer=True)
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Decide every disjunct, the one that linear bounds leave the most room first, until one is within reach."""
@@ -86,6 +88,7 @@ class Search:
     grain: float = inf
     seen: Tensor = field(init=False)
     at: Tensor | None = None
+    bounded: Known | None = None
     witness: Tensor | None = None
     doubts: list[Reason] = field(default_factory=list)
     stats: dict[str, Any] = field(default_factory=lambda: {"programs": 0, "nodes": 0})
@@ -97,6 +100,7 @@ class Search:
         """Bounds, then a descent, then programs for the disjuncts that are still open."""
         problem = self.problem
         bounded = known(problem.network, problem.region, problem.spec.A, self.budget, sides=problem.spec.b)
+        self.bounded = bounded
         self.grain, self.lower = bounded.grain, bounded.by_disjunct(problem.spec)
         order = sorted(range(len(self.lower)), key=self.lower.__getitem__)
         self._look(order, problem.region.centre.expand(len(order), *problem.network.input_shape), 0.5)
@@ -170,6 +174,8 @@ class Search:
             answer = self._answer(program, -inf)
             if answer.x is not None:
                 self._look([d], self._point(encoding, answer.x), 0.02)
+        if answer.status in (Status.TARGET, Status.OPTIMAL) and self.witness is None:
+            self._inside(d, target)
         if answer.status is Status.TIMEOUT:
             # What was proved of the program so far, as a bound; a verdict takes a search that has come to its end.
             self.lower[d] = max(self.lower[d], min(answer.bound - doubt, limit, self.seen[d].item(), 0.0))
@@ -179,6 +185,16 @@ class Search:
             self.stats["solver"] = answer.message
         elif not self._concluded(d, answer, limit, doubt):
             self.doubts.append(Reason.NUMERICAL)
+
+    def _inside(self, d: int, target: float) -> None:
+        """Look for a counterexample at which nothing jumps: the best points of a program lie where something does."""
+        network, disjunct = self.problem.network, self.problem.spec.disjuncts[d]
+        if not any(isinstance(node.op, Step) for node in network.nodes) or self.bounded is None:
+            return
+        encoding = encode(network, self.problem.region, self.bounded.bounds, exact=True, inset=INSET)
+        answer = self._answer(encoding.disjunct(disjunct.A.numpy(), disjunct.b.numpy()), target)
+        if answer.x is not None:
+            self._look([d], self._point(encoding, answer.x), 0.02)
 
     def _concluded(self, d: int, answer: Answer, limit: float, doubt: float) -> bool:
         """Draw from a claim of the solver what it is worth; whether the points that were seen agree with it.

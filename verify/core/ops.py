@@ -263,7 +263,16 @@ def _(op: Smooth, x: Tensor) -> Tensor:
 
 @evaluate.register
 def _(op: Step, x: Tensor) -> Tensor:
-    return STEPS[op.kind](x)
+    """Its derivative, which is 0, tells no search where to go: gradients pass through as through a line, or for a sign
+    as through a curve as wide as what it is applied to (the straight-through estimator, Bengio et al. 2013,
+    arXiv:1308.3432)."""
+    value = STEPS[op.kind](x)
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return value
+    if op.kind == "sign":
+        x = (x / x.detach().abs().mean().clamp(min=torch.finfo(x.dtype).tiny)).tanh()
+    way = x - x.detach()  # nothing, with a gradient
+    return value.detach() + torch.where(way == 0, way, way.detach().new_zeros(()))
 
 
 @evaluate.register

@@ -94,6 +94,11 @@ def _read_out(readout: str, logits: Tensor, tolerance: Tensor, dtype: torch.dtyp
     """
     if not readout:
         return logits, tolerance
+    if readout == "argmax":  # scores that may lie in each other's way say nothing of which is the largest
+        best, place = (logits - tolerance).max(-1, keepdim=True)
+        sure = ((logits + tolerance) < best).sum(-1, keepdim=True) == logits.shape[-1] - 1
+        label = torch.zeros_like(logits).scatter(-1, place, 1.0)
+        return label, torch.zeros_like(logits).masked_fill(~sure, torch.inf)
     unit, size = torch.finfo(dtype).eps, logits.shape[-1]
     logarithms = logits.log_softmax(-1)
     shift = 2 * tolerance.amax(-1, keepdim=True) + (size + 16) * unit + 4 * unit * logits.abs().amax(-1, keepdim=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
@@ -56,6 +57,6 @@ def answered(model: Oracle, output: Any, count: int) -> Oracle:
     if not isinstance(output, Tensor) or output.dim() < 1 or output.shape[0] != count:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InputError(f"expected the model to return one tensor with a batch dimension, got {got}")
-    if not output.is_floating_point():
-        raise InputError(f"expected the model to return floating-point numbers, got {output.dtype}")
+    if not (output.is_floating_point() or (output.dtype in (torch.int32, torch.int64) and output.numel() == count)):
+        raise InputError(f"expected the model to return floating-point numbers, or a label, got {output.dtype}")
     return Column(model) if output.dim() == 1 else model

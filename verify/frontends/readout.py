@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import Op
 from assay.verify.frontends import composed
@@ -16,8 +17,11 @@ SOFTMAX = {"softmax": composed.softmax, "log_softmax": composed.log_softmax}
 def whole(network: Network) -> Network:
     """The network with what its ``readout`` names, compared with its oracle again.
 
-    Raises :class:`InternalError` where they differ, :class:`UnsupportedError` where there are too many outputs.
+    Raises :class:`InternalError` where they differ, :class:`UnsupportedError` where there are too many outputs, and for
+    labels, of which only the order of the scores is known.
     """
+    if network.readout not in SOFTMAX:
+        raise UnsupportedError("the model answers with a label: a specification may only say which label that is")
     literal = None if network.literal is None else _with_softmax(network.literal, network.readout)
     full = replace(_with_softmax(network, network.readout), literal=literal)
     agree(full)

@@ -18,6 +18,7 @@ from assay.verify.core.network import Network, Oracle, to_network
 from assay.verify.frontends import torchlip
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
+from assay.verify.frontends.labels import Labelled
 from assay.verify.frontends.outputs import answered
 from assay.verify.frontends.recognised import recognised
 from assay.verify.frontends.recording import recorded
@@ -76,7 +77,10 @@ def read(subject: Subject, input_shape: Sequence[int] | None) -> Network:
             refuse_batch_sizes(runs, pair[:1], trail)
             refuse_mixing(runs, pair[:1])
         network = replace(fold(recognised(literal), torch.float64), literal=literal, readout=translation.readout)
-    wide = Widened(Eager(runs) if subject.compiled else runs, dtype)
+    wide: Oracle = Widened(Eager(runs) if subject.compiled else runs, dtype)
+    if translation.readout == "argmax":
+        names = tuple(map(float, range(network.output_size)))
+        network, wide = replace(network, oracle=Labelled(oracle, names)), Labelled(wide, names)
     agree(network, None if dtype is torch.float64 or translation.rounded else wide)
     return network
 

@@ -20,7 +20,7 @@ from assay.verify.core.network import Network
 from assay.verify.core.ops import InverseSumExp, LeakyRelu, Max, Op, Product, Relu, Smooth, Step
 from assay.verify.core.region import LpBall, Polytope, Region
 from assay.verify.core.verifier import Bounds
-from assay.verify.programs import between
+from assay.verify.programs import between, jumps
 from assay.verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
 from assay.verify.programs.program import Ball, Draft, Index, Program, Vector, widened
 from assay.verify.support.floats import TINY, gamma
@@ -29,8 +29,9 @@ from assay.verify.support.floats import TINY, gamma
 Refine = Callable[[Draft, Expression, Vector, Vector], tuple[Vector, Vector]]
 
 
-# Operations that are no more than between lines in any program.
-LOOSE = (Smooth, Product, InverseSumExp, Step)
+# Operations that are no more than between lines in any program, and those that are so where nothing is integer.
+LOOSE = (Smooth, Product, InverseSumExp)
+JUMPING = (Step,)
 
 # Numbers beyond this may overflow where they are multiplied.
 LARGEST = 1e100
@@ -149,6 +150,7 @@ class Encoder:
     network: Network
     exact: bool
     refine: Refine | None
+    inset: float = 0.0
     draft: Draft = field(default_factory=Draft)
     neurons: list[tuple[Index, ...]] = field(default_factory=list)
     operands: list[tuple[Index, Index, Index]] = field(default_factory=list)
@@ -276,7 +278,6 @@ def _(op: Max, encoder: Encoder, position: int, z: Expression, low: Vector, high
 @activate.register(Smooth)
 @activate.register(Product)
 @activate.register(InverseSumExp)
-@activate.register(Step)
 def _(op: Op, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
     """A column between several lines."""
     operands = encoder.network.nodes[encoder.network.nodes[position].inputs[0]].shape[-1] if op.several else 1
@@ -287,6 +288,23 @@ def _(op: Op, encoder: Encoder, position: int, z: Expression, low: Vector, high:
     _check(*ends)
     value = encoder.draft.columns(*ends)
     between.between(encoder.draft, op, columns, low, high, operands, value)
+    return of_columns(value, np.zeros(len(value)))
+
+
+@activate.register
+def _(op: Step, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
+    """Whole numbers, each with the closure of the part of the operand's interval where it is the value."""
+    low, high = encoder.tightened(z, low, high, np.flatnonzero(low < high))
+    columns = encoder.named(z, low, high)
+    encoder.note(position, np.arange(len(z)), columns)
+    ends = between.interval(op, low, high, 1)
+    _check(*ends)
+    value = encoder.draft.columns(*ends, integer=encoder.exact)
+    if encoder.exact:
+        open_ = ends[0] < ends[1]
+        jumps.pieces(encoder.draft, op, columns[open_], low[open_], high[open_], value[open_], encoder.inset)
+    else:
+        between.between(encoder.draft, op, columns, low, high, 1, value)
     return of_columns(value, np.zeros(len(value)))
 
 
@@ -344,23 +362,32 @@ def without_relaxation(network: Network) -> str | None:
     return f"no linear program for {', '.join(missing)}" if missing else None
 
 
-def without_encoding(network: Network) -> str | None:
-    """Which operations no program is exact about, with binaries or after splits, in one line; None if all are so."""
-    loose = sorted({n.op.label for n in network.nodes if isinstance(n.op, LOOSE)})
+def without_encoding(network: Network, integer: bool = False) -> str | None:
+    """Which operations no program is exact about after splits, or with ``integer`` columns, in one line; None if all
+    are so."""
+    never = LOOSE if integer else LOOSE + JUMPING
+    loose = sorted({n.op.label for n in network.nodes if isinstance(n.op, never)})
     return without_relaxation(network) or (f"no exact program for {', '.join(loose)}" if loose else None)
 
 
 def encode(
-    network: Network, region: Region, bounds: Sequence[Bounds], exact: bool = False, refine: Refine | None = None
+    network: Network,
+    region: Region,
+    bounds: Sequence[Bounds],
+    exact: bool = False,
+    refine: Refine | None = None,
+    inset: float = 0.0,
 ) -> Encoding:
     """``network`` over a ``region`` of one sample, with proven ``bounds`` of each node (1 x shape of the node).
 
     ``exact``: binaries that make it the network itself, in place of its relaxation; ``refine`` is asked for tighter
-    bounds of the operands of each activation that is not decided by those at hand, layer by layer.
+    bounds of the operands of each activation that is not decided by those at hand, layer by layer. ``inset``: how far
+    from where a piecewise constant function jumps its operand is held, as a part of its interval: then some of the
+    network's points are left out, and those that are found are clear ones.
 
     Raises :class:`Unbounded` where a bound that matters is not finite.
     """
-    encoder = Encoder(network, exact, refine)
+    encoder = Encoder(network, exact, refine, inset)
     box = region.box()
     low, high = as_array(box.lower.flatten()), as_array(box.upper.flatten())
     inputs = _inputs(encoder.draft, region, low, high)

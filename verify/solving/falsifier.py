@@ -18,6 +18,7 @@ from assay.verify.bounds.verdicts import unanswerable
 from assay.verify.check.replay import replayed
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.ops import Step
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.spec import Spec
@@ -43,9 +44,11 @@ class Timed(nn.Module):
 
 
 def _timed(problems: Mapping[int, Problem], budget: Budget) -> dict[int, Problem]:
-    """Problems of one network, with the model that is attacked timed."""
+    """Problems of one network, with the model that is attacked timed; one that jumps as its network, which has
+    gradients there."""
     network = next(iter(problems.values())).network
-    model = network.oracle if isinstance(network.oracle, nn.Module) else network
+    jumps = any(isinstance(node.op, Step) for node in network.nodes)
+    model = network.oracle if isinstance(network.oracle, nn.Module) and not jumps else network
     timed = replace(network, oracle=Timed(model, budget))
     return {i: problem.with_parts(network=timed) for i, problem in problems.items()}
 

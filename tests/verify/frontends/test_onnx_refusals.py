@@ -461,11 +461,6 @@ def test_several_outputs_and_none_at_all(tmp_path: Path) -> None:
         refused(save(tmp_path, proto), InputError, words)
 
 
-def test_an_output_of_whole_numbers_is_refused(tmp_path: Path) -> None:
-    proto = one("Cast", VECTOR, to=TensorProto.INT64)
-    refused(save(tmp_path, proto), UnsupportedError, "'y' holds no floating-point numbers")
-
-
 def test_scores_beside_labels_are_the_output(tmp_path: Path) -> None:
     proto = matrix()
     proto.graph.node.append(NODE("ArgMax", ["y"], ["label"], axis=1))

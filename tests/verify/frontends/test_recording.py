@@ -160,13 +160,16 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], list[str]]] = {
     "dropout": (lambda m, x: m.l(F.dropout(x.flatten(1))), ["draws at random", "dropout"]),
     "mean-of-the-batch": (lambda m, x: m.l(x.flatten(1)) - m.l(x.flatten(1)).mean(0), ["depends on the batch", "mean"]),
     "first-of-the-batch": (lambda m, x: m.l(x.flatten(1)) - m.l(x[:1].flatten(1)), ["depends on the batch"]),
-    "indices": (lambda m, x: m.l(x.flatten(1)).gather(1, m.l(x.flatten(1)).argmax(1, keepdim=True)), ["argmax"]),
+    "indices": (
+        lambda m, x: m.l(x.flatten(1)).gather(1, m.l(x.flatten(1)).argmax(1, keepdim=True)),
+        ["gather", "places that"],
+    ),
     "which-is-largest": (
         lambda m, x: m.l(x.flatten(1)).gather(1, m.l(x.flatten(1)).max(1, True)[1]),
         ["max", "result 1"],
     ),
     "sorted": (lambda m, x: m.l(x.flatten(1)).sort(1)[0], ["sort"]),
-    "integers": (lambda m, x: m.l(x.flatten(1)).argmax(1), ["floating-point", "int64"]),
+    "integers": (lambda m, x: m.l(x.flatten(1)).long(), ["floating-point", "int64"]),
     "dict": (lambda m, x: {"a": x, "b": x}, ["one tensor", "dict of a, b"]),
     "empty-dict": (lambda m, x: {}, ["one tensor", "nothing"]),
     "none": (lambda m, x: None, ["one tensor", "NoneType"]),

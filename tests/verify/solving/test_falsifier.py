@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assay.attacks.common.interface import AttackResult, Model
 from assay.attacks.fgsm import FGSM
@@ -175,3 +175,24 @@ def test_many_disjuncts_are_attacked_as_many_at_once_as_fit(monkeypatch: pytest.
     model.sizes.clear()
     Falsifier(FGSM(), targeted=True).verify(many, Budget(1.5))
     assert len(model.sizes) == 2
+
+
+@pytest.mark.parametrize("kind", ["sign", "floor", "round"])
+def test_jumps_have_gradients_to_follow(kind: str) -> None:
+    """A network that is constant in pieces, whose own derivative is 0, as a module and as a network."""
+    generator = torch.Generator().manual_seed(4)
+    weight = torch.randn(12, 8, generator=generator)
+
+    class Jumping(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            steps = getattr(torch, kind)(3 * (x @ weight.T))
+            return torch.stack([steps.mean(1) + 0.5, 0 * x[:, 0]], 1)
+
+    x = torch.full((8,), 0.5) + 0.1 * weight.mean(0)
+    module = Jumping().eval()
+    assert float(module(x[None])[0, 0]) > 0
+    problem = Problem.robustness(module, x, 0, 0.9, domain=None)
+    result = Falsifier(get_attack("pgd(steps=20,restarts=1)")).verify(problem, Budget(20))
+    assert result.verdict is Verdict.FALSIFIED
+    values = problem.network(x[None].double().requires_grad_())
+    assert torch.equal(values.detach(), problem.network(x[None].double()))

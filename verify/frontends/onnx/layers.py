@@ -11,7 +11,7 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.ops import Add, Linear, Scale, Sub
-from assay.verify.frontends import composed
+from assay.verify.frontends import composed, labels
 from assay.verify.frontends.composed import number
 from assay.verify.frontends.onnx.moves import broadcast
 from assay.verify.frontends.onnx.tensors import DTYPES
@@ -149,7 +149,7 @@ def _paired(call: Call, a: Value, b: Value) -> tuple[Value, Value]:
 
 
 def cast_(call: Call) -> Operand:
-    """To a type that holds every value of the old one, or to whole numbers, towards zero."""
+    """To a type that holds every value of the old one, to whole numbers, towards zero, or to whether it is not 0."""
     call.ignore("saturate", "round_mode")
     x, dtype = call.operand(), DTYPES.get(call.integer("to", 0))
     if dtype is None:
@@ -158,6 +158,10 @@ def cast_(call: Call) -> Operand:
         return x.to(dtype)
     if x.dtype.is_floating_point and dtype in (torch.int32, torch.int64):
         return call.value(composed.truncated(call.append, call.sample(x)), x.shape, dtype)
-    if torch.promote_types(x.dtype, dtype) is not dtype:
+    if dtype is torch.bool and x.dtype is not torch.bool:
+        gap = labels.zero(call.append, call.sample(x), not x.dtype.is_floating_point)
+        return scale(call, call.value(gap, x.shape, dtype), -ONE, ONE)
+    held = x.dtype is torch.int64 and dtype is torch.int32  # as long as the type holds them
+    if torch.promote_types(x.dtype, dtype) is not dtype and not held:
         raise Untranslatable(f"from {x.dtype} to {dtype} rounds".replace("torch.", ""))
     return Value(x.position, x.shape, dtype)

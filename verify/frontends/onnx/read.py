@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from assay.verify.core.errors import AssayError, InternalError, ResourceError, UnsupportedError
-from assay.verify.core.network import Network, to_network
+from assay.verify.core.network import Network, Oracle, to_network
 from assay.verify.frontends.agreement import agree
 from assay.verify.frontends.fold import fold
+from assay.verify.frontends.labels import Labelled
 from assay.verify.frontends.onnx import handlers
 from assay.verify.frontends.onnx.external import self_contained
 from assay.verify.frontends.onnx.graph import parse, read_graph
@@ -59,10 +62,10 @@ def decode(
 
 
 def _decode(content: bytes, what: str, name: str, folder: Path | None, outputs: Sequence[str | int]) -> Network:
-    network, runtime, symbolic, delicate = _translated(content, what, name, folder, outputs)
+    network, runtime, names, symbolic, delicate = _translated(content, what, name, folder, outputs)
     if symbolic:
         try:  # a batch of several is run at once only if it gives what its samples give alone
-            batched = replace(network, oracle=replace(runtime, together=True))
+            batched = replace(network, oracle=_answering(replace(runtime, together=True), names))
             agree(batched)
             return batched
         except AssayError:
@@ -78,8 +81,9 @@ def _decode(content: bytes, what: str, name: str, folder: Path | None, outputs: 
 
 def _translated(
     content: bytes, what: str, name: str, folder: Path | None, outputs: Sequence[str | int]
-) -> tuple[Network, Runtime, bool, str]:
-    """The network, its oracle, whether the batch dimension is symbolic, and a node whose meaning hangs on rounding.
+) -> tuple[Network, Runtime, Tensor, bool, str]:
+    """The network, the model, the names of labels that it answers with, if it does, whether the batch dimension is
+    symbolic, and a node whose meaning hangs on rounding.
 
     What was parsed is let go of.
     """
@@ -89,18 +93,23 @@ def _translated(
     translation = Translation(graph, handlers.traced(), handlers.constant())
     literal = translation.network()
     folded = fold(recognised(literal))
-    shapes = folded.input_shape, folded.nodes[-1].shape
-    runtime = Runtime(whole, graph.outputs, graph.inputs, *shapes, graph.dtype)
+    shape = (1,) if len(translation.names) else folded.nodes[-1].shape
+    runtime = Runtime(whole, graph.outputs, graph.inputs, folded.input_shape, shape, graph.dtype)
     network = replace(
         folded,
-        oracle=runtime,
+        oracle=_answering(runtime, translation.names),
         name=name,
         literal=literal,
         readout=translation.readout,
         inputs=literal.inputs,
         outputs=literal.outputs,
     )
-    return network, runtime, graph.symbolic, translation.delicate
+    return network, runtime, translation.names, graph.symbolic, translation.delicate
+
+
+def _answering(runtime: Runtime, names: Tensor) -> Oracle:
+    """The model as it is, or one whose answer is a label, by that label's ``names`` (labels)."""
+    return Labelled(runtime, tuple(names.tolist())) if len(names) else runtime
 
 
 @to_network.register

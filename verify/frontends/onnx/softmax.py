@@ -28,6 +28,8 @@ def softmax(kind: str) -> Handler:
         # Before version 13 it went over all axes from the given one on.
         after = 1 if newer else prod(x.shape[axis + 1 :])
         whole = prod(x.shape) == x.shape[-1] == x.shape[axis] * after
+        if call.node.outputs[0] in call.translation.compared and whole and x.absent is None:
+            return x
         if call.node.outputs[0] in call.translation.ends and whole and x.absent is None:
             call.translation.readout = kind
             return x

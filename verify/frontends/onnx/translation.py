@@ -20,8 +20,9 @@ from assay.verify.core.network import Builder, Network, Port
 from assay.verify.core.ops import Concat, Gather, Op, Reshape
 from assay.verify.frontends.composed import Value as Node
 from assay.verify.frontends.composed import reshaped
-from assay.verify.frontends.onnx.graph import Attribute, Graph, GraphNode
+from assay.verify.frontends.onnx.graph import FLOATS, Attribute, Graph, GraphNode
 from assay.verify.frontends.onnx.inference import output_shapes
+from assay.verify.frontends.onnx.tensors import DTYPES
 from assay.verify.frontends.refusal import Untranslatable
 
 NO_MEMORY = "can't allocate memory"  # torch has no error of its own for this
@@ -66,6 +67,14 @@ ANY_TYPE = {
     *("Identity", "Not", "Or", "Pad", "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose"),
     *("Unsqueeze", "Where"),
 }
+# What means the same of whole numbers, as long as they stay within what their type holds.
+ARITHMETIC = {
+    *("Abs", "Add", "ArrayFeatureExtractor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Mul", "Neg"),
+    *("OneHot", "ReduceSum", "Sub"),
+}
+WHOLE = (torch.int32, torch.int64)
+# What a label goes through on its way out, as an operand of which place; a Cast to numbers that hold it.
+OF_LABELS = {"ArrayFeatureExtractor": 1, "Cast": 0, "Flatten": 0, "Identity": 0, "Reshape": 0, "Squeeze": 0}
 # Positions of what could not be translated, and was complained about where it arose: of what depends on the input but
 # has no known shape, and of what does not depend on it.
 UNKNOWN, LOST = -1, -2
@@ -200,6 +209,9 @@ class Translation:
     """Translates a graph with two tables of handlers by operation: of values that depend on the input, of constants.
 
     ``ends``: the names of values that are the one output; ``readout``: what it goes through last that was left out;
+    ``labels``: the names of values that, in another shape or type, are the one output; ``names``: those of the labels,
+    where the output is one, by the place of the score that each is chosen for; ``compared``: of values that are
+    compared with each other only;
     ``delicate``: a node whose meaning hangs on how the runtime rounds.
     """
 
@@ -214,9 +226,19 @@ class Translation:
         self.readout = ""
         self.delicate = ""
         self.ends = set(graph.outputs if len(graph.outputs) == 1 else ())
+        self.labels, self.names = set(self.ends), torch.empty(0)
+        self.compared: set[str] = set()
+        self.scores: Value | None = None
         for node in reversed(graph.nodes):
             if node.op == "Identity" and not self.ends.isdisjoint(node.outputs):
                 self.ends.update(node.inputs)
+            if self.labels.isdisjoint(node.outputs):
+                continue
+            to = node.attributes.get("to", 1)
+            if node.op in OF_LABELS and isinstance(to, int) and DTYPES.get(to, torch.bool) in (*WHOLE, *FLOATS):
+                self.labels.add(node.inputs[OF_LABELS[node.op]])
+            elif node.op == "ArgMax":
+                self.compared.add(node.inputs[0])
 
     def _begin(self) -> Builder:
         """The one input, or several as parts of one that is flat."""
@@ -242,7 +264,7 @@ class Translation:
                     self.environment[name] = results[position] if position < len(results) else None
         if self.unsupported:
             raise UnsupportedError(f"unsupported operations: {self._complaints()}. {self.hint()}")
-        ends = [self._output(name) for name in self.graph.outputs]
+        ends = [self.scores] if self.scores is not None else [self._output(name) for name in self.graph.outputs]
         last = ends[0].position
         if len(ends) > 1:
             flat = [self.builder.add(Reshape((prod(end.shape),)), end.position) for end in ends]
@@ -260,9 +282,21 @@ class Translation:
             raise InputError(f"the output {name!r} does not depend on the input")
         if output.absent is not None:
             raise UnsupportedError(f"the output {name!r} holds what a mask has set to -inf: leave the mask out")
-        if not output.dtype.is_floating_point:
-            raise UnsupportedError(f"the output {name!r} holds no floating-point numbers: leave labels out")
         return output
+
+    def label(self, scores: Value, names: Tensor) -> None:
+        """The output is the name of the largest of the ``scores`` (1 x labels), the first one; ``names``: (labels)."""
+        self.scores, self.names, self.readout = scores, names, "argmax"
+
+    def renamed(self, name: str, names: Tensor) -> bool:
+        """Whether the value ``name`` is the label that is the output: then these are the ``names`` of its places."""
+        if self.scores is None or name not in self.labels:
+            return False
+        places = torch.arange(len(self.names))
+        if len(set(names.tolist())) != len(places) or not torch.equal(self.names, places):
+            raise Untranslatable("of labels that are not one for each score")
+        self.names = names
+        return True
 
     def _complaints(self) -> str:
         """Each kind of node once, with the first of its name and how many there are."""
@@ -345,8 +379,9 @@ class Translation:
 
     def _demand_numbers(self, call: Call) -> None:
         """Numbers that are finite, and no whole ones, where these mean something else."""
-        whole = any(isinstance(v, Value) and not v.dtype.is_floating_point for v in call.inputs)
-        if whole and call.node.op not in ANY_TYPE:
+        types = {v.dtype for v in call.inputs if isinstance(v, Value) and not v.dtype.is_floating_point}
+        summed = call.node.op in ARITHMETIC and (types.issubset(WHOLE) or call.node.op == "Equal")
+        if types and call.node.op not in ANY_TYPE and not summed:
             raise Untranslatable("of whole numbers or truth values that depend on the input")
         masked = any(isinstance(v, Value) and v.absent is not None for v in call.inputs)
         if masked and call.node.op not in OF_MASKED:

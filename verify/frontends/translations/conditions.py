@@ -83,15 +83,6 @@ def _demand_truths(step: Step, *names: str) -> None:
         raise Untranslatable("of numbers that are no truth values")
 
 
-def refused(why: str) -> Handler:
-    """The rule of what is not read, with the reason."""
-
-    def rule(step: Step) -> Tensor:
-        raise Untranslatable(why)
-
-    return rule
-
-
 def _chosen(step: Step, condition: str, first: str, second: str) -> Value:
     dtype = step.results[0].dtype
     sides = [step.spread(name) if step.traced(name) else _held(step, name, dtype) for name in (first, second)]

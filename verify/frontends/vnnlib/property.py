@@ -8,10 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.rewiring import rewired, with_inputs
+from assay.verify.frontends.labels import Labelled, of_scores
 from assay.verify.frontends.vnnlib.cases import Case
 from assay.verify.frontends.vnnlib.declared import Declared
 from assay.verify.support.plain import counted
@@ -41,14 +42,19 @@ class Property:
 
         Raises :class:`InputError` where the network has other numbers of inputs or outputs.
         """
-        shape = network.input_shape
-        if (self.inputs, self.outputs) != (prod(shape), network.output_size):
+        shape, cases = network.input_shape, self.cases
+        labels = network.oracle.names if isinstance(network.oracle, Labelled) else ()
+        outputs = 1 if labels else network.output_size
+        if (self.inputs, self.outputs) != (prod(shape), outputs):
             own = f"{counted(self.inputs, 'input')} and {counted(self.outputs, 'output')}"
             raise InputError(
                 f"the property {self.source or ''} speaks of {own}; "
-                f"the network takes {prod(shape)}, in the shape {shape}, and gives {network.output_size}"
+                f"the network takes {prod(shape)}, in the shape {shape}, and gives {outputs}"
             )
-
+        if labels and self.linked:
+            raise UnsupportedError("a property that ties a label to inputs is not supported")
+        if labels:
+            cases = tuple((region, of_scores(spec, labels)) for region, spec in cases)
         if self.shared:
             network = rewired(network, self.shared, self.shared)
         if self.linked:
@@ -58,4 +64,4 @@ class Property:
         def shaped(bound: Tensor) -> Tensor:
             return bound.reshape(shape)
 
-        return [Problem(network, region.map(shaped), spec) for region, spec in self.cases]
+        return [Problem(network, region.map(shaped), spec) for region, spec in cases]
