@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from assay.benchmarks.harness import alarms
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, UNSUPPORTED, Role, Row
 from assay.benchmarks.harness.compare import Comparison
 from assay.benchmarks.harness.origin import source_hash, versions
@@ -31,15 +32,12 @@ NOTHING = ("\u2013", *[""] * 5)
 
 def summary(comparison: Comparison, command: Sequence[str] = ()) -> dict[str, Any]:
     """Everything a reader needs as plain data; numbers that are not finite are strings."""
-    alarms = [alarm.to_json() for alarm in comparison.alarms]
-    for entry, folder in zip(alarms, comparison.folders, strict=False):
-        entry["folder"] = str(folder)
     document = {
         "model": comparison.model,
         "data": comparison.data,
         "norm": comparison.norm,
         "rows": [row.to_json() for row in comparison.rows],
-        "alarms": alarms,
+        "alarms": alarms.told(comparison.alarms, comparison.folders),
         "n": comparison.n,
         "seed": comparison.seed,
         "confidence": CONFIDENCE,
