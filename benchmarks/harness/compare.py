@@ -123,8 +123,13 @@ def compare(
     anybody = sorted(set().union(*(right[p.subject] for p in participants)))
     work = {_stage(p, radius): len(right[p.subject]) for radius in radii for p in participants}
     progress.begin(sum(work.values()), work)
+    tally, seen = bracket.Tally(radii), 0
     for start in range(0, len(anybody), batch):
-        run.judge(anybody[start : start + batch])
+        chunk, before = anybody[start : start + batch], len(run.judged)
+        run.judge(chunk)
+        tally.add(chunk[-1] + 1 - seen, len(right[NETWORK] & set(chunk)), run.judged[before:])
+        seen = chunk[-1] + 1
+        progress.so_far(str(tally))
     wrong = {subject: len(data) - len(rightly) for subject, rightly in right.items()}
     spent = time.monotonic() - began
     described.end(store, about, spent, run.alarms, run.folders)

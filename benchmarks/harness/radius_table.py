@@ -198,6 +198,7 @@ def compare_radii(
         disputed = {alarm.claims[0].sample for alarm in fresh}
         lines += [_line(sample, sample.index in disputed) for sample in judged]
         found += fresh
+        progress.so_far(_means(lines))
         folders += alarms.save_all(fresh, alarm_folder)
     spent = time.monotonic() - began
     if store is not None:
@@ -292,6 +293,12 @@ def _quantile(values: Sequence[float], share: float, role: Role) -> float:
     """
     place = share * (len(values) - 1)
     return sorted(values)[int(place) if role is Role.METHOD else -int(-place // 1)] if values else 0.0
+
+
+def _means(lines: Sequence[Line]) -> str:
+    """Both ends, while a search goes on."""
+    upper, lower = spreads([], lines)
+    return f"radii of {lower.mean:.3g} to {upper.mean:.3g} in the mean of {len(lines)}"
 
 
 def _line(sample: Sample, disputed: bool) -> Line:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from math import inf
+from typing import Protocol
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, Role
-from assay.benchmarks.harness.radius_table import RadiusTable
+from assay.benchmarks.harness.radius_table import RadiusTable, Spread
 from assay.benchmarks.report import layout
 from assay.benchmarks.report.digits import above, below
 from assay.verify.core.norms import norm_name
@@ -21,22 +23,33 @@ SPARE = ("q90", "q10", "questions", "seconds")
 
 def show(table: RadiusTable, console: Console) -> None:
     """Print the spreads, the samples if they are few, and what the figures alone do not say."""
-    layout.show(spreads(table), console, SPARE)
+    layout.show(spread_table(table, table.spreads, table.refused), console, SPARE)
     if table.n <= FEW:
-        layout.show(samples(table), console, ("label",))
+        layout.show(sample_table(table), console, ("label",))
     for line in _notes(table):
         console.print(Text(line, "dim"))
     for alarm in table.alarms:
         console.print(Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red"))
 
 
-def spreads(table: RadiusTable) -> Table:
+class Searched(Protocol):
+    """What a table of spreads is about."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def norm(self) -> float: ...
+    @property
+    def n(self) -> int: ...
+
+
+def spread_table(about: Searched, rows: Sequence[Spread], refused: Iterable[str] = ()) -> Table:
     """A row for each participant and jaw: mean, quantiles and tightness."""
-    about = f"{norm_name(table.norm)}, {counted(table.n, 'sample')}"
-    head = f"Radii of {plain(table.model)} on {plain(table.data)}, {about}"
+    title = f"Radii of {plain(about.model)} on {plain(about.data)}, {norm_name(about.norm)}, "
     headers = ("mean", "q10", "median", "q90", "tightness", "questions", "seconds")
-    grid = layout.grid(layout.name(), *map(layout.figure, headers), title=head)
-    rows = table.spreads
+    grid = layout.grid(layout.name(), *map(layout.figure, headers), title=title + counted(about.n, "sample"))
     for row in rows:
         jaw = row.name in (ALL_ATTACKS, ALL_METHODS)
         side, digits = ("\u2264 ", above) if row.role is Role.ATTACK else ("\u2265 ", below)
@@ -44,12 +57,12 @@ def spreads(table: RadiusTable) -> Table:
         tight = "" if row.tightness is None else f"{row.tightness:.1%}"
         spent = ("", "") if jaw else (str(row.asked), f"{row.seconds:.2f}")
         grid.add_row(Text(plain(row.name)), *figures, tight, *spent, style="bold" if jaw else "")
-    for name in table.refused:
+    for name in refused:
         grid.add_row(Text(f"{plain(name)}: unsupported"), *[""] * len(headers))
     return grid
 
 
-def samples(table: RadiusTable) -> Table:
+def sample_table(table: RadiusTable) -> Table:
     """A row for each sample, a column for each participant."""
     seats = [seat for seat in table.seats if seat.name not in table.refused]
     named = [layout.name(plain(seat.name)) for seat in seats]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assay.benchmarks.harness import alarms
-from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, UNSUPPORTED, Role, Row
+from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, UNSUPPORTED, Bracketed, Role, Row
 from assay.benchmarks.harness.compare import Comparison
 from assay.benchmarks.harness.origin import source_hash, versions
 from assay.benchmarks.report import layout
@@ -64,7 +64,7 @@ def show(comparison: Comparison, console: Console) -> None:
         console.print(Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red"))
 
 
-def table(comparison: Comparison) -> Table:
+def table(comparison: Bracketed) -> Table:
     """Clean accuracy first; then for each eps, falling: attacks, the bracket's two jaws, methods."""
     norm = norm_name(comparison.norm)
     head = f"{plain(comparison.model)} on {plain(comparison.data)}, {norm}, {counted(comparison.n, 'sample')}"
