@@ -27,6 +27,7 @@ from assay.commands.report import report
 from assay.commands.smooth import smooth
 from assay.commands.train import train
 from assay.commands.verify import verify
+from assay.commands.watch import watch
 from assay.encodings import forgiving
 from assay.verify.core.errors import AlarmError, AssayError, InputError, RequirementError, ResourceError
 from assay.verify.support.failures import explained
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 app.command(short_help="Bracket a model's robust accuracy on a data set.")(compare)
 app.command(short_help="Write a page about a run, to look at.")(report)
+app.command(short_help="Show how far a run is that writes to a store.")(watch)
 app.command(short_help="Tell sample by sample what changed between two runs.")(diff)
 app.command(short_help="Show what a model is made of, and what a radius leaves open.")(inspect)
 app.command(short_help="Write a model as an ONNX file.")(export)

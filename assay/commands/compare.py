@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +12,11 @@ import typer
 
 from assay import options
 from assay.checks import at_least_one, positive, seed_in_range, use_threads, writable_file
-from assay.commands.report import write
 from assay.notes import hint, survey, wide
+from assay.told import Told, tell_radii
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.norms import parse_norm
-from assay.verify.support.plain import counted, plain
+from assay.verify.support.plain import plain
 from assay.written import numbers
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 def compare(
     context: typer.Context,
     model: options.Model,
-    eps: options.Eps,
+    eps: options.MaybeEps = None,
     weights: options.Weights = None,
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
@@ -53,6 +52,12 @@ def compare(
         bool,
         typer.Option("--resume", help="Take finished verdicts from results.sqlite; undecided ones need more time."),
     ] = False,
+    radius: Annotated[
+        bool, typer.Option("--radius", help="Instead of --eps: how far each sample holds, by everybody, in one table.")
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option(help="With --radius: how exactly radii are found, in the units of the data, or 2% of them.")
+    ] = 1e-3,
     report: options.Report = None,
     require: Annotated[
         list[str] | None,
@@ -66,15 +71,21 @@ def compare(
     json_: options.Json = False,
 ) -> int:
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
-    radii, p = numbers("--eps", eps), parse_norm(norm)
+    if (eps is None) != radius:
+        raise InputError("expected --eps, radii with commas between them, or --radius, and not both")
+    radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm)
+    if radius and (require or baseline):
+        raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads)):
         at_least_one(name, value)
     positive("--timeout", timeout, "seconds")
+    positive("--tolerance", tolerance, "the data's units")
     seed_in_range(seed)
 
     from assay.benchmarks.harness import compare as harness
     from assay.benchmarks.harness import gate
     from assay.benchmarks.harness.progress import watch
+    from assay.benchmarks.harness.radius_table import compare_radii
     from assay.benchmarks.harness.store import Store
     from assay.verify.core.budget import Budget
     from assay.verify.support.files import writable_folder
@@ -94,27 +105,53 @@ def compare(
     writable_file("--report", report)
 
     command = ["assay", *context.obj]
-    with interruptible(), Store(out / "results.sqlite") as store, hint(store), watch(quiet=quiet) as progress:
+    unit = "bound" if radius else "verdict"
+    with (
+        interruptible(),
+        Store(out / "results.sqlite") as store,
+        hint(store),
+        watch(unit=unit, quiet=quiet) as progress,
+    ):
         survey(store, resume)
         store.begin(shlex.join(command), model, data)
-        comparison = harness.compare(
-            module,
-            samples,
-            radii,
-            verifiers,
-            attackers,
-            norm=p,
-            budget=budget,
-            batch=batch,
-            name=model,
-            store=store,
-            resume=resume,
-            alarm_folder=out / "alarms",
-            progress=progress,
-        )
+        if radius:
+            table = compare_radii(
+                module,
+                samples,
+                verifiers,
+                attackers,
+                norm=p,
+                tolerance=tolerance,
+                budget=budget,
+                batch=batch,
+                name=model,
+                store=store,
+                resume=resume,
+                alarm_folder=out / "alarms",
+                progress=progress,
+            )
+        else:
+            comparison = harness.compare(
+                module,
+                samples,
+                radii,
+                verifiers,
+                attackers,
+                norm=p,
+                budget=budget,
+                batch=batch,
+                name=model,
+                store=store,
+                resume=resume,
+                alarm_folder=out / "alarms",
+                progress=progress,
+            )
+    to = Told(out, report, store.run, resume, json_)
+    if radius:
+        return tell_radii(table, options.told(samples), command, to)
     found = [each.check(comparison.rows) for each in asked] + (gate.against(comparison, earlier) if earlier else [])
     try:
-        _tell(comparison, found, options.told(samples), command, Told(out, report, store.run, resume, json_))
+        _tell(comparison, found, options.told(samples), command, to)
     finally:  # an alarm does not hide behind a disk that is full
         comparison.raise_alarm()
     gate.raise_unmet(found)
@@ -132,17 +169,6 @@ def _baseline(path: Path, data: str, norm: float, radii: Sequence[float]) -> Rec
         return gate.baseline(recorded.read(store), data, norm, radii)
 
 
-@dataclass(frozen=True)
-class Told:
-    """Where a comparison is told: the folder, the page if there is to be one, the number of its run in the store."""
-
-    out: Path
-    page: Path | None
-    run: int | None
-    resumed: bool
-    as_json: bool
-
-
 def _tell(
     comparison: Comparison,
     found: Sequence[Finding],
@@ -153,24 +179,18 @@ def _tell(
     """Summary, picture and page, written; the table, or the summary as JSON with the table on stderr."""
     from rich.console import Console
 
-    from assay.benchmarks.harness.store import Store
     from assay.benchmarks.report import bracket_figure, tables
 
-    store, stream = to.out / "results.sqlite", sys.stderr if to.as_json else sys.stdout
+    stream = sys.stderr if to.as_json else sys.stdout
     document = tables.summary(comparison, command) | where
     if found:
         document["requirements"] = [vars(each) for each in found]
     tables.write_summary(document, to.out / "summary.json")
     bracket_figure.draw(comparison, to.out / "bracket.png")
     tables.show(comparison, Console(stderr=to.as_json))
-    if to.page is not None:
-        with Store(store) as opened:
-            write(opened, to.page, to.run)
+    to.write_page()
     for each in found:
         print(plain(each), file=stream)
     if to.as_json:
         print(tables.dump(document))
-    if to.resumed:
-        print(f"assay: {counted(comparison.resumed, 'verdict')} taken from {store}", file=sys.stderr)
-    files = [store, to.out / "summary.json", to.out / "bracket.png", *([to.page] if to.page is not None else [])]
-    print(f"{comparison.seconds:.1f} s; wrote {', '.join(map(str, files))}", file=stream)
+    to.end(comparison.seconds, comparison.resumed, "bracket.png")

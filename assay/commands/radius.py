@@ -36,7 +36,9 @@ def radius(
     attack: Annotated[str, typer.Option(help="Attack, likewise: 'pgd(steps=100)'.")] = "pgd",
     norm: options.Norm = "inf",
     tolerance: Annotated[float, typer.Option(help="How exactly each end is found, in the units of the data.")] = 1e-3,
-    timeout: Annotated[float, typer.Option(help="Seconds for each sample.")] = inf,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for each sample, for the method and as many for the attack.")
+    ] = inf,
     seed: options.Seed = 0,
     threads: options.Threads = 1,
     device: options.Device = "cpu",
@@ -71,7 +73,7 @@ def radius(
     verifier, attacker = options.method(method), get_attack(attack)
     samples = options.samples(data, data_dir, domain, n, eps_scale)
     module = options.fitting(model, weights, samples)
-    with interruptible(), watch(unit="sample", quiet=quiet) as progress:
+    with interruptible(), watch(unit="bound", quiet=quiet) as progress:
         outcome = radii(
             module,
             samples,

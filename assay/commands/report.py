@@ -69,13 +69,16 @@ def write(store: Store, page: Path, run: int | None = None) -> None:
 
 def _table(store: Store, form: str, run: int | None) -> bytes:
     from assay.benchmarks.harness import recorded
+    from assay.benchmarks.harness.radius_table import recorded_lines
     from assay.benchmarks.report import instances_run, published
     from assay.verify.core.errors import unknown_name
 
     if form not in [known.value for known in published.Format]:
         raise unknown_name("format", form, [PAGE, *published.Format])
     if recorded.compared(store, run):
-        entries = published.of_comparison(recorded.read(store, run))
+        read = recorded.read(store, run)
+        radii = read.about.tolerance is not None
+        entries = published.of_radii(read, recorded_lines(read)) if radii else published.of_comparison(read)
     else:
         entries = published.of_instances(instances_run.read(store, run).outcome.rows)
     return published.write(entries, published.Format(form))

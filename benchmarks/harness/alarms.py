@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.verify.core.errors import AssayError
+from assay.verify.core.errors import AlarmError, AssayError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result, Verdict
 from assay.verify.support.files import writable_folder, write_atomic
@@ -93,6 +93,22 @@ def save_all(alarms: Sequence[Alarm], folder: Path | None) -> list[Path]:
         with suppress(AssayError, OSError):
             homes.extend(save(alarm, folder) for alarm in alarms)
     return homes
+
+
+def told(alarms: Sequence[Alarm], folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The alarms as plain data, each with the folder that it was saved in, if any."""
+    entries = [alarm.to_json() for alarm in alarms]
+    for entry, folder in zip(entries, folders, strict=False):
+        entry["folder"] = str(folder)
+    return entries
+
+
+def raise_first(alarms: Sequence[Alarm], folders: Sequence[Path]) -> None:
+    """Raise :class:`AlarmError` if there was an alarm; ``folders``: where they were saved, in their order."""
+    if alarms:
+        where = f" (saved in {folders[0]})" if folders else ""
+        more = f"; {len(alarms) - 1} more" if len(alarms) > 1 else ""
+        raise AlarmError(f"soundness alarm: {alarms[0].explanation}{where}{more}")
 
 
 def save(alarm: Alarm, folder: Path) -> Path:

@@ -143,6 +143,9 @@ def attack_all(
         lost = int((whole.success & ~kept).any(0).sum())
         points = (whole.adversarial, whole.distance, whole.queries)
         outcomes.append(Found(own, repr(attack), kept | ~right, *points, seconds, lost))
+        standing = 1 - torch.stack([each.success for each in outcomes]).any(0).double().mean(1)
+        left = zip(sorted(set(radii)), standing.tolist(), strict=True)
+        progress.so_far(", ".join(f"{share:.1%} standing at eps {eps:g}" for eps, share in left))
     if not outcomes:
         raise UnsupportedError("; ".join(one.why for one in refused))
     if line := black_box_ahead({each.name: each.success[-1] for each in outcomes}):

@@ -142,6 +142,31 @@ class Row:
         }
 
 
+@dataclass(eq=False)
+class Tally:
+    """Both jaws over the first ``n`` samples, while a run goes on."""
+
+    radii: Sequence[float]
+    n: int = 0
+    certified: Counter[float] = field(default_factory=Counter)
+    broken: Counter[float] = field(default_factory=Counter)
+
+    def add(self, n: int, right: int, judged: Sequence[Judged]) -> None:
+        """The next ``n`` samples, of which ``right`` are classified rightly, and all that was said of these."""
+        self.n += n
+        for eps in self.radii:
+            upper, lower = jaws(eps, n, n - right, judged)
+            self.certified[eps] += lower.verified
+            self.broken[eps] += upper.falsified
+
+    def __str__(self) -> str:
+        ends = (
+            f"{self.certified[eps] / self.n:.1%} to {1 - self.broken[eps] / self.n:.1%} at eps {eps:g}"
+            for eps in self.radii
+        )
+        return f"{', '.join(ends)} of {self.n}" if self.n else ""
+
+
 def rows(
     seats: Sequence[Seat], radii: Sequence[float], n: int, wrong: Mapping[str, int], judged: Sequence[Judged]
 ) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
@@ -23,18 +23,17 @@ from assay.benchmarks.harness.alarms import Alarm, Case
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Judged, Row
 from assay.benchmarks.harness.participants import Participant, participants_of
 from assay.benchmarks.harness.progress import SILENT, Progress
-from assay.benchmarks.harness.questions import Question, Records
+from assay.benchmarks.harness.questions import Question, Records, answers, grouped
 from assay.benchmarks.harness.store import Store
 from assay.models.data import Dataset
 from assay.verify.core.binary import class_scores
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import AlarmError, InputError, InternalError, ResourceError, UnsupportedError
+from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
-from assay.verify.core.result import NETWORK, Reason, Result, Verdict
+from assay.verify.core.result import NETWORK
 from assay.verify.core.spec import strictly_largest
-from assay.verify.core.verifier import BatchVerifier, OtherSubject, Verifier
-from assay.verify.solving import stages
+from assay.verify.core.verifier import OtherSubject, Verifier
 from assay.verify.support.plain import counted
 
 if TYPE_CHECKING:
@@ -81,10 +80,7 @@ class Comparison:
 
     def raise_alarm(self) -> None:
         """Raise :class:`AlarmError` if there was an alarm; to be called once everything is written."""
-        if self.alarms:
-            where = f" (saved in {self.folders[0]})" if self.folders else ""
-            more = f"; {len(self.alarms) - 1} more" if len(self.alarms) > 1 else ""
-            raise AlarmError(f"soundness alarm: {self.alarms[0].explanation}{where}{more}")
+        alarms.raise_first(self.alarms, self.folders)
 
 
 def compare(
@@ -127,8 +123,13 @@ def compare(
     anybody = sorted(set().union(*(right[p.subject] for p in participants)))
     work = {_stage(p, radius): len(right[p.subject]) for radius in radii for p in participants}
     progress.begin(sum(work.values()), work)
+    tally, seen = bracket.Tally(radii), 0
     for start in range(0, len(anybody), batch):
-        run.judge(anybody[start : start + batch])
+        chunk, before = anybody[start : start + batch], len(run.judged)
+        run.judge(chunk)
+        tally.add(chunk[-1] + 1 - seen, len(right[NETWORK] & set(chunk)), run.judged[before:])
+        seen = chunk[-1] + 1
+        progress.so_far(str(tally))
     wrong = {subject: len(data) - len(rightly) for subject, rightly in right.items()}
     spent = time.monotonic() - began
     described.end(store, about, spent, run.alarms, run.folders)
@@ -200,8 +201,8 @@ class Run:
         self.resumed += len(said)
         self.progress.recall(len(said))
         earlier: list[Case] = []
-        for group in _groups(participant, [q for q in asked if q.problem.id not in known]):
-            results = _judge(participant, group, self.budget)
+        for group in grouped(participant, [q for q in asked if q.problem.id not in known]):
+            results = answers(participant, group, self.budget)
             fresh = [q.case(participant, result) for q, result in zip(group, results, strict=True)]
             earlier += self.records.keep(participant, fresh)
             said += fresh
@@ -215,41 +216,11 @@ def _stage(participant: Participant, radius: float) -> str:
     return f"{participant.name}, eps {radius:g}"
 
 
-def _groups(participant: Participant, asked: list[Question]) -> list[list[Question]]:
-    """What is asked, and recorded, at once: everything where the participant takes batches, else one by one."""
-    if isinstance(participant.verifier, BatchVerifier):
-        return [asked] if asked else []
-    return [[one] for one in asked]
-
-
-def _judge(participant: Participant, asked: Sequence[Question], budget: Budget) -> list[Result]:
-    """Checked results, one per problem. Each problem has the budget's seconds; a batch shares the sum of them."""
-    problems = [question.problem for question in asked]
-    where = f"samples {asked[0].sample} to {asked[-1].sample} at eps {asked[0].eps:g}"
-    try:
-        limit = replace(budget, seconds=budget.seconds * len(problems))
-        results = stages.decide(participant.verifier, problems, limit)
-    except UnsupportedError as error:
-        why = {"explanation": str(error)}
-        return [
-            Result(problem.id, participant.key, Verdict.UNKNOWN, Reason.UNSUPPORTED, stats=why) for problem in problems
-        ]
-    except (MemoryError, torch.OutOfMemoryError, ResourceError) as error:
-        raise ResourceError(
-            f"{participant.name} ran out of memory on {where}: take a smaller batch ({error})"
-        ) from error
-    except Exception as error:
-        raise InternalError(f"{participant.name} failed on {where}: {type(error).__name__}: {error}") from error
-    if [result.problem_id for result in results] != [problem.id for problem in problems]:
-        raise InternalError(f"{participant.name} answered other problems than it was asked on {where}")
-    return results
-
-
 def _right_by_subject(
     network: Network, data: Dataset, batch: int, participants: Sequence[Participant], seed: int
 ) -> dict[str, set[int]]:
     """Positions of the samples that each subject classifies rightly, the network first."""
-    right = {NETWORK: set(_rightly_classified(network, data, batch).tolist())}
+    right = {NETWORK: set(rightly_classified(network, data, batch).tolist())}
     for verifier in (p.verifier for p in participants):
         if isinstance(verifier, OtherSubject) and verifier.subject not in right:
             pairs = enumerate(zip(data.x, data.y.tolist(), strict=True))
@@ -257,7 +228,7 @@ def _right_by_subject(
     return right
 
 
-def _rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
+def rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
     """Positions of the samples whose label is strictly the largest output of the original model; NaN is wrong."""
     if int(data.y.max()) >= max(2, network.output_size):  # one output tells two classes apart
         only = counted(network.output_size, "output")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from assay.benchmarks.harness import alarms
 from assay.benchmarks.harness.alarms import Alarm
 from assay.benchmarks.harness.bracket import Role
 from assay.benchmarks.harness.bracket import Seat as Anyone
@@ -44,7 +45,8 @@ class Description:
 
     ``network``: the content hash of what was compared; ``written``: the radii as they were asked for, such as 8/255;
     ``eps_scale``, ``domain``: numbers, or nested lists that broadcast to a sample; ``seconds``: of the whole run, None
-    while it is not at its end; ``alarms``: those of the run as plain data.
+    while it is not at its end; ``alarms``: those of the run as plain data; ``tolerance``: of a search for radii, which
+    has no ``radii`` of its own.
     """
 
     model: str
@@ -68,6 +70,7 @@ class Description:
     machine: Mapping[str, str | int]
     seconds: float | None = None
     alarms: tuple[Mapping[str, Any], ...] = field(default=())
+    tolerance: float | None = None
 
     def to_json(self) -> str:
         """One document."""
@@ -90,7 +93,7 @@ class Description:
         texts = [self.model, self.network, self.data, self.origin, self.device, self.source, *self.written]
         texts += [text for seat in self.seats for text in (seat.name, seat.key, seat.subject)]
         numbers = [self.norm, self.n, self.seed, self.threads, self.budget, *self.radii]
-        numbers += [] if self.seconds is None else [self.seconds]
+        numbers += [each for each in (self.seconds, self.tolerance) if each is not None]
         positions = [i for each in self.wrong.values() for i in each]
         return (
             len(self.radii) == len(self.written)
@@ -150,14 +153,12 @@ def begin(store: Store | None, about: Description, data: Dataset) -> None:
 
 
 def end(
-    store: Store | None, about: Description, seconds: float, alarms: Sequence[Alarm], folders: Sequence[Path]
+    store: Store | None, about: Description, seconds: float, found: Sequence[Alarm], folders: Sequence[Path]
 ) -> None:
     """Note that the run came to its end, and its alarms."""
     if store is not None and store.run is not None:
-        told = [alarm.to_json() for alarm in alarms]
-        for entry, folder in zip(told, folders, strict=False):
-            entry["folder"] = str(folder)
-        store.describe(COMPARISON, replace(about, seconds=seconds, alarms=tuple(told)).to_json())
+        told = tuple(alarms.told(found, folders))
+        store.describe(COMPARISON, replace(about, seconds=seconds, alarms=told).to_json())
 
 
 def read(form: int, document: str) -> Description | str:

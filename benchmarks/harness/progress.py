@@ -41,6 +41,10 @@ class Progress(Protocol):
         """So many more are there from an earlier run: they say nothing of how long the others will take."""
         ...
 
+    def so_far(self, found: str) -> None:
+        """What was found until now, in a few words."""
+        ...
+
 
 class Silent:
     """Tells nothing."""
@@ -55,6 +59,9 @@ class Silent:
         """Nothing."""
 
     def recall(self, amount: int) -> None:
+        """Nothing."""
+
+    def so_far(self, found: str) -> None:
         """Nothing."""
 
 
@@ -113,6 +120,7 @@ class Lines:
     total: int = 0
     done: int = 0
     what: str = ""
+    found: str = ""
     began: float = 0.0
     said: float = 0.0
     pace: Pace = field(default_factory=lambda: Pace(0, ALIKE))
@@ -139,6 +147,10 @@ class Lines:
         self.pace.recall(amount)
         self._count(amount)
 
+    def so_far(self, found: str) -> None:
+        """Keep for the next line."""
+        self.found = plain(found)
+
     def _count(self, amount: int) -> None:
         self.done += amount
         now = time.monotonic()
@@ -149,7 +161,8 @@ class Lines:
             self.said = now
             share = self.done / self.total
             left = clock(self.pace.left)
-            self._say(f"{clock(elapsed)}  {self.done} of {self.total} ({share:.0%}), about {left} left: {self.what}")
+            doing = self.what + (f"; so far {self.found}" if self.found else "")
+            self._say(f"{clock(elapsed)}  {self.done} of {self.total} ({share:.0%}), about {left} left: {doing}")
 
     def _say(self, text: str) -> None:
         print(f"assay: {text}", file=self.stream, flush=True)
@@ -160,7 +173,7 @@ class Bar:
 
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
-        self._task = bars.add_task("", total=None, what="", left="")
+        self._task = bars.add_task("", total=None, what="", left="", found="")
         self._pace = Pace(0, ALIKE)
 
     def begin(self, total: int, stages: Mapping[str, int] = ALIKE) -> None:
@@ -183,6 +196,10 @@ class Bar:
         self._pace.recall(amount)
         self._fill(amount)
 
+    def so_far(self, found: str) -> None:
+        """Beside the bar."""
+        self._bars.update(self._task, found=plain(found))
+
     def _fill(self, amount: int) -> None:
         self._bars.update(self._task, advance=amount, left=f"about {clock(self._pace.left)} left")
 
@@ -203,6 +220,7 @@ def watch(stream: TextIO | None = None, unit: str = "verdict", quiet: bool = Fal
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}", markup=False),
         TextColumn("{task.fields[what]}", markup=False),
+        TextColumn("{task.fields[found]}", markup=False),
     )
     with RichProgress(*columns, console=Console(file=stream), transient=True) as bars:
         yield Bar(bars)

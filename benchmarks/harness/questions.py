@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from assay.benchmarks.harness.alarms import Case
 from assay.benchmarks.harness.participants import Participant
 from assay.benchmarks.harness.store import Key, Record, Store, settled
 from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InternalError, ResourceError, UnsupportedError
 from assay.verify.core.problem import Problem
-from assay.verify.core.result import Result
+from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.core.verifier import BatchVerifier
+from assay.verify.solving import stages
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,33 @@ class Records:
         key, label = self._key(case.problem, participant), case.problem.label
         role, seconds = participant.role.value, self.budget.seconds
         return Record(key, case.result, role, case.sample, label, case.eps, self.norm, seconds)
+
+
+def grouped(participant: Participant, asked: list[Question]) -> list[list[Question]]:
+    """What is asked, and recorded, at once: everything where the participant takes batches, else one by one."""
+    if isinstance(participant.verifier, BatchVerifier):
+        return [asked] if asked else []
+    return [[one] for one in asked]
+
+
+def answers(participant: Participant, asked: Sequence[Question], budget: Budget) -> list[Result]:
+    """Checked results, one per problem. Each problem has the budget's seconds; a batch shares the sum of them."""
+    problems = [question.problem for question in asked]
+    where = f"samples {asked[0].sample} to {asked[-1].sample} at eps {asked[0].eps:g}"
+    try:
+        limit = replace(budget, seconds=budget.seconds * len(problems))
+        results = stages.decide(participant.verifier, problems, limit)
+    except UnsupportedError as error:
+        why = {"explanation": str(error)}
+        return [
+            Result(problem.id, participant.key, Verdict.UNKNOWN, Reason.UNSUPPORTED, stats=why) for problem in problems
+        ]
+    except (MemoryError, torch.OutOfMemoryError, ResourceError) as error:
+        raise ResourceError(
+            f"{participant.name} ran out of memory on {where}: take a smaller batch ({error})"
+        ) from error
+    except Exception as error:
+        raise InternalError(f"{participant.name} failed on {where}: {type(error).__name__}: {error}") from error
+    if [result.problem_id for result in results] != [problem.id for problem in problems]:
+        raise InternalError(f"{participant.name} answered other problems than it was asked on {where}")
+    return results

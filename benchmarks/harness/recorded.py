@@ -19,10 +19,12 @@ from assay.benchmarks.harness.bracket import Role, Row
 from assay.benchmarks.harness.described import Description, Seat
 from assay.benchmarks.harness.store import Record, Store
 from assay.verify.core.errors import InputError
-from assay.verify.core.result import NETWORK, Verdict
+from assay.verify.core.result import NETWORK, Reason, Verdict
 from assay.verify.support.plain import counted, plain
 
 NEARER = 1 - 1e-6  # of a certified radius: a counterexample that is nearer contradicts the proof, rounding aside
+
+LEVELS = 8  # eps at which the bracket of a search for radii is shown
 
 OF_THOSE = "They are missing from all counts, and accuracies are shares of the samples that were."
 
@@ -35,6 +37,11 @@ class Said:
     eps: float
     record: Record
     distance: float | None
+
+    @property
+    def reach(self) -> float:
+        """The distance, or the eps of the question where that is nearer or all that is known."""
+        return self.eps if self.distance is None else min(self.distance, self.eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +71,14 @@ class Sample:
     @cached_property
     def nearest(self) -> Said | None:
         """The counterexample at the least distance, or within the least eps where distances are not known."""
-        return min(self.of(Verdict.FALSIFIED), key=_reach, default=None)
+        return min(self.of(Verdict.FALSIFIED), key=lambda said: said.reach, default=None)
 
     @cached_property
     def broken(self) -> float:
         """The least distance at which it is known to err, 0 if it does so by itself, inf if none is known."""
         if self.right is False:
             return 0.0
-        return inf if self.nearest is None else _reach(self.nearest)
+        return inf if self.nearest is None else self.nearest.reach
 
     @cached_property
     def breakers(self) -> list[str]:
@@ -87,11 +94,11 @@ class Sample:
         failed = [s for s in self.said if "alarm" in s.record.result.stats]
         return [
             f"{proof.seat.name} verifies sample {self.index} at eps {proof.eps:g}, {point.seat.name} has a "
-            f"counterexample within {_reach(point):.6g}"
+            f"counterexample within {point.reach:.6g}"
             for proof in proofs
             for point in points
             if proof.record.result.subject == point.record.result.subject
-            and (point.eps <= proof.eps or _reach(point) < proof.eps * NEARER)
+            and (point.eps <= proof.eps or point.reach < proof.eps * NEARER)
         ] + [
             f"{s.seat.name} gave a verdict on sample {self.index} at eps {s.eps:g} that fails its check: "
             f"{s.record.result.stats['alarm']}"
@@ -288,6 +295,32 @@ def _said(seat: Seat, eps: float, record: Record, kept: tuple[int, Tensor] | Non
     return Said(seat, eps, record, float(torch.linalg.vector_norm(step.flatten(), about.norm)))
 
 
+def _levels(samples: Sequence[Sample]) -> tuple[float, ...]:
+    """A few eps, in round numbers, up to where half of the samples that are ever broken are, and as far again."""
+    ends = sorted(end for s in samples if s.right for end in (s.certified, s.broken) if 0 < end < inf)
+    if not ends:
+        return ()
+    top = min(ends[-1], 2 * ends[len(ends) // 2])
+    return tuple(sorted({float(f"{top * step / LEVELS:.2g}") for step in range(1, LEVELS + 1)}))
+
+
+def _followed(sample: Sample, levels: Sequence[float]) -> Iterator[bracket.Judged]:
+    """What each participant's answers on the sample imply at these eps, in all the time that its search took."""
+    by: dict[Seat, list[Said]] = {}
+    for said in sample.said:
+        by.setdefault(said.seat, []).append(said)
+    for seat, all_said in by.items():
+        results = [said.record.result for said in all_said]
+        seconds, none = sum(result.seconds for result in results), Reason.INCOMPLETE
+        none = results[0].reason or none if all(r.reason is Reason.UNSUPPORTED for r in results) else none
+        proved = max((s.eps for s in all_said if s.record.result.verdict is Verdict.VERIFIED), default=0.0)
+        broken = min((s.reach for s in all_said if s.record.result.verdict is Verdict.FALSIFIED), default=inf)
+        for eps in levels:
+            verdict = Verdict.VERIFIED if eps <= proved else Verdict.FALSIFIED if eps >= broken else Verdict.UNKNOWN
+            reason = none if verdict is Verdict.UNKNOWN else None
+            yield bracket.Judged(seat.role, seat.name, eps, sample.index, verdict, reason, seconds, seat.subject)
+
+
 def _sample(index: int, kept: tuple[int, Tensor] | None, right: bool | None, said: Sequence[Said]) -> Sample:
     label, x = kept if kept is not None else (next((s.record.label for s in said), None), None)
     return Sample(index, label, x, right, tuple(said))
@@ -322,7 +355,3 @@ def _alarms(told: Sequence[Mapping[str, Any]], samples: Sequence[Sample], record
 
 def _names(said: Iterator[Said] | Sequence[Said]) -> list[str]:
     return list(dict.fromkeys(each.seat.name for each in said))
-
-
-def _reach(said: Said) -> float:
-    return said.eps if said.distance is None else min(said.distance, said.eps)

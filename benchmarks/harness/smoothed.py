@@ -68,6 +68,7 @@ def certify(
     """The rows of the samples at ``indices``, as they are decided."""
     network = to_network(model, data.shape)
     progress.begin(len(indices))
+    done = right = 0
     for index in indices:
         progress.running(f"sample {index}")
         begun = time.monotonic()
@@ -77,9 +78,11 @@ def certify(
         answer = ABSTAINED if certified.prediction is None else certified.prediction
         successes = 0 if certified.prediction is None else certified.outcome.counts[certified.prediction]
         spent = time.monotonic() - begun
-        yield Row(
-            index, label, answer, certified.radius, successes, certified.outcome.n, certified.outcome.lower, spent
-        )
+        outcome = certified.outcome
+        row = Row(index, label, answer, certified.radius, successes, outcome.n, outcome.lower, spent)
+        done, right = done + 1, right + row.right
+        yield row
+        progress.so_far(f"{right} of {done} right")
         progress.advance(1)
 
 

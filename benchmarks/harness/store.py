@@ -112,14 +112,19 @@ def settled(record: Record, seconds: float) -> bool:
 
 
 class Store:
-    """The file at ``path``, made if it is not there. Raises :class:`InputError` for a file that is no sound store."""
+    """The file at ``path``, made if it is not there. Raises :class:`InputError` for a file that is no sound store.
 
-    def __init__(self, path: Path | str) -> None:
+    ``read_only``: nothing is made, and nothing is ever written, while others may write.
+    """
+
+    def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = Path(path)
         self.run: int | None = None
+        self._read_only = read_only
+        where = f"{self.path.absolute().as_uri()}?mode=ro" if read_only else self.path
         try:
             # Autocommit: transactions are opened by hand, so that none stays open between two batches.
-            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._db = sqlite3.connect(where, timeout=BUSY_SECONDS, isolation_level=None, uri=read_only)
         except sqlite3.Error as error:
             raise InputError(f"cannot open the store {str(self.path)!r}: {error}") from None
         try:
@@ -247,6 +252,20 @@ class Store:
             row for row in noted if isinstance(row[0], int) and isinstance(row[1], float) and isinstance(row[2], str)
         ]
 
+    def counts(self, run: int, code: tuple[str, str]) -> list[tuple[str, int, float, str, float]]:
+        """Method, sample, eps, verdict and seconds of what is known of the questions of a run, without reading the
+        results themselves; ``code``: version and source hash of who decides."""
+        if not self._has("asked"):
+            return []
+        columns = "method, asked.sample, asked.eps, verdict, seconds"
+        joined = "asked JOIN results ON results.problem = asked.problem"
+        mine = "asked.run = ? AND results.version = ? AND results.source = ?"
+        return list(self._db.execute(f"SELECT {columns} FROM {joined} WHERE {mine}", (run, *code)))
+
+    def decided(self, run: int) -> dict[str, int]:
+        """By verdict, how many rows a run wrote."""
+        return dict(self._db.execute("SELECT verdict, count(*) FROM results WHERE run = ? GROUP BY verdict", (run,)))
+
     def read(self) -> tuple[list[Record], list[str]]:
         """All records in the order of problem and method, and one line for each row that cannot be trusted."""
         records, faults = [], []
@@ -297,7 +316,7 @@ class Store:
 
     def _open(self) -> None:
         """Look before writing: only an empty file becomes a store, only a sound store is touched."""
-        if self._is_empty():
+        if not self._read_only and self._is_empty():
             _patiently_use_wal(self._db)
             with _Transaction(self._db):
                 if self._is_empty():  # another process may have been first
@@ -311,7 +330,8 @@ class Store:
         (health,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if health != "ok":
             raise self._unsound(f"damaged: {health}")
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        if not self._read_only:
+            self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("SELECT 1 FROM results LIMIT 1").fetchone()
 
     def _is_empty(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -114,6 +115,7 @@ def run(
     with closing(pool.run(open_tasks())) as every:
         for ended in every:
             ledger.take(ended)
+            progress.so_far(ledger.counts)
             progress.advance(1)
     rows = tuple(ledger.rows[instance] for instance in instances)
     return Outcome(rows, tuple(ledger.contradictions), ledger.recalled, time.monotonic() - began)
@@ -148,6 +150,12 @@ class Ledger:
                     f"{str(self.store.path)!r}; restore it, name another store, or run without --resume"
                 )
         self.store.enrol({instance.place: problem for instance, problem in self.problems.items()})
+
+    @property
+    def counts(self) -> str:
+        """How many instances have which answer."""
+        said = Counter(row.word.value for row in self.rows.values())
+        return ", ".join(f"{count} {answer}" for answer, count in said.most_common())
 
     def recall(self, instance: Instance) -> bool:
         """Take the row from the store, if asking again could not change it."""

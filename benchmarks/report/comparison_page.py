@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, CONFIDENCE, Row
+from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, CONFIDENCE, Role, Row
 from assay.benchmarks.harness.described import Description
+from assay.benchmarks.harness.radius_table import recorded_lines, spreads
 from assay.benchmarks.harness.recorded import Recorded, Sample
 from assay.benchmarks.report import bracket_figure, page, price_figure, radii_figure
 from assay.benchmarks.report.digits import above, below
@@ -49,6 +50,7 @@ def render(recorded: Recorded) -> str:
             "The radius of each sample, sorted: what is certified, and what breaks it. The samples below have the "
             "figures.",
         ),
+        "spreads": _spreads(recorded),
         "smoothed": _smoothed(rows, about.label),
         "strips": shown,
         "left_out": about.n - len(shown),
@@ -94,6 +96,34 @@ def _price(recorded: Recorded) -> Any:
         "price",
         "Certified accuracy of each method against its seconds for a sample. The table of all rows has the figures.",
     )
+
+
+def _spreads(recorded: Recorded) -> list[dict[str, Any]]:
+    """Of a search for radii: mean, quantiles and tightness of every participant."""
+    if recorded.about.tolerance is None:
+        return []
+    rows = []
+    for spread in spreads(recorded.about.seats, recorded_lines(recorded)):
+        sign, digits = ("\u2264", above) if spread.role is Role.ATTACK else ("\u2265", below)
+        values = [(value, f"{sign} {digits(value)}") for value in (spread.mean, *spread.tenths)]
+        rows.append({"spread": spread, "values": values, "jaw": spread.name in (ALL_ATTACKS, ALL_METHODS)})
+    return rows
+
+
+def _reaches(sample: Sample, about: Description) -> list[str]:
+    """Of a search for radii: how far each participant came."""
+    if about.tolerance is None:
+        return []
+    found = []
+    for seat in about.seats:
+        said = [each for each in sample.said if each.seat == seat]
+        proved = [s.eps for s in said if s.record.result.verdict is Verdict.VERIFIED]
+        broken = [s.reach for s in said if s.record.result.verdict is Verdict.FALSIFIED]
+        if seat.role is Role.METHOD and proved:
+            found.append(f"{seat.name} \u2265 {below(max(proved))}")
+        elif seat.role is Role.ATTACK and broken:
+            found.append(f"{seat.name} \u2264 {above(min(broken))}")
+    return found
 
 
 def _smoothed(rows: Sequence[Row], label: Label) -> list[dict[str, Any]]:
@@ -174,6 +204,7 @@ def _strip(sample: Sample, about: Description, reach: float, album: Album) -> di
         "measured": known,
         "nearest_by": sample.nearest.seat.name if sample.nearest is not None else "",
         "breakers": sample.breakers,
+        "reaches": _reaches(sample, about),
         "disputes": sample.disputes,
         "standing": standing,
         "states": " ".join(states),
@@ -189,6 +220,7 @@ def _settings(recorded: Recorded) -> list[tuple[str, str]]:
     listed = [
         ("started", recorded.started),
         ("seconds of the whole run", "" if about.seconds is None else f"{about.seconds:.1f}"),
+        ("radii found within", "" if about.tolerance is None else f"{about.tolerance:g}, or 2% of them"),
         ("seed", str(about.seed)),
         ("device", about.device),
         ("threads", str(about.threads or "")),

@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from assay.benchmarks.harness.bracket import Bracketed, flat
+from assay.benchmarks.harness.radius_table import Line, RadiusTable
+from assay.benchmarks.harness.recorded import Recorded
 from assay.benchmarks.harness.suite import Row
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.support.documents import dump
@@ -52,6 +54,20 @@ def of_comparison(comparison: Bracketed) -> list[Entry]:
 def of_instances(rows: Sequence[Row]) -> list[Entry]:
     """A row for each instance."""
     return [{**row.to_json(), "limit": row.instance.seconds} for row in rows]
+
+
+def of_radii(table: RadiusTable | Recorded, lines: Sequence[Line]) -> list[Entry]:
+    """A row for each sample and participant: its radius, or its distance, and both ends of the sample's bracket."""
+    about = {"model": table.model, "data": table.data, "norm": float(table.norm)}
+    entries = []
+    for line in lines:
+        own = {"sample": line.sample, "label": line.label, "right": line.predicted == line.label}
+        ends = {"certified": line.certified, "attacked": line.attacked, "disputed": line.disputed}
+        nobody = {} if line.reaches else {"": None}
+        for name, reach in {**line.reaches, **nobody}.items():
+            radius = None if reach is None else reach.radius
+            entries.append({**about, **own, "name": name, "radius": radius, **ends})
+    return entries
 
 
 def write(entries: Sequence[Entry], form: Format) -> bytes:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, UNSUPPORTED, Role, Row
+from assay.benchmarks.harness import alarms
+from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, UNSUPPORTED, Bracketed, Role, Row
 from assay.benchmarks.harness.compare import Comparison
 from assay.benchmarks.harness.origin import source_hash, versions
 from assay.benchmarks.report import layout
@@ -31,15 +32,12 @@ NOTHING = ("\u2013", *[""] * 5)
 
 def summary(comparison: Comparison, command: Sequence[str] = ()) -> dict[str, Any]:
     """Everything a reader needs as plain data; numbers that are not finite are strings."""
-    alarms = [alarm.to_json() for alarm in comparison.alarms]
-    for entry, folder in zip(alarms, comparison.folders, strict=False):
-        entry["folder"] = str(folder)
     document = {
         "model": comparison.model,
         "data": comparison.data,
         "norm": comparison.norm,
         "rows": [row.to_json() for row in comparison.rows],
-        "alarms": alarms,
+        "alarms": alarms.told(comparison.alarms, comparison.folders),
         "n": comparison.n,
         "seed": comparison.seed,
         "confidence": CONFIDENCE,
@@ -66,7 +64,7 @@ def show(comparison: Comparison, console: Console) -> None:
         console.print(Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red"))
 
 
-def table(comparison: Comparison) -> Table:
+def table(comparison: Bracketed) -> Table:
     """Clean accuracy first; then for each eps, falling: attacks, the bracket's two jaws, methods."""
     norm = norm_name(comparison.norm)
     head = f"{plain(comparison.model)} on {plain(comparison.data)}, {norm}, {counted(comparison.n, 'sample')}"

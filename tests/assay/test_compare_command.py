@@ -196,3 +196,41 @@ def test_records_are_readable_with_plain_sqlite(model, tmp_path, capsys):
     rows = db.execute("SELECT role, eps, verdict, count(*) FROM results GROUP BY role, eps, verdict").fetchall()
     db.close()
     assert {row[0] for row in rows} == {"attack", "method"}
+
+
+def test_radii_in_one_table(model, tmp_path, capsys):
+    told = ["compare", "--model", model, "--radius", "--n", "12", "--methods", "ibp,certain", "--attacks", "fgsm"]
+    assert main([*told, "--out", "out", "--report", "out/page.html", "--json"]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert document == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [entry.get("attack") or entry["method"] for entry in document["participants"]] == [
+        *("fgsm", "all attacks", "all methods", "ibp", "certain")
+    ]
+    assert len(document["samples"]) == 12
+    assert "all attacks" in err
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert "Radii by attack and method" in page
+    assert (tmp_path / "out" / "radii.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["report", "out/results.sqlite", "--format", "csv", "-o", "again.csv"]) == 0
+    rows = [path.read_text().splitlines() for path in (tmp_path / "again.csv", tmp_path / "out" / "radii.csv")]
+    assert [row.split(",")[:7] for row in rows[0]] == [row.split(",")[:7] for row in rows[1]]
+    assert main([*told, "--out", "out", "--resume"]) == 0
+    out, err = capsys.readouterr()
+    assert "verdicts taken from out/results.sqlite" in err
+    assert "tightness" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([], "--eps, radii"),
+        (["--radius", "--eps", "0.1"], "and not both"),
+        (["--radius", "--require", "certified@0.1 >= 0.5"], "take --eps"),
+        (["--radius", "--tolerance", "0"], "--tolerance"),
+        (["--radius", "--methods", "smoothing(n=100)"], "assay smooth"),
+    ],
+)
+def test_radii_that_cannot_be_asked_for(model, more, words, capsys):
+    assert main(["compare", "--model", model, "--n", "2", *more]) in (40, 50)
+    assert words in capsys.readouterr().err.splitlines()[-1]

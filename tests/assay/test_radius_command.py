@@ -44,7 +44,7 @@ def test_a_sample_is_bracketed(capsys):
     assert below(entry["certified"]) in out
     assert above(entry["attacked"]) in out
     assert "certified by crown" in " ".join(out.split())
-    assert "1 sample in" in err
+    assert "2 bounds in" in err
 
 
 def test_an_exact_method_closes_the_bracket(capsys):

@@ -58,12 +58,26 @@ def test_what_an_earlier_run_has_found_says_nothing_of_the_time_left(monkeypatch
     assert "90 of 100 (90%), about 10 s left: slow" in stream.getvalue()
 
 
+def test_what_was_found_so_far_is_told(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    lines = Lines(stream, interval=0)
+    lines.begin(10)
+    lines.running("crown")
+    lines.so_far("\x1b[1m80.0% to 90.0% at eps 0.1 of 5")
+    now[0] += 1.0
+    lines.advance(5)
+    assert stream.getvalue().splitlines()[-1].endswith("left: crown; so far 80.0% to 90.0% at eps 0.1 of 5")
+
+
 def test_quiet_tells_nothing():
     stream = io.StringIO()
     with watch(stream, quiet=True) as nothing:
         nothing.begin(2)
         nothing.running("crown")
         nothing.advance(2)
+        nothing.so_far("all")
     assert stream.getvalue() == ""
 
 
@@ -82,6 +96,8 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     with watch(stream) as bar:
         bar.begin(4)
         bar.running("crown [bold]eps")
+        bar.so_far("[bold]half")
         bar.advance(2)
+    assert "[bold]half" in stream.getvalue()
     assert "2/4" in stream.getvalue()
     assert "crown [bold]eps" in stream.getvalue()

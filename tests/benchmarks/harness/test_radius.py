@@ -13,7 +13,8 @@ from torch import nn
 
 from assay.attacks import get_attack
 from assay.attacks.common.interface import AttackResult
-from assay.benchmarks.harness.radius import Bracket, Radii, distance, radii
+from assay.benchmarks.harness.radius import Bracket, Radii, radii
+from assay.benchmarks.harness.radius_search import distance
 from assay.models.data import Dataset
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import AlarmError, InputError, UnsupportedError
