@@ -45,8 +45,8 @@ class Reads:
 
 
 def needed(network: Network, objective: Tensor) -> Mapping[int, Tensor]:
-    """Features of each node, by position, on which ``objective @ output`` can depend: (1 x features) each. Without an entry
-    for a node all of its features count; where most outputs are read there is none at all.
+    """Features of each node, by position, on which ``objective @ output`` can depend: (1 x features) each. Without an
+    entry for a node all of its features count; where most outputs are read there is none at all.
 
     ``objective``: (samples x rows x outputs), of all samples of a batch together.
     """

@@ -14,9 +14,9 @@ from math import inf
 import torch
 from torch import Tensor
 
+from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.domains import join
 from assay.verify.backends.bab.exact_leaves import Look
-from assay.verify.backends.bab.multipliers import Climbing
 from assay.verify.backends.bab.search import Bounded, Limits, Outcome, search
 from assay.verify.backends.bab.tied import Raised, Root, Tied, Unsafe
 from assay.verify.bounds import layers

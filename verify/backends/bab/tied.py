@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.multipliers import Climbing
+from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.raised import Owned, OwnRows
