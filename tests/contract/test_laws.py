@@ -51,7 +51,7 @@ def verify(name: str, problem: Problem, budget: Budget | None = None) -> Result:
 
 @every_bounder
 @pytest.mark.parametrize("image", [False, True])
-@seeds(15, of=60)
+@seeds(9, of=27)
 def test_sampled_points_lie_inside_the_bounds(name: str, image: bool, seeds: range) -> None:
     for seed in seeds:
         network = random_graph(seed, image)
@@ -66,7 +66,7 @@ def test_sampled_points_lie_inside_the_bounds(name: str, image: bool, seeds: ran
 
 @every_bounder
 @pytest.mark.parametrize("p", [1, 2, inf])
-@seeds(1, of=10)
+@seeds(1, of=5)
 def test_sampled_points_of_balls_lie_inside_the_bounds(name: str, p: float, seeds: range) -> None:
     for seed in seeds:
         shape = ((1, 6, 6), (1, 4, 4), (1, 4, 4))[seed % 3]
@@ -92,7 +92,7 @@ def test_the_lower_side_alone_is_that_of_both(name: str) -> None:
 
 
 @every_bounder
-@seeds(15, of=50)
+@seeds(9, of=23)
 def test_bounds_never_pass_the_true_minimum(name: str, seeds: range) -> None:
     for seed in seeds:
         network = random_graph(seed, image=seed % 5 == 0, neurons=8, steps=7)
@@ -136,7 +136,7 @@ def question(seed: int) -> tuple[Problem, float]:
 
 
 @every_verifier
-@seeds(6, of=40)
+@seeds(4, of=18)
 def test_verdicts_and_margins_are_true(name: str, seeds: range) -> None:
     for problem, true in map(question, seeds):
         result = verify(name, problem)

@@ -57,7 +57,7 @@ def over_box(problem: Problem) -> float:
 
 
 @pytest.mark.parametrize("name", EXACT)
-@seeds(8, of=40)
+@seeds(5, of=18)
 def test_exact_methods_agree_with_enumeration(name: str, seeds: range) -> None:
     for seed in seeds:
         problem = made(seed)
@@ -70,7 +70,7 @@ def test_exact_methods_agree_with_enumeration(name: str, seeds: range) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMA)
-@seeds(4, of=20)
+@seeds(4, of=11)
 def test_optima_are_those_of_enumeration(name: str, seeds: range) -> None:
     for seed in seeds:
         problem = made(seed)
@@ -79,7 +79,7 @@ def test_optima_are_those_of_enumeration(name: str, seeds: range) -> None:
 
 
 @pytest.mark.parametrize("name", few(EVERY, [n for n in EVERY if n not in ("lipsdp", "sdp")]))
-@seeds(4, of=16)
+@seeds(4, of=9)
 def test_no_method_verifies_what_is_false_or_claims_too_much(name: str, seeds: range) -> None:
     """Margins within 0.01 of the truth on either side; a method that does not keep to the constraints says so, or
     bounds all of the box."""
@@ -97,7 +97,7 @@ def test_no_method_verifies_what_is_false_or_claims_too_much(name: str, seeds: r
 
 
 @pytest.mark.parametrize("name", BOUNDERS)
-@seeds(10, of=60)
+@seeds(6, of=26)
 def test_bounds_hold_at_members_and_are_no_worse_than_over_the_box(name: str, seeds: range) -> None:
     tighter = 0
     for seed in seeds:
@@ -135,7 +135,7 @@ def test_a_batch_gives_what_its_samples_give_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
-@seeds(2, of=8)
+@seeds(2, of=5)
 def test_attacks_stay_within_the_constraints_or_decline(name: str, seeds: range) -> None:
     for seed in seeds:
         problem = made(seed)

@@ -22,7 +22,7 @@ types = pytest.mark.parametrize("dtype", [D, torch.float32], ids=["double", "sin
 
 @ops
 @types
-@seeds(1, of=10)
+@seeds(1, of=5)
 def test_curves_lie_between_their_lines(op: Smooth, dtype: torch.dtype, seeds: range) -> None:
     for seed in seeds:
         low, high = intervals(op, 1000, seed, dtype)
@@ -34,7 +34,7 @@ def test_curves_lie_between_their_lines(op: Smooth, dtype: torch.dtype, seeds: r
 
 @ops
 @types
-@seeds(1, of=10)
+@seeds(1, of=5)
 def test_they_do_wherever_they_are_moved(op: Smooth, dtype: torch.dtype, seeds: range) -> None:
     for seed in seeds:
         low, high = (t[:, None] for t in intervals(op, 500, seed, dtype))

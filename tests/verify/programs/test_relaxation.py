@@ -56,7 +56,7 @@ def test_no_answer_makes_a_bound_that_is_wrong(duals: list[float] | None, status
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@seeds(4, of=8)
+@seeds(4, of=6)
 def test_relaxations_lie_between_crown_and_the_truth(kind: str, seeds: range) -> None:
     for problem, true in cases(kind, seeds):
         spec = problem.spec
