@@ -8,6 +8,9 @@ PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 NEWEST := .venv-newest
 
+# Tests start hundreds of processes: what is compiled is kept, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-slow test-wheel test-unpinned lint clean
 
 help:

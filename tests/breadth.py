@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -25,3 +26,19 @@ def few(values: Iterable[Any], quick: Iterable[Any]) -> list[Any]:
     listed = list(values)
     assert all(value in listed for value in often), "what is quick is among the values"
     return [value if value in often else slow(value) for value in listed]
+
+
+def repeating(cases: Sequence[Mapping[str, int]]) -> set[int]:
+    """Which cases of a test, each a value of every parameter, can be left out without a value that no other has: those
+    that are left combine the values in ways as different as can be."""
+    values = [list(case.items()) for case in cases]
+    left = {value for case in values for value in case}
+    used: Counter[tuple[str, int]] = Counter()
+    kept = set()
+    while left:
+        fresh = [(len(left.intersection(case)), -sum(used[value] for value in case)) for case in values]
+        best = max(range(len(values)), key=fresh.__getitem__)
+        kept.add(best)
+        left.difference_update(values[best])
+        used.update(values[best])
+    return set(range(len(values))) - kept

@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.breadth import repeating
+
 # Repeatable by default, so that a red run is red for everybody; HYPOTHESIS_PROFILE=explore looks for new examples.
 settings.register_profile("repeat", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.register_profile("explore", deadline=None, max_examples=1000)
@@ -21,7 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests that take long, too")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mark_repeating(items)
     if config.getoption("--slow"):
         return
     quick, slow = [], []
@@ -29,6 +33,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (slow if item.get_closest_marker("slow") or item.get_closest_marker("wheel") else quick).append(item)
     config.hook.pytest_deselected(items=slow)
     items[:] = quick
+
+
+def mark_repeating(items: list[pytest.Item]) -> None:
+    """Combinations of parameters are slow where each of the values is in another one that is not, except in the laws
+    that every method obeys."""
+    functions: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        path, _, name = item.nodeid.partition("::")
+        if hasattr(item, "callspec") and not path.startswith("tests/contract/") and not item.get_closest_marker("slow"):
+            functions.setdefault(f"{path}::{name.partition('[')[0]}", []).append(item)
+    for cases in functions.values():
+        for i in repeating([{name: id(value) for name, value in item.callspec.params.items()} for item in cases]):  # type: ignore[attr-defined]
+            cases[i].add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(tryfirst=True)

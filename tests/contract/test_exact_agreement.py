@@ -33,7 +33,7 @@ PROVERS = [*EXACT, *(f"milp(solver={name})" for name in INTEGER), "lp", "lp(tigh
 FEW = 8  # unstable neurons that SMT is asked about
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
-each = seeds(5, of=20, start=1000)  # of every kind: 100 networks and boxes
+each = seeds(4, of=10, start=1000)  # of every kind: 100 networks and boxes
 
 
 def supported(name: str, problem: Problem) -> bool:
@@ -95,7 +95,7 @@ def test_optima_are_those_of_enumeration(name: str, kind: str, seeds: range) -> 
 
 
 @every_kind
-@seeds(3, of=12, start=1000)
+@seeds(3, of=7, start=1000)
 @pytest.mark.parametrize("name", [f"milp(solver={s},optimum=True,steps=0)" for s in SOLVERS] + ["smt(optimum=True)"])
 def test_every_solver_finds_the_optimum(name: str, kind: str, seeds: range) -> None:
     chosen = [p for p in (case(kind, seed) for seed in seeds) if supported(name, p[0])][:4]
@@ -108,7 +108,7 @@ def test_every_solver_finds_the_optimum(name: str, kind: str, seeds: range) -> N
 
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("gap", [1e-9, -1e-9, 0.0])
-@seeds(3, of=10, start=1000)
+@seeds(3, of=6, start=1000)
 def test_what_rounding_decides_is_never_verified_wrongly(name: str, gap: float, seeds: range) -> None:
     """Margins of 1e-9, within or without the tolerances of solvers."""
     for problem, true in (case("mlp", seed) for seed in seeds):

@@ -126,7 +126,7 @@ def test_the_function_is_the_same(rewriting: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in ("ibp", "crown") if n in BOUNDERS])
 @pytest.mark.parametrize("rewriting", NEUTRAL)
-@seeds(5, of=20)
+@seeds(4, of=10)
 def test_the_bounds_are_the_same(name: str, rewriting: str, seeds: range) -> None:
     for seed in seeds:
         made = layers(seed)
@@ -135,7 +135,7 @@ def test_the_bounds_are_the_same(name: str, rewriting: str, seeds: range) -> Non
 
 
 @pytest.mark.parametrize("name", BOUNDERS)
-@seeds(1, of=6)
+@seeds(1, of=3)
 def test_every_writing_is_sound(name: str, seeds: range) -> None:
     for seed in seeds:
         made = layers(seed)

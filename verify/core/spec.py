@@ -158,10 +158,8 @@ class Spec:
         return y @ self.A.to(y.device).T - self.b.to(y.device)
 
     def _signed(self, y: Tensor) -> Tensor:
-        """``A y - b`` with the signs that tell what is violated: y (batch x outputs) in float64, result (batch x rows).
-
-        What no longer matters, since another row of the disjunct is above 0 for certain, may have a wrong one.
-        """
+        """``A y - b`` with the signs that tell whether y is violated: y (batch x outputs) in float64, result (batch x
+        rows). What no longer matters, since another row of the disjunct is above 0 for sure, may have another."""
         gap, A, b = self.rows(y), self.A.to(y.device), self.b.to(y.device)
         # One difference of two numbers has the sign that it should.
         simple = ((A == 0) | (A.abs() == 1)).all(1) & ((A != 0).sum(1) + (b != 0) <= 2)
@@ -181,8 +179,8 @@ class Spec:
     def violated(self, y: Tensor) -> Tensor:
         """Whether each output lies in the unsafe set, strictness honoured: y (batch x outputs), result (batch).
 
-        Exact: evaluated in float64, and without rounding where that leaves the sign in doubt. An output that is not
-        finite violates nothing.
+        Exact: evaluated in float64, and unrounded where that leaves the sign in doubt. An output that is not finite
+        violates nothing.
         """
         if not self.disjuncts:
             return torch.zeros(len(y), dtype=torch.bool, device=y.device)

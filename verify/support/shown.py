@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 
 
 def line(name: str, facts: Mapping[str, object]) -> str:
@@ -21,6 +20,8 @@ def table(name: str, facts: Mapping[str, object]) -> str:
     >>> table("Network", {"name": "<b>"})
     '<table><caption>Network</caption><tr><th>name</th><td>&lt;b&gt;</td></tr></table>'
     """
+    from html import escape  # seldom needed, and its tables are large
+
     rows = (f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in facts.items())
     return f"<table><caption>{escape(name)}</caption>{''.join(rows)}</table>"
 

@@ -25,6 +25,7 @@ def tiny(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow  # processes of its own
 def test_the_command_measures_ours_alone(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rows.json"
     options = ["--methods", "crown", "--batches", "2", "--dtypes", "float64", "--repeat", "1", "--only", "ours"]

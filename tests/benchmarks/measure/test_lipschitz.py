@@ -43,6 +43,7 @@ def test_the_search_finds_the_gradient_of_a_linear_function() -> None:
     assert steepest(network, ball, row) == pytest.approx(true.item())
 
 
+@pytest.mark.slow  # it trains a network
 def test_no_radius_passes_the_distance_to_the_other_sphere() -> None:
     model = training_on(spheres.sample(1000, 2, "train"))
     test = spheres.sample(4, 2, "test", seed=1)

@@ -103,7 +103,7 @@ def inside(at: Made, phase: Tensor) -> Tensor:
 
 
 @every_kind
-@seeds(8, of=40, start=1000)
+@seeds(5, of=18, start=1000)
 def test_no_point_lies_below_a_bound_whatever_the_multipliers(kind: str, seeds: range) -> None:
     tried = 0
     for seed in supported(kind, seeds):
@@ -120,7 +120,7 @@ def test_no_point_lies_below_a_bound_whatever_the_multipliers(kind: str, seeds: 
 
 
 @every_kind
-@seeds(8, of=40, start=1000)
+@seeds(5, of=18, start=1000)
 def test_no_point_of_the_unsafe_set_lies_outside_of_tightened_bounds(kind: str, seeds: range) -> None:
     """Also where the output is not asked about, points of the right phases."""
     tighter = 0
@@ -172,7 +172,7 @@ def test_the_gradient_is_that_of_finite_differences(kind: str) -> None:
 
 
 @every_kind
-@seeds(5, of=20, start=1000)
+@seeds(4, of=10, start=1000)
 def test_climbing_raises_bounds(kind: str, seeds: range) -> None:
     rose = 0
     for seed in supported(kind, seeds):
@@ -187,7 +187,7 @@ def test_climbing_raises_bounds(kind: str, seeds: range) -> None:
 
 
 @every_kind
-@seeds(5, of=20, start=1000)
+@seeds(4, of=10, start=1000)
 def test_what_cannot_matter_is_left_out_and_nothing_changes(kind: str, seeds: range) -> None:
     """Neurons that tighter bounds make stable: with all others as they are, bounds are the same."""
     cut = 0
@@ -247,7 +247,7 @@ def test_rows_may_begin_at_any_layer() -> None:
 
 
 @every_kind
-@seeds(3, of=20, start=1000)
+@seeds(3, of=10, start=1000)
 def test_the_least_bound_of_all_exact_leaves_is_the_true_margin(kind: str, seeds: range) -> None:
     """Every pattern of phases, or those of the first few neurons, where the rest are left to the relaxation."""
     exact = 0
@@ -271,7 +271,7 @@ def test_the_least_bound_of_all_exact_leaves_is_the_true_margin(kind: str, seeds
 
 @every_kind
 @pytest.mark.parametrize("method", [WEAK, STEPWISE, BaB(output=False, first=2, below=4)], ids=repr)
-@seeds(3, of=16, start=1000)
+@seeds(3, of=9, start=1000)
 def test_verdicts_are_the_true_ones(method: BaB, kind: str, seeds: range) -> None:
     asked = 0
     for problem, true in (case(kind, seed) for seed in seeds):
@@ -282,7 +282,7 @@ def test_verdicts_are_the_true_ones(method: BaB, kind: str, seeds: range) -> Non
 
 
 @every_kind
-@seeds(3, of=12, start=1000)
+@seeds(3, of=7, start=1000)
 def test_batches_of_any_size_come_to_the_same_verdict(kind: str, seeds: range) -> None:
     for problem, true in (case(kind, seed) for seed in seeds):
         for batch in (1, 2, 256):

@@ -352,7 +352,7 @@ def test_float_traps_of_float64_are_never_verified(name: str) -> None:
     assert InputSplit().verify(problem, Budget(seconds=0.5)).verdict is not Verdict.VERIFIED
 
 
-@seeds(10, of=40)
+@seeds(6, of=18)
 def test_ties_are_never_verified_by_rounding(seeds: range) -> None:
     """Unsafe: y <= b, where b is the nearest float64 above the exact value of y at a point of the box."""
     for seed in seeds:

@@ -44,7 +44,7 @@ def small_network(seed: int) -> tuple[Network, LpBall]:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("ibp", "lirpa(method=IBP)"), ("crown", "lirpa")])
-@seeds(6, of=50)
+@seeds(4, of=22)
 def test_ours_and_theirs_on_random_networks(ours: str, theirs: str, seeds: range) -> None:
     """Neither contradicts the other: each contains the sampled range; their mean widths differ by 1% at most."""
     widths = []
@@ -61,7 +61,7 @@ def test_ours_and_theirs_on_random_networks(ours: str, theirs: str, seeds: range
 
 
 @pytest.mark.parametrize("name", METHODS)
-@seeds(6, of=16)
+@seeds(4, of=8)
 def test_sampled_points_lie_inside_the_bounds_on_every_wiring(name: str, seeds: range) -> None:
     for seed in seeds:
         network = random_graph(seed, image=seed % 2 == 0)
@@ -87,7 +87,7 @@ def contained(name: str, network: Network, region: Region, points: Tensor, tag: 
 
 
 @pytest.mark.parametrize("name", METHODS)
-@seeds(3, of=40)
+@seeds(3, of=18)
 def test_every_operation_with_a_layer_is_bounded_soundly_over_boxes_and_balls(name: str, seeds: range) -> None:
     done = 0
     for seed in seeds:

@@ -50,7 +50,7 @@ def agrees(result: Result, problem: Problem, true: float) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@seeds(3, of=13)
+@seeds(3, of=7)
 def test_verdicts_and_optima_are_enumerations(kind: str, seeds: range) -> None:
     nodes = 0
     for problem, true in cases(kind, seeds):
@@ -94,7 +94,7 @@ def rebuilt(problem: Problem, certificate: dict[str, Any], d: int) -> tuple[Spli
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@seeds(3, of=13)
+@seeds(3, of=7)
 def test_leaves_cover_the_tree_and_their_duals_prove_them(kind: str, seeds: range) -> None:
     """After a round trip through JSON."""
     leaves = 0

@@ -48,7 +48,7 @@ def agrees(result: Result, problem: Problem, true: float) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@seeds(5, of=25)
+@seeds(4, of=12)
 def test_highs_agrees_with_enumeration(kind: str, seeds: range) -> None:
     programs = 0
     for problem, true in cases(kind, seeds):
@@ -67,7 +67,7 @@ def test_highs_agrees_with_enumeration(kind: str, seeds: range) -> None:
 
 @pytest.mark.parametrize("solver", [s for s in INTEGER if s != "highs"])
 @pytest.mark.parametrize("kind", KINDS)
-@seeds(2, of=10)
+@seeds(2, of=6)
 def test_every_solver_agrees_with_enumeration(kind: str, solver: str, seeds: range) -> None:
     for problem, true in cases(kind, seeds):
         result = get_verifier(f"milp(solver={solver},optimum=True,steps=0)").verify(problem, Budget())

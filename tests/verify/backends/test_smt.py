@@ -152,7 +152,7 @@ def test_forms_and_neurons() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@seeds(4, of=16)
+@seeds(4, of=9)
 def test_z3_agrees_with_enumeration(kind: str, seeds: range) -> None:
     asked_z3 = 0
     for seed, (problem, true) in zip(seeds, cases(kind, seeds), strict=True):
@@ -164,7 +164,7 @@ def test_z3_agrees_with_enumeration(kind: str, seeds: range) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@seeds(3, of=8)
+@seeds(3, of=5)
 def test_z3_finds_the_optimum(kind: str, seeds: range) -> None:
     for problem, true in cases(kind, seeds):
         result = SMT(optimum=True).verify(problem, Budget())

@@ -19,7 +19,7 @@ D = torch.float64
 
 
 @pytest.mark.parametrize("dtype", [D, torch.float32], ids=["double", "single"])
-@seeds(2, of=20)
+@seeds(2, of=10)
 def test_products_lie_between_their_planes(dtype: torch.dtype, seeds: range) -> None:
     """However far they are turned; and their intervals are those of the corners."""
     op = Product()

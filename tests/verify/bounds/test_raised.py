@@ -152,7 +152,7 @@ def test_graphs_of_any_wiring(seed: int, image: bool) -> None:
     )
 
 
-@seeds(5, of=15)
+@seeds(4, of=8)
 def test_no_bound_passes_the_true_minimum(seeds: range) -> None:
     for seed in seeds:
         network = random_graph(seed, neurons=8, steps=7)

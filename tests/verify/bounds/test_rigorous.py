@@ -63,7 +63,7 @@ def assert_holds(network: Network, box: Box, points: Tensor, sample: int = 0) ->
 
 
 @pytest.mark.parametrize("image", [False, True])
-@seeds(15, of=50)
+@seeds(9, of=23)
 def test_real_values_lie_within(image: bool, seeds: range) -> None:
     for seed in seeds:
         network = random_graph(seed, image, steps=6)
@@ -121,7 +121,7 @@ def image_ops() -> list[Op]:
     ]
 
 
-@seeds(10, of=40)
+@seeds(6, of=18)
 def test_real_values_of_every_operation_lie_within(seeds: range) -> None:
     network = chain((1, 3, 3), image_ops())
     for seed in seeds:

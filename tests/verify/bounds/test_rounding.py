@@ -57,7 +57,7 @@ def _contain(bounds: Bounds, values: list[list[Fraction]], name: str) -> None:
 
 
 @pytest.mark.parametrize("image", [False, True])
-@seeds(10, of=60)
+@seeds(6, of=26)
 def test_real_values_lie_within(image: bool, seeds: range) -> None:
     for seed in seeds:
         network = random_graph(seed, image, steps=8)
@@ -86,7 +86,7 @@ def test_at_points_of_no_width_only_rounding_is_lost(examples: int) -> None:
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0])
-@seeds(4, of=20)
+@seeds(4, of=11)
 def test_balls(p: float, seeds: range) -> None:
     """At the centre of a ball whose radius is next to nothing."""
     for seed in seeds:
@@ -96,7 +96,7 @@ def test_balls(p: float, seeds: range) -> None:
             assert_holds(network, LpBall(x, eps, p, domain=None), x[None])
 
 
-@seeds(8, of=40)
+@seeds(5, of=18)
 def test_real_values_of_every_operation_lie_within(seeds: range) -> None:
     network = chain((1, 3, 3), image_ops())
     for seed in seeds:
@@ -104,7 +104,7 @@ def test_real_values_of_every_operation_lie_within(seeds: range) -> None:
         assert_holds(network, Box(lower, upper), members(lower, upper, 4, seed))
 
 
-@seeds(5, of=20)
+@seeds(4, of=10)
 def test_activations_of_activations(seeds: range) -> None:
     for seed in seeds:
         rng = nets.generator(seed)
@@ -119,7 +119,7 @@ def test_activations_of_activations(seeds: range) -> None:
 
 
 @pytest.mark.parametrize("slope", [100.3, 1e10 / 3, 1e17])
-@seeds(4, of=20)
+@seeds(4, of=11)
 def test_leaky_relus_that_are_steep(slope: float, seeds: range) -> None:
     """What their negative side loses is a share of the slope, which is not to be lost from the other side."""
     for seed in seeds:
@@ -166,7 +166,7 @@ def test_what_underflows_at_a_last_activation() -> None:
         assert bounds.upper.item() > 0
 
 
-@seeds(5, of=20)
+@seeds(4, of=10)
 def test_real_values_of_branches_lie_within(seeds: range) -> None:
     for seed in seeds:
         network = branched(seed)
@@ -174,7 +174,7 @@ def test_real_values_of_branches_lie_within(seeds: range) -> None:
         assert_holds(network, Box(lower, upper), members(lower, upper, 6, seed))
 
 
-@seeds(2, of=6)
+@seeds(2, of=4)
 def test_windows_of_images(seeds: range) -> None:
     """Rows on small windows of images are charged as all others."""
     for seed in seeds:

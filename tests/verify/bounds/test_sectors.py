@@ -271,7 +271,7 @@ def test_in_two_dimensions_no_bound_passes_the_minimum_and_most_are_close() -> N
     assert ours < 0.75 * theirs
 
 
-@seeds(4, of=20)
+@seeds(4, of=11)
 def test_bounds_hold_in_exact_arithmetic(seeds: range) -> None:
     """Tolerance 0, at members that are next to the minimum."""
     for seed in seeds:

@@ -16,7 +16,7 @@ D = torch.float64
 
 
 @pytest.mark.parametrize("op", STEPS, ids=named)
-@seeds(2, of=20)
+@seeds(2, of=10)
 def test_steps_lie_between_their_lines(op: Step, seeds: range) -> None:
     for seed in seeds:
         low, high = intervals(op, 1000, seed)

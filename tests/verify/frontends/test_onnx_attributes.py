@@ -144,7 +144,7 @@ LAYERS: list[Callable[[Random], Layer]] = [
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@seeds(5, of=40)
+@seeds(4, of=18)
 def test_layers_of_any_attributes(layer: Callable[[Random], Layer], tmp_path: Path, seeds: range) -> None:
     read = 0
     for seed in seeds:

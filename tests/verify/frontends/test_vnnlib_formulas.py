@@ -30,7 +30,7 @@ from tests.verify.frontends.vnnlib_formulas import (
 )
 
 
-@pytest.mark.parametrize("examples", [60, slow(300)])
+@pytest.mark.parametrize("examples", [40, slow(120)])
 def test_members_are_those_of_the_formula(examples: int) -> None:
     @settings(max_examples=examples)
     @given(assertions, points)
@@ -49,7 +49,7 @@ def agrees(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> No
         assert covered(prop, x, y) or not expected
 
 
-@pytest.mark.parametrize("examples", [30, slow(100)])
+@pytest.mark.parametrize("examples", [25, slow(60)])
 def test_members_where_connectives_are_nested(examples: int) -> None:
     @settings(max_examples=examples)
     @given(assertions_of_version1, points)
@@ -59,7 +59,7 @@ def test_members_where_connectives_are_nested(examples: int) -> None:
     check()
 
 
-@pytest.mark.parametrize("examples", [60, slow(400)])
+@pytest.mark.parametrize("examples", [40, slow(120)])
 def test_members_where_inputs_are_tied(examples: int) -> None:
     """Exactly where numbers can be told exactly; elsewhere no member is none, and none is left out of the proof."""
 
@@ -77,7 +77,7 @@ def test_members_where_inputs_are_tied(examples: int) -> None:
     check()
 
 
-@pytest.mark.parametrize("examples", [60, slow(400)])
+@pytest.mark.parametrize("examples", [40, slow(120)])
 def test_members_where_outputs_are_compared_with_inputs(examples: int) -> None:
     @settings(max_examples=examples)
     @given(assertions_with_links, single_points)
@@ -100,7 +100,7 @@ def test_cases_are_told_apart_by_their_boxes(asserted: list[Statement]) -> None:
     assert not any(vacuous) or (vacuous == [True] and prop.warnings)
 
 
-@pytest.mark.parametrize("examples", [25, slow(100)])
+@pytest.mark.parametrize("examples", [20, slow(50)])
 @pytest.mark.parametrize("strategy", [assertions, assertions_with_ties, assertions_with_links])
 def test_version_2_says_the_same(strategy: st.SearchStrategy[list[Statement]], examples: int) -> None:
     @settings(max_examples=examples)
@@ -112,7 +112,7 @@ def test_version_2_says_the_same(strategy: st.SearchStrategy[list[Statement]], e
     check()
 
 
-@pytest.mark.parametrize("examples", [25, slow(100)])
+@pytest.mark.parametrize("examples", [20, slow(50)])
 def test_what_is_written_reads_back_the_same(tmp_path_factory: pytest.TempPathFactory, examples: int) -> None:
     @settings(max_examples=examples)
     @given(assertions)
@@ -125,7 +125,7 @@ def test_what_is_written_reads_back_the_same(tmp_path_factory: pytest.TempPathFa
     check()
 
 
-@pytest.mark.parametrize("examples", [25, slow(100)])
+@pytest.mark.parametrize("examples", [20, slow(50)])
 def test_what_is_written_of_ties_has_the_same_members(tmp_path_factory: pytest.TempPathFactory, examples: int) -> None:
     @settings(max_examples=examples)
     @given(assertions_with_ties, points)
@@ -175,7 +175,7 @@ def complains(text: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("examples", [60, slow(300)])
+@pytest.mark.parametrize("examples", [40, slow(120)])
 def test_damaged_texts_end_in_errors_of_ours(examples: int) -> None:
     @settings(max_examples=examples)
     @given(assertions, st.booleans(), st.integers(0, 2**32))
