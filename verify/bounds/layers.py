@@ -25,7 +25,7 @@ from assay.verify.support import devices
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
 ENOUGH_ROWS, BLOCK = 64, 1 << 23  # fewer rows than these only where their coefficients in the widest layer are more
-DEAR = 1 << 31  # products of a layer's rows from which on they are bounded on one side first
+DEAR = 1 << 31  # products of rows of all neurons of a layer from which on these are bounded on one side first
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
 
 
@@ -141,7 +141,7 @@ def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor, read
     sample = torch.div(index, size, rounding_mode="floor")
     error, neurons = group.relaxed.error(position, index), torch.arange(len(index), device=index.device)
     all_ = Sides(sample, index - sample * size, neurons < 0, here, error)
-    if len(index) * group.products[position] < DEAR:
+    if size * group.products[position] < DEAR:
         neurons = neurons.repeat_interleave(2)
         here = _bounded(group, position, all_, neurons, torch.arange(len(neurons), device=index.device) % 2 == 1, [])
     else:

@@ -63,20 +63,24 @@ def lowest(group: Group, position: int, sides: Sides, readers: Sequence[Op]) -> 
     form: AnyForm = Units(sides.feature, torch.where(sides.above, -1.0, 1.0).to(sides.error))
     owners, here = group.owners(sides.sample), position
     total, best = owners.zeros(), torch.full_like(sides.error, -inf)
-    kept = torch.arange(len(best), device=best.device)
+    kept, going = torch.arange(len(best), device=best.device), torch.ones_like(sides.above)
     for stop in stops(group, position) if readers and may_settle(readers) else []:
         form, total = down_to(group, here, form, owners, total, stop)
         here = stop
         least = total + over_box(group, stop, form, owners) - sides.error
-        best[kept] = torch.maximum(best[kept], torch.where(least.isfinite(), least, -inf))
-        left = unsettled(readers, sides.with_bounds(best[kept]))
+        # What settled rows that went on as company would find further down is not looked at: no row depends on others.
+        best[kept] = torch.where(going & least.isfinite(), torch.maximum(best[kept], least), best[kept])
+        settled = torch.ones_like(going)
+        settled[unsettled(readers, sides.with_bounds(best[kept]))] = False
+        going = going & ~settled
+        left = going.nonzero().flatten()
+        if not len(left):
+            return best
         if len(left) <= KEPT * len(kept):
-            kept, sides, form, total = kept[left], sides.take(left), chosen(form, left), total[left]
-            if not len(kept):
-                return best
-            owners = group.owners(sides.sample)
+            kept, going, sides = kept[left], going[left], sides.take(left)
+            form, total, owners = chosen(form, left), total[left], group.owners(sides.sample)
     least = lower_bound(group, here, form, owners, total) - sides.error
-    best[kept] = torch.maximum(best[kept], least)
+    best[kept] = torch.where(going, torch.maximum(best[kept], least), best[kept])
     return best
 
 
