@@ -87,7 +87,7 @@ class AlphaCROWN:
         spec = problem.spec
         try:
             with torch.inference_mode(), product_sums():
-                relaxed = self._tightened(problem.network, problem.region, torch.float64, budget)
+                relaxed = self._tightened(problem.network, problem.region, spec.A[None], torch.float64, budget)
                 rows = raised.lower_rows(relaxed, spec.A[None], self._ascent)
                 margins = directed_sum(rows.cpu(), -spec.b[None], up=False)[0]
                 proved = decided(margins)
@@ -124,7 +124,7 @@ class AlphaCROWN:
 
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            plain = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS)
+            plain = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS, objective=objective)
             at_once = sectors.samples_at_once(plain) if self.sectors and sectors.sectored(network, region) else 0
             if not (self.inner or at_once):
                 return raised.lower_rows(plain, objective, self._ascent)
@@ -136,7 +136,7 @@ class AlphaCROWN:
                     best = torch.fmax(best, sectors.lower_rows(*question, raise_rows, self._further))
                 return torch.fmax(lower, best.to(lower))
             try:
-                tight = self._tightened(network, region, dtype, budget)
+                tight = self._tightened(network, region, objective, dtype, budget)
                 return torch.maximum(lower, raised.lower_rows(tight, objective, self._ascent))
             except Expired:
                 return lower  # what is proved by then stands
@@ -151,10 +151,12 @@ class AlphaCROWN:
         """See :data:`assay.verify.bounds.layers.Tighten`."""
         return raised.tighten(relaxed, position, known, wanted, self._ascent)
 
-    def _tightened(self, network: Network, region: Region, dtype: torch.dtype, budget: Budget) -> Relaxed:
+    def _tightened(
+        self, network: Network, region: Region, objective: Tensor, dtype: torch.dtype, budget: Budget
+    ) -> Relaxed:
         """The network with raised bounds of its unstable neurons, where these are to be raised."""
         further = self._further if self.inner else None
-        return layers.by_linear_bounds(network, region, dtype, budget, further=further)
+        return layers.by_linear_bounds(network, region, dtype, budget, further=further, objective=objective)
 
 
 def _by_size(sets: Sequence[Polyhedron]) -> Iterator[conditional.Unsafe]:

@@ -13,7 +13,7 @@ from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward, affordable
-from assay.verify.bounds.waists import side_bounds, unsettled
+from assay.verify.bounds.waists import Sides, lowest, unsettled
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Sub
@@ -24,6 +24,7 @@ from assay.verify.support import devices
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
 ENOUGH_ROWS, BLOCK = 64, 1 << 23  # fewer rows than these only where their coefficients in the widest layer are more
+DEAR = 1 << 31  # products of rows of all neurons of a layer from which on these are bounded on one side first
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
 
 
@@ -134,42 +135,43 @@ def _by_regular_rows(relaxed: Relaxed, position: int, known: Bounds, wanted: Ten
 
 def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor, readers: Sequence[Op]) -> Bounds:
     """``known`` intersected with linear bounds of the neurons that are ``wanted`` by the node's ``readers``, chunk by
-    chunk: on the side that is nearer to 0 first, and on the other where that does not settle them."""
+    chunk. Where that is dear, on the side that is nearer to 0 first, and on the other if that does not settle them."""
     index = wanted.flatten().nonzero().flatten()
     if not len(index):
         return known
     size, shape = group.network.nodes[position].size, known.lower.shape
-    error = group.relaxed.error(position, index)
     here = Bounds(*(t.flatten().index_select(0, index) for t in (known.lower, known.upper)))
     sample = torch.div(index, size, rounding_mode="floor")
-    feature = index - sample * size
-    above = group.at_middle[position].flatten().index_select(0, index) < 0
-    left = torch.arange(len(index), device=index.device)
-    for _ in range(2):
-        parts = []
-        for chunk in _chunks(sample[left], group):
-            some = left[chunk]
-            one = Bounds(here.lower[some], here.upper[some])
-            parts.append(
-                side_bounds(group, position, (sample[some], feature[some]), above[some], one, error[some], readers)
-            )
-        met = meet(
-            here.lower[left],
-            here.upper[left],
-            torch.cat([part.lower for part in parts]),
-            torch.cat([part.upper for part in parts]),
-        )
-        here.lower[left], here.upper[left] = met
-        left = unsettled(readers, here)
-        if not len(left):
-            break
-        above = ~above
+    error, neurons = group.relaxed.error(position, index), torch.arange(len(index), device=index.device)
+    all_ = Sides(sample, index - sample * size, neurons < 0, here, error)
+    if size * group.products[position] < DEAR:
+        neurons = neurons.repeat_interleave(2)
+        here = _bounded(group, position, all_, neurons, torch.arange(len(neurons), device=index.device) % 2 == 1, [])
+    else:
+        above = group.at_middle[position].flatten().index_select(0, index) < 0
+        for side in (above, ~above):
+            here = _bounded(group, position, replace(all_, known=here), neurons, side[neurons], readers)
+            neurons = unsettled(readers, here)
+            if not len(neurons):
+                break
     return Bounds(
         *(
             t.flatten().index_copy(0, index, new).view(shape)
             for t, new in ((known.lower, here.lower), (known.upper, here.upper))
         )
     )
+
+
+def _bounded(
+    group: Group, position: int, layer: Sides, neurons: Tensor, above: Tensor, readers: Sequence[Op]
+) -> Bounds:
+    """What is known of a layer's neurons, intersected with linear bounds of some of them, by number, on one side each,
+    chunk by chunk."""
+    rows = replace(layer.take(neurons), above=above)
+    least = torch.cat([lowest(group, position, rows.take(part), readers) for part in _chunks(rows.sample, group)])
+    lower, upper = torch.full_like(layer.error, -inf), torch.full_like(layer.error, inf)
+    lower[neurons[~above]], upper[neurons[above]] = least[~above], -least[above]
+    return Bounds(*meet(layer.known.lower, layer.known.upper, lower, upper))
 
 
 def meet(lower: Tensor, upper: Tensor, lower_2: Tensor, upper_2: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ that are known of that node, is a bound of the neuron like any other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
 
 import torch
@@ -26,47 +27,61 @@ KEPT = 0.8  # of the neurons at most go on without the others
 DEAR = 100  # products further down for each feature of a waist, at least, where rows are looked at
 
 
-def side_bounds(
-    group: Group,
-    position: int,
-    neurons: tuple[Tensor, Tensor],
-    above: Tensor,
-    known: Bounds,
-    error: Tensor,
-    readers: Sequence[Op],
-) -> Bounds:
-    """``known`` (neurons) with one side each met with linear bounds: of some neurons of the node at ``position``, up to
-    which the group must be relaxed.
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """Neurons of one node, each to be bounded on one side, in the order of their samples: ``sample`` and ``feature``,
+    ``above``: whether it is from above, ``known``: what is known of them, and ``error``: what rounding may take of a
+    row; (rows) each."""
 
-    ``neurons``: their samples and features, ``above``: whether it is the upper bound that is asked for, ``error``: what
-    rounding may take of a row of theirs, (neurons) each; ``readers`` are the activations that read the node. Raises
-    :class:`Expired` when the time is over.
+    sample: Tensor
+    feature: Tensor
+    above: Tensor
+    known: Bounds
+    error: Tensor
+
+    def take(self, rows: Tensor | slice) -> Sides:
+        """Some of them, by number."""
+        known = Bounds(self.known.lower[rows], self.known.upper[rows])
+        return Sides(self.sample[rows], self.feature[rows], self.above[rows], known, self.error[rows])
+
+    def with_bounds(self, least: Tensor) -> Bounds:
+        """``known`` met with lower bounds of the values, or of their opposites where these are bounded from above."""
+        lower, upper = self.known.lower, self.known.upper
+        return Bounds(
+            torch.where(self.above, lower, torch.maximum(lower, least)),
+            torch.where(self.above, torch.minimum(upper, -least), upper),
+        )
+
+
+def lowest(group: Group, position: int, sides: Sides, readers: Sequence[Op]) -> Tensor:
+    """Lower bounds of neurons of the node at ``position``, up to which the group must be relaxed, or of their opposites
+    where they are bounded from above: (rows).
+
+    With ``readers``, the activations that read the node, rows stop where these are settled. Raises :class:`Expired`
+    when the time is over.
     """
-    sample, feature = neurons
-    lower, upper = known.lower.clone(), known.upper.clone()
-    kept = torch.arange(len(error), device=error.device)
-
-    def meet(least: Tensor) -> None:
-        below, turned = least - error[kept], above[kept]
-        lower[kept] = torch.where(turned, lower[kept], torch.maximum(lower[kept], below))
-        upper[kept] = torch.where(turned, torch.minimum(upper[kept], -below), upper[kept])
-
-    form: AnyForm = Units(feature, torch.where(above, -1.0, 1.0).to(error))
-    owners, here = group.owners(sample), position
-    total = owners.zeros()
-    for stop in stops(group, position) if may_settle(readers) else []:
+    form: AnyForm = Units(sides.feature, torch.where(sides.above, -1.0, 1.0).to(sides.error))
+    owners, here = group.owners(sides.sample), position
+    total, best = owners.zeros(), torch.full_like(sides.error, -inf)
+    kept, going = torch.arange(len(best), device=best.device), torch.ones_like(sides.above)
+    for stop in stops(group, position) if readers and may_settle(readers) else []:
         form, total = down_to(group, here, form, owners, total, stop)
         here = stop
-        least = total + over_box(group, stop, form, owners)
-        meet(torch.where(least.isfinite(), least, -inf))
-        left = unsettled(readers, Bounds(lower[kept], upper[kept]))
+        least = total + over_box(group, stop, form, owners) - sides.error
+        # What settled rows that went on as company would find further down is not looked at: no row depends on others.
+        best[kept] = torch.where(going & least.isfinite(), torch.maximum(best[kept], least), best[kept])
+        settled = torch.ones_like(going)
+        settled[unsettled(readers, sides.with_bounds(best[kept]))] = False
+        going = going & ~settled
+        left = going.nonzero().flatten()
         if not len(left):
-            return Bounds(lower, upper)
+            return best
         if len(left) <= KEPT * len(kept):
-            kept, form, total = kept[left], chosen(form, left), total[left]
-            owners = group.owners(sample[kept])
-    meet(lower_bound(group, here, form, owners, total))
-    return Bounds(lower, upper)
+            kept, going, sides = kept[left], going[left], sides.take(left)
+            form, total, owners = chosen(form, left), total[left], group.owners(sides.sample)
+    least = lower_bound(group, here, form, owners, total) - sides.error
+    best[kept] = torch.where(going, torch.maximum(best[kept], least), best[kept])
+    return best
 
 
 def may_settle(readers: Sequence[Op]) -> bool:

@@ -26,7 +26,7 @@ def conv(generator: torch.Generator, into: int, out: int, kernel: int, stride: i
 
 
 def residual(seed: int, activation: Op, side: int = 14, stride: int = 1) -> Network:
-    """Two convolutions, a block with both kinds of shortcut, and a convolution straight after another."""
+    """Two convolutions, a block with both kinds of shortcut, pooling, and a convolution straight after another."""
     g = torch.Generator().manual_seed(seed)
 
     def pick(n: int) -> int:
@@ -38,7 +38,11 @@ def residual(seed: int, activation: Op, side: int = 14, stride: int = 1) -> Netw
     y = b.add(activation, b.add(conv(g, 3, 3, kernel, 1, padding), x))
     y = b.add(conv(g, 3, 3, 3, 1, 1), y)
     y = b.add((Add, Sub)[pick(2)](), y, x if pick(2) else b.add(conv(g, 3, 3, 1, 1, 0), x))
-    y = b.add(conv(g, 3, 2, 2, 1, 1), b.add(conv(g, 3, 3, 3, 2, 1), b.add(activation, y)))
+    y = b.add(activation, y)
+    if pick(2):
+        mean = torch.full((3, 1, 2, 2), 0.25, dtype=torch.float64)
+        y = b.add(Conv2d(mean, torch.zeros(3, dtype=torch.float64), (1, 1), (1, 1), (1, 1), 3), y)
+    y = b.add(conv(g, 3, 2, 2, 1, 1), b.add(conv(g, 3, 3, 3, 2, 1), y))
     return b.build(y)
 
 
