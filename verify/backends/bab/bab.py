@@ -34,7 +34,8 @@ from assay.verify.programs.relaxation import attempt
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
-NARROW = Climbing(steps=12, slope=0.5, multiplier=0.5, decay=0.85)
+NARROW = Climbing(steps=5, slope=0.5, multiplier=0.5, decay=0.85)
+OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
 
 
@@ -43,7 +44,8 @@ class BaB:
     """ReLUs are split until linear bounds prove every leaf; complete, but for margins within rounding of zero.
 
     ``batch``: domains that are bounded together; ``steps``, ``slope``, ``multiplier``: of the ascent of slopes and
-    multipliers of each; ``first``: domains below a root before anything is tightened; ``below``: domains below a node
+    multipliers of each; ``first``: domains below a root before anything is tightened; ``race``: on half of
+    these, whether other steps are better; ``below``: domains below a node
     after which it is split and the bounds of ``neurons`` of its neurons are tightened, those whose relaxations cost
     most (0: of none); without an end where it is 0; ``passes``: how often that is done at the root; ``output``: where
     the output is unsafe, which tells no margin; ``candidates``: splits of a node that are compared; ``together``: nodes
@@ -55,11 +57,12 @@ class BaB:
     slope: float = 0.1
     multiplier: float = 0.5
     first: int = 2000
+    race: bool = True
     below: int = 600
-    neurons: int = 40
+    neurons: int = 200
     passes: int = 4
     output: bool = True
-    candidates: int = 16
+    candidates: int = 32
     together: int = 16
     workers: int = 1
     name: ClassVar[str] = "bab"
@@ -113,9 +116,10 @@ class BaB:
     def plan(self) -> Plan:
         """How trees are searched."""
         how = Climbing(self.steps, self.slope, self.multiplier)
+        others = replace(how, steps=2 * how.steps), *(replace(how, multiplier=f * how.multiplier) for f in OTHERS)
         return Plan(
             self.batch,
-            how,
+            (how, *others) if self.race else (how,),
             self.first,
             self.below,
             self.together,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
+from math import inf, log
 from typing import Any, Literal
 
 import torch
@@ -31,6 +31,7 @@ from assay.verify.programs.expressions import as_array
 ENOUGH = 1e-5  # of a node's bound, or of 1: more than float32 is wrong by, as a rule
 STEPS = 20  # in which the bound of a node itself is raised
 COPIES = 32  # of a domain's numbers that live at once
+LEAST = 1e-12  # of what is left open
 SMALLEST = 1e-3  # of what an unsafe row comes to
 WORSE, BETTER = 1.0, 0.1  # what the bounds of a split's halves count, the worse and the better one
 
@@ -40,14 +41,14 @@ Exact = Callable[[Tensor, int], tuple[float, Tensor | None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How trees are searched: ``batch``: domains at a time; ``how`` they are raised; ``first``: so many below a root
-    before anything is tightened; ``below``: so many below a node, 0: without an end, and nodes are not
+    """How trees are searched: ``batch``: domains at a time; how they are raised, in ways that are ``raced`` if there are
+    several; ``first``: so many below a root before anything is tightened; ``below``: so many below a node, 0: without an end, and nodes are not
     split; ``together``: nodes that are searched together; ``candidates``: splits of a node that are compared;
     ``neurons``: so many of a node are tightened, ``passes`` times at the root, and ``tightening``: how; ``output``:
     where the output is unsafe."""
 
     batch: int
-    how: Climbing
+    raced: tuple[Climbing, ...]
     first: int
     below: int
     together: int
@@ -61,13 +62,15 @@ class Plan:
 @dataclass(frozen=True, eq=False)
 class Found:
     """What a search below nodes leaves: its ``trees``, the ``nodes`` of all unstable neurons, ``here`` of those that
-    can matter; what their neurons' upper lines ``cost`` (unstable x nodes); and which are ``left`` open, numbers."""
+    can matter; what their neurons' upper lines ``cost`` (unstable x nodes); which are ``left`` open, numbers; and at what
+    ``rate`` open parts got smaller for what was done."""
 
     trees: PhaseTree
     nodes: Nodes
     here: Nodes
     cost: Tensor
     left: Tensor
+    rate: float
 
 
 @dataclass(eq=False)
@@ -83,13 +86,14 @@ class Subtrees:
     look: Look
     exact: Exact
     account: Account = field(init=False)
+    how: Climbing = field(init=False)
     margin: float = inf
     witness: Tensor | None = None
     reason: Reason | None = None
     stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0, "nodes": 0, "depth": 0})
 
     def __post_init__(self) -> None:
-        self.account = Account(len(self.disjuncts))
+        self.account, self.how = Account(len(self.disjuncts)), self.plan.raced[0]
 
     def run(self, crew: Crew[Any] | None = None) -> None:
         """Until every tree is closed, a counterexample is found, or there is a ``reason`` to stop; a ``crew`` takes
@@ -146,10 +150,22 @@ class Subtrees:
         return Nodes(phase, lower, upper, alpha, torch.zeros_like(alpha), weight, tree, torch.zeros_like(tree))
 
     def _small(self, nodes: Nodes) -> Nodes:
-        """The nodes without those below which few domains do, which nothing has to be tightened for."""
+        """The nodes without those below which few domains do, which nothing has to be tightened for; on the way it is
+        seen how domains are best raised."""
         compact, index = _cut(self.compact, nodes)
-        found = self._search(compact, index, nodes, self.plan.first * len(nodes))
-        return nodes.take(found.left)
+        rates: list[float] = []
+        for how in (*self.plan.raced, None):
+            if how is None:
+                self.how = self.plan.raced[rates.index(max(rates))]
+            else:
+                self.how = how
+            part = self.plan.first // (2 if how is None else 2 * len(self.plan.raced))
+            found = self._search(compact, index, nodes, max(1, part) * len(nodes))
+            rates.append(found.rate)
+            nodes = nodes.take(found.left)
+            if self.witness is not None or self.reason is not None or not len(nodes):
+                break
+        return nodes
 
     def _halved(self, nodes: Nodes) -> Nodes | None:
         """Search below these nodes; the halves of those that are too large for that, None if there are none."""
@@ -183,7 +199,9 @@ class Subtrees:
         closed = torch.tensor(outcome.closed)
         self.account.close(here.depth[closed], here.tree[closed])
         self._note(outcome, here)
-        return Found(tree, nodes, here, cost, (~closed).nonzero().flatten())
+        rest = max(1 - outcome.measure, LEAST)
+        rate = -log(rest) / (max(1, outcome.stats["domains"]) * (self.how.steps + 1))
+        return Found(tree, nodes, here, cost, (~closed).nonzero().flatten(), rate)
 
     def _note(self, outcome: Outcome, nodes: Nodes) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason
@@ -214,7 +232,7 @@ class Subtrees:
         """The nodes themselves bounded, and with what was raised for that."""
         kinks = Kinks.of(single, nodes.lower, nodes.upper, nodes.phase, torch.arange(len(nodes)))
         own = Multipliers(nodes.alpha * kinks.open + kinks.fixed, nodes.beta.clone(), nodes.weight.clone())
-        walk = climb(single, kinks, own, replace(self.plan.how, steps=STEPS), None, self._mixed(nodes.tree))
+        walk = climb(single, kinks, own, replace(self.how, steps=STEPS), None, self._mixed(nodes.tree))
         return kinks, walk, replace(nodes, alpha=own.alpha, beta=own.beta, weight=own.weight)
 
     def _tree(self, tables: tuple[Tables, Tables], here: Nodes, walk: Walk, nodes: Nodes, index: Tensor) -> PhaseTree:
@@ -232,7 +250,7 @@ class Subtrees:
         unit, free = typical(tables[0], walk).expand(-1, count), self._mixed(here.tree)
         enough = ENOUGH * min(1.0, float(walk.bound.abs().max()))
         bounds = (here.lower, here.upper)
-        return PhaseTree(*tables, *bounds, start, self.plan.how, unit, free, enough, self.look, settle)
+        return PhaseTree(*tables, *bounds, start, self.how, unit, free, enough, self.look, settle)
 
     def _best(self, found: Found) -> Tensor:
         """Of the splits that promise most of each node that is left the one whose halves' bounds are best (nodes)."""
@@ -244,7 +262,7 @@ class Subtrees:
         each = torch.arange(len(nodes)).repeat(count)
         halves = nodes.take(each).split(neuron.flatten())
         own = Multipliers(halves.alpha, halves.beta, halves.weight)
-        _, walk = found.trees.raised(halves.phase, left[each].repeat(2), own, self.plan.how)
+        _, walk = found.trees.raised(halves.phase, left[each].repeat(2), own, self.how)
         both = walk.bound.clamp(max=0).view(2, count, -1)
         gain = WORSE * both.amin(0) + BETTER * both.amax(0)
         best = torch.where(worth >= 0, gain.nan_to_num(nan=-SMALLEST), -inf).argmax(0)
