@@ -48,7 +48,7 @@ class BaB:
     these, whether other steps are better; ``below``: domains below a node
     after which it is split and the bounds of ``neurons`` of its neurons are tightened, those whose relaxations cost
     most (0: of none); without an end where it is 0; ``passes``: how often that is done at the root; ``output``: where
-    the output is unsafe, which tells no margin; ``candidates``: splits of a node that are compared; ``together``: nodes
+    the output is unsafe, which tells no margin; ``together``: nodes
     that are searched together; ``workers``: processes that share the nodes, none but this one where it is 1.
     """
 
@@ -59,10 +59,9 @@ class BaB:
     first: int = 2000
     race: bool = True
     below: int = 600
-    neurons: int = 200
+    neurons: int = 120
     passes: int = 4
     output: bool = True
-    candidates: int = 32
     together: int = 16
     workers: int = 1
     name: ClassVar[str] = "bab"
@@ -70,7 +69,7 @@ class BaB:
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def __post_init__(self) -> None:
-        least = {"batch": 1, "candidates": 1, "together": 1, "passes": 1, "workers": 1}
+        least = {"batch": 1, "together": 1, "passes": 1, "workers": 1}
         for option in (
             "batch",
             "steps",
@@ -80,7 +79,6 @@ class BaB:
             "below",
             "neurons",
             "passes",
-            "candidates",
             "together",
             "workers",
         ):
@@ -123,7 +121,6 @@ class BaB:
             self.first,
             self.below,
             self.together,
-            self.candidates,
             self.neurons,
             self.passes,
             NARROW,

@@ -22,7 +22,7 @@ from assay.verify.backends.bab.phases import PhaseTree, pooled
 from assay.verify.backends.bab.search import Limits, Outcome, search
 from assay.verify.backends.bab.shared import Crew, Done, share
 from assay.verify.backends.bab.tables import Tables
-from assay.verify.backends.bab.tightened import tighten
+from assay.verify.backends.bab.tightened import Reach, tighten
 from assay.verify.core.budget import Budget
 from assay.verify.core.result import Reason
 from assay.verify.core.spec import Spec
@@ -33,7 +33,6 @@ STEPS = 20  # in which the bound of a node itself is raised
 COPIES = 32  # of a domain's numbers that live at once
 LEAST = 1e-12  # of what is left open
 SMALLEST = 1e-3  # of what an unsafe row comes to
-WORSE, BETTER = 1.0, 0.1  # what the bounds of a split's halves count, the worse and the better one
 
 # The exact bound of a leaf by its phases, of all unstable neurons, and its disjunct; and a counterexample.
 Exact = Callable[[Tensor, int], tuple[float, Tensor | None]]
@@ -41,18 +40,16 @@ Exact = Callable[[Tensor, int], tuple[float, Tensor | None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How trees are searched: ``batch``: domains at a time; how they are raised, in ways that are ``raced`` if there are
-    several; ``first``: so many below a root before anything is tightened; ``below``: so many below a node, 0: without an end, and nodes are not
-    split; ``together``: nodes that are searched together; ``candidates``: splits of a node that are compared;
-    ``neurons``: so many of a node are tightened, ``passes`` times at the root, and ``tightening``: how; ``output``:
-    where the output is unsafe."""
+    """How trees are searched: ``batch``: domains at a time; ``raced``: how they are raised, in ways that are compared;
+    ``first``: so many below a root before anything is tightened; ``below``: so many below a node, 0: without an end,
+    and nodes are not split; ``together``: nodes that are searched together; ``neurons``: so many of a node are
+    tightened, ``passes`` times at the root, and ``tightening``: how; ``output``: where the output is unsafe."""
 
     batch: int
     raced: tuple[Climbing, ...]
     first: int
     below: int
     together: int
-    candidates: int
     neurons: int
     passes: int
     tightening: Climbing
@@ -61,11 +58,10 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a search below nodes leaves: its ``trees``, the ``nodes`` of all unstable neurons, ``here`` of those that
-    can matter; what their neurons' upper lines ``cost`` (unstable x nodes); which are ``left`` open, numbers; and at what
-    ``rate`` open parts got smaller for what was done."""
+    """What a search below nodes leaves: the ``nodes``, of all unstable neurons, and ``here``, of those that can matter;
+    what relaxations ``cost`` their rows (unstable x nodes); which are ``left`` open, numbers; and at what ``rate`` open
+    parts got smaller for what was done."""
 
-    trees: PhaseTree
     nodes: Nodes
     here: Nodes
     cost: Tensor
@@ -153,14 +149,13 @@ class Subtrees:
         """The nodes without those below which few domains do, which nothing has to be tightened for; on the way it is
         seen how domains are best raised."""
         compact, index = _cut(self.compact, nodes)
+        raced = self.plan.raced
         rates: list[float] = []
-        for how in (*self.plan.raced, None):
-            if how is None:
-                self.how = self.plan.raced[rates.index(max(rates))]
-            else:
-                self.how = how
-            part = self.plan.first // (2 if how is None else 2 * len(self.plan.raced))
-            found = self._search(compact, index, nodes, max(1, part) * len(nodes))
+        while len(rates) <= len(raced):
+            racing = len(rates) < len(raced)
+            self.how = raced[len(rates) if racing else rates.index(max(rates))]
+            share = self.plan.first // (2 * len(raced) if racing else 2)
+            found = self._search(compact, index, nodes, max(1, share) * len(nodes))
             rates.append(found.rate)
             nodes = nodes.take(found.left)
             if self.witness is not None or self.reason is not None or not len(nodes):
@@ -170,8 +165,9 @@ class Subtrees:
     def _halved(self, nodes: Nodes) -> Nodes | None:
         """Search below these nodes; the halves of those that are too large for that, None if there are none."""
         compact, index = _cut(self.compact, nodes)
+        reach = torch.zeros(())
         if self.plan.neurons:
-            here, empty = self._tightened(self._tables(compact), nodes.of_neurons(index))
+            here, empty, reach = self._tightened(self._tables(compact), nodes.of_neurons(index))
             self.account.close(here.depth[empty], here.tree[empty])
             left = (~empty).nonzero().flatten()
             if self.witness is not None or not len(left):
@@ -179,11 +175,13 @@ class Subtrees:
             here = here.take(left)
             nodes = nodes.take(left).put(index, here)
             compact, again = _cut(compact, here)
-            index = index[again]
+            index, reach = index[again], reach[again][:, left]
         found = self._search(compact, index, nodes, self.plan.below * len(nodes) or inf)
         if self.witness is not None or self.reason is not None or not len(found.left):
             return None
-        return found.nodes.take(found.left).split(index[self._best(found)])
+        # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it.
+        cost = (found.cost + reach).masked_fill(found.here.phase != 0, -1.0)
+        return found.nodes.take(found.left).split(index[cost.argmax(0)[found.left]])
 
     def _search(self, compact: Compact, index: Tensor, nodes: Nodes, domains: float) -> Found:
         """Search below nodes, in the network as far as it matters there, whose unstable neurons are those at ``index``,
@@ -201,7 +199,7 @@ class Subtrees:
         self._note(outcome, here)
         rest = max(1 - outcome.measure, LEAST)
         rate = -log(rest) / (max(1, outcome.stats["domains"]) * (self.how.steps + 1))
-        return Found(tree, nodes, here, cost, (~closed).nonzero().flatten(), rate)
+        return Found(nodes, here, cost, (~closed).nonzero().flatten(), rate)
 
     def _note(self, outcome: Outcome, nodes: Nodes) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason
@@ -213,10 +211,11 @@ class Subtrees:
         self.stats["nodes"] += nodes
         self.stats["depth"] = max(self.stats["depth"], depth)
 
-    def _tightened(self, tables: tuple[Tables, Tables], nodes: Nodes) -> tuple[Nodes, Tensor]:
-        """The nodes with tighter bounds of the neurons whose relaxations cost most, and which of them are empty."""
+    def _tightened(self, tables: tuple[Tables, Tables], nodes: Nodes) -> tuple[Nodes, Tensor, Tensor]:
+        """The nodes with tighter bounds of the neurons whose relaxations cost most, which of them are empty, and what
+        relaxations cost by way of these bounds (unstable x nodes)."""
         plan = self.plan
-        empty = torch.zeros(len(nodes), dtype=torch.bool)
+        empty, cost = torch.zeros(len(nodes), dtype=torch.bool), torch.zeros(nodes.phase.shape)
         for _ in range(plan.passes if not int(nodes.depth.max()) else 1):
             kinks, walk, nodes = self._raised(tables[0], nodes)
             self.witness = self.look(tables[0].compact.point(walk.at_input.sign().neg_()))
@@ -224,9 +223,10 @@ class Subtrees:
                 break
             chosen = _costliest(walk.seen.abs() * kinks.height, plan.neurons)
             free = self._member(nodes.tree) / walk.bound.abs().clamp(min=SMALLEST) if plan.output else None
-            nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget)
-            empty |= none
-        return nodes, empty
+            reach = Reach.of(nodes, walk.seen)
+            nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget, reach)
+            empty, cost = empty | none, reach.cost
+        return nodes, empty, cost
 
     def _raised(self, single: Tables, nodes: Nodes) -> tuple[Kinks, Walk, Nodes]:
         """The nodes themselves bounded, and with what was raised for that."""
@@ -251,22 +251,6 @@ class Subtrees:
         enough = ENOUGH * min(1.0, float(walk.bound.abs().max()))
         bounds = (here.lower, here.upper)
         return PhaseTree(*tables, *bounds, start, self.how, unit, free, enough, self.look, settle)
-
-    def _best(self, found: Found) -> Tensor:
-        """Of the splits that promise most of each node that is left the one whose halves' bounds are best (nodes)."""
-        nodes, left = found.here.take(found.left), found.left
-        cost = found.cost.index_select(1, left)
-        cost = torch.where(nodes.phase == 0, cost, -1.0)  # a split that costs nothing is one, a second one is none
-        count = min(self.plan.candidates, len(cost))
-        worth, neuron = cost.topk(count, 0)
-        each = torch.arange(len(nodes)).repeat(count)
-        halves = nodes.take(each).split(neuron.flatten())
-        own = Multipliers(halves.alpha, halves.beta, halves.weight)
-        _, walk = found.trees.raised(halves.phase, left[each].repeat(2), own, self.how)
-        both = walk.bound.clamp(max=0).view(2, count, -1)
-        gain = WORSE * both.amin(0) + BETTER * both.amax(0)
-        best = torch.where(worth >= 0, gain.nan_to_num(nan=-SMALLEST), -inf).argmax(0)
-        return neuron.gather(0, best[None])[0]
 
     def _member(self, tree: Tensor) -> Tensor:
         """Which unsafe rows belong to nodes of these trees, 0 or 1: (unsafe rows x nodes)."""
