@@ -39,8 +39,11 @@ class Reach:
     def of(cls, nodes: Nodes, seen: Tensor) -> Reach:
         """By the coefficients ``seen`` at unstable neurons (unstable x nodes), as the upper lines depend on bounds."""
         width = (nodes.upper - nodes.lower).clamp(min=TINY)
-        shares = ((side / width).square().nan_to_num(nan=0.0).float() for side in (nodes.upper, nodes.lower))
-        return cls(*(seen.clamp(max=0).neg_() * share for share in shares), torch.zeros_like(seen))
+        below = seen.clamp(max=0).neg_()
+        by_lower, by_upper = (
+            (side / width).square().nan_to_num(nan=0.0).float() for side in (nodes.upper, nodes.lower)
+        )
+        return cls(below * by_lower, below * by_upper, torch.zeros_like(seen))
 
     def note(self, room: Room, neuron: Tensor, node: Tensor) -> None:
         """Count rows, first those of lower bounds of these neurons at their nodes, and then those of upper ones."""
