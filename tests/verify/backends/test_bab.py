@@ -40,7 +40,7 @@ from tests.verify.programs.cases import case
 
 KINDS = ("mlp", "conv", "residual", "skips", "leaky")
 WEAK = BaB(neurons=0, steps=1, below=0)  # many leaves
-STEPWISE = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, candidates=2)  # many nodes
+STEPWISE = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1)  # many nodes
 TRAPS = nets.NEVER_VERIFIED
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -330,7 +330,7 @@ def test_what_is_not_split_is_declined_by_name() -> None:
     assert "l2 ball" in (BaB().supports(ball) or "")
 
 
-@pytest.mark.parametrize("option", ["batch", "together", "candidates", "passes", "steps", "below", "neurons", "slope"])
+@pytest.mark.parametrize("option", ["batch", "together", "passes", "steps", "below", "neurons", "slope"])
 def test_options_out_of_range_are_refused(option: str) -> None:
     with pytest.raises(InputError, match=f"{option} of bab must be a number of at least"):
         BaB(**{option: -1})

@@ -37,7 +37,8 @@ from assay.verify.programs.relaxation import attempt
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
-NARROW = Climbing(steps=12, slope=0.5, multiplier=0.5, decay=0.85)
+NARROW = Climbing(steps=5, slope=0.5, multiplier=0.5, decay=0.85)
+OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 ROOTS: WeakKeyDictionary[Problem, Relaxed] = WeakKeyDictionary()  # for whoever asks again with more time
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
 
@@ -48,12 +49,13 @@ class BaB:
     activations the intervals of what these read. Complete on ReLUs, but for margins within rounding of zero.
 
     ``batch``: domains that are bounded together; ``steps``, ``slope``, ``multiplier``: of the ascent of slopes and
-    multipliers of each; ``first``: domains below a root before anything is tightened; ``below``: domains below a node
+    multipliers of each; ``first``: domains below a root before anything is tightened; ``race``: on half of
+    these, whether other steps are better; ``below``: domains below a node
     after which it is split and the bounds of ``neurons`` of its neurons are tightened, those whose relaxations cost
     most (0: of none); without an end where it is 0; ``passes``: how often that is done at the root; ``output``: where
-    the output is unsafe, which tells no margin; ``candidates``: splits of a node that are compared; ``together``: nodes
-    that are searched together; ``workers``: processes that share the nodes, none but this one where it is 1; ``proof``:
-    return the trees, with all that proves them, as a certificate, which one process alone writes.
+    the output is unsafe, which tells no margin; ``together``: nodes that are searched together; ``workers``: processes
+    that share the nodes, none but this one where it is 1; ``proof``: return the trees, with all that proves them, as a
+    certificate, which one process alone writes.
     """
 
     batch: int = 256
@@ -61,11 +63,11 @@ class BaB:
     slope: float = 0.1
     multiplier: float = 0.5
     first: int = 2000
+    race: bool = True
     below: int = 600
-    neurons: int = 40
+    neurons: int = 120
     passes: int = 4
     output: bool = True
-    candidates: int = 16
     together: int = 16
     workers: int = 1
     proof: bool = False
@@ -74,7 +76,7 @@ class BaB:
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def __post_init__(self) -> None:
-        least = {"batch": 1, "candidates": 1, "together": 1, "passes": 1, "workers": 1}
+        least = {"batch": 1, "together": 1, "passes": 1, "workers": 1}
         for option in (
             "batch",
             "steps",
@@ -84,7 +86,6 @@ class BaB:
             "below",
             "neurons",
             "passes",
-            "candidates",
             "together",
             "workers",
         ):
@@ -124,13 +125,13 @@ class BaB:
     def plan(self) -> Plan:
         """How trees are searched."""
         how = Climbing(self.steps, self.slope, self.multiplier)
+        others = replace(how, steps=2 * how.steps), *(replace(how, multiplier=f * how.multiplier) for f in OTHERS)
         return Plan(
             self.batch,
-            how,
+            (how, *others) if self.race else (how,),
             self.first,
             self.below,
             self.together,
-            self.candidates,
             self.neurons,
             self.passes,
             NARROW,

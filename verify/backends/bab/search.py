@@ -75,11 +75,12 @@ class Limits:
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """How a search ended. ``margin``: a lower bound over all roots, ``settled``: over the leaves that are closed;
-    ``closed``: whether every leaf of each tree is."""
+    ``closed``: whether every leaf of each tree is, ``measure``: which share of all trees."""
 
     margin: float
     settled: float
     closed: list[bool]
+    measure: float
     witness: Tensor | None
     reason: Reason | None
     stats: dict[str, Any]
@@ -130,7 +131,7 @@ def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
         "worst": frontier.lowest if len(frontier) else None,
         "batch": limits.batch,
     }
-    return Outcome(min(settled, frontier.lowest), settled, account.closed, witness, reason, stats)
+    return Outcome(min(settled, frontier.lowest), settled, account.closed, account.measure, witness, reason, stats)
 
 
 def _next(frontier: Frontier[D], limits: Limits) -> Leaves[D]:

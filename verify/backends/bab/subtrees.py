@@ -6,8 +6,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+<<<<<<< HEAD
 from functools import partial
 from math import inf
+=======
+from math import inf, log
+>>>>>>> search
 from typing import Any, Literal
 
 import torch
@@ -24,7 +28,7 @@ from assay.verify.backends.bab.record import Record
 from assay.verify.backends.bab.search import Limits, Outcome, search
 from assay.verify.backends.bab.shared import Crew, Done, share
 from assay.verify.backends.bab.tables import Tables
-from assay.verify.backends.bab.tightened import tighten
+from assay.verify.backends.bab.tightened import Reach, tighten
 from assay.verify.core.budget import Budget
 from assay.verify.core.result import Reason
 from assay.verify.core.spec import Spec
@@ -33,8 +37,8 @@ from assay.verify.programs.expressions import as_array
 ENOUGH = 1e-5  # of a node's bound, or of 1: more than float32 is wrong by, as a rule
 STEPS = 20  # in which the bound of a node itself is raised
 COPIES = 32  # of a domain's numbers that live at once
+LEAST = 1e-12  # of what is left open
 SMALLEST = 1e-3  # of what an unsafe row comes to
-WORSE, BETTER = 1.0, 0.1  # what the bounds of a split's halves count, the worse and the better one
 
 # The exact bound of a leaf by its phases, of all unstable neurons, and its disjunct; and a counterexample.
 Exact = Callable[[Tensor, int], tuple[float, Tensor | None]]
@@ -42,18 +46,16 @@ Exact = Callable[[Tensor, int], tuple[float, Tensor | None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How trees are searched: ``batch``: domains at a time; ``how`` they are raised; ``first``: so many below a root
-    before anything is tightened; ``below``: so many below a node, 0: without an end, and nodes are not
-    split; ``together``: nodes that are searched together; ``candidates``: splits of a node that are compared;
-    ``neurons``: so many of a node are tightened, ``passes`` times at the root, and ``tightening``: how; ``output``:
-    where the output is unsafe."""
+    """How trees are searched: ``batch``: domains at a time; ``raced``: how they are raised, in ways that are compared;
+    ``first``: so many below a root before anything is tightened; ``below``: so many below a node, 0: without an end,
+    and nodes are not split; ``together``: nodes that are searched together; ``neurons``: so many of a node are
+    tightened, ``passes`` times at the root, and ``tightening``: how; ``output``: where the output is unsafe."""
 
     batch: int
-    how: Climbing
+    raced: tuple[Climbing, ...]
     first: int
     below: int
     together: int
-    candidates: int
     neurons: int
     passes: int
     tightening: Climbing
@@ -62,14 +64,15 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a search below nodes leaves: its ``trees``, the ``nodes`` of all unstable neurons, ``here`` of those that
-    can matter; what their neurons' upper lines ``cost`` (unstable x nodes); and which are ``left`` open, numbers."""
+    """What a search below nodes leaves: the ``nodes``, of all unstable neurons, and ``here``, of those that can matter;
+    what relaxations ``cost`` their rows (unstable x nodes); which are ``left`` open, numbers; and at what ``rate`` open
+    parts got smaller for what was done."""
 
-    trees: PhaseTree
     nodes: Nodes
     here: Nodes
     cost: Tensor
     left: Tensor
+    rate: float
 
 
 @dataclass(eq=False)
@@ -86,13 +89,14 @@ class Subtrees:
     exact: Exact
     record: Record | None = None
     account: Account = field(init=False)
+    how: Climbing = field(init=False)
     margin: float = inf
     witness: Tensor | None = None
     reason: Reason | None = None
     stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0, "nodes": 0, "depth": 0})
 
     def __post_init__(self) -> None:
-        self.account = Account(len(self.disjuncts))
+        self.account, self.how = Account(len(self.disjuncts)), self.plan.raced[0]
 
     def run(self, crew: Crew[Any] | None = None) -> None:
         """Until every tree is closed, a counterexample is found, or there is a ``reason`` to stop; a ``crew`` takes
@@ -149,16 +153,32 @@ class Subtrees:
         return Nodes(phase, lower, upper, alpha, torch.zeros_like(alpha), weight, tree, torch.zeros_like(tree))
 
     def _small(self, nodes: Nodes) -> Nodes:
-        """The nodes without those below which few domains do, which nothing has to be tightened for."""
+        """The nodes without those below which few domains do, which nothing has to be tightened for; on the way it is
+        seen how domains are best raised."""
         compact, index = _cut(self.compact, nodes)
-        found = self._search(compact, index, nodes, self.plan.first * len(nodes))
-        return nodes.take(found.left)
+        raced = self.plan.raced
+        rates: list[float] = []
+        while len(rates) <= len(raced):
+            racing = len(rates) < len(raced)
+            self.how = raced[len(rates) if racing else rates.index(max(rates))]
+            share = self.plan.first // (2 * len(raced) if racing else 2)
+            found = self._search(compact, index, nodes, max(1, share) * len(nodes))
+            rates.append(found.rate)
+            nodes = nodes.take(found.left)
+            if self.witness is not None or self.reason is not None or not len(nodes):
+                break
+        return nodes
 
     def _halved(self, nodes: Nodes) -> Nodes | None:
         """Search below these nodes; the halves of those that are too large for that, None if there are none."""
         compact, index = _cut(self.compact, nodes)
+        reach = torch.zeros(())
         if self.plan.neurons:
+<<<<<<< HEAD
             here, empty = self._tightened(self._tables(compact), nodes.of_neurons(index), nodes, index)
+=======
+            here, empty, reach = self._tightened(self._tables(compact), nodes.of_neurons(index))
+>>>>>>> search
             self.account.close(here.depth[empty], here.tree[empty])
             if self.record is not None:
                 self.record.empty(nodes, empty)
@@ -168,14 +188,20 @@ class Subtrees:
             here = here.take(left)
             nodes = nodes.take(left).put(index, here)
             compact, again = _cut(compact, here)
-            index = index[again]
+            index, reach = index[again], reach[again][:, left]
         found = self._search(compact, index, nodes, self.plan.below * len(nodes) or inf)
         if self.witness is not None or self.reason is not None or not len(found.left):
             return None
+<<<<<<< HEAD
         nodes, neuron = found.nodes.take(found.left), index[self._best(found)]
         if self.record is not None:
             self.record.split(nodes, neuron)
         return nodes.split(neuron)
+=======
+        # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it.
+        cost = (found.cost + reach).masked_fill(found.here.phase != 0, -1.0)
+        return found.nodes.take(found.left).split(index[cost.argmax(0)[found.left]])
+>>>>>>> search
 
     def _search(self, compact: Compact, index: Tensor, nodes: Nodes, domains: float) -> Found:
         """Search below nodes, in the network as far as it matters there, whose unstable neurons are those at ``index``,
@@ -193,7 +219,9 @@ class Subtrees:
             self.record.searched(nodes, closed)
         self.account.close(here.depth[closed], here.tree[closed])
         self._note(outcome, here)
-        return Found(tree, nodes, here, cost, (~closed).nonzero().flatten())
+        rest = max(1 - outcome.measure, LEAST)
+        rate = -log(rest) / (max(1, outcome.stats["domains"]) * (self.how.steps + 1))
+        return Found(nodes, here, cost, (~closed).nonzero().flatten(), rate)
 
     def _note(self, outcome: Outcome, nodes: Nodes) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason
@@ -205,6 +233,7 @@ class Subtrees:
         self.stats["nodes"] += nodes
         self.stats["depth"] = max(self.stats["depth"], depth)
 
+<<<<<<< HEAD
     def _tightened(
         self, tables: tuple[Tables, Tables], nodes: Nodes, whole: Nodes, index: Tensor
     ) -> tuple[Nodes, Tensor]:
@@ -213,6 +242,13 @@ class Subtrees:
         plan = self.plan
         note = None if self.record is None else partial(self.record.bounded, whole, index)
         empty = torch.zeros(len(nodes), dtype=torch.bool)
+=======
+    def _tightened(self, tables: tuple[Tables, Tables], nodes: Nodes) -> tuple[Nodes, Tensor, Tensor]:
+        """The nodes with tighter bounds of the neurons whose relaxations cost most, which of them are empty, and what
+        relaxations cost by way of these bounds (unstable x nodes)."""
+        plan = self.plan
+        empty, cost = torch.zeros(len(nodes), dtype=torch.bool), torch.zeros(nodes.phase.shape)
+>>>>>>> search
         for _ in range(plan.passes if not int(nodes.depth.max()) else 1):
             kinks, walk, nodes = self._raised(tables[0], nodes)
             self.witness = self.look(tables[0].compact.point(walk.at_input.sign().neg_()))
@@ -220,15 +256,22 @@ class Subtrees:
                 break
             chosen = _costliest(walk.seen.abs() * kinks.height, plan.neurons)
             free = self._member(nodes.tree) / walk.bound.abs().clamp(min=SMALLEST) if plan.output else None
+<<<<<<< HEAD
             nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget, note)
             empty |= none
         return nodes, empty
+=======
+            reach = Reach.of(nodes, walk.seen)
+            nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget, reach)
+            empty, cost = empty | none, reach.cost
+        return nodes, empty, cost
+>>>>>>> search
 
     def _raised(self, single: Tables, nodes: Nodes) -> tuple[Kinks, Walk, Nodes]:
         """The nodes themselves bounded, and with what was raised for that."""
         kinks = Kinks.of(single, nodes.lower, nodes.upper, nodes.phase, torch.arange(len(nodes)))
         own = Multipliers(nodes.alpha * kinks.open + kinks.fixed, nodes.beta.clone(), nodes.weight.clone())
-        walk = climb(single, kinks, own, replace(self.plan.how, steps=STEPS), None, self._mixed(nodes.tree))
+        walk = climb(single, kinks, own, replace(self.how, steps=STEPS), None, self._mixed(nodes.tree))
         return kinks, walk, replace(nodes, alpha=own.alpha, beta=own.beta, weight=own.weight)
 
     def _tree(self, tables: tuple[Tables, Tables], here: Nodes, walk: Walk, nodes: Nodes, index: Tensor) -> PhaseTree:
@@ -249,6 +292,7 @@ class Subtrees:
         unit, free = typical(tables[0], walk).expand(-1, count), self._mixed(here.tree)
         enough = ENOUGH * min(1.0, float(walk.bound.abs().max()))
         bounds = (here.lower, here.upper)
+<<<<<<< HEAD
         closed = None if self.record is None else partial(self.record.leaves, nodes, index)
         return PhaseTree(*tables, *bounds, start, self.plan.how, unit, free, enough, self.look, settle, closed)
 
@@ -267,6 +311,9 @@ class Subtrees:
         gain = WORSE * both.amin(0) + BETTER * both.amax(0)
         best = torch.where(worth >= 0, gain.nan_to_num(nan=-SMALLEST), -inf).argmax(0)
         return neuron.gather(0, best[None])[0]
+=======
+        return PhaseTree(*tables, *bounds, start, self.how, unit, free, enough, self.look, settle)
+>>>>>>> search
 
     def _member(self, tree: Tensor) -> Tensor:
         """Which unsafe rows belong to nodes of these trees, 0 or 1: (unsafe rows x nodes)."""
