@@ -55,7 +55,7 @@ def bounded(network: Network, region: Region, spec: Spec, budget: Budget, furthe
             tight = layers.by_linear_bounds(network, region, torch.float64, part, further=raising)
             return replace(tight, budget=budget)
         except Expired:
-            part = replace(part, deadline=None).started()
+            part = replace(part, seconds=max(budget.remaining, 0.0) / 2, deadline=None).started()
     return replace(by_demand(network, region, spec.A, spec.b, part), budget=budget)
 
 
