@@ -29,6 +29,7 @@ from tests import nets
 from tests.breadth import few, seeds
 from tests.contract.test_exact_agreement import agrees
 from tests.curved import NETWORKS, boxes, least, rows
+from tests.verify.backends.test_input_split_soundness import below, peak
 from tests.verify.programs.cases import case
 
 D = torch.float64
@@ -205,6 +206,17 @@ def test_relus_are_split_as_intervals_as_well(kind: str, seeds: range, monkeypat
     monkeypatch.setattr(bab, "unsplit", lambda network: "taken for another kind")
     for problem, true in (case(kind, seed) for seed in seeds):
         agrees(BaB().verify(problem, Budget(60.0)), problem, true)
+
+
+@pytest.mark.parametrize("margin", [1e-1, 1e-6])
+@pytest.mark.parametrize(("d", "steepness"), [(2, 25.0), (5, 1000.0)])
+def test_planted_holes_are_never_verified(
+    d: int, steepness: float, margin: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bab, "unsplit", lambda network: "taken for another kind")
+    network, at = peak(d, steepness, 1.5, seed=d)
+    problem = Problem(network, Box(torch.zeros_like(at), torch.ones_like(at)), below(-0.5 + margin))
+    assert BaB().verify(problem, Budget(1.0)).verdict is not Verdict.VERIFIED
 
 
 def test_a_spent_budget_is_a_timeout() -> None:
