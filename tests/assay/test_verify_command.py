@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
+from assay import explanation
 from assay.__main__ import main
 from assay.verify.core.network import chain as network_of
 from assay.verify.core.ops import Linear
@@ -335,3 +336,11 @@ def test_further_networks_and_outputs_are_named(tmp_path, capsys):
     question.write_text(f"{bounds}(declare-const Y_0 Real)(declare-const Y_1 Real)(assert (>= Y_0 1000))")
     assert main(["verify", str(several), str(question)]) == 40
     assert main(["verify", str(several), str(question), "--output", "score"]) == 0
+
+
+def test_how_far_a_search_came_is_told() -> None:
+    step = {"stage": "bab", "outcome": "timeout", "margin": None, "seconds": 2.0, "domains": 500, "closed": 0.75}
+    part = {"verifier": "auto", "reason": None, "verdict": "unknown"}
+    lines = explanation._attempts({**part, "stats": {"tried": [{**step, "depth": 9, "worst": -0.25}]}})
+    told = "tried bab: timeout, 2.00 s; 500 domains, 250 a second, 75.0000% of the tree closed, depth 9"
+    assert lines == [told + ", worst open leaf at -0.25"]

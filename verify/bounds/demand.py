@@ -21,7 +21,7 @@ from assay.verify.core.network import Network
 from assay.verify.core.region import Region
 
 AT_ONCE = 256  # neurons that are bounded in a round
-WORTH = 0.01  # of what the worst row lacks at least is to be won in a round, or half as many rounds follow
+WORTH = 0.01  # of what the worst row lacks at least is to be won in a round, or it is the last one
 
 
 def by_demand(network: Network, region: Region, objective: Tensor, offset: Tensor, budget: Budget) -> Relaxed:
@@ -33,26 +33,26 @@ def by_demand(network: Network, region: Region, objective: Tensor, offset: Tenso
     relaxed = layers.by_intervals(network, region, torch.float64, budget)
     sites, least, lasted = Sites.of(relaxed), -inf, 0.0
     times = torch.zeros(len(sites))
-    while len(sites):
-        lower = rows.lower_rows(relaxed, objective[None], linear=True)[0] - offset
-        open_ = ~(lower > 0)
-        worst = float(lower.nan_to_num(nan=-inf).amin())
-        if not bool(open_.any()) or lasted > budget.remaining or worst - least < WORTH * -worst:
-            break
-        least, begun = worst, time.monotonic()
-        cost = demand(relaxed, sites, objective[open_], lower[open_]) * 0.5**times
-        chosen = cost.topk(min(AT_ONCE, len(cost))).indices
-        mask = sites.spread(torch.zeros(1, len(cost)).index_fill(1, chosen, 1.0))
-        none = {i: torch.zeros(1, node.size, dtype=torch.bool) for i, node in enumerate(network.nodes)}
-        asked = none | {i: part.bool() for i, part in mask.items()}
-        times[chosen] += 1
-        try:
+    try:
+        while len(sites):
+            lower = rows.lower_rows(relaxed, objective[None], linear=True)[0] - offset
+            open_ = ~(lower > 0)
+            worst = float(lower.nan_to_num(nan=-inf).amin())
+            if not bool(open_.any()) or lasted > budget.remaining or worst - least < WORTH * -worst:
+                break
+            least, begun = worst, time.monotonic()
+            cost = demand(relaxed, sites, objective[open_], lower[open_]) * 0.5**times
+            chosen = cost.topk(min(AT_ONCE, len(cost))).indices
+            times[chosen] += 1
+            mask = sites.spread(torch.zeros(1, len(cost)).index_fill(1, chosen, 1.0))
+            none = {i: torch.zeros(1, node.size, dtype=torch.bool) for i, node in enumerate(network.nodes)}
+            asked = none | {i: part.bool() for i, part in mask.items()}
             relaxed = layers.by_linear_bounds(
                 network, region, torch.float64, budget, asked=asked, before=relaxed.bounds
             )
-        except Expired:
-            break
-        lasted = time.monotonic() - begun
+            lasted = time.monotonic() - begun
+    except Expired:
+        pass  # what is there by then holds
     return relaxed
 
 

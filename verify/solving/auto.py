@@ -22,7 +22,7 @@ from assay.verify.solving import stages
 from assay.verify.solving.falsifier import Falsifier
 from assay.verify.solving.stages import Late, Stage
 
-HOUR = 3600.0
+MINUTE, HOUR = 60.0, 3600.0
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 
@@ -76,9 +76,8 @@ class Auto:
             Stage(IBP(), share=0.25),
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(Falsifier(quick), share=0.2),
-            Stage(curved, share=0.3),
+            Stage(curved, share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
-            Stage(AlphaCROWN(inner=False), share=0.2),
             Stage(AlphaCROWN(), share=0.3),
             Stage(InputSplit(), share=0.8, unlimited=HOUR),
             Stage(exact, share=0.1, most=2.0),

@@ -35,6 +35,7 @@ from assay.verify.core.verifier import Bounds
 ENOUGH = 1e-6
 MANY, FEW = 4000, 400  # undecided neurons that are all bounded, and all raised
 ROOT = 0.6  # of the time at most is spent on bounds of the root
+LONGER = Climbing(2, 2.0, 0.2, 0.9)  # multipliers of intervals have two ends to overshoot: factors of another climbing
 COPIES = 24  # of a domain's numbers that live at once
 POINTS = 8  # of a batch that are looked at
 MOST = 6e4  # the largest share that is kept
@@ -54,14 +55,15 @@ def bounded(network: Network, region: Region, spec: Spec, budget: Budget, furthe
             tight = layers.by_linear_bounds(network, region, torch.float64, part, further=raising)
             return replace(tight, budget=budget)
         except Expired:
-            part = replace(part, deadline=None).started()
+            part = replace(part, seconds=max(budget.remaining, 0.0) / 2, deadline=None).started()
     return replace(by_demand(network, region, spec.A, spec.b, part), budget=budget)
 
 
 def searched(relaxed: Relaxed, sets: Sequence[Polyhedron], how: Climbing, batch: int, look: Look) -> Outcome:
-    """The trees of unsafe sets, searched."""
+    """The trees of unsafe sets, searched; rows are raised by ``how`` phases are, with the changes of ``LONGER``."""
+    how = Climbing(LONGER.steps * how.steps, LONGER.slope * how.slope, LONGER.multiplier * how.multiplier, LONGER.decay)
     tree, budget = IntervalTree.of(relaxed, sets, how, look), relaxed.budget
-    outcome = search(tree, Limits(min(batch, tree.affordable), 0, budget.memory // 4, order="deep"), budget)
+    outcome = search(tree, Limits(min(batch, tree.affordable), 0, budget.memory // 4), budget)
     return replace(outcome, stats={**outcome.stats, "sites": tree.sites})
 
 
@@ -155,8 +157,8 @@ class IntervalTree:
         here = replace(domains, lower=lower, upper=upper, share=share, weight=raised.weight)
         open_ = ~decided(bound)
         left = self._branched(here, raised, open_)
-        witness = self._looked(raised, open_)
-        return Bounded(bound, bound.new_zeros(len(bound)), left, witness=witness)
+        seen, witness = self._looked(raised, open_, domains.which)
+        return Bounded(bound, seen, left, witness=witness)
 
     def _branched(self, domains: Intervals, raised: Raised, open_: Tensor) -> Intervals:
         """The domains with the site that promises most, and if none does the widest."""
@@ -186,14 +188,18 @@ class IntervalTree:
             point=domains.point.index_copy(0, some, point),
         )
 
-    def _looked(self, raised: Raised, open_: Tensor) -> Tensor | None:
-        """A counterexample among the points at which the worst rows are least."""
+    def _looked(self, raised: Raised, open_: Tensor, which: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The margins where the rows of domains are least (domains), and a counterexample near the lowest of them."""
+        seen = torch.full((len(open_),), inf, dtype=torch.float64)
         some = open_.nonzero().flatten()
         if not len(some):
-            return None
-        worst = raised.bound[some].nan_to_num(nan=inf).topk(min(POINTS, len(some)), largest=False).indices
-        points = raised.climb.region.minimiser(raised.functions).index_select(0, some[worst])
-        return self.look(points.double())
+            return seen, None
+        network, unsafe = self.ground.relaxed.network, self.ground.unsafe
+        points = raised.climb.region.minimiser(raised.functions).index_select(0, some).double()
+        y = network(points.view(-1, *network.input_shape)).flatten(1)
+        margins = ((unsafe.A[which[some]] @ y[..., None])[..., 0] - unsafe.b[which[some]]).amax(1).nan_to_num(nan=inf)
+        lowest = margins.topk(min(POINTS, len(some)), largest=False).indices
+        return seen.index_copy(0, some, margins), self.look(points[lowest])
 
     def divisible(self, domains: Intervals) -> Tensor:
         """Which domains have a neuron to split: (domains)."""

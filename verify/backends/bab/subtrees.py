@@ -6,12 +6,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-<<<<<<< HEAD
 from functools import partial
-from math import inf
-=======
 from math import inf, log
->>>>>>> search
 from typing import Any, Literal
 
 import torch
@@ -174,11 +170,7 @@ class Subtrees:
         compact, index = _cut(self.compact, nodes)
         reach = torch.zeros(())
         if self.plan.neurons:
-<<<<<<< HEAD
-            here, empty = self._tightened(self._tables(compact), nodes.of_neurons(index), nodes, index)
-=======
-            here, empty, reach = self._tightened(self._tables(compact), nodes.of_neurons(index))
->>>>>>> search
+            here, empty, reach = self._tightened(self._tables(compact), nodes.of_neurons(index), nodes, index)
             self.account.close(here.depth[empty], here.tree[empty])
             if self.record is not None:
                 self.record.empty(nodes, empty)
@@ -192,16 +184,12 @@ class Subtrees:
         found = self._search(compact, index, nodes, self.plan.below * len(nodes) or inf)
         if self.witness is not None or self.reason is not None or not len(found.left):
             return None
-<<<<<<< HEAD
-        nodes, neuron = found.nodes.take(found.left), index[self._best(found)]
+        # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it.
+        cost = (found.cost + reach).masked_fill(found.here.phase != 0, -1.0)
+        nodes, neuron = found.nodes.take(found.left), index[cost.argmax(0)[found.left]]
         if self.record is not None:
             self.record.split(nodes, neuron)
         return nodes.split(neuron)
-=======
-        # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it.
-        cost = (found.cost + reach).masked_fill(found.here.phase != 0, -1.0)
-        return found.nodes.take(found.left).split(index[cost.argmax(0)[found.left]])
->>>>>>> search
 
     def _search(self, compact: Compact, index: Tensor, nodes: Nodes, domains: float) -> Found:
         """Search below nodes, in the network as far as it matters there, whose unstable neurons are those at ``index``,
@@ -233,22 +221,15 @@ class Subtrees:
         self.stats["nodes"] += nodes
         self.stats["depth"] = max(self.stats["depth"], depth)
 
-<<<<<<< HEAD
     def _tightened(
         self, tables: tuple[Tables, Tables], nodes: Nodes, whole: Nodes, index: Tensor
-    ) -> tuple[Nodes, Tensor]:
-        """The nodes with tighter bounds of the neurons whose relaxations cost most, and which of them are empty. They
-        are those of the neurons at ``index`` of the ``whole``."""
+    ) -> tuple[Nodes, Tensor, Tensor]:
+        """The nodes with tighter bounds of the neurons whose relaxations cost most, which of them are empty, and what
+        relaxations cost by way of these bounds (unstable x nodes). They are those of the neurons at ``index`` of the
+        ``whole``."""
         plan = self.plan
         note = None if self.record is None else partial(self.record.bounded, whole, index)
-        empty = torch.zeros(len(nodes), dtype=torch.bool)
-=======
-    def _tightened(self, tables: tuple[Tables, Tables], nodes: Nodes) -> tuple[Nodes, Tensor, Tensor]:
-        """The nodes with tighter bounds of the neurons whose relaxations cost most, which of them are empty, and what
-        relaxations cost by way of these bounds (unstable x nodes)."""
-        plan = self.plan
         empty, cost = torch.zeros(len(nodes), dtype=torch.bool), torch.zeros(nodes.phase.shape)
->>>>>>> search
         for _ in range(plan.passes if not int(nodes.depth.max()) else 1):
             kinks, walk, nodes = self._raised(tables[0], nodes)
             self.witness = self.look(tables[0].compact.point(walk.at_input.sign().neg_()))
@@ -256,16 +237,10 @@ class Subtrees:
                 break
             chosen = _costliest(walk.seen.abs() * kinks.height, plan.neurons)
             free = self._member(nodes.tree) / walk.bound.abs().clamp(min=SMALLEST) if plan.output else None
-<<<<<<< HEAD
-            nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget, note)
-            empty |= none
-        return nodes, empty
-=======
             reach = Reach.of(nodes, walk.seen)
-            nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget, reach)
+            nodes, none = tighten(*tables, nodes, chosen & ~empty, free, plan.tightening, self.budget, reach, note)
             empty, cost = empty | none, reach.cost
         return nodes, empty, cost
->>>>>>> search
 
     def _raised(self, single: Tables, nodes: Nodes) -> tuple[Kinks, Walk, Nodes]:
         """The nodes themselves bounded, and with what was raised for that."""
@@ -292,28 +267,8 @@ class Subtrees:
         unit, free = typical(tables[0], walk).expand(-1, count), self._mixed(here.tree)
         enough = ENOUGH * min(1.0, float(walk.bound.abs().max()))
         bounds = (here.lower, here.upper)
-<<<<<<< HEAD
         closed = None if self.record is None else partial(self.record.leaves, nodes, index)
-        return PhaseTree(*tables, *bounds, start, self.plan.how, unit, free, enough, self.look, settle, closed)
-
-    def _best(self, found: Found) -> Tensor:
-        """Of the splits that promise most of each node that is left the one whose halves' bounds are best (nodes)."""
-        nodes, left = found.here.take(found.left), found.left
-        cost = found.cost.index_select(1, left)
-        cost = torch.where(nodes.phase == 0, cost, -1.0)  # a split that costs nothing is one, a second one is none
-        count = min(self.plan.candidates, len(cost))
-        worth, neuron = cost.topk(count, 0)
-        each = torch.arange(len(nodes)).repeat(count)
-        halves = nodes.take(each).split(neuron.flatten())
-        own = Multipliers(halves.alpha, halves.beta, halves.weight)
-        _, walk = found.trees.raised(halves.phase, left[each].repeat(2), own, self.plan.how)
-        both = walk.bound.clamp(max=0).view(2, count, -1)
-        gain = WORSE * both.amin(0) + BETTER * both.amax(0)
-        best = torch.where(worth >= 0, gain.nan_to_num(nan=-SMALLEST), -inf).argmax(0)
-        return neuron.gather(0, best[None])[0]
-=======
-        return PhaseTree(*tables, *bounds, start, self.how, unit, free, enough, self.look, settle)
->>>>>>> search
+        return PhaseTree(*tables, *bounds, start, self.how, unit, free, enough, self.look, settle, closed)
 
     def _member(self, tree: Tensor) -> Tensor:
         """Which unsafe rows belong to nodes of these trees, 0 or 1: (unsafe rows x nodes)."""

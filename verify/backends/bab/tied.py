@@ -177,13 +177,30 @@ class Raised:
         return self.tied.backward(self.weight, self.share * self.unit, lines, seen)
 
     def run(self, enough: float) -> None:
-        """Raise them all, or until each is above ``enough``. Raises :class:`Expired`."""
+        """Raise them all, or until each is above ``enough``, and leave each where it was best. Raises
+        :class:`Expired`."""
+        best: list[Tensor] = []
         for step in range(1, self.how.steps + 2):
             self.functions = self.climb.functions()
-            self.bound = self.climb.region.minimum(self.functions)
+            bound = self.climb.region.minimum(self.functions)
+            if not best:
+                self.bound, best = bound, [t.clone() for t in self._moved]
+            else:
+                better = bound > self.bound
+                self.bound = torch.where(better, bound, self.bound)
+                for kept, now in zip(best, self._moved, strict=True):
+                    kept.copy_(torch.where(better.view(-1, *[1] * (now.dim() - 1)), now, kept))
             if step > self.how.steps or bool((self.bound > enough).all()):
                 break
             self._move(step)
+        for now, kept in zip(self._moved, best, strict=True):
+            now.copy_(kept)
+
+    @property
+    def _moved(self) -> list[Tensor]:
+        """All that is raised."""
+        lines = (t for layer in self.climb.free.values() for t in layer.parameters.tensors())
+        return [self.share, self.weight, *lines]
 
     def _move(self, step: int) -> None:
         tied = self.tied

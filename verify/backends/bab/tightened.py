@@ -6,12 +6,8 @@ at two places, whose slopes and multipliers are raised as those of any other. Dr
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Callable
-from dataclasses import replace
-=======
 from dataclasses import dataclass, replace
->>>>>>> search
 from math import inf
 
 import torch
@@ -20,12 +16,8 @@ from torch import Tensor
 from assay.verify.backends.bab.climbing import Climbing, climb
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Units, backward
 from assay.verify.backends.bab.nodes import Nodes
-<<<<<<< HEAD
 from assay.verify.backends.bab.phases import rounded
-from assay.verify.backends.bab.tables import Tables
-=======
 from assay.verify.backends.bab.tables import Room, Tables
->>>>>>> search
 from assay.verify.core.budget import Budget
 
 TINY = 1e-30
@@ -33,11 +25,9 @@ TOGETHER = 1 << 16  # neurons of rows that are raised together
 SMALLEST, LARGEST = 32, 1024  # rows at a time
 
 
-<<<<<<< HEAD
 # Hears of neurons whose bounds are wanted, by number (neurons), at nodes (neurons), and of what proves their lower
 # bounds and then their upper ones.
 Note = Callable[[Tensor, Tensor, Multipliers], None]
-=======
 @dataclass(frozen=True, eq=False)
 class Reach:
     """What splits cost beside what they cost a row itself: that relaxations make the bounds of later layers worse.
@@ -64,7 +54,6 @@ class Reach:
         """Count rows, first those of lower bounds of these neurons at their nodes, and then those of upper ones."""
         worth = torch.cat([self.lower[neuron, node], self.upper[neuron, node]])
         self.cost.index_add_(1, node.repeat(2), (room.seen * room.height).mul_(worth), alpha=-1.0)
->>>>>>> search
 
 
 def tighten(
@@ -75,11 +64,8 @@ def tighten(
     free: Tensor | None,
     how: Climbing,
     budget: Budget,
-<<<<<<< HEAD
-    note: Note | None = None,
-=======
     reach: Reach | None = None,
->>>>>>> search
+    note: Note | None = None,
 ) -> tuple[Nodes, Tensor]:
     """The nodes with tighter bounds, layer by layer, and which of them hold no point that is unsafe (nodes).
 
@@ -101,17 +87,13 @@ def tighten(
             if budget.expired:
                 return replace(nodes, lower=lower, upper=upper), empty
             width = (upper - lower)[begin + what, whose]
-<<<<<<< HEAD
             sides, own = _both(
                 single, double, lower, upper, nodes.phase, k, what, whose, width, free, how, note is not None
             )
-            if note is not None:
-                note(begin + what, whose, own)
-=======
-            sides = _both(single, double, lower, upper, nodes.phase, k, what, whose, width, free, how)
             if reach is not None:
                 reach.note(single.room(2 * len(what)), begin + what, whose)
->>>>>>> search
+            if note is not None:
+                note(begin + what, whose, own)
             low = torch.fmax(lower[begin + what, whose], sides[0])
             high = torch.fmin(upper[begin + what, whose], -sides[1])
             crossed = low > high
