@@ -15,6 +15,7 @@ import typer
 from assay.benchmarks.harness.origin import version
 from assay.commands.attack import attack
 from assay.commands.bench import bench
+from assay.commands.check import check
 from assay.commands.cite import cite
 from assay.commands.compare import compare
 from assay.commands.diff import diff
@@ -60,6 +61,7 @@ app.command(short_help="Tell sample by sample what changed between two runs.")(d
 app.command(short_help="Show what a model is made of, and what a radius leaves open.")(inspect)
 app.command(short_help="Write a model as an ONNX file.")(export)
 app.command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)
+app.command(short_help="Check a certificate, or a folder of evidence, again.")(check)
 app.command(short_help="Run folders of VNN-COMP instances, beside published results.")(bench)
 app.command(short_help="Bracket the robust radius of samples.")(radius)
 app.command(short_help="Attack a model on a data set, or a VNN-LIB property.")(attack)

@@ -6,16 +6,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from assay import explanation, options, witness
-from assay.benchmarks.harness.answer import Question, exit_code, limits, read, word
+from assay.benchmarks.harness.answer import Question, decided, exit_code, limits, read, unzipped, word
 from assay.checks import cores
+from assay.verify.core.errors import InputError
 from assay.verify.core.result import Reason, Result
 from assay.verify.solving import union
+from assay.verify.support.files import replace_file
+
+if TYPE_CHECKING:
+    from assay.verify.check.certificate import Certificate
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,9 @@ class Answer:
     text: str
     document: dict[str, Any]
     lines: list[str]
+    result: Result
+    question: Question
+    certificate: Certificate | None = None
 
 
 # What can be told before the work is back, once it is said why it is told then.
@@ -68,11 +77,14 @@ def ask(
     networks: Mapping[str, Path] = MappingProxyType({}),
     outputs: Sequence[str] = (),
     draft: Callable[[Draft], None] = unheard,
+    check: bool = True,
+    semantics: str = "real",
 ) -> Answer:
     """The checked answer of ``method`` to the property in ``prop`` about the network in ``net``.
 
     ``networks`` and ``outputs``: as :meth:`Problem.from_files` has them; ``memory``: bytes that the process may hold;
-    ``draft`` hears of the answer so far after each stage of the work.
+    ``draft`` hears of the answer so far after each stage of the work; ``check``: a decided answer by its certificate,
+    under these ``semantics``.
     Raises what reading the files raises, and :class:`InputError` for a method that does not exist; what goes wrong
     while solving is an answer.
     """
@@ -92,10 +104,14 @@ def ask(
 
         draft(written)
 
-    result = union.verify(verifier, question.problems, limits(clock.left, memory, seed, threads, device), heard)
+    budget, certificate = limits(clock.left, memory, seed, threads, device), None
+    if check and not networks and not outputs:
+        result, certificate = decided(verifier, question, net, prop, budget, heard, semantics)
+    else:
+        result = union.verify(verifier, question.problems, budget, heard)
     took = spent()
     more = explanation.full(question, result, took) if explain else explanation.attempts(question, result)
-    return _told(question, result, took, more)
+    return replace(_told(question, result, took, more), certificate=certificate)
 
 
 def _cut_short(result: Result, why: Reason) -> Result:
@@ -112,4 +128,63 @@ def _told(question: Question, result: Result, times: dict[str, float], more: lis
         text += "\n" + witness.text(witness.inputs(network, x), witness.outputs(network, x))
     lines = [f"warning: {warning}" for warning in question.warnings]
     lines += explanation.brief(question, result, sum(times.values()))
-    return Answer(code, text, explanation.document(question, result, times), lines + more)
+    return Answer(code, text, explanation.document(question, result, times), lines + more, result, question)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The file of a property; of one that was told in ``words``, a file made for it, and ``lines`` that show it."""
+
+    prop: Path
+    words: str = ""
+    lines: tuple[str, ...] = ()
+    folder: TemporaryDirectory[str] | None = None
+
+    def close(self) -> None:
+        """The file that was made for it goes."""
+        if self.folder is not None:
+            self.folder.cleanup()
+
+
+def asked(net: Path, prop: Path | None, inputs: str | None, require: str | None, save: Path | None) -> Asked:
+    """The property in a file, or in words. Raises :class:`InputError` for neither, both, or what cannot be read."""
+    if prop is not None:
+        if inputs or require or save:
+            raise InputError("a property is a file, or --input and --require: both were given")
+        return Asked(prop)
+    if not (inputs and require):
+        raise InputError("expected a property: a VNN-LIB file, or --input and --require")
+    from assay.verify.core import requirement
+    from assay.verify.frontends.onnx import read_onnx
+
+    network = read_onnx(net)
+    lower, upper = requirement.box(inputs, network.nodes[0].size)
+    cases = requirement.unsafe(require, network.output_size)
+    text = requirement.written(lower, upper, cases, network.output_size)
+    folder = None if save else TemporaryDirectory(prefix="assay-")
+    path = save or Path(folder.name if folder else "") / "property.vnnlib"
+    replace_file(path, text.encode())
+    told = f"unsafe outputs: {requirement.shown(cases)}".splitlines()
+    return Asked(path, f"{inputs}; {require}", tuple(told), folder)
+
+
+def kept(answer: Answer, path: Path | None) -> list[str]:
+    """The certificate written to a file, if one is asked for, and a line that tells of it."""
+    if path is None:
+        return []
+    if answer.certificate is None:
+        return [f"no certificate: {answer.result.stats.get('proof', {}).get('none', 'the question is open')}"]
+    answer.certificate.save(path)
+    return [f"certificate of {len(answer.certificate.content)} bytes in {path}"]
+
+
+def keep_evidence(folder: Path, answer: Answer, net: Path, told: Asked, clock: Clock, seed: int) -> None:
+    """The folder of evidence of an answer."""
+    from assay import evidence
+
+    files = {"model": unzipped(net), "property": unzipped(told.prop)}
+    problems, times = answer.question.problems, {"all": clock.spent}
+    words, command = told.words, evidence.command_line()
+    evidence.write(
+        folder, answer.certificate, answer.result, problems, files, command, seed, times, answer.lines, words
+    )

@@ -51,7 +51,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     CORE: ("torch", "scipy"),  # scipy on use: linear programs, for the room in polytopes
     SUPPORT: ("torch",),
     "assay.attacks": ("torch",),
-    "assay.verify.check": ("torch", "numpy"),
+    "assay.verify.check": ("torch", "numpy", "onnx"),  # onnx: the checker opens models itself
 }
 
 # Too heavy for ``import assay.verify``.

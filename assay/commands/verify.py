@@ -23,12 +23,15 @@ from assay.verify.support.signals import interruptible
 if TYPE_CHECKING:
     from assay.answering import Draft
 
+SEMANTICS = ("real", "float32-any-order")
 GRACE = 1.0  # seconds beyond the timeout after which what does not come back is left behind
 
 
 def verify(
     net: Annotated[Path, typer.Argument(metavar="NET", help="ONNX file, plain or gzipped.")],
-    prop: Annotated[Path, typer.Argument(metavar="PROP", help="VNN-LIB file, plain or gzipped.")],
+    prop: Annotated[
+        Path | None, typer.Argument(metavar="[PROP]", help="VNN-LIB file, plain or gzipped; or say --require.")
+    ] = None,
     method: Annotated[str, typer.Option(help="Method, with options as in 'crown(dtype=float32)'.")] = "auto",
     timeout: options.Timeout = inf,
     results: Annotated[Path | None, typer.Option(help="File for the answer, besides stdout.")] = None,
@@ -44,6 +47,27 @@ def verify(
     output: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Output of NET that PROP speaks of; several are joined.")
     ] = None,
+    input_: Annotated[
+        str | None, typer.Option("--input", help="Box of inputs in place of PROP, as in '0 <= x <= 1 and x[2] <= 0.5'.")
+    ] = None,
+    require: Annotated[
+        str | None, typer.Option(help="What outputs must meet in place of PROP, as in 'y[0] < 0.5 and y[1] > y[2]'.")
+    ] = None,
+    save_property: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what --input and --require say as a VNN-LIB file.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the certificate of the answer, for 'assay check'.")
+    ] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write certificate, checker, report and log for an auditor.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Have the answer's certificate accepted, or keep it numerical.")
+    ] = True,
+    semantics: Annotated[
+        str, typer.Option(help="What certificates speak of: 'real', or 'float32-any-order', inference as it runs.")
+    ] = "real",
 ) -> int:
     """Say whether a property has counterexamples: sat, with one of them, unsat, unknown or timeout."""
     began = time.monotonic()
@@ -55,6 +79,12 @@ def verify(
             at_least_one("--threads", threads)
             seed_in_range(seed)
             writable_file("--results", results)
+            writable_file("--certificate", certificate)
+            writable_file("--save-property", save_property)
+            if semantics not in SEMANTICS:
+                raise InputError(f"--semantics must be one of {', '.join(SEMANTICS)}, got {semantics!r}")
+            if not check and (certificate or evidence):
+                raise InputError("--no-check leaves no certificate to write")
 
             from assay.watchdog import Watchdog
 
@@ -63,9 +93,10 @@ def verify(
                 with swift_imports():
                     from assay import answering
                 clock = answering.Clock(began, timeout)
+                asked = answering.asked(net, prop, input_, require, save_property)
                 answer = answering.ask(
                     net,
-                    prop,
+                    asked.prop,
                     method,
                     clock,
                     memory=size,
@@ -76,10 +107,16 @@ def verify(
                     networks=further(network or ()),
                     outputs=output or (),
                     draft=sink.drafts.append,
+                    check=check,
+                    semantics=semantics,
                 )
+                lines = [*asked.lines, *answer.lines, *answering.kept(answer, certificate)]
+                if evidence is not None:
+                    answering.keep_evidence(evidence, answer, net, asked, clock, seed)
+                asked.close()
             sink.write(answer.text)
         sink.say(answer.text, answer.document)  # the file has the answer, even where stdout is full
-    remark(answer.lines)
+    remark(lines)
     return answer.exit_code
 
 

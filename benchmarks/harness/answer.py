@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
-from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.core.result import NETWORK, Reason, Result, Verdict
+from assay.verify.core.verifier import Verifier
 from assay.verify.registry import get_verifier
 from assay.verify.solving import union
 from assay.verify.support.failures import explained
+
+if TYPE_CHECKING:
+    from assay.verify.check.certificate import Certificate
 
 # What :func:`answer` uses, for processes to import once and share.
 PRELOAD = (
@@ -67,9 +72,45 @@ def read(
     return Question(tuple(problems), tuple(dict.fromkeys(str(each.message) for each in caught)))
 
 
+CHECKING = 5.0  # seconds that checking a verdict may take, or as long as finding it took, where that is longer
+RECORDERS = ("auto", "bab")  # methods that keep what proves a verdict where they are told to
+
+
+def decided(
+    verifier: Verifier,
+    question: Question,
+    net: Path,
+    prop: Path,
+    budget: Budget,
+    report: Callable[[Result], None] | None = None,
+    semantics: str = "real",
+) -> tuple[Result, Certificate | None]:
+    """The answer to the question in two files, with a certificate that proves it once it was accepted."""
+    budget = budget.started()
+    recording: Any = verifier
+    if verifier.name in RECORDERS:
+        recording = replace(recording, proof=True)
+    told = union.verify(recording, question.problems, budget, report)
+    result = replace(told, verifier=repr(verifier))
+    if result.reason is not None or result.subject != NETWORK:
+        return result, None
+    if report is not None:
+        report(result)
+    from assay.verify.solving import proofs
+
+    seconds = min(max(CHECKING, result.seconds), budget.remaining)
+    return proofs.checked(unzipped(net), unzipped(prop), question.problems, result, seconds, semantics)
+
+
+def unzipped(path: Path) -> Path:
+    """The file, or the same name with ``.gz``."""
+    return path if path.exists() else path.with_name(f"{path.name}.gz")
+
+
 @dataclass(frozen=True)
 class Request:
-    """An instance to be solved within ``seconds``, by the method written as ``method``; ``memory`` in bytes."""
+    """An instance to be solved within ``seconds``, by the method written as ``method``; ``memory`` in bytes; ``check``:
+    verdicts by their certificates."""
 
     net: Path
     prop: Path
@@ -77,6 +118,7 @@ class Request:
     seconds: float
     seed: int = 0
     memory: float = inf
+    check: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,7 +137,12 @@ def answer(request: Request) -> Reply:
     budget = limits(request.seconds, request.memory, request.seed).started()
     try:
         question = read(request.net, request.prop)
-        result = union.verify(get_verifier(request.method), question.problems, budget)
+        verifier = get_verifier(request.method)
+        if request.check:
+            result, _ = decided(verifier, question, request.net, request.prop, budget)
+            result = replace(result, certificate=None)
+        else:
+            result = union.verify(verifier, question.problems, budget)
         return Reply(result.to_json(), warnings=question.warnings)
     except Exception as error:
         failure = explained(error)

@@ -11,6 +11,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,14 @@ class Certificate:
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in (("model", model), ("property", prop))}
         return cls(packed({"format": FORMAT, **hashes, **claims}, arrays), model, prop)
 
-    def check(self, exact: bool = False) -> dict[str, Any]:
+    def check(self, exact: bool = False, until: float = inf) -> dict[str, Any]:
         """What it proves, by the checker: the ``claim``, its ``semantics``, and the number of ``leaves``.
 
-        Raises :class:`assay.verify.check.checker.Rejected`.
+        ``until``: when to give up, on the monotonic clock. Raises :class:`assay.verify.check.checker.Rejected`.
         """
         from assay.verify.check.checker import check
 
-        report: dict[str, Any] = check(self.content, self.model, self.prop, exact)
-        return report
+        return check(self.content, self.model, self.prop, exact, until)
 
     def save(self, path: str | Path) -> None:
         """Write the zip, whole or not at all. Raises :class:`InputError` where the path cannot be written."""

@@ -20,6 +20,8 @@ from functools import partial
 from itertools import product
 from math import inf, nextafter, prod
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,6 +40,9 @@ class Floats:
     """float64, rounded to nearest: the relative error ``unit`` of an operation, and more than underflows lose."""
 
     unit, dust = 2.0**-53, 2.0**-900
+
+    def __init__(self, until=inf) -> None:
+        self.until = until  # on the monotonic clock
 
     def of(self, x):
         return np.asarray(x, dtype=np.float64)
@@ -183,7 +188,7 @@ class Reader:
                 raise Rejected(f"operation {node.op_type} is beyond this checker")
             self.values[node.output[0]] = getattr(self, f"on_{node.op_type}")(list(node.input), a)
         last = self.flat(graph.output[0].name)
-        self.add("scale", (last,), (self.nodes[last].size,), weight=np.ones(1), bias=np.zeros(self.nodes[last].size))
+        self.add((self.nodes[last].size,), Node("scale", (last,), weight=np.ones(1)))
 
     @staticmethod
     def array(t):
@@ -195,9 +200,10 @@ class Reader:
             raise Rejected(f"tensor {t.name!r} is not finite")
         return values
 
-    def add(self, kind, inputs, dims, **more):
-        self.nodes.append(Node(kind, inputs, prod(dims), **more))
-        return len(self.nodes) - 1, np.arange(prod(dims)).reshape(dims)
+    def add(self, dims, node):
+        node.size = prod(dims)
+        self.nodes.append(node)
+        return len(self.nodes) - 1, np.arange(node.size).reshape(dims)
 
     def constant(self, name):
         if name not in self.constants:
@@ -209,7 +215,7 @@ class Reader:
         number, places = self.values[name] if isinstance(name, str) else name
         if not np.array_equal(places.ravel(), np.arange(self.nodes[number].size)):
             size = self.nodes[number].size
-            number, _ = self.add("pick", (number,), (places.size,), weight=places.ravel(), bias=None, shape=(size,))
+            number, _ = self.add((places.size,), Node("pick", (number,), weight=places.ravel(), shape=(size,)))
         return number
 
     def moved(self, name, move):
@@ -233,7 +239,7 @@ class Reader:
         return self.moved(names[0], lambda p: p.transpose(a.get("perm")))
 
     def on_Relu(self, names, a, left=0.0):
-        return self.add("relu", (self.flat(names[0]),), self.values[names[0]][1].shape, left=left)
+        return self.add(self.values[names[0]][1].shape, Node("relu", (self.flat(names[0]),), left=left))
 
     def on_LeakyRelu(self, names, a):
         left = a.get("alpha", float(np.float32(0.01)))
@@ -257,7 +263,7 @@ class Reader:
         places = self.values[name][1]
         if w.ndim != 2 or places.size != w.shape[1] or prod(shape) != len(w):
             raise Rejected("a matrix product of more than one vector is beyond this checker")
-        return self.add("dense", (self.flat(name),), shape, weight=w, bias=np.broadcast_to(bias, (1, len(w)))[0])
+        return self.add(shape, Node("dense", (self.flat(name),), weight=w, bias=np.broadcast_to(bias, (1, len(w)))[0]))
 
     def on_Conv(self, names, a):
         w = self.constant(names[1])
@@ -277,7 +283,7 @@ class Reader:
             raise Rejected("a convolution of these sizes is beyond this checker")
         how, shape = (strides, pads, steps), ((h, width), (oh, ow))
         bias, out = np.repeat(bias, oh * ow), (1, w.shape[0] * w.shape[1], oh, ow)
-        return self.add("conv", (self.flat(name),), out, weight=w, bias=bias, shape=shape, how=how)
+        return self.add(out, Node("conv", (self.flat(name),), weight=w, bias=bias, shape=shape, how=how))
 
     def on_AveragePool(self, names, a):
         places, kernel = self.values[names[0]][1], a["kernel_shape"]
@@ -300,7 +306,8 @@ class Reader:
         number, places = value
         places = np.broadcast_arrays(places, np.asarray(weight) + np.asarray(bias))[0]
         weight, bias = (np.broadcast_to(t, places.shape).astype(np.float64).ravel() for t in (weight, bias))
-        return self.add("scale", (self.flat((number, places)),), places.shape, weight=weight, bias=bias, loose=loose)
+        node = Node("scale", (self.flat((number, places)),), weight=weight, bias=bias, loose=loose)
+        return self.add(places.shape, node)
 
     def on_Add(self, names, a, sign=1.0):
         x, y = (self.values.get(n) for n in names)
@@ -310,7 +317,7 @@ class Reader:
             return self.scaled(x, 1.0, sign * self.constant(names[1]))
         if x[1].shape != y[1].shape:
             raise Rejected("a sum of values of different shapes is beyond this checker")
-        return self.add("sum", (self.flat(x), self.flat(y)), x[1].shape, weight=(1.0, sign))
+        return self.add(x[1].shape, Node("sum", (self.flat(x), self.flat(y)), weight=(1.0, sign)))
 
     def on_Sub(self, names, a):
         return self.on_Add(names, a, -1.0)
@@ -474,12 +481,15 @@ class Bounder:
             elif node.kind == "relu":
                 z, here = self.nodes[node.inputs[0]], listed[(listed >= begin) & (listed < begin + node.size)] - begin
                 self.columns[k], begin, done = (done, done + len(here), here), begin + node.size, done + len(here)
-                for name in layers[len(self.columns) - 1] if layers else ():
+                summed = len(self.columns) > 1 or sum(n.kind in ("dense", "conv", "sum") for n in self.nodes[:k]) > 1
+                for name in layers[len(self.columns) - 1] if layers and summed else ():
                     self.tighten(node.inputs[0], z, name, arrays)
                 node.lower, node.upper = (np.where(t > 0, t, t * node.left) for t in (z.lower, z.upper))
                 other = ~np.isin(np.arange(node.size), here)
                 dead, live = (z.upper <= 0).all(0) & (node.left == 0), (z.lower >= 0).all(0)
                 self.rest[k] = np.flatnonzero(other & dead), np.flatnonzero(other & ~dead & ~live)
+                if sum(node.inputs[0] in n.inputs for n in nodes) == 1:
+                    self.thin(node.inputs[0], np.flatnonzero(~(other & dead)))
             else:
                 self.enter(node, self.deployed and k < len(nodes))
             node.most = np.maximum(np.abs(node.lower), np.abs(node.upper)).max(0)
@@ -521,23 +531,21 @@ class Bounder:
         if (z.lower > z.upper).any():
             raise Rejected("bounds cross")
 
-    def thinned(self):
-        """The same, with dense layers that leave out what is inactive in all of the box: zeros, in front and behind."""
-        still = {k: np.flatnonzero((n.upper != 0).any(0) | (n.lower != 0).any(0)) for k, n in enumerate(self.nodes)}
-        asked = {self.nodes[k].inputs[0]: np.union1d(still[k], here) for k, (_, _, here) in self.columns.items()}
-        for k, node in enumerate(self.nodes):
-            readers = [n for n in self.nodes if k in n.inputs]
-            out = asked[k] if k in asked and len(readers) == 1 else np.arange(node.size)
-            into = still[node.inputs[0]] if node.inputs else out
-            if node.kind in ("dense", "conv") and len(out) * self.nodes[node.inputs[0]].size <= DENSE:
-                blocks = np.array_split(out, 1 + len(out) // BLOCK)
-                rows = [node.pull(self.ar.of(b[:, None] == np.arange(node.size))) for b in blocks]
-                node.thin = out, into, np.ascontiguousarray(np.concatenate(rows)[:, into])
-        return self
+    def thin(self, k, out):
+        """From now on only the values ``out`` of a dense layer have coefficients, and inputs that are 0 get none."""
+        node = self.nodes[k]
+        if node.kind in ("dense", "conv") and len(out) * node.operand <= DENSE:
+            x = self.nodes[node.inputs[0]]
+            into = np.flatnonzero((x.lower != 0).any(0) | (x.upper != 0).any(0))
+            blocks = np.array_split(out, 1 + len(out) // BLOCK)
+            rows = [node.pull(self.ar.of(b[:, None] == np.arange(node.size)))[:, into] for b in blocks]
+            node.thin = out, into, np.ascontiguousarray(np.concatenate(rows))
 
-    def lower(self, start, hints, domain=None) -> np.ndarray:
+    def lower(self, start, hints, domain=None) -> Any:
         """Lower bounds of rows that begin as coefficients (rows x size) of nodes, by number: (rows)."""
         ar, total, lost, size = self.ar, 0, 0, 0
+        if monotonic() > ar.until:
+            raise Rejected("the time is over")
         domain = slice(None) if domain is None or len(self.nodes[0].lower) == 1 else domain
         pending = dict(start)
         for k in range(max(start), -1, -1):
@@ -713,7 +721,7 @@ def input_tree(make, arrays, lower, upper, unsafe):
     return leaves
 
 
-def unpacked(data) -> bytes:
+def unpacked(data: bytes) -> bytes:
     return gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST) if data[:2] == b"\x1f\x8b" else data
 
 
@@ -731,18 +739,20 @@ def opened(certificate):
         return json.loads(file.read("cert.json")), arrays
 
 
-def check(certificate, model, prop, exact=False) -> dict:
+def check(certificate: bytes, model: bytes, prop: bytes, exact: bool = False, until: float = inf) -> dict[str, Any]:
     """What the certificate proves of the model and the property, all three as bytes. Raises :class:`Rejected`."""
     try:
         with np.errstate(all="ignore"):
-            return checked(*opened(certificate), unpacked(model), unpacked(prop), Rationals() if exact else Floats())
+            return checked(
+                *opened(certificate), unpacked(model), unpacked(prop), (Rationals if exact else Floats)(until)
+            )
     except Rejected:
         raise
     except Exception as error:
         raise Rejected(f"malformed, or beyond this checker: {type(error).__name__}: {error}") from error
 
 
-def question(model, prop) -> tuple:
+def question(model, prop) -> tuple[Any, Any]:
     """The network's nodes, and the property by boxes: lower and upper in fractions and in float64, and rows of each
     unsafe set."""
     nodes = Reader(model).nodes
@@ -750,7 +760,7 @@ def question(model, prop) -> tuple:
     return nodes, [(*box, [outward(v, -1) for v in box[0]], [outward(v, 1) for v in box[1]], u) for *box, u in parts]
 
 
-def numbered(unsafe) -> tuple:
+def numbered(unsafe) -> tuple[Any, Any]:
     """The rows of all unsafe sets, and their numbers by set."""
     ends = np.cumsum([len(rows) for rows in unsafe]).tolist()
     return [row for rows in unsafe for row in rows], [
@@ -788,7 +798,7 @@ def checked(cert, arrays, model, prop, ar):
             leaves = input_tree(make, mine, low, high, sets)
         else:
             net = Bounder(nodes, rows, [low], [high], semantics, mine["listed"], part["layers"], mine, ar)
-            leaves = Trees(net.thinned(), mine, sets).run()
+            leaves = Trees(net, mine, sets).run()
         report["leaves"] += leaves
     return report
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from assay.verify.core import requirement
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
 from assay.verify.support import shown
@@ -73,6 +74,18 @@ class Spec:
         """Unsafe: all of ``A y <= b`` at once (one disjunct, non-strict)."""
         rows, sides = as_tensor(A, "A", torch.float64), as_tensor(b, "b", torch.float64)
         return cls((Polyhedron(rows, sides, torch.zeros_like(sides, dtype=torch.bool)),))
+
+    @classmethod
+    def require(cls, text: str, outputs: int) -> Spec:
+        """Unsafe: all outputs ``y`` that do not meet a requirement such as ``y[0] < 0.5 and y[1] > y[2]``
+        (:mod:`assay.verify.core.requirement`).
+
+        Raises :class:`InputError` for what is no requirement of so many outputs.
+
+        >>> Spec.require("argmax(y) == 0", 3).disjuncts[0].A.tolist()
+        [[1.0, -1.0, 0.0]]
+        """
+        return cls(tuple(_polyhedron(case, outputs) for case in requirement.unsafe(text, outputs)))
 
     def __repr__(self) -> str:
         return shown.line("Spec", self.facts)
@@ -190,6 +203,15 @@ class Spec:
         index = self.disjunct.to(gap.device).expand_as(gap)
         inside = ones.scatter_reduce(-1, index, holds.to(torch.uint8), reduce="amin").bool()
         return inside.any(-1) & y.flatten(1).isfinite().all(-1)
+
+
+def _polyhedron(case: Sequence[requirement.Row], outputs: int) -> Polyhedron:
+    A = torch.zeros(len(case), outputs, dtype=torch.float64)
+    for line, row in zip(A, case, strict=True):
+        for i, factor in row.terms:
+            line[i] = float(factor)
+    b = torch.tensor([float(-row.constant) for row in case], dtype=torch.float64)
+    return Polyhedron(A, b, torch.tensor([row.strict for row in case], dtype=torch.bool))
 
 
 def strictly_largest(y: Tensor, labels: Tensor) -> Tensor:

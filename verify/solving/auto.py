@@ -51,12 +51,13 @@ class Auto:
     limit of time, what the searches leave goes to longer attacks.
 
     ``restarts``, ``steps``: of the first PGD; ``rounds``: of the longer one, which has momentum, starts from
-    diversified outputs, and takes each disjunct by itself.
+    diversified outputs, and takes each disjunct by itself; ``proof``: keep what proves a verdict, for a certificate.
     """
 
     restarts: int = 2
     steps: int = 40
     rounds: int = 20
+    proof: bool = False
     name: ClassVar[str] = "auto"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
@@ -69,7 +70,8 @@ class Auto:
         quick = PGD(steps=self.steps, restarts=self.restarts, loss="margin")
         strong = PGD(steps=100, step_size=0.1, momentum=0.9, loss="margin", random_start=True, diversify=10)
         other = PGD(steps=200, restarts=4, step_size=0.05, momentum=0.75, loss="margin", random_start=True, diversify=5)
-        exact, split = Late(("lp-bab(proof=false)", "milp")), Late(("bab",))
+        exact = Late(("lp-bab(proof=false)", "milp"))
+        split = Late(("bab(proof=true)" if self.proof else "bab",))
         curved = Curved(split)
         return [
             Stage(Falsifier(FGSM()), share=0.1),

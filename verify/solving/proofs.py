@@ -7,20 +7,23 @@ recorded trees of a search on splits, and by halving inputs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assay.verify.backends.bab.bab import BaB
 from assay.verify.check import checker
 from assay.verify.check.certificate import Certificate
 from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.errors import AssayError
 from assay.verify.core.problem import Problem
-from assay.verify.core.result import Result, Verdict
+from assay.verify.core.result import Guarantee, Result, Verdict
 from assay.verify.core.spec import Spec
 
 Array = NDArray[Any]
@@ -82,13 +85,14 @@ def counterexample(files: Files, point: Sequence[float]) -> Certificate:
     return Certificate.of(claims, {}, files.model, files.prop)
 
 
-def plain(files: Files, number: int, semantics: str = "real") -> Part | None:
-    """The proof of a part without any search, if there is one: trees that are one leaf each."""
+def plain(files: Files, number: int, semantics: str = "real", until: float = inf) -> Part | None:
+    """The proof of a part without any search, if there is one: trees that are one leaf each. Raises
+    :class:`checker.Rejected` where that takes longer than ``until``, on the monotonic clock."""
     low, high, unsafe = files.parts[number]
     rows, sets = checker.numbered(unsafe)
     for layers in (kind * files.relus for kind in PLAIN):
         with np.errstate(all="ignore"):
-            net = checker.Bounder(files.nodes, rows, [low], [high], semantics, layers=layers)
+            net = checker.Bounder(files.nodes, rows, [low], [high], semantics, layers=layers, ar=checker.Floats(until))
             bound = net.lower({len(net.nodes) - 1: np.eye(len(rows))}, checker.Hints())
         if all(len(some) and max(bound[some]) > 0 for some in sets):
             weights = [float(r == max(some, key=bound.__getitem__)) for some in sets for r in some]
@@ -158,7 +162,12 @@ def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[in
 
 
 def certify(
-    files: Files, problems: Sequence[Problem], result: Result, budget: Budget = UNLIMITED, semantics: str = "real"
+    files: Files,
+    problems: Sequence[Problem],
+    result: Result,
+    budget: Budget = UNLIMITED,
+    semantics: str = "real",
+    until: float = inf,
 ) -> Certificate | None:
     """A certificate of the verdict of problems that are one property, as yet unchecked; None where there is none.
 
@@ -172,12 +181,39 @@ def certify(
     records = [part["certificate"] for part in result.stats.get("parts", [{"certificate": result.certificate}])]
     parts = []
     for number, (problem, record) in enumerate(zip(problems, records, strict=True)):
-        part = plain(files, number, semantics)
+        part = plain(files, number, semantics, until)
         if part is None:
             if record is None or record.get("kind") != "bab":
+                from assay.verify.backends.bab.bab import BaB
+
                 record = BaB(proof=True).verify(problem, budget).certificate
             part = record and of_record(files, number, problem.spec, record)
         if part is None:
             return None
         parts.append(part)
     return files.certificate("tree", semantics, parts)
+
+
+def checked(
+    net: Path, prop: Path, problems: Sequence[Problem], result: Result, seconds: float, semantics: str = "real"
+) -> tuple[Result, Certificate | None]:
+    """The result, RIGOROUS if a certificate of its being verified was accepted, and the certificate, if there is one.
+
+    ``stats["proof"]`` tells of it: how many leaves and bytes it has, or why there is none. It is given up after so many
+    ``seconds``; what was verified numerically then stays so.
+    """
+    began = monotonic()
+    try:
+        files = Files.of(net.read_bytes(), prop.read_bytes())
+        budget = Budget(seconds).started()
+        certificate = certify(files, problems, result, budget, semantics, began + seconds)
+        if certificate is None:
+            raise checker.Rejected("no proof was found that could be written")
+        report = certificate.check(until=began + seconds)
+    except (checker.Rejected, OSError, AssayError) as why:
+        return replace(result, stats={**result.stats, "proof": {"none": str(why)}}), None
+    told = {"leaves": report["leaves"], "bytes": len(certificate.content), "seconds": monotonic() - began}
+    result = replace(result, stats={**result.stats, "proof": told})
+    if result.verdict is Verdict.VERIFIED:
+        result = replace(result, guarantee=Guarantee.RIGOROUS, semantics=semantics)
+    return result, certificate

@@ -1,0 +1,48 @@
+"""``assay check``: a certificate, or a folder of evidence, checked again by the one file that trusts nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay.verify.core.errors import InputError
+
+REJECTED = 20
+
+
+def check(
+    certificate: Annotated[Path, typer.Argument(metavar="CERT", help="Certificate, or a folder of evidence.")],
+    net: Annotated[Path | None, typer.Argument(metavar="NET", help="ONNX file, plain or gzipped.")] = None,
+    prop: Annotated[Path | None, typer.Argument(metavar="PROP", help="VNN-LIB file, plain or gzipped.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="In fractions, for small networks.")] = False,
+) -> int:
+    """Prove a certificate's claim again, about the two files that it speaks of; exit code 0 if it holds, else 20."""
+    from assay.verify.check import checker
+
+    if certificate.is_dir():
+        from assay import evidence
+
+        return evidence.again(certificate, exact)
+    if net is None or prop is None:
+        raise InputError("a certificate is checked about two files: assay check CERT NET PROP")
+    from assay.benchmarks.harness.answer import unzipped
+
+    try:
+        data = [path.read_bytes() for path in (certificate, unzipped(net), unzipped(prop))]
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+    try:
+        report = checker.check(data[0], data[1], data[2], exact)
+    except checker.Rejected as why:
+        print(f"rejected: {why}")
+        return REJECTED
+    print(told(report))
+    return 0
+
+
+def told(report: dict[str, object]) -> str:
+    """What was accepted, in one line."""
+    claim = "no input of the region leads to an unsafe output" if report["claim"] == "unsat" else "the point is unsafe"
+    return f"accepted: {claim} (semantics {report['semantics']}, {report['leaves']} leaves)"

@@ -1,0 +1,67 @@
+"""``assay check``, certificates and evidence: written, accepted, and refused once anything was changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from assay.__main__ import main
+from assay.verify.core.network import to_network
+from assay.verify.frontends.onnx.write import write_onnx
+from tests import nets
+
+SAFE, BOX = "y[0] > y[1] - 1000", "0 <= x <= 0.1"
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    write_onnx(to_network(nets.random_mlp(0), (4,)), tmp_path / "net.onnx")
+    return "net.onnx"
+
+
+def verify(net: str, require: str, *more: str) -> int:
+    return main(["verify", net, "--input", BOX, "--require", require, "--save-property", "p.vnnlib", *more])
+
+
+def test_a_certificate_is_accepted_for_its_own_files_alone(net: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(net, SAFE, "--certificate", "c.zip") == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("unsat")
+    assert "rigorous" in told.err
+    assert main(["check", "c.zip", net, "p.vnnlib"]) == 0
+    assert "accepted" in capsys.readouterr().out
+    assert verify(net, "y[0] > y[1] - 999") == 0
+    assert main(["check", "c.zip", net, "p.vnnlib"]) == 20
+    assert main(["check", "c.zip"]) == 40
+
+
+def test_a_counterexample_is_a_certificate_too(net: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(net, "y[0] > y[1] + 1000", "--certificate", "c.zip") == 10
+    assert main(["check", "c.zip", net, "p.vnnlib"]) == 0
+    assert "the point is unsafe" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("semantics", ["real", "float32-any-order"])
+def test_evidence_is_checked_again(net: str, semantics: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(net, SAFE, "--evidence", "folder", "--semantics", semantics) == 0
+    told = json.loads(Path("folder/evidence.json").read_text())
+    assert (told["verdict"], told["guarantee"], told["semantics"]) == ("verified", "rigorous", semantics)
+    assert SAFE in Path("folder/report.txt").read_text()
+    assert "<h2>What is assumed</h2>" in Path("folder/report.html").read_text()
+    assert main(["check", "folder"]) == 0
+    with Path("folder/property.vnnlib").open("a") as file:
+        file.write("\n")
+    capsys.readouterr()
+    assert main(["check", "folder"]) == 20
+    assert "property.vnnlib changed" in capsys.readouterr().out
+
+
+def test_without_checking_it_is_numerical(net: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(net, SAFE, "--no-check", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["guarantee"] == "numerical"
+    assert verify(net, SAFE, "--no-check", "--certificate", "c.zip") == 40
+    assert main(["verify", net]) == 40
+    assert main(["check", "."]) == 40
