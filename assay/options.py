@@ -99,12 +99,13 @@ def told(samples: Dataset) -> dict[str, Any]:
     return {"domain": ends, "eps_scale": scale}
 
 
-def fitting(text: str, weights: Path | None, samples: Dataset) -> Module | Network:
-    """The model that ``text`` names. One with a card that takes other samples is refused with what goes together."""
+def fitting(text: str, weights: Path | None, samples: Dataset, whole: bool = False) -> Module | Network:
+    """The model that ``text`` names; ``whole``: it is only run, and need not be read. One with a card that takes other
+    samples is refused with what goes together."""
     from assay.models import zoo
     from assay.models.resolve import resolve
 
-    loaded = resolve(text, weights)
+    loaded = resolve(text, weights, whole)
     if loaded.card is not None and loaded.card.input_shape != samples.shape:
         cards = map(zoo.card, zoo.names())
         fit = ", ".join(f"zoo:{card.name}" for card in cards if card.input_shape == samples.shape)

@@ -15,7 +15,7 @@ from assay.attacks.common.interface import Model, check_model, forward
 from assay.attacks.common.losses import cross_entropy
 from assay.attacks.common.projected_gradient import gradient
 from assay.verify.core.binary import class_scores
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.region import Domain
 from assay.verify.support.plain import counted
 
@@ -114,10 +114,9 @@ def _probabilities(y: Tensor) -> Iterator[str]:
 def _gradients(model: Model, x: Tensor, labels: Tensor) -> Iterator[str]:
     with torch.enable_grad():
         point = x.requires_grad_()
-        loss = cross_entropy(class_scores(forward(model, point)), labels)
         try:
-            grad = gradient(loss, point)
-        except InputError:
+            grad = gradient(cross_entropy(class_scores(forward(model, point)), labels), point)
+        except (InputError, UnsupportedError):
             yield "the model has no gradient: only attacks without gradients work, such as square and hopskipjump"
             return
     flat = int((grad.flatten(1) == 0).all(1).sum())

@@ -20,6 +20,7 @@ from assay.verify.core.errors import AssayError, InputError
 from assay.verify.core.network import Network
 from assay.verify.frontends.onnx import read_onnx
 from assay.verify.frontends.source import refuse_package
+from assay.verify.frontends.whole import runnable
 
 FORMS = "zoo:NAME, file.onnx, file.safetensors with its card beside it, path/file.py:factory, or module:factory"
 SAVE = "save the weights with safetensors.torch.save_file"
@@ -35,13 +36,13 @@ class LoadedModel:
     card: Card | None = None
 
 
-def resolve(text: str, weights: str | Path | None = None) -> LoadedModel:
+def resolve(text: str, weights: str | Path | None = None, whole: bool = False) -> LoadedModel:
     """The model that ``text`` names, in one of the five forms.
 
     A factory is a function without arguments that returns a ``torch.nn.Module`` in eval mode. Its code runs: name
     only files that you trust. ``weights``: a .safetensors file with all the tensors of the factory's model, which take
-    the place of those that it made. Raises :class:`InputError` for whatever cannot be loaded, and what
-    :func:`assay.verify.frontends.onnx.read_onnx` raises.
+    the place of those that it made. ``whole``: an ONNX file may hold what is not read, for who only runs it. Raises
+    :class:`InputError` for whatever cannot be loaded, and what :func:`assay.verify.frontends.onnx.read_onnx` raises.
     """
     left, colon, right = text.rpartition(":")
     suffix = Path(text).suffix.lower()
@@ -56,7 +57,7 @@ def resolve(text: str, weights: str | Path | None = None) -> LoadedModel:
         module, card = cards.load(Path(text))
         return LoadedModel(text, module, card)
     if own:
-        return LoadedModel(text, read_onnx(text))
+        return LoadedModel(text, runnable(Path(text)) if whole else read_onnx(text))
     refuse_package(Path(text))
     if suffix in PICKLES:
         raise InputError(

@@ -93,7 +93,7 @@ def attack(
     chosen = options.attacks(ON_DATA if attacks is None else attacks)
     samples = options.samples(data, data_dir, domain, n, eps_scale)
     wide(radii, p, samples)
-    module = options.fitting(model, weights, samples)
+    module = options.fitting(model, weights, samples, whole=True)
     folder = None if save is None else writable_folder(save)
     with interruptible(), watch(quiet=quiet) as progress:
         outcome = attacked.attack_all(

@@ -108,7 +108,7 @@ def _certify(asked: Asked, method: Smoothing, out: Path, quiet: bool) -> tuple[l
 
     samples = options.samples(asked.data, asked.folder, asked.domain)
     indices = samples.indices(asked.n, asked.skip)
-    module = options.fitting(asked.model, asked.weights, samples)
+    module = options.fitting(asked.model, asked.weights, samples, whole=True)
     writable_folder(out)
     rows: list[Row] = []
     with interruptible(), watch(unit="sample", quiet=quiet) as progress:

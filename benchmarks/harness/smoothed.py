@@ -15,8 +15,8 @@ from assay.benchmarks.harness.bracket import CONFIDENCE
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.models.data import Dataset
 from assay.verify.backends.smoothing.method import Smoothing
-from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
+from assay.verify.frontends.whole import runnable
 
 if TYPE_CHECKING:
     from assay.verify.core.network import Network
@@ -66,7 +66,7 @@ def certify(
     progress: Progress = SILENT,
 ) -> Iterator[Row]:
     """The rows of the samples at ``indices``, as they are decided."""
-    network = to_network(model, data.shape)
+    network = runnable(model, data.shape)
     progress.begin(len(indices))
     done = right = 0
     for index in indices:

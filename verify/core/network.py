@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError, InternalError
-from assay.verify.core.ops import Gather, Input, Op, Reshape, Scale, evaluate, map_tensors
+from assay.verify.core.ops import Gather, Input, Op, Opaque, Reshape, Scale, evaluate, map_tensors
 from assay.verify.core.readout import ending
 from assay.verify.core.roundings import curved, drift, magnitude, noise, spread, terms
 from assay.verify.support import shown
@@ -311,6 +311,8 @@ def _absorb(digest: hashlib._Hash, value: Any) -> None:
             _absorb(digest, item)
     elif isinstance(value, float):
         digest.update(f"float {value.hex()};".encode())
+    elif isinstance(value, Opaque):
+        digest.update(f"Opaque {value.content};".encode())
     elif hasattr(value, "__dataclass_fields__"):
         digest.update(f"{type(value).__name__};".encode())
         for item in fields(value):

@@ -224,6 +224,24 @@ class Concat(Op):
     axis: int
 
 
+@dataclass(frozen=True, eq=False)
+class Opaque(Op):
+    """A model as a whole, which is run and not read: ``run`` takes batches in ``dtype``; ``name``: what it is; ``why``
+    it is not read; ``content``: a hash of it. It has values, and gradients where ``differentiable``; no bounds."""
+
+    run: Callable[[Tensor], Tensor]
+    dtype: torch.dtype
+    name: str
+    why: str
+    content: str
+    differentiable: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its name for messages."""
+        return f"{self.name} as a whole ({self.why})"
+
+
 @singledispatch
 def evaluate(op: Op, *inputs: Tensor) -> Tensor:
     """The value of ``op`` at ``inputs``, each (batch x shape of one sample)."""
@@ -285,6 +303,13 @@ def _(op: Product, x: Tensor) -> Tensor:
 @evaluate.register
 def _(op: InverseSumExp, x: Tensor) -> Tensor:
     return x.logsumexp(-1).neg().exp()
+
+
+@evaluate.register
+def _(op: Opaque, x: Tensor) -> Tensor:
+    if x.requires_grad and torch.is_grad_enabled() and not op.differentiable:
+        raise UnsupportedError(f"{op.label} has no gradients: take an attack that needs none, such as square")
+    return op.run(x.to(op.dtype)).to(x.dtype)
 
 
 @evaluate.register

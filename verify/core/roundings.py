@@ -23,6 +23,7 @@ from assay.verify.core.ops import (
     LeakyRelu,
     Linear,
     Op,
+    Opaque,
     Product,
     Scale,
     Smooth,
@@ -172,6 +173,12 @@ def _(op: Product, low: Tensor, high: Tensor, error: Tensor) -> Tensor:
 def _(op: InverseSumExp, low: Tensor, high: Tensor, error: Tensor) -> Tensor:
     """Its derivatives are the value times weights of sum 1, and it falls with each operand."""
     return evaluate(op, low - error) * (1 + NEAR) * error.amax(-1)
+
+
+@drift.register
+def _(op: Opaque, low: Tensor, high: Tensor, error: Tensor) -> Tensor:
+    """Nobody knows."""
+    return torch.full_like(evaluate(op, low), torch.inf)
 
 
 @drift.register

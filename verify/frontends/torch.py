@@ -45,6 +45,17 @@ def read_module(module: nn.Module, input_shape: Sequence[int] | None = None) -> 
     return read(_subject(module, original), input_shape)
 
 
+def called(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[Oracle, torch.dtype, str]:
+    """``module`` as it is called on batches, its dtype and its name; nothing of it is read.
+
+    Raises :class:`InputError` as :func:`read_module` does.
+    """
+    subject = _subject(module, validated(unwrapped(module)))
+    pair = torch.rand(2, *input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    output = _run(subject.oracle, pair.to(subject.dtype), input_shape)
+    return answered(subject.oracle, output, len(pair)), subject.dtype, subject.name
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is read: ``oracle`` is the model as it is called, on batches in ``dtype``; ``runs`` does the same without

@@ -28,6 +28,8 @@ SMALLEST, LARGEST = 32, 1024  # rows at a time
 # Hears of neurons whose bounds are wanted, by number (neurons), at nodes (neurons), and of what proves their lower
 # bounds and then their upper ones.
 Note = Callable[[Tensor, Tensor, Multipliers], None]
+
+
 @dataclass(frozen=True, eq=False)
 class Reach:
     """What splits cost beside what they cost a row itself: that relaxations make the bounds of later layers worse.

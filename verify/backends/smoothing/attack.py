@@ -21,6 +21,7 @@ from assay.verify.backends.smoothing.vote import outvotes
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, content_hash
+from assay.verify.core.ops import Opaque
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.support.floats import length
@@ -64,7 +65,10 @@ class SmoothingAttack:
         return subject(self.noise, self.sigma, self.scores)
 
     def supports(self, problem: Problem) -> str | None:
-        """Balls, and the specification that one label is strictly the largest output."""
+        """Balls, the specification that one label is strictly the largest output, and models that have gradients."""
+        ops = (node.op for node in problem.network.nodes)
+        if blind := [op.label for op in ops if isinstance(op, Opaque) and not op.differentiable]:
+            return f"{blind[0]} has no gradients"
         return beyond(problem) or drowned(centre(problem), self.sigma)
 
     def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
