@@ -65,9 +65,9 @@ def test_radius() -> None:
 
 # Cell by cell, as a notebook does: what stands last in a cell is shown.
 RUNNER = """
-import ast, json, sys
+import ast, json, pathlib, sys
 names = {}
-for cell in json.load(open(sys.argv[1]))["cells"]:
+for cell in json.loads(pathlib.Path(sys.argv[1]).read_text())["cells"]:
     if cell["cell_type"] == "code":
         body = ast.parse("".join(cell["source"])).body
         last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
@@ -88,7 +88,7 @@ def shown(name: str) -> list[str]:
 @pytest.mark.slow
 def test_the_notebook_about_the_bracket() -> None:
     _, comparison, figure, radii, lines = shown("bracket.ipynb")[0:5]
-    assert comparison.startswith("<table><caption>model digits-mlp-pgd, data digits (test), samples 40, eps 0.02 ")
+    assert comparison.startswith("<table><caption>model digits-mlp-pgd, data digits (test), samples 20, eps 0.02 ")
     assert "Figure" in figure
     assert "radii of 0.1" in radii
     assert all(low <= high for _, low, high in eval(lines))
