@@ -11,7 +11,7 @@ NEWEST := .venv-newest
 # Tests start hundreds of processes: what is compiled is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow test-wheel test-unpinned lint clean
+.PHONY: help demo docs test test-slow test-wheel test-unpinned lint clean
 
 help:
 	@echo "make demo           install, then bracket the robust accuracy of a small network (page to look at in out/demo)"
@@ -19,11 +19,16 @@ help:
 	@echo "make test-slow      the rest of the breadth: more seeds and networks, and tests that take long"
 	@echo "make test-wheel     build the wheel and the source archive, and use them as a user does"
 	@echo "make test-unpinned  answer a property with the newest packages that pyproject.toml allows"
+	@echo "make docs           the documentation as pages, in out/site; a warning is an error"
 	@echo "make clean          remove .venv, $(NEWEST) and caches"
 
 demo: $(VENV)/.installed
 	$(BIN)/assay compare --model zoo:digits-mlp-pgd --data digits --eps 0.02,0.05,0.1 \
 		--methods ibp,crown --attacks fgsm,pgd --n 200 --out out/demo --report out/demo/report.html
+
+docs: $(VENV)/.installed
+	$(PIP) --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 # Neighbours stay together: what they share, such as the truth about a random network, is computed once a process.
 test: $(VENV)/.installed-test lint

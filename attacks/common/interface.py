@@ -14,6 +14,7 @@ from assay.verify.core.budget import Expired
 from assay.verify.core.errors import AssayError, InputError, ResourceError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
+from assay.verify.support import shown
 from assay.verify.support.failures import explained
 from assay.verify.support.modules import MIXED, mixing
 
@@ -22,7 +23,7 @@ Model = Callable[[Tensor], Tensor]
 # What a model's code raises on inputs that it was not made for; the end of a budget is none of these.
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttackResult:
     """The result of an attack, sample by sample.
 
@@ -39,6 +40,20 @@ class AttackResult:
     loss: Tensor
     distance: Tensor
     queries: Tensor
+
+    def __repr__(self) -> str:
+        return shown.line("AttackResult", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("AttackResult", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        broken = self.distance[self.success].double()
+        near = {} if not len(broken) else {"distances": shown.span(float(broken.min()), float(broken.max()))}
+        mean = float(self.queries.double().mean()) if len(self.queries) else 0.0
+        return {"broken": f"{len(broken)} of {len(self.success)}", **near, "queries": f"{mean:g} a sample"}
 
 
 @runtime_checkable

@@ -200,6 +200,16 @@ def flat(row: Row) -> dict[str, Any]:
     return {"subject": row.subject, "side": row.role.value, "name": row.name, **told, "note": note}
 
 
+def cells(row: Row) -> tuple[str, ...]:
+    """A row for people: eps, name, what it bounds, its interval, seconds."""
+    if row.refusal:
+        return f"{row.eps:g}", row.name, UNSUPPORTED, "", ""
+    sign = "" if row.name == CLEAN else "\u2264 " if row.role is Role.ATTACK else "\u2265 "
+    low, high = row.interval
+    figures = (f"{sign}{row.accuracy:.1%}", f"{low:.1%} to {high:.1%}", f"{row.seconds:.2f}" if row.seconds else "")
+    return ("" if row.name == CLEAN else f"{row.eps:g}", row.name, *figures)
+
+
 def clean(n: int, misclassified: int, subject: str = NETWORK) -> Row:
     """A classifier without an attacker: what an attack of radius 0 leaves."""
     return Row(Role.ATTACK, CLEAN, CLEAN, 0.0, n, 0, misclassified, misclassified, subject=subject)

@@ -34,6 +34,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.result import NETWORK
 from assay.verify.core.spec import strictly_largest
 from assay.verify.core.verifier import OtherSubject, Verifier
+from assay.verify.support import shown
 from assay.verify.support.plain import counted
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 NO_LIMIT = Budget()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """The rows of the bracket, clean first, then eps by eps: attacks, upper jaw, lower jaw, methods.
 
@@ -60,6 +61,22 @@ class Comparison:
     folders: tuple[Path, ...]
     seconds: float
     resumed: int = 0
+
+    def __repr__(self) -> str:
+        return shown.line("Comparison", self.facts)
+
+    def _repr_html_(self) -> str:
+        caption = ", ".join(f"{key} {value}" for key, value in self.facts.items())
+        return shown.grid(caption, ("eps", "name", "accuracy", "interval", "seconds"), map(bracket.cells, self.rows))
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it: both jaws at each radius."""
+        jaws = {(row.name, row.eps): f"{row.accuracy:.1%}" for row in self.rows}
+        radii = sorted({row.eps for row in self.rows if row.name == ALL_METHODS})
+        ends = {f"eps {eps:g}": f"{jaws[ALL_METHODS, eps]} to {jaws[ALL_ATTACKS, eps]}" for eps in radii}
+        alarms = {"SOUNDNESS ALARMS": len(self.alarms)} if self.alarms else {}
+        return {**alarms, "model": self.model, "data": self.data, "samples": self.n, **ends}
 
     @property
     def refused(self) -> bool:

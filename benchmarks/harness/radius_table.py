@@ -31,6 +31,7 @@ from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.core.result import NETWORK, Verdict
 from assay.verify.core.verifier import OtherSubject, Verifier
+from assay.verify.support import shown
 
 NO_LIMIT = Budget()
 TENTHS = (0.1, 0.5, 0.9)
@@ -98,7 +99,7 @@ class Spread:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RadiusTable:
     """What was found, line by line; ``refused``: by name, why a participant could not treat the model or the norm."""
 
@@ -114,6 +115,20 @@ class RadiusTable:
     folders: tuple[Path, ...]
     seconds: float
     resumed: int = 0
+
+    def __repr__(self) -> str:
+        return shown.line("RadiusTable", self.facts)
+
+    def _repr_html_(self) -> str:
+        caption = ", ".join(f"{key} {value}" for key, value in self.facts.items())
+        rows = ([s.name, *(f"{value:.4g}" for value in (s.mean, *s.tenths)), s.asked] for s in self.spreads)
+        return shown.grid(caption, ("name", "mean", "10%", "median", "90%", "questions"), rows)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        alarms = {"SOUNDNESS ALARMS": len(self.alarms)} if self.alarms else {}
+        return {**alarms, "model": self.model, "data": self.data, "samples": self.n, "found": _means(self.lines)}
 
     @property
     def n(self) -> int:

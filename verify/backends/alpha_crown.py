@@ -13,6 +13,7 @@ from torch import Tensor
 
 from assay.verify.bounds import conditional, layers, raised, raised_sectors, rows, sectors
 from assay.verify.bounds.groups import lower_bounds, out_of_memory, product_sums
+from assay.verify.bounds.needed import needed
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.sectors import Sectors
 from assay.verify.bounds.slopes import Ascent
@@ -124,7 +125,8 @@ class AlphaCROWN:
 
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            plain = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS, objective=objective)
+            read = needed(network, objective)
+            plain = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS, asked=read)
             at_once = sectors.samples_at_once(plain) if self.sectors and sectors.sectored(network, region) else 0
             if not (self.inner or at_once):
                 return raised.lower_rows(plain, objective, self._ascent)
@@ -156,7 +158,9 @@ class AlphaCROWN:
     ) -> Relaxed:
         """The network with raised bounds of its unstable neurons, where these are to be raised."""
         further = self._further if self.inner else None
-        return layers.by_linear_bounds(network, region, dtype, budget, further=further, objective=objective)
+        return layers.by_linear_bounds(
+            network, region, dtype, budget, further=further, asked=needed(network, objective)
+        )
 
 
 def _by_size(sets: Sequence[Polyhedron]) -> Iterator[conditional.Unsafe]:

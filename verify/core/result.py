@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay.verify.support import shown
+
 # What results speak of unless they say otherwise.
 NETWORK = "network"
 
@@ -44,7 +46,7 @@ class Guarantee(StrEnum):
     EMPIRICAL = "empirical"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """A verdict with its evidence.
 
@@ -72,6 +74,26 @@ class Result:
             raise ValueError("exactly the UNKNOWN results have a reason")
         if self.verdict is Verdict.FALSIFIED and self.counterexample is None:
             raise ValueError("a FALSIFIED result has a counterexample")
+
+    def __repr__(self) -> str:
+        return shown.line("Result", self.facts)
+
+    def _repr_html_(self) -> str:
+        return shown.table("Result", self.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What people want to see of it."""
+        answer = self.verdict.value if self.reason is None else f"{self.verdict.value} ({self.reason.value})"
+        margin = {} if self.margin is None else {"margin": f"{self.margin:g}"}
+        confidence = {} if self.confidence is None else {"confidence": f"{self.confidence:g}"}
+        point = (
+            {} if self.counterexample is None else {"counterexample": f"of shape {tuple(self.counterexample.shape)}"}
+        )
+        about = {} if self.subject == NETWORK else {"subject": self.subject}
+        spent = {"seconds": f"{self.seconds:.3g}", "problem": self.problem_id[:8]}
+        by = {"by": self.verifier, "guarantee": self.guarantee.value}
+        return {"verdict": answer, **about, **margin, **confidence, **point, **by, **spent}
 
     def to_json(self) -> str:
         """One JSON object; floats whose bits matter are hexadecimal."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def line(name: str, facts: Mapping[str, object]) -> str:
@@ -24,6 +24,19 @@ def table(name: str, facts: Mapping[str, object]) -> str:
 
     rows = (f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in facts.items())
     return f"<table><caption>{escape(name)}</caption>{''.join(rows)}</table>"
+
+
+def grid(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """HTML of a table with a header, likewise escaped.
+
+    >>> grid("<i>", ["eps"], [[0.5]])
+    '<table><caption>&lt;i&gt;</caption><tr><th>eps</th></tr><tr><td>0.5</td></tr></table>'
+    """
+    from html import escape
+
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{lines}</table>"
 
 
 def span(low: float, high: float) -> str:

@@ -173,7 +173,7 @@ class Work:
             return
         if unsplit(problem.network):
             sets = [spec.disjuncts[d] for d in open_]
-            found = intervals.searched(relaxed, sets, self.method.plan.how, self.method.batch, self.look)
+            found = intervals.searched(relaxed, sets, self.method.plan.raced[0], self.method.batch, self.look)
             self.witness, self.reason, self.closed = found.witness, found.reason, found.complete
             self.stats |= found.stats
             if self.closed:
