@@ -171,7 +171,7 @@ class Spec:
             missed = above.new_zeros((len(y), len(self.disjuncts))).scatter_reduce(1, index, above, reduce="amax")
             points, rows = (doubtful & ~missed.bool().gather(1, index)).nonzero(as_tuple=True)
             together = max(TOGETHER // A.shape[1], 1)
-            for i, j in zip(points.split(together), rows.split(together), strict=True):
+            for i, j in zip(torch.split(points, together), torch.split(rows, together), strict=True):
                 exact = signs(A[j].cpu(), y[i].cpu(), b[j].cpu())
                 gap[i, j] = torch.tensor(exact, dtype=gap.dtype, device=gap.device)
         return gap
