@@ -142,7 +142,7 @@ class Search:
         """Descend from a point (n x input shape) for each of these disjuncts, and see where that leads."""
         problem = self.problem
         points = problem.region.project(points.double())
-        points = descend(problem, torch.tensor(disjuncts), points, self.method.steps, first)
+        points = descend(problem, torch.tensor(disjuncts), points, self.method.steps, first, self.budget)
         margins = by_disjunct(problem, points)
         if margins.min() < self.seen.min():
             self.at = points[int(margins.amin(1).argmin())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Polytope
 
@@ -23,10 +24,13 @@ def by_disjunct(problem: Problem, points: Tensor) -> Tensor:
     return margins
 
 
-def descend(problem: Problem, disjunct: Tensor, points: Tensor, steps: int, first: float = 0.5) -> Tensor:
+def descend(
+    problem: Problem, disjunct: Tensor, points: Tensor, steps: int, first: float = 0.5, budget: Budget = UNLIMITED
+) -> Tensor:
     """Each point (n x input shape) moved to where its ``disjunct`` (n) is violated most on the way.
 
-    Steps lead along the steepest descent within the region, from ``first`` of its radius down to nearly 0.
+    Steps lead along the steepest descent within the region, from ``first`` of its radius down to nearly 0, for as long
+    as there is time.
     """
     region, spec, network = problem.region, problem.spec, problem.network
     if not len(spec.b):
@@ -41,6 +45,8 @@ def descend(problem: Problem, disjunct: Tensor, points: Tensor, steps: int, firs
             better = value.detach() < least
             least = torch.where(better, value.detach(), least)
             best[better] = x.detach()[better]
+            if budget.expired:
+                break
             if step < steps:
                 (grad,) = torch.autograd.grad(value.sum(), x)
                 x = region.project(x.detach() - first * (1 - step / steps) ** 2 * region.steepest(grad))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.check.replay import replay
+from assay.verify.core.budget import Budget
 from assay.verify.core.network import chain, to_network
 from assay.verify.core.ops import Linear
 from assay.verify.core.problem import Problem
@@ -16,7 +17,7 @@ from assay.verify.core.region import Box, LpBall
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
 from tests import nets
-from tests.verify.programs.cases import KINDS, cases
+from tests.verify.programs.cases import KINDS, case, cases
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,3 +94,11 @@ def test_disjuncts_apart() -> None:
     everything = Problem(chain((2,), []), problem.region, Spec((parts(),)))
     assert torch.equal(descend(everything, torch.tensor([0]), x, 5), x)
     assert confirmed(everything, x) is not None
+
+
+def test_descent_ends_with_the_time() -> None:
+    problem, _ = case("mlp", 2)
+    points = problem.region.sample(8, nets.generator(0)).double()
+    disjunct = torch.zeros(8, dtype=torch.int64)
+    assert not torch.equal(descend(problem, disjunct, points, 20), points)
+    assert torch.equal(descend(problem, disjunct, points, 20, budget=Budget(0).started()), points)

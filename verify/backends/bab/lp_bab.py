@@ -206,7 +206,7 @@ class Work:
     def _look(self, disjuncts: Sequence[int], points: Tensor, first: float) -> None:
         """Descend from a point (n x input shape) for each of these disjuncts, and see where that leads."""
         points = self.problem.region.project(points.double())
-        self._see(descend(self.problem, torch.tensor(disjuncts), points, self.method.steps, first))
+        self._see(descend(self.problem, torch.tensor(disjuncts), points, self.method.steps, first, self.budget))
 
     def _see(self, points: Tensor) -> Tensor:
         """The margin of each disjunct at members of the region: (points x disjuncts)."""

@@ -153,7 +153,8 @@ class _Work:
         """A counterexample on the way down from the centre of the region towards each of these disjuncts."""
         region = self.problem.region
         centre = region.project(region.centre.double()[None]).expand(len(order), *region.shape)
-        return self.shown(question, descend(self.problem, torch.tensor(order), centre, self.method.steps))
+        down = descend(self.problem, torch.tensor(order), centre, self.method.steps, budget=self.budget)
+        return self.shown(question, down)
 
     def ask(self, question: Question, order: Sequence[int]) -> Answer:
         """The solver's answer about these disjuncts."""
