@@ -33,6 +33,7 @@ from assay.verify.programs.expressions import as_array
 ENOUGH = 1e-5  # of a node's bound, or of 1: more than float32 is wrong by, as a rule
 STEPS = 20  # in which the bound of a node itself is raised
 COPIES = 32  # of a domain's numbers that live at once
+RACE = 10  # a race of one way to raise domains takes one in so many of those that come first
 LEAST = 1e-12  # of what is left open
 SMALLEST = 1e-3  # of what an unsafe row comes to
 
@@ -152,13 +153,12 @@ class Subtrees:
         """The nodes without those below which few domains do, which nothing has to be tightened for; on the way it is
         seen how domains are best raised."""
         compact, index = _cut(self.compact, nodes)
-        raced = self.plan.raced
-        rates: list[float] = []
+        raced, first = self.plan.raced, self.plan.first * len(nodes)
+        rates = [0.0] if len(raced) == 1 else []
         while len(rates) <= len(raced):
             racing = len(rates) < len(raced)
             self.how = raced[len(rates) if racing else rates.index(max(rates))]
-            share = self.plan.first // (2 * len(raced) if racing else 2)
-            found = self._search(compact, index, nodes, max(1, share) * len(nodes))
+            found = self._search(compact, index, nodes, max(1, first // RACE if racing else first))
             rates.append(found.rate)
             nodes = nodes.take(found.left)
             if self.witness is not None or self.reason is not None or not len(nodes):
