@@ -147,7 +147,7 @@ class Work:
         """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         problem, spec = self.problem, self.problem.spec
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
-        relaxed = ROOTS[problem] = replace(ROOTS.get(problem) or self._relaxed(), budget=self.budget)
+        relaxed = self._root()
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
         self.lower = [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
         proved = decided(torch.tensor(self.lower)).tolist()
@@ -156,7 +156,7 @@ class Work:
             return
         if unsplit(problem.network):
             sets = [spec.disjuncts[d] for d in open_]
-            found = intervals.searched(relaxed, sets, self.method.plan.how, self.method.batch, self.look)
+            found = intervals.searched(relaxed, sets, self.method.batch, self.look)
             self.witness, self.reason, self.closed = found.witness, found.reason, found.complete
             self.stats |= found.stats
             if self.closed:
@@ -182,6 +182,16 @@ class Work:
         """A lower bound of the least margin; NaN stays NaN, and none lies above what was seen."""
         margin = torch.tensor(self.lower, dtype=torch.float64).amin().item()
         return margin if not margin > self.seen else self.seen
+
+    def _root(self) -> Relaxed:
+        """The relaxed network, kept for who asks again where it was not cut short by the time."""
+        begun, known = time.monotonic(), ROOTS.get(self.problem)
+        if known is not None:
+            return replace(known, budget=self.budget)
+        relaxed = self._relaxed()
+        if time.monotonic() - begun < self.budget.remaining:
+            ROOTS[self.problem] = relaxed
+        return relaxed
 
     def _relaxed(self) -> Relaxed:
         """The network with bounds of its unstable neurons that were raised."""
