@@ -19,7 +19,7 @@ from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.crew import hired, opened
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.nodes import Nodes
-from assay.verify.backends.bab.record import Record
+from assay.verify.backends.bab.record import Layers, Record
 from assay.verify.backends.bab.shared import SLICE, Done
 from assay.verify.backends.bab.subtrees import Plan, Subtrees
 from assay.verify.bounds import layers, raised
@@ -39,7 +39,8 @@ from assay.verify.programs.witness import by_disjunct, confirmed, descend
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 NARROW = Climbing(steps=5, slope=0.5, multiplier=0.5, decay=0.85)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
-ROOTS: WeakKeyDictionary[Problem, Relaxed] = WeakKeyDictionary()  # for whoever asks again with more time
+# For whoever asks again with more time: the relaxed network, and what proves its bounds if that was asked for.
+ROOTS: WeakKeyDictionary[Problem, tuple[Relaxed, Layers | None]] = WeakKeyDictionary()
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
 
 
@@ -163,8 +164,7 @@ class Work:
         problem, spec = self.problem, self.problem.spec
         self.record = Record(problem) if self.method.proof else None
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
-        known = ROOTS.get(problem) if self.record is None else None  # what proves known bounds was not written down
-        relaxed = ROOTS[problem] = replace(known or self._relaxed(), budget=self.budget)
+        relaxed = self._root()
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
         self.lower = [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
         proved = decided(torch.tensor(self.lower)).tolist()
@@ -173,7 +173,7 @@ class Work:
             return
         if unsplit(problem.network):
             sets = [spec.disjuncts[d] for d in open_]
-            found = intervals.searched(relaxed, sets, self.method.plan.raced[0], self.method.batch, self.look)
+            found = intervals.searched(relaxed, sets, self.method.batch, self.look)
             self.witness, self.reason, self.closed = found.witness, found.reason, found.complete
             self.stats |= found.stats
             if self.closed:
@@ -212,6 +212,18 @@ class Work:
         """A lower bound of the least margin; NaN stays NaN, and none lies above what was seen."""
         margin = torch.tensor(self.lower, dtype=torch.float64).amin().item()
         return margin if not margin > self.seen else self.seen
+
+    def _root(self) -> Relaxed:
+        """The relaxed network, kept for who asks again where it was not cut short by the time."""
+        begun, (known, proof) = time.monotonic(), ROOTS.get(self.problem, (None, None))
+        if known is not None and (self.record is None or proof is not None):
+            if self.record is not None and proof is not None:
+                self.record.layers = proof
+            return replace(known, budget=self.budget)
+        relaxed = self._relaxed()
+        if time.monotonic() - begun < self.budget.remaining:
+            ROOTS[self.problem] = relaxed, None if self.record is None else self.record.layers
+        return relaxed
 
     def _relaxed(self) -> Relaxed:
         """The network with bounds of its unstable neurons that were raised."""

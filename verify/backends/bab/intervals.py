@@ -24,6 +24,7 @@ from assay.verify.bounds.demand import by_demand
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.sites import Sites, gains
+from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import Network
@@ -35,7 +36,8 @@ from assay.verify.core.verifier import Bounds
 ENOUGH = 1e-6
 MANY, FEW = 4000, 400  # undecided neurons that are all bounded, and all raised
 ROOT = 0.6  # of the time at most is spent on bounds of the root
-LONGER = Climbing(2, 2.0, 0.2, 0.9)  # multipliers of intervals have two ends to overshoot: factors of another climbing
+LINES = Ascent(steps=10, rate=0.2, decay=0.9)  # of each domain's lines
+MULTIPLIERS = Ascent(steps=10, rate=0.1, decay=0.9)  # which have two ends to overshoot
 COPIES = 24  # of a domain's numbers that live at once
 POINTS = 8  # of a batch that are looked at
 MOST = 6e4  # the largest share that is kept
@@ -59,10 +61,9 @@ def bounded(network: Network, region: Region, spec: Spec, budget: Budget, furthe
     return replace(by_demand(network, region, spec.A, spec.b, part), budget=budget)
 
 
-def searched(relaxed: Relaxed, sets: Sequence[Polyhedron], how: Climbing, batch: int, look: Look) -> Outcome:
-    """The trees of unsafe sets, searched; rows are raised by ``how`` phases are, with the changes of ``LONGER``."""
-    how = Climbing(LONGER.steps * how.steps, LONGER.slope * how.slope, LONGER.multiplier * how.multiplier, LONGER.decay)
-    tree, budget = IntervalTree.of(relaxed, sets, how, look), relaxed.budget
+def searched(relaxed: Relaxed, sets: Sequence[Polyhedron], batch: int, look: Look) -> Outcome:
+    """The trees of unsafe sets, searched."""
+    tree, budget = IntervalTree.of(relaxed, sets, look), relaxed.budget
     outcome = search(tree, Limits(min(batch, tree.affordable), 0, budget.memory // 4), budget)
     return replace(outcome, stats={**outcome.stats, "sites": tree.sites})
 
@@ -85,21 +86,22 @@ class Intervals:
 
 @dataclass(eq=False)
 class IntervalTree:
-    """Trees of splits, one for each of the unsafe sets. ``unit``: the size of multipliers (1 x sites); ``enough``: a
-    bound in float32 that is worth proving."""
+    """Trees of splits, one for each of the unsafe sets. ``unit``: the size of multipliers (1 x sites); ``lines``,
+    ``multipliers``: how these are raised; ``enough``: a bound in float32 that is worth proving."""
 
     ground: Root
-    how: Climbing
-    enough: float
     look: Look
     unit: Tensor
+    lines: Ascent = LINES
+    multipliers: Ascent = MULTIPLIERS
+    enough: float = ENOUGH
 
     @classmethod
-    def of(cls, relaxed: Relaxed, sets: Sequence[Polyhedron], how: Climbing, look: Look) -> IntervalTree:
+    def of(cls, relaxed: Relaxed, sets: Sequence[Polyhedron], look: Look) -> IntervalTree:
         """``relaxed``: over the region of one sample, in float64, all nodes of it. A multiplier is measured by the mean
         coefficient that arrives at the neurons of its node, at the root."""
         ground = Root.of(relaxed, Unsafe.of(sets))
-        tree = cls(ground, how, ENOUGH, look, torch.ones(1, len(ground.sites), dtype=ground.dtype))
+        tree = cls(ground, look, torch.ones(1, len(ground.sites), dtype=ground.dtype))
         start = tree.root()
         tied = Tied.over(ground, ground.dtype, ground.pushed(start.lower, start.upper), start.which)
         seen: dict[int, Tensor] = {}
@@ -145,7 +147,7 @@ class IntervalTree:
         bounds = ground.pushed(domains.lower, domains.upper)
         tied = Tied.over(ground, ground.dtype, bounds, domains.which)
         share, free = domains.share.to(ground.dtype), domains.split.to(ground.dtype)
-        raised = Raised(tied, self.unit, free, share, domains.weight.clone(), self.how)
+        raised = Raised(tied, self.unit, free, share, domains.weight.clone(), self.lines, self.multipliers)
         raised.run(self.enough)
         bound = raised.bound.double().clamp(max=0.0)
         some = (raised.bound > self.enough).nonzero().flatten()

@@ -21,6 +21,7 @@ from assay.verify.core.ops import LeakyRelu, Relu
 from assay.verify.core.problem import Problem
 
 Array = NDArray[Any]
+Layers = dict[int, tuple[Tensor, dict[int, Tensor]]]
 Key = tuple[int, bytes]  # of a node: its tree, and its phases
 
 
@@ -68,7 +69,7 @@ class Record:
     split. ``layers``: by position the features and the slopes that prove their bounds."""
 
     problem: Problem
-    layers: dict[int, tuple[Tensor, dict[int, Tensor]]] = field(default_factory=dict)
+    layers: Layers = field(default_factory=dict)
     compact: Compact | None = None
     disjuncts: Sequence[int] = ()
     exact: ExactLeaves | None = None

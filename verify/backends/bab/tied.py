@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.raised import Owned, OwnRows
@@ -157,19 +156,19 @@ class Tied:
 @dataclass(eq=False)
 class Raised:
     """Rows on their way up: ``share``: multipliers in units (domains x sites), moved where they are ``free``; the
-    weights of the unsafe rows (domains x rows); the last ``bound`` (domains) and ``functions``."""
+    ``weight`` of the unsafe rows (domains x rows); the best ``bound`` (domains) and the last ``functions``. Steps are
+    those of ``lines``; those of ``multipliers`` have sizes of their own."""
 
     tied: Tied
     unit: Tensor
     free: Tensor
     share: Tensor
     weight: Tensor
-    how: Climbing
+    lines: Ascent
+    multipliers: Ascent
 
     def __post_init__(self) -> None:
-        rows, how = self.tied.rows, self.how
-        self.lines = Ascent(how.steps, how.slope, how.decay)
-        self.multipliers = Ascent(how.steps, how.multiplier, how.decay)
+        rows = self.tied.rows
         self.climb = Climb(rows.relaxed.network, self._backward, rows.region, rows.lines, rows.operands, self.lines)
         self.moments = at_rest([self.share, self.weight])
 
@@ -180,7 +179,7 @@ class Raised:
         """Raise them all, or until each is above ``enough``, and leave each where it was best. Raises
         :class:`Expired`."""
         best: list[Tensor] = []
-        for step in range(1, self.how.steps + 2):
+        for step in range(1, self.lines.steps + 2):
             self.functions = self.climb.functions()
             bound = self.climb.region.minimum(self.functions)
             if not best:
@@ -190,7 +189,7 @@ class Raised:
                 self.bound = torch.where(better, bound, self.bound)
                 for kept, now in zip(best, self._moved, strict=True):
                     kept.copy_(torch.where(better.view(-1, *[1] * (now.dim() - 1)), now, kept))
-            if step > self.how.steps or bool((self.bound > enough).all()):
+            if step > self.lines.steps or bool((self.bound > enough).all()):
                 break
             self._move(step)
         for now, kept in zip(self._moved, best, strict=True):
