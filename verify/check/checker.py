@@ -184,7 +184,9 @@ class Reader:
             if node.op_type == "Constant" and "value" in a:
                 self.constants[node.output[0]] = self.array(a["value"])
                 continue
-            if node.domain not in ("", "ai.onnx") or not hasattr(self, f"on_{node.op_type}"):
+            odd = a.get("broadcast") or a.get("allowzero") or not a.get("spatial", 1) or a.get("training_mode")
+            odd = odd or (node.op_type == "Dropout" and len(node.input) > 2) or node.domain not in ("", "ai.onnx")
+            if odd or not hasattr(self, f"on_{node.op_type}"):
                 raise Rejected(f"operation {node.op_type} is beyond this checker")
             self.values[node.output[0]] = getattr(self, f"on_{node.op_type}")(list(node.input), a)
         last = self.flat(graph.output[0].name)
@@ -296,7 +298,7 @@ class Reader:
         places = self.values[names[0]][1]
         axes = [-1 if i == 1 else 1 for i in range(places.ndim)]
         scale, shift, mean, var = (self.constant(n).reshape(axes) for n in names[1:5])
-        if (var < 0).any() or a.get("training_mode"):
+        if (var < 0).any():
             raise Rejected("BatchNormalization of this kind is beyond this checker")
         factor = scale / np.sqrt(var + a.get("epsilon", float(np.float32(1e-5))))
         centred = self.scaled(self.values[names[0]], 1.0, -mean)
@@ -458,7 +460,8 @@ def bend(g, low, high, left, slopes, push, ar):
 class Bounder:
     """A network over boxes (domains x inputs), with the rows of unsafe sets at its end, and bounds of every node.
     ``listed``: the neurons that hints speak of, numbered through the ReLUs in order, rising. ``layers``: by ReLU, what
-    its operands are bounded by beside intervals: lines of slopes 0 or 1 (None), or those in an array of this name."""
+    its operands are bounded by beside intervals: lines of slopes 0 or 1 (None), or those in an array of this name.
+    ``slants``: coefficients of the inputs that the last rows had, for those who look for proofs."""
 
     def __init__(self, nodes, rows, lower, upper, semantics="real", listed=(), layers=(), arrays=None, ar=None) -> None:
         self.ar = ar = ar or Floats()
@@ -553,7 +556,7 @@ class Bounder:
             if a is None:
                 continue
             if node.kind == "input":
-                term = np.minimum(a * node.lower[domain], a * node.upper[domain]).sum(1)
+                self.slants, term = a, np.minimum(a * node.lower[domain], a * node.upper[domain]).sum(1)
                 lost = lost + ar.gamma(4 * node.size + 16) * (np.abs(a) @ node.most)
                 total, size = total + term, size + np.abs(term)
                 continue
@@ -701,21 +704,14 @@ def input_tree(make, arrays, lower, upper, unsafe):
         else:
             waiting.append((low, high))
         if waiting and (len(waiting) == BLOCK or not stack):
-            net = make(*map(np.stack, zip(*waiting, strict=True)))
-            one = np.eye(net.nodes[-1].size)
-            bounds = np.stack(
-                [
-                    net.lower(
-                        {len(net.nodes) - 1: net.ar.of(one[[r] * len(waiting)])}, Hints(), np.arange(len(waiting))
-                    )
-                    for r in range(len(one))
-                ],
-                1,
-            )
+            net, count = make(*map(np.stack, zip(*waiting, strict=True))), len(waiting)
+            one = np.tile(np.eye(net.nodes[-1].size), (count, 1))
+            each = np.repeat(np.arange(count), net.nodes[-1].size)
+            bounds = net.lower({len(net.nodes) - 1: net.ar.of(one)}, Hints(), each).reshape(count, -1)
             found = np.stack([bounds[:, rows].max(1) for rows in unsafe], 1)
             if not ((found > 0) & (found < inf)).all():
                 raise Rejected("a box is not proved")
-            leaves, waiting = leaves + len(waiting), []
+            leaves, waiting = leaves + count, []
     if stack:
         raise Rejected("the tree is not complete")
     return leaves

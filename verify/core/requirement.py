@@ -117,7 +117,7 @@ class Reader:
         """Coefficients by index, the constant's at -1; ``each``: what a vector without an index stands for."""
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
             digits = ast.get_source_segment(self.text.strip(), node) or ""
-            if len(digits) > LONGEST or (not SMALLEST <= abs(node.value) <= 1 / SMALLEST and node.value):
+            if len(digits) > LONGEST or (node.value and not SMALLEST <= abs(node.value) <= 1 / SMALLEST):
                 raise InputError(f"{digits[:LONGEST]} is beyond the numbers that can be read")
             return {-1: Fraction(digits)}
         if isinstance(node, ast.Name) and node.id == self.name and each >= 0:

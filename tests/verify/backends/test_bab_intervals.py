@@ -8,7 +8,6 @@ from torch import Tensor
 
 from assay.verify.backends.bab import bab, intervals, search
 from assay.verify.backends.bab.bab import BaB
-from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.domains import take
 from assay.verify.backends.bab.input_split import InputSplit
 from assay.verify.backends.bab.intervals import IntervalTree

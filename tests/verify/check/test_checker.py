@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 import torch
 
+from assay.benchmarks.measure.proofs import TAMPERS, mutants, told_of
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.check import checker
-from assay.verify.check.certificate import Certificate, packed
+from assay.verify.check.certificate import Certificate
 from assay.verify.check.checker import Rejected
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
@@ -88,63 +89,6 @@ def opened(certificate: Certificate) -> tuple[dict[str, Any], dict[str, Any]]:
     return claims, arrays
 
 
-Tamper = Callable[[dict[str, Any], dict[str, Any], np.random.Generator], None]
-
-
-def _scrambled(name: str) -> Tamper:
-    def tamper(claims: dict[str, Any], arrays: dict[str, Any], rng: np.random.Generator) -> None:
-        whole = arrays[f"0/{name}"]
-        if whole.size:
-            spot = rng.integers(whole.size)
-            values = [np.nan, np.inf, -1, 0, 1e300] if whole.dtype.kind == "f" else [-2, -1, 0, 1, 7, 100]
-            with np.errstate(over="ignore"):
-                whole.flat[spot] = np.array(values[rng.integers(len(values))]).astype(whole.dtype)
-
-    return tamper
-
-
-def _dropped(claims: dict[str, Any], arrays: dict[str, Any], rng: np.random.Generator) -> None:
-    name = list(arrays)[rng.integers(len(arrays))]
-    arrays[name] = (
-        np.delete(arrays[name], rng.integers(max(1, len(arrays[name]))), 0) if len(arrays[name]) else arrays[name]
-    )
-
-
-def _cut(claims: dict[str, Any], arrays: dict[str, Any], rng: np.random.Generator) -> None:
-    arrays["0/tree"] = arrays["0/tree"][: rng.integers(len(arrays["0/tree"]) + 1)]
-
-
-def _layers(claims: dict[str, Any], arrays: dict[str, Any], rng: np.random.Generator) -> None:
-    claims["parts"][0]["layers"] = []
-
-
-def _shut(claims: dict[str, Any], arrays: dict[str, Any], rng: np.random.Generator) -> None:
-    """All of a tree said to be empty, or a leaf."""
-    sets = int((arrays["0/tree"] < 0).sum())
-    arrays["0/tree"] = np.full(rng.integers(1, sets + 1), rng.choice([-1, -2]), np.int32)
-
-
-NAMES = ("tree", "slopes", "multipliers", "weights", "listed", "tighter/at", "tighter/rows", "tighter/neurons")
-TAMPERS: dict[str, Tamper] = {name: _scrambled(name) for name in NAMES} | {
-    "dropped": _dropped,
-    "cut": _cut,
-    "layers": _layers,
-    "shut": _shut,
-}
-
-
-def mutants(certificate: Certificate, tamper: Tamper, count: int, seed: int) -> list[Certificate]:
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(count):
-        claims, arrays = opened(certificate)
-        arrays = {name: array.copy() for name, array in arrays.items()}
-        for _ in range(rng.integers(1, 4)):
-            tamper(claims, arrays, rng)
-        found.append(replace(certificate, content=packed(claims, arrays)))
-    return found
-
-
 @pytest.mark.parametrize("name", list(TAMPERS))
 def test_mutants_are_rejected_in_words_if_they_are(name: str) -> None:
     for number, (_, _, certificate) in enumerate(all_proved(("mlp",), range(8), NODES)[:3]):
@@ -159,8 +103,7 @@ def test_no_certificate_proves_a_false_property(name: str) -> None:
     for number, (problem, margin, certificate) in enumerate(all_proved(("mlp",), range(8), NODES)[:3]):
         false = Spec(tuple(replace(d, b=d.b + margin + 1e-6) for d in problem.spec.disjuncts))
         files = Files.of_problem(problem.with_parts(spec=false))
-        claims, arrays = opened(certificate)
-        told = Certificate.of({k: claims[k] for k in ("kind", "semantics", "parts")}, arrays, files.model, files.prop)
+        told = told_of(certificate, files)
         for mutant in [told, *mutants(told, TAMPERS[name], 6, number)]:
             with pytest.raises(Rejected):
                 mutant.check()
@@ -271,3 +214,27 @@ def test_arrays_are_plain() -> None:
             new.writestr(name, data.getvalue() if name == "0/tree.npy" else old.read(name))
     with pytest.raises(Rejected, match="allow_pickle"):
         replace(certificate, content=buffer.getvalue()).check()
+
+
+@pytest.mark.parametrize("seed", few((2, 4, 7, 9), (2, 4)))
+def test_inputs_are_halved_until_every_box_is_proved(seed: int) -> None:
+    problem, margin = case("mlp", seed)
+    files = Files.of_problem(problem)
+    part = proofs.halved(files, 0)
+    certificate = files.certificate("input-tree", "real", [part])
+    boxes = int((part.arrays["tree"] < 0).sum())
+    assert certificate.check()["leaves"] == boxes
+    false = Spec(tuple(replace(d, b=d.b + margin + 1e-6) for d in problem.spec.disjuncts))
+    told = Files.of_problem(problem.with_parts(spec=false))
+    for tree in (
+        part.arrays["tree"],
+        part.arrays["tree"][:-1],
+        np.array([-1]),
+        np.repeat(-1, 3),
+        np.array([99, -1, -1]),
+    ):
+        with pytest.raises(Rejected):
+            told.certificate("input-tree", "real", [replace(part, arrays={"tree": tree})]).check()
+    if boxes > 1:
+        with pytest.raises(Rejected):
+            files.certificate("input-tree", "real", [replace(part, arrays={"tree": part.arrays["tree"][:-1]})]).check()

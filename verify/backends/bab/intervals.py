@@ -14,7 +14,6 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.domains import join
 from assay.verify.backends.bab.exact_leaves import Look
 from assay.verify.backends.bab.search import Bounded, Limits, Outcome, search
