@@ -70,9 +70,9 @@ OPERATIONS: Mapping[str, Function] = {
     "ceil": torch.ceil,
     "round": torch.round,
     "trunc": torch.trunc,
-    "greater": lambda x: (x[:, :3] > x[:, 3:]).float(),
+    "greater": lambda x: (x[:, :3] > x[:, 3:]).double(),
     "where": lambda x: torch.where(x[:, :3] > 0.1, x[:, 3:], x[:, :3].square()),
-    "argmax": lambda x: x.view(-1, 2, 3).argmax(-1).float() + x[:, :2],
+    "argmax": lambda x: x.view(-1, 2, 3).argmax(-1).double() + x[:, :2],
     "product": lambda x: x[:, :3] * x[:, 3:],
     "quotient": lambda x: x[:, :3] / (x[:, 3:].abs() + 0.4),
     "matrix-product": lambda x: x.view(-1, 2, 3) @ x.view(-1, 3, 2),
@@ -108,7 +108,7 @@ class Between(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch x 4) to (batch x 3)."""
-        outputs: Tensor = self.last(self.function(2 * self.first(x)).double().flatten(1))
+        outputs: Tensor = self.last(self.function(2 * self.first(x)).flatten(1))
         return outputs
 
 
