@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from assay import options
+from assay.checks import writable_file
 from assay.notes import wide
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import parse_norm
@@ -34,9 +36,11 @@ def inspect(
     eps_scale: options.EpsScale = None,
     index: Annotated[int, typer.Option(help="Position of that sample.")] = 0,
     norm: options.Norm = "inf",
+    report: options.Report = None,
     json_: options.Json = False,
 ) -> None:
-    """Show the operations that a model is read as, their shapes and parameters; with --eps, its unstable neurons."""
+    """Show what a model is read as and who can read it; with --eps, its unstable neurons and what methods will cost."""
+    writable_file("--report", report)
     p, given = parse_norm(norm), options.shape(input_shape)
     radii = None if eps is None else numbers("--eps", eps)
     if radii is not None and len(radii) > 1:
@@ -68,17 +72,27 @@ def inspect(
     if region is not None and tuple(region.shape) != network.input_shape:
         raise InputError(f"expected samples of shape {network.input_shape}, got {tuple(region.shape)} of {data}")
     document = described(model, network, region) | where
+    if report is not None:
+        _write(document, report)
     if json_:
         print(dump(document))
     else:
         _show(document)
+        if report is not None:
+            print(f"wrote {plain(report)}")
 
 
 def described(model: str, network: Network, region: Region | None) -> dict[str, Any]:
-    """The network as plain data; with a region, how many neurons intervals leave unstable, layer by layer."""
-    from assay.explanation import unstable
-    from assay.verify.core.budget import Budget
+    """The network as plain data, and who can read it; with a region, how many neurons intervals leave unstable, layer
+    by layer, and what methods will cost."""
+    import torch
 
+    from assay.explanation import unstable
+    from assay.outlook import outlook
+    from assay.verify.core.budget import Budget
+    from assay.verify.core.region import Box
+
+    anywhere = Box(torch.zeros(network.input_shape), torch.ones(network.input_shape))
     open_ = {} if region is None else unstable(network, region, Budget().started())
     layers = [
         {
@@ -99,6 +113,7 @@ def described(model: str, network: Network, region: Region | None) -> dict[str, 
         "activations": sum(prod(network.nodes[position].shape) for position in open_) if open_ else None,
         "unstable": sum(open_.values()) if open_ else None,
         "layers": layers,
+        "methods": outlook(network, region or anywhere, open_),
     }
 
 
@@ -121,7 +136,21 @@ def _show(document: dict[str, Any]) -> None:
         last = [] if not shown else ["" if layer["unstable"] is None else str(layer["unstable"])]
         grid.add_row(str(position), layer["operation"], *cells, *last)
     layout.show(grid, Console(), ("from",))
+    who = layout.grid(layout.word("method"), layout.word("reads it"), layout.text("expected cost" if shown else ""))
+    for each in document["methods"]:
+        reads = "yes" if each["why_not"] is None else "no"
+        who.add_row(each["method"], reads, plain(each["why_not"] or each["cost"] or ""))
+    layout.show(who, Console())
     size = f"{counted(document['parameters'], 'parameter')} in {document['dtype']}, "
     size += counted(document["outputs"], "output")
     open_ = f"; activations that are unstable by intervals: {document['unstable']} of {document['activations']}"
     print(size + (open_ if shown else ""))
+
+
+def _write(document: dict[str, Any], path: Path) -> None:
+    from assay.benchmarks.harness.origin import version
+    from assay.benchmarks.report import page
+    from assay.verify.support.files import replace_file
+
+    text = page.render("inspect.html", {"eps": "", **document, "written_by": version()})
+    replace_file(path, text.encode("utf-8", "replace"))

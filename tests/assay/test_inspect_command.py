@@ -5,6 +5,7 @@ import json
 import pytest
 
 from assay.__main__ import main
+from assay.verify.registry import VERIFIERS
 
 MODEL = """
 import torch
@@ -47,6 +48,28 @@ def test_unstable_neurons_are_counted_by_layer(folder, capsys):
     assert (document["unstable"], document["activations"]) == (1, 3)
     assert main(asked) == 0
     assert "activations that are unstable by intervals: 1 of 3" in capsys.readouterr().out
+
+
+def test_who_can_read_it_and_what_it_costs(folder, capsys):
+    asked = ["inspect", "net.py:net", "--data", "data.npz", "--eps", "1/4", "--json", "--report", "page.html"]
+    assert main(asked) == 0
+    by = {each["method"]: each for each in json.loads(capsys.readouterr().out)["methods"]}
+    assert sorted(by) == sorted(VERIFIERS)
+    assert by["crown"]["why_not"] is None
+    assert "more than the 16" in by["input-split"]["why_not"]
+    # one row for the unstable neuron through 192 of 198 multiplications, and two outputs
+    assert by["crown"]["cost"] == "about 3 passes"
+    assert by["milp"]["cost"] == "an integer program of 1 binary variable"
+    page = (folder / "page.html").read_text()
+    assert "1 of 3" in page
+    assert "about 3 passes" in page
+
+
+def test_a_page_takes_no_name_for_markup(folder, capsys):
+    (folder / "<b>x.py").write_text(MODEL)
+    assert main(["inspect", "<b>x.py:net", "--input-shape", "64", "--report", "page.html"]) == 0
+    assert "<b>" not in (folder / "page.html").read_text()
+    assert "wrote page.html" in capsys.readouterr().out
 
 
 def test_zoo_networks_know_their_shape(capsys, monkeypatch):
