@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import torch
 from torch import Tensor
 
@@ -38,8 +40,8 @@ def agree(network: Network, double: Oracle | None = None) -> None:
     unsure = ~(compared | _near(network, points[:FEW], model, network.dtype if double is None else torch.float64))
     if bool(unsure.any()):
         raise UnsupportedError(
-            f"the import cannot be checked: the rounding errors of {int(unsure.sum())} of {unsure.numel()} outputs have "
-            f"a bound at none of {len(points)} points, and they differ, or are not finite, where they are compared"
+            f"the import cannot be checked: the rounding errors of {int(unsure.sum())} of {unsure.numel()} outputs "
+            f"have a bound at none of {len(points)} points, and they differ, or are not finite, where they are compared"
         )
 
 
@@ -52,8 +54,8 @@ def _near(network: Network, points: Tensor, model: Oracle, dtype: torch.dtype) -
         ours, _ = _read_out(network.readout, logits, torch.zeros_like(logits), dtype)
         theirs = model(points.to(dtype)).double()
     finite = theirs.isfinite()
-    close = (ours - theirs).abs() <= torch.finfo(dtype).eps ** 0.5 * (1 + ours.abs())
-    return (close | ~finite).all(0) & finite.any(0)
+    close = (ours - theirs).abs() <= sqrt(torch.finfo(dtype).eps) * (1 + ours.abs())
+    return torch.all(close | ~finite, 0) & finite.any(0)
 
 
 def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> Tensor:

@@ -37,7 +37,7 @@ def lower(name: str, network: Network, region: Box | LpBall, objective: torch.Te
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@seeds(4, of=8)
+@seeds(5, of=15)
 def test_margins_lie_between_crown_and_the_truth(kind: str, seeds: range) -> None:
     tighter = 0
     for problem, true in cases(kind, seeds):
@@ -54,7 +54,7 @@ def test_margins_lie_between_crown_and_the_truth(kind: str, seeds: range) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@seeds(3, of=8)
+@seeds(3, of=15)
 def test_verdicts_are_true(kind: str, seeds: range) -> None:
     verified = 0
     for problem, true in cases(kind, seeds):
@@ -67,7 +67,7 @@ def test_verdicts_are_true(kind: str, seeds: range) -> None:
     assert verified > len(seeds) // 2
 
 
-@seeds(6, of=14)
+@seeds(10, of=30)
 def test_bounds_of_both_sides_hold_the_outputs(seeds: range) -> None:
     for seed in seeds:
         network = random_graph(seed, image=seed % 3 == 0, neurons=10)
