@@ -58,7 +58,7 @@ def test_bounds_of_rows_are_the_same(seed: int) -> None:
     net, rows = network(seed), objective(5, 70)
     centre = torch.rand(1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     region = batch_box(Box(centre - 0.1, centre + 0.1), net.input_shape)
-    all_, some = (by_linear_bounds(net, region, torch.float64, objective=o) for o in (None, rows))
+    all_, some = (by_linear_bounds(net, region, torch.float64, asked=asked) for asked in (None, needed(net, rows)))
     torch.testing.assert_close(
         lower_rows(some, rows, linear=True), lower_rows(all_, rows, linear=True), rtol=1e-9, atol=1e-9
     )
