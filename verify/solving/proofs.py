@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from assay.verify.check import checker
 from assay.verify.check.certificate import Certificate
 from assay.verify.core.budget import UNLIMITED, Budget
-from assay.verify.core.errors import AssayError
+from assay.verify.core.errors import AssayError, UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result, Verdict
 from assay.verify.core.spec import Spec
@@ -176,12 +176,12 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
     order = _order(files, unsafe, spec)
     if sizes != record["relus"] or order is None:
         return None
-    found = [record["trees"].get(str(d)) for d in order]
-    if None in found:
+    told = [record["trees"].get(str(d)) for d in order]
+    if None in told:
         return None
-    arrays = {name: np.concatenate([t[name].numpy() for t in found]) for name in found[0]}
-    lengths = np.cumsum([0, *(len(t["tree"]) for t in found)])
-    at = [t["tighter/at"].numpy() + begin for t, begin in zip(found, lengths, strict=False)]
+    arrays = {name: np.concatenate([t[name].numpy() for t in told]) for name in told[0]}
+    lengths = np.cumsum([0, *(len(t["tree"]) for t in told)])
+    at = [t["tighter/at"].numpy() + begin for t, begin in zip(told, lengths, strict=False)]
     arrays["tighter/at"] = np.concatenate(at).astype(np.int32)
     arrays["slopes"] = np.diff(arrays["slopes"], axis=0, prepend=np.uint8(0))
     arrays["listed"] = record["listed"].numpy()
@@ -198,7 +198,7 @@ def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[in
     for d, disjunct in enumerate(spec.disjuncts):
         table = torch.cat([disjunct.A, disjunct.b[:, None]], 1).numpy() + 0.0
         numbers.setdefault(table.tobytes(), []).append(d)
-    found = []
+    order = []
     for rows in unsafe:
         table = np.zeros((len(rows), files.nodes[-1].size + 1))
         for line, (terms, constant, _) in zip(table, rows, strict=True):
@@ -207,11 +207,11 @@ def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[in
         same = numbers.get((table + 0.0).tobytes())
         if not same:
             return None
-        found.append(same[0])
-    return found
+        order.append(same[0])
+    return order
 
 
-def certify(
+def found(
     files: Files,
     problems: Sequence[Problem],
     result: Result,
@@ -248,6 +248,22 @@ def certify(
     return files.certificate("tree", semantics, parts)
 
 
+def certify(problem: Problem, result: Result, budget: Budget = UNLIMITED, semantics: str = "real") -> Certificate:
+    """The certificate of a decided result, accepted by the checker: it is about the network in plain form and the
+    property, which it holds as the files that ``save_with_files`` writes.
+
+    ``semantics``: ``real``, or ``float32-any-order``. Raises :class:`UnsupportedError` where there is none.
+    """
+    try:
+        certificate = found(Files.of_problem(problem), [problem], result, budget, semantics)
+        if certificate is None:
+            raise checker.Rejected("no proof was found that could be written")
+        certificate.check()
+    except checker.Rejected as why:
+        raise UnsupportedError(f"no certificate: {why}") from None
+    return certificate
+
+
 def checked(
     net: Path, prop: Path, problems: Sequence[Problem], result: Result, seconds: float, semantics: str = "real"
 ) -> tuple[Result, Certificate | None]:
@@ -260,7 +276,7 @@ def checked(
     try:
         files = Files.of(net.read_bytes(), prop.read_bytes())
         budget = Budget(seconds).started()
-        certificate = certify(files, problems, result, budget, semantics, began + seconds)
+        certificate = found(files, problems, result, budget, semantics, began + seconds)
         if certificate is None:
             raise checker.Rejected("no proof was found that could be written")
         report = certificate.check(until=began + seconds)
