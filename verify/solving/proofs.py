@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from assay.verify.check import checker
 from assay.verify.check.certificate import Certificate
 from assay.verify.core.budget import UNLIMITED, Budget
-from assay.verify.core.errors import AssayError, UnsupportedError
+from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result, Verdict
 from assay.verify.core.spec import Spec
 
 Array = NDArray[Any]
 
-BOXES = 256  # that are bounded together
+BOXES, MOST = 256, 100_000  # that are bounded together, and in all
 INPUTS = 8  # networks of so many inputs at most are proved by halving these
 FAIRNESS, TINY = 1e-3, 1e-300  # what each input is worth, so that all of them are halved in the end
 
@@ -49,7 +49,10 @@ class Files:
     def of(cls, model: bytes, prop: bytes) -> Files:
         """Raises :class:`checker.Rejected` for what is beyond the checker."""
         model, prop = checker.unpacked(model), checker.unpacked(prop)
-        nodes, parts = checker.question(model, prop)
+        try:
+            nodes, parts = checker.question(model, prop)
+        except (KeyError, ValueError, IndexError, TypeError, RecursionError) as error:
+            raise checker.Rejected(f"beyond this checker: {type(error).__name__}: {error}") from error
         return cls(model, prop, nodes, [(low, high, unsafe) for *_, low, high, unsafe in parts])
 
     @classmethod
@@ -130,6 +133,8 @@ def halved(files: Files, number: int, semantics: str = "real", until: float = in
     codes, first = [-1], [-1]  # of each box the input that is halved, and the number of its first half
     waiting = [(0, np.array(low), np.array(high))]
     while waiting:
+        if len(codes) > MOST:
+            raise checker.Rejected(f"more than {MOST} boxes")
         some, waiting = waiting[-BOXES:], waiting[:-BOXES]
         lower, upper = (np.stack([box[side] for box in some]) for side in (1, 2))
         bound, slants = _over_boxes(files, rows, lower, upper, semantics, until)
@@ -230,18 +235,18 @@ def found(
         return None
     records = [part["certificate"] for part in result.stats.get("parts", [{"certificate": result.certificate}])]
     parts: list[Part] = []
-    if len(files.parts[0][0]) <= INPUTS:
-        return files.certificate(
-            "input-tree", semantics, [halved(files, n, semantics, until) for n in range(len(problems))]
-        )
     for number, (problem, record) in enumerate(zip(problems, records, strict=True)):
         part = plain(files, number, semantics, until)
+        if part is None and record is not None and record.get("kind") == "bab":
+            part = of_record(files, number, problem.spec, record)
+        if part is None and len(files.parts[0][0]) <= INPUTS:
+            halves = [halved(files, n, semantics, until) for n in range(len(problems))]
+            return files.certificate("input-tree", semantics, halves)
         if part is None:
-            if record is None or record.get("kind") != "bab":
-                from assay.verify.backends.bab.bab import BaB
+            from assay.verify.backends.bab.bab import BaB
 
-                record = BaB(proof=True).verify(problem, budget).certificate
-            part = record and of_record(files, number, problem.spec, record)
+            again = BaB(proof=True).verify(problem, budget).certificate
+            part = again and of_record(files, number, problem.spec, again)
         if part is None:
             return None
         parts.append(part)
@@ -254,8 +259,10 @@ def certify(problem: Problem, result: Result, budget: Budget = UNLIMITED, semant
 
     ``semantics``: ``real``, or ``float32-any-order``. Raises :class:`UnsupportedError` where there is none.
     """
+    budget = budget.started()
     try:
-        certificate = found(Files.of_problem(problem), [problem], result, budget, semantics)
+        until = monotonic() + budget.remaining
+        certificate = found(Files.of_problem(problem), [problem], result, budget, semantics, until)
         if certificate is None:
             raise checker.Rejected("no proof was found that could be written")
         certificate.check()
@@ -280,10 +287,11 @@ def checked(
         if certificate is None:
             raise checker.Rejected("no proof was found that could be written")
         report = certificate.check(until=began + seconds)
-    except (checker.Rejected, OSError, AssayError) as why:
-        return replace(result, stats={**result.stats, "proof": {"none": str(why)}}), None
-    told = {"leaves": report["leaves"], "bytes": len(certificate.content), "seconds": monotonic() - began}
-    result = replace(result, stats={**result.stats, "proof": told})
+    except Exception as why:  # whatever stands in the way of a proof takes nothing from the verdict
+        told = {"none": str(why) or type(why).__name__}
+        return replace(result, stats={**result.stats, "proof": told}), None
+    size = {"leaves": report["leaves"], "bytes": len(certificate.content), "seconds": monotonic() - began}
+    result = replace(result, stats={**result.stats, "proof": size})
     if result.verdict is Verdict.VERIFIED:
         result = replace(result, guarantee=Guarantee.RIGOROUS, semantics=semantics)
     return result, certificate

@@ -23,6 +23,7 @@ from assay.verify.backends.bab.bab import BaB
 from assay.verify.check import checker
 from assay.verify.check.certificate import Certificate
 from assay.verify.check.checker import Rejected
+from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
@@ -252,4 +253,4 @@ def test_results_of_any_method_are_certified() -> None:
         proofs.certify(problem, replace(result, verdict=Verdict.UNKNOWN, reason=Reason.INCOMPLETE))
     wide = problem.with_parts(spec=Spec.halfspaces([[0.0] * problem.network.output_size], [1.0]))
     with pytest.raises(UnsupportedError, match="no certificate"):
-        proofs.certify(wide, result)
+        proofs.certify(wide, result, Budget(0.1))
