@@ -246,7 +246,7 @@ def found(
             from assay.verify.backends.bab.bab import BaB
 
             again = BaB(proof=True).verify(problem, budget).certificate
-            part = again and of_record(files, number, problem.spec, again)
+            part = None if again is None else of_record(files, number, problem.spec, again)
         if part is None:
             return None
         parts.append(part)
