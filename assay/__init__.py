@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from assay.verify import Result as Result
     from assay.verify import Spec as Spec
     from assay.verify import Verdict as Verdict
+    from assay.verify import certify as certify
     from assay.verify import get_bounder as get_bounder
     from assay.verify import get_verifier as get_verifier
     from assay.verify import list_verifiers as list_verifiers
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
 
 _VERIFY = (
     "Bounds Box Budget Guarantee LpBall Network Polytope Problem Reason Result Spec Verdict "
-    "get_bounder get_verifier list_verifiers solve to_network"
+    "certify get_bounder get_verifier list_verifiers solve to_network"
 )
 _HOME = {
     **dict.fromkeys(_VERIFY.split(), "assay.verify"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from assay.verify.registry import get_verifier as get_verifier
     from assay.verify.registry import list_verifiers as list_verifiers
     from assay.verify.solving.auto import solve as solve
+    from assay.verify.solving.proofs import certify as certify
 
 _HOME = {
     "Problem": "assay.verify.core.problem",
@@ -46,6 +47,7 @@ _HOME = {
     "get_bounder": "assay.verify.registry",
     "list_verifiers": "assay.verify.registry",
     "solve": "assay.verify.solving.auto",
+    "certify": "assay.verify.solving.proofs",
 }
 
 __all__ = sorted(_HOME)

@@ -39,6 +39,9 @@ def bench(
     memory: options.Memory = inf,
     report: options.Report = None,
     seed: options.Seed = 0,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Have verdicts' certificates accepted, or keep them numerical.")
+    ] = True,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
@@ -65,7 +68,7 @@ def bench(
     published = competition.read_peers(peers, listed, verdicts) if peers is not None else competition.Peers()
     writable_folder(store.parent)
     writable_file("--report", report)
-    limits = suite.Limits(workers or cores(), memory * 2**30, seed)
+    limits = suite.Limits(workers or cores(), memory * 2**30, seed, check)
     with interruptible(), Store(store) as opened, hint(opened), watch(quiet=quiet) as progress:
         survey(opened, resume)
         opened.begin(shlex.join(["assay", *context.obj]), method, str(folder))

@@ -73,6 +73,7 @@ def read(
 
 
 CHECKING = 5.0  # seconds that checking a verdict may take, or as long as finding it took, where that is longer
+RESERVE = 0.5  # seconds that are left after checking
 RECORDERS = ("auto", "bab")  # methods that keep what proves a verdict where they are told to
 
 
@@ -96,9 +97,11 @@ def decided(
         return result, None
     if report is not None:
         report(result)
+    seconds = min(max(CHECKING, result.seconds), budget.remaining - RESERVE)
+    if seconds <= 0:
+        return result, None
     from assay.verify.solving import proofs
 
-    seconds = min(max(CHECKING, result.seconds), budget.remaining)
     return proofs.checked(unzipped(net), unzipped(prop), question.problems, result, seconds, semantics)
 
 

@@ -74,11 +74,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much may run at once, the bytes that one process may hold, and the seed of whatever is random."""
+    """How much may run at once, the bytes that one process may hold, and the seed of whatever is random; ``check``:
+    verdicts by their certificates."""
 
     workers: int = 1
     memory: float = inf
     seed: int = 0
+    check: bool = True
 
 
 def run(
@@ -108,7 +110,8 @@ def run(
                 progress.recall(1)
             if instance not in ledger.rows:
                 progress.running(f"{instance.benchmark} {instance.vnnlib}")
-                request = Request(instance.net, instance.prop, method, instance.seconds, limits.seed, limits.memory)
+                how = (instance.seconds, limits.seed, limits.memory, limits.check)
+                request = Request(instance.net, instance.prop, method, *how)
                 yield Task(request, instance.seconds, instance)
 
     pool = Pool(answer, limits.workers, limits.memory, PRELOAD)

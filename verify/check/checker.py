@@ -721,7 +721,7 @@ def unpacked(data: bytes) -> bytes:
     return gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST) if data[:2] == b"\x1f\x8b" else data
 
 
-def opened(certificate):
+def opened(certificate: bytes) -> tuple[Any, Any]:
     """The claims of a certificate, and its arrays of numbers."""
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(certificate)) as file:

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from assay.verify.check import checker
 from assay.verify.check.certificate import Certificate
 from assay.verify.core.budget import UNLIMITED, Budget
-from assay.verify.core.errors import AssayError
+from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result, Verdict
 from assay.verify.core.spec import Spec
 
 Array = NDArray[Any]
 
-BOXES = 256  # that are bounded together
+BOXES, MOST = 256, 100_000  # that are bounded together, and in all
 INPUTS = 8  # networks of so many inputs at most are proved by halving these
 FAIRNESS, TINY = 1e-3, 1e-300  # what each input is worth, so that all of them are halved in the end
 
@@ -49,7 +49,10 @@ class Files:
     def of(cls, model: bytes, prop: bytes) -> Files:
         """Raises :class:`checker.Rejected` for what is beyond the checker."""
         model, prop = checker.unpacked(model), checker.unpacked(prop)
-        nodes, parts = checker.question(model, prop)
+        try:
+            nodes, parts = checker.question(model, prop)
+        except (KeyError, ValueError, IndexError, TypeError, RecursionError) as error:
+            raise checker.Rejected(f"beyond this checker: {type(error).__name__}: {error}") from error
         return cls(model, prop, nodes, [(low, high, unsafe) for *_, low, high, unsafe in parts])
 
     @classmethod
@@ -130,6 +133,8 @@ def halved(files: Files, number: int, semantics: str = "real", until: float = in
     codes, first = [-1], [-1]  # of each box the input that is halved, and the number of its first half
     waiting = [(0, np.array(low), np.array(high))]
     while waiting:
+        if len(codes) > MOST:
+            raise checker.Rejected(f"more than {MOST} boxes")
         some, waiting = waiting[-BOXES:], waiting[:-BOXES]
         lower, upper = (np.stack([box[side] for box in some]) for side in (1, 2))
         bound, slants = _over_boxes(files, rows, lower, upper, semantics, until)
@@ -176,12 +181,12 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
     order = _order(files, unsafe, spec)
     if sizes != record["relus"] or order is None:
         return None
-    found = [record["trees"].get(str(d)) for d in order]
-    if None in found:
+    told = [record["trees"].get(str(d)) for d in order]
+    if None in told:
         return None
-    arrays = {name: np.concatenate([t[name].numpy() for t in found]) for name in found[0]}
-    lengths = np.cumsum([0, *(len(t["tree"]) for t in found)])
-    at = [t["tighter/at"].numpy() + begin for t, begin in zip(found, lengths, strict=False)]
+    arrays = {name: np.concatenate([t[name].numpy() for t in told]) for name in told[0]}
+    lengths = np.cumsum([0, *(len(t["tree"]) for t in told)])
+    at = [t["tighter/at"].numpy() + begin for t, begin in zip(told, lengths, strict=False)]
     arrays["tighter/at"] = np.concatenate(at).astype(np.int32)
     arrays["slopes"] = np.diff(arrays["slopes"], axis=0, prepend=np.uint8(0))
     arrays["listed"] = record["listed"].numpy()
@@ -198,7 +203,7 @@ def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[in
     for d, disjunct in enumerate(spec.disjuncts):
         table = torch.cat([disjunct.A, disjunct.b[:, None]], 1).numpy() + 0.0
         numbers.setdefault(table.tobytes(), []).append(d)
-    found = []
+    order = []
     for rows in unsafe:
         table = np.zeros((len(rows), files.nodes[-1].size + 1))
         for line, (terms, constant, _) in zip(table, rows, strict=True):
@@ -207,11 +212,11 @@ def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[in
         same = numbers.get((table + 0.0).tobytes())
         if not same:
             return None
-        found.append(same[0])
-    return found
+        order.append(same[0])
+    return order
 
 
-def certify(
+def found(
     files: Files,
     problems: Sequence[Problem],
     result: Result,
@@ -230,22 +235,40 @@ def certify(
         return None
     records = [part["certificate"] for part in result.stats.get("parts", [{"certificate": result.certificate}])]
     parts: list[Part] = []
-    if len(files.parts[0][0]) <= INPUTS:
-        return files.certificate(
-            "input-tree", semantics, [halved(files, n, semantics, until) for n in range(len(problems))]
-        )
     for number, (problem, record) in enumerate(zip(problems, records, strict=True)):
         part = plain(files, number, semantics, until)
+        if part is None and record is not None and record.get("kind") == "bab":
+            part = of_record(files, number, problem.spec, record)
+        if part is None and len(files.parts[0][0]) <= INPUTS:
+            halves = [halved(files, n, semantics, until) for n in range(len(problems))]
+            return files.certificate("input-tree", semantics, halves)
         if part is None:
-            if record is None or record.get("kind") != "bab":
-                from assay.verify.backends.bab.bab import BaB
+            from assay.verify.backends.bab.bab import BaB
 
-                record = BaB(proof=True).verify(problem, budget).certificate
-            part = record and of_record(files, number, problem.spec, record)
+            again = BaB(proof=True).verify(problem, budget).certificate
+            part = None if again is None else of_record(files, number, problem.spec, again)
         if part is None:
             return None
         parts.append(part)
     return files.certificate("tree", semantics, parts)
+
+
+def certify(problem: Problem, result: Result, budget: Budget = UNLIMITED, semantics: str = "real") -> Certificate:
+    """The certificate of a decided result, accepted by the checker: it is about the network in plain form and the
+    property, which it holds as the files that ``save_with_files`` writes.
+
+    ``semantics``: ``real``, or ``float32-any-order``. Raises :class:`UnsupportedError` where there is none.
+    """
+    budget = budget.started()
+    try:
+        until = monotonic() + budget.remaining
+        certificate = found(Files.of_problem(problem), [problem], result, budget, semantics, until)
+        if certificate is None:
+            raise checker.Rejected("no proof was found that could be written")
+        certificate.check()
+    except checker.Rejected as why:
+        raise UnsupportedError(f"no certificate: {why}") from None
+    return certificate
 
 
 def checked(
@@ -260,14 +283,15 @@ def checked(
     try:
         files = Files.of(net.read_bytes(), prop.read_bytes())
         budget = Budget(seconds).started()
-        certificate = certify(files, problems, result, budget, semantics, began + seconds)
+        certificate = found(files, problems, result, budget, semantics, began + seconds)
         if certificate is None:
             raise checker.Rejected("no proof was found that could be written")
         report = certificate.check(until=began + seconds)
-    except (checker.Rejected, OSError, AssayError) as why:
-        return replace(result, stats={**result.stats, "proof": {"none": str(why)}}), None
-    told = {"leaves": report["leaves"], "bytes": len(certificate.content), "seconds": monotonic() - began}
-    result = replace(result, stats={**result.stats, "proof": told})
+    except Exception as why:  # whatever stands in the way of a proof takes nothing from the verdict
+        told = {"none": str(why) or type(why).__name__}
+        return replace(result, stats={**result.stats, "proof": told}), None
+    size = {"leaves": report["leaves"], "bytes": len(certificate.content), "seconds": monotonic() - began}
+    result = replace(result, stats={**result.stats, "proof": size})
     if result.verdict is Verdict.VERIFIED:
         result = replace(result, guarantee=Guarantee.RIGOROUS, semantics=semantics)
     return result, certificate

@@ -23,11 +23,14 @@ from assay.verify.backends.bab.bab import BaB
 from assay.verify.check import checker
 from assay.verify.check.certificate import Certificate
 from assay.verify.check.checker import Rejected
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
-from assay.verify.core.result import Verdict
+from assay.verify.core.result import Reason, Verdict
 from assay.verify.core.spec import Spec
+from assay.verify.registry import get_verifier
 from assay.verify.solving import proofs
 from assay.verify.solving.proofs import Files
 from tests import nets
@@ -238,3 +241,16 @@ def test_inputs_are_halved_until_every_box_is_proved(seed: int) -> None:
     if boxes > 1:
         with pytest.raises(Rejected):
             files.certificate("input-tree", "real", [replace(part, arrays={"tree": part.arrays["tree"][:-1]})]).check()
+
+
+def test_results_of_any_method_are_certified() -> None:
+    problem, _ = case("mlp", 4)
+    for method in ("ibp", "crown", "alpha-crown", "lp-bab", "bab", "bab(proof=true)"):
+        result = get_verifier(method).verify(problem)
+        if result.verdict is Verdict.VERIFIED:
+            assert proofs.certify(problem, result).check()["claim"] == "unsat"
+    with pytest.raises(UnsupportedError, match="no certificate"):
+        proofs.certify(problem, replace(result, verdict=Verdict.UNKNOWN, reason=Reason.INCOMPLETE))
+    wide = problem.with_parts(spec=Spec.halfspaces([[0.0] * problem.network.output_size], [1.0]))
+    with pytest.raises(UnsupportedError, match="no certificate"):
+        proofs.certify(wide, result, Budget(0.1))
