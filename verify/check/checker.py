@@ -646,7 +646,8 @@ class Trees:
             if self.waiting and (len(self.waiting) == BLOCK or done == len(self.unsafe)):
                 ended += len(self.waiting)
                 found = self.lower(self.waiting, self.leaves[ended - len(self.waiting) : ended])
-                if not ((found > 0) & (found < inf)).all():
+                empty = [(low > high).any() for _, _, (low, high) in self.waiting]  # what holds no point is safe
+                if not ((found > 0) & (found < inf) | empty).all():
                     raise Rejected(f"a leaf is not proved: {float(np.min(found))}")
                 self.waiting = []
         if done < len(self.unsafe):

@@ -100,11 +100,21 @@ class Record:
         self.pending.append((tree, Rows.of(nodes, tree, index, phase, own)))
 
     def settled(self, nodes: Nodes, index: Tensor, phase: Tensor, tree: int) -> None:
-        """A leaf that was closed exactly."""
+        """A leaf that was closed exactly. What its multipliers say of neurons that only their bounds fix is written as
+        splits of these, of which the other halves hold no point."""
         last = None if self.exact is None else self.exact.last
         assert last is not None
-        own = Multipliers(last.alpha[index], last.beta[index], last.weight)
-        self.leaves(nodes, index, phase[:, None], torch.tensor([tree]), own)
+        split = nodes.phase[:, tree].index_copy(0, index, phase)
+        implied = (nodes.lower[:, tree] >= 0).to(torch.int8) - (nodes.upper[:, tree] <= 0).to(torch.int8)
+        more = ((last.beta[:, 0] != 0) & (split == 0) & (implied != 0)).nonzero().flatten()
+        count = len(more)
+        whole = split.index_copy(0, more, implied[more])[:, None].repeat(1, count + 1)
+        whole[more, torch.arange(count)] *= -1
+        whole[more[:, None], torch.arange(count + 1)] *= (
+            torch.arange(count)[:, None] <= torch.arange(count + 1)
+        ).char()
+        own = Multipliers(*(t.repeat(1, count + 1) for t in (last.alpha, last.beta, last.weight)))
+        self.leaves(nodes, torch.arange(len(split)), whole, torch.full((count + 1,), tree), own)
 
     def searched(self, nodes: Nodes, closed: Tensor) -> None:
         """Which nodes (nodes) are closed by the leaves that were told of; those of others prove nothing."""

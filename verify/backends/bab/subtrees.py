@@ -185,7 +185,9 @@ class Subtrees:
         if self.witness is not None or self.reason is not None or not len(found.left):
             return None
         # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it.
-        cost = (found.cost + reach).masked_fill(found.here.phase != 0, -1.0)
+        here = found.here
+        stable = (here.lower >= 0) | (here.upper <= 0)
+        cost = (found.cost + reach).masked_fill(stable, -1.0).masked_fill(here.phase != 0, -2.0)
         nodes, neuron = found.nodes.take(found.left), index[cost.argmax(0)[found.left]]
         if self.record is not None:
             self.record.split(nodes, neuron)
