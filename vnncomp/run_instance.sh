@@ -9,7 +9,7 @@ set -u
 python="$(dirname "$0")/../.venv/bin/python"
 [ -x "$python" ] || python=python3
 rm -f "$5"
-"$python" -m assay verify "$3" "$4" --results "$5" --timeout "$6" > /dev/null
+"$python" -m assay verify "$3" "$4" --results "$5" --timeout "$6" --no-check > /dev/null
 code=$?
 # A process that was killed, or ended by a fault of a library, has not come to writing an answer.
 [ -f "$5" ] || echo error > "$5"

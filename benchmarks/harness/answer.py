@@ -72,7 +72,7 @@ def read(
     return Question(tuple(problems), tuple(dict.fromkeys(str(each.message) for each in caught)))
 
 
-CHECKING = 5.0  # seconds that checking a verdict may take, or as long as finding it took, where that is longer
+CHECKING = 2.0  # seconds that checking a verdict may take, or as long as finding it took, where that is longer
 RESERVE = 0.5  # seconds that are left after checking
 RECORDERS = ("auto", "bab")  # methods that keep what proves a verdict where they are told to
 

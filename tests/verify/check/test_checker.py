@@ -80,6 +80,13 @@ def test_there_are_trees_of_many_leaves_and_tightened_nodes() -> None:
     assert any((opened(certificate)[1]["0/tree"] == -2).any() for _, _, certificate in some)
 
 
+def test_a_proof_that_takes_too_much_memory_is_given_up_and_the_verdict_stands() -> None:
+    problem, _ = case("mlp", 5)
+    results = [LEAVES.verify(problem, Budget(memory=memory)) for memory in (1 << 30, 4000)]
+    assert [result.verdict for result in results] == [Verdict.VERIFIED] * 2
+    assert [result.certificate is None for result in results] == [False, True]
+
+
 @seeds(4, 250)
 @pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
 def test_rational_arithmetic_agrees(method: BaB, seeds: range) -> None:

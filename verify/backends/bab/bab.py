@@ -55,8 +55,8 @@ class BaB:
     ``neurons`` of its neurons are tightened, those whose relaxations cost most (0: of none); without an end where it
     is 0; ``passes``: how often that is done at the root; ``output``: where the output is unsafe, which tells no
     margin; ``together``: nodes that are searched together; ``workers``: processes that share the nodes, none but this
-    one where it is 1; ``proof``: return the trees, with all that proves them, as a certificate, which one process
-    alone writes.
+    one where it is 1; ``proof``: return the trees, with all that proves them, as a certificate, where one process
+    alone searches and a quarter of the memory holds it.
     """
 
     batch: int = 256
@@ -93,8 +93,6 @@ class BaB:
             value = getattr(self, option)
             if not least.get(option, 0) <= value < inf:
                 raise InputError(f"{option} of bab must be a number of at least {least.get(option, 0)}, got {value}")
-        if self.proof and self.workers > 1:
-            raise InputError("bab writes its proof in one process: leave workers at 1, or proof out")
 
     def supports(self, problem: Problem) -> str | None:
         """Boxes, and operations with rules for linear bounds."""
@@ -162,7 +160,8 @@ class Work:
     def run(self) -> None:
         """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         problem, spec = self.problem, self.problem.spec
-        self.record = Record(problem) if self.method.proof else None
+        alone = self.method.proof and self.method.workers == 1
+        self.record = Record(problem, self.budget.memory // 4) if alone else None
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
         relaxed = self._root()
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)

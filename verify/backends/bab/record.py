@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,12 @@ class Rows:
 @dataclass(eq=False)
 class Record:
     """The bounds of layers at the root, and by node the bounds that were tightened there, its leaves, and where it was
-    split. ``layers``: by position the features and the slopes that prove their bounds."""
+    split. ``layers``: by position the features and the slopes that prove their bounds. What would take more than
+    ``memory`` bytes is not kept, and nothing is proved."""
 
     problem: Problem
+    memory: float = inf
+    size: int = 0
     layers: Layers = field(default_factory=dict)
     compact: Compact | None = None
     disjuncts: Sequence[int] = ()
@@ -91,13 +95,24 @@ class Record:
         codes = torch.cat([2 * index[neuron], 2 * index[neuron] + 1])
         both = node.repeat(2)
         whose, rows = both.numpy(), Rows.of(nodes, both, index, nodes.phase[index][:, both], own, codes)
+        if not self._fits(rows):
+            return
         for i, key in enumerate(_keys(nodes)):
             if (mine := whose == i).any():
                 self.tighter[key].append(rows.take(mine))
 
     def leaves(self, nodes: Nodes, index: Tensor, phase: Tensor, tree: Tensor, own: Multipliers) -> None:
         """See :data:`assay.verify.backends.bab.phases.Closed`; of the neurons at ``index``, below nodes."""
-        self.pending.append((tree, Rows.of(nodes, tree, index, phase, own)))
+        rows = Rows.of(nodes, tree, index, phase, own)
+        if self._fits(rows):
+            self.pending.append((tree, rows))
+
+    def _fits(self, rows: Rows) -> bool:
+        """Whether there is memory for some more; what there was before is given up where there is none."""
+        self.size += sum(part.nbytes for part in vars(rows).values())
+        if self.size > self.memory:
+            self.tighter, self.closed, self.pending = defaultdict(list), {}, []
+        return self.size <= self.memory
 
     def settled(self, nodes: Nodes, index: Tensor, phase: Tensor, tree: int) -> None:
         """A leaf that was closed exactly. What its multipliers say of neurons that only their bounds fix is written as
@@ -144,7 +159,7 @@ class Record:
         upper bounds; ``trees``: by disjunct the ``tree`` in preorder, and what proves it, as
         :mod:`assay.verify.check.checker` reads it.
         """
-        if self.compact is None:
+        if self.compact is None or self.size > self.memory:
             return None
         network = self.problem.network
         at = [i for i, node in enumerate(network.nodes) if isinstance(node.op, (Relu, LeakyRelu))]
