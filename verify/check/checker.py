@@ -299,7 +299,7 @@ class Reader:
         value = self.convolved(names[0], np.ones((places.shape[1], 1, 1, *kernel)), np.zeros(places.shape[1]), a)
         count = self.nodes[value[0]].push(np.ones((1, places.size)))[0]
         count = np.full(count.shape, 1.0 * prod(kernel)) if a.get("count_include_pad") else count
-        return self.scaled(value, 1 / count, 0.0, 2 * Floats.unit)
+        return self.scaled(value, 1 / count.reshape(value[1].shape), 0.0, 2 * Floats.unit)
 
     def on_BatchNormalization(self, names, a):
         places = self.values[names[0]][1]
