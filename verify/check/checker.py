@@ -171,11 +171,14 @@ class Reader:
     ONNX gives it: what only moves elements moves places."""
 
     def __init__(self, data):
-        graph = onnx.load_model_from_string(data).graph
+        model = onnx.load_model_from_string(data)
+        graph, old = model.graph, any(o.version < 7 for o in model.opset_import if o.domain in ("", "ai.onnx"))
         self.constants = {t.name: self.array(t) for t in graph.initializer}
         inputs = [i for i in graph.input if i.name not in self.constants]
         if len(inputs) != 1 or len(graph.output) != 1:
             raise Rejected("a model of one input and one output is expected")
+        if inputs[0].type.tensor_type.elem_type not in (1, 11) or model.functions:
+            raise Rejected("inputs that are not float32 or float64, or functions, are beyond this checker")
         dims = [d.dim_value or 1 for d in inputs[0].type.tensor_type.shape.dim]
         self.nodes, self.values = [Node("input", size=prod(dims))], {}
         self.values[inputs[0].name] = (0, np.arange(prod(dims)).reshape(dims))
@@ -186,6 +189,7 @@ class Reader:
                 continue
             odd = a.get("broadcast") or a.get("allowzero") or not a.get("spatial", 1) or a.get("training_mode")
             odd = odd or (node.op_type == "Dropout" and len(node.input) > 2) or node.domain not in ("", "ai.onnx")
+            odd = odd or (old and node.op_type in ("BatchNormalization", "Dropout") and not a.get("is_test"))
             if odd or not hasattr(self, f"on_{node.op_type}"):
                 raise Rejected(f"operation {node.op_type} is beyond this checker")
             self.values[node.output[0]] = getattr(self, f"on_{node.op_type}")(list(node.input), a)
@@ -259,7 +263,10 @@ class Reader:
         behind = names[1] in self.constants
         w, places = self.constant(names[behind]), self.values[names[not behind]][1]
         w = w.T if behind else w
-        return self.linear(names[not behind], w, 0.0, (*places.shape[:-1], len(w)) if behind else (len(w), 1))
+        after = () if behind or places.ndim < 2 else (1,)  # what stands in front of a vector leaves it one
+        if after and places.shape[-1] != 1:
+            raise Rejected("a matrix product of more than one vector is beyond this checker")
+        return self.linear(names[not behind], w, 0.0, (*places.shape[: -1 - len(after)], len(w), *after))
 
     def linear(self, name, w, bias, shape):
         places = self.values[name][1]
@@ -292,7 +299,7 @@ class Reader:
         value = self.convolved(names[0], np.ones((places.shape[1], 1, 1, *kernel)), np.zeros(places.shape[1]), a)
         count = self.nodes[value[0]].push(np.ones((1, places.size)))[0]
         count = np.full(count.shape, 1.0 * prod(kernel)) if a.get("count_include_pad") else count
-        return self.scaled(value, 1 / count, 0.0, 2 * Floats.unit)
+        return self.scaled(value, 1 / count.reshape(value[1].shape), 0.0, 2 * Floats.unit)
 
     def on_BatchNormalization(self, names, a):
         places = self.values[names[0]][1]
@@ -380,7 +387,11 @@ def cases(formula):
 def linear(term):
     """A term as coefficients by name; the constant's at ''."""
     if isinstance(term, str):
-        return {term: Fraction(1)} if term[0] in "XY" else {"": Fraction(term)}
+        if re.fullmatch("[XY]_(0|[1-9][0-9]*)", term):
+            return {term: Fraction(1)}
+        if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", term):
+            raise Rejected(f"{term[:50]!r} in a property is beyond this checker")
+        return {"": Fraction(term)}
     head, first, *others = term[0], *map(linear, term[1:])
     for one, other in ((first, others[0]), (others[0], first)) if head == "*" and len(others) == 1 else ():
         if set(one) <= {""}:
@@ -404,6 +415,8 @@ def conjunction(atoms, inputs):
             ((name, factor),) = terms.items()
             side, better = (upper, min) if factor > 0 else (lower, max)
             side[int(name[2:])] = better(side[int(name[2:])], -constant / factor)
+            if strict:  # boxes are closed: a row that no point meets keeps those at their ends from being in the set
+                rows.append(({}, Fraction(0), True))
         elif any(k[0] == "X" for k in terms):
             raise Rejected("inputs tied to each other, or to outputs, are beyond this checker")
         else:
@@ -416,7 +429,7 @@ def conjunction(atoms, inputs):
 def outward(number, side):
     """The nearest float64 that is not on the inner side of a fraction."""
     near = float(number)
-    return near if (near - number) * side >= 0 else nextafter(near, side * inf)
+    return near if (Fraction(near) - number) * side >= 0 else nextafter(near, side * inf)
 
 
 def boxes(properties):
@@ -506,7 +519,8 @@ class Bounder:
         radius = [ar.cut(np.maximum(n.upper - c, c - n.lower), inf) for n, c in zip(x, centre, strict=True)]
         value, spread = node.push(*centre) + node.bias, node.push(*radius, size=True)
         size = node.push(*(n.most[None] for n in x), size=True)[0] + np.abs(node.bias)
-        waste = ar.dust * (1 + sum(n.most.sum() for n in x))
+        dust = ar.dust or (node.loose and Fraction(Floats.dust))  # weights that are rounded may have underflowed
+        waste = dust * (1 + sum(n.most.sum() for n in x))
         charge = (4 * ar.gamma(4 * node.terms + 16) + 2 * node.loose) * size + waste
         if deployed:
             charge = charge + 2 * ar.gamma(node.products + 4, 2.0**-24) * size + ar.of(node.products * 2.0**-125)
@@ -776,9 +790,11 @@ def checked(cert, arrays, model, prop, ar):
     report = {"kind": kind, "semantics": semantics, "claim": "unsat", "leaves": 0}
     if kind == "counterexample":
         x = [float.fromhex(v) for v in cert["point"]]
+        if semantics != "real" and any(np.float32(v) != v for v in x):
+            raise Rejected("the point is not one of float32 numbers")
         for low, high, _, _, unsafe in parts:
             rows, sets = numbered(unsafe)
-            y = Bounder(nodes, rows, [x], [x], ar=ar).nodes[-1].upper[0].tolist()
+            y = Bounder(nodes, rows, [x], [x], semantics, ar=ar).nodes[-1].upper[0].tolist()
             inside = len(x) == len(low) and all(a <= b <= c for a, b, c in zip(low, x, high, strict=True))
             if inside and any(all(y[r] < 0 or (y[r] == 0 and not rows[r][2]) for r in some) for some in sets):
                 return report | {"claim": "sat"}
@@ -789,6 +805,8 @@ def checked(cert, arrays, model, prop, ar):
         if [part["lower"], part["upper"]] != [[v.hex() for v in side] for side in (low, high)] or not all(unsafe):
             raise Rejected("the certificate speaks of another box, or a case has no output to avoid")
         mine = {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"{n}/")}
+        if any(v.ndim != 1 + k.endswith("slopes") for k, v in mine.items()):
+            raise Rejected("an array of another rank than is expected")
         rows, sets = numbered(unsafe)
         if kind == "input-tree":
             make = partial(Bounder, nodes, rows, semantics=semantics, layers=[[None]] * len(nodes), ar=ar)

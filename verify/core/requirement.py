@@ -117,9 +117,10 @@ class Reader:
         """Coefficients by index, the constant's at -1; ``each``: what a vector without an index stands for."""
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
             digits = ast.get_source_segment(self.text.strip(), node) or ""
-            if len(digits) > LONGEST or (node.value and not SMALLEST <= abs(node.value) <= 1 / SMALLEST):
+            zero = not set(digits.lower().partition("e")[0]) - set("0_.")
+            if len(digits) > LONGEST or not (zero or SMALLEST <= abs(node.value) <= 1 / SMALLEST):
                 raise InputError(f"{digits[:LONGEST]} is beyond the numbers that can be read")
-            return {-1: Fraction(digits)}
+            return {-1: Fraction(0 if zero else digits)}
         if isinstance(node, ast.Name) and node.id == self.name and each >= 0:
             return {each: Fraction(1)}
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == self.name:

@@ -84,3 +84,9 @@ def test_what_is_no_requirement_is_refused(text: str) -> None:
 def test_what_is_no_closed_box_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         requirement.box(text, 2)
+
+
+def test_exponents_take_no_time() -> None:
+    assert requirement.unsafe("0e999999999 < y[0]", 1) == requirement.unsafe("0 < y[0]", 1)
+    with pytest.raises(InputError, match="beyond the numbers"):
+        requirement.unsafe("1e-999999999 < y[0]", 1)

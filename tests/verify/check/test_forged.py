@@ -1,0 +1,155 @@
+"""Certificates forged by hand for properties that are false, and files that are easily misread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, numpy_helper
+from onnx import helper as onnx
+
+from assay.verify.check import checker
+from assay.verify.check.certificate import Certificate
+from assay.verify.check.checker import Rejected
+from assay.verify.solving import proofs
+from assay.verify.solving.proofs import Files, Part
+
+Bounds = Sequence[tuple[str, str]]
+
+
+def model(
+    nodes: Sequence[tuple[str, Sequence[str], str, dict[str, Any]]],
+    constants: dict[str, Any],
+    shape: Sequence[int] = (1,),
+    kind: int = TensorProto.DOUBLE,
+    opset: int = 15,
+) -> bytes:
+    """From ``x`` to ``y``; nodes: operation, inputs, output, attributes."""
+    made = [onnx.make_node(op, list(names), [out], **attributes) for op, names, out, attributes in nodes]
+    graph = onnx.make_graph(
+        made,
+        "g",
+        [onnx.make_tensor_value_info("x", kind, shape)],
+        [onnx.make_tensor_value_info("y", kind, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    made_of = onnx.make_model(graph, opset_imports=[onnx.make_opsetid("", opset)])
+    made_of.ir_version = 8
+    return bytes(made_of.SerializeToString())
+
+
+def prop(box: Bounds, formula: str, outputs: int = 1) -> bytes:
+    lines = [f"(declare-const X_{i} Real)" for i in range(len(box))]
+    lines += [f"(declare-const Y_{i} Real)" for i in range(outputs)]
+    lines += [f"(assert (>= X_{i} {low}))(assert (<= X_{i} {high}))" for i, (low, high) in enumerate(box)]
+    return "\n".join([*lines, f"(assert {formula})"]).encode()
+
+
+def forged(net: bytes, said: bytes, **arrays: Any) -> Certificate:
+    """Trees that are one leaf each, but for the ``arrays`` given."""
+    files = Files.of(net, said)
+    hints = proofs.trees(len(files.parts[0][2]), [1.0] * sum(map(len, files.parts[0][2])))
+    hints |= {name: np.asarray(value) for name, value in arrays.items()}
+    return files.certificate("tree", "real", [Part(hints, [])])
+
+
+IDENTITY = model([("Identity", ["x"], "y", {})], {})
+
+
+def test_neurons_are_listed_once() -> None:
+    """A column of numbers, all the same: what a neuron gives would be counted five times."""
+    net = model([("Relu", ["x"], "h", {}), ("Sub", ["h", "c"], "y", {})], {"c": np.array([2.0])})
+    hints = {"tree": [0, -2, -1], "slopes": np.ones((1, 5)), "multipliers": [3.0]}
+    with pytest.raises(Rejected):
+        forged(net, prop([("1", "2")], "(<= Y_0 0)"), listed=[[0]] * 5, **hints).check()
+
+
+def test_hints_have_the_rank_that_is_expected() -> None:
+    """Slopes of three dimensions: sums over neurons would be sums over leaves."""
+    net = model([("Relu", ["x"], "h", {}), ("MatMul", ["h", "w"], "y", {})], {"w": np.ones((2, 1))}, (1, 2))
+    said = prop([("4", "5")] * 2, "(or (<= Y_0 -100) (<= Y_0 9))")
+    with pytest.raises(Rejected, match="rank"):
+        forged(net, said, listed=[0, 1], slopes=[[[1.0, -1.0], [1.0, 1.0]]]).check()
+
+
+def test_bounds_of_inputs_are_rounded_outward() -> None:
+    """0.1 lies below the float64 number next to it."""
+    net = model([("Sub", ["x", "c"], "y", {})], {"c": np.array([0.1])})
+    with pytest.raises(Rejected):
+        forged(net, prop([("0.1", "0.1")], "(<= Y_0 -1e-18)")).check(exact=True)
+
+
+def test_numbers_that_underflow_are_charged() -> None:
+    with pytest.raises(Rejected):
+        forged(IDENTITY, prop([("1e10", "1e10")], "(<= (* 3e-324 Y_0) 4e-314)")).check(exact=True)
+    ends = {"s": np.array([5e-324]), "b": np.zeros(1), "m": np.zeros(1), "v": np.array([3.0])}
+    net = model([("BatchNormalization", ["x", *ends], "y", {})], ends, (1, 1))
+    with pytest.raises(Rejected):
+        forged(net, prop([("1e300", "1e300")], "(<= Y_0 4e-24)")).check(exact=True)
+
+
+def test_the_end_of_an_open_interval_is_no_counterexample() -> None:
+    said = prop([("-1", "1")], "(and (> X_0 0) (<= Y_0 0.5))")
+    with pytest.raises(Rejected):
+        proofs.counterexample(Files.of(IDENTITY, said), [0.0]).check()
+
+
+def test_counterexamples_in_float32_are_charged_for_it() -> None:
+    ends = {"c": np.array([1e8], np.float32)}
+    net = model([("Add", ["x", "c"], "h", {}), ("Sub", ["h", "c"], "y", {})], ends, kind=TensorProto.FLOAT)
+    files = Files.of(net, prop([("0", "1")], "(and (>= Y_0 0.5) (<= Y_0 0.75))"))
+    for semantics in ("real", "float32-any-order"):
+        claims = {"kind": "counterexample", "semantics": semantics, "point": [(0.625).hex()]}
+        certificate = Certificate.of(claims, {}, files.model, files.prop)
+        if semantics == "real":
+            assert certificate.check()["claim"] == "sat"
+        else:
+            with pytest.raises(Rejected):
+                certificate.check()
+
+
+def test_a_matrix_times_a_vector_is_a_vector() -> None:
+    """Which a column added to it makes a matrix of."""
+    nodes: list[Any] = [
+        ("MatMul", ["w", "x"], "a", {}),
+        ("Add", ["a", "column"], "b", {}),
+        ("Reshape", ["b", "shape"], "c", {}),
+        ("AveragePool", ["c"], "y", {"kernel_shape": [2, 1], "strides": [4, 1]}),
+    ]
+    ends = {"w": np.array([[1.0], [0.0]]), "column": np.array([[0.0], [10.0]]), "shape": np.array([1, 1, -1, 1])}
+    with pytest.raises(Rejected):
+        forged(model(nodes, ends), prop([("1", "1")], "(<= Y_0 0.6)")).check()
+
+
+@pytest.mark.parametrize("padded", [0, 1])
+@pytest.mark.parametrize("shape", [(1, 2, 4, 1), (1, 3, 2, 4), (1, 1, 1, 5)])
+def test_pools_of_many_channels_are_averages(shape: tuple[int, ...], padded: int) -> None:
+    how = {"kernel_shape": [2, 1], "pads": [1, 0, 1, 0], "count_include_pad": padded}
+    shape = (shape[0], shape[1], max(shape[2], 2), shape[3])
+    net = model([("AveragePool", ["x"], "y", how)], {}, shape, TensorProto.FLOAT)
+    x = np.random.default_rng(0).random(shape).astype(np.float32)
+    (want,) = onnxruntime.InferenceSession(net).run(None, {"x": x})
+    nodes, _ = checker.question(net, prop([("0", "1")] * x.size, "(<= Y_0 0)", want.size))
+    flat = x.ravel().astype(np.float64)
+    last = checker.Bounder(nodes, [], [flat], [flat]).nodes[-2]
+    assert last.size == want.size
+    assert np.allclose(last.lower[0], want.ravel(), atol=1e-6)
+
+
+@pytest.mark.parametrize("term", ["Y_-1", "Y_00", "Y_1_0", "Y_2", "1/2", "1_0", "1e999999999", "nan"])
+def test_strange_names_and_numbers_are_refused(term: str) -> None:
+    net = model([("Identity", ["x"], "y", {})], {}, (2,))
+    with pytest.raises(Rejected):
+        forged(net, prop([("1", "1")] * 2, f"(<= {term} -5)", 2)).check()
+
+
+def test_what_is_no_network_of_real_numbers_is_refused() -> None:
+    whole = model([("Div", ["x", "c"], "y", {})], {"c": np.array([2])}, kind=TensorProto.INT64)
+    ends = {"s": np.ones(1), "b": np.zeros(1), "m": np.zeros(1), "v": np.ones(1)}
+    training = model([("BatchNormalization", ["x", *ends], "y", {"is_test": 0})], ends, (1, 1), opset=6)
+    for net in (whole, training):
+        with pytest.raises(Rejected, match="beyond this checker"):
+            forged(net, prop([("1", "1")], "(<= Y_0 0.2)"))
