@@ -244,3 +244,15 @@ def test_whole_numbers_that_wrap_around_prove_nothing(
     assert (solve(problem, Budget(5)).verdict is Verdict.VERIFIED) == within
     for method in ("ibp", "crown", "bab", "milp"):
         assert (get_verifier(method).verify(problem).verdict is Verdict.VERIFIED) == within
+
+
+@pytest.mark.parametrize(("highest", "within"), [(30000.0, False), (20000.0, True)])
+def test_whole_numbers_within_modules_that_wrap_around(highest: float, within: bool) -> None:
+    class Wrapping(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.to(torch.int32) * 100000).to(x.dtype)
+
+    network = to_network(Wrapping().eval(), (2,))
+    box = Box(torch.zeros(2).double(), torch.full((2,), highest).double())
+    problem = Problem(network, box, Spec.halfspaces([[1.0, 0.0]], [-5.0]))
+    assert (get_verifier("ibp").verify(problem).verdict is Verdict.VERIFIED) == within

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
 from assay.verify.core.network import Builder, Network, Port
-from assay.verify.core.ops import Concat, Gather, Op, Reshape, Scale
+from assay.verify.core.ops import Concat, Gather, Op, Reshape
 from assay.verify.frontends.composed import Value as Node
 from assay.verify.frontends.composed import reshaped
+from assay.verify.frontends.labels import shares
 from assay.verify.frontends.onnx.graph import FLOATS, Attribute, Graph, GraphNode
 from assay.verify.frontends.onnx.inference import output_shapes
 from assay.verify.frontends.onnx.tensors import DTYPES
@@ -274,16 +275,7 @@ class Translation:
         outputs = (Port(n, sample_shape(end.shape)) for n, end in zip(self.graph.outputs, ends, strict=True))
         network = self.builder.build(last, dtype=self.graph.dtype)
         inputs = (Port(port.name, sample_shape(port.shape)) for port in self.graph.inputs)
-        return replace(network, inputs=tuple(inputs), outputs=tuple(outputs), held=self._shares())
-
-    def _shares(self) -> Network | None:
-        """Whole numbers as shares of what their types hold."""
-        parts = []
-        for position, most in self.held.items():
-            size = self.builder.nodes[position].size
-            flat = self.builder.add(Reshape((size,)), position)
-            parts.append(self.builder.add(Scale(torch.tensor([1 / most]), torch.zeros(1)), flat))
-        return self.builder.build(self.builder.add(Concat(0), *parts)) if parts else None
+        return replace(network, inputs=tuple(inputs), outputs=tuple(outputs), held=shares(self.builder, self.held))
 
     def _output(self, name: str) -> Value:
         output = self.environment[name] if name in self.environment else self.graph.constant(name)
