@@ -307,7 +307,7 @@ class Translation:
             origin = self.memory.of(tensor) if tensor.dtype in (torch.int32, torch.int64) else None
             if origin is not None:
                 most = 2.0 ** (8 * tensor.dtype.itemsize - 1)
-                for number in origin[origin > 0].unique().tolist():
+                for number in sorted({*origin[origin > 0].tolist()}):
                     position = bisect_right(self.starts, number) - 1
                     self.held[position] = min(self.held.get(position, most), most)
 
