@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import interval, touching
+from assay.verify.bounds import interval, rigorous, touching
 from assay.verify.bounds.relax import relaxes
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Region, kind, stack
+from assay.verify.core.region import Box, Region, kind, stack
 from assay.verify.core.region.rounding import directed_sum
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds, Verifier
@@ -53,9 +53,21 @@ def without_bounds(network: Network) -> str | None:
     return f"no bounds for {', '.join(missing)}" if missing else None
 
 
+def overflowing(problem: Problem) -> str | None:
+    """Why whole numbers of the model may wrap around in the region, where the network's do not; None if they cannot."""
+    network, box = problem.network.held, problem.region.box()
+    if network is None:
+        return None
+    lower, upper = (side.reshape(1, *network.input_shape) for side in (box.lower, box.upper))
+    share = rigorous.intervals(network, Box(lower, upper))[-1]
+    if bool(((share.lower > -1) & (share.upper < 1)).all()):
+        return None
+    return "whole numbers that may be more than their type holds"
+
+
 def unanswerable(verifier: Verifier, problem: Problem) -> Result | None:
     """The result for a problem that is empty, or beyond the verifier; None for one to be worked on."""
-    why = verifier.supports(problem)
+    why = verifier.supports(problem) or overflowing(problem)
     reason = _no_question(problem) or (Reason.UNSUPPORTED if why else None)
     if reason is None:
         return None

@@ -68,7 +68,8 @@ class Network:
     ``literal`` is the same function as the model writes it, before folding: its rounding errors are the oracle's.
     ``readout``: what the oracle goes on with that leaves the order of the outputs as it is, such as "softmax"; the
     network ends before it, and only properties of that order carry over. ``full``: the network with it, if it is made.
-    ``inputs`` and ``outputs``: by name, where the model names them.
+    ``inputs`` and ``outputs``: by name, where the model names them. ``held``: all values
+    that the model keeps in types of whole numbers, as shares of what these hold: from 1 on they wrap around there.
     """
 
     nodes: tuple[Node, ...]
@@ -80,6 +81,7 @@ class Network:
     full: Network | None = field(default=None, repr=False)
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
+    held: Network | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.nodes or not isinstance(self.nodes[0].op, Input):
@@ -128,7 +130,7 @@ class Network:
         cut = builder.build(last, self.oracle, self.dtype, self.name)
         literal = None if self.literal is None else self.literal.ordered
         readout = ", ".join([*names, *([self.readout] if self.readout else [])])
-        return replace(cut, literal=literal, readout=readout, full=self)
+        return replace(cut, literal=literal, readout=readout, full=self, held=self.held)
 
     @cached_property
     def whole(self) -> Network:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
-from assay.verify.core.network import Builder, Network, Oracle
-from assay.verify.core.ops import Concat, Gather, Reshape
+from assay.verify.core.network import Builder, Network, Oracle, chain
+from assay.verify.core.ops import Concat, Gather, Reshape, Scale
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ def rewired(network: Network, index: Sequence[int], stated: Sequence[int]) -> Ne
     literal = None if network.literal is None else _regathered(network.literal, index, size)
     oracle = Rewired(network.oracle or network, tuple(index), network.input_shape, tuple(stated))
     full = None if network.full is None else rewired(network.full, index, stated)
-    return replace(_regathered(network, index, size), oracle=oracle, literal=literal, full=full, inputs=())
+    held = None if network.held is None else _regathered(network.held, index, size)
+    made = _regathered(network, index, size)
+    return replace(made, oracle=oracle, literal=literal, full=full, inputs=(), held=held)
 
 
 def _regathered(network: Network, index: Sequence[int], size: int) -> Network:
@@ -102,9 +104,15 @@ def side_by_side(networks: Sequence[Network]) -> Network:
         together,
         oracle=SideBySide(oracles, tuple(network.input_shape for network in networks)),
         literal=_together(literals) if len(literals) == len(networks) else None,
+        held=_together([n.held or _nothing(n) for n in networks]) if any(n.held for n in networks) else None,
         inputs=tuple(port for network in networks for port in network.inputs),
         outputs=tuple(port for network in networks for port in network.outputs),
     )
+
+
+def _nothing(network: Network) -> Network:
+    """Zeros, of the same inputs."""
+    return chain(network.input_shape, [Scale(torch.zeros(1), torch.zeros(1))])
 
 
 def _together(networks: Sequence[Network]) -> Network:

@@ -5,15 +5,15 @@ The frontends share these: each hands over how it appends an operation to its ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from assay.verify.core.network import Oracle
-from assay.verify.core.ops import Add, Linear, Relu, Scale, Sub
+from assay.verify.core.network import Builder, Network, Oracle
+from assay.verify.core.ops import Add, Concat, Linear, Relu, Reshape, Scale, Sub
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.frontends.composed import (
     Emit,
@@ -121,3 +121,12 @@ def one_hot(emit: Emit, x: Value, depth: int) -> Value:
     both = torch.cat([torch.eye(depth), torch.eye(depth)], 1).to(torch.float64)
     code = emit(Linear(both, torch.zeros(depth, dtype=torch.float64)), hot, shape=(x.size, depth))
     return reshaped(emit, code, (*x.shape, depth))
+
+
+def shares(builder: Builder, held: Mapping[int, float]) -> Network | None:
+    """Whole numbers at nodes, by their positions, as shares of what their types hold; None where there are none."""
+    parts = []
+    for position, most in held.items():
+        flat = builder.add(Reshape((builder.nodes[position].size,)), position)
+        parts.append(builder.add(Scale(torch.tensor([1 / most]), torch.zeros(1)), flat))
+    return builder.build(builder.add(Concat(0), *parts)) if parts else None

@@ -23,7 +23,7 @@ def whole(network: Network) -> Network:
     if network.readout not in SOFTMAX:
         raise UnsupportedError("the model answers with a label: a specification may only say which label that is")
     literal = None if network.literal is None else _with_softmax(network.literal, network.readout)
-    full = replace(_with_softmax(network, network.readout), literal=literal)
+    full = replace(_with_softmax(network, network.readout), literal=literal, held=network.held)
     agree(full)
     return full
 

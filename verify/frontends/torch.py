@@ -87,7 +87,9 @@ def read(subject: Subject, input_shape: Sequence[int] | None) -> Network:
         if not subject.alone:
             refuse_batch_sizes(runs, pair[:1], trail)
             refuse_mixing(runs, pair[:1])
-        network = replace(fold(recognised(literal), torch.float64), literal=literal, readout=translation.readout)
+        network = replace(
+            fold(recognised(literal), torch.float64), literal=literal, readout=translation.readout, held=literal.held
+        )
     wide: Oracle = Widened(Eager(runs) if subject.compiled else runs, dtype)
     if translation.readout == "argmax":
         names = tuple(map(float, range(network.output_size)))

@@ -24,6 +24,7 @@ from assay.verify.core.network import Network, Node
 from assay.verify.core.ops import Concat, Gather, Input, Op, Reshape, Scale, evaluate, map_tensors
 from assay.verify.frontends.composed import Value
 from assay.verify.frontends.dispatch import bound, tensors_in, writes
+from assay.verify.frontends.labels import shares
 from assay.verify.frontends.memory import Geometry, Memory, geometry
 from assay.verify.frontends.recording import Call, Recording, Slot
 from assay.verify.frontends.refusal import Untranslatable
@@ -161,6 +162,7 @@ class Translation:
         self.complaints: dict[str, int] = {}
         self.pending: list[tuple[Call, str, Value | None, Tensor]] = []  # values that may not be used, by their origins
         self.readout, self.rounded = "", False
+        self.held: dict[int, float] = {}  # what whole numbers at nodes stay below by their type
         self.answer = _answer(recording)
         self.total = self.nodes[0].size + 1
         self.memory.put(self.sample, self.origins(0).view(self.sample.shape))
@@ -181,7 +183,8 @@ class Translation:
             raise InputError("the model's output does not depend on its input")
         builder = Nodes(self.nodes[0].shape)
         builder.nodes = self.nodes
-        return builder.build(last.position, oracle, dtype, name)
+        made = builder.build(last.position, oracle, dtype, name)
+        return made if self.live else replace(made, held=shares(builder, self.held))
 
     def _last(self, output: Any, origin: Tensor) -> Value | None:
         flat = origin.flatten()
@@ -300,6 +303,13 @@ class Translation:
         args, kwargs = tree_map(lambda leaf: before[id(leaf)] if isinstance(leaf, Tensor) else leaf, (args, kwargs))
         given = {"self": args[0]} if isinstance(call.function, nn.Module) else bound(call.function, args, kwargs)
         self._write(call, results, written, self._translated(Step(self, call, given, results), before.values()))
+        for tensor in results:
+            origin = self.memory.of(tensor) if tensor.dtype in (torch.int32, torch.int64) else None
+            if origin is not None:
+                most = 2.0 ** (8 * tensor.dtype.itemsize - 1)
+                for number in sorted({*origin[origin > 0].tolist()}):
+                    position = bisect_right(self.starts, number) - 1
+                    self.held[position] = min(self.held.get(position, most), most)
 
     def _operand(self, tensor: Tensor, written: bool) -> Operand:
         origin = self.memory.of(tensor)

@@ -217,3 +217,42 @@ def test_whole_numbers_within_modules() -> None:
     module = Labels(chosen).eval()
     network, x = to_network(module, (5,)), torch.randn(300, 5)
     assert torch.allclose(network(x.double()).float(), module(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor", "highest", "within"),
+    [
+        (TensorProto.INT32, 1, 2.0**31, False),
+        (TensorProto.INT32, 1, 2.0**30, True),
+        (TensorProto.INT32, 100000, 30000.0, False),
+        (TensorProto.INT64, 100000, 30000.0, True),
+        (TensorProto.INT64, 1, 2.0**63, False),
+    ],
+)
+def test_whole_numbers_that_wrap_around_prove_nothing(
+    tmp_path: Path, kind: int, factor: int, highest: float, within: bool
+) -> None:
+    k = np.array(factor, helper.tensor_dtype_to_np_dtype(kind))
+    nodes = [
+        NODE("Cast", ["x"], ["c"], to=kind),
+        NODE("Mul", ["c", "k"], ["m"]),
+        NODE("Cast", ["m"], ["y"], to=TensorProto.FLOAT),
+    ]
+    network = read_onnx(save(tmp_path, model(nodes, [1, 1], {"k": k})))
+    box = Box(torch.zeros(network.input_shape).double(), torch.full(network.input_shape, highest).double())
+    problem = Problem(network, box, Spec.halfspaces([[1.0]], [-5.0]))
+    assert (solve(problem, Budget(5)).verdict is Verdict.VERIFIED) == within
+    for method in ("ibp", "crown", "bab", "milp"):
+        assert (get_verifier(method).verify(problem).verdict is Verdict.VERIFIED) == within
+
+
+@pytest.mark.parametrize(("highest", "within"), [(30000.0, False), (20000.0, True)])
+def test_whole_numbers_within_modules_that_wrap_around(highest: float, within: bool) -> None:
+    class Wrapping(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.to(torch.int32) * 100000).to(x.dtype)
+
+    network = to_network(Wrapping().eval(), (2,))
+    box = Box(torch.zeros(2).double(), torch.full((2,), highest).double())
+    problem = Problem(network, box, Spec.halfspaces([[1.0, 0.0]], [-5.0]))
+    assert (get_verifier("ibp").verify(problem).verdict is Verdict.VERIFIED) == within

@@ -103,6 +103,7 @@ def _translated(
         readout=translation.readout,
         inputs=literal.inputs,
         outputs=literal.outputs,
+        held=literal.held,
     )
     return network, runtime, translation.names, graph.symbolic, translation.delicate
 

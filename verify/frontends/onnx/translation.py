@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from assay.verify.core.network import Builder, Network, Port
 from assay.verify.core.ops import Concat, Gather, Op, Reshape
 from assay.verify.frontends.composed import Value as Node
 from assay.verify.frontends.composed import reshaped
+from assay.verify.frontends.labels import shares
 from assay.verify.frontends.onnx.graph import FLOATS, Attribute, Graph, GraphNode
 from assay.verify.frontends.onnx.inference import output_shapes
 from assay.verify.frontends.onnx.tensors import DTYPES
@@ -212,6 +213,7 @@ class Translation:
     ``labels``: the names of values that, in another shape or type, are the one output; ``names``: those of the labels,
     where the output is one, by the place of the score that each is chosen for; ``compared``: of values that are
     compared with each other only;
+    ``held``: nodes that are whole numbers by their type, and the size that these stay below;
     ``delicate``: a node whose meaning hangs on how the runtime rounds.
     """
 
@@ -225,6 +227,7 @@ class Translation:
         self.total = 0
         self.readout = ""
         self.delicate = ""
+        self.held: dict[int, float] = {}
         self.ends = set(graph.outputs if len(graph.outputs) == 1 else ())
         self.labels, self.names = set(self.ends), torch.empty(0)
         self.compared: set[str] = set()
@@ -272,7 +275,7 @@ class Translation:
         outputs = (Port(n, sample_shape(end.shape)) for n, end in zip(self.graph.outputs, ends, strict=True))
         network = self.builder.build(last, dtype=self.graph.dtype)
         inputs = (Port(port.name, sample_shape(port.shape)) for port in self.graph.inputs)
-        return replace(network, inputs=tuple(inputs), outputs=tuple(outputs))
+        return replace(network, inputs=tuple(inputs), outputs=tuple(outputs), held=shares(self.builder, self.held))
 
     def _output(self, name: str) -> Value:
         output = self.environment[name] if name in self.environment else self.graph.constant(name)
@@ -362,7 +365,12 @@ class Translation:
             translated = self.constant.get(node.op, self._alone)(call)
         if left := set(node.attributes) - call.asked:
             raise Untranslatable(f"attribute {min(left)!r}")
-        return [translated] if isinstance(translated, (Value, Tensor)) else list(translated)
+        results = [translated] if isinstance(translated, (Value, Tensor)) else list(translated)
+        for value in results:
+            if isinstance(value, Value) and value.dtype in WHOLE:
+                most = 2.0 ** (8 * value.dtype.itemsize - 1)
+                self.held[value.position] = min(self.held.get(value.position, inf), most)
+        return results
 
     def _alone(self, call: Call) -> Tensor:
         """A layer of constants: translated as a network of its own, which is run on the first of them."""
