@@ -139,8 +139,11 @@ class Node:
             return sum(v if size else v * sign for v, sign in zip(x, w, strict=True))
         room, inside = self.padded(len(x[0]))
         inside[...] = x[0].reshape(inside.shape)
-        parts = [(np.abs(k) if size else k) @ part.reshape(*part.shape[:3], -1) for k, part in self.windows(room)]
-        return sum(parts).reshape(len(x[0]), -1)
+        parts = [
+            (np.abs(k) if size else k) @ part.reshape(*part.shape[:3], prod(part.shape[3:]))
+            for k, part in self.windows(room)
+        ]
+        return sum(parts).reshape(len(x[0]), self.size)
 
     def pull(self, a, which=0):
         """Coefficients of its value as those of an operand: (n x out) to (n x in)."""
@@ -160,10 +163,10 @@ class Node:
             np.add.at(out, (slice(None), self.weight[kept]), a[:, kept])
             return out
         room, inside = self.padded(len(a))
-        a = a.reshape(len(a), len(self.weight), self.weight.shape[1], -1)
+        a = a.reshape(len(a), len(self.weight), self.weight.shape[1], prod(self.shape[1]))
         for kernel, part in self.windows(room):
             part += (np.swapaxes(kernel, -1, -2) @ a).reshape(part.shape)
-        return inside.reshape(len(a), -1)
+        return inside.reshape(len(a), self.operand)
 
 
 class Reader:

