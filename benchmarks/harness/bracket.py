@@ -39,8 +39,8 @@ class Seat(Protocol):
     def subject(self) -> str: ...
 
 
-class Bracketed(Protocol):
-    """A bracket around a model's robust accuracy on n samples: what tables and figures show."""
+class Searched(Protocol):
+    """A model, and n samples around which it was looked at in a norm."""
 
     @property
     def model(self) -> str: ...
@@ -50,6 +50,11 @@ class Bracketed(Protocol):
     def norm(self) -> float: ...
     @property
     def n(self) -> int: ...
+
+
+class Bracketed(Searched, Protocol):
+    """A bracket around a model's robust accuracy: what tables and figures show."""
+
     @property
     def rows(self) -> tuple[Row, ...]: ...
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import inf
-from typing import Protocol
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, Role
+from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, Role, Searched
 from assay.benchmarks.harness.radius_table import RadiusTable, Spread
 from assay.benchmarks.report import layout
 from assay.benchmarks.report.digits import above, below
@@ -30,19 +29,6 @@ def show(table: RadiusTable, console: Console) -> None:
         console.print(Text(line, "dim"))
     for alarm in table.alarms:
         console.print(Text(f"SOUNDNESS ALARM: {plain(alarm.explanation)}", "bold red"))
-
-
-class Searched(Protocol):
-    """What a table of spreads is about."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def data(self) -> str: ...
-    @property
-    def norm(self) -> float: ...
-    @property
-    def n(self) -> int: ...
 
 
 def spread_table(about: Searched, rows: Sequence[Spread], refused: Iterable[str] = ()) -> Table:
