@@ -25,6 +25,7 @@ from assay.verify.support.files import replace_file, writable_folder
 PACKAGES = ("torch", "numpy", "scipy", "onnx", "onnxruntime", "highspy")
 SHOWN = 12  # inputs, or rows, that are written out
 NAMES = ("certificate.zip", "model.onnx", "property.vnnlib", "checker.py")
+REPORTS = ("report.txt", "report.html")
 REJECTED = 20
 
 ASSUMED = {
@@ -81,7 +82,7 @@ def write(
         "counterexample": None if result.counterexample is None else result.counterexample.flatten().tolist(),
         "method": result.verifier,
         "files": {name: str(path) for name, path in files.items()},
-        "sha256": hashes(folder),
+        "sha256": hashes(folder, NAMES),
         "versions": {"assay": version(), "python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "processor": platform.machine()},
         "command": command,
@@ -94,6 +95,7 @@ def write(
     lines = report(told)
     replace_file(folder / "report.txt", "".join(f"{line}\n" for line in lines).encode())
     replace_file(folder / "report.html", page(lines).encode())
+    told["reports"] = hashes(folder, REPORTS)
     replace_file(folder / "evidence.json", json.dumps(told, indent=1, default=str).encode())
 
 
@@ -103,7 +105,8 @@ def again(folder: Path, exact: bool = False) -> int:
 
     try:
         told = json.loads((folder / "evidence.json").read_bytes())
-        noted, data = dict(told["sha256"]), {name: (folder / name).read_bytes() for name in told["sha256"]}
+        noted = {**told["sha256"], **told["reports"]}
+        data = {name: (folder / name).read_bytes() for name in noted}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(folder)!r} is no folder of evidence: {error}") from None
     changed = [name for name, content in data.items() if hashlib.sha256(content).hexdigest() != noted[name]]
@@ -123,13 +126,16 @@ def again(folder: Path, exact: bool = False) -> int:
     if (found["claim"] == "unsat") != (told["verdict"] == Verdict.VERIFIED.value):
         print(f"rejected: the certificate proves {found['claim']!r}, the report says {told['verdict']!r}")
         return REJECTED
+    if found["claim"] == "unsat" and told["semantics"] != found["semantics"]:
+        print(f"rejected: the certificate speaks of {found['semantics']!r}, the report of {told['semantics']!r}")
+        return REJECTED
     print(f"accepted: {told['verdict']} (semantics {found['semantics']}, {found['leaves']} leaves)")
     return 0
 
 
-def hashes(folder: Path) -> dict[str, str]:
+def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """sha256 of the files that are there."""
-    paths = [folder / name for name in NAMES if (folder / name).is_file()]
+    paths = [folder / name for name in names if (folder / name).is_file()]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 

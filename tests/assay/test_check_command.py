@@ -52,11 +52,15 @@ def test_evidence_is_checked_again(net: str, semantics: str, capsys: pytest.Capt
     assert SAFE in Path("folder/report.txt").read_text()
     assert "<h2>What is assumed</h2>" in Path("folder/report.html").read_text()
     assert main(["check", "folder"]) == 0
-    with Path("folder/property.vnnlib").open("a") as file:
-        file.write("\n")
-    capsys.readouterr()
+    Path("folder/evidence.json").write_text(json.dumps(told | {"semantics": "imagined"}))
     assert main(["check", "folder"]) == 20
-    assert "property.vnnlib changed" in capsys.readouterr().out
+    Path("folder/evidence.json").write_text(json.dumps(told))
+    for name in ("report.txt", "property.vnnlib"):
+        with Path("folder", name).open("a") as file:
+            file.write("\n")
+        capsys.readouterr()
+        assert main(["check", "folder"]) == 20
+        assert f"{name} changed" in capsys.readouterr().out.replace(",", " changed")
 
 
 def test_without_checking_it_is_numerical(net: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,7 +186,8 @@ class Course:
         )
         old = self.last
         if old is not None:
-            margins = [m for m in (old.margin, new.margin) if m is not None]
+            said = (new.margin,) if new.verdict is Verdict.VERIFIED else (old.margin, new.margin)
+            margins = [m for m in said if m is not None]
             why: dict[str, Any] = {key: old.stats[key] for key in ("alarm", "explanation") if key in old.stats}
             new = replace(new, margin=max(margins, default=None), stats={**why, **new.stats})
             new = replace(new, seconds=old.seconds + new.seconds)
