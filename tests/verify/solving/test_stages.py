@@ -35,6 +35,9 @@ def result(
     return Result(problem.id, "fake", verdict, reason, margin=margin, counterexample=x, seconds=1.0)
 
 
+PROVED = result(Verdict.VERIFIED)
+
+
 @dataclass(frozen=True)
 class Scripted:
     """A method that says what it is told, and remembers what it was asked."""
@@ -64,6 +67,12 @@ def test_true_verdicts_stand() -> None:
     assert falsified.verdict is Verdict.FALSIFIED
     assert falsified.stats["counterexample_margin"] == -1.0
     assert (unknown.verdict, unknown.margin) == (Verdict.UNKNOWN, -1.0)
+
+
+def test_a_proof_without_a_margin_tells_none_of_an_earlier_stage() -> None:
+    first, second = (Scripted({SAFE.id: answer}, name) for name, answer in (("a", result(margin=-1.0)), ("b", PROVED)))
+    (seen,) = run([SAFE], [Stage(first), Stage(second)], Budget())
+    assert (seen.verdict, seen.margin) == (Verdict.VERIFIED, None)
 
 
 @pytest.mark.parametrize("margin", [1.0, 1e-9, None])
