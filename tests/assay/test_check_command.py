@@ -91,7 +91,9 @@ def test_evidence_is_not_mixed_with_other_files(net: str, capsys: pytest.Capture
     assert not Path("p.vnnlib").exists()  # refused before any work
 
 
-def test_a_requirement_may_name_a_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requirement_may_name_a_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     x, y = (helper.make_tensor_value_info(*a) for a in (("x", 1, ["n", 3]), ("y", 7, ["n"])))
     node = helper.make_node("ArgMax", ["x"], ["y"], axis=1, keepdims=0)
@@ -101,3 +103,6 @@ def test_a_requirement_may_name_a_label(tmp_path: Path, monkeypatch: pytest.Monk
     box = ["--input", "0 <= x <= 3 and x[0] <= 1 and x[1] <= 1 and x[2] >= 2"]
     assert main(["verify", "l.onnx", *box, "--require", "y == 2"]) == 0
     assert main(["verify", "l.onnx", *box, "--require", "y[0] < 1.5"]) == 10
+    told = capsys.readouterr().out
+    assert "(Y_0 2.0))" in told  # the label, not a score for each
+    assert "Y_1" not in told
