@@ -155,12 +155,14 @@ def asked(net: Path, prop: Path | None, inputs: str | None, require: str | None,
     if not (inputs and require):
         raise InputError("expected a property: a VNN-LIB file, or --input and --require")
     from assay.verify.core import requirement
+    from assay.verify.frontends.labels import Labelled
     from assay.verify.frontends.onnx import read_onnx
 
     network = read_onnx(net)
     lower, upper = requirement.box(inputs, network.nodes[0].size)
-    cases = requirement.unsafe(require, network.output_size)
-    text = requirement.written(lower, upper, cases, network.output_size)
+    outputs = 1 if isinstance(network.oracle, Labelled) else network.output_size  # a label is one number
+    cases = requirement.unsafe(require, outputs)
+    text = requirement.written(lower, upper, cases, outputs)
     folder = None if save else TemporaryDirectory(prefix="assay-")
     path = save or Path(folder.name if folder else "") / "property.vnnlib"
     replace_file(path, text.encode())
@@ -168,12 +170,12 @@ def asked(net: Path, prop: Path | None, inputs: str | None, require: str | None,
     return Asked(path, f"{inputs}; {require}", tuple(told), folder)
 
 
-def kept(answer: Answer, path: Path | None) -> list[str]:
-    """The certificate written to a file, if one is asked for, and a line that tells of it."""
-    if path is None:
-        return []
-    if answer.certificate is None:
+def kept(answer: Answer, path: Path | None, evidence: Path | None) -> list[str]:
+    """The certificate written to a file, if one is asked for, and a line that tells of it, or why there is none."""
+    if answer.certificate is None and (path or evidence):
         return [f"no certificate: {answer.result.stats.get('proof', {}).get('none', 'the question is open')}"]
+    if answer.certificate is None or path is None:
+        return []
     answer.certificate.save(path)
     return [f"certificate of {len(answer.certificate.content)} bytes in {path}"]
 

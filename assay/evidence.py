@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,12 @@ ASSUMED = {
     ],
 }
 
+CHECKS = (
+    "How to check it again:",
+    "With this package: assay check FOLDER",
+    "Without it, with Python, numpy and onnx: python checker.py certificate.zip model.onnx property.vnnlib",
+)
+
 
 def write(
     folder: Path,
@@ -62,9 +69,7 @@ def write(
     """
     from assay.verify.check import checker
 
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "evidence.json").is_file():
-        raise InputError(f"--evidence: {str(folder)!r} holds something else: expected a new or empty folder")
-    writable_folder(folder)
+    room(folder)
     shutil.copyfile(checker.__file__, folder / "checker.py")
     if certificate is not None:
         certificate.save_with_files(folder)
@@ -97,6 +102,13 @@ def write(
     replace_file(folder / "report.html", page(lines).encode())
     told["reports"] = hashes(folder, REPORTS)
     replace_file(folder / "evidence.json", json.dumps(told, indent=1, default=str).encode())
+
+
+def room(folder: Path) -> None:
+    """Make the folder. Raises :class:`InputError` where it cannot be written, or holds something else."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "evidence.json").is_file():
+        raise InputError(f"--evidence: {str(folder)!r} holds something else: expected a new or empty folder")
+    writable_folder(folder)
 
 
 def again(folder: Path, exact: bool = False) -> int:
@@ -181,8 +193,7 @@ def report(told: Mapping[str, Any]) -> list[str]:
         *([f"Requirement: {told['requirement']}"] if told["requirement"] else []),
         *told["mathematics"],
         *(["Counterexample:", f"x = {told['counterexample']}"] if told["counterexample"] is not None else []),
-        "What is assumed:",
-        *(f"- {line}" for line in told["assumed"]),
+        *(["What is assumed:", *(f"- {line}" for line in told["assumed"])] if told["assumed"] else []),
         "How it was found:",
         f"Method: {told['method']}, seed {told['seed']}",
         f"Command: {told['command']}",
@@ -190,9 +201,7 @@ def report(told: Mapping[str, Any]) -> list[str]:
         f"Versions: {', '.join(f'{k} {v}' for k, v in told['versions'].items())}",
         f"Machine: {told['machine']['system']} ({told['machine']['processor']}), written {told['written']}",
         f"Certificate: {figures}",
-        "How to check it again:",
-        "With this package: assay check FOLDER",
-        "Without it, with Python, numpy and onnx: python checker.py certificate.zip model.onnx property.vnnlib",
+        *(CHECKS if "certificate.zip" in told["sha256"] else []),
         "Files (sha256):",
         *(f"{name} {digest}" for name, digest in told["sha256"].items()),
     ]
@@ -210,8 +219,8 @@ def page(lines: Sequence[str]) -> str:
 
 
 def command_line() -> str:
-    """The command as it was given."""
-    return " ".join(["assay", *sys.argv[1:]])
+    """The command as it was given, to be pasted into a shell."""
+    return shlex.join(["assay", *sys.argv[1:]])
 
 
 def _is_heading(line: str) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from assay.verify.core.network import Network, Oracle
 from assay.verify.core.rewiring import Rewired, WithInputs
+from assay.verify.frontends.labels import Labelled
 
 
 def inputs(network: Network, x: Tensor) -> Tensor:
@@ -17,9 +18,14 @@ def inputs(network: Network, x: Tensor) -> Tensor:
 
 
 def outputs(network: Network, x: Tensor) -> Tensor:
-    """The original model's outputs at ``x`` (one sample's shape), flat, in its own arithmetic."""
+    """The original model's outputs at ``x`` (one sample's shape), flat, in its own arithmetic; a label as one."""
+    oracle = _stated(network)
     with torch.no_grad():
-        return _stated(network)(x.to(network.dtype)[None]).detach().flatten()
+        y = oracle(x.to(network.dtype)[None]).detach().flatten()
+    inner = oracle.model if isinstance(oracle, Rewired) else oracle
+    if isinstance(inner, Labelled) and not y.isnan().any():
+        return torch.tensor([inner.names[int(y.argmax())]], dtype=y.dtype)
+    return y
 
 
 def _stated(network: Network) -> Oracle:

@@ -25,6 +25,8 @@ def check(
         from assay import evidence
 
         return evidence.again(certificate, exact)
+    if not certificate.exists():
+        raise InputError(f"there is no certificate and no folder of evidence {str(certificate)!r}")
     if net is None or prop is None:
         raise InputError("a certificate is checked about two files: assay check CERT NET PROP")
     from assay.benchmarks.harness.answer import unzipped

@@ -81,6 +81,8 @@ def verify(
             writable_file("--results", results)
             writable_file("--certificate", certificate)
             writable_file("--save-property", save_property)
+            if not net.exists() and net.suffix != ".onnx" and (net.suffix == ".py" or ":" in net.name):
+                raise InputError(f"expected an ONNX file: 'assay export {net} FILE.onnx' makes one of a model")
             if semantics not in SEMANTICS:
                 raise InputError(f"--semantics must be one of {', '.join(SEMANTICS)}, got {semantics!r}")
             if not check and (certificate or evidence):
@@ -92,6 +94,10 @@ def verify(
             with Watchdog(began + timeout + GRACE, size, sink.last_words), redirect_stdout(sys.stderr):
                 with swift_imports():
                     from assay import answering
+                if evidence is not None:  # before the work, not after it
+                    from assay.evidence import room
+
+                    room(evidence)
                 clock = answering.Clock(began, timeout)
                 asked = answering.asked(net, prop, input_, require, save_property)
                 answer = answering.ask(
@@ -110,7 +116,7 @@ def verify(
                     check=check,
                     semantics=semantics,
                 )
-                lines = [*asked.lines, *answer.lines, *answering.kept(answer, certificate)]
+                lines = [*asked.lines, *answer.lines, *answering.kept(answer, certificate, evidence)]
                 if evidence is not None:
                     answering.keep_evidence(evidence, answer, net, asked, clock, seed)
                 asked.close()

@@ -26,7 +26,11 @@ class Participant:
 
 
 def participants_of(methods: Sequence[Verifier], attacks: Sequence[Attack]) -> list[Participant]:
-    """The attacks, then the methods. Raises :class:`InputError` for one that is given twice."""
+    """The attacks, then the methods. Raises :class:`InputError` for one that is given twice, and for texts."""
+    if text := next((one for one in (*methods, *attacks) if isinstance(one, str)), ""):
+        raise InputError(
+            f"expected methods and attacks, got the text {text!r}: get_verifier or get_attack makes one of it"
+        )
     everybody = [*_attackers(attacks), *_verifiers(methods)]
     if repeated := {p.name for p in everybody if sum(q.name == p.name for q in everybody) > 1}:
         raise InputError(f"{', '.join(sorted(repeated))} is given twice")

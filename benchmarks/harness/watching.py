@@ -27,8 +27,8 @@ class Sight:
     """What is to be seen of run number ``run``. ``done`` of ``total`` verdicts, or samples of a search for radii, or
     instances, whose number is not known (0) until the end; ``counts``: by verdict.
 
-    ``rows``: of a comparison, over the first ``n`` samples; ``spreads``: of a search for radii, over ``n`` samples that
-    are classified rightly, distances as the eps of the question. ``left``: seconds, inf where nothing is known.
+    ``rows``: of a comparison, over the first ``n`` samples; ``spreads``: of a search for radii, over the ``n`` samples
+    that it has come to, distances as the eps of the question. ``left``: seconds, inf where nothing is known.
     """
 
     run: int
@@ -109,7 +109,7 @@ def _rows(about: Description, known: Sequence[Known]) -> tuple[int, tuple[Row, .
 
 
 def _spreads(about: Description, known: Sequence[Known]) -> tuple[int, tuple[Spread, ...]]:
-    """How many samples that are classified rightly were searched, and the spreads over them."""
+    """How many samples the search has come to, and the spreads over them; what is misclassified has radius 0."""
     seats = {seat.key: seat for seat in about.seats}
     reaches: dict[int, dict[str, Reach]] = {}
     ends: dict[int, tuple[float, float]] = {}
@@ -124,4 +124,6 @@ def _spreads(about: Description, known: Sequence[Known]) -> tuple[int, tuple[Spr
             high, reach.radius = min(high, eps), min(reach.radius, eps) if attack else reach.radius
         ends[sample] = (low, high)
     lines = [Line(sample, 0, 0, *ends[sample], False, found) for sample, found in reaches.items()]
+    last = inf if about.seconds is not None else max(reaches, default=-1)
+    lines += [Line(sample, 0, 1, 0.0, 0.0, False, {}) for sample in about.wrong[NETWORK] if sample <= last]
     return len(lines), tuple(spreads(about.seats, lines))

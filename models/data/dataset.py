@@ -49,6 +49,10 @@ class Dataset:
                 f"{self.name}: expected labels from 0 to {self.classes - 1}, got {self.y.min()} to {self.y.max()}"
             )
 
+    def __repr__(self) -> str:
+        shape = tuple(self.x.shape[1:])
+        return f"Dataset({self.name} ({self.split}), samples {len(self)}, shape {shape}, classes {self.classes})"
+
     def __len__(self) -> int:
         return len(self.y)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
 from assay.__main__ import main
 from assay.verify.core.network import to_network
@@ -36,6 +38,9 @@ def test_a_certificate_is_accepted_for_its_own_files_alone(net: str, capsys: pyt
     assert verify(net, "y[0] > y[1] - 999") == 0
     assert main(["check", "c.zip", net, "p.vnnlib"]) == 20
     assert main(["check", "c.zip"]) == 40
+    capsys.readouterr()
+    assert main(["check", "nowhere"]) == 40
+    assert "no certificate and no folder of evidence 'nowhere'" in capsys.readouterr().err
 
 
 def test_a_counterexample_is_a_certificate_too(net: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,3 +74,39 @@ def test_without_checking_it_is_numerical(net: str, capsys: pytest.CaptureFixtur
     assert verify(net, SAFE, "--no-check", "--certificate", "c.zip") == 40
     assert main(["verify", net]) == 40
     assert main(["check", "."]) == 40
+
+
+def test_evidence_without_a_certificate_says_so(
+    net: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["assay", "verify", net, "--input", BOX])
+    assert verify(net, "y[0] > y[1] + 1000", "--method", "ibp", "--evidence", "folder") == 20
+    assert "no certificate: the question is open" in capsys.readouterr().err
+    report = Path("folder/report.txt").read_text()
+    assert f"Command: assay verify {net} --input '{BOX}'" in report
+    assert "certificate.zip" not in report
+
+
+def test_evidence_is_not_mixed_with_other_files(net: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine").mkdir()
+    Path("mine/notes.txt").touch()
+    assert verify(net, SAFE, "--evidence", "mine") == 40
+    assert "holds something else" in capsys.readouterr().err
+    assert not Path("p.vnnlib").exists()  # refused before any work
+
+
+def test_a_requirement_may_name_a_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    x, y = (helper.make_tensor_value_info(*a) for a in (("x", 1, ["n", 3]), ("y", 7, ["n"])))
+    node = helper.make_node("ArgMax", ["x"], ["y"], axis=1, keepdims=0)
+    opset = [helper.make_opsetid("", 13)]
+    graph = helper.make_graph([node], "label", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), "l.onnx")
+    box = ["--input", "0 <= x <= 3 and x[0] <= 1 and x[1] <= 1 and x[2] >= 2"]
+    assert main(["verify", "l.onnx", *box, "--require", "y == 2"]) == 0
+    assert main(["verify", "l.onnx", *box, "--require", "y[0] < 1.5"]) == 10
+    told = capsys.readouterr().out
+    assert "(Y_0 2.0))" in told  # the label, not a score for each
+    assert "Y_1" not in told

@@ -32,6 +32,18 @@ def test_a_zoo_network(capsys, tmp_path):
     assert read_onnx(path).id == to_network(zoo.load("digits-mlp-pgd"), (1, 8, 8)).id
 
 
+def test_a_label_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("label.py").write_text(
+        "import torch\n\nclass Label(torch.nn.Module):\n"
+        "    def forward(self, x):\n        return x.argmax(-1)\n\ndef net():\n    return Label().eval()\n"
+    )
+    code, _, err = exported(capsys, "label.py:net", "net.onnx", "--input-shape", "3")
+    assert code == 50
+    assert "ends in its scores" in err
+    assert not Path("net.onnx").exists()
+
+
 def test_an_exported_network_is_compared_like_the_original(capsys, tmp_path):
     path = tmp_path / "net.onnx"
     exported(capsys, "zoo:digits-mlp-pgd", path)

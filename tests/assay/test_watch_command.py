@@ -24,6 +24,7 @@ def test_a_run_that_has_ended_is_told_once(store, more, capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "run 2: 6 of 6 (100%)" in out
     assert "tightness" in out
+    assert "4 samples" in out  # the misclassified one too, as compare counts
 
 
 def test_bad_input(store, tmp_path, capsys):

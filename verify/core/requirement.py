@@ -2,7 +2,7 @@
 
 Comparisons of linear terms, chained as in ``0 <= y[0] <= 1``, joined by ``and``, ``or``, ``not`` and brackets. A
 variable without an index, as in ``0 <= x <= 1``, stands for each of its values; ``argmax(y) == 3`` says that output 3
-is larger than all others. Numbers are read exactly.
+is larger than all others, ``y[0] == 3`` that a label, or another output, is that number. Numbers are read exactly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from assay.verify.core.errors import InputError
 
 LONGEST, SMALLEST = 100, 1e-300  # a number's digits, and its magnitude
 MOST = 10_000  # cases that a requirement may come apart into
-SIGNS = {ast.Lt: (1, True), ast.LtE: (1, False), ast.Gt: (-1, True), ast.GtE: (-1, False)}
+SIGNS = {
+    ast.Lt: ((1, True),),
+    ast.LtE: ((1, False),),
+    ast.Gt: ((-1, True),),
+    ast.GtE: ((-1, False),),
+    ast.Eq: ((1, False), (-1, False)),
+}
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,14 @@ def box(text: str, inputs: int) -> tuple[list[Fraction], list[Fraction]]:
         else:
             lower[i] = max(lower[i], -row.constant / factor)
     low, high = ([v for v in side if isinstance(v, Fraction)] for side in (lower, upper))
-    if len(low) + len(high) < 2 * inputs:
-        raise InputError("--input leaves an input without a lower or an upper bound")
+    for i, (least, most) in enumerate(zip(lower, upper, strict=True)):
+        if -inf in (least, most) or inf in (least, most):
+            side = "lower" if least == -inf else "upper"
+            raise InputError(
+                f"--input leaves x[{i}] of {inputs} inputs without {'a' if side == 'lower' else 'an'} {side} bound"
+            )
+        if least > most:
+            raise InputError(f"--input describes no box: x[{i}] >= {float(least):g} and x[{i}] <= {float(most):g}")
     return low, high
 
 
@@ -82,7 +94,8 @@ class Reader:
             tree = ast.parse(self.text.strip(), mode="eval").body
             return self._of(tree, wanted)
         except (SyntaxError, RecursionError, ValueError) as error:
-            raise InputError(f"cannot read the requirement {self.text!r}: {error}") from None
+            why = error.msg if isinstance(error, SyntaxError) else error
+            raise InputError(f"cannot read {self.text!r}: {why}: expected {self._language()}") from None
 
     def _of(self, node: ast.expr, wanted: bool) -> Cases:
         if isinstance(node, ast.BoolOp):
@@ -106,12 +119,12 @@ class Reader:
         for left, op, right in zip(terms, node.ops, terms[1:], strict=False):
             if type(op) not in SIGNS:
                 raise self._strange(node)
-            sign, strict = SIGNS[type(op)]
             for i in range(self.size) if self._is_whole(left) or self._is_whole(right) else (-1,):
                 total = _plus(self._linear(left, i), self._linear(right, i), -1)
-                scaled = {k: sign * v for k, v in total.items() if v}
-                constant = scaled.pop(-1, Fraction(0))
-                yield Row(tuple(sorted(scaled.items())), constant, strict)
+                for sign, strict in SIGNS[type(op)]:
+                    scaled = {k: sign * v for k, v in total.items() if v}
+                    constant = scaled.pop(-1, Fraction(0))
+                    yield Row(tuple(sorted(scaled.items())), constant, strict)
 
     def _linear(self, node: ast.expr, each: int) -> dict[int, Fraction]:
         """Coefficients by index, the constant's at -1; ``each``: what a vector without an index stands for."""
@@ -156,10 +169,11 @@ class Reader:
         return ast.unparse(node) == f"argmax({self.name})"
 
     def _strange(self, node: ast.expr) -> InputError:
-        return InputError(
-            f"cannot read {ast.unparse(node)!r}: expected comparisons of linear terms of {self.name}[0] to "
-            f"{self.name}[{self.size - 1}], joined by and, or, not"
-        )
+        return InputError(f"cannot read {ast.unparse(node)!r}: expected {self._language()}")
+
+    def _language(self) -> str:
+        values = f"{self.name}[0]" + (f" to {self.name}[{self.size - 1}]" if self.size > 1 else "")
+        return f"comparisons of linear terms of {values}, joined by and, or, not"
 
 
 def shown(cases: Cases) -> str:

@@ -249,6 +249,7 @@ def labels_beyond():
         ({"batch": 0}, "batch must be at least 1"),
         ({"norm": 3.0}, "norm must be the number 1, 2 or math.inf"),
         ({"methods": [Timid(), Timid()]}, "timid is given twice"),
+        ({"methods": ["crown"]}, "got the text 'crown'"),
         ({"model": two_class([[1.0, 0.0]] * 2).train()}, "eval"),
         ({"model": torch.nn.Sequential(torch.nn.Linear(3, 2)).eval()}, "shape"),
         ({"model": torch.nn.Sequential(torch.nn.Linear(2, 1)).eval(), "data": labels_beyond()}, "label 2"),

@@ -20,6 +20,8 @@ MEANINGS = {
     "not (y[0] >= 0 or 2 * y[1] <= -y[2] / 4 + 1)": lambda y: (y[:, 0] < 0) & (2 * y[:, 1] > -y[:, 2] / 4 + 1),
     "-1 <= y[0] <= y[1] or y[2] > 1": lambda y: ((y[:, 0] >= -1) & (y[:, 0] <= y[:, 1])) | (y[:, 2] > 1),
     "-2 < y": lambda y: (y > -2).all(1),
+    "y[0] == 1": lambda y: y[:, 0] == 1,
+    "not y[0] == y[1]": lambda y: y[:, 0] != y[:, 1],
     "argmax(y) == 1": lambda y: (y[:, 1] > y[:, 0]) & (y[:, 1] > y[:, 2]),
     "not argmax(y) == 1": lambda y: ~((y[:, 1] > y[:, 0]) & (y[:, 1] > y[:, 2])),
 }
@@ -64,7 +66,7 @@ def test_it_is_shown_as_mathematics() -> None:
         "y[-1] < 1",
         "y[0] * y[1] < 1",
         "y[0] / 0 < 1",
-        "y[0] == 1",
+        "y[0] != 1",
         "x[0] < 1",
         "y[0] < 1e999999",
         "y[0] < True",
@@ -84,6 +86,15 @@ def test_what_is_no_requirement_is_refused(text: str) -> None:
 def test_what_is_no_closed_box_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         requirement.box(text, 2)
+
+
+def test_what_a_box_lacks_is_named() -> None:
+    for text, why in {
+        "0 <= x[0] <= 1": r"x\[1\] of 2 inputs without a lower",
+        "1 <= x <= 0": r"x\[0\] >= 1 and x",
+    }.items():
+        with pytest.raises(InputError, match=why):
+            requirement.box(text, 2)
 
 
 def test_exponents_take_no_time() -> None:

@@ -35,6 +35,7 @@ from assay.verify.core.ops import (
     Sub,
 )
 from assay.verify.frontends.agreement import agree
+from assay.verify.frontends.labels import Labelled
 from assay.verify.frontends.onnx.read import decode
 from assay.verify.frontends.source import MAX_FILE
 from assay.verify.support.files import replace_file
@@ -54,9 +55,11 @@ def write_onnx(network: Network, path: str | Path) -> Network:
     rounding errors of that dtype, before the file appears, whole or not at all.
 
     Raises :class:`InputError` for weights beyond the dtype's range and where the file cannot be written,
-    :class:`ResourceError` beyond 2 GiB, :class:`UnsupportedError` for operations without a counterpart,
-    :class:`InternalError` where the copy differs.
+    :class:`ResourceError` beyond 2 GiB, :class:`UnsupportedError` for operations without a counterpart and
+    for labels, :class:`InternalError` where the copy differs.
     """
+    if isinstance(network.oracle, Labelled):
+        raise UnsupportedError("a model that answers with a label is not written: write one that ends in its scores")
     network = network.whole
     content = encode(network)
     copy = decode(content, str(path), network.name)
