@@ -138,8 +138,8 @@ def again(folder: Path, exact: bool = False) -> int:
     if (found["claim"] == "unsat") != (told["verdict"] == Verdict.VERIFIED.value):
         print(f"rejected: the certificate proves {found['claim']!r}, the report says {told['verdict']!r}")
         return REJECTED
-    if found["claim"] == "unsat" and told["semantics"] != found["semantics"]:
-        print(f"rejected: the certificate speaks of {found['semantics']!r}, the report of {told['semantics']!r}")
+    if found["claim"] == "unsat" and told.get("semantics") != found["semantics"]:
+        print(f"rejected: the certificate speaks of {found['semantics']!r}, the report of {told.get('semantics')!r}")
         return REJECTED
     print(f"accepted: {told['verdict']} (semantics {found['semantics']}, {found['leaves']} leaves)")
     return 0

@@ -20,7 +20,7 @@ from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, Region, kind, stack
 from assay.verify.core.region.rounding import directed_sum
-from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds, Verifier
 from assay.verify.support.arrays import as_tensor
 
@@ -67,7 +67,9 @@ def overflowing(problem: Problem) -> str | None:
 
 def unanswerable(verifier: Verifier, problem: Problem) -> Result | None:
     """The result for a problem that is empty, or beyond the verifier; None for one to be worked on."""
-    why = verifier.supports(problem) or overflowing(problem)
+    why = verifier.supports(problem)
+    if why is None and verifier.guarantee is not Guarantee.EMPIRICAL:  # what an attack finds the model itself confirms
+        why = overflowing(problem)
     reason = _no_question(problem) or (Reason.UNSUPPORTED if why else None)
     if reason is None:
         return None

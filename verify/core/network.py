@@ -171,9 +171,10 @@ class Network:
 
     @cached_property
     def id(self) -> str:
-        """Hash of the operations' content, their wiring and the oracle's dtype."""
-        readout = (self.readout,) if self.readout else ()
-        return content_hash("network", str(self.dtype), *readout, *((n.op, n.inputs, n.shape) for n in self.nodes))
+        """Hash of the operations' content, their wiring, the oracle's dtype and its types of whole numbers."""
+        besides = [self.readout] if self.readout else []
+        besides += [] if self.held is None else [self.held.id]
+        return content_hash("network", str(self.dtype), *besides, *((n.op, n.inputs, n.shape) for n in self.nodes))
 
     def rounding_error(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Bound on ``|y - real y|`` when the network runs in ``dtype`` at ``x``, and the magnitude of the output.

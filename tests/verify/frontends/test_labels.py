@@ -12,17 +12,19 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from assay.attacks.pgd import PGD
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
-from assay.verify.core.result import Verdict
+from assay.verify.core.result import Reason, Verdict
 from assay.verify.core.spec import Spec
 from assay.verify.frontends.labels import of_scores
 from assay.verify.frontends.onnx.read import decode, read_onnx
 from assay.verify.registry import get_bounder, get_verifier
 from assay.verify.solving.auto import solve
+from assay.verify.solving.falsifier import Falsifier
 from tests.verify.frontends.onnx_files import ints, model, numbers, save
 
 NODE = helper.make_node
@@ -256,3 +258,13 @@ def test_whole_numbers_within_modules_that_wrap_around(highest: float, within: b
     box = Box(torch.zeros(2).double(), torch.full((2,), highest).double())
     problem = Problem(network, box, Spec.halfspaces([[1.0, 0.0]], [-5.0]))
     assert (get_verifier("ibp").verify(problem).verdict is Verdict.VERIFIED) == within
+    found = Falsifier(PGD()).verify(problem)  # what the model itself does wrong is told all the same
+    assert (found.reason is Reason.UNSUPPORTED, found.verdict is Verdict.VERIFIED) == (False, False)
+
+
+def test_the_same_operations_on_other_whole_numbers_are_another_network(tmp_path: Path) -> None:
+    def read(kind: int) -> str:
+        nodes = [NODE("Cast", ["x"], ["c"], to=kind), NODE("Cast", ["c"], ["y"], to=TensorProto.FLOAT)]
+        return read_onnx(save(tmp_path, model(nodes, [1, 1], {}))).id
+
+    assert read(TensorProto.INT32) != read(TensorProto.INT64)

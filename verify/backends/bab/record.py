@@ -54,6 +54,11 @@ class Rows:
         codes = (whose[:0] if neuron is None else neuron).numpy()
         return cls(all_(phase, torch.int8), codes, slope, beta, own.weight.T.numpy())
 
+    @property
+    def size(self) -> int:
+        """Bytes that they take."""
+        return sum(part.nbytes for part in vars(self).values())
+
     def take(self, rows: Array) -> Rows:
         """Some of them, by number or mask."""
         return Rows(*(part[rows] if len(part) else part for part in vars(self).values()))
@@ -109,7 +114,7 @@ class Record:
 
     def _fits(self, rows: Rows) -> bool:
         """Whether there is memory for some more; what there was before is given up where there is none."""
-        self.size += sum(part.nbytes for part in vars(rows).values())
+        self.size += rows.size
         if self.size > self.memory:
             self.tighter, self.closed, self.pending = defaultdict(list), {}, []
         return self.size <= self.memory
@@ -136,11 +141,13 @@ class Record:
         if self.pending:
             tree = torch.cat([tree for tree, _ in self.pending]).numpy()
             rows = Rows.join([rows for _, rows in self.pending])
+            self.size -= sum(part.size for _, part in self.pending)
             order = np.argsort(tree, kind="stable")
             ends = np.searchsorted(tree[order], np.arange(len(closed) + 1))
             for i, key in enumerate(_keys(nodes)):
                 if closed[i]:
-                    self.closed[key] = rows.take(order[ends[i] : ends[i + 1]])
+                    kept = self.closed[key] = rows.take(order[ends[i] : ends[i + 1]])
+                    self.size += kept.size
         self.pending = []
 
     def empty(self, nodes: Nodes, empty: Tensor) -> None:
