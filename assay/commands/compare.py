@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,7 +86,7 @@ def compare(
     from assay.benchmarks.harness import compare as harness
     from assay.benchmarks.harness import gate
     from assay.benchmarks.harness.progress import watch
-    from assay.benchmarks.harness.radius_table import compare_radii
+    from assay.benchmarks.harness.radius_table import RadiusTable, compare_radii
     from assay.benchmarks.harness.store import Store
     from assay.verify.core.budget import Budget
     from assay.verify.support.files import writable_folder
@@ -105,57 +106,34 @@ def compare(
     writable_file("--report", report)
 
     command = ["assay", *context.obj]
-    unit = "bound" if radius else "verdict"
+    judge = partial(compare_radii, tolerance=tolerance) if radius else partial(harness.compare, eps=radii)
     with (
         interruptible(),
         Store(out / "results.sqlite") as store,
         hint(store),
-        watch(unit=unit, quiet=quiet) as progress,
+        watch(unit="bound" if radius else "verdict", quiet=quiet) as progress,
     ):
         survey(store, resume)
         store.begin(shlex.join(command), model, data)
-        if radius:
-            table = compare_radii(
-                module,
-                samples,
-                verifiers,
-                attackers,
-                norm=p,
-                tolerance=tolerance,
-                budget=budget,
-                batch=batch,
-                name=model,
-                store=store,
-                resume=resume,
-                alarm_folder=out / "alarms",
-                progress=progress,
-            )
-        else:
-            comparison = harness.compare(
-                module,
-                samples,
-                radii,
-                verifiers,
-                attackers,
-                norm=p,
-                budget=budget,
-                batch=batch,
-                name=model,
-                store=store,
-                resume=resume,
-                alarm_folder=out / "alarms",
-                progress=progress,
-            )
+        outcome = judge(
+            module,
+            samples,
+            methods=verifiers,
+            attacks=attackers,
+            norm=p,
+            budget=budget,
+            batch=batch,
+            name=model,
+            store=store,
+            resume=resume,
+            alarm_folder=out / "alarms",
+            progress=progress,
+        )
     to = Told(out, report, store.run, resume, json_)
-    if radius:
-        return tell_radii(table, options.told(samples), command, to)
-    found = [each.check(comparison.rows) for each in asked] + (gate.against(comparison, earlier) if earlier else [])
-    try:
-        _tell(comparison, found, options.told(samples), command, to)
-    finally:  # an alarm does not hide behind a disk that is full
-        comparison.raise_alarm()
-    gate.raise_unmet(found)
-    return UnsupportedError.exit_code if comparison.refused else 0
+    if isinstance(outcome, RadiusTable):
+        return tell_radii(outcome, options.told(samples), command, to)
+    found = [each.check(outcome.rows) for each in asked] + (gate.against(outcome, earlier) if earlier else [])
+    return _tell(outcome, found, options.told(samples), command, to)
 
 
 def _baseline(path: Path, data: str, norm: float, radii: Sequence[float]) -> Recorded:
@@ -175,22 +153,28 @@ def _tell(
     where: dict[str, Any],
     command: list[str],
     to: Told,
-) -> None:
-    """Summary, picture and page, written; the table, or the summary as JSON with the table on stderr."""
+) -> int:
+    """Summary, picture and page, written; the table, or the summary as JSON with the table on stderr; the exit code."""
     from rich.console import Console
 
+    from assay.benchmarks.harness import gate
     from assay.benchmarks.report import bracket_figure, tables
 
     stream = sys.stderr if to.as_json else sys.stdout
-    document = tables.summary(comparison, command) | where
-    if found:
-        document["requirements"] = [vars(each) for each in found]
-    tables.write_summary(document, to.out / "summary.json")
-    bracket_figure.draw(comparison, to.out / "bracket.png")
-    tables.show(comparison, Console(stderr=to.as_json))
-    to.write_page()
-    for each in found:
-        print(plain(each), file=stream)
-    if to.as_json:
-        print(tables.dump(document))
-    to.end(comparison.seconds, comparison.resumed, "bracket.png")
+    try:
+        document = tables.summary(comparison, command) | where
+        if found:
+            document["requirements"] = [vars(each) for each in found]
+        tables.write_summary(document, to.out / "summary.json")
+        bracket_figure.draw(comparison, to.out / "bracket.png")
+        tables.show(comparison, Console(stderr=to.as_json))
+        to.write_page()
+        for each in found:
+            print(plain(each), file=stream)
+        if to.as_json:
+            print(tables.dump(document))
+        to.end(comparison.seconds, comparison.resumed, "bracket.png")
+    finally:  # an alarm does not hide behind a disk that is full
+        comparison.raise_alarm()
+    gate.raise_unmet(found)
+    return UnsupportedError.exit_code if comparison.refused else 0

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from assay.verify.core.budget import Expired
 from assay.verify.core.errors import AssayError, InputError, ResourceError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import LpBall, Region
+from assay.verify.core.region import LpBall, Region, check_region
 from assay.verify.support import shown
 from assay.verify.support.failures import explained
 from assay.verify.support.modules import MIXED, mixing
@@ -127,8 +127,7 @@ def check_inputs(x: Tensor, region: Region) -> None:
         raise InputError(f"expected floating-point samples, got {x.dtype}: convert them, x.float()")
     if not bool(x.isfinite().all()):
         raise InputError("the samples hold NaN or inf")
-    if not callable(getattr(region, "contains", None)):
-        raise InputError(f"expected a region, LpBall, Box or Polytope, got {type(region).__name__}")
+    check_region(region)
     sample = tuple(x.shape[1:])
     if tuple(region.shape) not in (sample, tuple(x.shape)):
         raise InputError(f"expected a region of shape {sample} or {tuple(x.shape)}, got {tuple(region.shape)}")

@@ -18,17 +18,22 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.common.interface import Attack
+from assay.attacks.fgsm import FGSM
+from assay.attacks.pgd import PGD
 from assay.benchmarks.harness import alarms, bracket, described
 from assay.benchmarks.harness.alarms import Alarm, Case
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Judged, Row
+from assay.benchmarks.harness.outcome import Outcome
 from assay.benchmarks.harness.participants import Participant, participants_of
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Question, Records, answers, grouped
 from assay.benchmarks.harness.store import Store
 from assay.models.data import Dataset
+from assay.verify.backends.crown import CROWN
+from assay.verify.backends.ibp import IBP
 from assay.verify.core.binary import class_scores
-from assay.verify.core.budget import Budget
-from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.budget import Budget, check_budget
+from assay.verify.core.errors import InputError, UnsupportedError, check_type
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import NETWORK
@@ -41,42 +46,27 @@ if TYPE_CHECKING:
     import pandas
 
 NO_LIMIT = Budget()
+METHODS, ATTACKS = (IBP(), CROWN()), (FGSM(), PGD())  # who is asked unless others are named
 
 
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """The rows of the bracket, clean first, then eps by eps: attacks, upper jaw, lower jaw, methods.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison(Outcome):
+    """The rows of the bracket, clean first, then eps by eps: attacks, upper jaw, lower jaw, methods."""
 
-    ``folders``: where each alarm was saved, in their order; empty where no folder was named. ``resumed``: verdicts
-    that were taken from the store.
-    """
-
-    model: str
-    data: str
-    norm: float
-    seed: int
     n: int
     rows: tuple[Row, ...]
-    alarms: tuple[Alarm, ...]
-    folders: tuple[Path, ...]
-    seconds: float
-    resumed: int = 0
-
-    def __repr__(self) -> str:
-        return shown.line("Comparison", self.facts)
 
     def _repr_html_(self) -> str:
-        caption = ", ".join(f"{key} {value}" for key, value in self.facts.items())
-        return shown.grid(caption, ("eps", "name", "accuracy", "interval", "seconds"), map(bracket.cells, self.rows))
+        columns = ("eps", "name", "accuracy", "interval", "seconds")
+        return shown.grid(self.caption, columns, map(bracket.cells, self.rows))
 
     @property
     def facts(self) -> dict[str, object]:
-        """What people want to see of it: both jaws at each radius."""
+        """Beside the model and the data both jaws at each radius."""
         jaws = {(row.name, row.eps): f"{row.accuracy:.1%}" for row in self.rows}
         radii = sorted({row.eps for row in self.rows if row.name == ALL_METHODS})
         ends = {f"eps {eps:g}": f"{jaws[ALL_METHODS, eps]} to {jaws[ALL_ATTACKS, eps]}" for eps in radii}
-        alarms = {"SOUNDNESS ALARMS": len(self.alarms)} if self.alarms else {}
-        return {**alarms, "model": self.model, "data": self.data, "samples": self.n, **ends}
+        return {**super().facts, "samples": self.n, **ends}
 
     @property
     def refused(self) -> bool:
@@ -95,17 +85,13 @@ class Comparison:
 
         return pandas.DataFrame([bracket.flat(row) for row in self.rows])
 
-    def raise_alarm(self) -> None:
-        """Raise :class:`AlarmError` if there was an alarm; to be called once everything is written."""
-        alarms.raise_first(self.alarms, self.folders)
-
 
 def compare(
     model: nn.Module | Network,
     data: Dataset,
-    eps: Sequence[float],
-    methods: Sequence[Verifier],
-    attacks: Sequence[Attack],
+    eps: float | Sequence[float],
+    methods: Sequence[Verifier] = METHODS,
+    attacks: Sequence[Attack] = ATTACKS,
     *,
     norm: float = inf,
     budget: Budget = NO_LIMIT,
@@ -116,8 +102,8 @@ def compare(
     alarm_folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> Comparison:
-    """Judge every sample of ``data`` at every ``eps`` (units of x, in the ``norm``; where the data have an
-    ``eps_scale``, times that) by every method and attack.
+    """Judge every sample of ``data`` at every ``eps``, one or several (units of x, in the ``norm``; where the data have
+    an ``eps_scale``, times that) by every method and attack.
 
     ``budget``: its seconds are for each sample and participant, its seed for whatever is random; ``batch``: samples
     treated at once. A misclassified clean sample counts as falsified at every eps, and nobody is asked about it; for
@@ -126,12 +112,13 @@ def compare(
     the records that are settled already (:func:`assay.benchmarks.harness.store.settled`) are taken from the store.
 
     Raises :class:`InputError` for input that cannot be used, :class:`InternalError` where a participant fails: an
-    exception is never a verdict. Alarms are returned: see :meth:`Comparison.raise_alarm`.
+    exception is never a verdict. Alarms are returned: see :meth:`Outcome.raise_alarm`.
     """
     began = time.monotonic()
+    check_asked(data, budget)
+    participants = participants_of(methods, attacks)
     network = to_network(model, data.shape)
     radii = _checked(network, data, eps, norm, batch)
-    participants = participants_of(methods, attacks)
     right = _right_by_subject(network, data, batch, participants, budget.seed)
     records = Records(store, resume, norm, budget)
     about = described.describe(network, name, data, norm, radii, budget, participants, right)
@@ -151,28 +138,37 @@ def compare(
     spent = time.monotonic() - began
     described.end(store, about, spent, run.alarms, run.folders)
     return Comparison(
-        name,
-        f"{data.name} ({data.split})",
-        norm,
-        budget.seed,
-        len(data),
-        tuple(bracket.rows(participants, radii, len(data), wrong, run.judged)),
-        tuple(run.alarms),
-        tuple(run.folders),
-        spent,
-        run.resumed,
+        model=name,
+        data=f"{data.name} ({data.split})",
+        norm=norm,
+        seed=budget.seed,
+        n=len(data),
+        rows=tuple(bracket.rows(participants, radii, len(data), wrong, run.judged)),
+        alarms=tuple(run.alarms),
+        folders=tuple(run.folders),
+        seconds=spent,
+        resumed=run.resumed,
     )
 
 
-def _checked(network: Network, data: Dataset, eps: Sequence[float], norm: float, batch: int) -> list[float]:
+def check_asked(data: Dataset, budget: Budget) -> None:
+    """Raise :class:`InputError` for what is no data set or no budget."""
+    check_type(
+        data, Dataset, "a Dataset", "assay.data.load(name) gives one, and so does Dataset(name, split, x, y, classes)"
+    )
+    check_budget(budget)
+
+
+def _checked(network: Network, data: Dataset, eps: float | Sequence[float], norm: float, batch: int) -> list[float]:
     """The radii in order, once all that can be refused beforehand was looked at: not in the midst of the work."""
+    radii = [eps] if isinstance(eps, (int, float)) else list(eps)
     if batch < 1:
         raise InputError(f"the batch must be at least 1, got {batch}")
-    if not eps:
+    if not radii:
         raise InputError("expected at least one eps")
-    for radius in eps:
+    for radius in radii:
         Problem.robustness_many(network, data.x[:1], data.y[:1], data.radius(radius), norm, data.legal)
-    return sorted(set(eps))
+    return sorted(set(radii))
 
 
 @dataclass(eq=False)

@@ -26,7 +26,10 @@ class Participant:
 
 
 def participants_of(methods: Sequence[Verifier], attacks: Sequence[Attack]) -> list[Participant]:
-    """The attacks, then the methods. Raises :class:`InputError` for one that is given twice, and for texts."""
+    """The attacks, then the methods. Raises :class:`InputError` for one that is given twice, and for what is none."""
+    for given in (methods, attacks):
+        if not isinstance(given, Sequence):
+            raise InputError(f"expected a list of methods and one of attacks, got {given!r}: put it in brackets")
     if text := next((one for one in (*methods, *attacks) if isinstance(one, str)), ""):
         raise InputError(
             f"expected methods and attacks, got the text {text!r}: get_verifier or get_attack makes one of it"

@@ -18,7 +18,8 @@ from assay.attacks.common.interface import Attack
 from assay.benchmarks.harness import alarms, described
 from assay.benchmarks.harness.alarms import Alarm
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, Role, Seat
-from assay.benchmarks.harness.compare import rightly_classified
+from assay.benchmarks.harness.compare import ATTACKS, METHODS, check_asked, rightly_classified
+from assay.benchmarks.harness.outcome import Outcome
 from assay.benchmarks.harness.participants import participants_of
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Records
@@ -99,36 +100,23 @@ class Spread:
         }
 
 
-@dataclass(frozen=True, repr=False)
-class RadiusTable:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RadiusTable(Outcome):
     """What was found, line by line; ``refused``: by name, why a participant could not treat the model or the norm."""
 
-    model: str
-    data: str
-    norm: float
     tolerance: float
-    seed: int
     seats: tuple[Seat, ...]
     lines: tuple[Line, ...]
     refused: Mapping[str, str]
-    alarms: tuple[Alarm, ...]
-    folders: tuple[Path, ...]
-    seconds: float
-    resumed: int = 0
-
-    def __repr__(self) -> str:
-        return shown.line("RadiusTable", self.facts)
 
     def _repr_html_(self) -> str:
-        caption = ", ".join(f"{key} {value}" for key, value in self.facts.items())
         rows = ([s.name, *(f"{value:.4g}" for value in (s.mean, *s.tenths)), s.asked] for s in self.spreads)
-        return shown.grid(caption, ("name", "mean", "10%", "median", "90%", "questions"), rows)
+        return shown.grid(self.caption, ("name", "mean", "10%", "median", "90%", "questions"), rows)
 
     @property
     def facts(self) -> dict[str, object]:
-        """What people want to see of it."""
-        alarms = {"SOUNDNESS ALARMS": len(self.alarms)} if self.alarms else {}
-        return {**alarms, "model": self.model, "data": self.data, "samples": self.n, "found": _means(self.lines)}
+        """Beside the model and the data the mean of both ends."""
+        return {**super().facts, "samples": self.n, "found": _means(self.lines)}
 
     @property
     def n(self) -> int:
@@ -139,10 +127,6 @@ class RadiusTable:
     def spreads(self) -> list[Spread]:
         """Attacks, both jaws, methods."""
         return spreads([seat for seat in self.seats if seat.name not in self.refused], self.lines)
-
-    def raise_alarm(self) -> None:
-        """Raise :class:`AlarmError` if there was an alarm; to be called once everything is written."""
-        alarms.raise_first(self.alarms, self.folders)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -160,8 +144,8 @@ class RadiusTable:
 def compare_radii(
     model: Any,
     data: Dataset,
-    methods: Sequence[Verifier],
-    attacks: Sequence[Attack],
+    methods: Sequence[Verifier] = METHODS,
+    attacks: Sequence[Attack] = ATTACKS,
     *,
     samples: Sequence[int] | None = None,
     norm: float = inf,
@@ -183,18 +167,19 @@ def compare_radii(
     that are searched in step; the others: as in :func:`assay.benchmarks.harness.compare.compare`.
 
     Raises :class:`InputError` for input that cannot be used, :class:`UnsupportedError` for a method that speaks of
-    another classifier than the network. Alarms are returned: see :meth:`RadiusTable.raise_alarm`.
+    another classifier than the network. Alarms are returned: see :meth:`Outcome.raise_alarm`.
     """
     began = time.monotonic()
     if not tolerance > 0:
         raise InputError(f"the tolerance must be above 0, got {tolerance}")
     if batch < 1:
         raise InputError(f"the batch must be at least 1, got {batch}")
+    check_asked(data, budget)
+    participants = participants_of(methods, attacks)
     for method in methods:
         if isinstance(method, OtherSubject):  # and asking again and again would spend its confidence many times
             raise UnsupportedError(f"{method.name} speaks of {method.subject}, not of the network: take assay smooth")
     network = to_network(model, data.shape)
-    participants = participants_of(methods, attacks)
     chosen = range(len(data)) if samples is None else samples
     if store is not None:
         right = {NETWORK: set(rightly_classified(network, data, batch).tolist())}
@@ -219,18 +204,18 @@ def compare_radii(
     if store is not None:
         described.end(store, about, spent, found, folders)
     return RadiusTable(
-        name,
-        f"{data.name} ({data.split})",
-        norm,
-        tolerance,
-        budget.seed,
-        tuple(participants),
-        tuple(lines),
-        search.refused,
-        tuple(found),
-        tuple(folders),
-        spent,
-        search.recalled,
+        model=name,
+        data=f"{data.name} ({data.split})",
+        norm=norm,
+        tolerance=tolerance,
+        seed=budget.seed,
+        seats=tuple(participants),
+        lines=tuple(lines),
+        refused=search.refused,
+        alarms=tuple(found),
+        folders=tuple(folders),
+        seconds=spent,
+        resumed=search.recalled,
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from math import inf, isfinite
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, chain
 from assay.verify.core.ops import Linear, Relu
 from assay.verify.core.problem import Problem
@@ -81,6 +83,28 @@ def test_a_network_that_overflows_is_not_verified(name: str) -> None:
     wrong = Spec.halfspaces([[-1.0, 0.0]], [-3.0])  # y0 >= 3 is reached
     for where in ("huge", "l2 1e+155", "linf 1.7e+308"):
         assert answer(name, 1e300, torch.float64, REGIONS[where], wrong).verdict is not Verdict.VERIFIED
+
+
+@pytest.mark.parametrize("name", list_verifiers())
+def test_what_is_no_problem_and_no_budget_is_named(name: str) -> None:
+    problem = Problem(network(1.0, torch.float32), LpBall(vector(0.25, 0.5), 0.01), SPECS["robust"], 0)
+    verifier: Any = get_verifier(name)
+    calls = [verifier.verify]
+    if isinstance(verifier, BatchVerifier):
+        calls.append(lambda problem, *budget: verifier.verify_many([problem], *budget))
+    for call in calls:
+        with pytest.raises(InputError, match="expected a Budget, got 10: Budget"):
+            call(problem, 10)
+        with pytest.raises(InputError, match=r"expected a Problem, got Linear: Problem\.robustness"):
+            call(torch.nn.Linear(2, 2))
+    if isinstance(verifier, Bounder):
+        rows = torch.eye(2, dtype=torch.float64)
+        with pytest.raises(InputError, match="expected a Network, got Linear: to_network"):
+            verifier.bound(torch.nn.Linear(2, 2), problem.region, rows)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="expected a region, LpBall, Box or Polytope, got float"):
+            verifier.bound(problem.network, 0.1, rows)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="expected a Budget, got 10"):
+            verifier.bound(problem.network, problem.region, rows, 10)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", list_verifiers())

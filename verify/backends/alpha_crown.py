@@ -18,7 +18,7 @@ from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.sectors import Sectors
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import both_sides, decided, verify_by_bounds, without_bounds
-from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -73,7 +73,7 @@ class AlphaCROWN:
 
     def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
-        budget = budget.started()
+        budget = running(budget)
         results = verify_by_bounds(self, problems, budget, self._rows, torch.float64)
         if not self.output:
             return results
@@ -116,7 +116,7 @@ class AlphaCROWN:
 
     def lower(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
         """The lower side of :meth:`bound` alone, at half its price: (batch x rows)."""
-        return self._rows(network, region, objective, budget.started(), torch.float64)
+        return self._rows(network, region, objective, running(budget), torch.float64)
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         def raise_rows(about: Sectors, objective: Tensor) -> Tensor:

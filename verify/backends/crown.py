@@ -14,7 +14,7 @@ from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.needed import needed
 from assay.verify.bounds.rows import lower_rows
 from assay.verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
-from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -63,7 +63,7 @@ class CROWN:
 
     def lower(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
         """The lower side of :meth:`bound` alone, at half its price: (batch x rows)."""
-        return self._rows(network, region, objective, budget.started(), getattr(torch, self.dtype))
+        return self._rows(network, region, objective, running(budget), getattr(torch, self.dtype))
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.inference_mode()

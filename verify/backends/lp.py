@@ -14,9 +14,9 @@ from torch import Tensor
 
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.verdicts import both_sides, concluded, unanswerable, without_bounds
-from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError, UnsupportedError
-from assay.verify.core.network import Network
+from assay.verify.core.network import Network, check_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
 from assay.verify.core.result import Guarantee, Reason, Result
@@ -60,7 +60,7 @@ class LP:
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if no disjunct is within reach of the relaxation; the rows of a conjunction are taken together."""
-        begun, budget = time.monotonic(), budget.started()
+        begun, budget = time.monotonic(), running(budget)
         declined = unanswerable(self, problem)
         if declined is not None:
             return declined
@@ -85,6 +85,7 @@ class LP:
 
         Raises :class:`UnsupportedError` for an operation without an encoding and a solver that is not installed.
         """
+        check_network(network)
         why = self._why_not(network, region)
         if why is not None:
             raise UnsupportedError(why)

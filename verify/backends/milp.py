@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.ops import Step
 from assay.verify.core.problem import Problem
@@ -62,7 +62,7 @@ class MILP:
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Decide every disjunct, the one that linear bounds leave the most room first, until one is within reach."""
-        begun, budget = time.monotonic(), budget.started()
+        begun, budget = time.monotonic(), running(budget)
         declined = unanswerable(self, problem)
         if declined is not None:
             return declined

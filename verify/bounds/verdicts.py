@@ -14,11 +14,11 @@ from torch import Tensor
 
 from assay.verify.bounds import interval, rigorous, touching
 from assay.verify.bounds.relax import relaxes
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import Budget, running
 from assay.verify.core.errors import InputError
-from assay.verify.core.network import Network
-from assay.verify.core.problem import Problem
-from assay.verify.core.region import Box, Region, kind, stack
+from assay.verify.core.network import Network, check_network
+from assay.verify.core.problem import Problem, check_problem
+from assay.verify.core.region import Box, Region, check_region, kind, stack
 from assay.verify.core.region.rounding import directed_sum
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds, Verifier
@@ -40,9 +40,11 @@ def both_sides(
     bounder: RowBounder, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype
 ) -> Bounds:
     """Bounds from a bounder of one side: a row's upper bound is its opposite's lower one, negated: (batch x rows)."""
+    check_network(network)
+    check_region(region)
     objective = as_tensor(objective, "an objective", torch.float64)
     rows = torch.cat([objective, -objective], dim=-2)
-    lower, upper = bounder(network, region, rows, budget.started(), dtype).chunk(2, dim=-1)
+    lower, upper = bounder(network, region, rows, running(budget), dtype).chunk(2, dim=-1)
     return Bounds(lower, -upper)
 
 
@@ -66,7 +68,11 @@ def overflowing(problem: Problem) -> str | None:
 
 
 def unanswerable(verifier: Verifier, problem: Problem) -> Result | None:
-    """The result for a problem that is empty, or beyond the verifier; None for one to be worked on."""
+    """The result for a problem that is empty, or beyond the verifier; None for one to be worked on.
+
+    Raises :class:`InputError` for what is no problem.
+    """
+    check_problem(problem)
     why = verifier.supports(problem)
     if why is None and verifier.guarantee is not Guarantee.EMPIRICAL:  # what an attack finds the model itself confirms
         why = overflowing(problem)
@@ -87,7 +93,7 @@ def verify_by_bounds(
 ) -> list[Result]:
     """One result per problem. What is alike is bounded as one batch; what a lower precision, with its rounding charged,
     leaves undecided is bounded again in float64."""
-    budget = budget.started()
+    budget = running(budget)
     results: dict[int, Result] = {}
     batches: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, problem in enumerate(problems):

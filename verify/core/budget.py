@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 from math import inf, isnan
 
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, check_type
 
 
 class Expired(Exception):
@@ -30,6 +30,8 @@ class Budget:
     deadline: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name, limit in (("seconds", self.seconds), ("memory", self.memory), ("threads", self.threads)):
+            check_type(limit, (int, float), "a number", f"the {name} of a budget, as in Budget(seconds=10)")
         if isnan(self.seconds) or self.seconds < 0:
             raise InputError(f"a budget's seconds must be at least 0, got {self.seconds}")
         if self.memory <= 0 or self.threads <= 0:
@@ -59,6 +61,17 @@ class Budget:
         """Raise :class:`Expired` if the time is over."""
         if self.expired:
             raise Expired
+
+
+def check_budget(value: object) -> None:
+    """Raise :class:`InputError` for what is no budget, such as a number of seconds."""
+    check_type(value, Budget, "a Budget", "Budget(seconds=10) allows ten seconds; leave it out for no limit")
+
+
+def running(budget: Budget) -> Budget:
+    """``budget`` with its clock running, for the work that begins here. Raises as :func:`check_budget` does."""
+    check_budget(budget)
+    return budget.started()
 
 
 def _check_device(name: str) -> None:

@@ -58,6 +58,14 @@ class AlarmError(InternalError):
     """Two methods contradict each other on one problem."""
 
 
+def check_type(value: object, kind: type | tuple[type, ...], what: str, advice: str) -> None:
+    """Raise :class:`InputError` unless ``value`` is of a ``kind``, called ``what``; ``advice``: what to do."""
+    if not isinstance(value, kind):
+        plain = value is None or isinstance(value, (int, float, str))
+        got = repr(value) if plain else type(value).__name__
+        raise InputError(f"expected {what}, got {got}: {advice}")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is in no table: says what was got, what is known, and the nearest."""
     names = sorted(known)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.verify.core.errors import InputError, InternalError
+from assay.verify.core.errors import InputError, InternalError, check_type
 from assay.verify.core.ops import Gather, Input, Op, Opaque, Reshape, Scale, evaluate, map_tensors
 from assay.verify.core.readout import ending
 from assay.verify.core.roundings import curved, drift, magnitude, noise, spread, terms
@@ -271,6 +271,11 @@ class Builder:
 def _of_one(node: Node) -> Node:
     op = replace(node.op, shape=(1,)) if isinstance(node.op, Reshape | Gather) else node.op
     return replace(node, op=op, shape=(1,))
+
+
+def check_network(value: object) -> None:
+    """Raise :class:`InputError` for what is no network, such as the module that one is made from."""
+    check_type(value, Network, "a Network", "to_network(model, shape_of_one_sample) makes one")
 
 
 @singledispatch

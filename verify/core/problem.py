@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.binary import check_sign
-from assay.verify.core.errors import InputError
-from assay.verify.core.network import Network, content_hash, to_network
-from assay.verify.core.region import Domain, LpBall, Polytope, Region, declared, side_by_side
+from assay.verify.core.errors import InputError, check_type
+from assay.verify.core.network import Network, check_network, content_hash, to_network
+from assay.verify.core.region import Domain, LpBall, Polytope, Region, check_region, declared, side_by_side
 from assay.verify.core.spec import Spec
 from assay.verify.support import shown
 from assay.verify.support.arrays import as_labels, as_tensor
@@ -42,6 +42,9 @@ class Problem:
     label: int | None = None
 
     def __post_init__(self) -> None:
+        check_network(self.network)
+        check_region(self.region)
+        check_type(self.spec, Spec, "a Spec", "Problem.robustness(model, x, label, eps) asks for a label by itself")
         if tuple(self.region.shape) != self.network.input_shape:
             raise InputError(
                 f"expected a region of one sample of shape {self.network.input_shape}, got {self.region.shape}"
@@ -195,6 +198,13 @@ class Problem:
         beyond the caps on sizes. What is left out of a property or rounded is told by a warning.
         """
         return cast("list[Problem]", import_module(FILES).read_problems(net, prop, networks, outputs))
+
+
+def check_problem(value: object) -> None:
+    """Raise :class:`InputError` for what is no problem, such as a model, or several of them."""
+    check_type(
+        value, Problem, "a Problem", "Problem.robustness(model, x, label, eps) makes one, and verify_many takes a list"
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

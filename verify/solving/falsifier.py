@@ -16,7 +16,7 @@ from assay.attacks.common.option_ranges import whole
 from assay.attacks.registry import get_attack
 from assay.verify.bounds.verdicts import unanswerable
 from assay.verify.check.replay import replayed
-from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import Step
 from assay.verify.core.problem import Problem
@@ -79,7 +79,7 @@ class Falsifier:
 
     def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
-        budget = budget.started()
+        budget = running(budget)
         results: dict[int, Result] = {}
         networks: dict[int, list[int]] = {}
         for i, problem in enumerate(problems):
@@ -166,7 +166,7 @@ class AttackVerifier:
 
     def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; what the attack cannot treat is UNKNOWN(unsupported)."""
-        budget, results = budget.started(), dict[int, Result]()
+        budget, results = running(budget), dict[int, Result]()
         spent = [0.0] * len(problems)
         for tried, falsifier in self._turns():
             standing = [i for i in range(len(problems)) if i not in results or _open(results[i])]

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from assay.verify.check import checker
 from assay.verify.check.certificate import Certificate
-from assay.verify.core.budget import UNLIMITED, Budget
-from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.problem import Problem
+from assay.verify.core.budget import UNLIMITED, Budget, running
+from assay.verify.core.errors import UnsupportedError, check_type
+from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.result import Guarantee, Result, Verdict
 from assay.verify.core.spec import Spec
 
@@ -259,7 +259,9 @@ def certify(problem: Problem, result: Result, budget: Budget = UNLIMITED, semant
 
     ``semantics``: ``real``, or ``float32-any-order``. Raises :class:`UnsupportedError` where there is none.
     """
-    budget = budget.started()
+    check_problem(problem)
+    check_type(result, Result, "a Result", "solve(problem) gives one")
+    budget = running(budget)
     try:
         until = monotonic() + budget.remaining
         certificate = found(Files.of_problem(problem), [problem], result, budget, semantics, until)

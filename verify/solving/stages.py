@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from assay.verify.check.corroborate import corroborate
 from assay.verify.check.replay import replayed, withdrawn
-from assay.verify.core.budget import UNLIMITED, Budget
-from assay.verify.core.problem import Problem
+from assay.verify.core.budget import UNLIMITED, Budget, running
+from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import BatchVerifier, Verifier
 from assay.verify.registry import get_verifier
@@ -83,7 +83,9 @@ def decide(
 
     With ``union`` the problems are parts of one property: once one of them is falsified, the others may stay open.
     """
-    budget = budget.started()
+    budget = running(budget)
+    for problem in problems:
+        check_problem(problem)
     if isinstance(verifier, Staged):
         results = run(problems, verifier.stages(), budget, union=union, report=report)
         return [replace(result, verifier=repr(verifier)) for result in results]
@@ -123,7 +125,7 @@ def run(
     A stage is passed over where its verifier does not support the problem, and where it has had its say before: it was
     asked and did not run out of time. An undecided problem gets the largest margin that any stage proved.
     """
-    budget = budget.started()
+    budget = running(budget)
     courses = [Course(problem) for problem in problems]
     for stage in stages:
         late = budget.expired and all(course.steps for course in courses)

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from assay.verify.core.errors import AssayError, InputError, unknown_name
+from assay.verify.core.errors import AssayError, InputError, check_type, unknown_name
 
 
 def split(text: str) -> list[str]:
@@ -66,8 +66,10 @@ def known(own: Mapping[str, str], group: str) -> dict[str, str]:
 def make(kind: str, text: str, own: Mapping[str, str], group: str, interface: str, parts: Sequence[str]) -> Any:
     """What ``text`` names in the table of :func:`known`, which must have these ``parts`` to be an ``interface``.
 
-    Raises :class:`InputError` as :func:`load` does, and for a third party's that cannot be loaded or lacks a part.
+    Raises :class:`InputError` as :func:`load` does, for what is no text, and for a third party's that cannot be loaded
+    or lacks a part.
     """
+    check_type(text, str, f"the name of a {kind}", "one that is made already is used as it is")
     name = text.partition("(")[0].strip()
     table = own if name in own else known(own, group)  # looking through all that is installed takes its time
     try:

@@ -250,6 +250,9 @@ def labels_beyond():
         ({"norm": 3.0}, "norm must be the number 1, 2 or math.inf"),
         ({"methods": [Timid(), Timid()]}, "timid is given twice"),
         ({"methods": ["crown"]}, "got the text 'crown'"),
+        ({"methods": Timid()}, "expected a list of methods and one of attacks, got Timid"),
+        ({"data": torch.zeros(3, 2)}, "expected a Dataset, got Tensor: assay.data.load"),
+        ({"budget": 10}, "expected a Budget, got 10: Budget"),
         ({"model": two_class([[1.0, 0.0]] * 2).train()}, "eval"),
         ({"model": torch.nn.Sequential(torch.nn.Linear(3, 2)).eval()}, "shape"),
         ({"model": torch.nn.Sequential(torch.nn.Linear(2, 1)).eval(), "data": labels_beyond()}, "label 2"),
@@ -260,6 +263,20 @@ def test_bad_input_is_one_clear_error(change, message):
     usual = {"model": identity(), "data": dataset(POINTS), "eps": [0.1], "methods": [Timid()], "attacks": []}
     with pytest.raises(InputError, match=message):
         compare(**{**usual, **change})
+
+
+def test_one_radius_is_enough_and_somebody_is_asked_anyway():
+    comparison = compare(identity(), dataset(POINTS), 0.08)
+    assert [row.name for row in comparison.rows] == [
+        "clean",
+        "fgsm",
+        "pgd",
+        "all attacks",
+        "all methods",
+        "ibp",
+        "crown",
+    ]
+    assert {row.eps for row in comparison.rows[1:]} == {0.08}
 
 
 def test_the_budget_is_for_each_sample_and_its_seed_reaches_everybody():

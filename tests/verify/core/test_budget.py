@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf, nan
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,12 @@ def test_a_running_budget_is_the_same_budget(clock: list[float]) -> None:
 def test_impossible_seconds_are_refused(seconds: float) -> None:
     with pytest.raises(InputError, match="seconds must be at least 0, got"):
         Budget(seconds=seconds)
+
+
+@pytest.mark.parametrize("limits", [{"seconds": "10"}, {"seconds": None}, {"memory": "2GB"}, {"threads": None}])
+def test_limits_are_numbers(limits: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"expected a number, got .*: the {next(iter(limits))} of a budget"):
+        Budget(**limits)
 
 
 @pytest.mark.parametrize(("memory", "threads"), [(0, 1), (-1, 1), (1, 0), (1, -2)])

@@ -104,6 +104,16 @@ def test_a_region_of_a_batch_is_refused() -> None:
         Problem(problem().network, LpBall(torch.zeros(2, 4), 0.1, domain=None), Spec.robust(0, 3))
 
 
+def test_parts_of_other_kinds_are_named() -> None:
+    network, region, spec = problem().network, problem().region, problem().spec
+    with pytest.raises(InputError, match="expected a Network, got Linear: to_network"):
+        Problem(torch.nn.Linear(4, 3), region, spec)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected a region, LpBall, Box or Polytope, got float"):
+        Problem(network, 0.1, spec)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"expected a Spec, got 0: Problem\.robustness"):
+        Problem(network, region, 0)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("outputs", [2, 4])
 def test_a_specification_of_another_width_is_refused(outputs: int) -> None:
     with pytest.raises(InputError, match=f"speaks of {outputs} outputs, the network has 3"):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.verify.core.errors import InputError
-from assay.verify.support.options import build, convert, load, split
+from assay.verify.support.options import build, convert, load, make, split
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,11 @@ def test_what_is_no_option_cannot_be_set(hidden: str) -> None:
 def test_unknown_names_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="unknown method"):
         sample(text)
+
+
+def test_a_class_is_no_name() -> None:
+    with pytest.raises(InputError, match="expected the name of a method, got Sample: one that is made"):
+        make("method", Sample(), {}, "assay.verifiers", "a Verifier", ())  # type: ignore[arg-type]
 
 
 def test_an_unknown_name_comes_with_the_nearest() -> None:

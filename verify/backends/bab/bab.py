@@ -26,7 +26,7 @@ from assay.verify.bounds import layers, raised
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, decided, unanswerable, without_bounds
-from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
@@ -103,7 +103,7 @@ class BaB:
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Bounds of all layers at the root, then the trees of the disjuncts that these leave open."""
-        begun, budget = time.monotonic(), budget.started()
+        begun, budget = time.monotonic(), running(budget)
         declined = unanswerable(self, problem)
         if declined is not None:
             return declined

@@ -13,7 +13,7 @@ from assay.verify.backends.bab.input_tree import NOTHING, InputTree
 from assay.verify.backends.bab.search import Limits, search
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
@@ -55,7 +55,7 @@ class InputSplit:
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Search until the problem is decided or the budget is spent; ``stats`` tell what it took."""
-        begun, budget = time.monotonic(), budget.started()
+        begun, budget = time.monotonic(), running(budget)
         declined = unanswerable(self, problem)
         if declined is not None:
             return declined

@@ -16,7 +16,7 @@ from assay.verify.backends.bab.lp_tree import Search, Target
 from assay.verify.backends.bab.simplex import Simplex
 from assay.verify.backends.bab.splits import Splits
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Max
@@ -62,7 +62,7 @@ class LPBaB:
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Bounds, then a descent, then the trees; ``stats`` tell what they took."""
-        begun, budget = time.monotonic(), budget.started()
+        begun, budget = time.monotonic(), running(budget)
         declined = unanswerable(self, problem)
         if declined is not None:
             return declined

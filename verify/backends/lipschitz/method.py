@@ -17,7 +17,7 @@ from assay.verify.backends.lipschitz.product import constants, row_slopes, witho
 from assay.verify.backends.lipschitz.reach import Reach, conversion
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.verdicts import concluded, unanswerable
-from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -63,7 +63,7 @@ class Lipschitz:
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if the margin at the centre is larger than what it can lose over the region."""
-        begun, budget = time.monotonic(), budget.started()
+        begun, budget = time.monotonic(), running(budget)
         declined = unanswerable(self, problem)
         if declined is not None:
             return declined
@@ -85,7 +85,7 @@ class Lipschitz:
 
     def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; what a network's layers say is worked out once for all of its problems."""
-        budget = budget.started()
+        budget = running(budget)
         return [self.verify(problem, budget) for problem in problems]
 
     def _certificate(self, problem: Problem, budget: Budget) -> Certificate:

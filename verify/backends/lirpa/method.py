@@ -18,10 +18,10 @@ from assay.verify.backends.lirpa.shim import INSTALL, auto_lirpa, available
 from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.rounding import largest
-from assay.verify.bounds.verdicts import verify_by_bounds
-from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.bounds.verdicts import both_sides, verify_by_bounds
+from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError, UnsupportedError
-from assay.verify.core.network import Network
+from assay.verify.core.network import Network, check_network
 from assay.verify.core.ops import Add, LeakyRelu, Linear, Relu, Reshape, Scale, Sub
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall, Region
@@ -67,7 +67,7 @@ class LiRPA:
 
     def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; a failure on one does not touch the others."""
-        budget = budget.started()
+        budget = running(budget)
         try:
             return verify_by_bounds(self, problems, budget, self._rows, torch.float64)
         except UnsupportedError as error:
@@ -81,11 +81,10 @@ class LiRPA:
 
         Raises :class:`UnsupportedError` for a network that auto_LiRPA cannot take.
         """
+        check_network(network)
         if missing := unsupported(network):
             raise UnsupportedError(f"{', '.join(missing)} is not given to auto_LiRPA")
-        both = torch.cat([objective, -objective], dim=-2)
-        lower, upper = self._rows(network, region, both, budget.started(), torch.float64).chunk(2, dim=-1)
-        return Bounds(lower, -upper)
+        return both_sides(self._rows, network, region, objective, budget, torch.float64)
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         peer = auto_lirpa()

@@ -18,11 +18,11 @@ from assay.verify.backends.smoothing.question import Question
 from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
 from assay.verify.backends.smoothing.scores import exceed
 from assay.verify.backends.smoothing.vote import outvotes
-from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, content_hash
 from assay.verify.core.ops import Opaque
-from assay.verify.core.problem import Problem
+from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.support.floats import length
 
@@ -79,7 +79,8 @@ class SmoothingAttack:
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """FALSIFIED with the point that the vote gets wrong, or UNKNOWN."""
-        budget, begun = budget.started(), time.monotonic()
+        check_problem(problem)
+        budget, begun = running(budget), time.monotonic()
         if problem.region.empty or not problem.spec.disjuncts:
             return self._result(problem, Reason.VACUOUS, begun, None, {})
         if why := self.supports(problem):

@@ -16,10 +16,10 @@ from assay.verify.backends.smoothing.confidence import check_alpha
 from assay.verify.backends.smoothing.deciding import Outcome, Test
 from assay.verify.backends.smoothing.question import Certified, OutOfTime, Question
 from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
-from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
-from assay.verify.core.problem import Problem
+from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.spec import Spec
@@ -68,7 +68,8 @@ class Smoothing:
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if the smoothed classifier's answer is the label everywhere in the ball; never FALSIFIED."""
-        budget, begun = budget.started(), time.monotonic()
+        check_problem(problem)
+        budget, begun = running(budget), time.monotonic()
         if problem.region.empty or not problem.spec.disjuncts:
             return self._result(problem, Reason.VACUOUS, begun, {})
         if why := self.supports(problem):

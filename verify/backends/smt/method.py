@@ -21,7 +21,7 @@ from assay.verify.backends.smt.question import Question
 from assay.verify.backends.smt.z3search import ZERO, Answer
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.verdicts import concluded, unanswerable
-from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
@@ -87,7 +87,7 @@ class SMT:
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED or FALSIFIED, given time."""
-        budget = budget.started()
+        budget = running(budget)
         if declined := unanswerable(self, problem):
             return declined
         work = _Work(self, problem, budget)

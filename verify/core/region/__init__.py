@@ -14,7 +14,7 @@ from assay.verify.core.region.box import Box
 from assay.verify.core.region.parts import side_by_side
 from assay.verify.core.region.polytope import Polytope
 from assay.verify.core.region.projections import onto_l1, onto_l2
-from assay.verify.core.region.protocol import Region
+from assay.verify.core.region.protocol import Region, check_region
 
 __all__ = [
     "Box",
@@ -22,6 +22,7 @@ __all__ = [
     "LpBall",
     "Polytope",
     "Region",
+    "check_region",
     "declared",
     "kind",
     "onto_l1",

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from assay.verify.core.errors import InputError
 from assay.verify.core.region.box import Box
 
 
@@ -56,3 +57,9 @@ class Region(Protocol):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n random members of a region of one sample: (n x shape), float32."""
         ...
+
+
+def check_region(value: object) -> None:
+    """Raise :class:`InputError` for what is no region, such as a radius."""
+    if not callable(getattr(value, "contains", None)):
+        raise InputError(f"expected a region, LpBall, Box or Polytope, got {type(value).__name__}")

@@ -20,7 +20,7 @@ from assay.verify.backends.lipschitz.sdp.solving import Unsolved, check_solver, 
 from assay.verify.backends.lipschitz.sdp.unrolled import Array, Unrolled, neurons, refusal, unrolled
 from assay.verify.bounds import rigorous
 from assay.verify.bounds.verdicts import concluded, unanswerable
-from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -179,7 +179,7 @@ def _answered(
     work: Callable[[Problem, Budget], tuple[float, dict[str, Any]]],
 ) -> Result:
     """The result of ``work``, which gives a lower bound of the margin and what is reported beside it."""
-    begun, budget = time.monotonic(), budget.started()
+    begun, budget = time.monotonic(), running(budget)
     declined = unanswerable(verifier, problem)
     if declined is not None:
         return declined
