@@ -27,7 +27,7 @@ PACKAGES = ("torch", "numpy", "scipy", "onnx", "onnxruntime", "highspy")
 SHOWN = 12  # inputs, or rows, that are written out
 NAMES = ("certificate.zip", "model.onnx", "property.vnnlib", "checker.py")
 REPORTS = ("report.txt", "report.html")
-REJECTED = 20
+REJECTED, UNPROVED = 20, 90  # exit codes of a check
 
 ASSUMED = {
     "real": [
@@ -112,7 +112,10 @@ def room(folder: Path) -> None:
 
 
 def again(folder: Path, exact: bool = False) -> int:
-    """Check a folder again: the files' hashes, and the certificate by the checker; the exit code."""
+    """Check a folder again: the files' hashes, and the certificate by the checker; the exit code.
+
+    0 where it is accepted, ``REJECTED`` where something is wrong, ``UNPROVED`` where there is no certificate to check.
+    """
     from assay.verify.check import checker
 
     try:
@@ -126,8 +129,9 @@ def again(folder: Path, exact: bool = False) -> int:
         print(f"rejected: {', '.join(changed)} changed since it was written")
         return REJECTED
     if "certificate.zip" not in data:
-        print(f"nothing to check: the verdict {told['verdict']!r} is {told['guarantee']}, without a certificate")
-        return REJECTED
+        why = told["proof"].get("none", "the question is open")
+        print(f"nothing to check: the verdict is {told['verdict']}, {told['guarantee']}, without a certificate ({why})")
+        return UNPROVED
     if data["checker.py"] != Path(checker.__file__).read_bytes():
         print("note: the checker in the folder is not the one of this version, which is used here")
     try:

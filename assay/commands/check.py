@@ -9,8 +9,6 @@ import typer
 
 from assay.verify.core.errors import InputError
 
-REJECTED = 20
-
 
 def check(
     certificate: Annotated[Path, typer.Argument(metavar="CERT", help="Certificate, or a folder of evidence.")],
@@ -18,12 +16,14 @@ def check(
     prop: Annotated[Path | None, typer.Argument(metavar="PROP", help="VNN-LIB file, plain or gzipped.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="In fractions, for small networks.")] = False,
 ) -> int:
-    """Prove a certificate's claim again, about the two files that it speaks of; exit code 0 if it holds, else 20."""
+    """Prove a certificate's claim again, about the two files that it speaks of.
+
+    Exit code 0 if it holds, 20 if it is rejected, 90 if a folder of evidence has no certificate to check.
+    """
+    from assay import evidence
     from assay.verify.check import checker
 
     if certificate.is_dir():
-        from assay import evidence
-
         return evidence.again(certificate, exact)
     if not certificate.exists():
         raise InputError(f"there is no certificate and no folder of evidence {str(certificate)!r}")
@@ -39,7 +39,7 @@ def check(
         report = checker.check(data[0], data[1], data[2], exact)
     except checker.Rejected as why:
         print(f"rejected: {why}")
-        return REJECTED
+        return evidence.REJECTED
     print(told(report))
     return 0
 

@@ -85,6 +85,10 @@ def test_evidence_without_a_certificate_says_so(
     report = Path("folder/report.txt").read_text()
     assert f"Command: assay verify {net} --input '{BOX}'" in report
     assert "certificate.zip" not in report
+    assert main(["check", "folder"]) == 90
+    assert "nothing to check: the verdict is unknown, numerical, without a certificate" in capsys.readouterr().out
+    Path("folder/report.txt").write_text("mended")
+    assert main(["check", "folder"]) == 20
 
 
 def test_evidence_is_not_mixed_with_other_files(net: str, capsys: pytest.CaptureFixture[str]) -> None:
