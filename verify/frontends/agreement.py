@@ -81,12 +81,13 @@ def _compare(network: Network, points: Tensor, double: Oracle | None) -> Tensor:
     compared = torch.zeros_like(logits[0], dtype=torch.bool)
     if network.oracle is not None:
         ours, tolerance = _read_out(network.readout, logits, 2 * error + 1e-9 * magnitude, network.dtype)
-        theirs, alone = _oracle_values(network.oracle, points)
+        one = int(tolerance.isfinite().flatten(1).sum(1).argmax())  # where the most can be compared
+        theirs, alone = _oracle_values(network.oracle, points, one)
         if theirs.shape != ours.shape:
             raise InternalError(f"the import changed the output shape: {tuple(theirs.shape)}, {tuple(ours.shape)}")
-        if _worst(alone, theirs[:1], 2 * tolerance[:1]) is not None:
-            again, _ = _oracle_values(network.oracle, points[:1])
-            if _worst(alone, again, 2 * tolerance[:1]) is not None:
+        if _worst(alone, theirs[one : one + 1], 2 * tolerance[one : one + 1]) is not None:
+            again, _ = _oracle_values(network.oracle, points[one : one + 1], 0)
+            if _worst(alone, again, 2 * tolerance[one : one + 1]) is not None:
                 raise UnsupportedError("one input has several outputs: the model draws at random or keeps a state")
             raise UnsupportedError("the model depends on the batch: a sample's output changes with those beside it")
         compared = _demand(ours, theirs, tolerance, "in its own arithmetic")
@@ -138,11 +139,12 @@ def random_points(network: Network) -> Tensor:
     return torch.cat([unit, wide, torch.zeros_like(unit[:1])])
 
 
-def _oracle_values(oracle: Oracle, points: Tensor) -> tuple[Tensor, Tensor]:
-    """The oracle at ``points`` and at the first of them alone, in float64; it must leave its input as it is."""
+def _oracle_values(oracle: Oracle, points: Tensor, one: int) -> tuple[Tensor, Tensor]:
+    """The oracle at ``points`` (batch x input shape) and at ``one`` of them alone, in float64: (batch x output shape)
+    and (1 x output shape). It must leave its input as it is."""
     given = points.clone()
     try:
-        values, alone = oracle(given), oracle(points[:1].clone())
+        values, alone = oracle(given), oracle(points[one : one + 1].clone())
     except AssayError:
         raise
     except Exception as error:  # whatever the user's code raises

@@ -81,6 +81,18 @@ def test_samples_that_interact_are_found_however_few_fit(monkeypatch: pytest.Mon
         agreement.agree(beside(lambda x, y: y + len(y) - 1))
 
 
+def test_samples_that_interact_are_found_where_the_first_has_no_bound() -> None:
+    """The error of a root of 0 has no bound: that point says nothing of the batch."""
+    network = to_network(Deviations().eval(), (3, 2))
+    oracle = network.oracle
+    assert oracle is not None
+    mixing = replace(network, oracle=lambda x: oracle(x) * (1 + 0.01 * len(x)))
+    points = torch.cat([torch.ones(1, 3, 2), torch.rand(3, 3, 2, generator=nets.generator(0))])
+    assert network.rounding_error(points, torch.float32)[0].isfinite().all(1).tolist() == [False, True, True, True]
+    with pytest.raises(UnsupportedError, match="depends on the batch"):
+        agreement.agree_on(mixing, points)
+
+
 def test_an_oracle_that_overwrites_its_input_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="in place"):
         agreement.agree(beside(lambda x, y: (x.zero_(), y)[1]))
