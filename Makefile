@@ -11,7 +11,7 @@ NEWEST := .venv-newest
 # Tests start hundreds of processes: what is compiled is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs test test-slow test-wheel test-unpinned lint clean
+.PHONY: help demo docs test quick test-slow test-wheel test-unpinned lint clean
 
 help:
 	@echo "make demo           install, then bracket the robust accuracy of a small network (page to look at in out/demo)"
@@ -30,8 +30,12 @@ docs: $(VENV)/.installed
 	$(PIP) --editable ".[docs]"
 	$(BIN)/mkdocs build --strict
 
+# mypy takes one core, and most of a minute where nothing is cached: tests run meanwhile.
+test: $(VENV)/.installed-test
+	$(MAKE) --jobs=2 lint quick
+
 # Neighbours stay together: what they share, such as the truth about a random network, is computed once a process.
-test: $(VENV)/.installed-test lint
+quick: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(VENV)/.installed-test

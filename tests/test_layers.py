@@ -1,4 +1,4 @@
-"""The floors: what each package may import, no cycles, nothing loaded before it is used, no stars, no ``**kwargs``."""
+"""The floors: what each package may import, no cycles, nothing loaded before it is used, no ``**kwargs``."""
 
 from __future__ import annotations
 
@@ -346,17 +346,6 @@ def test_the_folders_by_their_bare_names_are_the_same_modules() -> None:
     assert "ModuleNotFoundError" in wrong.stderr
 
 
-def test_no_file_imports_a_star() -> None:
-    trees = {**modules(), **{str(p): ast.parse(p.read_text(encoding="utf-8")) for p in (ROOT / "tests").rglob("*.py")}}
-    stars = [
-        f"{name}:{node.lineno}"
-        for name, tree in trees.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
-    ]
-    assert not stars
-
-
 def test_no_function_takes_arbitrary_keywords() -> None:
     open_ended = [
         f"{name}:{node.lineno} takes **{node.args.kwarg.arg}"
@@ -368,8 +357,8 @@ def test_no_function_takes_arbitrary_keywords() -> None:
 
 
 def test_what_only_some_systems_have_is_imported_on_use() -> None:
-    for path in sorted(path for folder in (*FOLDERS, "assay") for path in (ROOT / folder).rglob("*.py")):
-        for statement in ast.parse(path.read_text()).body:
+    for name, tree in modules().items():
+        for statement in tree.body:
             names = [alias.name for alias in statement.names] if isinstance(statement, ast.Import) else []
             names += [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
-            assert not {"fcntl", "resource", "pwd", "termios"} & set(names), path
+            assert not {"fcntl", "resource", "pwd", "termios"} & set(names), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import islice
 from math import inf
 
 import pytest
@@ -87,7 +88,7 @@ def test_optima_are_those_of_enumeration(name: str, seeds: range) -> None:
 
 
 @pytest.mark.parametrize("name", few(EVERY, [n for n in EVERY if n not in ("lipsdp", "sdp")]))
-@seeds(4, of=9)
+@seeds(2, of=9)
 def test_no_method_verifies_what_is_false_or_claims_too_much(name: str, seeds: range) -> None:
     """Margins within 0.01 of the truth on either side; a method that does not keep to the constraints says so, or
     bounds all of the box."""
@@ -143,7 +144,7 @@ def test_a_batch_gives_what_its_samples_give_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
-@seeds(2, of=5)
+@seeds(1, of=5, start=2)  # a false claim, which attacks that find it are done with soon
 def test_attacks_stay_within_the_constraints_or_decline(name: str, seeds: range) -> None:
     for seed in seeds:
         problem = made(seed)
@@ -222,24 +223,23 @@ constraints = encode._constraints
 def test_faults_in_programs_are_noticed(fault: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """The least margin is another one than that of enumeration, or there is none."""
     monkeypatch.setattr(encode, "_constraints", fault)
-    noticed = 0
-    for seed in (4, 5, 8, 10, 11):
-        problem = made(seed)
-        result = get_verifier("milp(optimum=True)").verify(problem, Budget(60))
-        true = truth(seed)
-        noticed += abs(result.stats.get("optimum", inf) - true) > CLOSE or result.verdict is Verdict.UNKNOWN
-    assert noticed >= 2
+
+    def noticed(seed: int) -> bool:
+        result = get_verifier("milp(optimum=True)").verify(made(seed), Budget(60))
+        return abs(result.stats.get("optimum", inf) - truth(seed)) > CLOSE or result.verdict is Verdict.UNKNOWN
+
+    assert len([*islice(filter(noticed, (4, 5, 8, 10, 11)), 2)]) == 2
 
 
 def test_a_question_without_its_limits_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Question, "within", lambda self, point: True)
     monkeypatch.setattr(method, "encode", lambda *arguments: original(*arguments[:4]))
-    noticed = 0
-    for seed in (4, 5, 8, 10, 11):
-        problem = made(seed)
-        result = get_verifier("smt(optimum=True)").verify(problem, Budget(60))
-        noticed += abs(result.stats.get("optimum", inf) - truth(seed)) > CLOSE
-    assert noticed >= 2
+
+    def noticed(seed: int) -> bool:
+        result = get_verifier("smt(optimum=True)").verify(made(seed), Budget(60))
+        return abs(result.stats.get("optimum", inf) - truth(seed)) > CLOSE
+
+    assert len([*islice(filter(noticed, (4, 5, 8, 10, 11)), 2)]) == 2
 
 
 original = method.encode

@@ -55,7 +55,7 @@ class Owned:
         return cls(centre, radius, ball, None if constraints is None else (taken(box, sample), constraints))
 
     def take(self, rows: Tensor) -> Owned:
-        """Those of some of the rows, by number."""
+        """Those of the rows at the positions ``rows`` (kept rows)."""
         centre, radius = self.centre.index_select(0, rows), self.radius.index_select(0, rows)
         ball = None if self.ball is None else of_samples(self.ball, rows)
         polytope = None if self.polytope is None else (taken(self.polytope[0], rows), self.polytope[1])
@@ -255,7 +255,7 @@ class OwnRows:
         return len(self.region.centre)
 
     def take(self, rows: Tensor) -> OwnRows:
-        """Some of the rows, by number."""
+        """The rows at the positions ``rows`` (kept rows), without what was found out about all of them."""
         region = self.region.take(rows)
         start = {i: coef.index_select(0, rows) for i, coef in self.start.items()}
         return replace(self, start=start, lines={}, operands={}, region=region)
@@ -303,7 +303,7 @@ def in_float32(relaxed: Relaxed) -> Relaxed:
 
 
 def of_samples(ball: LpBall, sample: Tensor) -> LpBall:
-    """The balls of samples, by number, as those of a batch."""
+    """A batch of the balls of the samples at the positions ``sample`` (rows), one a row."""
     eps = torch.as_tensor(ball.eps)
     return LpBall(ball.centre[sample], eps[sample] if eps.dim() else ball.eps, ball.p, ball.domain)
 

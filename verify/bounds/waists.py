@@ -40,12 +40,12 @@ class Sides:
     error: Tensor
 
     def take(self, rows: Tensor | slice) -> Sides:
-        """Some of them, by number."""
+        """Those at the positions ``rows`` (kept rows)."""
         known = Bounds(self.known.lower[rows], self.known.upper[rows])
         return Sides(self.sample[rows], self.feature[rows], self.above[rows], known, self.error[rows])
 
     def with_bounds(self, least: Tensor) -> Bounds:
-        """``known`` met with lower bounds of the values, or of their opposites where these are bounded from above."""
+        """``known`` met with lower bounds (rows) of the values, or of their opposites where bounded from above."""
         lower, upper = self.known.lower, self.known.upper
         return Bounds(
             torch.where(self.above, lower, torch.maximum(lower, least)),

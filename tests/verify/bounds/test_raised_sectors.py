@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -109,6 +109,7 @@ def test_bounds_are_true_wherever_the_parameters_are(seed: int) -> None:
         assert bool((bound <= torch.stack(least) + 1e-9).all())
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.booleans(), st.booleans())
 def test_graphs_of_any_wiring(seed: int, image: bool, inner: bool) -> None:
     network = random_graph(seed, image, more=True)

@@ -105,11 +105,11 @@ class Moments:
 
     @classmethod
     def at_rest(cls, moved: Tensor) -> Moments:
-        """Of a tensor that has not been moved."""
+        """Of a tensor that has not been moved: two of its shape."""
         return cls(torch.zeros_like(moved), torch.full_like(moved, TINY))
 
     def toward(self, gradient: Tensor) -> Tensor:
-        """Where to go next; the gradient is used up."""
+        """The step to take, of the shape of the gradient, which is overwritten by it."""
         self.mean.lerp_(gradient, 1 - DECAY)
         self.square.mul_(SPREAD).addcmul_(gradient, gradient, value=1 - SPREAD)
         return torch.div(self.mean, torch.sqrt(self.square, out=gradient), out=gradient)

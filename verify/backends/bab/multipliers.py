@@ -64,7 +64,7 @@ class Multipliers:
         return Multipliers(self.alpha.to(dtype), self.beta.to(dtype), self.weight.to(dtype))
 
     def take(self, rows: Tensor) -> Multipliers:
-        """Those of some rows, by number."""
+        """Those of the rows at the positions ``rows`` (kept rows)."""
         return Multipliers(*(t.index_select(1, rows) for t in (self.alpha, self.beta, self.weight)))
 
 
@@ -89,7 +89,7 @@ class Given:
 
     @cached_property
     def lines(self) -> list[tuple[Tensor, ...]]:
-        """Of each layer upper slopes, ``rest``, ``beta`` and the splits' signs."""
+        """Of each layer upper slopes, ``rest``, ``beta`` and the splits' signs: (its unstable neurons x rows)."""
         return list(
             zip(*map(self.tables.split, (self.kinks.slope, self.rest, self.beta, self.kinks.sign)), strict=True)
         )

@@ -30,16 +30,16 @@ class Nodes:
         return len(self.tree)
 
     def take(self, index: Tensor) -> Nodes:
-        """The nodes at ``index``, numbers."""
+        """The nodes at the positions ``index`` (kept nodes)."""
         columns = {name: getattr(self, name).index_select(1, index) for name in (*PER_NEURON, "weight")}
         return Nodes(**columns, tree=self.tree[index], depth=self.depth[index])
 
     def of_neurons(self, index: Tensor) -> Nodes:
-        """What they say of the neurons at ``index``, numbers."""
+        """What they say of the unstable neurons at the positions ``index`` (neurons)."""
         return replace(self, **{name: getattr(self, name).index_select(0, index) for name in PER_NEURON})
 
     def put(self, index: Tensor, part: Nodes) -> Nodes:
-        """With what ``part``, of the same nodes, says of the neurons at ``index``, numbers."""
+        """With what ``part``, of the same nodes, says of the unstable neurons at the positions ``index`` (neurons)."""
         columns = {name: getattr(self, name).index_copy(0, index, getattr(part, name)) for name in PER_NEURON}
         return replace(self, weight=part.weight, **columns)
 

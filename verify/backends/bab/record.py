@@ -120,8 +120,9 @@ class Record:
         return self.size <= self.memory
 
     def settled(self, nodes: Nodes, index: Tensor, phase: Tensor, tree: int) -> None:
-        """A leaf that was closed exactly. What its multipliers say of neurons that only their bounds fix is written as
-        splits of these, of which the other halves hold no point."""
+        """A leaf of the node at ``tree`` that was closed exactly, with these phases of the neurons at ``index`` (kept
+        neurons). What its multipliers say of neurons that only their bounds fix is written as splits of these, of which
+        the other halves hold no point."""
         last = None if self.exact is None else self.exact.last
         assert last is not None
         split = nodes.phase[:, tree].index_copy(0, index, phase)

@@ -136,7 +136,7 @@ class Tied:
         return Functions(functions.coef, functions.constant - self._constant(weight, multiplier))
 
     def charged(self, weight: Tensor, multiplier: Tensor, lines: Mapping[int, Lines]) -> Functions:
-        """The same in float64, less all that rounding takes."""
+        """As :meth:`backward`, in float64, less all that rounding takes: one function a domain."""
         root, number = self.root, torch.zeros(len(weight), dtype=torch.int64)
         functions = self._begun(weight, multiplier).charged(lines, root.relaxed.rounding, number)
         # The sums that the rows begin with.

@@ -53,7 +53,7 @@ class Reach:
         return cls(below * by_lower, below * by_upper, torch.zeros_like(seen))
 
     def note(self, room: Room, neuron: Tensor, node: Tensor) -> None:
-        """Count rows, first those of lower bounds of these neurons at their nodes, and then those of upper ones."""
+        """Count a walk's rows: those of lower bounds of the neurons at their nodes (rows each), then of upper ones."""
         worth = torch.cat([self.lower[neuron, node], self.upper[neuron, node]])
         self.cost.index_add_(1, node.repeat(2), (room.seen * room.height).mul_(worth), alpha=-1.0)
 
