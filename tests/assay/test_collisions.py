@@ -62,7 +62,8 @@ def project(tmp_path: Path) -> Path:
 def ran(arguments: list[str], folder: Path, search: str = "") -> subprocess.CompletedProcess[str]:
     """A process in ``folder`` that searches ``search`` for modules before it finds assay."""
     paths = os.pathsep.join(part for part in (search, str(ROOT)) if part)
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # python3 is the one that tests
+    environment = {**os.environ, "PATH": programs, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
