@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from assay.verify.bounds.needed import needed
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.sectors import Sectors
 from assay.verify.bounds.slopes import Ascent
-from assay.verify.bounds.verdicts import both_sides, decided, verify_by_bounds, without_bounds
+from assay.verify.bounds.verdicts import both_sides, cut_short, decided, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
@@ -74,7 +75,9 @@ class AlphaCROWN:
     def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
         budget = running(budget)
-        results = verify_by_bounds(self, problems, budget, self._rows, torch.float64)
+        cut: set[int] = set()
+        results = verify_by_bounds(self, problems, budget, partial(self._rows, cut=cut), torch.float64)
+        results = cut_short(results, cut)
         if not self.output:
             return results
         return [
@@ -118,15 +121,31 @@ class AlphaCROWN:
         """The lower side of :meth:`bound` alone, at half its price: (batch x rows)."""
         return self._rows(network, region, objective, running(budget), torch.float64)
 
-    def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
+    def _rows(
+        self,
+        network: Network,
+        region: Region,
+        objective: Tensor,
+        budget: Budget,
+        dtype: torch.dtype,
+        cut: set[int] | None = None,
+    ) -> Tensor:
+        """Lower bounds (batch x rows); ``cut`` gets the positions of nodes for which the time did not suffice."""
+
         def raise_rows(about: Sectors, objective: Tensor) -> Tensor:
             along = raised.lower_rows(about.relaxed, objective, self._ascent)
             return torch.fmax(along, raised_sectors.lower_rows(about, objective, self._ascent))
 
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            read = needed(network, objective)
-            plain = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS, asked=read)
+            read, count = needed(network, objective), objective.shape[-2]
+            plain = layers.by_linear_bounds(
+                network, region, dtype, budget, crowd=layers.MOST_ROWS, asked=read, rows=count
+            )
+            if cut is not None:
+                cut.update(plain.unrefined)
+            if plain.unrefined:  # no time is left for more
+                return rows.lower_rows(plain, objective, linear=True)
             at_once = sectors.samples_at_once(plain) if self.sectors and sectors.sectored(network, region) else 0
             if not (self.inner or at_once):
                 return raised.lower_rows(plain, objective, self._ascent)

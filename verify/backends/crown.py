@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -13,7 +14,7 @@ from assay.verify.bounds import layers, sectors
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.needed import needed
 from assay.verify.bounds.rows import lower_rows
-from assay.verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
+from assay.verify.bounds.verdicts import both_sides, check_dtype, cut_short, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
@@ -55,21 +56,46 @@ class CROWN:
 
     def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem."""
-        return verify_by_bounds(self, problems, budget, self._rows, getattr(torch, self.dtype))
+        cut: set[int] = set()
+        results = verify_by_bounds(self, problems, budget, partial(self._rows, cut=cut), getattr(torch, self.dtype))
+        return cut_short(results, cut)
 
     def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget = UNLIMITED) -> Bounds:
         """Bounds of ``objective @ network(x)`` over the region: (batch x rows)."""
-        return both_sides(self._rows, network, region, objective, budget, getattr(torch, self.dtype))
+        return both_sides(self._finest, network, region, objective, budget, getattr(torch, self.dtype))
 
     def lower(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
         """The lower side of :meth:`bound` alone, at half its price: (batch x rows)."""
-        return self._rows(network, region, objective, running(budget), getattr(torch, self.dtype))
+        return self._finest(network, region, objective, running(budget), getattr(torch, self.dtype))
 
-    def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
+    def _finest(
+        self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype
+    ) -> Tensor:
+        """Rows in ``dtype``, or in float64 where float32 is of no use."""
+        try:
+            return self._rows(network, region, objective, budget, dtype)
+        except layers.Imprecise:
+            return self._rows(network, region, objective, budget, torch.float64)
+
+    def _rows(
+        self,
+        network: Network,
+        region: Region,
+        objective: Tensor,
+        budget: Budget,
+        dtype: torch.dtype,
+        cut: set[int] | None = None,
+    ) -> Tensor:
+        """Lower bounds (batch x rows); ``cut`` gets the positions of nodes for which the time did not suffice."""
+
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            read = needed(network, objective)
-            relaxed = layers.by_linear_bounds(network, region, dtype, budget, crowd=layers.MOST_ROWS, asked=read)
+            read, count = needed(network, objective), objective.shape[-2]
+            relaxed = layers.by_linear_bounds(
+                network, region, dtype, budget, crowd=layers.MOST_ROWS, asked=read, rows=count
+            )
+            if cut is not None:
+                cut.update(relaxed.unrefined)
             lower = lower_rows(relaxed, objective, linear=True)
             if not (self.sectors and dtype == torch.float64 and sectors.sectored(network, region)):
                 return lower

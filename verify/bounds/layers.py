@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from math import inf
 
 import torch
 from torch import Tensor
 
+from assay.verify.bounds import rounding
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward, affordable
 from assay.verify.bounds.waists import Sides, lowest, unsettled
-from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Sub
 from assay.verify.core.region import Box, LpBall, Polytope, Region
+from assay.verify.core.roundings import terms
 from assay.verify.core.verifier import Bounds
 from assay.verify.support import devices
 
@@ -26,6 +30,7 @@ MOST_ROWS = 512
 ENOUGH_ROWS, BLOCK = 64, 1 << 23  # fewer rows than these only where their coefficients in the widest layer are more
 DEAR = 1 << 31  # products of rows of all neurons of a layer from which on these are bounded on one side first
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
+SHARE = 0.5  # of the time at most is kept for the rows of a specification
 
 
 # Tighter bounds of the neurons of a node that are wanted (samples x shape), from the network relaxed up to it, its
@@ -35,6 +40,10 @@ Tighten = Callable[[Relaxed, int, Bounds, Tensor], Bounds]
 
 class Crowded(Exception):
     """Each sample of a group has rows enough for itself: apart, each of them has fewer features that matter."""
+
+
+class Imprecise(Exception):
+    """Rounding in float32 may take more of the rows of a layer's neurons than intervals know."""
 
 
 def by_intervals(network: Network, region: Region, dtype: torch.dtype, budget: Budget = UNLIMITED) -> Relaxed:
@@ -58,21 +67,38 @@ def by_linear_bounds(
     further: Tighten | None = None,
     asked: Mapping[int, Tensor] | None = None,
     before: Sequence[Bounds] | None = None,
+    rows: int = 0,
 ) -> Relaxed:
     """The network over a region of one sample or a batch with intervals on what is known, then linear bounds for the
     neurons that are still unstable, the intersection of both; every activation relaxed on these. ``further``: what is
     done to each layer's bounds besides. ``asked``: by the position of a node, those of its neurons (1 or samples x
     features) that get linear bounds; all of them where there is no entry. ``before``: bounds of every node that hold
-    already.
+    already. ``rows``: of the specification, so many of each sample, which are to be bounded next: time is kept for
+    them, and where what else there is is over before all layers are bounded, ``relaxed.unrefined`` has the layers that
+    stay at intervals on what is known, wholly or in part.
 
-    Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
-    have more than ``crowd`` rows each in some layer.
+    Raises :class:`Expired` when the time is over and there are no such rows, :class:`Crowded` for a group whose samples
+    have more than ``crowd`` rows each in some layer, and :class:`Imprecise` where float32 is of no use.
     """
+    budget = budget.started()
     relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
     network, group = relaxed.network, Group(relaxed) if ragged(relaxed) else None
-    readers = feeds(network)
+    readers, pace = feeds(network), Pace(network, rows, budget)
     exact = _exact_by_intervals(network, region)
+
+    def refined(position: int, known: Bounds, wanted: Tensor) -> Bounds:
+        if group is None:
+            known = _by_regular_rows(relaxed, position, known, wanted)
+        else:
+            if relaxed.samples > 1 and 2 * int(wanted.sum()) > crowd * relaxed.samples:
+                raise Crowded
+            known = _by_columns(group, position, known, wanted, readers[position])
+        if further is not None:
+            known = further(relaxed, position, known, wanted & undecided_by_any(readers[position], known))
+        return known
+
     for position in range(1, len(network.nodes)):
+        begun = time.monotonic()
         known = relaxed.next()
         if before is not None:
             old = before[position]
@@ -80,20 +106,60 @@ def by_linear_bounds(
         relaxed.compound()
         if group is not None:
             group.enter(position, known)
+        pace.passed(position, time.monotonic() - begun)
         if position in readers and position not in exact:
             wanted = undecided_by_any(readers[position], known)
             if asked is not None and position in asked:
                 wanted = wanted & asked[position].view(-1, *known.lower.shape[1:])
-            if group is None:
-                known = _by_regular_rows(relaxed, position, known, wanted)
+            if relaxed.unrefined:
+                if bool(wanted.any()):
+                    relaxed.unrefined.append(position)
             else:
-                if relaxed.samples > 1 and 2 * int(wanted.sum()) > crowd * relaxed.samples:
-                    raise Crowded
-                known = _by_columns(group, position, known, wanted, readers[position])
-            if further is not None:
-                known = further(relaxed, position, known, wanted & undecided_by_any(readers[position], known))
+                relaxed.budget = pace.for_layers(position)
+                try:
+                    known = refined(position, known, _within_precision(relaxed, position, known, wanted))
+                    relaxed.budget.check()
+                except Expired:
+                    if not rows:
+                        raise
+                    relaxed.unrefined.append(position)
+                relaxed.budget = budget
         relaxed.bounds.append(known)
     return relaxed
+
+
+class Pace:
+    """How long intervals take, and with that how long what comes after the layers will take."""
+
+    def __init__(self, network: Network, rows: int, budget: Budget) -> None:
+        self._budget, self._rows, self._spent = budget, rows, 0.0
+        self._most = SHARE * max(budget.remaining, 0.0)
+        self._work = list(accumulate(max(1, terms(node.op)) * node.size for node in network.nodes))
+
+    def passed(self, position: int, seconds: float) -> None:
+        """Note what the interval of the node at ``position`` took."""
+        self._spent += seconds
+
+    def for_layers(self, position: int) -> Budget:
+        """The budget for a node's linear bounds, without what is kept: for the intervals of the nodes to come, and for
+        the rows, each of which goes all the way down for about as much as intervals take on the way up."""
+        if not self._rows or self._budget.remaining == inf:
+            return self._budget
+        done, all_ = self._work[position], self._work[-1]
+        kept = min(self._most, self._spent / done * (all_ - done + self._rows * all_))
+        assert self._budget.deadline is not None
+        return replace(self._budget, deadline=self._budget.deadline - kept)
+
+
+def _within_precision(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Tensor:
+    """Of the neurons that are ``wanted`` of a node those of which rounding leaves something: where it may take as much
+    as is known already, no row would tell more. Raises :class:`Imprecise` where float32 leaves hardly any of them."""
+    assert relaxed.rounding is not None
+    able = wanted & (relaxed.rounding.error[position] < known.upper - known.lower)
+    single = relaxed.rounding.precision is rounding.SINGLE and devices.is_host(able)
+    if single and 2 * int(able.sum()) < int(wanted.sum()):
+        raise Imprecise
+    return able
 
 
 def _exact_by_intervals(network: Network, region: Region) -> set[int]:
@@ -168,7 +234,12 @@ def _bounded(
     """What is known of a layer's neurons, intersected with linear bounds of some of them, by number, on one side each,
     chunk by chunk."""
     rows = replace(layer.take(neurons), above=above)
-    least = torch.cat([lowest(group, position, rows.take(part), readers) for part in _chunks(rows.sample, group)])
+    least = torch.full_like(rows.error, -inf)
+    for part in _chunks(rows.sample, group):
+        try:
+            least[part] = lowest(group, position, rows.take(part), readers)
+        except Expired:
+            break  # what is bounded by then stands, or nothing of it: that is for the caller to say
     lower, upper = torch.full_like(layer.error, -inf), torch.full_like(layer.error, inf)
     lower[neurons[~above]], upper[neurons[above]] = least[~above], -least[above]
     return Bounds(*meet(layer.known.lower, layer.known.upper, lower, upper))

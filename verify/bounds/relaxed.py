@@ -28,7 +28,8 @@ class Relaxed:
     ``lines`` of the activations over the bounds of their operands, by position: (samples x features [x operands]).
 
     ``region``: (samples x input shape); None where it is the box that ``bounds`` begin with. ``rounding``: what is
-    charged for it; None where nothing is. ``budget``: asked at each node, on the way up and down.
+    charged for it; None where nothing is. ``budget``: asked at each node, on the way up and down. ``unrefined``:
+    positions of nodes for whose linear bounds the time did not suffice.
     """
 
     network: Network
@@ -37,6 +38,7 @@ class Relaxed:
     rounding: Rounding | None = None
     lines: dict[int, Lines] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
+    unrefined: list[int] = field(default_factory=list)
 
     @classmethod
     def start(cls, network: Network, region: Region, dtype: torch.dtype, budget: Budget) -> Relaxed:

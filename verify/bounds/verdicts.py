@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from math import inf, isfinite, isnan
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds import interval, rigorous, touching
+from assay.verify.bounds.layers import Imprecise
 from assay.verify.bounds.relax import relaxes
 from assay.verify.core.budget import Budget, running
 from assay.verify.core.errors import InputError
@@ -126,12 +128,28 @@ def _margins(
     objective = torch.stack([spec.A for spec in specs])
     try:
         lower = bounder(network, stack([p.region for p in problems]), objective, budget, dtype)
+    except Imprecise:
+        return [float("nan")] * len(problems), None
     except MemoryError:
         return [float("nan")] * len(problems), Reason.MEMORY
     lower = directed_sum(lower.double(), -torch.stack([spec.b for spec in specs]), up=False)
     # amax and amin keep NaN, so that a row without a bound decides nothing; +inf is an overflow, no bound either.
     lower = lower.masked_fill(lower == inf, torch.nan)
     return specs[0].margin(lower).tolist(), None
+
+
+def cut_short(results: Sequence[Result], layers: Collection[int]) -> list[Result]:
+    """The results, where for the linear bounds of these ``layers``, positions of nodes, the time did not suffice: what
+    is open would perhaps be decided in more."""
+    if not layers:
+        return list(results)
+    told = {"unrefined": sorted(layers)}
+    return [
+        replace(result, reason=Reason.TIMEOUT, stats={**result.stats, **told})
+        if result.reason in (Reason.INCOMPLETE, Reason.NUMERICAL, Reason.TIMEOUT)
+        else result
+        for result in results
+    ]
 
 
 def _result(

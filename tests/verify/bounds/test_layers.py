@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.verify.bounds import layers
+from assay.verify.bounds import relaxed as relaxed_room
 from assay.verify.bounds.group import Group
-from assay.verify.bounds.layers import batch_box, by_intervals, by_linear_bounds, meet
+from assay.verify.bounds.layers import Imprecise, batch_box, by_intervals, by_linear_bounds, meet
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import chain
 from assay.verify.core.ops import Linear, Relu
@@ -69,6 +72,90 @@ def test_the_time_is_asked_before_each_chunk() -> None:
     box = Box(-torch.ones(1, 2), torch.ones(1, 2))
     with pytest.raises(Expired):
         by_linear_bounds(chain((2,), ops), box, torch.float64, Budget(seconds=0).started())
+
+
+@given(st.integers(0, 10**6), st.booleans(), st.integers(1, 400))
+def test_layers_that_are_cut_short_hold_and_are_between_intervals_and_linear_bounds(
+    seed: int, image: bool, seconds: int
+) -> None:
+    """Each question for the time takes a second."""
+    network = random_graph(seed, image)
+    lower, upper = random_box(network, seed)
+    region = batch_box(Box(lower, upper), network.input_shape)
+    asked: list[int] = []
+
+    def now() -> float:
+        asked.append(1)
+        return float(len(asked))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("assay.verify.core.budget.time.monotonic", now)
+        try:
+            relaxed = by_linear_bounds(network, region, torch.float64, Budget(seconds), rows=1)
+        except Expired:  # before the intervals are there
+            return
+    loose = by_intervals(network, region, torch.float64).bounds
+    tight = by_linear_bounds(network, region, torch.float64).bounds
+    cut = relaxed.unrefined[0] if relaxed.unrefined else len(tight)
+    for i, (value, wide, some) in enumerate(
+        zip(network.values(members(lower, upper, 64)), loose, relaxed.bounds, strict=True)
+    ):
+        slack = 1e-9 * (1 + value.abs().amax())
+        assert bool((some.lower <= value + slack).all())
+        assert bool((value <= some.upper + slack).all())
+        assert bool((some.lower >= wide.lower - slack).all())
+        assert bool((some.upper <= wide.upper + slack).all())
+        if i < cut:  # layers before the first one that is cut short have all that there is
+            torch.testing.assert_close(some.lower, tight[i].lower, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(some.upper, tight[i].upper, rtol=1e-9, atol=1e-9)
+
+
+def test_a_layer_that_is_cut_short_is_named_and_time_is_kept_for_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each operation on the way up takes a second, each chunk of rows a hundred, at each of which the time is asked."""
+    clock, propagate, lowest = [0.0], relaxed_room.propagate, layers.lowest
+
+    def up(*arguments: Any) -> Any:
+        clock[0] += 1
+        return propagate(*arguments)
+
+    def down(group: Group, *arguments: Any) -> Any:
+        for _ in range(100):
+            clock[0] += 1
+            group.relaxed.budget.check()
+        return lowest(group, *arguments)
+
+    ops = [Linear(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.zeros(2)), Relu()] * 4
+    network, box = chain((2,), ops), Box(-torch.ones(1, 2), torch.ones(1, 2))
+    monkeypatch.setattr("assay.verify.core.budget.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(relaxed_room, "propagate", up)
+    monkeypatch.setattr(layers, "lowest", down)
+
+    def unrefined(seconds: float, rows: int) -> list[int]:
+        clock[0] = 0.0
+        return by_linear_bounds(network, box, torch.float64, Budget(seconds), rows=rows).unrefined
+
+    assert unrefined(1000, 1) == []
+    assert unrefined(150, 1) == [5, 7]
+    assert 130 < clock[0] < 150, "time is kept for the intervals to come, and for a row"
+    assert unrefined(150, 100) == [3, 5, 7]
+    assert 70 < clock[0] < 90, "at most half of it"
+    with pytest.raises(Expired):
+        unrefined(150, 0)
+
+
+def test_no_row_is_bounded_of_which_rounding_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = [Linear(100 * torch.eye(2), torch.zeros(2)), Relu()] * 4
+    box = Box(-torch.ones(1, 2), torch.ones(1, 2)).box()
+    monkeypatch.setattr(
+        "assay.verify.bounds.rounding.Rounding.compound",
+        lambda self, position, operands: self.error.update({position: torch.full((1, 2), 1e9)}),
+    )
+    monkeypatch.setattr(layers, "lowest", None)
+    plain = by_intervals(chain((2,), deep), box, torch.float64).bounds
+    for a, b in zip(by_linear_bounds(chain((2,), deep), box, torch.float64).bounds, plain, strict=True):
+        assert torch.equal(a.lower, b.lower)
+    with pytest.raises(Imprecise):
+        by_linear_bounds(chain((2,), deep), box, torch.float32)
 
 
 def test_meet_intersects() -> None:
