@@ -16,6 +16,7 @@ from assay.verify.core.ops import (
     Gather,
     InverseSumExp,
     Linear,
+    Normalised,
     Op,
     Product,
     Relu,
@@ -73,11 +74,15 @@ class Net:
 
     def times(self, a: int, b: int) -> int:
         """The product of two nodes of one shape."""
+        return self.pairwise(Product(), a, b)
+
+    def pairwise(self, op: Op, a: int, b: int) -> int:
+        """An operation of the values of two nodes of one shape."""
         shape, size = self.builder.nodes[a].shape, self.builder.nodes[a].size
         flat = [self.add(Reshape((size,)), i) for i in (a, b)]
         both = self.add(Concat(0), *flat)
         pairs = torch.stack([torch.arange(size), size + torch.arange(size)], -1)
-        return self.add(Product(), self.add(Gather(pairs.flatten(), (*shape, 2)), both))
+        return self.add(op, self.add(Gather(pairs.flatten(), (*shape, 2)), both))
 
     def matmul(self, a: int, b: int) -> int:
         """(n x k) times (k x m)."""
@@ -101,10 +106,10 @@ class Net:
     def layer_norm(self, x: int, eps: float = 1e-2) -> int:
         """Over the last axis."""
         n = self.builder.nodes[x].shape[-1]
-        mean = torch.full((n, n), 1 / n, dtype=D)
-        centred = self.add(Linear(torch.eye(n, dtype=D) - mean, torch.zeros(n, dtype=D)), x)
-        variance = self.add(Linear(mean, torch.full((n,), eps, dtype=D)), self.add(Smooth("square"), centred))
-        return self.times(centred, self.add(Smooth("power", -0.5), variance))
+        eye = torch.eye(n, dtype=D)
+        centred = self.add(Linear(eye - 1 / n, torch.zeros(n, dtype=D)), x)
+        others = Linear(1 - eye, torch.full((n,), n * eps, dtype=D))
+        return self.pairwise(Normalised(n), centred, self.add(others, self.add(Smooth("square"), centred)))
 
     def build(self, x: int, outputs: int = 3) -> Network:
         """All of ``x`` read by a Linear at the end."""
@@ -206,7 +211,7 @@ def intervals(op: Op, count: int, seed: int, dtype: torch.dtype = D, operands: i
     """Intervals of all sizes on which ``op`` is defined, those about its turns and of no width among them: (count)
     each, or (count x operands)."""
     rng = generator(seed)
-    shape = (count, 2 if isinstance(op, Product) else operands) if op.several else (count,)
+    shape = (count, 2 if isinstance(op, (Product, Normalised)) else operands) if op.several else (count,)
 
     def uniform(low: float, high: float, each: tuple[int, ...] = shape) -> Tensor:
         return low + (high - low) * torch.rand(each, generator=rng, dtype=D)
@@ -229,6 +234,9 @@ def intervals(op: Op, count: int, seed: int, dtype: torch.dtype = D, operands: i
         if op.of.domain[0] < 0:
             left = uniform(0, 1) < 0.5
             low, high = torch.where(left, -high, low), torch.where(left, -low, high)
+    if isinstance(op, Normalised):
+        low[:, 1], high[:, 1] = low[:, 1].abs(), low[:, 1].abs() + width[:, 1 if width.shape[1] > 1 else 0]
+        low[:, 1], high[:, 1] = low[:, 1] + 1e-4, high[:, 1] + 1e-4
     low, high = low.to(dtype), high.to(dtype)
     return torch.minimum(low, high), torch.maximum(low, high)
 

@@ -26,6 +26,7 @@ from assay.verify.core.ops import (
     LeakyRelu,
     Linear,
     Max,
+    Normalised,
     Op,
     Product,
     Relu,
@@ -180,6 +181,7 @@ def _(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulle
 
 
 @pull.register(Max)
+@pull.register(Normalised)
 @pull.register(Product)
 @pull.register(InverseSumExp)
 def _(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:

@@ -6,11 +6,11 @@ from functools import singledispatch
 
 import torch
 
-from assay.verify.bounds import products, tangents
+from assay.verify.bounds import normalised, products, tangents
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.relax import relax
 from assay.verify.bounds.softmax import SoftmaxPlanes
-from assay.verify.core.ops import InverseSumExp, Op, Product, Smooth
+from assay.verify.core.ops import InverseSumExp, Normalised, Op, Product, Smooth
 from assay.verify.core.verifier import Bounds
 
 
@@ -42,3 +42,11 @@ def _(op: InverseSumExp, z: Bounds) -> list[Lines]:
     at, middle = planes.touching
     ends = ((planes.low, z.upper), (planes.high, z.lower))
     return [planes.lines(at, middle), *(planes.lines((at + sum_) / 2, (middle + point) / 2) for sum_, point in ends)]
+
+
+@cuts.register
+def _(op: Normalised, z: Bounds) -> list[Lines]:
+    """The planes that are highest, or lowest, in the middle, and the flat ones."""
+    sides = normalised.sides(z, op.count)
+    flat = (side.touching(torch.zeros_like(side.z.lower)) for side in sides)
+    return [relax(op, z), normalised.planes_about(*flat)]

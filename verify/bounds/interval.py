@@ -24,6 +24,7 @@ from assay.verify.core.ops import (
     LeakyRelu,
     Linear,
     Max,
+    Normalised,
     Op,
     Product,
     Relu,
@@ -99,6 +100,18 @@ def _(op: Product, x: Bounds) -> Bounds:
 def _(op: InverseSumExp, x: Bounds) -> Bounds:
     """Non-increasing in every operand."""
     return Bounds(evaluate(op, x.upper), evaluate(op, x.lower))
+
+
+@propagate.register
+def _(op: Normalised, x: Bounds) -> Bounds:
+    """Rising with the value; with the others it falls above 0, and rises below. NaN where all may be 0."""
+    (low, least), (high, most) = x.lower.unbind(-1), x.upper.unbind(-1)
+    known = least > 0
+    ends = (
+        torch.stack([end, torch.where(known, other, torch.nan)], -1)
+        for end, other in ((low, torch.where(low > 0, most, least)), (high, torch.where(high > 0, least, most)))
+    )
+    return Bounds(*(evaluate(op, end) for end in ends))
 
 
 @propagate.register

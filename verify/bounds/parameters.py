@@ -13,11 +13,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import products, tangents
+from assay.verify.bounds import normalised, products, tangents
 from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.normalised import Side, Touching
 from assay.verify.bounds.softmax import SoftmaxPlanes
 from assay.verify.bounds.tangents import Tangents
-from assay.verify.core.ops import InverseSumExp, LeakyRelu, Max, Op, Product, Relu, Smooth
+from assay.verify.core.ops import InverseSumExp, LeakyRelu, Max, Normalised, Op, Product, Relu, Smooth
 from assay.verify.core.verifier import Bounds
 
 
@@ -230,3 +231,49 @@ def _(op: InverseSumExp, lines: Lines, z: Bounds) -> Parameters | None:
     at, point = planes.touching
     share = (at - planes.low) / (planes.high - planes.low).clamp(min=torch.finfo(at.dtype).tiny)
     return TouchingSums(planes, share.clamp(0.0, 1.0).nan_to_num(0.5), torch.full_like(point, 0.5))
+
+
+@dataclass(eq=False)
+class Slopes:
+    """Planes about a normalised value: the slopes of each, as shares of the way between those worth looking at."""
+
+    sides: tuple[Side, Side]
+    below: Tensor
+    above: Tensor
+
+    def lines(self) -> Lines:
+        """See :class:`Parameters`."""
+        return normalised.planes_about(*self._touching())
+
+    def _touching(self) -> list[Touching]:
+        shares = zip(self.sides, self.tensors(), strict=True)
+        return [s.touching(torch.lerp(s.steepest.lower, s.steepest.upper, share)) for s, share in shares]
+
+    def gradient(self, coef: Tensor, z: Tensor) -> list[Tensor]:
+        """See :class:`Parameters`. A plane that touches at t changes by its slope's change times ``z - t``."""
+        mirrored = z * z.new_tensor([-1.0, 1.0])
+        weights = coef.clamp(min=0), coef.clamp(max=0).neg()
+        parts = zip(self.sides, self._touching(), (z, mirrored), weights, strict=True)
+        return [
+            (weight[..., None] * (at - plane.at) * (side.steepest.upper - side.steepest.lower)).nan_to_num(0.0)
+            for side, plane, at, weight in parts
+        ]
+
+    def tensors(self) -> list[Tensor]:
+        """See :class:`Parameters`."""
+        return [self.below, self.above]
+
+    def keep(self) -> None:
+        """See :class:`Parameters`."""
+        for share in self.tensors():
+            share.clamp_(0.0, 1.0)
+
+
+@parameters.register
+def _(op: Normalised, lines: Lines, z: Bounds) -> Parameters | None:
+    sides = normalised.sides(z, op.count)
+    shares = []
+    for side in sides:
+        least, most = side.steepest.lower, side.steepest.upper
+        shares.append(((side.best - least) / (most - least).clamp(min=torch.finfo(least.dtype).tiny)).clamp(0.0, 1.0))
+    return Slopes(sides, *(share.nan_to_num(0.0) for share in shares))

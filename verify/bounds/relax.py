@@ -12,7 +12,7 @@ from functools import reduce, singledispatch
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import products, steps, tangents
+from assay.verify.bounds import normalised, products, steps, tangents
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.softmax import SoftmaxPlanes
 from assay.verify.core import ranges
@@ -24,6 +24,7 @@ from assay.verify.core.ops import (
     InverseSumExp,
     LeakyRelu,
     Max,
+    Normalised,
     Op,
     Product,
     Relu,
@@ -34,6 +35,8 @@ from assay.verify.core.ops import (
 )
 from assay.verify.core.roundings import noise
 from assay.verify.core.verifier import Bounds
+
+PAIRED = (Product, Normalised)  # of pairs of values of two nodes
 
 
 @singledispatch
@@ -126,6 +129,12 @@ def _(op: InverseSumExp, z: Bounds) -> Lines:
 
 
 @relax.register
+def _(op: Normalised, z: Bounds) -> Lines:
+    """See :mod:`assay.verify.bounds.normalised`."""
+    return normalised.planes_about(*(side.touching(side.best) for side in normalised.sides(z, op.count)))
+
+
+@relax.register
 def _(op: Max, z: Bounds) -> Lines:
     """Below, the operand with the largest lower bound. Above, with m that bound, the better at the middle of the
     box of ``max u`` and of ``m + sum of the chords of max(z_i - m, 0)``; with one candidate left both are exact.
@@ -165,7 +174,7 @@ def feeds(network: Network) -> dict[int, list[Op]]:
     readers: dict[int, list[Op]] = {}
     for node in network.nodes:
         if relaxes(node.op):
-            for source in _sources(network, node.inputs[0]) if isinstance(node.op, Product) else node.inputs:
+            for source in _sources(network, node.inputs[0]) if isinstance(node.op, PAIRED) else node.inputs:
                 readers.setdefault(source, []).append(node.op)
     return readers
 
@@ -209,6 +218,15 @@ def _(op: Step, z: Bounds, value: Tensor) -> tuple[Tensor, Tensor]:
 @extremes.register
 def _(op: Product, z: Bounds, value: Tensor) -> tuple[Tensor, Tensor]:
     return torch.maximum(z.lower.abs(), z.upper.abs()).flip(-1), value
+
+
+@extremes.register
+def _(op: Normalised, z: Bounds, value: Tensor) -> tuple[Tensor, Tensor]:
+    """No plane of another slope than those looked for is taken; its constant is beside the value what its slopes and
+    operands make."""
+    both = [side.steepest for side in normalised.sides(z, op.count)]
+    slope = torch.stack([torch.maximum(side.lower.abs(), side.upper.abs()) for side in both]).amax(0)
+    return slope, noise(op, z.lower, z.upper, value)
 
 
 @extremes.register

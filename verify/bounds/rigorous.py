@@ -34,6 +34,7 @@ from assay.verify.core.ops import (
     LeakyRelu,
     Linear,
     Max,
+    Normalised,
     Op,
     Product,
     Relu,
@@ -112,6 +113,7 @@ def _(op: LeakyRelu, x: Bounds) -> Bounds:
 
 @propagate.register(Smooth)
 @propagate.register(InverseSumExp)
+@propagate.register(Normalised)
 @propagate.register(Product)
 @propagate.register(Step)
 def _(op: Op, x: Bounds) -> Bounds:

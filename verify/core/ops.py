@@ -170,6 +170,22 @@ class InverseSumExp(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class Normalised(Op):
+    """``y = x / sqrt((x^2 + s) / count)`` of the two values x and s > 0 on the last axis, which disappears.
+
+    A normalisation is this one of each value and of what the squares of the ``count - 1`` others, and ``count`` times
+    what keeps the root from 0, sum up to.
+    """
+
+    several: ClassVar[bool] = True
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"a normalisation is of at least one value, got {self.count}")
+
+
+@dataclass(frozen=True, eq=False)
 class Max(Op):
     """The largest value on the last axis, which disappears: a pooling layer is a Gather of windows and a Max."""
 
@@ -303,6 +319,14 @@ def _(op: Product, x: Tensor) -> Tensor:
 @evaluate.register
 def _(op: InverseSumExp, x: Tensor) -> Tensor:
     return x.logsumexp(-1).neg().exp()
+
+
+@evaluate.register
+def _(op: Normalised, x: Tensor) -> Tensor:
+    if x.shape[-1] != 2:
+        raise InputError(f"a Normalised takes two values on the last axis, got {x.shape[-1]}")
+    root: float = op.count**0.5
+    return root * x[..., 0] * (x[..., 0].square() + x[..., 1]).rsqrt()
 
 
 @evaluate.register

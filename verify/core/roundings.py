@@ -22,6 +22,7 @@ from assay.verify.core.ops import (
     InverseSumExp,
     LeakyRelu,
     Linear,
+    Normalised,
     Op,
     Opaque,
     Product,
@@ -145,6 +146,11 @@ def _(op: Product) -> int:
     return 2
 
 
+@terms.register
+def _(op: Normalised) -> int:
+    return 8 + op.count  # whoever sums the squares sums this one, too
+
+
 def curved(op: Op) -> bool:
     """Whether what ``op`` makes of an error depends on its operand."""
     return drift.dispatch(type(op)) is not drift.dispatch(object)
@@ -173,6 +179,17 @@ def _(op: Product, low: Tensor, high: Tensor, error: Tensor) -> Tensor:
 def _(op: InverseSumExp, low: Tensor, high: Tensor, error: Tensor) -> Tensor:
     """Its derivatives are the value times weights of sum 1, and it falls with each operand."""
     return evaluate(op, low - error) * (1 + NEAR) * error.amax(-1)
+
+
+@drift.register
+def _(op: Normalised, low: Tensor, high: Tensor, error: Tensor) -> Tensor:
+    """With q the least sum of all squares its derivatives are at most 1 / sqrt(q) and 1 / (2 q), times the root of the
+    count."""
+    wide_low, wide_high = low - error, high + error
+    near = torch.maximum(wide_low[..., 0], -wide_high[..., 0]).clamp(min=0)
+    least = torch.where(wide_low[..., 1] > 0, near.square() + wide_low[..., 1], torch.nan)
+    root: float = op.count**0.5 * (1 + NEAR)
+    return root * (error[..., 0] * least.rsqrt() + error[..., 1] / (2 * least))
 
 
 @drift.register

@@ -19,6 +19,7 @@ from assay.verify.core.ops import (
     Gather,
     InverseSumExp,
     Linear,
+    Normalised,
     Op,
     Product,
     Relu,
@@ -219,10 +220,18 @@ def normalised(emit: Emit, x: Value, eps: float, doubt: Value | None = None) -> 
 
     ``doubt``: a :func:`cancelling` value that the mean of the squares is rounded by besides.
     """
-    squares = mean(emit, smooth(emit, x, "square"))
-    squares = squares if doubt is None else emit(Add(), squares, doubt, shape=squares.shape)
-    size = scaled(emit, squares, 1.0, eps)
-    return product(emit, x, spread(emit, smooth(emit, size, "power", -0.5), x.shape[-1]))
+    count = x.shape[-1]
+    squares = smooth(emit, x, "square")
+    if count > DENSE or eps <= 0:  # without what keeps it from 0, a root of others alone may be 0 where no mean is
+        size = mean(emit, squares)
+        size = scaled(emit, size if doubt is None else emit(Add(), size, doubt, shape=size.shape), 1.0, eps)
+        return product(emit, x, spread(emit, smooth(emit, size, "power", -0.5), count))
+    weight = 1 - torch.eye(count, dtype=torch.float64)
+    others = emit(Linear(weight, torch.full((count,), count * eps, dtype=torch.float64)), squares, shape=x.shape)
+    if doubt is not None:
+        others = emit(Add(), others, spread(emit, scaled(emit, doubt, float(count)), count), shape=x.shape)
+    index = torch.arange(x.size).view(x.shape)
+    return emit(Normalised(count), paired(emit, x, others, index, index), shape=x.shape)
 
 
 def cancelling(emit: Emit, x: Value) -> Value:

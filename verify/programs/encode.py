@@ -17,7 +17,7 @@ from torch import Tensor
 
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
-from assay.verify.core.ops import InverseSumExp, LeakyRelu, Max, Op, Product, Relu, Smooth, Step
+from assay.verify.core.ops import InverseSumExp, LeakyRelu, Max, Normalised, Op, Product, Relu, Smooth, Step
 from assay.verify.core.region import LpBall, Polytope, Region
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs import between, jumps
@@ -30,7 +30,7 @@ Refine = Callable[[Draft, Expression, Vector, Vector], tuple[Vector, Vector]]
 
 
 # Operations that are no more than between lines in any program, and those that are so where nothing is integer.
-LOOSE = (Smooth, Product, InverseSumExp)
+LOOSE = (Smooth, Product, InverseSumExp, Normalised)
 JUMPING = (Step,)
 
 # Numbers beyond this may overflow where they are multiplied.
@@ -277,6 +277,7 @@ def _(op: Max, encoder: Encoder, position: int, z: Expression, low: Vector, high
 
 @activate.register(Smooth)
 @activate.register(Product)
+@activate.register(Normalised)
 @activate.register(InverseSumExp)
 def _(op: Op, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
     """A column between several lines."""

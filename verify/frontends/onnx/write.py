@@ -25,6 +25,7 @@ from assay.verify.core.ops import (
     LeakyRelu,
     Linear,
     Max,
+    Normalised,
     Op,
     Product,
     Relu,
@@ -296,6 +297,14 @@ def _(op: Step, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tu
 def _(op: Product, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tuple[int, ...]) -> str:
     sides = [writer.node("Gather", *inputs, writer.constant(torch.tensor(i)), attributes={"axis": -1}) for i in (0, 1)]
     return writer.node("Mul", *sides)
+
+
+@spell.register
+def _(op: Normalised, writer: Writer, inputs: Sequence[str], shapes: Shapes, shape: tuple[int, ...]) -> str:
+    x, s = (writer.node("Gather", *inputs, writer.constant(torch.tensor(i)), attributes={"axis": -1}) for i in (0, 1))
+    squares = writer.node("Add", writer.node("Mul", x, x), s)
+    size = writer.node("Sqrt", writer.node("Mul", squares, writer.number(1 / op.count)))
+    return writer.node("Div", x, size)
 
 
 @spell.register
