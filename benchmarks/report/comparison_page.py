@@ -37,12 +37,7 @@ def render(recorded: Recorded) -> str:
         "n": counted(about.n, "sample"),
         "clean": own[0] if own and about.machine else None,
         "levels": [{"eps": about.label(eps), **_level(own, eps)} for eps in about.radii],
-        "bracket": page.figure(
-            lambda size: bracket_figure.plot(recorded, size, heading=False),
-            "bracket",
-            "Accuracy against the radius: what attacks leave standing above, what methods certify below. "
-            "The table of all rows has the figures.",
-        ),
+        "bracket": _bracket(recorded),
         "price": _price(recorded),
         "radii": page.figure(
             lambda size: radii_figure.plot(recorded, size, heading=False),
@@ -86,6 +81,17 @@ def _level(rows: Sequence[Row], eps: float) -> dict[str, Any]:
         "interval_low": lower.interval,
         "interval_high": upper.interval,
     }
+
+
+def _bracket(recorded: Recorded) -> Any:
+    if not recorded.about.radii:  # a search for radii asks about none of its own
+        return None
+    return page.figure(
+        lambda size: bracket_figure.plot(recorded, size, heading=False),
+        "bracket",
+        "Accuracy against the radius: what attacks leave standing above, what methods certify below. "
+        "The table of all rows has the figures.",
+    )
 
 
 def _price(recorded: Recorded) -> Any:
