@@ -98,7 +98,9 @@ def _draw(store: Store, folder: Path, run: int | None) -> list[Path]:
 
     if recorded.compared(store, run):
         read = recorded.read(store, run)
-        plots = {"bracket": bracket_figure.plot(read), "radii": radii_figure.plot(read)}
+        plots, bracketed = {"radii": radii_figure.plot(read)}, recorded.at_levels(read)
+        if bracketed.about.radii:
+            plots["bracket"] = bracket_figure.plot(bracketed)
         if price_figure.priced(read):
             plots["price"] = price_figure.plot(read)
     else:

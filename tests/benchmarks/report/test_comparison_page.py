@@ -60,13 +60,14 @@ def test_the_page_obeys_and_names_what_it_is_about(small):
     assert not page.all("img")
 
 
-def test_a_search_for_radii_has_no_empty_bracket(tmp_path):
+def test_a_search_for_radii_has_its_bracket(tmp_path):
     with Store(tmp_path / "s") as store:
         store.begin("assay compare --radius", "net", "points")
         compare_radii(identity(), dataset(POINTS), [Exact()], [get_attack("fgsm")], name="net", store=store)
         page = read(render(recorded.read(store)))
     headings = [attributes.get("id") for tag, attributes in page.elements if tag == "h2"]
-    assert headings == ["radii-h", "samples-h", "settings-h"]
+    assert headings == ["bracket-h", "radii-h", "samples-h", "settings-h"]
+    assert "\u2265" in page.text
     assert len([a for tag, a in page.elements if "data-index" in a]) == len(POINTS)
 
 
