@@ -25,11 +25,12 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 def commands() -> str:
-    """A section for each command with its ``--help``."""
+    """The list of commands, and a section for each with its ``--help``."""
     from assay.__main__ import app
 
     names = sorted(command.callback.__name__ for command in app.registered_commands if command.callback)
-    return "\n".join(f"## assay {name}\n\n```text\n{_help(name)}\n```\n" for name in names)
+    overview = f"```text\n{_help()}\n```\n\n"
+    return overview + "\n".join(f"## assay {name}\n\n```text\n{_help(name)}\n```\n" for name in names)
 
 
 def methods() -> str:
@@ -52,10 +53,10 @@ def _classes(table: dict[str, str]) -> str:
     return "\n".join(parts)
 
 
-def _help(name: str) -> str:
+def _help(*command: str) -> str:
     from assay.__main__ import main
 
     os.environ["COLUMNS"] = "100"
     with contextlib.redirect_stdout(io.StringIO()) as told:
-        main([name, "--help"])
+        main([*command, "--help"])
     return told.getvalue().strip()

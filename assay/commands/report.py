@@ -14,8 +14,8 @@ from assay.verify.support.plain import plain
 if TYPE_CHECKING:
     from assay.benchmarks.harness.store import Store
 
-PAGE = "html"
-ENDINGS = {PAGE: ".html", "latex": ".tex", "markdown": ".md"}
+PAGE, LEADERBOARD = "html", "robustbench"
+ENDINGS = {PAGE: ".html", LEADERBOARD: ".robustbench.json", "latex": ".tex", "markdown": ".md"}
 
 
 def report(
@@ -26,7 +26,7 @@ def report(
         Path | None, typer.Option("-o", "--out", help="The file; if not given, beside the store under its name.")
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="html, a page to look at; or the rows: csv, parquet, latex, markdown, json.")
+        str, typer.Option("--format", help="html, a page; the rows: csv, parquet, latex, markdown, json; robustbench.")
     ] = PAGE,
     figures: Annotated[Path | None, typer.Option(help="Folder for the plots too, each as SVG and PDF.")] = None,
     run: Annotated[int | None, typer.Option(help="Number of the run in the store; the last if not given.")] = None,
@@ -70,11 +70,16 @@ def write(store: Store, page: Path, run: int | None = None) -> None:
 def _table(store: Store, form: str, run: int | None) -> bytes:
     from assay.benchmarks.harness import recorded
     from assay.benchmarks.harness.radius_table import recorded_lines
-    from assay.benchmarks.report import instances_run, published
+    from assay.benchmarks.report import instances_run, leaderboard, published
     from assay.verify.core.errors import unknown_name
 
-    if form not in [known.value for known in published.Format]:
-        raise unknown_name("format", form, [PAGE, *published.Format])
+    if form not in (LEADERBOARD, *published.Format):
+        raise unknown_name("format", form, [PAGE, *published.Format, LEADERBOARD])
+    if form == LEADERBOARD:
+        read = recorded.read(store, run)
+        if read.about.tolerance is not None:
+            raise InputError("expected accuracy at an eps: a run of compare with --eps, this one has --radius")
+        return published.write(leaderboard.entries(read), published.Format.JSON)
     if recorded.compared(store, run):
         read = recorded.read(store, run)
         radii = read.about.tolerance is not None
@@ -98,7 +103,9 @@ def _draw(store: Store, folder: Path, run: int | None) -> list[Path]:
 
     if recorded.compared(store, run):
         read = recorded.read(store, run)
-        plots = {"bracket": bracket_figure.plot(read), "radii": radii_figure.plot(read)}
+        plots, bracketed = {"radii": radii_figure.plot(read)}, recorded.at_levels(read)
+        if bracketed.about.radii:
+            plots["bracket"] = bracket_figure.plot(bracketed)
         if price_figure.priced(read):
             plots["price"] = price_figure.plot(read)
     else:

@@ -6,7 +6,7 @@ Nothing is asked again. What the store does not hold is listed in ``unknown``, n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from typing import Any
@@ -24,7 +24,7 @@ from assay.verify.support.plain import counted, plain
 
 NEARER = 1 - 1e-6  # of a certified radius: a counterexample that is nearer contradicts the proof, rounding aside
 
-LEVELS = 8  # eps at which the bracket of a search for radii is shown
+LEVELS = 6  # eps at which the bracket of a search for radii is shown
 
 OF_THOSE = "They are missing from all counts, and accuracies are shares of the samples that were."
 
@@ -163,6 +163,22 @@ def read(store: Store, run: int | None = None) -> Recorded:
         return _described(store, chosen, runs[chosen], about, records, faults)
     why = about or "it was written before runs were described"
     return _undescribed(store, runs, chosen, str(why), records, faults)
+
+
+def at_levels(recorded: Recorded) -> Recorded:
+    """A search for radii with rows at a few eps, as its radii and distances imply them; any other run as it is.
+
+    The rows have no seconds: a search pays for all eps at once.
+    """
+    about = recorded.about
+    if about.tolerance is None or about.radii:
+        return recorded
+    levels = _levels(recorded.samples)
+    judged = [each for sample in recorded.samples for each in _followed(sample, levels)]
+    counts = {subject: len(which) for subject, which in about.wrong.items()}
+    rows = tuple(bracket.rows(about.seats, levels, about.n, counts, judged))
+    written = tuple(f"{eps:g}" for eps in levels)
+    return replace(recorded, about=replace(about, radii=levels, written=written), rows=rows)
 
 
 def compared(store: Store, run: int | None = None) -> bool:
@@ -305,20 +321,19 @@ def _levels(samples: Sequence[Sample]) -> tuple[float, ...]:
 
 
 def _followed(sample: Sample, levels: Sequence[float]) -> Iterator[bracket.Judged]:
-    """What each participant's answers on the sample imply at these eps, in all the time that its search took."""
+    """What each participant's answers on the sample imply at these eps."""
     by: dict[Seat, list[Said]] = {}
     for said in sample.said:
         by.setdefault(said.seat, []).append(said)
     for seat, all_said in by.items():
-        results = [said.record.result for said in all_said]
-        seconds, none = sum(result.seconds for result in results), Reason.INCOMPLETE
-        none = results[0].reason or none if all(r.reason is Reason.UNSUPPORTED for r in results) else none
+        refused = all(said.record.result.reason is Reason.UNSUPPORTED for said in all_said)
+        none = Reason.UNSUPPORTED if refused else Reason.INCOMPLETE
         proved = max((s.eps for s in all_said if s.record.result.verdict is Verdict.VERIFIED), default=0.0)
         broken = min((s.reach for s in all_said if s.record.result.verdict is Verdict.FALSIFIED), default=inf)
         for eps in levels:
             verdict = Verdict.VERIFIED if eps <= proved else Verdict.FALSIFIED if eps >= broken else Verdict.UNKNOWN
             reason = none if verdict is Verdict.UNKNOWN else None
-            yield bracket.Judged(seat.role, seat.name, eps, sample.index, verdict, reason, seconds, seat.subject)
+            yield bracket.Judged(seat.role, seat.name, eps, sample.index, verdict, reason, subject=seat.subject)
 
 
 def _sample(index: int, kept: tuple[int, Tensor] | None, right: bool | None, said: Sequence[Said]) -> Sample:

@@ -72,7 +72,15 @@ def label(axes: Any, right: float, ends: Sequence[tuple[float, str, str]], bold:
             fontsize=LETTERS,
             fontweight="bold" if position < len(bold) and bold[position] else "normal",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 4},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.7,
+                "alpha": 0.6,
+                "shrinkA": 2,
+                "shrinkB": 4,
+                "relpos": (0, 0.5),
+            },
         )
 
 

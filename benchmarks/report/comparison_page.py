@@ -11,7 +11,7 @@ import torch
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, CONFIDENCE, Role, Row
 from assay.benchmarks.harness.described import Description
 from assay.benchmarks.harness.radius_table import recorded_lines, spreads
-from assay.benchmarks.harness.recorded import Recorded, Sample
+from assay.benchmarks.harness.recorded import Recorded, Sample, at_levels
 from assay.benchmarks.report import bracket_figure, page, price_figure, radii_figure
 from assay.benchmarks.report.digits import above, below
 from assay.benchmarks.report.tables import ordered
@@ -27,7 +27,8 @@ STANDING = {Verdict.VERIFIED: "certified", Verdict.FALSIFIED: "broken", Verdict.
 
 def render(recorded: Recorded) -> str:
     """The page, in HTML."""
-    about, rows = recorded.about, recorded.rows
+    bracketed = at_levels(recorded)
+    about, rows = bracketed.about, bracketed.rows
     own = [row for row in rows if row.subject == NETWORK]
     shown = _shown(recorded)
     facts: dict[str, Any] = {
@@ -37,12 +38,7 @@ def render(recorded: Recorded) -> str:
         "n": counted(about.n, "sample"),
         "clean": own[0] if own and about.machine else None,
         "levels": [{"eps": about.label(eps), **_level(own, eps)} for eps in about.radii],
-        "bracket": page.figure(
-            lambda size: bracket_figure.plot(recorded, size, heading=False),
-            "bracket",
-            "Accuracy against the radius: what attacks leave standing above, what methods certify below. "
-            "The table of all rows has the figures.",
-        ),
+        "bracket": _bracket(bracketed),
         "price": _price(recorded),
         "radii": page.figure(
             lambda size: radii_figure.plot(recorded, size, heading=False),
@@ -86,6 +82,17 @@ def _level(rows: Sequence[Row], eps: float) -> dict[str, Any]:
         "interval_low": lower.interval,
         "interval_high": upper.interval,
     }
+
+
+def _bracket(recorded: Recorded) -> Any:
+    if not recorded.about.radii:  # a search that found nothing
+        return None
+    return page.figure(
+        lambda size: bracket_figure.plot(recorded, size, heading=False),
+        "bracket",
+        "Accuracy against the radius: what attacks leave standing above, what methods certify below. "
+        "The table of all rows has the figures.",
+    )
 
 
 def _price(recorded: Recorded) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import log
 from typing import TYPE_CHECKING
 
 from assay.benchmarks.harness.bracket import ALL_METHODS, Bracketed, Role, Row
@@ -36,7 +38,8 @@ def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool =
     canvas.shares(axes)
     spans = [each(row) for row in rows]
     axes.set_xlim(min(spans) / 2, max(spans) * 2)
-    named = []
+    named: list[tuple[str, str]] = []
+    points: list[tuple[float, float, str, str]] = []
     for position, name in enumerate(dict.fromkeys(row.name for row in rows)):
         colour, own = COOL[position % len(COOL)], sorted((r for r in rows if r.name == name), key=lambda r: r.eps)
         x, y = [each(row) for row in own], [row.accuracy for row in own]
@@ -51,15 +54,7 @@ def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool =
             clip_on=False,
             zorder=4,
         )
-        for row, at, height in zip(own, x, y, strict=True):
-            axes.annotate(
-                f"{row.eps:g}",
-                (at, height),
-                (7, 5),
-                textcoords="offset points",
-                fontsize=canvas.LETTERS - 1.5,
-                color=DEEPER[colour],
-            )
+        points += [(at, height, f"{row.eps:g}", colour) for row, at, height in zip(own, x, y, strict=True)]
         named.append((canvas.short(name, size), colour))
     across = 2 if size[0] < canvas.WIDE[0] else 3
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": across}
@@ -73,5 +68,31 @@ def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool =
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if near and f"{value:e}"[0] in "235" else "")
     axes.tick_params(which="minor", labelsize=canvas.LETTERS - 0.5)
     title = f"The price of tightness: {plain(comparison.model)}" if heading else ""
+    for at, height, text, colour in together(points, log(axes.get_xlim()[1] / axes.get_xlim()[0]), size):
+        style = {"fontsize": canvas.LETTERS - 1.5, "color": DEEPER[colour]}
+        axes.annotate(text, (at, height), (7, 5), textcoords="offset points", **style)
     canvas.caption(axes, "seconds for a sample", "certified accuracy", title)
     return figure
+
+
+def together(
+    points: Sequence[tuple[float, float, str, str]], decades: float, size: canvas.Size
+) -> list[tuple[float, float, str, str]]:
+    """Points (seconds, share, radius, colour) with those of one colour that are too close for labels of their own as
+    one, at the rightmost, with its radii in a row; ``decades`` is the width of the axis in natural logarithms.
+
+    >>> together([(0.001, 0.0, "0.05", "b"), (0.0011, 0.0, "0.1", "b"), (0.02, 0.5, "0.1", "g")], 5.0, canvas.WIDE)
+    [(0.0011, 0.0, '0.05, 0.1', 'b'), (0.02, 0.5, '0.1', 'g')]
+    """
+    wide, high = 0.75 / size[0], 0.3 / size[1]  # about what a label takes, in inches, as shares of the axes
+    found: list[tuple[float, float, str, str]] = []
+    for at, height, text, colour in points:
+        for position, (other, level, texts, own) in enumerate(found):
+            near = abs(log(at / other)) / decades < wide * (1 + texts.count(",")) and abs(height - level) < high
+            if own == colour and near:
+                place = max((other, level), (at, height))
+                found[position] = (*place, f"{texts}, {text}", colour)
+                break
+        else:
+            found.append((at, height, text, colour))
+    return found

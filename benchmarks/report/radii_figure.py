@@ -30,6 +30,7 @@ def plot(recorded: Recorded, size: canvas.Size = canvas.WIDE, heading: bool = Tr
     axes.plot(*zip(*broken, strict=True) if broken else ((), ()), "o", color=WARM[0], markersize=3, zorder=4)
     axes.set_xlim(-0.5, max(len(ends) - 0.5, 0.5))
     axes.set_ylim(0, top)
+    axes.locator_params(axis="x", integer=True)
     axes.grid(axis="y", color=GRID, linewidth=0.8, zorder=0)
     title = f"Radii of {plain(recorded.model)} on {plain(recorded.data)}" if heading else ""
     canvas.caption(axes, "samples, sorted", f"radius ({norm_name(recorded.norm)})", title)

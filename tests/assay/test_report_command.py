@@ -67,6 +67,8 @@ def test_tables_and_pictures_to_publish(model, tmp_path, capsys):
     for form, name in (("csv", "csv"), ("latex", "tex"), ("markdown", "md"), ("json", "json")):
         assert main(["report", "out/results.sqlite", "--format", form]) == 0
         assert "fgsm" in (tmp_path / "out" / f"results.{name}").read_text()
+    assert main(["report", "out/results.sqlite", "--format", "robustbench"]) == 0
+    assert '"clean_acc": "' in (tmp_path / "out" / "results.robustbench.json").read_text()
     capsys.readouterr()
     assert main(["report", "out/results.sqlite", "--format", "word"]) == 40
     assert "unknown format 'word'" in capsys.readouterr().err

@@ -34,6 +34,8 @@ for (const controls of document.querySelectorAll(".controls")) {
   const order = controls.querySelector("[data-order]");
   const columns = [...controls.querySelectorAll("[data-column]")];
   const count = controls.querySelector("[data-count]");
+  const more = document.querySelector(`[data-more=${target.id}]`);
+  let most = more ? Number(more.dataset.first) : Infinity; // a long list begins with these; print has them all
   const apply = () => {
     const wanted = search.value.trim().toLowerCase();
     let shown = 0;
@@ -44,6 +46,11 @@ for (const controls of document.querySelectorAll(".controls")) {
         columns.every((select) => !select.value || item.dataset[select.dataset.column] === select.value);
       item.hidden = !fits;
       shown += fits;
+      item.classList.toggle("later", fits && shown > most);
+    }
+    if (more) {
+      more.hidden = shown <= most;
+      more.textContent = `Show all ${shown}`;
     }
     count.textContent = `${shown} of ${items.length} ${count.dataset.count}`;
   };
@@ -52,7 +59,16 @@ for (const controls of document.querySelectorAll(".controls")) {
     const sign = falls ? -1 : 1;
     items.sort((a, b) => sign * (Number(a.dataset[key]) - Number(b.dataset[key])) || a.dataset.index - b.dataset.index);
     list.append(...items);
+    apply();
   };
+  if (more)
+    more.addEventListener("click", () => {
+      const next = items.find((item) => item.classList.contains("later"));
+      most = Infinity;
+      apply();
+      next.tabIndex = -1;
+      next.focus();
+    });
   search.addEventListener("input", apply);
   [state, ...columns].forEach((select) => select && select.addEventListener("change", apply));
   if (order) order.addEventListener("change", arrange);

@@ -112,7 +112,10 @@ def test_what_is_read_back_is_what_was_found(tmp_path):
         assert [r.radius for r in again.reaches.values()] == pytest.approx([r.radius for r in line.reaches.values()])
     told = spreads(read.about.seats, recorded_lines(read))
     assert [s.tenths for s in told] == [pytest.approx(s.tenths) for s in found.spreads]
-    for row in read.rows:  # what follows from the radii for each eps
+    levels = recorded.at_levels(read)
+    assert len(levels.about.radii) > 2
+    assert [row.name for row in levels.rows].count("exact") == len(levels.about.radii)
+    for row in levels.rows:  # what follows from the radii for each eps
         if row.name == "exact":
             assert row.verified == sum(line.certified >= row.eps for line in found.lines)
         elif row.name == "all attacks":

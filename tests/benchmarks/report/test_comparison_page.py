@@ -10,6 +10,7 @@ import torch
 from assay.attacks import get_attack
 from assay.benchmarks.harness import recorded
 from assay.benchmarks.harness.compare import compare
+from assay.benchmarks.harness.radius_table import compare_radii
 from assay.benchmarks.harness.store import Store
 from assay.benchmarks.report import colours, comparison_page, thumbnails
 from assay.benchmarks.report.comparison_page import render
@@ -57,6 +58,17 @@ def test_the_page_obeys_and_names_what_it_is_about(small):
     assert "clean accuracy 60.0%" in page.text
     assert "To repeat it assay compare" in page.text
     assert not page.all("img")
+
+
+def test_a_search_for_radii_has_its_bracket(tmp_path):
+    with Store(tmp_path / "s") as store:
+        store.begin("assay compare --radius", "net", "points")
+        compare_radii(identity(), dataset(POINTS), [Exact()], [get_attack("fgsm")], name="net", store=store)
+        page = read(render(recorded.read(store)))
+    headings = [attributes.get("id") for tag, attributes in page.elements if tag == "h2"]
+    assert headings == ["bracket-h", "radii-h", "samples-h", "settings-h"]
+    assert "\u2265" in page.text
+    assert len([a for tag, a in page.elements if "data-index" in a]) == len(POINTS)
 
 
 def test_every_row_and_every_sample_is_there(small):

@@ -71,6 +71,17 @@ def comparison(browser, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def many(browser, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    with Store(folder / "s") as store:
+        store.begin("assay compare", "net", "digits")
+        samples = datasets.load("digits").take(30)
+        compare(zoo.load("digits-mlp-pgd"), samples, [0.02], [get_verifier("ibp")], [], name="net", store=store)
+        (folder / "page.html").write_text(comparison_page.render(recorded.read(store)))
+    return folder / "page.html"
+
+
+@pytest.fixture(scope="module")
 def run(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     instance_files.suite(folder)
@@ -176,3 +187,21 @@ def test_without_scripts_everything_is_shown(browser, comparison):
     assert page.locator(".strip").last.is_visible()
     assert not page.locator(".controls").first.is_visible()
     context.close()
+
+
+def test_a_long_list_unfolds_and_is_printed_whole(open_page, many):
+    page = open_page(many)
+    shown = "[...document.querySelectorAll('.strip')].filter(s => s.checkVisibility()).length"
+    button = page.get_by_role("button", name="Show all 30")
+    assert page.evaluate(shown) == 24
+    page.emulate_media(media="print")
+    assert page.evaluate(shown) == 30
+    assert not page.get_by_label("Search").first.is_visible()
+    page.emulate_media(media="screen")
+    page.get_by_label("Search").first.fill("sample 29")
+    assert page.evaluate(shown) == 1
+    assert not button.is_visible()
+    page.get_by_label("Search").first.fill("")
+    button.press("Enter")
+    assert page.evaluate(shown) == 30
+    assert page.evaluate("[...document.querySelectorAll('.strip')].indexOf(document.activeElement)") == 24
