@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
     CORE: ("torch", "scipy"),  # scipy on use: linear programs, for the room in polytopes
     SUPPORT: ("torch",),
+    "assay.verify.support.executors.cluster": ("torch", "numpy", "ray"),  # on use
     "assay.attacks": ("torch",),
     "assay.verify.check": ("torch", "numpy", "onnx"),  # onnx: the checker opens models itself
 }

@@ -48,6 +48,8 @@ def compare(
     timeout: Annotated[float, typer.Option(help="Seconds for each sample and method.")] = inf,
     threads: options.Threads = None,
     device: options.Device = "cpu",
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Take finished verdicts from results.sqlite; undecided ones need more time."),
@@ -76,7 +78,7 @@ def compare(
     radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm)
     if radius and (require or baseline):
         raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")
-    for name, value in (("--n", n), ("--batch", batch), ("--threads", threads)):
+    for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     positive("--timeout", timeout, "seconds")
     positive("--tolerance", tolerance, "the data's units")
@@ -86,6 +88,7 @@ def compare(
     from assay.benchmarks.harness import gate
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.radius_table import compare_radii
+    from assay.benchmarks.harness.sources import Named
     from assay.benchmarks.harness.store import Store
     from assay.verify.core.budget import Budget
     from assay.verify.support.files import writable_folder
@@ -145,6 +148,8 @@ def compare(
                 resume=resume,
                 alarm_folder=out / "alarms",
                 progress=progress,
+                hiring=options.hiring(workers, cluster, device),
+                source=Named(model, weights),
             )
     to = Told(out, report, store.run, resume, json_)
     if radius:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
-
-from torch import nn
 
 from assay.benchmarks.harness.participants import Participant
 from assay.benchmarks.harness.questions import Question, answers, grouped
+from assay.benchmarks.harness.sources import Source, checked
 from assay.models.data import Dataset
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result
@@ -26,39 +23,6 @@ PRELOAD = (
     "assay.verify.frontends.torch",
 )
 KEPT = 2  # batches whose problems are kept, with what they cache
-
-
-class Source(Protocol):
-    """Where a model comes from, for a process that has none yet."""
-
-    def load(self) -> nn.Module | Network:
-        """The model, as it is there. Raises :class:`InputError` where it cannot be loaded."""
-        ...
-
-
-@dataclass(frozen=True)
-class Held:
-    """A model that goes along itself: its class must be one that others can import."""
-
-    model: nn.Module | Network
-
-    def load(self) -> nn.Module | Network:
-        """It."""
-        return self.model
-
-
-@dataclass(frozen=True)
-class Named:
-    """A model by its name and its file of weights, which each process reads on its own: nothing else of it travels."""
-
-    text: str
-    weights: Path | None = None
-
-    def load(self) -> nn.Module | Network:
-        """See :func:`assay.models.resolve.resolve`."""
-        from assay.models.resolve import resolve
-
-        return resolve(self.text, self.weights).module
 
 
 @dataclass(frozen=True)
@@ -92,13 +56,7 @@ class Ground:
     def opened(self) -> Network:
         """The network. Raises :class:`InputError` where another one is found under the same name."""
         if self.network is None:
-            network = to_network(self.source.load(), self.data.shape)
-            if network.id != self.identity:
-                raise InputError(
-                    "the model that this process finds is not the one that the run began with: its content differs "
-                    "(was the file changed, or is another one on this machine?)"
-                )
-            self.network = network
+            self.network = checked(to_network(self.source.load(), self.data.shape), self.identity)
         return self.network
 
     def questions(self, eps: float, batch: tuple[int, ...]) -> list[Question]:

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from assay.attacks.common.interface import Attack
 from assay.benchmarks.harness import alarms, bracket, described
 from assay.benchmarks.harness.alarms import Alarm
-from assay.benchmarks.harness.asking import PRELOAD, Asked, Ground, Held, Source, ask
+from assay.benchmarks.harness.asking import PRELOAD, Asked, Ground, ask
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Row
 from assay.benchmarks.harness.judging import Run
 from assay.benchmarks.harness.participants import participants_of
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Records
+from assay.benchmarks.harness.sources import Held, Source
 from assay.benchmarks.harness.store import Store
 from assay.models.data import Dataset
 from assay.verify.core.binary import class_scores

@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from assay.attacks import get_attack
-from assay.benchmarks.harness.asking import Held, Named
 from assay.benchmarks.harness.compare import Comparison, compare
+from assay.benchmarks.harness.smoothed import certify
+from assay.benchmarks.harness.sources import Held, Named
 from assay.benchmarks.harness.store import Store
 from assay.models.data import load
 from assay.models.zoo import load as zoo
 from assay.verify import get_verifier
+from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.support.executors.inline import here
@@ -104,3 +106,13 @@ def test_what_nobody_else_can_import_is_named(tmp_path):
     model = torch.nn.Sequential(torch.nn.Flatten(), Local(64, 10)).eval()
     with pytest.raises(InputError, match="cannot be sent to other processes"):
         compare(model, load("digits").take(2), [0.01], [get_verifier("ibp")], [], hiring=side_by_side(1))
+
+
+@pytest.mark.slow
+def test_smoothing_by_processes_says_what_this_one_says():
+    model, data, method = zoo(NAME), load("digits").take(6), Smoothing("gaussian", 0.1, 100, 10)
+    alone, shared = (
+        {row.index: replace(row, seconds=0.0) for row in certify(model, data, method, 2.0, 5, range(6), hiring=hiring)}
+        for hiring in (here, side_by_side(2))
+    )
+    assert shared == alone
