@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from assay.models.data import Dataset
     from assay.verify.core.network import Network
     from assay.verify.core.verifier import Verifier
+    from assay.verify.support.executors import Hiring
 
 MODEL_FORMS = "zoo:NAME, file.onnx, file.safetensors, path/file.py:factory or module:factory."
 
@@ -62,7 +64,29 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page to look at: one HTML file.")]
 Timeout = Annotated[float, typer.Option(help="Seconds, reading included.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes to work in, one thread each; none but this one if not given.")
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        help="Work on a cluster by Ray: its address, auto for the one that this machine belongs to, or local.",
+    ),
+]
 Memory = Annotated[float, typer.Option(help="GiB that a process may hold; one that takes more is ended.")]
+
+
+def hiring(workers: int | None, cluster: str | None, device: str = "cpu", memory: float = inf) -> Hiring:
+    """Where the work is to run; ``memory``: bytes that one process may hold."""
+    from assay.verify.support.executors.inline import here
+    from assay.verify.support.executors.processes import side_by_side
+
+    if cluster is not None:
+        from assay.verify.support.executors.cluster import on_cluster
+
+        return on_cluster(cluster, workers, memory, 0 if device == "cpu" else 1)
+    return here if workers is None else side_by_side(workers, memory)
 
 
 def shape(text: str) -> tuple[int, ...] | None:

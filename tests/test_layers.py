@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("verify", "attacks", "models", "benchmarks")
 
 CORE, SUPPORT, BOUNDS = "assay.verify.core", "assay.verify.support", "assay.verify.bounds"
+CLUSTER = "assay.verify.support.executors.cluster"
 PROGRAMS, GROUND = "assay.verify.programs", (CORE, SUPPORT)
 
 # Part of the tree -> the first-party parts that it may import beside itself. The longest prefix decides.
@@ -26,6 +27,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "assay.checkout": (),
     CORE: (SUPPORT,),
     SUPPORT: (CORE,),
+    CLUSTER: GROUND,
     "assay.verify.frontends": GROUND,
     BOUNDS: GROUND,
     PROGRAMS: (*GROUND, BOUNDS),
@@ -50,6 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
     CORE: ("torch", "scipy"),  # scipy on use: linear programs, for the room in polytopes
     SUPPORT: ("torch",),
+    CLUSTER: ("torch", "numpy", "ray"),  # the last two on use
     "assay.attacks": ("torch",),
     "assay.verify.check": ("torch", "numpy", "onnx"),  # onnx: the checker opens models itself
 }

@@ -23,6 +23,7 @@ def bench(
     benchmarks: Annotated[str | None, typer.Option(help="Only these, with commas; all if not given.")] = None,
     timeout: Annotated[float, typer.Option(help="Cap on the seconds of each instance.")] = inf,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each; one a core if not given.")] = None,
+    cluster: options.Cluster = None,
     method: Annotated[str, typer.Option(help="Method, with options as in 'auto(steps=10)'.")] = "auto",
     store: Annotated[Path, typer.Option(help="SQLite file of the results; the plot lies beside it.")] = Path(
         "bench.sqlite"
@@ -69,6 +70,7 @@ def bench(
     writable_folder(store.parent)
     writable_file("--report", report)
     limits = suite.Limits(workers or cores(), memory * 2**30, seed, check)
+    hiring = None if cluster is None else options.hiring(workers, cluster, memory=limits.memory)
     with interruptible(), Store(store) as opened, hint(opened), watch(quiet=quiet) as progress:
         survey(opened, resume)
         opened.begin(shlex.join(["assay", *context.obj]), method, str(folder))
@@ -80,6 +82,7 @@ def bench(
             resume=resume,
             expected=verdicts,
             progress=progress,
+            hiring=hiring,
         )
         instances_run.keep(opened, method, limits, outcome, published)
     picture = store.with_suffix(".png")

@@ -21,7 +21,7 @@ from assay.verify.support.plain import plain
 from assay.written import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from assay.benchmarks.harness.compare import Comparison
     from assay.benchmarks.harness.gate import Finding
@@ -49,6 +49,8 @@ def compare(
     timeout: Annotated[float, typer.Option(help="Seconds for each sample and method.")] = inf,
     threads: options.Threads = None,
     device: options.Device = "cpu",
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Take finished verdicts from results.sqlite; undecided ones need more time."),
@@ -77,7 +79,9 @@ def compare(
     radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm)
     if radius and (require or baseline):
         raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")
-    for name, value in (("--n", n), ("--batch", batch), ("--threads", threads)):
+    if radius and (workers or cluster):
+        raise InputError("--radius works in one process: take --eps with --workers and --cluster")
+    for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     positive("--timeout", timeout, "seconds")
     positive("--tolerance", tolerance, "the data's units")
@@ -87,6 +91,7 @@ def compare(
     from assay.benchmarks.harness import gate
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.radius_table import RadiusTable, compare_radii
+    from assay.benchmarks.harness.sources import Named
     from assay.benchmarks.harness.store import Store
     from assay.verify.core.budget import Budget
     from assay.verify.support.files import writable_folder
@@ -106,7 +111,10 @@ def compare(
     writable_file("--report", report)
 
     command = ["assay", *context.obj]
-    judge = partial(compare_radii, tolerance=tolerance) if radius else partial(harness.compare, eps=radii)
+    judge: Callable[..., Comparison | RadiusTable] = partial(compare_radii, tolerance=tolerance)
+    if not radius:
+        hiring = options.hiring(workers, cluster, device)
+        judge = partial(harness.compare, eps=radii, hiring=hiring, source=Named(model, weights))
     with (
         interruptible(),
         Store(out / "results.sqlite") as store,

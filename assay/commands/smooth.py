@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from assay.benchmarks.harness.audit import Fit
     from assay.benchmarks.harness.smoothed import Row
     from assay.verify.backends.smoothing.method import Smoothing
+    from assay.verify.support.executors import Hiring
 
 FOUND = 10  # the log has rows that cannot be
 SHOWN = 20
@@ -53,6 +56,8 @@ def smooth(
     skip: Annotated[int, typer.Option(help="Take every K-th sample.")] = 1,
     seed: options.Seed = 0,
     threads: options.Threads = 1,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
     out: Annotated[Path, typer.Option(help="Folder for smooth.csv, smooth.json and smooth.png.")] = Path("out"),
     audit: Annotated[
         Path | None,
@@ -66,7 +71,7 @@ def smooth(
         raise typer.Exit(_audit(audit, draws, alpha, sigma, json_))
     if model is None:
         raise InputError("expected --model, or --audit with a log")
-    for name, value in (("--n", n), ("--skip", skip), ("--threads", threads)):
+    for name, value in (("--n", n), ("--skip", skip), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     seed_in_range(seed)
     asked, at = Asked(model, weights, data, data_dir, domain, norm.lower(), n, skip, seed), numbers("--radii", radii)
@@ -77,7 +82,7 @@ def smooth(
     sigma, alpha = 0.25 if sigma is None else sigma, 0.001 if alpha is None else alpha
     draws = 100_000 if draws is None else draws
     method = Smoothing(noise, sigma, draws, pilot, alpha, certificate=certificate)  # type: ignore[arg-type]
-    rows, facts = _certify(asked, method, out, quiet)
+    rows, facts = _certify(asked, method, out, quiet, options.hiring(workers, cluster))
     _report(rows, _write(rows, at, facts, asked, out), out, json_)
 
 
@@ -99,10 +104,13 @@ class Asked:
         parse_norm(self.norm)
 
 
-def _certify(asked: Asked, method: Smoothing, out: Path, quiet: bool) -> tuple[list[Row], dict[str, Any]]:
+def _certify(
+    asked: Asked, method: Smoothing, out: Path, quiet: bool, hiring: Hiring
+) -> tuple[list[Row], dict[str, Any]]:
     """The rows, of which smooth.csv has each as soon as it is decided, and what they are rows of."""
     from assay.benchmarks.harness import smoothed
     from assay.benchmarks.harness.progress import watch
+    from assay.benchmarks.harness.sources import Named
     from assay.verify.support.files import writable_folder, write_atomic
     from assay.verify.support.signals import interruptible
 
@@ -112,8 +120,16 @@ def _certify(asked: Asked, method: Smoothing, out: Path, quiet: bool) -> tuple[l
     writable_folder(out)
     rows: list[Row] = []
     with interruptible(), watch(unit="sample", quiet=quiet) as progress:
-        for row in smoothed.certify(module, samples, method, parse_norm(asked.norm), asked.seed, indices, progress):
-            rows.append(row)
+        how = (
+            parse_norm(asked.norm),
+            asked.seed,
+            indices,
+            progress,
+            hiring,
+            Named(asked.model, asked.weights, whole=True),
+        )
+        for row in smoothed.certify(module, samples, method, *how):
+            insort(rows, row, key=attrgetter("index"))
             write_atomic(out / "smooth.csv", smoothed.table_text(rows).encode())
     return rows, {
         "model": asked.model,

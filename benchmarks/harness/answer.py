@@ -134,15 +134,15 @@ class Reply:
     warnings: tuple[str, ...] = ()
 
 
-def answer(request: Request) -> Reply:
-    """Read, solve and check one instance on one thread; every failure is a reply too."""
+def answer(_: None, request: Request) -> Reply:
+    """Read, solve and check one instance on one thread, on no common ground; every failure is a reply too."""
     torch.set_num_threads(1)
     budget = limits(request.seconds, request.memory, request.seed).started()
     try:
         question = read(request.net, request.prop)
         verifier = get_verifier(request.method)
         if request.check:
-            result, _ = decided(verifier, question, request.net, request.prop, budget)
+            result, _certificate = decided(verifier, question, request.net, request.prop, budget)
             result = replace(result, certificate=None)
         else:
             result = union.verify(verifier, question.problems, budget)

@@ -7,8 +7,8 @@ verdict is checked before it counts (``assay.verify.solving.stages.decide``), an
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from assay.attacks.common.interface import Attack
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
-from assay.benchmarks.harness import alarms, bracket, described
-from assay.benchmarks.harness.alarms import Alarm, Case
-from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Judged, Row
+from assay.benchmarks.harness import bracket, described
+from assay.benchmarks.harness.asking import PRELOAD, Asked, Ground, ask
+from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Row
+from assay.benchmarks.harness.judging import Run
 from assay.benchmarks.harness.outcome import Outcome
-from assay.benchmarks.harness.participants import Participant, participants_of
+from assay.benchmarks.harness.participants import participants_of
 from assay.benchmarks.harness.progress import SILENT, Progress
-from assay.benchmarks.harness.questions import Question, Records, answers, grouped
+from assay.benchmarks.harness.questions import Records
+from assay.benchmarks.harness.sources import Held, Source
 from assay.benchmarks.harness.store import Store
 from assay.models.data import Dataset
 from assay.verify.backends.crown import CROWN
@@ -38,8 +40,10 @@ from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import NETWORK
 from assay.verify.core.spec import strictly_largest
-from assay.verify.core.verifier import OtherSubject, Verifier
+from assay.verify.core.verifier import Verifier
 from assay.verify.support import shown
+from assay.verify.support.executors import Executor, Hiring, Job, Task, run
+from assay.verify.support.executors.inline import here
 from assay.verify.support.plain import counted
 
 if TYPE_CHECKING:
@@ -101,6 +105,8 @@ def compare(
     resume: bool = False,
     alarm_folder: Path | None = None,
     progress: Progress = SILENT,
+    hiring: Hiring = here,
+    source: Source | None = None,
 ) -> Comparison:
     """Judge every sample of ``data`` at every ``eps``, one or several (units of x, in the ``norm``; where the data have
     an ``eps_scale``, times that) by every method and attack.
@@ -110,6 +116,8 @@ def compare(
     those who speak of another classifier, the samples that this one misclassifies or abstains on.
     Records go to ``store`` and the cases of soundness alarms to ``alarm_folder`` as they are decided. With ``resume``
     the records that are settled already (:func:`assay.benchmarks.harness.store.settled`) are taken from the store.
+    ``hiring``: where the work runs, which changes nothing of what comes out; ``source``: where other processes find
+    the model, which travels itself if nothing is said.
 
     Raises :class:`InputError` for input that cannot be used, :class:`InternalError` where a participant fails: an
     exception is never a verdict. Alarms are returned: see :meth:`Outcome.raise_alarm`.
@@ -119,35 +127,29 @@ def compare(
     participants = participants_of(methods, attacks)
     network = to_network(model, data.shape)
     radii = _checked(network, data, eps, norm, batch)
-    right = _right_by_subject(network, data, batch, participants, budget.seed)
-    records = Records(store, resume, norm, budget)
-    about = described.describe(network, name, data, norm, radii, budget, participants, right)
-    described.begin(store, about, data)
-    run = Run(network, data, radii, norm, budget, participants, right, records, alarm_folder, progress)
-    anybody = sorted(set().union(*(right[p.subject] for p in participants)))
-    work = {_stage(p, radius): len(right[p.subject]) for radius in radii for p in participants}
-    progress.begin(sum(work.values()), work)
-    tally, seen = bracket.Tally(radii), 0
-    for start in range(0, len(anybody), batch):
-        chunk, before = anybody[start : start + batch], len(run.judged)
-        run.judge(chunk)
-        tally.add(chunk[-1] + 1 - seen, len(right[NETWORK] & set(chunk)), run.judged[before:])
-        seen = chunk[-1] + 1
-        progress.so_far(str(tally))
+    ground = Ground(source or Held(model), network.id, data, norm, budget, participants, network)
+    with hiring(Job(ask, ground, PRELOAD)) as executor:
+        right = _right_by_subject(ground, batch, executor)
+        records = Records(store, resume, norm, budget)
+        about = described.describe(network, name, data, norm, radii, budget, participants, right)
+        described.begin(store, about, data)
+        under_way = Run(ground, radii, right, records, alarm_folder, progress)
+        under_way.judge(batch, executor)
     wrong = {subject: len(data) - len(rightly) for subject, rightly in right.items()}
     spent = time.monotonic() - began
-    described.end(store, about, spent, run.alarms, run.folders)
+    alarmed, folders = under_way.alarms, under_way.folders
+    described.end(store, about, spent, alarmed, folders)
     return Comparison(
         model=name,
         data=f"{data.name} ({data.split})",
         norm=norm,
         seed=budget.seed,
         n=len(data),
-        rows=tuple(bracket.rows(participants, radii, len(data), wrong, run.judged)),
-        alarms=tuple(run.alarms),
-        folders=tuple(run.folders),
+        rows=tuple(bracket.rows(participants, radii, len(data), wrong, under_way.judged)),
+        alarms=tuple(alarmed),
+        folders=tuple(folders),
         seconds=spent,
-        resumed=run.resumed,
+        resumed=under_way.resumed,
     )
 
 
@@ -171,73 +173,16 @@ def _checked(network: Network, data: Dataset, eps: float | Sequence[float], norm
     return sorted(set(radii))
 
 
-@dataclass(eq=False)
-class Run:
-    """A comparison under way: who is asked what, and what was found so far. ``right``: of each subject's samples,
-    those that it classifies rightly."""
-
-    network: Network
-    data: Dataset
-    radii: Sequence[float]
-    norm: float
-    budget: Budget
-    participants: Sequence[Participant]
-    right: Mapping[str, set[int]]
-    records: Records
-    alarm_folder: Path | None
-    progress: Progress
-    judged: list[Judged] = field(default_factory=list)
-    alarms: list[Alarm] = field(default_factory=list)
-    folders: list[Path] = field(default_factory=list)
-    resumed: int = 0
-
-    def judge(self, chunk: list[int]) -> None:
-        """What everybody says of a chunk of samples, and where that is a contradiction."""
-        cases = []
-        for radius in self.radii:
-            # The problems are shared, with what they cache.
-            x, y, eps = self.data.x[chunk], self.data.y[chunk], self.data.radius(radius)
-            problems = Problem.robustness_many(self.network, x, y, eps, self.norm, self.data.legal)
-            asked = [Question(sample, radius, problem) for sample, problem in zip(chunk, problems, strict=True)]
-            self.records.asked(asked)
-            for participant in self.participants:
-                self.progress.running(_stage(participant, radius))
-                cases += self.ask(participant, [q for q in asked if q.sample in self.right[participant.subject]])
-        contradictions = alarms.find(cases)
-        self.alarms += contradictions
-        self.folders += alarms.save_all(contradictions, self.alarm_folder)
-
-    def ask(self, participant: Participant, asked: list[Question]) -> list[Case]:
-        """What a participant says, of late or in the store, and the stored verdicts that it contradicts now."""
-        known = self.records.known(participant, asked)
-        said = [q.case(participant, known[q.problem.id]) for q in asked if q.problem.id in known]
-        self.resumed += len(said)
-        self.progress.recall(len(said))
-        earlier: list[Case] = []
-        for group in grouped(participant, [q for q in asked if q.problem.id not in known]):
-            results = answers(participant, group, self.budget)
-            fresh = [q.case(participant, result) for q, result in zip(group, results, strict=True)]
-            earlier += self.records.keep(participant, fresh)
-            said += fresh
-            self.progress.advance(len(fresh))
-        self.judged += [bracket.judged(participant, case.sample, case.eps, case.result) for case in said]
-        return [*earlier, *said]
-
-
-def _stage(participant: Participant, radius: float) -> str:
-    """What takes its own time."""
-    return f"{participant.name}, eps {radius:g}"
-
-
-def _right_by_subject(
-    network: Network, data: Dataset, batch: int, participants: Sequence[Participant], seed: int
-) -> dict[str, set[int]]:
+def _right_by_subject(ground: Ground, batch: int, executor: Executor) -> dict[str, set[int]]:
     """Positions of the samples that each subject classifies rightly, the network first."""
-    right = {NETWORK: set(rightly_classified(network, data, batch).tolist())}
-    for verifier in (p.verifier for p in participants):
-        if isinstance(verifier, OtherSubject) and verifier.subject not in right:
-            pairs = enumerate(zip(data.x, data.y.tolist(), strict=True))
-            right[verifier.subject] = {i for i, (x, y) in pairs if verifier.classify(network, x, seed) == y}
+    data = ground.data
+    right = {NETWORK: set(rightly_classified(ground.opened(), data, batch).tolist())}
+    places = {p.subject: place for place, p in enumerate(ground.participants) if p.subject != NETWORK}
+    everything = [tuple(range(start, min(start + batch, len(data)))) for start in range(0, len(data), batch)]
+    tasks = [Task(Asked(place, some, some), tag=subject) for subject, place in places.items() for some in everything]
+    right |= {subject: set[int]() for subject in places}
+    for ended in run(executor, tasks):
+        right[ended.task.tag].update(ended.value())
     return right
 
 

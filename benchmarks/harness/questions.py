@@ -71,11 +71,22 @@ class Records:
         return Record(key, case.result, role, case.sample, label, case.eps, self.norm, seconds)
 
 
+def one_by_one(participant: Participant) -> bool:
+    """Whether the participant takes no batches."""
+    return not isinstance(participant.verifier, BatchVerifier)
+
+
 def grouped(participant: Participant, asked: list[Question]) -> list[list[Question]]:
-    """What is asked, and recorded, at once: everything where the participant takes batches, else one by one."""
-    if isinstance(participant.verifier, BatchVerifier):
-        return [asked] if asked else []
-    return [[one] for one in asked]
+    """What is asked at once: everything where the participant takes batches, else one by one."""
+    if one_by_one(participant):
+        return [[one] for one in asked]
+    return [asked] if asked else []
+
+
+def lapsed(participant: Participant, asked: Sequence[Question], why: str) -> list[Result]:
+    """The results of who was ended because the time was over."""
+    told = Verdict.UNKNOWN, Reason.TIMEOUT
+    return [Result(q.problem.id, participant.key, *told, stats={"explanation": why}) for q in asked]
 
 
 def answers(participant: Participant, asked: Sequence[Question], budget: Budget) -> list[Result]:

@@ -7,20 +7,23 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 from torch import nn
 
 from assay.benchmarks.harness.bracket import CONFIDENCE
 from assay.benchmarks.harness.progress import SILENT, Progress
+from assay.benchmarks.harness.sources import Held, Source, checked
 from assay.models.data import Dataset
 from assay.verify.backends.smoothing.method import Smoothing
+from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.frontends.whole import runnable
+from assay.verify.support.executors import Hiring, Job, Task, run
+from assay.verify.support.executors.inline import here
 
-if TYPE_CHECKING:
-    from assay.verify.core.network import Network
-
+PRELOAD = ("assay.benchmarks.harness.smoothed", "assay.models.resolve", "assay.verify.frontends.torch")
 ABSTAINED = -1
 
 
@@ -56,6 +59,27 @@ class Point:
     high: float
 
 
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What all samples share: the model, or where it comes from, and how it is smoothed."""
+
+    model: Source
+    data: Dataset
+    method: Smoothing
+    norm: float
+    seed: int
+    identity: str = ""
+
+    @cached_property
+    def network(self) -> Network:
+        """The model, as it is run. Raises :class:`InputError` where another one is found under the same name."""
+        return checked(runnable(self.model.load(), self.data.shape), self.identity)
+
+    def __getstate__(self) -> dict[str, object]:
+        """What travels: not the network."""
+        return {name: value for name, value in vars(self).items() if name != "network"}
+
+
 def certify(
     model: nn.Module | Network,
     data: Dataset,
@@ -64,26 +88,36 @@ def certify(
     seed: int,
     indices: Sequence[int],
     progress: Progress = SILENT,
+    hiring: Hiring = here,
+    source: Source | None = None,
 ) -> Iterator[Row]:
-    """The rows of the samples at ``indices``, as they are decided."""
-    network = runnable(model, data.shape)
+    """The rows of the samples at ``indices``, as they are decided; ``hiring``, ``source``: as in
+    :func:`assay.benchmarks.harness.compare.compare`."""
     progress.begin(len(indices))
     done = right = 0
-    for index in indices:
-        progress.running(f"sample {index}")
-        begun = time.monotonic()
-        label = int(data.y[index])
-        problem = Problem.robustness(network, data.x[index], label, 0.0, norm, data.legal)
-        certified = method.certify(problem, norm, seed)
-        answer = ABSTAINED if certified.prediction is None else certified.prediction
-        successes = 0 if certified.prediction is None else certified.outcome.counts[certified.prediction]
-        spent = time.monotonic() - begun
-        outcome = certified.outcome
-        row = Row(index, label, answer, certified.radius, successes, outcome.n, outcome.lower, spent)
-        done, right = done + 1, right + row.right
-        yield row
-        progress.so_far(f"{right} of {done} right")
-        progress.advance(1)
+    ground = Ground(source or Held(model), data, method, norm, seed, runnable(model, data.shape).id)
+    with hiring(Job(_row, ground, PRELOAD)) as executor:
+        for ended in run(executor, (Task(index) for index in indices)):
+            row: Row = ended.value()
+            done, right = done + 1, right + row.right
+            yield row
+            progress.so_far(f"{right} of {done} right")
+            progress.advance(1)
+
+
+def _row(ground: Ground, index: int) -> Row:
+    """What comes of one sample."""
+    network, data = ground.network, ground.data
+    begun = time.monotonic()
+    label = int(data.y[index])
+    problem = Problem.robustness(network, data.x[index], label, 0.0, ground.norm, data.legal)
+    certified = ground.method.certify(problem, ground.norm, ground.seed)
+    outcome = certified.outcome
+    answer, successes = ABSTAINED, 0
+    if certified.prediction is not None:
+        answer, successes = certified.prediction, outcome.counts[certified.prediction]
+    spent = time.monotonic() - begun
+    return Row(index, label, answer, certified.radius, successes, outcome.n, outcome.lower, spent)
 
 
 def curve(rows: Sequence[Row], radii: Sequence[float]) -> list[Point]:

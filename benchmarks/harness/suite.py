@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
@@ -14,10 +13,12 @@ from assay.benchmarks.harness.answer import PRELOAD, Reply, Request, Word, answe
 from assay.benchmarks.harness.instances import Instance, Name, hasher
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.store import Key, Record, Store, settled
-from assay.benchmarks.harness.workers import Ended, Fate, Pool, Task
 from assay.verify.core.errors import AssayError, InputError, InternalError, ResourceError
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.registry import get_verifier
+from assay.verify.support import executors
+from assay.verify.support.executors import Ended, Fate, Hiring, Job, Task
+from assay.verify.support.executors.processes import side_by_side
 from assay.verify.support.plain import plain
 
 DECIDED = (Word.SAT, Word.UNSAT)
@@ -92,8 +93,10 @@ def run(
     resume: bool = False,
     expected: Mapping[Name, str] | None = None,
     progress: Progress = SILENT,
+    hiring: Hiring | None = None,
 ) -> Outcome:
-    """Ask ``method``, written as the command takes it, about every instance; ``expected``: verdicts by name.
+    """Ask ``method``, written as the command takes it, about every instance; ``expected``: verdicts by name;
+    ``hiring``: where the work runs, if not in processes of this machine.
 
     With ``resume`` the rows that are settled in the store are taken from there. Raises :class:`InputError` for a
     method that does not exist, and where the files of a stored row have changed since.
@@ -114,9 +117,8 @@ def run(
                 request = Request(instance.net, instance.prop, method, *how)
                 yield Task(request, instance.seconds, instance)
 
-    pool = Pool(answer, limits.workers, limits.memory, PRELOAD)
-    with closing(pool.run(open_tasks())) as every:
-        for ended in every:
+    with (hiring or side_by_side(limits.workers, limits.memory))(Job(answer, preload=PRELOAD)) as executor:
+        for ended in executors.run(executor, open_tasks()):
             ledger.take(ended)
             progress.so_far(ledger.counts)
             progress.advance(1)
@@ -201,8 +203,9 @@ def _result(ended: Ended, key: Key) -> Result:
         why, code = reply.error, reply.exit_code
     elif ended.fate is Fate.TIMEOUT:
         return Result(key.problem, key.method, Verdict.UNKNOWN, Reason.TIMEOUT, stats={"explanation": ended.detail})
-    else:  # a process that is killed from outside was most likely one too many for the machine's memory
-        outside = ended.fate is Fate.MEMORY or "SIGKILL" in ended.detail
-        why, code = ended.detail, ResourceError.exit_code if outside else InternalError.exit_code
+    elif ended.error is not None:
+        why, code = str(ended.error), ended.error.exit_code
+    else:
+        why, code = ended.detail, ResourceError.exit_code if ended.outside else InternalError.exit_code
     what = {40: Reason.UNSUPPORTED, 50: Reason.UNSUPPORTED, 60: Reason.MEMORY}.get(code, Reason.SOLVER)
     return Result(key.problem, key.method, Verdict.UNKNOWN, what, stats={"exit_code": code, "explanation": why})

@@ -12,11 +12,11 @@ import onnx
 import pytest
 
 from assay.__main__ import main
-from assay.benchmarks.harness import workers
 from assay.benchmarks.harness.store import Store
-from tests.benchmarks.harness.test_workers import gone
+from assay.verify.support.executors import processes
 from tests.benchmarks.instance_files import BROKEN, PROPERTIES, expected, prop, register, suite
 from tests.breadth import slow
+from tests.verify.support.test_executors import gone
 
 NAMES = [f"vnnlib/{name}.vnnlib" for name in PROPERTIES]
 VERDICTS = [verdict for _, verdict in PROPERTIES.values()]
@@ -214,7 +214,7 @@ def test_a_wrong_proof_is_an_alarm(run):
 
 
 def test_work_that_does_not_come_back_is_a_timeout(run, monkeypatch):
-    monkeypatch.setattr(workers, "GRACE", 0.2)
+    monkeypatch.setattr(processes, "GRACE", 0.2)
     code, rows, _ = run("--method", "hangs(deaf=true)", "--timeout", "0.5")
     assert code == 0
     assert {row["verdict"] for row in rows} == {"timeout"}

@@ -17,7 +17,7 @@ ELSEWHERE = """
 import sys
 for name in ("fcntl", "resource"):
     sys.modules[name] = None  # importing it is an error
-import assay.verify.support.child, assay.verify.programs.apart, assay.benchmarks.harness.workers, assay.watchdog
+import assay.verify.support.child, assay.verify.programs.apart, assay.verify.support.executors.processes, assay.watchdog
 import assay.benchmarks.harness.suite, assay.benchmarks.measure.startup, assay.benchmarks.measure.exact
 import assay.commands.bench
 """

@@ -1,4 +1,4 @@
-"""Processes under limits: what they are asked they do, and nothing that they do goes beyond the limits."""
+"""Executors: what they are asked they do, whichever it is, and nothing that processes do goes beyond the limits."""
 
 import ctypes
 import os
@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from assay.benchmarks.harness import workers
-from assay.benchmarks.harness.workers import Fate, Pool, Task
+from assay.verify.core.errors import InputError, InternalError
+from assay.verify.support.executors import Fate, Job, Task, processes, run
+from assay.verify.support.executors.inline import here
+from assay.verify.support.executors.processes import Processes, side_by_side
 from assay.verify.support.processes import resident
 
 ROOT = Path(__file__).parents[3]
 
 
-def work(what):
+def work(ground, what):
     """What the processes of these tests do: (kind, argument)."""
     kind, value = what
     match kind:
@@ -60,6 +62,10 @@ def work(what):
             time.sleep(60)
         case "raise":
             raise ZeroDivisionError
+        case "refuse":
+            raise InputError("not this")
+        case "ground":
+            return ground[value]
         case "print":
             print("noise", flush=True)
     return kind
@@ -69,12 +75,12 @@ def pool_of(count, memory=inf):
     """A pool as the suites use it: the server of the processes is started once, by whoever is first."""
     from assay.benchmarks.harness.answer import PRELOAD
 
-    return Pool(work, count, memory, PRELOAD)
+    return Processes(work, count, None, memory, PRELOAD)
 
 
 def ends(pool, *tasks):
-    with closing(pool.run(list(tasks))) as every:
-        return {ended.task.tag: ended for ended in every}
+    with closing(pool):
+        return {ended.task.tag: ended for ended in run(pool, list(tasks))}
 
 
 def task(kind, value=None, seconds=30.0):
@@ -113,14 +119,14 @@ def test_tasks_are_taken_when_there_is_a_process_for_them():
             taken.append(i)
             yield task("pid", 0.05)
 
-    with closing(pool_of(1).run(tasks())) as every:
-        for count, _ in enumerate(every, start=1):
+    with closing(pool_of(1)) as pool:
+        for count, _ in enumerate(run(pool, tasks()), start=1):
             assert len(taken) == count
 
 
 @pytest.mark.parametrize(("kind", "value"), [("sleep", 1000), ("deaf", "")])
 def test_what_overruns_its_time_is_killed_and_the_next_task_goes_on(kind, value, monkeypatch):
-    monkeypatch.setattr(workers, "GRACE", 0.3)
+    monkeypatch.setattr(processes, "GRACE", 0.3)
     replies = ends(pool_of(1), task(kind, value, 0.5), task("double", 3))
     assert replies[kind, value].fate is Fate.TIMEOUT
     assert replies[kind, value].seconds >= 0.5
@@ -150,16 +156,65 @@ def test_a_task_whose_process_dies_is_tried_once_more(tmp_path):
     assert replies["double", 1].reply == 2
 
 
-def test_an_exception_ends_the_process(capfd):
-    replies = ends(pool_of(1), task("raise"))
-    assert replies["raise", None].fate is Fate.DIED
-    assert replies["raise", None].detail == "the process ended with exit code 1"
+@pytest.mark.parametrize("hiring", [here, side_by_side(1)], ids=["here", "processes"])
+def test_an_exception_is_told_as_what_it_is(hiring):
+    with hiring(Job(work)) as executor:
+        replies = {ended.task.tag: ended for ended in run(executor, [task("raise"), task("refuse"), task("double", 4)])}
+    assert [replies[tag].fate for tag in (("raise", None), ("refuse", None))] == [Fate.RAISED, Fate.RAISED]
+    with pytest.raises(InternalError, match="unexpected ZeroDivisionError"):
+        replies["raise", None].value()
+    with pytest.raises(InputError, match="not this"):
+        replies["refuse", None].value()
+    assert replies["double", 4].value() == 8
+
+
+@pytest.mark.parametrize("hiring", [here, side_by_side(2)], ids=["here", "processes"])
+def test_what_tasks_share_is_there(hiring):
+    with hiring(Job(work, {"a": 7})) as executor:
+        replies = [ended.value() for ended in run(executor, [task("ground", "a") for _ in range(5)])]
+    assert replies == [7] * 5
+
+
+class Unreadable:
+    def __reduce__(self):
+        return _gone, ()
+
+
+def _gone():
+    raise InputError("there is no such thing here")
+
+
+def test_what_cannot_be_opened_there_is_told():
+    with side_by_side(2)(Job(work, Unreadable())) as executor:
+        fates = list(run(executor, [task("double", i) for i in range(3)]))
+    assert [ended.fate for ended in fates] == [Fate.RAISED] * 3
+    with pytest.raises(InputError, match="no such thing"):
+        fates[0].value()
+
+
+@pytest.mark.parametrize("hiring", [here, side_by_side(1)], ids=["here", "processes"])
+def test_what_is_cancelled_does_not_end(hiring):
+    with hiring(Job(work)) as executor:
+        first, second = task("double", 1) if hiring is here else task("sleep", 1000), task("double", 2)
+        executor.submit(first)
+        executor.submit(second)
+        executor.cancel(first)
+        assert [ended.task for ended in executor.ended()] == [second]
+        assert executor.ended() == []
+
+
+def test_waiting_for_what_lasts_ends_in_time():
+    with side_by_side(1)(Job(work)) as executor:
+        executor.submit(task("sleep", 1000))
+        assert executor.ended(0.0) == []
 
 
 PRINTS = """
-from assay.benchmarks.harness.workers import Pool, Task
-from tests.benchmarks.harness.test_workers import work
-for ended in Pool(work, 1).run([Task(("print", None), 30)]): print(ended.reply)
+from assay.verify.support.executors import Job, Task, run
+from assay.verify.support.executors.processes import side_by_side
+from tests.verify.support.test_executors import work
+with side_by_side(1)(Job(work)) as executor:
+    for ended in run(executor, [Task(("print", None), 30)]): print(ended.reply)
 """
 
 
@@ -170,7 +225,7 @@ def test_what_a_task_prints_is_not_our_output():
 
 
 def test_what_a_task_started_dies_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "GRACE", 0.1)
+    monkeypatch.setattr(processes, "GRACE", 0.1)
     path = tmp_path / "pid"
     assert ends(pool_of(1), task("child", str(path), 1.5))["child", str(path)].fate is Fate.TIMEOUT
     assert gone(int(path.read_text()))
@@ -178,8 +233,8 @@ def test_what_a_task_started_dies_with_it(tmp_path, monkeypatch):
 
 def test_closing_midway_leaves_no_process():
     pool = pool_of(2)
-    with closing(pool.run([task("double", 1), task("sleep", 1000)])) as every:
-        assert next(every).reply == 2
+    with closing(pool):
+        assert next(run(pool, [task("double", 1), task("sleep", 1000)])).reply == 2
         pids = [worker.process.pid for worker in pool.workers]
     assert len(pids) == 2
     assert all(gone(pid) for pid in pids)
@@ -187,9 +242,11 @@ def test_closing_midway_leaves_no_process():
 
 PARENT = """
 import sys
-from assay.benchmarks.harness.workers import Pool, Task
-from tests.benchmarks.harness.test_workers import work
-for _ in Pool(work, 2).run([Task(("deaf", sys.argv[1]), 1000), Task(("idle", sys.argv[2]), 1000)]): pass
+from assay.verify.support.executors import Job, Task, run
+from assay.verify.support.executors.processes import side_by_side
+from tests.verify.support.test_executors import work
+with side_by_side(2)(Job(work)) as executor:
+    for _ in run(executor, [Task(("deaf", sys.argv[1]), 1000), Task(("idle", sys.argv[2]), 1000)]): pass
 """
 
 

@@ -1,0 +1,92 @@
+"""Questions of a comparison as tasks of an executor: what goes to each process once, and what one task asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from assay.benchmarks.harness.participants import Participant
+from assay.benchmarks.harness.questions import Question, answers, grouped
+from assay.benchmarks.harness.sources import Source, checked
+from assay.models.data import Dataset
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.network import Network, to_network
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import Result
+from assay.verify.core.verifier import OtherSubject
+
+PRELOAD = (
+    "assay.benchmarks.harness.asking",
+    "assay.models.resolve",
+    "assay.verify.solving.stages",
+    "assay.verify.frontends.torch",
+)
+KEPT = 2  # batches whose problems are kept, with what they cache
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one task asks: participant number ``participant`` about ``samples`` of a ``batch`` within ``eps``; which
+    of them it classifies rightly, where there is no eps."""
+
+    participant: int
+    batch: tuple[int, ...]
+    samples: tuple[int, ...]
+    eps: float | None = None
+
+
+@dataclass(eq=False)
+class Ground:
+    """What all tasks of a comparison share. ``identity``: of the network that is meant."""
+
+    source: Source
+    identity: str
+    data: Dataset
+    norm: float
+    budget: Budget
+    participants: Sequence[Participant]
+    network: Network | None = None
+    posed: dict[tuple[float, tuple[int, ...]], list[Question]] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, object]:
+        """What travels: the source instead of the network."""
+        return {**vars(self), "network": None, "posed": {}}
+
+    def opened(self) -> Network:
+        """The network. Raises :class:`InputError` where another one is found under the same name."""
+        if self.network is None:
+            self.network = checked(to_network(self.source.load(), self.data.shape), self.identity)
+        return self.network
+
+    def questions(self, eps: float, batch: tuple[int, ...]) -> list[Question]:
+        """A batch of samples as problems, the same ones for all who are asked one after another: they are shared,
+        with what they cache."""
+        key = eps, batch
+        if key not in self.posed:
+            while len(self.posed) >= KEPT:
+                del self.posed[next(iter(self.posed))]
+            x, y, radius = self.data.x[[*batch]], self.data.y[[*batch]], self.data.radius(eps)
+            problems = Problem.robustness_many(self.opened(), x, y, radius, self.norm, self.data.legal)
+            self.posed[key] = [Question(i, eps, problem) for i, problem in zip(batch, problems, strict=True)]
+        return self.posed[key]
+
+
+def ask(ground: Ground, asked: Asked) -> list[Result] | list[int]:
+    """The answers, one a sample; of classifications, the samples that are right."""
+    participant = ground.participants[asked.participant]
+    if asked.eps is None:
+        return _right(ground, participant, asked.samples)
+    wanted = set(asked.samples)
+    questions = [q for q in ground.questions(asked.eps, asked.batch) if q.sample in wanted]
+    return [
+        result for group in grouped(participant, questions) for result in answers(participant, group, ground.budget)
+    ]
+
+
+def _right(ground: Ground, participant: Participant, samples: Sequence[int]) -> list[int]:
+    verifier, data = participant.verifier, ground.data
+    if not isinstance(verifier, OtherSubject):
+        raise UnsupportedError(f"{participant.name} speaks of the network: the harness runs it")
+    network, seed = ground.opened(), ground.budget.seed
+    return [i for i in samples if verifier.classify(network, data.x[i], seed) == int(data.y[i])]

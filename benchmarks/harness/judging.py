@@ -1,0 +1,175 @@
+"""A comparison under way: batch by batch, what everybody is asked, what was said, and where that is a contradiction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from assay.benchmarks.harness import alarms, bracket
+from assay.benchmarks.harness.alarms import Alarm, Case
+from assay.benchmarks.harness.asking import Asked, Ground
+from assay.benchmarks.harness.bracket import Judged, Tally
+from assay.benchmarks.harness.participants import Participant
+from assay.benchmarks.harness.progress import Progress
+from assay.benchmarks.harness.questions import Question, Records, lapsed, one_by_one
+from assay.verify.core.result import NETWORK
+from assay.verify.support.executors import Ended, Executor, Fate, Task, run
+
+SLACK = 10.0  # seconds beyond its own before a process is ended: methods keep time themselves
+TASK = 1.0  # seconds that a task lasts, roughly
+
+
+@dataclass(eq=False)
+class Batch:
+    """Samples that are judged together: what was said of them so far, and how many tasks are still to reply."""
+
+    samples: tuple[int, ...]
+    judged: list[Judged] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
+    owed: int = 0
+    asked: bool = False  # whether there is nothing left to ask
+
+    @property
+    def over(self) -> bool:
+        """Whether everything is said."""
+        return self.asked and not self.owed
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """What one task asks, and in which batch."""
+
+    batch: Batch
+    participant: Participant
+    questions: Sequence[Question]
+
+
+@dataclass(eq=False)
+class Run:
+    """A comparison under way: who is asked what, and what was found so far. ``right``: of each subject's samples,
+    those that it classifies rightly."""
+
+    ground: Ground
+    radii: Sequence[float]
+    right: Mapping[str, set[int]]
+    records: Records
+    alarm_folder: Path | None
+    progress: Progress
+    batches: list[Batch] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    resumed: int = 0
+    pace: dict[str, Pace] = field(default_factory=dict)
+    tally: Tally = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(self.radii)
+
+    @property
+    def judged(self) -> list[Judged]:
+        """What was said, in an order that does not depend on who was ready first."""
+        places = {p.name: i for i, p in enumerate(self.ground.participants)}
+        return sorted(
+            (one for batch in self.batches for one in batch.judged),
+            key=lambda one: (one.sample, one.eps, places[one.name]),
+        )
+
+    def judge(self, size: int, executor: Executor) -> None:
+        """What everybody says of all samples, ``size`` of them at a time, and where that is a contradiction."""
+        participants, right = self.ground.participants, self.right
+        anybody = sorted(set().union(*(right[p.subject] for p in participants)))
+        self.batches = [Batch(tuple(anybody[start : start + size])) for start in range(0, len(anybody), size)]
+        work = {_stage(p, radius): len(right[p.subject]) for radius in self.radii for p in participants}
+        self.progress.begin(sum(work.values()), work)
+        for ended in run(executor, self._tasks(executor.capacity > 1)):
+            self._take(ended)
+
+    def _tasks(self, shared: bool) -> Iterator[Task]:
+        """What is not known yet, as tasks, each about a second long where others wait for theirs; one question each
+        where the participant takes no batches and nobody does, so that as little as possible is lost with a run."""
+        for batch in self.batches:
+            for radius in self.radii:
+                asked = self.ground.questions(radius, batch.samples)
+                self.records.asked(asked)
+                for place, participant in enumerate(self.ground.participants):
+                    mine = [q for q in asked if q.sample in self.right[participant.subject]]
+                    rest = self._recalled(batch, participant, mine)
+                    while rest:
+                        count = self._pace(participant).count(shared) if one_by_one(participant) else len(rest)
+                        group, rest = rest[:count], rest[count:]
+                        self.progress.running(_stage(participant, radius))
+                        batch.owed += 1
+                        argument = Asked(place, batch.samples, tuple(q.sample for q in group), radius)
+                        seconds = len(group) * self.ground.budget.seconds + SLACK
+                        yield Task(argument, seconds, Group(batch, participant, group))
+            batch.asked = True
+            self._close(batch)
+
+    def _recalled(self, batch: Batch, participant: Participant, asked: list[Question]) -> list[Question]:
+        """Take what the store knows; the questions that it does not answer."""
+        known = self.records.known(participant, asked)
+        said = [q.case(participant, known[q.problem.id]) for q in asked if q.problem.id in known]
+        self.resumed += len(said)
+        self.progress.recall(len(said))
+        self._said(batch, participant, said)
+        return [q for q in asked if q.problem.id not in known]
+
+    def _take(self, ended: Ended) -> None:
+        """What a task has said, and the stored verdicts that it contradicts. Raises what its participant did."""
+        group: Group = ended.task.tag
+        participant, questions = group.participant, group.questions
+        results = lapsed(participant, questions, ended.detail) if ended.fate is Fate.TIMEOUT else ended.value()
+        fresh = [q.case(participant, result) for q, result in zip(questions, results, strict=True)]
+        group.batch.cases += self.records.keep(participant, fresh)
+        self._said(group.batch, participant, fresh)
+        self._pace(participant).add(len(fresh), ended.seconds)
+        self.progress.running(_stage(participant, questions[0].eps))
+        self.progress.advance(len(fresh))
+        group.batch.owed -= 1
+        self._close(group.batch)
+
+    def _said(self, batch: Batch, participant: Participant, said: list[Case]) -> None:
+        batch.cases += said
+        batch.judged += [bracket.judged(participant, case.sample, case.eps, case.result) for case in said]
+
+    def _close(self, batch: Batch) -> None:
+        """Once all is said of a batch: the contradictions, and both jaws."""
+        if not batch.over:
+            return
+        contradictions = alarms.find(batch.cases)
+        batch.cases = []
+        self.alarms += contradictions
+        self.folders += alarms.save_all(contradictions, self.alarm_folder)
+        place = self.batches.index(batch)
+        before = self.batches[place - 1].samples[-1] + 1 if place else 0
+        right = len(self.right[NETWORK] & set(batch.samples))
+        self.tally.add(batch.samples[-1] + 1 - before, right, batch.judged)
+        self.progress.so_far(str(self.tally))
+
+    def _pace(self, participant: Participant) -> Pace:
+        return self.pace.setdefault(participant.name, Pace())
+
+
+@dataclass(eq=False)
+class Pace:
+    """How fast a participant answers."""
+
+    answers: int = 0
+    seconds: float = 0.0
+
+    def add(self, answers: int, seconds: float) -> None:
+        """So many more."""
+        self.answers += answers
+        self.seconds += seconds
+
+    def count(self, shared: bool) -> int:
+        """How many questions make a task."""
+        if not shared or not self.answers:
+            return 1
+        return max(1, int(TASK * self.answers / max(self.seconds, 1e-6)))
+
+
+def _stage(participant: Participant, radius: float) -> str:
+    """What takes its own time."""
+    return f"{participant.name}, eps {radius:g}"

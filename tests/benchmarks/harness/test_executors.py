@@ -1,0 +1,118 @@
+"""The same comparison wherever it runs, and another model under the same name refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from assay.attacks import get_attack
+from assay.benchmarks.harness.compare import Comparison, compare
+from assay.benchmarks.harness.smoothed import certify
+from assay.benchmarks.harness.sources import Held, Named
+from assay.benchmarks.harness.store import Store
+from assay.models.data import load
+from assay.models.zoo import load as zoo
+from assay.verify import get_verifier
+from assay.verify.backends.smoothing.method import Smoothing
+from assay.verify.core.budget import Budget
+from assay.verify.core.errors import InputError
+from assay.verify.support.executors.inline import here
+from assay.verify.support.executors.processes import side_by_side
+
+NAME = "digits-mlp-pgd"
+METHODS = ["ibp", "lp", "smoothing(n=50,n0=10)"]
+
+
+def bracket(folder: Path, hiring=here, source=None) -> tuple[Comparison, dict]:
+    """A comparison of everything that is asked in a way of its own, and what its store holds."""
+    attacks = [get_attack("fgsm"), get_attack("pgd(steps=3,random_start=true)")]
+    methods = [get_verifier(text) for text in METHODS]
+    with Store(folder) as store:
+        done = compare(
+            zoo(NAME),
+            load("digits").take(5),
+            [0.03, 0.06],
+            methods,
+            attacks,
+            budget=Budget(seed=3),
+            batch=3,
+            store=store,
+            hiring=hiring,
+            source=source,
+        )
+        records, _ = store.read()
+    return done, {(r.key, r.sample, r.eps): replace(r.result, seconds=0.0, stats={}).to_json() for r in records}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield bracket(tmp_path_factory.mktemp("alone") / "s.sqlite")
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("source", [None, pytest.param(Named(f"zoo:{NAME}"), marks=pytest.mark.slow)])
+def test_processes_say_what_this_one_says(tmp_path, source, alone):
+    one, kept = alone
+    shared, both = bracket(tmp_path / "shared.sqlite", side_by_side(2), source)
+    assert both == kept
+    assert [replace(row, seconds=0.0) for row in shared.rows] == [replace(row, seconds=0.0) for row in one.rows]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A file that was changed after the run began."""
+
+    folder: Path
+
+    def load(self):
+        model = zoo(NAME)
+        with torch.no_grad():
+            next(model.parameters()).mul_(1.001)
+        return model
+
+
+def test_another_model_under_the_same_name_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not the one that the run began with"):
+        bracket(tmp_path / "s.sqlite", side_by_side(1), Changed(tmp_path))
+
+
+def test_weights_that_change_on_the_way_are_refused(tmp_path):
+    factory, weights = tmp_path / "net.py", tmp_path / "w.safetensors"
+    factory.write_text(
+        "import torch\ndef net(): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()\n"
+    )
+    named = Named(f"{factory}:net", weights)
+    torch.manual_seed(0)
+    for seed in range(2):
+        save_file({"1.weight": torch.rand(10, 64) + seed, "1.bias": torch.zeros(10)}, weights)
+        if seed == 0:
+            model = named.load()
+    data, ask = load("digits").take(4), [get_verifier("ibp")]
+    with pytest.raises(InputError, match="not the one that the run began with"):
+        compare(model, data, [0.01], ask, [], hiring=side_by_side(1), source=named)
+    assert compare(model, data, [0.01], ask, [], hiring=side_by_side(1), source=Held(model)).rows
+
+
+def test_what_nobody_else_can_import_is_named(tmp_path):
+    class Local(torch.nn.Linear):
+        pass
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), Local(64, 10)).eval()
+    with pytest.raises(InputError, match="cannot be sent to other processes"):
+        compare(model, load("digits").take(2), [0.01], [get_verifier("ibp")], [], hiring=side_by_side(1))
+
+
+@pytest.mark.slow
+def test_smoothing_by_processes_says_what_this_one_says():
+    model, data, method = zoo(NAME), load("digits").take(6), Smoothing("gaussian", 0.1, 100, 10)
+    alone, shared = (
+        {row.index: replace(row, seconds=0.0) for row in certify(model, data, method, 2.0, 5, range(6), hiring=hiring)}
+        for hiring in (here, side_by_side(2))
+    )
+    assert shared == alone

@@ -1,0 +1,137 @@
+"""Where work runs: in this process, in processes of this machine, or on a cluster. Who gives it out knows only this."""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import inf
+from typing import Any, Protocol
+
+from assay.verify.core.errors import AssayError, InputError, InternalError, ResourceError
+
+ATTEMPTS = 2  # at a task whose process dies: the reason may lie outside of the task
+
+
+class Fate(StrEnum):
+    """How a task ended."""
+
+    REPLIED = "replied"
+    RAISED = "raised"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    DIED = "died"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the tasks have in common: a ``function`` of the ``ground``, which goes once to each process, and of a task's
+    own argument. The function is known by its name, all else is pickled; ``preload``: modules that processes share."""
+
+    function: Callable[[Any, Any], Any]
+    ground: Any = None
+    preload: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The argument that the function is applied to, and the wall-clock seconds that it may take; ``tag`` is the
+    caller's own, and stays here."""
+
+    argument: Any
+    seconds: float = inf
+    tag: Any = None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """A task that is over, after ``seconds``: with the function's ``reply``, with the ``error`` that it raised, or with
+    a ``detail`` why there is neither."""
+
+    task: Task
+    fate: Fate
+    seconds: float
+    reply: Any = None
+    error: AssayError | None = None
+    detail: str = ""
+
+    @property
+    def outside(self) -> bool:
+        """Whether its process was ended for want of memory, by us or, most likely, by the system."""
+        return self.fate is Fate.MEMORY or "SIGKILL" in self.detail
+
+    def value(self) -> Any:
+        """The reply. Raises the error, :class:`ResourceError` where a limit or the system ended the task, and
+        :class:`InternalError` where its process died by itself."""
+        if self.fate is Fate.REPLIED:
+            return self.reply
+        if self.error is not None:
+            raise self.error
+        if self.fate is Fate.TIMEOUT or self.outside:
+            raise ResourceError(f"a task was ended: {self.detail}")
+        raise InternalError(f"a process ended in the midst of a task: {self.detail}")
+
+
+class Executor(Protocol):
+    """Where the tasks of a job run."""
+
+    @property
+    def capacity(self) -> int:
+        """How many run at once."""
+        ...
+
+    def submit(self, task: Task) -> None:
+        """Have it run; it waits where all is busy."""
+        ...
+
+    def ended(self, seconds: float = inf) -> list[Ended]:
+        """Those that are over, as soon as there is one, or when the ``seconds`` are over; none where none runs."""
+        ...
+
+    def cancel(self, task: Task) -> None:
+        """End it, wherever it is; it is not among those that ended."""
+        ...
+
+    def close(self) -> None:
+        """End whatever runs; no process is left."""
+        ...
+
+
+# How an executor of a job comes to be, and ends with its context.
+Hiring = Callable[[Job], AbstractContextManager[Executor]]
+
+
+def packed(ground: Any) -> bytes:
+    """What tasks share, for other processes. Raises :class:`InputError` for what they could not open."""
+    try:
+        return pickle.dumps(ground)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"this cannot be sent to other processes: {error}; name classes and functions at the top of a module that "
+            "they can import, or run without workers"
+        ) from error
+
+
+def run(executor: Executor, tasks: Iterable[Task]) -> Generator[Ended, None, None]:
+    """The tasks as they end; each is taken from ``tasks`` only when it can run. One whose process dies is tried
+    again."""
+    fresh, again, running = iter(tasks), deque[Task](), 0
+    while True:
+        while running < executor.capacity:
+            task = again.popleft() if again else next(fresh, None)
+            if task is None:
+                break
+            executor.submit(task)
+            running += 1
+        if not running:
+            return
+        for ended in executor.ended():
+            running -= 1
+            if ended.fate is Fate.DIED and ended.task.attempt < ATTEMPTS:
+                again.append(replace(ended.task, attempt=ended.task.attempt + 1))
+            else:
+                yield ended

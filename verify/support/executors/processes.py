@@ -1,0 +1,247 @@
+"""Work in processes of their own, under limits of time and memory that hold whatever the work does.
+
+Each process does one task after another; one that overruns its time, outgrows its memory or dies is killed with all
+that it started, and replaced. No process outlives the run: each dies with its parent, even if that is killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from math import inf
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from assay.verify.core.errors import AssayError
+from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, packed
+from assay.verify.support.failures import explained
+from assay.verify.support.processes import POLL, check_system, death, die_with_other_end, kill_group, resident
+
+GRACE = 1.5  # seconds that a task may take beyond its own
+STARTING = 120.0  # seconds that a process may take to start
+READY = "ready"
+
+
+@dataclass(eq=False)
+class Worker:
+    """A process, and the task that it was given at ``begun``, or will begin once it is ready."""
+
+    process: BaseProcess
+    connection: Connection
+    begun: float
+    ready: bool = False
+    task: Task | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When it is to be killed, on the monotonic clock."""
+        if self.task is None:
+            return inf
+        return self.begun + (self.task.seconds + GRACE if self.ready else STARTING)
+
+    def give(self, task: Task) -> None:
+        """Let it begin ``task``."""
+        self.task, self.begun = task, time.monotonic()
+        with suppress(OSError):  # it has died: that is noticed soon
+            self.connection.send_bytes(pickle.dumps(task.argument))  # plainly: send() shares tensors' memory
+
+    def kill(self) -> None:
+        """End it at once, with every process that it started."""
+        if self.process.pid is not None:
+            kill_group(self.process.pid)
+        self.process.kill()  # one that has just begun does not lead its group yet
+        self.process.join()
+        self.connection.close()
+
+
+@dataclass(eq=False)
+class Processes:
+    """Up to ``capacity`` processes: see :class:`assay.verify.support.executors.Executor`.
+
+    ``ground``: the file in which what the tasks share is pickled; ``memory``: bytes that one process may hold (looked
+    at on Linux only). To be closed, whatever happened.
+    """
+
+    function: Callable[[Any, Any], Any]
+    capacity: int
+    ground: str | None = None
+    memory: float = inf
+    preload: Sequence[str] = ()
+    workers: list[Worker] = field(default_factory=list, repr=False)
+    waiting: deque[Task] = field(default_factory=deque, repr=False)
+
+    def submit(self, task: Task) -> None:
+        """Give it to a process without a task, a new one if need be, or let it wait."""
+        self.waiting.append(task)
+        self._give()
+
+    def ended(self, seconds: float = inf) -> list[Ended]:
+        """What ended by the next event, which is a message, a death, a deadline, or too large a memory."""
+        until = time.monotonic() + seconds
+        while busy := self._busy():
+            now = time.monotonic()
+            patience = min(until, *(worker.deadline for worker in busy)) - now
+            if self.memory < inf:
+                patience = min(patience, POLL)
+            wait([end for w in busy for end in (w.connection, w.process.sentinel)], max(0.0, min(patience, STARTING)))
+            over = [ended for worker in busy if (ended := self._look(worker)) is not None]
+            self._give()
+            if over or time.monotonic() >= until:
+                return over
+        return []
+
+    def cancel(self, task: Task) -> None:
+        """Kill its process, or forget it."""
+        if task in self.waiting:
+            self.waiting.remove(task)
+        for worker in [each for each in self._busy() if each.task is task]:
+            worker.kill()
+            self.workers.remove(worker)
+        self._give()
+
+    def close(self) -> None:
+        """Kill every process."""
+        self.waiting.clear()
+        for worker in self.workers:
+            worker.kill()
+        self.workers.clear()
+
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.task is not None]
+
+    def _give(self) -> None:
+        while self.waiting and len(self._busy()) < self.capacity:
+            idle = next((worker for worker in self.workers if worker.task is None), None)
+            if idle is None:
+                idle = start(self.function, self.ground, self.preload)
+                self.workers.append(idle)
+            idle.give(self.waiting.popleft())
+
+    def _look(self, worker: Worker) -> Ended | None:
+        """The end of the worker's task, if it is over; what cannot go on is killed."""
+        held = resident(worker.process.pid or 0) if self.memory < inf else 0
+        if (message := _message(worker)) is not None:
+            if not worker.ready and message == READY:
+                worker.ready, worker.begun = True, time.monotonic()
+                return None
+            if isinstance(message, AssayError):
+                return self._end(worker, Fate.RAISED, error=message, keep=worker.ready)
+            (reply,) = message
+            return self._end(worker, Fate.REPLIED, reply=reply, keep=held <= self.memory / 2)
+        if not worker.process.is_alive():
+            return self._end(worker, Fate.DIED, detail=death(worker.process.exitcode or 0))
+        if time.monotonic() > worker.deadline:
+            return self._end(worker, Fate.TIMEOUT if worker.ready else Fate.DIED, detail="killed at its deadline")
+        if held > self.memory:
+            return self._end(worker, Fate.MEMORY, detail=f"killed at {held / 2**30:.2f} GiB")
+        return None
+
+    def _end(
+        self,
+        worker: Worker,
+        fate: Fate,
+        reply: Any = None,
+        error: AssayError | None = None,
+        detail: str = "",
+        keep: bool = False,
+    ) -> Ended:
+        assert worker.task is not None
+        ended = Ended(worker.task, fate, time.monotonic() - worker.begun, reply, error, detail)
+        worker.task = None
+        if not keep:
+            worker.kill()
+            self.workers.remove(worker)
+        return ended
+
+
+def side_by_side(count: int, memory: float = inf) -> Hiring:
+    """Executors of ``count`` processes that may hold so many bytes each."""
+
+    @contextmanager
+    def hired(job: Job) -> Iterator[Executor]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = None
+            if job.ground is not None:
+                path = os.path.join(folder, "ground")
+                Path(path).write_bytes(packed(job.ground))
+            executor = Processes(job.function, count, path, memory, job.preload)
+            try:
+                yield executor
+            finally:
+                executor.close()
+
+    return hired
+
+
+def start(function: Callable[[Any, Any], Any], ground: str | None, preload: Sequence[str]) -> Worker:
+    """A new process: forked from a server that has imported ``preload`` once for all of them."""
+    check_system()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, function, ground))
+    with _without_main():
+        process.start()
+    theirs.close()
+    return Worker(process, ours, time.monotonic())
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the caller's main module, which a new process would run once more: a script may start its work in there."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _serve(connection: Connection, function: Callable[[Any, Any], Any], path: str | None) -> None:
+    """The life of a worker: a session of its own, in which the terminal's signals do not reach it."""
+    os.setsid()
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # not the server that this one was forked from: that lives on
+        die_with_other_end(parent.sentinel)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(2, 1)  # what solvers print is no part of our output
+    torch.set_num_threads(1)
+    ground: Any = None
+    if path is not None:
+        try:
+            with open(path, "rb") as file:
+                ground = pickle.load(file)
+        except Exception as error:
+            connection.send_bytes(pickle.dumps(explained(error)))
+            return
+    connection.send_bytes(pickle.dumps(READY))
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            message = connection.recv_bytes()
+            try:
+                reply: Any = (function(ground, pickle.loads(message)),)
+            except Exception as error:
+                reply = explained(error)
+            connection.send_bytes(pickle.dumps(reply))
+
+
+def _message(worker: Worker) -> Any:
+    """What it has sent: READY, a reply in a tuple or an error; None where there is nothing, or no more."""
+    try:
+        return pickle.loads(worker.connection.recv_bytes()) if worker.connection.poll() else None
+    except (EOFError, ConnectionResetError):
+        return None
