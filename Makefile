@@ -11,12 +11,13 @@ NEWEST := .venv-newest
 # Tests start hundreds of processes: what is compiled is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs test quick test-slow test-wheel test-unpinned lint clean
+.PHONY: help demo docs test quick test-slow test-cluster test-wheel test-unpinned lint clean
 
 help:
 	@echo "make demo           install, then bracket the robust accuracy of a small network (page to look at in out/demo)"
 	@echo "make test           install the test extras, then lint, type-check and test"
 	@echo "make test-slow      the rest of the breadth: more seeds and networks, and tests that take long"
+	@echo "make test-cluster   install Ray, and test the executor that works on a cluster"
 	@echo "make test-wheel     build the wheel and the source archive, and use them as a user does"
 	@echo "make test-unpinned  answer a property with the newest packages that pyproject.toml allows"
 	@echo "make docs           the documentation as pages, in out/site; a warning is an error"
@@ -40,6 +41,10 @@ quick: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal --slow -m "slow and not wheel"
+
+test-cluster: $(VENV)/.installed-test
+	$(PIP) --editable ".[ray]"
+	$(BIN)/python -m pytest --slow tests/verify/support/test_cluster.py
 
 test-wheel: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --slow -m wheel
