@@ -13,11 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any, Generic, TypeVar
+from multiprocessing.connection import Connection, Pipe
+from typing import Any, TypeVar
 
 from assay.verify.core.budget import Expired
 from assay.verify.support.processes import check_system, death, die_with_other_end, kill_group, limit_growth
@@ -46,58 +46,22 @@ def in_child(
     Raises :class:`Expired` where it was killed, :class:`MemoryError`, :class:`ChildError`, and of
     these :class:`ChildDied` where another attempt may fare better; :class:`UnsupportedError` on a system that cannot.
     """
-    return begin(function, arguments, seconds, memory).result()
-
-
-def begin(
-    function: Callable[..., T], arguments: tuple[Any, ...] = (), seconds: float = inf, memory: int | None = None
-) -> Call[T]:
-    """Likewise, but without waiting for it. What cannot be pickled, or started, is raised here."""
     deadline = time.monotonic() + seconds + GRACE
     task = pickle.dumps((function, arguments, memory))
     child = _take()
     try:
-        child.send(task)
-    except BaseException as error:
+        reply, value = child.ask(task, deadline)
+    except BaseException:
         child.kill()
-        if isinstance(error, ConnectionError):
-            raise ChildDied(str(error)) from error
         raise
-    return Call(child, deadline)
-
-
-def first(calls: Sequence[Call[T]], seconds: float = inf) -> list[Call[T]]:
-    """Those of some calls that have come to an end, as soon as there is one, or when the ``seconds`` are over."""
-    ready = wait([call.child.connection for call in calls], seconds if isfinite(seconds) else None)
-    return [call for call in calls if call.child.connection in ready]
-
-
-@dataclass(frozen=True, eq=False)
-class Call(Generic[T]):
-    """A function that runs in a process of its own, which is killed at the ``deadline``, on the monotonic clock."""
-
-    child: Child
-    deadline: float
-
-    def result(self) -> T:
-        """What it returned. Raises what :func:`in_child` does; asked for once."""
-        try:
-            reply, value = self.child.answer(self.deadline)
-        except BaseException:
-            self.cancel()
-            raise
-        if reply is MemoryError:
-            self.cancel()
-            raise MemoryError(value)
-        _keep(self.child)
-        if reply is ChildError:
-            raise ChildError(value)
-        result: T = value
-        return result
-
-    def cancel(self) -> None:
-        """Kill the process; nothing more is asked of it."""
-        self.child.kill()
+    if reply is MemoryError:
+        child.kill()
+        raise MemoryError(value)
+    _keep(child)
+    if reply is ChildError:
+        raise ChildError(value)
+    result: T = value
+    return result
 
 
 @dataclass(eq=False)
@@ -108,13 +72,10 @@ class Child:
     process: subprocess.Popen[bytes]
     owner: int = field(default_factory=os.getpid)
 
-    def send(self, task: bytes) -> None:
-        """Give it a task; raises ConnectionError where nobody is there."""
-        self.connection.send_bytes(task)
-
-    def answer(self, deadline: float) -> Any:
-        """What it answers until the deadline, on the monotonic clock."""
+    def ask(self, task: bytes, deadline: float) -> Any:
+        """What it answers to ``task`` until the deadline, on the monotonic clock."""
         try:
+            self.connection.send_bytes(task)
             if not self.connection.poll(deadline - time.monotonic() if isfinite(deadline) else None):
                 raise Expired
             return pickle.loads(self.connection.recv_bytes())

@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pytest
 import torch
 
-from assay.verify.backends.bab import bab, crew
+from assay.verify.backends.bab import bab
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.bab import BaB
-from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.shared import Done
 from assay.verify.core.errors import InternalError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Verdict
-from assay.verify.support.child import ChildDied
+from assay.verify.support.executors import Ended, Fate, Job, Task, processes
 from tests import nets
 from tests.contract.test_exact_agreement import agrees
 from tests.verify.programs.cases import case
@@ -29,56 +27,57 @@ from tests.verify.programs.cases import case
 NODES = BaB(neurons=4, passes=1, first=1, below=1, together=1, steps=1, workers=3, output=False)
 
 
-@dataclass(eq=False)
-class Share:
-    """What a process would do, done here when it is asked for; its ``fate`` may be to die."""
-
-    action: Callable[[], Done]
-    fate: Callable[[Done], Done]
-
-    def result(self) -> Done:
-        return self.fate(pickle.loads(pickle.dumps(self.action())))
-
-    def cancel(self) -> None:
-        pass
+class Lost(Exception):
+    """The process is gone."""
 
 
 @dataclass(eq=False)
 class Here:
-    """A crew without processes. ``fate``: what becomes of what each share, by number, comes to."""
+    """An executor without processes, the last task first. ``fate``: what becomes of what each share, by number, comes
+    to."""
 
     fate: Callable[[int, Done], Done]
     begun: int = 0
     most: int = 0
-    workers: int = 3
-    function: Any = None
-    asked: list[Share] = field(default_factory=list)
+    capacity: int = 3
+    job: Job | None = None
+    waiting: list[tuple[int, Task]] = field(default_factory=list)
 
-    def begin(self, share: list[Nodes]) -> Share:
-        number, self.begun = self.begun, self.begun + 1
-        self.asked.append(Share(lambda: self.function("", share, 60.0), lambda done: self.fate(number, done)))
-        return self.asked[-1]
+    def submit(self, task: Task) -> None:
+        self.waiting.append((self.begun, task))
+        self.begun += 1
 
-    def ended(self, works: Sequence[Share]) -> Sequence[Share]:
-        self.most = max(self.most, len(works))
-        return works[-1:]
+    def ended(self, seconds: float) -> list[Ended]:
+        self.most = max(self.most, len(self.waiting))
+        number, task = self.waiting.pop()
+        ground, argument = pickle.loads(pickle.dumps((self.job.ground, task.argument)))
+        try:
+            done = self.fate(number, pickle.loads(pickle.dumps(self.job.function(ground, argument))))
+        except Lost:
+            return [Ended(task, Fate.DIED, 0.0, detail="killed")]
+        return [Ended(task, Fate.REPLIED, 0.0, done)]
+
+    def cancel(self, task: Task) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def put(self, patch: pytest.MonkeyPatch) -> None:
         """In place of the processes."""
 
         @contextmanager
-        def hired(function: Any, ground: Any, *rest: Any) -> Iterator[Here]:
-            patch.setattr(bab, "opened", lambda path: pickle.loads(pickle.dumps(ground)))
+        def hired(job: Job) -> Iterator[Here]:
             patch.setattr(bab, "SLICE", 0.0)
-            self.function = function
+            self.job = job
             yield self
 
-        patch.setattr(bab, "hired", hired)
+        patch.setattr(bab, "side_by_side", lambda workers: hired)
 
 
 def dies_now_and_then(number: int, done: Done) -> Done:
     if number % 3 == 1:
-        raise ChildDied("killed")
+        raise Lost
     return done
 
 
@@ -134,15 +133,14 @@ def test_shares_that_do_not_come_out_even_are_noticed(
 @pytest.mark.slow
 def test_a_process_that_is_killed_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[int] = []
-    original = crew.Processes.begin
+    original = processes.Processes.submit
 
-    def begin(self: crew.Processes, share: list[Nodes]) -> Any:
-        call = original(self, share)
+    def submit(self: processes.Processes, task: Task) -> None:
+        original(self, task)
         if len(killed) < 2:
-            killed.append(call.child.process.pid)
+            killed.append(next(w.process.pid for w in self.workers if w.task is task))
             os.kill(killed[-1], signal.SIGKILL)
-        return call
 
-    monkeypatch.setattr(crew.Processes, "begin", begin)
+    monkeypatch.setattr(processes.Processes, "submit", submit)
     assert replace(NODES, workers=2).verify(narrow(0.225)).verdict is Verdict.VERIFIED
     assert len(killed) == 2

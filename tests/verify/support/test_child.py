@@ -120,14 +120,3 @@ def test_a_fork_starts_a_process_of_its_own() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_calls_run_side_by_side_and_the_first_to_end_is_told() -> None:
-    slow, quick = child.begin(time.sleep, (60.0,)), child.begin(os.getpid)
-    assert child.first([slow, quick]) == [quick]
-    assert quick.result() != os.getpid()
-    assert child.first([slow], seconds=0.0) == []
-    pid = slow.child.process.pid
-    slow.cancel()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)

@@ -16,7 +16,6 @@ from torch import Tensor
 from assay.verify.backends.bab import intervals
 from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.compact import Compact, unsplit
-from assay.verify.backends.bab.crew import hired, opened
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.record import Layers, Record
@@ -35,12 +34,16 @@ from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs.relaxation import attempt
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
+from assay.verify.support.executors import Job
+from assay.verify.support.executors.processes import side_by_side
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 NARROW = Climbing(steps=5, slope=0.5, multiplier=0.5, decay=0.85)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 # For whoever asks again with more time: the relaxed network, and what proves its bounds if that was asked for.
 ROOTS: WeakKeyDictionary[Problem, tuple[Relaxed, Layers | None]] = WeakKeyDictionary()
+# What processes share: the method, the problem, bounds of every node, the network, the disjuncts, bytes of memory.
+Ground = tuple["BaB", Problem, Sequence[Bounds], Compact, Sequence[int], int]
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
 
 
@@ -188,8 +191,8 @@ class Work:
             else:
                 bare = replace(problem, network=replace(problem.network, oracle=None))  # which processes do not ask
                 ground = self.method, bare, relaxed.bounds, compact, order, self.budget.memory // self.method.workers
-                with hired(shared_out, ground, self.method.workers, self.budget) as crew:
-                    trees.run(crew)
+                with side_by_side(self.method.workers)(Job(shared_out, ground)) as executor:
+                    trees.run(executor)
         finally:
             self.stats |= {**trees.stats, "closed": trees.account.measure, "unstable": compact.unstable}
             self.witness, self.reason = trees.witness, trees.reason
@@ -252,10 +255,10 @@ class Work:
         return confirmed(problem, points) if bool((margins <= 0).any()) else None
 
 
-def shared_out(path: str, share: list[Nodes], seconds: float) -> Done:
-    """What comes of a share of nodes, in a process of its own; ``path``: of what :class:`Work` laid down."""
-    method, problem, bounds, compact, disjuncts, memory = opened(path)
-    torch.set_num_threads(1)
+def shared_out(ground: Ground, asked: tuple[list[Nodes], float]) -> Done:
+    """What comes of a share of nodes within so many seconds, in a process of its own."""
+    method, problem, bounds, compact, disjuncts, memory = ground
+    share, seconds = asked
     trees = Work(method, problem, Budget(seconds, memory).started()).trees(bounds, compact, disjuncts)
     try:
         with torch.no_grad():

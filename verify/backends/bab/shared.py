@@ -7,23 +7,20 @@ nothing is lost with a process, and nothing is closed that the account of leaves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InternalError
 from assay.verify.core.result import Reason
-from assay.verify.support.child import ChildError
+from assay.verify.support.executors import Executor, Fate, Task
 
 SLICE = 1.0  # seconds that a process works on a share
 LOSSES = 4  # shares that may be lost before all is done here
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,36 +34,6 @@ class Done:
     witness: Tensor | None
     reason: Reason | None
     left: list[Nodes]
-
-
-class Work(Protocol):
-    """A share that a process works on."""
-
-    def result(self) -> Done:
-        """What came of it. Raises :class:`assay.verify.support.child.ChildError` or MemoryError."""
-        ...
-
-    def cancel(self) -> None:
-        """End the process; it is asked no more."""
-        ...
-
-
-W = TypeVar("W", bound=Work)
-
-
-class Crew(Protocol[W]):
-    """Who works on shares; ``workers`` at a time."""
-
-    @property
-    def workers(self) -> int: ...
-
-    def begin(self, share: list[Nodes]) -> W:
-        """Give a share to a process. Raises what :meth:`Work.result` does."""
-        ...
-
-    def ended(self, works: Sequence[W]) -> Sequence[W]:
-        """Which of them have ended, as soon as one has, or when the time is over."""
-        ...
 
 
 class Trees(Protocol):
@@ -89,44 +56,38 @@ class Trees(Protocol):
         ...
 
 
-def share(trees: Trees, stack: list[Nodes], crew: Crew[W]) -> list[Nodes]:
-    """Search below nodes with a crew; the nodes that are left to be searched here, where processes fail."""
-    running: dict[W, list[Nodes]] = {}
+def share(trees: Trees, stack: list[Nodes], executor: Executor, budget: Budget) -> list[Nodes]:
+    """Search below nodes with the processes of an executor; the nodes that are left to be searched here, where
+    processes fail."""
+    running: set[Task] = set()
     losses = 0
     try:
         while (stack or running) and trees.witness is None and trees.reason is None and losses <= LOSSES:
             trees.check()
-            if not running and len(stack) < crew.workers:
+            if not running and len(stack) < executor.capacity:
                 stack = trees.work(stack, 0.0)  # one round, which makes more of them
                 continue
-            while stack and len(running) < crew.workers and losses <= LOSSES:
+            while stack and len(running) < executor.capacity:
                 half, stack = stack[::-2], stack[-2::-2][::-1]  # what is taken is a fair share of the deep ones
-                work = _tried(partial(crew.begin, half[::-1]))
-                if work is None:
-                    losses, stack = losses + 1, stack + half
-                else:
-                    running[work] = half
-            for work in crew.ended(list(running)):
-                given, done = running.pop(work), _tried(work.result)
-                if done is None:
+                left = budget.remaining
+                task = Task((half[::-1], left), left, half)
+                executor.submit(task)
+                running.add(task)
+            for ended in executor.ended(max(0.0, budget.remaining)):
+                running.discard(ended.task)
+                given: list[Nodes] = ended.task.tag
+                if ended.fate is not Fate.REPLIED:
                     losses, stack = losses + 1, stack + given
                     continue
+                done: Done = ended.reply
                 _check(given, done)
                 stack = stack + done.left
                 if not trees.take(done):  # what is a counterexample there and none here is looked into here
                     return [*stack, *given]
     finally:
-        for work in running:
-            work.cancel()
-    return [*stack, *(nodes for given in running.values() for nodes in given)]
-
-
-def _tried(action: Callable[[], T]) -> T | None:
-    """What it returns; None where its process fails."""
-    try:
-        return action()
-    except (ChildError, MemoryError):
-        return None
+        for task in running:
+            executor.cancel(task)
+    return [*stack, *(nodes for task in running for nodes in task.tag)]
 
 
 def _check(given: list[Nodes], done: Done) -> None:

@@ -22,13 +22,14 @@ from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import PhaseTree, pooled
 from assay.verify.backends.bab.record import Record
 from assay.verify.backends.bab.search import Limits, Outcome, search
-from assay.verify.backends.bab.shared import Crew, Done, share
+from assay.verify.backends.bab.shared import Done, share
 from assay.verify.backends.bab.tables import Tables
 from assay.verify.backends.bab.tightened import Reach, tighten
 from assay.verify.core.budget import Budget
 from assay.verify.core.result import Reason
 from assay.verify.core.spec import Spec
 from assay.verify.programs.expressions import as_array
+from assay.verify.support.executors import Executor
 
 ENOUGH = 1e-5  # of a node's bound, or of 1: more than float32 is wrong by, as a rule
 STEPS = 20  # in which the bound of a node itself is raised
@@ -95,9 +96,9 @@ class Subtrees:
     def __post_init__(self) -> None:
         self.account, self.how = Account(len(self.disjuncts)), self.plan.raced[0]
 
-    def run(self, crew: Crew[Any] | None = None) -> None:
-        """Until every tree is closed, a counterexample is found, or there is a ``reason`` to stop; a ``crew`` takes
-        shares of the nodes.
+    def run(self, executor: Executor | None = None) -> None:
+        """Until every tree is closed, a counterexample is found, or there is a ``reason`` to stop; processes of an
+        ``executor`` take shares of the nodes.
 
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
@@ -105,7 +106,7 @@ class Subtrees:
         if self.plan.first and self.plan.below and self.plan.neurons:
             roots = self._small(roots)
         stack = _apart(roots)
-        self.work(stack if crew is None else share(self, stack, crew))
+        self.work(stack if executor is None else share(self, stack, executor, self.budget))
 
     def work(self, stack: list[Nodes], seconds: float = inf) -> list[Nodes]:
         """Search below nodes, one round at least; those that are left open when the ``seconds`` are over.
