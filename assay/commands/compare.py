@@ -21,7 +21,7 @@ from assay.verify.support.plain import plain
 from assay.written import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from assay.benchmarks.harness.compare import Comparison
     from assay.benchmarks.harness.gate import Finding
@@ -79,8 +79,6 @@ def compare(
     radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm)
     if radius and (require or baseline):
         raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")
-    if radius and (workers or cluster):
-        raise InputError("--radius works in one process: take --eps with --workers and --cluster")
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     positive("--timeout", timeout, "seconds")
@@ -111,10 +109,7 @@ def compare(
     writable_file("--report", report)
 
     command = ["assay", *context.obj]
-    judge: Callable[..., Comparison | RadiusTable] = partial(compare_radii, tolerance=tolerance)
-    if not radius:
-        hiring = options.hiring(workers, cluster, device)
-        judge = partial(harness.compare, eps=radii, hiring=hiring, source=Named(model, weights))
+    judge = partial(compare_radii, tolerance=tolerance) if radius else partial(harness.compare, eps=radii)
     with (
         interruptible(),
         Store(out / "results.sqlite") as store,
@@ -136,6 +131,8 @@ def compare(
             resume=resume,
             alarm_folder=out / "alarms",
             progress=progress,
+            hiring=options.hiring(workers, cluster, device),
+            source=Named(model, weights),
         )
     to = Told(out, report, store.run, resume, json_)
     if isinstance(outcome, RadiusTable):

@@ -42,6 +42,8 @@ def radius(
     seed: options.Seed = 0,
     threads: options.Threads = 1,
     device: options.Device = "cpu",
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
     out: Annotated[Path, typer.Option(help="Folder for the cases of soundness alarms, if there are any.")] = Path(
         "out"
     ),
@@ -56,6 +58,7 @@ def radius(
         raise InputError(f"--index must be at least 0, got {index}")
     at_least_one("--n", n)
     at_least_one("--threads", threads)
+    at_least_one("--workers", workers)
     positive("--tolerance", tolerance, "the data's units")
     positive("--timeout", timeout, "seconds")
     seed_in_range(seed)
@@ -65,6 +68,7 @@ def radius(
     from assay.attacks import get_attack
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.radius import radii
+    from assay.benchmarks.harness.sources import Named
     from assay.verify.core.budget import Budget
     from assay.verify.support.documents import dump
     from assay.verify.support.signals import interruptible
@@ -86,6 +90,8 @@ def radius(
             name=model,
             alarm_folder=out / "alarms",
             progress=progress,
+            hiring=options.hiring(workers, cluster, device),
+            source=Named(model, weights),
         )
     if json_:
         print(dump(outcome.to_json() | options.told(samples)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
@@ -31,6 +32,22 @@ class Question:
         return Case(participant.name, self.sample, self.eps, self.problem, result)
 
 
+class Recording(Protocol):
+    """Where verdicts are kept, and come from."""
+
+    def known(self, participant: Participant, asked: Sequence[Question]) -> dict[str, Result]:
+        """What is settled, by problem id."""
+        ...
+
+    def asked(self, asked: Sequence[Question]) -> None:
+        """Note which problem each question is."""
+        ...
+
+    def keep(self, participant: Participant, new: Sequence[Case]) -> list[Case]:
+        """Keep new verdicts; the earlier ones of the same participant that they contradict."""
+        ...
+
+
 @dataclass(frozen=True)
 class Records:
     """What goes to the store, if there is one, and with ``resume`` comes from there."""
@@ -46,6 +63,15 @@ class Records:
             return {}
         records = (self.store.get(self._key(question.problem, participant)) for question in asked)
         return {r.key.problem: r.result for r in records if r is not None and settled(r, self.budget.seconds)}
+
+    def settled(self, participants: Sequence[Participant], samples: Sequence[int]) -> dict[tuple[str, str], Result]:
+        """Everything that is settled of some samples, by the keys of participants and the ids of problems."""
+        if self.store is None or not self.resume:
+            return {}
+        keys = {participant.key for participant in participants}
+        mine = (r for r in self.store.of_samples(samples) if r.key.method in keys and settled(r, self.budget.seconds))
+        code = Key("", "", self.budget.seed, self.budget.device).values[2:]
+        return {(r.key.method, r.key.problem): r.result for r in mine if r.key.values[2:] == code}
 
     def asked(self, asked: Sequence[Question]) -> None:
         """Note which problem each question is."""

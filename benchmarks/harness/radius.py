@@ -15,11 +15,14 @@ from assay.attacks.common.interface import Attack
 from assay.benchmarks.harness import alarms, radius_table
 from assay.benchmarks.harness.alarms import Alarm
 from assay.benchmarks.harness.progress import SILENT, Progress
+from assay.benchmarks.harness.sources import Source
 from assay.models.data import Dataset
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.result import Reason
 from assay.verify.core.verifier import Verifier
+from assay.verify.support.executors import Hiring
+from assay.verify.support.executors.inline import here
 from assay.verify.support.options import title
 
 NO_LIMIT = Budget()
@@ -95,6 +98,8 @@ def radii(
     name: str = "model",
     alarm_folder: Path | None = None,
     progress: Progress = SILENT,
+    hiring: Hiring = here,
+    source: Source | None = None,
 ) -> Radii:
     """The bracket of each of these ``samples`` of ``data``: its ends are found within ``tolerance`` (units of x).
 
@@ -118,6 +123,8 @@ def radii(
         name=name,
         alarm_folder=alarm_folder,
         progress=progress,
+        hiring=hiring,
+        source=source,
     )
     if table.refused:
         (who, why), *_ = table.refused.items()

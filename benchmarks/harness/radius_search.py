@@ -24,7 +24,7 @@ from assay.benchmarks.harness.bisection import NEAR, Bisection
 from assay.benchmarks.harness.bracket import Role
 from assay.benchmarks.harness.participants import Participant
 from assay.benchmarks.harness.progress import Progress
-from assay.benchmarks.harness.questions import Question, Records, answers, grouped
+from assay.benchmarks.harness.questions import Question, Recording, answers, grouped
 from assay.models.data import Dataset
 from assay.verify.check.replay import replay
 from assay.verify.core.binary import class_scores
@@ -93,7 +93,7 @@ class Search:
     tolerance: float
     share: float
     budget: Budget
-    records: Records
+    records: Recording
     progress: Progress
     refused: dict[str, str] = field(default_factory=dict)
     specs: dict[int, Spec] = field(default_factory=dict)

@@ -7,7 +7,7 @@ of any method as a share of an attack's distance; 1 is a closed bracket.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
@@ -24,7 +24,9 @@ from assay.benchmarks.harness.participants import participants_of
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Records
 from assay.benchmarks.harness.radius_search import SHARE, Reach, Sample, Search
+from assay.benchmarks.harness.radius_shares import shared_out
 from assay.benchmarks.harness.recorded import Recorded
+from assay.benchmarks.harness.sources import Held, Source
 from assay.benchmarks.harness.store import Store
 from assay.models.data import Dataset
 from assay.verify.core.budget import Budget
@@ -33,6 +35,8 @@ from assay.verify.core.network import to_network
 from assay.verify.core.result import NETWORK, Verdict
 from assay.verify.core.verifier import OtherSubject, Verifier
 from assay.verify.support import shown
+from assay.verify.support.executors import Hiring
+from assay.verify.support.executors.inline import here
 
 NO_LIMIT = Budget()
 TENTHS = (0.1, 0.5, 0.9)
@@ -158,6 +162,8 @@ def compare_radii(
     resume: bool = False,
     alarm_folder: Path | None = None,
     progress: Progress = SILENT,
+    hiring: Hiring = here,
+    source: Source | None = None,
 ) -> RadiusTable:
     """The radii of these ``samples`` of ``data``, or of all, each within ``tolerance`` (units of x, or of the
     ``eps_scale`` of the data) or this ``share`` of it where that is more.
@@ -192,14 +198,14 @@ def compare_radii(
     stages = dict.fromkeys((participant.name for participant in participants), len(chosen))
     progress.begin(sum(stages.values()), stages)
     lines, found, folders = list[Line](), list[Alarm](), list[Path]()
-    for start in range(0, len(chosen), batch):
-        judged = search.judge(chosen[start : start + batch])
+    for judged in _judged(search, records, chosen, batch, hiring, source or Held(model)):
         fresh = alarms.find([case for sample in judged for case in sample.cases])
         disputed = {alarm.claims[0].sample for alarm in fresh}
         lines += [_line(sample, sample.index in disputed) for sample in judged]
         found += fresh
         progress.so_far(_means(lines))
         folders += alarms.save_all(fresh, alarm_folder)
+    lines.sort(key=lambda line: chosen.index(line.sample))
     spent = time.monotonic() - began
     if store is not None:
         described.end(store, about, spent, found, folders)
@@ -217,6 +223,17 @@ def compare_radii(
         seconds=spent,
         resumed=search.recalled,
     )
+
+
+def _judged(
+    search: Search, records: Records, chosen: Sequence[int], batch: int, hiring: Hiring, source: Source
+) -> Iterator[list[Sample]]:
+    """What the search says of all samples, a batch at a time: here in their order, elsewhere as they are ready."""
+    if hiring is not here:
+        yield from shared_out(search, records, chosen, batch, hiring, source)
+        return
+    for start in range(0, len(chosen), batch):
+        yield search.judge(chosen[start : start + batch])
 
 
 def recorded_lines(recorded: Recorded) -> list[Line]:

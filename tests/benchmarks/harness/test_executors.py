@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from assay.attacks import get_attack
 from assay.benchmarks.harness.compare import Comparison, compare
+from assay.benchmarks.harness.radius_table import compare_radii
 from assay.benchmarks.harness.smoothed import certify
 from assay.benchmarks.harness.sources import Held, Named
 from assay.benchmarks.harness.store import Store
@@ -116,3 +117,22 @@ def test_smoothing_by_processes_says_what_this_one_says():
         for hiring in (here, side_by_side(2))
     )
     assert shared == alone
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_radii_by_processes_are_those_of_this_one(tmp_path, resume):
+    data, methods, attacks = load("digits").take(4), [get_verifier("ibp")], [get_attack("fgsm")]
+    tables = []
+    for name, hiring in (("alone", here), ("shared", side_by_side(2))):
+        if resume:
+            name = "alone"
+        with Store(tmp_path / name) as store:
+            how = {"tolerance": 0.01, "batch": 2, "store": store, "resume": resume, "budget": Budget(seed=1)}
+            tables.append(compare_radii(zoo(NAME), data, methods, attacks, hiring=hiring, **how))
+            kept = {(r.key, r.sample, r.eps): r.result.verdict for r in store.read()[0]}
+            tables[-1] = tables[-1], kept, store.asked(store.run)
+    (one, kept, asked), (other, both, too) = tables
+    assert both == kept
+    assert too == asked
+    assert [(line.certified, line.attacked) for line in other.lines] == [(a.certified, a.attacked) for a in one.lines]
+    assert other.resumed == (len(kept) if resume else 0)
