@@ -35,6 +35,8 @@ FOR_DATA = (
     "norm",
     "batch",
     "save",
+    "workers",
+    "cluster",
 )  # options that a property has no use for
 FOR_PROPERTY = ("timeout", "results")  # and those that data sets have no use for
 ROUNDS, ENDLESS = 20, 10**9
@@ -61,6 +63,8 @@ def attack(
     seed: options.Seed = 0,
     batch: options.Batch = 100,
     threads: options.Threads = None,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
     save: Annotated[Path | None, typer.Option(help="Folder for adversarial.npz, sheet.png and summary.json.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for a property, reading included.")] = inf,
     results: Annotated[Path | None, typer.Option(help="File for the answer to a property, besides stdout.")] = None,
@@ -80,12 +84,13 @@ def attack(
         raise InputError("expected --model and --eps, or NET PROP: assay attack --help shows both")
     _refuse(context, FOR_PROPERTY, "is for NET PROP, and means nothing for data sets")
     radii, p = numbers("--eps", eps), parse_norm(norm)
-    for name, value in (("--n", n), ("--batch", batch), ("--threads", threads)):
+    for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     seed_in_range(seed)
 
     from assay.benchmarks.harness import attacked
     from assay.benchmarks.harness.progress import watch
+    from assay.benchmarks.harness.sources import Named
     from assay.verify.support.files import writable_folder
     from assay.verify.support.signals import interruptible
 
@@ -97,7 +102,17 @@ def attack(
     folder = None if save is None else writable_folder(save)
     with interruptible(), watch(quiet=quiet) as progress:
         outcome = attacked.attack_all(
-            module, samples, radii, chosen, norm=p, seed=seed, batch=batch, name=model, progress=progress
+            module,
+            samples,
+            radii,
+            chosen,
+            norm=p,
+            seed=seed,
+            batch=batch,
+            name=model,
+            progress=progress,
+            hiring=options.hiring(workers, cluster),
+            source=Named(model, weights, whole=True),
         )
     _tell(outcome, ["assay", *context.obj], folder, json_)
     return 0

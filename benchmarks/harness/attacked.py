@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 from typing import Any
 
@@ -17,16 +18,21 @@ from assay.attacks.curves import Curve, curve
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, UNSUPPORTED, Role, Row
 from assay.benchmarks.harness.origin import source_hash, versions
 from assay.benchmarks.harness.progress import SILENT, Progress
+from assay.benchmarks.harness.sources import Held, Source, checked
 from assay.models.data import Dataset
 from assay.verify.core.binary import check_sign, class_scores
 from assay.verify.core.errors import AssayError, InputError, InternalError, UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.spec import strictly_largest
+from assay.verify.frontends.whole import runnable
 from assay.verify.support.documents import finite
+from assay.verify.support.executors import Hiring, Job, Task, run
+from assay.verify.support.executors.inline import here
 from assay.verify.support.failures import explained
 from assay.verify.support.options import title
 from assay.verify.support.plain import counted
 
+PRELOAD = ("assay.benchmarks.harness.attacked", "assay.models.resolve", "assay.verify.frontends.torch")
 CHECKED = 32  # samples that the checks look at
 
 
@@ -108,8 +114,11 @@ def attack_all(
     batch: int = 100,
     name: str = "model",
     progress: Progress = SILENT,
+    hiring: Hiring = here,
+    source: Source | None = None,
 ) -> Attacked:
-    """Run every attack on every sample at all ``radii``, ``batch`` samples at a time, and replay what it found.
+    """Run every attack on every sample at all ``radii``, ``batch`` samples at a time, and replay what it found;
+    ``hiring``, ``source``: as in :func:`assay.benchmarks.harness.compare.compare`.
 
     Raises :class:`InputError` for no attacks or radii, two attacks of one name, and what attacks and regions raise,
     :class:`UnsupportedError` where no attack can treat the region.
@@ -127,54 +136,117 @@ def attack_all(
     warnings = list(suspicions(model, data.x[:CHECKED], data.y[:CHECKED], data.legal))
     repeats = not any("run to run" in line for line in warnings)
     progress.begin(len(data) * len(attacks), dict.fromkeys(names, len(data)))
+    identity = "" if hiring is here else runnable(model, data.shape).id
+    ground = Ground(source or Held(model), identity, data, tuple(radii), tuple(attacks), norm, seed, repeats)
+    shares = [Share(place, start, batch) for place in range(len(attacks)) for start in range(0, len(data), batch)]
     outcomes: list[Found] = []
-    refused: list[Refused] = []
-    for attack, own in zip(attacks, names, strict=True):
-        progress.running(own)
-        began = time.monotonic()
-        try:
-            whole = _curve(attack, model, data, radii, norm, seed, batch, progress)
-        except UnsupportedError as error:
-            refused.append(Refused(own, repr(attack), str(error)))
-            progress.advance(len(data))
-            continue
-        seconds = time.monotonic() - began
-        kept = _replayed(oracle, whole.adversarial, data.y, whole.success) if repeats else whole.success
-        lost = int((whole.success & ~kept).any(0).sum())
-        points = (whole.adversarial, whole.distance, whole.queries)
-        outcomes.append(Found(own, repr(attack), kept | ~right, *points, seconds, lost))
-        standing = 1 - torch.stack([each.success for each in outcomes]).any(0).double().mean(1)
-        left = zip(sorted(set(radii)), standing.tolist(), strict=True)
-        progress.so_far(", ".join(f"{share:.1%} standing at eps {eps:g}" for eps, share in left))
+    refused: dict[int, Refused] = {}
+    parts: dict[int, dict[int, Part]] = {place: {} for place in range(len(attacks))}
+
+    def tasks() -> Iterator[Task]:
+        for share in shares:
+            if share.attack not in refused:
+                progress.running(names[share.attack])
+                yield Task(share, tag=share)
+
+    with hiring(Job(_attack, ground, PRELOAD)) as executor:
+        for ended in run(executor, tasks()):
+            share: Share = ended.task.tag
+            place, own, size = share.attack, names[share.attack], len(share.of(data.x))
+            if isinstance(ended.error, UnsupportedError):
+                done = sum(len(part.curve.queries) for part in parts[place].values())
+                if place not in refused:
+                    progress.advance(len(data) - done)
+                refused[place] = Refused(own, repr(attacks[place]), str(ended.error))
+                continue
+            parts[place][share.start] = ended.value()
+            progress.running(own)
+            progress.advance(size)
+            if len(parts[place]) == len(range(0, len(data), batch)):
+                outcomes.append(_found(own, repr(attacks[place]), parts[place], right))
+                standing = 1 - torch.stack([each.success for each in outcomes]).any(0).double().mean(1)
+                left = zip(sorted(set(radii)), standing.tolist(), strict=True)
+                progress.so_far(", ".join(f"{share:.1%} standing at eps {eps:g}" for eps, share in left))
+    outcomes.sort(key=lambda each: names.index(each.name))
+    told = tuple(refused[place] for place in sorted(refused))
     if not outcomes:
-        raise UnsupportedError("; ".join(one.why for one in refused))
+        raise UnsupportedError("; ".join(one.why for one in told))
     if line := black_box_ahead({each.name: each.success[-1] for each in outcomes}):
         warnings.append(line)
     warnings += [
         f"{f.name}: {counted(f.alone, 'success')} did not repeat in a batch of one" for f in outcomes if f.alone
     ]
     levels = tuple(sorted(set(radii)))
-    return Attacked(name, data, norm, seed, levels, right, tuple(outcomes), tuple(warnings), tuple(refused))
+    return Attacked(name, data, norm, seed, levels, right, tuple(outcomes), tuple(warnings), told)
 
 
-def _curve(
-    attack: Attack,
-    model: nn.Module | Network,
-    data: Dataset,
-    radii: Sequence[float],
-    norm: float,
-    seed: int,
-    batch: int,
-    progress: Progress,
-) -> Curve:
-    """The curve over all samples, attacked ``batch`` at a time."""
-    parts = []
-    for x, y in zip(torch.split(data.x, batch), torch.split(data.y, batch), strict=True):
-        parts.append(curve(attack, model, x, y, radii, norm, data.legal, seed, data.eps_scale))
-        progress.advance(len(x))
-    levels = (torch.cat([getattr(part, key) for part in parts], 1) for key in ("success", "adversarial"))
-    samples = (torch.cat([getattr(part, key) for part in parts]) for key in ("distance", "queries"))
-    return Curve(parts[0].epsilons, *levels, *samples)
+@dataclass(frozen=True)
+class Share:
+    """What one task attacks: with attack number ``attack``, ``count`` samples from ``start`` on."""
+
+    attack: int
+    start: int
+    count: int
+
+    def of(self, values: Tensor) -> Tensor:
+        """Those of the samples' values."""
+        return values[self.start : self.start + self.count]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What came of a share: the curve of the attack, its successes that were kept (eps x n), and the seconds."""
+
+    curve: Curve
+    kept: Tensor
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What all tasks have in common; ``identity``: of the model as a network, where it is looked for again;
+    ``repeats``: whether the model says the same each time, so that successes are replayed."""
+
+    source: Source
+    identity: str
+    data: Dataset
+    radii: tuple[float, ...]
+    attacks: tuple[Attack, ...]
+    norm: float
+    seed: int
+    repeats: bool
+
+    @cached_property
+    def model(self) -> nn.Module | Network:
+        """The model. Raises :class:`InputError` where another one is found under the same name."""
+        model = self.source.load()
+        if self.identity:
+            checked(runnable(model, self.data.shape), self.identity)
+        return model
+
+
+def _attack(ground: Ground, share: Share) -> Part:
+    """Attack some samples, and replay what broke them."""
+    begun, data = time.monotonic(), ground.data
+    model, x, y = ground.model, share.of(data.x), share.of(data.y)
+    how = ground.radii, ground.norm, data.legal, ground.seed, data.eps_scale
+    whole = curve(ground.attacks[share.attack], model, x, y, *how)
+    oracle: Model = model if isinstance(model, nn.Module) else (model.oracle or model)
+    kept = _replayed(oracle, whole.adversarial, y, whole.success) if ground.repeats else whole.success
+    return Part(whole, kept, time.monotonic() - begun)
+
+
+def _found(name: str, key: str, parts: Mapping[int, Part], right: Tensor) -> Found:
+    """What one attack found in all samples."""
+    ordered = [part for _, part in sorted(parts.items())]
+    success, adversarial = (
+        torch.cat([getattr(part.curve, what) for part in ordered], 1) for what in ("success", "adversarial")
+    )
+    distance, queries = (torch.cat([getattr(part.curve, what) for part in ordered]) for what in ("distance", "queries"))
+    kept = torch.cat([part.kept for part in ordered], 1)
+    lost = int((success & ~kept).any(0).sum())
+    seconds = sum(part.seconds for part in ordered)
+    return Found(name, key, kept | ~right, adversarial, distance, queries, seconds, lost)
 
 
 def document(attacked: Attacked, command: Sequence[str] = ()) -> dict[str, Any]:

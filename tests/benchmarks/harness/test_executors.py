@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from assay.attacks import get_attack
+from assay.benchmarks.harness.attacked import attack_all
 from assay.benchmarks.harness.compare import Comparison, compare
 from assay.benchmarks.harness.radius_table import compare_radii
 from assay.benchmarks.harness.smoothed import certify
@@ -136,3 +137,17 @@ def test_radii_by_processes_are_those_of_this_one(tmp_path, resume):
     assert too == asked
     assert [(line.certified, line.attacked) for line in other.lines] == [(a.certified, a.attacked) for a in one.lines]
     assert other.resumed == (len(kept) if resume else 0)
+
+
+@pytest.mark.slow
+def test_attacks_by_processes_find_what_this_one_finds():
+    attacks = [get_attack("fgsm"), get_attack("square(queries=20)")]
+    model, data = zoo(NAME), load("digits").take(6)
+    one, two = (
+        attack_all(model, data, [0.05, 0.1], attacks, batch=4, seed=2, hiring=hiring)
+        for hiring in (here, side_by_side(2))
+    )
+    assert [each.name for each in two.found] == [each.name for each in one.found]
+    for mine, others in zip(one.found, two.found, strict=True):
+        for part in ("success", "adversarial", "distance", "queries"):
+            assert torch.equal(getattr(mine, part), getattr(others, part))
