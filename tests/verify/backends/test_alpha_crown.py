@@ -235,4 +235,5 @@ def test_one_who_is_out_of_time_leaves_the_others_their_bounds(monkeypatch: pyte
     ticking(monkeypatch)
     margins = [r.margin for r in AlphaCROWN(group=2).verify_many(problems, Budget(200))]
     assert margins[0] is not None
-    assert all(a is None or (b is not None and a >= b) for a, b in zip(margins, crown, strict=True))
+    # To a few units in the last place: the sums of a group of two are not those of all four together.
+    assert all(a is None or (b is not None and a >= b - 1e-12) for a, b in zip(margins, crown, strict=True))
