@@ -60,7 +60,7 @@ Draft = Callable[[Reason], Answer]
 
 
 def unheard(draft: Draft) -> None:
-    """Where nobody waits for drafts."""
+    """Drafts are dropped."""
 
 
 def ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 
@@ -52,6 +53,12 @@ def mark_repeating(items: list[pytest.Item]) -> None:
 def pytest_collectstart(collector: pytest.Collector) -> None:
     """What a module draws while it is imported does not depend on the modules before it."""
     seed()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: looking for cycles in it took a twentieth of the time of all tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

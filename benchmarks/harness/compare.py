@@ -187,7 +187,7 @@ def _right_by_subject(ground: Ground, batch: int, executor: Executor) -> dict[st
 
 
 def rightly_classified(network: Network, data: Dataset, batch: int) -> Tensor:
-    """Positions of the samples whose label is strictly the largest output of the original model; NaN is wrong."""
+    """Positions (samples) of those whose label is strictly the largest output of the original model; NaN is wrong."""
     if int(data.y.max()) >= max(2, network.output_size):  # one output tells two classes apart
         only = counted(network.output_size, "output")
         raise InputError(f"{data.name} has the label {int(data.y.max())}, the model only {only}")

@@ -185,7 +185,7 @@ def entries(op: Op) -> Thin | None:
     if int(count.sum()) >= THIN * op.weight.numel():
         return None
     most = max(1, int(count.max()))
-    inputs = op.weight.abs().topk(most, dim=1).indices  # where a row has fewer entries, zeros are read in vain
+    inputs = op.weight.abs().topk(most, dim=1).indices  # rows with fewer entries list zeros, too
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return Thin(op.weight.to_sparse_csr(), inputs)

@@ -125,7 +125,7 @@ def multiple(form: AnyForm, factor: float = 1.0) -> AnyForm:
 
 
 def chosen(form: AnyForm, rows: Tensor) -> AnyForm:
-    """Some of the rows, by number."""
+    """The rows at the positions ``rows`` (kept rows)."""
     if isinstance(form, Units):
         return Units(form.feature.index_select(0, rows), form.value.index_select(0, rows))
     coef = form.coef.index_select(1, rows)

@@ -21,7 +21,7 @@ from assay.verify.support import shown
 
 Oracle = Callable[[Tensor], Tensor]
 
-# The doors through which models come in, by name: floor 0 opens them but imports nothing behind them.
+# Modules that register kinds of models, by name: they are imported on use, since floor 0 imports no floor above.
 FRONTENDS = (
     "assay.verify.frontends.torch",
     "assay.verify.frontends.parted",

@@ -166,9 +166,9 @@ def softmax(emit: Emit, x: Value, absent: Tensor | None = None) -> Value:
     shape = (*x.shape, n)
     place = torch.arange(n)
     start = torch.arange(rows).view(rows, 1, 1) * n
-    own = place[:, None] == place  # nothing less nothing, so that intervals know that it is 0
+    own = place[:, None] == place  # x - x reads no element, so that its interval is [0, 0]
     out, shift = own, None
-    if absent is not None:  # beside what is there they are next to nothing; in their own rows all is 0
+    if absent is not None:  # their exponentials are 0 beside those of others; in their own rows all is 0
         beside, within_row = absent.reshape(rows, 1, n), absent.reshape(rows, n, 1)
         out = own | beside | within_row
         shift = torch.where(beside & ~within_row, NOTHING, 0.0).to(torch.float64).view(shape)

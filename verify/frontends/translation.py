@@ -337,7 +337,7 @@ class Translation:
             self._complain(call, str(why))
         except (UnsupportedError, InternalError):
             raise
-        except Exception as error:  # options that nobody thought of
+        except Exception as error:  # options that the handler does not expect
             if isinstance(explained(error), ResourceError):
                 raise
             self._complain(call, f"in a form that is not read ({line(error)})")

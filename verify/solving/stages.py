@@ -73,7 +73,7 @@ class Late:
 
 
 def unheard(results: Sequence[Result]) -> None:
-    """The report that nobody waits for."""
+    """Reports are dropped."""
 
 
 def decide(

@@ -20,12 +20,12 @@ def gamma(n: int, unit: float = UNIT) -> float:
 
 
 def down(value: Tensor) -> Tensor:
-    """The next number below."""
+    """The next number below each, of the shape of ``value``."""
     return value.nextafter(value.new_tensor(-inf))
 
 
 def up(value: Tensor) -> Tensor:
-    """The next number above."""
+    """The next number above each, of the shape of ``value``."""
     return value.nextafter(value.new_tensor(inf))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from assay.attacks.common.hyperplane import shortest_step
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([1.0, 2.0, inf]), st.floats(-2, 2))
 def test_the_step_reaches_the_hyperplane_and_no_feasible_step_is_shorter(seed: int, p: float, value: float) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -20,6 +20,7 @@ from assay.models import zoo
 from assay.verify.registry import get_verifier
 from tests.benchmarks.harness_fakes import POINTS, Broken, Claims, Exact, Liar, Timid, dataset, identity, needle
 from tests.benchmarks.report.html_checks import read
+from tests.breadth import slow
 
 EVIL = "<script>alert(1)</script>\u202e $x$ {{ 7*7 }} & \"'\u00e9\u4e2d"
 
@@ -148,15 +149,14 @@ FGSM = get_attack("fgsm")
 @pytest.mark.parametrize(
     ("methods", "attacks", "points", "radii"),
     [
-        ([], [FGSM], POINTS, [0.04, 0.08]),
-        ([Exact()], [], POINTS, [0.04, 0.08]),
-        ([Exact()], [FGSM], POINTS, [0.0]),
-        ([Exact()], [FGSM], [[0.2, 0.6]], [0.04]),
-        ([Exact()], [FGSM], [[0.7, 0.3]], [0.01]),
-        ([Broken("unsupported")], [FGSM], POINTS, [0.04]),
-        ([Broken("unsupported")], [], POINTS, [0.04]),
+        pytest.param([], [FGSM], POINTS, [0.04, 0.08], id="attacks alone"),
+        pytest.param([Exact()], [], POINTS, [0.04, 0.08], id="methods alone"),
+        pytest.param([Exact()], [FGSM], POINTS, [0.0], id="eps 0"),
+        pytest.param([Exact()], [FGSM], [[0.2, 0.6]], [0.04], id="all wrong"),
+        slow([Exact()], [FGSM], [[0.7, 0.3]], [0.01], id="one sample"),
+        slow([Broken("unsupported")], [FGSM], POINTS, [0.04], id="refused"),
+        pytest.param([Broken("unsupported")], [], POINTS, [0.04], id="nobody ran"),
     ],
-    ids=["attacks alone", "methods alone", "eps 0", "all wrong", "one sample", "refused", "nobody ran"],
 )
 def test_whatever_was_asked_has_its_page(tmp_path, methods, attacks, points, radii):
     run = recorded_run(tmp_path / "s", identity(), dataset(points), radii, methods, attacks)

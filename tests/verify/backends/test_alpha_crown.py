@@ -237,5 +237,6 @@ def test_one_who_is_out_of_time_leaves_the_others_their_bounds(monkeypatch: pyte
     crown, least = ([r.margin for r in method.verify_many(problems)] for method in (CROWN(), CROWNIBP()))
     ticking(monkeypatch)
     margins = [r.margin for r in AlphaCROWN(group=2).verify_many(problems, Budget(300))]
-    assert all(a is not None and b is not None and a >= b for a, b in zip(margins[:2], crown, strict=False))
-    assert all(a is None or (b is not None and a >= b) for a, b in zip(margins, least, strict=True))
+    # To a few units in the last place: the sums of a group of two are not those of all four together.
+    assert all(a is not None and b is not None and a >= b - 1e-12 for a, b in zip(margins[:2], crown, strict=False))
+    assert all(a is None or (b is not None and a >= b - 1e-12) for a, b in zip(margins, least, strict=True))

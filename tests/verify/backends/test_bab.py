@@ -41,6 +41,7 @@ from tests.verify.programs.cases import case
 KINDS = ("mlp", "conv", "residual", "skips", "leaky")
 WEAK = BaB(neurons=0, steps=1, below=0)  # many leaves
 STEPWISE = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1)  # many nodes
+SPLITTING = BaB(neurons=0, steps=2, below=0)  # proofs by splits alone
 TRAPS = nets.NEVER_VERIFIED
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -444,13 +445,22 @@ def wrong(method: BaB, seeds: range) -> bool:
     return False
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bab.Work, "look", lambda self, points: None)  # or counterexamples come before proofs
-    method = STEPWISE if fault == "half-flipped" else BaB(neurons=0, steps=2, below=0)
+@pytest.fixture
+def unseeing(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No point is looked at: else counterexamples come before proofs."""
+    monkeypatch.setattr(bab.Work, "look", lambda self, points: None)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("method", [STEPWISE, SPLITTING], ids=["stepwise", "splitting"])
+def test_without_a_fault_nothing_is_wrong(method: BaB, unseeing: pytest.MonkeyPatch) -> None:
     assert not wrong(method, range(1000, 1004))
-    FAULTS[fault](monkeypatch)
-    assert wrong(method, range(1000, 1060))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_noticed(fault: str, unseeing: pytest.MonkeyPatch) -> None:
+    FAULTS[fault](unseeing)
+    assert wrong(STEPWISE if fault == "half-flipped" else SPLITTING, range(1000, 1060))
 
 
 def test_points_notice_stale_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def lower(name: str, network: Network, region: Box | LpBall, objective: torch.Te
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@seeds(3, of=15)
+@seeds(5, of=15)
 def test_margins_lie_between_crown_and_the_truth(kind: str, seeds: range) -> None:
     tighter = 0
     for problem, true in cases(kind, seeds):

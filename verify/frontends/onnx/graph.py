@@ -103,7 +103,7 @@ def _operator_set(model: ModelProto) -> int:
     versions: dict[str, set[int]] = {"": set()}
     for entry in model.opset_import:
         versions.setdefault(entry.domain if entry.domain != "ai.onnx" else "", set()).add(int(entry.version))
-    for domain, several in versions.items():  # the same one twice says nothing else than once
+    for domain, several in versions.items():  # duplicates of one entry are allowed
         if len(several) > 1 or (not several and domain == ""):
             which = f"operator set {domain!r}" if domain else "ONNX operator set"
             raise InputError(f"expected one version of the {which}, got {sorted(several)}")

@@ -68,7 +68,7 @@ class Frame:
         sizes = list(zip(self.plane, self.before, self.dilations, self.kernel, self.strides, self.places, strict=True))
         if all(b >= 0 and (n + 2 * b - d * (k - 1) - 1) // s + 1 == p for n, b, d, k, s, p in sizes):
             return x, self.before
-        # As much behind as the last window reaches beyond the end; less than nothing crops.
+        # As much behind as the last window reaches beyond the end; negative padding crops.
         after = [(p - 1) * s + d * (k - 1) + 1 - b - n for n, b, d, k, s, p in sizes]
         ends = zip(self.before, after, strict=True)
         wide = padded(call, x, [(axis, b, e) for axis, (b, e) in enumerate(ends, start=2)])

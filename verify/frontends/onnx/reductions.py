@@ -34,7 +34,7 @@ def reduction(summary: Summary) -> Handler:
     def handle(call: Call) -> Value:
         keep, idle = bool(call.integer("keepdims", 1)), bool(call.integer("noop_with_empty_axes", 0))
         axes = call.integers("axes", 1)
-        if idle and not axes:  # nothing is summed up, but what is done to each element is
+        if idle and not axes:  # no axis is reduced, and what is done to each element is done
             return _over(call, (), summary) if summary in OF_EACH else call.traced()
         return _over(call, axes or tuple(range(len(call.traced().shape))), summary, keep)
 
