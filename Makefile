@@ -11,13 +11,14 @@ NEWEST := .venv-newest
 # Tests start hundreds of processes: what is compiled is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs test quick test-slow test-cluster test-wheel test-unpinned lint clean
+.PHONY: help demo docs test quick test-slow test-cluster test-browser test-wheel test-unpinned lint clean
 
 help:
 	@echo "make demo           install, then bracket the robust accuracy of a small network (page to look at in out/demo)"
 	@echo "make test           install the test extras, then lint, type-check and test"
 	@echo "make test-slow      the rest of the breadth: more seeds and networks, and tests that take long"
 	@echo "make test-cluster   install Ray, and test the executor that works on a cluster"
+	@echo "make test-browser   look at the pages of reports in Chromium or Chrome, which has to be installed"
 	@echo "make test-wheel     build the wheel and the source archive, and use them as a user does"
 	@echo "make test-unpinned  answer a property with the newest packages that pyproject.toml allows"
 	@echo "make docs           the documentation as pages, in out/site; a warning is an error"
@@ -26,6 +27,7 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/assay compare --model zoo:digits-mlp-pgd --data digits --eps 0.02,0.05,0.1 \
 		--methods ibp,crown --attacks fgsm,pgd --n 200 --out out/demo --report out/demo/report.html
+	@echo "Open in a browser: file://$(CURDIR)/out/demo/report.html"
 
 docs: $(VENV)/.installed
 	$(PIP) --editable ".[docs]"
@@ -45,6 +47,11 @@ test-slow: $(VENV)/.installed-test
 test-cluster: $(VENV)/.installed-test
 	$(PIP) --editable ".[ray]"
 	$(BIN)/python -m pytest --slow tests/verify/support/test_cluster.py
+
+# Only this target needs Playwright; the browser is the system's.
+test-browser: $(VENV)/.installed-test
+	$(PIP) --editable ".[browser]"
+	$(BIN)/python -m pytest --slow tests/benchmarks/report/test_in_a_browser.py
 
 test-wheel: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --slow -m wheel

@@ -65,16 +65,17 @@ def show(found: Changes, console: Console) -> None:
     grid = layout.grid(
         *map(layout.figure, ("eps", "sample")), *map(layout.word, ("before", "after")), layout.name("by")
     )
+    label = dict(zip(found.radii, found.written, strict=True))
     for change in found.changes:
         style = "green" if change.better else "red"
         said = (change.before, Text(change.after, style), Text(", ".join(map(plain, change.by))))
-        grid.add_row(f"{change.eps:g}", str(change.sample), *said)
+        grid.add_row(label[change.eps], str(change.sample), *said)
     if found.changes:
         layout.show(grid, console, ("by",))
     for eps in found.radii:
         here = [change for change in found.changes if change.eps == eps]
         better = sum(change.better for change in here)
-        line = f"eps {eps:g}: {better} better, {len(here) - better} worse, of {counted(found.n, 'sample')}"
+        line = f"eps {label[eps]}: {better} better, {len(here) - better} worse, of {counted(found.n, 'sample')}"
         console.print(line, markup=False, highlight=False)
     for line in found.contradictions:
         console.print(Text(f"SOUNDNESS ALARM: {plain(line)}", "bold red"))

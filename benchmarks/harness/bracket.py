@@ -197,11 +197,15 @@ def judged(seat: Seat, sample: int, eps: float, result: Result) -> Judged:
 
 
 def flat(row: Row) -> dict[str, Any]:
-    """The row as one record of numbers, texts and None, for tables: shares of 1, and seconds."""
+    """The row as one record of numbers, texts and None, for tables: shares of 1, and seconds. An attack proves nothing:
+    what it verified and what it leaves unknown are None. The note is of what else than looseness left samples open."""
     told = row.to_json()
-    reasons, explanations = told.pop("reasons"), told.pop("explanations")
-    note = told.pop("reason") or ", ".join(f"{count} {why}" for why, count in reasons.items())
-    del explanations, told["key"], told["subject"], told[row.role.value]
+    odd = {why: count for why, count in row.reasons.items() if why != "incomplete"}
+    note = told["reason"] or ", ".join(f"{count} {why}" for why, count in odd.items())
+    for name in ("reason", "reasons", "explanations", "key", "subject", row.role.value):
+        del told[name]
+    if row.role is Role.ATTACK:
+        told |= {"verified": None, "unknown": None}
     return {"subject": row.subject, "side": row.role.value, "name": row.name, **told, "note": note}
 
 

@@ -36,11 +36,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """The changes by eps and sample; ``n``: samples, ``radii``: those of both runs; ``contradictions``: one line for
-    each sample of one and the same network that is certified in one run and broken in the other."""
+    """The changes by eps and sample; ``n``: samples, ``radii``: those of both runs, and as they were ``written``;
+    ``contradictions``: one line for each sample of one and the same network that is certified in one run and broken in
+    the other."""
 
     n: int
     radii: tuple[float, ...]
+    written: tuple[str, ...]
     changes: tuple[Change, ...]
     contradictions: tuple[str, ...]
 
@@ -67,7 +69,8 @@ def between(before: Recorded, after: Recorded) -> Changes:
         if one.label != other.label or (one.x is not None and other.x is not None and not torch.equal(one.x, other.x)):
             raise InputError(f"sample {one.index} is another one in each run: expected runs on the same data")
     changes = tuple(change for eps in radii for pair in pairs for change in _changed(*pair, eps))
-    return Changes(len(pairs), radii, changes, tuple(_contradictions(before, after, pairs)))
+    written = tuple(map(after.about.label, radii))
+    return Changes(len(pairs), radii, written, changes, tuple(_contradictions(before, after, pairs)))
 
 
 def _changed(one: Sample, other: Sample, eps: float) -> Iterator[Change]:

@@ -14,6 +14,8 @@ from assay.verify.support.plain import counted
 
 # Of a result's stats, those that are told elsewhere on the page.
 TOLD = frozenset({"tried", "stages", "explanation", "parts", "alarm", "exit_code"})
+# Of a stage, what has its own place; the rest is what a search tells of its tree.
+STEP = frozenset({"stage", "outcome", "margin", "seconds"})
 
 
 def render(run: Run) -> str:
@@ -66,13 +68,15 @@ def _row(row: Row, result: Result | None) -> dict[str, Any]:
 
 
 def _course(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each stage did, in order."""
+    """What each stage did, in order, and how far its tree came."""
     return [
         {
-            "stage": str(step.get("stage", "")),
+            "stage": str(step.get("stage", "")).partition("(")[0],
+            "options": str(step.get("stage", "")),
             "outcome": str(step.get("outcome", "")),
             "margin": step.get("margin"),
             "seconds": float(step.get("seconds") or 0.0),
+            "progress": [(k, v) for k, v in step.items() if k not in STEP and isinstance(v, int | float | str)],
         }
         for step in stats.get("tried", ())
         if isinstance(step, Mapping)

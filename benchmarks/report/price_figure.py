@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import log
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from assay.benchmarks.harness.bracket import ALL_METHODS, Bracketed, Role, Row
 from assay.benchmarks.report import canvas
 from assay.benchmarks.report.bracket_figure import MARKERS
-from assay.benchmarks.report.colours import COOL, DEEPER, GRID, PAPER
+from assay.benchmarks.report.colours import COOL, DEEPER, FAINT, GRID, PAPER
 from assay.verify.core.result import NETWORK
 from assay.verify.support.plain import plain
 
@@ -31,36 +30,37 @@ def each(row: Row) -> float:
 
 
 def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool = True) -> Figure:
-    """A line for each method through its radii, which are written beside their points; best is the upper left."""
+    """A mark for each method and radius, and for each radius a line: the most that one method certifies within the
+    time. Best is the upper left."""
     rows = priced(comparison)
     figure, axes = canvas.blank(size)
     axes.set_xscale("log")
     canvas.shares(axes)
     spans = [each(row) for row in rows]
-    axes.set_xlim(min(spans) / 2, max(spans) * 2)
-    named: list[tuple[str, str]] = []
-    points: list[tuple[float, float, str, str]] = []
-    for position, name in enumerate(dict.fromkeys(row.name for row in rows)):
-        colour, own = COOL[position % len(COOL)], sorted((r for r in rows if r.name == name), key=lambda r: r.eps)
+    right = max(spans) * 2
+    axes.set_xlim(min(spans) / 2, right)
+    ends = []
+    for eps in sorted({row.eps for row in rows}):
+        own = sorted((row for row in rows if row.eps == eps), key=each)
+        most = list(accumulate((row.accuracy for row in own), max))
+        line = {"color": FAINT, "linewidth": 1.2, "drawstyle": "steps-post", "zorder": 2}
+        axes.plot([*map(each, own), right], [*most, most[-1]], **line)
+        ends.append((most[-1], f"eps {eps:g}", FAINT))
+    names = list(dict.fromkeys(row.name for row in rows))
+    style = {"markersize": 8, "markeredgecolor": PAPER, "clip_on": False, "zorder": 4}
+    marks = []
+    for position, name in enumerate(names):
+        colour, own = COOL[position % len(COOL)], [row for row in rows if row.name == name]
         x, y = [each(row) for row in own], [row.accuracy for row in own]
-        axes.plot(
-            x,
-            y,
-            color=colour,
-            linewidth=1.2,
-            marker=MARKERS[position % len(MARKERS)],
-            markersize=8,
-            markeredgecolor=PAPER,
-            clip_on=False,
-            zorder=4,
-        )
-        points += [(at, height, f"{row.eps:g}", colour) for row, at, height in zip(own, x, y, strict=True)]
-        named.append((canvas.short(name, size), colour))
-    across = 2 if size[0] < canvas.WIDE[0] else 3
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": across}
-    legend = axes.legend(axes.lines, [name for name, _ in named], frameon=False, fontsize=canvas.LETTERS, **place)
-    for text, (_, colour) in zip(legend.get_texts(), named, strict=True):
-        text.set_color(DEEPER[colour])
+        marks += axes.plot(x, y, MARKERS[position % len(MARKERS)], color=colour, **style)
+    canvas.label(axes, right, ends)
+    across = 2 if size[0] < canvas.WIDE[0] else 4
+    called = [canvas.short(name, size) for name in names]
+    legend = figure.legend(
+        marks, called, loc="outside lower left", ncols=across, frameon=False, fontsize=canvas.LETTERS
+    )
+    for text, mark in zip(legend.get_texts(), marks, strict=True):
+        text.set_color(DEEPER[mark.get_color()])
         text.set_parse_math(False)
     axes.grid(axis="x", color=GRID, linewidth=0.8, zorder=0)
     near = max(spans) < 8 * min(spans)  # so that there may be no power of ten between them
@@ -68,31 +68,5 @@ def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool =
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if near and f"{value:e}"[0] in "235" else "")
     axes.tick_params(which="minor", labelsize=canvas.LETTERS - 0.5)
     title = f"The price of tightness: {plain(comparison.model)}" if heading else ""
-    for at, height, text, colour in together(points, log(axes.get_xlim()[1] / axes.get_xlim()[0]), size):
-        style = {"fontsize": canvas.LETTERS - 1.5, "color": DEEPER[colour]}
-        axes.annotate(text, (at, height), (7, 5), textcoords="offset points", **style)
     canvas.caption(axes, "seconds for a sample", "certified accuracy", title)
     return figure
-
-
-def together(
-    points: Sequence[tuple[float, float, str, str]], decades: float, size: canvas.Size
-) -> list[tuple[float, float, str, str]]:
-    """Points (seconds, share, radius, colour) with those of one colour that are too close for labels of their own as
-    one, at the rightmost, with its radii in a row; ``decades`` is the width of the axis in natural logarithms.
-
-    >>> together([(0.001, 0.0, "0.05", "b"), (0.0011, 0.0, "0.1", "b"), (0.02, 0.5, "0.1", "g")], 5.0, canvas.WIDE)
-    [(0.0011, 0.0, '0.05, 0.1', 'b'), (0.02, 0.5, '0.1', 'g')]
-    """
-    wide, high = 0.75 / size[0], 0.3 / size[1]  # about what a label takes, in inches, as shares of the axes
-    found: list[tuple[float, float, str, str]] = []
-    for at, height, text, colour in points:
-        for position, (other, level, texts, own) in enumerate(found):
-            near = abs(log(at / other)) / decades < wide * (1 + texts.count(",")) and abs(height - level) < high
-            if own == colour and near:
-                place = max((other, level), (at, height))
-                found[position] = (*place, f"{texts}, {text}", colour)
-                break
-        else:
-            found.append((at, height, text, colour))
-    return found

@@ -6,7 +6,7 @@ import pytest
 
 from assay.benchmarks.harness import instances, suite
 from assay.benchmarks.harness.store import Store
-from assay.benchmarks.report import instances_run
+from assay.benchmarks.report import instances_page, instances_run
 from assay.benchmarks.report.competition import Peers, read_peers
 from assay.benchmarks.report.instances_page import render
 from assay.verify.core.errors import InputError
@@ -56,10 +56,18 @@ def test_the_page_has_contradictions_peers_and_stages(store):
     assert "unsat, but sat is expected" in page.text
     assert "<i>peer</i> 2024" in page.text
     assert "assay bench '<x>'" in page.text
-    assert "FGSM(" in page.text
+    assert "FGSM:" in page.text.replace(" :", ":")
+    assert any(a["title"].startswith("FGSM(") for a in page.all("abbr"))
     assert "falsified" in page.text
     words = [a["data-word"] for tag, a in page.elements if tag == "tr" and "data-word" in a]
     assert words == ["unsat", "sat", "sat", "unsat"]
+
+
+def test_a_stage_tells_how_far_its_tree_came():
+    (step,) = instances_page._course(
+        {"tried": [{"stage": "BaB(batch=2)", "outcome": "timeout", "margin": -0.5, "seconds": 1.0, "closed": 0.25}]}
+    )
+    assert (step["stage"], step["options"], step["progress"]) == ("BaB", "BaB(batch=2)", [("closed", 0.25)])
 
 
 def test_a_run_that_was_cut_short_is_shown_as_far_as_it_went(store, tmp_path):
