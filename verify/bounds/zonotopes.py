@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from math import inf, prod
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from assay.verify.bounds import rounding
 from assay.verify.bounds.affine import homogeneous
@@ -29,7 +32,9 @@ from assay.verify.core.verifier import Bounds
 from assay.verify.support import devices
 from assay.verify.support.floats import gamma
 
-BLOCK = 1 << 22  # numbers that an operation reads or writes at a time, about
+BLOCK = 1 << 22  # coefficients of the symbols that are kept together, at a node
+CACHED = 1 << 20  # numbers that an operation multiplies at a time, about
+FEW_PLACES = 64  # up to which the library's convolution, image by image, is slower than one product of all
 FEW = 32  # more roundings than what is done beside an operation's own sums takes
 DEAR = 1 << 31  # products of rows that take half a second or so: for less it is not worth while
 FASTER = 3.0  # so many products forwards, of images, take as long as one of rows backwards, of windows
@@ -84,24 +89,28 @@ class Zonotopes:
         size = middle.abs() + radius
         here.centre, here.size = [middle], [radius]
         here.rest = [here._share(0) * size + relaxed.rounding.precision.dust]
-        inputs = radius.flatten().nonzero().flatten()
-        here.chunks = [{0: _images(radius, some)} for some in torch.split(inputs, here._chunk)]
         return here
 
     @property
     def symbols(self) -> int:
-        """How many there are."""
+        """How many there are, or will be when it leaves the input."""
+        if not self.position:
+            return int((self.size[0] > 0).sum())
         return sum(len(next(iter(images.values()))) for images in self.chunks if images)
 
     def pays(self, position: int, rows: int) -> bool:
         """Whether it costs clearly less to carry it to the node at ``position`` than as many ``rows`` on their way
         down, and there is room for it."""
-        if bool((self.rest[-1] >= self.size[-1]).all()):
+        if rows * self._products[position] <= DEAR or bool((self.rest[-1] >= self.size[-1]).all()):
             return False
-        nodes = self.relaxed.network.nodes
-        ahead = sum(max(1, terms(n.op)) * n.size for n in nodes[self.position + 1 : position + 1])
+        ahead = self._products[position] - self._products[self.position]
         work = rows * products_of_a_row(self.relaxed.network, position)
         return work > DEAR and self.symbols * ahead <= FASTER * work and self.symbols <= self._room(position)
+
+    @cached_property
+    def _products(self) -> list[int]:
+        """How many products an image takes from the input to each node."""
+        return list(accumulate(max(1, terms(node.op)) * node.size for node in self.relaxed.network.nodes))
 
     def _room(self, position: int) -> int:
         """For how many symbols there is memory at the nodes that are still read when it is at ``position``."""
@@ -137,6 +146,9 @@ class Zonotopes:
 
     def _carry(self, position: int) -> None:
         nodes, begin = self.relaxed.network.nodes, self.position + 1
+        if not self.position:
+            inputs = self.size[0].flatten().nonzero().flatten()
+            self.chunks = [{0: _images(self.size[0], some)} for some in torch.split(inputs, self._chunk)]
         lines: dict[int, Line] = {}
         for i in range(begin, position + 1):
             self.size.append(self.centre[0].new_zeros(1, *nodes[i].shape))
@@ -198,6 +210,8 @@ class Zonotopes:
         ]
         op, count = linear_map(node.op), self._at_once(node.shape, node.op)
         blocks = zip(*(torch.split(part, count) for part in full), strict=True)
+        if isinstance(op, Conv2d) and op.groups == 1 and prod(node.shape[1:]) <= FEW_PLACES:
+            return torch.cat([_convolved(op, images, node.shape) for (images,) in blocks])
         return torch.cat([evaluate(op, *some) for some in blocks])
 
     @property
@@ -208,7 +222,7 @@ class Zonotopes:
     def _at_once(self, shape: tuple[int, ...], op: Op) -> int:
         """Images that an operation makes at a time."""
         spread = op.weight[0].numel() * prod(shape[1:]) if isinstance(op, Conv2d) else 0
-        return max(1, BLOCK // max(spread, prod(shape), 1))
+        return max(1, CACHED // max(spread, prod(shape), 1))
 
     def _note(self, position: int, line: Line | None, boxed: Tensor | None) -> None:
         """Centre and rest of a node, whose size is known."""
@@ -228,6 +242,13 @@ class Zonotopes:
         height = line.low.abs() + line.high.abs() + slope * (sizes[0] + ends)
         height = height + torch.where((line.low == 0) & (line.high == 0), 0.0, ends)
         self.rest.append(slope * self.rest[source] + boxed + self._share(terms(node.op)) * height + dust)
+
+
+def _convolved(op: Conv2d, images: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A convolution without its constant as one product for all images, (images x shape): the sums are the same."""
+    read = F.unfold(images, tuple(op.weight.shape[2:]), op.dilation, op.padding, op.stride)
+    made = op.weight.flatten(1) @ read.transpose(0, 1).reshape(read.shape[1], -1)
+    return made.view(shape[0], len(images), *shape[1:]).transpose(0, 1)
 
 
 def _images(values: Tensor, features: Tensor) -> Tensor:
