@@ -17,6 +17,7 @@ from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward, affordable
 from assay.verify.bounds.waists import Sides, lowest, unsettled
+from assay.verify.bounds.zonotopes import Zonotopes
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Sub
@@ -85,8 +86,14 @@ def by_linear_bounds(
     network, group = relaxed.network, Group(relaxed) if ragged(relaxed) else None
     readers, pace = feeds(network), Pace(network, rows, budget)
     exact = _exact_by_intervals(network, region)
+    zonotopes = Zonotopes.of(relaxed)
 
     def refined(position: int, known: Bounds, wanted: Tensor) -> Bounds:
+        if zonotopes is not None and zonotopes.pays(position, int(wanted.sum())):
+            other = zonotopes.bounds(position)
+            known = Bounds(*meet(known.lower, known.upper, other.lower, other.upper))
+            wanted = wanted & undecided_by_any(readers[position], known)
+        wanted = _within_precision(relaxed, position, known, wanted)
         if group is None:
             known = _by_regular_rows(relaxed, position, known, wanted)
         else:
@@ -117,7 +124,7 @@ def by_linear_bounds(
             else:
                 relaxed.budget = pace.for_layers(position)
                 try:
-                    known = refined(position, known, _within_precision(relaxed, position, known, wanted))
+                    known = refined(position, known, wanted)
                     relaxed.budget.check()
                 except Expired:
                     if not rows:

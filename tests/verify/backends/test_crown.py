@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from assay.verify.backends.crown import CROWN
+from assay.verify.backends.crown_ibp import CROWNIBP
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import chain, to_network
 from assay.verify.core.ops import Linear, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
+from assay.verify.core.result import Reason
 from assay.verify.core.spec import Spec
 from tests import exact, nets
 from tests.contract.graphs import eye
@@ -92,3 +94,29 @@ def test_an_objective_may_be_an_array() -> None:
         assert torch.equal(CROWN().bound(network, box, objective, Budget()).lower, expected.lower)
     with pytest.raises(InputError, match="an objective"):
         CROWN().bound(network, box, "first", Budget())  # type: ignore[arg-type]
+
+
+def test_layers_that_the_time_does_not_suffice_for_are_told_beside_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question for the time takes a second."""
+    network = to_network(nets.random_mlp(0, (4, 20, 20, 20, 3)), (4,))
+    problem = Problem(network, LpBall(torch.full((4,), 0.5), 0.5, domain=None), Spec.robust(0, 3))
+    least, most = CROWNIBP().verify(problem).margin, CROWN().verify(problem).margin
+    assert least is not None
+    assert most is not None
+    assert least < most
+    told = set[tuple[int, ...]]()
+    for seconds in range(20, 120, 5):
+        asked: list[int] = []
+
+        def now(asked: list[int] = asked) -> float:
+            asked.append(1)
+            return float(len(asked))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("assay.verify.core.budget.time.monotonic", now)
+            result = CROWN().verify(problem, Budget(seconds))
+        if result.margin is not None and "unrefined" in result.stats:
+            assert result.reason is Reason.TIMEOUT
+            assert least - 1e-9 <= result.margin <= most + 1e-9
+            told.add(tuple(result.stats["unrefined"]))
+    assert told
