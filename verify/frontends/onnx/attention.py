@@ -69,7 +69,7 @@ def _heads(call: Call, index: int, name: str) -> Operand:
     heads = call.integer(name, 0)
     if len(x.shape) != 3 or heads < 1 or x.shape[2] % heads:
         raise InputError(f"{call.node.label}: {name} {heads} for a value of shape {list(x.shape)}")
-    return rearrange(call, x, lambda t: t.unflatten(2, (heads, -1)).transpose(1, 2))
+    return rearrange(call, x, lambda t: t.reshape(*t.shape[:2], heads, -1).transpose(1, 2))
 
 
 def _capped(call: Call, scores: Operand, cap: float) -> Operand:
