@@ -76,6 +76,10 @@ OPERATIONS: Mapping[str, Function] = {
     "product": lambda x: x[:, :3] * x[:, 3:],
     "quotient": lambda x: x[:, :3] / (x[:, 3:].abs() + 0.4),
     "matrix-product": lambda x: x.view(-1, 2, 3) @ x.view(-1, 3, 2),
+    "bilinear": lambda x: F.bilinear(x[:, :3], x[:, 3:], torch.linspace(-1, 1, 18, dtype=x.dtype).view(2, 3, 3)),
+    "convolution-3d": lambda x: F.conv3d(
+        x.view(-1, 1, 1, 2, 3), torch.linspace(-1, 1, 4, dtype=x.dtype).view(1, 1, 1, 2, 2)
+    ),
     "norm": lambda x: x.norm(dim=-1, keepdim=True) + x[:, :2],
     "softmax": lambda x: x.softmax(-1) + 0 * x,
     "log-softmax": lambda x: x.log_softmax(-1) + 0 * x,

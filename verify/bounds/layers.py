@@ -13,6 +13,7 @@ from torch import Tensor
 
 from assay.verify.bounds import rounding
 from assay.verify.bounds.group import Group
+from assay.verify.bounds.opposites import partners
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward, affordable
@@ -216,8 +217,13 @@ def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor, read
     here = Bounds(*(t.flatten().index_select(0, index) for t in (known.lower, known.upper)))
     sample = torch.div(index, size, rounding_mode="floor")
     error, neurons = group.relaxed.error(position, index), torch.arange(len(index), device=index.device)
-    all_ = Sides(sample, index - sample * size, neurons < 0, here, error)
-    if size * group.products[position] < DEAR:
+    feature = index - sample * size
+    all_ = Sides(sample, feature, neurons < 0, here, error)
+    other = partners(group.network, position, sample, feature)
+    if other is not None:
+        here = _bounded(group, position, all_, neurons, neurons < 0, [])
+        here = Bounds(*meet(here.lower, here.upper, -here.upper[other], -here.lower[other]))
+    elif size * group.products[position] < DEAR:
         neurons = neurons.repeat_interleave(2)
         here = _bounded(group, position, all_, neurons, torch.arange(len(neurons), device=index.device) % 2 == 1, [])
     else:

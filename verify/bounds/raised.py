@@ -16,6 +16,7 @@ from assay.verify.bounds.layers import meet
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.multipliers import Constraints
 from assay.verify.bounds.narrow import narrowed
+from assay.verify.bounds.opposites import partners
 from assay.verify.bounds.relaxed import Relaxed, fits_float32, middle_and_radius
 from assay.verify.bounds.rounding import Rounding
 from assay.verify.bounds.rows import RowRules, over_ball
@@ -129,18 +130,21 @@ def tighten(
     here = replace(relaxed, bounds=[*relaxed.bounds, known])
     lowest, layer = [], Raising.of(here, position)
     slopes: list[dict[int, Tensor]] | None = None if note is None else []
-    for part in chunks(here, 2 * len(sample), 2):
+    other = partners(relaxed.network, position, sample, feature) if note is None else None
+    sides = known.lower.new_tensor([1.0, -1.0] if other is None else [1.0])
+    for part in chunks(here, len(sides) * len(sample), len(sides)):
         who, what = sample[part], feature[part]
-        one = known.lower.new_zeros(len(who), 2, size)
-        number = torch.arange(len(who), device=who.device)
-        one[number, 0, what], one[number, 1, what] = 1.0, -1.0
-        lowest.append(layer.lower(one.flatten(0, 1), who.repeat_interleave(2), ascent, slopes).view(-1, 2))
+        one = known.lower.new_zeros(len(who), len(sides), size)
+        one[torch.arange(len(who), device=who.device), :, what] = sides
+        rows_of = who.repeat_interleave(len(sides))
+        lowest.append(layer.lower(one.flatten(0, 1), rows_of, ascent, slopes).view(-1, len(sides)))
     if note is not None and slopes:
         joined = {i: torch.cat([part[i] for part in slopes]) for i in slopes[0]}
         note(position, feature, {i: torch.cat([t[0::2], t[1::2]]) for i, t in joined.items()})
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
     # What overflowed adds nothing to what is known.
-    below, above = torch.cat(lowest).nan_to_num(nan=-inf, posinf=-inf, neginf=-inf).T
+    least = torch.cat(lowest).nan_to_num(nan=-inf, posinf=-inf, neginf=-inf)
+    below, above = least.T if other is None else (least[:, 0], least[other, 0])
     met = meet(lower[sample, feature], upper[sample, feature], below, -above)
     index = (sample, feature)
     return Bounds(*(t.index_put(index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True)))

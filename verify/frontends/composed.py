@@ -226,8 +226,15 @@ def normalised(emit: Emit, x: Value, eps: float, doubt: Value | None = None) -> 
         size = mean(emit, squares)
         size = scaled(emit, size if doubt is None else emit(Add(), size, doubt, shape=size.shape), 1.0, eps)
         return product(emit, x, spread(emit, smooth(emit, size, "power", -0.5), count))
+    return over_root(emit, x, squares, count * eps, doubt)
+
+
+def over_root(emit: Emit, x: Value, squares: Value, shift: float, doubt: Value | None = None) -> Value:
+    """``x / sqrt((sum of squares + shift) / count)`` over the last axis, of at most :data:`DENSE` values; ``squares``:
+    those of x. The shift must be above 0."""
+    count = x.shape[-1]
     weight = 1 - torch.eye(count, dtype=torch.float64)
-    others = emit(Linear(weight, torch.full((count,), count * eps, dtype=torch.float64)), squares, shape=x.shape)
+    others = emit(Linear(weight, torch.full((count,), shift, dtype=torch.float64)), squares, shape=x.shape)
     if doubt is not None:
         others = emit(Add(), others, spread(emit, scaled(emit, doubt, float(count)), count), shape=x.shape)
     index = torch.arange(x.size).view(x.shape)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from assay.verify.core.network import Builder, Network, Node
 from assay.verify.core.ops import Add, Concat, Gather, Op, Product, Relu, Reshape, Scale, Smooth
+from assay.verify.frontends.lines import Line, line
+from assay.verify.frontends.norms import joined
 
 
 def recognised(network: Network) -> Network:
@@ -33,7 +34,7 @@ def recognised(network: Network) -> Network:
         new[position] = len(builder.nodes) - 1
     last = new[len(network.nodes) - 1]
     made = builder.build(last, oracle=network.oracle, dtype=network.dtype, name=network.name)
-    return replace(made, readout=network.readout)
+    return joined(replace(made, readout=network.readout))
 
 
 @dataclass(frozen=True)
@@ -56,29 +57,6 @@ def _times(factor: float) -> list[Op]:
     return [] if factor == 1 else [Scale(torch.tensor(factor, dtype=torch.float64), torch.tensor(0.0).double())]
 
 
-@dataclass(frozen=True)
-class Line:
-    """``factor * x + shift`` of the value x at ``root``."""
-
-    root: int
-    factor: float
-    shift: float
-
-
-def _line(nodes: Sequence[Node], position: int) -> Line:
-    """A value as a line of the first value before it that is no uniform scaling."""
-    factor, shift = 1.0, 0.0
-    while isinstance(op := nodes[position].op, Scale) and all(_same(part) for part in (op.factor, op.shift)):
-        slope, step = float(op.factor.flatten()[0]), float(op.shift.flatten()[0])
-        factor, shift = factor * slope, factor * step + shift
-        (position,) = nodes[position].inputs
-    return Line(position, factor, shift)
-
-
-def _same(part: Tensor) -> bool:
-    return bool((part == part.flatten()[0]).all())
-
-
 def _curve(nodes: Sequence[Node], node: Node) -> Curved | None:
     if isinstance(node.op, Smooth) and node.op.curve == "reciprocal":
         inner = nodes[node.inputs[0]]
@@ -88,7 +66,7 @@ def _curve(nodes: Sequence[Node], node: Node) -> Curved | None:
     if sides is None:
         return None
     for value, gate in (sides, sides[::-1]):
-        x, share = _line(nodes, value), _line(nodes, gate)
+        x, share = line(nodes, value), line(nodes, gate)
         rule = GATES.get(_name(nodes[share.root].op))
         if x.shift == 0 and rule is not None and (made := rule(nodes, x, share)) is not None:
             return made
@@ -118,9 +96,9 @@ def _sides(nodes: Sequence[Node], node: Node) -> tuple[int, int] | None:
 
 def _of_tanh(nodes: Sequence[Node], x: Line, share: Line) -> Curved | None:
     (operand,) = nodes[share.root].inputs
-    inner = _line(nodes, operand)
+    inner = line(nodes, operand)
     if _name(nodes[inner.root].op) == "softplus" and (inner.factor, inner.shift, share.shift) == (1, 0, 0):
-        plus = _line(nodes, nodes[inner.root].inputs[0])
+        plus = line(nodes, nodes[inner.root].inputs[0])
         if plus == Line(x.root, 1.0, 0.0):
             return Curved(x.root, "mish", outer=x.factor * share.factor)
     if share.shift != share.factor or inner.shift != 0:
@@ -128,7 +106,7 @@ def _of_tanh(nodes: Sequence[Node], x: Line, share: Line) -> Curved | None:
     if inner.root == x.root and inner.factor > 0:  # x (1 + tanh(k x)) = silu(2 k x) / k
         return Curved(x.root, "silu", 2 * inner.factor, x.factor * share.factor / inner.factor)
     if isinstance(nodes[inner.root].op, Add) and _close(inner.factor, math.sqrt(2 / math.pi)):
-        parts = [_line(nodes, part) for part in nodes[inner.root].inputs]
+        parts = [line(nodes, part) for part in nodes[inner.root].inputs]
         cubes = [p for p in parts if _cubed(nodes, p.root) == x.root and p.shift == 0 and _close(p.factor, 0.044715)]
         if len(cubes) == 1 and Line(x.root, 1.0, 0.0) in parts:
             return Curved(x.root, "gelu_tanh", outer=2 * x.factor * share.factor)
@@ -156,7 +134,7 @@ def _of_square(nodes: Sequence[Node], x: Line, share: Line) -> Curved | None:
 
 
 def _of_erf(nodes: Sequence[Node], x: Line, share: Line) -> Curved | None:
-    inner = _line(nodes, nodes[share.root].inputs[0])
+    inner = line(nodes, nodes[share.root].inputs[0])
     if inner.root != x.root or inner.shift != 0 or share.shift != share.factor or inner.factor <= 0:
         return None  # x (1 + erf(k x)) = sqrt(2) gelu(sqrt(2) k x) / k
     scale = math.sqrt(2) * inner.factor
@@ -164,14 +142,14 @@ def _of_erf(nodes: Sequence[Node], x: Line, share: Line) -> Curved | None:
 
 
 def _of_reciprocal(nodes: Sequence[Node], x: Line, share: Line) -> Curved | None:
-    inner = _line(nodes, nodes[share.root].inputs[0])
+    inner = line(nodes, nodes[share.root].inputs[0])
     size = nodes[inner.root]
     if share.shift != 0 or (inner.factor, inner.shift) != (1, 1) or not isinstance(size.op, Add):
         return None
     sides = [nodes[part] for part in size.inputs]
     if not all(isinstance(side.op, Relu) for side in sides):
         return None
-    lines = sorted((_line(nodes, side.inputs[0]) for side in sides), key=lambda line: line.factor)
+    lines = sorted((line(nodes, side.inputs[0]) for side in sides), key=lambda one: one.factor)
     if lines != [Line(x.root, -1.0, 0.0), Line(x.root, 1.0, 0.0)]:
         return None
     return Curved(x.root, "softsign", outer=x.factor * share.factor)

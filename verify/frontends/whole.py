@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +48,34 @@ def runnable(model: Model, input_shape: Sequence[int] | None = None) -> Network:
 def _of_module(module: nn.Module, shape: tuple[int, ...], why: str) -> Network:
     oracle, dtype, name = called(module, shape)
     tensors = [*module.named_parameters(), *module.named_buffers()]
-    content = content_hash(repr(module), *((key, tensor) for key, tensor in tensors))
+    content = content_hash(repr(module), code_of(module), *((key, tensor) for key, tensor in tensors))
     op = Opaque(oracle, dtype, name, why, content, differentiable=True)
     return _network(op, shape)
+
+
+def code_of(module: nn.Module) -> list[str]:
+    """The compiled functions of a module and of its parts, their hooks among them: what tells two models of the same
+    layers and weights apart. What these functions find outside of the model is not looked at."""
+    told = []
+    for part in module.modules():
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+        kinds = [kind for kind in type(part).__mro__ if kind.__module__.partition(".")[0] not in ("torch", "builtins")]
+        owned = [(name, value) for kind in kinds for name, value in sorted(vars(kind).items())]
+        owned += [(name, value) for name, value in sorted(vars(part).items()) if not name.startswith("_")]
+        codes = [(name, getattr(value, "__code__", None)) for name, value in (*owned, *(("hook", h) for h in hooks))]
+        told += [f"{name} {_spelled(code)}" for name, code in codes if isinstance(code, CodeType)]
+    return told
+
+
+def _spelled(code: CodeType) -> str:
+    """Instructions, names and constants of a function, and of those within it."""
+    constants = [_spelled(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
+
+
+def _constant(value: object) -> str:
+    """The same in every process, in which sets may have another order."""
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
 
 
 def _of_file(path: Path, why: str) -> Network:

@@ -122,6 +122,24 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: Forward(lambda m, x: m.b(torch.tanh(m.a(x * 40 - 20))), a=nn.Linear(4, 6), b=nn.Linear(6, 3)),
         (4,),
     ),
+    "conv3d": (
+        lambda: headed(
+            nn.Conv3d(2, 2, (2, 3, 1), stride=(1, 2, 1), padding=(1, 0, 0), dilation=(2, 1, 1), groups=2), nn.ReLU()
+        ),
+        (2, 3, 5, 2),
+    ),
+    "pools-3d": (
+        lambda: headed(
+            nn.AvgPool3d(2, stride=1), nn.ReLU(), nn.MaxPool3d((1, 2, 2), padding=(0, 1, 0)), nn.AdaptiveAvgPool3d(2)
+        ),
+        (1, 3, 4, 5),
+    ),
+    "bilinear": (
+        lambda: Forward(
+            lambda m, x: m.b(m.a(x)[:, :3], F.relu(m.a(x)[:, 3:])), a=nn.Linear(4, 5), b=nn.Bilinear(3, 2, 3)
+        ),
+        (4,),
+    ),
     "max-pool": (lambda: headed(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), (1, 6, 6)),
     "max-pool-overlapping": (
         lambda: headed(nn.Conv2d(1, 3, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(3, 2, 2), nn.ReLU()),

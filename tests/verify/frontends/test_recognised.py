@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assay.verify.core.network import to_network
-from assay.verify.core.ops import Product, Smooth
+from assay.verify.core.ops import Normalised, Product, Smooth
 from tests.nets import generator
 from tests.verify.frontends.test_torch import Forward
 
@@ -76,4 +76,46 @@ def test_they_are_the_curve(name: str) -> None:
 @pytest.mark.parametrize("name", LIKENESSES)
 def test_what_only_looks_so_stays(name: str) -> None:
     network = read(LIKENESSES[name])
+    assert any(isinstance(node.op, Product) for node in network.nodes)
+
+
+def centred(x: Tensor) -> Tensor:
+    """Less the mean of each row."""
+    return x - x.mean(-1, keepdim=True)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """By the statistics of the channels at each place."""
+    mean = x.mean(1, keepdim=True)
+    return (x - mean) / torch.sqrt((x - mean).pow(2).mean(1, keepdim=True) + 1e-3)
+
+
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "layer": lambda x: centred(x) / (centred(x).square().mean(-1, keepdim=True) + 1e-3).sqrt(),
+    "channels first": lambda x: channels_first(x.view(-1, 2, 2)),
+    "layer by powers": lambda x: centred(x) * (centred(x).pow(2).mean(-1, keepdim=True) + 1e-3).pow(-0.5),
+    "root mean square": lambda x: (x.square().mean(-1, keepdim=True) + 1e-3).rsqrt() * x,
+    "root mean square by torch": lambda x: F.rms_norm(x, x.shape[-1:], eps=1e-3),
+    "in another order": lambda x: x.flip(1) / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt(),
+    "a length": lambda x: x / (0.5 * x.square().sum(-1, keepdim=True) + 0.1).sqrt(),
+    "rows": lambda x: F.rms_norm(x.view(-1, 2, 2), (2,), eps=1e-3),
+}
+NO_NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "of another value": lambda x: (x + 1) / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt(),
+    "of some values": lambda x: x / (x[:, :2].square().mean(-1, keepdim=True) + 1e-3).sqrt(),
+    "of weighed squares": lambda x: x / (x.square() @ torch.tensor([[1.0], [2.0], [1.0], [1.0]]) + 1e-3).sqrt(),
+    "of other rows": lambda x: x.view(-1, 2, 2) * F.rms_norm(x, (4,)).view(-1, 2, 2).square().mean(-1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms(name: str) -> None:
+    network = read(NORMS[name])
+    assert any(isinstance(node.op, Normalised) for node in network.nodes)
+    assert not any(isinstance(node.op, Product) for node in network.nodes)
+
+
+@pytest.mark.parametrize("name", NO_NORMS)
+def test_what_is_no_norm(name: str) -> None:
+    network = read(NO_NORMS[name])
     assert any(isinstance(node.op, Product) for node in network.nodes)

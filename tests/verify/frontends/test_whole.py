@@ -104,3 +104,24 @@ def test_what_draws_or_mixes_is_no_model_at_all() -> None:
     for given in (Mixing().eval(), Drawing().eval()):
         with pytest.raises(UnsupportedError):
             runnable(given, (4,))
+
+
+class Turned(Sorted):
+    """The same layers, and another order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch x 4) to (batch x 3)."""
+        scores: Tensor = self.layer(x.sort(-1, descending=True)[0] ** 2)
+        return scores
+
+
+def test_what_is_run_is_part_of_its_identity() -> None:
+    """Models of one name, the same layers and weights that compute something else are told apart."""
+    Turned.__name__ = Turned.__qualname__ = "Sorted"
+    one, other, again = module(), Turned().eval(), module()
+    other.load_state_dict(one.state_dict())
+    hooked = module()
+    hooked.layer.register_forward_hook(lambda m, args, y: 2 * y)
+    ids = [runnable(model, (4,)).id for model in (one, other, hooked)]
+    assert len({*ids}) == 3
+    assert runnable(again, (4,)).id == ids[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from assay.verify.frontends.onnx import (
+    attention,
     classical,
     conditions,
     curves,
@@ -36,6 +37,7 @@ def traced() -> dict[str, Handler]:
         "ArgMax": labels.extremum(1.0),
         "ArgMin": labels.extremum(-1.0),
         "ArrayFeatureExtractor": labels.extracted,
+        "Attention": attention.attention,
         "AveragePool": planes.average_pool,
         "BatchNormalization": normalisation.batch_norm,
         "Celu": curves.celu,
@@ -82,6 +84,7 @@ def traced() -> dict[str, Handler]:
         "QuantizeLinear": curves.quantized,
         "RMSNormalization": normalisation.rms_norm,
         "Relu": piecewise.relu,
+        "RotaryEmbedding": attention.rotary_embedding,
         "Scaler": classical.scaler,
         "Selu": curves.selu,
         "Sigmoid": curves.sigmoid,

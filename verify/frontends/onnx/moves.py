@@ -239,8 +239,11 @@ def concat(call: Call) -> Operand:
     """Operands side by side; constants among them become values that are the same everywhere."""
     axis = call.integer("axis", 1)
     operands = [call.operand(i) for i in range(len(call.inputs))]
-    rank = len(operands[0].shape)
-    axis = axis + rank if axis < 0 else axis
+    return concatenated(call, operands, axis + len(operands[0].shape) if axis < 0 else axis)
+
+
+def concatenated(call: Call, operands: Sequence[Operand], axis: int) -> Operand:
+    """:func:`concat` along an axis, counted from the front."""
     shape = [*operands[0].shape]
     shape[axis] = sum(v.shape[axis] for v in operands)
     call.translation.claim(shape)

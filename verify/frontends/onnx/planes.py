@@ -1,4 +1,4 @@
-"""Convolution and pooling: windows that slide over one or two axes, with every kind of padding."""
+"""Convolution and pooling: windows that slide over one to three axes, with every kind of padding."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.ops import Conv2d, ConvTranspose2d, Gather, Max, Op
+from assay.verify.frontends import volumes
 from assay.verify.frontends.onnx.layers import ZERO, scale
-from assay.verify.frontends.onnx.moves import padded, view
+from assay.verify.frontends.onnx.moves import padded, rearrange, view
 from assay.verify.frontends.onnx.translation import Call, Value, sample_shape
 from assay.verify.frontends.refusal import Untranslatable
 
@@ -89,7 +90,7 @@ class Frame:
 
 
 def convolution(call: Call) -> Value:
-    """A convolution in one or two dimensions."""
+    """A convolution in one to three dimensions."""
     x, weight = call.traced(), call.constant(1, "the weight").to(torch.float64)
     groups, rank = call.integer("group", 1), len(_plane(x))
     bias = call.constant(2, "the bias") if call.has(2) else torch.zeros(len(weight))
@@ -97,6 +98,8 @@ def convolution(call: Call) -> Value:
     if weight.dim() != rank + 2 or kernel != tuple(weight.shape[2:]):
         raise InputError(f"{call.node.label}: weights {list(weight.shape)} for {list(x.shape)}, kernel {list(kernel)}")
     frame = Frame.of(call, x, kernel)
+    if rank == 3:
+        return _of_volume(call, x, frame, weight, bias, groups)
     wide, padding = frame.pad(call, x)
     holes = pair(frame.dilations, 1)
     op = Conv2d(flat(weight), bias, pair(frame.strides, 1), pair(padding, 0), holes, groups)
@@ -107,6 +110,8 @@ def transposed_convolution(call: Call) -> Value:
     """The transpose of a convolution, cropped or lengthened to the size that the file asks for."""
     x, weight = call.traced(), call.constant(1, "the weight").to(torch.float64)
     groups, plane = call.integer("group", 1), _plane(x)
+    if len(plane) == 3:
+        raise Untranslatable("over three axes")
     kernel = call.integers("kernel_shape") or tuple(weight.shape[2:])
     if weight.dim() != len(plane) + 2 or kernel != tuple(weight.shape[2:]):
         raise InputError(f"{call.node.label}: weights {list(weight.shape)} for {list(x.shape)}, kernel {list(kernel)}")
@@ -195,8 +200,12 @@ def average_pool(call: Call) -> Value:
     area, channels = prod(frame.kernel), x.shape[1]
     if bool((counted == 0).any()):
         raise Untranslatable("a window that lies in the padding")
+    if len(frame.plane) == 3:
+        weight = volumes.shares(channels, frame.kernel, area)
+        y = _of_volume(call, x, frame, weight, torch.zeros(channels), channels)
+        return y if bool((counted == area).all()) else scale(call, y, area / counted, ZERO)
     wide, padding = frame.pad(call, x)
-    weight = torch.full((channels, 1, *frame.kernel), 1 / area, dtype=torch.float64)
+    weight = volumes.shares(channels, frame.kernel, area)
     op = Conv2d(
         flat(weight),
         torch.zeros(channels),
@@ -207,6 +216,14 @@ def average_pool(call: Call) -> Value:
     )
     y = on_plane(call, op, wide, (1, channels, *frame.places))
     return y if bool((counted == area).all()) else scale(call, y, area / counted, ZERO)
+
+
+def _of_volume(call: Call, x: Value, frame: Frame, weight: Tensor, bias: Tensor, groups: int) -> Value:
+    """A convolution over three axes."""
+    windows = volumes.Windows(frame.kernel, frame.strides, frame.dilations, frame.before, frame.places)
+    plane = cast(Value, rearrange(call, x, lambda t: windows.arranged(t, -1)))
+    y = windows.applied(call.append, call.sample(plane), weight, bias, groups)
+    return call.value(y, (1, len(weight), *frame.places), x.dtype)
 
 
 def on_plane(call: Call, op: Op, x: Value, shape: tuple[int, ...]) -> Value:
@@ -227,8 +244,8 @@ def pair(values: tuple[int, ...], other: int) -> tuple[int, int]:
 
 
 def _plane(x: Value) -> tuple[int, ...]:
-    """The lengths of the spatial axes of a value (1 x channels x one or two axes)."""
-    if len(x.shape) not in (3, 4) or x.shape[0] != 1:
+    """The lengths of the spatial axes of a value (1 x channels x one to three axes)."""
+    if len(x.shape) not in (3, 4, 5) or x.shape[0] != 1:
         raise Untranslatable(f"of a value of shape {list(x.shape)}")
     return x.shape[2:]
 

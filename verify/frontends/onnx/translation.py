@@ -60,7 +60,7 @@ class Value:
 
 Operand = Value | Tensor
 Result = Operand | Sequence[Operand | None]  # None: an output that is not given
-WITH_INFINITIES = ("Add", "Clip", "Max", "Min", "Where")  # which infinite constants go into
+WITH_INFINITIES = ("Attention", "Add", "Clip", "Max", "Min", "Where")  # which infinite constants go into
 OF_MASKED = ("Identity", "Softmax")  # which what a mask has set to -inf goes into
 # What means the same of whole numbers and of truth values.
 ANY_TYPE = {

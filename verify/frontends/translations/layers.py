@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Scale
-from assay.verify.frontends import composed
+from assay.verify.frontends import composed, volumes
 from assay.verify.frontends.composed import Value, number
 from assay.verify.frontends.refusal import Untranslatable
 from assay.verify.frontends.translation import Step
@@ -110,9 +110,11 @@ def _plus(step: Step, result: Value | Tensor, name: str, beta: float) -> Value:
 def convolution(step: Step) -> Value:
     """A convolution of sequences or images, or the transpose of one."""
     x, weight, bias = step["input"].number, step.constant("weight"), step.constant("bias")
+    groups, count = int(step["groups"]), len(x)
+    if x.dim() == 5 and not step["transposed"]:
+        return _of_volumes(step, weight, bias, groups)
     if x.dim() not in (3, 4):
         raise Untranslatable(f"over {x.dim() - 2} axes")
-    groups, count = int(step["groups"]), len(x)
     stride, padding, dilation, extra = (_pair(step[name], other) for name, other in OPTIONS.items())
     if weight.dim() == 3:  # a sequence is an image of height one
         weight = weight.unsqueeze(2)
@@ -128,6 +130,37 @@ def convolution(step: Step) -> Value:
         op = Conv2d(weight, bias, stride, padding, dilation, groups)
     height = [1] if x.dim() == 3 else []
     return step.emit(op, given, shape=(step.shape[0] * step.shape[1], *height, *step.shape[2:]))
+
+
+def _of_volumes(step: Step, weight: Tensor, bias: Tensor | None, groups: int) -> Value:
+    """A convolution over three axes."""
+    stride, before, dilation = (tuple(int(n) for n in step[name]) for name in ("stride", "padding", "dilation"))
+    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    windows = volumes.Windows(tuple(weight.shape[2:]), stride, dilation, before, step.shape[2:])
+    return over_volumes(step, "input", windows, weight, bias, groups)
+
+
+def over_volumes(step: Step, name: str, windows: volumes.Windows, weight: Tensor, bias: Tensor, groups: int) -> Value:
+    """A convolution of an argument; volumes that lie beside each other on the batch's axis are channels of one."""
+    count = len(step[name].number)
+    weight, bias, groups = weight.repeat(count, 1, 1, 1, 1), bias.repeat(count), groups * count
+    x = step.value(name, lambda x: windows.arranged(x.reshape(1, -1, *x.shape[2:]), 0.0))
+    return windows.applied(step.emit, x, weight, bias, groups)
+
+
+def bilinear(step: Step) -> Value:
+    """``sum_ij x_i w_oij y_j``: products of all pairs, weighed."""
+    axes = [list(step[name]) for name in ("expand1", "expand2", "expand3", "sumdim")]
+    if axes != [[1, 3], [0], [1, 2], [2, 3]]:
+        raise Untranslatable("of three tensors, otherwise than in a bilinear layer")
+    weight: Tensor = step.constant("i2")
+    outputs, rows, columns = weight.shape
+    count = len(step["i1"].number)
+    x = step.value("i1", lambda x: x[:, :, None].expand(count, rows, columns))
+    y = step.value("i3", lambda y: y[:, None].expand(count, rows, columns))
+    pairs = composed.product(step.emit, x, y)
+    flat = composed.reshaped(step.emit, pairs, (count, rows * columns) if count > 1 else (rows * columns,))
+    return step.emit(Linear(weight.flatten(1), weight.new_zeros(outputs)), flat)
 
 
 OPTIONS = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from math import prod
 from typing import Any
 
 import torch
@@ -10,9 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assay.verify.core.ops import Conv2d, Linear, Max, Scale
+from assay.verify.frontends import volumes
 from assay.verify.frontends.composed import Value, number
 from assay.verify.frontends.refusal import Untranslatable
 from assay.verify.frontends.translation import Step
+from assay.verify.frontends.translations.layers import over_volumes
 
 TOGETHER = 2**16  # weights of rows and columns at once; beyond that one after the other
 
@@ -20,13 +24,16 @@ TOGETHER = 2**16  # weights of rows and columns at once; beyond that one after t
 def max_pool(step: Step) -> list[Any]:
     """Windows gathered, then their maxima. Where a window reaches over the edge, one of its own elements stands in
     for what is outside (-inf), which changes no maximum."""
-    size = _pair(step["kernel_size"])
-    steps, before, holes = _pair(step["stride"] or size), _pair(step["padding"]), _pair(step["dilation"])
-    rows, columns = (
-        torch.arange(n)[:, None] * s - p + torch.arange(k) * d
-        for n, s, p, k, d in zip(step.shape[-2:], steps, before, size, holes, strict=True)
+    axes = _axes(step)
+    size = _each(step["kernel_size"], axes)
+    steps, before, holes = (_each(step[name] or size, axes) for name in ("stride", "padding", "dilation"))
+    return _largest(
+        step,
+        [
+            torch.arange(n)[:, None] * s - p + torch.arange(k) * d
+            for n, s, p, k, d in zip(step.shape[-axes:], steps, before, size, holes, strict=True)
+        ],
     )
-    return _largest(step, rows, columns)
 
 
 def adaptive_max_pool(step: Step) -> list[Any]:
@@ -35,17 +42,22 @@ def adaptive_max_pool(step: Step) -> list[Any]:
     for first, last, _ in _cells(step):
         most = int((last - first).max())
         windows.append(torch.minimum(first[:, None] + torch.arange(most), last[:, None] - 1))
-    return _largest(step, *windows)
+    return _largest(step, windows)
 
 
-def _largest(step: Step, rows: Tensor, columns: Tensor) -> list[Any]:
-    """The maxima over the windows of ``rows`` (places x window) and ``columns``; the places of these are not read."""
-    height, width = step["self"].number.shape[-2:]
-    row, column = rows[:, None, :, None], columns[None, :, None, :]  # (height x width x kernel height x kernel width)
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    element = torch.where(inside, row * width + column, height * width).flatten(2)
-    element = torch.where(inside.flatten(2), element, element.amin(2, keepdim=True))
-    return [step.emit(Max(), step.value("self", lambda x: x.flatten(-2)[..., element]))]
+def _largest(step: Step, windows: Sequence[Tensor]) -> list[Any]:
+    """The maxima over windows, of each axis (places x window); where these are is not read."""
+    axes = len(windows)
+    lengths = step["self"].number.shape[-axes:]
+    element, inside = torch.zeros((), dtype=torch.int64), torch.ones((), dtype=torch.bool)
+    for axis, (cells, n) in enumerate(zip(windows, lengths, strict=True)):  # (places of each axis x cells of each)
+        shape = [1] * (2 * axes)
+        shape[axis], shape[axes + axis] = cells.shape
+        cell = cells.view(shape)
+        element, inside = element * n + cell, inside & (cell >= 0) & (cell < n)
+    element = torch.where(inside, element, prod(lengths)).flatten(axes)
+    element = torch.where(inside.flatten(axes), element, element.amin(axes, keepdim=True))
+    return [step.emit(Max(), step.value("self", lambda x: x.flatten(-axes)[..., element]))]
 
 
 def avg_pool(step: Step) -> Value | Tensor:
@@ -74,6 +86,18 @@ def avg_pool(step: Step) -> Value | Tensor:
     return step.emit(Scale(area / counts, number(0.0)), summed, shape=summed.shape)
 
 
+def avg_pool_of_volumes(step: Step) -> Value:
+    """A convolution of each channel with a constant."""
+    size, before = _each(step["kernel_size"], 3), _each(step["padding"], 3)
+    steps, divisor = _each(step["stride"] or size, 3), step["divisor_override"]
+    x: Tensor = step["self"].number
+    if x.dim() != 5 or step["ceil_mode"] or (any(before) and not step["count_include_pad"] and not divisor):
+        raise Untranslatable("with windows of different sizes, or without a batch")
+    windows = volumes.Windows(size, steps, (1, 1, 1), before, step.shape[2:])
+    weight = volumes.shares(x.shape[1], size, divisor or prod(size))
+    return over_volumes(step, "self", windows, weight, weight.new_zeros(len(weight)), x.shape[1])
+
+
 def adaptive_avg_pool(step: Step) -> Value | Tensor:
     """A matrix on the flattened plane: each output averages its own cells."""
     return weighted(step, [_shares(first, last, size) for first, last, size in _cells(step)])
@@ -82,7 +106,8 @@ def adaptive_avg_pool(step: Step) -> Value | Tensor:
 def _cells(step: Step) -> list[tuple[Tensor, Tensor, int]]:
     """Where the cells of each axis of the plane begin and end, and the axis's length."""
     cells = []
-    for before, after in zip(step["self"].number.shape[-2:], step.shape[-2:], strict=True):
+    axes = _axes(step)
+    for before, after in zip(step["self"].number.shape[-axes:], step.shape[-axes:], strict=True):
         place = torch.arange(after)
         cells.append((place * before // after, -(-(place + 1) * before // after), before))
     return cells
@@ -119,6 +144,8 @@ def weighted(step: Step, shares: Sequence[Tensor]) -> Value | Tensor:
     """Each channel's line, or plane, by a matrix (places x size), or by one for its rows and one for its columns."""
     if len(shares) == 1:
         return step.emit(_matrix(shares[0]), step.value("self"))
+    if len(shares) == 3:
+        return step.emit(_matrix(reduce(torch.kron, shares)), step.value("self", lambda x: x.flatten(-3)))
     rows, columns = shares
     if rows.numel() * columns.numel() <= TOGETHER:
         return step.emit(_matrix(torch.kron(rows, columns)), step.value("self", lambda x: x.flatten(-2)))
@@ -131,6 +158,17 @@ def weighted(step: Step, shares: Sequence[Tensor]) -> Value | Tensor:
 
 def _matrix(weight: Tensor) -> Linear:
     return Linear(weight, weight.new_zeros(len(weight)))
+
+
+def _axes(step: Step) -> int:
+    """How many axes an operation of planes, or of volumes, goes over."""
+    return 3 if "3d" in step.call.operation else 2
+
+
+def _each(value: Any, axes: int) -> tuple[int, ...]:
+    """An option for some axes, from one number or one for each."""
+    numbers = [value] if isinstance(value, int) else [int(n) for n in value]
+    return tuple(numbers * axes if len(numbers) == 1 else numbers)
 
 
 def _pair(value: Any) -> tuple[int, int]:
