@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.frontier import Frontier
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Units, backward, forward
 from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.record import preorder
 from assay.verify.backends.bab.search import Bounded, Limits, search
 from assay.verify.backends.bab.tables import Tables
 from assay.verify.bounds import layers
@@ -27,7 +29,7 @@ from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.network import chain
-from assay.verify.core.ops import LeakyRelu, Linear
+from assay.verify.core.ops import LeakyRelu, Linear, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Verdict
@@ -230,6 +232,25 @@ def test_slopes_of_float32_are_none_of_float64(left: float) -> None:
     assert backward(double, kinks, own, charged=True).bound.item() <= -2 * left
 
 
+def test_bounds_of_neurons_follow_splits_of_the_same_layer() -> None:
+    """Of h - 1/2 and h - 1/4 the second is at least 1/4 where the first is not negative, and so is its opposite."""
+    one, two = torch.ones(1, 1, dtype=torch.float64), torch.tensor([[1.0], [1.0]], dtype=torch.float64)
+    shift = torch.tensor([-0.5, -0.25])
+    steps = [Linear(one, torch.zeros(1)), Relu(), Linear(two, shift), Relu(), Linear(two.T, torch.zeros(1))]
+    network = chain((1,), steps)
+    region = Box(torch.tensor([[-1.0]]), torch.tensor([[1.0]]))
+    compact = Compact.of(layers.by_linear_bounds(network, region, torch.float64))
+    single, double = (Tables(compact, compact.output, dtype) for dtype in (torch.float32, torch.float64))
+    lower, upper = (t[:, None].repeat(1, 2) for t in compact.bounds())
+    phase = torch.tensor([[0, 0], [1, -1], [0, 0]], dtype=torch.int8)
+    blank, tree = torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64)
+    nodes = Nodes(phase, lower, upper, blank, blank, torch.ones(1, 2), tree, tree)
+    chosen, how = torch.ones(3, 2, dtype=torch.bool), Climbing(100, 0.2, 0.5)
+    found, empty = tightened.tighten(single, double, nodes, chosen, None, how, UNLIMITED)
+    assert not bool(empty.any())
+    assert 0.2 < found.lower[2, 0] <= 0.25 <= found.upper[2, 1] < 0.3
+
+
 def test_rows_may_begin_at_any_layer() -> None:
     at = made("mlp", 1003)
     phase, own = drawn(at, 2, 0)
@@ -359,6 +380,37 @@ def test_a_domain_is_never_worse_than_what_it_was_split_from() -> None:
     outcome = search(Falling(torch.zeros(1, dtype=torch.int64)), Limits(4, 0, 0, order="deep"), UNLIMITED)
     assert outcome.margin == -1.0
     assert not outcome.complete
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 40])
+def test_trees_are_found_from_their_leaves(leaves: int) -> None:
+    """Every leaf comes once, below splits into its phases, the inactive half of each first."""
+    rng = nets.generator(leaves)
+    phases_ = [torch.zeros(9, dtype=torch.int8)]
+    while len(phases_) < leaves:
+        deep = phases_.pop(int(torch.randint(min(3, len(phases_)), (1,), generator=rng)))
+        free = (deep == 0).nonzero().flatten()
+        neuron = free[torch.randint(len(free), (1,), generator=rng)]
+        phases_ += [deep.index_fill(0, neuron, sign) for sign in (-1, 1)]
+    order = torch.randperm(leaves, generator=rng)
+    phase = torch.stack(phases_)[order].numpy()
+    found = preorder(phase, [11])
+    assert found is not None
+    place, seen = 0, 0
+    stack: list[list[tuple[int, int]]] = [[]]
+    for code in found.codes.tolist():
+        path = stack.pop()
+        if code >= 0:
+            stack += [[*path, (code, 1)], [*path, (code, -1)]]
+            continue
+        leaf = phase[found.leaves[seen]]
+        assert {(int(n), int(leaf[n])) for n in leaf.nonzero()[0]} == set(path)
+        end = place + int(found.paths.counts[seen])
+        assert found.paths.neurons[place:end].tolist() == [11, *(n for n, _ in path)]
+        place, seen = end, seen + 1
+    assert not stack
+    assert seen == leaves
+    assert preorder(np.eye(2, dtype=np.int8), []) is None
 
 
 @pytest.mark.parametrize(("order", "seen"), [("shallow", [0, 1, 1, 2]), ("deep", [0, 1, 2, 3])])

@@ -38,7 +38,7 @@ from assay.verify.support.executors import Job
 from assay.verify.support.executors.processes import side_by_side
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
-NARROW = Climbing(steps=5, slope=0.5, multiplier=0.5, decay=0.85)
+NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 # For whoever asks again with more time: the relaxed network, and what proves its bounds if that was asked for.
 ROOTS: WeakKeyDictionary[Problem, tuple[Relaxed, Layers | None]] = WeakKeyDictionary()
@@ -68,8 +68,8 @@ class BaB:
     multiplier: float = 0.5
     first: int = 2000
     race: bool = True
-    below: int = 600
-    neurons: int = 120
+    below: int = 150
+    neurons: int = 60
     passes: int = 4
     output: bool = True
     together: int = 16

@@ -88,6 +88,11 @@ class Given:
     beta: Tensor
 
     @cached_property
+    def split(self) -> bool:
+        """Whether any neuron is split: rows that begin at a neuron then depend on later layers, too."""
+        return bool(self.kinks.sign.any())
+
+    @cached_property
     def lines(self) -> list[tuple[Tensor, ...]]:
         """Of each layer upper slopes, ``rest``, ``beta`` and the splits' signs: (its unstable neurons x rows)."""
         return list(
@@ -149,7 +154,7 @@ def lead(given: Given, weight: Tensor, units: Units | None = None) -> Room:
             matrix.pull(coef, room.pulled[j], not filled[j])
             filled[j] = True
 
-    if units is None or bool(weight.any()):
+    if units is None or given.split or bool(weight.any()):
         enter(len(room.layers), weight)
     for k in range(len(room.layers), 0, -1):
         coef, (seen, positive, slope, _, top) = room.layers[k - 1], room.lines[k - 1]

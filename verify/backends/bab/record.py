@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
 from assay.verify.backends.bab.compact import Compact
@@ -134,7 +135,8 @@ class Record:
         whole[more[:, None], torch.arange(count + 1)] *= (
             torch.arange(count)[:, None] <= torch.arange(count + 1)
         ).char()
-        own = Multipliers(*(t.repeat(1, count + 1) for t in (last.alpha, last.beta, last.weight)))
+        # Slopes are 1, or the least there are, which are 0 here lest they be rounded to something larger.
+        own = Multipliers(*(t.repeat(1, count + 1) for t in (last.alpha.floor(), last.beta, last.weight)))
         self.leaves(nodes, torch.arange(len(split)), whole, torch.full((count + 1,), tree), own)
 
     def searched(self, nodes: Nodes, closed: Tensor) -> None:
@@ -194,37 +196,114 @@ class Record:
     def _tree(self, tree: int, disjunct: int) -> dict[str, Array] | None:
         assert self.compact is not None
         size, mine = self.compact.unstable, (self.problem.spec.disjunct == disjunct).numpy()
-        codes: list[int] = []
-        paths: list[list[int]] = []
+        codes: list[Array] = []
         leaves: list[Rows] = []
-        blocks: list[tuple[int, Rows, list[int]]] = []
+        paths: list[Paths] = []
+        blocks: list[tuple[int, Rows, Paths]] = []
         stack: list[tuple[Array, list[int]]] = [(np.zeros(size, np.int8), [])]
         while stack:
             phase, path = stack.pop()
             key = (tree, phase.tobytes())
-            blocks += [(len(codes), rows, path) for rows in self.tighter.get(key, ())]
+            at = sum(map(len, codes))
+            blocks += [(at, rows, Paths.alike(path, len(rows.neuron))) for rows in self.tighter.get(key, ())]
             if key in self.closed:
                 rows = self.closed[key]
+                below = None if rows is None else preorder(rows.phase, path)
                 if rows is None:
-                    codes.append(-2)
-                    continue
-                order = []
-                for code, leaf, below in _preorder(rows.phase):
-                    codes.append(code)
-                    if code == -1:
-                        order.append(leaf)
-                        paths.append(path + below)
-                leaves.append(rows.take(np.array(order)))
+                    codes.append(np.array([-2]))
+                elif below is None:
+                    return None
+                else:
+                    codes.append(below.codes)
+                    paths.append(below.paths)
+                    leaves.append(rows.take(below.leaves))
             elif key in self.halved:
-                codes.append(self.halved[key])
+                neuron = self.halved[key]
+                codes.append(np.array([neuron]))
                 for sign in (1, -1):
                     half = phase.copy()
-                    half[codes[-1]] = sign
-                    stack.append((half, [*path, codes[-1]]))
+                    half[neuron] = sign
+                    stack.append((half, [*path, neuron]))
             else:
                 return None
-        found = Rows.join(leaves) if leaves else None
-        return None if -3 in codes else _written(codes, found, paths, blocks, mine, size)
+        return _written(np.concatenate(codes), leaves, paths, blocks, mine, size)
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """The splits above some rows: how many there are of each (rows), and all their neurons, row by row, from above."""
+
+    counts: Array
+    neurons: Array
+
+    @classmethod
+    def alike(cls, path: Sequence[int], rows: int) -> Paths:
+        """So many rows below the same splits."""
+        return cls(np.full(rows, len(path)), np.tile(np.array(path, np.int64), rows))
+
+    @classmethod
+    def join(cls, parts: Sequence[Paths]) -> Paths:
+        """One after the other."""
+        empty = np.zeros(0, np.int64)
+        return cls(
+            *(np.concatenate([empty, *some]) for some in ([p.counts for p in parts], [p.neurons for p in parts]))
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Preorder:
+    """A tree in preorder: of each node its split's neuron, or -1 for a leaf; the leaves, by number, in order, and their
+    paths."""
+
+    codes: Array
+    leaves: Array
+    paths: Paths
+
+
+def preorder(phase: Array, path: Sequence[int]) -> Preorder | None:
+    """A tree that has these leaves, phases (leaves x neurons), below the splits of a ``path``; None if there is none.
+
+    Any neuron that all leaves below a node have split can be split there; that which halves them best is. All nodes of
+    a depth are split at once: what is below a node lies together, the leaves below its inactive half first.
+    """
+    count, columns = phase.shape
+    # Of sums of these both the number of splits and the sum of their signs can be read.
+    unit = 2 * count + 1
+    splits = sparse.csr_array(phase).astype(np.int64)
+    splits.data += unit
+    leaves, begins, ends = np.arange(count), np.array([0]), np.array([count])
+    nodes: list[tuple[Array, Array, Array]] = []  # where each begins, its depth, and its code
+    steps = [(np.arange(count), np.full(count, depth - len(path)), np.full(count, n)) for depth, n in enumerate(path)]
+    for depth in range(columns + 1):
+        alone = ends - begins == 1
+        nodes.append((begins[alone], np.full(alone.sum(), depth), np.full(alone.sum(), -1)))
+        begins, ends = begins[~alone], ends[~alone]
+        if not len(begins):
+            break
+        sizes = ends - begins
+        first = np.cumsum(sizes) - sizes
+        node, place = np.repeat(np.arange(len(sizes)), sizes), np.arange(sizes.sum()) + np.repeat(begins - first, sizes)
+        below = (np.ones(len(place), np.int64), leaves[place], np.append(first, len(place)))
+        sums = sparse.csr_array(below, shape=(len(sizes), count)) @ splits
+        if (np.diff(sums.indptr) == 0).any():
+            return None
+        size = np.repeat(sizes, np.diff(sums.indptr))
+        split = (sums.data + count) // unit
+        skew = np.abs(sums.data - split * unit)
+        skew[(split < size) | (skew == size)] = count
+        worst, choice = np.divmod(np.minimum.reduceat(skew * columns + sums.indices, sums.indptr[:-1]), columns)
+        if (worst == count).any():
+            return None
+        active = phase[leaves[place], choice[node]] > 0
+        leaves[place] = leaves[place[np.lexsort((active, node))]]
+        nodes.append((begins, np.full(len(begins), depth), choice))
+        steps.append((place, np.full(len(place), depth), choice[node]))
+        middle = ends - np.add.reduceat(active, first, dtype=np.int64)
+        begins, ends = np.concatenate([begins, middle]), np.concatenate([middle, ends])
+    begin, deep, codes = (np.concatenate(some) for some in zip(*nodes, strict=True))
+    whose, level, neurons = (np.concatenate([leaves[:0], *(step[i] for step in steps)]) for i in range(3))
+    paths = Paths(np.bincount(whose, minlength=count), neurons[np.lexsort((level, whose))])
+    return Preorder(codes[np.lexsort((deep, begin))], leaves, paths)
 
 
 def _keys(nodes: Nodes) -> list[Key]:
@@ -232,60 +311,35 @@ def _keys(nodes: Nodes) -> list[Key]:
     return [(tree, phase.tobytes()) for tree, phase in zip(nodes.tree.tolist(), phases, strict=True)]
 
 
-def _preorder(phase: Array) -> Iterator[tuple[int, int, list[int]]]:
-    """Trees with these leaves, phases (leaves x neurons): a split's neuron, or -1, the leaf, and the splits above it.
-
-    Any neuron that all leaves below a node have split can be split there. -3: there is none.
-    """
-    stack: list[tuple[Array, list[int]]] = [(np.arange(len(phase)), [])]
-    while stack:
-        some, path = stack.pop()
-        if len(some) == 1:
-            yield -1, int(some[0]), path
-            continue
-        here = phase[some]
-        choice = np.flatnonzero((here != 0).all(0) & (here > 0).any(0) & (here < 0).any(0))
-        if not len(choice):
-            yield -3, -1, path
-            return
-        neuron = int(choice[np.abs(here[:, choice].sum(0, dtype=np.int64)).argmin()])
-        yield neuron, -1, path
-        stack.append((some[here[:, neuron] > 0], [*path, neuron]))
-        stack.append((some[here[:, neuron] < 0], [*path, neuron]))
-
-
 def _written(
-    codes: list[int],
-    leaves: Rows | None,
-    paths: list[list[int]],
-    blocks: list[tuple[int, Rows, list[int]]],
+    codes: Array,
+    leaves: list[Rows],
+    paths: list[Paths],
+    blocks: list[tuple[int, Rows, Paths]],
     mine: Array,
     size: int,
 ) -> dict[str, Array]:
     """The arrays of a tree."""
-    bounded = [rows for _, rows, _ in blocks]
-    above = [path for _, rows, path in blocks for _ in range(len(rows.neuron))]
-    rows = Rows.join(bounded) if bounded else None
+    closed, bounded = (Rows.join(rows) if rows else None for rows in (leaves, [rows for _, rows, _ in blocks]))
     return {
-        "tree": np.array(codes, np.int32),
-        "slopes": np.zeros((0, size), np.uint8) if leaves is None else leaves.slope,
-        "multipliers": _along(leaves, paths),
-        "weights": _weights(leaves, mine),
+        "tree": codes.astype(np.int32),
+        "slopes": np.zeros((0, size), np.uint8) if closed is None else closed.slope,
+        "multipliers": _along(closed, Paths.join(paths)),
+        "weights": _weights(closed, mine),
         "tighter/at": np.array([at for at, _, _ in blocks], np.int32),
-        "tighter/rows": np.array([len(rows.neuron) for rows in bounded], np.int32),
-        "tighter/neurons": np.zeros(0, np.int32) if rows is None else rows.neuron.astype(np.int32),
-        "tighter/slopes": np.zeros((0, size), np.uint8) if rows is None else rows.slope,
-        "tighter/multipliers": _along(rows, above),
-        "tighter/weights": _weights(rows, mine),
+        "tighter/rows": np.array([len(rows.neuron) for _, rows, _ in blocks], np.int32),
+        "tighter/neurons": np.zeros(0, np.int32) if bounded is None else bounded.neuron.astype(np.int32),
+        "tighter/slopes": np.zeros((0, size), np.uint8) if bounded is None else bounded.slope,
+        "tighter/multipliers": _along(bounded, Paths.join([above for _, _, above in blocks])),
+        "tighter/weights": _weights(bounded, mine),
     }
 
 
-def _along(rows: Rows | None, paths: list[list[int]]) -> Array:
+def _along(rows: Rows | None, paths: Paths) -> Array:
     """The multipliers of the splits above each row, in order."""
     if rows is None:
         return np.zeros(0, np.float16)
-    who = np.repeat(np.arange(len(paths)), [len(path) for path in paths])
-    return np.asarray(rows.multiplier[who, np.array([n for path in paths for n in path], np.int64)])
+    return np.asarray(rows.multiplier[np.repeat(np.arange(len(paths.counts)), paths.counts), paths.neurons])
 
 
 def _weights(rows: Rows | None, mine: Array) -> Array:

@@ -37,6 +37,7 @@ COPIES = 32  # of a domain's numbers that live at once
 RACE = 10  # a race of one way to raise domains takes one in so many of those that come first
 LEAST = 1e-12  # of what is left open
 SMALLEST = 1e-3  # of what an unsafe row comes to
+SHARE = 0.25  # of what lower lines may hide that counts as a cost
 
 # The exact bound of a leaf by its phases, of all unstable neurons, and its disjunct; and a counterexample.
 Exact = Callable[[Tensor, int], tuple[float, Tensor | None]]
@@ -63,12 +64,13 @@ class Plan:
 @dataclass(frozen=True, eq=False)
 class Found:
     """What a search below nodes leaves: the ``nodes``, of all unstable neurons, and ``here``, of those that can matter;
-    what relaxations ``cost`` their rows (unstable x nodes); which are ``left`` open, numbers; and at what ``rate`` open
-    parts got smaller for what was done."""
+    what relaxations ``cost`` their rows, and may have ``hidden`` (unstable x nodes); which are ``left`` open, numbers;
+    and at what ``rate`` open parts got smaller for what was done."""
 
     nodes: Nodes
     here: Nodes
     cost: Tensor
+    hidden: Tensor
     left: Tensor
     rate: float
 
@@ -185,10 +187,11 @@ class Subtrees:
         found = self._search(compact, index, nodes, self.plan.below * len(nodes) or inf)
         if self.witness is not None or self.reason is not None or not len(found.left):
             return None
-        # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it.
+        # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it, or hides.
         here = found.here
         stable = (here.lower >= 0) | (here.upper <= 0)
-        cost = (found.cost + reach).masked_fill(stable, -1.0).masked_fill(here.phase != 0, -2.0)
+        cost = torch.maximum(found.cost + reach, found.hidden)
+        cost = cost.masked_fill(stable, -1.0).masked_fill(here.phase != 0, -2.0)
         nodes, neuron = found.nodes.take(found.left), index[cost.argmax(0)[found.left]]
         if self.record is not None:
             self.record.split(nodes, neuron)
@@ -201,6 +204,7 @@ class Subtrees:
         kinks, walk, here = self._raised(tables[0], nodes.of_neurons(index))
         nodes = nodes.put(index, here)
         cost = walk.seen.clamp(max=0).neg_() * kinks.height
+        hidden = _hidden(here, walk)
         tree = self._tree(tables, here, walk, nodes, index)
         order: Literal["shallow", "deep"] = "deep" if domains == inf else "shallow"  # narrow, or to all nodes alike
         limits = Limits(self._batch(compact), 0, self.budget.memory // 4, domains, order)
@@ -212,7 +216,7 @@ class Subtrees:
         self._note(outcome, here)
         rest = max(1 - outcome.measure, LEAST)
         rate = -log(rest) / (max(1, outcome.stats["domains"]) * (self.how.steps + 1))
-        return Found(nodes, here, cost, (~closed).nonzero().flatten(), rate)
+        return Found(nodes, here, cost, hidden, (~closed).nonzero().flatten(), rate)
 
     def _note(self, outcome: Outcome, nodes: Nodes) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason
@@ -299,6 +303,18 @@ def _apart(nodes: Nodes) -> list[Nodes]:
 def _cut(compact: Compact, nodes: Nodes) -> tuple[Compact, Tensor]:
     """What can matter at any of the nodes, and the numbers of the unstable neurons there."""
     return compact.cut(nodes.lower.amin(1), nodes.upper.amax(1), (nodes.phase != 0).any(1))
+
+
+def _hidden(nodes: Nodes, walk: Walk) -> Tensor:
+    """What lower lines may hide at nodes (unstable x nodes): how far the values of neurons may lie above them, in terms
+    of the row, but no more than what this is short of zero.
+
+    Where the row is least such a neuron may be on its line, so that a split of it raises no bound. But as long as it
+    is not split, nothing can be made of what its phase would say of the neurons before it.
+    """
+    low, high = nodes.lower.float(), nodes.upper.float()
+    gap = torch.maximum(-nodes.alpha * low, (1 - nodes.alpha) * high) * walk.seen.clamp(min=0)
+    return torch.minimum(gap, walk.bound.clamp(max=0).neg()).mul_(SHARE)
 
 
 def _costliest(cost: Tensor, most: int) -> Tensor:

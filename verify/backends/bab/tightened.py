@@ -13,7 +13,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.climbing import Climbing, climb
+from assay.verify.backends.bab.climbing import Climbing, climb, typical
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Units, backward
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import rounded
@@ -23,6 +23,7 @@ from assay.verify.core.budget import Budget
 TINY = 1e-30
 TOGETHER = 1 << 16  # neurons of rows that are raised together
 SMALLEST, LARGEST = 32, 1024  # rows at a time
+SHARE = 0.2  # of the ratio of two neurons' widths, as the size of a split's multiplier
 
 
 # Hears of neurons whose bounds are wanted, by number (neurons), at nodes (neurons), and of what proves their lower
@@ -131,7 +132,13 @@ def _both(
     own = Multipliers(alpha, torch.zeros_like(alpha), torch.zeros(rows, len(whose)))
     scale = None if free is None else (free[:, whose] * width.repeat(2)).float()
     units = Units(layer, feature.repeat(2), sign)
-    climb(single, kinks, own, how, None, scale, units)
+    unit = typical(single, backward(single, kinks, own, units))
+    if bool(kinks.sign.any()):
+        # Coefficients do not tell of layers that rows do not come from: there one width is measured in another.
+        begin = single.compact.starts[layer - 1]
+        ratio = (SHARE * width / (upper[begin:] - lower[begin:])[:, node].clamp(min=TINY)).float().repeat(1, 2)
+        unit = torch.cat([unit[:begin].expand(-1, len(whose)), torch.maximum(unit[begin:], ratio)])
+    climb(single, kinks, own, how, unit, scale, units)
     kinks = Kinks.of(double, lower, upper, fixed, whose)
     own = rounded(own) if short else own.to(torch.float64)
     walk = backward(double, kinks, own, Units(layer, units.feature, sign.double()), charged=True)
