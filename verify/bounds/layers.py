@@ -58,12 +58,13 @@ def by_linear_bounds(
     further: Tighten | None = None,
     asked: Mapping[int, Tensor] | None = None,
     before: Sequence[Bounds] | None = None,
+    found: list[Bounds] | None = None,
 ) -> Relaxed:
     """The network over a region of one sample or a batch with intervals on what is known, then linear bounds for the
     neurons that are still unstable, the intersection of both; every activation relaxed on these. ``further``: what is
     done to each layer's bounds besides. ``asked``: by the position of a node, those of its neurons (1 or samples x
     features) that get linear bounds; all of them where there is no entry. ``before``: bounds of every node that hold
-    already.
+    already. ``found``: those that were worked out so for the first nodes; the others are appended as they come.
 
     Raises :class:`Expired` when the time is over, and :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer.
@@ -72,15 +73,20 @@ def by_linear_bounds(
     network, group = relaxed.network, Group(relaxed) if ragged(relaxed) else None
     readers = feeds(network)
     exact = _exact_by_intervals(network, region)
+    found = [] if found is None else found
+    found[:] = found or relaxed.bounds
     for position in range(1, len(network.nodes)):
         known = relaxed.next()
+        there = position < len(found)
+        if there:
+            known = found[position]
         if before is not None:
             old = before[position]
             known = Bounds(*meet(known.lower, known.upper, old.lower, old.upper))
         relaxed.compound()
         if group is not None:
             group.enter(position, known)
-        if position in readers and position not in exact:
+        if position in readers and position not in exact and not there:
             wanted = undecided_by_any(readers[position], known)
             if asked is not None and position in asked:
                 wanted = wanted & asked[position].view(-1, *known.lower.shape[1:])
@@ -93,6 +99,8 @@ def by_linear_bounds(
             if further is not None:
                 known = further(relaxed, position, known, wanted & undecided_by_any(readers[position], known))
         relaxed.bounds.append(known)
+        if not there:
+            found.append(known)
     return relaxed
 
 

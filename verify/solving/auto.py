@@ -80,7 +80,7 @@ class Auto:
             Stage(Falsifier(quick), share=0.2),
             Stage(curved, share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
-            Stage(AlphaCROWN(), share=0.3),
+            Stage(AlphaCROWN(proof=self.proof), share=0.3),
             Stage(InputSplit(), share=0.8, unlimited=HOUR),
             Stage(exact, share=0.1, most=2.0),
             Stage(split, share=0.2, most=10.0),
