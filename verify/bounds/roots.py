@@ -26,7 +26,7 @@ from assay.verify.core.verifier import Bounds
 Slopes = dict[int, tuple[Tensor, dict[int, Tensor]]]
 
 SHARE = 8  # one part in so many of the memory may hold slopes
-KEPT = 8  # roots of a network at most
+KEPT = 4  # roots of a network at most
 
 
 @dataclass(eq=False)
