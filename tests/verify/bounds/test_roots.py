@@ -115,3 +115,15 @@ def test_only_boxes_are_kept(p: float) -> None:
     region = LpBall(torch.zeros(1, 1, 4, 4), 0.1, p)
     assert roots.kept(resnet(), region) == (p == inf)
     assert not roots.kept(to_network(nets.random_cnn(0), (1, 6, 6)), LpBall(torch.zeros(2, 1, 6, 6), 0.1))
+
+
+def test_dear_layers_are_raised_in_few_steps_and_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = Ascent(20, 0.4, 0.9)
+    hurried, _ = roots.tightened(resnet(), box(), raised.HURRIED, UNLIMITED, proof=False)
+    monkeypatch.setattr(raised, "DEAR", 0)
+    network = resnet()
+    dear, _ = roots.tightened(network, box(), long, UNLIMITED, proof=False)
+    assert all(torch.equal(a, b) for a, b in zip(sides(dear), sides(hurried), strict=True))
+    u = torch.rand(500, 1, 4, 4, generator=nets.generator(5), dtype=torch.float64).round()
+    for bounds, values in zip(dear.bounds, network.values(box().lower + 0.6 * u), strict=True):
+        assert bool(((values >= bounds.lower - 1e-9) & (values <= bounds.upper + 1e-9)).all())
