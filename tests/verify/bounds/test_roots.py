@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import count
 from math import inf
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +12,14 @@ import torch
 from assay.verify.backends.alpha_crown import AlphaCROWN
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.bounds import layers, raised, roots
+from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.spec import Spec
+from assay.verify.core.verifier import Bounds
 from tests import nets
 
 ASCENT = Ascent(5, 0.3, 0.95)
@@ -31,14 +35,14 @@ def box(width: float = 0.3) -> Box:
 
 
 def plain(network: Network, region: Box) -> list[torch.Tensor]:
-    def further(relaxed, position, known, wanted):  # type: ignore[no-untyped-def]
+    def further(relaxed: Relaxed, position: int, known: Bounds, wanted: torch.Tensor) -> Bounds:
         return raised.tighten(relaxed, position, known, wanted, ASCENT)
 
     bounds = layers.by_linear_bounds(network, region, torch.float64, further=further).bounds
     return [side for each in bounds for side in (each.lower, each.upper)]
 
 
-def sides(relaxed: roots.Relaxed) -> list[torch.Tensor]:
+def sides(relaxed: Relaxed) -> list[torch.Tensor]:
     return [side for each in relaxed.bounds for side in (each.lower, each.upper)]
 
 
@@ -48,10 +52,10 @@ def deep() -> Network:
 
 def test_work_that_was_cut_short_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     region, network = Box(torch.zeros(1, 4), torch.ones(1, 4)), deep()
-    expected, asked, cuts, root = plain(deep(), region), list[int](), 0, None
-    monkeypatch.setattr("assay.verify.core.budget.time.monotonic", lambda: asked.append(1) or float(len(asked)))
+    expected, clock, cuts, root = plain(deep(), region), count(), 0, None
+    monkeypatch.setattr("assay.verify.core.budget.time.monotonic", lambda: float(next(clock)))
     roots.tightened(deep(), region, ASCENT, Budget(1e9).started(), proof=False)
-    seconds = 0.8 * len(asked)
+    seconds = 0.8 * next(clock)
     while root is None and cuts < 9:
         try:
             root, _ = roots.tightened(network, region, ASCENT, Budget(seconds).started(), proof=False)
@@ -103,7 +107,12 @@ def test_a_search_goes_on_from_the_bounds_of_another_method(monkeypatch: pytest.
     AlphaCROWN().verify(problem)
     made: list[int] = []
     original = raised.tighten
-    monkeypatch.setattr(raised, "tighten", lambda *a: made.append(1) or original(*a))
+
+    def counted(relaxed: Relaxed, position: int, *rest: Any) -> Bounds:
+        made.append(position)
+        return original(relaxed, position, *rest)
+
+    monkeypatch.setattr(raised, "tighten", counted)
     here = BaB().verify(problem)
     assert not made
     assert here.verdict is BaB().verify(Problem(resnet(1), problem.region, problem.spec)).verdict
