@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import conditional, layers, raised, raised_sectors, rows, sectors
+from assay.verify.bounds import conditional, layers, raised, raised_sectors, roots, rows, sectors
 from assay.verify.bounds.groups import lower_bounds, out_of_memory, product_sums
 from assay.verify.bounds.needed import needed
 from assay.verify.bounds.relaxed import Relaxed
@@ -43,8 +43,9 @@ class AlphaCROWN:
     again where the output is unsafe, in each disjunct apart, which proves that it never is, or nothing
     (:mod:`assay.verify.bounds.conditional`); ``group``: samples that are bounded together; ``sectors``: over balls in
     l2, bound layers and rows about the values at the centre too, raise the sectors of the rows as well, and take the
-    best. What proves is float64; lines are drafted in float32, so that bounds of a sample alone and in a batch agree to
-    some six digits, unless the last of them decides where a row stops.
+    best; ``proof``: keep what proves bounds of neurons, for a search that comes next. What proves is float64; lines are
+    drafted in float32, so that bounds of a sample alone and in a batch agree to some six digits, unless the last of
+    them decides where a row stops.
     """
 
     steps: int = 20
@@ -54,6 +55,7 @@ class AlphaCROWN:
     decay: float = 0.9
     group: int = 16
     sectors: bool = True
+    proof: bool = False
     name: ClassVar[str] = "alpha-crown"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
@@ -177,9 +179,11 @@ class AlphaCROWN:
     ) -> Relaxed:
         """The network with raised bounds of its unstable neurons, where these are to be raised."""
         further = self._further if self.inner else None
-        return layers.by_linear_bounds(
-            network, region, dtype, budget, further=further, asked=needed(network, objective)
-        )
+        asked = needed(network, objective)
+        host = torch.device(budget.device).type == "cpu"
+        if self.inner and host and not asked and roots.kept(network, region):
+            return roots.tightened(network, region.box(), self._ascent, budget, self.proof)[0]
+        return layers.by_linear_bounds(network, region, dtype, budget, further=further, asked=asked)
 
 
 def _by_size(sets: Sequence[Polyhedron]) -> Iterator[conditional.Unsafe]:

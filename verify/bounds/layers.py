@@ -70,6 +70,7 @@ def by_linear_bounds(
     asked: Mapping[int, Tensor] | None = None,
     before: Sequence[Bounds] | None = None,
     rows: int = 0,
+    found: list[Bounds] | None = None,
 ) -> Relaxed:
     """The network over a region of one sample or a batch with intervals on what is known, then linear bounds for the
     neurons that are still unstable, the intersection of both; every activation relaxed on these. ``further``: what is
@@ -77,7 +78,8 @@ def by_linear_bounds(
     features) that get linear bounds; all of them where there is no entry. ``before``: bounds of every node that hold
     already. ``rows``: of the specification, so many of each sample, which are to be bounded next: time is kept for
     them, and where what else there is is over before all layers are bounded, ``relaxed.unrefined`` has the layers that
-    stay at intervals on what is known, wholly or in part.
+    stay at intervals on what is known, wholly or in part. ``found``: bounds that were worked out so for the first
+    nodes; the others are appended as they come.
 
     Raises :class:`Expired` when the time is over and there are no such rows, :class:`Crowded` for a group whose samples
     have more than ``crowd`` rows each in some layer, and :class:`Imprecise` where float32 is of no use.
@@ -105,9 +107,14 @@ def by_linear_bounds(
             known = further(relaxed, position, known, wanted & undecided_by_any(readers[position], known))
         return known
 
+    found = [] if found is None else found
+    found[:] = found or relaxed.bounds
     for position in range(1, len(network.nodes)):
         begun = time.monotonic()
         known = relaxed.next()
+        there = position < len(found)
+        if there:
+            known = found[position]
         if before is not None:
             old = before[position]
             known = Bounds(*meet(known.lower, known.upper, old.lower, old.upper))
@@ -115,7 +122,7 @@ def by_linear_bounds(
         if group is not None:
             group.enter(position, known)
         pace.passed(position, time.monotonic() - begun)
-        if position in readers and position not in exact:
+        if position in readers and position not in exact and not there:
             wanted = undecided_by_any(readers[position], known)
             if asked is not None and position in asked:
                 wanted = wanted & asked[position].view(-1, *known.lower.shape[1:])
@@ -133,6 +140,8 @@ def by_linear_bounds(
                     relaxed.unrefined.append(position)
                 relaxed.budget = budget
         relaxed.bounds.append(known)
+        if not there and not relaxed.unrefined:
+            found.append(known)
     return relaxed
 
 

@@ -18,10 +18,10 @@ from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.nodes import Nodes
-from assay.verify.backends.bab.record import Layers, Record
+from assay.verify.backends.bab.record import Record
 from assay.verify.backends.bab.shared import SLICE, Done
 from assay.verify.backends.bab.subtrees import Plan, Subtrees
-from assay.verify.bounds import layers, raised
+from assay.verify.bounds import layers, raised, roots
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, decided, unanswerable, without_bounds
@@ -40,10 +40,9 @@ from assay.verify.support.executors.processes import side_by_side
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
-# For whoever asks again with more time: the relaxed network, and what proves its bounds if that was asked for.
-ROOTS: WeakKeyDictionary[Problem, tuple[Relaxed, Layers | None]] = WeakKeyDictionary()
 # What processes share: the method, the problem, bounds of every node, the network, the disjuncts, bytes of memory.
 Ground = tuple["BaB", Problem, Sequence[Bounds], Compact, Sequence[int], int]
+CURVED: WeakKeyDictionary[Problem, Relaxed] = WeakKeyDictionary()  # for whoever asks again with more time
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
 
 
@@ -216,30 +215,28 @@ class Work:
         return margin if not margin > self.seen else self.seen
 
     def _root(self) -> Relaxed:
-        """The relaxed network, kept for who asks again where it was not cut short by the time."""
-        begun, (known, proof) = time.monotonic(), ROOTS.get(self.problem, (None, None))
-        if known is not None and (self.record is None or proof is not None):
-            if self.record is not None and proof is not None:
-                self.record.layers = proof
+        """The network with raised bounds of its unstable neurons."""
+        problem = self.problem
+        box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()
+        if unsplit(problem.network) is None:
+            relaxed, slopes = roots.tightened(problem.network, box, ROOT, self.budget, self.record is not None)
+            if self.record is not None and slopes is not None:
+                self.record.layers = slopes
+            else:  # there is none, or not the memory for it
+                self.record = None
+            return relaxed
+        known = CURVED.get(problem)
+        if known is not None:
             return replace(known, budget=self.budget)
-        relaxed = self._relaxed()
-        if time.monotonic() - begun < self.budget.remaining:
-            ROOTS[self.problem] = relaxed, None if self.record is None else self.record.layers
-        return relaxed
-
-    def _relaxed(self) -> Relaxed:
-        """The network with bounds of its unstable neurons that were raised."""
-
-        note = None if self.record is None else self.record.layer
 
         def further(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
-            return raised.tighten(relaxed, position, known, wanted, ROOT, note)
+            return raised.tighten(relaxed, position, known, wanted, ROOT)
 
-        problem = self.problem
-        box = layers.batch_box(problem.region.box(), problem.network.input_shape)
-        if unsplit(problem.network):
-            return intervals.bounded(problem.network, box, problem.spec, self.budget, further)
-        return layers.by_linear_bounds(problem.network, box, torch.float64, self.budget, further=further)
+        begun = time.monotonic()
+        relaxed = intervals.bounded(problem.network, box, problem.spec, self.budget, further)
+        if time.monotonic() - begun < self.budget.remaining:  # otherwise the time cut it short
+            CURVED[problem] = relaxed
+        return relaxed
 
     def look(self, points: Tensor) -> Tensor | None:
         """A counterexample among points (n x inputs) of the region, or near the best of all so far, if there is one."""

@@ -19,11 +19,11 @@ from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.multipliers import Multipliers
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.bounds.raised import GRAINS
+from assay.verify.bounds.roots import Slopes
 from assay.verify.core.ops import LeakyRelu, Relu
 from assay.verify.core.problem import Problem
 
 Array = NDArray[Any]
-Layers = dict[int, tuple[Tensor, dict[int, Tensor]]]
 Key = tuple[int, bytes]  # of a node: its tree, and its phases
 
 
@@ -79,7 +79,7 @@ class Record:
     problem: Problem
     memory: float = inf
     size: int = 0
-    layers: Layers = field(default_factory=dict)
+    layers: Slopes = field(default_factory=dict)
     compact: Compact | None = None
     disjuncts: Sequence[int] = ()
     exact: ExactLeaves | None = None
@@ -87,10 +87,6 @@ class Record:
     closed: dict[Key, Rows | None] = field(default_factory=dict)
     halved: dict[Key, int] = field(default_factory=dict)
     pending: list[tuple[Tensor, Rows]] = field(default_factory=list)
-
-    def layer(self, position: int, feature: Tensor, slopes: dict[int, Tensor]) -> None:
-        """See :data:`assay.verify.bounds.raised.Note`."""
-        self.layers[position] = feature, {i: (t * GRAINS).round().to(torch.uint8) for i, t in slopes.items()}
 
     def start(self, compact: Compact, disjuncts: Sequence[int], exact: ExactLeaves) -> None:
         """The search begins, with a tree for each of these disjuncts."""
