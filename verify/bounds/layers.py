@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 
 import torch
 from torch import Tensor
 
+from assay.verify.bounds.columns import over_region
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
-from assay.verify.bounds.rows import Backward, affordable
+from assay.verify.bounds.rows import Backward, affordable, lower_rows
 from assay.verify.bounds.waists import Sides, lowest, unsettled
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
@@ -24,7 +26,7 @@ from assay.verify.support import devices
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
 ENOUGH_ROWS, BLOCK = 64, 1 << 23  # fewer rows than these only where their coefficients in the widest layer are more
-DEAR = 1 << 31  # products of rows of all neurons of a layer from which on these are bounded on one side first
+DEAR = 1 << 24  # the price of rows of all neurons of a layer from which on these are bounded on one side first
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
 
 
@@ -69,9 +71,41 @@ def by_linear_bounds(
     have more than ``crowd`` rows each in some layer.
     """
     relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
-    network, group = relaxed.network, Group(relaxed) if ragged(relaxed) else None
+    _tighten(relaxed, Group(relaxed) if ragged(relaxed) else None, crowd, further, asked, before)
+    return relaxed
+
+
+def rows_by_linear_bounds(
+    network: Network,
+    region: Region,
+    objective: Tensor,
+    dtype: torch.dtype,
+    budget: Budget = UNLIMITED,
+    crowd: float = inf,
+    asked: Mapping[int, Tensor] | None = None,
+) -> tuple[Relaxed, Tensor]:
+    """:func:`by_linear_bounds`, and lower bounds of ``objective @ output`` on these: objective (samples x rows x
+    outputs), result (samples x rows). Rows go down as columns where the layers' have made what that needs."""
+    relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
+    group = Group(relaxed) if ragged(relaxed) else None
+    _tighten(relaxed, group, crowd, None, asked, None)
+    columns = group is not None and group.cuts_all and relaxed.constraints is None
+    down = partial(over_region, group) if group is not None and columns else None
+    return relaxed, lower_rows(relaxed, objective, linear=True, down=down)
+
+
+def _tighten(
+    relaxed: Relaxed,
+    group: Group | None,
+    crowd: float,
+    further: Tighten | None,
+    asked: Mapping[int, Tensor] | None,
+    before: Sequence[Bounds] | None,
+) -> None:
+    """See :func:`by_linear_bounds`; of the network the input alone is bounded."""
+    network = relaxed.network
     readers = feeds(network)
-    exact = _exact_by_intervals(network, region)
+    exact = _exact_by_intervals(network, relaxed.region)
     for position in range(1, len(network.nodes)):
         known = relaxed.next()
         if before is not None:
@@ -93,10 +127,9 @@ def by_linear_bounds(
             if further is not None:
                 known = further(relaxed, position, known, wanted & undecided_by_any(readers[position], known))
         relaxed.bounds.append(known)
-    return relaxed
 
 
-def _exact_by_intervals(network: Network, region: Region) -> set[int]:
+def _exact_by_intervals(network: Network, region: Region | None) -> set[int]:
     """Nodes whose interval bounds over a box cannot be improved: at most one layer after the input sums anything."""
     if isinstance(region, LpBall) and region.p != torch.inf:
         return set()
@@ -144,7 +177,7 @@ def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor, read
     sample = torch.div(index, size, rounding_mode="floor")
     error, neurons = group.relaxed.error(position, index), torch.arange(len(index), device=index.device)
     all_ = Sides(sample, index - sample * size, neurons < 0, here, error)
-    if size * group.products[position] < DEAR:
+    if size * group.price[position] < DEAR:
         neurons = neurons.repeat_interleave(2)
         here = _bounded(group, position, all_, neurons, torch.arange(len(neurons), device=index.device) % 2 == 1, [])
     else:
