@@ -13,7 +13,6 @@ from torch import Tensor
 from assay.verify.bounds import layers, sectors
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.needed import needed
-from assay.verify.bounds.rows import lower_rows
 from assay.verify.bounds.verdicts import both_sides, check_dtype, cut_short, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
@@ -90,13 +89,12 @@ class CROWN:
 
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            read, count = needed(network, objective), objective.shape[-2]
-            relaxed = layers.by_linear_bounds(
-                network, region, dtype, budget, crowd=layers.MOST_ROWS, asked=read, rows=count
+            read = needed(network, objective)
+            relaxed, lower = layers.rows_by_linear_bounds(
+                network, region, objective, dtype, budget, crowd=layers.MOST_ROWS, asked=read
             )
             if cut is not None:
                 cut.update(relaxed.unrefined)
-            lower = lower_rows(relaxed, objective, linear=True)
             if not (self.sectors and dtype == torch.float64 and sectors.sectored(network, region)):
                 return lower
             at_once = sectors.samples_at_once(relaxed)

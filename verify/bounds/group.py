@@ -17,10 +17,13 @@ from assay.verify.bounds.forms import AnyForm, Owners, Patches, Units, pad
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.matrix import Cut, Matrix, matrix
 from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
-from assay.verify.core.network import Network
-from assay.verify.core.ops import Conv2d, Linear, Relu, Reshape, Scale
+from assay.verify.core.network import Network, Node
+from assay.verify.core.ops import Add, Conv2d, Linear, Relu, Reshape, Scale, Sub
 from assay.verify.core.roundings import terms
 from assay.verify.core.verifier import Bounds
+
+DENSE = 1 / 128  # of a convolution's products
+PASSED = (Add, Reshape, Scale, Sub)  # affine operations that take no matrix
 
 
 @dataclass(eq=False)
@@ -70,6 +73,13 @@ class Group:
         return list(accumulate((terms(node.op) * node.size for node in nodes), initial=0))[1:]
 
     @cached_property
+    def price(self) -> list[float]:
+        """The same with a dense matrix's products at what they cost beside those of convolutions: they are multiplied
+        many times faster, and cut down on both sides."""
+        each = (terms(n.op) * n.size * (DENSE if _is_dense(n) else 1.0) for n in self.network.nodes)
+        return list(accumulate(each, initial=0.0))[1:]
+
+    @cached_property
     def at_middle(self) -> list[Tensor]:
         """The value of each node at the centre of its sample's box, about: (samples x shape)."""
         return self.network.values(self.centre.T.reshape(-1, *self.network.input_shape))
@@ -104,6 +114,17 @@ class Group:
         """Whether :meth:`cut` has this matrix at hand; ``support``: features (support), or None for all."""
         return (position, id(support)) in self._cuts
 
+    @property
+    def cuts_all(self) -> bool:
+        """Whether all matrices that rows meet below the last activation are cut already, or dense ones, which are cut
+        at once."""
+        cut = {position for position, _ in self._cuts}
+        last = max(self.lines, default=0)
+        return all(
+            position in cut or position in self.lines or isinstance(node.op, PASSED) or _is_dense(node)
+            for position, node in enumerate(self.network.nodes[1:last], start=1)
+        )
+
     def matrix(self, position: int) -> Matrix:
         """All of the matrix of the affine node at ``position``."""
         node = self.network.nodes[position]
@@ -126,6 +147,10 @@ class Group:
             return (self.gather(self.at_centre, form, rows) * form.coef).sum(0)
         at_centre = self.at_centre if form.support is None else self.at_centre.index_select(0, form.support)
         return rows.dot(at_centre, form.coef)
+
+
+def _is_dense(node: Node) -> bool:
+    return isinstance(node.op, Linear) and len(node.shape) == 1
 
 
 def _entrance(network: Network) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from math import inf
 
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds import rounding
+from assay.verify.bounds.columns import over_region
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.opposites import partners
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
-from assay.verify.bounds.rows import Backward, affordable
+from assay.verify.bounds.rows import Backward, affordable, lower_rows
 from assay.verify.bounds.waists import Sides, lowest, unsettled
 from assay.verify.bounds.zonotopes import Zonotopes
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
@@ -30,7 +32,7 @@ from assay.verify.support import devices
 # Rows that are propagated together: enough to feed the matrix products, few enough to stay in cache.
 MOST_ROWS = 512
 ENOUGH_ROWS, BLOCK = 64, 1 << 23  # fewer rows than these only where their coefficients in the widest layer are more
-DEAR = 1 << 31  # products of rows of all neurons of a layer from which on these are bounded on one side first
+DEAR = 1 << 24  # the price of rows of all neurons of a layer from which on these are bounded on one side first
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
 SHARE = 0.5  # of the time at most is kept for the rows of a specification
 
@@ -86,9 +88,46 @@ def by_linear_bounds(
     """
     budget = budget.started()
     relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
-    network, group = relaxed.network, Group(relaxed) if ragged(relaxed) else None
+    group = Group(relaxed) if ragged(relaxed) else None
+    _tighten(relaxed, group, crowd, further, asked, before, rows, found)
+    return relaxed
+
+
+def rows_by_linear_bounds(
+    network: Network,
+    region: Region,
+    objective: Tensor,
+    dtype: torch.dtype,
+    budget: Budget = UNLIMITED,
+    crowd: float = inf,
+    asked: Mapping[int, Tensor] | None = None,
+) -> tuple[Relaxed, Tensor]:
+    """:func:`by_linear_bounds` with time kept for the rows of an objective, and lower bounds of ``objective @ output``
+    on these: objective (samples x rows x outputs), result (samples x rows). Rows go down as columns where the layers'
+    have made what that needs."""
+    budget = budget.started()
+    relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
+    group = Group(relaxed) if ragged(relaxed) else None
+    _tighten(relaxed, group, crowd, None, asked, None, objective.shape[-2], None)
+    columns = group is not None and group.cuts_all and relaxed.constraints is None
+    down = partial(over_region, group) if group is not None and columns else None
+    return relaxed, lower_rows(relaxed, objective, linear=True, down=down)
+
+
+def _tighten(
+    relaxed: Relaxed,
+    group: Group | None,
+    crowd: float,
+    further: Tighten | None,
+    asked: Mapping[int, Tensor] | None,
+    before: Sequence[Bounds] | None,
+    rows: int,
+    found: list[Bounds] | None,
+) -> None:
+    """See :func:`by_linear_bounds`; of the network the input alone is bounded."""
+    network, budget = relaxed.network, relaxed.budget
     readers, pace = feeds(network), Pace(network, rows, budget)
-    exact = _exact_by_intervals(network, region)
+    exact = _exact_by_intervals(network, relaxed.region)
     zonotopes = Zonotopes.of(relaxed)
 
     def refined(position: int, known: Bounds, wanted: Tensor) -> Bounds:
@@ -142,7 +181,6 @@ def by_linear_bounds(
         relaxed.bounds.append(known)
         if not there and not relaxed.unrefined:
             found.append(known)
-    return relaxed
 
 
 class Pace:
@@ -179,7 +217,7 @@ def _within_precision(relaxed: Relaxed, position: int, known: Bounds, wanted: Te
     return able
 
 
-def _exact_by_intervals(network: Network, region: Region) -> set[int]:
+def _exact_by_intervals(network: Network, region: Region | None) -> set[int]:
     """Nodes whose interval bounds over a box cannot be improved: at most one layer after the input sums anything."""
     if isinstance(region, LpBall) and region.p != torch.inf:
         return set()
@@ -232,7 +270,7 @@ def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor, read
     if other is not None:
         here = _bounded(group, position, all_, neurons, neurons < 0, [])
         here = Bounds(*meet(here.lower, here.upper, -here.upper[other], -here.lower[other]))
-    elif size * group.products[position] < DEAR:
+    elif size * group.price[position] < DEAR:
         neurons = neurons.repeat_interleave(2)
         here = _bounded(group, position, all_, neurons, torch.arange(len(neurons), device=index.device) % 2 == 1, [])
     else:

@@ -121,18 +121,22 @@ def over_ball(rows: Tensor, ball: LpBall) -> Tensor:
     return at_centre - (eps * length(rows, 2 if ball.p == 2 else inf, dim=2)).flatten()
 
 
-def lower_rows(relaxed: Relaxed, objective: Tensor, linear: bool) -> Tensor:
+def lower_rows(
+    relaxed: Relaxed, objective: Tensor, linear: bool, down: Callable[[Backward], Tensor] | None = None
+) -> Tensor:
     """Lower bounds of ``objective @ output``: objective (samples x rows x outputs), result (samples x rows).
 
-    From the intervals at the last activations, and with ``linear`` from the relaxed network too, the larger.
+    From the intervals at the last activations, and with ``linear`` from the relaxed network too, the larger. ``down``:
+    what takes rows from there to the region, if others than :meth:`Backward.over_region` are to: (samples x rows).
     """
-    return torch.cat([_block(relaxed, objective[:, block], linear) for block in _blocks(relaxed, objective)], 1)
+    down = (down or Backward.over_region) if linear else None
+    return torch.cat([_block(relaxed, objective[:, block], down) for block in _blocks(relaxed, objective)], 1)
 
 
-def _block(relaxed: Relaxed, objective: Tensor, linear: bool) -> Tensor:
+def _block(relaxed: Relaxed, objective: Tensor, down: Callable[[Backward], Tensor] | None) -> Tensor:
     backward = Backward.of(relaxed, objective).to_activations()
     lowest = backward.over_intervals()
-    return torch.maximum(lowest, backward.over_region()) if linear else lowest
+    return lowest if down is None else torch.maximum(lowest, down(backward))
 
 
 def _blocks(relaxed: Relaxed, objective: Tensor) -> Iterator[slice]:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.verify.bounds import layers
 from assay.verify.bounds import rows as rows_module
-from assay.verify.bounds.columns import lower_bound
+from assay.verify.bounds.columns import lower_bound, over_region
 from assay.verify.bounds.forms import Form, Owners
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.interval import propagate_box
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward
-from assay.verify.core.network import Network, chain
+from assay.verify.core.network import Network, chain, to_network
 from assay.verify.core.ops import Conv2d, LeakyRelu, Linear, Relu, Reshape, Scale
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.verifier import Bounds
+from tests import nets
 from tests.contract.graphs import members, random_box, random_graph
 
 
@@ -76,6 +78,44 @@ def test_with_rounding_charged_the_bounds_hold_and_are_hardly_lower(seed: int, i
     exact = lower_rows(network, relaxed.bounds, objective, linear)
     assert bool((charged <= exact + 1e-9).all() if not linear else True)
     assert bool((charged >= exact - 1e-6 * (1 + exact.abs())).all())
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from([torch.float64, torch.float32]))
+def test_rows_go_on_as_columns_with_the_same_charge(seed: int, image: bool, dtype: torch.dtype) -> None:
+    """From the last activations down, over the same intervals: equal but for how sums are rounded, and below values."""
+    network = random_graph(seed, image, more=True)
+    box, objective = boxes(network, seed), rows(network, seed)
+    relaxed = layers.by_intervals(network, Box(box.lower, box.upper), dtype)
+    group = Group(relaxed)
+    for position, value in enumerate(relaxed.bounds[1:], start=1):
+        group.enter(position, value)
+    down = partial(over_region, group)
+    regular = rows_module.lower_rows(relaxed, objective, linear=True)
+    columns = rows_module.lower_rows(relaxed, objective, linear=True, down=down)
+    share = 1e-9 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(columns, regular, rtol=share, atol=share, equal_nan=True)
+    for i in range(len(objective)):
+        values = network(members(box.lower[i], box.upper[i], 32, seed)).flatten(1) @ objective[i].T
+        slack = 1e-9 * (1 + values.abs())  # the values are rounded
+        assert not bool((values < columns[i].double() - slack).any())
+
+
+def test_what_rounding_takes_of_columns_is_subtracted() -> None:
+    """Charged far more than is lost, rows lose as columns what they lose as they are."""
+    network = to_network(nets.random_mlp(3, (4, 9, 9, 3)), (4,))
+    box, objective = boxes(network, 41), rows(network, 41)
+    relaxed = layers.by_intervals(network, Box(box.lower, box.upper), torch.float64)
+    group = Group(relaxed)
+    for position, value in enumerate(relaxed.bounds[1:], start=1):
+        group.enter(position, value)
+    before = Backward.of(relaxed, objective).to_activations()
+    free = over_region(group, before)
+    assert relaxed.rounding is not None
+    relaxed.rounding.lost = {i: 1e9 * t for i, t in relaxed.rounding.lost.items()}
+    charged, regular = over_region(group, before), before.over_region()
+    assert bool((charged < free - 1e-9).all())
+    torch.testing.assert_close(charged, regular, rtol=1e-12, atol=1e-12)
 
 
 def test_float32_gives_the_same_to_its_precision() -> None:
