@@ -26,14 +26,17 @@ from typing import Any
 import numpy as np
 import onnx
 
-LARGEST, BLOCK, TERMS, DENSE = 1 << 31, 512, 10_000, 1 << 23  # bytes unpacked; rows at a time; cases; a matrix at most
+LARGEST, TERMS, DENSE = 1 << 31, 10_000, 1 << 23  # bytes unpacked, cases, and numbers of a matrix, at most
+BLOCK, CACHED, BOXES = 512, 1 << 16, 512  # rows at a time, or more if so many numbers are not exceeded; boxes at a time
 
 
 FORMAT = "assay-certificate-1"
 
 
 class Rejected(Exception):
-    """Why the certificate proves nothing here."""
+    """Why the certificate proves nothing here; ``left``: of a tree of boxes its part, and the leaves not proved."""
+
+    left: Any = ()
 
 
 class Floats:
@@ -182,6 +185,7 @@ class Reader:
             raise Rejected("a model of one input and one output is expected")
         if inputs[0].type.tensor_type.elem_type not in (1, 11) or model.functions:
             raise Rejected("inputs that are not float32 or float64, or functions, are beyond this checker")
+        self.uses = [i for node in graph.node for i in node.input] + [graph.output[0].name]
         dims = [d.dim_value or 1 for d in inputs[0].type.tensor_type.shape.dim]
         self.nodes, self.values = [Node("input", size=prod(dims))], {}
         self.values[inputs[0].name] = (0, np.arange(prod(dims)).reshape(dims))
@@ -314,8 +318,16 @@ class Reader:
         centred = self.scaled(self.values[names[0]], 1.0, -mean)
         return self.scaled(self.scaled(centred, factor, 0.0, 8 * Floats.unit), 1.0, shift)
 
-    def scaled(self, value, weight, bias, loose=0.0):
+    def scaled(self, value, weight, bias, loose=0.0, name=""):
+        """The value times a weight plus a bias; what is added to a product that nobody else reads is its bias."""
         number, places = value
+        node, names = self.nodes[number], sum(number == n for n, _ in self.values.values())
+        alone = names == self.uses.count(name) == 1
+        if node.kind == "dense" and not node.bias.any() and alone and np.ndim(weight) == 0 and weight == 1:
+            ordered = np.array_equal(places.ravel(), range(node.size))
+            if ordered and np.broadcast_shapes(places.shape, np.shape(bias)) == places.shape:
+                node.bias = np.broadcast_to(bias, places.shape).astype(np.float64).ravel()
+                return value
         places = np.broadcast_arrays(places, np.asarray(weight) + np.asarray(bias))[0]
         weight, bias = (np.broadcast_to(t, places.shape).astype(np.float64).ravel() for t in (weight, bias))
         node = Node("scale", (self.flat((number, places)),), weight=weight, bias=bias, loose=loose)
@@ -324,9 +336,9 @@ class Reader:
     def on_Add(self, names, a, sign=1.0):
         x, y = (self.values.get(n) for n in names)
         if x is None:
-            return self.scaled(y, sign, self.constant(names[0]))
+            return self.scaled(y, sign, self.constant(names[0]), name=names[1])
         if y is None:
-            return self.scaled(x, 1.0, sign * self.constant(names[1]))
+            return self.scaled(x, 1.0, sign * self.constant(names[1]), name=names[0])
         if x[1].shape != y[1].shape:
             raise Rejected("a sum of values of different shapes is beyond this checker")
         return self.add(x[1].shape, Node("sum", (self.flat(x), self.flat(y)), weight=(1.0, sign)))
@@ -458,19 +470,14 @@ class Hints:
     upper: object = None
 
 
-def bend(g, low, high, left, slopes, push, ar):
-    """Coefficients g of h = max(z, left z) as those of z, and how much less than that, at least, is lost on each row;
-    and what this comes to: (rows x neurons) and (rows) twice."""
+def lines(low, high, left, slopes, ar):
+    """Of h = max(z, left z), low <= z <= high: the slopes of a line below it, and of one above it with its height at 0,
+    ``line z <= h <= chord z + top``: any line through 0 of a slope between is below, and h is convex."""
     active, inactive = low >= 0, high <= 0
-    chord = (high - left * low) / np.where(active | inactive, 1, high - low)
-    line = np.where(active, 1, np.where(inactive, left, high > -low)) if slopes is None else slopes
-    chord = np.where(active, 1, np.where(inactive, left, chord))
-    line = np.where(low == 0, 1, np.where(high == 0, left, np.maximum(line, left)))
-    nu = ar.cut(np.where(g < 0, chord, line) * g - push)
-    below, above = (np.where(z > 0, g - nu, left * g - nu) * z for z in (low, high))
-    least = np.minimum(below, above)
-    least = np.where((low < 0) & (high > 0), np.minimum(least, 0), least)
-    return nu, least.sum(1), ((np.abs(g) + np.abs(nu)) * np.maximum(np.abs(low), np.abs(high))).sum(1)
+    chord = ar.cut((high - left * low) / np.where(active | inactive, 1, high - low))
+    line = high > -low if slopes is None else np.minimum(slopes, 1)
+    line, chord = (np.where(active, 1, np.where(inactive, left, t)) for t in (np.maximum(line, left), chord))
+    return line, chord, np.maximum(*(np.where(z > 0, z, left * z) - chord * z for z in (low, high)))
 
 
 class Bounder:
@@ -493,7 +500,7 @@ class Bounder:
             for n in self.nodes:
                 n.weight = ar.of(n.weight) if n.kind in ("dense", "conv", "scale") else n.weight
                 n.bias, n.loose, n.left = ar.of(n.bias), Fraction(n.loose), Fraction(n.left)
-        self.columns, self.rest, begin, done = {}, {}, 0, 0
+        self.columns, self.rest, self.lines, begin, done = {}, {}, {}, 0, 0
         for k, node in enumerate(self.nodes):
             if node.kind == "input":
                 node.lower, node.upper = ar.of(lower), ar.of(upper)
@@ -503,6 +510,8 @@ class Bounder:
                 summed = len(self.columns) > 1 or sum(n.kind in ("dense", "conv", "sum") for n in self.nodes[:k]) > 1
                 for name in layers[len(self.columns) - 1] if layers and summed else ():
                     self.tighten(node.inputs[0], z, name, arrays)
+                self.lines[k] = lines(z.lower, z.upper, node.left, None, ar)
+                z.most = np.maximum(np.abs(z.lower), np.abs(z.upper)).max(0)
                 node.lower, node.upper = (np.where(t > 0, t, t * node.left) for t in (z.lower, z.upper))
                 other = ~np.isin(np.arange(node.size), here)
                 dead, live = (z.upper <= 0).all(0) & (node.left == 0), (z.lower >= 0).all(0)
@@ -540,8 +549,9 @@ class Bounder:
             domain = 0 * feature
             if ((feature < 0) | (feature >= z.size)).any() or len(slopes) != 2 * len(feature):
                 raise Rejected("slopes of neurons that there are not")
-        for begin in range(0, len(feature), BLOCK // 2):
-            f, d = feature[begin : begin + BLOCK // 2], domain[begin : begin + BLOCK // 2]
+        step = max(BLOCK, CACHED // max(n.size for n in self.nodes)) // 2
+        for begin in range(0, len(feature), step):
+            f, d = feature[begin : begin + step], domain[begin : begin + step]
             one = np.zeros((2 * len(f), z.size), z.lower.dtype)
             one[np.arange(2 * len(f)), np.tile(f, 2)] = np.repeat([1, -1], len(f))
             rows = np.r_[begin : begin + len(f), begin + len(feature) : begin + len(f) + len(feature)]
@@ -579,7 +589,8 @@ class Bounder:
                 continue
             if node.kind == "relu":
                 a, term, scale = self.bent(k, node, a, hints, domain)
-                lost, back = lost + ar.gamma(2 * node.size + 32) * scale + ar.dust, [a]
+                dust = ar.dust * (1 + self.nodes[node.inputs[0]].most.sum())
+                lost, back = lost + ar.gamma(2 * node.size + 32) * scale + dust, [a]
             else:
                 term, back = a @ node.bias, [node.pull(a, i) for i in range(len(node.inputs))]
                 lost = lost + np.abs(a) @ node.charge + node.waste
@@ -592,17 +603,29 @@ class Bounder:
         return ar.cut(total - (lost + lost / 64 + ar.gamma(8 * len(self.nodes) + 64) * size), -inf)
 
     def bent(self, k, node, a, hints, domain):
+        """Coefficients of the values of a ReLU as those of its operands, the constants, and what these are sums of."""
         z, (begin, end, here), (dead, free) = self.nodes[node.inputs[0]], self.columns[k], self.rest[k]
-        a, term, scale = a.copy(), 0, 0
-        a[:, dead] = 0
         mine = [None if t is None or t.shape[1] < end else t[:, begin:end] for t in vars(hints).values()]
-        for where, (slopes, push, low, high) in ((here, mine), (free, [None] * 4)):
-            if len(a[0, where]):
-                low = z.lower[domain][:, where] if low is None else low
-                high = z.upper[domain][:, where] if high is None else high
-                push = 0 if push is None else push
-                a[:, where], least, come = bend(a[:, where], low, high, node.left, slopes, push, self.ar)
-                term, scale = term + least, scale + come
+        a, term, scale, parts = a.copy(), 0, 0, [(slice(None), *[None] * 4)]
+        if any(t is not None for t in mine):
+            a[:, dead], parts = 0, [(here, *mine), (free, *[None] * 4)]
+        for where, slopes, push, low, high in parts:
+            g = a[:, where]
+            if not g.shape[1]:
+                continue
+            if slopes is None and low is None:
+                line, chord, top = (t[:, where][domain] for t in self.lines[k])
+            else:
+                low, high = (t[:, where][domain] for t in (z.lower, z.upper)) if low is None else (low, high)
+                line, chord, top = lines(low, high, node.left, slopes, self.ar)
+            below = np.minimum(g, 0)
+            nu = (g - below) * line + below * chord
+            term = term + (below * top).sum(1)
+            if push is not None:
+                nu = nu - push
+                term = term + np.minimum(push * low, push * high).sum(1)
+            scale = scale + (np.abs(g) + np.abs(nu)) @ z.most[where]
+            a[:, where] = nu
         return a, term, scale
 
 
@@ -709,10 +732,36 @@ class Trees:
         return net.lower({k: of(t) for k, t in start.items()}, hints)
 
 
-def input_tree(make, arrays, lower, upper, unsafe):
+def boxed(nodes, rows, semantics, ar, lower, upper) -> Any:
+    """The network over boxes (boxes x inputs), where hints may speak of every neuron."""
+    relus = [n.size for n in nodes if n.kind == "relu"]
+    return Bounder(nodes, rows, lower, upper, semantics, np.arange(sum(relus)), [[None]] * len(relus), ar=ar)
+
+
+def over_boxes(net, sets, hints, slopes, weights) -> Any:
+    """Lower bounds over each box of ``net`` of a weighed sum of the rows of each unsafe set (boxes x sets): the best
+    row alone, or by the ``hints`` (boxes x sets) that number rows of slopes and weights, -1: none."""
+    last, boxes = len(net.nodes) - 1, len(net.nodes[0].lower)
+    if hints.shape != (boxes, len(sets)):
+        raise Rejected("not every leaf has its hints")
+    one = np.tile(np.eye(net.nodes[last].size), (boxes, 1))
+    bounds = net.lower({last: net.ar.of(one)}, Hints(), np.repeat(np.arange(boxes), net.nodes[last].size))
+    net.slants = net.slants.reshape(boxes, net.nodes[last].size, -1)
+    found = np.stack([bounds.reshape(boxes, -1)[:, rows].max(1) for rows in sets], 1)
+    box, which = np.nonzero(hints >= 0)
+    if len(box):
+        row, own = hints[box, which], np.array([np.isin(np.arange(net.nodes[last].size), rows) for rows in sets])
+        start = net.ar.of(np.maximum(weights[row], 0) * own[which])
+        slants, hinted = net.slants, Hints(net.ar.of(shares(slopes[row])))
+        found[box, which] = net.lower({last: start}, hinted, box)
+        net.slants = slants
+    return found
+
+
+def box_tree(make, arrays, lower, upper, sets, part=0):
     """A tree of boxes in preorder: the input that is halved, or -1: a leaf, safe from all unsafe sets at once."""
-    waiting, stack, leaves = [], [(np.array(lower), np.array(upper))], 0
-    for code in arrays["tree"].tolist():
+    waiting, stack, leaves, left = [], [(np.array(lower), np.array(upper))], 0, []
+    for code in arrays["boxes"].tolist():
         low, high = stack.pop()
         if code >= 0:
             middle = low[code] / 2 + high[code] / 2
@@ -721,17 +770,17 @@ def input_tree(make, arrays, lower, upper, unsafe):
             stack += halves[::-1]
         else:
             waiting.append((low, high))
-        if waiting and (len(waiting) == BLOCK or not stack):
-            net, count = make(*map(np.stack, zip(*waiting, strict=True))), len(waiting)
-            one = np.tile(np.eye(net.nodes[-1].size), (count, 1))
-            each = np.repeat(np.arange(count), net.nodes[-1].size)
-            bounds = net.lower({len(net.nodes) - 1: net.ar.of(one)}, Hints(), each).reshape(count, -1)
-            found = np.stack([bounds[:, rows].max(1) for rows in unsafe], 1)
-            if not ((found > 0) & (found < inf)).all():
-                raise Rejected("a box is not proved")
-            leaves, waiting = leaves + count, []
+        if waiting and (len(waiting) == BOXES or not stack):
+            net, begin, leaves = make(*map(np.stack, zip(*waiting, strict=True))), leaves, leaves + len(waiting)
+            found = over_boxes(net, sets, arrays["hints"][begin:leaves], arrays["slopes"], arrays["weights"])
+            left += (begin + np.flatnonzero(~((found > 0) & (found < inf)).all(1))).tolist()
+            waiting = []
     if stack:
         raise Rejected("the tree is not complete")
+    if left:
+        why = Rejected(f"{len(left)} boxes are not proved")
+        why.left = part, left
+        raise why
     return leaves
 
 
@@ -802,18 +851,18 @@ def checked(cert, arrays, model, prop, ar):
             if inside and any(all(y[r] < 0 or (y[r] == 0 and not rows[r][2]) for r in some) for some in sets):
                 return report | {"claim": "sat"}
         raise Rejected("the point is no counterexample")
-    if kind not in ("tree", "input-tree") or len(cert["parts"]) != len(parts) or not parts:
+    if kind != "tree" or len(cert["parts"]) != len(parts) or not parts:
         raise Rejected(f"{kind!r}: a kind beyond this checker, or not all of the property")
     for n, (part, (_, _, low, high, unsafe)) in enumerate(zip(cert["parts"], parts, strict=True)):
         if [part["lower"], part["upper"]] != [[v.hex() for v in side] for side in (low, high)] or not all(unsafe):
             raise Rejected("the certificate speaks of another box, or a case has no output to avoid")
         mine = {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"{n}/")}
-        if any(v.ndim != 1 + k.endswith("slopes") for k, v in mine.items()):
+        flat = "boxes" not in mine  # which arrays are lists and not tables
+        if any(v.ndim != (1 if k == "boxes" or (flat and not k.endswith("slopes")) else 2) for k, v in mine.items()):
             raise Rejected("an array of another rank than is expected")
         rows, sets = numbered(unsafe)
-        if kind == "input-tree":
-            make = partial(Bounder, nodes, rows, semantics=semantics, layers=[[None]] * len(nodes), ar=ar)
-            leaves = input_tree(make, mine, low, high, sets)
+        if "boxes" in mine:
+            leaves = box_tree(partial(boxed, nodes, rows, semantics, ar), mine, low, high, sets, n)
         else:
             net = Bounder(nodes, rows, [low], [high], semantics, mine["listed"], part["layers"], mine, ar)
             leaves = Trees(net, mine, sets).run()

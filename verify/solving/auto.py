@@ -81,14 +81,14 @@ class Auto:
             Stage(curved, share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
             Stage(AlphaCROWN(proof=self.proof), share=0.3),
-            Stage(InputSplit(), share=0.8, unlimited=HOUR),
+            Stage(InputSplit(proof=self.proof), share=0.8, unlimited=HOUR),
             Stage(exact, share=0.1, most=2.0),
             Stage(split, share=0.2, most=4.0),  # what it does not close by then, it begins again below
             Stage(Falsifier(strong, rounds=self.rounds, targeted=True), share=0.1),
             Stage(split, share=0.85, unlimited=HOUR),
             Stage(exact, share=0.7, unlimited=HOUR),
             Stage(Late(("milp", "lp(tighten=all)")), share=0.7, unlimited=HOUR),
-            Stage(InputSplit(max_inputs=64), share=0.5, unlimited=0.0),
+            Stage(InputSplit(max_inputs=64, proof=self.proof), share=0.5, unlimited=0.0),
             Stage(Falsifier(other, rounds=ENDLESS, targeted=True), unlimited=0.0),
         ]
 

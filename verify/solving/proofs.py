@@ -28,8 +28,10 @@ from assay.verify.core.spec import Spec
 
 Array = NDArray[Any]
 
-BOXES, MOST = 256, 100_000  # that are bounded together, and in all
+MOST = 100_000  # boxes
 INPUTS = 8  # networks of so many inputs at most are proved by halving these
+ALIKE = 1e-12  # relative difference of rows that are the same, rounded in two ways
+MISSING = "no proof was found that could be written"
 FAIRNESS, TINY = 1e-3, 1e-300  # what each input is worth, so that all of them are halved in the end
 
 # What bounds the layers, from the cheapest on: nothing but intervals, and linear bounds besides.
@@ -125,52 +127,77 @@ def trees(count: int, weights: Sequence[float]) -> dict[str, Array]:
     }
 
 
-def halved(files: Files, number: int, semantics: str = "real", until: float = inf) -> Part:
-    """The proof of a part by halving inputs until linear bounds prove every box. Raises :class:`checker.Rejected` where
-    that takes longer than ``until``."""
+def halved(
+    files: Files, number: int, part: Part, left: Sequence[int], semantics: str = "real", until: float = inf
+) -> Part:
+    """A tree of boxes of which the leaves that are ``left`` to be proved, by number, are halved until they are. Raises
+    :class:`checker.Rejected` where that takes longer than ``until``."""
     low, high, unsafe = files.parts[number]
     rows, sets = checker.numbered(unsafe)
-    codes, first = [-1], [-1]  # of each box the input that is halved, and the number of its first half
-    waiting = [(0, np.array(low), np.array(high))]
+    codes, stack = part.arrays["boxes"].tolist(), [(-1, np.array(low), np.array(high))]
+    first, second = list(range(1, len(codes) + 1)), [0] * len(codes)  # halves of each box that is halved
+    leaves: list[tuple[int, Array, Array, Array]] = []
+    for box, code in enumerate(codes):
+        above, lo, hi = stack.pop()
+        second[above] = box
+        if code < 0:
+            leaves.append((box, lo, hi, part.arrays["hints"][len(leaves)]))
+        else:
+            stack += [(box, *half) for half in _halves(lo, hi, code)[::-1]]
+    kept, waiting = {leaf[0]: leaf[3] for leaf in leaves}, [leaves[number] for number in left]
     while waiting:
         if len(codes) > MOST:
             raise checker.Rejected(f"more than {MOST} boxes")
-        some, waiting = waiting[-BOXES:], waiting[:-BOXES]
-        lower, upper = (np.stack([box[side] for box in some]) for side in (1, 2))
-        bound, slants = _over_boxes(files, rows, lower, upper, semantics, until)
-        open_ = np.zeros(len(some), bool)
+        some, waiting = waiting[-checker.BOXES :], waiting[: -checker.BOXES]
+        lower, upper, hints = (np.stack([box[side] for box in some]) for side in (1, 2, 3))
+        with np.errstate(all="ignore"):
+            net = checker.boxed(files.nodes, rows, semantics, checker.Floats(until), lower, upper)
+            found = checker.over_boxes(net, sets, hints, part.arrays["slopes"], part.arrays["weights"])
+        open_ = ~((found > 0) & (found < inf))
         gain = np.zeros(lower.shape)
-        for mine in sets:
-            best = np.array(mine)[bound[:, mine].argmax(1)]
-            left = ~(bound[np.arange(len(some)), best] > 0)
-            gain += left[:, None] * np.abs(slants[np.arange(len(some)), best]) * (upper - lower)
-            open_ |= left
+        for which, mine in enumerate(sets):
+            gain += open_[:, which, None] * np.abs(net.slants[:, mine]).max(1) * (upper - lower)
         gain += FAIRNESS * (upper - lower) * gain.max(1, keepdims=True) / np.maximum(np.array(high) - low, TINY)
-        for i in np.flatnonzero(open_).tolist():
-            box, lo, hi = some[i]
-            codes[box], first[box] = int(gain[i].argmax()), len(codes)
-            middle, halves = lo[codes[box]] / 2 + hi[codes[box]] / 2, (hi.copy(), lo.copy())
-            halves[0][codes[box]] = halves[1][codes[box]] = middle
-            waiting += [(len(codes), lo, halves[0]), (len(codes) + 1, halves[1], hi)]
-            codes, first = [*codes, -1, -1], [*first, -1, -1]
-    order, stack = [], [0]
-    while stack:
-        box = stack.pop()
-        order.append(codes[box])
-        stack += [first[box] + 1, first[box]] if codes[box] >= 0 else []
-    return Part({"tree": np.array(order, np.int32)}, [])
+        for i, (box, lo, hi, hint) in enumerate(some):
+            if not open_[i].any():
+                kept[box] = hint
+                continue
+            codes[box], first[box], second[box] = int(gain[i].argmax()), len(codes), len(codes) + 1
+            waiting += [(len(codes) + n, *half, hint) for n, half in enumerate(_halves(lo, hi, codes[box]))]
+            codes, first, second = [*codes, -1, -1], [*first, -1, -1], [*second, -1, -1]
+    order, boxes = [], [0]
+    while boxes:
+        box = boxes.pop()
+        order.append(box)
+        boxes += [second[box], first[box]] if codes[box] >= 0 else []
+    told = {"boxes": np.array([codes[box] for box in order], np.int32)}
+    return Part({**part.arrays, **told, "hints": np.stack([kept[box] for box in order if codes[box] < 0])}, [])
 
 
-def _over_boxes(
-    files: Files, rows: Sequence[Any], lower: Array, upper: Array, semantics: str, until: float
-) -> tuple[Array, Array]:
-    """Bounds of all rows over boxes (boxes x rows), and the slopes of the linear functions that they are of."""
-    with np.errstate(all="ignore"):
-        layers, ar = [[None]] * files.relus, checker.Floats(until)
-        net = checker.Bounder(files.nodes, rows, lower, upper, semantics, layers=layers, ar=ar)
-        unit, domain = np.tile(np.eye(len(rows)), (len(lower), 1)), np.repeat(np.arange(len(lower)), len(rows))
-        bound = net.lower({len(net.nodes) - 1: unit}, checker.Hints(), domain)
-    return bound.reshape(len(lower), -1), net.slants.reshape(len(lower), len(rows), -1)
+def _halves(low: Array, high: Array, axis: int) -> list[tuple[Array, Array]]:
+    middle = low[axis] / 2 + high[axis] / 2
+    halves = [(low.copy(), high.copy()), (low.copy(), high.copy())]
+    halves[0][1][axis] = halves[1][0][axis] = middle
+    return halves
+
+
+def of_boxes(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) -> Part | None:
+    """The proof of a part by the tree of a search on boxes: what
+    :meth:`assay.verify.backends.bab.input_record.InputRecord.document` tells. None where its layers are others."""
+    _, _, unsafe = files.parts[number]
+    order = _order(files, unsafe, spec)
+    if order is None or [node.size for node in files.nodes if node.kind == "relu"] != record["relus"]:
+        return None
+    hints, slopes, told = (record[name].numpy() for name in ("hints", "slopes", "weights"))
+    hints = hints[:, order]
+    ends = np.cumsum([0, *map(len, unsafe)])
+    weights = np.zeros((len(slopes), ends[-1]), np.float16)
+    for which, begin in enumerate(ends[:-1].tolist()):
+        mine, size = hints[:, which], len(unsafe[which])
+        mine = mine[mine >= 0]
+        weights[mine, begin : begin + size] = told[mine, :size]
+    arrays = {"boxes": record["tree"].numpy(), "hints": hints.astype(np.int32), "slopes": slopes, "weights": weights}
+    return Part(arrays, [])
 
 
 def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) -> Part | None:
@@ -198,59 +225,71 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
 
 
 def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[int] | None:
-    """The disjunct of the specification that each unsafe set of the checker's is; None where they differ."""
-    numbers: dict[bytes, list[int]] = {}
-    for d, disjunct in enumerate(spec.disjuncts):
-        table = torch.cat([disjunct.A, disjunct.b[:, None]], 1).numpy() + 0.0
-        numbers.setdefault(table.tobytes(), []).append(d)
+    """The disjunct of the specification that each unsafe set of the checker's is, but for rounding; None where they
+    differ."""
+    tables = [torch.cat([disjunct.A, disjunct.b[:, None]], 1).numpy() for disjunct in spec.disjuncts]
     order = []
     for rows in unsafe:
         table = np.zeros((len(rows), files.nodes[-1].size + 1))
         for line, (terms, constant, _) in zip(table, rows, strict=True):
             line[list(terms)] = [float(v) for v in terms.values()]
             line[-1] = -float(constant)
-        same = numbers.get((table + 0.0).tobytes())
-        if not same:
-            return None
-        order.append(same[0])
-    return order
+        alike = (d for d, other in enumerate(tables) if other.shape == table.shape and np.allclose(table, other, ALIKE))
+        order.append(next(alike, -1))
+    return None if -1 in order else order
 
 
-def found(
+def proved(
     files: Files,
     problems: Sequence[Problem],
     result: Result,
     budget: Budget = UNLIMITED,
     semantics: str = "real",
     until: float = inf,
-) -> Certificate | None:
-    """A certificate of the verdict of problems that are one property, as yet unchecked; None where there is none.
+) -> tuple[Certificate, dict[str, Any]]:
+    """A certificate of the verdict of problems that are one property, and what the checker says that it proves. Raises
+    :class:`checker.Rejected` where there is none.
 
     What the result holds is written; what it does not, is found by a search of its own within the ``budget``.
     """
     if result.verdict is Verdict.FALSIFIED:
         assert result.counterexample is not None
-        return counterexample(files, result.counterexample.double().flatten().tolist())
+        point = counterexample(files, result.counterexample.double().flatten().tolist())
+        return point, point.check(until=until)
     if result.verdict is not Verdict.VERIFIED or len(problems) != len(files.parts):
-        return None
+        raise checker.Rejected(MISSING)
     records = [part["certificate"] for part in result.stats.get("parts", [{"certificate": result.certificate}])]
-    parts: list[Part] = []
+    parts = []
     for number, (problem, record) in enumerate(zip(problems, records, strict=True)):
-        part = plain(files, number, semantics, until)
-        if part is None and record is not None and record.get("kind") == "bab":
-            part = of_record(files, number, problem.spec, record)
-        if part is None and len(files.parts[0][0]) <= INPUTS:
-            halves = [halved(files, n, semantics, until) for n in range(len(problems))]
-            return files.certificate("input-tree", semantics, halves)
+        part = of_search(files, number, problem.spec, record) or plain(files, number, semantics, until)
         if part is None:
             from assay.verify.backends.bab.bab import BaB
+            from assay.verify.backends.bab.input_split import InputSplit
 
-            again = BaB(proof=True).verify(problem, budget).certificate
-            part = None if again is None else of_record(files, number, problem.spec, again)
+            few = len(files.parts[0][0]) <= INPUTS
+            again = (InputSplit(proof=True) if few else BaB(proof=True)).verify(problem, budget)
+            part = of_search(files, number, problem.spec, again.certificate)
         if part is None:
-            return None
+            raise checker.Rejected(MISSING)
         parts.append(part)
-    return files.certificate("tree", semantics, parts)
+    for _ in parts:
+        certificate = files.certificate("tree", semantics, parts)
+        try:
+            return certificate, certificate.check(until=until)
+        except checker.Rejected as why:  # what was proved of larger boxes need not be proved of their halves
+            if not why.left:
+                raise
+            number, left = why.left
+        parts[number] = halved(files, number, parts[number], left, semantics, until)
+    certificate = files.certificate("tree", semantics, parts)
+    return certificate, certificate.check(until=until)
+
+
+def of_search(files: Files, number: int, spec: Spec, record: Mapping[str, Any] | None) -> Part | None:
+    """The proof of a part by what a search recorded, if it did."""
+    kinds = {"bab": of_record, "input-split": of_boxes}
+    kind = None if record is None else kinds.get(record["kind"])
+    return None if record is None or kind is None else kind(files, number, spec, record)
 
 
 def certify(problem: Problem, result: Result, budget: Budget = UNLIMITED, semantics: str = "real") -> Certificate:
@@ -263,14 +302,10 @@ def certify(problem: Problem, result: Result, budget: Budget = UNLIMITED, semant
     check_type(result, Result, "a Result", "solve(problem) gives one")
     budget = running(budget)
     try:
-        until = monotonic() + budget.remaining
-        certificate = found(Files.of_problem(problem), [problem], result, budget, semantics, until)
-        if certificate is None:
-            raise checker.Rejected("no proof was found that could be written")
-        certificate.check()
+        files, until = Files.of_problem(problem), monotonic() + budget.remaining
+        return proved(files, [problem], result, budget, semantics, until)[0]
     except checker.Rejected as why:
         raise UnsupportedError(f"no certificate: {why}") from None
-    return certificate
 
 
 def checked(
@@ -283,12 +318,8 @@ def checked(
     """
     began = monotonic()
     try:
-        files = Files.of(net.read_bytes(), prop.read_bytes())
-        budget = Budget(seconds).started()
-        certificate = found(files, problems, result, budget, semantics, began + seconds)
-        if certificate is None:
-            raise checker.Rejected("no proof was found that could be written")
-        report = certificate.check(until=began + seconds)
+        files, budget = Files.of(net.read_bytes(), prop.read_bytes()), Budget(seconds).started()
+        certificate, report = proved(files, problems, result, budget, semantics, began + seconds)
     except Exception as why:  # whatever stands in the way of a proof takes nothing from the verdict
         told = {"none": str(why) or type(why).__name__}
         return replace(result, stats={**result.stats, "proof": told}), None

@@ -21,6 +21,7 @@ import torch
 from assay.benchmarks.measure.proofs import TAMPERS, mutants, told_of
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.compact import unsplit
+from assay.verify.backends.bab.input_split import InputSplit
 from assay.verify.check import checker
 from assay.verify.check.certificate import Certificate
 from assay.verify.check.checker import Rejected
@@ -33,7 +34,7 @@ from assay.verify.core.result import Reason, Verdict
 from assay.verify.core.spec import Spec
 from assay.verify.registry import get_verifier
 from assay.verify.solving import proofs
-from assay.verify.solving.proofs import Files
+from assay.verify.solving.proofs import Files, Part
 from tests import nets
 from tests.breadth import few, seeds
 from tests.verify.programs.cases import case
@@ -75,8 +76,8 @@ def test_trees_are_accepted_and_what_they_prove_is_true(kind: str, method: BaB, 
 
 
 def test_there_are_trees_of_many_leaves_and_tightened_nodes() -> None:
-    some = all_proved(("mlp",), range(15, 26, 10), NODES)
-    assert max(certificate.check()["leaves"] for _, _, certificate in some) > 3
+    some = all_proved(("mlp",), range(12), NODES)
+    assert max(certificate.check()["leaves"] for _, _, certificate in some) >= 3
     assert any(len(opened(certificate)[1]["0/tighter/at"]) for _, _, certificate in some)
     assert any((opened(certificate)[1]["0/tree"] == -2).any() for _, _, certificate in some)
 
@@ -227,33 +228,75 @@ def test_arrays_are_plain() -> None:
         replace(certificate, content=buffer.getvalue()).check()
 
 
-@pytest.mark.parametrize("seed", few((2, 4, 7, 9), (2, 4)))
-def test_inputs_are_halved_until_every_box_is_proved(seed: int) -> None:
+@cache
+def boxes(seed: int) -> tuple[Problem, float, Files, Part] | None:
+    """A verified problem, its true margin, and the tree of boxes that a search has recorded."""
     problem, margin = case("mlp", seed)
+    record = InputSplit(batch=4, fill=0, proof=True).verify(problem).certificate
+    if record is None:
+        return None
     files = Files.of_problem(problem)
-    part = proofs.halved(files, 0)
-    certificate = files.certificate("input-tree", "real", [part])
-    boxes = int((part.arrays["tree"] < 0).sum())
-    assert certificate.check()["leaves"] == boxes
-    false = Spec(tuple(replace(d, b=d.b + margin + 1e-6) for d in problem.spec.disjuncts))
-    told = Files.of_problem(problem.with_parts(spec=false))
-    for tree in (
-        part.arrays["tree"],
-        part.arrays["tree"][:-1],
-        np.array([-1]),
-        np.repeat(-1, 3),
-        np.array([99, -1, -1]),
-    ):
-        with pytest.raises(Rejected):
-            told.certificate("input-tree", "real", [replace(part, arrays={"tree": tree})]).check()
-    if boxes > 1:
-        with pytest.raises(Rejected):
-            files.certificate("input-tree", "real", [replace(part, arrays={"tree": part.arrays["tree"][:-1]})]).check()
+    part = proofs.of_boxes(files, 0, problem.spec, record)
+    assert part is not None
+    return problem, margin, files, part
+
+
+def trees_of_boxes() -> list[tuple[Problem, float, Files, Part]]:
+    return [tree for seed in range(12) if (tree := boxes(seed)) is not None]
+
+
+def test_boxes_that_a_search_has_halved_are_proved_by_their_recorded_slopes() -> None:
+    trees = trees_of_boxes()
+    assert any(len(part.arrays["slopes"]) for _, _, _, part in trees)
+    assert any(len(part.arrays["boxes"]) > 8 for _, _, _, part in trees)
+    for _, _, files, part in trees:
+        certificate = files.certificate("tree", "real", [part])
+        leaves = int((part.arrays["boxes"] < 0).sum())
+        assert certificate.check()["leaves"] == leaves
+        if leaves < 4:
+            assert certificate.check(exact=True) == certificate.check()
+
+
+def test_boxes_that_are_not_proved_are_told_and_halved_until_they_are() -> None:
+    for _, _, files, part in trees_of_boxes():
+        if len(part.arrays["boxes"]) == 1:
+            continue
+        sets = part.arrays["hints"].shape[1]
+        root = {"boxes": np.full(1, -1, np.int32), "hints": np.full((1, sets), -1, np.int32)}
+        whole = replace(part, arrays=part.arrays | root)
+        with pytest.raises(Rejected, match="not proved") as why:
+            files.certificate("tree", "real", [whole]).check()
+        assert why.value.left == (0, [0])
+        mended = proofs.halved(files, 0, whole, [0])
+        assert files.certificate("tree", "real", [mended]).check()["leaves"] > 1
+
+
+def test_no_tree_of_boxes_proves_a_false_property() -> None:
+    for problem, margin, files, part in trees_of_boxes():
+        false = Spec(tuple(replace(d, b=d.b + margin + 1e-6) for d in problem.spec.disjuncts))
+        told = Files.of_problem(problem.with_parts(spec=false))
+        arrays = part.arrays
+        cut = [arrays["boxes"][:-1], np.array([-1]), np.repeat(-1, 3), np.array([99, -1, -1]), np.zeros(0, np.int64)]
+        for tree in (arrays["boxes"], *cut):
+            with pytest.raises(Rejected):
+                told.certificate("tree", "real", [replace(part, arrays=arrays | {"boxes": tree})]).check()
+        for name, value in (("hints", 0), ("hints", 10**6), ("weights", -1), ("weights", np.nan), ("slopes", 0)):
+            wrong = replace(part, arrays=arrays | {name: np.full_like(arrays[name], value)})
+            with pytest.raises(Rejected):
+                told.certificate("tree", "real", [wrong]).check()
+        for hints in (arrays["hints"][:0], arrays["hints"][:-1], arrays["hints"][:, :0]):
+            for some in (told, files):
+                with pytest.raises(Rejected, match="hints"):
+                    some.certificate("tree", "real", [replace(part, arrays=arrays | {"hints": hints})]).check()
+        if len(arrays["boxes"]) > 1:
+            for tree in (arrays["boxes"][:-1], arrays["boxes"][1:], np.zeros(0, np.int64)):
+                with pytest.raises(Rejected):
+                    files.certificate("tree", "real", [replace(part, arrays=arrays | {"boxes": tree})]).check()
 
 
 def test_results_of_any_method_are_certified() -> None:
     problem, _ = case("mlp", 4)
-    for method in ("ibp", "crown", "alpha-crown", "lp-bab", "bab", "bab(proof=true)"):
+    for method in ("ibp", "crown", "alpha-crown", "lp-bab", "bab", "bab(proof=true)", "input-split(proof=true)"):
         result = get_verifier(method).verify(problem)
         if result.verdict is Verdict.VERIFIED:
             assert proofs.certify(problem, result).check()["claim"] == "unsat"

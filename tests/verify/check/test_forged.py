@@ -153,3 +153,15 @@ def test_what_is_no_network_of_real_numbers_is_refused() -> None:
     for net in (whole, training):
         with pytest.raises(Rejected, match="beyond this checker"):
             forged(net, prop([("1", "1")], "(<= Y_0 0.2)"))
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_is_added_to_a_product_is_not_added_where_others_read_it(moved: bool) -> None:
+    """y = 2 x + 100 + 2 x, whichever name the product is read by."""
+    read = "t" if moved else "z"
+    move: Any = [("Identity", ["z"], "t", {})] if moved else []
+    nodes = [("MatMul", ["x", "w"], "z", {}), *move, ("Add", [read, "c"], "a", {}), ("Add", ["a", "z"], "y", {})]
+    net = model(nodes, {"w": np.array([[2.0]]), "c": np.array([100.0])}, (1, 1))
+    assert forged(net, prop([("1", "1")], "(<= Y_0 103.9)")).check()["claim"] == "unsat"
+    with pytest.raises(Rejected):
+        forged(net, prop([("1", "1")], "(<= Y_0 104.1)")).check()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
 import torch
 
+from assay.verify.backends.bab.input_record import InputRecord, recordable
 from assay.verify.backends.bab.input_tree import NOTHING, InputTree
 from assay.verify.backends.bab.search import Limits, search
 from assay.verify.bounds.slopes import Ascent
@@ -17,7 +18,7 @@ from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
-from assay.verify.core.result import Guarantee, Reason, Result
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class InputSplit:
 
     ``batch``: boxes that are bounded together; ``fill``: while fewer are open, boxes are halved several times before
     they are bounded; ``max_inputs``: networks of more inputs are declined; ``steps``, ``rate``: of the ascent of the
-    slopes that each box's bound is improved by.
+    slopes that each box's bound is improved by; ``proof``: return the tree, with what proves it, as a certificate,
+    where a box is asked about and all activations are ReLUs.
     """
 
     batch: int = 1024
@@ -34,6 +36,7 @@ class InputSplit:
     max_inputs: int = 16
     steps: int = 5
     rate: float = 0.3
+    proof: bool = False
     name: ClassVar[str] = "input-split"
     complete: ClassVar[bool] = True
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
@@ -60,7 +63,8 @@ class InputSplit:
         if declined is not None:
             return declined
         with torch.no_grad():
-            tree = InputTree(problem, Ascent(self.steps, self.rate))
+            record = InputRecord(problem, budget.memory // 4) if self.proof and recordable(problem) else None
+            tree = InputTree(problem, Ascent(self.steps, self.rate), record)
             limits = Limits(min(self.batch, tree.affordable(budget)), self.fill, budget.memory // 4)
             outcome = search(tree, limits, budget)
         seconds = time.monotonic() - begun
@@ -70,4 +74,7 @@ class InputSplit:
         if margin == NOTHING:  # there was no point in any box, and so no question
             margin = inf
         reason = outcome.reason or Reason.NUMERICAL
-        return concluded(self, problem, margin, reason, seconds, outcome.witness, stats)
+        result = concluded(self, problem, margin, reason, seconds, outcome.witness, stats)
+        if record is None or not outcome.complete or result.verdict is not Verdict.VERIFIED:
+            return result
+        return replace(result, certificate=record.document())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from assay.verify.backends.bab.domains import join
 from assay.verify.backends.bab.forms import clip, weigh
+from assay.verify.backends.bab.input_record import InputRecord
 from assay.verify.backends.bab.prepared import Prepared
 from assay.verify.backends.bab.relaxed import Relaxed, blocks, bound_layers, raise_rows, rows_of
 from assay.verify.backends.bab.search import Bounded
@@ -39,13 +40,15 @@ FAIRNESS = 1e-3  # of the best gain, promised to an input as wide as at the root
 @dataclass(frozen=True, eq=False)
 class Boxes:
     """``lower``, ``upper`` (boxes x inputs); the disjuncts still ``open`` (boxes x disjuncts); the known ``signs`` of
-    the ReLUs' operands (boxes x features); ``gain``: what halving each input promises (boxes x inputs)."""
+    the ReLUs' operands (boxes x features); ``gain``: what halving each input promises (boxes x inputs); ``node``: the
+    number of each in the record (boxes)."""
 
     lower: Tensor
     upper: Tensor
     open: Tensor
     signs: Tensor
     gain: Tensor
+    node: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +84,8 @@ class Pairs:
 class InputTree:
     """The boxes within a problem's region."""
 
-    def __init__(self, problem: Problem, ascent: Ascent) -> None:
-        self.problem, self.ascent = problem, ascent
+    def __init__(self, problem: Problem, ascent: Ascent, record: InputRecord | None = None) -> None:
+        self.problem, self.ascent, self.record = problem, ascent, record
         self.randomness = torch.Generator().manual_seed(0)
         box = problem.region.box()
         self.prepared = Prepared.of(problem.network, Bounds(box.lower[None], box.upper[None]))
@@ -103,7 +106,7 @@ class InputTree:
         """The region's box, with everything open."""
         signs = torch.zeros(1, sum(self.prepared.relus.values()), dtype=torch.int8)
         open_ = torch.ones(1, len(self.unsafe.members), dtype=torch.bool)
-        return Boxes(self.lower, self.upper, open_, signs, self.upper - self.lower)
+        return Boxes(self.lower, self.upper, open_, signs, self.upper - self.lower, torch.zeros(1, dtype=torch.int64))
 
     def bound(self, boxes: Boxes, budget: Budget) -> Bounded[Boxes]:
         """Bounds of all layers, of the open disjuncts' rows, and of each disjunct's best mixture of rows with slopes
@@ -112,11 +115,15 @@ class InputTree:
         lowest = torch.full((len(gone),), inf, dtype=torch.float64).masked_fill(gone, NOTHING)
         if bool(gone.all()):
             return Bounded(lowest, lowest, boxes, inf, None)
-        relaxed, signs = bound_layers(self.prepared, boxes.lower, boxes.upper, boxes.signs, budget)
+        # Who checks a leaf knows nothing of the boxes that it came from.
+        signs = boxes.signs if self.record is None else torch.zeros_like(boxes.signs)
+        relaxed, signs = bound_layers(self.prepared, boxes.lower, boxes.upper, signs, budget)
         pairs = self._pairs(relaxed, boxes, budget).sift(lowest)
-        pairs, loss = self._raised(relaxed, pairs, budget)
+        pairs, loss = self._raised(relaxed, pairs, boxes.node, budget)
         gain = self._gain(relaxed, pairs, loss)
-        pairs, cleared = _clipped(pairs.sift(lowest))
+        pairs, cleared = pairs.sift(lowest), inf
+        if self.record is None:  # a tree is written of halves alone: clipping spares few boxes
+            pairs, cleared = _clipped(pairs)
         pairs = pairs.sift(lowest)
         cleared = min(cleared, float(lowest.min()))
         known = torch.where(pairs.bound.isfinite(), pairs.bound, -inf)  # an infinite bound is an overflow, no bound
@@ -155,7 +162,7 @@ class InputTree:
         bound = torch.fmax(bound, self._tied(forms, lower[:, None], upper[:, None]).amax(1))
         return Pairs(box, disjunct, lower, upper, bound, forms, weights)
 
-    def _raised(self, relaxed: Relaxed, pairs: Pairs, budget: Budget) -> tuple[Pairs, dict[int, Tensor]]:
+    def _raised(self, relaxed: Relaxed, pairs: Pairs, node: Tensor, budget: Budget) -> tuple[Pairs, dict[int, Tensor]]:
         """The pairs with the bounds of their mixtures raised, and the mixtures' forms before the others; for each
         activation, by position, what its relaxation may cost the pairs that stay open (boxes x features)."""
         members = self.unsafe.members[pairs.disjunct]
@@ -166,7 +173,13 @@ class InputTree:
         for block in blocks(len(pairs.box), self.prepared.widest, budget):
             box = pairs.box[block]
             here = relaxed.take(box)
-            raised, lost_at = raise_rows(here, objective[block], constant[block], self.ascent)
+            slopes: dict[int, Tensor] | None = None if self.record is None else {}
+            raised, lost_at = raise_rows(here, objective[block], constant[block], self.ascent, slopes)
+            if self.record is not None and slopes is not None:
+                done = decided(raised.bound).nonzero().flatten()
+                mine = torch.arange(len(pairs.box))[block][done]
+                slopes = {i: t[done] for i, t in slopes.items()}
+                self.record.closed(node[box[done]], pairs.disjunct[mine], slopes, pairs.weights[mine])
             bound[block] = torch.fmax(bound[block], raised.bound)
             coef[block], offset[block] = raised.function.coef, raised.function.constant
             open_ = ~decided(bound[block])
@@ -199,12 +212,14 @@ class InputTree:
         index = pairs.box[:, None].expand_as(pairs.lower)
         lower = boxes.lower.scatter_reduce(0, index, pairs.lower, "amin", include_self=False)
         upper = boxes.upper.scatter_reduce(0, index, pairs.upper, "amax", include_self=False)
-        open_ = torch.zeros_like(boxes.open).index_put((pairs.box, pairs.disjunct), torch.tensor(True))
+        open_ = boxes.open  # each leaf of a tree that is written proves all disjuncts
+        if self.record is None:
+            open_ = torch.zeros_like(boxes.open).index_put((pairs.box, pairs.disjunct), torch.tensor(True))
         tiny = torch.finfo(gain.dtype).tiny
         gain = gain * ((upper - lower) / (boxes.upper - boxes.lower).clamp(min=tiny))
         gain = gain / gain.amax(1, keepdim=True).clamp(min=tiny)
         fair = (upper - lower) / (self.upper - self.lower).clamp(min=tiny)
-        return Boxes(lower, upper, open_, signs, gain + FAIRNESS * fair)
+        return Boxes(lower, upper, open_, signs, gain + FAIRNESS * fair, boxes.node)
 
     def _probed(self, pairs: Pairs, boxes: int) -> tuple[Tensor, Tensor | None]:
         """The least margin seen in each box, tried in the middle of each pair and where its mixture is least."""
@@ -229,8 +244,11 @@ class InputTree:
         axis = boxes.gain.masked_fill(~_inside(boxes), -inf).argmax(1, keepdim=True)
         cut = _middle(boxes).gather(1, axis)
         gain = boxes.gain.scatter(1, axis, boxes.gain.gather(1, axis) / 2)
-        left = replace(boxes, upper=boxes.upper.scatter(1, axis, cut), gain=gain)
-        right = replace(boxes, lower=boxes.lower.scatter(1, axis, cut), gain=gain)
+        first = second = boxes.node
+        if self.record is not None:
+            first, second = self.record.halved(boxes.node, axis[:, 0]).chunk(2)
+        left = replace(boxes, upper=boxes.upper.scatter(1, axis, cut), gain=gain, node=first)
+        right = replace(boxes, lower=boxes.lower.scatter(1, axis, cut), gain=gain, node=second)
         return join([left, right])
 
 

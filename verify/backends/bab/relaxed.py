@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -143,15 +144,26 @@ def rows_of(relaxed: Relaxed, objective: Tensor, constant: Tensor, box: Tensor, 
 
 
 def raise_rows(
-    relaxed: Relaxed, objective: Tensor, constant: Tensor, ascent: Ascent
+    relaxed: Relaxed, objective: Tensor, constant: Tensor, ascent: Ascent, slopes: dict[int, Tensor] | None = None
 ) -> tuple[Raised, dict[int, Tensor]]:
     """Rows ``objective @ output + constant`` (boxes x outputs), one a box, with lines of their own raised; and for each
-    activation, by position, what its relaxation may cost the row (boxes x features)."""
+    activation, by position, what its relaxation may cost the row (boxes x features).
+
+    ``slopes`` gets those of the lower lines that the best bounds are by, by position (boxes x features).
+    """
     last = len(relaxed.prepared.network.nodes) - 1
+    best = torch.full((len(constant),), -inf, dtype=constant.dtype)
 
     def backward(lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
         trial = replace(relaxed, lines=dict(lines))
-        return propagate_backwards(trial, {last: Part(objective)}, constant, seen=seen)
+        functions = propagate_backwards(trial, {last: Part(objective)}, constant, seen=seen)
+        if slopes is not None:
+            bound = relaxed.minimum(functions)
+            better = (bound > best)[:, None]
+            for i, tried in lines.items():
+                slopes[i] = torch.where(better, tried.slope, slopes.get(i, tried.slope))
+            torch.fmax(best, bound, out=best)
+        return functions
 
     climb = Climb(relaxed.prepared.network, backward, relaxed, relaxed.lines, relaxed.operands, ascent)
     raised = raise_lines(climb, ascent.steps)
