@@ -12,10 +12,13 @@ one call on all boxes. The peer is the auto_LiRPA that PYTHONPATH leads to; what
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
+from itertools import product
 from math import inf
 from pathlib import Path
 
@@ -131,7 +134,7 @@ def ours(network: Network, box: Box, method: str) -> tuple[Tensor, Tensor]:
 def theirs(module: nn.Module, box: Box, method: str) -> tuple[Tensor, Tensor]:
     """auto_LiRPA's, with 20 iterations of alpha-CROWN as ours has."""
     lirpa = auto_lirpa()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # it prints
         warnings.simplefilter("ignore")
         options = {"optimize_bound_args": {"iteration": 20}}
         bounded = lirpa.BoundedModule(module, box.centre, bound_opts=options, device="cpu")
@@ -158,26 +161,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     kept = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # what the peer makes by itself is of that
     try:
-        rows = [
-            row
-            for name in names
-            for mixed in (False, True)
-            for row in measure(name, mixed, options.boxes, options.seed, options.only is None)
-        ]
+        rows = []
+        print(f"{'mean width':32}{'seen':>8}{'ours':>10}{'peer':>10}{'ratio':>8}{'cut':>6}{'seconds':>16}", flush=True)
+        for name, mixed in product(names, (False, True)):
+            made = measure(name, mixed, options.boxes, options.seed, options.only is None)
+            show(made)
+            rows += made
     finally:
         torch.set_default_dtype(kept)
-    print(f"{'mean width':32}{'seen':>8}{'ours':>10}{'peer':>10}{'ratio':>8}{'cut':>6}{'seconds':>16}")
+    if options.json:
+        version = lirpa_version() if options.only is None else None
+        options.json.write_text(dump({"peer": version, "rows": [asdict(row) for row in rows]}) + "\n")
+    return int(any(row.cut for row in rows if row.side == "ours"))
+
+
+def show(rows: Sequence[Row]) -> None:
+    """A line for each method."""
     for mine, peer in paired(rows):
         label = f"{mine.operation}{', mixed' if mine.mixed else ''}, {mine.method}"
         beside, spent, told = f"{'':18}", f"{mine.seconds:.2f}", peer.error if peer else ""
         if peer is not None and peer.width is not None and mine.width is not None:
             beside = f"{peer.width:10.4g}{mine.width / peer.width:8.3f}"
             spent += f" / {peer.seconds:.2f}"
-        print(f"{label:32}{mine.seen:8.4g}{mine.width:10.4g}{beside}{mine.cut:6}{spent:>16} {told}".rstrip())
-    if options.json:
-        version = lirpa_version() if options.only is None else None
-        options.json.write_text(dump({"peer": version, "rows": [asdict(row) for row in rows]}) + "\n")
-    return int(any(row.cut for row in rows if row.side == "ours"))
+        line = f"{label:32}{mine.seen:8.4g}{mine.width:10.4g}{beside}{mine.cut:6}{spent:>16} {told}"
+        print(line.rstrip(), flush=True)
 
 
 def paired(rows: Sequence[Row]) -> list[tuple[Row, Row | None]]:
