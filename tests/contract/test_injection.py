@@ -23,7 +23,7 @@ from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.ops import Conv2d, Op, Relu
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Box, Region
+from assay.verify.core.region import Box
 from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds
 from assay.verify.solving.stages import decide
@@ -153,15 +153,15 @@ def wrong_support(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stale_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers bounded once per network, whatever the region."""
-    original = layers.by_linear_bounds
-    seen: dict[tuple[int, int], tuple[Network, Relaxed]] = {}
+    original = layers._tighten
+    kept: dict[tuple[int, int], Relaxed] = {}
 
-    def remembered(network: Network, region: Region, *arguments: Any, **options: Any) -> Relaxed:
-        here = original(network, region, *arguments, **options)
-        _, first = seen.setdefault((id(network), here.samples), (network, here))
-        return replace(here, bounds=first.bounds, lines=first.lines, rounding=first.rounding)
+    def remembered(here: Relaxed, *arguments: Any) -> None:
+        original(here, *arguments)
+        first = kept.setdefault((id(here.network), here.samples), here)
+        here.bounds, here.lines, here.rounding = first.bounds, first.lines, first.rounding
 
-    monkeypatch.setattr(layers, "by_linear_bounds", remembered)
+    monkeypatch.setattr(layers, "_tighten", remembered)
 
 
 def best_corner(monkeypatch: pytest.MonkeyPatch) -> None:
