@@ -1,7 +1,7 @@
 """Certificates for verified properties: slopes and splits that a search has found, written as the checker reads them.
 
 The cheapest proof that the checker accepts is taken: by intervals, by linear bounds on lines of slopes 0 or 1, by the
-recorded trees of a search on splits, and by halving inputs.
+recorded trees of a search on splits or on boxes, whose leaves that are not proved so are halved, and by halving inputs.
 """
 
 from __future__ import annotations
