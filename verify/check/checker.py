@@ -1,10 +1,11 @@
 """Check a certificate of assay: python checker.py CERTIFICATE MODEL.onnx PROPERTY.vnnlib [--exact]
 
 One file that shares no code with what it checks: numpy, the standard library, and onnx to open the model. It believes
-nothing that a certificate holds. Slopes, multipliers and weights are hints: whatever they are, lines whose slopes are forced
-between those of its two pieces lie below a ReLU, and weights of splits and rows that are not negative bound the least
-value from below, so that wrong hints give weak bounds, not false ones. All else, the bounds of layers among it, is derived here, in float64 with every
-rounding charged (Higham 2002, chapter 3), or with ``--exact`` in fractions. Exit code 0: accepted; 1: rejected.
+nothing that a certificate holds. Slopes, multipliers and weights are hints: lines whose slopes are forced between those
+of its two pieces lie below a ReLU, and weights of splits and rows that are not negative bound the least value from
+below, so that wrong hints give weak bounds, not false ones. All else, bounds of layers among it, is derived here, in
+float64 with every rounding charged (Higham 2002, chapter 3), or with ``--exact`` in fractions. Exit code 0: accepted;
+1: rejected.
 """
 
 import gzip
