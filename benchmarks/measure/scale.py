@@ -1,0 +1,135 @@
+"""What handing out work costs, and with these costs what a cluster would be limited by.
+
+    python -m assay.benchmarks.measure.scale [--tasks 500] [--nodes 1000] [--cores 32] [--instances 1e8]
+        [--seconds 0.01] [--task 1,10,60] [--cluster local] [--json]
+
+Measured here: the start of an executor's first process, an empty task there and back, and a row into the store, alone
+and in batches as long tasks bring them. Then a simulation of a run of ``--instances`` that take ``--seconds`` each, in
+tasks of so many seconds (``--task``), by all cores of all nodes: the one process that gives out tasks and writes the
+store does one thing at a time, with the measured costs. It goes on until the pace is steady, and says what the whole
+run would take, how busy the cores and that process would be, and what a change of the tasks' size does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import operator
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from assay.benchmarks.harness.store import Key, Record, Store
+from assay.verify.core.result import Result, Verdict
+from assay.verify.support.documents import dump
+from assay.verify.support.executors import Hiring, Job, Task, run
+from assay.verify.support.executors.cluster import on_cluster
+from assay.verify.support.executors.processes import side_by_side
+
+ROWS = 100  # rows of a batch
+ROUNDS = 5  # tasks of each core that are simulated
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds: until the first reply, of an empty task there and back, of a row that is stored alone, and of one in a
+    batch."""
+
+    start: float
+    task: float
+    alone: float
+    row: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as it was simulated: seconds of a task, instances a second, hours of the whole run, shares of the time in
+    which the cores, and the one process that gives out and writes, are busy."""
+
+    task: float
+    pace: float
+    hours: float
+    cores: float
+    driver: float
+
+
+def measured(hiring: Hiring, tasks: int) -> Costs:
+    """The costs on this machine, medians of ``tasks`` empty tasks one after another, and of as many rows."""
+    begun = time.perf_counter()
+    with hiring(Job(operator.getitem, range(tasks + 1))) as executor:
+        for _ in run(executor, [Task(0)]):
+            start = time.perf_counter() - begun
+        there = []
+        for number in range(tasks):
+            begun = time.perf_counter()
+            executor.submit(Task(number))
+            executor.ended()
+            there.append(time.perf_counter() - begun)
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite") as store:
+        alone, together = (_storing(store, rows, tasks) for rows in (1, ROWS))
+    return Costs(start, median(there), alone, together)
+
+
+def _storing(store: Store, rows: int, repeats: int) -> float:
+    """Median seconds of a row in batches of so many."""
+    spent = []
+    for turn in range(max(3, repeats // rows)):
+        ids = [f"{rows}-{turn}-{i}" for i in range(rows)]
+        records = [
+            Record(Key(i, "ibp"), Result(i, "ibp", Verdict.VERIFIED, margin=0.5), "method", 0, 0, 0.1) for i in ids
+        ]
+        begun = time.perf_counter()
+        store.put(records)
+        spent.append((time.perf_counter() - begun) / rows)
+    return median(spent)
+
+
+def simulated(cores: int, instances: float, seconds: float, task: float, costs: Costs) -> Plan:
+    """A run on so many cores: each asks for a task when it has none, and the driver serves one after another."""
+    count = max(1, round(task / seconds))
+    service = costs.task + count * (costs.row if count > 1 else costs.alone)
+    free = [(0.0, core) for core in range(cores)]
+    clock = served = 0.0
+    done = 0
+    while done < ROUNDS * cores:
+        ready, core = heapq.heappop(free)
+        clock = max(clock, ready) + service
+        served += service
+        done += 1
+        heapq.heappush(free, (clock + count * seconds, core))
+    over = done - sum(until > clock for until, _ in free)
+    pace = over * count / clock
+    return Plan(count * seconds, pace, instances / pace / 3600, min(1.0, pace * seconds / cores), served / clock)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m assay.benchmarks.measure.scale", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=500)
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--cores", type=int, default=32, help="of each node")
+    parser.add_argument("--instances", type=float, default=1e8)
+    parser.add_argument("--seconds", type=float, default=0.01, help="of each instance")
+    parser.add_argument("--task", default="1,10,60", help="seconds of a task, with commas")
+    parser.add_argument("--cluster", help="measure Ray here instead of processes: local, auto or an address")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args(arguments)
+    costs = measured(side_by_side(1) if asked.cluster is None else on_cluster(asked.cluster, 1), asked.tasks)
+    cores = asked.nodes * asked.cores
+    plans = [simulated(cores, asked.instances, asked.seconds, float(t), costs) for t in asked.task.split(",")]
+    if asked.json:
+        print(dump({"costs": asdict(costs), "cores": cores, "plans": [asdict(plan) for plan in plans]}))
+        return
+    print(f"start {costs.start:.2f} s, empty task {1e3 * costs.task:.2f} ms, ", end="")
+    print(f"row {1e3 * costs.alone:.2f} ms alone, {1e6 * costs.row:.0f} us of {ROWS}")
+    print(f"{asked.instances:g} instances of {asked.seconds:g} s on {cores} cores:")
+    for plan in plans:
+        told = f"tasks of {plan.task:g} s: {plan.pace:,.0f} instances a second, {plan.hours:.2f} h in all; "
+        print(f"{told}cores busy {plan.cores:.1%}, the driver {plan.driver:.1%}")
+
+
+if __name__ == "__main__":
+    main()

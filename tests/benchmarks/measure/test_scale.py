@@ -1,0 +1,33 @@
+"""What a cluster would be limited by: the simulation against what is known by hand."""
+
+import json
+
+import pytest
+
+from assay.benchmarks.measure import scale
+from assay.benchmarks.measure.scale import Costs, simulated
+
+FAST = Costs(1.0, 1e-3, 1e-3, 1e-5)
+
+
+def test_few_cores_are_busy_all_the_time():
+    plan = simulated(4, 1e6, 0.01, 1.0, FAST)
+    assert plan.cores == pytest.approx(1.0, abs=0.05)
+    assert plan.pace == pytest.approx(400, rel=0.05)
+    assert plan.hours == pytest.approx(1e6 / plan.pace / 3600)
+
+
+def test_many_cores_wait_for_the_one_who_serves_them():
+    plan = simulated(2000, 1e8, 0.01, 1.0, FAST)
+    assert plan.driver == pytest.approx(1.0)
+    assert plan.pace == pytest.approx(100 / (1e-3 + 100e-5), rel=0.06)
+    assert plan.cores == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.slow
+def test_the_costs_here_are_measured_and_told(capsys):
+    scale.main(["--tasks", "3", "--nodes", "2", "--cores", "2", "--task", "1", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert all(value > 0 for value in told["costs"].values())
+    assert told["cores"] == 4
+    assert [plan["task"] for plan in told["plans"]] == [1.0]
