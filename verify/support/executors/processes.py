@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from assay.verify.core.errors import AssayError
-from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, packed
+from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, opened, packed
 from assay.verify.support.failures import explained
 from assay.verify.support.processes import POLL, check_system, death, die_with_other_end, kill_group, resident
 
@@ -194,7 +194,7 @@ def start(function: Callable[[Any, Any], Any], ground: str | None, preload: Sequ
     context.set_forkserver_preload(list(preload))
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, function, ground))
-    with _without_main():
+    with _without_main(), _uninterrupted():
         process.start()
     theirs.close()
     return Worker(process, ours, time.monotonic())
@@ -211,6 +211,17 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold an interrupt back, also from the server that is started here: the terminal sends it to that one too, which
+    would die of it while it imports, and say so at length."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Connection, function: Callable[[Any, Any], Any], path: str | None) -> None:
     """The life of a worker: a session of its own, in which the terminal's signals do not reach it."""
     os.setsid()
@@ -224,24 +235,25 @@ def _serve(connection: Connection, function: Callable[[Any, Any], Any], path: st
     if path is not None:
         try:
             with open(path, "rb") as file:
-                ground = pickle.load(file)
+                ground = opened(file.read())
         except Exception as error:
             connection.send_bytes(pickle.dumps(explained(error)))
             return
     connection.send_bytes(pickle.dumps(READY))
-    with suppress(EOFError, BrokenPipeError):
+    with suppress(EOFError, OSError):
         while True:
             message = connection.recv_bytes()
             try:
-                reply: Any = (function(ground, pickle.loads(message)),)
+                reply = pickle.dumps((function(ground, pickle.loads(message)),))
             except Exception as error:
-                reply = explained(error)
-            connection.send_bytes(pickle.dumps(reply))
+                reply = pickle.dumps(explained(error))
+            connection.send_bytes(reply)
 
 
 def _message(worker: Worker) -> Any:
-    """What it has sent: READY, a reply in a tuple or an error; None where there is nothing, or no more."""
+    """What it has sent: READY, a reply in a tuple or an error; None where there is nothing, or no more, or only a part
+    since it was killed meanwhile."""
     try:
         return pickle.loads(worker.connection.recv_bytes()) if worker.connection.poll() else None
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):
         return None
