@@ -231,6 +231,33 @@ def test_a_task_that_is_ended_is_named():
         killed.value("ibp on sample 3")
 
 
+def test_a_process_that_nobody_waits_for_any_more_ends_quietly(tmp_path, monkeypatch):
+    for name in ("setsid", "dup2"):
+        monkeypatch.setattr(os, name, lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(processes.torch, "set_num_threads", lambda _: None)
+    for path in (None, str(tmp_path / "removed")):
+        ours, theirs = multiprocessing.Pipe()
+        ours.close()
+        processes._serve(theirs, work, path)
+
+
+def test_a_server_that_starts_does_not_hear_the_interrupt():
+    code = (
+        "import signal, subprocess, sys\n"
+        "from multiprocessing import forkserver, util\n"
+        "from assay.verify.support.executors import processes\n"
+        "masks, spawn = [], util.spawnv_passfds\n"
+        "def spy(path, *rest):\n"
+        "    masks.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+        "    return spawn(path, *rest)\n"
+        "util.spawnv_passfds = spy\n"
+        "processes.start(print, None, ()).kill()\n"
+        "sys.exit(0 if masks[-1] and not signal.pthread_sigmask(signal.SIG_BLOCK, []) else 1)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=300).returncode == 0
+
+
 def test_an_interrupt_while_a_process_starts_comes_afterwards():
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -215,6 +216,7 @@ def _without_main() -> Iterator[None]:
 def _uninterrupted() -> Iterator[None]:
     """Hold an interrupt back, also from the server that is started here: the terminal sends it to that one too, which
     would die of it while it imports, and say so at length."""
+    resource_tracker.ensure_running()  # as the server would: it lets interrupts through once it has started
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -231,16 +233,16 @@ def _serve(connection: Connection, function: Callable[[Any, Any], Any], path: st
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # what solvers print is no part of our output
     torch.set_num_threads(1)
-    ground: Any = None
-    if path is not None:
-        try:
-            with open(path, "rb") as file:
-                ground = opened(file.read())
-        except Exception as error:
-            connection.send_bytes(pickle.dumps(explained(error)))
-            return
-    connection.send_bytes(pickle.dumps(READY))
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError):  # nobody is there any more
+        ground: Any = None
+        if path is not None:
+            try:
+                with open(path, "rb") as file:
+                    ground = opened(file.read())
+            except Exception as error:
+                connection.send_bytes(pickle.dumps(explained(error)))
+                return
+        connection.send_bytes(pickle.dumps(READY))
         while True:
             message = connection.recv_bytes()
             try:
