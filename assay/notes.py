@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def hint(store: Store) -> Iterator[None]:
-    """Says, on an interrupt, how to go on."""
+    """Says how to go on after an interrupt, a want of memory or a fault of ours."""
+    from assay.verify.core.errors import InternalError, ResourceError
+
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, InternalError, ResourceError):
         print(f"assay: what was finished is in {plain(store.path)}; --resume goes on from there", file=sys.stderr)
         raise
 

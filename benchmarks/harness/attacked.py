@@ -159,7 +159,7 @@ def attack_all(
                     progress.advance(len(data) - done)
                 refused[place] = Refused(own, repr(attacks[place]), str(ended.error))
                 continue
-            parts[place][share.start] = ended.value()
+            parts[place][share.start] = ended.value(f"{own} on samples {share.start} to {share.start + size - 1}")
             progress.running(own)
             progress.advance(size)
             if len(parts[place]) == len(range(0, len(data), batch)):

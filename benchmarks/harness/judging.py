@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,11 @@ class Group:
     participant: Participant
     questions: Sequence[Question]
 
+    def __str__(self) -> str:
+        first, last = self.questions[0], self.questions[-1]
+        which = f"sample {first.sample}" if first is last else f"samples {first.sample} to {last.sample}"
+        return f"{self.participant.name} on {which} at eps {first.eps:g}"
+
 
 @dataclass(eq=False)
 class Run:
@@ -62,6 +68,7 @@ class Run:
     resumed: int = 0
     pace: dict[str, Pace] = field(default_factory=dict)
     tally: Tally = field(init=False)
+    again: deque[Group] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.radii)
@@ -84,6 +91,9 @@ class Run:
         self.progress.begin(sum(work.values()), work)
         for ended in run(executor, self._tasks(executor.capacity > 1)):
             self._take(ended)
+        while self.again:
+            for ended in run(executor, self._repeated()):
+                self._take(ended)
 
     def _tasks(self, shared: bool) -> Iterator[Task]:
         """What is not known yet, as tasks, each about a second long where others wait for theirs; one question each
@@ -92,7 +102,7 @@ class Run:
             for radius in self.radii:
                 asked = self.ground.questions(radius, batch.samples)
                 self.records.asked(asked)
-                for place, participant in enumerate(self.ground.participants):
+                for participant in self.ground.participants:
                     mine = [q for q in asked if q.sample in self.right[participant.subject]]
                     rest = self._recalled(batch, participant, mine)
                     while rest:
@@ -100,11 +110,19 @@ class Run:
                         group, rest = rest[:count], rest[count:]
                         self.progress.running(_stage(participant, radius))
                         batch.owed += 1
-                        argument = Asked(place, batch.samples, tuple(q.sample for q in group), radius)
-                        seconds = len(group) * self.ground.budget.seconds + SLACK
-                        yield Task(argument, seconds, Group(batch, participant, group))
+                        yield self._task(Group(batch, participant, group))
             batch.asked = True
             self._close(batch)
+
+    def _repeated(self) -> Iterator[Task]:
+        """What is to be asked again."""
+        while self.again:
+            yield self._task(self.again.popleft())
+
+    def _task(self, group: Group) -> Task:
+        samples, place = tuple(q.sample for q in group.questions), self.ground.participants.index(group.participant)
+        argument = Asked(place, group.batch.samples, samples, group.questions[0].eps)
+        return Task(argument, len(samples) * self.ground.budget.seconds + SLACK, group)
 
     def _recalled(self, batch: Batch, participant: Participant, asked: list[Question]) -> list[Question]:
         """Take what the store knows; the questions that it does not answer."""
@@ -116,10 +134,16 @@ class Run:
         return [q for q in asked if q.problem.id not in known]
 
     def _take(self, ended: Ended) -> None:
-        """What a task has said, and the stored verdicts that it contradicts. Raises what its participant did."""
+        """What a task has said, and the stored verdicts that it contradicts; where one of several questions, asked one
+        after another, has overrun the time of all, each is asked again alone. Raises what its participant did."""
         group: Group = ended.task.tag
         participant, questions = group.participant, group.questions
-        results = lapsed(participant, questions, ended.detail) if ended.fate is Fate.TIMEOUT else ended.value()
+        late = ended.fate is Fate.TIMEOUT
+        if late and len(questions) > 1 and one_by_one(participant):
+            self.again += [Group(group.batch, participant, [question]) for question in questions]
+            group.batch.owed += len(questions) - 1
+            return
+        results = lapsed(participant, questions, ended.detail) if late else ended.value(str(group))
         fresh = [q.case(participant, result) for q, result in zip(questions, results, strict=True)]
         group.batch.cases += self.records.keep(participant, fresh)
         self._said(group.batch, participant, fresh)

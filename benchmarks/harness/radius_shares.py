@@ -114,7 +114,8 @@ def shared_out(
         chunks = [list(chosen[start : start + batch]) for start in range(0, len(chosen), batch)]
         tasks = (Task((chunk, records.settled(search.participants, chunk))) for chunk in chunks)
         for ended in run(executor, tasks):
-            found: Found = ended.value()
+            chunk, _ = ended.task.argument
+            found: Found = ended.value(f"the search for the radii of samples {chunk[0]} to {chunk[-1]}")
             samples = {sample.index: sample for sample in found.samples}
 
             def case(said: Said, samples: Mapping[int, Sample] = samples) -> Case:

@@ -98,7 +98,7 @@ def certify(
     ground = Ground(source or Held(model), data, method, norm, seed, runnable(model, data.shape).id)
     with hiring(Job(_row, ground, PRELOAD)) as executor:
         for ended in run(executor, (Task(index) for index in indices)):
-            row: Row = ended.value()
+            row: Row = ended.value(f"sample {ended.task.argument}")
             done, right = done + 1, right + row.right
             yield row
             progress.so_far(f"{right} of {done} right")

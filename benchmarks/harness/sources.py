@@ -52,6 +52,7 @@ def checked(network: Network, identity: str) -> Network:
     if network.id != identity:
         raise InputError(
             "the model that this process finds is not the one that the run began with: its content differs (was the "
-            "file changed, or is another one on this machine?)"
+            "file changed, is another one on this machine, or does its function draw other weights each time? Then "
+            "seed it, or give --weights)"
         )
     return network

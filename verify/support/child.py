@@ -79,7 +79,7 @@ class Child:
             if not self.connection.poll(deadline - time.monotonic() if isfinite(deadline) else None):
                 raise Expired
             return pickle.loads(self.connection.recv_bytes())
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:  # an OSError too where it died in the midst of its answer
             raise ChildDied(death(self.process.wait())) from error
 
     def kill(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ from assay.verify import get_verifier
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
+from assay.verify.core.result import Verdict
+from assay.verify.support.executors import Ended, Fate, Job
 from assay.verify.support.executors.inline import here
 from assay.verify.support.executors.processes import side_by_side
 
@@ -151,3 +155,39 @@ def test_attacks_by_processes_find_what_this_one_finds():
     for mine, others in zip(one.found, two.found, strict=True):
         for part in ("success", "adversarial", "distance", "queries"):
             assert torch.equal(getattr(mine, part), getattr(others, part))
+
+
+@dataclass(eq=False)
+class Late:
+    """An executor whose tasks of several questions overrun their time, and so does every one about sample 2."""
+
+    job: Job
+    capacity: int = 2
+    asked: list = field(default_factory=list)
+    waiting: list = field(default_factory=list)
+
+    def submit(self, task):
+        self.waiting.append(task)
+
+    def ended(self, seconds=inf):
+        task = self.waiting.pop(0)
+        self.asked.append(task.argument.samples)
+        if len(task.argument.samples) > 1 or 2 in task.argument.samples:
+            return [Ended(task, Fate.TIMEOUT, 1.0, detail="killed at its deadline")]
+        return [Ended(task, Fate.REPLIED, 1e-9, self.job.function(self.job.ground, task.argument))]
+
+
+def test_one_question_that_overruns_its_time_costs_no_other_one_its_answer(tmp_path):
+    hired = []
+
+    @contextmanager
+    def late(job):
+        hired.append(Late(job))
+        yield hired[0]
+
+    data, ask = load("digits").take(6), [get_verifier("lp")]
+    with Store(tmp_path / "s.sqlite") as store:
+        compare(zoo(NAME), data, [0.01], ask, [], budget=Budget(10), store=store, hiring=late)
+        verdicts = {record.sample: record.result.verdict for record in store.read()[0]}
+    assert verdicts == {i: Verdict.UNKNOWN if i == 2 else Verdict.VERIFIED for i in (0, 2, 3, 4, 5)}
+    assert any(len(samples) > 1 for samples in hired[0].asked)

@@ -1,8 +1,11 @@
 """Executors: what they are asked they do, whichever it is, and nothing that processes do goes beyond the limits."""
 
 import ctypes
+import multiprocessing
 import os
+import pickle
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -12,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.verify.core.errors import InputError, InternalError
-from assay.verify.support.executors import Fate, Job, Task, processes, run
+from assay.verify.core.errors import InputError, InternalError, ResourceError
+from assay.verify.support.executors import Ended, Fate, Job, Task, opened, packed, processes, run
 from assay.verify.support.executors.inline import here
 from assay.verify.support.executors.processes import Processes, side_by_side
 from assay.verify.support.processes import resident
@@ -64,6 +67,8 @@ def work(ground, what):
             raise ZeroDivisionError
         case "refuse":
             raise InputError("not this")
+        case "closed":  # a reply that cannot be sent
+            return lambda: value
         case "ground":
             return ground[value]
         case "print":
@@ -190,6 +195,79 @@ def test_what_cannot_be_opened_there_is_told():
     assert [ended.fate for ended in fates] == [Fate.RAISED] * 3
     with pytest.raises(InputError, match="no such thing"):
         fates[0].value()
+
+
+def test_a_class_of_the_script_that_began_is_refused_with_advice(monkeypatch):
+    class Net:
+        __qualname__ = "Net"
+
+    Net.__module__ = "__main__"
+    monkeypatch.setattr(sys.modules["__main__"], "Net", Net, raising=False)
+    ground = packed(Net())
+    monkeypatch.delattr(sys.modules["__main__"], "Net")
+    with pytest.raises(InputError, match=r"cannot be opened by other processes: .*Net.*; move .* into a module"):
+        opened(ground)
+    with pytest.raises(InputError, match="No module named 'not_here'"):
+        opened(b"cnot_here\nNet\n.")
+
+
+def test_a_process_that_dies_in_the_midst_of_its_reply_has_said_nothing():
+    ours, theirs = multiprocessing.Pipe()
+    os.write(theirs.fileno(), struct.pack("!i", 1000) + pickle.dumps(("half",)))
+    theirs.close()
+    assert processes._message(processes.Worker(None, ours, 0.0)) is None
+
+
+def test_a_reply_that_cannot_be_sent_is_told():
+    replies = ends(pool_of(1), task("closed"), task("double", 2))
+    assert replies["closed", None].fate is Fate.RAISED
+    assert "pickle" in str(replies["closed", None].error)
+    assert replies["double", 2].reply == 4
+
+
+def test_a_task_that_is_ended_is_named():
+    killed = Ended(task("die"), Fate.DIED, 1.0, detail="the process was killed by SIGKILL")
+    with pytest.raises(ResourceError, match=r"^ibp on sample 3 was ended: .*SIGKILL \(most likely memory"):
+        killed.value("ibp on sample 3")
+
+
+def test_a_process_that_nobody_waits_for_any_more_ends_quietly(tmp_path, monkeypatch):
+    for name in ("setsid", "dup2"):
+        monkeypatch.setattr(os, name, lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(processes.torch, "set_num_threads", lambda _: None)
+    for path in (None, str(tmp_path / "removed")):
+        ours, theirs = multiprocessing.Pipe()
+        ours.close()
+        processes._serve(theirs, work, path)
+
+
+def test_a_server_that_starts_does_not_hear_the_interrupt():
+    code = (
+        "import signal, subprocess, sys\n"
+        "from multiprocessing import forkserver, util\n"
+        "from assay.verify.support.executors import processes\n"
+        "masks, spawn = [], util.spawnv_passfds\n"
+        "def spy(path, *rest):\n"
+        "    masks.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+        "    return spawn(path, *rest)\n"
+        "util.spawnv_passfds = spy\n"
+        "processes.start(print, None, ()).kill()\n"
+        "sys.exit(0 if masks[-1] and not signal.pthread_sigmask(signal.SIG_BLOCK, []) else 1)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=300).returncode == 0
+
+
+def test_an_interrupt_while_a_process_starts_comes_afterwards():
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+    try:
+        with processes._uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert heard == []
+        assert heard == [True]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("hiring", [here, side_by_side(1)], ids=["here", "processes"])

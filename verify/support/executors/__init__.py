@@ -64,16 +64,20 @@ class Ended:
         """Whether its process was ended for want of memory, by us or, most likely, by the system."""
         return self.fate is Fate.MEMORY or "SIGKILL" in self.detail
 
-    def value(self) -> Any:
-        """The reply. Raises the error, :class:`ResourceError` where a limit or the system ended the task, and
-        :class:`InternalError` where its process died by itself."""
+    def value(self, what: str = "a task") -> Any:
+        """The reply to ``what``. Raises the error, :class:`ResourceError` where a limit or the system ended the task,
+        and :class:`InternalError` where its process died by itself."""
         if self.fate is Fate.REPLIED:
             return self.reply
         if self.error is not None:
             raise self.error
-        if self.fate is Fate.TIMEOUT or self.outside:
-            raise ResourceError(f"a task was ended: {self.detail}")
-        raise InternalError(f"a process ended in the midst of a task: {self.detail}")
+        if self.fate is Fate.TIMEOUT:
+            raise ResourceError(f"{what} was ended: {self.detail}")
+        if self.outside:
+            raise ResourceError(
+                f"{what} was ended: {self.detail} (most likely memory ran out: take fewer workers or a smaller batch)"
+            )
+        raise InternalError(f"a process ended in the midst of {what}: {self.detail}")
 
 
 class Executor(Protocol):
@@ -113,6 +117,18 @@ def packed(ground: Any) -> bytes:
         raise InputError(
             f"this cannot be sent to other processes: {error}; name classes and functions at the top of a module that "
             "they can import, or run without workers"
+        ) from error
+
+
+def opened(ground: bytes | memoryview) -> Any:
+    """What :func:`packed` made, in another process. Raises :class:`InputError` where a part of it is not known there,
+    as a class is not that is written in the script or the notebook that began the run."""
+    try:
+        return pickle.loads(ground)
+    except (AttributeError, ImportError) as error:
+        raise InputError(
+            f"this cannot be opened by other processes: {error}; move classes and functions out of the script or "
+            "notebook into a module that they can import, or run without workers"
         ) from error
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
-from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, packed
+from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, opened, packed
 from assay.verify.support.failures import explained, line
 from assay.verify.support.processes import limit_growth
 
@@ -203,7 +203,7 @@ def _perform(order: Order, shared: Any, argument: bytes) -> tuple[Fate, Any]:
         limit_growth(int(order.memory) if isfinite(order.memory) else None)
         place = _opened(order.key)
         if not place:
-            place.append(pickle.loads(memoryview(shared)))
+            place.append(opened(memoryview(shared)))
         return Fate.REPLIED, pickle.dumps(order.function(place[0], pickle.loads(argument)))
     except MemoryError as error:
         return Fate.MEMORY, ResourceError(f"out of memory: {error}")

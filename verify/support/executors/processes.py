@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any
 import torch
 
 from assay.verify.core.errors import AssayError
-from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, packed
+from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, opened, packed
 from assay.verify.support.failures import explained
 from assay.verify.support.processes import POLL, check_system, death, die_with_other_end, kill_group, resident
 
@@ -194,7 +195,7 @@ def start(function: Callable[[Any, Any], Any], ground: str | None, preload: Sequ
     context.set_forkserver_preload(list(preload))
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, function, ground))
-    with _without_main():
+    with _without_main(), _uninterrupted():
         process.start()
     theirs.close()
     return Worker(process, ours, time.monotonic())
@@ -211,6 +212,18 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold an interrupt back, also from the server that is started here: the terminal sends it to that one too, which
+    would die of it while it imports, and say so at length."""
+    resource_tracker.ensure_running()  # as the server would: it lets interrupts through once it has started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Connection, function: Callable[[Any, Any], Any], path: str | None) -> None:
     """The life of a worker: a session of its own, in which the terminal's signals do not reach it."""
     os.setsid()
@@ -220,28 +233,29 @@ def _serve(connection: Connection, function: Callable[[Any, Any], Any], path: st
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # what solvers print is no part of our output
     torch.set_num_threads(1)
-    ground: Any = None
-    if path is not None:
-        try:
-            with open(path, "rb") as file:
-                ground = pickle.load(file)
-        except Exception as error:
-            connection.send_bytes(pickle.dumps(explained(error)))
-            return
-    connection.send_bytes(pickle.dumps(READY))
-    with suppress(EOFError, BrokenPipeError):
+    with suppress(EOFError, OSError):  # nobody is there any more
+        ground: Any = None
+        if path is not None:
+            try:
+                with open(path, "rb") as file:
+                    ground = opened(file.read())
+            except Exception as error:
+                connection.send_bytes(pickle.dumps(explained(error)))
+                return
+        connection.send_bytes(pickle.dumps(READY))
         while True:
             message = connection.recv_bytes()
             try:
-                reply: Any = (function(ground, pickle.loads(message)),)
+                reply = pickle.dumps((function(ground, pickle.loads(message)),))
             except Exception as error:
-                reply = explained(error)
-            connection.send_bytes(pickle.dumps(reply))
+                reply = pickle.dumps(explained(error))
+            connection.send_bytes(reply)
 
 
 def _message(worker: Worker) -> Any:
-    """What it has sent: READY, a reply in a tuple or an error; None where there is nothing, or no more."""
+    """What it has sent: READY, a reply in a tuple or an error; None where there is nothing, or no more, or only a part
+    since it was killed meanwhile."""
     try:
         return pickle.loads(worker.connection.recv_bytes()) if worker.connection.poll() else None
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):
         return None
