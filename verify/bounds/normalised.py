@@ -61,26 +61,40 @@ class Side:
         return self.scale * x * (x.square() + s).rsqrt()
 
     def touching(self, slope: Tensor) -> Touching:
-        """The highest plane of these slopes (... x 2)."""
+        """The highest plane of these slopes (... x 2); of slopes 0 instead of those whose points have no numbers."""
         (low, least), (high, most) = self.z.lower.unbind(-1), self.z.upper.unbind(-1)
+        tiny, countable = torch.finfo(slope.dtype).tiny, self._countable
+        slope = torch.where(countable[..., None] & ((slope / self.scale).abs() >= tiny), slope, 0.0)
         a, b = (slope / self.scale).unbind(-1)
-        tiny = torch.finfo(a.dtype).tiny
         middle = low.clamp(min=0).minimum(high)  # 0, or the end that is nearer to it
         points = []
         for x in (middle, high):
-            s = (x.abs() / (2 * b.neg().clamp(min=tiny))).pow(2 / 3) - x.square()
+            s = torch.where(b < 0, (x.abs() / (2 * b.neg())).pow(2 / 3) - x.square(), torch.inf)
             points.append((x, torch.minimum(torch.maximum(s, least), most)))
         for s in (least, most):
-            x = ((s / a.clamp(min=tiny)).pow(2 / 3) - s).clamp(min=0).sqrt().neg()
+            x = torch.where(a > 0, ((s / a).pow(2 / 3) - s).clamp(min=0).sqrt().neg(), -torch.inf)
             points.append((torch.minimum(torch.maximum(x, low), middle), s))
         heights = torch.stack([self.value(x, s) - slope[..., 0] * x - slope[..., 1] * s for x, s in points])
         lowest = heights.argmin(0, keepdim=True)
         at = torch.stack([torch.stack(each).gather(0, lowest)[0] for each in zip(*points, strict=True)], -1)
         size = torch.maximum(self.z.lower.abs(), self.z.upper.abs())
         biggest = torch.maximum(self.value(low, least).abs(), self.value(high, least).abs())
-        slack = ROUND * torch.finfo(a.dtype).eps * (biggest + (slope.abs() * size).sum(-1)) + tiny
+        round_ = ROUND * torch.finfo(a.dtype).eps
+        slack = round_ * (biggest + (slope.abs() * size).sum(-1)) + tiny
+        flat = -self.scale * (1 + round_)  # no value is below -scale
         # A point whose height is NaN is no lowest one: NaN has to stay.
-        return Touching(slope, torch.where(heights.isnan().any(0), torch.nan, heights.amin(0)) - slack, at)
+        known = ~heights.isnan().any(0) & (least > 0)
+        constant = torch.where(known, torch.where(countable, heights.amin(0), flat), torch.nan) - slack
+        return Touching(slope, constant, at)
+
+    @property
+    def _countable(self) -> Tensor:
+        """Where powers of 3/2 of all sums of squares over the box are within the numbers of the dtype: (...)."""
+        (low, least), (high, most) = self.z.lower.unbind(-1), self.z.upper.unbind(-1)
+        kind = torch.finfo(low.dtype)
+        near: float = (4 * kind.tiny) ** (2 / 3)
+        far: float = (kind.max / 4) ** (2 / 3)
+        return (least >= near) & (torch.maximum(high, -low).square() + most <= far)
 
     @property
     def best(self) -> Tensor:

@@ -13,7 +13,7 @@ from assay.verify.core import requirement
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
 from assay.verify.support import shown
-from assay.verify.support.arrays import as_tensor
+from assay.verify.support.arrays import as_tensor, own_tensor
 from assay.verify.support.floats import TINY, gamma, signs
 
 TOGETHER = 2**20  # products of which exact sums are made at once
@@ -29,7 +29,7 @@ class Polyhedron:
 
     def __post_init__(self) -> None:
         for name, dtype in (("A", torch.float64), ("b", torch.float64), ("strict", torch.bool)):
-            value = as_tensor(getattr(self, name), f"{name} of a specification", dtype)
+            value = own_tensor(getattr(self, name), f"{name} of a specification", dtype)
             object.__setattr__(self, name, value)
         if self.A.dim() != 2 or self.b.shape != self.A.shape[:1] or self.strict.shape != self.A.shape[:1]:
             raise InputError(

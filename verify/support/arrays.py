@@ -26,6 +26,13 @@ def as_tensor(value: Any, what: str, dtype: torch.dtype | None = None) -> Tensor
     return tensor.to(tensor.dtype if dtype is None else dtype)
 
 
+def own_tensor(value: Any, what: str, dtype: torch.dtype) -> Tensor:
+    """:func:`as_tensor`, as a copy: what is kept of it stays the same when the caller's changes. Outside of inference
+    mode: every caller can use it."""
+    with torch.inference_mode(False):
+        return as_tensor(value, what, dtype).clone()
+
+
 def as_labels(value: Any, samples: int) -> Tensor:
     """``value`` as one class for each of so many samples, integers from 0 on: (samples).
 

@@ -116,3 +116,28 @@ def test_errors_grow_no_faster_than_is_said(seeds: range) -> None:
         sign = 2 * torch.randint(0, 2, x.shape, generator=generator(seed)) - 1
         moved = (evaluate(op, x + sign * error) - evaluate(op, x)).abs().amax(0)
         assert bool((moved <= drift(op, low, high, error) + 1e-12).all())
+
+
+@pytest.mark.parametrize("dtype", [D, torch.float32], ids=["double", "single"])
+def test_values_lie_between_planes_whatever_their_size(dtype: torch.dtype) -> None:
+    """Powers of what the sums of squares are overflow, or vanish."""
+    rng, most = generator(0), 300 if dtype == D else 36
+    draw = torch.rand(5, 3000, generator=rng, dtype=D)
+    size = 10 ** ((draw[0] - 0.5) * most)
+    x = torch.stack([draw[1], draw[1] + draw[2] * (draw[2] > 0.3)], -1).sub(0.7) * size[:, None]
+    least = size.square() * 10 ** (16 * (draw[3] - 0.5))
+    s = torch.stack([least, least * (1 + 10 ** (8 * draw[4]))], -1)
+    ends = torch.stack([x, s], 1).to(dtype)
+    ends = ends[((ends[:, 1] > 0) & ends.isfinite().all(1)).all(1)]
+    z = Bounds(*ends.unbind(-1))
+    lines = relax(Normalised(3), z)
+    assert lines.intercept is not None
+    for share in torch.rand(40, *z.lower.shape, generator=rng, dtype=D).mul(1.5).sub(0.25).clamp(0, 1):
+        point = torch.lerp(z.lower.double(), z.upper.double(), share)
+        value = 3**0.5 * point[:, 0].sign() * (1 + point[:, 1] / point[:, 0] / point[:, 0]).rsqrt()
+        low = (lines.slope.double() * point).sum(-1) + lines.intercept.double()
+        high = low + (lines.slope_gap.double() * point).sum(-1) + lines.intercept_gap.double()
+        slack = torch.finfo(dtype).eps * (value.abs() + (lines.slope.double() * point).abs().sum(-1))
+        known = low.isfinite() & high.isfinite() & value.isfinite()
+        assert not bool((known & (low - slack > value)).any())
+        assert not bool((known & (high + slack < value)).any())

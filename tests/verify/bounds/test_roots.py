@@ -136,3 +136,12 @@ def test_dear_layers_are_raised_in_few_steps_and_hold(monkeypatch: pytest.Monkey
     u = torch.rand(500, 1, 4, 4, generator=nets.generator(5), dtype=torch.float64).round()
     for bounds, values in zip(dear.bounds, network.values(box().lower + 0.6 * u), strict=True):
         assert bool(((values >= bounds.lower - 1e-9) & (values <= bounds.upper + 1e-9)).all())
+
+
+def test_bounds_are_of_the_box_that_is_asked_for_where_its_numbers_were_changed_in_place() -> None:
+    network, lower, upper = deep(), torch.zeros(1, 4, dtype=torch.float64), torch.ones(1, 4, dtype=torch.float64)
+    roots.tightened(network, Box(lower, upper), ASCENT, UNLIMITED, proof=False)
+    lower -= 2
+    upper += 2
+    relaxed, _ = roots.tightened(network, Box(lower, upper), ASCENT, UNLIMITED, proof=False)
+    assert all(map(torch.equal, sides(relaxed), plain(deep(), Box(lower, upper))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from math import inf, nan, nextafter
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.verify.core.errors import InputError
-from assay.verify.core.region import Box, LpBall, Region, declared, kind, stack, take
+from assay.verify.core.region import Box, LpBall, Polytope, Region, declared, kind, stack, take
 from assay.verify.support import floats
 from tests.nets import balls, boxes, generator, regions, seeds
 
@@ -565,3 +566,20 @@ def test_lengths_are_right_at_every_scale(scale: float) -> None:
     assert floats.length(values[:, :0], 2, keepdim=True).tolist() == [[0.0]] * 3
     assert floats.length(torch.tensor([[nan, 1.0]]), 2).isnan().all()
     assert floats.length(torch.tensor([[inf, 1.0]]), 2).isinf().all()
+
+
+def test_what_a_region_was_made_of_may_change_afterwards() -> None:
+    x, width = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+    made: list[Region] = [
+        Box(x, width),
+        LpBall(x, width, inf, (x, width)),
+        LpBall(x[None], width[:1], 2, (x[None], width[None])),
+        Polytope(Box(x, width), width[None], width[:1]),
+    ]
+    told = [(region.id, region.box().upper.clone()) for region in made]
+    x += 7
+    width += 9
+    again = [replace(region) for region in made]  # nothing that was worked out is kept
+    assert [region.id for region in again] == [name for name, _ in told]
+    for region, (_, upper) in zip(again, told, strict=True):
+        assert torch.equal(region.box().upper, upper)

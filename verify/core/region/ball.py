@@ -17,7 +17,7 @@ from assay.verify.core.region.box import Box
 from assay.verify.core.region.projections import onto_l1, onto_l2
 from assay.verify.core.region.rounding import directed_sum
 from assay.verify.support import shown
-from assay.verify.support.arrays import as_tensor
+from assay.verify.support.arrays import as_tensor, own_tensor
 from assay.verify.support.floats import length
 
 Domain = tuple[float | Tensor, float | Tensor]
@@ -40,8 +40,8 @@ class LpBall:
     domain: Domain | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        centre = as_tensor(self.centre, "the centre of a ball", torch.float64)
-        radius = as_tensor(self.eps, "eps", torch.float64)
+        centre = own_tensor(self.centre, "the centre of a ball", torch.float64)
+        radius = own_tensor(self.eps, "eps", torch.float64)
         if self.p not in (1, 2, inf):
             raise InputError(f"norm must be the number 1, 2 or math.inf, got {self.p!r}")
         first = radius.dim() == 1 and radius.shape == centre.shape[:1]
@@ -65,6 +65,9 @@ class LpBall:
                     f"the input has values from {centre.min():g} to {centre.max():g}, outside of the domain "
                     f"[{low.min():g}, {high.max():g}]: scale it, or pass domain=None or the right domain"
                 )
+            if not all(isinstance(side, (int, float)) for side in self.domain):
+                own = tuple(own_tensor(side, "a domain", torch.float64) for side in (low, high))
+                object.__setattr__(self, "domain", own)
         object.__setattr__(self, "centre", centre)
         if not isinstance(self.eps, (int, float)):
             object.__setattr__(self, "eps", radius)

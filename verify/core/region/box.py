@@ -14,7 +14,7 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
 from assay.verify.core.region.rounding import round_down, round_up
 from assay.verify.support import shown
-from assay.verify.support.arrays import as_tensor
+from assay.verify.support.arrays import own_tensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +33,7 @@ class Box:
 
     def __post_init__(self) -> None:
         for name in ("lower", "upper"):
-            value = as_tensor(getattr(self, name), f"a box's {name} bound", torch.float64)
+            value = own_tensor(getattr(self, name), f"a box's {name} bound", torch.float64)
             if value.isnan().any():
                 raise InputError(f"a box's {name} bound holds NaN")
             object.__setattr__(self, name, value)

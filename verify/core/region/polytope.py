@@ -17,7 +17,7 @@ from assay.verify.core.region.halfspaces import tightened
 from assay.verify.core.region.room import Room, excludes, room
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.support import shown
-from assay.verify.support.arrays import as_tensor
+from assay.verify.support.arrays import own_tensor
 
 PASSES = 8  # over the rows, while they still tighten the box
 SWEEPS = 30  # over the rows, on the way into the polytope
@@ -46,11 +46,11 @@ class Polytope:
     interior: Tensor | None = None
 
     def __post_init__(self) -> None:
-        rows, limits = (as_tensor(v, f"{n} of a polytope", torch.float64) for n, v in (("A", self.A), ("b", self.b)))
+        rows, limits = (own_tensor(v, f"{n} of a polytope", torch.float64) for n, v in (("A", self.A), ("b", self.b)))
         if self.strict is None:
             strict = torch.zeros(limits.shape, dtype=torch.bool)
         else:
-            strict = as_tensor(self.strict, "strict of a polytope", torch.bool)
+            strict = own_tensor(self.strict, "strict of a polytope", torch.bool)
         for name, value in (("A", rows), ("b", limits), ("strict", strict)):
             object.__setattr__(self, name, value)
         flat = self.within.lower.flatten().shape[0]
