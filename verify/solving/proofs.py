@@ -293,8 +293,8 @@ def of_search(files: Files, number: int, spec: Spec, record: Mapping[str, Any] |
 
 
 def certify(problem: Problem, result: Result, budget: Budget = UNLIMITED, semantics: str = "real") -> Certificate:
-    """The certificate of a decided result, accepted by the checker: it is about the network in plain form and the
-    property, which it holds as the files that ``save_with_files`` writes.
+    """The certificate of a decided result, accepted by the checker: it is about the network in plain form, its numbers
+    rounded to the network's dtype, and the property, which it holds as the files that ``save_with_files`` writes.
 
     ``semantics``: ``real``, or ``float32-any-order``. Raises :class:`UnsupportedError` where there is none.
     """
