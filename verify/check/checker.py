@@ -187,6 +187,9 @@ class Reader:
         if inputs[0].type.tensor_type.elem_type not in (1, 11) or model.functions:
             raise Rejected("inputs that are not float32 or float64, or functions, are beyond this checker")
         self.uses = [i for node in graph.node for i in node.input] + [graph.output[0].name]
+        told = [t.name for t in (inputs[0], *graph.initializer)] + [o for node in graph.node for o in node.output if o]
+        if len(set(told)) < len(told):
+            raise Rejected("a name is given to two values")
         dims = [d.dim_value or 1 for d in inputs[0].type.tensor_type.shape.dim]
         self.nodes, self.values = [Node("input", size=prod(dims))], {}
         self.values[inputs[0].name] = (0, np.arange(prod(dims)).reshape(dims))
@@ -319,11 +322,12 @@ class Reader:
         centred = self.scaled(self.values[names[0]], 1.0, -mean)
         return self.scaled(self.scaled(centred, factor, 0.0, 8 * Floats.unit), 1.0, shift)
 
-    def scaled(self, value, weight, bias, loose=0.0, name=""):
-        """The value times a weight plus a bias; what is added to a product that nobody else reads is its bias."""
+    def scaled(self, value, weight, bias, loose=0.0, name=None):
+        """The value, of this ``name`` if it has one, times a weight plus a bias; what is added to a product that nobody
+        else reads is its bias."""
         number, places = value
         node, names = self.nodes[number], sum(number == n for n, _ in self.values.values())
-        alone = names == self.uses.count(name) == 1
+        alone = name is not None and names == self.uses.count(name) == 1
         if node.kind == "dense" and not node.bias.any() and alone and np.ndim(weight) == 0 and weight == 1:
             ordered = np.array_equal(places.ravel(), range(node.size))
             if ordered and np.broadcast_shapes(places.shape, np.shape(bias)) == places.shape:

@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 MOST = 100_000  # boxes
 INPUTS = 8  # networks of so many inputs at most are proved by halving these
-ALIKE = 1e-12  # relative difference of rows that are the same, rounded in two ways
+ALIKE = 1e-8  # relative difference, at most, of rows that are the same, rounded in two ways
 MISSING = "no proof was found that could be written"
 FAIRNESS, TINY = 1e-3, 1e-300  # what each input is worth, so that all of them are halved in the end
 
@@ -225,8 +225,8 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
 
 
 def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[int] | None:
-    """The disjunct of the specification that each unsafe set of the checker's is, but for rounding; None where they
-    differ."""
+    """The disjunct of the specification that each unsafe set of the checker's is, the nearest one, as they are rounded
+    in two ways; None where they differ by more, measured by the largest number of a row."""
     tables = [torch.cat([disjunct.A, disjunct.b[:, None]], 1).numpy() for disjunct in spec.disjuncts]
     order = []
     for rows in unsafe:
@@ -234,9 +234,12 @@ def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[in
         for line, (terms, constant, _) in zip(table, rows, strict=True):
             line[list(terms)] = [float(v) for v in terms.values()]
             line[-1] = -float(constant)
-        alike = (d for d, other in enumerate(tables) if other.shape == table.shape and np.allclose(table, other, ALIKE))
-        order.append(next(alike, -1))
-    return None if -1 in order else order
+        size = np.maximum(np.abs(table).max(1, keepdims=True), TINY)
+        apart = [float((np.abs(table - other) / size).max()) if other.shape == table.shape else inf for other in tables]
+        if not min(apart) <= ALIKE:
+            return None
+        order.append(apart.index(min(apart)))
+    return order
 
 
 def proved(
@@ -293,8 +296,8 @@ def of_search(files: Files, number: int, spec: Spec, record: Mapping[str, Any] |
 
 
 def certify(problem: Problem, result: Result, budget: Budget = UNLIMITED, semantics: str = "real") -> Certificate:
-    """The certificate of a decided result, accepted by the checker: it is about the network in plain form and the
-    property, which it holds as the files that ``save_with_files`` writes.
+    """The certificate of a decided result, accepted by the checker: it is about the network in plain form, its numbers
+    rounded to the network's dtype, and the property, which it holds as the files that ``save_with_files`` writes.
 
     ``semantics``: ``real``, or ``float32-any-order``. Raises :class:`UnsupportedError` where there is none.
     """

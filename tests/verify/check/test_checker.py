@@ -31,7 +31,7 @@ from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Verdict
-from assay.verify.core.spec import Spec
+from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.registry import get_verifier
 from assay.verify.solving import proofs
 from assay.verify.solving.proofs import Files, Part
@@ -305,3 +305,16 @@ def test_results_of_any_method_are_certified() -> None:
     wide = problem.with_parts(spec=Spec.halfspaces([[0.0] * problem.network.output_size], [1.0]))
     with pytest.raises(UnsupportedError, match="no certificate"):
         proofs.certify(wide, result, Budget(0.1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9])
+def test_trees_are_told_of_their_own_unsafe_sets(scale: float) -> None:
+    """However small the rows, and however near two thresholds are."""
+    network = to_network(nets.random_mlp(4, (2, 4, 2)), (2,))
+    A = scale * torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    b = scale * torch.tensor([-50.0, -50 - 1e-8, -50.0, -50.0], dtype=torch.float64)
+    strict = torch.zeros(1, dtype=torch.bool)
+    spec = Spec(tuple(Polyhedron(row[None], value[None], strict) for row, value in zip(A, b, strict=True)))
+    files = Files.of_problem(Problem(network, Box(torch.zeros(2), torch.ones(2)), spec))
+    assert proofs._order(files, files.parts[0][2], spec) == [0, 1, 2, 3]
+    assert proofs._order(files, files.parts[0][2], Spec(spec.disjuncts[:3])) is None

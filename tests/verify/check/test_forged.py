@@ -165,3 +165,27 @@ def test_what_is_added_to_a_product_is_not_added_where_others_read_it(moved: boo
     assert forged(net, prop([("1", "1")], "(<= Y_0 103.9)")).check()["claim"] == "unsat"
     with pytest.raises(Rejected):
         forged(net, prop([("1", "1")], "(<= Y_0 104.1)")).check()
+
+
+def test_what_an_absent_input_is_called_is_no_value() -> None:
+    """y = relu(x) + (x + 10): the name of an input that is left out, read once, is not that of the product."""
+    ends = {"w": np.ones((1, 1)), "s": np.ones(1), "b": np.zeros(1), "m": np.array([-10.0]), "v": np.ones(1)}
+    nodes: list[Any] = [
+        ("MatMul", ["x", "w"], "z", {}),
+        ("Relu", ["z"], "r", {}),
+        ("BatchNormalization", ["z", "s", "b", "m", "v"], "n", {"epsilon": 0.0}),
+        ("Add", ["r", "n"], "t", {}),
+        ("Dropout", ["t", ""], "y", {}),
+    ]
+    net = model(nodes, ends, (1, 1))
+    assert forged(net, prop([("1", "1")], "(<= Y_0 11.9)")).check()["claim"] == "unsat"
+    with pytest.raises(Rejected):
+        forged(net, prop([("1", "1")], "(<= Y_0 12.1)")).check()
+
+
+@pytest.mark.parametrize("name", ["a", "c", "x"])
+def test_a_name_stands_for_one_value(name: str) -> None:
+    nodes: list[Any] = [("MatMul", ["x", "w"], "a", {}), ("Relu", ["a"], name, {}), ("Add", ["a", "c"], "y", {})]
+    net = model(nodes, {"w": np.ones((1, 1)), "c": np.array([10.0])}, (1, 1))
+    with pytest.raises(Rejected, match="two values"):
+        forged(net, prop([("1", "1")], "(<= Y_0 0)"))
