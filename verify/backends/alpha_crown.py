@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import conditional, layers, raised, raised_sectors, roots, rows, sectors
+from assay.verify.bounds import conditional, layers, raised, raised_sectors, roots, sectors
 from assay.verify.bounds.groups import lower_bounds, out_of_memory, product_sums
 from assay.verify.bounds.needed import needed
 from assay.verify.bounds.relaxed import Relaxed
@@ -140,18 +140,17 @@ class AlphaCROWN:
 
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            read, count = needed(network, objective), objective.shape[-2]
-            plain = layers.by_linear_bounds(
-                network, region, dtype, budget, crowd=layers.MOST_ROWS, asked=read, rows=count
+            # The rows of crown themselves, bit for bit: what is raised is never below them.
+            plain, lower = layers.rows_by_linear_bounds(
+                network, region, objective, dtype, budget, crowd=layers.MOST_ROWS, asked=needed(network, objective)
             )
             if cut is not None:
                 cut.update(plain.unrefined)
             if plain.unrefined:  # no time is left for more
-                return rows.lower_rows(plain, objective, linear=True)
+                return lower
             at_once = sectors.samples_at_once(plain) if self.sectors and sectors.sectored(network, region) else 0
             if not (self.inner or at_once):
-                return raised.lower_rows(plain, objective, self._ascent)
-            lower = rows.lower_rows(plain, objective, linear=True)
+                return torch.maximum(lower, raised.lower_rows(plain, objective, self._ascent))
             if at_once:
                 question = (network, region, objective, budget, at_once)
                 best = sectors.lower_rows(*question, None if self.inner else raise_rows)

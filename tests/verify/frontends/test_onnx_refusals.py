@@ -357,7 +357,7 @@ def test_constants_that_are_not_read_are_not_taken_for_values(tmp_path: Path) ->
         (one("Resize", (1, 1, 3), None, np.float32([1, 1, 2]), mode="cubic"), "mode 'cubic'"),
         (one("DequantizeLinear", VECTOR, np.float32(1)), "not quantised"),
         (one("PRelu", VECTOR, numbers(0, 6), place=1), "constant"),
-        (one("Conv", (1, 1, 3, 3, 3), numbers(0, 1, 1, 2, 2, 2)), "[1, 1, 3, 3, 3]"),
+        (one("Conv", (1, 1, 3, 3, 3, 3), numbers(0, 1, 1, 2, 2, 2, 2)), "[1, 1, 3, 3, 3, 3]"),
         (one("Conv", (3, 2, 5, 6), numbers(0, 1, 2, 2, 2)), "[3, 2, 5, 6]"),
         (one("Conv", (1, 2, 5, 6), numbers(0, 1, 2, 5, 6), place=1), "constant"),
         (one("Pow", VECTOR, numbers(0, 6)), "several powers"),
