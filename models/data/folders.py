@@ -23,8 +23,11 @@ class Layout:
 
 
 def cache() -> Path:
-    """The folder that downloads go to: ``$XDG_CACHE_HOME/assay/data``, by default below ``~/.cache``."""
-    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "assay" / "data"
+    """The folder that downloads go to, where the system keeps caches: ``$XDG_CACHE_HOME/assay/data`` on Linux, by
+    default below ``~/.cache``."""
+    from platformdirs import user_cache_path  # here: most runs need none
+
+    return user_cache_path("assay", appauthor=False) / "data"
 
 
 def find(layout: Layout, files: Sequence[Sequence[str]], folder: Path | None = None) -> list[Path]:

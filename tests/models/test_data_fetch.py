@@ -9,6 +9,7 @@ import os
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -57,7 +58,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(page) + self.server.missing))
         self.end_headers()
-        self.wfile.write(page)
+        with suppress(ConnectionError):  # whoever asked has seen enough
+            self.wfile.write(page)
 
     def log_message(self, *args: object) -> None:
         pass
