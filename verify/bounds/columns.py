@@ -118,7 +118,11 @@ def over_region(group: Group, backward: Backward) -> Tensor:
     samples, count = backward.shape
     owners = group.owners(torch.arange(samples, device=backward.total.device).repeat_interleave(count))
     nodes = group.network.nodes
-    forms: dict[int, AnyForm] = {i: Form(part.dense(nodes[i].size).T.contiguous()) for i, part in backward.rows.items()}
+    # Copies: forms are used up, and a row may be the caller's own.
+    forms: dict[int, AnyForm] = {
+        i: Form(part.dense(nodes[i].size).T.clone(memory_format=torch.contiguous_format))
+        for i, part in backward.rows.items()
+    }
     rules = ColumnRules.of(group, min(forms, default=0), owners, charged=True)
     return _over_region(rules, forms, backward.total).view(samples, count)
 

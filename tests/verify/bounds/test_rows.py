@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from assay.verify.backends.alpha_crown import AlphaCROWN
+from assay.verify.backends.crown import CROWN
+from assay.verify.backends.crown_ibp import CROWNIBP
 from assay.verify.bounds import layers
 from assay.verify.bounds import rows as rows_module
 from assay.verify.bounds.columns import lower_bound, over_region
@@ -19,9 +22,13 @@ from assay.verify.bounds.group import Group
 from assay.verify.bounds.interval import propagate_box
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rows import Backward
+from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, chain, to_network
 from assay.verify.core.ops import Conv2d, LeakyRelu, Linear, Relu, Reshape, Scale
+from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
+from assay.verify.core.result import Verdict
+from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds
 from tests import nets
 from tests.contract.graphs import members, random_box, random_graph
@@ -184,3 +191,15 @@ def test_rows_of_an_activation_are_charged_when_they_go_through_it_and_not_befor
     relaxed = layers.by_intervals(network, box, torch.float64)
     totals = [Backward.at(relaxed, p, torch.ones(1, 1, 2, dtype=torch.float64)).total.item() for p in (1, 2)]
     assert totals[0] < totals[1] == 0
+
+
+@pytest.mark.parametrize("method", [CROWN(), CROWNIBP(), AlphaCROWN(steps=2)], ids=lambda method: method.name)
+def test_what_is_asked_is_not_changed(method: CROWN | CROWNIBP | AlphaCROWN) -> None:
+    """One row of one sample is its own transpose, and the last activation reads it as it was given."""
+    network, low, high = chain((1,), [Relu()]), torch.tensor([[-1.0]]), torch.tensor([[1.0]])
+    objective = torch.tensor([[[-3.0]]], dtype=torch.float64)
+    method.lower(network, Box(low, high), objective, Budget())
+    assert objective.item() == -3.0
+    problem = Problem(network, Box(low[0], high[0]), Spec.halfspaces([[-3.0]], [-2.0]))
+    assert method.verify(problem).verdict is Verdict.UNKNOWN
+    assert problem.spec.A.item() == -3.0
