@@ -205,7 +205,8 @@ def compare_radii(
         found += fresh
         progress.so_far(_means(lines))
         folders += alarms.save_all(fresh, alarm_folder)
-    lines.sort(key=lambda line: chosen.index(line.sample))
+    places = {sample: place for place, sample in enumerate(chosen)}
+    lines.sort(key=lambda line: places[line.sample])
     spent = time.monotonic() - began
     if store is not None:
         described.end(store, about, spent, found, folders)
