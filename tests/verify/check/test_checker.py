@@ -92,7 +92,7 @@ def test_a_proof_that_takes_too_much_memory_is_given_up_and_the_verdict_stands()
 @seeds(4, 250)
 @pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
 def test_rational_arithmetic_agrees(method: BaB, seeds: range) -> None:
-    """On what is accepted and on what is not: rounding the hints of a tree may cost it its proof, which is rare."""
+    """On what is accepted and on what is not: now and then a node that the search holds for empty is not proved so."""
     some = all_proved(("mlp", "leaky"), seeds, method)
     outcomes = [(outcome(certificate, False), outcome(certificate, True)) for _, _, certificate in some]
     assert all(first == second for first, second in outcomes)
