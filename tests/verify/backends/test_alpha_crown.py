@@ -223,7 +223,8 @@ def test_an_ascent_that_is_cut_off_leaves_crowns_bound(inner: bool, monkeypatch:
         raise Expired
 
     monkeypatch.setattr(raised.Raising, "lower", expired)
-    assert AlphaCROWN(inner=inner).verify(question).margin == CROWN().verify(question).margin
+    # To a few units in the last place: each bounds the rows in groups of its own.
+    assert AlphaCROWN(inner=inner).verify(question).margin == pytest.approx(CROWN().verify(question).margin, rel=1e-12)
 
 
 def test_no_time_at_all() -> None:
