@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from assay.verify.core.network import Network, Node
     from assay.verify.core.region import Region
 
-SEARCHES = ("bab", "lp-bab", "milp", "smt")
-
 
 def outlook(network: Network, region: Region, unstable: Mapping[int, int]) -> list[dict[str, Any]]:
     """For each method by name: why it cannot read the network within such a region (None if it can), and what one
@@ -38,6 +36,11 @@ def expected(network: Network, unstable: Mapping[int, int]) -> dict[str, str]:
     A pass counts multiplications of affine layers. Linear bounds take one row for each unstable neuron back through
     what is before it, and one for each output.
     """
+    from assay.attacks.pgd import PGD
+    from assay.verify.backends.smoothing.attack import SmoothingAttack
+    from assay.verify.backends.smoothing.method import Smoothing
+
+    ascent, votes, search = PGD(), Smoothing(), SmoothingAttack()
     before, total = [], 0
     for node in network.nodes:
         total += multiplications(node, network)
@@ -46,6 +49,9 @@ def expected(network: Network, unstable: Mapping[int, int]) -> dict[str, str]:
     free, outputs = sum(unstable.values()), network.output_size
     back = rows + outputs
     values = sum(prod(node.shape) for node in network.nodes)
+    inputs = network.nodes[0].size
+    activations = sum(network.nodes[position].size for position in unstable)
+    layers = counted(sum(multiplications(node, network) > 0 for node in network.nodes), "layer")
     neurons = counted(free, "unstable neuron")
     split = f"one bound of each half; {neurons} to split, in the worst case all of them"
     return {
@@ -58,7 +64,15 @@ def expected(network: Network, unstable: Mapping[int, int]) -> dict[str, str]:
         "smt": f"{neurons} by cases",
         "bab": split,
         "lp-bab": split,
-        "input-split": f"halves of a box of {counted(network.nodes[0].size, 'input')}",
+        "input-split": f"halves of a box of {counted(inputs, 'input')}",
+        "lirpa": f"about {back:.0f} passes by its default, CROWN",
+        "lipschitz": f"singular values of {layers}, once for all samples",
+        "lipsdp": f"a semidefinite program of {inputs + activations} rows, once for all samples",
+        "sdp": f"semidefinite programs of {inputs + activations + 1} rows, {outputs - 1 or 1} of them",
+        "attack": f"{2 * ascent.steps * ascent.restarts} passes",
+        "auto": "attacks, bounds and a search in turn, until one decides",
+        "smoothing": f"{votes.n0 + votes.n} passes",
+        "smoothing-attack": f"{2 * search.steps * search.copies + search.n0 + search.n} passes",
     }
 
 

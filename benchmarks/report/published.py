@@ -116,7 +116,7 @@ def _latex(entries: Sequence[Entry]) -> bytes:
     lines = [
         f"\\begin{{tabular}}{{{''.join('r' if figure else 'l' for figure in figures)}}}",
         r"\toprule",
-        _tex([name.replace("_", " ") for name in names]),
+        _tex([_heading(name) for name in names]),
         r"\midrule",
         *(_tex([_figure(name, entry[name]) for name in names]) for entry in entries),
         r"\bottomrule",
@@ -132,7 +132,7 @@ def _tex(cells: Sequence[str]) -> str:
 def _markdown(entries: Sequence[Entry]) -> bytes:
     names = _shown(entries)
     lines = [
-        _line([name.replace("_", " ") for name in names]),
+        _line([_heading(name) for name in names]),
         _rule(["-:" if all(not isinstance(entry[name], str) for entry in entries) else "-" for name in names]),
         *(_line([_figure(name, entry[name]) for name in names]) for entry in entries),
     ]
@@ -145,6 +145,11 @@ def _line(cells: Sequence[str]) -> str:
 
 def _rule(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _heading(name: str) -> str:
+    """Of a column, for print."""
+    return {"low": "95% from", "high": "to"}.get(name, name.replace("_", " "))
 
 
 def _shown(entries: Sequence[Entry]) -> list[str]:

@@ -60,6 +60,9 @@ def test_who_can_read_it_and_what_it_costs(folder, capsys):
     # one row for the unstable neuron through 192 of 198 multiplications, and two outputs
     assert by["crown"]["cost"] == "about 3 passes"
     assert by["milp"]["cost"] == "an integer program of 1 binary variable"
+    assert by["lipsdp"]["cost"] == "a semidefinite program of 67 rows, once for all samples"
+    assert by["smoothing"]["cost"] == "100100 passes"
+    assert all(each["cost"] for each in by.values())
     page = (folder / "page.html").read_text()
     assert "1 of 3" in page
     assert "about 3 passes" in page
