@@ -13,7 +13,7 @@ from hypothesis import settings
 from tests.breadth import repeating
 
 # Repeatable by default, so that a red run is red for everybody; HYPOTHESIS_PROFILE=explore looks for new examples.
-settings.register_profile("repeat", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.register_profile("repeat", deadline=None, derandomize=True, database=None, max_examples=25)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 

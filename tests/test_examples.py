@@ -57,6 +57,7 @@ def test_comparing_methods() -> None:
     assert int(rows["auto"][1]) > 0
 
 
+@pytest.mark.slow
 def test_radius() -> None:
     match = re.search(r"robust within ([\d.]+) \(crown\), not within ([\d.]+) \(pgd\)", run("radius.py"))
     assert match is not None

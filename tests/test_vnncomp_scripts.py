@@ -51,6 +51,7 @@ def test_an_instance_leaves_its_answer_in_the_results_file(call, tmp_path, name)
     assert len(lines) == (5 if name == "broken" else 1)
 
 
+@pytest.mark.slow
 def test_a_failure_is_an_answer(call, tmp_path):
     assert call("run_instance.sh", "v1", "tiny", "net.onnx", "none.vnnlib", "out.txt", "60").returncode == 0
     assert (tmp_path / "out.txt").read_text() == "error\n"

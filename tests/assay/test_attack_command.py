@@ -58,6 +58,7 @@ def test_the_document_and_the_table(model, capsys):
     assert "85.0%" in err
 
 
+@pytest.mark.slow
 def test_what_is_saved_can_be_checked(model, tmp_path, capsys):
     assert main(arguments(model, save="out")) == 0
     assert "sheet.png" in capsys.readouterr().out
@@ -76,6 +77,7 @@ def test_what_is_saved_can_be_checked(model, tmp_path, capsys):
     assert (tmp_path / "out" / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_batches_and_samples_before_change_nothing(model, capsys):
     documents = []
     for batch in ("7", "30"):

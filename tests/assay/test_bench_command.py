@@ -85,6 +85,7 @@ def test_the_table_is_on_stdout_without_json(folder, capsys):
     assert "4 verdicts in" in err
 
 
+@pytest.mark.slow
 def test_resuming_asks_only_what_may_change(run, folder):
     log = folder / "log"
 

@@ -89,6 +89,7 @@ def test_a_script_beside_a_folder_called_attacks(project: Path) -> None:
     assert done.stdout == "fgsm assay.verify.core.problem\n", done.stderr
 
 
+@pytest.mark.slow
 def test_an_instance_is_run_beside_a_file_called_verify(project: Path) -> None:
     network = to_network(parse("mlp(hidden=3)").build((2,), 2).eval(), (2,))
     write_onnx(network, project / "net.onnx")

@@ -122,6 +122,7 @@ def asked(capsys, command, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", few(["1,0", "1,3", "0.25,0.5"], quick=["1,3"]))
 def test_eps_is_scaled_in_all_commands(usual, capsys, scale):
     first, second = (float(part) for part in scale.split(","))
@@ -147,6 +148,7 @@ def test_eps_is_scaled_in_all_commands(usual, capsys, scale):
         assert sample["certified"] <= true <= sample["attacked"] <= sample["certified"] + 4e-3
 
 
+@pytest.mark.slow
 def test_each_feature_has_its_own_domain(usual, capsys):
     """x1 is at most what it is: only x0 moves up, and down as far as -1."""
     limits = "-1:1,-1:1"

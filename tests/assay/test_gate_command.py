@@ -65,6 +65,7 @@ def test_an_alarm_outranks_a_requirement(model, capsys):
     assert "NOT MET" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_baseline_is_held_against(model, tmp_path, capsys):
     assert compare(model, out="old", eps="0.001,0.1") == 0
     assert compare(model, "--baseline", "old/results.sqlite", out="same", eps="0.001") == 0

@@ -38,6 +38,7 @@ def model(tmp_path, monkeypatch):
     return "net.py:net"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", few(["1", "2", "inf"], quick=["2"]))
 def test_compare_takes_them_all(model, norm, capsys):
     methods = [text for text, norms in METHODS.items() if norm in norms]

@@ -79,6 +79,7 @@ def test_radii_are_told_as_they_were_typed(folder, capsys):
         assert "0.0314" not in err
 
 
+@pytest.mark.slow
 def test_the_domain_is_that_of_the_data(folder, capsys):
     usual = ["--model", "net.py:line", "--data", "data.npz", "--domain", "-1,1"]
     assert main(["compare", *usual, "--eps", "0.125,0.375,1", "--methods", "crown", "--attacks", "pgd", "--json"]) == 0
@@ -218,6 +219,7 @@ def test_streams_that_cannot_encode_a_sign_get_the_nearest(encoding, monkeypatch
     assert " eps l ? " in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", few(["ascii", "latin-1", "cp1252"], quick=["ascii"]))
 def test_tables_are_printed_on_every_stream(folder, encoding):
     asked = ["compare", "--model", "net.py:net", "--eps", "0.1", "--methods", "ibp", "--attacks", "fgsm", "--n", "5"]
@@ -230,6 +232,7 @@ def test_tables_are_printed_on_every_stream(folder, encoding):
     assert "?" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 @pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
 def test_a_full_standard_output_is_told(more):
@@ -292,6 +295,7 @@ def test_a_model_for_other_data_is_told_what_fits(folder, capsys, command):
     assert "fits zoo:fashion-cnn-ibp" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
 def test_a_reader_that_has_enough_is_no_error_to_tell(more):
     asked = [sys.executable, "-m", "assay", "methods", *more]

@@ -47,6 +47,7 @@ def test_a_sample_is_bracketed(capsys):
     assert "2 bounds in" in err
 
 
+@pytest.mark.slow
 def test_an_exact_method_closes_the_bracket(capsys):
     (entry,) = document(capsys, "--method", "milp", "--index", "8")["samples"]
     assert entry["sample"] == 8

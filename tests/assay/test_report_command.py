@@ -30,6 +30,7 @@ def test_a_comparison_ends_with_a_page_and_the_store_gives_it_again(model, tmp_p
     assert (tmp_path / "out" / "results.html").read_text() == first
 
 
+@pytest.mark.slow
 def test_an_alarm_has_its_page_and_its_exit_code(model, tmp_path, capsys):
     asked = arguments(model, n="6", eps="0.5", methods="certain(lies=true)")
     assert main([*asked, "--report", "page.html"]) == 70
@@ -37,6 +38,7 @@ def test_an_alarm_has_its_page_and_its_exit_code(model, tmp_path, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_instances_have_their_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     instance_files.suite(tmp_path / "all")
@@ -62,6 +64,7 @@ def test_what_cannot_be_reported_is_refused(model, tmp_path, capsys):
     assert main([*arguments(model), "--report", "no/folder/page.html"]) == 40
 
 
+@pytest.mark.slow
 def test_tables_and_pictures_to_publish(model, tmp_path, capsys):
     assert main(arguments(model, n="6")) == 0
     for form, name in (("csv", "csv"), ("latex", "tex"), ("markdown", "md"), ("json", "json")):

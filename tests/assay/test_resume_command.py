@@ -142,6 +142,7 @@ def test_two_runs_on_one_store_lose_nothing(folder, capsys):
     assert stored("out", "verdict, reason, margin") == table
 
 
+@pytest.mark.slow
 def test_unreadable_rows_are_shown_and_computed_again(folder, capsys):
     table = whole(capsys)
     db = sqlite3.connect("whole/results.sqlite")

@@ -32,6 +32,7 @@ def test_rows_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert document["subject"] == "smoothed(gaussian, 0.25)"
 
 
+@pytest.mark.slow
 def test_json_is_one_document_and_seeds_repeat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     documents = []
     for seed in ("3", "3", "4"):
@@ -42,6 +43,7 @@ def test_json_is_one_document_and_seeds_repeat(tmp_path: Path, capsys: pytest.Ca
     assert counts[0] != counts[2]
 
 
+@pytest.mark.slow
 def test_certificates_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     documents = {}
     for name in ("cohen", "renyi", "two-class", "soft"):
@@ -55,6 +57,7 @@ def test_certificates_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert documents["soft"]["subject"] == "smoothed(gaussian, 0.25, scores)"
 
 
+@pytest.mark.slow
 def test_the_audit_of_its_own_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*MODEL, "--sigma", "0.1", "--out", str(tmp_path)]) == 0
     log = str(tmp_path / "smooth.csv")

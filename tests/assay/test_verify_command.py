@@ -127,6 +127,7 @@ def test_files_in_the_wrong_order_are_told(folder, capsys):
     assert capsys.readouterr().err.endswith("(the network comes first, then the property)\n")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 @pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
 def test_the_file_has_the_answer_where_stdout_is_full(folder, more):
@@ -267,6 +268,7 @@ def test_what_was_proved_before_is_told_of_work_that_does_not_come_back(folder, 
         assert out == "timeout\n"
 
 
+@pytest.mark.slow
 def test_memory_beyond_the_limit_is_an_error_with_60(folder):
     process = start("net.onnx", "safe.vnnlib", "--method", "eats", "--memory", "0.7")
     out, err = process.communicate(timeout=300)
@@ -274,6 +276,7 @@ def test_memory_beyond_the_limit_is_an_error_with_60(folder):
     assert "0.7 GiB are allowed" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "as_json"), [slow(signal.SIGINT, False), (signal.SIGTERM, True)])
 def test_a_signal_ends_with_130(folder, number, as_json):
     log = folder / "log"

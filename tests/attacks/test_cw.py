@@ -18,6 +18,7 @@ X = samples(1, 16)
 LABELS = NET(X).argmax(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("c", few([1e-3, None, 100.0], quick=[100.0]))
 def test_the_first_c_matters_little(c: float | None) -> None:
     result = CW(rounds=12, c=c).run(NET, X, LABELS, LpBall(X, 9.0, 2, (0.0, 1.0)))
@@ -25,6 +26,7 @@ def test_the_first_c_matters_little(c: float | None) -> None:
     assert float(result.distance.median()) <= 1.05 * float(best.distance.median())
 
 
+@pytest.mark.slow
 def test_confidence_is_reached() -> None:
     result = CW(confidence=0.02).run(NET, X, LABELS, LpBall(X, 9.0, 2, (0.0, 1.0)))
     reached = margin(NET(result.adversarial).detach(), LABELS)[result.success]

@@ -46,7 +46,7 @@ QUICK = {
     "square": "square(queries=100)",
 }
 # One of each kind; the others are slow.
-OFTEN = ["apgd", "autoattack", "cw", "deepfool", "fab", "fgsm", "fmn", "hopskipjump", "mi-fgsm", "pgd", "square"]
+OFTEN = ["apgd", "deepfool", "fgsm", "fmn", "hopskipjump", "mi-fgsm", "pgd"]
 every_attack = pytest.mark.parametrize("name", few(ATTACKS, quick=OFTEN))
 
 

@@ -168,6 +168,7 @@ def test_attacks_of_labels_take_polytopes(name: str) -> None:
     assert bool(polytope.contains(found.adversarial).all())
 
 
+@pytest.mark.slow
 def test_gradient_attacks_find_what_is_there() -> None:
     found = 0
     for seed in (2, 3, 6, 7, 10, 11):  # false claims, by 0.3

@@ -208,6 +208,7 @@ def test_regularisers_fade_out_with_the_ramp(digits: Dataset) -> None:
     assert excess[0] > excess[1] > excess[2] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", [slow("ibp(eps=0.05,kappa=0,end=0.6,fast=true)"), slow("ibp(eps=0.05)"), "crown-ibp(eps=0.05)"]
 )

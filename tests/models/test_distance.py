@@ -103,6 +103,7 @@ def test_the_recipe_refuses_other_networks_and_bad_options() -> None:
             training.recipe(f"linf-margin({text})")
 
 
+@pytest.mark.slow
 def test_the_network_of_the_zoo_has_certificates_that_are_not_trivial() -> None:
     """Half of the margin is the radius of each sample; no attack breaks what is certified."""
     model, test = zoo.load("digits-linf-distance"), data.load("digits").take(40)

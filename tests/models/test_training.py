@@ -174,6 +174,7 @@ def test_global_state_comes_back_after_an_error(threads: int) -> None:
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_adversarial_training_is_more_robust_than_standard(seed: int, digits: Dataset) -> None:
     eps, robust = 0.1, {}
@@ -186,6 +187,7 @@ def test_adversarial_training_is_more_robust_than_standard(seed: int, digits: Da
     assert robust["pgd"] > robust["standard"] + 0.1  # over seeds: 0.79 to 0.83 against 0.61 to 0.64
 
 
+@pytest.mark.slow
 def test_trades_is_more_robust_than_standard(digits: Dataset) -> None:
     eps, robust = 0.1, []
     for recipe in (Standard(), TRADES(eps=eps, steps=5)):

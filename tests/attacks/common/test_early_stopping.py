@@ -35,6 +35,7 @@ def test_the_latter_half_is_what_counts() -> None:
     assert not answers[9]  # half of the way in the last five steps, ten are left
 
 
+@pytest.mark.slow
 def test_attacks_break_the_same_samples_in_fewer_queries() -> None:
     net, x = mlp(0), samples(1, 12)
     labels, region = net(x).argmax(1), LpBall(x, 0.1, domain=None)

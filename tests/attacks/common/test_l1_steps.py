@@ -16,6 +16,7 @@ from assay.attacks.common.task import Task
 from assay.verify.core.region import LpBall
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0, 4), st.booleans())
 def test_the_projection_onto_ball_and_box_is_the_nearest_point(seed: int, radius: float, rooms: bool) -> None:

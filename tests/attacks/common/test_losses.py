@@ -76,6 +76,7 @@ def specs(draw: st.DrawFn) -> Spec:
     return Spec(tuple(disjuncts))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(specs(), min_size=1, max_size=4), st.lists(st.integers(-3, 3), min_size=8, max_size=8))
 def test_success_is_the_violation_of_each_specification(batch: list[Spec], values: list[int]) -> None:

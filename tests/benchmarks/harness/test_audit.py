@@ -28,6 +28,7 @@ def log_of(setting: Setting, rows: int, digits: str = "") -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [
@@ -46,12 +47,14 @@ def test_what_made_a_log_is_recovered(setting: Setting, tmp_path: Path) -> None:
     assert not first.faults
 
 
+@pytest.mark.slow
 def test_an_unusual_sigma_is_recovered_from_the_longest_radius(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text(log_of(Setting(1000, 0.001, 0.37), 40))
     assert recover(read(path))[0].setting == Setting(1000, 0.001, 0.37)
 
 
+@pytest.mark.slow
 def test_few_digits_leave_what_made_it_among_the_best(tmp_path: Path) -> None:
     setting = Setting(1000, 0.001, 0.5)
     path = tmp_path / "log"

@@ -41,6 +41,7 @@ def test_every_peer_stands_beside_an_attack_of_ours() -> None:
     assert {name for table in PEERS.values() for name in table} <= {*DEFAULT.split(","), *MINIMAL}
 
 
+@pytest.mark.slow
 def test_the_command_measures_with_peers_and_without() -> None:
     arguments = ["--model", "zoo:digits-mlp-pgd", "--samples", "20", "--attacks", "fgsm,ddn", "--json"]
     run = subprocess.run(

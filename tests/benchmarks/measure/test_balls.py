@@ -21,6 +21,7 @@ def test_the_nets_are_in_the_zoo_and_the_methods_are_methods() -> None:
         get_verifier(method)
 
 
+@pytest.mark.slow
 def test_sectors_prove_more(capsys: pytest.CaptureFixture[str]) -> None:
     main([*ONE, "--methods", "crown(sectors=False),crown,alpha-crown", "--json"])
     cells = json.loads(capsys.readouterr().out)["cells"]

@@ -109,6 +109,7 @@ def test_without_the_peer_ours_is_measured_alone(
     assert "ours is measured alone: auto_LiRPA is not installed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_failures_are_said() -> None:
     assert "no-such-net" in bounds.run(["make", "no-such-net", "1", "nowhere"], 9.0)["error"]
 

@@ -21,6 +21,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "SUITES", {"tiny": suite, "pixels": Suite("tiny", 1.0, 2, ("milp", "smt"), pixels=3)})
 
 
+@pytest.mark.slow
 def test_every_method_has_its_rows(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exact.main([str(tmp_path / "nets"), "--json"])
     document = json.loads(capsys.readouterr().out)

@@ -18,6 +18,7 @@ from tests import nets
 from tests.breadth import few
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(["digits-mlp-pgd", "digits-cnn-pgd"], quick=["digits-mlp-pgd"]))
 def test_constants_are_in_order_and_close_to_exact_norms(name: str) -> None:
     row = measure(name)

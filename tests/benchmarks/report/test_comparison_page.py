@@ -50,6 +50,7 @@ def digits(tmp_path_factory):
     return recorded_run(path, model, data, [0.05, 0.2], methods, [get_attack("fgsm"), get_attack("pgd")])
 
 
+@pytest.mark.slow
 def test_the_page_obeys_and_names_what_it_is_about(small):
     page = read(render(small))
     assert page.text.startswith("assay: net on points (test)")
@@ -87,6 +88,7 @@ def test_every_row_and_every_sample_is_there(small):
     assert len(rows) == len(small.rows)
 
 
+@pytest.mark.slow
 def test_pictures_certificates_and_smoothed_classifiers(digits):
     page = read(render(digits))
     alts = [image["alt"] for image in page.all("img")]
@@ -130,6 +132,7 @@ def test_alarms_come_first(tmp_path):
     assert "disputed" in strip["data-states"]
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_said(small):
     page = read(render(replace(small, unknown=("the time of day",), faults=("row 3",))))
     assert "What this report does not know the time of day" in page.text
@@ -169,6 +172,7 @@ def test_many_samples_stay_small_and_are_counted(digits, monkeypatch):
     assert "7 more of the 12 samples are in the store alone: this page shows 5." in page.text
 
 
+@pytest.mark.slow
 def test_five_hundred_colour_images_stay_below_five_megabytes(digits):
     broken = next(sample for sample in digits.samples if sample.nearest is not None)
     noise = torch.rand(500, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # the worst that PNG can meet

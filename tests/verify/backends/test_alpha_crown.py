@@ -143,6 +143,7 @@ def test_more_steps_prove_more() -> None:
     assert means == sorted(means)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", few([2, 100], quick=[2]))
 def test_the_size_of_a_group_changes_the_last_digits_of_drafts_alone(group: int) -> None:
     """Lines are drafted in float32, whose sums depend on how many rows are taken together."""

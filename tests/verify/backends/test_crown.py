@@ -49,6 +49,7 @@ def test_the_size_of_a_group_changes_nothing(group: int) -> None:
     torch.testing.assert_close(bounds.upper, alone.upper, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_bounds_are_mostly_tight_on_small_regions() -> None:
     """Where few neurons are unstable the linear bounds are the truth itself."""
     tight = 0

@@ -100,6 +100,7 @@ def test_a_set_that_an_input_leads_to_is_never_refuted_and_many_others_are(seed:
     assert bool(unreachable(relaxed, far, ASCENT, 3).all())
 
 
+@pytest.mark.slow
 def test_it_refutes_more_than_rows_alone() -> None:
     """One row is raised to its best; what the output must be takes it further."""
     more = 0
@@ -194,6 +195,7 @@ def test_the_method_proves_what_is_true_only(seed: int) -> None:
             assert "output" in result.stats
 
 
+@pytest.mark.slow
 def test_the_method_proves_more() -> None:
     problems = [posed(seed, 0.05)[0] for seed in range(8)]
     plain, more = (get_verifier(name).verify_many(problems) for name in ("alpha-crown", "alpha-crown(output=3)"))

@@ -32,6 +32,7 @@ print(float((found.upper - found.lower).mean()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is Linux's")
 def test_forty_thousand_neurons_pass_in_four_gigabytes() -> None:
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=300, check=False)

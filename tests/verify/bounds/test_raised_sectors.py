@@ -109,6 +109,7 @@ def test_bounds_are_true_wherever_the_parameters_are(seed: int) -> None:
         assert bool((bound <= torch.stack(least) + 1e-9).all())
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(0, 10**6), st.booleans(), st.booleans())
 def test_graphs_of_any_wiring(seed: int, image: bool, inner: bool) -> None:
@@ -130,6 +131,7 @@ def raised_by(seed: int, steps: int) -> Tensor:
     return raised_sectors.lower_rows(known(network, ball), rows, Ascent(steps, 0.3, 0.95))
 
 
+@pytest.mark.slow
 def test_more_steps_prove_more() -> None:
     gains = []
     for seed in range(4):

@@ -236,6 +236,7 @@ def test_bounds_are_true_and_never_below_the_plain_ones(seed: int, domain: tuple
                     assert bound <= reached + 1e-9 * (1 + reached.abs())
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.booleans(), st.sampled_from([1e-3, 0.1, 1.0]))
 def test_graphs_of_any_wiring(seed: int, image: bool, eps: float) -> None:
     network = random_graph(seed, image, more=True)
@@ -271,6 +272,7 @@ def test_in_two_dimensions_no_bound_passes_the_minimum_and_most_are_close() -> N
     assert ours < 0.75 * theirs
 
 
+@pytest.mark.slow
 @seeds(4, of=11)
 def test_bounds_hold_in_exact_arithmetic(seeds: range) -> None:
     """Tolerance 0, at members that are next to the minimum."""
@@ -288,6 +290,7 @@ def test_bounds_hold_in_exact_arithmetic(seeds: range) -> None:
                 assert Fraction(found[k]) <= exact.value(network, best[0])[k]
 
 
+@pytest.mark.slow
 def test_rounding_is_charged_and_costs_next_to_nothing() -> None:
     for seed in range(10):
         network, ball = some(seed, domain=None)
@@ -324,6 +327,7 @@ def test_radii_that_have_no_square_are_not_lost(eps: float) -> None:
     assert found.upper.item() >= (2.0**600) * eps
 
 
+@pytest.mark.slow
 def test_a_batch_gives_what_single_samples_give() -> None:
     for seed in range(5):
         network, ball = some(seed, 5)
@@ -335,6 +339,7 @@ def test_a_batch_gives_what_single_samples_give() -> None:
             torch.testing.assert_close(together.upper[i : i + 1], alone.upper, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_layers_are_true_and_tightened() -> None:
     tighter = 0
     for seed in range(10):
@@ -378,6 +383,7 @@ def test_float32_keeps_to_the_plain_bounds_and_verdicts_do_not() -> None:
 # Memory and time.
 
 
+@pytest.mark.slow
 def test_little_memory_changes_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(5):
         network, ball = some(seed)

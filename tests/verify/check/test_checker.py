@@ -82,6 +82,7 @@ def test_there_are_trees_of_many_leaves_and_tightened_nodes() -> None:
     assert any((opened(certificate)[1]["0/tree"] == -2).any() for _, _, certificate in some)
 
 
+@pytest.mark.slow
 def test_a_proof_that_takes_too_much_memory_is_given_up_and_the_verdict_stands() -> None:
     problem, _ = case("mlp", 5)
     results = [LEAVES.verify(problem, Budget(memory=memory)) for memory in (1 << 30, 4000)]

@@ -45,6 +45,7 @@ def test_the_truth_stands_and_more_than_the_truth_does_not(examples: int) -> Non
     check()
 
 
+@pytest.mark.slow
 @given(nets.seeds)
 def test_the_upper_bound_in_place_of_the_lower_is_noticed(seed: int) -> None:
     problem = problem_of(seed)

@@ -91,6 +91,7 @@ def test_damaged_gzip(change: Callable[[bytes], bytes], words: str, tmp_path: Pa
     refused(path, InputError, str(path), words)
 
 
+@pytest.mark.slow
 def test_a_gzip_bomb_does_not_go_off(tmp_path: Path) -> None:
     path = tmp_path / "bomb.onnx.gz"
     with gzip.open(path, "wb") as file:

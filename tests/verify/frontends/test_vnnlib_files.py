@@ -135,6 +135,7 @@ def test_a_written_problem_comes_back_through_files(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_vocabulary_reads_no_frontend_until_it_is_asked_to() -> None:
     code = """
 import sys

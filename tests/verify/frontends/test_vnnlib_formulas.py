@@ -59,6 +59,7 @@ def test_members_where_connectives_are_nested(examples: int) -> None:
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [40, slow(120)])
 def test_members_where_inputs_are_tied(examples: int) -> None:
     """Exactly where numbers can be told exactly; elsewhere no member is none, and none is left out of the proof."""
@@ -77,6 +78,7 @@ def test_members_where_inputs_are_tied(examples: int) -> None:
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [40, slow(120)])
 def test_members_where_outputs_are_compared_with_inputs(examples: int) -> None:
     @settings(max_examples=examples)

@@ -156,6 +156,7 @@ def test_without_the_package_one_is_told_how_to_get_it(monkeypatch: pytest.Monke
         read("")
 
 
+@pytest.mark.slow
 def test_the_package_is_imported_when_it_is_needed() -> None:
     code = """
 import sys

@@ -51,6 +51,7 @@ class Deaf:
         return Answer(Status.INFEASIBLE, value=float(os.getpid()), bound=float(self.solves))
 
 
+@pytest.mark.slow
 def test_a_solver_that_overruns_is_killed_with_all_that_it_started() -> None:
     length = f"1{os.getpid()}"
     answer = load(Slow(f"sleep {length}"), random_program(0)).solve(seconds=0.5)
@@ -101,6 +102,7 @@ class Crashing:
         return Answer(Status.INFEASIBLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("crashes", "solves", "status"),
     [slow(0, 1, Status.INFEASIBLE), slow(1, 2, Status.INFEASIBLE), (9, 2, Status.FAILED)],

@@ -133,6 +133,7 @@ def test_raised_lines_decide_what_fixed_ones_leave_open() -> None:
     assert result.stats["tried"][-1].get("domains", 0) == 0
 
 
+@pytest.mark.slow
 def test_without_a_limit_of_time_there_is_an_end_all_the_same() -> None:
     results = [Auto(rounds=1).verify(tanh(eps), Budget()) for eps in (0.02, 0.11, 0.2)]
     assert [each.verdict for each in results] == [Verdict.VERIFIED, Verdict.VERIFIED, Verdict.FALSIFIED]
@@ -144,6 +145,7 @@ def test_with_a_limit_of_time_all_of_it_is_used() -> None:
     assert result.reason in (None, Reason.TIMEOUT), "there is no giving up before"
 
 
+@pytest.mark.slow
 def test_operands_of_maxima_are_split() -> None:
     """``lp-bab`` splits no maximum, and linear bounds alone do not decide."""
     layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 12), nn.ReLU()]

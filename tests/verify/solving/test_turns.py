@@ -110,6 +110,7 @@ def test_one_by_one_the_time_is_shared_out_but_for_a_union(monkeypatch: pytest.M
     assert {each.reason for each in results} == {Reason.TIMEOUT}
 
 
+@pytest.mark.slow
 def test_the_answer_so_far_is_told_after_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, heard = Clock.installed(monkeypatch), list[Sequence[Result]]()
     plan = [Stage(Worker(clock, 1.0, "a")), Stage(Worker(clock, 100.0, "b"))]

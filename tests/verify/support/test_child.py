@@ -30,6 +30,7 @@ def test_the_process_serves_again() -> None:
     assert in_child(os.getpid) == in_child(os.getpid)
 
 
+@pytest.mark.slow
 def test_it_loads_no_more_than_the_function_needs() -> None:
     child._dismiss()  # those left by other tests have loaded what these needed
     assert in_child(eval, ("'torch' in __import__('sys').modules",)) is False

@@ -243,6 +243,7 @@ def test_a_process_that_nobody_waits_for_any_more_ends_quietly(tmp_path, monkeyp
         processes._serve(theirs, work, path)
 
 
+@pytest.mark.slow
 def test_a_server_that_starts_does_not_hear_the_interrupt():
     code = (
         "import signal, subprocess, sys\n"
@@ -297,6 +298,7 @@ with side_by_side(1)(Job(work)) as executor:
 """
 
 
+@pytest.mark.slow
 def test_what_a_task_prints_is_not_our_output():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, text=True, env=environment)

@@ -23,6 +23,7 @@ import assay.commands.bench
 """
 
 
+@pytest.mark.slow
 def test_nothing_that_only_some_systems_have_is_imported_before_it_is_used() -> None:
     done = subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

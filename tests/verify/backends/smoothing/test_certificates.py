@@ -50,6 +50,7 @@ def test_known_radii_by_privacy_and_divergence() -> None:
     assert [renyi(*t) for t in TRIPLES] == pytest.approx([0.954005, 1.03193, 0.77922], abs=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", few([0.55, 0.9, 0.9999], quick=[0.9]))
 @pytest.mark.parametrize("rival", few([0.01, 0.5, 1.0], quick=[0.5]))
 def test_the_order_of_the_certificates(p: float, rival: float) -> None:
@@ -177,6 +178,7 @@ def kept_by_the_worst_set(noise: Exp2, size: int, quantile: float, p: float, q: 
     return float(within + beyond) / n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantile", "p", "q", "published"), [(0.5, 0.9, 0.99, 0.77579), slow(0.8, 0.99, 0.999, 1.36723)]
 )

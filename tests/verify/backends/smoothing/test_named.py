@@ -67,6 +67,7 @@ def test_other_norms_are_converted(certificate: str) -> None:
     assert most == pytest.approx(two / sqrt(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", few(range(3), quick=[0]))
 def test_privacy_divergence_cohen_and_double_sampling_in_this_order(seed: int) -> None:
     """As methods, on one classifier: the first three share their draws, and half of double sampling's are the same."""
@@ -102,6 +103,7 @@ def test_radii_overshoot_as_rarely_as_alpha_says(certificate: str) -> None:
         assert over > 0, "a bound that is never wrong is no test of how often it is"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", few(["pilot", "staged", "anytime"], quick=["anytime"]))
 def test_early_tests_of_the_method_overshoot_as_rarely_as_alpha_says(test: str) -> None:
     runs, alpha = 300, 0.1

@@ -86,6 +86,7 @@ def test_mean_scores_of_a_sigmoid() -> None:
     assert 0.95 * cohen(mean, SIGMA) < answer.radius < cohen(mean, SIGMA)
 
 
+@pytest.mark.slow
 def test_double_sampling_beats_the_same_noise_by_itself() -> None:
     """A ball around the point: all of the narrow noise lies inside."""
     size = 60
