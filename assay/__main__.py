@@ -26,6 +26,7 @@ from assay.commands.models import models
 from assay.commands.radius import radius
 from assay.commands.report import report
 from assay.commands.smooth import smooth
+from assay.commands.table import table
 from assay.commands.train import train
 from assay.commands.verify import verify
 from assay.commands.watch import watch
@@ -70,6 +71,7 @@ app.command(short_help="Print whom to cite for methods and attacks.")(cite)
 app.command(short_help="List the trained networks that come with assay.")(models)
 app.command(short_help="Certify a smoothed classifier, or audit a log of its radii.")(smooth)
 app.command(short_help="Train a network reproducibly, with its card.")(train)
+app.command(short_help="Print published figures beside what is measured here.")(table)
 
 
 def _show_version(wanted: bool) -> None:

@@ -41,10 +41,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "assay.benchmarks": ("assay.checkout",),
     "assay.benchmarks.harness": ("assay.verify", "assay.attacks", "assay.models"),
     "assay.benchmarks.report": ("assay.verify", "assay.attacks", "assay.models", "assay.benchmarks.harness"),
+    "assay.benchmarks.tables": ("assay.verify", "assay.benchmarks.harness"),
     "assay.benchmarks.measure": ("assay",),
     "assay": (
         *("assay.verify", "assay.attacks", "assay.models"),
-        *("assay.benchmarks.harness", "assay.benchmarks.report"),
+        *("assay.benchmarks.harness", "assay.benchmarks.report", "assay.benchmarks.tables"),
     ),
 }
 
