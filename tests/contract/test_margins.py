@@ -127,7 +127,7 @@ def test_a_row_that_is_not_strict_does_not_hide_behind_one_that_is() -> None:
     assert verdicts == [yes, no, yes, no, yes]
 
 
-@seeds(12, of=28)
+@seeds(12, of=20)
 def test_bounds_without_rounding_hold_and_are_attained(seeds: range) -> None:
     """On random graphs they are below the exact values at points; where nothing is bent they are the least value."""
     for seed in seeds:

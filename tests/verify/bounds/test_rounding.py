@@ -57,7 +57,7 @@ def _contain(bounds: Bounds, values: list[list[Fraction]], name: str) -> None:
 
 
 @pytest.mark.parametrize("image", [False, True])
-@seeds(6, of=26)
+@seeds(6, of=18)
 def test_real_values_lie_within(image: bool, seeds: range) -> None:
     for seed in seeds:
         network = random_graph(seed, image, steps=8)

@@ -64,7 +64,7 @@ def all_proved(kinds: tuple[str, ...], numbers: range, method: BaB) -> list[tupl
     return [each for each in found if each is not None]
 
 
-@seeds(6, 60)
+@seeds(6, 36)
 @pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
 @pytest.mark.parametrize("kind", ["mlp", "conv", "residual", "leaky"])
 def test_trees_are_accepted_and_what_they_prove_is_true(kind: str, method: BaB, seeds: range) -> None:
@@ -90,7 +90,7 @@ def test_a_proof_that_takes_too_much_memory_is_given_up_and_the_verdict_stands()
     assert [result.certificate is None for result in results] == [False, True]
 
 
-@seeds(4, 250)
+@seeds(4, 130)
 @pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
 def test_rational_arithmetic_agrees(method: BaB, seeds: range) -> None:
     """On what is accepted and on what is not: now and then a node that the search holds for empty is not proved so."""

@@ -40,7 +40,7 @@ def extreme(polytope: Polytope, cost: Tensor) -> float:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@seeds(6, of=26)
+@seeds(6, of=18)
 def test_membership_is_exact(dtype: torch.dtype, seeds: range) -> None:
     """At random points and at those that projection puts within an ulp of a side, and their neighbours."""
     for seed in seeds:
@@ -80,7 +80,7 @@ def test_witnesses_keep_to_the_inner_limits_and_proofs_to_the_outer_ones() -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@seeds(6, of=26)
+@seeds(6, of=18)
 def test_projected_and_random_points_are_members_within_the_box(dtype: torch.dtype, seeds: range) -> None:
     for seed in seeds:
         polytope = random_polytope(*unit_box(4), seed, rows=1 + seed % 4, room=0.02)
@@ -108,7 +108,7 @@ def test_equalities_are_met_where_numbers_allow_it() -> None:
     assert bool(polytope.contains(polytope.sample(100, generator(0))).all())
 
 
-@seeds(6, of=26)
+@seeds(6, of=18)
 def test_the_box_is_around_the_polytope_and_as_tight_as_intervals_make_it(seeds: range) -> None:
     for seed in seeds:
         polytope = random_polytope(*unit_box(3), seed, room=0.05)
@@ -122,7 +122,7 @@ def test_the_box_is_around_the_polytope_and_as_tight_as_intervals_make_it(seeds:
     torch.testing.assert_close(one.box().lower, torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64))
 
 
-@seeds(12, of=44)
+@seeds(12, of=30)
 def test_tightening_never_cuts_a_point_off(seeds: range) -> None:
     """Rows that pass exactly through the point, at all scales."""
     for seed in seeds:
@@ -139,7 +139,7 @@ def test_tightening_never_cuts_a_point_off(seeds: range) -> None:
             assert bool(((lower <= x) & (x <= upper)).all()), seed
 
 
-@seeds(12, of=84)
+@seeds(12, of=48)
 def test_emptiness_is_what_linear_programs_say_and_proved(seeds: range) -> None:
     found = 0
     for seed in seeds:
