@@ -23,6 +23,7 @@ from assay.commands.export import export
 from assay.commands.inspect import inspect
 from assay.commands.methods import methods
 from assay.commands.models import models
+from assay.commands.perturb import perturb
 from assay.commands.radius import radius
 from assay.commands.report import report
 from assay.commands.smooth import smooth
@@ -66,6 +67,7 @@ app.command(short_help="Check a certificate, or a folder of evidence, again.")(c
 app.command(short_help="Run folders of VNN-COMP instances, beside published results.")(bench)
 app.command(short_help="Bracket the robust radius of samples.")(radius)
 app.command(short_help="Attack a model on a data set, or a VNN-LIB property.")(attack)
+app.command(short_help="Bracket a model against turns, shifts, brightness and the like.")(perturb)
 app.command(short_help="List methods, attacks, their options, and packages.")(methods)
 app.command(short_help="Print whom to cite for methods and attacks.")(cite)
 app.command(short_help="List the trained networks that come with assay.")(models)

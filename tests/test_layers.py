@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     BOUNDS: GROUND,
     PROGRAMS: (*GROUND, BOUNDS),
     "assay.verify.check": GROUND,
+    "assay.verify.perturbations": GROUND,
     "assay.attacks": ("assay.lazy", "assay.checkout", *GROUND),
     "assay.verify.backends": (*GROUND, BOUNDS, PROGRAMS),
     "assay.verify.registry": GROUND,

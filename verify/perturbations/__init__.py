@@ -1,0 +1,9 @@
+"""Semantic perturbations: what happens to an image when it is turned, moved, scaled, brightened, as a function of few
+parameters; and linear enclosures of all the pixels over cells of these."""
+
+from __future__ import annotations
+
+from assay.verify.perturbations.enclosures import Enclosure, enclose
+from assay.verify.perturbations.kinds import KINDS, Part, Perturbation
+
+__all__ = ["KINDS", "Enclosure", "Part", "Perturbation", "enclose"]
