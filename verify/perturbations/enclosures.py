@@ -3,7 +3,7 @@ moved apart until nothing can lie outside (DeepG: Balunovic et al. 2019, with sl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
@@ -54,7 +54,8 @@ class Enclosure:
                 last = builder.add(Relu(), last)
             last = builder.add(Scale(torch.tensor(-1.0), torch.tensor(high)), last)
         last = builder.add(Reshape(self.shape), last)
-        return builder.build(builder.embed(network, last), dtype=torch.float64, name=network.name)
+        whole = builder.build(builder.embed(network, last), dtype=torch.float64, name=network.name)
+        return whole if network.held is None else replace(whole, held=self.before(network.held))
 
 
 def enclose(perturbation: Perturbation, image: Tensor, low: Tensor, high: Tensor, dtype: torch.dtype) -> Enclosure:

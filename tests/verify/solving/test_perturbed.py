@@ -97,3 +97,19 @@ def test_what_is_no_question_is_refused() -> None:
     ):
         with pytest.raises(InputError, match=words):
             asked()
+
+
+class Wrapping(nn.Module):
+    """2e8 times the sum of all pixels in whole numbers, which wrap around."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        large = (x.flatten(1) * 4096).sum(1, keepdim=True).to(torch.int32) * 200_000
+        return torch.cat([large.to(x.dtype), torch.zeros_like(large).to(x.dtype) - 1], 1)
+
+
+def test_whole_numbers_that_may_wrap_around_prove_nothing() -> None:
+    x = torch.full((1, 3, 3), 0.25, dtype=torch.float64)
+    network = to_network(Wrapping().eval(), (1, 3, 3))
+    assert network.held is not None
+    asked = Perturbed(network, x, 0, Perturbation.parse("brightness(0.05)"))
+    assert verify(asked, get_verifier("ibp"), Budget(2)).verdict is not Verdict.VERIFIED
