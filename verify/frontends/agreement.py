@@ -66,12 +66,25 @@ def agree_on(network: Network, points: Tensor, double: Oracle | None = None) -> 
     model in that precision where there is one, to 1e-9 of the magnitudes that are summed, and that precision's errors.
     They are those of ``network.literal``, the translation before folding: what cancels in folded constants is rounded
     in the original. Points are rounded to the oracle's dtype. Outputs of the oracle that are not finite are not
-    compared, nor those whose errors have no bound.
+    compared, nor those whose errors have no bound, nor points at which its whole numbers wrap around.
     """
+    points = points if network.held is None else _kept(network.held, points.to(network.dtype))
     together = max(VALUES // sum(node.size for node in network.nodes), 2)  # one alone says nothing of batches
     with torch.no_grad():
         parts = torch.split(points.to(network.dtype), together)
         return torch.stack([_compare(network, part, double) for part in parts]).any(0)
+
+
+def _kept(held: Network, points: Tensor) -> Tensor:
+    """The points (batch x input shape) at which all whole numbers are within what their types hold: elsewhere the model
+    wraps around, the network does not, and nothing is proved."""
+    with torch.no_grad():
+        kept = points[(held(points.double()).flatten(1).abs() < 1).all(1)]
+    if not len(kept):
+        raise UnsupportedError(
+            f"whole numbers of the model are more than their type holds at all of {len(points)} points"
+        )
+    return kept
 
 
 def _compare(network: Network, points: Tensor, double: Oracle | None) -> Tensor:

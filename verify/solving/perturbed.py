@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from math import inf, prod
+from math import inf
 
 import torch
 from torch import Tensor
@@ -85,7 +85,7 @@ def attack(question: Perturbed, seed: int = 0, budget: Budget = UNLIMITED) -> Fo
     at = _grid(low, high)
     best, least = (low + high) / 2, inf
     for round_ in range(ROUNDS + 1):
-        for some in at.split(TOGETHER):
+        for some in torch.split(at, TOGETHER):
             if budget.expired:
                 return None
             images, margins, right = question.answers(some)
@@ -173,7 +173,7 @@ def verify(
 
 def _share(low: Tensor, high: Tensor, whole: Tensor) -> float:
     """Of the whole, the share of a cell."""
-    return prod((((high - low) / whole)[whole > 0]).tolist())
+    return float(((high - low) / whole)[whole > 0].prod())
 
 
 def _halved(low: Tensor, high: Tensor, moved: Tensor, whole: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -20,6 +20,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Verdict
 from assay.verify.core.spec import Spec
+from assay.verify.frontends.agreement import agree_on
 from assay.verify.frontends.labels import of_scores
 from assay.verify.frontends.onnx.read import decode, read_onnx
 from assay.verify.registry import get_bounder, get_verifier
@@ -268,3 +269,18 @@ def test_the_same_operations_on_other_whole_numbers_are_another_network(tmp_path
         return read_onnx(save(tmp_path, model(nodes, [1, 1], {}))).id
 
     assert read(TensorProto.INT32) != read(TensorProto.INT64)
+
+
+def test_where_whole_numbers_wrap_around_nothing_is_compared() -> None:
+    class Large(nn.Module):
+        def __init__(self, factor: int) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x: Tensor) -> Tensor:
+            return ((x * 4096).sum(1, keepdim=True).to(torch.int32) * self.factor).to(x.dtype)
+
+    network = to_network(Large(200_000).eval(), (9,))
+    assert float(network(torch.zeros(1, 9, dtype=torch.float64))) == 0.0
+    with pytest.raises(UnsupportedError, match="more than their type holds at all of"):
+        agree_on(network, torch.ones(3, 9))
