@@ -30,9 +30,9 @@ ROUNDS, TOGETHER = 4, 64  # rounds of the attack, and images in each
 SMALLEST = 2.0**-30  # of the whole, by each parameter: smaller cells are not halved
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Perturbed:
-    """Does the network keep its ``label`` whatever the perturbation makes of the ``image`` (channels x height x width)?"""
+    """Whether a network keeps its ``label`` whatever happens to the ``image`` (channels x height x width)."""
 
     network: Network
     image: Tensor
@@ -68,7 +68,7 @@ class Perturbed:
         return images, y[:, self.label] - rival, strictly_largest(y, label)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found:
     """Parameters (parameters) whose image is misclassified, and the image."""
 
