@@ -31,9 +31,10 @@ class Group:
     """A batch of samples whose rows are kept features by rows, and what that needs of the relaxed network.
 
     ``support``: which features of an activation can matter, by position (None: all); ``lines`` of these, ``whole`` of
-    all features: (features x samples). ``entrance``: the first layer, if all paths from the input lead through it and
-    the region is a box; the centre's share of every bound is then read off that layer's value at the centre
-    (``at_centre``, features x samples), and only the radius has to be taken down to the input.
+    all features: (features x samples), as far apart as rounding is charged. ``entrance``: the first layer, if all paths
+    from the input lead through it and the region is a box; the centre's share of every bound is then read off that
+    layer's value at the centre (``at_centre``, features x samples), and only the radius has to be taken down to the
+    input.
     """
 
     relaxed: Relaxed
@@ -58,7 +59,7 @@ class Group:
             self.at_centre = by_feature(torch.lerp(value.lower, value.upper, 0.5))
         if position not in relaxed.lines:
             return
-        lines = self.whole[position] = relaxed.lines[position].map(lambda t: t.movedim(0, -1).contiguous())
+        lines = self.whole[position] = relaxed.charged(position).map(lambda t: t.movedim(0, -1).contiguous())
         if isinstance(node.op, Relu):
             possible = ~(relaxed.operand(position).upper <= 0).all(0)  # a NaN is kept: such a bound decides nothing
             kept = possible.nonzero().flatten()
@@ -89,10 +90,10 @@ class Group:
         return Owners.of(sample, self.centre.dtype, self.relaxed.samples)
 
     def known(self, position: int) -> tuple[Tensor, Tensor]:
-        """Centre and radius of the bounds of a node: (features x samples) each."""
+        """Centre and radius of the bounds of a node, with what sums over them lose: (features x samples) each."""
         if position not in self._known:
             centre, radius = middle_and_radius(self.relaxed.bounds[position])
-            self._known[position] = by_feature(centre), by_feature(radius)
+            self._known[position] = by_feature(centre), by_feature(radius + self.relaxed.summed(position))
         return self._known[position]
 
     def wanted(self, position: int) -> Tensor | None:

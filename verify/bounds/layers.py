@@ -157,7 +157,6 @@ def _tighten(
         if before is not None:
             old = before[position]
             known = Bounds(*meet(known.lower, known.upper, old.lower, old.upper))
-        relaxed.compound()
         if group is not None:
             group.enter(position, known)
         pace.passed(position, time.monotonic() - begun)
@@ -210,7 +209,7 @@ def _within_precision(relaxed: Relaxed, position: int, known: Bounds, wanted: Te
     """Of the neurons that are ``wanted`` of a node those of which rounding leaves something: where it may take as much
     as is known already, no row would tell more. Raises :class:`Imprecise` where float32 leaves hardly any of them."""
     assert relaxed.rounding is not None
-    able = wanted & (relaxed.rounding.error[position] < known.upper - known.lower)
+    able = wanted & (relaxed.lost(position).view_as(wanted) < known.upper - known.lower)
     single = relaxed.rounding.precision is rounding.SINGLE and devices.is_host(able)
     if single and 2 * int(able.sum()) < int(wanted.sum()):
         raise Imprecise
@@ -263,9 +262,11 @@ def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor, read
     size, shape = group.network.nodes[position].size, known.lower.shape
     here = Bounds(*(t.flatten().index_select(0, index) for t in (known.lower, known.upper)))
     sample = torch.div(index, size, rounding_mode="floor")
-    error, neurons = group.relaxed.error(position, index), torch.arange(len(index), device=index.device)
+    assert group.relaxed.rounding is not None
+    lost = group.relaxed.lost(position).flatten().index_select(0, index) + group.relaxed.rounding.precision.dust
+    neurons = torch.arange(len(index), device=index.device)
     feature = index - sample * size
-    all_ = Sides(sample, feature, neurons < 0, here, error)
+    all_ = Sides(sample, feature, neurons < 0, here, lost)
     other = partners(group.network, position, sample, feature)
     if other is not None:
         here = _bounded(group, position, all_, neurons, neurons < 0, [])
@@ -294,13 +295,13 @@ def _bounded(
     """What is known of a layer's neurons, intersected with linear bounds of some of them, by number, on one side each,
     chunk by chunk."""
     rows = replace(layer.take(neurons), above=above)
-    least = torch.full_like(rows.error, -inf)
+    least = torch.full_like(rows.lost, -inf)
     for part in _chunks(rows.sample, group):
         try:
             least[part] = lowest(group, position, rows.take(part), readers)
         except Expired:
             break  # what is bounded by then stands, or nothing of it: that is for the caller to say
-    lower, upper = torch.full_like(layer.error, -inf), torch.full_like(layer.error, inf)
+    lower, upper = torch.full_like(layer.lost, -inf), torch.full_like(layer.lost, inf)
     lower[neurons[~above]], upper[neurons[above]] = least[~above], -least[above]
     return Bounds(*meet(layer.known.lower, layer.known.upper, lower, upper))
 

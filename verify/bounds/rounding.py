@@ -5,8 +5,9 @@ backwards through an operation, coefficients c become ``fl(c W)``; going on with
 most ``gamma_n |c| (|W| |v|)``, where v is the value that the operation reads. The magnitudes of values are known from
 their bounds, so that ``gamma_n (|W| |v| + |b|)``, what one unit of coefficient loses there, is known before any c.
 
-The rows of a specification, few that matter much, are charged at each activation that they meet. The many rows of
-neurons are charged once each, by what no coefficient can exceed.
+Rows are charged where they begin and at each activation that they meet, by the magnitudes of their coefficients: over
+many layers these come to far less than the products of norms do, since terms cancel. What others compute, whose
+coefficients are not known, is charged by what none can exceed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -132,15 +133,13 @@ def _refuse(reduced: dict[str, bool]) -> None:
 @dataclass(eq=False)
 class Rounding:
     """What rounding takes, by position of a node (samples x shape of the node): of one unit of coefficient from a
-    node that is no activation until activations are met (``lost``), by norms of the operations between; and of a row
-    of one of a node's neurons until the input is reached (``error``). ``longest``: so many terms all sums are
-    taken to have at least."""
+    node that is no activation until activations are met (``lost``), by norms of the operations between. ``longest``: so
+    many terms all sums are taken to have at least."""
 
     network: Network
     longest: int = 0
     precision: Precision = DOUBLE
     lost: dict[int, Tensor] = field(default_factory=dict)
-    error: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         nodes = self.network.nodes
@@ -157,7 +156,7 @@ class Rounding:
         """Note the magnitudes of the input: ``size`` (samples x input shape)."""
         # A coefficient that underflows may be worth a lot at values beyond.
         size = torch.where(size < self.precision.beyond, size, torch.nan)
-        self.lost[0] = self.error[0] = self.share(0) * size + self.precision.dust
+        self.lost[0] = self.share(0) * size + self.precision.dust
 
     def enter(self, position: int, operands: Sequence[Bounds], interval: Bounds) -> Bounds:
         """The ``interval`` (samples x shape) of a node over its operands', widened; its losses are noted."""
@@ -181,39 +180,34 @@ class Rounding:
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
         return widened(interval, size, count, self.precision) if count else interval
 
-    def compound(self, position: int, operands: Sequence[Bounds]) -> None:
-        """Note the error of a node that is no activation, from its operands (samples x shape of each)."""
+    def anyhow(self, bounds: Sequence[Bounds], narrow: bool = False) -> list[Tensor]:
+        """What rounding takes of a row of one of a node's neurons until the input is reached, for the nodes that have
+        bounds: by norms of all operations between, with lines that may be any over parts of what ``bounds`` say of each
+        node (samples x shape of the node), or over what rounding makes of these parts. ``narrow``: whether that may be
+        too narrow for the values themselves."""
+        error = [self.lost[0]]
+        for position, node in enumerate(self.network.nodes[1 : len(bounds)], start=1):
+            operands, below = [bounds[i] for i in node.inputs], [error[i] for i in node.inputs]
+            if relaxes(node.op):
+                error.append(self._relaxed_anyhow(position, below[0], operands[0], bounds[position], narrow))
+            else:
+                error.append(self._compounded(position, below, operands))
+        return [e + self.precision.dust for e in error]
+
+    def _compounded(self, position: int, below: Sequence[Tensor], operands: Sequence[Bounds]) -> Tensor:
+        """The error of a node that is no activation, from its operands (samples x shape of each) and theirs."""
         node, part = self.network.nodes[position], self.share(position)
-        if all(self.error[i] is self.lost.get(i) for i in node.inputs):
-            self.error[position] = self.lost[position]
-            return
-        read = [torch.add(self.error[i], largest(b), alpha=part) for i, b in zip(node.inputs, operands, strict=True)]
+        if all(e is self.lost.get(i) for i, e in zip(node.inputs, below, strict=True)):
+            return self.lost[position]
+        read = [torch.add(e, largest(b), alpha=part) for e, b in zip(below, operands, strict=True)]
         error = evaluate(radius_map(node.op), *read)
         if isinstance(node.op, (*AFFINE, Gather)):
             error = torch.add(
                 error, norms(node.op, operands[0].lower.shape[1:], self.precision.dtype).constant, alpha=part
             )
-        self.error[position] = error + self.precision.dust
+        return error + self.precision.dust
 
-    def relax(self, position: int, lines: Lines, z: Bounds) -> None:
-        """Note the error of an activation with these lines over ``z`` (samples x features [x operands])."""
-        loss = self._through(self.error, position, lines, z)
-        self.error[position] = loss.view(-1, *self.network.nodes[position].shape)
-
-    def anyhow(self, bounds: Sequence[Bounds], narrow: bool = False) -> list[Tensor]:
-        """Errors of the nodes that have bounds, as :attr:`error`, with lines that may be any over parts of what
-        ``bounds`` say of each node (samples x shape of the node), or over what rounding makes of these parts.
-        ``narrow``: whether that may be too narrow for the values themselves."""
-        here = replace(self, error={0: self.error[0]})
-        for position, node in enumerate(self.network.nodes[1 : len(bounds)], start=1):
-            operands = [bounds[i] for i in node.inputs]
-            if relaxes(node.op):
-                here._relax_anyhow(position, operands[0], bounds[position], narrow)
-            else:
-                here.compound(position, operands)
-        return [here.error[position] + self.precision.dust for position in range(len(bounds))]
-
-    def _relax_anyhow(self, position: int, z: Bounds, value: Bounds, narrow: bool) -> None:
+    def _relaxed_anyhow(self, position: int, below: Tensor, z: Bounds, value: Bounds, narrow: bool) -> Tensor:
         """Slopes are the activation's own, and no constant is larger than what it leads from and to: see
         :func:`assay.verify.bounds.relax.extremes`.
 
@@ -221,7 +215,7 @@ class Rounding:
         is too narrow by it, and beyond which the line is passed by as much.
         """
         nodes, part = self.network.nodes, self.share(position)
-        op, below = nodes[position].op, self.error[nodes[position].inputs[0]]
+        op = nodes[position].op
         through = 2 * below + 3 * part * largest(z)
         if isinstance(op, Relu):
             # Each node on the way can put the interval of a part off by its error, twice where it is itself widened.
@@ -232,11 +226,28 @@ class Rounding:
         if narrow and isinstance(op, Step):  # a line over an interval that is too narrow may leave out a whole step
             height = height + steps.jump(op, z, 2 * below) / part
         through = slope * through
-        self.error[position] = (through.sum(-1) if op.several else through) + 2 * part * height
+        return (through.sum(-1) if op.several else through) + 2 * part * height
 
     def at(self, position: int, lines: Lines, z: Bounds) -> Tensor:
-        """What one unit of coefficient at an activation loses until the next ones are met: (samples x features)."""
-        return self._through(self.lost, position, lines, z)
+        """What one unit of coefficient at an activation loses until the next ones are met, by the steeper line, with
+        what the lines' own numbers lose: (samples x features)."""
+        steepest = torch.maximum(lines.slope.abs(), (lines.slope + lines.slope_gap).abs())
+        loss = steepest * self._until_next(position, z)
+        height = lines.intercept_gap.abs()
+        height = height if lines.intercept is None else height + lines.intercept.abs()
+        loss = loss if loss.dim() == height.dim() else loss.sum(-1)
+        return torch.add(loss, height, alpha=self.share(position)) + self.precision.dust
+
+    def at_any(self, position: int, z: Bounds, value: Bounds) -> Tensor:
+        """As :meth:`at`, by any lines over parts of ``z``, where the value lies within ``value`` (samples x
+        features)."""
+        op, part = self.network.nodes[position].op, self.share(position)
+        slope, height = extremes(op, z, largest(value))
+        # Constants are made of products of slopes and operands, too.
+        loss = slope * (self._until_next(position, z) + 2 * part * largest(z))
+        if isinstance(op, Relu):
+            loss = torch.where(z.upper <= 0, 0.0, loss)
+        return (loss.sum(-1) if op.several else loss) + 2 * part * height + self.precision.dust
 
     def of_rows(self, sample: Tensor, positions: Iterable[int]) -> Rounding:
         """What is lost at nodes, by their ``positions``, of rows that belong to samples, by number (rows)."""
@@ -251,16 +262,10 @@ class Rounding:
         here.lost = {i: t.index_select(1, kept[i]) if i in kept else t for i, t in self.lost.items()}
         return here
 
-    def _through(self, known: dict[int, Tensor], position: int, lines: Lines, z: Bounds) -> Tensor:
-        """By the steeper line, with what the lines' own numbers lose: (samples x features)."""
-        part, below = self.share(position), known.get(self.network.nodes[position].inputs[0])
-        size = part * largest(z)
-        if below is not None:
-            size = size + below.view(size.shape)
-        loss = torch.maximum(lines.slope.abs(), (lines.slope + lines.slope_gap).abs()) * size
-        height = lines.intercept_gap.abs()
-        height = height if lines.intercept is None else height + lines.intercept.abs()
-        return torch.add(loss if loss.dim() == height.dim() else loss.sum(-1), height, alpha=part) + self.precision.dust
+    def _until_next(self, position: int, z: Bounds) -> Tensor:
+        """What one unit of coefficient of an activation's operand ``z`` loses as that is read: of its shape."""
+        size, below = self.share(position) * largest(z), self.lost.get(self.network.nodes[position].inputs[0])
+        return size if below is None else size + below.view(size.shape)
 
     def _size(self, position: int, sizes: Sequence[Tensor]) -> Tensor:
         """At least what the products and constants of a node come to without their signs."""
