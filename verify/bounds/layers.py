@@ -87,7 +87,7 @@ def by_linear_bounds(
     have more than ``crowd`` rows each in some layer, and :class:`Imprecise` where float32 is of no use.
     """
     budget = budget.started()
-    relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
+    relaxed = _start(network, region, dtype, budget)
     group = Group(relaxed) if ragged(relaxed) else None
     _tighten(relaxed, group, crowd, further, asked, before, rows, found)
     return relaxed
@@ -106,12 +106,18 @@ def rows_by_linear_bounds(
     on these: objective (samples x rows x outputs), result (samples x rows). Rows go down as columns where the layers'
     have made what that needs."""
     budget = budget.started()
-    relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
+    relaxed = _start(network, region, dtype, budget)
     group = Group(relaxed) if ragged(relaxed) else None
     _tighten(relaxed, group, crowd, None, asked, None, objective.shape[-2], None)
     columns = group is not None and group.cuts_all and relaxed.constraints is None
     down = partial(over_region, group) if group is not None and columns else None
     return relaxed, lower_rows(relaxed, objective, linear=True, down=down)
+
+
+def _start(network: Network, region: Region, dtype: torch.dtype, budget: Budget) -> Relaxed:
+    """The input alone; in float32 what rows lose is worth an interval more."""
+    box = batch_box(region, network.input_shape)
+    return Relaxed.start(network, box, dtype, budget, sharp=dtype == torch.float32)
 
 
 def _tighten(

@@ -41,9 +41,11 @@ class Relaxed:
     unrefined: list[int] = field(default_factory=list)
 
     @classmethod
-    def start(cls, network: Network, region: Region, dtype: torch.dtype, budget: Budget) -> Relaxed:
+    def start(
+        cls, network: Network, region: Region, dtype: torch.dtype, budget: Budget, sharp: bool = False
+    ) -> Relaxed:
         """The input's bounds alone, for a region of a batch: its box, rounded outward to ``dtype``, on the budget's
-        device.
+        device. ``sharp``: see :class:`assay.verify.bounds.rounding.Rounding`.
 
         All that is asked of it raises :class:`Expired` when the time is over.
         """
@@ -53,7 +55,7 @@ class Relaxed:
             raise InputError("the network has slopes or fillings beyond the numbers of float32: use dtype=float64")
         network = network.to(dtype, device)
         box = Bounds(*(t.to(device).contiguous() for t in region.box().outward(dtype)))
-        charged = Rounding(network, precision=precision)
+        charged = Rounding(network, precision=precision, sharp=sharp)
         size = rounding.largest(box)
         known = size < precision.beyond
         box = Bounds(torch.where(known, box.lower, torch.nan), torch.where(known, box.upper, torch.nan))

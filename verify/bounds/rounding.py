@@ -133,12 +133,14 @@ def _refuse(reduced: dict[str, bool]) -> None:
 @dataclass(eq=False)
 class Rounding:
     """What rounding takes, by position of a node (samples x shape of the node): of one unit of coefficient from a
-    node that is no activation until activations are met (``lost``), by norms of the operations between. ``longest``: so
-    many terms all sums are taken to have at least."""
+    node that is no activation until activations are met (``lost``), by norms of the operations between; if ``sharp``,
+    by their weights, which is several times less, and as dear as an interval. ``longest``: so many terms all sums are
+    taken to have at least."""
 
     network: Network
     longest: int = 0
     precision: Precision = DOUBLE
+    sharp: bool = False
     lost: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -273,13 +275,15 @@ class Rounding:
         if not isinstance(op, AFFINE):
             return evaluate(magnitude(op), *sizes)
         known = norms(op, sizes[0].shape[1:], self.precision.dtype)
+        if self.sharp:
+            return evaluate(radius_map(op), *sizes) + known.constant
         return torch.addcmul(known.constant, known.gain, _most(sizes[0], known.gain.dim()))
 
     def _spread(self, position: int, parts: Sequence[Tensor | None]) -> Tensor:
         """At least what the errors of operands (None: none) make of a node's value."""
         nodes = self.network.nodes
         op, shapes = nodes[position].op, [nodes[i].shape for i in nodes[position].inputs]
-        if isinstance(op, AFFINE):
+        if isinstance(op, AFFINE) and not self.sharp:
             assert parts[0] is not None
             gain = norms(op, shapes[0], self.precision.dtype).gain
             return gain * _most(parts[0], gain.dim())
