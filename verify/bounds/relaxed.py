@@ -93,13 +93,12 @@ class Relaxed:
         z = self.bounds[node.inputs[0]]
         return Bounds(z.lower.reshape(shape), z.upper.reshape(shape))
 
-    def charged(self, position: int) -> Lines:
+    def charged(self, position: int, by: Rounding | None = None) -> Lines:
         """The lines of an activation, so far apart that a row which passes loses what rounding takes of it from there
-        until the next activations below: (samples x features [x operands])."""
-        lines = self.lines[position]
-        if self.rounding is None:
-            return lines
-        return lines.apart(self.rounding.at(position, lines, self.operand(position)))
+        until the next activations below: (samples x features [x operands]). ``by``: what is charged, if it is not what
+        all rows are."""
+        lines, by = self.lines[position], by or self.rounding
+        return lines if by is None else lines.apart(by.at(position, lines, self.operand(position)))
 
     def lost(self, position: int) -> Tensor:
         """What rounding takes of one unit of coefficient of a row that begins at a node, until activations are met;

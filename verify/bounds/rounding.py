@@ -13,9 +13,11 @@ coefficients are not known, is charged by what none can exceed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from torch import Tensor
@@ -35,6 +37,7 @@ from assay.verify.core.ops import (
     Linear,
     Op,
     Relu,
+    Reshape,
     Scale,
     Smooth,
     Step,
@@ -141,17 +144,18 @@ class Rounding:
     longest: int = 0
     precision: Precision = DOUBLE
     sharp: bool = False
-    lost: dict[int, Tensor] = field(default_factory=dict)
+    lost: MutableMapping[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         nodes = self.network.nodes
         steps = FEW + sum(STEPS + self.precision.conversions + len(node.inputs) for node in nodes)
         unit = self.precision.unit
-        self._shares = [2 * gamma(max(_longest(node), self.longest) + steps, unit) for node in nodes]
+        self._shares = [_and_own(gamma(max(_longest(node), self.longest) + steps, unit)) for node in nodes]
+        self._merging = _and_own(gamma(steps, unit))
 
     def share(self, position: int) -> float:
-        """Bound on the relative error of all sums that products with a node's coefficients occur in; twice what it
-        is, so that the losses may be rounded themselves."""
+        """Bound on the relative error of all sums that products with a node's coefficients occur in, and of the losses
+        themselves."""
         return self._shares[position]
 
     def begin(self, size: Tensor) -> None:
@@ -175,9 +179,8 @@ class Rounding:
         size = self._size(position, [largest(b) for b in operands])
         if not relaxes(node.op):
             # Beyond what is counted nothing is known of what is lost, by rows of the node itself neither.
-            own = (
-                torch.where(size < self.precision.beyond, self.share(position) * size, torch.nan) + self.precision.dust
-            )
+            part = self._merging if isinstance(node.op, Reshape) else self.share(position)
+            own = torch.where(size < self.precision.beyond, part * size, torch.nan) + self.precision.dust
             parts = [self.lost.get(i) for i in node.inputs]
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
         return widened(interval, size, count, self.precision) if count else interval
@@ -250,6 +253,18 @@ class Rounding:
         if isinstance(op, Relu):
             loss = torch.where(z.upper <= 0, 0.0, loss)
         return (loss.sum(-1) if op.several else loss) + 2 * part * height + self.precision.dust
+
+    def about_centre(self, position: int, interval: Bounds) -> Rounding:
+        """The same for rows that take the value at the centre of a node over a box, the first but for reshapings, as it
+        is, and go on with the radius alone: what their products lose is a share of the ``interval`` of that node
+        (samples x shape), where it was one of what is summed up there. The value there is worked out in float64; the
+        weights are those of the precision, and the box's centre is rounded to it."""
+        here, middle = copy(self), torch.lerp(interval.lower, interval.upper, 0.5)
+        within = middle.abs() + (interval.upper - middle)
+        few = FEW * self.precision.unit / self.share(position)  # of what is summed up, a share of which is lost
+        lost = torch.add(few * self.lost[position], within, alpha=self.share(position) + self.share(0))
+        here.lost = ChainMap({position: lost + self.precision.dust}, self.lost)  # with what is noted from now on
+        return here
 
     def of_rows(self, sample: Tensor, positions: Iterable[int]) -> Rounding:
         """What is lost at nodes, by their ``positions``, of rows that belong to samples, by number (rows)."""
@@ -344,6 +359,11 @@ def _norms(op: Op) -> dict[tuple[object, ...], Norms]:
 def _most(values: Tensor, dims: int) -> Tensor:
     """The largest value of each sample, to be multiplied with (samples x ...) of so many dimensions."""
     return values.flatten(1).amax(1).reshape(-1, *[1] * (dims - 1))
+
+
+def _and_own(share: float) -> float:
+    """A share of magnitudes that is lost in a sum, and in some eight more of the losses themselves."""
+    return share * (1 + 16 * share) if share < 1 / 16 else inf
 
 
 def _longest(node: Node) -> int:
