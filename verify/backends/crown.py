@@ -13,7 +13,7 @@ from torch import Tensor
 from assay.verify.bounds import layers, sectors
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.needed import needed
-from assay.verify.bounds.verdicts import both_sides, check_dtype, cut_short, verify_by_bounds, without_bounds
+from assay.verify.bounds.verdicts import both_sides, check_dtype, cut_short, finest, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
@@ -61,20 +61,11 @@ class CROWN:
 
     def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget = UNLIMITED) -> Bounds:
         """Bounds of ``objective @ network(x)`` over the region: (batch x rows)."""
-        return both_sides(self._finest, network, region, objective, budget, getattr(torch, self.dtype))
+        return both_sides(self._rows, network, region, objective, budget, getattr(torch, self.dtype))
 
     def lower(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
         """The lower side of :meth:`bound` alone, at half its price: (batch x rows)."""
-        return self._finest(network, region, objective, running(budget), getattr(torch, self.dtype))
-
-    def _finest(
-        self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype
-    ) -> Tensor:
-        """Rows in ``dtype``, or in float64 where float32 is of no use."""
-        try:
-            return self._rows(network, region, objective, budget, dtype)
-        except layers.Imprecise:
-            return self._rows(network, region, objective, budget, torch.float64)
+        return finest(self._rows, network, region, objective, running(budget), getattr(torch, self.dtype))
 
     def _rows(
         self,

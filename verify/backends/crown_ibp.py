@@ -12,7 +12,7 @@ from torch import Tensor
 from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.rows import lower_rows
-from assay.verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
+from assay.verify.bounds.verdicts import both_sides, check_dtype, finest, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
@@ -60,7 +60,7 @@ class CROWNIBP:
 
     def lower(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
         """The lower side of :meth:`bound` alone, at half its price: (batch x rows)."""
-        return self._rows(network, region, objective, running(budget), getattr(torch, self.dtype))
+        return finest(self._rows, network, region, objective, running(budget), getattr(torch, self.dtype))
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.inference_mode()

@@ -12,7 +12,7 @@ from torch import Tensor
 from assay.verify.bounds import layers
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.rows import lower_rows
-from assay.verify.bounds.verdicts import both_sides, check_dtype, verify_by_bounds, without_bounds
+from assay.verify.bounds.verdicts import both_sides, check_dtype, finest, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -57,7 +57,7 @@ class IBP:
 
     def lower(self, network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
         """The lower side of :meth:`bound` alone, at half its price: (batch x rows)."""
-        return _rows(network, region, objective, running(budget), getattr(torch, self.dtype))
+        return finest(_rows, network, region, objective, running(budget), getattr(torch, self.dtype))
 
 
 def _rows(network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from assay.verify.bounds import affine, patches
 from assay.verify.bounds.forms import AnyForm, Form, Owners, Patches, Units, add, dense, multiple, on_support, windows
-from assay.verify.bounds.group import Group, by_feature
+from assay.verify.bounds.group import Group
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.matrix import Sparse, constant
 from assay.verify.bounds.rows import Backward
@@ -52,40 +52,25 @@ class ColumnRules:
     """Rules for rows of a group of samples, each owned by one of them; they are overwritten on the way.
 
     ``entrance``: of the group, if the rows come through it; otherwise 0. Below it they have their values at the centre.
-    ``charged``: whether what rounding takes of them is subtracted at the activations that they meet.
     """
 
     group: Group
     owners: Owners
     entrance: int
-    charged: bool = False
 
     @classmethod
-    def of(cls, group: Group, position: int, owners: Owners, charged: bool = False) -> ColumnRules:
+    def of(cls, group: Group, position: int, owners: Owners) -> ColumnRules:
         """For rows that begin at a node, or at several of which it is the first."""
-        return cls(group, owners, group.entrance if position >= group.entrance else 0, charged)
+        return cls(group, owners, group.entrance if position >= group.entrance else 0)
 
     def pull(self, position: int, rows: AnyForm) -> Pulled:
         """See :class:`assay.verify.bounds.walk.Rules`."""
         group, op = self.group, self.group.network.nodes[position].op
         group.relaxed.budget.check()
-        if self.charged and position in group.lines:
-            return self._charged(op, rows, position)
         if position > self.entrance:
             return self._pull(op, rows, position)
         constant = group.worth_at_centre(rows, self.owners) if position == self.entrance else None
         return self._pull(op, rows, position)[0], constant
-
-    def _charged(self, op: Op, form: AnyForm, position: int) -> Pulled:
-        """Of the features that matter alone: the others pass on 0 and lose nothing."""
-        group, support = self.group, self.group.support.get(position)
-        coef = on_support(form, support, group.network.nodes[position].size)
-        lost = by_feature(group.relaxed.lost(position))
-        lost = lost if support is None else lost.index_select(0, support)
-        assert group.relaxed.rounding is not None
-        taken = self.owners.dot(lost, coef.abs()) + group.relaxed.rounding.precision.dust
-        parts, constant = self._pull(op, Form(coef, support), position)
-        return parts, -taken if constant is None else constant - taken
 
     def _pull(self, op: Op, form: AnyForm, position: int) -> Pulled:
         """By the rule for windows of images as long as they are small, otherwise by the one for all features."""
@@ -113,8 +98,7 @@ def lower_bound(group: Group, position: int, form: AnyForm, owners: Owners, tota
 
 
 def over_region(group: Group, backward: Backward) -> Tensor:
-    """Regular rows of a group that is relaxed as a whole, taken on as columns, and charged as they are: (samples x
-    rows)."""
+    """Regular rows of a group that is relaxed as a whole, taken on as columns: (samples x rows)."""
     samples, count = backward.shape
     owners = group.owners(torch.arange(samples, device=backward.total.device).repeat_interleave(count))
     nodes = group.network.nodes
@@ -123,7 +107,7 @@ def over_region(group: Group, backward: Backward) -> Tensor:
         i: Form(part.dense(nodes[i].size).T.clone(memory_format=torch.contiguous_format))
         for i, part in backward.rows.items()
     }
-    rules = ColumnRules.of(group, min(forms, default=0), owners, charged=True)
+    rules = ColumnRules.of(group, min(forms, default=0), owners)
     return _over_region(rules, forms, backward.total).view(samples, count)
 
 
@@ -155,7 +139,8 @@ def _at_input(group: Group, form: AnyForm, owners: Owners, centred: bool) -> Ten
 
 
 def over_box(group: Group, position: int, form: AnyForm, owners: Owners) -> Tensor:
-    """The least value of ``form`` over what is known of the node at ``position``, which must not be Units: (rows)."""
+    """The least value of ``form`` over what is known of the node at ``position``, which must not be Units, less what
+    rounding takes of that: (rows)."""
     centre, radius = group.known(position)
     if isinstance(form, Patches):
         magnitude = (group.gather(radius, form, owners).mul_(form.coef.abs())).sum(0)

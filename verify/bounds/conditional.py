@@ -19,7 +19,7 @@ from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.raised import OwnRows, chunks, in_float32, of_samples
 from assay.verify.bounds.relax import feeds, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed, fits_float32
-from assay.verify.bounds.rounding import FEW, largest
+from assay.verify.bounds.rounding import FEW, Rounding, largest
 from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, ascend, at_rest, in_other_precision, taken
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import down, gamma
@@ -53,29 +53,28 @@ def unreachable(relaxed: Relaxed, unsafe: Unsafe, ascent: Ascent, passes: int) -
 @dataclass(eq=False)
 class _Conditions:
     """The network under each of the conditions: ``relaxed``, with a sample for each set, its ``bounds`` narrowed layer
-    by layer; ``closed``: sets that are refuted. ``error``: what rounding takes of a row of each node's neurons (1 x
-    size of the node); ``sizes``: magnitudes of outputs (outputs)."""
+    by layer; ``closed``: sets that are refuted. ``rounding``: what it takes of rows, whatever the output; ``sizes``:
+    magnitudes of outputs (outputs)."""
 
     relaxed: Relaxed
     unsafe: Unsafe
     ascent: Ascent
-    error: list[Tensor]
-    dust: float
+    rounding: Rounding
     sizes: Tensor
     closed: Tensor
 
     @classmethod
     def of(cls, relaxed: Relaxed, unsafe: Unsafe, ascent: Ascent) -> _Conditions:
         assert relaxed.rounding is not None
-        error = [e.flatten(1) for e in relaxed.rounding.anyhow(relaxed.bounds)]
-        sets = torch.zeros(len(unsafe), dtype=torch.long, device=error[0].device)  # each begins as the one sample
+        like = relaxed.bounds[0].lower
+        sets = torch.zeros(len(unsafe), dtype=torch.long, device=like.device)  # each begins as the one sample
         bounds = [taken(b, sets) for b in relaxed.bounds]
         region = None if relaxed.ball is None else of_samples(relaxed.ball, sets)
         spread = replace(relaxed, bounds=bounds, region=region, rounding=None)
-        unsafe = Unsafe(*(t.to(error[0]) for t in (unsafe.A, unsafe.b)))
+        unsafe = Unsafe(*(t.to(like) for t in (unsafe.A, unsafe.b)))
         sizes = largest(relaxed.bounds[-1]).flatten()
         closed = torch.zeros_like(sets, dtype=torch.bool)
-        return cls(spread, unsafe, ascent, error, relaxed.rounding.precision.dust, sizes, closed)
+        return cls(spread, unsafe, ascent, relaxed.rounding, sizes, closed)
 
     def narrow(self) -> None:
         """Narrow all layers, then see whether the unsafe rows themselves can be met."""
@@ -142,15 +141,14 @@ class _Conditions:
             i: in_other_precision(self.relaxed.network, layer, here.lines[i], here.operands[i], i)
             for i, layer in lines.items()
         }
-        functions = replace(here, start=start).backward({**here.lines, **moved}, {})
+        functions = replace(here, start=start).charged({**here.lines, **moved}, self.rounding, torch.zeros_like(owner))
         bound = here.region.minimum(functions) - (weights * b).sum(1)
-        # What rounding takes on the way down, and of the sums that the row begins with.
-        lost = coef.abs() @ self.error[position][0] + constraints.abs() @ self.error[last][0]
+        # What rounding takes of the sums that the row begins with.
         size = (weights * (A.abs() @ self.sizes + b.abs())).sum(1)
         if position == last:
             size = size + coef.abs() @ self.sizes
-        lost = lost + 2 * gamma(A.shape[2] + 2 * b.shape[1] + FEW) * size
-        return (bound - lost - 2 * self.dust).nan_to_num(nan=-inf, posinf=-inf, neginf=-inf)
+        lost = 2 * gamma(A.shape[2] + 2 * b.shape[1] + FEW) * size
+        return (bound - lost - self.rounding.precision.dust).nan_to_num(nan=-inf, posinf=-inf, neginf=-inf)
 
     def _raise(
         self, draft: Relaxed, start: dict[int, Tensor], owner: Tensor, A: Tensor, b: Tensor, unit: Tensor

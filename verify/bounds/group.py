@@ -16,14 +16,17 @@ from torch import Tensor
 from assay.verify.bounds.forms import AnyForm, Owners, Patches, Units, pad
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.matrix import Cut, Matrix, matrix
+from assay.verify.bounds.memo import per_op
 from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
 from assay.verify.core.network import Network, Node
-from assay.verify.core.ops import Add, Conv2d, Linear, Relu, Reshape, Scale, Sub
+from assay.verify.core.ops import Add, Conv2d, Linear, Relu, Reshape, Scale, Sub, evaluate, map_tensors
 from assay.verify.core.roundings import terms
 from assay.verify.core.verifier import Bounds
 
 DENSE = 1 / 128  # of a convolution's products
 PASSED = (Add, Reshape, Scale, Sub)  # affine operations that take no matrix
+
+doubled = per_op(lambda op: map_tensors(op, dtype=torch.float64))
 
 
 @dataclass(eq=False)
@@ -31,9 +34,10 @@ class Group:
     """A batch of samples whose rows are kept features by rows, and what that needs of the relaxed network.
 
     ``support``: which features of an activation can matter, by position (None: all); ``lines`` of these, ``whole`` of
-    all features: (features x samples). ``entrance``: the first layer, if all paths from the input lead through it and
-    the region is a box; the centre's share of every bound is then read off that layer's value at the centre
-    (``at_centre``, features x samples), and only the radius has to be taken down to the input.
+    all features: (features x samples), as far apart as rounding is charged. ``entrance``: the first layer, if all paths
+    from the input lead through it and the region is a box; the centre's share of every bound is then read off that
+    layer's value at the centre (``at_centre``, features x samples), and only the radius has to be taken down to the
+    input.
     """
 
     relaxed: Relaxed
@@ -47,6 +51,7 @@ class Group:
         self.network = self.relaxed.network
         self.centre, self.radius = (by_feature(t) for t in middle_and_radius(self.relaxed.bounds[0]))
         self.entrance = 0 if self.relaxed.ball is not None else _entrance(self.network)
+        self._rounding = self.relaxed.rounding
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
         self._cuts: dict[tuple[int, int], Cut] = {}
         self._padded: dict[tuple[int, tuple[int, int]], Tensor] = {}
@@ -54,17 +59,30 @@ class Group:
     def enter(self, position: int, value: Bounds) -> None:
         """Note what rows need of a node that has its interval ``value`` now (samples x shape)."""
         relaxed, node = self.relaxed, self.network.nodes[position]
-        if position == self.entrance:  # the interval has the centre's value in its middle
-            self.at_centre = by_feature(torch.lerp(value.lower, value.upper, 0.5))
+        if position == self.entrance:
+            self.at_centre = self._at_centre(value)
         if position not in relaxed.lines:
             return
-        lines = self.whole[position] = relaxed.lines[position].map(lambda t: t.movedim(0, -1).contiguous())
+        lines = self.whole[position] = relaxed.charged(position, self._rounding).map(
+            lambda t: t.movedim(0, -1).contiguous()
+        )
         if isinstance(node.op, Relu):
             possible = ~(relaxed.operand(position).upper <= 0).all(0)  # a NaN is kept: such a bound decides nothing
             kept = possible.nonzero().flatten()
             self.support[position] = kept if len(kept) < 0.9 * len(possible) else None
         support = self.support.get(position)
         self.lines[position] = lines if support is None else lines.take(support)
+
+    def _at_centre(self, value: Bounds) -> Tensor:
+        """The entrance's value at the centre: (features x samples). An interval has it in its middle; where sums in
+        float32 lose more than rows should, it is worked out in float64."""
+        rounding, above = self.relaxed.rounding, self.network.nodes[1 : self.entrance]
+        if rounding is None or not rounding.sharp or not all(isinstance(node.op, Reshape) for node in above):
+            return by_feature(torch.lerp(value.lower, value.upper, 0.5))
+        self._rounding = rounding.about_centre(self.entrance, value)
+        node = self.network.nodes[self.entrance]
+        operand = self.centre.T.reshape(-1, *self.network.nodes[node.inputs[0]].shape).double()
+        return by_feature(evaluate(doubled(node.op), operand)).to(self.centre)
 
     @cached_property
     def products(self) -> list[int]:
@@ -89,10 +107,10 @@ class Group:
         return Owners.of(sample, self.centre.dtype, self.relaxed.samples)
 
     def known(self, position: int) -> tuple[Tensor, Tensor]:
-        """Centre and radius of the bounds of a node: (features x samples) each."""
+        """Centre and radius of the bounds of a node, with what sums over them lose: (features x samples) each."""
         if position not in self._known:
             centre, radius = middle_and_radius(self.relaxed.bounds[position])
-            self._known[position] = by_feature(centre), by_feature(radius)
+            self._known[position] = by_feature(centre), by_feature(radius + self.relaxed.summed(position))
         return self._known[position]
 
     def wanted(self, position: int) -> Tensor | None:

@@ -87,7 +87,7 @@ def by_linear_bounds(
     have more than ``crowd`` rows each in some layer, and :class:`Imprecise` where float32 is of no use.
     """
     budget = budget.started()
-    relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
+    relaxed = _start(network, region, dtype, budget)
     group = Group(relaxed) if ragged(relaxed) else None
     _tighten(relaxed, group, crowd, further, asked, before, rows, found)
     return relaxed
@@ -106,12 +106,18 @@ def rows_by_linear_bounds(
     on these: objective (samples x rows x outputs), result (samples x rows). Rows go down as columns where the layers'
     have made what that needs."""
     budget = budget.started()
-    relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
+    relaxed = _start(network, region, dtype, budget)
     group = Group(relaxed) if ragged(relaxed) else None
     _tighten(relaxed, group, crowd, None, asked, None, objective.shape[-2], None)
     columns = group is not None and group.cuts_all and relaxed.constraints is None
     down = partial(over_region, group) if group is not None and columns else None
     return relaxed, lower_rows(relaxed, objective, linear=True, down=down)
+
+
+def _start(network: Network, region: Region, dtype: torch.dtype, budget: Budget) -> Relaxed:
+    """The input alone; in float32 what rows lose is worth an interval more."""
+    box = batch_box(region, network.input_shape)
+    return Relaxed.start(network, box, dtype, budget, sharp=dtype == torch.float32)
 
 
 def _tighten(
@@ -157,7 +163,6 @@ def _tighten(
         if before is not None:
             old = before[position]
             known = Bounds(*meet(known.lower, known.upper, old.lower, old.upper))
-        relaxed.compound()
         if group is not None:
             group.enter(position, known)
         pace.passed(position, time.monotonic() - begun)
@@ -210,7 +215,7 @@ def _within_precision(relaxed: Relaxed, position: int, known: Bounds, wanted: Te
     """Of the neurons that are ``wanted`` of a node those of which rounding leaves something: where it may take as much
     as is known already, no row would tell more. Raises :class:`Imprecise` where float32 leaves hardly any of them."""
     assert relaxed.rounding is not None
-    able = wanted & (relaxed.rounding.error[position] < known.upper - known.lower)
+    able = wanted & (relaxed.lost(position).view_as(wanted) < known.upper - known.lower)
     single = relaxed.rounding.precision is rounding.SINGLE and devices.is_host(able)
     if single and 2 * int(able.sum()) < int(wanted.sum()):
         raise Imprecise
@@ -263,9 +268,11 @@ def _by_columns(group: Group, position: int, known: Bounds, wanted: Tensor, read
     size, shape = group.network.nodes[position].size, known.lower.shape
     here = Bounds(*(t.flatten().index_select(0, index) for t in (known.lower, known.upper)))
     sample = torch.div(index, size, rounding_mode="floor")
-    error, neurons = group.relaxed.error(position, index), torch.arange(len(index), device=index.device)
+    assert group.relaxed.rounding is not None
+    lost = group.relaxed.lost(position).flatten().index_select(0, index) + group.relaxed.rounding.precision.dust
+    neurons = torch.arange(len(index), device=index.device)
     feature = index - sample * size
-    all_ = Sides(sample, feature, neurons < 0, here, error)
+    all_ = Sides(sample, feature, neurons < 0, here, lost)
     other = partners(group.network, position, sample, feature)
     if other is not None:
         here = _bounded(group, position, all_, neurons, neurons < 0, [])
@@ -294,13 +301,13 @@ def _bounded(
     """What is known of a layer's neurons, intersected with linear bounds of some of them, by number, on one side each,
     chunk by chunk."""
     rows = replace(layer.take(neurons), above=above)
-    least = torch.full_like(rows.error, -inf)
+    least = torch.full_like(rows.lost, -inf)
     for part in _chunks(rows.sample, group):
         try:
             least[part] = lowest(group, position, rows.take(part), readers)
         except Expired:
             break  # what is bounded by then stands, or nothing of it: that is for the caller to say
-    lower, upper = torch.full_like(layer.error, -inf), torch.full_like(layer.error, inf)
+    lower, upper = torch.full_like(layer.lost, -inf), torch.full_like(layer.lost, inf)
     lower[neurons[~above]], upper[neurons[above]] = least[~above], -least[above]
     return Bounds(*meet(layer.known.lower, layer.known.upper, lower, upper))
 

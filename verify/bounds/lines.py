@@ -28,6 +28,11 @@ class Lines:
         intercept = None if self.intercept is None else change(self.intercept)
         return Lines(change(self.slope), change(self.slope_gap), change(self.intercept_gap), intercept)
 
+    def apart(self, by: Tensor) -> Lines:
+        """The lower line lowered by so much, the upper one raised: ``by`` of the shape of the intercepts."""
+        lower = -by if self.intercept is None else self.intercept - by
+        return Lines(self.slope, self.slope_gap, self.intercept_gap + 2 * by, lower)
+
     def take(self, index: Tensor, axis: int = 0) -> Lines:
         """The lines at ``index`` (kept lines), numbers along an axis."""
         return self.map(lambda t: t.index_select(axis, index))

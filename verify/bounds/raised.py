@@ -283,7 +283,7 @@ class OwnRows:
 
     def backward(self, lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
         """See :data:`assay.verify.bounds.slopes.Backward`."""
-        return self._down(RowRules(self.relaxed.network.nodes, lines, self.relaxed.budget, seen=seen))
+        return self._down(RowRules(self.relaxed.network.nodes, lines.__getitem__, self.relaxed.budget, seen))
 
     def charged(self, lines: Mapping[int, Lines], rounding: Rounding | None, sample: Tensor) -> Functions:
         """The same functions less what ``rounding`` takes of each row, of the samples that rows belong to (rows); None
@@ -297,13 +297,13 @@ class OwnRows:
         nodes = self.relaxed.network.nodes
         own = rounding.of_rows(sample, {*self.start, *(nodes[i].inputs[0] for i in lines)})
 
-        def lost(position: int) -> Tensor:
-            return own.at(position, lines[position], self.operands[position])
+        def apart(position: int) -> Lines:
+            return lines[position].apart(own.at(position, lines[position], self.operands[position]))
 
-        functions = self._down(RowRules(nodes, lines, self.relaxed.budget, lost))
+        functions = self._down(RowRules(nodes, apart, self.relaxed.budget))
         # Rows of an activation are charged when they go through it.
         begun = (rows.charge(c, own.lost[i].flatten(1)) for i, c in self.start.items() if i not in lines)
-        return Functions(functions.coef, functions.constant - sum(begun))
+        return Functions(functions.coef, functions.constant - sum(begun, own.precision.dust))
 
     def _down(self, rules: RowRules) -> Functions:
         nodes, nothing = self.relaxed.network.nodes, self.region.centre.new_zeros(len(self))

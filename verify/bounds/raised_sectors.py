@@ -162,10 +162,6 @@ class Climb:
         sectors.advance()
         self.sectors, self.rows, self.ascent = sectors, rows, ascent
         self.position = len(sectors.relaxed.network.nodes) - 1
-        rounding = sectors.relaxed.rounding
-        assert rounding is not None
-        self.error = rounding.anyhow(sectors.relaxed.bounds)[self.position].flatten(1)
-        self.dust = rounding.precision.dust
         nodes = sectors.relaxed.network.nodes
         start = {i: part.sector.lines for i, part in sectors.strays.items()}
         seen = sectors.backward(self.position, rows, start)[2]
@@ -179,7 +175,7 @@ class Climb:
         """Bound the rows. Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         lines = {i: cone.lines() for i, cone in self.cones.items()}
         constant, slope, arrived = self.sectors.backward(self.position, self.rows, lines)
-        lost = weighed(self.rows.abs(), self.error).view(constant.shape) + self.dust
+        lost = self.sectors.lost(self.position, self.rows)
         seen, widths = {}, {}
         for i, coef in arrived.items():
             cone, part = self.cones[i], self.sectors.strays[i]

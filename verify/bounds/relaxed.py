@@ -41,9 +41,11 @@ class Relaxed:
     unrefined: list[int] = field(default_factory=list)
 
     @classmethod
-    def start(cls, network: Network, region: Region, dtype: torch.dtype, budget: Budget) -> Relaxed:
+    def start(
+        cls, network: Network, region: Region, dtype: torch.dtype, budget: Budget, sharp: bool = False
+    ) -> Relaxed:
         """The input's bounds alone, for a region of a batch: its box, rounded outward to ``dtype``, on the budget's
-        device.
+        device. ``sharp``: see :class:`assay.verify.bounds.rounding.Rounding`.
 
         All that is asked of it raises :class:`Expired` when the time is over.
         """
@@ -53,7 +55,7 @@ class Relaxed:
             raise InputError("the network has slopes or fillings beyond the numbers of float32: use dtype=float64")
         network = network.to(dtype, device)
         box = Bounds(*(t.to(device).contiguous() for t in region.box().outward(dtype)))
-        charged = Rounding(network, precision=precision)
+        charged = Rounding(network, precision=precision, sharp=sharp)
         size = rounding.largest(box)
         known = size < precision.beyond
         box = Bounds(torch.where(known, box.lower, torch.nan), torch.where(known, box.upper, torch.nan))
@@ -91,29 +93,25 @@ class Relaxed:
         z = self.bounds[node.inputs[0]]
         return Bounds(z.lower.reshape(shape), z.upper.reshape(shape))
 
+    def charged(self, position: int, by: Rounding | None = None) -> Lines:
+        """The lines of an activation, so far apart that a row which passes loses what rounding takes of it from there
+        until the next activations below: (samples x features [x operands]). ``by``: what is charged, if it is not what
+        all rows are."""
+        lines, by = self.lines[position], by or self.rounding
+        return lines if by is None else lines.apart(by.at(position, lines, self.operand(position)))
+
     def lost(self, position: int) -> Tensor:
-        """What rounding takes of one unit of coefficient at a node until the next activations below are met: (samples
-        x features)."""
+        """What rounding takes of one unit of coefficient of a row that begins at a node, until activations are met;
+        where it begins at one of these, its lines take it: (samples x features)."""
         assert self.rounding is not None
         if position in self.lines:
-            return self.rounding.at(position, self.lines[position], self.operand(position))
+            return torch.zeros_like(self.lines[position].intercept_gap)
         return self.rounding.lost[position].flatten(1)
 
-    def compound(self) -> None:
-        """Note what rounding may take of rows of neurons of the first node without bounds, all the way to the input.
-        Every node before must have been compounded."""
+    def summed(self, position: int) -> Tensor:
+        """What the sum over one unit of coefficient's value at a node loses: (samples x shape)."""
         assert self.rounding is not None
-        position = len(self.bounds)
-        if position in self.lines:
-            self.rounding.relax(position, self.lines[position], self.operand(position))
-        else:
-            operands = [self.bounds[i] for i in self.network.nodes[position].inputs]
-            self.rounding.compound(position, operands)
-
-    def error(self, position: int, index: Tensor) -> Tensor:
-        """What :meth:`compound` noted of a node, at ``index`` (rows) among the neurons of all samples: (rows)."""
-        assert self.rounding is not None
-        return self.rounding.error[position].flatten().index_select(0, index) + self.rounding.precision.dust
+        return self.rounding.share(position) * rounding.largest(self.bounds[position])
 
     @property
     def ball(self) -> LpBall | None:

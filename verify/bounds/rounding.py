@@ -5,16 +5,19 @@ backwards through an operation, coefficients c become ``fl(c W)``; going on with
 most ``gamma_n |c| (|W| |v|)``, where v is the value that the operation reads. The magnitudes of values are known from
 their bounds, so that ``gamma_n (|W| |v| + |b|)``, what one unit of coefficient loses there, is known before any c.
 
-The rows of a specification, few that matter much, are charged at each activation that they meet. The many rows of
-neurons are charged once each, by what no coefficient can exceed.
+Rows are charged where they begin and at each activation that they meet, by the magnitudes of their coefficients: over
+many layers these come to far less than the products of norms do, since terms cancel. What others compute, whose
+coefficients are not known, is charged by what none can exceed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from torch import Tensor
@@ -34,6 +37,7 @@ from assay.verify.core.ops import (
     Linear,
     Op,
     Relu,
+    Reshape,
     Scale,
     Smooth,
     Step,
@@ -132,32 +136,33 @@ def _refuse(reduced: dict[str, bool]) -> None:
 @dataclass(eq=False)
 class Rounding:
     """What rounding takes, by position of a node (samples x shape of the node): of one unit of coefficient from a
-    node that is no activation until activations are met (``lost``), by norms of the operations between; and of a row
-    of one of a node's neurons until the input is reached (``error``). ``longest``: so many terms all sums are
+    node that is no activation until activations are met (``lost``), by norms of the operations between; if ``sharp``,
+    by their weights, which is several times less, and as dear as an interval. ``longest``: so many terms all sums are
     taken to have at least."""
 
     network: Network
     longest: int = 0
     precision: Precision = DOUBLE
-    lost: dict[int, Tensor] = field(default_factory=dict)
-    error: dict[int, Tensor] = field(default_factory=dict)
+    sharp: bool = False
+    lost: MutableMapping[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         nodes = self.network.nodes
         steps = FEW + sum(STEPS + self.precision.conversions + len(node.inputs) for node in nodes)
         unit = self.precision.unit
-        self._shares = [2 * gamma(max(_longest(node), self.longest) + steps, unit) for node in nodes]
+        self._shares = [_and_own(gamma(max(_longest(node), self.longest) + steps, unit)) for node in nodes]
+        self._merging = _and_own(gamma(steps, unit))
 
     def share(self, position: int) -> float:
-        """Bound on the relative error of all sums that products with a node's coefficients occur in; twice what it
-        is, so that the losses may be rounded themselves."""
+        """Bound on the relative error of all sums that products with a node's coefficients occur in, and of the losses
+        themselves."""
         return self._shares[position]
 
     def begin(self, size: Tensor) -> None:
         """Note the magnitudes of the input: ``size`` (samples x input shape)."""
         # A coefficient that underflows may be worth a lot at values beyond.
         size = torch.where(size < self.precision.beyond, size, torch.nan)
-        self.lost[0] = self.error[0] = self.share(0) * size + self.precision.dust
+        self.lost[0] = self.share(0) * size + self.precision.dust
 
     def enter(self, position: int, operands: Sequence[Bounds], interval: Bounds) -> Bounds:
         """The ``interval`` (samples x shape) of a node over its operands', widened; its losses are noted."""
@@ -174,46 +179,40 @@ class Rounding:
         size = self._size(position, [largest(b) for b in operands])
         if not relaxes(node.op):
             # Beyond what is counted nothing is known of what is lost, by rows of the node itself neither.
-            own = (
-                torch.where(size < self.precision.beyond, self.share(position) * size, torch.nan) + self.precision.dust
-            )
+            part = self._merging if isinstance(node.op, Reshape) else self.share(position)
+            own = torch.where(size < self.precision.beyond, part * size, torch.nan) + self.precision.dust
             parts = [self.lost.get(i) for i in node.inputs]
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
         return widened(interval, size, count, self.precision) if count else interval
 
-    def compound(self, position: int, operands: Sequence[Bounds]) -> None:
-        """Note the error of a node that is no activation, from its operands (samples x shape of each)."""
+    def anyhow(self, bounds: Sequence[Bounds], narrow: bool = False) -> list[Tensor]:
+        """What rounding takes of a row of one of a node's neurons until the input is reached, for the nodes that have
+        bounds: by norms of all operations between, with lines that may be any over parts of what ``bounds`` say of each
+        node (samples x shape of the node), or over what rounding makes of these parts. ``narrow``: whether that may be
+        too narrow for the values themselves."""
+        error = [self.lost[0]]
+        for position, node in enumerate(self.network.nodes[1 : len(bounds)], start=1):
+            operands, below = [bounds[i] for i in node.inputs], [error[i] for i in node.inputs]
+            if relaxes(node.op):
+                error.append(self._relaxed_anyhow(position, below[0], operands[0], bounds[position], narrow))
+            else:
+                error.append(self._compounded(position, below, operands))
+        return [e + self.precision.dust for e in error]
+
+    def _compounded(self, position: int, below: Sequence[Tensor], operands: Sequence[Bounds]) -> Tensor:
+        """The error of a node that is no activation, from its operands (samples x shape of each) and theirs."""
         node, part = self.network.nodes[position], self.share(position)
-        if all(self.error[i] is self.lost.get(i) for i in node.inputs):
-            self.error[position] = self.lost[position]
-            return
-        read = [torch.add(self.error[i], largest(b), alpha=part) for i, b in zip(node.inputs, operands, strict=True)]
+        if all(e is self.lost.get(i) for i, e in zip(node.inputs, below, strict=True)):
+            return self.lost[position]
+        read = [torch.add(e, largest(b), alpha=part) for e, b in zip(below, operands, strict=True)]
         error = evaluate(radius_map(node.op), *read)
         if isinstance(node.op, (*AFFINE, Gather)):
             error = torch.add(
                 error, norms(node.op, operands[0].lower.shape[1:], self.precision.dtype).constant, alpha=part
             )
-        self.error[position] = error + self.precision.dust
+        return error + self.precision.dust
 
-    def relax(self, position: int, lines: Lines, z: Bounds) -> None:
-        """Note the error of an activation with these lines over ``z`` (samples x features [x operands])."""
-        loss = self._through(self.error, position, lines, z)
-        self.error[position] = loss.view(-1, *self.network.nodes[position].shape)
-
-    def anyhow(self, bounds: Sequence[Bounds], narrow: bool = False) -> list[Tensor]:
-        """Errors of the nodes that have bounds, as :attr:`error`, with lines that may be any over parts of what
-        ``bounds`` say of each node (samples x shape of the node), or over what rounding makes of these parts.
-        ``narrow``: whether that may be too narrow for the values themselves."""
-        here = replace(self, error={0: self.error[0]})
-        for position, node in enumerate(self.network.nodes[1 : len(bounds)], start=1):
-            operands = [bounds[i] for i in node.inputs]
-            if relaxes(node.op):
-                here._relax_anyhow(position, operands[0], bounds[position], narrow)
-            else:
-                here.compound(position, operands)
-        return [here.error[position] + self.precision.dust for position in range(len(bounds))]
-
-    def _relax_anyhow(self, position: int, z: Bounds, value: Bounds, narrow: bool) -> None:
+    def _relaxed_anyhow(self, position: int, below: Tensor, z: Bounds, value: Bounds, narrow: bool) -> Tensor:
         """Slopes are the activation's own, and no constant is larger than what it leads from and to: see
         :func:`assay.verify.bounds.relax.extremes`.
 
@@ -221,7 +220,7 @@ class Rounding:
         is too narrow by it, and beyond which the line is passed by as much.
         """
         nodes, part = self.network.nodes, self.share(position)
-        op, below = nodes[position].op, self.error[nodes[position].inputs[0]]
+        op = nodes[position].op
         through = 2 * below + 3 * part * largest(z)
         if isinstance(op, Relu):
             # Each node on the way can put the interval of a part off by its error, twice where it is itself widened.
@@ -232,11 +231,40 @@ class Rounding:
         if narrow and isinstance(op, Step):  # a line over an interval that is too narrow may leave out a whole step
             height = height + steps.jump(op, z, 2 * below) / part
         through = slope * through
-        self.error[position] = (through.sum(-1) if op.several else through) + 2 * part * height
+        return (through.sum(-1) if op.several else through) + 2 * part * height
 
     def at(self, position: int, lines: Lines, z: Bounds) -> Tensor:
-        """What one unit of coefficient at an activation loses until the next ones are met: (samples x features)."""
-        return self._through(self.lost, position, lines, z)
+        """What one unit of coefficient at an activation loses until the next ones are met, by the steeper line, with
+        what the lines' own numbers lose: (samples x features)."""
+        steepest = torch.maximum(lines.slope.abs(), (lines.slope + lines.slope_gap).abs())
+        loss = steepest * self._until_next(position, z)
+        height = lines.intercept_gap.abs()
+        height = height if lines.intercept is None else height + lines.intercept.abs()
+        loss = loss if loss.dim() == height.dim() else loss.sum(-1)
+        return torch.add(loss, height, alpha=self.share(position)) + self.precision.dust
+
+    def at_any(self, position: int, z: Bounds, value: Bounds) -> Tensor:
+        """As :meth:`at`, by any lines over parts of ``z``, where the value lies within ``value`` (samples x
+        features)."""
+        op, part = self.network.nodes[position].op, self.share(position)
+        slope, height = extremes(op, z, largest(value))
+        # Constants are made of products of slopes and operands, too.
+        loss = slope * (self._until_next(position, z) + 2 * part * largest(z))
+        if isinstance(op, Relu):
+            loss = torch.where(z.upper <= 0, 0.0, loss)
+        return (loss.sum(-1) if op.several else loss) + 2 * part * height + self.precision.dust
+
+    def about_centre(self, position: int, interval: Bounds) -> Rounding:
+        """The same for rows that take the value at the centre of a node over a box, the first but for reshapings, as it
+        is, and go on with the radius alone: what their products lose is a share of the ``interval`` of that node
+        (samples x shape), where it was one of what is summed up there. The value there is worked out in float64; the
+        weights are those of the precision, and the box's centre is rounded to it."""
+        here, middle = copy(self), torch.lerp(interval.lower, interval.upper, 0.5)
+        within = middle.abs() + (interval.upper - middle)
+        few = FEW * self.precision.unit / self.share(position)  # of what is summed up, a share of which is lost
+        lost = torch.add(few * self.lost[position], within, alpha=self.share(position) + self.share(0))
+        here.lost = ChainMap({position: lost + self.precision.dust}, self.lost)  # with what is noted from now on
+        return here
 
     def of_rows(self, sample: Tensor, positions: Iterable[int]) -> Rounding:
         """What is lost at nodes, by their ``positions``, of rows that belong to samples, by number (rows)."""
@@ -251,16 +279,10 @@ class Rounding:
         here.lost = {i: t.index_select(1, kept[i]) if i in kept else t for i, t in self.lost.items()}
         return here
 
-    def _through(self, known: dict[int, Tensor], position: int, lines: Lines, z: Bounds) -> Tensor:
-        """By the steeper line, with what the lines' own numbers lose: (samples x features)."""
-        part, below = self.share(position), known.get(self.network.nodes[position].inputs[0])
-        size = part * largest(z)
-        if below is not None:
-            size = size + below.view(size.shape)
-        loss = torch.maximum(lines.slope.abs(), (lines.slope + lines.slope_gap).abs()) * size
-        height = lines.intercept_gap.abs()
-        height = height if lines.intercept is None else height + lines.intercept.abs()
-        return torch.add(loss if loss.dim() == height.dim() else loss.sum(-1), height, alpha=part) + self.precision.dust
+    def _until_next(self, position: int, z: Bounds) -> Tensor:
+        """What one unit of coefficient of an activation's operand ``z`` loses as that is read: of its shape."""
+        size, below = self.share(position) * largest(z), self.lost.get(self.network.nodes[position].inputs[0])
+        return size if below is None else size + below.view(size.shape)
 
     def _size(self, position: int, sizes: Sequence[Tensor]) -> Tensor:
         """At least what the products and constants of a node come to without their signs."""
@@ -268,13 +290,15 @@ class Rounding:
         if not isinstance(op, AFFINE):
             return evaluate(magnitude(op), *sizes)
         known = norms(op, sizes[0].shape[1:], self.precision.dtype)
+        if self.sharp:
+            return evaluate(radius_map(op), *sizes) + known.constant
         return torch.addcmul(known.constant, known.gain, _most(sizes[0], known.gain.dim()))
 
     def _spread(self, position: int, parts: Sequence[Tensor | None]) -> Tensor:
         """At least what the errors of operands (None: none) make of a node's value."""
         nodes = self.network.nodes
         op, shapes = nodes[position].op, [nodes[i].shape for i in nodes[position].inputs]
-        if isinstance(op, AFFINE):
+        if isinstance(op, AFFINE) and not self.sharp:
             assert parts[0] is not None
             gain = norms(op, shapes[0], self.precision.dtype).gain
             return gain * _most(parts[0], gain.dim())
@@ -335,6 +359,11 @@ def _norms(op: Op) -> dict[tuple[object, ...], Norms]:
 def _most(values: Tensor, dims: int) -> Tensor:
     """The largest value of each sample, to be multiplied with (samples x ...) of so many dimensions."""
     return values.flatten(1).amax(1).reshape(-1, *[1] * (dims - 1))
+
+
+def _and_own(share: float) -> float:
+    """A share of magnitudes that is lost in a sum, and in some eight more of the losses themselves."""
+    return share * (1 + 16 * share) if share < 1 / 16 else inf
 
 
 def _longest(node: Node) -> int:

@@ -5,7 +5,7 @@ Nothing is overwritten, so that gradients pass through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, prod
 
@@ -33,15 +33,13 @@ BLOCK = 1 << 24  # coefficients of a block, at most
 class RowRules:
     """Rules for rows (domains * rows x features), those of a domain one after the other.
 
-    ``lines``: of each activation by position, (domains x features [x operands]). ``lost``: what rounding takes of one
-    unit of coefficient at an activation, (domains x features), by position; None where nothing is charged.
-    ``seen`` gets the coefficients that arrive at each activation, by position.
+    ``lines``: of an activation, by position: (domains x features [x operands]). ``seen`` gets the coefficients that
+    arrive at each activation, by position.
     """
 
     nodes: Sequence[Node]
-    lines: Mapping[int, Lines]
+    lines: Callable[[int], Lines]
     budget: Budget
-    lost: Callable[[int], Tensor] | None = None
     seen: dict[int, Tensor] | None = None
 
     def pull(self, position: int, rows: Part) -> tuple[Sequence[Part], Tensor | None]:
@@ -50,11 +48,9 @@ class RowRules:
         node = self.nodes[position]
         if not relaxes(node.op):
             return affine.pull(node.op, rows, [self.nodes[i].shape for i in node.inputs], node.shape)
-        part, constant = between(self.lines[position], rows, node.size)
+        part, constant = between(self.lines(position), rows, node.size)
         if self.seen is not None:
             self.seen[position] = rows.dense(node.size)
-        if self.lost is not None:
-            constant = constant - charge(rows.coef, self.lost(position))
         return [part], constant
 
     def add(self, position: int, a: Part, b: Part) -> Part:
@@ -173,8 +169,7 @@ class Backward:
         features)."""
         rows = coef.flatten(0, 1)
         total = rows.new_zeros(len(rows))
-        # Rows of an activation are charged when they go through it.
-        if relaxed.rounding is not None and not relaxes(relaxed.network.nodes[position].op):
+        if relaxed.rounding is not None:
             total = total - charge(rows, relaxed.lost(position))
         return cls(relaxed, {position: Part(rows)}, total, (coef.shape[0], coef.shape[1]))
 
@@ -196,9 +191,8 @@ class Backward:
             here = _flat(self.relaxed.bounds[position])
             rows = by_domain(part.dense(self.relaxed.network.nodes[position].size), len(here.lower))
             total = total + least(rows, here)
-            charged = self.relaxed.rounding
-            if charged is not None:
-                total = total - charge(rows.flatten(0, 1), charged.share(position) * rounding.largest(here))
+            if self.relaxed.rounding is not None:
+                total = total - charge(rows.flatten(0, 1), self.relaxed.summed(position).flatten(1))
         return total.view(self.shape)
 
     def over_region(self) -> Tensor:
@@ -208,9 +202,7 @@ class Backward:
 
     @property
     def _rules(self) -> RowRules:
-        relaxed = self.relaxed
-        lost = None if relaxed.rounding is None else relaxed.lost
-        return RowRules(relaxed.network.nodes, relaxed.lines, relaxed.budget, lost)
+        return RowRules(self.relaxed.network.nodes, self.relaxed.charged, self.relaxed.budget)
 
     def _at_input(self, part: Part) -> Tensor:
         box, ball = _flat(self.relaxed.bounds[0]), self.relaxed.ball

@@ -23,7 +23,7 @@ as for all rows (:mod:`rounding`), for rows of neurons twice, since Y is a diffe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 
 import torch
@@ -34,7 +34,7 @@ from assay.verify.bounds.affine import Part
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
-from assay.verify.bounds.rows import RowRules, weighed
+from assay.verify.bounds.rows import RowRules, charge, weighed
 from assay.verify.bounds.secants import secants
 from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.budget import Budget, Expired
@@ -235,11 +235,13 @@ def samples_at_once(relaxed: Relaxed) -> int:
 class Sectors:
     """A network over l2 balls with the sectors of all activations that are relaxed, float64.
 
-    ``strays``: by position of the activations; ``centre``: what every node takes at the centres.
+    ``strays``: by position of the activations; ``rounded``: what one unit of coefficient there loses by rounding
+    (samples x features); ``centre``: what every node takes at the centres.
     """
 
     relaxed: Relaxed
     strays: dict[int, Strays] = field(default_factory=dict)
+    rounded: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ball = self.relaxed.ball
@@ -262,7 +264,7 @@ class Sectors:
             return known
         index = _first(wanted)
         rows, mine = _units(index, wanted.shape[1]), wanted.gather(1, index)
-        found = self.lower(position, torch.cat([rows, -rows], 1), [*self.relaxed.bounds, known])
+        found = self.lower(position, torch.cat([rows, -rows], 1))
         # What overflowed, and what was not wanted, adds nothing to what is known.
         none = found.new_tensor(-torch.inf)
         below, above = (torch.where(mine & side.isfinite(), side, none) for side in found.chunk(2, 1))
@@ -272,20 +274,16 @@ class Sectors:
             *(t.scatter(1, index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True))
         )
 
-    def lower(self, position: int, rows: Tensor, bounds: list[Bounds] | None = None) -> Tensor:
-        """Lower bounds of rows (samples x rows x features) of the node at ``position``: (samples x rows). ``bounds``:
-        of all nodes up to it, if they are not the relaxed network's own. Raises :class:`Expired`."""
+    def lower(self, position: int, rows: Tensor) -> Tensor:
+        """Lower bounds of rows (samples x rows x features) of the node at ``position``, whose operands are bounded:
+        (samples x rows). Raises :class:`Expired`."""
         self.advance()
-        rounding = self.relaxed.rounding
-        assert rounding is not None
-        error = rounding.anyhow(self.relaxed.bounds if bounds is None else bounds)[position].flatten(1)
-        parts = [self._lower(position, rows[:, block], error) for block in self.blocks(rows)]
-        return torch.cat(parts, 1) - rounding.precision.dust
+        return torch.cat([self._lower(position, rows[:, block]) for block in self.blocks(rows)], 1)
 
-    def _lower(self, position: int, rows: Tensor, error: Tensor) -> Tensor:
+    def _lower(self, position: int, rows: Tensor) -> Tensor:
         lines = {i: stray.sector.lines for i, stray in self.strays.items()}
         constant, slope, seen = self.backward(position, rows, lines)
-        lost = weighed(rows.abs(), error).view(constant.shape)
+        lost = self.lost(position, rows)
         widths = {}
         for i, coef in seen.items():
             own, part = self.strays[i].sector, self.strays[i]
@@ -297,6 +295,11 @@ class Sectors:
             lost = lost + (width * self.strays[i].error[:, None]).sum(2)
         return constant + self.over_ball(slope, widths) - lost
 
+    def lost(self, position: int, rows: Tensor) -> Tensor:
+        """What rounding takes of rows (samples x rows x features) of a node until activations are met: (samples x
+        rows). From there on it is among the sectors' errors."""
+        return charge(rows.flatten(0, 1), self.relaxed.lost(position)).view(rows.shape[:2])
+
     def backward(
         self, position: int, rows: Tensor, lines: Mapping[int, Lines]
     ) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
@@ -304,7 +307,7 @@ class Sectors:
         (samples x rows x inputs), and coefficients that arrived at each activation (samples x rows x features). Raises
         :class:`Expired` when the time is over."""
         nodes, seen = self.relaxed.network.nodes, dict[int, Tensor]()
-        rules = RowRules(nodes, lines, self.relaxed.budget, seen=seen)
+        rules = RowRules(nodes, lines.__getitem__, self.relaxed.budget, seen)
         coef, (samples, count) = rows.flatten(0, 1), rows.shape[:2]
         resting, total = propagate_backwards(nodes, rules, {position: Part(coef)}, coef.new_zeros(len(coef)))
         size = nodes[0].size
@@ -385,25 +388,28 @@ class Sectors:
         index = _first(here.radius > 0)
         lines = {i: _straight(stray.sector.middle) for i, stray in self.strays.items()}
         rows = _units(index, known[0].shape[1])
-        slopes, spills = [], list[dict[int, Tensor]]()
+        rounding = relaxed.rounding
+        assert rounding is not None
+        z, value = relaxed.operand(position), Bounds(*(evaluate(node.op, side) for side in known))
+        self.rounded[position] = rounding.at_any(position, z, value)
+        slopes, spills, errors = [], list[dict[int, Tensor]](), []
         for block in self.blocks(rows):
             _, slope, seen = self.backward(source, rows[:, block], lines)
             slopes.append(slope)
             spills.append({i: self._spill(i, coef) for i, coef in seen.items()})
+            along = (weighed(coef.abs(), self.rounded[i]).view(slope.shape[:2]) for i, coef in seen.items())
+            errors.append(sum(along, self.lost(source, rows[:, block])))
         slope = torch.cat(slopes, 1)
         reach = length(slope, 2)
         direction = slope / reach[..., None].clamp(min=5e-324)
-        rounding = relaxed.rounding
-        assert rounding is not None
-        error = 2 * rounding.anyhow(relaxed.bounds[: source + 1])[source].flatten(1).gather(1, index)
         below = [stray.direction for stray in self.strays.values()]
         return Strays(
-            here,
+            replace(here, error=here.error + self.rounded[position]),
             index,
             direction,
             reach,
             {i: torch.cat([s[i] for s in spills], 1) for i in spills[0]},
-            error + rounding.precision.dust,
+            2 * torch.cat(errors, 1),
             (direction @ torch.cat([*below, direction], 1).mT).abs_(),
         )
 

@@ -46,8 +46,21 @@ def both_sides(
     check_region(region)
     objective = as_tensor(objective, "an objective", torch.float64)
     rows = torch.cat([objective, -objective], dim=-2)
-    lower, upper = bounder(network, region, rows, running(budget), dtype).chunk(2, dim=-1)
+    lower, upper = finest(bounder, network, region, rows, running(budget), dtype).chunk(2, dim=-1)
     return Bounds(lower, -upper)
+
+
+def finest(
+    bounder: RowBounder, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype
+) -> Tensor:
+    """Lower bounds in ``dtype``, and in float64 what float32 has none for, or is of no use for: (batch x rows)."""
+    try:
+        lower = bounder(network, region, objective, budget, dtype)
+    except Imprecise:
+        return bounder(network, region, objective, budget, torch.float64)
+    if dtype == torch.float64 or bool(lower.isfinite().all()):
+        return lower
+    return torch.where(lower.isfinite(), lower, bounder(network, region, objective, budget, torch.float64))
 
 
 def without_bounds(network: Network) -> str | None:

@@ -30,19 +30,19 @@ DEAR = 100  # products further down for each feature of a waist, at least, where
 @dataclass(frozen=True, eq=False)
 class Sides:
     """Neurons of one node, each to be bounded on one side, in the order of their samples: ``sample`` and ``feature``,
-    ``above``: whether it is from above, ``known``: what is known of them, and ``error``: what rounding may take of a
-    row; (rows) each."""
+    ``above``: whether it is from above, ``known``: what is known of them, and ``lost``: what rounding may take of
+    a row until activations are met; (rows) each."""
 
     sample: Tensor
     feature: Tensor
     above: Tensor
     known: Bounds
-    error: Tensor
+    lost: Tensor
 
     def take(self, rows: Tensor | slice) -> Sides:
         """Those at the positions ``rows`` (kept rows)."""
         known = Bounds(self.known.lower[rows], self.known.upper[rows])
-        return Sides(self.sample[rows], self.feature[rows], self.above[rows], known, self.error[rows])
+        return Sides(self.sample[rows], self.feature[rows], self.above[rows], known, self.lost[rows])
 
     def with_bounds(self, least: Tensor) -> Bounds:
         """``known`` met with lower bounds (rows) of the values, or of their opposites where bounded from above."""
@@ -60,14 +60,14 @@ def lowest(group: Group, position: int, sides: Sides, readers: Sequence[Op]) -> 
     With ``readers``, the activations that read the node, rows stop where these are settled. Raises :class:`Expired`
     when the time is over.
     """
-    form: AnyForm = Units(sides.feature, torch.where(sides.above, -1.0, 1.0).to(sides.error))
+    form: AnyForm = Units(sides.feature, torch.where(sides.above, -1.0, 1.0).to(sides.lost))
     owners, here = group.owners(sides.sample), position
-    total, best = owners.zeros(), torch.full_like(sides.error, -inf)
+    total, best = -sides.lost, torch.full_like(sides.lost, -inf)
     kept, going = torch.arange(len(best), device=best.device), torch.ones_like(sides.above)
     for stop in stops(group, position) if readers and may_settle(readers) else []:
         form, total = down_to(group, here, form, owners, total, stop)
         here = stop
-        least = total + over_box(group, stop, form, owners) - sides.error
+        least = total + over_box(group, stop, form, owners)
         # What settled rows that went on as company would find further down is not looked at: no row depends on others.
         best[kept] = torch.where(going & least.isfinite(), torch.maximum(best[kept], least), best[kept])
         settled = torch.ones_like(going)
@@ -79,7 +79,7 @@ def lowest(group: Group, position: int, sides: Sides, readers: Sequence[Op]) -> 
         if len(left) <= KEPT * len(kept):
             kept, going, sides = kept[left], going[left], sides.take(left)
             form, total, owners = chosen(form, left), total[left], group.owners(sides.sample)
-    least = lower_bound(group, here, form, owners, total) - sides.error
+    least = lower_bound(group, here, form, owners, total)
     best[kept] = torch.where(going, torch.maximum(best[kept], least), best[kept])
     return best
 

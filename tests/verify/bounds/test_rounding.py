@@ -15,6 +15,7 @@ from assay.verify.backends.crown import CROWN
 from assay.verify.backends.crown_ibp import CROWNIBP
 from assay.verify.backends.ibp import IBP
 from assay.verify.bounds import layers
+from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import relax
 from assay.verify.bounds.rounding import Rounding, worst
 from assay.verify.core.budget import Budget
@@ -324,3 +325,50 @@ def test_an_overflow_is_no_bound() -> None:
     for method in METHODS:
         bounds = method.bound(chain((1,), [one(3e38)]), ends(3e38, 3e38), torch.full((1, 1), 1e38), Budget())
         assert not bool((bounds.lower == inf).any() | (bounds.upper == -inf).any())
+
+
+def test_deep_rows_are_charged_by_what_their_coefficients_come_to_and_not_by_norms() -> None:
+    rng = nets.generator(0)
+    ops = [
+        op
+        for _ in range(14)
+        for op in (Linear(torch.randn(24, 24, generator=rng).double() / 12**0.5, torch.zeros(24)), Relu())
+    ]
+    network = chain((24,), ops[:-1])
+    x = torch.rand(24, generator=rng).double()
+    box = Box(x - 1e-13, x + 1e-13)
+    relaxed = layers.by_linear_bounds(network, box, torch.float64)
+    assert relaxed.rounding is not None
+    width = (relaxed.bounds[-1].upper - relaxed.bounds[-1].lower).amax()
+    assert 100 * width < relaxed.rounding.anyhow(relaxed.bounds)[-1].amin()
+    values = [exact.values(network, point)[-1] for point in members(box.lower, box.upper, 3, 0)]
+    _contain(CROWN().bound(network, box, eye(network)), values, "crown")
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_columns_in_float32_lose_less_at_the_first_layer_alone(image: bool) -> None:
+    """They take its value at the centre of the box as it is: all later activations are charged as for other rows."""
+    module, shape = (nets.random_cnn(3), (1, 6, 6)) if image else (nets.random_mlp(3, (40, 9, 9, 9, 3)), (40,))
+    network = to_network(module, shape)
+    x = torch.rand(shape, generator=nets.generator(3)).double()
+    relaxed = layers.by_intervals(network, Box(x - 0.01, x + 0.01), torch.float32)
+    assert relaxed.rounding is not None
+    relaxed.rounding.sharp = True
+    group = Group(relaxed)
+    for position, value in enumerate(relaxed.bounds[1:], start=1):
+        group.enter(position, value)
+    first, *others = sorted(relaxed.lines)
+    assert relaxed.network.nodes[first].inputs == (group.entrance,)
+    for position in (first, *others):
+        ours, every = group.whole[position], relaxed.charged(position)
+        lost, usual = ours.intercept_gap[:, 0], every.intercept_gap[0]
+        assert bool(lost.sum() < usual.sum()) if position == first else torch.equal(lost, usual)
+
+
+def test_what_float32_loses_is_little_beside_the_width() -> None:
+    network = to_network(nets.random_mlp(5, (64, 48, 48, 10)), (64,))
+    x = torch.rand(64, generator=nets.generator(5)).double()
+    box = Box((x - 0.02).float().double(), (x + 0.02).float().double())
+    double, single = (CROWN(dtype=dtype).bound(network, box, eye(network)) for dtype in ("float64", "float32"))
+    assert bool((single.lower <= double.lower).all())
+    assert bool(((double.lower - single.lower) < 0.02 * (double.upper - double.lower)).all())

@@ -113,14 +113,18 @@ def test_what_rounding_takes_of_columns_is_subtracted() -> None:
     network = to_network(nets.random_mlp(3, (4, 9, 9, 3)), (4,))
     box, objective = boxes(network, 41), rows(network, 41)
     relaxed = layers.by_intervals(network, Box(box.lower, box.upper), torch.float64)
-    group = Group(relaxed)
-    for position, value in enumerate(relaxed.bounds[1:], start=1):
-        group.enter(position, value)
+
+    def entered() -> Group:
+        group = Group(relaxed)
+        for position, value in enumerate(relaxed.bounds[1:], start=1):
+            group.enter(position, value)
+        return group
+
     before = Backward.of(relaxed, objective).to_activations()
-    free = over_region(group, before)
+    free = over_region(entered(), before)
     assert relaxed.rounding is not None
     relaxed.rounding.lost = {i: 1e9 * t for i, t in relaxed.rounding.lost.items()}
-    charged, regular = over_region(group, before), before.over_region()
+    charged, regular = over_region(entered(), before), before.over_region()
     assert bool((charged < free - 1e-9).all())
     torch.testing.assert_close(charged, regular, rtol=1e-12, atol=1e-12)
 
@@ -190,7 +194,7 @@ def test_rows_of_an_activation_are_charged_when_they_go_through_it_and_not_befor
     box = Box(-torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     relaxed = layers.by_intervals(network, box, torch.float64)
     totals = [Backward.at(relaxed, p, torch.ones(1, 1, 2, dtype=torch.float64)).total.item() for p in (1, 2)]
-    assert totals[0] < totals[1] == 0
+    assert totals[0] < -1e-16 < totals[1] <= 0  # but for what may underflow
 
 
 @pytest.mark.parametrize("method", [CROWN(), CROWNIBP(), AlphaCROWN(steps=2)], ids=lambda method: method.name)

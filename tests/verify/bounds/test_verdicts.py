@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.verdicts import verify_by_bounds
+from assay.verify.bounds.layers import Imprecise
+from assay.verify.bounds.verdicts import finest, verify_by_bounds
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network, chain
 from assay.verify.core.ops import Scale
@@ -126,6 +127,23 @@ def test_a_lower_precision_decides_where_its_bounds_do() -> None:
 def test_what_a_lower_precision_leaves_open_is_bounded_again(first: float) -> None:
     result = verdict({torch.float32: [first], torch.float64: [1.0]}, dtype=torch.float32)
     assert (result.verdict, result.margin) == (Verdict.VERIFIED, 1.0)
+
+
+@pytest.mark.parametrize("single", [[NAN, 2.0], [-INF, 2.0], [INF, 2.0], None])
+def test_rows_that_float32_has_no_bound_for_are_those_of_float64(single: list[float] | None) -> None:
+    asked = []
+
+    def bounder(network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
+        asked.append(dtype)
+        if dtype == torch.float64:
+            return torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+        if single is None:
+            raise Imprecise
+        return torch.tensor([single], dtype=torch.float64)
+
+    lower = finest(bounder, NETWORK, BOX, torch.eye(2), Budget(), torch.float32)
+    assert lower.tolist() == [[1.0, 2.0 if single else 1.0]]
+    assert asked == [torch.float32, torch.float64]
 
 
 @pytest.mark.parametrize("precise", [NAN, INF])

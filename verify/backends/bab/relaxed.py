@@ -123,7 +123,12 @@ def propagate_backwards(
     after the other. ``seen`` gets the coefficients that arrive at each activation, by position (rows x features).
     """
     nodes, inlet = relaxed.prepared.network.nodes, relaxed.prepared.inlet
-    rules = RowRules(nodes, relaxed.lines if box is None else _Picked(relaxed.lines, box), Budget(), seen=seen)
+
+    def lines(position: int) -> Lines:
+        found = relaxed.lines[position]
+        return found if box is None else found.take(box)
+
+    rules = RowRules(nodes, lines, Budget(), seen)
     resting, total = walk.propagate_backwards(nodes, rules, pending, total, inlet.__contains__)
     at_input = total.new_zeros(len(total), nodes[0].size)
     for position, part in resting.items():
@@ -186,23 +191,6 @@ def blocks(rows: int, width: float, budget: Budget) -> Iterator[slice]:
     for begin in range(0, rows, most):
         budget.check()
         yield slice(begin, min(begin + most, rows))
-
-
-@dataclass(frozen=True, eq=False)
-class _Picked(Mapping[int, Lines]):
-    """Lines of the boxes that rows belong to, ``box`` (domains), taken when they are asked for."""
-
-    lines: Mapping[int, Lines]
-    box: Tensor
-
-    def __getitem__(self, position: int) -> Lines:
-        return self.lines[position].take(self.box)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.lines)
-
-    def __len__(self) -> int:
-        return len(self.lines)
 
 
 def _tightened(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, budget: Budget) -> Bounds:
