@@ -476,7 +476,6 @@ class Ball:
         radius = Fraction(self.radius)
         return sum(v * v for v in apart) <= radius**2 if self.p == 2 else (sum if self.p == 1 else max)(apart) <= radius
 
-
     def least(self, a, ar):
         """At most the least values of linear functions (rows x inputs) over it."""
         size = ar.gamma(4 * a.shape[1] + 16) * (np.abs(a) @ np.abs(ar.of(self.centre)))
@@ -548,7 +547,9 @@ class Bounder:
             elif node.kind == "relu":
                 z, here = self.nodes[node.inputs[0]], listed[(listed >= begin) & (listed < begin + node.size)] - begin
                 self.columns[k], begin, done = (done, done + len(here), here), begin + node.size, done + len(here)
-                summed = ball or len(self.columns) > 1 or sum(n.kind in ("dense", "conv", "sum") for n in self.nodes[:k]) > 1
+                summed = (
+                    ball or len(self.columns) > 1 or sum(n.kind in ("dense", "conv", "sum") for n in self.nodes[:k]) > 1
+                )
                 for name in layers[len(self.columns) - 1] if layers and summed else ():
                     self.tighten(node.inputs[0], z, name, arrays)
                 self.lines[k] = lines(z.lower, z.upper, node.left, None, ar)
@@ -850,7 +851,7 @@ def by_forms(nodes, rows, low, high, ball, arrays, ar):
     ball |x|^2 - 2 c x + c c - r^2 <= 0. A row plus multiples of these, of either sign of the equations alone, is a form
     v^T S v, and at least t less ``deficit`` |v|^2 if t is taken off the corner of S."""
     relus = [n for n in nodes if n.kind == "relu"]
-    net = Bounder(nodes, rows, [low], [high], layers=[[None]] * len(relus), ar=ar, ball=ball)
+    net = Bounder(nodes, rows, [low], [high], layers=[[None]] * len(relus), ar=ar)
     best = net.lower({len(nodes): np.eye(len(rows))}, Hints())
     ends = [np.concatenate([side, *(np.maximum(getattr(net.nodes[n.inputs[0]], name)[0], 0) for n in relus)])
             for name, side in (("lower", low), ("upper", high))]  # fmt: skip
@@ -920,10 +921,11 @@ def normal(z):
         return Decimal("0.5") + (total + term) * density * (1 + Decimal(10) ** -40)
 
 
-# By noise: how torch's is called, the norm in which it certifies, and the chance that a shift by z scales asks for.
+# By noise: how torch's is called, scales in its root mean square, the norm in which it certifies, and the chance that a
+# shift by z scales asks for.
 NOISES = {
-    "gaussian": ("Gaussian(sigma={!r})", 2, normal),
-    "uniform": ("Uniform(scale={!r})", 1, lambda z: UPWARD.add(Decimal("0.5"), UPWARD.divide(z, 2))),
+    "gaussian": ("Gaussian(sigma={!r})", 1.0, 2, normal),
+    "uniform": ("Uniform(scale={!r})", 3**0.5, 1, lambda z: UPWARD.add(Decimal("0.5"), UPWARD.divide(z, 2))),
 }
 
 
@@ -968,14 +970,15 @@ def smoothed(nodes, rows, sets, ball, cert, ar):
         raise Rejected("draws that cannot be made")
     if not 0 < alpha < 1 or min(p for _, p in ledger) <= 0 or sum(Fraction(p) for _, p in ledger) > Fraction(alpha):
         raise Rejected("the ledger hands out more than alpha")
-    _, norm, needed = NOISES[name]
+    _, many, norm, needed = NOISES[name]
     floor = needed(UPWARD.divide(Decimal(within(ball, norm)), Decimal(scale)))
     won, close = successes(nodes, rows, sets, noisy(name, scale, cert["seed"], shape, ball.centre), ledger, ar)
     if type(cert["count"]) is not int or abs(cert["count"] - sum(won)) > sum(close):
         raise Rejected(f"{cert['count']} draws are said to succeed, {sum(won)} do")
     if not floor < 1 or all(tail(n, k, floor) > Decimal(part) for (n, part), k in zip(ledger, won, strict=True)):
         raise Rejected(f"{won} successes do not show a chance above {float(floor):.6g}")
-    return {"noise": name, "scale": scale, "confidence": 1 - alpha, "draws": sum(n for n, _ in ledger)}
+    subject, draws = f"smoothed({name}, {scale / many:g})", sum(n for n, _ in ledger)
+    return {"subject": subject, "confidence": 1 - alpha, "seed": cert["seed"], "draws": draws}
 
 
 def successes(nodes, rows, sets, blocks, ledger, ar):

@@ -117,9 +117,7 @@ def plain(files: Files, number: int, semantics: str = "real", until: float = inf
     arithmetic, (_, ball) = checker.Floats(until), checker.parted(files.prop)
     for layers in (kind * files.relus for kind in PLAIN):
         with np.errstate(all="ignore"):
-            net = checker.Bounder(
-                files.nodes, rows, [low], [high], semantics, layers=layers, ar=arithmetic, ball=ball
-            )
+            net = checker.Bounder(files.nodes, rows, [low], [high], semantics, layers=layers, ar=arithmetic, ball=ball)
             bound = net.lower({len(net.nodes) - 1: np.eye(len(rows))}, checker.Hints())
         if all(len(some) and max(bound[some]) > 0 for some in sets):
             weights = [float(r == max(some, key=bound.__getitem__)) for some in sets for r in some]
@@ -344,7 +342,11 @@ def of_draws(files: Files, problem: Problem, record: Mapping[str, Any] | None) -
     if record["test"] == "anytime" or problem.network.dtype != torch.float32:
         raise checker.Rejected("draws that stop at any time, or are not float32, are beyond this checker")
     shape = tuple(problem.region.centre.shape)
-    noise, alpha, counts = kinds.of_rms(record["noise"], record["sigma"], prod(shape)), record["alpha"], record["counts"]
+    noise, alpha, counts = (
+        kinds.of_rms(record["noise"], record["sigma"], prod(shape)),
+        record["alpha"],
+        record["counts"],
+    )
     sizes = deciding.stages_of(record["most"]) if record["test"] == "staged" else [record["n"]]
     share = alpha / len(sizes) * (1 - 2.0**-50)  # of alpha: all of them come to no more
     ends = np.cumsum(sizes)
@@ -378,12 +380,19 @@ def certify(problem: Problem, result: Result, budget: Budget = UNLIMITED, semant
 
     ``semantics``: ``real``, or ``float32-any-order``. Raises :class:`UnsupportedError` where there is none.
     """
+    return accepted(problem, result, budget, semantics)[0]
+
+
+def accepted(
+    problem: Problem, result: Result, budget: Budget = UNLIMITED, semantics: str = "real"
+) -> tuple[Certificate, dict[str, Any]]:
+    """As :func:`certify`, with what the checker says that it proves."""
     check_problem(problem)
     check_type(result, Result, "a Result", "solve(problem) gives one")
     budget = running(budget)
     try:
         files, until = Files.of_problem(problem, result.subject != NETWORK), monotonic() + budget.remaining
-        return proved(files, [problem], result, budget, semantics, until)[0]
+        return proved(files, [problem], result, budget, semantics, until)
     except checker.Rejected as why:
         raise UnsupportedError(f"no certificate: {why}") from None
 

@@ -88,7 +88,9 @@ def constraints(layers: Unrolled, ranges: Ranges) -> Forms:
     return forms
 
 
-def lower_bound(layers: Unrolled, ranges: Ranges, row: Array, solver: str, budget: Budget) -> tuple[float, Array, float]:
+def lower_bound(
+    layers: Unrolled, ranges: Ranges, row: Array, solver: str, budget: Budget
+) -> tuple[float, Array, float]:
     """At most the least value of ``row @ y`` over the region, row (outputs), and what proves it: multipliers (forms)
     and the number taken off the corner.
 
