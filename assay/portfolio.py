@@ -27,14 +27,21 @@ SHARED, REPORTS = ("model.onnx", "checker.py"), ("index.txt", "index.html")
 COLUMNS = ("sample", "label", "eps", "subject", "verdict", "guarantee", "method", "proof", "file")
 SLACK = 1e-9  # relative, of widths of boxes, which are rounded
 
+HOW = (
+    "All of it again: assay check FOLDER. One sample without this package: unpack its zip; with Python, numpy and onnx "
+    "run python checker.py certificate.zip model.onnx PROPERTY, the property of the zip.\n"
+    "rigorous: a certificate was accepted, every rounding error charged, in real arithmetic. statistical: of the "
+    "smoothed classifier, with its confidence; noise was drawn again, and its seed, kind and number of draws are taken "
+    "to have been chosen before anything was drawn. numerical: up to floating-point error.\n"
+).splitlines()
+
 Entry = dict[str, Any]
 Proofs = Callable[[Sequence["Claim"]], Iterable[tuple["Claim", "Proof"]]]
 
 
 @dataclass(frozen=True)
 class Portfolio:
-    """The folder, of a comparison in the norm ``norm``, of boxes ``scale`` times eps wide, and what else is ``known`` of
-    it."""
+    """The folder, of a comparison in the norm ``norm`` and boxes of ``scale`` times eps; what else is ``known``."""
 
     folder: Path
     norm: float
@@ -214,8 +221,8 @@ def disagreement(
 
 
 def about(label: int, outputs: int, unsafe: Sequence[Sequence[Any]]) -> bool:
-    """Whether the unsafe sets are those where the label is not strictly the largest output, one for each rival; or where
-    the one output has the sign of the other label."""
+    """Whether the unsafe sets are where the label is not strictly the largest output, one for each rival, or where the
+    one output has not its sign."""
     rows = [({k: v for k, v in terms.items() if v}, float(c), strict) for some in unsafe for terms, c, strict in some]
     if outputs == 1:
         return [(set(t), t[0] > 0, c, s) for t, c, s in rows] == [({0}, bool(label), 0.0, False)]
@@ -251,12 +258,3 @@ def _page(head: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Evidence of a comparison</title>'
     page += f"<style>{style}</style><body><h1>Evidence of a comparison</h1>{told}<table>"
     return page + "".join(f"<tr>{row}</tr>" for row in rows) + "</table></body></html>\n"
-
-
-HOW = (
-    "All of it again: assay check FOLDER. One sample without this package: unpack its zip, and run "
-    "python checker.py certificate.zip model.onnx PROPERTY, the property of the zip, with Python, numpy and onnx.",
-    "rigorous: a certificate was accepted, every rounding error charged, in real arithmetic. statistical: of the smoothed "
-    "classifier, with its confidence; noise was drawn again, and seed, noise and number of draws are taken to have been "
-    "chosen before they were drawn. numerical: up to floating-point error.",
-)

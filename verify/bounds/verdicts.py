@@ -174,8 +174,9 @@ def concluded(
 ) -> Result:
     """The result for a lower bound of the margin, NaN or infinite if there is none, or a ``counterexample`` (shape).
 
-    ``reason``: why the problem is open if the margin does not decide it; ``certificate``: what proves it if it does. Where that is next to 0 and rows are strict,
-    the unsafe set may be touched without being entered: rows are then bounded without rounding.
+    ``reason``: why the problem is open if the margin does not decide it; ``certificate``: what proves it if it does.
+    Where that is next to 0 and rows are strict, the unsafe set may be touched without being entered: rows are then
+    bounded without rounding.
     """
     safe = isfinite(margin) and margin > 0
     if not safe and counterexample is None and problem.is_strict and _is_near(problem, margin, reason):

@@ -741,7 +741,7 @@ def operator(node, inputs, p):
     if p != 2:
         return {1: one, inf: other}[p]
     norm = above(np.sqrt(above(one * other)))
-    if node.kind in ("dense", "conv") and node.size * inputs <= DENSE:
+    if node.kind in ("dense", "conv") and not node.loose and node.size * inputs <= DENSE:
         norm = min(norm, spectral(node.pull(np.eye(node.size))))
     return norm
 
@@ -780,7 +780,7 @@ def within(ball, p):
     return above(ball.radius * above(len(ball.centre) ** max(0.0, 1 / p - 1 / ball.p)))
 
 
-def by_constants(nodes, rows, low, high, ball, arrays, ar):
+def by_constants(nodes, rows, low, high, ball, arrays):
     """Lower bounds of rows: values at a point, less what constants in some ``norms`` allow them to lose."""
     lost = inf
     for p in {1, 2, inf} & set(arrays["norms"].ravel().tolist()):
@@ -824,10 +824,10 @@ def combined(pair, rows):
     return value @ rows.T, above(error @ np.abs(rows).T + 8 * Floats().gamma(rows.shape[1] + 16) * size, rows.shape[1])
 
 
-def by_multipliers(nodes, rows, low, high, ball, arrays, ar):
-    """LipSDP: for multipliers t >= 0 let Q be rho |x|^2 - (c u)^2 - 2 (z - h)^T t h, a form in u = (x, h). As differences
-    of points meet h (z - h) >= 0, and |u|^2 is at most ``whole`` |x|^2, a row loses at most
-    (rho + deficit(Q) whole)^(1/2) over a distance of 1."""
+def by_multipliers(nodes, rows, low, high, ball, arrays):
+    """LipSDP: for multipliers t >= 0 let Q be rho |x|^2 - (c u)^2 - 2 (z - h)^T t h, a form in u = (x, h). As of two
+    points h (z - h) >= 0, and |u|^2 is at most ``whole`` |x|^2, a row loses at most (rho + deficit(Q) whole)^(1/2) over
+    a distance of 1."""
     centre, far = reach(low, high, ball, 2)
     unsafe, (y, z) = Bounder(nodes, rows, [centre], [centre]).nodes[-1], unrolled(nodes)
     whole = 1 + sum(above(v * v) for n, v in zip(nodes, constants(nodes, 2), strict=True) if n.kind == "relu")
@@ -846,12 +846,12 @@ def by_multipliers(nodes, rows, low, high, ball, arrays, ar):
     return np.nextafter(unsafe.lower[0] - above(np.array(found) * far), -inf)
 
 
-def by_forms(nodes, rows, low, high, ball, arrays, ar):
-    """The semidefinite relaxation: of v = (1, x, h) is (v - l) (v - u) <= 0, -h <= 0, z - h <= 0, h (h - z) = 0 and in a
+def by_forms(nodes, rows, low, high, ball, arrays):
+    """The semidefinite relaxation: v = (1, x, h) has (v - l) (v - u) <= 0, -h <= 0, z - h <= 0, h (h - z) = 0, and in a
     ball |x|^2 - 2 c x + c c - r^2 <= 0. A row plus multiples of these, of either sign of the equations alone, is a form
     v^T S v, and at least t less ``deficit`` |v|^2 if t is taken off the corner of S."""
     relus = [n for n in nodes if n.kind == "relu"]
-    net = Bounder(nodes, rows, [low], [high], layers=[[None]] * len(relus), ar=ar)
+    net = Bounder(nodes, rows, [low], [high], layers=[[None]] * len(relus))
     best = net.lower({len(nodes): np.eye(len(rows))}, Hints())
     ends = [np.concatenate([side, *(np.maximum(getattr(net.nodes[n.inputs[0]], name)[0], 0) for n in relus)])
             for name, side in (("lower", low), ("upper", high))]  # fmt: skip
@@ -957,8 +957,8 @@ def noisy(name, scale, seed, shape, x):
 
 
 def smoothed(nodes, rows, sets, ball, cert, ar):
-    """That at every point of the ball noise leaves the output out of the unsafe sets with a chance above 1/2. It does if
-    at the centre the chance exceeds a ``floor`` (Neyman and Pearson), which is doubted for alpha: one of the draws of
+    """That at every point of the ball noise leaves the output out of the unsafe sets with a chance above 1/2. So it is
+    if at the centre the chance exceeds a ``floor`` (Neyman and Pearson), which is doubted for alpha: one of the draws of
     the ledger, whose shares sum up to alpha, has more successes than chance would give it with a probability of its
     share (Clopper and Pearson)."""
     name, scale, alpha = cert["noise"], float.fromhex(cert["scale"]), float.fromhex(cert["alpha"])
@@ -1219,7 +1219,7 @@ def checked(cert, arrays, model, prop, ar):
         (_, _, _, _, unsafe), ends = parts[0], numbered(parts[0][-1])
         if not all(unsafe):
             raise Rejected("a case has no output to avoid")
-        return report | {"claim": "smoothed"} | smoothed(nodes, *ends, ball, cert, ar)
+        return report | {"claim": "smoothed"} | smoothed(nodes, *ends, ball, cert, Floats(ar.until))
     if kind not in ("tree", *(MARGINS if semantics == "real" else ())) or len(cert["parts"]) != len(parts) or not parts:
         raise Rejected(f"{kind!r}: a kind beyond this checker, or not all of the property")
     for n, (part, (_, _, low, high, unsafe)) in enumerate(zip(cert["parts"], parts, strict=True)):
@@ -1231,7 +1231,7 @@ def checked(cert, arrays, model, prop, ar):
             raise Rejected("an array of another rank than is expected")
         rows, sets = numbered(unsafe)
         if kind in MARGINS:
-            found, leaves = MARGINS[kind](nodes, rows, np.array(low), np.array(high), ball, mine, ar), len(sets)
+            found, leaves = MARGINS[kind](nodes, rows, np.array(low), np.array(high), ball, mine), len(sets)
             if not all(0 < max(found[some]) < inf for some in sets):
                 raise Rejected("a row is not proved")
         elif "boxes" in mine:

@@ -1,9 +1,9 @@
 """Certificates for verified properties: slopes and splits that a search has found, written as the checker reads them.
 
-The cheapest proof that the checker accepts is taken: by what a method recorded, Lipschitz constants, multipliers of
-quadratic forms, trees of a search on splits or on boxes, whose leaves that are not proved so are halved; by intervals, by
-linear bounds on lines of slopes 0 or 1, and by searches of its own. What is said of a smoothed classifier is proved by
-draws that are made again.
+The cheapest proof that the checker accepts is taken: by what a method recorded (Lipschitz constants, multipliers of
+quadratic forms, trees of a search on splits or on boxes, whose leaves that are not proved so are halved), by intervals,
+by linear bounds on lines of slopes 0 or 1, and by searches of its own. What is said of a smoothed classifier is proved
+by draws that are made again.
 """
 
 from __future__ import annotations

@@ -161,8 +161,8 @@ class SDP:
 def _record(
     told: dict[int, tuple[Array, float]], ranges: Ranges, layers: Unrolled, spec: Spec
 ) -> dict[str, Any] | None:
-    """For each row ``A y - b`` the multipliers (rows x forms), those of entries, those of neurons kind by kind, and that
-    of the ball; and the number taken off the corner (rows x 1). None where linear bounds prove all."""
+    """Multipliers of each row ``A y - b`` (rows x forms), of entries, of neurons kind by kind and of the ball, and the
+    number taken off the corner (rows x 1); None where linear bounds prove all."""
     if not told:
         return None
     entries, ends = len(ranges.lower), len(ranges.lower) + 3 * len(layers.z)
