@@ -958,9 +958,9 @@ def noisy(name, scale, seed, shape, x):
 
 def smoothed(nodes, rows, sets, ball, cert, ar):
     """That at every point of the ball noise leaves the output out of the unsafe sets with a chance above 1/2. So it is
-    if at the centre the chance exceeds a ``floor`` (Neyman and Pearson), which is doubted for alpha: one of the draws of
-    the ledger, whose shares sum up to alpha, has more successes than chance would give it with a probability of its
-    share (Clopper and Pearson)."""
+    if at the centre the chance exceeds a ``floor`` (Neyman and Pearson). It does at confidence 1 - alpha: were it not
+    above, one of the draws in the ledger, whose shares sum up to alpha, would have so many successes with a probability
+    of its share at most (Clopper and Pearson)."""
     name, scale, alpha = cert["noise"], float.fromhex(cert["scale"]), float.fromhex(cert["alpha"])
     ledger, shape = [(n, float.fromhex(part)) for n, part in cert["ledger"]], tuple(cert["shape"])
     if name not in NOISES or not 0 < scale < inf or prod(shape) != len(ball.centre):
