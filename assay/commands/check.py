@@ -24,7 +24,10 @@ def check(
     from assay.verify.check import checker
 
     if certificate.is_dir():
-        return evidence.again(certificate, exact)
+        from assay import portfolio
+
+        many = (certificate / portfolio.INDEX).is_file()
+        return portfolio.again(certificate, exact) if many else evidence.again(certificate, exact)
     if not certificate.exists():
         raise InputError(f"there is no certificate and no folder of evidence {str(certificate)!r}")
     if net is None or prop is None:
@@ -46,5 +49,9 @@ def check(
 
 def told(report: dict[str, object]) -> str:
     """What was accepted, in one line."""
-    claim = "no input of the region leads to an unsafe output" if report["claim"] == "unsat" else "the point is unsafe"
-    return f"accepted: {claim} (semantics {report['semantics']}, {report['leaves']} leaves)"
+    claims = {"unsat": "no input of the region leads to an unsafe output", "sat": "the point is unsafe"}
+    how = f"semantics {report['semantics']}, {report['leaves']} leaves"
+    if report["claim"] == "smoothed":
+        how = f"semantics {report['semantics']}, confidence {report['confidence']:.6g}, {report['draws']} draws"
+        claims["smoothed"] = f"{report['subject']} stays out of the unsafe outputs in all of the ball"
+    return f"accepted: {claims[str(report['claim'])]} ({how})"

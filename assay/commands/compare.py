@@ -70,6 +70,10 @@ def compare(
         Path | None,
         typer.Option(help="End with 80 if an accuracy fell below the 95% interval of this earlier results.sqlite."),
     ] = None,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write a certificate or counterexample of each sample, for 'assay check'."),
+    ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
@@ -79,6 +83,8 @@ def compare(
     radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm)
     if radius and (require or baseline):
         raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")
+    if radius and evidence:
+        raise InputError("--evidence speaks of an eps: take --eps and not --radius")
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     positive("--timeout", timeout, "seconds")
@@ -107,8 +113,16 @@ def compare(
     earlier = None if baseline is None else _baseline(baseline, f"{samples.name} ({samples.split})", p, radii)
     writable_folder(out)
     writable_file("--report", report)
-
     command = ["assay", *context.obj]
+    folder = None
+    if evidence is not None:
+        from assay.portfolio import Portfolio
+
+        known = {"model": model, "data": f"{samples.name} ({samples.split})", "command": shlex.join(command)}
+        scale = 1.0 if samples.eps_scale is None else samples.eps_scale.max().item()
+        folder = Portfolio(evidence, p, scale, known)
+        folder.room()
+
     judge = partial(compare_radii, tolerance=tolerance) if radius else partial(harness.compare, eps=radii)
     with (
         interruptible(),
@@ -134,6 +148,15 @@ def compare(
             hiring=options.hiring(workers, cluster, device),
             source=Named(model, weights),
         )
+        if folder is not None:
+            from assay.benchmarks.harness import proving
+
+            ground = harness.ground(module, samples, verifiers, attackers, p, budget, Named(model, weights))
+            for line in folder.collect(
+                proving.claims(ground, radii, store, batch),
+                lambda asked: proving.proofs(ground, asked, options.hiring(workers, cluster, device), progress),
+            ):
+                print(f"assay: evidence: {line}", file=sys.stderr)
     to = Told(out, report, store.run, resume, json_)
     if isinstance(outcome, RadiusTable):
         return tell_radii(outcome, options.told(samples), command, to)

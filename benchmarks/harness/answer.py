@@ -74,7 +74,13 @@ def read(
 
 CHECKING = 2.0  # seconds that checking a verdict may take, or as long as finding it took, where that is longer
 RESERVE = 0.5  # seconds that are left after checking
-RECORDERS = ("auto", "bab", "input-split")  # methods that keep what proves a verdict where they are told to
+RECORDERS = (
+    "auto",
+    "bab",
+    "input-split",
+    "lipsdp",
+    "sdp",
+)  # methods that keep what proves a verdict where they are told to
 
 
 def decided(

@@ -123,17 +123,15 @@ def compare(
     exception is never a verdict. Alarms are returned: see :meth:`Outcome.raise_alarm`.
     """
     began = time.monotonic()
-    check_asked(data, budget)
-    participants = participants_of(methods, attacks)
-    network = to_network(model, data.shape)
+    common = ground(model, data, methods, attacks, norm, budget, source)
+    network, participants = common.opened(), common.participants
     radii = _checked(network, data, eps, norm, batch)
-    ground = Ground(source or Held(model), network.id, data, norm, budget, participants, network)
-    with hiring(Job(ask, ground, PRELOAD)) as executor:
-        right = _right_by_subject(ground, batch, executor)
+    with hiring(Job(ask, common, PRELOAD)) as executor:
+        right = _right_by_subject(common, batch, executor)
         records = Records(store, resume, norm, budget)
         about = described.describe(network, name, data, norm, radii, budget, participants, right)
         described.begin(store, about, data)
-        under_way = Run(ground, radii, right, records, alarm_folder, progress)
+        under_way = Run(common, radii, right, records, alarm_folder, progress)
         under_way.judge(batch, executor)
     wrong = {subject: len(data) - len(rightly) for subject, rightly in right.items()}
     spent = time.monotonic() - began
@@ -151,6 +149,22 @@ def compare(
         seconds=spent,
         resumed=under_way.resumed,
     )
+
+
+def ground(
+    model: nn.Module | Network,
+    data: Dataset,
+    methods: Sequence[Verifier],
+    attacks: Sequence[Attack],
+    norm: float,
+    budget: Budget,
+    source: Source | None = None,
+) -> Ground:
+    """What all tasks of a comparison share. Raises :class:`InputError` for input that cannot be used."""
+    check_asked(data, budget)
+    participants = participants_of(methods, attacks)
+    network = to_network(model, data.shape)
+    return Ground(source or Held(model), network.id, data, norm, budget, participants, network)
 
 
 def check_asked(data: Dataset, budget: Budget) -> None:

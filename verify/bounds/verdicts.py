@@ -183,11 +183,13 @@ def concluded(
     seconds: float,
     counterexample: Tensor | None = None,
     stats: Mapping[str, Any] = MappingProxyType({}),
+    certificate: dict[str, Any] | None = None,
 ) -> Result:
     """The result for a lower bound of the margin, NaN or infinite if there is none, or a ``counterexample`` (shape).
 
-    ``reason``: why the problem is open if the margin does not decide it. Where that is next to 0 and rows are strict,
-    the unsafe set may be touched without being entered: rows are then bounded without rounding.
+    ``reason``: why the problem is open if the margin does not decide it; ``certificate``: what proves it if it does.
+    Where that is next to 0 and rows are strict, the unsafe set may be touched without being entered: rows are then
+    bounded without rounding.
     """
     safe = isfinite(margin) and margin > 0
     if not safe and counterexample is None and problem.is_strict and _is_near(problem, margin, reason):
@@ -204,6 +206,7 @@ def concluded(
         guarantee=verifier.guarantee,
         margin=margin if isfinite(margin) else None,
         counterexample=counterexample,
+        certificate=certificate if verdict is Verdict.VERIFIED else None,
         seconds=seconds,
         stats=dict(stats),
     )

@@ -54,13 +54,14 @@ class Certificate:
         replace_file(Path(path), self.content)
 
     def save_with_files(self, folder: str | Path) -> None:
-        """Write ``certificate.zip``, ``model.onnx`` and ``property.vnnlib`` into a folder that is there."""
-        for name, data in (
-            ("certificate.zip", self.content),
-            ("model.onnx", self.model),
-            ("property.vnnlib", self.prop),
-        ):
+        """Write ``certificate.zip``, ``model.onnx`` and the property into a folder that is there."""
+        for name, data in (("certificate.zip", self.content), ("model.onnx", self.model), (self.of_prop, self.prop)):
             replace_file(Path(folder) / name, data)
+
+    @property
+    def of_prop(self) -> str:
+        """What the property is called as a file: a ball is JSON."""
+        return "property.json" if self.prop[:1] == b"{" else "property.vnnlib"
 
 
 def packed(claims: Mapping[str, Any], arrays: Arrays) -> bytes:

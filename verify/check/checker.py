@@ -1,11 +1,11 @@
-"""Check a certificate of assay: python checker.py CERTIFICATE MODEL.onnx PROPERTY.vnnlib [--exact]
+"""Check a certificate of assay: python checker.py CERTIFICATE MODEL.onnx PROPERTY [--exact]
 
 One file that shares no code with what it checks: numpy, the standard library, and onnx to open the model. It believes
 nothing that a certificate holds. Slopes, multipliers and weights are hints: lines whose slopes are forced between those
 of its two pieces lie below a ReLU, and weights of splits and rows that are not negative bound the least value from
 below, so that wrong hints give weak bounds, not false ones. All else, bounds of layers among it, is derived here, in
-float64 with every rounding charged (Higham 2002, chapter 3), or with ``--exact`` in fractions. Exit code 0: accepted;
-1: rejected.
+float64 with every rounding charged (Higham 2002, chapter 3), or with ``--exact`` in fractions. Noise is drawn again.
+PROPERTY: VNN-LIB, or a ball in JSON. Exit code 0: accepted; 1: rejected.
 """
 
 import gzip
@@ -16,10 +16,11 @@ import re
 import sys
 import zipfile
 from dataclasses import dataclass, replace
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal, localcontext
 from fractions import Fraction
 from functools import partial
 from itertools import product
-from math import inf, nextafter, prod
+from math import inf, isfinite, nextafter, prod
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -461,6 +462,37 @@ def boxes(properties):
     return [(*box, unsafe) for box, unsafe in found.items()]
 
 
+@dataclass
+class Ball:
+    """Inputs within ``radius`` of a ``centre`` in the norm l_p, p in {1, 2, inf}."""
+
+    p: float
+    radius: float
+    centre: object
+
+    def holds(self, x):
+        """Whether it has the point, in fractions."""
+        apart = [abs(Fraction(a) - Fraction(b)) for a, b in zip(x, self.centre.tolist(), strict=True)]
+        radius = Fraction(self.radius)
+        return sum(v * v for v in apart) <= radius**2 if self.p == 2 else (sum if self.p == 1 else max)(apart) <= radius
+
+    def least(self, a, ar):
+        """At most the least values of linear functions (rows x inputs) over it."""
+        size = ar.gamma(4 * a.shape[1] + 16) * (np.abs(a) @ np.abs(ar.of(self.centre)))
+        return a @ ar.of(self.centre) - 2 * size - ar.of(above(self.radius * length(a, DUAL[self.p])))
+
+
+def parted(prop):
+    """A property as VNN-LIB, and the ball that its inputs lie in besides, or None: JSON of the two."""
+    if prop[:1] != b"{":
+        return prop.decode(), None
+    told = json.loads(prop)
+    ball = Ball(float(told["norm"]), float.fromhex(told["radius"]), np.array([*map(float.fromhex, told["centre"])]))
+    if ball.p not in (1, 2, inf) or not (0 <= ball.radius < inf) or not np.isfinite(ball.centre).all():
+        raise Rejected("a ball of such a norm, radius or centre is beyond this checker")
+    return told["property"], ball
+
+
 # ---- Bounds
 
 
@@ -489,10 +521,13 @@ class Bounder:
     """A network over boxes (domains x inputs), with the rows of unsafe sets at its end, and bounds of every node.
     ``listed``: the neurons that hints speak of, numbered through the ReLUs in order, rising. ``layers``: by ReLU, what
     its operands are bounded by beside intervals: lines of slopes 0 or 1 (None), or those in an array of this name.
-    ``slants``: coefficients of the inputs that the last rows had, for those who look for proofs."""
+    ``slants``: coefficients of the inputs that the last rows had, for those who look for proofs. ``ball``: that inputs
+    lie in besides."""
 
-    def __init__(self, nodes, rows, lower, upper, semantics="real", listed=(), layers=(), arrays=None, ar=None) -> None:
-        self.ar = ar = ar or Floats()
+    def __init__(
+        self, nodes, rows, lower, upper, semantics="real", listed=(), layers=(), arrays=None, ar=None, ball=None
+    ) -> None:
+        self.ar, self.ball = (ar := ar or Floats()), ball
         self.deployed, listed = semantics == "float32-any-order", np.asarray(listed, np.int64)
         A, c = np.zeros((len(rows), nodes[-1].size)), np.array([float(row[1]) for row in rows])
         for i, (terms, _, _) in enumerate(rows):
@@ -512,7 +547,9 @@ class Bounder:
             elif node.kind == "relu":
                 z, here = self.nodes[node.inputs[0]], listed[(listed >= begin) & (listed < begin + node.size)] - begin
                 self.columns[k], begin, done = (done, done + len(here), here), begin + node.size, done + len(here)
-                summed = len(self.columns) > 1 or sum(n.kind in ("dense", "conv", "sum") for n in self.nodes[:k]) > 1
+                summed = (
+                    ball or len(self.columns) > 1 or sum(n.kind in ("dense", "conv", "sum") for n in self.nodes[:k]) > 1
+                )
                 for name in layers[len(self.columns) - 1] if layers and summed else ():
                     self.tighten(node.inputs[0], z, name, arrays)
                 self.lines[k] = lines(z.lower, z.upper, node.left, None, ar)
@@ -589,6 +626,8 @@ class Bounder:
                 continue
             if node.kind == "input":
                 self.slants, term = a, np.minimum(a * node.lower[domain], a * node.upper[domain]).sum(1)
+                if self.ball:
+                    term = np.maximum(term, self.ball.least(a, ar))
                 lost = lost + ar.gamma(4 * node.size + 16) * (np.abs(a) @ node.most)
                 total, size = total + term, size + np.abs(term)
                 continue
@@ -642,6 +681,321 @@ def better(old, new):
 def shares(slopes):
     """Slopes as numbers: bytes are shares of 255."""
     return slopes / 255 if slopes.dtype == np.uint8 else slopes
+
+
+# ---- Lipschitz constants, and quadratic forms
+
+DUAL = {1: inf, 2: 2, inf: 1}
+
+
+def above(x, terms=0):
+    """At least what came out as x, a sum of so many terms, or of fewer, none of which is negative."""
+    return x * (1 + 4 * Floats().gamma(terms + 16)) + Floats.dust
+
+
+def length(rows, p):
+    """At least the l_p norms of rows."""
+    rows = np.abs(rows.astype(np.float64))
+    if p == inf:
+        return above(rows.max(1, initial=0))
+    return above(rows.sum(1), rows.shape[1]) if p == 1 else above(np.sqrt(above((rows**2).sum(1), rows.shape[1])))
+
+
+def deficit(matrix, error):
+    """At least how far below 0 the least eigenvalue lies of a symmetric matrix that is this one within ``error``, both
+    tables: it is L L^T + R, whatever L is, and eigenvalues of R are at most its largest row sum."""
+    size = np.abs(matrix).sum(1).max(initial=0) + Floats.dust
+    if not isfinite(size):
+        return inf
+    shift = max(0.0, len(matrix) * 2.0**-46 * size - float(np.linalg.eigvalsh(matrix)[0]))
+    moved = matrix + shift * np.eye(len(matrix))
+    factor = np.linalg.cholesky(moved)
+    charge = 4 * Floats().gamma(len(matrix) + 16) * (np.abs(factor) @ np.abs(factor).T + np.abs(matrix) + shift)
+    return above(shift + above((np.abs(moved - factor @ factor.T) + charge + error).sum(1), len(matrix)).max())
+
+
+def spectral(matrix):
+    """At least its 2-norm."""
+    matrix = matrix if len(matrix) >= matrix.shape[1] else matrix.T
+    gram = matrix.T @ matrix
+    error = 4 * Floats().gamma(len(matrix) + 16) * (np.abs(matrix).T @ np.abs(matrix)) + Floats.dust
+    square = above(float(np.linalg.eigvalsh(gram)[-1])) if np.isfinite(gram).all() else inf
+    gap = square * np.eye(len(gram)) - gram
+    return above(np.sqrt(above(max(square, 0.0) + deficit(gap, error + 2 * Floats.unit * np.abs(gap)))))
+
+
+def absolute(node):
+    return replace(node, weight=np.abs(node.weight)) if node.kind in ("dense", "conv", "scale") else node
+
+
+def share(node):
+    """What rounding, and weights that are rounded, take of the sum of the magnitudes of the terms of its values."""
+    return 4 * Floats().gamma(4 * node.terms + 16) + 2 * node.loose
+
+
+def operator(node, inputs, p):
+    """At least the l_p norm of an affine operation of one operand of so many ``inputs``."""
+    size, more = absolute(node), 1 + share(node)
+    sums = {inf: size.push(np.ones((1, inputs)), size=True), 1: size.pull(np.ones((1, node.size)))}
+    one, other = (above(float(sums[q].max(initial=0)) * more) for q in (1, inf))
+    if p != 2:
+        return {1: one, inf: other}[p]
+    norm = above(np.sqrt(above(one * other)))
+    if node.kind in ("dense", "conv") and not node.loose and node.size * inputs <= DENSE:
+        norm = min(norm, spectral(node.pull(np.eye(node.size))))
+    return norm
+
+
+def constants(nodes, p):
+    """Lipschitz constants in l_p of all values: norms multiplied, and added where values are."""
+    found = [1.0]
+    for node in nodes[1:]:
+        of = [found[i] for i in node.inputs]
+        if node.kind in ("relu", "sum"):
+            found.append(of[0] if node.kind == "relu" else above(sum(of)))
+        else:
+            found.append(above(of[0] * operator(node, nodes[node.inputs[0]].size, p)))
+    return found
+
+
+def steepest(nodes, rows, p):
+    """Lipschitz constants in l_p of rows of the output, by way of the last affine operations at once."""
+    rows, lost, k = rows, 2 * Floats.unit * np.abs(rows), len(nodes) - 1
+    while nodes[k].kind not in ("relu", "sum", "input"):
+        node, size = nodes[k], absolute(nodes[k])
+        lost = above(size.pull(above(lost + share(node) * (np.abs(rows) + lost))), node.terms)
+        rows, k = node.pull(rows), node.inputs[0]
+    return above((length(rows, DUAL[p]) + length(lost, DUAL[p])) * constants(nodes[: k + 1], p)[k])
+
+
+def reach(low, high, ball, p):
+    """A point, and at least how far from it in l_p any point of the region is."""
+    centre = ball.centre if ball else low / 2 + high / 2
+    far = float(length(np.maximum(high - centre, centre - low)[None], p)[0])
+    return centre, min(far, within(ball, p)) if ball else far
+
+
+def within(ball, p):
+    """At least how far from its centre in l_p any point of a ball is."""
+    return above(ball.radius * above(len(ball.centre) ** max(0.0, 1 / p - 1 / ball.p)))
+
+
+def by_constants(nodes, rows, low, high, ball, arrays):
+    """Lower bounds of rows: values at a point, less what constants in some ``norms`` allow them to lose."""
+    lost = inf
+    for p in {1, 2, inf} & set(arrays["norms"].ravel().tolist()):
+        centre, far = reach(low, high, ball, p)
+        unsafe = Bounder(nodes, rows, [centre], [centre]).nodes[-1]
+        lost = np.minimum(lost, above(steepest(nodes, unsafe.weight, p) * far))
+    return np.nextafter(unsafe.lower[0] - lost, -inf)
+
+
+def unrolled(nodes):
+    """Values as affine functions of v = (1, x, max(z, 0) of all operands z of ReLUs): coefficients (v x values), what
+    rounding has moved them by, and those of all z."""
+    count, begin = 1 + sum(n.size for n in nodes if n.kind in ("input", "relu")), 1
+    if count * max(count, *(n.size for n in nodes)) > DENSE:
+        raise Rejected("a network too large for quadratic forms")
+    values, z = [], []
+    for node in nodes:
+        of, zero = [values[i] for i in node.inputs], np.zeros((count, node.size))
+        if node.kind in ("input", "relu"):
+            own, begin = zero.copy(), begin + node.size
+            own[np.arange(begin - node.size, begin), np.arange(node.size)] = 1
+            z += of
+            if node.left:
+                moved = 8 * Floats.unit * (np.abs(of[0][0]) + own) + Floats.dust
+                values.append((node.left * of[0][0] + (1 - node.left) * own, above(node.left * of[0][1] + moved)))
+            else:
+                values.append((own, zero))
+            continue
+        bias = np.zeros(node.size) if node.bias is None else node.bias
+        value, error = node.push(*(v for v, _ in of)), node.push(*(e for _, e in of), size=True)
+        size = node.push(*(np.abs(v) + e for v, e in of), size=True)
+        value[0], size[0] = value[0] + bias, size[0] + np.abs(bias)
+        values.append((value, above(error + share(node) * size, node.terms)))
+    return values[-1], [np.concatenate([zero[:, :0], *(part[side] for part in z)], 1) for side in (0, 1)]
+
+
+def combined(pair, rows):
+    """Rows of values, from the coefficients of these with their errors."""
+    value, error = pair
+    size = (np.abs(value) + error) @ np.abs(rows).T
+    return value @ rows.T, above(error @ np.abs(rows).T + 8 * Floats().gamma(rows.shape[1] + 16) * size, rows.shape[1])
+
+
+def by_multipliers(nodes, rows, low, high, ball, arrays):
+    """LipSDP: for multipliers t >= 0 let Q be rho |x|^2 - (c u)^2 - 2 (z - h)^T t h, a form in u = (x, h). As of two
+    points h (z - h) >= 0, and |u|^2 is at most ``whole`` |x|^2, a row loses at most (rho + deficit(Q) whole)^(1/2) over
+    a distance of 1."""
+    centre, far = reach(low, high, ball, 2)
+    unsafe, (y, z) = Bounder(nodes, rows, [centre], [centre]).nodes[-1], unrolled(nodes)
+    whole = 1 + sum(above(v * v) for n, v in zip(nodes, constants(nodes, 2), strict=True) if n.kind == "relu")
+    (c, off), (z, z_off), n = (t[1:] for t in combined(y, unsafe.weight)), (t[1:] for t in z), len(low)
+    found = []
+    for i, (t, rho) in enumerate(zip(np.maximum(arrays["multipliers"], 0), arrays["rho"][:, 0], strict=True)):
+        parts, errors = np.zeros((len(c), len(c))), np.zeros((len(c), len(c)))
+        parts[:, n:], errors[:, n:] = z * t, z_off * t
+        sides = np.outer(np.abs(c[:, i]), off[:, i])
+        diagonal = np.concatenate([np.full(n, rho), 2 * t])
+        form = np.diag(diagonal) - np.outer(c[:, i], c[:, i]) - parts - parts.T
+        size = np.diag(np.abs(diagonal)) + np.outer(np.abs(c[:, i]), np.abs(c[:, i])) + np.abs(parts) + np.abs(parts.T)
+        error = sides + sides.T + np.outer(off[:, i], off[:, i]) + errors + errors.T + 32 * Floats.unit * size
+        square = above(rho + deficit(form, above(error)) * above(whole, len(nodes)))
+        found.append(above(np.sqrt(max(square, 0.0))))  # NaN stays NaN, which bounds nothing
+    return np.nextafter(unsafe.lower[0] - above(np.array(found) * far), -inf)
+
+
+def by_forms(nodes, rows, low, high, ball, arrays):
+    """The semidefinite relaxation: v = (1, x, h) has (v - l) (v - u) <= 0, -h <= 0, z - h <= 0, h (h - z) = 0, and in a
+    ball |x|^2 - 2 c x + c c - r^2 <= 0. A row plus multiples of these, of either sign of the equations alone, is a form
+    v^T S v, and at least t less ``deficit`` |v|^2 if t is taken off the corner of S."""
+    relus = [n for n in nodes if n.kind == "relu"]
+    net = Bounder(nodes, rows, [low], [high], layers=[[None]] * len(relus))
+    best = net.lower({len(nodes): np.eye(len(rows))}, Hints())
+    ends = [np.concatenate([side, *(np.maximum(getattr(net.nodes[n.inputs[0]], name)[0], 0) for n in relus)])
+            for name, side in (("lower", low), ("upper", high))]  # fmt: skip
+    (y, (z, z_off)), most = unrolled(nodes), np.concatenate([[1.0], np.maximum(*map(np.abs, ends))])
+    (goals, off), n = combined(y, net.nodes[-1].weight), len(low)
+    total, count = above((most**2).sum(), len(most)), len(most) - 1
+    round_ = ball if ball and ball.p == 2 else Ball(2, 0.0, np.zeros(n))
+    for i, (told, t) in enumerate(zip(arrays["multipliers"], arrays["t"][:, 0], strict=True)):
+        box, below, over, free, inside = np.split(told, np.cumsum([count, *[count - n] * 3]))
+        box, below, over, inside = (np.maximum(v, 0) for v in (box, below, over, inside))
+        inside = float(inside.sum()) if round_ is ball else 0.0
+        line, size = goals[:, i] + z @ over, np.abs(goals[:, i]) + np.abs(z) @ over
+        line[1 + n :] -= below + over
+        size[1 + n :] += below + over
+        line[1:] -= box * (ends[0] + ends[1])
+        size[1:] += box * (np.abs(ends[0]) + np.abs(ends[1]))
+        line[1 : 1 + n] -= 2 * inside * round_.centre
+        size[1 : 1 + n] += 2 * inside * np.abs(round_.centre)
+        bias, square = float(net.nodes[-1].bias[i]), float(round_.centre @ round_.centre)
+        corner = bias + float(box @ (ends[0] * ends[1])) + inside * (square - round_.radius**2) - t
+        corners = abs(bias) + float(box @ np.abs(ends[0] * ends[1])) + inside * (square + round_.radius**2) + abs(t)
+        parts, errors = np.zeros((1 + count,) * 2), np.zeros((1 + count,) * 2)
+        parts[:, 1 + n :], errors[:, 1 + n :] = -z * free / 2, z_off * np.abs(free)
+        parts[:, 0], errors[:, 0] = parts[:, 0] + line / 2, off[:, i] + z_off @ over
+        diagonal = np.concatenate([[corner], box + np.concatenate([np.full(n, inside), free])])
+        sizes = np.abs(parts) + np.abs(parts.T) + np.diag(np.abs(diagonal))
+        sizes[:, 0] += size
+        sizes[0] += size
+        sizes[0, 0] += corners
+        error = errors + errors.T + 32 * Floats().gamma(len(sizes) + 64) * sizes
+        lost = above(deficit(parts + parts.T + np.diag(diagonal), above(error)) * total)
+        best[i] = better(best[i], nextafter(t - lost, -inf))
+    return best
+
+
+MARGINS = {"lipschitz": by_constants, "lipsdp": by_multipliers, "sdp": by_forms}
+
+
+# ---- Randomized smoothing
+
+COPIES, CLOSE = 100, 2.0**-12  # of a sample that are drawn at once; what float32 may change of an output, at most
+UPWARD = Context(prec=50, rounding=ROUND_CEILING, Emax=MAX_EMAX, Emin=MIN_EMIN)
+
+
+def tail(n, k, p):
+    """At least the chance of k successes or more in n draws of chance p each: the terms from p^n down, rounded up."""
+    with localcontext(UPWARD):
+        term, square, left, odds = Decimal(1), p, n, (1 - p) / p
+        while left:
+            term, square, left = term * square if left & 1 else term, square * square, left >> 1
+        total = term
+        for i in range(n, k, -1):
+            term = term * i * odds / (n - i + 1)
+            total += term
+        return total
+
+
+def normal(z):
+    """At least the standard normal distribution at z >= 0: 1/2 + exp(-z z / 2) / (2 pi)^(1/2) (z + z^3 / 3 + ...)."""
+    with localcontext(UPWARD):
+        term, total, i = z, z, 1
+        while term > total * Decimal(10) ** -45 or 2 * z * z > i:
+            i += 2
+            term = term * z * z / i
+            total += term
+        density = (-z * z / 2).exp() / Decimal("2.506628274631000502415765284811")
+        return Decimal("0.5") + (total + term) * density * (1 + Decimal(10) ** -40)
+
+
+# By noise: how torch's is called, scales in its root mean square, the norm in which it certifies, and the chance that a
+# shift by z scales asks for.
+NOISES = {
+    "gaussian": ("Gaussian(sigma={!r})", 1.0, 2, normal),
+    "uniform": ("Uniform(scale={!r})", 3**0.5, 1, lambda z: UPWARD.add(Decimal("0.5"), UPWARD.divide(z, 2))),
+}
+
+
+def noisy(name, scale, seed, shape, x):
+    """Noisy copies of x, block by block, as torch draws them on a processor in float32, but for rounding: 24 bits of
+    each word of a Mersenne twister, and where they are Gaussian 16 at a time by Box and Muller. The twister's seed is a
+    hash of the seed, the noise and x, so that there is nothing to choose but the first of them."""
+    told = f"sequence 5;str 'smoothing';int {seed};str {NOISES[name][0].format(scale)!r};tensor torch.float32 {shape};"
+    told = told.encode() + x.astype("<f4").tobytes() + b"str 'estimate';"
+    words, size = np.random.RandomState(int(hashlib.sha256(told).hexdigest()[:15], 16) % 2**32), COPIES * len(x)
+
+    def shares(count):
+        return (words.randint(0, 2**32, count, np.uint32) % 2**24) / 2**24
+
+    def bell(u):
+        first, second = np.moveaxis(u.reshape(-1, 2, 8), 1, 0)
+        size, turn = np.sqrt(-2 * np.log1p(-first)), 2 * np.pi * second
+        return np.stack([size * np.cos(turn), size * np.sin(turn)], 1).ravel()
+
+    while True:
+        noise = shares(size)
+        if name == "gaussian":
+            noise[: size // 16 * 16] = bell(noise[: size // 16 * 16])
+            if size % 16:  # the last 16 are drawn anew
+                noise[-16:] = bell(shares(16))
+        else:
+            noise = 2 * noise - 1
+        yield x + scale * noise.reshape(COPIES, -1)
+
+
+def smoothed(nodes, rows, sets, ball, cert, ar):
+    """That at every point of the ball noise leaves the output out of the unsafe sets with a chance above 1/2. So it is
+    if at the centre the chance exceeds a ``floor`` (Neyman and Pearson). It does at confidence 1 - alpha: were it not
+    above, one of the draws in the ledger, whose shares sum up to alpha, would have so many successes with a probability
+    of its share at most (Clopper and Pearson)."""
+    name, scale, alpha = cert["noise"], float.fromhex(cert["scale"]), float.fromhex(cert["alpha"])
+    ledger, shape = [(n, float.fromhex(part)) for n, part in cert["ledger"]], tuple(cert["shape"])
+    if name not in NOISES or not 0 < scale < inf or prod(shape) != len(ball.centre):
+        raise Rejected("noise of this kind, or of another shape, is beyond this checker")
+    numbers = [cert["seed"], *shape, *(n for n, _ in ledger)]
+    if any(type(n) is not int or n < 0 for n in numbers) or not 0 < sum(n for n, _ in ledger) < LARGEST:
+        raise Rejected("draws that cannot be made")
+    if not 0 < alpha < 1 or min(p for _, p in ledger) <= 0 or sum(Fraction(p) for _, p in ledger) > Fraction(alpha):
+        raise Rejected("the ledger hands out more than alpha")
+    _, many, norm, needed = NOISES[name]
+    floor = needed(UPWARD.divide(Decimal(within(ball, norm)), Decimal(scale)))
+    won, close = successes(nodes, rows, sets, noisy(name, scale, cert["seed"], shape, ball.centre), ledger, ar)
+    if type(cert["count"]) is not int or abs(cert["count"] - sum(won)) > sum(close):
+        raise Rejected(f"{cert['count']} draws are said to succeed, {sum(won)} do")
+    if not floor < 1 or all(tail(n, k, floor) > Decimal(part) for (n, part), k in zip(ledger, won, strict=True)):
+        raise Rejected(f"{won} successes do not show a chance above {float(floor):.6g}")
+    subject, draws = f"smoothed({name}, {scale / many:g})", sum(n for n, _ in ledger)
+    return {"subject": subject, "confidence": 1 - alpha, "seed": cert["seed"], "draws": draws}
+
+
+def successes(nodes, rows, sets, blocks, ledger, ar):
+    """How many draws surely succeed, entry by entry of the ledger, and of how many float32 may tell otherwise."""
+    total, together = sum(n for n, _ in ledger), max(1, CACHED * 8 // (COPIES * max(n.size for n in nodes)))
+    found, left = [], -(-total // COPIES)
+    while left > 0:
+        if monotonic() > ar.until:
+            raise Rejected("the time is over")
+        x, left = np.concatenate([next(blocks) for _ in range(min(left, together))]), left - together
+        last = Bounder(nodes, rows, x, x, ar=ar).nodes[-1]
+        low, high = (np.stack([side[:, some].max(1) for some in sets]).min(0) for side in (last.lower, last.upper))
+        slack = CLOSE * (1 + np.abs(last.lower).max(1))
+        found.append(np.stack([low > 0, (low <= slack) & (high >= -slack)]))
+    ends = np.cumsum([n for n, _ in ledger])
+    parts = np.split(np.concatenate(found, 1)[:, :total], ends[:-1], axis=1)
+    return ([int(part[side].sum()) for part in parts] for side in (0, 1))
 
 
 # ---- The certificate
@@ -737,10 +1091,11 @@ class Trees:
         return net.lower({k: of(t) for k, t in start.items()}, hints)
 
 
-def boxed(nodes, rows, semantics, ar, lower, upper) -> Any:
+def boxed(nodes, rows, semantics, ar, lower, upper, ball=None) -> Any:
     """The network over boxes (boxes x inputs), where hints may speak of every neuron."""
     relus = [n.size for n in nodes if n.kind == "relu"]
-    return Bounder(nodes, rows, lower, upper, semantics, np.arange(sum(relus)), [[None]] * len(relus), ar=ar)
+    layers = [[None]] * len(relus)
+    return Bounder(nodes, rows, lower, upper, semantics, np.arange(sum(relus)), layers, ar=ar, ball=ball)
 
 
 def over_boxes(net, sets, hints, slopes, weights) -> Any:
@@ -824,7 +1179,10 @@ def question(model, prop) -> tuple[Any, Any]:
     """The network's nodes, and the property by boxes: lower and upper in fractions and in float64, and rows of each
     unsafe set."""
     nodes = Reader(model).nodes
-    parts = boxes(read_property(prop.decode(), nodes[0].size, nodes[-1].size))
+    text, ball = parted(prop)
+    parts = boxes(read_property(text, nodes[0].size, nodes[-1].size))
+    if ball and (len(parts) > 1 or len(ball.centre) != nodes[0].size):
+        raise Rejected("a ball of other inputs, or of several boxes")
     return nodes, [(*box, [outward(v, -1) for v in box[0]], [outward(v, 1) for v in box[1]], u) for *box, u in parts]
 
 
@@ -843,7 +1201,7 @@ def checked(cert, arrays, model, prop, ar):
     kind, semantics = cert["kind"], cert["semantics"]
     if cert["format"] != FORMAT or semantics not in ("real", "float32-any-order"):
         raise Rejected("a format, or semantics, beyond this checker")
-    nodes, parts = question(model, prop)
+    (nodes, parts), (_, ball) = question(model, prop), parted(prop)
     report = {"kind": kind, "semantics": semantics, "claim": "unsat", "leaves": 0}
     if kind == "counterexample":
         x = [float.fromhex(v) for v in cert["point"]]
@@ -853,23 +1211,33 @@ def checked(cert, arrays, model, prop, ar):
             rows, sets = numbered(unsafe)
             y = Bounder(nodes, rows, [x], [x], semantics, ar=ar).nodes[-1].upper[0].tolist()
             inside = len(x) == len(low) and all(a <= b <= c for a, b, c in zip(low, x, high, strict=True))
+            inside = inside and (ball is None or ball.holds(x))
             if inside and any(all(y[r] < 0 or (y[r] == 0 and not rows[r][2]) for r in some) for some in sets):
                 return report | {"claim": "sat"}
         raise Rejected("the point is no counterexample")
-    if kind != "tree" or len(cert["parts"]) != len(parts) or not parts:
+    if kind == "smoothing" and ball and parts and semantics == "real":
+        (_, _, _, _, unsafe), ends = parts[0], numbered(parts[0][-1])
+        if not all(unsafe):
+            raise Rejected("a case has no output to avoid")
+        return report | {"claim": "smoothed"} | smoothed(nodes, *ends, ball, cert, Floats(ar.until))
+    if kind not in ("tree", *(MARGINS if semantics == "real" else ())) or len(cert["parts"]) != len(parts) or not parts:
         raise Rejected(f"{kind!r}: a kind beyond this checker, or not all of the property")
     for n, (part, (_, _, low, high, unsafe)) in enumerate(zip(cert["parts"], parts, strict=True)):
         if [part["lower"], part["upper"]] != [[v.hex() for v in side] for side in (low, high)] or not all(unsafe):
             raise Rejected("the certificate speaks of another box, or a case has no output to avoid")
         mine = {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"{n}/")}
-        flat = "boxes" not in mine  # which arrays are lists and not tables
+        flat = kind == "tree" and "boxes" not in mine  # which arrays are lists and not tables
         if any(v.ndim != (1 if k == "boxes" or (flat and not k.endswith("slopes")) else 2) for k, v in mine.items()):
             raise Rejected("an array of another rank than is expected")
         rows, sets = numbered(unsafe)
-        if "boxes" in mine:
-            leaves = box_tree(partial(boxed, nodes, rows, semantics, ar), mine, low, high, sets, n)
+        if kind in MARGINS:
+            found, leaves = MARGINS[kind](nodes, rows, np.array(low), np.array(high), ball, mine), len(sets)
+            if not all(0 < max(found[some]) < inf for some in sets):
+                raise Rejected("a row is not proved")
+        elif "boxes" in mine:
+            leaves = box_tree(partial(boxed, nodes, rows, semantics, ar, ball=ball), mine, low, high, sets, n)
         else:
-            net = Bounder(nodes, rows, [low], [high], semantics, mine["listed"], part["layers"], mine, ar)
+            net = Bounder(nodes, rows, [low], [high], semantics, mine["listed"], part["layers"], mine, ar, ball)
             leaves = Trees(net, mine, sets).run()
         report["leaves"] += leaves
     return report

@@ -1,15 +1,19 @@
 """Certificates for verified properties: slopes and splits that a search has found, written as the checker reads them.
 
-The cheapest proof that the checker accepts is taken: by intervals, by linear bounds on lines of slopes 0 or 1, by the
-recorded trees of a search on splits or on boxes, whose leaves that are not proved so are halved, and by halving inputs.
+The cheapest proof that the checker accepts is taken: by what a method recorded (Lipschitz constants, multipliers of
+quadratic forms, trees of a search on splits or on boxes, whose leaves that are not proved so are halved), by intervals,
+by linear bounds on lines of slopes 0 or 1, and by searches of its own. What is said of a smoothed classifier is proved
+by draws that are made again.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from math import inf
+from math import inf, prod
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,7 +27,8 @@ from assay.verify.check.certificate import Certificate
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import UnsupportedError, check_type
 from assay.verify.core.problem import Problem, check_problem
-from assay.verify.core.result import Guarantee, Result, Verdict
+from assay.verify.core.region import LpBall
+from assay.verify.core.result import NETWORK, Guarantee, Result, Verdict
 from assay.verify.core.spec import Spec
 
 Array = NDArray[Any]
@@ -58,12 +63,22 @@ class Files:
         return cls(model, prop, nodes, [(low, high, unsafe) for *_, low, high, unsafe in parts])
 
     @classmethod
-    def of_problem(cls, problem: Problem) -> Files:
-        """Files written for a problem: the network in plain form. Raises what writing it does."""
+    def of_problem(cls, problem: Problem, round_: bool = False) -> Files:
+        """Files written for a problem: the network in plain form; the property as VNN-LIB, or where it is a ball, and
+        in l1 and l2 or ``round_``, as JSON. Raises what writing it does."""
         from assay.verify.frontends.onnx import write
         from assay.verify.frontends.vnnlib import write as written
 
-        return cls.of(write.encode(problem.network), written.encode(problem))
+        region = problem.region
+        if not isinstance(region, LpBall) or not (round_ or region.p != inf):
+            return cls.of(write.encode(problem.network), written.encode(problem))
+        if torch.as_tensor(region.eps).dim():
+            raise checker.Rejected("a ball of several radii is beyond this checker")
+        within = written.encode(Problem(problem.network, region.box(), problem.spec)).decode()
+        ball = {"norm": str(float(region.p)), "radius": float(region.eps).hex()}
+        centre = [v.hex() for v in region.centre.flatten().tolist()]
+        prop = json.dumps({**ball, "centre": centre, "property": within}, indent=1).encode()
+        return cls.of(write.encode(problem.network), prop)
 
     @property
     def relus(self) -> int:
@@ -99,9 +114,10 @@ def plain(files: Files, number: int, semantics: str = "real", until: float = inf
     :class:`checker.Rejected` where that takes longer than ``until``, on the monotonic clock."""
     low, high, unsafe = files.parts[number]
     rows, sets = checker.numbered(unsafe)
+    arithmetic, (_, ball) = checker.Floats(until), checker.parted(files.prop)
     for layers in (kind * files.relus for kind in PLAIN):
         with np.errstate(all="ignore"):
-            net = checker.Bounder(files.nodes, rows, [low], [high], semantics, layers=layers, ar=checker.Floats(until))
+            net = checker.Bounder(files.nodes, rows, [low], [high], semantics, layers=layers, ar=arithmetic, ball=ball)
             bound = net.lower({len(net.nodes) - 1: np.eye(len(rows))}, checker.Hints())
         if all(len(some) and max(bound[some]) > 0 for some in sets):
             weights = [float(r == max(some, key=bound.__getitem__)) for some in sets for r in some]
@@ -133,7 +149,7 @@ def halved(
     """A tree of boxes of which the leaves that are ``left`` to be proved, by number, are halved until they are. Raises
     :class:`checker.Rejected` where that takes longer than ``until``."""
     low, high, unsafe = files.parts[number]
-    rows, sets = checker.numbered(unsafe)
+    (rows, sets), (_, ball) = checker.numbered(unsafe), checker.parted(files.prop)
     codes, stack = part.arrays["boxes"].tolist(), [(-1, np.array(low), np.array(high))]
     first, second = list(range(1, len(codes) + 1)), [0] * len(codes)  # halves of each box that is halved
     leaves: list[tuple[int, Array, Array, Array]] = []
@@ -151,7 +167,7 @@ def halved(
         some, waiting = waiting[-checker.BOXES :], waiting[: -checker.BOXES]
         lower, upper, hints = (np.stack([box[side] for box in some]) for side in (1, 2, 3))
         with np.errstate(all="ignore"):
-            net = checker.boxed(files.nodes, rows, semantics, checker.Floats(until), lower, upper)
+            net = checker.boxed(files.nodes, rows, semantics, checker.Floats(until), lower, upper, ball)
             found = checker.over_boxes(net, sets, hints, part.arrays["slopes"], part.arrays["weights"])
         open_ = ~((found > 0) & (found < inf))
         gain = np.zeros(lower.shape)
@@ -262,6 +278,13 @@ def proved(
     if result.verdict is not Verdict.VERIFIED or len(problems) != len(files.parts):
         raise checker.Rejected(MISSING)
     records = [part["certificate"] for part in result.stats.get("parts", [{"certificate": result.certificate}])]
+    if result.subject != NETWORK:
+        drawn = of_draws(files, problems[0], records[0])
+        return drawn, drawn.check(until=until)
+    margins = by_margins(files, problems, records, semantics)
+    if margins is not None:
+        with suppress(checker.Rejected):
+            return margins, margins.check(until=until)
     parts = []
     for number, (problem, record) in enumerate(zip(problems, records, strict=True)):
         part = of_search(files, number, problem.spec, record) or plain(files, number, semantics, until)
@@ -288,6 +311,62 @@ def proved(
     return certificate, certificate.check(until=until)
 
 
+def by_margins(
+    files: Files, problems: Sequence[Problem], records: Sequence[Mapping[str, Any] | None], semantics: str
+) -> Certificate | None:
+    """The certificate of bounds of the rows by Lipschitz constants or quadratic forms, if a method recorded these."""
+    kinds = {None if record is None else str(record["kind"]) for record in records}
+    kind = kinds.pop()
+    if kinds or kind not in checker.MARGINS or semantics != "real":
+        return None
+    parts = []
+    for number, (problem, record) in enumerate(zip(problems, records, strict=True)):
+        assert record is not None
+        order = _order(files, files.parts[number][2], problem.spec)
+        if order is None:
+            return None
+        rows = torch.cat([(problem.spec.disjunct == d).nonzero().flatten() for d in order]).numpy()
+        tables = {name: table.numpy()[rows] for name, table in record.items() if isinstance(table, torch.Tensor)}
+        norms = {"norms": np.array([record["norms"]])} if "norms" in record else {}
+        parts.append(Part({**tables, **norms}, []))
+    return files.certificate(kind, semantics, parts)
+
+
+def of_draws(files: Files, problem: Problem, record: Mapping[str, Any] | None) -> Certificate:
+    """The certificate of what is said of a smoothed classifier: its draws, and how alpha was handed out to them. Raises
+    :class:`checker.Rejected` for draws, and theorems, that the checker does not know."""
+    from assay.verify.backends.smoothing import deciding, kinds
+
+    if record is None or record["noise"] not in checker.NOISES or record["theorem"] != "cohen":
+        raise checker.Rejected("noise, or a theorem of smoothing, beyond this checker")
+    if record["test"] == "anytime" or problem.network.dtype != torch.float32:
+        raise checker.Rejected("draws that stop at any time, or are not float32, are beyond this checker")
+    shape = tuple(problem.region.centre.shape)
+    noise, alpha, counts = (
+        kinds.of_rms(record["noise"], record["sigma"], prod(shape)),
+        record["alpha"],
+        record["counts"],
+    )
+    sizes = deciding.stages_of(record["most"]) if record["test"] == "staged" else [record["n"]]
+    share = alpha / len(sizes) * (1 - 2.0**-50)  # of alpha: all of them come to no more
+    ends = np.cumsum(sizes)
+    if len(sizes) > 1:  # as many stages as were drawn
+        sizes = [size for size, end in zip(sizes, ends, strict=True) if end <= record["n"]]
+    claims = {
+        "kind": "smoothing",
+        "semantics": "real",
+        "noise": record["noise"],
+        "scale": float(getattr(noise, fields(noise)[0].name)).hex(),  # type: ignore[arg-type]
+        "seed": record["seed"],
+        "shape": shape,
+        "alpha": float(alpha).hex(),
+        "ledger": [(size, float(share).hex()) for size in sizes],
+        "count": counts[problem.label or 0],
+        "pilot": record["pilot"],
+    }
+    return Certificate.of(claims, {}, files.model, files.prop)
+
+
 def of_search(files: Files, number: int, spec: Spec, record: Mapping[str, Any] | None) -> Part | None:
     """The proof of a part by what a search recorded, if it did."""
     kinds = {"bab": of_record, "input-split": of_boxes}
@@ -301,12 +380,19 @@ def certify(problem: Problem, result: Result, budget: Budget = UNLIMITED, semant
 
     ``semantics``: ``real``, or ``float32-any-order``. Raises :class:`UnsupportedError` where there is none.
     """
+    return accepted(problem, result, budget, semantics)[0]
+
+
+def accepted(
+    problem: Problem, result: Result, budget: Budget = UNLIMITED, semantics: str = "real"
+) -> tuple[Certificate, dict[str, Any]]:
+    """As :func:`certify`, with what the checker says that it proves."""
     check_problem(problem)
     check_type(result, Result, "a Result", "solve(problem) gives one")
     budget = running(budget)
     try:
-        files, until = Files.of_problem(problem), monotonic() + budget.remaining
-        return proved(files, [problem], result, budget, semantics, until)[0]
+        files, until = Files.of_problem(problem, result.subject != NETWORK), monotonic() + budget.remaining
+        return proved(files, [problem], result, budget, semantics, until)
     except checker.Rejected as why:
         raise UnsupportedError(f"no certificate: {why}") from None
 

@@ -81,7 +81,8 @@ class Lipschitz:
         if certificate is None:
             return concluded(self, problem, nan, reason, spent)
         reason = reason if certificate.margin > -inf else Reason.NUMERICAL
-        return concluded(self, problem, certificate.margin, reason, spent, stats=certificate.stats)
+        record = {"kind": "lipschitz", "norms": self._norms(Reach.of(problem.region))}
+        return concluded(self, problem, certificate.margin, reason, spent, None, certificate.stats, record)
 
     def verify_many(self, problems: Sequence[Problem], budget: Budget = UNLIMITED) -> list[Result]:
         """One result per problem; what a network's layers say is worked out once for all of its problems."""
@@ -92,8 +93,7 @@ class Lipschitz:
         network, spec = problem.network.to(torch.float64), problem.spec
         reach = Reach.of(problem.region)
         at = Sample(network, spec, reach, rigorous.intervals(network, Box(reach.centre[None], reach.centre[None])))
-        norms = sorted({reach.p, 2.0}) if self.norm is None else [float(self.norm)]
-        constants = [_global(network, spec, reach, norm, budget) for norm in norms]
+        constants = [_global(network, spec, reach, norm, budget) for norm in self._norms(reach)]
         best = max(constants, key=lambda constant: radii.radius(spec, at.values, constant.slopes))
         lost = torch.stack([constant.lost for constant in constants]).amin(0)
         radius = radii.radius(spec, at.values, torch.stack([constant.slopes for constant in constants]).amin(0))
@@ -102,6 +102,9 @@ class Lipschitz:
             radius = at.radius(reach.inside, lost, radius, self.steps, budget)
         stats = {"radius": radius, "norm": best.norm, "constant": best.upper, "estimate": best.estimate}
         return Certificate(radii.margin(spec, at.values, lost.nan_to_num(nan=inf, posinf=inf)), stats)
+
+    def _norms(self, reach: Reach) -> list[float]:
+        return sorted({reach.p, 2.0}) if self.norm is None else [float(self.norm)]
 
 
 @dataclass(frozen=True, eq=False)

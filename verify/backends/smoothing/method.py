@@ -88,7 +88,19 @@ class Smoothing:
         }
         safe = answer.prediction == problem.label and isfinite(answer.radius) and answer.radius > eps
         reason = None if safe else Reason.TIMEOUT if answer.outcome.expired else Reason.INCOMPLETE
-        certificate = {**stats, "counts": answer.outcome.counts, "pilot": answer.pilot, "alpha": self.alpha}
+        certificate = {
+            **stats,
+            "kind": "smoothing",
+            "noise": self.noise,
+            "sigma": self.sigma,
+            "theorem": self.certificate,
+            "test": self.test,
+            "most": self.n,
+            "seed": budget.seed,
+            "counts": answer.outcome.counts,
+            "pilot": answer.pilot,
+            "alpha": self.alpha,
+        }
         return self._result(problem, reason, begun, stats, certificate)
 
     def certify(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from math import inf, isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,19 +27,36 @@ SHARES = tuple(2.0 ** (k / 4) for k in range(-16, 5))  # of multipliers that wer
 MORE = (1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # by which rho is, above what they give in floating point
 
 
+class Proved(NamedTuple):
+    """A square ``rho`` of a constant, from above, and the multipliers (neurons) that prove it."""
+
+    rho: float
+    multipliers: Array
+
+    @property
+    def constant(self) -> float:
+        """At least the Lipschitz constant."""
+        return root(up(self.rho))
+
+
 def constant(layers: Unrolled, rows: Array, solver: str, budget: Budget) -> float:
+    """As :func:`of_solver`, the constant alone."""
+    return of_solver(layers, rows, solver, budget).constant
+
+
+def of_solver(layers: Unrolled, rows: Array, solver: str, budget: Budget) -> Proved:
     """At least the Lipschitz constant, l2 to l2, of ``rows @ network(x)``: rows (rows x outputs).
 
     Raises :class:`assay.verify.core.budget.Expired` and :class:`assay.verify.backends.lipschitz.sdp.solving.Unsolved`.
     """
     values = multipliers(layers, rows, solver, budget)
     lifted = (np.maximum(values, share * values.max(initial=0.0)) for share in FLOORS)
-    return min(proved(layers, rows, t) for t in lifted)
+    return min((best(layers, rows, t) for t in lifted), key=lambda one: one.rho)
 
 
-def shared(layers: Unrolled, rows: Array, values: Array) -> float:
-    """As :func:`constant`, by the multipliers that were found for other rows of the same network."""
-    return proved(layers, rows, np.maximum(values, 1e-4 * values.max(initial=0.0)), SHARES)
+def shared(layers: Unrolled, rows: Array, values: Array) -> Proved:
+    """As :func:`of_solver`, by the multipliers that were found for other rows of the same network."""
+    return best(layers, rows, np.maximum(values, 1e-4 * values.max(initial=0.0)), SHARES)
 
 
 def multipliers(layers: Unrolled, rows: Array, solver: str, budget: Budget) -> Array:
@@ -90,13 +107,18 @@ def _multipliers(z: Array, c: Array, inputs: int, solver: str, budget: Budget) -
 
 
 def proved(layers: Unrolled, rows: Array, multipliers: Array, factors: Sequence[float] = FACTORS) -> float:
+    """As :func:`best`, the constant alone."""
+    return best(layers, rows, multipliers, factors).constant
+
+
+def best(layers: Unrolled, rows: Array, multipliers: Array, factors: Sequence[float] = FACTORS) -> Proved:
     """The constant that multipliers >= 0 (neurons) prove, wherever they come from: the least over some multiples of
     them; infinity where they prove none.
 
     With D the part of the form in the neurons and B that in neurons and input, rho |x|^2 covers the rest as soon as
     it is the largest eigenvalue of A - B^T D^-1 B; a factorisation of the whole form with that rho has to confirm it.
     """
-    best, inputs = inf, layers.inputs
+    found, inputs = Proved(inf, multipliers), layers.inputs
     for factor in factors:
         form, error = _form(layers, rows, multipliers * factor)
         try:
@@ -106,10 +128,10 @@ def proved(layers: Unrolled, rows: Array, multipliers: Array, factors: Sequence[
             continue
         for more in MORE:
             rho = max(guess, 0.0) * (1 + more) + TINY
-            if rho < best and _confirmed(form, rho, inputs, error):
-                best = rho
+            if rho < found.rho and _confirmed(form, rho, inputs, error):
+                found = Proved(rho, multipliers * factor)
                 break
-    return root(up(best))
+    return found
 
 
 def _form(layers: Unrolled, rows: Array, t: Array) -> tuple[Array, float]:

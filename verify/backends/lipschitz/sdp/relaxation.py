@@ -88,8 +88,11 @@ def constraints(layers: Unrolled, ranges: Ranges) -> Forms:
     return forms
 
 
-def lower_bound(layers: Unrolled, ranges: Ranges, row: Array, solver: str, budget: Budget) -> float:
-    """At most the least value of ``row @ y`` over the region: row (outputs).
+def lower_bound(
+    layers: Unrolled, ranges: Ranges, row: Array, solver: str, budget: Budget
+) -> tuple[float, Array, float]:
+    """At most the least value of ``row @ y`` over the region, row (outputs), and what proves it: multipliers (forms)
+    and the number taken off the corner.
 
     Raises :class:`assay.verify.core.budget.Expired` and :class:`assay.verify.backends.lipschitz.sdp.solving.Unsolved`.
     """
@@ -110,7 +113,8 @@ def lower_bound(layers: Unrolled, ranges: Ranges, row: Array, solver: str, budge
     problem = cvxpy.Problem(cvxpy.Maximize(t), [semidefinite == whole, multipliers[np.flatnonzero(~free)] >= 0])
     solve(problem, solver, budget)
     values = np.asarray(multipliers.value, dtype=np.float64) * scale
-    return proved(layers, ranges, row, np.where(free, values, np.maximum(values, 0.0)), float(t.value) * scale)
+    values, corner_value = np.where(free, values, np.maximum(values, 0.0)), float(t.value) * scale
+    return proved(layers, ranges, row, values, corner_value), values, corner_value
 
 
 def proved(layers: Unrolled, ranges: Ranges, row: Array, multipliers: Array, t: float) -> float:

@@ -1,0 +1,260 @@
+"""The evidence of a comparison: a zip for each sample and radius, the model and the checker once, and one index."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.verify.core.errors import InputError
+from assay.verify.core.result import NETWORK, Guarantee, Verdict
+from assay.verify.support.files import replace_file
+
+if TYPE_CHECKING:
+    from assay.benchmarks.harness.proving import Claim, Proof
+
+FORMAT, INDEX = "assay-evidence-1", "index.json"
+SHARED, REPORTS = ("model.onnx", "checker.py"), ("index.txt", "index.html")
+COLUMNS = ("sample", "label", "eps", "subject", "verdict", "guarantee", "method", "proof", "file")
+SLACK = 1e-9  # relative, of widths of boxes, which are rounded
+
+HOW = (
+    "All of it again: assay check FOLDER. One sample without this package: unpack its zip; with Python, numpy and onnx "
+    "run python checker.py certificate.zip model.onnx PROPERTY, the property of the zip.\n"
+    "rigorous: a certificate was accepted, every rounding error charged, in real arithmetic. statistical: of the "
+    "smoothed classifier, with its confidence; noise was drawn again, and its seed, kind and number of draws are taken "
+    "to have been chosen before anything was drawn. numerical: up to floating-point error.\n"
+).splitlines()
+
+Entry = dict[str, Any]
+Proofs = Callable[[Sequence["Claim"]], Iterable[tuple["Claim", "Proof"]]]
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """The folder, of a comparison in the norm ``norm`` and boxes of ``scale`` times eps; what else is ``known``."""
+
+    folder: Path
+    norm: float
+    scale: float
+    known: Mapping[str, Any]
+
+    def room(self) -> None:
+        """Make the folder. Raises :class:`InputError` where it holds something else."""
+        from assay.verify.support.files import writable_folder
+
+        others = [path for path in self.folder.iterdir() if path.suffix != ".zip"] if self.folder.is_dir() else []
+        if {path.name for path in others} - {INDEX, *SHARED, *REPORTS}:
+            raise InputError(f"--evidence: {str(self.folder)!r} holds something else: expected a new or empty folder")
+        writable_folder(self.folder)
+
+    def collect(self, claims: Iterable[Claim], proofs: Proofs) -> list[str]:
+        """Write the evidence of all claims, those aside that are proved already; the first lines of the index."""
+        found, missing = [], []
+        for claim in claims:
+            entry = self.kept(claim)
+            if entry is None:
+                missing.append(claim)
+            else:
+                found.append((claim, entry))
+        found += [(claim, self.add(claim, proof)) for claim, proof in proofs(missing)]
+        return self.close(found)
+
+    def kept(self, claim: Claim) -> Entry | None:
+        """What an earlier run wrote of the claim, if it is proved and can be read."""
+        try:
+            with zipfile.ZipFile(self.folder / file_of(claim)) as file:
+                entry: Entry = json.loads(file.read("evidence.json"))
+                entire = file.testzip() is None and "certificate.zip" in file.namelist()
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+        same = entry.get("problem") == claim.problem and entry.get("verdict") == claim.told.verdict.value
+        return entry if entire and same and (self.folder / "model.onnx").is_file() else None
+
+    def add(self, claim: Claim, proof: Proof) -> Entry:
+        """The zip of a claim, its certificate and property in it if there are any; what the index tells of it."""
+        result = claim.told
+        entry: Entry = {
+            "sample": claim.sample,
+            "label": claim.label,
+            "eps": claim.eps,
+            "subject": claim.subject,
+            "problem": claim.problem,
+            "verdict": result.verdict.value,
+            "guarantee": "open" if result.verdict is Verdict.UNKNOWN else proof.guarantee(result).value,
+            "confidence": result.confidence,
+            "semantics": result.semantics,
+            "method": claim.name,
+            "proof": proof.report["kind"] if proof.report else f"none: {proof.none}",
+        }
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("evidence.json", json.dumps(entry, indent=1))
+            if proof.certificate is not None:
+                file.writestr("certificate.zip", proof.certificate.content)
+                file.writestr(proof.certificate.of_prop, proof.certificate.prop)
+                self._model(proof.certificate.model)
+        replace_file(self.folder / file_of(claim), buffer.getvalue())
+        return entry
+
+    def _model(self, model: bytes) -> None:
+        path = self.folder / "model.onnx"
+        if not path.is_file() or path.read_bytes() != model:
+            replace_file(path, model)
+
+    def close(self, entries: Sequence[tuple[Claim, Entry]]) -> list[str]:
+        """The index, as JSON, text and a page; its first lines."""
+        from assay.benchmarks.harness.origin import version
+        from assay.verify.check import checker
+
+        shutil.copyfile(checker.__file__, self.folder / "checker.py")
+        told = [{**entry, **_digest(self.folder, file_of(claim))} for claim, entry in entries]
+        told.sort(key=lambda entry: (entry["eps"], entry["sample"], entry["subject"]))
+        counts = Counter((entry["verdict"], entry["guarantee"], entry["subject"]) for entry in told)
+        lines = [f"{count} {verdict}, {how} ({what})" for (verdict, how, what), count in sorted(counts.items())]
+        head = [f"{key}: {value}" for key, value in self.known.items()]
+        table = [[str(entry[column]) for column in COLUMNS] for entry in told]
+        replace_file(self.folder / "index.txt", _text([*head, *lines], table).encode())
+        replace_file(self.folder / "index.html", _page([*head, *lines], table).encode())
+        document = {
+            "format": FORMAT,
+            **self.known,
+            "norm": str(self.norm),
+            "scale": self.scale,
+            "versions": {"assay": version(), "python": platform.python_version()},
+            "sha256": {n: d["sha256"] for n in (*SHARED, *REPORTS) if (d := _digest(self.folder, n))["sha256"]},
+            "entries": told,
+        }
+        replace_file(self.folder / INDEX, json.dumps(document, indent=1).encode())
+        return lines
+
+
+def file_of(claim: Claim) -> str:
+    """The name of the zip of a claim."""
+    other = "" if claim.subject == NETWORK else f"-{hashlib.sha256(claim.subject.encode()).hexdigest()[:8]}"
+    return f"sample-{claim.sample:05d}-eps-{claim.eps:g}{other}.zip"
+
+
+def again(folder: Path, exact: bool = False) -> int:
+    """Check the folder of a comparison again: all hashes, all certificates, and that each speaks of what the index
+    says; the exit code: that of :func:`assay.evidence.again`, the worst of all samples."""
+    from assay.evidence import REJECTED, UNPROVED
+
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        files = [(name, digest) for name, digest in index["sha256"].items()]
+        files += [(entry["file"], entry["sha256"]) for entry in index["entries"]]
+        data = {name: (folder / name).read_bytes() for name, _ in files if Path(name).name == name}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{str(folder)!r} is no folder of evidence: {error}") from None
+    if index.get("format") != FORMAT or len(data) < len(files):
+        raise InputError(f"{str(folder)!r} is no folder of evidence: another format, or names of files outside of it")
+    faults = [f"{name} changed since it was written" for name, digest in files if _hash(data[name]) != digest]
+    faults = faults or list(_faults(index, data, exact))
+    for fault in faults:
+        print(f"rejected: {fault}")
+    if faults:
+        return REJECTED
+    entries = index["entries"]
+    told = Counter(f"{e['verdict']} ({e['guarantee']})" for e in entries if not e["proof"].startswith("none: "))
+    without = sum(entry["guarantee"] != "open" for entry in entries) - sum(told.values())
+    print(f"accepted: {', '.join(f'{count} {verdict}' for verdict, count in sorted(told.items())) or 'nothing'}")
+    if without:
+        print(f"nothing to check: {without} verdicts without a certificate")
+    return 0 if told else UNPROVED
+
+
+def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) -> Iterator[str]:
+    """Of each sample what is wrong."""
+    from assay.verify.check import checker
+
+    for entry in index["entries"]:
+        where = f"sample {entry['sample']} at eps {entry['eps']:g}"
+        try:
+            with zipfile.ZipFile(io.BytesIO(data[entry["file"]])) as file:
+                told, names = json.loads(file.read("evidence.json")), file.namelist()
+                if "certificate.zip" not in names:
+                    if not entry["proof"].startswith("none: ") or entry["guarantee"] == Guarantee.RIGOROUS.value:
+                        yield f"{where}: there is no certificate"
+                    continue
+                prop = file.read(next(name for name in names if name.startswith("property.")))
+                report = checker.check(file.read("certificate.zip"), data["model.onnx"], prop, exact)
+            why = disagreement(entry, told, report, prop, data["model.onnx"], index)
+        except (checker.Rejected, ValueError, KeyError, StopIteration, zipfile.BadZipFile) as error:
+            why = str(error)
+        if why:
+            yield f"{where}: {why}"
+
+
+def disagreement(
+    entry: Entry, told: Entry, report: Mapping[str, Any], prop: bytes, model: bytes, index: Mapping[str, Any]
+) -> str | None:
+    """Why the index, an entry of it and what is ``told`` in its zip, is not what the certificate proves."""
+    from assay.verify.check import checker
+
+    claims = {"unsat": (Verdict.VERIFIED, NETWORK), "sat": (Verdict.FALSIFIED, NETWORK)}
+    verdict, subject = claims.get(report["claim"], (Verdict.VERIFIED, report.get("subject", "")))
+    if {key: entry[key] for key in told} != told:
+        return "the index differs from what stands in the zip"
+    if (entry["verdict"], entry["subject"], entry["semantics"]) != (verdict.value, subject, report["semantics"]):
+        return f"the certificate proves {report['claim']!r} ({report['semantics']}) of the {subject}"
+    if subject != NETWORK and not (entry["confidence"] or 1) <= report["confidence"]:
+        return f"the certificate holds with confidence {report['confidence']:g}"
+    nodes, ((_, _, low, high, unsafe),) = checker.question(model, prop)
+    _, ball = checker.parted(prop)
+    widest = max((b - a for a, b in zip(low, high, strict=True)), default=0.0)
+    norm, eps = float(index["norm"]), entry["eps"]
+    if ball is not None and (ball.p, ball.radius) != (norm, eps):
+        return f"its ball has the radius {ball.radius:g} in l{ball.p:g}"
+    if ball is None and (norm != float("inf") or widest < eps * index["scale"] * (1 - SLACK)):
+        return f"its box is {widest:g} wide at most, in linf"
+    return None if about(entry["label"], nodes[-1].size, unsafe) else f"it is not about the label {entry['label']}"
+
+
+def about(label: int, outputs: int, unsafe: Sequence[Sequence[Any]]) -> bool:
+    """Whether the unsafe sets are where the label is not strictly the largest output, one for each rival, or where the
+    one output has not its sign."""
+    rows = [({k: v for k, v in terms.items() if v}, float(c), strict) for some in unsafe for terms, c, strict in some]
+    if outputs == 1:
+        return [(set(t), t[0] > 0, c, s) for t, c, s in rows] == [({0}, bool(label), 0.0, False)]
+    rivals = [k for terms, _, _ in rows for k in terms if k != label]
+    even = all(c == 0 and not s and len(t) == 2 and t.get(label, 0) == -min(t.values()) for t, c, s in rows)
+    return even and all(len(some) == 1 for some in unsafe) and sorted(rivals) == sorted({*range(outputs)} - {label})
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _digest(folder: Path, name: str) -> dict[str, str]:
+    path = folder / name
+    return {"file": name, "sha256": _hash(path.read_bytes()) if path.is_file() else ""}
+
+
+def _text(head: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    rows = [COLUMNS, *table]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "".join(f"{line}\n" for line in (*head, "", *lines, "", *HOW))
+
+
+def _page(head: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    style = "body{font:15px/1.45 sans-serif;margin:2em auto;max-width:72em;padding:0 1em}td,th{padding:.1em .6em;"
+    style += (
+        "text-align:left}table{border-collapse:collapse;display:block;overflow-x:auto}tr{border-top:1px solid #ddd}"
+    )
+    rows = ["".join(f"<th>{escape(name)}</th>" for name in COLUMNS)]
+    rows += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table]
+    told = "".join(f"<p>{escape(line)}</p>" for line in (*head, *HOW))
+    page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Evidence of a comparison</title>'
+    page += f"<style>{style}</style><body><h1>Evidence of a comparison</h1>{told}<table>"
+    return page + "".join(f"<tr>{row}</tr>" for row in rows) + "</table></body></html>\n"

@@ -1,0 +1,198 @@
+"""``assay compare --evidence``: a certificate or counterexample of each sample, one index, all of it checked again."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay import portfolio
+from assay.__main__ import main
+from assay.verify.check import checker
+from tests.breadth import few
+
+MODEL = "zoo:digits-mlp-pgd"  # misclassifies the second sample
+METHODS = "crown,smoothing(n=300)"
+SUBJECT = "smoothed(gaussian, 0.25)"
+
+
+def arguments(*more: str, eps: str = "0.02", methods: str = METHODS, norm: str = "inf") -> list[str]:
+    usual = {"model": MODEL, "eps": eps, "methods": methods, "attacks": "fgsm", "n": "5", "norm": norm}
+    return ["compare", "-q", *(part for k, v in usual.items() for part in (f"--{k}", v)), "--evidence", "ev", *more]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of evidence."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(arguments()) == 0
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, to be changed, in the working folder."""
+    for path in made.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            copy = tmp_path / path.relative_to(made)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "ev"
+
+
+def index(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / portfolio.INDEX).read_text()))
+
+
+def test_every_sample_has_its_evidence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = index(run)["entries"]
+    network = [entry for entry in entries if entry["subject"] == "network"]
+    assert [entry["sample"] for entry in network] == list(range(5))
+    assert {entry["verdict"] for entry in network} >= {"verified", "falsified"}
+    assert {entry["guarantee"] for entry in network} <= {"rigorous", "open"}
+    others = [entry for entry in entries if entry["subject"] != "network" and entry["verdict"] == "verified"]
+    assert others
+    assert {(entry["guarantee"], entry["confidence"]) for entry in others} == {("statistical", 0.999)}
+    text = (run / "index.txt").read_text()
+    assert all(entry["file"] in text and (run / entry["file"]).is_file() for entry in entries)
+    assert "statistical: of the smoothed classifier, with its confidence" in text
+    assert "<th>guarantee</th>" in (run / "index.html").read_text()
+    assert main(["check", "ev"]) == 0
+    out = capsys.readouterr().out
+    assert "verified (rigorous)" in out
+    assert "verified (statistical)" in out
+
+
+def test_one_sample_is_checked_without_this_package(run: Path) -> None:
+    entry = next(entry for entry in index(run)["entries"] if entry["verdict"] == "verified")
+    with zipfile.ZipFile(run / entry["file"]) as file:
+        file.extractall(run)
+    command = [sys.executable, "-I", "checker.py", "certificate.zip", "model.onnx", "property.vnnlib"]
+    done = subprocess.run(command, cwd=run, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("accepted: ")
+
+
+def test_a_killed_run_goes_on_where_it_was(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its index, and with a zip that is torn."""
+    before = {path.name: path.stat().st_mtime_ns for path in run.glob("*.zip")}
+    (run / portfolio.INDEX).unlink()
+    torn = min(before)
+    (run / torn).write_bytes((run / torn).read_bytes()[:100])
+    assert main(arguments("--resume")) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in run.glob("*.zip")}
+    written = {name for name in after if after[name] != before[name]}
+    unproved = {entry["file"] for entry in index(run)["entries"] if entry["proof"].startswith("none: ")}
+    assert written == unproved | {torn}
+    assert main(["check", "ev"]) == 0
+
+
+def rewritten(folder: Path, entry: dict[str, Any], change: Callable[[dict[str, bytes]], None]) -> None:
+    """The zip of an entry with other content, and an index that agrees with it."""
+    with zipfile.ZipFile(folder / entry["file"]) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    change(content)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+    (folder / entry["file"]).write_bytes(buffer.getvalue())
+    told = index(folder)
+    mine = next(one for one in told["entries"] if one["file"] == entry["file"])
+    mine |= {**json.loads(content["evidence.json"]), "sha256": portfolio._hash(buffer.getvalue())}
+    (folder / portfolio.INDEX).write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        {"eps": 0.05},
+        {"label": 11},
+        {"verdict": "falsified"},
+        {"subject": "smoothed(gaussian, 0.5)"},
+        {"semantics": "float32-any-order"},
+        {"confidence": 0.9999, "subject": SUBJECT},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("subject", ["network", SUBJECT])
+def test_what_the_index_says_is_what_is_proved(
+    run: Path, subject: str, new: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = next(e for e in index(run)["entries"] if (e["verdict"], e["subject"]) == ("verified", subject))
+
+    def change(content: dict[str, bytes]) -> None:
+        content["evidence.json"] = json.dumps(json.loads(content["evidence.json"]) | new).encode()
+
+    if new.items() <= entry.items():
+        pytest.skip("that is what it says")
+    rewritten(run, entry, change)
+    assert main(["check", "ev"]) == 20
+    assert f"rejected: sample {entry['sample']} at eps" in capsys.readouterr().out
+
+
+def test_the_certificate_of_another_sample_is_rejected(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of one with another label, with its property."""
+    proved = [e for e in index(run)["entries"] if e["verdict"] == "verified" and e["subject"] == "network"]
+    first = proved[0]
+    other = next(entry for entry in proved if entry["label"] != first["label"])
+    with zipfile.ZipFile(run / other["file"]) as file:
+        swapped = {name: file.read(name) for name in file.namelist() if name != "evidence.json"}
+    rewritten(run, first, lambda content: content.update(swapped))
+    assert main(["check", "ev"]) == 20
+    assert f"it is not about the label {first['label']}" in capsys.readouterr().out
+    rewritten(run, other, lambda content: content.pop("certificate.zip") and None)
+    assert main(["check", "ev"]) == 20
+    assert "there is no certificate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "checker.py", "index.txt", "index.html"])
+def test_changed_files_are_told(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / name).write_bytes((run / name).read_bytes() + b" ")
+    assert main(["check", "ev"]) == 20
+    assert f"rejected: {name} changed" in capsys.readouterr().out
+
+
+def test_bad_folders_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = index(run)
+    for wrong in (told | {"format": "other"}, told | {"sha256": {"../net.zip": ""}}, []):
+        (run / portfolio.INDEX).write_text(json.dumps(wrong))
+        assert main(["check", "ev"]) == 40
+        assert "is no folder of evidence" in capsys.readouterr().err
+    (run / "mine.txt").write_text("")
+    assert main(arguments()) == 40
+    assert "holds something else" in capsys.readouterr().err
+    assert main(["compare", "--model", MODEL, "--radius", "--evidence", "new"]) == 40
+    assert "take --eps and not --radius" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_side_by_side_write_the_same(run: Path) -> None:
+    before = {entry["file"]: entry["verdict"] for entry in index(run)["entries"]}
+    for path in run.glob("*"):
+        path.unlink()
+    assert main(arguments("--workers", "2")) == 0
+    assert {entry["file"]: entry["verdict"] for entry in index(run)["entries"]} == before
+    assert main(["check", "ev"]) == 0
+
+
+@pytest.mark.parametrize("norm", few(("1", "2"), ("2",)))
+def test_balls_are_told_as_balls(run: Path, norm: str) -> None:
+    for path in run.glob("*"):
+        path.unlink()
+    assert main(arguments(eps="0.02", methods="crown,lipschitz", norm=norm)) == 0
+    verified = [entry for entry in index(run)["entries"] if entry["verdict"] == "verified"]
+    assert verified
+    assert {entry["guarantee"] for entry in verified} == {"rigorous"}
+    with zipfile.ZipFile(run / verified[0]["file"]) as file:
+        assert checker.parted(file.read("property.json"))[1].radius == 0.02
+    assert main(["check", "ev"]) == 0

@@ -1,0 +1,237 @@
+"""Certificates of Lipschitz constants and quadratic forms, and those of balls: what is accepted is true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from math import inf
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from assay.verify.check import checker
+from assay.verify.check.certificate import Certificate
+from assay.verify.check.checker import Ball, Rejected
+from assay.verify.core.network import Network, to_network
+from assay.verify.core.problem import Problem
+from assay.verify.core.result import Verdict
+from assay.verify.registry import get_verifier
+from assay.verify.solving import proofs
+from assay.verify.solving.proofs import Files
+from tests import nets
+from tests.breadth import few
+
+# By seed and norm: balls on which a program has to be solved, since linear bounds do not do.
+SOLVED = {(3, 2.0): 0.1174, (3, inf): 0.0744, (1, inf): 0.3142, (5, 2.0): 1.0297, (5, inf): 0.8357}
+METHODS = ("lipschitz", "lipsdp(proof=true)", "sdp(proof=true)")
+
+
+def net(seed: int) -> torch.nn.Module:
+    """Fully connected, or with a LeakyReLU, or convolutional."""
+    if seed % 3 == 2:
+        return nets.random_cnn(seed, (1, 3, 3), (2, 2))
+    module = nets.random_mlp(seed, (3, 6, 4, 3))
+    if seed % 3 == 1:
+        module[3] = torch.nn.LeakyReLU(0.25)  # type: ignore[operator]
+    return module.eval()
+
+
+@cache
+def network(seed: int) -> Network:
+    return to_network(net(seed), (1, 3, 3) if seed % 3 == 2 else (3,))
+
+
+def problem(seed: int, eps: float, norm: float, rank: int = 0) -> Problem:
+    """Of the label that the network gives, or one that it ranks lower."""
+    x = torch.rand(network(seed).input_shape, generator=nets.generator(seed)) * 0.5 + 0.25
+    label = int(network(seed)(x[None])[0].argsort(descending=True)[rank])
+    return Problem.robustness(network(seed), x, label, eps, norm, None)
+
+
+@cache
+def certificate(method: str, seed: int, norm: float) -> tuple[Problem, Certificate, float]:
+    """Of the largest ball that the method verifies, among some; of one that linear bounds do not verify, of ``sdp``."""
+    sizes = 0.6 * 0.7 ** np.arange(12)
+    if method.startswith("sdp"):
+        seed = seed if (seed, norm) in SOLVED else 3
+        sizes = np.array([SOLVED[seed, norm]])
+    for eps in map(float, sizes):
+        posed = problem(seed, eps, norm)
+        result = get_verifier(method).verify(posed)
+        if result.verdict is Verdict.VERIFIED:
+            return posed, proofs.certify(posed, result), eps
+    raise AssertionError("nothing is verified")
+
+
+def kind(told: Certificate) -> str:
+    return str(checker.opened(told.content)[0]["kind"])
+
+
+@pytest.mark.parametrize("seed", few(range(12), (0, 1, 2)))
+@pytest.mark.parametrize("norm", [2.0, inf])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_methods_verify_is_proved_by_what_they_recorded(method: str, norm: float, seed: int) -> None:
+    _, told, _ = certificate(method, seed, norm)
+    assert told.check()["claim"] == "unsat"
+    assert kind(told) == method.partition("(")[0]
+
+
+def rewritten(told: Certificate, files: Files, claims: dict[str, Any], arrays: dict[str, Any]) -> Certificate:
+    """The certificate with other claims and arrays, told of other files."""
+    old, tables = checker.opened(told.content)
+    kept = {key: value for key, value in old.items() if key not in ("format", "model", "property")}
+    parts = [
+        {**part, "lower": [v.hex() for v in low], "upper": [v.hex() for v in high]}
+        for part, (low, high, _) in zip(kept["parts"], files.parts, strict=True)
+    ]
+    return Certificate.of({**kept, "parts": parts, **claims}, {**tables, **arrays}, files.model, files.prop)
+
+
+def false_files(posed: Problem) -> Files:
+    """A property that a sampled point contradicts, of the same form: a rival's row is moved by what it wins by."""
+    rows = posed.spec.rows(posed.network(posed.region.sample(50, nets.generator(0)).double()).flatten(1))
+    moved = type(posed.spec)(
+        tuple(type(d)(d.A, d.b + float(rows[:, i].min()) + 1e-9, d.strict) for i, d in enumerate(posed.spec.disjuncts))
+    )
+    return Files.of_problem(posed.with_parts(spec=moved))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_hint_proves_a_false_property(method: str) -> None:
+    posed, told, _ = certificate(method, 0, inf)
+    files, (_, tables) = false_files(posed), checker.opened(told.content)
+    values = (0.0, -1.0, 1e-300, 1e300, inf, -inf, np.nan)
+    mutants = [{}] + [{name: np.full_like(table, v)} for name, table in tables.items() for v in values]
+    mutants += [{name: table * f} for name, table in tables.items() for f in (-1.0, 0.5, 2.0, 1e6)]
+    mutants += [{name: table[:, :0]} for name, table in tables.items()]
+    mutants += [{name: table[:0]} for name, table in tables.items()]
+    for arrays in mutants:
+        with pytest.raises(Rejected):
+            rewritten(told, files, {}, arrays).check()
+    for other in {"lipschitz", "lipsdp", "sdp", "tree", "smoothing"}:
+        with pytest.raises(Rejected):
+            rewritten(told, files, {"kind": other}, {}).check()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_certificate_is_of_its_own_radius_norm_and_centre(method: str) -> None:
+    posed, told, eps = certificate(method, 0, 2.0)
+    prop = told.prop.replace(float(eps).hex().encode(), float(1.5 * eps).hex().encode())
+    assert prop != told.prop
+    for other in (prop, told.prop.replace(b'"norm": "2.0"', b'"norm": "1.0"')):
+        with pytest.raises(Rejected, match="another property"):
+            Certificate(told.content, told.model, other).check()
+    for norm in ("0.5", "nan", "3.0"):
+        wrong = told.prop.replace(b'"norm": "2.0"', f'"norm": "{norm}"'.encode())
+        with pytest.raises(Rejected, match="ball"):
+            Files.of(told.model, wrong)
+    for radius in ("-0x1.0p-3", "nan", "inf"):
+        wrong = told.prop.replace(float(eps).hex().encode(), radius.encode())
+        with pytest.raises(Rejected, match="ball"):
+            Files.of(told.model, wrong)
+    larger = Files.of_problem(replace(posed, region=replace(posed.region, eps=40 * eps)))
+    with pytest.raises(Rejected):
+        rewritten(told, larger, {}, {}).check()
+    with pytest.raises(Rejected):
+        rewritten(told, Files.of_problem(posed), {"semantics": "float32-any-order"}, {}).check()
+
+
+@pytest.mark.parametrize("seed", few(range(9), (0, 1, 2)))
+@pytest.mark.parametrize("norm", [1.0, 2.0, inf])
+def test_constants_hold_between_sampled_points(norm: float, seed: int) -> None:
+    posed = problem(seed, 0.2, norm)
+    files = Files.of_problem(posed)
+    rows, _ = checker.numbered(files.parts[0][2])
+    x = posed.region.sample(200, nets.generator(seed)).double()
+    y = posed.spec.rows(posed.network(x).flatten(1))
+    apart = torch.linalg.vector_norm((x[:100] - x[100:]).flatten(1), norm, dim=1)
+    steep = ((y[:100] - y[100:]).abs() / apart[:, None]).amax(0).numpy()
+    low, high, _ = files.parts[0]
+    unsafe = checker.Bounder(files.nodes, rows, [low], [high]).nodes[-1].weight
+    assert (checker.steepest(files.nodes, unsafe, norm) >= np.sort(steep)[0]).all()
+    assert checker.steepest(files.nodes, unsafe, norm).max() >= steep.max()
+
+
+def test_spectral_norms_and_eigenvalues_are_bounded_outward() -> None:
+    rng = np.random.default_rng(0)
+    for size in ((3, 2), (2, 3), (20, 20), (1, 7)):
+        matrix = rng.standard_normal(size)
+        exact = np.linalg.norm(matrix, 2)
+        assert exact <= checker.spectral(matrix) <= exact * (1 + 1e-6)
+    below = rng.standard_normal((6, 6))
+    below = below + below.T
+    least = float(np.linalg.eigvalsh(below)[0])
+    assert -least <= checker.deficit(below, np.zeros((6, 6))) <= -least + 1e-6
+    assert checker.deficit(below, np.full((6, 6), 0.1)) >= -least + 0.6
+    for bad in (np.nan, inf):
+        assert not checker.deficit(np.full((2, 2), bad), np.zeros((2, 2))) < inf
+    assert checker.spectral(np.array([[3.0, 1.0], [1.0, 2.0], [0.0, 1.0]])) == pytest.approx(3.658574, abs=1e-6)
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, inf])
+def test_linear_functions_over_balls(norm: float) -> None:
+    posed = problem(0, 0.3, norm)
+    ball = Ball(norm, 0.3, posed.region.centre.double().flatten().numpy())
+    a = np.random.default_rng(0).standard_normal((5, 3))
+    seen = (posed.region.sample(400, nets.generator(0)).double().flatten(1).numpy() @ a.T).min(0)
+    exact = a @ ball.centre - 0.3 * np.linalg.norm(a, checker.DUAL[norm], axis=1)
+    least = ball.least(a, checker.Floats())
+    assert (least <= seen).all()
+    assert (least <= exact).all()
+    assert np.allclose(least, exact)
+    assert np.allclose(ball.least(checker.Rationals().of(a), checker.Rationals()).astype(float), exact)
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0])
+def test_counterexamples_lie_in_the_ball(norm: float) -> None:
+    flipped = problem(0, 0.25, norm, rank=2)
+    files, centre = Files.of_problem(flipped), flipped.region.centre.flatten().double()
+    assert proofs.counterexample(files, centre.tolist()).check()["claim"] == "sat"
+    for step in ([0.2, 0.2, 0.2], [0.25 + 1e-15, 0.0, 0.0]):
+        point = proofs.counterexample(files, (centre + torch.tensor(step, dtype=torch.float64)).tolist())
+        with pytest.raises(Rejected, match="no counterexample"):
+            point.check()
+
+
+@pytest.mark.parametrize("method", ["crown", "lipschitz(scope=local)"])
+def test_trees_speak_of_balls_too(method: str) -> None:
+    """In l1 and l2 rows are bounded over the ball, which is much smaller than the box about it."""
+    for norm in (1.0, 2.0):
+        posed, told, _ = certificate(method, 0, norm)
+        assert told.check()["claim"] == "unsat"
+        assert told.check(exact=True)["claim"] == "unsat" or kind(told) != "tree"
+        forged = rewritten(told, false_files(posed), {}, {})
+        with pytest.raises(Rejected):
+            forged.check()
+
+
+@pytest.mark.parametrize("name", nets.NEVER_VERIFIED)
+def test_traps_of_floating_point_are_not_proved(name: str) -> None:
+    posed = nets.trap_problem(name)
+    files = Files.of_problem(posed)
+    neurons = sum(node.size for node in files.nodes if node.kind == "relu")
+    tables = {
+        "lipschitz": {"norms": np.array([[1.0, 2.0, inf]])},
+        "lipsdp": {"multipliers": np.ones((1, neurons)), "rho": np.ones((1, 1))},
+        "sdp": {"multipliers": np.ones((1, 1 + 4 * neurons)), "t": np.zeros((1, 1))},
+    }
+    for each, arrays in tables.items():
+        with pytest.raises(Rejected):
+            files.certificate(each, "real", [proofs.Part(arrays, [])]).check()
+
+
+def test_networks_that_are_read_are_those_that_are_run() -> None:
+    """Affine functions of (1, x, h): at a point they are what the network gives, whatever the order of layers."""
+    for seed in range(3):
+        posed = problem(seed, 0.1, inf)
+        files = Files.of_problem(posed)
+        (value, error), (z, _) = checker.unrolled(files.nodes)
+        x = posed.region.centre.double()
+        flat = x.flatten().numpy()
+        v = np.concatenate([[1.0], flat, np.zeros(len(value) - 1 - len(flat))])
+        for k in range(z.shape[1]):  # neurons know only those before them
+            v[1 + len(flat) + k] = max(0.0, float(v @ z[:, k]))
+        assert np.allclose(v @ value, posed.network(x[None]).flatten().numpy(), atol=1e-5)
+        assert (error >= 0).all()
