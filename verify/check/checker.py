@@ -480,8 +480,9 @@ def lines(low, high, left, slopes, ar):
     ``line z <= h <= chord z + top``: any line through 0 of a slope between is below, and h is convex."""
     active, inactive = low >= 0, high <= 0
     chord = ar.cut((high - left * low) / np.where(active | inactive, 1, high - low))
-    line = high > -low if slopes is None else np.minimum(slopes, 1)
-    line, chord = (np.where(active, 1, np.where(inactive, left, t)) for t in (np.maximum(line, left), chord))
+    chord, line = (np.where(active, 1, np.where(inactive, left, t)) for t in (chord, np.maximum(high > -low, left)))
+    if slopes is not None:  # a steeper line than that of an inactive one, or a flatter one, says that it is so
+        line = np.clip(slopes, left, 1)
     return line, chord, np.maximum(*(np.where(z > 0, z, left * z) - chord * z for z in (low, high)))
 
 
