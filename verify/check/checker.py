@@ -36,9 +36,12 @@ FORMAT = "assay-certificate-1"
 
 
 class Rejected(Exception):
-    """Why the certificate proves nothing here; ``left``: of a tree its part, and the leaves that are not proved."""
+    """Why the certificate proves nothing here; ``left``: of a tree its part, and what of it is not proved: of a tree of
+    boxes the numbers of leaves, of another one the places of nodes in it."""
 
-    left: Any = ()
+    def __init__(self, why, left=()) -> None:
+        super().__init__(why)
+        self.left = left
 
 
 def need(holds, why):
@@ -511,8 +514,7 @@ class Bounder:
             A[i, list(terms)] = [float(v) for v in terms.values()]
         unsafe = Node("dense", (len(nodes) - 1,), len(rows), weight=A, bias=c, loose=2 * Floats.unit)
         self.nodes = [replace(n, bias=np.zeros(n.size) if n.bias is None else n.bias) for n in (*nodes, unsafe)]
-        if self.deployed and any(n.left for n in nodes):
-            raise Rejected("LeakyRelu in float32 is beyond this checker")
+        need(not self.deployed or not any(n.left for n in nodes), "LeakyRelu in float32 is beyond this checker")
         if isinstance(ar, Rationals):
             for n in self.nodes:
                 n.weight = ar.of(n.weight) if n.kind in ("dense", "conv", "scale") else n.weight
@@ -541,8 +543,7 @@ class Bounder:
             else:
                 self.enter(node, self.deployed and k < len(nodes))
             node.most = np.maximum(np.abs(node.lower), np.abs(node.upper)).max(0)
-        if done != len(listed) or (np.diff(listed) <= 0).any():
-            raise Rejected("the listed neurons are not neurons in order")
+        need(done == len(listed) and (np.diff(listed) > 0).all(), "the listed neurons are not neurons in order")
 
     def enter(self, node, deployed):
         """Its intervals, and what rounding takes: in float64 here, and in float32 where the network is ``deployed``."""
@@ -567,8 +568,8 @@ class Bounder:
         if name is not None:
             feature, slopes = arrays[f"{name}/neurons"], shares(arrays[f"{name}/slopes"])
             domain = 0 * feature
-            if ((feature < 0) | (feature >= z.size)).any() or len(slopes) != 2 * len(feature):
-                raise Rejected("slopes of neurons that there are not")
+            there = ((feature >= 0) & (feature < z.size)).all() and len(slopes) == 2 * len(feature)
+            need(there, "slopes of neurons that there are not")
         step = self.block // 2
         for begin in range(0, len(feature), step):
             f, d = feature[begin : begin + step], domain[begin : begin + step]
@@ -578,8 +579,7 @@ class Bounder:
             hints = Hints(None if slopes is None else self.ar.of(slopes[rows]))
             low, high = np.split(self.lower({k: self.ar.of(one)}, hints, np.tile(d, 2)), 2)
             z.lower[d, f], z.upper[d, f] = better(z.lower[d, f], low), -better(-z.upper[d, f], high)
-        if (z.lower > z.upper).any():
-            raise Rejected("bounds cross")
+        need(not (z.lower > z.upper).any(), "bounds cross")
 
     def thin(self, k, out):
         """From now on only the values ``out`` of a dense layer have coefficients, and inputs that are 0 get none."""
@@ -592,8 +592,7 @@ class Bounder:
     def lower(self, start, hints, domain=None) -> Any:
         """Lower bounds of rows that begin as coefficients (rows x size) of nodes, by number: (rows)."""
         ar, total, lost, size = self.ar, 0, 0, 0
-        if monotonic() > ar.until:
-            raise Rejected("the time is over")
+        need(monotonic() <= ar.until, "the time is over")
         domain = slice(None) if domain is None or len(self.nodes[0].lower) == 1 else domain
         pending = dict(start)
         for k in range(max(start), -1, -1):
@@ -676,24 +675,23 @@ class Trees:
         self.root = [net.ar.of(t) for t in root]
 
     def run(self):
+        """How many leaves there are, and the places of nodes without children that are not proved."""
         blocks = np.stack([self.arrays["tighter/at"], self.arrays["tighter/rows"]], 1).tolist()[::-1]
-        begin = done = 0
-        path, bounds, ended = [], self.root, 0  # of (neuron, sign, bounds before the split)
+        begin = done = leaves = 0
+        path, bounds, left = [], self.root, []  # of (neuron, sign, bounds before the split)
         for at, code in enumerate(self.arrays["tree"].tolist()):
-            if done == len(self.unsafe):
-                raise Rejected("something follows the last tree")
+            need(done < len(self.unsafe), "something follows the last tree")
             while blocks and blocks[-1][0] == at:
-                begin, end = begin + blocks[-1][1], begin
+                begin, end = begin + blocks.pop()[1], begin
                 bounds = self.tightened(done, path, bounds, end, begin)
-                blocks.pop()
             if code >= 0:
                 path.append((code, -1, bounds))
                 bounds = self.half(bounds, code, -1)
                 continue
             if code == -1:
-                self.waiting.append((done, [step[:2] for step in path], bounds))
+                self.waiting.append((done, [step[:2] for step in path], bounds, at))
             elif not (bounds[0] > bounds[1]).any():
-                raise Rejected(f"node {at} is said to be empty")
+                left.append(at)
             while path and path[-1][1] > 0:
                 path.pop()
             if path:
@@ -703,15 +701,14 @@ class Trees:
             else:
                 done, bounds = done + 1, self.root
             if self.waiting and (len(self.waiting) == self.net.block or done == len(self.unsafe)):
-                ended += len(self.waiting)
-                found = self.lower(self.waiting, self.leaves[ended - len(self.waiting) : ended])
-                empty = [(low > high).any() for _, _, (low, high) in self.waiting]  # what holds no point is safe
-                if not ((found > 0) & (found < inf) | empty).all():
-                    raise Rejected(f"a leaf is not proved: {float(np.min(found))}")
+                begun, leaves = leaves, leaves + len(self.waiting)
+                found = self.lower(self.waiting, self.leaves[begun:leaves])
+                for bound, (_, _, (low, high), place) in zip(found, self.waiting, strict=True):
+                    if not (0 < bound < inf or (low > high).any()):  # what holds no point is safe
+                        left.append(place)
                 self.waiting = []
-        if done < len(self.unsafe):
-            raise Rejected("a tree is not complete")
-        return ended
+        need(done == len(self.unsafe), "a tree is not complete")
+        return leaves, left
 
     def half(self, bounds, neuron, sign):
         low, high = (t.copy() for t in bounds)
@@ -724,7 +721,7 @@ class Trees:
     def tightened(self, done, path, bounds, begin, end):
         """Bounds of neurons, 2 * number + 1 for upper ones, of points of which the output is in the unsafe set."""
         codes, slopes = (self.arrays[f"tighter/{name}"][begin:end] for name in ("neurons", "slopes"))
-        found = self.lower([(done, [step[:2] for step in path], bounds)] * len(codes), slopes, "tighter/", codes)
+        found = self.lower([(done, [step[:2] for step in path], bounds, 0)] * len(codes), slopes, "tighter/", codes)
         low, high = (t.copy() for t in bounds)
         for code, bound in zip(codes.tolist(), found, strict=True):
             side, sign = ((low, 1), (high, -1))[code & 1]
@@ -732,12 +729,12 @@ class Trees:
         return low, high
 
     def lower(self, rows, slopes, prefix="", codes=()):
-        """Bounds of rows, each (unsafe set, path, bounds): weights of the unsafe rows, and neurons by ``codes``."""
+        """Bounds of rows, each (unsafe set, path, bounds, place): weights of unsafe rows, and neurons by ``codes``."""
         net, of, last = self.net, self.net.ar.of, len(self.net.nodes) - 1
         start = {last: np.zeros((len(rows), net.nodes[last].size))}
         push = np.zeros((len(rows), len(self.spots)))
-        steps = [(i, n, sign) for i, (_, path, _) in enumerate(rows) for n, sign in path]
-        parts = [(i, r, 1) for i, (d, _, _) in enumerate(rows) for r in self.unsafe[d]]
+        steps = [(i, n, sign) for i, (_, path, *_) in enumerate(rows) for n, sign in path]
+        parts = [(i, r, 1) for i, (d, *_) in enumerate(rows) for r in self.unsafe[d]]
         for into, places, name in ((push, steps, "multipliers"), (start[last], parts, "weights")):
             begin = self.used.get(prefix + name, 0)
             self.used[prefix + name] = end = begin + len(places)
@@ -746,7 +743,7 @@ class Trees:
         for i, code in enumerate(codes):
             z, feature = self.spots[code >> 1]
             start.setdefault(z, np.zeros((len(rows), net.nodes[z].size)))[i, feature] = 1 - 2 * (code & 1)
-        low, high = (np.stack([bounds[side] for _, _, bounds in rows]) for side in (0, 1))
+        low, high = (np.stack([bounds[side] for _, _, bounds, _ in rows]) for side in (0, 1))
         hints = Hints(of(shares(slopes)), of(push), low, high)
         return net.lower({k: of(t) for k, t in start.items()}, hints)
 
@@ -761,8 +758,7 @@ def over_boxes(net, sets, hints, slopes, weights) -> Any:
     """Lower bounds over each box of ``net`` of a weighed sum of the rows of each unsafe set (boxes x sets): the best
     row alone, or by the ``hints`` (boxes x sets) that number rows of slopes and weights, -1: none."""
     last, boxes = len(net.nodes) - 1, len(net.nodes[0].lower)
-    if hints.shape != (boxes, len(sets)):
-        raise Rejected("not every leaf has its hints")
+    need(hints.shape == (boxes, len(sets)), "not every leaf has its hints")
     one = np.tile(np.eye(net.nodes[last].size), (boxes, 1))
     bounds = net.lower({last: net.ar.of(one)}, Hints(), np.repeat(np.arange(boxes), net.nodes[last].size))
     net.slants = net.slants.reshape(boxes, net.nodes[last].size, -1)
@@ -777,8 +773,9 @@ def over_boxes(net, sets, hints, slopes, weights) -> Any:
     return found
 
 
-def box_tree(make, arrays, lower, upper, sets, part=0):
-    """A tree of boxes in preorder: the input that is halved, or -1: a leaf, safe from all unsafe sets at once."""
+def box_tree(make, arrays, lower, upper, sets):
+    """How many leaves a tree of boxes has, and the numbers of those that are not proved. It is told in preorder: the
+    input that is halved, or -1: a leaf, safe from all unsafe sets at once."""
     waiting, stack, leaves, left = [], [(np.array(lower), np.array(upper))], 0, []
     for code in arrays["boxes"].tolist():
         low, high = stack.pop()
@@ -794,13 +791,8 @@ def box_tree(make, arrays, lower, upper, sets, part=0):
             found = over_boxes(net, sets, arrays["hints"][begin:leaves], arrays["slopes"], arrays["weights"])
             left += (begin + np.flatnonzero(~((found > 0) & (found < inf)).all(1))).tolist()
             waiting = []
-    if stack:
-        raise Rejected("the tree is not complete")
-    if left:
-        why = Rejected(f"{len(left)} boxes are not proved")
-        why.left = part, left
-        raise why
-    return leaves
+    need(not stack, "the tree is not complete")
+    return leaves, left
 
 
 def unpacked(data: bytes) -> bytes:
@@ -811,13 +803,12 @@ def opened(certificate: bytes) -> tuple[Any, Any]:
     """The claims of a certificate, and its arrays of numbers."""
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(certificate)) as file:
-        if sum(i.file_size for i in file.infolist()) > LARGEST or file.testzip():
-            raise Rejected("a damaged certificate, or one too large")
+        small = sum(i.file_size for i in file.infolist()) <= LARGEST
+        need(small and not file.testzip(), "a damaged certificate, or one too large")
         for name in file.namelist():
             if name.endswith(".npy"):
-                arrays[name[:-4]] = np.load(io.BytesIO(file.read(name)), allow_pickle=False)
-                if arrays[name[:-4]].dtype.kind not in "iuf":
-                    raise Rejected("an array holds no numbers")
+                arrays[name[:-4]] = np.array(np.load(io.BytesIO(file.read(name)), allow_pickle=False), order="C")
+                need(arrays[name[:-4]].dtype.kind in "iuf", "an array holds no numbers")
         return json.loads(file.read("cert.json")), arrays
 
 
@@ -852,17 +843,16 @@ def numbered(unsafe) -> tuple[Any, Any]:
 
 def checked(cert, arrays, model, prop, ar):
     for name, data in (("model", model), ("property", prop)):
-        if cert[name] != hashlib.sha256(data).hexdigest():
-            raise Rejected(f"the certificate speaks of another {name}")
+        need(cert[name] == hashlib.sha256(data).hexdigest(), f"the certificate speaks of another {name}")
     kind, semantics = cert["kind"], cert["semantics"]
-    if cert["format"] != FORMAT or semantics not in ("real", "float32-any-order"):
-        raise Rejected("a format, or semantics, beyond this checker")
+    known = cert["format"] == FORMAT and semantics in ("real", "float32-any-order")
+    need(known, "a format, or semantics, beyond this checker")
     nodes, parts = question(model, prop)
     report = {"kind": kind, "semantics": semantics, "claim": "unsat", "leaves": 0}
     if kind == "counterexample":
         x = [float.fromhex(v) for v in cert["point"]]
-        if semantics != "real" and any(np.float32(v) != v for v in x):
-            raise Rejected("the point is not one of float32 numbers")
+        single = semantics == "real" or all(np.float32(v) == v for v in x)
+        need(single, "the point is not one of float32 numbers")
         for low, high, _, _, unsafe in parts:
             rows, sets = numbered(unsafe)
             y = Bounder(nodes, rows, [x], [x], semantics, ar=ar).nodes[-1].upper[0].tolist()
@@ -881,10 +871,12 @@ def checked(cert, arrays, model, prop, ar):
             raise Rejected("an array of another rank than is expected")
         rows, sets = numbered(unsafe)
         if "boxes" in mine:
-            leaves = box_tree(partial(boxed, nodes, rows, semantics, ar), mine, low, high, sets, n)
+            leaves, left = box_tree(partial(boxed, nodes, rows, semantics, ar), mine, low, high, sets)
         else:
             net = Bounder(nodes, rows, [low], [high], semantics, mine["listed"], part["layers"], mine, ar)
-            leaves = Trees(net, mine, sets).run()
+            leaves, left = Trees(net, mine, sets).run()
+        if left:
+            raise Rejected(f"{len(left)} leaves are not proved", (n, left))
         report["leaves"] += leaves
     return report
 
