@@ -193,8 +193,8 @@ class Subtrees:
         return self._split(found.nodes.take(found.left), found.here.take(found.left), cost, index)
 
     def _split(self, nodes: Nodes, here: Nodes, cost: Tensor, index: Tensor) -> Nodes:
-        """The halves of nodes, ``here`` as far as the neurons at ``index`` go, at that of the largest ``cost`` (neurons x
-        nodes)."""
+        """The halves of nodes at the neurons of the largest ``cost`` (neurons x nodes) of those at ``index``; ``here``:
+        what the nodes say of these."""
         stable = (here.lower >= 0) | (here.upper <= 0)
         cost = cost.masked_fill(stable, -1.0).masked_fill(here.phase != 0, -2.0)
         neuron = index[cost.argmax(0)]
