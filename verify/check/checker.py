@@ -189,6 +189,16 @@ class Node:
         return inside.reshape(len(a), self.operand)
 
 
+# Operations that only move elements: places, attributes, and the constant operand if there is one.
+MOVES = {
+    "Identity": lambda p, a, to: p,
+    "Dropout": lambda p, a, to: p,
+    "Flatten": lambda p, a, to: p.reshape(prod(p.shape[: a.get("axis", 1)]), -1),
+    "Reshape": lambda p, a, to: p.reshape([d or p.shape[i] for i, d in enumerate(to.tolist())]),
+    "Transpose": lambda p, a, to: p.transpose(a.get("perm")),
+}
+
+
 class Reader:
     """An ONNX graph as nodes. A value is the number of a node with the places in it of its elements, in the shape that
     ONNX gives it: what only moves elements moves places."""
@@ -214,9 +224,13 @@ class Reader:
             odd = a.get("broadcast") or a.get("allowzero") or not a.get("spatial", 1) or a.get("training_mode")
             odd = odd or (node.op_type == "Dropout" and len(node.input) > 2) or node.domain not in ("", "ai.onnx")
             odd = odd or (old and node.op_type in ("BatchNormalization", "Dropout") and not a.get("is_test"))
-            rule = getattr(self, f"on_{node.op_type}", None)
-            need(rule and not odd, f"operation {node.op_type} is beyond this checker")
-            self.values[node.output[0]] = rule(list(node.input), a)
+            move, rule = MOVES.get(node.op_type), getattr(self, f"on_{node.op_type}", None)
+            need((move or rule) and not odd, f"operation {node.op_type} is beyond this checker")
+            if move:
+                (number, places), to = self.values[node.input[0]], [self.constant(n) for n in node.input[1:] if n]
+                self.values[node.output[0]] = number, move(places, a, *to or [None])
+            else:
+                self.values[node.output[0]] = rule(list(node.input), a)
         self.scaled(self.values[graph.output[0].name], 1.0, 0.0)
 
     @staticmethod
@@ -244,26 +258,6 @@ class Reader:
         if not np.array_equal(places.ravel(), np.arange(size)):
             number, _ = self.add((places.size,), Node("pick", (number,), weight=places.ravel(), shape=(size,)))
         return number
-
-    def moved(self, name, move):
-        number, places = self.values[name]
-        return number, move(places)
-
-    def on_Identity(self, names, a):
-        return self.values[names[0]]
-
-    on_Dropout = on_Identity
-
-    def on_Flatten(self, names, a):
-        axis = a.get("axis", 1)
-        return self.moved(names[0], lambda p: p.reshape(prod(p.shape[: axis + p.ndim * (axis < 0)]), -1))
-
-    def on_Reshape(self, names, a):
-        shape = self.constant(names[1]).tolist()
-        return self.moved(names[0], lambda p: p.reshape([d or p.shape[i] for i, d in enumerate(shape)]))
-
-    def on_Transpose(self, names, a):
-        return self.moved(names[0], lambda p: p.transpose(a.get("perm")))
 
     def on_Relu(self, names, a, left=0.0):
         value = self.values[names[0]]
