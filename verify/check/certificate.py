@@ -71,7 +71,7 @@ def packed(claims: Mapping[str, Any], arrays: Arrays) -> bytes:
         file.writestr(zipfile.ZipInfo("cert.json", EPOCH), json.dumps(claims, indent=1), zipfile.ZIP_DEFLATED)
         for name, array in sorted(arrays.items()):
             part = io.BytesIO()
-            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            little = np.asfortranarray(array, array.dtype.newbyteorder("<"))  # a column's numbers are alike
             np.lib.format.write_array(part, little, version=(1, 0), allow_pickle=False)
             file.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), part.getvalue(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()

@@ -15,10 +15,11 @@ import json
 import re
 import sys
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, replace
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal, localcontext
 from fractions import Fraction
-from functools import partial
+from functools import partial, partialmethod
 from itertools import product
 from math import inf, isfinite, nextafter, prod
 from pathlib import Path
@@ -29,16 +30,24 @@ import numpy as np
 import onnx
 
 LARGEST, TERMS, DENSE = 1 << 31, 10_000, 1 << 23  # bytes unpacked, cases, and numbers of a matrix, at most
-BLOCK, CACHED, BOXES = 512, 1 << 16, 512  # rows at a time, or more if so many numbers are not exceeded; boxes at a time
+BLOCK, CACHED, BOXES = 64, 1 << 16, 512  # rows at a time, or more if so many numbers are not exceeded; boxes at a time
 
 
 FORMAT = "assay-certificate-1"
 
 
 class Rejected(Exception):
-    """Why the certificate proves nothing here; ``left``: of a tree of boxes its part, and the leaves not proved."""
+    """Why the certificate proves nothing here; ``left``: of a tree its part, and what of it is not proved: of a tree of
+    boxes the numbers of leaves, of another one the places of nodes in it."""
 
-    left: Any = ()
+    def __init__(self, why, left=()) -> None:
+        super().__init__(why)
+        self.left = left
+
+
+def need(holds, why):
+    if not holds:
+        raise Rejected(why)
 
 
 class Floats:
@@ -56,6 +65,10 @@ class Floats:
         """Any number near, or with a ``side`` one beyond it."""
         return np.nextafter(x, side) if side else x
 
+    def dots(self, x, y):
+        """Of each row with the other's."""
+        return x @ y[0] if len(y) == 1 else np.einsum("ij,ij->i", x, y)
+
     def gamma(self, n, unit=2.0**-53):
         share = n * unit
         return share / (1 - share) if share < 0.1 else inf
@@ -71,6 +84,9 @@ class Rationals(Floats):
 
     def cut(self, x, side=0.0):
         return np.frompyfunc(lambda v: Fraction(nextafter(float(v), side) if side else float(v)), 1, 1)(x)
+
+    def dots(self, x, y):
+        return (x * y).sum(1)
 
     def gamma(self, n, unit=0.0):
         return Fraction(super().gamma(n, unit))
@@ -110,9 +126,7 @@ class Node:
     @property
     def products(self):
         """How many products a value sums up, at most."""
-        return {"dense": lambda w: w.shape[1], "conv": lambda w: prod(w.shape[2:])}.get(self.kind, lambda w: 4)(
-            self.weight
-        )
+        return prod({"dense": np.shape(self.weight)[1:], "conv": np.shape(self.weight)[2:]}.get(self.kind, (4,)))
 
     @property
     def terms(self):
@@ -169,9 +183,21 @@ class Node:
             return out
         room, inside = self.padded(len(a))
         a = a.reshape(len(a), len(self.weight), self.weight.shape[1], prod(self.shape[1]))
-        for kernel, part in self.windows(room):
-            part += (np.swapaxes(kernel, -1, -2) @ a).reshape(part.shape)
+        w = self.weight.reshape(*self.weight.shape[:2], prod(self.weight.shape[2:]))
+        parts = (np.swapaxes(w, 1, 2) @ a).reshape(len(a), len(w), *self.weight.shape[2:], *self.shape[1])
+        for (i, j), (_, part) in zip(np.ndindex(*self.weight.shape[3:]), self.windows(room), strict=True):
+            part += parts[:, :, :, i, j]
         return inside.reshape(len(a), self.operand)
+
+
+# Operations that only move elements: places, attributes, and the constant operand if there is one.
+MOVES = {
+    "Identity": lambda p, a, to: p,
+    "Dropout": lambda p, a, to: p,
+    "Flatten": lambda p, a, to: p.reshape(prod(p.shape[: a.get("axis", 1)]), -1),
+    "Reshape": lambda p, a, to: p.reshape([d or p.shape[i] for i, d in enumerate(to.tolist())]),
+    "Transpose": lambda p, a, to: p.transpose(a.get("perm")),
+}
 
 
 class Reader:
@@ -183,17 +209,14 @@ class Reader:
         graph, old = model.graph, any(o.version < 7 for o in model.opset_import if o.domain in ("", "ai.onnx"))
         self.constants = {t.name: self.array(t) for t in graph.initializer}
         inputs = [i for i in graph.input if i.name not in self.constants]
-        if len(inputs) != 1 or len(graph.output) != 1:
-            raise Rejected("a model of one input and one output is expected")
-        if inputs[0].type.tensor_type.elem_type not in (1, 11) or model.functions:
-            raise Rejected("inputs that are not float32 or float64, or functions, are beyond this checker")
-        self.uses = [i for node in graph.node for i in node.input] + [graph.output[0].name]
+        need(len(inputs) == len(graph.output) == 1, "a model of one input and one output is expected")
+        real = inputs[0].type.tensor_type.elem_type in (1, 11)
+        need(real and not model.functions, "inputs that are no real numbers, or functions, are beyond this checker")
         told = [t.name for t in (inputs[0], *graph.initializer)] + [o for node in graph.node for o in node.output if o]
-        if len(set(told)) < len(told):
-            raise Rejected("a name is given to two values")
+        need(len(set(told)) == len(told), "a name is given to two values")
         dims = [d.dim_value or 1 for d in inputs[0].type.tensor_type.shape.dim]
-        self.nodes, self.values = [Node("input", size=prod(dims))], {}
-        self.values[inputs[0].name] = (0, np.arange(prod(dims)).reshape(dims))
+        self.nodes, self.values = [], {inputs[0].name: (0, np.arange(prod(dims)).reshape(dims))}
+        self.add(dims, Node("input"))
         for node in graph.node:
             a = {x.name: onnx.helper.get_attribute_value(x) for x in node.attribute}
             if node.op_type == "Constant" and "value" in a:
@@ -202,20 +225,22 @@ class Reader:
             odd = a.get("broadcast") or a.get("allowzero") or not a.get("spatial", 1) or a.get("training_mode")
             odd = odd or (node.op_type == "Dropout" and len(node.input) > 2) or node.domain not in ("", "ai.onnx")
             odd = odd or (old and node.op_type in ("BatchNormalization", "Dropout") and not a.get("is_test"))
-            if odd or not hasattr(self, f"on_{node.op_type}"):
-                raise Rejected(f"operation {node.op_type} is beyond this checker")
-            self.values[node.output[0]] = getattr(self, f"on_{node.op_type}")(list(node.input), a)
-        last = self.flat(graph.output[0].name)
-        self.add((self.nodes[last].size,), Node("scale", (last,), weight=np.ones(1)))
+            move, rule = MOVES.get(node.op_type), getattr(self, f"on_{node.op_type}", None)
+            need((move or rule) and not odd, f"operation {node.op_type} is beyond this checker")
+            if move:
+                (number, places), to = self.values[node.input[0]], [self.constant(n) for n in node.input[1:] if n]
+                self.values[node.output[0]] = number, move(places, a, *to or [None])
+            else:
+                self.values[node.output[0]] = rule(list(node.input), a)
+        self.scaled(self.values[graph.output[0].name], 1.0, 0.0)
 
     @staticmethod
     def array(t):
-        if t.data_location or t.data_type not in (1, 6, 7, 11):
-            raise Rejected(f"tensor {t.name!r} is of a type, or in a place, beyond this checker")
+        known = t.data_type in (1, 6, 7, 11) and not t.data_location
+        need(known, f"tensor {t.name!r} is of a type, or in a place, beyond this checker")
         values = onnx.numpy_helper.to_array(t)
         values = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)  # both widen exactly
-        if not np.isfinite(values).all():
-            raise Rejected(f"tensor {t.name!r} is not finite")
+        need(np.isfinite(values).all(), f"tensor {t.name!r} is not finite")
         return values
 
     def add(self, dims, node):
@@ -224,67 +249,46 @@ class Reader:
         return len(self.nodes) - 1, np.arange(node.size).reshape(dims)
 
     def constant(self, name):
-        if name not in self.constants:
-            raise Rejected(f"{name!r} is expected to be constant")
+        need(name in self.constants, f"{name!r} is expected to be constant")
         return self.constants[name]
 
-    def flat(self, name):
+    def flat(self, value):
         """The number of a node that holds the value in order."""
-        number, places = self.values[name] if isinstance(name, str) else name
-        if not np.array_equal(places.ravel(), np.arange(self.nodes[number].size)):
-            size = self.nodes[number].size
+        number, places = value
+        size = self.nodes[number].size
+        if not np.array_equal(places.ravel(), np.arange(size)):
             number, _ = self.add((places.size,), Node("pick", (number,), weight=places.ravel(), shape=(size,)))
         return number
 
-    def moved(self, name, move):
-        number, places = self.values[name]
-        return number, move(places)
-
-    def on_Identity(self, names, a):
-        return self.values[names[0]]
-
-    on_Dropout = on_Identity
-
-    def on_Flatten(self, names, a):
-        axis = a.get("axis", 1)
-        return self.moved(names[0], lambda p: p.reshape(prod(p.shape[: axis + p.ndim * (axis < 0)]), -1))
-
-    def on_Reshape(self, names, a):
-        shape = self.constant(names[1]).tolist()
-        return self.moved(names[0], lambda p: p.reshape([d or p.shape[i] for i, d in enumerate(shape)]))
-
-    def on_Transpose(self, names, a):
-        return self.moved(names[0], lambda p: p.transpose(a.get("perm")))
-
     def on_Relu(self, names, a, left=0.0):
-        return self.add(self.values[names[0]][1].shape, Node("relu", (self.flat(names[0]),), left=left))
+        value = self.values[names[0]]
+        return self.add(value[1].shape, Node("relu", (self.flat(value),), left=left))
 
     def on_LeakyRelu(self, names, a):
         left = a.get("alpha", float(np.float32(0.01)))
-        if not 0 <= left <= 1:
-            raise Rejected("LeakyRelu of such a slope is beyond this checker")
+        need(0 <= left <= 1, "LeakyRelu of such a slope is beyond this checker")
         return self.on_Relu(names, a, left)
 
     def on_Gemm(self, names, a):
-        if a.get("alpha", 1.0) != 1 or a.get("beta", 1.0) != 1 or a.get("transA"):
-            raise Rejected("Gemm with alpha, beta or transA is beyond this checker")
+        plain = a.get("alpha", 1.0) == a.get("beta", 1.0) == 1 and not a.get("transA")
+        need(plain, "Gemm with alpha, beta or transA is beyond this checker")
         w = self.constant(names[1]) if a.get("transB") else self.constant(names[1]).T
         return self.linear(names[0], w, self.constant(names[2]) if len(names) > 2 else 0.0, (1, len(w)))
 
     def on_MatMul(self, names, a):
         behind = names[1] in self.constants
-        w, places = self.constant(names[behind]), self.values[names[not behind]][1]
-        w = w.T if behind else w
-        after = () if behind or places.ndim < 2 else (1,)  # what stands in front of a vector leaves it one
-        if after and places.shape[-1] != 1:
-            raise Rejected("a matrix product of more than one vector is beyond this checker")
-        return self.linear(names[not behind], w, 0.0, (*places.shape[: -1 - len(after)], len(w), *after))
+        w, shape = self.constant(names[behind]), self.values[names[not behind]][1].shape
+        if behind:
+            return self.linear(names[0], w.T, 0.0, (*shape[:-1], w.shape[-1]))
+        # What stands in front of a vector leaves it one.
+        return self.linear(names[1], w, 0.0, (*shape[:-2], len(w), *shape[-1:]) if len(shape) > 1 else (len(w),))
 
     def linear(self, name, w, bias, shape):
-        places = self.values[name][1]
-        if w.ndim != 2 or places.size != w.shape[1] or prod(shape) != len(w):
-            raise Rejected("a matrix product of more than one vector is beyond this checker")
-        return self.add(shape, Node("dense", (self.flat(name),), weight=w, bias=np.broadcast_to(bias, (1, len(w)))[0]))
+        value = self.values[name]
+        one = w.ndim == 2 and value[1].size == w.shape[1] and prod(shape) == len(w)
+        need(one, "a matrix product of more than one vector is beyond this checker")
+        node = Node("dense", (self.flat(value),), weight=w, bias=np.broadcast_to(bias, (1, len(w)))[0])
+        return self.add(shape, node)
 
     def on_Conv(self, names, a):
         w = self.constant(names[1])
@@ -292,19 +296,17 @@ class Reader:
         return self.convolved(names[0], w.reshape(a.get("group", 1), -1, *w.shape[1:]), bias, a)
 
     def convolved(self, name, w, bias, a):
-        places, pads = self.values[name][1], a.get("pads", [0] * 4)
-        if places.ndim != 4 or w.ndim != 5 or a.get("auto_pad", b"NOTSET") != b"NOTSET" or a.get("ceil_mode"):
-            raise Rejected("a convolution or pooling of this kind is beyond this checker")
-        (one, channels, h, width), strides, steps = places.shape, a.get("strides", [1, 1]), a.get("dilations", [1, 1])
-        oh, ow = (
-            (n + pads[i] + pads[i + 2] - steps[i] * (w.shape[3 + i] - 1) - 1) // strides[i] + 1
-            for i, n in enumerate((h, width))
-        )
-        if min(oh, ow) < 1 or min(pads) < 0 or one != 1 or channels != w.shape[0] * w.shape[2]:
-            raise Rejected("a convolution of these sizes is beyond this checker")
-        how, shape = (strides, pads, steps), ((h, width), (oh, ow))
-        bias, out = np.repeat(bias, oh * ow), (1, w.shape[0] * w.shape[1], oh, ow)
-        return self.add(out, Node("conv", (self.flat(name),), weight=w, bias=bias, shape=shape, how=how))
+        (number, places), pads = self.values[name], a.get("pads", [0] * 4)
+        plain = a.get("auto_pad", b"NOTSET") == b"NOTSET" and not a.get("ceil_mode")
+        need(plain and (places.ndim, w.ndim) == (4, 5), "a convolution or pooling of this kind is beyond this checker")
+        (one, channels, *size), strides, steps = places.shape, a.get("strides", [1, 1]), a.get("dilations", [1, 1])
+        room = [size[i] + pads[i] + pads[i + 2] - steps[i] * (w.shape[3 + i] - 1) - 1 for i in (0, 1)]
+        out = [room[i] // strides[i] + 1 for i in (0, 1)]
+        fits = min(*out, *strides, *steps) >= 1 and min(pads) >= 0 and one == 1
+        need(fits and channels == w.shape[0] * w.shape[2], "a convolution of these sizes is beyond this checker")
+        how, shape, bias = (strides, pads, steps), (size, out), np.repeat(bias, prod(out))
+        node = Node("conv", (self.flat((number, places)),), weight=w, bias=bias, shape=shape, how=how)
+        return self.add((1, w.shape[0] * w.shape[1], *out), node)
 
     def on_AveragePool(self, names, a):
         places, kernel = self.values[names[0]][1], a["kernel_shape"]
@@ -314,26 +316,16 @@ class Reader:
         return self.scaled(value, 1 / count.reshape(value[1].shape), 0.0, 2 * Floats.unit)
 
     def on_BatchNormalization(self, names, a):
-        places = self.values[names[0]][1]
-        axes = [-1 if i == 1 else 1 for i in range(places.ndim)]
+        value = self.values[names[0]]
+        axes = [-1 if i == 1 else 1 for i in range(value[1].ndim)]
         scale, shift, mean, var = (self.constant(n).reshape(axes) for n in names[1:5])
-        if (var < 0).any():
-            raise Rejected("BatchNormalization of this kind is beyond this checker")
+        need((var >= 0).all(), "BatchNormalization of this kind is beyond this checker")
         factor = scale / np.sqrt(var + a.get("epsilon", float(np.float32(1e-5))))
-        centred = self.scaled(self.values[names[0]], 1.0, -mean)
-        return self.scaled(self.scaled(centred, factor, 0.0, 8 * Floats.unit), 1.0, shift)
+        return self.scaled(self.scaled(self.scaled(value, 1.0, -mean), factor, 0.0, 8 * Floats.unit), 1.0, shift)
 
-    def scaled(self, value, weight, bias, loose=0.0, name=None):
-        """The value, of this ``name`` if it has one, times a weight plus a bias; what is added to a product that nobody
-        else reads is its bias."""
+    def scaled(self, value, weight, bias, loose=0.0):
+        """The value times a weight plus a bias."""
         number, places = value
-        node, names = self.nodes[number], sum(number == n for n, _ in self.values.values())
-        alone = name is not None and names == self.uses.count(name) == 1
-        if node.kind == "dense" and not node.bias.any() and alone and np.ndim(weight) == 0 and weight == 1:
-            ordered = np.array_equal(places.ravel(), range(node.size))
-            if ordered and np.broadcast_shapes(places.shape, np.shape(bias)) == places.shape:
-                node.bias = np.broadcast_to(bias, places.shape).astype(np.float64).ravel()
-                return value
         places = np.broadcast_arrays(places, np.asarray(weight) + np.asarray(bias))[0]
         weight, bias = (np.broadcast_to(t, places.shape).astype(np.float64).ravel() for t in (weight, bias))
         node = Node("scale", (self.flat((number, places)),), weight=weight, bias=bias, loose=loose)
@@ -342,15 +334,13 @@ class Reader:
     def on_Add(self, names, a, sign=1.0):
         x, y = (self.values.get(n) for n in names)
         if x is None:
-            return self.scaled(y, sign, self.constant(names[0]), name=names[1])
+            return self.scaled(y, sign, self.constant(names[0]))
         if y is None:
-            return self.scaled(x, 1.0, sign * self.constant(names[1]), name=names[0])
-        if x[1].shape != y[1].shape:
-            raise Rejected("a sum of values of different shapes is beyond this checker")
+            return self.scaled(x, 1.0, sign * self.constant(names[1]))
+        need(x[1].shape == y[1].shape, "a sum of values of different shapes is beyond this checker")
         return self.add(x[1].shape, Node("sum", (self.flat(x), self.flat(y)), weight=(1.0, sign)))
 
-    def on_Sub(self, names, a):
-        return self.on_Add(names, a, -1.0)
+    on_Sub = partialmethod(on_Add, sign=-1.0)
 
     def on_Mul(self, names, a):
         first = names[0] in self.constants
@@ -360,12 +350,28 @@ class Reader:
         return self.scaled(self.values[names[0]], 1 / self.constant(names[1]), 0.0, 2 * Floats.unit)
 
 
+def joined(nodes):
+    """The nodes, with what is added to a product that nobody else reads as its bias."""
+    read, kept, number = Counter(i for node in nodes for i in node.inputs), [], []
+    for node in nodes:
+        inputs = tuple(number[i] for i in node.inputs)
+        before = kept[inputs[0]] if inputs and node is not nodes[-1] else node
+        alone = before.kind == "dense" and read[node.inputs[0]] == 1 and not before.bias.any()
+        if alone and node.kind == "scale" and (node.weight == 1).all():
+            before.bias = node.bias
+            number.append(inputs[0])
+        else:
+            number.append(len(kept))
+            kept.append(replace(node, inputs=inputs))
+    return kept
+
+
 # ---- The property
 
 
 def read_property(text, inputs, outputs):
-    """VNN-LIB 1.0 as conjunctions: bounds of each input, lower and upper, and rows (coefficients of outputs, c, strict)
-    that say ``coefficients @ y + c <= 0``; all in fractions."""
+    """VNN-LIB 1.0 as boxes, each with its unsafe sets: [(lower, upper, sets)], all in fractions. A set is rows
+    (coefficients of outputs, c, strict) that say ``coefficients @ y + c <= 0``. An empty box has no point."""
     stack, counts, asserts = [[]], {"X": 0, "Y": 0}, []
     for token in re.findall(r"[()]|[^\s()]+", re.sub(r";[^\n]*", "", text)):
         if token == ")":
@@ -376,19 +382,29 @@ def read_property(text, inputs, outputs):
     for kind, *rest in statements:
         if kind == "declare-const" and rest[1:] == ["Real"] and rest[0] == f"{rest[0][0]}_{counts[rest[0][0]]}":
             counts[rest[0][0]] += 1
-        elif kind == "assert" and len(rest) == 1:
-            asserts.append(cases(rest[0]))
         else:
-            raise Rejected(f"a statement {kind!r} of this kind is beyond this checker")
-    if counts != {"X": inputs, "Y": outputs}:
-        raise Rejected(f"the property declares {counts}, the model has {inputs} inputs and {outputs} outputs")
-    return [conjunction(atoms, inputs) for atoms in every(asserts)]
+            need(kind == "assert" and len(rest) == 1, f"a statement {kind!r} of this kind is beyond this checker")
+            asserts.append(cases(rest[0]))
+    told = f"the property declares {counts}, the model has {inputs} inputs and {outputs} outputs"
+    need(counts == {"X": inputs, "Y": outputs}, told)
+    known, _ = conjunction([atom for some in asserts if len(some) == 1 for atom in some[0]], {})
+    found = {}
+    for atoms in every([some for some in asserts if len(some) > 1 or not bounds_alone(some[0])]):
+        ends, rows = conjunction(atoms, known)
+        found.setdefault(frozenset(ends.items()), []).append(rows)
+    boxes = []
+    for ends, unsafe in found.items():
+        ends = known | dict(ends)
+        need(len(ends) == 2 * inputs, "an input without bounds is beyond this checker")
+        lower, upper = (tuple(side * ends[i, side] for i in range(inputs)) for side in (-1, 1))
+        if all(low <= high for low, high in zip(lower, upper, strict=True)):
+            boxes.append((lower, upper, unsafe))
+    return boxes
 
 
 def every(parts):
     """One alternative of each part, in all ways, joined."""
-    if prod(map(len, parts)) > TERMS:
-        raise Rejected("a property of so many cases is beyond this checker")
+    need(prod(map(len, parts)) <= TERMS, "a property of so many cases is beyond this checker")
     return [[atom for alternative in chosen for atom in alternative] for chosen in product(*parts)]
 
 
@@ -399,67 +415,61 @@ def cases(formula):
         return [alternative for part in parts for alternative in cases(part)]
     if head == "and":
         return every([cases(part) for part in parts])
-    if head not in ("<=", ">=", "<", ">") or len(parts) != 2:
-        raise Rejected(f"{head!r} in a property is beyond this checker")
+    need(head in ("<=", ">=", "<", ">") and len(parts) == 2, f"{head!r} in a property is beyond this checker")
     low, high = map(linear, parts if "<" in head else parts[::-1])
-    return [[({k: low.get(k, 0) - high.get(k, 0) for k in low | high}, len(head) == 1)]]
+    terms = {k: low.get(k, 0) - high.get(k, 0) for k in low | high}
+    return [[(terms.pop("", Fraction(0)), {k: v for k, v in terms.items() if v}, len(head) == 1)]]
 
 
 def linear(term):
     """A term as coefficients by name; the constant's at ''."""
     if isinstance(term, str):
         if re.fullmatch("[XY]_(0|[1-9][0-9]*)", term):
-            return {term: Fraction(1)}
-        if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", term):
-            raise Rejected(f"{term[:50]!r} in a property is beyond this checker")
+            return {term: 1}
+        number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", term)
+        need(number, f"{term[:50]!r} in a property is beyond this checker")
         return {"": Fraction(term)}
-    head, first, *others = term[0], *map(linear, term[1:])
-    for one, other in ((first, others[0]), (others[0], first)) if head == "*" and len(others) == 1 else ():
-        if set(one) <= {""}:
-            return {k: v * one.get("", 0) for k, v in other.items()}
-    if head not in ("+", "-"):
-        raise Rejected(f"{head!r} in a property is beyond this checker")
-    sign = 1 if head == "+" else -1
-    parts = (
-        [first, *({k: sign * v for k, v in p.items()} for p in others)]
-        if others
-        else [{k: sign * v for k, v in first.items()}]
-    )
-    return {k: sum(p.get(k, 0) for p in parts) for p in parts for k in p}
+    head, *parts = term[0], *map(linear, term[1:])
+    if head == "*" and len(parts) == 2:
+        constant, other = sorted(parts, key=lambda part: not set(part) <= {""})
+        need(set(constant) <= {""}, "a product of two variables is beyond this checker")
+        return {k: v * constant.get("", 0) for k, v in other.items()}
+    need(head in ("+", "-") and parts, f"{head!r} in a property is beyond this checker")
+    kept = len(parts) if head == "+" else len(parts) > 1  # so many are added, all others subtracted
+    parts = parts[:kept] + [{k: -v for k, v in part.items()} for part in parts[kept:]]
+    return {k: sum(part.get(k, 0) for part in parts) for part in parts for k in part}
 
 
-def conjunction(atoms, inputs):
-    lower, upper, rows = [-inf] * inputs, [inf] * inputs, []
-    for terms, strict in atoms:
-        constant, terms = terms.get("", Fraction(0)), {k: v for k, v in terms.items() if k and v}
+def bounds_alone(atoms):
+    """Whether comparisons are bounds of single inputs, ends included."""
+    return all(len(terms) == 1 and min(terms)[0] == "X" and not strict for _, terms, strict in atoms)
+
+
+def conjunction(atoms, known):
+    """What is at least ``side`` times each input, by (number, side), where that is less than is known; and rows."""
+    ends, rows = {}, []
+    for constant, terms, strict in atoms:
         if len(terms) == 1 and min(terms)[0] == "X":
             ((name, factor),) = terms.items()
-            side, better = (upper, min) if factor > 0 else (lower, max)
-            side[int(name[2:])] = better(side[int(name[2:])], -constant / factor)
+            side = 1 if factor > 0 else -1
+            at, end = (int(name[2:]), side), -constant / abs(factor)
+            if end < ends.get(at, known.get(at, inf)):
+                ends[at] = end
             if strict:  # boxes are closed: a row that no point meets keeps those at their ends from being in the set
                 rows.append(({}, Fraction(0), True))
-        elif any(k[0] == "X" for k in terms):
-            raise Rejected("inputs tied to each other, or to outputs, are beyond this checker")
         else:
+            tied = any(k[0] == "X" for k in terms)
+            need(not tied, "inputs tied to each other, or to outputs, are beyond this checker")
             rows.append(({int(k[2:]): v for k, v in terms.items()}, constant, strict))
-    if inf in upper or -inf in lower:
-        raise Rejected("an input without bounds is beyond this checker")
-    return tuple(lower), tuple(upper), rows
+    return ends, rows
 
 
 def outward(number, side):
     """The nearest float64 that is not on the inner side of a fraction."""
     near = float(number)
-    return near if (Fraction(near) - number) * side >= 0 else nextafter(near, side * inf)
-
-
-def boxes(properties):
-    """Conjunctions of one box together: [(lower, upper in fractions, [rows of each])]. An empty box has no point."""
-    found = {}
-    for lower, upper, rows in properties:
-        if all(low <= high for low, high in zip(lower, upper, strict=True)):
-            found.setdefault((lower, upper), []).append(rows)
-    return [(*box, unsafe) for box, unsafe in found.items()]
+    above, below = near.as_integer_ratio()
+    beyond = above * number.denominator - number.numerator * below
+    return near if beyond * side >= 0 else nextafter(near, side * inf)
 
 
 @dataclass
@@ -510,11 +520,10 @@ class Hints:
 def lines(low, high, left, slopes, ar):
     """Of h = max(z, left z), low <= z <= high: the slopes of a line below it, and of one above it with its height at 0,
     ``line z <= h <= chord z + top``: any line through 0 of a slope between is below, and h is convex."""
-    active, inactive = low >= 0, high <= 0
-    chord = ar.cut((high - left * low) / np.where(active | inactive, 1, high - low))
-    line = high > -low if slopes is None else np.minimum(slopes, 1)
-    line, chord = (np.where(active, 1, np.where(inactive, left, t)) for t in (np.maximum(line, left), chord))
-    return line, chord, np.maximum(*(np.where(z > 0, z, left * z) - chord * z for z in (low, high)))
+    low, high = np.minimum(low, 0), np.maximum(high, 0)
+    chord = ar.cut((high - left * low) / np.maximum(high - low, 2.0**-900))
+    line = np.where(high > -low, 1, left) if slopes is None else np.maximum(slopes, left)
+    return line, chord, np.maximum((left - chord) * low, (1 - chord) * high)
 
 
 class Bounder:
@@ -534,16 +543,18 @@ class Bounder:
             A[i, list(terms)] = [float(v) for v in terms.values()]
         unsafe = Node("dense", (len(nodes) - 1,), len(rows), weight=A, bias=c, loose=2 * Floats.unit)
         self.nodes = [replace(n, bias=np.zeros(n.size) if n.bias is None else n.bias) for n in (*nodes, unsafe)]
-        if self.deployed and any(n.left for n in nodes):
-            raise Rejected("LeakyRelu in float32 is beyond this checker")
+        need(not self.deployed or not any(n.left for n in nodes), "LeakyRelu in float32 is beyond this checker")
         if isinstance(ar, Rationals):
             for n in self.nodes:
                 n.weight = ar.of(n.weight) if n.kind in ("dense", "conv", "scale") else n.weight
                 n.bias, n.loose, n.left = ar.of(n.bias), Fraction(n.loose), Fraction(n.left)
+        self.block = max(BLOCK, CACHED // max(n.size for n in self.nodes))  # rows at a time
         self.columns, self.rest, self.lines, begin, done = {}, {}, {}, 0, 0
         for k, node in enumerate(self.nodes):
             if node.kind == "input":
                 node.lower, node.upper = ar.of(lower), ar.of(upper)
+                self.centre = ar.cut(node.lower / 2 + node.upper / 2)
+                self.radius = np.maximum(node.upper - self.centre, self.centre - node.lower)
             elif node.kind == "relu":
                 z, here = self.nodes[node.inputs[0]], listed[(listed >= begin) & (listed < begin + node.size)] - begin
                 self.columns[k], begin, done = (done, done + len(here), here), begin + node.size, done + len(here)
@@ -563,8 +574,7 @@ class Bounder:
             else:
                 self.enter(node, self.deployed and k < len(nodes))
             node.most = np.maximum(np.abs(node.lower), np.abs(node.upper)).max(0)
-        if done != len(listed) or (np.diff(listed) <= 0).any():
-            raise Rejected("the listed neurons are not neurons in order")
+        need(done == len(listed) and (np.diff(listed) > 0).all(), "the listed neurons are not neurons in order")
 
     def enter(self, node, deployed):
         """Its intervals, and what rounding takes: in float64 here, and in float32 where the network is ``deployed``."""
@@ -589,9 +599,9 @@ class Bounder:
         if name is not None:
             feature, slopes = arrays[f"{name}/neurons"], shares(arrays[f"{name}/slopes"])
             domain = 0 * feature
-            if ((feature < 0) | (feature >= z.size)).any() or len(slopes) != 2 * len(feature):
-                raise Rejected("slopes of neurons that there are not")
-        step = max(BLOCK, CACHED // max(n.size for n in self.nodes)) // 2
+            there = ((feature >= 0) & (feature < z.size)).all() and len(slopes) == 2 * len(feature)
+            need(there, "slopes of neurons that there are not")
+        step = self.block // 2
         for begin in range(0, len(feature), step):
             f, d = feature[begin : begin + step], domain[begin : begin + step]
             one = np.zeros((2 * len(f), z.size), z.lower.dtype)
@@ -600,24 +610,20 @@ class Bounder:
             hints = Hints(None if slopes is None else self.ar.of(slopes[rows]))
             low, high = np.split(self.lower({k: self.ar.of(one)}, hints, np.tile(d, 2)), 2)
             z.lower[d, f], z.upper[d, f] = better(z.lower[d, f], low), -better(-z.upper[d, f], high)
-        if (z.lower > z.upper).any():
-            raise Rejected("bounds cross")
+        need(not (z.lower > z.upper).any(), "bounds cross")
 
     def thin(self, k, out):
         """From now on only the values ``out`` of a dense layer have coefficients, and inputs that are 0 get none."""
         node = self.nodes[k]
-        if node.kind in ("dense", "conv") and len(out) * node.operand <= DENSE:
+        if node.kind == "dense":
             x = self.nodes[node.inputs[0]]
             into = np.flatnonzero((x.lower != 0).any(0) | (x.upper != 0).any(0))
-            blocks = np.array_split(out, 1 + len(out) // BLOCK)
-            rows = [node.pull(self.ar.of(b[:, None] == np.arange(node.size)))[:, into] for b in blocks]
-            node.thin = out, into, np.ascontiguousarray(np.concatenate(rows))
+            node.thin = out, into, node.weight[np.ix_(out, into)]
 
     def lower(self, start, hints, domain=None) -> Any:
         """Lower bounds of rows that begin as coefficients (rows x size) of nodes, by number: (rows)."""
         ar, total, lost, size = self.ar, 0, 0, 0
-        if monotonic() > ar.until:
-            raise Rejected("the time is over")
+        need(monotonic() <= ar.until, "the time is over")
         domain = slice(None) if domain is None or len(self.nodes[0].lower) == 1 else domain
         pending = dict(start)
         for k in range(max(start), -1, -1):
@@ -625,10 +631,11 @@ class Bounder:
             if a is None:
                 continue
             if node.kind == "input":
-                self.slants, term = a, np.minimum(a * node.lower[domain], a * node.upper[domain]).sum(1)
+                self.slants, slants = a, np.abs(a)
+                term = ar.dots(a, self.centre[domain]) - ar.dots(slants, self.radius[domain])
                 if self.ball:
                     term = np.maximum(term, self.ball.least(a, ar))
-                lost = lost + ar.gamma(4 * node.size + 16) * (np.abs(a) @ node.most)
+                lost = lost + ar.gamma(4 * node.size + 16) * (slants @ node.most)
                 total, size = total + term, size + np.abs(term)
                 continue
             if node.kind == "relu":
@@ -650,25 +657,25 @@ class Bounder:
         """Coefficients of the values of a ReLU as those of its operands, the constants, and what these are sums of."""
         z, (begin, end, here), (dead, free) = self.nodes[node.inputs[0]], self.columns[k], self.rest[k]
         mine = [None if t is None or t.shape[1] < end else t[:, begin:end] for t in vars(hints).values()]
-        a, term, scale, parts = a.copy(), 0, 0, [(slice(None), *[None] * 4)]
+        parts, term, scale = [(slice(None), *[None] * 4)], 0, 0
         if any(t is not None for t in mine):
-            a[:, dead], parts = 0, [(here, *mine), (free, *[None] * 4)]
+            a, parts = a.copy(), [(here, *mine), (free, *[None] * 4)]
+            a[:, dead] = 0
         for where, slopes, push, low, high in parts:
             g = a[:, where]
-            if not g.shape[1]:
-                continue
             if slopes is None and low is None:
                 line, chord, top = (t[:, where][domain] for t in self.lines[k])
             else:
                 low, high = (t[:, where][domain] for t in (z.lower, z.upper)) if low is None else (low, high)
                 line, chord, top = lines(low, high, node.left, slopes, self.ar)
-            below = np.minimum(g, 0)
-            nu = (g - below) * line + below * chord
-            term = term + (below * top).sum(1)
+            nu = np.where(g < 0, chord, line) * g
+            term, scale = term + self.ar.dots(np.minimum(g, 0), top), scale + np.abs(g) @ (3 * z.most[where])
             if push is not None:
                 nu = nu - push
                 term = term + np.minimum(push * low, push * high).sum(1)
-            scale = scale + (np.abs(g) + np.abs(nu)) @ z.most[where]
+                scale = scale + np.abs(push) @ (3 * z.most[where])
+            if len(parts) == 1:
+                return nu, term, scale
             a[:, where] = nu
         return a, term, scale
 
@@ -679,8 +686,8 @@ def better(old, new):
 
 
 def shares(slopes):
-    """Slopes as numbers: bytes are shares of 255."""
-    return slopes / 255 if slopes.dtype == np.uint8 else slopes
+    """Slopes as numbers from 0 to 1: bytes are shares of 255."""
+    return slopes / 255 if slopes.dtype == np.uint8 else np.clip(slopes, 0, 1)
 
 
 # ---- Lipschitz constants, and quadratic forms
@@ -1016,24 +1023,23 @@ class Trees:
         self.root = [net.ar.of(t) for t in root]
 
     def run(self):
+        """How many leaves there are, and the places of nodes without children that are not proved."""
         blocks = np.stack([self.arrays["tighter/at"], self.arrays["tighter/rows"]], 1).tolist()[::-1]
-        begin = done = 0
-        path, bounds, ended = [], self.root, 0  # of (neuron, sign, bounds before the split)
+        begin = done = leaves = 0
+        path, bounds, left = [], self.root, []  # of (neuron, sign, bounds before the split)
         for at, code in enumerate(self.arrays["tree"].tolist()):
-            if done == len(self.unsafe):
-                raise Rejected("something follows the last tree")
+            need(done < len(self.unsafe), "something follows the last tree")
             while blocks and blocks[-1][0] == at:
-                begin, end = begin + blocks[-1][1], begin
+                begin, end = begin + blocks.pop()[1], begin
                 bounds = self.tightened(done, path, bounds, end, begin)
-                blocks.pop()
             if code >= 0:
                 path.append((code, -1, bounds))
                 bounds = self.half(bounds, code, -1)
                 continue
             if code == -1:
-                self.waiting.append((done, [step[:2] for step in path], bounds))
+                self.waiting.append((done, [step[:2] for step in path], bounds, at))
             elif not (bounds[0] > bounds[1]).any():
-                raise Rejected(f"node {at} is said to be empty")
+                left.append(at)
             while path and path[-1][1] > 0:
                 path.pop()
             if path:
@@ -1042,16 +1048,15 @@ class Trees:
                 bounds = self.half(before, code, 1)
             else:
                 done, bounds = done + 1, self.root
-            if self.waiting and (len(self.waiting) == BLOCK or done == len(self.unsafe)):
-                ended += len(self.waiting)
-                found = self.lower(self.waiting, self.leaves[ended - len(self.waiting) : ended])
-                empty = [(low > high).any() for _, _, (low, high) in self.waiting]  # what holds no point is safe
-                if not ((found > 0) & (found < inf) | empty).all():
-                    raise Rejected(f"a leaf is not proved: {float(np.min(found))}")
+            if self.waiting and (len(self.waiting) == self.net.block or done == len(self.unsafe)):
+                begun, leaves = leaves, leaves + len(self.waiting)
+                found = self.lower(self.waiting, self.leaves[begun:leaves])
+                for bound, (_, _, (low, high), place) in zip(found, self.waiting, strict=True):
+                    if not (0 < bound < inf or (low > high).any()):  # what holds no point is safe
+                        left.append(place)
                 self.waiting = []
-        if done < len(self.unsafe):
-            raise Rejected("a tree is not complete")
-        return ended
+        need(done == len(self.unsafe), "a tree is not complete")
+        return leaves, left
 
     def half(self, bounds, neuron, sign):
         low, high = (t.copy() for t in bounds)
@@ -1064,7 +1069,7 @@ class Trees:
     def tightened(self, done, path, bounds, begin, end):
         """Bounds of neurons, 2 * number + 1 for upper ones, of points of which the output is in the unsafe set."""
         codes, slopes = (self.arrays[f"tighter/{name}"][begin:end] for name in ("neurons", "slopes"))
-        found = self.lower([(done, [step[:2] for step in path], bounds)] * len(codes), slopes, "tighter/", codes)
+        found = self.lower([(done, [step[:2] for step in path], bounds, 0)] * len(codes), slopes, "tighter/", codes)
         low, high = (t.copy() for t in bounds)
         for code, bound in zip(codes.tolist(), found, strict=True):
             side, sign = ((low, 1), (high, -1))[code & 1]
@@ -1072,12 +1077,12 @@ class Trees:
         return low, high
 
     def lower(self, rows, slopes, prefix="", codes=()):
-        """Bounds of rows, each (unsafe set, path, bounds): weights of the unsafe rows, and neurons by ``codes``."""
+        """Bounds of rows, each (unsafe set, path, bounds, place): weights of unsafe rows, and neurons by ``codes``."""
         net, of, last = self.net, self.net.ar.of, len(self.net.nodes) - 1
         start = {last: np.zeros((len(rows), net.nodes[last].size))}
         push = np.zeros((len(rows), len(self.spots)))
-        steps = [(i, n, sign) for i, (_, path, _) in enumerate(rows) for n, sign in path]
-        parts = [(i, r, 1) for i, (d, _, _) in enumerate(rows) for r in self.unsafe[d]]
+        steps = [(i, n, sign) for i, (_, path, *_) in enumerate(rows) for n, sign in path]
+        parts = [(i, r, 1) for i, (d, *_) in enumerate(rows) for r in self.unsafe[d]]
         for into, places, name in ((push, steps, "multipliers"), (start[last], parts, "weights")):
             begin = self.used.get(prefix + name, 0)
             self.used[prefix + name] = end = begin + len(places)
@@ -1086,7 +1091,7 @@ class Trees:
         for i, code in enumerate(codes):
             z, feature = self.spots[code >> 1]
             start.setdefault(z, np.zeros((len(rows), net.nodes[z].size)))[i, feature] = 1 - 2 * (code & 1)
-        low, high = (np.stack([bounds[side] for _, _, bounds in rows]) for side in (0, 1))
+        low, high = (np.stack([bounds[side] for _, _, bounds, _ in rows]) for side in (0, 1))
         hints = Hints(of(shares(slopes)), of(push), low, high)
         return net.lower({k: of(t) for k, t in start.items()}, hints)
 
@@ -1102,8 +1107,7 @@ def over_boxes(net, sets, hints, slopes, weights) -> Any:
     """Lower bounds over each box of ``net`` of a weighed sum of the rows of each unsafe set (boxes x sets): the best
     row alone, or by the ``hints`` (boxes x sets) that number rows of slopes and weights, -1: none."""
     last, boxes = len(net.nodes) - 1, len(net.nodes[0].lower)
-    if hints.shape != (boxes, len(sets)):
-        raise Rejected("not every leaf has its hints")
+    need(hints.shape == (boxes, len(sets)), "not every leaf has its hints")
     one = np.tile(np.eye(net.nodes[last].size), (boxes, 1))
     bounds = net.lower({last: net.ar.of(one)}, Hints(), np.repeat(np.arange(boxes), net.nodes[last].size))
     net.slants = net.slants.reshape(boxes, net.nodes[last].size, -1)
@@ -1118,8 +1122,9 @@ def over_boxes(net, sets, hints, slopes, weights) -> Any:
     return found
 
 
-def box_tree(make, arrays, lower, upper, sets, part=0):
-    """A tree of boxes in preorder: the input that is halved, or -1: a leaf, safe from all unsafe sets at once."""
+def box_tree(make, arrays, lower, upper, sets):
+    """How many leaves a tree of boxes has, and the numbers of those that are not proved. It is told in preorder: the
+    input that is halved, or -1: a leaf, safe from all unsafe sets at once."""
     waiting, stack, leaves, left = [], [(np.array(lower), np.array(upper))], 0, []
     for code in arrays["boxes"].tolist():
         low, high = stack.pop()
@@ -1135,13 +1140,8 @@ def box_tree(make, arrays, lower, upper, sets, part=0):
             found = over_boxes(net, sets, arrays["hints"][begin:leaves], arrays["slopes"], arrays["weights"])
             left += (begin + np.flatnonzero(~((found > 0) & (found < inf)).all(1))).tolist()
             waiting = []
-    if stack:
-        raise Rejected("the tree is not complete")
-    if left:
-        why = Rejected(f"{len(left)} boxes are not proved")
-        why.left = part, left
-        raise why
-    return leaves
+    need(not stack, "the tree is not complete")
+    return leaves, left
 
 
 def unpacked(data: bytes) -> bytes:
@@ -1152,13 +1152,12 @@ def opened(certificate: bytes) -> tuple[Any, Any]:
     """The claims of a certificate, and its arrays of numbers."""
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(certificate)) as file:
-        if sum(i.file_size for i in file.infolist()) > LARGEST or file.testzip():
-            raise Rejected("a damaged certificate, or one too large")
+        small = sum(i.file_size for i in file.infolist()) <= LARGEST
+        need(small and not file.testzip(), "a damaged certificate, or one too large")
         for name in file.namelist():
             if name.endswith(".npy"):
-                arrays[name[:-4]] = np.load(io.BytesIO(file.read(name)), allow_pickle=False)
-                if arrays[name[:-4]].dtype.kind not in "iuf":
-                    raise Rejected("an array holds no numbers")
+                arrays[name[:-4]] = np.array(np.load(io.BytesIO(file.read(name)), allow_pickle=False), order="C")
+                need(arrays[name[:-4]].dtype.kind in "iuf", "an array holds no numbers")
         return json.loads(file.read("cert.json")), arrays
 
 
@@ -1178,11 +1177,11 @@ def check(certificate: bytes, model: bytes, prop: bytes, exact: bool = False, un
 def question(model, prop) -> tuple[Any, Any]:
     """The network's nodes, and the property by boxes: lower and upper in fractions and in float64, and rows of each
     unsafe set."""
-    nodes = Reader(model).nodes
+    nodes = joined(Reader(model).nodes)
     text, ball = parted(prop)
-    parts = boxes(read_property(text, nodes[0].size, nodes[-1].size))
-    if ball and (len(parts) > 1 or len(ball.centre) != nodes[0].size):
-        raise Rejected("a ball of other inputs, or of several boxes")
+    parts = read_property(text, nodes[0].size, nodes[-1].size)
+    alone = not ball or (len(parts) < 2 and len(ball.centre) == nodes[0].size)
+    need(alone, "a ball of other inputs, or of several boxes")
     return nodes, [(*box, [outward(v, -1) for v in box[0]], [outward(v, 1) for v in box[1]], u) for *box, u in parts]
 
 
@@ -1196,17 +1195,16 @@ def numbered(unsafe) -> tuple[Any, Any]:
 
 def checked(cert, arrays, model, prop, ar):
     for name, data in (("model", model), ("property", prop)):
-        if cert[name] != hashlib.sha256(data).hexdigest():
-            raise Rejected(f"the certificate speaks of another {name}")
+        need(cert[name] == hashlib.sha256(data).hexdigest(), f"the certificate speaks of another {name}")
     kind, semantics = cert["kind"], cert["semantics"]
-    if cert["format"] != FORMAT or semantics not in ("real", "float32-any-order"):
-        raise Rejected("a format, or semantics, beyond this checker")
+    known = cert["format"] == FORMAT and semantics in ("real", "float32-any-order")
+    need(known, "a format, or semantics, beyond this checker")
     (nodes, parts), (_, ball) = question(model, prop), parted(prop)
     report = {"kind": kind, "semantics": semantics, "claim": "unsat", "leaves": 0}
     if kind == "counterexample":
         x = [float.fromhex(v) for v in cert["point"]]
-        if semantics != "real" and any(np.float32(v) != v for v in x):
-            raise Rejected("the point is not one of float32 numbers")
+        single = semantics == "real" or all(np.float32(v) == v for v in x)
+        need(single, "the point is not one of float32 numbers")
         for low, high, _, _, unsafe in parts:
             rows, sets = numbered(unsafe)
             y = Bounder(nodes, rows, [x], [x], semantics, ar=ar).nodes[-1].upper[0].tolist()
@@ -1230,15 +1228,17 @@ def checked(cert, arrays, model, prop, ar):
         if any(v.ndim != (1 if k == "boxes" or (flat and not k.endswith("slopes")) else 2) for k, v in mine.items()):
             raise Rejected("an array of another rank than is expected")
         rows, sets = numbered(unsafe)
+        left = []
         if kind in MARGINS:
             found, leaves = MARGINS[kind](nodes, rows, np.array(low), np.array(high), ball, mine), len(sets)
-            if not all(0 < max(found[some]) < inf for some in sets):
-                raise Rejected("a row is not proved")
+            need(all(0 < max(found[some]) < inf for some in sets), "a row is not proved")
         elif "boxes" in mine:
-            leaves = box_tree(partial(boxed, nodes, rows, semantics, ar, ball=ball), mine, low, high, sets, n)
+            leaves, left = box_tree(partial(boxed, nodes, rows, semantics, ar, ball=ball), mine, low, high, sets)
         else:
             net = Bounder(nodes, rows, [low], [high], semantics, mine["listed"], part["layers"], mine, ar, ball)
-            leaves = Trees(net, mine, sets).run()
+            leaves, left = Trees(net, mine, sets).run()
+        if left:
+            raise Rejected(f"{len(left)} leaves are not proved", (n, left))
         report["leaves"] += leaves
     return report
 

@@ -1,9 +1,9 @@
 """Certificates for verified properties: slopes and splits that a search has found, written as the checker reads them.
 
 The cheapest proof that the checker accepts is taken: by what a method recorded (Lipschitz constants, multipliers of
-quadratic forms, trees of a search on splits or on boxes, whose leaves that are not proved so are halved), by intervals,
-by linear bounds on lines of slopes 0 or 1, and by searches of its own. What is said of a smoothed classifier is proved
-by draws that are made again.
+quadratic forms, trees of a search on splits or on boxes, whose leaves that are not proved so are searched again or
+halved), by intervals, by linear bounds on lines of slopes 0 or 1, and by searches of its own. What is said of a
+smoothed classifier is proved by draws that are made again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.result import NETWORK, Guarantee, Result, Verdict
 from assay.verify.core.spec import Spec
+from assay.verify.solving.mended import mended
 
 Array = NDArray[Any]
 
@@ -37,6 +38,7 @@ MOST = 100_000  # boxes
 INPUTS = 8  # networks of so many inputs at most are proved by halving these
 ALIKE = 1e-8  # relative difference, at most, of rows that are the same, rounded in two ways
 MISSING = "no proof was found that could be written"
+ROUNDS, SHARE = 3, 0.25  # how often a part is mended, and what of the time that is left a search for that may take
 FAIRNESS, TINY = 1e-3, 1e-300  # what each input is worth, so that all of them are halved in the end
 
 # What bounds the layers, from the cheapest on: nothing but intervals, and linear bounds besides.
@@ -298,7 +300,7 @@ def proved(
         if part is None:
             raise checker.Rejected(MISSING)
         parts.append(part)
-    for _ in parts:
+    for _ in range(len(parts) * ROUNDS):
         certificate = files.certificate("tree", semantics, parts)
         try:
             return certificate, certificate.check(until=until)
@@ -306,7 +308,10 @@ def proved(
             if not why.left:
                 raise
             number, left = why.left
-        parts[number] = halved(files, number, parts[number], left, semantics, until)
+        if "boxes" in parts[number].arrays:
+            parts[number] = halved(files, number, parts[number], left, semantics, until)
+        else:
+            parts[number] = reopened(files, number, parts[number], left, problems[number], budget)
     certificate = files.certificate("tree", semantics, parts)
     return certificate, certificate.check(until=until)
 
@@ -365,6 +370,17 @@ def of_draws(files: Files, problem: Problem, record: Mapping[str, Any] | None) -
         "pilot": record["pilot"],
     }
     return Certificate.of(claims, {}, files.model, files.prop)
+
+
+def reopened(files: Files, number: int, part: Part, left: Sequence[int], problem: Problem, budget: Budget) -> Part:
+    """Trees of splits with the nodes that are ``left`` to be proved, by their places, searched again within a share of
+    the budget. Raises :class:`checker.Rejected` where that proves nothing."""
+    order = _order(files, files.parts[number][2], problem.spec)
+    share = Budget(SHARE * running(budget).remaining, budget.memory).started()
+    arrays = None if order is None else mended(part.arrays, left, problem, order, share)
+    if arrays is None:
+        raise checker.Rejected(MISSING)
+    return Part(arrays, part.layers)
 
 
 def of_search(files: Files, number: int, spec: Spec, record: Mapping[str, Any] | None) -> Part | None:

@@ -77,7 +77,7 @@ def test_trees_are_accepted_and_what_they_prove_is_true(kind: str, method: BaB, 
 
 def test_there_are_trees_of_many_leaves_and_tightened_nodes() -> None:
     some = all_proved(("mlp",), range(12), NODES)
-    assert max(certificate.check()["leaves"] for _, _, certificate in some) >= 3
+    assert max(certificate.check()["leaves"] for _, _, certificate in some) > 3
     assert any(len(opened(certificate)[1]["0/tighter/at"]) for _, _, certificate in some)
     assert any((opened(certificate)[1]["0/tree"] == -2).any() for _, _, certificate in some)
 
@@ -93,19 +93,20 @@ def test_a_proof_that_takes_too_much_memory_is_given_up_and_the_verdict_stands()
 @seeds(4, 130)
 @pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
 def test_rational_arithmetic_agrees(method: BaB, seeds: range) -> None:
-    """On what is accepted and on what is not: now and then a node that the search holds for empty is not proved so."""
-    some = all_proved(("mlp", "leaky"), seeds, method)
-    outcomes = [(outcome(certificate, False), outcome(certificate, True)) for _, _, certificate in some]
-    assert all(first == second for first, second in outcomes)
-    assert sum(first is None for first, _ in outcomes) <= len(some) // 50
+    for _, _, certificate in all_proved(("mlp", "leaky"), seeds, method):
+        assert certificate.check() == certificate.check(exact=True)
 
 
-def outcome(certificate: Certificate, exact: bool) -> dict[str, Any] | None:
-    """What is found out; None where it is rejected."""
-    try:
-        return certificate.check(exact=exact)
-    except Rejected:
-        return None
+def test_lines_are_those_of_the_hints_wherever_the_bounds_lie() -> None:
+    """Of a neuron that bounds show to be active, too: that of a flatter line makes use of its being so."""
+    rng = np.random.default_rng(0)
+    low, width, slopes, left = rng.uniform(-1, 1, 500), rng.random(500), rng.random(500), 0.1
+    line, chord, top = checker.lines(low, low + width, left, slopes, checker.Floats())
+    z = low + width * np.linspace(0, 1, 20)[:, None]
+    h = np.maximum(z, left * z)
+    assert (line * z <= h + 1e-15).all()
+    assert (h <= chord * z + top + 1e-15).all()
+    assert (line == np.maximum(slopes, left)).all()
 
 
 def opened(certificate: Certificate) -> tuple[dict[str, Any], dict[str, Any]]:

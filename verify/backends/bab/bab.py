@@ -165,7 +165,7 @@ class Work:
         alone = self.method.proof and self.method.workers == 1
         self.record = Record(problem, self.budget.memory // 4) if alone else None
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
-        relaxed = self._root()
+        relaxed = self.root()
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
         self.lower = [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
         proved = decided(torch.tensor(self.lower)).tolist()
@@ -214,7 +214,7 @@ class Work:
         margin = torch.tensor(self.lower, dtype=torch.float64).amin().item()
         return margin if not margin > self.seen else self.seen
 
-    def _root(self) -> Relaxed:
+    def root(self) -> Relaxed:
         """The network with raised bounds of its unstable neurons."""
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()

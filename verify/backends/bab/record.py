@@ -20,6 +20,7 @@ from assay.verify.backends.bab.multipliers import Multipliers
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.bounds.raised import GRAINS
 from assay.verify.bounds.roots import Slopes
+from assay.verify.core.network import Network
 from assay.verify.core.ops import LeakyRelu, Relu
 from assay.verify.core.problem import Problem
 
@@ -170,7 +171,6 @@ class Record:
         network = self.problem.network
         at = [i for i, node in enumerate(network.nodes) if isinstance(node.op, (Relu, LeakyRelu))]
         sizes = [network.nodes[i].size for i in at]
-        begin = dict(zip(at, np.cumsum([0, *sizes]).tolist(), strict=False))
         unstable = {layer.position: layer.features[: layer.unstable] for layer in self.compact.layers}
         layers = {}
         for number, position in enumerate(at):
@@ -181,22 +181,25 @@ class Record:
                 layers[str(number)] = {"neurons": feature.numpy().astype(np.int32), "slopes": shares}
         trees = {}
         for tree, disjunct in enumerate(self.disjuncts):
-            written = self._tree(tree, disjunct)
+            written = self.tree(tree, disjunct)
             if written is None:
                 return None
             trees[str(disjunct)] = written
-        listed = np.concatenate([np.zeros(0, np.int32), *(begin[i] + unstable[i] for i in at if i in unstable)])
-        parts = {"listed": listed.astype(np.int32), "layers": layers, "trees": trees}
+        parts = {"listed": listed(self.problem.network, self.compact), "layers": layers, "trees": trees}
         return {"kind": "bab", "version": 1, "network": network.id, "relus": sizes, **_tensors(parts)}
 
-    def _tree(self, tree: int, disjunct: int) -> dict[str, Array] | None:
+    def tree(self, tree: int, disjunct: int, splits: Sequence[tuple[int, int]] = ()) -> dict[str, Array] | None:
+        """The arrays of a tree, or of what is below a node with these ``splits``, neurons and phases from above; None
+        where that is not all there."""
         assert self.compact is not None
         size, mine = self.compact.unstable, (self.problem.spec.disjunct == disjunct).numpy()
         codes: list[Array] = []
         leaves: list[Rows] = []
         paths: list[Paths] = []
         blocks: list[tuple[int, Rows, Paths]] = []
-        stack: list[tuple[Array, list[int]]] = [(np.zeros(size, np.int8), [])]
+        root = np.zeros(size, np.int8)
+        root[[neuron for neuron, _ in splits]] = [phase for _, phase in splits]
+        stack: list[tuple[Array, list[int]]] = [(root, [neuron for neuron, _ in splits])]
         while stack:
             phase, path = stack.pop()
             key = (tree, phase.tobytes())
@@ -223,6 +226,15 @@ class Record:
             else:
                 return None
         return _written(np.concatenate(codes), leaves, paths, blocks, mine, size)
+
+
+def listed(network: Network, compact: Compact) -> Array:
+    """The unstable neurons, numbered through the layers of ReLUs."""
+    at = [i for i, node in enumerate(network.nodes) if isinstance(node.op, (Relu, LeakyRelu))]
+    begin = dict(zip(at, np.cumsum([0, *(network.nodes[i].size for i in at)]).tolist(), strict=False))
+    unstable = {layer.position: layer.features[: layer.unstable] for layer in compact.layers}
+    numbers = [begin[i] + unstable[i] for i in at if i in unstable]
+    return np.concatenate([np.zeros(0, np.int32), *numbers]).astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,7 +104,7 @@ class Subtrees:
 
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
-        roots = self._roots()
+        roots = self.roots()
         if self.plan.first and self.plan.below and self.plan.neurons:
             roots = self._small(roots)
         stack = _apart(roots)
@@ -143,7 +143,8 @@ class Subtrees:
         self._count(done.stats["domains"], done.stats["nodes"], done.stats["depth"])
         return True
 
-    def _roots(self) -> Nodes:
+    def roots(self) -> Nodes:
+        """The roots of all trees."""
         tree = torch.arange(len(self.disjuncts))
         lower, upper = (t[:, None].repeat(1, len(tree)) for t in self.compact.bounds())
         member = self._member(tree)
@@ -188,14 +189,28 @@ class Subtrees:
         if self.witness is not None or self.reason is not None or not len(found.left):
             return None
         # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it, or hides.
-        here = found.here
+        cost = torch.maximum(found.cost + reach, found.hidden)[:, found.left]
+        return self._split(found.nodes.take(found.left), found.here.take(found.left), cost, index)
+
+    def _split(self, nodes: Nodes, here: Nodes, cost: Tensor, index: Tensor) -> Nodes:
+        """The halves of nodes at the neurons of the largest ``cost`` (neurons x nodes) of those at ``index``; ``here``:
+        what the nodes say of these."""
         stable = (here.lower >= 0) | (here.upper <= 0)
-        cost = torch.maximum(found.cost + reach, found.hidden)
         cost = cost.masked_fill(stable, -1.0).masked_fill(here.phase != 0, -2.0)
-        nodes, neuron = found.nodes.take(found.left), index[cost.argmax(0)[found.left]]
+        neuron = index[cost.argmax(0)]
         if self.record is not None:
             self.record.split(nodes, neuron)
         return nodes.split(neuron)
+
+    def below(self, node: Nodes) -> bool:
+        """Whether all below a node is closed, which is split at once, where its row says."""
+        compact, index = _cut(self.compact, node)
+        kinks, walk, here = self._raised(self._tables(compact)[0], node.of_neurons(index))
+        if not bool((here.phase == 0).any()):
+            return False
+        halves = self._split(node, here, walk.seen.clamp(max=0).neg_() * kinks.height, index)
+        left = self.work(_apart(halves))
+        return not left and self.witness is None and self.reason is None
 
     def _search(self, compact: Compact, index: Tensor, nodes: Nodes, domains: float) -> Found:
         """Search below nodes, in the network as far as it matters there, whose unstable neurons are those at ``index``,

@@ -1,0 +1,69 @@
+"""Trees whose leaves are spoilt are searched again there, until the checker accepts them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from assay.verify.backends.bab.bab import BaB
+from assay.verify.check.checker import Rejected
+from assay.verify.core.budget import Budget
+from assay.verify.solving import proofs
+from assay.verify.solving.mended import placed
+from assay.verify.solving.proofs import Files, Part
+from tests.breadth import seeds
+from tests.verify.programs.cases import case
+
+NODES = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, proof=True)  # many nodes
+
+
+def spoilt(part: Part, leaf: int) -> Part:
+    """Without what proves one leaf."""
+    slopes = np.add.accumulate(part.arrays["slopes"], dtype=np.uint8)
+    slopes[leaf] = 0
+    where = placed(part.arrays["tree"].tolist())
+    depths = [len(path) for code, (_, path) in zip(part.arrays["tree"], where, strict=True) if code == -1]
+    multipliers, begin = part.arrays["multipliers"].copy(), sum(depths[:leaf])
+    multipliers[begin : begin + depths[leaf]] = 0
+    arrays = {"slopes": np.diff(slopes, axis=0, prepend=np.uint8(0)), "multipliers": multipliers}
+    return replace(part, arrays=part.arrays | arrays)
+
+
+@seeds(12, 40)
+def test_leaves_that_are_not_proved_are_searched_again(seeds: range) -> None:
+    count = 0
+    for seed in seeds:
+        problem, _ = case("mlp", seed)
+        result = NODES.verify(problem)
+        if result.certificate is None:
+            continue
+        files = Files.of_problem(problem)
+        part = proofs.of_record(files, 0, problem.spec, result.certificate)
+        assert part is not None
+        leaves = int((part.arrays["tree"] == -1).sum())
+        for leaf in {0, leaves // 2, leaves - 1} if leaves else ():
+            wrong = spoilt(part, leaf)
+            try:
+                files.certificate("tree", "real", [wrong]).check()
+                continue
+            except Rejected as why:
+                number, left = why.left
+            assert (number, len(left)) == (0, 1)
+            assert wrong.arrays["tree"][left[0]] == -1
+            mended = proofs.reopened(files, 0, wrong, left, problem, Budget(60).started())
+            assert files.certificate("tree", "real", [mended]).check()["claim"] == "unsat"
+            assert len(mended.arrays["tree"]) > len(wrong.arrays["tree"])
+            count += 1
+    assert count > 2
+
+
+def test_what_cannot_be_proved_is_not_mended() -> None:
+    """A tree that is one leaf, of a property that is false."""
+    problem, margin = case("mlp", 1)
+    assert margin < 0
+    files = Files.of_problem(problem)
+    part = Part(proofs.trees(len(files.parts[0][2]), [1.0] * sum(map(len, files.parts[0][2]))), [])
+    with pytest.raises(Rejected, match="no proof"):
+        proofs.reopened(files, 0, part, [0], problem, Budget(10).started())

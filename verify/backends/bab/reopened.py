@@ -1,0 +1,48 @@
+"""A leaf of a recorded tree that is not proved after all: it is split, and what is below it is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from assay.verify.backends.bab.bab import BaB, Work
+from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.record import Record, listed
+from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.problem import Problem
+
+Array = NDArray[Any]
+
+
+def subtree(
+    problem: Problem, disjunct: int, splits: Sequence[tuple[int, int]], neurons: Array, budget: Budget
+) -> dict[str, Array] | None:
+    """The arrays of a tree below the ``splits`` of a leaf, neurons and phases from above, as
+    :meth:`assay.verify.backends.bab.record.Record.tree` gives them; None where nothing is proved within the budget.
+
+    ``neurons``: the unstable ones that the recorded tree speaks of, numbered through the ReLUs.
+    """
+    work = Work(BaB(proof=True), problem, budget.on_cpu())
+    work.record = record = Record(problem, budget.memory // 4)
+    with torch.no_grad():
+        try:
+            relaxed: Relaxed = work.root()
+            compact = Compact.of(relaxed)
+            if work.record is None or not np.array_equal(listed(problem.network, compact), neurons):
+                return None
+            trees = work.trees(relaxed.bounds, compact, [disjunct])
+            node = trees.roots()
+            phase, number = node.phase.clone(), torch.tensor([n for n, _ in splits], dtype=torch.int64)
+            phase[number, 0] = torch.tensor([sign for _, sign in splits], dtype=torch.int8)
+            alpha = torch.where(phase == 0, node.alpha, (phase > 0).float())
+            depth = torch.full_like(node.depth, len(splits))
+            closed = trees.below(replace(node, phase=phase, alpha=alpha, depth=depth))
+        except Expired:
+            return None
+    return record.tree(0, disjunct, splits) if closed else None
