@@ -23,6 +23,7 @@ from assay.verify.solving.falsifier import Falsifier
 from assay.verify.solving.stages import Late, Stage
 
 MINUTE, HOUR = 60.0, 3600.0
+FEW = 8  # inputs of networks whose boxes are halved before lines are raised and attacks take many steps
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 
@@ -77,6 +78,7 @@ class Auto:
             Stage(Falsifier(FGSM()), share=0.1),
             Stage(IBP(), share=0.25),
             Stage(CROWN(), share=0.1, most=1.0),
+            Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.1, most=2.0),
             Stage(Falsifier(quick), share=0.2),
             Stage(curved, share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),

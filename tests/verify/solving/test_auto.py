@@ -89,6 +89,19 @@ def test_neurons_are_split_after_lines_have_been_raised() -> None:
     assert min(split) > raised
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_boxes_of_few_inputs_are_halved_before_attacks_take_many_steps(seed: int) -> None:
+    network = to_network(nets.random_mlp(seed, (4, 16, 16, 3)), (4,))
+    x = torch.rand(4, generator=nets.generator(seed))
+    problem = Problem.robustness(network, x, int(network(x[None].double()).argmax()), 0.3)
+    assert CROWN().verify(problem).verdict is Verdict.UNKNOWN
+    result = solve(problem)
+    assert result.verdict is Verdict.VERIFIED
+    names = [stage.partition("(")[0] for stage in result.stats["stages"]]
+    assert names[-1] == "InputSplit"
+    assert not {"PGD", "AlphaCROWN"} & {*names}
+
+
 def test_few_relus_are_split_where_linear_bounds_do_not_decide() -> None:
     network = to_network(nets.random_mlp(1, (20, 12, 12, 3)), (20,))
     x = torch.rand(20, generator=nets.generator(1))
