@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.network import Network, Oracle
-from assay.verify.core.rewiring import Rewired, WithInputs
+from assay.verify.core.rewiring import Followed, Rewired, WithInputs
 from assay.verify.frontends.labels import Labelled
 
 
@@ -29,9 +29,11 @@ def outputs(network: Network, x: Tensor) -> Tensor:
 
 
 def _stated(network: Network) -> Oracle:
-    """The original model without the inputs that a specification compares its outputs with."""
+    """The original model without the inputs and products that a specification compares its outputs with."""
     oracle = network.oracle or network
-    return oracle.model if isinstance(oracle, WithInputs) else oracle
+    while isinstance(oracle, (WithInputs, Followed)):
+        oracle = oracle.model
+    return oracle
 
 
 def text(x: Tensor, y: Tensor) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from assay.verify.bounds import interval, rigorous, touching
 from assay.verify.bounds.layers import Imprecise
 from assay.verify.bounds.relax import relaxes
-from assay.verify.core.budget import Budget, running
+from assay.verify.core.budget import Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, check_network
 from assay.verify.core.problem import Problem, check_problem
@@ -27,6 +27,8 @@ from assay.verify.core.verifier import Bounds, Verifier
 from assay.verify.support.arrays import as_tensor
 
 TOUCH = 1e-6  # a margin this far below 0, relative to 1 and the right-hand sides, may be 0
+FEW = 512  # whole numbers that linear bounds are asked about
+LONGEST = 2.0  # seconds that they may take
 
 # Lower bounds of objective @ network(x) over a region of a batch in a dtype: (batch x rows).
 RowBounder = Callable[[Network, Region, Tensor, Budget, torch.dtype], Tensor]
@@ -75,11 +77,24 @@ def overflowing(problem: Problem) -> str | None:
     network, box = problem.network.held, problem.region.box()
     if network is None:
         return None
-    lower, upper = (side.reshape(1, *network.input_shape) for side in (box.lower, box.upper))
-    share = rigorous.intervals(network, Box(lower, upper))[-1]
-    if bool(((share.lower > -1) & (share.upper < 1)).all()):
-        return None
-    return "whole numbers that may be more than their type holds"
+    box = Box(*(side.reshape(1, *network.input_shape) for side in (box.lower, box.upper)))
+    share = rigorous.intervals(network, box)[-1]
+    low, high = (side.flatten() for side in (share.lower, share.upper))
+    unsure = torch.cat([~(low > -1), ~(high < 1)]).nonzero().flatten()
+    if len(unsure) and (len(unsure) > FEW or not _stay(network, box, unsure)):
+        return "whole numbers that may be more than their type holds"
+    return None
+
+
+def _stay(network: Network, box: Box, unsure: Tensor) -> bool:
+    """Whether linear bounds keep shares, or from as many on their opposites, above -1, those that are ``unsure``."""
+    count = network.output_size
+    objective = torch.zeros(1, len(unsure), count, dtype=torch.float64)
+    objective[0, torch.arange(len(unsure)), unsure % count] = torch.where(unsure < count, 1.0, -1.0).double()
+    try:
+        return bool((rigorous.linear_bounds(network, box, objective, Budget(LONGEST))[1] > -1).all())
+    except Expired:
+        return False
 
 
 def unanswerable(verifier: Verifier, problem: Problem) -> Result | None:

@@ -1,4 +1,5 @@
-"""Networks put together and wired anew, with their oracles: several as one, inputs shared, inputs given as outputs."""
+"""Networks put together and wired anew, with their oracles: several as one or one after the other, inputs shared,
+inputs given as outputs."""
 
 from __future__ import annotations
 
@@ -24,6 +25,18 @@ class WithInputs:
     def __call__(self, x: Tensor) -> Tensor:
         """(batch x shape) to (batch x outputs and inputs)."""
         return torch.cat([self.model(x).flatten(1), x.flatten(1)[:, list(self.positions)]], 1)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A model and then, in float64, a network of its flattened outputs."""
+
+    model: Oracle
+    after: Network
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(batch x shape) to (batch x outputs)."""
+        return self.after(self.model(x).flatten(1).to(torch.float64))
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,20 @@ def with_inputs(network: Network, positions: Sequence[int]) -> Network:
     literal = None if network.literal is None else _extended(network.literal, positions)
     oracle = WithInputs(network.oracle or network, tuple(positions))
     return replace(_extended(network, positions), oracle=oracle, literal=literal)
+
+
+def followed(network: Network, after: Network) -> Network:
+    """``network``, with what its readout names, and then ``after``, a network of its flattened outputs."""
+    network = network.whole
+    literal = None if network.literal is None else _continued(network.literal, after)
+    oracle = Followed(network.oracle or network, after)
+    return replace(_continued(network, after), oracle=oracle, literal=literal)
+
+
+def _continued(network: Network, after: Network) -> Network:
+    builder = Builder(network.input_shape)
+    outputs = builder.add(Reshape((network.output_size,)), builder.embed(network, 0))
+    return replace(network, nodes=builder.build(builder.embed(after, outputs)).nodes)
 
 
 def _extended(network: Network, positions: Sequence[int]) -> Network:

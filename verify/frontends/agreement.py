@@ -91,6 +91,8 @@ def _compare(network: Network, points: Tensor, double: Oracle | None) -> Tensor:
     logits = network(points.double())
     known = (network.literal or network).rounding_error(points, network.dtype)
     error, magnitude = (bound.nan_to_num(torch.inf, torch.inf) for bound in known)  # where there is none, all may be
+    wraps = _wrapping(network, points)
+    error[wraps] = torch.inf
     compared = torch.zeros_like(logits[0], dtype=torch.bool)
     if network.oracle is not None:
         ours, tolerance = _read_out(network.readout, logits, 2 * error + 1e-9 * magnitude, network.dtype)
@@ -115,10 +117,21 @@ def _compare(network: Network, points: Tensor, double: Oracle | None) -> Tensor:
             finer, magnitude = (network.literal or network).rounding_error(points, torch.float64)
             finer, magnitude = 2 * finer.nan_to_num(torch.inf, torch.inf), magnitude.nan_to_num(torch.inf, torch.inf)
             slack = finer if jumps else torch.where(slack.isnan(), finer, slack)  # which jump hangs on the unit itself
+        slack[wraps] = torch.inf
         wide = 1e-9 * magnitude + slack + 1e-300
         ours, tolerance = _read_out(network.readout, logits, wide, torch.float64)
         compared |= _demand(ours, double(points.double()), tolerance, "in float64")
     return compared
+
+
+def _wrapping(network: Network, points: Tensor) -> Tensor:
+    """At which points whole numbers of the model may be beyond what their types hold, where the network's are not:
+    (batch)."""
+    if network.held is None:
+        return torch.zeros(len(points), dtype=torch.bool)
+    error, _ = network.held.rounding_error(points, network.dtype)
+    share = network.held(points.double()).abs() + error
+    return ~(share < 1).flatten(1).all(1)
 
 
 def _read_out(readout: str, logits: Tensor, tolerance: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ The frontends share these: each hands over how it appends an operation to its ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -27,6 +27,9 @@ from assay.verify.frontends.composed import (
     stepped,
     within,
 )
+
+# Types of whole numbers that are read.
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,13 @@ def one_hot(emit: Emit, x: Value, depth: int) -> Value:
     return reshaped(emit, code, (*x.shape, depth))
 
 
-def shares(builder: Builder, held: Mapping[int, float]) -> Network | None:
-    """Whole numbers at nodes, by their positions, as shares of what their types hold; None where there are none."""
+def shares(builder: Builder, held: Collection[tuple[int, torch.dtype]]) -> Network | None:
+    """Whole numbers at nodes, by their positions and types, as shares of what these hold: within -1 and 1, if they stay
+    there. None where there are none."""
     parts = []
-    for position, most in held.items():
+    for position, dtype in sorted(held, key=str):
+        ends = torch.iinfo(dtype)
+        most, middle = (ends.max - ends.min) / 2 + 1, (ends.max + ends.min) / 2
         flat = builder.add(Reshape((builder.nodes[position].size,)), position)
-        parts.append(builder.add(Scale(torch.tensor([1 / most]), torch.zeros(1)), flat))
+        parts.append(builder.add(Scale(number(1 / most), number(-middle / most)), flat))
     return builder.build(builder.add(Concat(0), *parts)) if parts else None

@@ -15,6 +15,7 @@ from assay.verify.core.network import Builder, Network, Node
 from assay.verify.core.ops import Add, Concat, Gather, Op, Product, Relu, Reshape, Scale, Smooth
 from assay.verify.frontends.lines import Line, line
 from assay.verify.frontends.norms import joined
+from assay.verify.frontends.signs import kept_positive
 
 
 def recognised(network: Network) -> Network:
@@ -34,7 +35,7 @@ def recognised(network: Network) -> Network:
         new[position] = len(builder.nodes) - 1
     last = new[len(network.nodes) - 1]
     made = builder.build(last, oracle=network.oracle, dtype=network.dtype, name=network.name)
-    return joined(replace(made, readout=network.readout))
+    return kept_positive(joined(replace(made, readout=network.readout)))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from assay.verify.core.network import Network, Node
 from assay.verify.core.ops import Concat, Gather, Input, Op, Reshape, Scale, evaluate, map_tensors
 from assay.verify.frontends.composed import Value
 from assay.verify.frontends.dispatch import bound, tensors_in, writes
-from assay.verify.frontends.labels import shares
+from assay.verify.frontends.labels import WHOLE, shares
 from assay.verify.frontends.memory import Geometry, Memory, geometry
 from assay.verify.frontends.recording import Call, Recording, Slot
 from assay.verify.frontends.refusal import Untranslatable
@@ -162,7 +162,7 @@ class Translation:
         self.complaints: dict[str, int] = {}
         self.pending: list[tuple[Call, str, Value | None, Tensor]] = []  # values that may not be used, by their origins
         self.readout, self.rounded = "", False
-        self.held: dict[int, float] = {}  # what whole numbers at nodes stay below by their type
+        self.held: set[tuple[int, torch.dtype]] = set()  # nodes of whole numbers, which wrap around beyond their type
         self.answer = _answer(recording)
         self.total = self.nodes[0].size + 1
         self.memory.put(self.sample, self.origins(0).view(self.sample.shape))
@@ -304,12 +304,10 @@ class Translation:
         given = {"self": args[0]} if isinstance(call.function, nn.Module) else bound(call.function, args, kwargs)
         self._write(call, results, written, self._translated(Step(self, call, given, results), before.values()))
         for tensor in results:
-            origin = self.memory.of(tensor) if tensor.dtype in (torch.int32, torch.int64) else None
+            origin = self.memory.of(tensor) if tensor.dtype in WHOLE else None
             if origin is not None:
-                most = 2.0 ** (8 * tensor.dtype.itemsize - 1)
-                for number in sorted({*origin[origin > 0].tolist()}):
-                    position = bisect_right(self.starts, number) - 1
-                    self.held[position] = min(self.held.get(position, most), most)
+                numbers = {*origin[origin > 0].tolist()}
+                self.held |= {(bisect_right(self.starts, number) - 1, tensor.dtype) for number in numbers}
 
     def _operand(self, tensor: Tensor, written: bool) -> Operand:
         origin = self.memory.of(tensor)

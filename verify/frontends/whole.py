@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import CodeType
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ def runnable(model: Model, input_shape: Sequence[int] | None = None) -> Network:
 def _of_module(module: nn.Module, shape: tuple[int, ...], why: str) -> Network:
     oracle, dtype, name = called(module, shape)
     tensors = [*module.named_parameters(), *module.named_buffers()]
-    content = content_hash(repr(module), code_of(module), *((key, tensor) for key, tensor in tensors))
+    content = content_hash(repr(module), code_of(module), state_of(module), *tensors)
     op = Opaque(oracle, dtype, name, why, content, differentiable=True)
     return _network(op, shape)
 
@@ -65,6 +66,33 @@ def code_of(module: nn.Module) -> list[str]:
         codes = [(name, getattr(value, "__code__", None)) for name, value in (*owned, *(("hook", h) for h in hooks))]
         told += [f"{name} {_spelled(code)}" for name, code in codes if isinstance(code, CodeType)]
     return told
+
+
+def state_of(module: nn.Module) -> list[tuple[str, str, object]]:
+    """Numbers, texts and tensors, and collections of these, that a module and its parts hold as plain attributes: by
+    the names of part and attribute."""
+    held = []
+    for place, part in module.named_modules():
+        for name, value in sorted(vars(part).items()):
+            if not name.startswith("_") and name != "training" and (plain := _plain(value)) is not None:
+                held.append((place, name, plain))
+    return held
+
+
+def _plain(value: object) -> object | None:
+    """The value so that its content can be hashed; None for what has none that is the same in every process."""
+    match value:
+        case bool() | int() | float() | complex() | str() | bytes() | Tensor():
+            return value
+        case np.ndarray():
+            return (value.shape, str(value.dtype), value.tobytes())
+        case set() | frozenset():
+            return sorted(map(repr, map(_plain, value)))
+        case dict():
+            return [(repr(key), _plain(inner)) for key, inner in value.items()]
+        case tuple() | list():
+            return [_plain(inner) for inner in value]
+    return None
 
 
 def _spelled(code: CodeType) -> str:

@@ -21,7 +21,7 @@ from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Verdict
 from assay.verify.core.spec import Spec
 from assay.verify.frontends.agreement import agree_on
-from assay.verify.frontends.labels import of_scores
+from assay.verify.frontends.labels import WHOLE, of_scores
 from assay.verify.frontends.onnx.read import decode, read_onnx
 from assay.verify.registry import get_bounder, get_verifier
 from assay.verify.solving.auto import solve
@@ -230,17 +230,25 @@ def test_whole_numbers_within_modules() -> None:
         (TensorProto.INT32, 100000, 30000.0, False),
         (TensorProto.INT64, 100000, 30000.0, True),
         (TensorProto.INT64, 1, 2.0**63, False),
+        (TensorProto.INT16, 100, 320.0, True),
+        (TensorProto.INT16, 100, 330.0, False),
+        (TensorProto.INT8, 2, 63.0, True),
+        (TensorProto.INT8, 2, 64.0, False),
+        (TensorProto.UINT8, 2, 127.0, True),
+        (TensorProto.UINT8, 2, 128.0, False),
     ],
 )
 def test_whole_numbers_that_wrap_around_prove_nothing(
     tmp_path: Path, kind: int, factor: int, highest: float, within: bool
 ) -> None:
-    k = np.array(factor, helper.tensor_dtype_to_np_dtype(kind))
-    nodes = [
-        NODE("Cast", ["x"], ["c"], to=kind),
-        NODE("Mul", ["c", "k"], ["m"]),
-        NODE("Cast", ["m"], ["y"], to=TensorProto.FLOAT),
-    ]
+    narrow = kind not in (TensorProto.INT32, TensorProto.INT64)  # of which there are no products
+    k = np.array(factor, np.float32 if narrow else helper.tensor_dtype_to_np_dtype(kind))
+    product, cast = (
+        NODE("Mul", ["x" if narrow else "a", "k"], ["b"]),
+        NODE("Cast", ["b" if narrow else "x"], ["a"], to=kind),
+    )
+    last = NODE("Cast", ["a" if narrow else "b"], ["y"], to=TensorProto.FLOAT)
+    nodes = [product, cast, last] if narrow else [cast, product, last]
     network = read_onnx(save(tmp_path, model(nodes, [1, 1], {"k": k})))
     box = Box(torch.zeros(network.input_shape).double(), torch.full(network.input_shape, highest).double())
     problem = Problem(network, box, Spec.halfspaces([[1.0]], [-5.0]))
@@ -249,18 +257,80 @@ def test_whole_numbers_that_wrap_around_prove_nothing(
         assert (get_verifier(method).verify(problem).verdict is Verdict.VERIFIED) == within
 
 
-@pytest.mark.parametrize(("highest", "within"), [(30000.0, False), (20000.0, True)])
-def test_whole_numbers_within_modules_that_wrap_around(highest: float, within: bool) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "factor", "highest", "within"),
+    [
+        (torch.int32, 100000, 30000.0, False),
+        (torch.int32, 100000, 20000.0, True),
+        (torch.int16, 100, 320.0, True),
+        (torch.int16, 100, 330.0, False),
+        (torch.int8, -2, 64.0, True),
+        (torch.int8, -2, 65.0, False),
+        (torch.uint8, 2, 127.0, True),
+        (torch.uint8, 2, 128.0, False),
+    ],
+)
+def test_whole_numbers_within_modules_that_wrap_around(
+    dtype: torch.dtype, factor: int, highest: float, within: bool
+) -> None:
     class Wrapping(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return (x.to(torch.int32) * 100000).to(x.dtype)
+            return (x.to(dtype) * factor).to(x.dtype)
 
     network = to_network(Wrapping().eval(), (2,))
     box = Box(torch.zeros(2).double(), torch.full((2,), highest).double())
-    problem = Problem(network, box, Spec.halfspaces([[1.0, 0.0]], [-5.0]))
+    problem = Problem(network, box, Spec.halfspaces([[1.0 if factor > 0 else -1.0, 0.0]], [-5.0]))
     assert (get_verifier("ibp").verify(problem).verdict is Verdict.VERIFIED) == within
     found = Falsifier(PGD()).verify(problem)  # what the model itself does wrong is told all the same
     assert (found.reason is Reason.UNSUPPORTED, found.verdict is Verdict.VERIFIED) == (False, False)
+
+
+@pytest.mark.parametrize(("least", "most", "within"), [(0.0, 1.0, False), (0.6, 0.4, True)])
+def test_bytes_below_0_prove_nothing(least: float, most: float, within: bool) -> None:
+    """0 - 1 is 255 there."""
+
+    class Difference(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            above = (x > 0.5).byte()
+            return (above[:, :1] - above[:, 1:]).to(x.dtype)
+
+    network = to_network(Difference().eval(), (2,))
+    box = Box(torch.tensor([least, 0.0]).double(), torch.tensor([1.0, most]).double())
+    problem = Problem(network, box, Spec.halfspaces([[-1.0]], [-1.5]))
+    assert (get_verifier("ibp").verify(problem).verdict is Verdict.VERIFIED) == within
+
+
+def quantised(dtype: torch.dtype) -> nn.Module:
+    """Activations that are rounded to whole numbers of a type and back, as quantised models simulate it."""
+
+    class Quantised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            ends = torch.iinfo(dtype)
+            h = torch.clamp(torch.round(self.first(x) * 40), max(ends.min, -500), min(ends.max, 500)).to(dtype)
+            logits: Tensor = self.last(h.to(x.dtype) / 40)
+            return logits
+
+    torch.manual_seed(0)
+    return Quantised().eval()
+
+
+@pytest.mark.parametrize("dtype", WHOLE, ids=str)
+def test_models_of_clipped_whole_numbers_are_bounded(dtype: torch.dtype) -> None:
+    network = to_network(quantised(dtype), (4,))
+    region = Box(torch.full((4,), 0.3).double(), torch.full((4,), 0.7).double())
+    x = 0.3 + 0.4 * torch.rand(1000, 4, generator=torch.Generator().manual_seed(0))
+    assert network.oracle is not None
+    y = network.oracle(x).double()
+    for name in ("ibp", "crown"):
+        bounds = get_bounder(name).bound(network, region, torch.eye(3).double(), Budget(60))
+        assert bool(((y >= bounds.lower - 1e-5) & (y <= bounds.upper + 1e-5)).all())
+    low = float(get_bounder("crown").bound(network, region, torch.eye(3).double(), Budget(60)).lower[0, 0])
+    safe = Problem(network, region, Spec.halfspaces([[1.0, 0.0, 0.0]], [low - 0.1]))
+    assert get_verifier("crown").verify(safe).verdict is Verdict.VERIFIED
 
 
 def test_the_same_operations_on_other_whole_numbers_are_another_network(tmp_path: Path) -> None:

@@ -365,7 +365,6 @@ def test_constants_that_are_not_read_are_not_taken_for_values(tmp_path: Path) ->
         (one("Pow", VECTOR, np.float32(-1), place=1), "not positive"),
         (one("Clip", VECTOR, np.float32(1), np.float32(0)), "to [1, 0]"),
         (one("Cast", VECTOR, to=TensorProto.FLOAT16), "rounds"),
-        (one("Cast", VECTOR, to=TensorProto.INT8), "rounds"),
         (one("Cast", VECTOR, to=TensorProto.STRING), "type"),
         (one("Cast", VECTOR, to=TensorProto.FLOAT, kind=TensorProto.DOUBLE), "rounds"),
         (one("Dropout", VECTOR, np.float32(0.5), np.array(True)), "training mode"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from assay.verify.core.errors import AssayError
 from assay.verify.core.region import Polytope
 from assay.verify.frontends.vnnlib import parse_vnnlib, read_vnnlib, write_vnnlib
+from assay.verify.frontends.vnnlib.write import encode
 from tests.breadth import slow
 from tests.verify.frontends.vnnlib_formulas import (
     Numbers,
@@ -19,6 +20,7 @@ from tests.verify.frontends.vnnlib_formulas import (
     assertions,
     assertions_of_version1,
     assertions_with_links,
+    assertions_with_products,
     assertions_with_ties,
     content,
     covered,
@@ -93,6 +95,24 @@ def test_members_where_outputs_are_compared_with_inputs(examples: int) -> None:
     check()
 
 
+@pytest.mark.parametrize("examples", [40, slow(200)])
+def test_members_where_terms_are_multiplied(examples: int) -> None:
+    """What is told of a product holds of its exact value."""
+
+    @settings(max_examples=examples)
+    @given(assertions_with_products, single_points)
+    def check(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
+        prop = parse_vnnlib(version1(asserted))
+        again = parse_vnnlib(encode(prop).decode())
+        for x, y in some:
+            expected = all(part.holds(x, y) for part in asserted)
+            assert covered(prop, x, y) or not expected
+            assert expected or not witnessed(prop, x, y)
+            assert witnessed(again, x, y) == witnessed(prop, x, y)
+
+    check()
+
+
 @given(assertions)
 def test_cases_are_told_apart_by_their_boxes(asserted: list[Statement]) -> None:
     prop = parse_vnnlib(version1(asserted))
@@ -103,7 +123,9 @@ def test_cases_are_told_apart_by_their_boxes(asserted: list[Statement]) -> None:
 
 
 @pytest.mark.parametrize("examples", [20, slow(50)])
-@pytest.mark.parametrize("strategy", [assertions, assertions_with_ties, assertions_with_links])
+@pytest.mark.parametrize(
+    "strategy", [assertions, assertions_with_ties, assertions_with_links, assertions_with_products]
+)
 def test_version_2_says_the_same(strategy: st.SearchStrategy[list[Statement]], examples: int) -> None:
     @settings(max_examples=examples)
     @given(strategy)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.region import Box, Polytope
 from assay.verify.core.result import Reason, Verdict
@@ -94,13 +93,6 @@ def test_strict_comparisons_that_contradict_each_other_are_vacuous(text: str) ->
     assert any("contradict each other" in line for line in prop.warnings)
     (problem,) = prop.problems(identity())
     assert get_verifier("ibp").verify(problem).reason is Reason.VACUOUS
-
-
-def test_products_of_variables_are_refused_by_name() -> None:
-    with pytest.raises(UnsupportedError, match="the product of terms with X_0 and X_1 is not linear"):
-        read("(assert (<= (* X_0 X_1) 0.5))")
-    with pytest.raises(UnsupportedError, match="the product of terms with X_0 and Y_1 is not linear"):
-        read("(assert (<= (* X_0 Y_1) 0.5))")
 
 
 def test_what_is_written_asks_the_same(tmp_path: Path) -> None:

@@ -113,18 +113,6 @@ def test_other_interfaces_are_not_supported(network: str, message: str) -> None:
         read("", network, f"(assert (<= X{indices} X{indices}))")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("(assert (<= (* X[0,0] Y[0,0,0]) 1.0))", "X_0 and Y_0 is not linear"),
-    ],
-)
-def test_what_is_not_linear_is_not_supported(text: str, message: str) -> None:
-    with pytest.raises(UnsupportedError, match=message) as caught:
-        read(text)
-    assert str(caught.value).startswith(f"p.vnnlib:{LINE}:1: ")
-
-
 def test_an_input_without_a_bound_is_named() -> None:
     with pytest.raises(InputError, match="input X_1 has no upper bound"):
         read("", box="(assert (and (>= X[0,0] -1.0) (<= X[0,0] 1.0) (>= X[0,1] -1.0)))")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -125,3 +126,20 @@ def test_what_is_run_is_part_of_its_identity() -> None:
     ids = [runnable(model, (4,)).id for model in (one, other, hooked)]
     assert len({*ids}) == 3
     assert runnable(again, (4,)).id == ids[0]
+
+
+def test_what_a_model_holds_beside_its_weights_is_part_of_its_identity() -> None:
+    def holding(value: object) -> str:
+        module = Sorted()
+        with torch.no_grad():
+            module.layer.weight.fill_(1.0)
+            module.layer.bias.fill_(0.0)
+        module.layer.extra = value  # type: ignore[assignment]
+        return runnable(module.eval(), (4,)).id
+
+    values: list[object] = [1.0, 2.0, 1, True, "a", (1, 2), [1, 3], {"a": 1}, {"a": 2}, {3, 4}]
+    values += [np.array([1.0, 2.0]), np.array([1.0, 3.0])]
+    found = [holding(value) for value in values]
+    assert len(set(found)) == len(values)
+    assert found == [holding(value) for value in values]
+    assert holding(torch.tensor([1.0])) != holding(torch.tensor([2.0]))

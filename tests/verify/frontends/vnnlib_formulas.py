@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from assay.verify.core.region import Box, Polytope
 from assay.verify.core.spec import Polyhedron
 from assay.verify.frontends.vnnlib import Property
+from assay.verify.frontends.vnnlib.linear import Name, Variable
 
 INPUTS, OUTPUTS = 2, 3
 
@@ -100,21 +101,21 @@ def odd(parts: Sequence[Statement]) -> Statement:
     return Statement(one, "", lambda x, y: sum(part.holds(x, y) for part in parts) % 2 == 1)
 
 
-def terms(variables: Sequence[Term]) -> st.SearchStrategy[Term]:
-    """Linear terms over ``variables``."""
+def terms(variables: Sequence[Term], nonlinear: bool = False) -> st.SearchStrategy[Term]:
+    """Terms over ``variables``, linear ones unless said otherwise."""
     leaves = st.sampled_from(variables) | st.sampled_from(DECIMALS).map(number)
     return st.recursive(
         leaves,
         lambda inner: st.one_of(
             st.lists(inner, min_size=1, max_size=3).map(total),
             st.lists(inner, min_size=1, max_size=3).map(difference),
-            st.builds(product, st.sampled_from(FACTORS).map(number), inner),
+            st.builds(product, inner if nonlinear else st.sampled_from(FACTORS).map(number), inner),
         ),
         max_leaves=4,
     )
 
 
-def comparisons(variables: Sequence[Term]) -> st.SearchStrategy[Statement]:
+def comparisons(variables: Sequence[Term], nonlinear: bool = False) -> st.SearchStrategy[Statement]:
     """Comparisons of terms over ``variables``, simple ones more often."""
     plain = st.builds(
         comparison,
@@ -122,7 +123,8 @@ def comparisons(variables: Sequence[Term]) -> st.SearchStrategy[Statement]:
         st.sampled_from(variables),
         st.sampled_from(DECIMALS).map(number),
     )
-    return plain | st.builds(comparison, st.sampled_from(list(RELATIONS)), terms(variables), terms(variables))
+    term = terms(variables, nonlinear)
+    return plain | st.builds(comparison, st.sampled_from(list(RELATIONS)), term, term)
 
 
 _INPUTS = [variable("X", i) for i in range(INPUTS)]
@@ -130,6 +132,7 @@ _OUTPUTS = [variable("Y", i) for i in range(OUTPUTS)]
 _simple = st.one_of(*(comparisons([x]) for x in _INPUTS), comparisons(_OUTPUTS))
 _ties = comparisons(_INPUTS)
 _links = comparisons([*_INPUTS, *_OUTPUTS])
+_products = comparisons([*_INPUTS, *_OUTPUTS], nonlinear=True)
 
 
 def combined(simple: st.SearchStrategy[Statement]) -> st.SearchStrategy[Statement]:
@@ -156,6 +159,7 @@ def asserted(simple: st.SearchStrategy[Statement], least: int = 0) -> st.SearchS
 assertions = asserted(_simple)
 assertions_with_ties = asserted(_ties | _simple, 1)
 assertions_with_links = asserted(_links | _ties, 1)
+assertions_with_products = asserted(_products | _ties, 1)
 
 
 # Connectives that version 2 does not have.
@@ -209,6 +213,16 @@ single_points = st.lists(st.tuples(single_inputs, outputs), min_size=8, max_size
 points = st.lists(st.tuples(inputs, outputs), min_size=8, max_size=8)
 
 
+def valued(name: Name, at: dict[Variable, Fraction]) -> Fraction:
+    """A variable or a product of linear terms, in exact rationals."""
+    if isinstance(name, Variable):
+        return at[name]
+    value = Fraction(1)
+    for form, exponent in name.factors:
+        value *= sum((c * valued(inner, at) for inner, c in form.terms), form.constant) ** exponent
+    return value
+
+
 def in_box(box: Box, x: Numbers) -> bool:
     """Whether a float64 point lies between the bounds, in exact rationals."""
     rows = zip(box.lower.tolist(), x, box.upper.tolist(), strict=True)
@@ -240,7 +254,8 @@ def _holds(prop: Property, x: Numbers, y: Numbers, closed: bool) -> bool:
     if any(own[i] != value for i, value in zip(place, x, strict=True)):
         return False  # inputs that are one differ
     point = [own[i] for i in range(len(own))]
-    values = [*y, *(point[i] for i in prop.linked)]
+    at = {**{Variable("Y", i): v for i, v in enumerate(y)}, **{Variable("X", i): v for i, v in enumerate(point)}}
+    values = [*y, *(point[i] for i in prop.linked), *(valued(monomial, at) for monomial in prop.monomials)]
     return any(
         in_region(region, point, closed) and any(in_polyhedron(part, values, closed) for part in spec.disjuncts)
         for region, spec in prop.cases

@@ -13,6 +13,7 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.ops import Add, Linear, Scale, Sub
 from assay.verify.frontends import composed, labels
 from assay.verify.frontends.composed import number
+from assay.verify.frontends.labels import WHOLE
 from assay.verify.frontends.onnx.moves import broadcast
 from assay.verify.frontends.onnx.tensors import DTYPES
 from assay.verify.frontends.onnx.translation import Call, Operand, Value, aligned, broadcast_shape, finite
@@ -156,12 +157,12 @@ def cast_(call: Call) -> Operand:
         raise Untranslatable("to a type that is not read")
     if isinstance(x, Tensor):
         return x.to(dtype)
-    if x.dtype.is_floating_point and dtype in (torch.int32, torch.int64):
+    if x.dtype.is_floating_point and dtype in WHOLE:
         return call.value(composed.truncated(call.append, call.sample(x)), x.shape, dtype)
     if dtype is torch.bool and x.dtype is not torch.bool:
         gap = labels.zero(call.append, call.sample(x), not x.dtype.is_floating_point)
         return scale(call, call.value(gap, x.shape, dtype), -ONE, ONE)
-    held = x.dtype is torch.int64 and dtype is torch.int32  # as long as the type holds them
+    held = x.dtype in WHOLE and dtype in WHOLE  # as long as the type holds them
     if torch.promote_types(x.dtype, dtype) is not dtype and not held:
         raise Untranslatable(f"from {x.dtype} to {dtype} rounds".replace("torch.", ""))
     return Value(x.position, x.shape, dtype)

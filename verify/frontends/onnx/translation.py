@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, prod
+from math import prod
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from assay.verify.core.network import Builder, Network, Port
 from assay.verify.core.ops import Concat, Gather, Op, Reshape
 from assay.verify.frontends.composed import Value as Node
 from assay.verify.frontends.composed import reshaped
-from assay.verify.frontends.labels import shares
+from assay.verify.frontends.labels import WHOLE, shares
 from assay.verify.frontends.onnx.graph import FLOATS, Attribute, Graph, GraphNode
 from assay.verify.frontends.onnx.inference import output_shapes
 from assay.verify.frontends.onnx.tensors import DTYPES
@@ -73,7 +73,7 @@ ARITHMETIC = {
     *("Abs", "Add", "ArrayFeatureExtractor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Mul", "Neg"),
     *("OneHot", "ReduceSum", "Sub"),
 }
-WHOLE = (torch.int32, torch.int64)
+LONG = (torch.int32, torch.int64)  # that hold any label
 # What a label goes through on its way out, as an operand of which place; a Cast to numbers that hold it.
 OF_LABELS = {"ArrayFeatureExtractor": 1, "Cast": 0, "Flatten": 0, "Identity": 0, "Reshape": 0, "Squeeze": 0}
 # Positions of what could not be translated, and was complained about where it arose: of what depends on the input but
@@ -213,7 +213,7 @@ class Translation:
     ``labels``: the names of values that, in another shape or type, are the one output; ``names``: those of the labels,
     where the output is one, by the place of the score that each is chosen for; ``compared``: of values that are
     compared with each other only;
-    ``held``: nodes that are whole numbers by their type, and the size that these stay below;
+    ``held``: nodes that are whole numbers, and their type, beyond which they wrap around;
     ``delicate``: a node whose meaning hangs on how the runtime rounds.
     """
 
@@ -227,7 +227,7 @@ class Translation:
         self.total = 0
         self.readout = ""
         self.delicate = ""
-        self.held: dict[int, float] = {}
+        self.held: set[tuple[int, torch.dtype]] = set()
         self.ends = set(graph.outputs if len(graph.outputs) == 1 else ())
         self.labels, self.names = set(self.ends), torch.empty(0)
         self.compared: set[str] = set()
@@ -238,7 +238,7 @@ class Translation:
             if self.labels.isdisjoint(node.outputs):
                 continue
             to = node.attributes.get("to", 1)
-            if node.op in OF_LABELS and isinstance(to, int) and DTYPES.get(to, torch.bool) in (*WHOLE, *FLOATS):
+            if node.op in OF_LABELS and isinstance(to, int) and DTYPES.get(to, torch.bool) in (*LONG, *FLOATS):
                 self.labels.add(node.inputs[OF_LABELS[node.op]])
             elif node.op == "ArgMax":
                 self.compared.add(node.inputs[0])
@@ -367,9 +367,8 @@ class Translation:
             raise Untranslatable(f"attribute {min(left)!r}")
         results = [translated] if isinstance(translated, (Value, Tensor)) else list(translated)
         for value in results:
-            if isinstance(value, Value) and value.dtype in WHOLE:
-                most = 2.0 ** (8 * value.dtype.itemsize - 1)
-                self.held[value.position] = min(self.held.get(value.position, inf), most)
+            if isinstance(value, Value) and value.dtype in WHOLE and node.op != "QuantizeLinear":  # which saturates
+                self.held.add((value.position, value.dtype))
         return results
 
     def _alone(self, call: Call) -> Tensor:

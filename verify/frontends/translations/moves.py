@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from assay.verify.core.ops import Concat
 from assay.verify.frontends import composed
 from assay.verify.frontends.composed import Value
+from assay.verify.frontends.labels import WHOLE
 from assay.verify.frontends.refusal import Untranslatable
 from assay.verify.frontends.translation import Operand, Step
 
@@ -81,10 +82,9 @@ def cast(step: Step) -> Tensor:
     before, after = x.number.dtype, step.results[0].dtype
     least = step.translation.sample.dtype.itemsize
     wide = after in (torch.float32, torch.float64) and after.itemsize >= least
-    if before.is_floating_point and after in (torch.int32, torch.int64):
+    if before.is_floating_point and after in WHOLE:
         y = composed.truncated(step.emit, step.value("self"))
         return step.origins(y, step.shape)
-    whole = not before.is_floating_point and after in (torch.int32, torch.int64) and after.itemsize >= before.itemsize
-    if not wide and not whole:
+    if not wide and not (not before.is_floating_point and after in WHOLE):  # as long as the type holds them
         raise Untranslatable(f"casts to {after}")
     return x.origins

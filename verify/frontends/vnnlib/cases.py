@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from assay.verify.core.errors import ResourceError
@@ -9,6 +10,8 @@ from assay.verify.core.region import Box, Polytope
 from assay.verify.core.spec import Spec
 from assay.verify.frontends.vnnlib.boxes import Boxes, Changes, Ends
 from assay.verify.frontends.vnnlib.formula import Formula, Row
+from assay.verify.frontends.vnnlib.linear import Monomial, Variable
+from assay.verify.frontends.vnnlib.monomials import all_within
 from assay.verify.frontends.vnnlib.ties import tied
 from assay.verify.frontends.vnnlib.unsafe import Rows, contradiction, unsafe_set
 from assay.verify.support.plain import counted
@@ -23,10 +26,12 @@ Group = tuple[Changes, Rows]  # a box, and the comparisons between its inputs
 
 class Cases(NamedTuple):
     """``told``: what a formula says, case by case; ``linked``: inputs that outputs are compared with, by position,
-    which the specifications speak of as outputs behind the others; ``warnings``."""
+    which the specifications speak of as outputs behind the others; ``monomials``: what they speak of behind these;
+    ``warnings``."""
 
     told: tuple[Case, ...]
     linked: tuple[int, ...]
+    monomials: tuple[Monomial, ...]
     warnings: tuple[str, ...]
 
 
@@ -39,13 +44,18 @@ def cases(formula: Formula, inputs: int, outputs: int) -> Cases:
     Raises :class:`InputError` for an input that lacks a bound, :class:`ResourceError` beyond the caps.
     """
     rows = [*formula.always.rows, *(row for choice in formula.choices for row in choice.rows)]
-    linked = tuple(sorted({position for row in rows for position, _ in row.inputs}))
+    monomials = all_within(monomial for row in rows for monomial, _ in row.products)
+    besides = {
+        name.position for one in monomials for name in one.inner if isinstance(name, Variable) and name.kind == "X"
+    }
+    linked = tuple(sorted({position for row in rows for position, _ in row.inputs} | besides))
     _check(max(inputs, outputs), MAX_NUMBERS, f"{inputs} inputs and {outputs} outputs")
-    outputs += len(linked)
+    names = Names(outputs, linked, monomials)
+    outputs += len(linked) + len(monomials)
     always = len(formula.choices) * len(formula.always.rows)
     _check(always * outputs, MAX_COEFFICIENTS, f"{always} comparisons of {outputs} outputs")
     boxes = Boxes(formula.always.bounds, inputs)
-    groups, faults = _grouped(formula, boxes, outputs, linked)
+    groups, faults = _grouped(formula, boxes, names)
     _check(len(groups) * inputs, MAX_NUMBERS, f"{len(groups)} boxes of {inputs} inputs")
     count = sum(len(rows) for disjuncts in groups.values() for rows in disjuncts)
     _check(count * outputs, MAX_COEFFICIENTS, f"{count} comparisons of {outputs} outputs")
@@ -60,30 +70,27 @@ def cases(formula: Formula, inputs: int, outputs: int) -> Cases:
         why, own = faults[0] if faults else ("a comparison of constants is false", boxes.narrowed(()))
         changes = boxes.changes(own)
         box = boxes.crossed(changes) if boxes.empty(own) else boxes.box(changes)
-        return Cases(((box, Spec(())),), linked, (f"there is no counterexample by definition: {why}",))
+        return Cases(((box, Spec(())),), linked, monomials, (f"there is no counterexample by definition: {why}",))
     specs = [unsafe_set(disjuncts, outputs) for disjuncts in groups.values()]
     made = tuple((regions[group], spec) for group, (spec, _) in zip(groups, specs, strict=True))
-    return Cases(made, linked, tuple(_warnings(faults, len(formula.choices), sum(rounded for _, rounded in specs))))
+    warnings = _warnings(faults, len(formula.choices), sum(rounded for _, rounded in specs))
+    return Cases(made, linked, monomials, tuple(warnings))
 
 
-def _grouped(
-    formula: Formula, boxes: Boxes, outputs: int, linked: tuple[int, ...]
-) -> tuple[dict[Group, list[Rows]], list[Fault]]:
+def _grouped(formula: Formula, boxes: Boxes, names: Names) -> tuple[dict[Group, list[Rows]], list[Fault]]:
     """The rows of each choice under its box and its comparisons between inputs, and the choices that contradict
-    themselves; ``outputs``: with the ``linked`` inputs among them."""
-    column = {position: outputs - len(linked) + i for i, position in enumerate(linked)}
-    named = {i: f"X_{position}" for position, i in column.items()}
+    themselves."""
     groups: dict[Group, list[Rows]] = {}
     faults: list[Fault] = []
     for choice in formula.choices:
         own = boxes.narrowed(choice.bounds)
         rows = formula.always.rows + choice.rows
-        if linked:
-            rows = tuple(_joined(row, column) for row in rows)
+        if names.behind:
+            rows = tuple(names.joined(row) for row in rows)
         ties = formula.always.ties + choice.ties
         why = (
             boxes.empty(own)
-            or contradiction(rows, lambda i: named.get(i, f"Y_{i}"))
+            or contradiction(rows, names.at)
             or contradiction(tuple(row._replace(terms=row.inputs) for row in ties), lambda i: f"X_{i}")
         )
         if why is None:
@@ -93,11 +100,23 @@ def _grouped(
     return groups, faults
 
 
-def _joined(row: Row, column: dict[int, int]) -> Row:
-    """A row of outputs and inputs as one of outputs, with the inputs at their ``column``."""
-    if not row.inputs:
-        return row
-    return Row((*row.terms, *((column[i], c) for i, c in row.inputs)), row.limit, row.strict)
+class Names:
+    """What stands behind so many outputs: inputs, by position, and monomials."""
+
+    def __init__(self, outputs: int, linked: Sequence[int], monomials: Sequence[Monomial]) -> None:
+        self.outputs, self.behind = outputs, (*(f"X_{i}" for i in linked), *map(str, monomials))
+        self.inputs = {position: outputs + i for i, position in enumerate(linked)}
+        self.products = {monomial: outputs + len(linked) + i for i, monomial in enumerate(monomials)}
+
+    def at(self, column: int) -> str:
+        """The name of a column."""
+        return f"Y_{column}" if column < self.outputs else self.behind[column - self.outputs]
+
+    def joined(self, row: Row) -> Row:
+        """A row as one of outputs, with the others at their columns."""
+        inputs = ((self.inputs[i], c) for i, c in row.inputs)
+        products = ((self.products[monomial], c) for monomial, c in row.products)
+        return Row((*row.terms, *inputs, *products), row.limit, row.strict)
 
 
 def _named(ties: Rows) -> str:

@@ -9,7 +9,7 @@ from itertools import chain, combinations, pairwise, product
 from typing import NamedTuple
 
 from assay.verify.core.errors import InputError, ResourceError
-from assay.verify.frontends.vnnlib.linear import Linear, Variable, in_range, subtract
+from assay.verify.frontends.vnnlib.linear import Linear, Monomial, Name, Variable, in_range, subtract
 
 MAX_DISJUNCTS = 250_000  # after distribution; they take some 4 KB each until they are problems
 MAX_COMPARISONS = 10_000_000  # in all of them together
@@ -30,16 +30,18 @@ Terms = tuple[tuple[int, Fraction], ...]  # (position, coefficient)
 
 class Row(NamedTuple):
     """``sum of coefficient * Y_position + sum of coefficient * X_position <= limit``, or ``<`` where strict: ``terms``
-    and ``inputs``."""
+    and ``inputs``; ``products``: monomials, with their coefficients, that are summed with these."""
 
     terms: Terms
     limit: Fraction
     strict: bool
     inputs: Terms = ()
+    products: tuple[tuple[Monomial, Fraction], ...] = ()
 
 
 class Conjunct(NamedTuple):
-    """All of these hold: bounds of single inputs, rows that speak of outputs, and ``ties`` between inputs alone."""
+    """All of these hold: bounds of single inputs, rows that speak of outputs or of products, and ``ties`` between
+    inputs alone."""
 
     bounds: tuple[Bound, ...] = ()
     rows: tuple[Row, ...] = ()
@@ -112,7 +114,8 @@ def _opposites(conjunct: Conjunct) -> list[Formula]:
 
 def _opposite(row: Row) -> Row:
     terms, inputs = (tuple((i, -c) for i, c in part) for part in (row.terms, row.inputs))
-    return Row(terms, -row.limit, not row.strict, inputs)
+    products = tuple((monomial, -c) for monomial, c in row.products)
+    return Row(terms, -row.limit, not row.strict, inputs, products)
 
 
 def implication(parts: Sequence[Formula]) -> Formula:
@@ -174,16 +177,18 @@ def _at_most(left: Linear, right: Linear, strict: bool) -> Formula:
     if not coefficients:
         return Formula() if limit > 0 or (limit == 0 and not strict) else Formula(choices=())
     outputs, inputs = (_of_kind(kind, coefficients) for kind in "YX")
-    if not outputs and len(inputs) == 1:
+    products = tuple((name, in_range(c)) for name, c in coefficients.items() if isinstance(name, Monomial))
+    if not outputs and not products and len(inputs) == 1:
         ((position, coefficient),) = inputs
         bound = Bound(position, in_range(limit / coefficient), coefficient > 0, strict)
         return Formula(Conjunct(bounds=(bound,)))
-    row = Row(outputs, in_range(limit), strict, inputs)
-    return Formula(Conjunct(rows=(row,)) if outputs else Conjunct(ties=(row,)))
+    row = Row(outputs, in_range(limit), strict, inputs, products)
+    return Formula(Conjunct(rows=(row,)) if outputs or products else Conjunct(ties=(row,)))
 
 
-def _of_kind(kind: str, coefficients: Mapping[Variable, Fraction]) -> Terms:
-    return tuple((name.position, in_range(c)) for name, c in sorted(coefficients.items()) if name.kind == kind)
+def _of_kind(kind: str, coefficients: Mapping[Name, Fraction]) -> Terms:
+    own = ((name.position, c) for name, c in coefficients.items() if isinstance(name, Variable) and name.kind == kind)
+    return tuple((position, in_range(c)) for position, c in sorted(own))
 
 
 def together(conjuncts: Iterable[Conjunct]) -> Conjunct:

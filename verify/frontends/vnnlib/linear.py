@@ -1,4 +1,4 @@
-"""Linear terms over inputs X and outputs Y, exact."""
+"""Linear terms over inputs X, outputs Y and products of such, exact."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from math import prod
+from functools import cached_property
 from typing import NamedTuple
 
-from assay.verify.core.errors import InputError, ResourceError, UnsupportedError
+from assay.verify.core.errors import InputError, ResourceError
 
 NUMBER = r"[+-]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?+\d++)?+"
 MAX_DIGITS = 2000  # of one number; the exact value of the smallest float64 has 751
-MAX_BITS = 2**15  # of a product
 LARGEST = Fraction(sys.float_info.max)
 ZERO, ONE = Fraction(0), Fraction(1)
 
@@ -32,12 +31,53 @@ class Variable(NamedTuple):
         return f"{self.kind}_{self.position}"
 
 
+@dataclass(frozen=True)
+class Form:
+    """A linear term that can be told apart: ``terms`` in order, (name, coefficient) each."""
+
+    terms: tuple[tuple[Name, Fraction], ...]
+    constant: Fraction
+
+    def __str__(self) -> str:
+        names = [str(name) if factor == 1 else f"(* {factor} {name})" for name, factor in self.terms]
+        parts = [*names, *([str(self.constant)] if self.constant else [])]
+        return parts[0] if len(parts) == 1 else f"(+ {' '.join(parts)})"
+
+
+@dataclass(frozen=True)
+class Monomial:
+    """A product of powers of linear terms, (form, exponent) each, which counts as a variable."""
+
+    factors: tuple[tuple[Form, int], ...]
+
+    def __str__(self) -> str:
+        return f"(* {' '.join(str(form) if e == 1 else f'(^ {form} {e})' for form, e in self.factors)})"
+
+    @cached_property
+    def inner(self) -> tuple[Name, ...]:
+        """The variables and monomials that its factors are made of."""
+        return tuple(dict.fromkeys(name for form, _ in self.factors for name, _ in form.terms))
+
+    @cached_property
+    def depth(self) -> int:
+        """One more than those of the monomials within its factors."""
+        return 1 + max((name.depth for name in self.inner if isinstance(name, Monomial)), default=0)
+
+
+Name = Variable | Monomial
+
+
 @dataclass(frozen=True, slots=True)
 class Linear:
     """``sum of coefficient * variable + constant``; no coefficient is zero."""
 
-    coefficients: dict[Variable, Fraction]
+    coefficients: dict[Name, Fraction]
     constant: Fraction
+
+    @property
+    def form(self) -> Form:
+        """The same, so that it can be told apart."""
+        return Form(tuple(sorted(self.coefficients.items(), key=lambda term: str(term[0]))), self.constant)
 
 
 def number(text: str) -> Fraction | None:
@@ -80,7 +120,7 @@ def variable(kind: str, position: int) -> Linear:
 
 def add(terms: Sequence[Linear]) -> Linear:
     """The sum."""
-    total: dict[Variable, Fraction] = {}
+    total: dict[Name, Fraction] = {}
     for term in terms:
         for name, coefficient in term.coefficients.items():
             total[name] = total[name] + coefficient if name in total else coefficient
@@ -94,36 +134,6 @@ def subtract(terms: Sequence[Linear]) -> Linear:
     return add([first, *negated]) if rest else negated[0]
 
 
-def multiply(terms: Sequence[Linear]) -> Linear:
-    """The product, in which at most one factor may have variables.
-
-    Raises :class:`UnsupportedError` otherwise, :class:`ResourceError` where the numbers become too long.
-    """
-    factors = [term for term in terms if term.coefficients]
-    if len(factors) > 1:
-        names = " and ".join(str(next(iter(factor.coefficients))) for factor in factors[:2])
-        raise UnsupportedError(f"the product of terms with {names} is not linear; multiply by constants only")
-    constants = [term.constant for term in terms if not term.coefficients]
-    if sum(value.numerator.bit_length() + value.denominator.bit_length() for value in constants) > MAX_BITS:
-        raise ResourceError(f"a product of numbers of more than {MAX_BITS} bits together")
-    factor = prod(constants, start=ONE)
-    return _scaled(factors[0], factor) if factors else constant(factor)
-
-
-def divide(terms: Sequence[Linear]) -> Linear:
-    """The first divided by all others, which must be constants.
-
-    Raises :class:`InputError` for zero and fewer than two terms, and what :func:`multiply` raises.
-    """
-    first, *divisors = terms
-    if not divisors:
-        raise InputError("/ divides by at least 1 term, got 0")
-    if any(divisor.coefficients for divisor in divisors):
-        raise UnsupportedError("a division by a variable is not linear; divide by constants only")
-    if any(divisor.constant == 0 for divisor in divisors):
-        raise InputError("a division by zero")
-    return multiply([first, *(constant(1 / divisor.constant) for divisor in divisors)])
-
-
-def _scaled(term: Linear, factor: Fraction) -> Linear:
+def scaled(term: Linear, factor: Fraction) -> Linear:
+    """The term times a number."""
     return Linear({n: c * factor for n, c in term.coefficients.items() if factor}, term.constant * factor)

@@ -18,7 +18,8 @@ from assay.verify.frontends.vnnlib.formula import (
     implication,
     negation,
 )
-from assay.verify.frontends.vnnlib.linear import Linear, add, divide, multiply, subtract
+from assay.verify.frontends.vnnlib.linear import Linear, add, subtract
+from assay.verify.frontends.vnnlib.monomials import divide, multiply
 
 MAX_DEPTH = 200  # of nested parentheses
 

@@ -11,10 +11,12 @@ from torch import Tensor
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
-from assay.verify.core.rewiring import rewired, with_inputs
+from assay.verify.core.rewiring import followed, rewired, with_inputs
 from assay.verify.frontends.labels import Labelled, of_scores
 from assay.verify.frontends.vnnlib.cases import Case
 from assay.verify.frontends.vnnlib.declared import Declared
+from assay.verify.frontends.vnnlib.linear import Monomial
+from assay.verify.frontends.vnnlib.monomials import products
 from assay.verify.support.plain import counted
 
 
@@ -24,8 +26,9 @@ class Property:
 
     ``inputs`` and ``outputs``: their numbers; the regions are flat, (inputs). ``linked``: inputs, by position, that the
     specifications speak of as outputs behind the others. ``shared``: where some are one and the same, which of the
-    regions' inputs each is. ``declared``: the networks, where the file names them. ``warnings``: what was left out or
-    rounded on the way, one line each. ``source``: the file, None for a text.
+    regions' inputs each is. ``declared``: the networks, where the file names them. ``monomials``: products that the
+    specifications speak of behind the linked inputs. ``warnings``: what was left out or rounded on the way, one line
+    each. ``source``: the file, None for a text.
     """
 
     inputs: int
@@ -36,6 +39,7 @@ class Property:
     linked: tuple[int, ...] = ()
     shared: tuple[int, ...] = ()
     declared: tuple[Declared, ...] = ()
+    monomials: tuple[Monomial, ...] = ()
 
     def problems(self, network: Network) -> list[Problem]:
         """One problem for each case, its region in the network's input shape; their union is the property.
@@ -51,14 +55,16 @@ class Property:
                 f"the property {self.source or ''} speaks of {own}; "
                 f"the network takes {prod(shape)}, in the shape {shape}, and gives {outputs}"
             )
-        if labels and self.linked:
-            raise UnsupportedError("a property that ties a label to inputs is not supported")
+        if labels and (self.linked or self.monomials):
+            raise UnsupportedError("a property that ties a label to inputs, or multiplies it, is not supported")
         if labels:
             cases = tuple((region, of_scores(spec, labels)) for region, spec in cases)
         if self.shared:
             network = rewired(network, self.shared, self.shared)
         if self.linked:
             network = with_inputs(network, self.linked)
+        if self.monomials:
+            network = followed(network, products(self.outputs, self.linked, self.monomials))
         shape = network.input_shape
 
         def shaped(bound: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def read_vnnlib(path: str | Path) -> Property:
     Decimals are read exactly; boxes are rounded outward to float64, and their ``inner`` boxes inward.
 
     Raises :class:`InputError` for what is no VNN-LIB and for inputs without bounds, :class:`UnsupportedError` for
-    terms that are not linear, :class:`ResourceError` beyond the caps.
+    operators that are not known, :class:`ResourceError` beyond the caps.
     """
     path = Path(path)
     content = read_bytes(path, MAX_BYTES)
@@ -54,5 +54,5 @@ def _property(text: Text, source: Path | None) -> Property:
         formula, inputs, outputs = version1.Parser(text, header.end() if header else 0).parse()
     with text.located(len(text.content)):
         formula, one = shared(formula, inputs)
-        told, linked, warnings = cases(formula, max(one) + 1 if one else inputs, outputs)
-    return Property(inputs, outputs, told, warnings, source, linked, one, declared)
+        told = cases(formula, max(one) + 1 if one else inputs, outputs)
+    return Property(inputs, outputs, told.told, told.warnings, source, told.linked, one, declared, told.monomials)

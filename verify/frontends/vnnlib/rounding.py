@@ -55,14 +55,14 @@ def half_space(row: Row) -> HalfSpace:
     """
     positions, coefficients = zip(*row.terms, strict=True)
     limit = row.limit
-    if not _fit(coefficients):
-        factor = _to_small_integers(coefficients)
+    if not fit(coefficients):
+        factor = to_small_integers(coefficients)
         scaled = tuple(c * factor for c in coefficients)
-        if _fit(scaled):
+        if fit(scaled):
             coefficients, limit = scaled, limit * factor
     below, above = neighbours(limit)
     rounded = tuple(map(float, coefficients))
-    return HalfSpace(positions, rounded, above, row.strict or below < above, _fit(coefficients))
+    return HalfSpace(positions, rounded, above, row.strict or below < above, fit(coefficients))
 
 
 class Tie(NamedTuple):
@@ -85,10 +85,10 @@ def tie(row: Row, reach: Sequence[Fraction]) -> Tie:
     """
     positions, coefficients = zip(*row.inputs, strict=True)
     limit = row.limit
-    if not _fit((*coefficients, limit)):
+    if not fit((*coefficients, limit)):
         for numbers in ((*coefficients, limit), coefficients):
-            factor = _to_small_integers(numbers)
-            if _fit([n * factor for n in numbers]):
+            factor = to_small_integers(numbers)
+            if fit([n * factor for n in numbers]):
                 coefficients, limit = tuple(c * factor for c in coefficients), limit * factor
                 break
     rounded = tuple(map(float, coefficients))
@@ -100,11 +100,12 @@ def tie(row: Row, reach: Sequence[Fraction]) -> Tie:
     return Tie(positions, rounded, above, strict, below, closed)
 
 
-def _fit(values: Sequence[Fraction]) -> bool:
+def fit(values: Sequence[Fraction]) -> bool:
+    """Whether all of them are float64 numbers."""
     return all(below == above for below, above in map(neighbours, values))
 
 
-def _to_small_integers(values: Sequence[Fraction]) -> Fraction:
+def to_small_integers(values: Sequence[Fraction]) -> Fraction:
     """The factor that makes ``values`` coprime integers, over a power of two that brings the largest below 2."""
     common = lcm(*(v.denominator for v in values))
     integers = [v.numerator * (common // v.denominator) for v in values]

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from assay.verify.frontends.vnnlib.formula import Conjunct, Formula, Row, compare, conjunction, disjunction
 from assay.verify.frontends.vnnlib.linear import Linear, Variable, constant
+from assay.verify.frontends.vnnlib.monomials import substituted
 
 
 def shared(formula: Formula, inputs: int) -> tuple[Formula, tuple[int, ...]]:
@@ -43,18 +44,26 @@ def _equalities(conjunct: Conjunct) -> set[tuple[int, int]]:
 def _renamed(conjunct: Conjunct, place: tuple[int, ...]) -> Formula:
     """The comparisons of the inputs that stand for these; some become bounds, or say nothing any more."""
     bounds = tuple(bound._replace(position=place[bound.position]) for bound in conjunct.bounds)
-    rows = tuple(row._replace(inputs=tuple(sorted(_summed(row, place).items()))) for row in conjunct.rows)
-    ties = [
-        compare(
-            "<" if tie.strict else "<=",
-            [
-                Linear({Variable("X", i): c for i, c in _summed(tie, place).items()}, Fraction(0)),
-                constant(tie.limit),
-            ],
-        )
-        for tie in conjunct.ties
-    ]
-    return conjunction([Formula(Conjunct(bounds, rows)), *ties])
+    rows = tuple(
+        row._replace(inputs=tuple(sorted(_summed(row, place).items()))) for row in conjunct.rows if not row.products
+    )
+    others = [_compared(row, place) for row in (*conjunct.ties, *(row for row in conjunct.rows if row.products))]
+    return conjunction([Formula(Conjunct(bounds, rows)), *others])
+
+
+def _compared(row: Row, place: tuple[int, ...]) -> Formula:
+    """The same comparison, made anew: what is the same now adds up, and may vanish."""
+
+    def renamed(name: Variable) -> Variable:
+        return Variable("X", place[name.position]) if name.kind == "X" else name
+
+    terms = {
+        **{Variable("Y", i): c for i, c in row.terms},
+        **{Variable("X", i): c for i, c in row.inputs},
+        **dict(row.products),
+    }
+    total = substituted(Linear(terms, Fraction(0)), renamed)
+    return compare("<" if row.strict else "<=", [total, constant(row.limit)])
 
 
 def _summed(row: Row, place: tuple[int, ...]) -> dict[int, Fraction]:

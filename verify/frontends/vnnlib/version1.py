@@ -52,7 +52,7 @@ class Parser:
     def parse(self) -> tuple[Formula, int, int]:
         """All assertions together, and the numbers of inputs and outputs.
 
-        Raises :class:`InputError` for what is no VNN-LIB, :class:`UnsupportedError` for what is not linear,
+        Raises :class:`InputError` for what is no VNN-LIB, :class:`UnsupportedError` for other operators,
         :class:`ResourceError` beyond the caps; all name the place.
         """
         bounds: list[Bound] = []  # thousands, as a rule; the order of rows is kept, that of bounds says nothing

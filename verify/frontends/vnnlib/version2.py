@@ -49,7 +49,7 @@ def parse(text: Text) -> tuple[Formula, tuple[Declared, ...]]:
     Constants are exact decimals, whatever the declared type.
 
     Raises :class:`InputError` for what the package rejects, :class:`UnsupportedError` for hidden nodes, other types
-    than real, float32 and float64, and for what is not linear, :class:`ResourceError` beyond the caps.
+    than real, float32 and float64, :class:`ResourceError` beyond the caps.
     """
     _check_size(text)
     query = _query(text)

@@ -18,6 +18,7 @@ from assay.verify.core.region import Box, LpBall, Polytope, Region
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.frontends.vnnlib.boxes import float_ends
 from assay.verify.frontends.vnnlib.cases import Case
+from assay.verify.frontends.vnnlib.linear import Form, Monomial
 from assay.verify.frontends.vnnlib.property import Property
 from assay.verify.support.files import replace_file
 
@@ -47,13 +48,19 @@ def encode(what: Property | Problem) -> bytes:
     if isinstance(what, Problem):
         network = what.network
         cases: Sequence[Case] = [(_flat(what.region), what.spec)]
-        lines = _lines(range(prod(network.input_shape)), network.output_size, cases, ())
+        lines = _lines(range(prod(network.input_shape)), network.output_size, cases)
     else:
-        lines = _lines(what.shared or range(what.inputs), what.outputs, what.cases, what.linked)
+        lines = _lines(what.shared or range(what.inputs), what.outputs, what.cases, what.linked, what.monomials)
     return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
-def _lines(shared: Sequence[int], outputs: int, cases: Sequence[Case], linked: Sequence[int]) -> Iterator[str]:
+def _lines(
+    shared: Sequence[int],
+    outputs: int,
+    cases: Sequence[Case],
+    linked: Sequence[int] = (),
+    monomials: Sequence[Monomial] = (),
+) -> Iterator[str]:
     yield "; VNN-LIB 1.0: the inputs and outputs that are counterexamples"
     yield from (f"(declare-const X_{i} Real)" for i in range(len(shared)))
     yield from (f"(declare-const Y_{i} Real)" for i in range(outputs))
@@ -62,7 +69,8 @@ def _lines(shared: Sequence[int], outputs: int, cases: Sequence[Case], linked: S
     for i, place in enumerate(shared):
         if first[place] != i:
             yield f"(assert (and (<= X_{i} {inputs[place]}) (>= X_{i} {inputs[place]})))"
-    names = [*(f"Y_{i}" for i in range(outputs)), *(inputs[i] for i in linked)]
+    products = [_product(monomial, inputs) for monomial in monomials]
+    names = [*(f"Y_{i}" for i in range(outputs)), *(inputs[i] for i in linked), *products]
     bounds = [_bounds(region.within if isinstance(region, Polytope) else region, inputs) for region, _ in cases]
     common = [len(set(alike)) == 1 for alike in zip(*bounds, strict=True)]
     yield from (f"(assert {bound})" for bound, shared in zip(bounds[0], common, strict=True) if shared)
@@ -136,6 +144,28 @@ def _row(terms: list[tuple[str, float]], limit: str, operator: str) -> str:
             return f"({operator} {one} {other})"
     products = [f"(* {_decimal(a)} {name})" for name, a in terms]
     return f"({operator} (+ {' '.join(products)}) {limit})"
+
+
+def _product(monomial: Monomial, inputs: Sequence[str]) -> str:
+    """The powers that are multiplied, and then those that this is divided by."""
+    above: list[str] = []
+    below: list[str] = []
+    for form, exponent in monomial.factors:
+        (above if exponent > 0 else below).extend([_sum(form, inputs)] * abs(exponent))
+    product = f"(* {' '.join(above)})" if len(above) > 1 else (above or ["1.0"])[0]
+    return f"(/ {' '.join([product, *below])})" if below else product
+
+
+def _sum(form: Form, inputs: Sequence[str]) -> str:
+    parts = []
+    for name, factor in form.terms:
+        if isinstance(name, Monomial):
+            text = _product(name, inputs)
+        else:
+            text = inputs[name.position] if name.kind == "X" else str(name)
+        parts.append(text if factor == 1 else f"(* {_decimal(float(factor))} {text})")
+    parts += [_decimal(float(form.constant))] if form.constant else []
+    return parts[0] if len(parts) == 1 else f"(+ {' '.join(parts)})"
 
 
 def _end(outer: float, inner: float, inward: float) -> str:
