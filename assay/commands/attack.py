@@ -87,6 +87,7 @@ def attack(
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     seed_in_range(seed)
+    hiring = options.hiring(workers, cluster)
 
     from assay.benchmarks.harness import attacked
     from assay.benchmarks.harness.progress import watch
@@ -111,7 +112,7 @@ def attack(
             batch=batch,
             name=model,
             progress=progress,
-            hiring=options.hiring(workers, cluster),
+            hiring=hiring,
             source=Named(model, weights, whole=True),
         )
     _tell(outcome, ["assay", *context.obj], folder, json_)

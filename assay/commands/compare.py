@@ -84,6 +84,7 @@ def compare(
     positive("--timeout", timeout, "seconds")
     positive("--tolerance", tolerance, "the data's units")
     seed_in_range(seed)
+    hiring = options.hiring(workers, cluster, device)
 
     from assay.benchmarks.harness import compare as harness
     from assay.benchmarks.harness import gate
@@ -131,7 +132,7 @@ def compare(
             resume=resume,
             alarm_folder=out / "alarms",
             progress=progress,
-            hiring=options.hiring(workers, cluster, device),
+            hiring=hiring,
             source=Named(model, weights),
         )
     to = Told(out, report, store.run, resume, json_)

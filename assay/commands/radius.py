@@ -62,6 +62,7 @@ def radius(
     positive("--tolerance", tolerance, "the data's units")
     positive("--timeout", timeout, "seconds")
     seed_in_range(seed)
+    hiring = options.hiring(workers, cluster, device)
 
     from rich.console import Console
 
@@ -90,7 +91,7 @@ def radius(
             name=model,
             alarm_folder=out / "alarms",
             progress=progress,
-            hiring=options.hiring(workers, cluster, device),
+            hiring=hiring,
             source=Named(model, weights),
         )
     if json_:

@@ -75,6 +75,7 @@ def smooth(
         at_least_one(name, value)
     seed_in_range(seed)
     asked, at = Asked(model, weights, data, data_dir, domain, norm.lower(), n, skip, seed), numbers("--radii", radii)
+    hiring = options.hiring(workers, cluster)
 
     from assay.verify.backends.smoothing.method import Smoothing
 
@@ -82,7 +83,7 @@ def smooth(
     sigma, alpha = 0.25 if sigma is None else sigma, 0.001 if alpha is None else alpha
     draws = 100_000 if draws is None else draws
     method = Smoothing(noise, sigma, draws, pilot, alpha, certificate=certificate)  # type: ignore[arg-type]
-    rows, facts = _certify(asked, method, out, quiet, options.hiring(workers, cluster))
+    rows, facts = _certify(asked, method, out, quiet, hiring)
     _report(rows, _write(rows, at, facts, asked, out), out, json_)
 
 

@@ -16,12 +16,6 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result
 from assay.verify.core.verifier import OtherSubject
 
-PRELOAD = (
-    "assay.benchmarks.harness.asking",
-    "assay.models.resolve",
-    "assay.verify.solving.stages",
-    "assay.verify.frontends.torch",
-)
 KEPT = 2  # batches whose problems are kept, with what they cache
 
 

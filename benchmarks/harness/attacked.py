@@ -17,6 +17,7 @@ from assay.attacks.common.interface import Attack, Model, check_model, forward
 from assay.attacks.curves import Curve, curve
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, UNSUPPORTED, Role, Row
 from assay.benchmarks.harness.origin import source_hash, versions
+from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.sources import Held, Source, checked
 from assay.models.data import Dataset
@@ -32,7 +33,6 @@ from assay.verify.support.failures import explained
 from assay.verify.support.options import title
 from assay.verify.support.plain import counted
 
-PRELOAD = ("assay.benchmarks.harness.attacked", "assay.models.resolve", "assay.verify.frontends.torch")
 CHECKED = 32  # samples that the checks look at
 
 
@@ -149,7 +149,7 @@ def attack_all(
                 progress.running(names[share.attack])
                 yield Task(share, tag=share)
 
-    with hiring(Job(_attack, ground, PRELOAD)) as executor:
+    with hiring(Job(_attack, ground, SAMPLES)) as executor:
         for ended in run(executor, tasks()):
             share: Share = ended.task.tag
             place, own, size = share.attack, names[share.attack], len(share.of(data.x))

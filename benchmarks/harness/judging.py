@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from assay.benchmarks.harness import alarms, bracket
@@ -19,6 +20,7 @@ from assay.verify.support.executors import Ended, Executor, Fate, Task, run
 
 SLACK = 10.0  # seconds beyond its own before a process is ended: methods keep time themselves
 TASK = 1.0  # seconds that a task lasts, roughly
+TAPER, LEAST = 4, 8  # a batch is no more than one part in so many of what is left, but for as few as these
 
 
 @dataclass(eq=False)
@@ -86,7 +88,7 @@ class Run:
         """What everybody says of all samples, ``size`` of them at a time, and where that is a contradiction."""
         participants, right = self.ground.participants, self.right
         anybody = sorted(set().union(*(right[p.subject] for p in participants)))
-        self.batches = [Batch(tuple(anybody[start : start + size])) for start in range(0, len(anybody), size)]
+        self.batches = [Batch(samples) for samples in tapered(anybody, size)]
         work = {_stage(p, radius): len(right[p.subject]) for radius in self.radii for p in participants}
         self.progress.begin(sum(work.values()), work)
         for ended in run(executor, self._tasks(executor.capacity > 1)):
@@ -97,12 +99,13 @@ class Run:
 
     def _tasks(self, shared: bool) -> Iterator[Task]:
         """What is not known yet, as tasks, each about a second long where others wait for theirs; one question each
-        where the participant takes no batches and nobody does, so that as little as possible is lost with a run."""
+        where the participant takes no batches and nobody does, so that as little as possible is lost with a run. Where
+        several run at once, who takes longest begins, so that they end together."""
         for batch in self.batches:
             for radius in self.radii:
                 asked = self.ground.questions(radius, batch.samples)
                 self.records.asked(asked)
-                for participant in self.ground.participants:
+                for participant in self._dearest_first() if shared else self.ground.participants:
                     mine = [q for q in asked if q.sample in self.right[participant.subject]]
                     rest = self._recalled(batch, participant, mine)
                     while rest:
@@ -171,6 +174,10 @@ class Run:
         self.tally.add(batch.samples[-1] + 1 - before, right, batch.judged)
         self.progress.so_far(str(self.tally))
 
+    def _dearest_first(self) -> list[Participant]:
+        """By what an answer has taken so far."""
+        return sorted(self.ground.participants, key=lambda each: self._pace(each).each, reverse=True)
+
     def _pace(self, participant: Participant) -> Pace:
         return self.pace.setdefault(participant.name, Pace())
 
@@ -187,11 +194,31 @@ class Pace:
         self.answers += answers
         self.seconds += seconds
 
+    @property
+    def each(self) -> float:
+        """Seconds of an answer, inf where none is known."""
+        return self.seconds / self.answers if self.answers else inf
+
     def count(self, shared: bool) -> int:
         """How many questions make a task."""
         if not shared or not self.answers:
             return 1
         return max(1, int(TASK * self.answers / max(self.seconds, 1e-6)))
+
+
+def tapered(samples: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """The samples in batches of ``size``, smaller ones towards the end of a run of several: who works side by side on
+    them ends at about the same time. They depend on nothing else, so that nothing depends on how many work.
+
+    >>> [len(batch) for batch in tapered(range(170), 50)]
+    [43, 32, 24, 18, 14, 10, 8, 8, 8, 5]
+    """
+    batches, start = [], 0
+    while (left := len(samples) - start) > 0:
+        count = min(size, max(LEAST, -(-left // TAPER))) if len(samples) > size else left
+        batches.append(tuple(samples[start : start + count]))
+        start += count
+    return batches
 
 
 def _stage(participant: Participant, radius: float) -> str:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from assay.benchmarks.harness.alarms import Case
 from assay.benchmarks.harness.participants import Participant
+from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT
 from assay.benchmarks.harness.questions import Question, Records
 from assay.benchmarks.harness.radius_search import Sample, Search
@@ -19,7 +20,6 @@ from assay.verify.core.network import Network, to_network
 from assay.verify.core.result import Result
 from assay.verify.support.executors import Hiring, Job, Task, run
 
-PRELOAD = ("assay.benchmarks.harness.radius_shares", "assay.models.resolve", "assay.verify.frontends.torch")
 Known = Mapping[tuple[str, str], Result]  # by the keys of participants and the ids of problems
 
 
@@ -109,7 +109,7 @@ def shared_out(
     terms = search.norm, search.tolerance, search.share, search.budget
     ground = Ground(source, search.network.id, search.data, search.participants, *terms)
     everybody = {participant.name: participant for participant in search.participants}
-    with hiring(Job(seek, ground, PRELOAD)) as executor:
+    with hiring(Job(seek, ground, SAMPLES)) as executor:
         # The very batches that one process has: where a search begins may depend on them, by rounding.
         chunks = [list(chosen[start : start + batch]) for start in range(0, len(chosen), batch)]
         tasks = (Task((chunk, records.settled(search.participants, chunk))) for chunk in chunks)

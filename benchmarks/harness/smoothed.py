@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from assay.benchmarks.harness.bracket import CONFIDENCE
+from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.sources import Held, Source, checked
 from assay.models.data import Dataset
@@ -23,7 +24,6 @@ from assay.verify.frontends.whole import runnable
 from assay.verify.support.executors import Hiring, Job, Task, run
 from assay.verify.support.executors.inline import here
 
-PRELOAD = ("assay.benchmarks.harness.smoothed", "assay.models.resolve", "assay.verify.frontends.torch")
 ABSTAINED = -1
 
 
@@ -96,7 +96,7 @@ def certify(
     progress.begin(len(indices))
     done = right = 0
     ground = Ground(source or Held(model), data, method, norm, seed, runnable(model, data.shape).id)
-    with hiring(Job(_row, ground, PRELOAD)) as executor:
+    with hiring(Job(_row, ground, SAMPLES)) as executor:
         for ended in run(executor, (Task(index) for index in indices)):
             row: Row = ended.value(f"sample {ended.task.argument}")
             done, right = done + 1, right + row.right

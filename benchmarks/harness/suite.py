@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
-from assay.benchmarks.harness.answer import PRELOAD, Reply, Request, Word, answer, exit_code, reason, word
+from assay.benchmarks.harness.answer import Reply, Request, Word, answer, exit_code, reason, word
 from assay.benchmarks.harness.instances import Instance, Name, hasher
+from assay.benchmarks.harness.preloaded import INSTANCES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.store import Key, Record, Store, settled
 from assay.verify.core.errors import AssayError, InputError, InternalError, ResourceError
@@ -117,7 +118,7 @@ def run(
                 request = Request(instance.net, instance.prop, method, *how)
                 yield Task(request, instance.seconds, instance)
 
-    with (hiring or side_by_side(limits.workers, limits.memory))(Job(answer, preload=PRELOAD)) as executor:
+    with (hiring or side_by_side(limits.workers, limits.memory))(Job(answer, preload=INSTANCES)) as executor:
         for ended in executors.run(executor, open_tasks()):
             ledger.take(ended)
             progress.so_far(ledger.counts)

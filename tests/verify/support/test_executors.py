@@ -15,6 +15,7 @@ from math import inf
 from pathlib import Path
 
 import pytest
+import torch
 
 from assay.verify.core.errors import InputError, InternalError, ResourceError
 from assay.verify.support.executors import Ended, Fate, Job, Task, opened, packed, processes, run
@@ -79,9 +80,9 @@ def work(ground, what):
 
 def pool_of(count, memory=inf):
     """A pool as the suites use it: the server of the processes is started once, by whoever is first."""
-    from assay.benchmarks.harness.answer import PRELOAD
+    from assay.benchmarks.harness.preloaded import INSTANCES
 
-    return Processes(work, count, None, memory, PRELOAD)
+    return Processes(work, count, None, memory, INSTANCES)
 
 
 def ends(pool, *tasks):
@@ -236,7 +237,7 @@ def test_a_process_that_nobody_waits_for_any_more_ends_quietly(tmp_path, monkeyp
     for name in ("setsid", "dup2"):
         monkeypatch.setattr(os, name, lambda *_: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(processes.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     for path in (None, str(tmp_path / "removed")):
         ours, theirs = multiprocessing.Pipe()
         ours.close()

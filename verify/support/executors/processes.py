@@ -18,14 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-import torch
 
 from assay.verify.core.errors import AssayError
 from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, opened, packed
@@ -190,15 +188,27 @@ def side_by_side(count: int, memory: float = inf) -> Hiring:
 
 def start(function: Callable[[Any, Any], Any], ground: str | None, preload: Sequence[str]) -> Worker:
     """A new process: forked from a server that has imported ``preload`` once for all of them."""
-    check_system()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context = _context(preload)
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, function, ground))
     with _without_main(), _uninterrupted():
         process.start()
     theirs.close()
     return Worker(process, ours, time.monotonic())
+
+
+def warm(preload: Sequence[str]) -> None:
+    """Have the server of the processes import what they will need, while something else is done here."""
+    _context(preload)
+    with _uninterrupted():
+        forkserver.ensure_running()
+
+
+def _context(preload: Sequence[str]) -> multiprocessing.context.ForkServerContext:
+    check_system()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
 
 
 @contextmanager
@@ -232,6 +242,8 @@ def _serve(connection: Connection, function: Callable[[Any, Any], Any], path: st
         die_with_other_end(parent.sentinel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # what solvers print is no part of our output
+    import torch
+
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):  # nobody is there any more
         ground: Any = None
