@@ -14,7 +14,7 @@ import typer
 from assay import options
 from assay.checks import at_least_one, seed_in_range, use_threads
 from assay.commands.verify import verify
-from assay.notes import wide
+from assay.notes import lost, wide
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import parse_norm
 from assay.verify.support.plain import plain
@@ -116,7 +116,7 @@ def attack(
             source=Named(model, weights, whole=True),
         )
     _tell(outcome, ["assay", *context.obj], folder, json_)
-    return 0
+    return lost(outcome.lost)
 
 
 def _tell(outcome: Attacked, command: list[str], folder: Path | None, as_json: bool) -> None:

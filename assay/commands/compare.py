@@ -13,7 +13,7 @@ import typer
 
 from assay import options
 from assay.checks import at_least_one, positive, seed_in_range, use_threads, writable_file
-from assay.notes import hint, survey, wide
+from assay.notes import hint, lost, survey, wide
 from assay.told import Told, tell_radii
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.norms import parse_norm
@@ -183,4 +183,4 @@ def _tell(
     finally:  # an alarm does not hide behind a disk that is full
         comparison.raise_alarm()
     gate.raise_unmet(found)
-    return UnsupportedError.exit_code if comparison.refused else 0
+    return UnsupportedError.exit_code if comparison.refused else lost(comparison.lost)

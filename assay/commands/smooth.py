@@ -15,6 +15,7 @@ import typer
 
 from assay import options
 from assay.checks import at_least_one, seed_in_range, use_threads
+from assay.notes import lost
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import parse_norm
 from assay.verify.support.plain import counted, plain
@@ -65,7 +66,7 @@ def smooth(
     ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
-) -> None:
+) -> int:
     """Certify a smoothed classifier sample by sample, or audit a log of its radii."""
     if audit is not None:
         raise typer.Exit(_audit(audit, draws, alpha, sigma, json_))
@@ -85,6 +86,7 @@ def smooth(
     method = Smoothing(noise, sigma, draws, pilot, alpha, certificate=certificate)  # type: ignore[arg-type]
     rows, facts = _certify(asked, method, out, quiet, hiring)
     _report(rows, _write(rows, at, facts, asked, out), out, json_)
+    return lost([row.lost for row in rows if row.lost is not None])
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,7 @@ def compare(
         folders=tuple(folders),
         seconds=spent,
         resumed=under_way.resumed,
+        lost=tuple(under_way.lost),
     )
 
 

@@ -109,12 +109,6 @@ def grouped(participant: Participant, asked: list[Question]) -> list[list[Questi
     return [asked] if asked else []
 
 
-def lapsed(participant: Participant, asked: Sequence[Question], why: str) -> list[Result]:
-    """The results of who was ended because the time was over."""
-    told = Verdict.UNKNOWN, Reason.TIMEOUT
-    return [Result(q.problem.id, participant.key, *told, stats={"explanation": why}) for q in asked]
-
-
 def answers(participant: Participant, asked: Sequence[Question], budget: Budget) -> list[Result]:
     """Checked results, one per problem. Each problem has the budget's seconds; a batch shares the sum of them."""
     problems = [question.problem for question in asked]

@@ -100,11 +100,11 @@ def settled(record: Record, seconds: float) -> bool:
 
     A verdict is final, and so is what is no question of time: an incomplete method that had time to spare, numerical
     doubt, an empty question. What time may have cut short (a timeout, a solver's failure, an incomplete answer that
-    took half of its time or more) is worth another try with more time only. A lack of memory and of support belong
-    to the moment and the machine: they are always tried again.
+    took half of its time or more) is worth another try with more time only. A lack of memory and of support, and what
+    was lost with its process or failed, belong to the moment and the machine: they are always tried again.
     """
     result, given = record.result, record.budget or 0.0
-    if result.reason in (Reason.MEMORY, Reason.UNSUPPORTED):
+    if result.reason in (Reason.MEMORY, Reason.UNSUPPORTED) or "exit_code" in result.stats:
         return False
     timeless = result.reason is Reason.INCOMPLETE and result.seconds < given / 2
     final = result.verdict is not Verdict.UNKNOWN or result.reason in (Reason.NUMERICAL, Reason.VACUOUS)

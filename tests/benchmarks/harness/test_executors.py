@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from assay.attacks import get_attack
-from assay.benchmarks.harness.attacked import attack_all
+from assay.benchmarks.harness.asking import Asked
+from assay.benchmarks.harness.attacked import Share, attack_all
 from assay.benchmarks.harness.compare import Comparison, compare
 from assay.benchmarks.harness.radius_table import compare_radii
 from assay.benchmarks.harness.smoothed import certify
@@ -24,7 +26,7 @@ from assay.verify import get_verifier
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
-from assay.verify.core.result import Verdict
+from assay.verify.core.result import Reason, Verdict
 from assay.verify.support.executors import Ended, Fate, Job
 from assay.verify.support.executors.inline import here
 from assay.verify.support.executors.processes import side_by_side
@@ -158,10 +160,12 @@ def test_attacks_by_processes_find_what_this_one_finds():
 
 
 @dataclass(eq=False)
-class Late:
-    """An executor whose tasks of several questions overrun their time, and so does every one about sample 2."""
+class Losing:
+    """An executor in which tasks meet this fate if the samples that they are about are said to."""
 
     job: Job
+    fate: Fate
+    loses: Callable[[list[int]], bool]
     capacity: int = 2
     asked: list = field(default_factory=list)
     waiting: list = field(default_factory=list)
@@ -171,23 +175,102 @@ class Late:
 
     def ended(self, seconds=inf):
         task = self.waiting.pop(0)
-        self.asked.append(task.argument.samples)
-        if len(task.argument.samples) > 1 or 2 in task.argument.samples:
-            return [Ended(task, Fate.TIMEOUT, 1.0, detail="killed at its deadline")]
+        self.asked.append(samples_of(task.argument))
+        if self.loses(self.asked[-1]):
+            return [Ended(task, self.fate, 1.0, detail="killed by SIGSEGV")]
         return [Ended(task, Fate.REPLIED, 1e-9, self.job.function(self.job.ground, task.argument))]
 
 
-def test_one_question_that_overruns_its_time_costs_no_other_one_its_answer(tmp_path):
+def samples_of(argument):
+    """Whatever a task of these runs asks."""
+    match argument:
+        case Asked(samples=samples):
+            return list(samples)
+        case Share(start=start, count=count):
+            return list(range(start, start + count))
+        case (samples, _):
+            return list(samples)
+        case index:
+            return [index]
+
+
+def losing(fate, loses):
+    """How to hire one, and those who are hired."""
     hired = []
 
     @contextmanager
-    def late(job):
-        hired.append(Late(job))
-        yield hired[0]
+    def hiring(job):
+        hired.append(Losing(job, fate, loses))
+        yield hired[-1]
 
+    return hiring, hired
+
+
+def on_two(samples):
+    return 2 in samples
+
+
+def test_a_sample_that_kills_each_process_is_an_open_row_and_the_comparison_goes_on(tmp_path):
+    hiring, hired = losing(Fate.DIED, on_two)
+    data, ask = load("digits").take(6), [get_verifier("ibp")]
+    runs = []
+    for how, resume in ((hiring, False), (here, True)):
+        with Store(tmp_path / "s.sqlite") as store:
+            runs.append(compare(zoo(NAME), data, [0.01], ask, [], store=store, resume=resume, hiring=how))
+            verdicts = {record.sample: record.result.verdict for record in store.read()[0]}
+            assert verdicts[2] is (Verdict.VERIFIED if resume else Verdict.UNKNOWN)
+    broken, again = runs
+    assert [(one.exit_code, one.why) for one in broken.lost] == [
+        (70, "a process ended in the midst of ibp on sample 2 at eps 0.01: killed by SIGSEGV")
+    ]
+    (row,) = [row for row in broken.rows if row.name == "ibp"]
+    assert (row.verified, row.reasons) == (4, {"solver": 1})
+    assert row.explanations == {"solver": "killed by SIGSEGV"}
+    assert (again.resumed, again.lost) == (4, ())
+    assert len(hired[0].asked) == 2 + 2 + 4  # twice together, then each alone and the one that dies twice
+
+
+def test_a_sample_that_kills_each_process_stands_and_the_attacks_go_on():
+    hiring, _ = losing(Fate.DIED, on_two)
+    data, attacks = load("digits").take(6), [get_attack("fgsm"), get_attack("pgd(steps=2)")]
+    alone, broken = (attack_all(zoo(NAME), data, [0.5], attacks, batch=4, hiring=how) for how in (here, hiring))
+    others = [0, 1, 3, 4, 5]
+    for mine, theirs in zip(alone.found, broken.found, strict=True):
+        assert torch.equal(mine.success[:, others], theirs.success[:, others])
+        assert torch.equal(mine.adversarial[:, others], theirs.adversarial[:, others])
+        assert mine.success[0, 2]
+        assert not theirs.success[0, 2]
+        assert torch.equal(theirs.adversarial[0, 2], data.x[2])
+        assert theirs.distance[2] == inf
+    assert sorted(one.what for one in broken.lost) == ["fgsm on samples 2 to 2", "pgd(steps=2) on samples 2 to 2"]
+
+
+def test_a_sample_that_kills_each_process_has_no_radius_and_the_search_goes_on():
+    hiring, _ = losing(Fate.DIED, on_two)
+    data, methods, attacks = load("digits").take(4), [get_verifier("ibp")], [get_attack("fgsm")]
+    tables = [compare_radii(zoo(NAME), data, methods, attacks, batch=1, hiring=how) for how in (here, hiring)]
+    alone, broken = ([(line.certified, line.attacked) for line in table.lines] for table in tables)
+    assert broken == [*alone[:2], (0.0, inf), alone[3]]
+    assert alone[2] != (0.0, inf)
+    assert tables[1].lines[2].reaches["ibp"].reason is Reason.SOLVER
+    assert [one.exit_code for one in tables[1].lost] == [70]
+
+
+def test_a_sample_that_kills_each_process_is_not_certified_and_smoothing_goes_on():
+    hiring, _ = losing(Fate.MEMORY, on_two)
+    method = Smoothing("gaussian", 0.1, 100, 10)
+    rows = {
+        row.index: row for row in certify(zoo(NAME), load("digits").take(4), method, 2.0, 0, range(4), hiring=hiring)
+    }
+    assert {index for index, row in rows.items() if row.lost is None} == {0, 1, 3}
+    assert (rows[2].prediction, rows[2].radius, rows[2].lost.exit_code) == (-1, 0.0, 60)
+
+
+def test_one_question_that_overruns_its_time_costs_no_other_one_its_answer(tmp_path):
+    hiring, hired = losing(Fate.TIMEOUT, lambda samples: len(samples) > 1 or 2 in samples)
     data, ask = load("digits").take(6), [get_verifier("lp")]
     with Store(tmp_path / "s.sqlite") as store:
-        compare(zoo(NAME), data, [0.01], ask, [], budget=Budget(10), store=store, hiring=late)
+        compare(zoo(NAME), data, [0.01], ask, [], budget=Budget(10), store=store, hiring=hiring)
         verdicts = {record.sample: record.result.verdict for record in store.read()[0]}
     assert verdicts == {i: Verdict.UNKNOWN if i == 2 else Verdict.VERIFIED for i in (0, 2, 3, 4, 5)}
     assert any(len(samples) > 1 for samples in hired[0].asked)

@@ -64,20 +64,29 @@ class Ended:
         """Whether its process was ended for want of memory, by us or, most likely, by the system."""
         return self.fate is Fate.MEMORY or "SIGKILL" in self.detail
 
-    def value(self, what: str = "a task") -> Any:
-        """The reply to ``what``. Raises the error, :class:`ResourceError` where a limit or the system ended the task,
-        and :class:`InternalError` where its process died by itself."""
-        if self.fate is Fate.REPLIED:
-            return self.reply
+    @property
+    def lost(self) -> bool:
+        """Whether the process was lost with the task: it died, or was ended at a limit."""
+        return self.fate in (Fate.TIMEOUT, Fate.MEMORY, Fate.DIED)
+
+    def failure(self, what: str = "a task") -> AssayError:
+        """Why there is no reply to ``what``: the error, :class:`ResourceError` where a limit or the system ended the
+        task, and :class:`InternalError` where its process died by itself."""
         if self.error is not None:
-            raise self.error
+            return self.error
         if self.fate is Fate.TIMEOUT:
-            raise ResourceError(f"{what} was ended: {self.detail}")
+            return ResourceError(f"{what} was ended: {self.detail}")
         if self.outside:
-            raise ResourceError(
+            return ResourceError(
                 f"{what} was ended: {self.detail} (most likely memory ran out: take fewer workers or a smaller batch)"
             )
-        raise InternalError(f"a process ended in the midst of {what}: {self.detail}")
+        return InternalError(f"a process ended in the midst of {what}: {self.detail}")
+
+    def value(self, what: str = "a task") -> Any:
+        """The reply to ``what``. Raises the :meth:`failure` where there is none."""
+        if self.fate is Fate.REPLIED:
+            return self.reply
+        raise self.failure(what)
 
 
 class Executor(Protocol):
@@ -151,3 +160,20 @@ def run(executor: Executor, tasks: Iterable[Task]) -> Generator[Ended, None, Non
                 again.append(replace(ended.task, attempt=ended.task.attempt + 1))
             else:
                 yield ended
+
+
+def run_parted(
+    executor: Executor, tasks: Iterable[Task], parts: Callable[[Ended], Sequence[Task]]
+) -> Generator[Ended, None, None]:
+    """The tasks as they end, but of one that is lost with its process its ``parts`` instead, if it has any: what a part
+    cannot survive costs the others nothing."""
+    while True:
+        again: list[Task] = []
+        for ended in run(executor, tasks):
+            of = parts(ended) if ended.lost else ()
+            again += of
+            if not of:
+                yield ended
+        if not again:
+            return
+        tasks = again
