@@ -1,6 +1,7 @@
 """A run of very many tiny instances through the store, an executor and the progress of real runs.
 
-    python -m assay.benchmarks.measure.million [--instances 1000000] [--workers 2] [--task 1000] [--store FILE] [--json]
+    python -m assay.benchmarks.measure.scale million [--instances 1000000] [--workers 2] [--task 1000]
+        [--store FILE] [--json]
 
 Each instance is a point of the unit square before a network of two outputs, and is answered by intervals: all it costs
 is being handed out, answered, and stored. Told are the seconds of the process that hands out and stores, an instance;
@@ -146,7 +147,7 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m assay.benchmarks.measure.million", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m assay.benchmarks.measure.scale million", description=__doc__)
     parser.add_argument("--instances", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--task", type=int, default=1000, help="instances of a task")
@@ -161,11 +162,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     print(f"{told.instances} instances in {told.wall:.0f} s; the driver takes {1e6 * told.driver:.0f} us for each, ")
     print(f"and grows by {told.grown / 2**20:.0f} MiB; {told.resumed} rows resume in {told.resume:.2f} s, totals take ")
-    print(
-        f"{told.totals:.2f} s, verdicts as CSV {told.verdicts:.1f} s, and {told.report_grown / 2**20:.0f} MiB; ", end=""
-    )
+    print(f"{told.totals:.2f} s, verdicts as CSV {told.verdicts:.1f} s and {told.report_grown / 2**20:.0f} MiB; ")
     print(f"wrong: {told.wrong}")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,12 +2,14 @@
 
     python -m assay.benchmarks.measure.scale [--tasks 500] [--nodes 1000] [--cores 32] [--instances 1e8]
         [--seconds 0.01] [--task 1,10,60] [--cluster local] [--json]
+    python -m assay.benchmarks.measure.scale million [--help]
 
 Measured here: the start of an executor's first process, an empty task there and back, and a row into the store, alone
 and in batches as long tasks bring them. Then a simulation of a run of ``--instances`` that take ``--seconds`` each, in
 tasks of so many seconds (``--task``), by all cores of all nodes: the one process that gives out tasks and writes the
 store does one thing at a time, with the measured costs. It goes on until the pace is steady, and says what the whole
 run would take, how busy the cores and that process would be, and what a change of the tasks' size does.
+``million`` is a run of very many instances, made and not simulated: see ``million.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import operator
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +26,7 @@ from pathlib import Path
 from statistics import median
 
 from assay.benchmarks.harness.store import Key, Record, Store
+from assay.benchmarks.measure import million
 from assay.verify.core.result import Result, Verdict
 from assay.verify.support.documents import dump
 from assay.verify.support.executors import Hiring, Job, Task, run
@@ -107,6 +111,10 @@ def simulated(cores: int, instances: float, seconds: float, task: float, costs: 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["million"]:
+        million.main(given[1:])
+        return
     parser = argparse.ArgumentParser(prog="python -m assay.benchmarks.measure.scale", description=__doc__)
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--nodes", type=int, default=1000)
@@ -116,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", default="1,10,60", help="seconds of a task, with commas")
     parser.add_argument("--cluster", help="measure Ray here instead of processes: local, auto or an address")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_args(given)
     costs = measured(side_by_side(1) if asked.cluster is None else on_cluster(asked.cluster, 1), asked.tasks)
     cores = asked.nodes * asked.cores
     plans = [simulated(cores, asked.instances, asked.seconds, float(t), costs) for t in asked.task.split(",")]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from assay.benchmarks.measure import million
+from assay.benchmarks.measure import scale
 from assay.benchmarks.measure.million import expected, measured, point
 from assay.verify.support.executors.inline import here
 
@@ -22,7 +22,7 @@ def test_what_is_expected_is_what_the_points_say():
 
 @pytest.mark.slow
 def test_the_figures_are_told(capsys):
-    million.main(["--instances", "5000", "--workers", "1", "--json"])
+    scale.main(["million", "--instances", "5000", "--workers", "1", "--json"])
     told = json.loads(capsys.readouterr().out)
     assert (told["instances"], told["wrong"]) == (5000, 0)
     assert all(told[name] > 0 for name in ("wall", "driver", "resume", "totals", "verdicts"))
