@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from assay.attacks import get_attack
-from assay.benchmarks.harness.asking import Asked
+from assay.benchmarks.harness.asking import Asked, Ground
 from assay.benchmarks.harness.attacked import Share, attack_all
 from assay.benchmarks.harness.compare import Comparison, compare
 from assay.benchmarks.harness.radius_table import compare_radii
@@ -27,6 +27,7 @@ from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.result import Reason, Verdict
+from assay.verify.support import devices
 from assay.verify.support.executors import Ended, Fate, Job
 from assay.verify.support.executors.inline import here
 from assay.verify.support.executors.processes import side_by_side
@@ -83,6 +84,16 @@ class Changed:
         with torch.no_grad():
             next(model.parameters()).mul_(1.001)
         return model
+
+
+def test_on_an_accelerator_buffers_take_half_of_what_is_free_there(monkeypatch):
+    data = load("digits").take(2)
+    ground = Ground(Held(zoo(NAME)), "", data, inf, Budget(seconds=3), ())
+    assert ground.limits is ground.budget
+    monkeypatch.setattr(devices, "free", lambda device: 10**12 + len(device))
+    monkeypatch.setattr("assay.verify.core.budget._check_device", lambda device: None)
+    there = replace(ground, budget=Budget(seconds=3, device="cuda"))
+    assert there.limits == Budget(seconds=3, device="cuda", memory=(10**12 + 4) // 2)
 
 
 def test_another_model_under_the_same_name_is_refused(tmp_path):

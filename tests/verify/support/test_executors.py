@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from assay.benchmarks.harness.preloaded import INSTANCES
 from assay.verify.core.errors import InputError, InternalError, ResourceError
 from assay.verify.support.executors import Ended, Fate, Job, Task, opened, packed, processes, run
-from assay.verify.support.executors.inline import here
+from assay.verify.support.executors.chosen import chosen
+from assay.verify.support.executors.inline import Inline, here
 from assay.verify.support.executors.processes import Processes, side_by_side
 from assay.verify.support.processes import resident
 
@@ -73,6 +75,8 @@ def work(ground, what):
             return lambda: value
         case "ground":
             return ground[value]
+        case "device":
+            return os.environ["CUDA_VISIBLE_DEVICES"]
         case "print":
             print("noise", flush=True)
     return kind
@@ -80,8 +84,6 @@ def work(ground, what):
 
 def pool_of(count, memory=inf):
     """A pool as the suites use it: the server of the processes is started once, by whoever is first."""
-    from assay.benchmarks.harness.preloaded import INSTANCES
-
     return Processes(work, count, None, memory, INSTANCES)
 
 
@@ -287,6 +289,33 @@ def test_waiting_for_what_lasts_ends_in_time():
     with side_by_side(1)(Job(work)) as executor:
         executor.submit(task("sleep", 1000))
         assert executor.ended(0.0) == []
+
+
+def test_each_process_has_an_accelerator_to_itself_also_the_one_that_replaces_another():
+    with side_by_side(3, devices=("5", "7"))(Job(work, preload=INSTANCES)) as executor:
+        sleepers = [task("sleep", 1000, 1000.0) for _ in range(2)]
+        for each in sleepers:
+            executor.submit(each)
+        (gone,) = [worker for worker in executor.workers if worker.task is sleepers[0]]
+        executor.cancel(sleepers[0])
+        executor.submit(task("device"))
+        assert executor.capacity == 2
+        assert sorted(worker.device for worker in executor.workers) == ["5", "7"]
+        assert [ended.reply for ended in executor.ended()] == [gone.device]
+
+
+def test_there_are_no_more_processes_than_accelerators(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for visible, told in (("4,6,8", ["4", "6"]), (None, ["0", "1"])):
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        for workers, device, capacity, devices in ((4, "cuda", 2, told), (1, "cuda", 1, told), (4, "cpu", 4, ())):
+            with chosen(workers, None, device)(Job(work)) as executor:
+                assert (executor.capacity, list(executor.devices)) == (capacity, list(devices))
+    with chosen(None)(Job(work)) as executor:
+        assert isinstance(executor, Inline)
 
 
 PRINTS = """

@@ -162,6 +162,9 @@ def on_cluster(address: str, count: int | None = None, memory: float = inf, acce
 def _connected(address: str, count: int | None) -> Iterator[None]:
     import ray
 
+    if ray.is_initialized():  # work on the cluster hands out work of its own
+        yield
+        return
     how: dict[str, Any] = {"num_cpus": count} if address == LOCAL else {"address": address}
     try:
         ray.init(
