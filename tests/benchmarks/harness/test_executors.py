@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -36,7 +39,7 @@ NAME = "digits-mlp-pgd"
 METHODS = ["ibp", "lp", "smoothing(n=50,n0=10)"]
 
 
-def bracket(folder: Path, hiring=here, source=None) -> tuple[Comparison, dict]:
+def bracket(folder: Path, hiring=here, source=None, resume=False) -> tuple[Comparison, dict]:
     """A comparison of everything that is asked in a way of its own, and what its store holds."""
     attacks = [get_attack("fgsm"), get_attack("pgd(steps=3,random_start=true)")]
     methods = [get_verifier(text) for text in METHODS]
@@ -52,6 +55,7 @@ def bracket(folder: Path, hiring=here, source=None) -> tuple[Comparison, dict]:
             store=store,
             hiring=hiring,
             source=source,
+            resume=resume,
         )
         records, _ = store.read()
     return done, {(r.key, r.sample, r.eps): replace(r.result, seconds=0.0, stats={}).to_json() for r in records}
@@ -285,3 +289,35 @@ def test_one_question_that_overruns_its_time_costs_no_other_one_its_answer(tmp_p
         verdicts = {record.sample: record.result.verdict for record in store.read()[0]}
     assert verdicts == {i: Verdict.UNKNOWN if i == 2 else Verdict.VERIFIED for i in (0, 2, 3, 4, 5)}
     assert any(len(samples) > 1 for samples in hired[0].asked)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from assay.benchmarks.harness.store import Store
+from assay.verify.support.executors.processes import side_by_side
+from tests.benchmarks.harness.test_executors import bracket
+put = Store.put
+def last(self, records):
+    put(self, records)
+    if len(self.read()[0]) > 6: os._exit(9)  # as if killed: nothing is closed
+    return []
+Store.put = last
+bracket(Path(sys.argv[1]), side_by_side(2))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_first_process_is_killed_goes_on_where_it_was(tmp_path, alone):
+    path = tmp_path / "s.sqlite"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, check=False)
+    assert done.returncode == 9
+    one, kept = alone
+    with Store(path) as store:
+        left = {(r.key, r.sample, r.eps) for r in store.read()[0]}
+    assert 6 < len(left) < len(kept)
+    resumed, both = bracket(path, resume=True)
+    assert both == kept
+    assert resumed.resumed == len(left)
+    assert [replace(row, seconds=0.0) for row in resumed.rows] == [replace(row, seconds=0.0) for row in one.rows]

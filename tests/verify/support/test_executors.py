@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
@@ -77,6 +78,8 @@ def work(ground, what):
             return ground[value]
         case "device":
             return os.environ["CUDA_VISIBLE_DEVICES"]
+        case "stop":  # as slow as can be
+            os.kill(os.getpid(), signal.SIGSTOP)
         case "print":
             print("noise", flush=True)
     return kind
@@ -133,7 +136,7 @@ def test_tasks_are_taken_when_there_is_a_process_for_them():
             assert len(taken) == count
 
 
-@pytest.mark.parametrize(("kind", "value"), [("sleep", 1000), ("deaf", "")])
+@pytest.mark.parametrize(("kind", "value"), [("sleep", 1000), ("deaf", ""), ("stop", None)])
 def test_what_overruns_its_time_is_killed_and_the_next_task_goes_on(kind, value, monkeypatch):
     monkeypatch.setattr(processes, "GRACE", 0.3)
     replies = ends(pool_of(1), task(kind, value, 0.5), task("double", 3))
@@ -302,6 +305,38 @@ def test_each_process_has_an_accelerator_to_itself_also_the_one_that_replaces_an
         assert executor.capacity == 2
         assert sorted(worker.device for worker in executor.workers) == ["5", "7"]
         assert [ended.reply for ended in executor.ended()] == [gone.device]
+
+
+@dataclass(eq=False)
+class Meeting:
+    """An executor in which tasks meet these fates, one after another."""
+
+    fates: list
+    capacity: int = 1
+    attempts: list = field(default_factory=list)
+
+    def submit(self, task):
+        self.attempts.append(task)
+
+    def ended(self):
+        return [Ended(self.attempts[-1], self.fates.pop(0), 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("fates", "last", "attempts"),
+    [
+        ([Fate.GONE] * 7 + [Fate.REPLIED], Fate.REPLIED, 8),
+        ([Fate.GONE] * 8, Fate.GONE, 8),
+        ([Fate.DIED] * 2, Fate.DIED, 2),
+        ([Fate.GONE, Fate.DIED], Fate.DIED, 2),
+        ([Fate.MEMORY], Fate.MEMORY, 1),
+    ],
+)
+def test_a_task_is_blamed_for_its_process_and_not_for_its_machine(fates, last, attempts):
+    executor = Meeting([*fates])
+    (ended,) = run(executor, [task("double", 1)])
+    assert (ended.fate, ended.task.attempt, len(executor.attempts)) == (last, attempts, attempts)
+    assert ended.lost is (last is not Fate.REPLIED)
 
 
 def test_there_are_no_more_processes_than_accelerators(monkeypatch):

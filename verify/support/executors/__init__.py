@@ -13,8 +13,6 @@ from typing import Any, Protocol
 
 from assay.verify.core.errors import AssayError, InputError, InternalError, ResourceError
 
-ATTEMPTS = 2  # at a task whose process dies: the reason may lie outside of the task
-
 
 class Fate(StrEnum):
     """How a task ended."""
@@ -24,6 +22,11 @@ class Fate(StrEnum):
     TIMEOUT = "timeout"
     MEMORY = "memory"
     DIED = "died"
+    GONE = "gone"  # with the machine that it ran on
+
+
+# At a task whose process dies, since the reason may lie outside of it, and at one whose machine is lost, where it does.
+ATTEMPTS = {Fate.DIED: 2, Fate.GONE: 8}
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class Ended:
 
     @property
     def lost(self) -> bool:
-        """Whether the process was lost with the task: it died, or was ended at a limit."""
-        return self.fate in (Fate.TIMEOUT, Fate.MEMORY, Fate.DIED)
+        """Whether the process was lost with the task: it died, with its machine or alone, or was ended at a limit."""
+        return self.fate in (Fate.TIMEOUT, Fate.MEMORY, Fate.DIED, Fate.GONE)
 
     def failure(self, what: str = "a task") -> AssayError:
         """Why there is no reply to ``what``: the error, :class:`ResourceError` where a limit or the system ended the
@@ -143,7 +146,7 @@ def opened(ground: bytes | memoryview) -> Any:
 
 def run(executor: Executor, tasks: Iterable[Task]) -> Generator[Ended, None, None]:
     """The tasks as they end; each is taken from ``tasks`` only when it can run. One whose process dies is tried
-    again."""
+    again, and one whose machine is lost more often."""
     fresh, again, running = iter(tasks), deque[Task](), 0
     while True:
         while running < executor.capacity:
@@ -156,7 +159,7 @@ def run(executor: Executor, tasks: Iterable[Task]) -> Generator[Ended, None, Non
             return
         for ended in executor.ended():
             running -= 1
-            if ended.fate is Fate.DIED and ended.task.attempt < ATTEMPTS:
+            if ended.task.attempt < ATTEMPTS.get(ended.fate, 0):
                 again.append(replace(ended.task, attempt=ended.task.attempt + 1))
             else:
                 yield ended
