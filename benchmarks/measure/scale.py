@@ -80,7 +80,8 @@ def measured(hiring: Hiring, tasks: int) -> Costs:
             there.append(time.perf_counter() - begun)
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite") as store:
         alone, together = (_storing(store, rows, tasks) for rows in (1, ROWS))
-    return Costs(start, median(there), alone, together, len(pickle.dumps([_record("a" * 64)] * ROWS)) / ROWS)
+    reply = pickle.dumps([_record(f"{number:064x}") for number in range(ROWS)])
+    return Costs(start, median(there), alone, together, len(reply) / ROWS)
 
 
 def _storing(store: Store, rows: int, repeats: int) -> float:
