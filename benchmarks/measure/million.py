@@ -86,8 +86,8 @@ def answer(_: None, numbers: range) -> list[Record]:
 
 
 def _record(number: int, bound: float) -> Record:
-    told = (Verdict.VERIFIED, None) if bound > 0 else (Verdict.UNKNOWN, Reason.INCOMPLETE)
-    result = Result(name(number), METHOD, *told, margin=bound, seconds=1e-5)
+    verdict, reason = (Verdict.VERIFIED, None) if bound > 0 else (Verdict.UNKNOWN, Reason.INCOMPLETE)
+    result = Result(name(number), METHOD, verdict, reason, margin=bound, seconds=1e-5)
     return Record(Key(name(number), METHOD), result, "method", number, 0, EPS, float("inf"), BUDGET)
 
 
