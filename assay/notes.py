@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from assay.verify.support.plain import counted, plain
 
 if TYPE_CHECKING:
+    from assay.benchmarks.harness.lost import Lost
     from assay.benchmarks.harness.store import Store
     from assay.models.data import Dataset
     from assay.written import Written
@@ -35,6 +36,13 @@ def survey(store: Store, resume: bool) -> None:
     if resume and (strangers := store.strangers()):
         what = f"{counted(strangers, 'row')} by another version of assay: kept, but not used"
         print(f"assay: {plain(store.path)}: {what}", file=sys.stderr)
+
+
+def lost(questions: Sequence[Lost]) -> int:
+    """Says which questions no process survived; the exit code of the worst of them, 0 where there is none."""
+    for each in questions:
+        print(f"assay: {plain(each.why)}", file=sys.stderr)
+    return max((each.exit_code for each in questions), default=0)
 
 
 def wide(radii: Sequence[Written], norm: float, samples: Dataset) -> None:

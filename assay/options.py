@@ -78,15 +78,15 @@ Memory = Annotated[float, typer.Option(help="GiB that a process may hold; one th
 
 
 def hiring(workers: int | None, cluster: str | None, device: str = "cpu", memory: float = inf) -> Hiring:
-    """Where the work is to run; ``memory``: bytes that one process may hold."""
-    from assay.verify.support.executors.inline import here
-    from assay.verify.support.executors.processes import side_by_side
+    """Where the work is to run; ``memory``: bytes that one process may hold. Asked for early: what processes import
+    they import meanwhile."""
+    from assay.benchmarks.harness.preloaded import SAMPLES
+    from assay.verify.support.executors.chosen import chosen
+    from assay.verify.support.executors.processes import warm
 
-    if cluster is not None:
-        from assay.verify.support.executors.cluster import on_cluster
-
-        return on_cluster(cluster, workers, memory, 0 if device == "cpu" else 1)
-    return here if workers is None else side_by_side(workers, memory)
+    if cluster is None and workers is not None:
+        warm(SAMPLES)
+    return chosen(workers, cluster, device, memory)
 
 
 def shape(text: str) -> tuple[int, ...] | None:

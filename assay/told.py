@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.commands.report import write
+from assay.notes import lost
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.support.plain import counted
 
@@ -76,4 +77,4 @@ def tell_radii(table: RadiusTable, where: dict[str, Any], command: Sequence[str]
         to.end(table.seconds, table.resumed, "radii.csv", "radii.png")
     finally:  # an alarm does not hide behind a disk that is full
         table.raise_alarm()
-    return UnsupportedError.exit_code if len(table.refused) == len(table.seats) else 0
+    return UnsupportedError.exit_code if len(table.refused) == len(table.seats) else lost(table.lost)

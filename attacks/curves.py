@@ -35,6 +35,15 @@ class Curve:
         return [1 - float(broken.double().mean()) for broken in self.success]
 
 
+def unbroken(x: Tensor, epsilons: Sequence[float]) -> Curve:
+    """The curve of an attack that found nothing, and asked nothing: x (batch x shape)."""
+    radii = tuple(sorted({float(eps) for eps in epsilons}))
+    points = x.expand(len(radii), *x.shape).clone()
+    distance = torch.full((len(x),), inf, dtype=torch.float64)
+    nothing = torch.zeros(len(x), dtype=torch.long)
+    return Curve(radii, torch.zeros(len(radii), len(x), dtype=torch.bool), points, distance, nothing)
+
+
 def curve(
     attack: Attack,
     model: Model,

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "assay.lazy": (),
     "assay.checkout": (),
     CORE: (SUPPORT,),
-    SUPPORT: (CORE,),
+    SUPPORT: (CORE, CLUSTER),  # on use
     CLUSTER: GROUND,
     "assay.verify.frontends": GROUND,
     BOUNDS: GROUND,

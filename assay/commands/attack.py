@@ -14,7 +14,7 @@ import typer
 from assay import options
 from assay.checks import at_least_one, seed_in_range, use_threads
 from assay.commands.verify import verify
-from assay.notes import wide
+from assay.notes import lost, wide
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import parse_norm
 from assay.verify.support.plain import plain
@@ -87,6 +87,7 @@ def attack(
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     seed_in_range(seed)
+    hiring = options.hiring(workers, cluster)
 
     from assay.benchmarks.harness import attacked
     from assay.benchmarks.harness.progress import watch
@@ -111,11 +112,11 @@ def attack(
             batch=batch,
             name=model,
             progress=progress,
-            hiring=options.hiring(workers, cluster),
+            hiring=hiring,
             source=Named(model, weights, whole=True),
         )
     _tell(outcome, ["assay", *context.obj], folder, json_)
-    return 0
+    return lost(outcome.lost)
 
 
 def _tell(outcome: Attacked, command: list[str], folder: Path | None, as_json: bool) -> None:

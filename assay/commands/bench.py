@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 from assay import options
+from assay.benchmarks.harness.preloaded import INSTANCES
 from assay.checks import at_least_one, cores, positive, seed_in_range, writable_file
 from assay.commands.report import write
 from assay.notes import hint, survey
+from assay.verify.support.executors.processes import warm
 from assay.verify.support.plain import counted, plain
 
 
@@ -51,6 +53,8 @@ def bench(
     positive("--memory", memory, "GiB")
     at_least_one("--workers", workers)
     seed_in_range(seed)
+    if cluster is None:
+        warm(INSTANCES)  # while this process imports the same
 
     from rich.console import Console
 

@@ -13,7 +13,7 @@ import typer
 
 from assay import options
 from assay.checks import at_least_one, positive, seed_in_range, use_threads, writable_file
-from assay.notes import hint, survey, wide
+from assay.notes import hint, lost, survey, wide
 from assay.told import Told, tell_radii
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.norms import parse_norm
@@ -90,6 +90,7 @@ def compare(
     positive("--timeout", timeout, "seconds")
     positive("--tolerance", tolerance, "the data's units")
     seed_in_range(seed)
+    hiring = options.hiring(workers, cluster, device)
 
     from assay.benchmarks.harness import compare as harness
     from assay.benchmarks.harness import gate
@@ -145,7 +146,7 @@ def compare(
             resume=resume,
             alarm_folder=out / "alarms",
             progress=progress,
-            hiring=options.hiring(workers, cluster, device),
+            hiring=hiring,
             source=Named(model, weights),
         )
         if folder is not None:
@@ -205,4 +206,4 @@ def _tell(
     finally:  # an alarm does not hide behind a disk that is full
         comparison.raise_alarm()
     gate.raise_unmet(found)
-    return UnsupportedError.exit_code if comparison.refused else 0
+    return UnsupportedError.exit_code if comparison.refused else lost(comparison.lost)

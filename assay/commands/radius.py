@@ -10,6 +10,7 @@ import typer
 
 from assay import options
 from assay.checks import at_least_one, positive, seed_in_range, use_threads
+from assay.notes import lost
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import norm_name, parse_norm
 
@@ -49,7 +50,7 @@ def radius(
     ),
     quiet: options.Quiet = False,
     json_: options.Json = False,
-) -> None:
+) -> int:
     """Find the largest eps that is certified and the smallest that is attacked, by bisection."""
     order = parse_norm(norm)
     if index is not None and n is not None:
@@ -62,6 +63,7 @@ def radius(
     positive("--tolerance", tolerance, "the data's units")
     positive("--timeout", timeout, "seconds")
     seed_in_range(seed)
+    hiring = options.hiring(workers, cluster, device)
 
     from rich.console import Console
 
@@ -90,7 +92,7 @@ def radius(
             name=model,
             alarm_folder=out / "alarms",
             progress=progress,
-            hiring=options.hiring(workers, cluster, device),
+            hiring=hiring,
             source=Named(model, weights),
         )
     if json_:
@@ -98,6 +100,7 @@ def radius(
     else:
         show(outcome, Console())
     outcome.raise_alarm()
+    return lost(outcome.lost)
 
 
 def show(radii: Radii, console: Console) -> None:

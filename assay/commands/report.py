@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.checks import writable_file
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, unknown_name
 from assay.verify.support.plain import plain
 
 if TYPE_CHECKING:
     from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.report.published import Format
 
+ROWS, TOTALS, VERDICTS = "rows", "totals", "verdicts"
 PAGE, LEADERBOARD = "html", "robustbench"
 ENDINGS = {PAGE: ".html", LEADERBOARD: ".robustbench.json", "latex": ".tex", "markdown": ".md"}
 
@@ -28,12 +30,23 @@ def report(
     form: Annotated[
         str, typer.Option("--format", help="html, a page; the rows: csv, parquet, latex, markdown, json; robustbench.")
     ] = PAGE,
+    of: Annotated[
+        str,
+        typer.Option(
+            help="What to write with --format: rows of the run; totals, or verdicts (csv, parquet), of all runs, which "
+            "millions of records need no memory for."
+        ),
+    ] = ROWS,
     figures: Annotated[Path | None, typer.Option(help="Folder for the plots too, each as SVG and PDF.")] = None,
     run: Annotated[int | None, typer.Option(help="Number of the run in the store; the last if not given.")] = None,
 ) -> None:
     """Write one self-contained HTML page about a run, or its rows as a table: nothing is asked again."""
     if not store.is_file():
         raise InputError(f"expected the store of a run, there is no file {str(store)!r}")
+    if of not in (ROWS, TOTALS, VERDICTS):
+        raise unknown_name("--of", of, [ROWS, TOTALS, VERDICTS])
+    if form == PAGE and of != ROWS:
+        raise InputError(f"--of {of} is a table: expected --format csv or another one with it")
     target = out or store.with_suffix(ENDINGS.get(form, f".{form}"))
     writable_file("--out", target)
 
@@ -44,8 +57,12 @@ def report(
     with Store(store) as opened:
         if form == PAGE:
             write(opened, target, run)
+        elif of == VERDICTS:
+            from assay.benchmarks.report import verdicts
+
+            verdicts.write(opened, target, _format(form))
         else:
-            replace_file(target, _table(opened, form, run))
+            replace_file(target, _totals(opened, form) if of == TOTALS else _table(opened, form, run))
         if figures is not None:
             written += _draw(opened, writable_folder(figures), run)
     print(f"wrote {', '.join(map(plain, written))}")
@@ -67,11 +84,27 @@ def write(store: Store, page: Path, run: int | None = None) -> None:
     replace_file(page, text.encode("utf-8", "replace"))
 
 
+def _format(form: str) -> Format:
+    from assay.benchmarks.report.published import Format
+
+    if form not in (*Format,):
+        raise unknown_name("format", form, [*Format])
+    return Format(form)
+
+
+def _totals(store: Store, form: str) -> bytes:
+    from assay.benchmarks.report import published
+
+    entries = published.of_totals(store)
+    if not entries:
+        raise InputError(f"{store.path} has no records")
+    return published.write(entries, _format(form))
+
+
 def _table(store: Store, form: str, run: int | None) -> bytes:
     from assay.benchmarks.harness import recorded
     from assay.benchmarks.harness.radius_table import recorded_lines
     from assay.benchmarks.report import instances_run, leaderboard, published
-    from assay.verify.core.errors import unknown_name
 
     if form not in (LEADERBOARD, *published.Format):
         raise unknown_name("format", form, [PAGE, *published.Format, LEADERBOARD])

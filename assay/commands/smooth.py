@@ -15,6 +15,7 @@ import typer
 
 from assay import options
 from assay.checks import at_least_one, seed_in_range, use_threads
+from assay.notes import lost
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import parse_norm
 from assay.verify.support.plain import counted, plain
@@ -65,7 +66,7 @@ def smooth(
     ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
-) -> None:
+) -> int:
     """Certify a smoothed classifier sample by sample, or audit a log of its radii."""
     if audit is not None:
         raise typer.Exit(_audit(audit, draws, alpha, sigma, json_))
@@ -75,6 +76,7 @@ def smooth(
         at_least_one(name, value)
     seed_in_range(seed)
     asked, at = Asked(model, weights, data, data_dir, domain, norm.lower(), n, skip, seed), numbers("--radii", radii)
+    hiring = options.hiring(workers, cluster)
 
     from assay.verify.backends.smoothing.method import Smoothing
 
@@ -82,8 +84,9 @@ def smooth(
     sigma, alpha = 0.25 if sigma is None else sigma, 0.001 if alpha is None else alpha
     draws = 100_000 if draws is None else draws
     method = Smoothing(noise, sigma, draws, pilot, alpha, certificate=certificate)  # type: ignore[arg-type]
-    rows, facts = _certify(asked, method, out, quiet, options.hiring(workers, cluster))
+    rows, facts = _certify(asked, method, out, quiet, hiring)
     _report(rows, _write(rows, at, facts, asked, out), out, json_)
+    return lost([row.lost for row in rows if row.lost is not None])
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,6 @@ from assay.verify.support.failures import explained
 if TYPE_CHECKING:
     from assay.verify.check.certificate import Certificate
 
-# What :func:`answer` uses, for processes to import once and share.
-PRELOAD = (
-    "assay.benchmarks.harness.answer",
-    "assay.verify.solving.auto",
-    "assay.verify.frontends.onnx",
-    "assay.verify.frontends.vnnlib",
-    "onnx",
-    "onnxruntime",
-)
-
 
 class Word(StrEnum):
     """The first line of an answer; the property states what is to be avoided, so sat means falsified."""

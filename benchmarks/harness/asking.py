@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from assay.benchmarks.harness.participants import Participant
 from assay.benchmarks.harness.questions import Question, answers, grouped
@@ -15,13 +15,8 @@ from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result
 from assay.verify.core.verifier import OtherSubject
+from assay.verify.support import devices
 
-PRELOAD = (
-    "assay.benchmarks.harness.asking",
-    "assay.models.resolve",
-    "assay.verify.solving.stages",
-    "assay.verify.frontends.torch",
-)
 KEPT = 2  # batches whose problems are kept, with what they cache
 
 
@@ -59,6 +54,14 @@ class Ground:
             self.network = checked(to_network(self.source.load(), self.data.shape), self.identity)
         return self.network
 
+    @property
+    def limits(self) -> Budget:
+        """The budget; on an accelerator with half of the memory that is free there for buffers, so that what is worked
+        on at once is as much as fits."""
+        if not self.budget.device.startswith("cuda"):
+            return self.budget
+        return replace(self.budget, memory=max(1, devices.free(self.budget.device) // 2))
+
     def questions(self, eps: float, batch: tuple[int, ...]) -> list[Question]:
         """A batch of samples as problems, the same ones for all who are asked one after another: they are shared,
         with what they cache."""
@@ -77,11 +80,9 @@ def ask(ground: Ground, asked: Asked) -> list[Result] | list[int]:
     participant = ground.participants[asked.participant]
     if asked.eps is None:
         return _right(ground, participant, asked.samples)
-    wanted = set(asked.samples)
+    wanted, limits = set(asked.samples), ground.limits
     questions = [q for q in ground.questions(asked.eps, asked.batch) if q.sample in wanted]
-    return [
-        result for group in grouped(participant, questions) for result in answers(participant, group, ground.budget)
-    ]
+    return [result for group in grouped(participant, questions) for result in answers(participant, group, limits)]
 
 
 def _right(ground: Ground, participant: Participant, samples: Sequence[int]) -> list[int]:

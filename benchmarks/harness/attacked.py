@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from math import inf
 from typing import Any
 
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from assay.attacks.checks import black_box_ahead, suspicions
 from assay.attacks.common.interface import Attack, Model, check_model, forward
-from assay.attacks.curves import Curve, curve
+from assay.attacks.curves import Curve, curve, unbroken
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, UNSUPPORTED, Role, Row
+from assay.benchmarks.harness.lost import Lost
 from assay.benchmarks.harness.origin import source_hash, versions
+from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.sources import Held, Source, checked
 from assay.models.data import Dataset
@@ -26,13 +28,12 @@ from assay.verify.core.network import Network, to_network
 from assay.verify.core.spec import strictly_largest
 from assay.verify.frontends.whole import runnable
 from assay.verify.support.documents import finite
-from assay.verify.support.executors import Hiring, Job, Task, run
+from assay.verify.support.executors import Ended, Hiring, Job, Task, run_parted
 from assay.verify.support.executors.inline import here
 from assay.verify.support.failures import explained
 from assay.verify.support.options import title
 from assay.verify.support.plain import counted
 
-PRELOAD = ("assay.benchmarks.harness.attacked", "assay.models.resolve", "assay.verify.frontends.torch")
 CHECKED = 32  # samples that the checks look at
 
 
@@ -72,7 +73,8 @@ class Refused:
 class Attacked:
     """All attacks on one data set. ``right`` (n): whether each clean sample is classified rightly.
 
-    ``refused``: the attacks that could not run; they have rows, which say so.
+    ``refused``: the attacks that could not run; they have rows, which say so. ``lost``: samples that no process
+    survived the attack on; they count as standing.
     """
 
     model: str
@@ -84,6 +86,7 @@ class Attacked:
     found: tuple[Found, ...]
     warnings: tuple[str, ...]
     refused: tuple[Refused, ...] = ()
+    lost: tuple[Lost, ...] = ()
 
     def rows(self) -> list[Row]:
         """One row for each attack and radius, then those of all attacks together, and of those that could not run."""
@@ -142,6 +145,7 @@ def attack_all(
     outcomes: list[Found] = []
     refused: dict[int, Refused] = {}
     parts: dict[int, dict[int, Part]] = {place: {} for place in range(len(attacks))}
+    lost: list[Lost] = []
 
     def tasks() -> Iterator[Task]:
         for share in shares:
@@ -149,8 +153,8 @@ def attack_all(
                 progress.running(names[share.attack])
                 yield Task(share, tag=share)
 
-    with hiring(Job(_attack, ground, PRELOAD)) as executor:
-        for ended in run(executor, tasks()):
+    with hiring(Job(_attack, ground, SAMPLES)) as executor:
+        for ended in run_parted(executor, tasks(), partial(_alone, len(data))):
             share: Share = ended.task.tag
             place, own, size = share.attack, names[share.attack], len(share.of(data.x))
             if isinstance(ended.error, UnsupportedError):
@@ -159,10 +163,16 @@ def attack_all(
                     progress.advance(len(data) - done)
                 refused[place] = Refused(own, repr(attacks[place]), str(ended.error))
                 continue
-            parts[place][share.start] = ended.value(f"{own} on samples {share.start} to {share.start + size - 1}")
+            what = f"{own} on samples {share.start} to {share.start + size - 1}"
+            if ended.lost:
+                lost.append(Lost.of(ended, what))
+                whole = unbroken(share.of(data.x), radii)
+                parts[place][share.start] = Part(whole, whole.success, ended.seconds)
+            else:
+                parts[place][share.start] = ended.value(what)
             progress.running(own)
             progress.advance(size)
-            if len(parts[place]) == len(range(0, len(data), batch)):
+            if sum(len(part.curve.queries) for part in parts[place].values()) == len(data):
                 outcomes.append(_found(own, repr(attacks[place]), parts[place], right))
                 standing = 1 - torch.stack([each.success for each in outcomes]).any(0).double().mean(1)
                 left = zip(sorted(set(radii)), standing.tolist(), strict=True)
@@ -177,7 +187,7 @@ def attack_all(
         f"{f.name}: {counted(f.alone, 'success')} did not repeat in a batch of one" for f in outcomes if f.alone
     ]
     levels = tuple(sorted(set(radii)))
-    return Attacked(name, data, norm, seed, levels, right, tuple(outcomes), tuple(warnings), told)
+    return Attacked(name, data, norm, seed, levels, right, tuple(outcomes), tuple(warnings), told, tuple(lost))
 
 
 @dataclass(frozen=True)
@@ -225,6 +235,14 @@ class Ground:
         return model
 
 
+def _alone(n: int, ended: Ended) -> list[Task]:
+    """Each sample of a share that was lost, of ``n`` samples in all."""
+    share: Share = ended.task.tag
+    each = range(share.start, min(share.start + share.count, n))
+    singles = [Share(share.attack, start, 1) for start in each] if len(each) > 1 else []
+    return [Task(single, tag=single) for single in singles]
+
+
 def _attack(ground: Ground, share: Share) -> Part:
     """Attack some samples, and replay what broke them."""
     begun, data = time.monotonic(), ground.data
@@ -269,6 +287,7 @@ def document(attacked: Attacked, command: Sequence[str] = ()) -> dict[str, Any]:
             "clean_accuracy": float(attacked.right.double().mean()),
             "rows": rows,
             "warnings": list(attacked.warnings),
+            "lost": [asdict(each) for each in attacked.lost],
             "command": list(command),
             "versions": versions(),
             "source": source_hash(),

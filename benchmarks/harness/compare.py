@@ -21,11 +21,12 @@ from assay.attacks.common.interface import Attack
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
 from assay.benchmarks.harness import bracket, described
-from assay.benchmarks.harness.asking import PRELOAD, Asked, Ground, ask
+from assay.benchmarks.harness.asking import Asked, Ground, ask
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Row
 from assay.benchmarks.harness.judging import Run
 from assay.benchmarks.harness.outcome import Outcome
 from assay.benchmarks.harness.participants import participants_of
+from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Records
 from assay.benchmarks.harness.sources import Held, Source
@@ -126,7 +127,7 @@ def compare(
     common = ground(model, data, methods, attacks, norm, budget, source)
     network, participants = common.opened(), common.participants
     radii = _checked(network, data, eps, norm, batch)
-    with hiring(Job(ask, common, PRELOAD)) as executor:
+    with hiring(Job(ask, common, SAMPLES)) as executor:
         right = _right_by_subject(common, batch, executor)
         records = Records(store, resume, norm, budget)
         about = described.describe(network, name, data, norm, radii, budget, participants, right)
@@ -148,6 +149,7 @@ def compare(
         folders=tuple(folders),
         seconds=spent,
         resumed=under_way.resumed,
+        lost=tuple(under_way.lost),
     )
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
-from assay.benchmarks.harness import alarms, bracket
+from assay.benchmarks.harness import alarms, bracket, lost
 from assay.benchmarks.harness.alarms import Alarm, Case
 from assay.benchmarks.harness.asking import Asked, Ground
 from assay.benchmarks.harness.bracket import Judged, Tally
+from assay.benchmarks.harness.lost import Lost
 from assay.benchmarks.harness.participants import Participant
 from assay.benchmarks.harness.progress import Progress
-from assay.benchmarks.harness.questions import Question, Records, lapsed, one_by_one
+from assay.benchmarks.harness.questions import Question, Records, one_by_one
 from assay.verify.core.result import NETWORK
-from assay.verify.support.executors import Ended, Executor, Fate, Task, run
+from assay.verify.support.executors import Ended, Executor, Fate, Task, run_parted
 
 SLACK = 10.0  # seconds beyond its own before a process is ended: methods keep time themselves
 TASK = 1.0  # seconds that a task lasts, roughly
+TAPER, LEAST = 4, 8  # a batch is no more than one part in so many of what is left, but for as few as these
 
 
 @dataclass(eq=False)
@@ -68,7 +70,7 @@ class Run:
     resumed: int = 0
     pace: dict[str, Pace] = field(default_factory=dict)
     tally: Tally = field(init=False)
-    again: deque[Group] = field(default_factory=deque)
+    lost: list[Lost] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.radii)
@@ -86,23 +88,21 @@ class Run:
         """What everybody says of all samples, ``size`` of them at a time, and where that is a contradiction."""
         participants, right = self.ground.participants, self.right
         anybody = sorted(set().union(*(right[p.subject] for p in participants)))
-        self.batches = [Batch(tuple(anybody[start : start + size])) for start in range(0, len(anybody), size)]
+        self.batches = [Batch(samples) for samples in tapered(anybody, size)]
         work = {_stage(p, radius): len(right[p.subject]) for radius in self.radii for p in participants}
         self.progress.begin(sum(work.values()), work)
-        for ended in run(executor, self._tasks(executor.capacity > 1)):
+        for ended in run_parted(executor, self._tasks(executor.capacity > 1), self._parts):
             self._take(ended)
-        while self.again:
-            for ended in run(executor, self._repeated()):
-                self._take(ended)
 
     def _tasks(self, shared: bool) -> Iterator[Task]:
         """What is not known yet, as tasks, each about a second long where others wait for theirs; one question each
-        where the participant takes no batches and nobody does, so that as little as possible is lost with a run."""
+        where the participant takes no batches and nobody does, so that as little as possible is lost with a run. Where
+        several run at once, who takes longest begins, so that they end together."""
         for batch in self.batches:
             for radius in self.radii:
                 asked = self.ground.questions(radius, batch.samples)
                 self.records.asked(asked)
-                for participant in self.ground.participants:
+                for participant in self._dearest_first() if shared else self.ground.participants:
                     mine = [q for q in asked if q.sample in self.right[participant.subject]]
                     rest = self._recalled(batch, participant, mine)
                     while rest:
@@ -114,10 +114,14 @@ class Run:
             batch.asked = True
             self._close(batch)
 
-    def _repeated(self) -> Iterator[Task]:
-        """What is to be asked again."""
-        while self.again:
-            yield self._task(self.again.popleft())
+    def _parts(self, ended: Ended) -> list[Task]:
+        """Each question of a task that was lost, alone; but for those that one batch had the time of all for."""
+        group: Group = ended.task.tag
+        late = ended.fate is Fate.TIMEOUT and not one_by_one(group.participant)
+        if late or len(group.questions) == 1:
+            return []
+        group.batch.owed += len(group.questions) - 1
+        return [self._task(Group(group.batch, group.participant, [question])) for question in group.questions]
 
     def _task(self, group: Group) -> Task:
         samples, place = tuple(q.sample for q in group.questions), self.ground.participants.index(group.participant)
@@ -134,16 +138,16 @@ class Run:
         return [q for q in asked if q.problem.id not in known]
 
     def _take(self, ended: Ended) -> None:
-        """What a task has said, and the stored verdicts that it contradicts; where one of several questions, asked one
-        after another, has overrun the time of all, each is asked again alone. Raises what its participant did."""
+        """What a task has said, and the stored verdicts that it contradicts. Raises what its participant did."""
         group: Group = ended.task.tag
         participant, questions = group.participant, group.questions
-        late = ended.fate is Fate.TIMEOUT
-        if late and len(questions) > 1 and one_by_one(participant):
-            self.again += [Group(group.batch, participant, [question]) for question in questions]
-            group.batch.owed += len(questions) - 1
-            return
-        results = lapsed(participant, questions, ended.detail) if late else ended.value(str(group))
+        if ended.lost and ended.fate is not Fate.TIMEOUT:
+            self.lost.append(Lost.of(ended, str(group)))
+        results = (
+            [lost.result(ended, question.problem.id, participant.key) for question in questions]
+            if ended.lost
+            else ended.value(str(group))
+        )
         fresh = [q.case(participant, result) for q, result in zip(questions, results, strict=True)]
         group.batch.cases += self.records.keep(participant, fresh)
         self._said(group.batch, participant, fresh)
@@ -171,6 +175,10 @@ class Run:
         self.tally.add(batch.samples[-1] + 1 - before, right, batch.judged)
         self.progress.so_far(str(self.tally))
 
+    def _dearest_first(self) -> list[Participant]:
+        """By what an answer has taken so far."""
+        return sorted(self.ground.participants, key=lambda each: self._pace(each).each, reverse=True)
+
     def _pace(self, participant: Participant) -> Pace:
         return self.pace.setdefault(participant.name, Pace())
 
@@ -187,11 +195,31 @@ class Pace:
         self.answers += answers
         self.seconds += seconds
 
+    @property
+    def each(self) -> float:
+        """Seconds of an answer, inf where none is known."""
+        return self.seconds / self.answers if self.answers else inf
+
     def count(self, shared: bool) -> int:
         """How many questions make a task."""
         if not shared or not self.answers:
             return 1
         return max(1, int(TASK * self.answers / max(self.seconds, 1e-6)))
+
+
+def tapered(samples: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """The samples in batches of ``size``, smaller ones towards the end of a run of several: who works side by side on
+    them ends at about the same time. They depend on nothing else, so that nothing depends on how many work.
+
+    >>> [len(batch) for batch in tapered(range(170), 50)]
+    [43, 32, 24, 18, 14, 10, 8, 8, 8, 5]
+    """
+    batches, start = [], 0
+    while (left := len(samples) - start) > 0:
+        count = min(size, max(LEAST, -(-left // TAPER))) if len(samples) > size else left
+        batches.append(tuple(samples[start : start + count]))
+        start += count
+    return batches
 
 
 def _stage(participant: Participant, radius: float) -> str:

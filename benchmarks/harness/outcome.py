@@ -7,6 +7,7 @@ from pathlib import Path
 
 from assay.benchmarks.harness import alarms
 from assay.benchmarks.harness.alarms import Alarm
+from assay.benchmarks.harness.lost import Lost
 from assay.verify.support import shown
 
 
@@ -15,7 +16,7 @@ class Outcome:
     """Of which model and data, in which norm; where participants contradict each other; and what it took.
 
     ``folders``: where each alarm was saved, in their order; empty where no folder was named. ``seconds``: of wall
-    time; ``resumed``: verdicts that were taken from the store.
+    time; ``resumed``: verdicts that were taken from the store; ``lost``: questions that no process survived.
     """
 
     model: str
@@ -26,6 +27,7 @@ class Outcome:
     folders: tuple[Path, ...]
     seconds: float
     resumed: int = 0
+    lost: tuple[Lost, ...] = ()
 
     def __repr__(self) -> str:
         return shown.line(type(self).__name__, self.facts)

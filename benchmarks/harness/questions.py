@@ -61,8 +61,8 @@ class Records:
         """What is settled, by problem id. Asked batch by batch: another run may be at work on the store."""
         if self.store is None or not self.resume:
             return {}
-        records = (self.store.get(self._key(question.problem, participant)) for question in asked)
-        return {r.key.problem: r.result for r in records if r is not None and settled(r, self.budget.seconds)}
+        records = self.store.find([self._key(question.problem, participant) for question in asked]).values()
+        return {r.key.problem: r.result for r in records if settled(r, self.budget.seconds)}
 
     def settled(self, participants: Sequence[Participant], samples: Sequence[int]) -> dict[tuple[str, str], Result]:
         """Everything that is settled of some samples, by the keys of participants and the ids of problems."""
@@ -107,12 +107,6 @@ def grouped(participant: Participant, asked: list[Question]) -> list[list[Questi
     if one_by_one(participant):
         return [[one] for one in asked]
     return [asked] if asked else []
-
-
-def lapsed(participant: Participant, asked: Sequence[Question], why: str) -> list[Result]:
-    """The results of who was ended because the time was over."""
-    told = Verdict.UNKNOWN, Reason.TIMEOUT
-    return [Result(q.problem.id, participant.key, *told, stats={"explanation": why}) for q in asked]
 
 
 def answers(participant: Participant, asked: Sequence[Question], budget: Budget) -> list[Result]:

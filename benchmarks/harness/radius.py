@@ -14,6 +14,7 @@ from typing import Any
 from assay.attacks.common.interface import Attack
 from assay.benchmarks.harness import alarms, radius_table
 from assay.benchmarks.harness.alarms import Alarm
+from assay.benchmarks.harness.lost import Lost
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.sources import Source
 from assay.models.data import Dataset
@@ -66,6 +67,7 @@ class Radii:
     brackets: tuple[Bracket, ...]
     alarms: tuple[Alarm, ...]
     folders: tuple[Path, ...]
+    lost: tuple[Lost, ...] = ()
 
     def raise_alarm(self) -> None:
         """Raise :class:`AlarmError` if there was an alarm; to be called once everything is printed."""
@@ -82,6 +84,7 @@ class Radii:
             **{name: getattr(self, name) for name in names},
             "samples": samples,
             "alarms": alarms.told(self.alarms, self.folders),
+            "lost": [asdict(each) for each in self.lost],
         }
 
 
@@ -140,6 +143,7 @@ def radii(
         tuple(_bracket(table, line) for line in table.lines),
         table.alarms,
         table.folders,
+        table.lost,
     )
 
 

@@ -22,6 +22,7 @@ from assay.attacks.common.projected_gradient import gradient
 from assay.benchmarks.harness.alarms import Case
 from assay.benchmarks.harness.bisection import NEAR, Bisection
 from assay.benchmarks.harness.bracket import Role
+from assay.benchmarks.harness.lost import Lost
 from assay.benchmarks.harness.participants import Participant
 from assay.benchmarks.harness.progress import Progress
 from assay.benchmarks.harness.questions import Question, Recording, answers, grouped
@@ -84,7 +85,8 @@ class Search:
     """Who is asked about what. Ends are found within ``tolerance``, or this ``share`` of them where that is more.
 
     ``budget``: its seconds are for all questions to one participant about one sample;
-    ``refused``: by the names of those who cannot treat the model or the norm, why; ``specs``: by label."""
+    ``refused``: by the names of those who cannot treat the model or the norm, why; ``specs``: by label; ``lost``:
+    searches that no process survived."""
 
     network: Network
     data: Dataset
@@ -98,6 +100,7 @@ class Search:
     refused: dict[str, str] = field(default_factory=dict)
     specs: dict[int, Spec] = field(default_factory=dict)
     recalled: int = 0
+    lost: list[Lost] = field(default_factory=list)
 
     def judge(self, chunk: Sequence[int]) -> list[Sample]:
         """The samples of a chunk: attacks first, from above, and what is attacked need not be certified; in the end the
@@ -276,6 +279,16 @@ class Search:
         predicted = torch.where(right, y, others).tolist()
         facts = zip(chunk, y.tolist(), predicted, (-behind.detach()).tolist(), guesses, strict=True)
         return [Sample(*each) for each in facts]
+
+    def unsought(self, chunk: Sequence[int], why: Reason) -> list[Sample]:
+        """The samples of which nobody found anything."""
+        samples = self.clean(chunk)
+        for sample in samples:
+            if sample.right:
+                sample.reaches = {
+                    p.name: Reach(inf) if p.role is Role.ATTACK else Reach(0.0, why) for p in self.participants
+                }
+        return samples
 
     def guesses(self, behind: Tensor, point: Tensor) -> list[float]:
         """Where the margins ``behind`` (batch) at ``point`` would reach 0 if they went on as they begin there; the

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from assay.benchmarks.harness.alarms import Case
+from assay.benchmarks.harness.lost import Lost, reason
 from assay.benchmarks.harness.participants import Participant
+from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT
 from assay.benchmarks.harness.questions import Question, Records
 from assay.benchmarks.harness.radius_search import Sample, Search
@@ -17,9 +19,8 @@ from assay.models.data import Dataset
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.result import Result
-from assay.verify.support.executors import Hiring, Job, Task, run
+from assay.verify.support.executors import Ended, Hiring, Job, Task, run_parted
 
-PRELOAD = ("assay.benchmarks.harness.radius_shares", "assay.models.resolve", "assay.verify.frontends.torch")
 Known = Mapping[tuple[str, str], Result]  # by the keys of participants and the ids of problems
 
 
@@ -99,6 +100,12 @@ def seek(ground: Ground, asked: tuple[Sequence[int], Known]) -> Found:
     return Found(bare, cases, records.questions, records.kept, search.refused, search.recalled)
 
 
+def _alone(ended: Ended) -> list[Task]:
+    """Each sample of a share that was lost."""
+    chunk, known = ended.task.argument
+    return [Task(([sample], known)) for sample in chunk] if len(chunk) > 1 else []
+
+
 def shared_out(
     search: Search, records: Records, chosen: Sequence[int], batch: int, hiring: Hiring, source: Source
 ) -> Iterator[list[Sample]]:
@@ -109,13 +116,18 @@ def shared_out(
     terms = search.norm, search.tolerance, search.share, search.budget
     ground = Ground(source, search.network.id, search.data, search.participants, *terms)
     everybody = {participant.name: participant for participant in search.participants}
-    with hiring(Job(seek, ground, PRELOAD)) as executor:
+    with hiring(Job(seek, ground, SAMPLES)) as executor:
         # The very batches that one process has: where a search begins may depend on them, by rounding.
         chunks = [list(chosen[start : start + batch]) for start in range(0, len(chosen), batch)]
         tasks = (Task((chunk, records.settled(search.participants, chunk))) for chunk in chunks)
-        for ended in run(executor, tasks):
+        for ended in run_parted(executor, tasks, _alone):
             chunk, _ = ended.task.argument
-            found: Found = ended.value(f"the search for the radii of samples {chunk[0]} to {chunk[-1]}")
+            what = f"the search for the radii of samples {chunk[0]} to {chunk[-1]}"
+            if ended.lost:
+                search.lost.append(Lost.of(ended, what))
+                found = Found(search.unsought(chunk, reason(ended)), [], [], [], {}, 0)
+            else:
+                found = ended.value(what)
             samples = {sample.index: sample for sample in found.samples}
 
             def case(said: Said, samples: Mapping[int, Sample] = samples) -> Case:

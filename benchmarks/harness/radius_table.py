@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean
@@ -141,6 +141,7 @@ class RadiusTable(Outcome):
             "samples": [line.to_json() for line in self.lines],
             "refused": dict(self.refused),
             "alarms": alarms.told(self.alarms, self.folders),
+            "lost": [asdict(each) for each in self.lost],
             "seconds": round(self.seconds, 3),
         }
 
@@ -223,6 +224,7 @@ def compare_radii(
         folders=tuple(folders),
         seconds=spent,
         resumed=search.recalled,
+        lost=tuple(search.lost),
     )
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from torch import nn
 
 from assay.benchmarks.harness.bracket import CONFIDENCE
+from assay.benchmarks.harness.lost import Lost
+from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.sources import Held, Source, checked
 from assay.models.data import Dataset
@@ -20,17 +22,17 @@ from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.frontends.whole import runnable
-from assay.verify.support.executors import Hiring, Job, Task, run
+from assay.verify.support.executors import Ended, Hiring, Job, Task, run
 from assay.verify.support.executors.inline import here
 
-PRELOAD = ("assay.benchmarks.harness.smoothed", "assay.models.resolve", "assay.verify.frontends.torch")
 ABSTAINED = -1
 
 
 @dataclass(frozen=True)
 class Row:
     """One sample: its label, the smoothed classifier's answer (-1: it abstained), the certified radius, how many of n
-    fresh draws gave the answer, the lower bound p of its probability, and the seconds that it took."""
+    fresh draws gave the answer, the lower bound p of its probability, and the seconds that it took; ``lost``: why there
+    is no answer, where no process survived the sample."""
 
     index: int
     label: int
@@ -40,6 +42,7 @@ class Row:
     n: int
     p: float
     seconds: float
+    lost: Lost | None = None
 
     @property
     def right(self) -> bool:
@@ -96,13 +99,20 @@ def certify(
     progress.begin(len(indices))
     done = right = 0
     ground = Ground(source or Held(model), data, method, norm, seed, runnable(model, data.shape).id)
-    with hiring(Job(_row, ground, PRELOAD)) as executor:
+    with hiring(Job(_row, ground, SAMPLES)) as executor:
         for ended in run(executor, (Task(index) for index in indices)):
-            row: Row = ended.value(f"sample {ended.task.argument}")
+            row = _unanswered(ground, ended) if ended.lost else ended.value(f"sample {ended.task.argument}")
             done, right = done + 1, right + row.right
             yield row
             progress.so_far(f"{right} of {done} right")
             progress.advance(1)
+
+
+def _unanswered(ground: Ground, ended: Ended) -> Row:
+    """The row of a sample that no process survived: nothing is certified."""
+    index: int = ended.task.argument
+    label, lost = int(ground.data.y[index]), Lost.of(ended, f"sample {index}")
+    return Row(index, label, ABSTAINED, 0.0, 0, ground.method.n, 0.0, ended.seconds, lost)
 
 
 def _row(ground: Ground, index: int) -> Row:
@@ -164,7 +174,7 @@ def summary(rows: Sequence[Row], points: Sequence[Point], facts: dict[str, Any])
         "samples": len(rows),
         "abstained": sum(row.prediction == ABSTAINED for row in rows),
         "curve": [vars(point) for point in points],
-        "rows": [{**vars(row), "correct": row.right} for row in rows],
+        "rows": [{**vars(row), "correct": row.right, "lost": row.lost and row.lost.why} for row in rows],
         "confidence": CONFIDENCE,
         "caveats": caveats(rows, facts["alpha"]),
     }

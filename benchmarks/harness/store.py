@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,9 @@ CREATE TABLE IF NOT EXISTS asked (
     run INTEGER NOT NULL, sample INTEGER NOT NULL, eps REAL NOT NULL, problem TEXT NOT NULL,
     PRIMARY KEY (run, sample, eps)) WITHOUT ROWID
 """
-KEY = "problem = ? AND method = ? AND seed = ? AND device = ? AND version = ? AND source = ?"
+REST = "method = ? AND seed = ? AND device = ? AND version = ? AND source = ?"
+KEY = f"problem = ? AND {REST}"
+AT_ONCE = 500  # problems that are looked up by one statement, and rows that are held at once
 
 
 @dataclass(frozen=True)
@@ -95,16 +98,31 @@ class Record:
     budget: float | None = None
 
 
+@dataclass(frozen=True)
+class Total:
+    """So many rows of a run with the same verdict, and their seconds; ``reason``: of open ones."""
+
+    run: int | None
+    role: str
+    method: str
+    norm: float | None
+    eps: float | None
+    verdict: str
+    reason: str | None
+    count: int
+    seconds: float
+
+
 def settled(record: Record, seconds: float) -> bool:
     """Whether asking again with a budget of ``seconds`` could not change the answer of ``record``.
 
     A verdict is final, and so is what is no question of time: an incomplete method that had time to spare, numerical
     doubt, an empty question. What time may have cut short (a timeout, a solver's failure, an incomplete answer that
-    took half of its time or more) is worth another try with more time only. A lack of memory and of support belong
-    to the moment and the machine: they are always tried again.
+    took half of its time or more) is worth another try with more time only. A lack of memory and of support, and what
+    was lost with its process or failed, belong to the moment and the machine: they are always tried again.
     """
     result, given = record.result, record.budget or 0.0
-    if result.reason in (Reason.MEMORY, Reason.UNSUPPORTED):
+    if result.reason in (Reason.MEMORY, Reason.UNSUPPORTED) or "exit_code" in result.stats:
         return False
     timeless = result.reason is Reason.INCOMPLETE and result.seconds < given / 2
     final = result.verdict is not Verdict.UNKNOWN or result.reason in (Reason.NUMERICAL, Reason.VACUOUS)
@@ -161,29 +179,42 @@ class Store:
 
         Raises :class:`ResourceError` on a full disk: what was put before stays.
         """
-        contradicted = []
+        contradicted, written = [], dict[Key, Record]()
         with self._transaction():
+            there = self.find([record.key for record in records])
             for record in records:
-                old = self.get(record.key)
+                old = written.get(record.key) or there.get(record.key)
                 after = record.result.verdict
                 if old is None or old.result.verdict is after is not Verdict.UNKNOWN:
-                    self._write(record)
+                    written[record.key] = record
                 elif old.result.verdict is Verdict.UNKNOWN:
                     if after is not Verdict.UNKNOWN or (record.budget or 0) >= (old.budget or 0):
-                        self._write(record)
+                        written[record.key] = record
                 elif after is not Verdict.UNKNOWN:
                     contradicted.append(old)
+            now = _now()
+            self._db.executemany(INSERT, (self._row(record, now) for record in written.values()))
         return contradicted
 
     def get(self, key: Key) -> Record | None:
         """The record of ``key``; None if there is none, or none that can be read."""
-        row = self._db.execute(f"{SELECT} WHERE {KEY}", key.values).fetchone()
-        if row is None:
-            return None
-        try:
-            return _read(row)
-        except UNREADABLE:
-            return None
+        return self.find([key]).get(key)
+
+    def find(self, keys: Sequence[Key]) -> dict[Key, Record]:
+        """The records of these keys, but for those that are not there or cannot be read."""
+        found: dict[Key, Record] = {}
+        by: dict[tuple[object, ...], list[str]] = {}  # keys of a run differ in their problems and in little else
+        for key in keys:
+            by.setdefault(key.values[1:], []).append(key.problem)
+        for rest, problems in by.items():
+            for start in range(0, len(problems), AT_ONCE):
+                some = problems[start : start + AT_ONCE]
+                marks = ",".join("?" * len(some))
+                for row in self._db.execute(f"{SELECT} WHERE problem IN ({marks}) AND {REST}", (*some, *rest)):
+                    with suppress(*UNREADABLE):
+                        record = _read(row)
+                        found[record.key] = record
+        return found
 
     def enrol(self, problems: Mapping[tuple[str, str, str], str]) -> None:
         """Note which problem each instance (folder, network, property) is."""
@@ -276,6 +307,19 @@ class Store:
                 faults.append(_fault(row, error))
         return records, faults
 
+    def flat(self) -> Iterator[list[tuple[Any, ...]]]:
+        """What stands in the ``COLUMNS`` of all rows, in the order of their keys, a few rows at a time: none is held
+        longer, however many there are. The results themselves are not read."""
+        rows = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM results")
+        while some := rows.fetchmany(AT_ONCE):
+            yield some
+
+    def totals(self) -> list[Total]:
+        """Counts of verdicts and seconds by method, norm and eps, without reading the results themselves."""
+        by = "run, role, method, norm, eps, verdict, reason"
+        told = self._db.execute(f"SELECT {by}, count(*), total(seconds) FROM results GROUP BY {by} ORDER BY {by}")
+        return [Total(*row) for row in told]
+
     def of_samples(self, samples: Sequence[int]) -> Iterator[Record]:
         """The records of some samples, but for rows that cannot be trusted."""
         wanted = ",".join(str(int(sample)) for sample in samples)
@@ -354,16 +398,15 @@ class Store:
         facts = {"schema": str(SCHEMA), "created": _now(), "version": version()}
         self._db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
 
-    def _write(self, record: Record) -> None:
+    def _row(self, record: Record, now: str) -> tuple[object, ...]:
         result = record.result
-        row = (
+        return (
             *record.key.values,
             self.run,
             *(record.role, record.sample, record.label, record.eps, record.norm, record.budget),
             *(result.verdict.value, result.reason and result.reason.value, result.guarantee.value),
-            *(result.margin, result.seconds, _now(), result.to_json()),
+            *(result.margin, result.seconds, now, result.to_json()),
         )
-        self._db.execute(f"INSERT OR REPLACE INTO results VALUES ({', '.join('?' * len(row))})", row)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -389,6 +432,11 @@ class Store:
         )
 
 
+COLUMNS = (
+    *("problem", "method", "seed", "device", "version", "source", "run", "role", "sample", "label", "eps", "norm"),
+    *("budget", "verdict", "reason", "guarantee", "margin", "seconds", "decided"),
+)
+INSERT = f"INSERT OR REPLACE INTO results VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # and the result
 SELECT = (
     "SELECT problem, method, seed, device, version, source, result, verdict, "
     "role, sample, label, eps, norm, budget FROM results"

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
-from assay.benchmarks.harness.answer import PRELOAD, Reply, Request, Word, answer, exit_code, reason, word
+from assay.benchmarks.harness import lost
+from assay.benchmarks.harness.answer import Reply, Request, Word, answer, exit_code, reason, word
 from assay.benchmarks.harness.instances import Instance, Name, hasher
+from assay.benchmarks.harness.preloaded import INSTANCES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.store import Key, Record, Store, settled
 from assay.verify.core.errors import AssayError, InputError, InternalError, ResourceError
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.registry import get_verifier
 from assay.verify.support import executors
-from assay.verify.support.executors import Ended, Fate, Hiring, Job, Task
+from assay.verify.support.executors import Ended, Hiring, Job, Task
 from assay.verify.support.executors.processes import side_by_side
 from assay.verify.support.plain import plain
 
@@ -117,7 +119,7 @@ def run(
                 request = Request(instance.net, instance.prop, method, *how)
                 yield Task(request, instance.seconds, instance)
 
-    with (hiring or side_by_side(limits.workers, limits.memory))(Job(answer, preload=PRELOAD)) as executor:
+    with (hiring or side_by_side(limits.workers, limits.memory))(Job(answer, preload=INSTANCES)) as executor:
         for ended in executors.run(executor, open_tasks()):
             ledger.take(ended)
             progress.so_far(ledger.counts)
@@ -165,7 +167,7 @@ class Ledger:
     def recall(self, instance: Instance) -> bool:
         """Take the row from the store, if asking again could not change it."""
         record = self.store.get(self._key(instance))
-        if record is None or "exit_code" in record.result.stats or not settled(record, instance.seconds):
+        if record is None or not settled(record, instance.seconds):
             return False
         self._enter(instance, record.result)
         self.recalled += 1
@@ -201,11 +203,10 @@ def _result(ended: Ended, key: Key) -> Result:
         return Result.from_json(reply.result)
     if isinstance(reply, Reply):
         why, code = reply.error, reply.exit_code
-    elif ended.fate is Fate.TIMEOUT:
-        return Result(key.problem, key.method, Verdict.UNKNOWN, Reason.TIMEOUT, stats={"explanation": ended.detail})
-    elif ended.error is not None:
-        why, code = str(ended.error), ended.error.exit_code
+    elif ended.lost:
+        return lost.result(ended, key.problem, key.method)
     else:
-        why, code = ended.detail, ResourceError.exit_code if ended.outside else InternalError.exit_code
+        failure = ended.failure()
+        why, code = str(failure), failure.exit_code
     what = {40: Reason.UNSUPPORTED, 50: Reason.UNSUPPORTED, 60: Reason.MEMORY}.get(code, Reason.SOLVER)
     return Result(key.problem, key.method, Verdict.UNKNOWN, what, stats={"exit_code": code, "explanation": why})

@@ -1,13 +1,16 @@
 """What handing out work costs, and with these costs what a cluster would be limited by.
 
     python -m assay.benchmarks.measure.scale [--tasks 500] [--nodes 1000] [--cores 32] [--instances 1e8]
-        [--seconds 0.01] [--task 1,10,60] [--cluster local] [--json]
+        [--seconds 0.01] [--task 1,10,60] [--drivers 1,100] [--cluster local] [--json]
+    python -m assay.benchmarks.measure.scale million [--help]
 
 Measured here: the start of an executor's first process, an empty task there and back, and a row into the store, alone
 and in batches as long tasks bring them. Then a simulation of a run of ``--instances`` that take ``--seconds`` each, in
 tasks of so many seconds (``--task``), by all cores of all nodes: the one process that gives out tasks and writes the
-store does one thing at a time, with the measured costs. It goes on until the pace is steady, and says what the whole
+store does one thing at a time, with the measured costs; or several such processes (``--drivers``), each with its share
+of nodes and instances and a store of its own. It goes on until the pace is steady, and says what the whole
 run would take, how busy the cores and that process would be, and what a change of the tasks' size does.
+``million`` is a run of very many instances, made and not simulated: see ``million.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from __future__ import annotations
 import argparse
 import heapq
 import operator
+import pickle
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +28,7 @@ from pathlib import Path
 from statistics import median
 
 from assay.benchmarks.harness.store import Key, Record, Store
+from assay.benchmarks.measure import million
 from assay.verify.core.result import Result, Verdict
 from assay.verify.support.documents import dump
 from assay.verify.support.executors import Hiring, Job, Task, run
@@ -36,24 +42,28 @@ ROUNDS = 5  # tasks of each core that are simulated
 @dataclass(frozen=True)
 class Costs:
     """Seconds: until the first reply, of an empty task there and back, of a row that is stored alone, and of one in a
-    batch."""
+    batch; and the bytes in which a result travels."""
 
     start: float
     task: float
     alone: float
     row: float
+    bytes: float = 0.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as it was simulated: seconds of a task, instances a second, hours of the whole run, shares of the time in
-    which the cores, and the one process that gives out and writes, are busy."""
+    """A run as it was simulated: how many processes give out and write, seconds of a task, instances a second, hours of
+    the whole run, shares of the time in which the cores, and these processes, are busy, and the bytes a second that
+    come to each of these."""
 
+    drivers: int
     task: float
     pace: float
     hours: float
     cores: float
     driver: float
+    network: float
 
 
 def measured(hiring: Hiring, tasks: int) -> Costs:
@@ -70,7 +80,8 @@ def measured(hiring: Hiring, tasks: int) -> Costs:
             there.append(time.perf_counter() - begun)
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite") as store:
         alone, together = (_storing(store, rows, tasks) for rows in (1, ROWS))
-    return Costs(start, median(there), alone, together)
+    reply = pickle.dumps([_record(f"{number:064x}") for number in range(ROWS)])
+    return Costs(start, median(there), alone, together, len(reply) / ROWS)
 
 
 def _storing(store: Store, rows: int, repeats: int) -> float:
@@ -78,17 +89,21 @@ def _storing(store: Store, rows: int, repeats: int) -> float:
     spent = []
     for turn in range(max(3, repeats // rows)):
         ids = [f"{rows}-{turn}-{i}" for i in range(rows)]
-        records = [
-            Record(Key(i, "ibp"), Result(i, "ibp", Verdict.VERIFIED, margin=0.5), "method", 0, 0, 0.1) for i in ids
-        ]
+        records = [_record(i) for i in ids]
         begun = time.perf_counter()
         store.put(records)
         spent.append((time.perf_counter() - begun) / rows)
     return median(spent)
 
 
-def simulated(cores: int, instances: float, seconds: float, task: float, costs: Costs) -> Plan:
-    """A run on so many cores: each asks for a task when it has none, and the driver serves one after another."""
+def _record(problem: str) -> Record:
+    return Record(Key(problem, "ibp"), Result(problem, "ibp", Verdict.VERIFIED, margin=0.5), "method", 0, 0, 0.1)
+
+
+def simulated(cores: int, instances: float, seconds: float, task: float, costs: Costs, drivers: int = 1) -> Plan:
+    """A run on so many cores, in equal parts of so many ``drivers``: each asks for a task when it has none, and its
+    driver serves one after another."""
+    cores = max(1, cores // drivers)
     count = max(1, round(task / seconds))
     service = costs.task + count * (costs.row if count > 1 else costs.alone)
     free = [(0.0, core) for core in range(cores)]
@@ -102,11 +117,17 @@ def simulated(cores: int, instances: float, seconds: float, task: float, costs: 
         heapq.heappush(free, (clock + count * seconds, core))
     over = done - sum(until > clock for until, _ in free)
     pace = over * count / clock
-    return Plan(count * seconds, pace, instances / pace / 3600, min(1.0, pace * seconds / cores), served / clock)
+    shares = min(1.0, pace * seconds / cores), served / clock
+    hours = instances / (drivers * pace) / 3600
+    return Plan(drivers, count * seconds, drivers * pace, hours, *shares, pace * costs.bytes)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["million"]:
+        million.main(given[1:])
+        return
     parser = argparse.ArgumentParser(prog="python -m assay.benchmarks.measure.scale", description=__doc__)
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--nodes", type=int, default=1000)
@@ -114,12 +135,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--instances", type=float, default=1e8)
     parser.add_argument("--seconds", type=float, default=0.01, help="of each instance")
     parser.add_argument("--task", default="1,10,60", help="seconds of a task, with commas")
+    parser.add_argument("--drivers", default="1,100", help="processes that give out and write, with commas")
     parser.add_argument("--cluster", help="measure Ray here instead of processes: local, auto or an address")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_args(given)
     costs = measured(side_by_side(1) if asked.cluster is None else on_cluster(asked.cluster, 1), asked.tasks)
     cores = asked.nodes * asked.cores
-    plans = [simulated(cores, asked.instances, asked.seconds, float(t), costs) for t in asked.task.split(",")]
+    plans = [
+        simulated(cores, asked.instances, asked.seconds, float(task), costs, int(drivers))
+        for drivers in asked.drivers.split(",")
+        for task in asked.task.split(",")
+    ]
     if asked.json:
         print(dump({"costs": asdict(costs), "cores": cores, "plans": [asdict(plan) for plan in plans]}))
         return
@@ -127,8 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"row {1e3 * costs.alone:.2f} ms alone, {1e6 * costs.row:.0f} us of {ROWS}")
     print(f"{asked.instances:g} instances of {asked.seconds:g} s on {cores} cores:")
     for plan in plans:
-        told = f"tasks of {plan.task:g} s: {plan.pace:,.0f} instances a second, {plan.hours:.2f} h in all; "
-        print(f"{told}cores busy {plan.cores:.1%}, the driver {plan.driver:.1%}")
+        told = f"drivers {plan.drivers}, tasks of {plan.task:g} s: {plan.pace:,.0f} instances a second, "
+        print(f"{told}{plan.hours:.2f} h in all; cores busy {plan.cores:.1%}, ", end="")
+        print(f"each driver {plan.driver:.1%}, with {plan.network / 2**20:.1f} MiB/s")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from assay.benchmarks.harness.bracket import Bracketed, flat
 from assay.benchmarks.harness.radius_table import Line, RadiusTable
 from assay.benchmarks.harness.recorded import Recorded
+from assay.benchmarks.harness.store import Store
 from assay.benchmarks.harness.suite import Row
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.support.documents import dump
@@ -51,6 +53,11 @@ def of_comparison(comparison: Bracketed) -> list[Entry]:
     return [about | flat(row) for row in comparison.rows]
 
 
+def of_totals(store: Store) -> list[Entry]:
+    """A row for each run, method, norm, eps, verdict and reason: counts, and seconds. The database counts."""
+    return [asdict(total) for total in store.totals()]
+
+
 def of_instances(rows: Sequence[Row]) -> list[Entry]:
     """A row for each instance."""
     return [{**row.to_json(), "limit": row.instance.seconds} for row in rows]
@@ -83,11 +90,12 @@ def _csv(entries: Sequence[Entry]) -> bytes:
     out = csv.writer(written, lineterminator="\n")
     out.writerow(entries[0])
     for entry in entries:
-        out.writerow([_cell(value) for value in entry.values()])
+        out.writerow([cell(value) for value in entry.values()])
     return written.getvalue().encode()
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """What a cell of a CSV file holds: nothing for None, and no text that a spreadsheet would run."""
     if not isinstance(value, str):
         return "" if value is None else value
     text = plain(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def summary(comparison: Comparison, command: Sequence[str] = ()) -> dict[str, An
         "norm": comparison.norm,
         "rows": [row.to_json() for row in comparison.rows],
         "alarms": alarms.told(comparison.alarms, comparison.folders),
+        "lost": [asdict(each) for each in comparison.lost],
         "n": comparison.n,
         "seed": comparison.seed,
         "confidence": CONFIDENCE,

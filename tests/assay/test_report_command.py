@@ -30,6 +30,20 @@ def test_a_comparison_ends_with_a_page_and_the_store_gives_it_again(model, tmp_p
     assert (tmp_path / "out" / "results.html").read_text() == first
 
 
+def test_every_verdict_of_a_store_and_their_totals(model, tmp_path, capsys):
+    assert main(arguments(model, n="6")) == 0
+    for of in ("verdicts", "totals"):
+        assert main(["report", "out/results.sqlite", "--format", "csv", "--of", of, "-o", f"{of}.csv"]) == 0
+    verdicts, totals = ((tmp_path / f"{of}.csv").read_text().splitlines() for of in ("verdicts", "totals"))
+    with Store("out/results.sqlite") as store:
+        assert len(verdicts) == 1 + len(store.read()[0])
+        assert len(totals) == 1 + len(store.totals()) > 1
+    assert main(["report", "out/results.sqlite", "--of", "totals"]) == 40
+    assert main(["report", "out/results.sqlite", "--format", "csv", "--of", "nothing"]) == 40
+    assert main(["report", "out/results.sqlite", "--format", "latex", "--of", "verdicts"]) == 40
+    capsys.readouterr()
+
+
 @pytest.mark.slow
 def test_an_alarm_has_its_page_and_its_exit_code(model, tmp_path, capsys):
     asked = arguments(model, n="6", eps="0.5", methods="certain(lies=true)")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -12,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from assay.attacks import get_attack
-from assay.benchmarks.harness.attacked import attack_all
+from assay.benchmarks.harness.asking import Asked, Ground
+from assay.benchmarks.harness.attacked import Share, attack_all
 from assay.benchmarks.harness.compare import Comparison, compare
 from assay.benchmarks.harness.radius_table import compare_radii
 from assay.benchmarks.harness.smoothed import certify
@@ -24,7 +29,8 @@ from assay.verify import get_verifier
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
-from assay.verify.core.result import Verdict
+from assay.verify.core.result import Reason, Verdict
+from assay.verify.support import devices
 from assay.verify.support.executors import Ended, Fate, Job
 from assay.verify.support.executors.inline import here
 from assay.verify.support.executors.processes import side_by_side
@@ -33,7 +39,7 @@ NAME = "digits-mlp-pgd"
 METHODS = ["ibp", "lp", "smoothing(n=50,n0=10)"]
 
 
-def bracket(folder: Path, hiring=here, source=None) -> tuple[Comparison, dict]:
+def bracket(folder: Path, hiring=here, source=None, resume=False) -> tuple[Comparison, dict]:
     """A comparison of everything that is asked in a way of its own, and what its store holds."""
     attacks = [get_attack("fgsm"), get_attack("pgd(steps=3,random_start=true)")]
     methods = [get_verifier(text) for text in METHODS]
@@ -49,6 +55,7 @@ def bracket(folder: Path, hiring=here, source=None) -> tuple[Comparison, dict]:
             store=store,
             hiring=hiring,
             source=source,
+            resume=resume,
         )
         records, _ = store.read()
     return done, {(r.key, r.sample, r.eps): replace(r.result, seconds=0.0, stats={}).to_json() for r in records}
@@ -81,6 +88,16 @@ class Changed:
         with torch.no_grad():
             next(model.parameters()).mul_(1.001)
         return model
+
+
+def test_on_an_accelerator_buffers_take_half_of_what_is_free_there(monkeypatch):
+    data = load("digits").take(2)
+    ground = Ground(Held(zoo(NAME)), "", data, inf, Budget(seconds=3), ())
+    assert ground.limits is ground.budget
+    monkeypatch.setattr(devices, "free", lambda device: 10**12 + len(device))
+    monkeypatch.setattr("assay.verify.core.budget._check_device", lambda device: None)
+    there = replace(ground, budget=Budget(seconds=3, device="cuda"))
+    assert there.limits == Budget(seconds=3, device="cuda", memory=(10**12 + 4) // 2)
 
 
 def test_another_model_under_the_same_name_is_refused(tmp_path):
@@ -158,10 +175,12 @@ def test_attacks_by_processes_find_what_this_one_finds():
 
 
 @dataclass(eq=False)
-class Late:
-    """An executor whose tasks of several questions overrun their time, and so does every one about sample 2."""
+class Losing:
+    """An executor in which tasks meet this fate if the samples that they are about are said to."""
 
     job: Job
+    fate: Fate
+    loses: Callable[[list[int]], bool]
     capacity: int = 2
     asked: list = field(default_factory=list)
     waiting: list = field(default_factory=list)
@@ -171,23 +190,134 @@ class Late:
 
     def ended(self, seconds=inf):
         task = self.waiting.pop(0)
-        self.asked.append(task.argument.samples)
-        if len(task.argument.samples) > 1 or 2 in task.argument.samples:
-            return [Ended(task, Fate.TIMEOUT, 1.0, detail="killed at its deadline")]
+        self.asked.append(samples_of(task.argument))
+        if self.loses(self.asked[-1]):
+            return [Ended(task, self.fate, 1.0, detail="killed by SIGSEGV")]
         return [Ended(task, Fate.REPLIED, 1e-9, self.job.function(self.job.ground, task.argument))]
 
 
-def test_one_question_that_overruns_its_time_costs_no_other_one_its_answer(tmp_path):
+def samples_of(argument):
+    """Whatever a task of these runs asks."""
+    match argument:
+        case Asked(samples=samples):
+            return list(samples)
+        case Share(start=start, count=count):
+            return list(range(start, start + count))
+        case (samples, _):
+            return list(samples)
+        case index:
+            return [index]
+
+
+def losing(fate, loses):
+    """How to hire one, and those who are hired."""
     hired = []
 
     @contextmanager
-    def late(job):
-        hired.append(Late(job))
-        yield hired[0]
+    def hiring(job):
+        hired.append(Losing(job, fate, loses))
+        yield hired[-1]
 
+    return hiring, hired
+
+
+def on_two(samples):
+    return 2 in samples
+
+
+def test_a_sample_that_kills_each_process_is_an_open_row_and_the_comparison_goes_on(tmp_path):
+    hiring, hired = losing(Fate.DIED, on_two)
+    data, ask = load("digits").take(6), [get_verifier("ibp")]
+    runs = []
+    for how, resume in ((hiring, False), (here, True)):
+        with Store(tmp_path / "s.sqlite") as store:
+            runs.append(compare(zoo(NAME), data, [0.01], ask, [], store=store, resume=resume, hiring=how))
+            verdicts = {record.sample: record.result.verdict for record in store.read()[0]}
+            assert verdicts[2] is (Verdict.VERIFIED if resume else Verdict.UNKNOWN)
+    broken, again = runs
+    assert [(one.exit_code, one.why) for one in broken.lost] == [
+        (70, "a process ended in the midst of ibp on sample 2 at eps 0.01: killed by SIGSEGV")
+    ]
+    (row,) = [row for row in broken.rows if row.name == "ibp"]
+    assert (row.verified, row.reasons) == (4, {"solver": 1})
+    assert row.explanations == {"solver": "killed by SIGSEGV"}
+    assert (again.resumed, again.lost) == (4, ())
+    assert len(hired[0].asked) == 2 + 2 + 4  # twice together, then each alone and the one that dies twice
+
+
+def test_a_sample_that_kills_each_process_stands_and_the_attacks_go_on():
+    hiring, _ = losing(Fate.DIED, on_two)
+    data, attacks = load("digits").take(6), [get_attack("fgsm"), get_attack("pgd(steps=2)")]
+    alone, broken = (attack_all(zoo(NAME), data, [0.5], attacks, batch=4, hiring=how) for how in (here, hiring))
+    others = [0, 1, 3, 4, 5]
+    for mine, theirs in zip(alone.found, broken.found, strict=True):
+        assert torch.equal(mine.success[:, others], theirs.success[:, others])
+        assert torch.equal(mine.adversarial[:, others], theirs.adversarial[:, others])
+        assert mine.success[0, 2]
+        assert not theirs.success[0, 2]
+        assert torch.equal(theirs.adversarial[0, 2], data.x[2])
+        assert theirs.distance[2] == inf
+    assert sorted(one.what for one in broken.lost) == ["fgsm on samples 2 to 2", "pgd(steps=2) on samples 2 to 2"]
+
+
+def test_a_sample_that_kills_each_process_has_no_radius_and_the_search_goes_on():
+    hiring, _ = losing(Fate.DIED, on_two)
+    data, methods, attacks = load("digits").take(4), [get_verifier("ibp")], [get_attack("fgsm")]
+    tables = [compare_radii(zoo(NAME), data, methods, attacks, batch=1, hiring=how) for how in (here, hiring)]
+    alone, broken = ([(line.certified, line.attacked) for line in table.lines] for table in tables)
+    assert broken == [*alone[:2], (0.0, inf), alone[3]]
+    assert alone[2] != (0.0, inf)
+    assert tables[1].lines[2].reaches["ibp"].reason is Reason.SOLVER
+    assert [one.exit_code for one in tables[1].lost] == [70]
+
+
+def test_a_sample_that_kills_each_process_is_not_certified_and_smoothing_goes_on():
+    hiring, _ = losing(Fate.MEMORY, on_two)
+    method = Smoothing("gaussian", 0.1, 100, 10)
+    rows = {
+        row.index: row for row in certify(zoo(NAME), load("digits").take(4), method, 2.0, 0, range(4), hiring=hiring)
+    }
+    assert {index for index, row in rows.items() if row.lost is None} == {0, 1, 3}
+    assert (rows[2].prediction, rows[2].radius, rows[2].lost.exit_code) == (-1, 0.0, 60)
+
+
+def test_one_question_that_overruns_its_time_costs_no_other_one_its_answer(tmp_path):
+    hiring, hired = losing(Fate.TIMEOUT, lambda samples: len(samples) > 1 or 2 in samples)
     data, ask = load("digits").take(6), [get_verifier("lp")]
     with Store(tmp_path / "s.sqlite") as store:
-        compare(zoo(NAME), data, [0.01], ask, [], budget=Budget(10), store=store, hiring=late)
+        compare(zoo(NAME), data, [0.01], ask, [], budget=Budget(10), store=store, hiring=hiring)
         verdicts = {record.sample: record.result.verdict for record in store.read()[0]}
     assert verdicts == {i: Verdict.UNKNOWN if i == 2 else Verdict.VERIFIED for i in (0, 2, 3, 4, 5)}
     assert any(len(samples) > 1 for samples in hired[0].asked)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from assay.benchmarks.harness.store import Store
+from assay.verify.support.executors.processes import side_by_side
+from tests.benchmarks.harness.test_executors import bracket
+put = Store.put
+def last(self, records):
+    put(self, records)
+    if len(self.read()[0]) > 6: os._exit(9)  # as if killed: nothing is closed
+    return []
+Store.put = last
+bracket(Path(sys.argv[1]), side_by_side(2))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_first_process_is_killed_goes_on_where_it_was(tmp_path, alone):
+    path = tmp_path / "s.sqlite"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, check=False)
+    assert done.returncode == 9
+    one, kept = alone
+    with Store(path) as store:
+        left = {(r.key, r.sample, r.eps) for r in store.read()[0]}
+    assert 6 < len(left) < len(kept)
+    resumed, both = bracket(path, resume=True)
+    assert both == kept
+    assert resumed.resumed == len(left)
+    assert [replace(row, seconds=0.0) for row in resumed.rows] == [replace(row, seconds=0.0) for row in one.rows]

@@ -202,10 +202,10 @@ class Full:
     def __getattr__(self, name):
         return getattr(self.db, name)
 
-    def execute(self, statement, *rest):
+    def executemany(self, statement, rows):
         if statement.startswith("INSERT OR REPLACE INTO results"):
             raise sqlite3.OperationalError("database or disk is full")
-        return self.db.execute(statement, *rest)
+        return self.db.executemany(statement, rows)
 
 
 def test_a_full_disk_is_a_lack_of_resources_and_keeps_what_is_there(tmp_path):

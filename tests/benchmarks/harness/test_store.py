@@ -17,6 +17,7 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 
 POINT = torch.tensor([0.1, 0.7])
+DECIDED = (Verdict.VERIFIED, Verdict.FALSIFIED)
 
 
 def record(problem="p", method="m()", verdict=Verdict.VERIFIED, **key):
@@ -207,3 +208,23 @@ def test_the_source_hash_speaks_of_the_code_that_decides(tmp_path, monkeypatch):
     (tmp_path / "verify" / "new.txt").write_text("not code")
     assert len({source_hash(), first, second}) == 3
     assert source_hash.__wrapped__() == second
+
+
+def test_many_are_found_by_their_keys(tmp_path):
+    kept = [record(f"p{i}", f"m{i % 2}()", seed=i % 3) for i in range(12)]
+    with Store(tmp_path / "s.sqlite") as store:
+        store.put(kept)
+        asked = [one.key for one in kept] + [Key("p0", "m1()"), Key("p1", "m1()", 2), Key("none", "m0()")]
+        found = store.find(asked)
+        assert {key: one.result.to_json() for key, one in found.items()} == {
+            one.key: one.result.to_json() for one in kept
+        }
+        assert store.find([]) == {}
+
+
+def test_of_equal_keys_in_one_batch_the_first_verdict_stays(tmp_path):
+    unknown, verified, falsified = (record(verdict=verdict) for verdict in (Verdict.UNKNOWN, *DECIDED))
+    with Store(tmp_path / "s.sqlite") as store:
+        (contradicted,) = store.put([unknown, verified, unknown, falsified])
+        assert contradicted is verified
+        assert store.get(verified.key).result.verdict is Verdict.VERIFIED

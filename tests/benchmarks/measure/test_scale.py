@@ -7,7 +7,7 @@ import pytest
 from assay.benchmarks.measure import scale
 from assay.benchmarks.measure.scale import Costs, simulated
 
-FAST = Costs(1.0, 1e-3, 1e-3, 1e-5)
+FAST = Costs(1.0, 1e-3, 1e-3, 1e-5, 100.0)
 
 
 def test_few_cores_are_busy_all_the_time():
@@ -15,6 +15,7 @@ def test_few_cores_are_busy_all_the_time():
     assert plan.cores == pytest.approx(1.0, abs=0.05)
     assert plan.pace == pytest.approx(400, rel=0.05)
     assert plan.hours == pytest.approx(1e6 / plan.pace / 3600)
+    assert plan.network == pytest.approx(100 * plan.pace)
 
 
 def test_many_cores_wait_for_the_one_who_serves_them():
@@ -24,9 +25,16 @@ def test_many_cores_wait_for_the_one_who_serves_them():
     assert plan.cores == pytest.approx(0.25, abs=0.02)
 
 
+def test_drivers_share_cores_and_instances():
+    alone, shared = simulated(500, 1e8, 0.01, 1.0, FAST), simulated(2000, 1e8, 0.01, 1.0, FAST, 4)
+    assert shared.pace == pytest.approx(4 * alone.pace)
+    assert shared.hours == pytest.approx(alone.hours / 4)
+    assert (shared.cores, shared.driver, shared.network) == (alone.cores, alone.driver, alone.network)
+
+
 @pytest.mark.slow
 def test_the_costs_here_are_measured_and_told(capsys):
-    scale.main(["--tasks", "3", "--nodes", "2", "--cores", "2", "--task", "1", "--json"])
+    scale.main(["--tasks", "3", "--nodes", "2", "--cores", "2", "--task", "1", "--drivers", "1", "--json"])
     told = json.loads(capsys.readouterr().out)
     assert all(value > 0 for value in told["costs"].values())
     assert told["cores"] == 4

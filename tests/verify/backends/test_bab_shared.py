@@ -72,7 +72,7 @@ class Here:
             self.job = job
             yield self
 
-        patch.setattr(bab, "side_by_side", lambda workers: hired)
+        patch.setattr(bab, "chosen", lambda workers, cluster: hired)
 
 
 def dies_now_and_then(number: int, done: Done) -> Done:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from assay.verify.core.errors import InputError, UnsupportedError
@@ -14,6 +16,7 @@ from assay.verify.support.executors import Fate, Job, Task, cluster, run
 from assay.verify.support.executors.cluster import on_cluster
 
 pytestmark = pytest.mark.slow
+SMALL = 80 * 2**20  # bytes of an object store: the least that Ray takes
 
 
 def work(ground, what):
@@ -29,6 +32,16 @@ def work(ground, what):
                 Path(value).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return "alive"
+        case "wait":
+            folder = Path(value)
+            (folder / f"begun-{os.getpid()}-{time.monotonic()}").touch()
+            while not (folder / "gone").exists():
+                time.sleep(0.1)
+            return "waited"
+        case "sum":
+            return int(ground[value].sum())
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         case "refuse":
             raise InputError("not this")
     return kind
@@ -77,6 +90,66 @@ def test_another_version_is_refused_by_name(local, monkeypatch):
     (ended,) = run(local, [task("ground", "a")])
     with pytest.raises(InputError, match=r"and the run began with 0\.0\.other"):
         ended.value()
+
+
+@pytest.fixture
+def nodes():
+    """Two machines, as far as Ray can tell: one that stays, and one more at a time that may be lost."""
+    pytest.importorskip("ray", reason="needs the package ray")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": SMALL})
+    yield machines
+    ray.shutdown()
+    machines.shutdown()
+
+
+def test_what_is_lost_with_a_machine_is_done_elsewhere_and_counted_once(nodes, tmp_path):
+    other = nodes.add_node(num_cpus=1, object_store_memory=SMALL)
+
+    def lose():
+        while len([*tmp_path.glob("begun*")]) < 2:
+            time.sleep(0.1)
+        nodes.remove_node(other, allow_graceful=False)
+        (tmp_path / "gone").touch()
+
+    with on_cluster(nodes.address)(Job(work, {"a": 7})) as executor:
+        assert executor.capacity == 2
+        loser = threading.Thread(target=lose)
+        loser.start()
+        ends = list(run(executor, [Task(("wait", str(tmp_path)), tag=i) for i in range(4)]))
+        loser.join()
+        assert executor.capacity == 1
+    assert sorted(ended.task.tag for ended in ends) == [0, 1, 2, 3]
+    assert {ended.reply for ended in ends} == {"waited"}
+    assert sorted(ended.task.attempt for ended in ends) == [1, 1, 1, 2]
+
+
+def test_what_does_not_fit_into_the_object_store_goes_by_way_of_the_disk(nodes):
+    ground = {"a": np.arange(2 * SMALL, dtype=np.uint8)}
+    with on_cluster(nodes.address)(Job(work, ground)) as executor:
+        (ended,) = run(executor, [Task(("sum", "a"))])
+    assert ended.value() == int(ground["a"].sum())
+
+
+def test_a_machine_that_does_not_move_costs_a_task_its_time_and_no_more(nodes, monkeypatch):
+    monkeypatch.setattr(cluster, "STARTING", 0.0)
+    with on_cluster(nodes.address)(Job(work, {"a": 7})) as executor:
+        assert [ended.fate for ended in run(executor, [Task(("ground", "a"))])] == [Fate.REPLIED]
+        fates = {ended.task.tag: ended.fate for ended in run(executor, [task("stop", None, 1.0), task("ground", "a")])}
+    assert fates == {"stop": Fate.TIMEOUT, "ground": Fate.REPLIED}
+
+
+def test_what_ray_says_of_a_task_without_a_reply():
+    exceptions = pytest.importorskip("ray.exceptions", reason="needs the package ray")
+    told = {
+        Fate.MEMORY: exceptions.OutOfMemoryError("too much"),
+        Fate.GONE: exceptions.NodeDiedError("gone"),
+        Fate.DIED: exceptions.WorkerCrashedError(),
+    }
+    assert {cluster._fate(error): fate for fate, error in told.items()} == {fate: fate for fate in told}
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch):

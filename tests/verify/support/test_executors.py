@@ -11,14 +11,18 @@ import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
 import pytest
+import torch
 
+from assay.benchmarks.harness.preloaded import INSTANCES
 from assay.verify.core.errors import InputError, InternalError, ResourceError
 from assay.verify.support.executors import Ended, Fate, Job, Task, opened, packed, processes, run
-from assay.verify.support.executors.inline import here
+from assay.verify.support.executors.chosen import chosen
+from assay.verify.support.executors.inline import Inline, here
 from assay.verify.support.executors.processes import Processes, side_by_side
 from assay.verify.support.processes import resident
 
@@ -72,6 +76,10 @@ def work(ground, what):
             return lambda: value
         case "ground":
             return ground[value]
+        case "device":
+            return os.environ["CUDA_VISIBLE_DEVICES"]
+        case "stop":  # as slow as can be
+            os.kill(os.getpid(), signal.SIGSTOP)
         case "print":
             print("noise", flush=True)
     return kind
@@ -79,9 +87,7 @@ def work(ground, what):
 
 def pool_of(count, memory=inf):
     """A pool as the suites use it: the server of the processes is started once, by whoever is first."""
-    from assay.benchmarks.harness.answer import PRELOAD
-
-    return Processes(work, count, None, memory, PRELOAD)
+    return Processes(work, count, None, memory, INSTANCES)
 
 
 def ends(pool, *tasks):
@@ -130,7 +136,7 @@ def test_tasks_are_taken_when_there_is_a_process_for_them():
             assert len(taken) == count
 
 
-@pytest.mark.parametrize(("kind", "value"), [("sleep", 1000), ("deaf", "")])
+@pytest.mark.parametrize(("kind", "value"), [("sleep", 1000), ("deaf", ""), ("stop", None)])
 def test_what_overruns_its_time_is_killed_and_the_next_task_goes_on(kind, value, monkeypatch):
     monkeypatch.setattr(processes, "GRACE", 0.3)
     replies = ends(pool_of(1), task(kind, value, 0.5), task("double", 3))
@@ -236,7 +242,7 @@ def test_a_process_that_nobody_waits_for_any_more_ends_quietly(tmp_path, monkeyp
     for name in ("setsid", "dup2"):
         monkeypatch.setattr(os, name, lambda *_: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(processes.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     for path in (None, str(tmp_path / "removed")):
         ours, theirs = multiprocessing.Pipe()
         ours.close()
@@ -287,6 +293,65 @@ def test_waiting_for_what_lasts_ends_in_time():
     with side_by_side(1)(Job(work)) as executor:
         executor.submit(task("sleep", 1000))
         assert executor.ended(0.0) == []
+
+
+def test_each_process_has_an_accelerator_to_itself_also_the_one_that_replaces_another():
+    with side_by_side(3, devices=("5", "7"))(Job(work, preload=INSTANCES)) as executor:
+        sleepers = [task("sleep", 1000, 1000.0) for _ in range(2)]
+        for each in sleepers:
+            executor.submit(each)
+        (gone,) = [worker for worker in executor.workers if worker.task is sleepers[0]]
+        executor.cancel(sleepers[0])
+        executor.submit(task("device"))
+        assert executor.capacity == 2
+        assert sorted(worker.device for worker in executor.workers) == ["5", "7"]
+        assert [ended.reply for ended in executor.ended()] == [gone.device]
+
+
+@dataclass(eq=False)
+class Meeting:
+    """An executor in which tasks meet these fates, one after another."""
+
+    fates: list
+    capacity: int = 1
+    attempts: list = field(default_factory=list)
+
+    def submit(self, task):
+        self.attempts.append(task)
+
+    def ended(self):
+        return [Ended(self.attempts[-1], self.fates.pop(0), 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("fates", "last", "attempts"),
+    [
+        ([Fate.GONE] * 7 + [Fate.REPLIED], Fate.REPLIED, 8),
+        ([Fate.GONE] * 8, Fate.GONE, 8),
+        ([Fate.DIED] * 2, Fate.DIED, 2),
+        ([Fate.GONE, Fate.DIED], Fate.DIED, 2),
+        ([Fate.MEMORY], Fate.MEMORY, 1),
+    ],
+)
+def test_a_task_is_blamed_for_its_process_and_not_for_its_machine(fates, last, attempts):
+    executor = Meeting([*fates])
+    (ended,) = run(executor, [task("double", 1)])
+    assert (ended.fate, ended.task.attempt, len(executor.attempts)) == (last, attempts, attempts)
+    assert ended.lost is (last is not Fate.REPLIED)
+
+
+def test_there_are_no_more_processes_than_accelerators(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for visible, told in (("4,6,8", ["4", "6"]), (None, ["0", "1"])):
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        for workers, device, capacity, devices in ((4, "cuda", 2, told), (1, "cuda", 1, told), (4, "cpu", 4, ())):
+            with chosen(workers, None, device)(Job(work)) as executor:
+                assert (executor.capacity, list(executor.devices)) == (capacity, list(devices))
+    with chosen(None)(Job(work)) as executor:
+        assert isinstance(executor, Inline)
 
 
 PRINTS = """

@@ -35,7 +35,7 @@ from assay.verify.core.verifier import Bounds
 from assay.verify.programs.relaxation import attempt
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
 from assay.verify.support.executors import Job
-from assay.verify.support.executors.processes import side_by_side
+from assay.verify.support.executors.chosen import chosen
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
@@ -57,8 +57,9 @@ class BaB:
     ``neurons`` of its neurons are tightened, those whose relaxations cost most (0: of none); without an end where it
     is 0; ``passes``: how often that is done at the root; ``output``: where the output is unsafe, which tells no
     margin; ``together``: nodes that are searched together; ``workers``: processes that share the nodes, none but this
-    one where it is 1; ``proof``: return the trees, with all that proves them, as a certificate, where one process
-    alone searches and a quarter of the memory holds it.
+    one where it is 1; ``cluster``: where they are, as ``--cluster`` takes it, if not on this machine; ``proof``: return
+    the trees, with all that proves them, as a certificate, where one process alone searches and a quarter of the memory
+    holds it.
     """
 
     batch: int = 256
@@ -73,6 +74,7 @@ class BaB:
     output: bool = True
     together: int = 16
     workers: int = 1
+    cluster: str | None = None
     proof: bool = False
     name: ClassVar[str] = "bab"
     complete: ClassVar[bool] = True
@@ -162,8 +164,7 @@ class Work:
     def run(self) -> None:
         """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         problem, spec = self.problem, self.problem.spec
-        alone = self.method.proof and self.method.workers == 1
-        self.record = Record(problem, self.budget.memory // 4) if alone else None
+        self.record = Record(problem, self.budget.memory // 4) if self.method.proof and self.alone else None
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
         relaxed = self.root()
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
@@ -185,12 +186,12 @@ class Work:
         order = sorted(open_, key=self.lower.__getitem__, reverse=True)
         trees = self.trees(relaxed.bounds, compact, order)
         try:
-            if self.method.workers == 1:
+            if self.alone:
                 trees.run()
             else:
                 bare = replace(problem, network=replace(problem.network, oracle=None))  # which processes do not ask
                 ground = self.method, bare, relaxed.bounds, compact, order, self.budget.memory // self.method.workers
-                with side_by_side(self.method.workers)(Job(shared_out, ground)) as executor:
+                with chosen(self.method.workers, self.method.cluster)(Job(shared_out, ground)) as executor:
                     trees.run(executor)
         finally:
             self.stats |= {**trees.stats, "closed": trees.account.measure, "unstable": compact.unstable}
@@ -199,6 +200,11 @@ class Work:
             self.closed = True
             if not (self.method.output and self.method.neurons):
                 self.lower = [trees.margin if d in open_ else low for d, low in enumerate(self.lower)]
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process does all of the work."""
+        return self.method.workers == 1 and self.method.cluster is None
 
     def trees(self, bounds: Sequence[Bounds], compact: Compact, disjuncts: Sequence[int]) -> Subtrees:
         """The trees of these disjuncts in a network with these ``bounds`` of every node."""

@@ -20,7 +20,7 @@ from assay.verify.core.result import Reason
 from assay.verify.support.executors import Executor, Fate, Task
 
 SLICE = 1.0  # seconds that a process works on a share
-LOSSES = 4  # shares that may be lost before all is done here
+LOSSES = 4  # shares that may be lost, but for those with their machine, before all is done here
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,8 @@ def share(trees: Trees, stack: list[Nodes], executor: Executor, budget: Budget) 
                 running.discard(ended.task)
                 given: list[Nodes] = ended.task.tag
                 if ended.fate is not Fate.REPLIED:
-                    losses, stack = losses + 1, stack + given
+                    losses += ended.fate is not Fate.GONE
+                    stack = stack + given
                     continue
                 done: Done = ended.reply
                 _check(given, done)

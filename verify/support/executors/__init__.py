@@ -13,8 +13,6 @@ from typing import Any, Protocol
 
 from assay.verify.core.errors import AssayError, InputError, InternalError, ResourceError
 
-ATTEMPTS = 2  # at a task whose process dies: the reason may lie outside of the task
-
 
 class Fate(StrEnum):
     """How a task ended."""
@@ -24,6 +22,11 @@ class Fate(StrEnum):
     TIMEOUT = "timeout"
     MEMORY = "memory"
     DIED = "died"
+    GONE = "gone"  # with the machine that it ran on
+
+
+# At a task whose process dies, since the reason may lie outside of it, and at one whose machine is lost, where it does.
+ATTEMPTS = {Fate.DIED: 2, Fate.GONE: 8}
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,29 @@ class Ended:
         """Whether its process was ended for want of memory, by us or, most likely, by the system."""
         return self.fate is Fate.MEMORY or "SIGKILL" in self.detail
 
-    def value(self, what: str = "a task") -> Any:
-        """The reply to ``what``. Raises the error, :class:`ResourceError` where a limit or the system ended the task,
-        and :class:`InternalError` where its process died by itself."""
-        if self.fate is Fate.REPLIED:
-            return self.reply
+    @property
+    def lost(self) -> bool:
+        """Whether the process was lost with the task: it died, with its machine or alone, or was ended at a limit."""
+        return self.fate in (Fate.TIMEOUT, Fate.MEMORY, Fate.DIED, Fate.GONE)
+
+    def failure(self, what: str = "a task") -> AssayError:
+        """Why there is no reply to ``what``: the error, :class:`ResourceError` where a limit or the system ended the
+        task, and :class:`InternalError` where its process died by itself."""
         if self.error is not None:
-            raise self.error
+            return self.error
         if self.fate is Fate.TIMEOUT:
-            raise ResourceError(f"{what} was ended: {self.detail}")
+            return ResourceError(f"{what} was ended: {self.detail}")
         if self.outside:
-            raise ResourceError(
+            return ResourceError(
                 f"{what} was ended: {self.detail} (most likely memory ran out: take fewer workers or a smaller batch)"
             )
-        raise InternalError(f"a process ended in the midst of {what}: {self.detail}")
+        return InternalError(f"a process ended in the midst of {what}: {self.detail}")
+
+    def value(self, what: str = "a task") -> Any:
+        """The reply to ``what``. Raises the :meth:`failure` where there is none."""
+        if self.fate is Fate.REPLIED:
+            return self.reply
+        raise self.failure(what)
 
 
 class Executor(Protocol):
@@ -134,7 +146,7 @@ def opened(ground: bytes | memoryview) -> Any:
 
 def run(executor: Executor, tasks: Iterable[Task]) -> Generator[Ended, None, None]:
     """The tasks as they end; each is taken from ``tasks`` only when it can run. One whose process dies is tried
-    again."""
+    again, and one whose machine is lost more often."""
     fresh, again, running = iter(tasks), deque[Task](), 0
     while True:
         while running < executor.capacity:
@@ -147,7 +159,24 @@ def run(executor: Executor, tasks: Iterable[Task]) -> Generator[Ended, None, Non
             return
         for ended in executor.ended():
             running -= 1
-            if ended.fate is Fate.DIED and ended.task.attempt < ATTEMPTS:
+            if ended.task.attempt < ATTEMPTS.get(ended.fate, 0):
                 again.append(replace(ended.task, attempt=ended.task.attempt + 1))
             else:
                 yield ended
+
+
+def run_parted(
+    executor: Executor, tasks: Iterable[Task], parts: Callable[[Ended], Sequence[Task]]
+) -> Generator[Ended, None, None]:
+    """The tasks as they end, but of one that is lost with its process its ``parts`` instead, if it has any: what a part
+    cannot survive costs the others nothing."""
+    while True:
+        again: list[Task] = []
+        for ended in run(executor, tasks):
+            of = parts(ended) if ended.lost else ()
+            again += of
+            if not of:
+                yield ended
+        if not again:
+            return
+        tasks = again

@@ -124,7 +124,7 @@ class Cluster:
             )
             return Ended(task, Fate.RAISED, spent, error=InputError(why))
         except ray.exceptions.RayError as error:
-            fate = Fate.TIMEOUT if spent > task.seconds else Fate.DIED
+            fate = Fate.TIMEOUT if spent > task.seconds else _fate(error)
             return Ended(task, fate, spent, detail=f"{type(error).__name__}: {line(error)}")
         if fate is Fate.REPLIED:
             return Ended(task, fate, spent, pickle.loads(reply))
@@ -158,10 +158,23 @@ def on_cluster(address: str, count: int | None = None, memory: float = inf, acce
     return hired
 
 
+def _fate(error: Exception) -> Fate:
+    """What Ray says of a task without a reply."""
+    from ray import exceptions
+
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return Fate.MEMORY
+    gone = (exceptions.NodeDiedError, exceptions.ObjectLostError)
+    return Fate.GONE if isinstance(error, gone) else Fate.DIED
+
+
 @contextmanager
 def _connected(address: str, count: int | None) -> Iterator[None]:
     import ray
 
+    if ray.is_initialized():  # work on the cluster hands out work of its own
+        yield
+        return
     how: dict[str, Any] = {"num_cpus": count} if address == LOCAL else {"address": address}
     try:
         ray.init(

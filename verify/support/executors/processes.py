@@ -18,14 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-import torch
 
 from assay.verify.core.errors import AssayError
 from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, opened, packed
@@ -39,13 +37,15 @@ READY = "ready"
 
 @dataclass(eq=False)
 class Worker:
-    """A process, and the task that it was given at ``begun``, or will begin once it is ready."""
+    """A process, and the task that it was given at ``begun``, or will begin once it is ready; ``device``: the one
+    accelerator that it sees, if it was given one."""
 
     process: BaseProcess
     connection: Connection
     begun: float
     ready: bool = False
     task: Task | None = None
+    device: str | None = None
 
     @property
     def deadline(self) -> float:
@@ -74,7 +74,8 @@ class Processes:
     """Up to ``capacity`` processes: see :class:`assay.verify.support.executors.Executor`.
 
     ``ground``: the file in which what the tasks share is pickled; ``memory``: bytes that one process may hold (looked
-    at on Linux only). To be closed, whatever happened.
+    at on Linux only); ``devices``: accelerators, of which each process sees one that no other has. To be closed,
+    whatever happened.
     """
 
     function: Callable[[Any, Any], Any]
@@ -82,6 +83,7 @@ class Processes:
     ground: str | None = None
     memory: float = inf
     preload: Sequence[str] = ()
+    devices: Sequence[str] = ()
     workers: list[Worker] = field(default_factory=list, repr=False)
     waiting: deque[Task] = field(default_factory=deque, repr=False)
 
@@ -128,7 +130,9 @@ class Processes:
         while self.waiting and len(self._busy()) < self.capacity:
             idle = next((worker for worker in self.workers if worker.task is None), None)
             if idle is None:
-                idle = start(self.function, self.ground, self.preload)
+                taken = {worker.device for worker in self.workers}
+                device = next((each for each in self.devices if each not in taken), None)
+                idle = start(self.function, self.ground, self.preload, device)
                 self.workers.append(idle)
             idle.give(self.waiting.popleft())
 
@@ -169,8 +173,10 @@ class Processes:
         return ended
 
 
-def side_by_side(count: int, memory: float = inf) -> Hiring:
-    """Executors of ``count`` processes that may hold so many bytes each."""
+def side_by_side(count: int, memory: float = inf, devices: Sequence[str] = ()) -> Hiring:
+    """Executors of ``count`` processes that may hold so many bytes each; of no more than there are ``devices``, if any
+    are named, each with one to itself."""
+    count = min(count, len(devices) or count)
 
     @contextmanager
     def hired(job: Job) -> Iterator[Executor]:
@@ -179,7 +185,7 @@ def side_by_side(count: int, memory: float = inf) -> Hiring:
             if job.ground is not None:
                 path = os.path.join(folder, "ground")
                 Path(path).write_bytes(packed(job.ground))
-            executor = Processes(job.function, count, path, memory, job.preload)
+            executor = Processes(job.function, count, path, memory, job.preload, devices)
             try:
                 yield executor
             finally:
@@ -188,17 +194,31 @@ def side_by_side(count: int, memory: float = inf) -> Hiring:
     return hired
 
 
-def start(function: Callable[[Any, Any], Any], ground: str | None, preload: Sequence[str]) -> Worker:
+def start(
+    function: Callable[[Any, Any], Any], ground: str | None, preload: Sequence[str], device: str | None = None
+) -> Worker:
     """A new process: forked from a server that has imported ``preload`` once for all of them."""
-    check_system()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context = _context(preload)
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, function, ground))
+    process = context.Process(target=_serve, args=(theirs, function, ground, device))
     with _without_main(), _uninterrupted():
         process.start()
     theirs.close()
-    return Worker(process, ours, time.monotonic())
+    return Worker(process, ours, time.monotonic(), device=device)
+
+
+def warm(preload: Sequence[str]) -> None:
+    """Have the server of the processes import what they will need, while something else is done here."""
+    _context(preload)
+    with _uninterrupted():
+        forkserver.ensure_running()
+
+
+def _context(preload: Sequence[str]) -> multiprocessing.context.ForkServerContext:
+    check_system()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
 
 
 @contextmanager
@@ -224,14 +244,20 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(connection: Connection, function: Callable[[Any, Any], Any], path: str | None) -> None:
+def _serve(
+    connection: Connection, function: Callable[[Any, Any], Any], path: str | None, device: str | None = None
+) -> None:
     """The life of a worker: a session of its own, in which the terminal's signals do not reach it."""
     os.setsid()
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # read when CUDA is first used, which the server does not
     parent = multiprocessing.parent_process()
     if parent is not None:  # not the server that this one was forked from: that lives on
         die_with_other_end(parent.sentinel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # what solvers print is no part of our output
+    import torch
+
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):  # nobody is there any more
         ground: Any = None

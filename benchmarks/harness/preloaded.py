@@ -1,0 +1,19 @@
+"""What the processes of a run import once and share, by name: nothing of it is imported here."""
+
+SAMPLES = (  # runs over a data set
+    "assay.benchmarks.harness.asking",
+    "assay.benchmarks.harness.attacked",
+    "assay.benchmarks.harness.radius_shares",
+    "assay.benchmarks.harness.smoothed",
+    "assay.models.resolve",
+    "assay.verify.solving.stages",
+    "assay.verify.frontends.torch",
+)
+INSTANCES = (  # runs over networks and properties in files
+    "assay.benchmarks.harness.answer",
+    "assay.verify.solving.auto",
+    "assay.verify.frontends.onnx",
+    "assay.verify.frontends.vnnlib",
+    "onnx",
+    "onnxruntime",
+)
