@@ -23,6 +23,7 @@ VERIFIERS = {
     "lp": "assay.verify.backends.lp:LP",
     "lp-bab": "assay.verify.backends.bab.lp_bab:LPBaB",
     "milp": "assay.verify.backends.milp:MILP",
+    "pieces": "assay.verify.solving.pieces:Pieces",
     "smoothing": "assay.verify.backends.smoothing.method:Smoothing",
     "smoothing-attack": "assay.verify.backends.smoothing.attack:SmoothingAttack",
     "sdp": "assay.verify.backends.lipschitz.sdp.method:SDP",
