@@ -14,6 +14,8 @@ from assay.attacks.common.minimal_norm import MinimalAttack
 from assay.verify.core.errors import InputError
 from assay.verify.core.region import Domain, Region, around, take
 
+Balls = Sequence[Region]
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -69,7 +71,13 @@ def curve(
 
 
 def _once(
-    attack: Attack, model: Model, x: Tensor, labels: Tensor, radii: tuple[float, ...], balls: Sequence[Region], seed: int
+    attack: Attack,
+    model: Model,
+    x: Tensor,
+    labels: Tensor,
+    radii: tuple[float, ...],
+    balls: Sequence[Region],
+    seed: int,
 ) -> Curve:
     result = attack.run(model, x, labels, balls[-1], seed)
     inside = torch.stack([result.success & ball.contains(result.adversarial) for ball in balls])
@@ -78,7 +86,13 @@ def _once(
 
 
 def _one_by_one(
-    attack: Attack, model: Model, x: Tensor, labels: Tensor, radii: tuple[float, ...], balls: Sequence[Region], seed: int
+    attack: Attack,
+    model: Model,
+    x: Tensor,
+    labels: Tensor,
+    radii: tuple[float, ...],
+    balls: Sequence[Region],
+    seed: int,
 ) -> Curve:
     broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     point, distance = x.detach().clone(), torch.full((len(x),), inf, dtype=torch.float64, device=x.device)

@@ -16,6 +16,7 @@ VERIFIERS = {
     "crown": "assay.verify.backends.crown:CROWN",
     "crown-ibp": "assay.verify.backends.crown_ibp:CROWNIBP",
     "ibp": "assay.verify.backends.ibp:IBP",
+    "derandomized": "assay.verify.backends.smoothing.derandomized:Derandomized",
     "input-split": "assay.verify.backends.bab.input_split:InputSplit",
     "lipschitz": "assay.verify.backends.lipschitz.method:Lipschitz",
     "lipsdp": "assay.verify.backends.lipschitz.sdp.method:LipSDP",

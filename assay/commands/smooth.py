@@ -42,6 +42,7 @@ def smooth(
     sigma: Annotated[
         float | None, typer.Option(help="Root mean square of the noise in each value; 0.25 if not given.")
     ] = None,
+    keep: Annotated[float, typer.Option(help="Share of the pixels that masking and ablation noise keep.")] = 0.1,
     draws: Annotated[int | None, typer.Option(help="Draws for each sample; 100000 if not given.")] = None,
     pilot: Annotated[int, typer.Option(help="Draws that choose the class, beforehand.")] = 100,
     alpha: Annotated[
@@ -50,8 +51,13 @@ def smooth(
     certificate: Annotated[
         str, typer.Option(help="cohen, pixeldp, renyi, two-class, higher-order, dsrs or soft; see assay methods.")
     ] = "cohen",
-    norm: Annotated[str, typer.Option(help="Norm of the radii: 2, 1 or inf.")] = "2",
-    radii: Annotated[str, typer.Option(help="Radii of the table, with commas.")] = "0,0.25,0.5,0.75,1",
+    norm: Annotated[
+        str | None,
+        typer.Option(help="Norm of the radii: 2, 1 or inf; l0, the number of changed pixels, under noise that erases."),
+    ] = None,
+    radii: Annotated[
+        str | None, typer.Option(help="Radii of the table, with commas; 0,0.25,0.5,0.75,1, or 0,1,2,3,5 pixels.")
+    ] = None,
     n: Annotated[int | None, typer.Option("--n", help="So many samples; all if not given.")] = None,
     skip: Annotated[int, typer.Option(help="Take every K-th sample.")] = 1,
     seed: options.Seed = 0,
@@ -74,14 +80,19 @@ def smooth(
     for name, value in (("--n", n), ("--skip", skip), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     seed_in_range(seed)
-    asked, at = Asked(model, weights, data, data_dir, domain, norm.lower(), n, skip, seed), numbers("--radii", radii)
 
+    from assay.verify.backends.smoothing.kinds import ERASING
     from assay.verify.backends.smoothing.method import Smoothing
 
+    erases = noise in ERASING
+    norm, radii = norm or ("l0" if erases else "2"), radii or ("0,1,2,3,5" if erases else "0,0.25,0.5,0.75,1")
+    asked, at = Asked(model, weights, data, data_dir, domain, norm.lower(), n, skip, seed), numbers("--radii", radii)
+    if (parse_norm(norm, pixels=True) == 0) != erases:
+        raise InputError("--norm l0 is for the noises masking and ablation, and they are for nothing else")
     use_threads(threads)
     sigma, alpha = 0.25 if sigma is None else sigma, 0.001 if alpha is None else alpha
     draws = 100_000 if draws is None else draws
-    method = Smoothing(noise, sigma, draws, pilot, alpha, certificate=certificate)  # type: ignore[arg-type]
+    method = Smoothing(noise, sigma, draws, pilot, alpha, "fixed", certificate, keep)  # type: ignore[arg-type]
     rows, facts = _certify(asked, method, out, quiet, options.hiring(workers, cluster))
     _report(rows, _write(rows, at, facts, asked, out), out, json_)
 
@@ -101,7 +112,12 @@ class Asked:
     seed: int
 
     def __post_init__(self) -> None:
-        parse_norm(self.norm)
+        parse_norm(self.norm, pixels=True)
+
+    @property
+    def p(self) -> float:
+        """The norm as a number."""
+        return parse_norm(self.norm, pixels=True)
 
 
 def _certify(
@@ -121,7 +137,7 @@ def _certify(
     rows: list[Row] = []
     with interruptible(), watch(unit="sample", quiet=quiet) as progress:
         how = (
-            parse_norm(asked.norm),
+            asked.p,
             asked.seed,
             indices,
             progress,
@@ -142,6 +158,7 @@ def _certify(
         "seed": asked.seed,
         "command": shlex.join(["assay", *sys.argv[1:]]),
         "sigma": method.sigma,
+        "keep": method.keep,
         "alpha": method.alpha,
     }
 
@@ -153,9 +170,9 @@ def _write(rows: list[Row], radii: Sequence[float], facts: dict[str, Any], asked
     from assay.verify.support.documents import dump
     from assay.verify.support.files import write_atomic
 
-    document = smoothed.summary(rows, smoothed.curve(rows, radii), facts)
+    document = smoothed.summary(rows, smoothed.curve(rows, radii, asked.p), facts)
     write_atomic(out / "smooth.json", f"{dump(document)}\n".encode())
-    smoothed_figure.draw(rows, parse_norm(asked.norm), _heading(rows, facts), out / "smooth.png")
+    smoothed_figure.draw(rows, asked.p, _heading(rows, facts), out / "smooth.png")
     return document
 
 
@@ -200,9 +217,10 @@ def _audit(path: Path, n: int | None, alpha: float | None, sigma: float | None, 
     at_least_one("--draws", n)
     stated = None not in (n, alpha, sigma)
     if n is not None and alpha is not None and sigma is not None:
+        from assay.verify.backends.smoothing.kinds import Kind
         from assay.verify.backends.smoothing.method import check_options
 
-        check_options("gaussian", sigma, n, 1, alpha)
+        check_options(Kind("gaussian", sigma), n, 1, alpha)
         fits = [audit.check(entries, audit.Setting(n, alpha, sigma))]
     else:
         fits = [fit for fit in audit.recover(entries) if _agrees(fit, n, alpha, sigma)]

@@ -47,7 +47,20 @@ QUICK = {
     "square": "square(queries=100)",
 }
 # One of each kind; the others are slow.
-OFTEN = ["apgd", "autoattack", "cw", "deepfool", "fab", "fgsm", "fmn", "hopskipjump", "mi-fgsm", "pgd", "sparse-rs", "square"]
+OFTEN = [
+    "apgd",
+    "autoattack",
+    "cw",
+    "deepfool",
+    "fab",
+    "fgsm",
+    "fmn",
+    "hopskipjump",
+    "mi-fgsm",
+    "pgd",
+    "sparse-rs",
+    "square",
+]
 every_attack = pytest.mark.parametrize("name", few(ATTACKS, quick=OFTEN))
 
 

@@ -86,7 +86,7 @@ def unanswerable(verifier: Verifier, problem: Problem) -> Result | None:
 
 
 def _shapeless(verifier: Verifier, region: Region) -> str | None:
-    """Why a region's box tells the verifier too little of it, or None: what is found in the box need not be a member."""
+    """Why the verifier has no use for a region's box, or None: what is found in it need not be a member."""
     if isinstance(region, Sparse):
         return "few changed pixels are anywhere, and no box: pieces(method=...) treats every set of them by itself"
     if isinstance(region, Intersection) and verifier.complete:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar
@@ -77,7 +77,9 @@ class Pieces:
 
     def _answer(self, problem: Problem, whole: Result, proved: int) -> Result:
         """What the parts say together, of the whole; a margin is one only where all parts have been asked."""
-        stats = {key: whole.stats[key] for key in ("explanation", "counterexample_margin", "alarm") if key in whole.stats}
+        stats = {
+            key: whole.stats[key] for key in ("explanation", "counterexample_margin", "alarm") if key in whole.stats
+        }
         return replace(
             whole,
             problem_id=problem.id,
@@ -87,6 +89,4 @@ class Pieces:
         )
 
     def _declined(self, problem: Problem, why: str | None) -> Result:
-        return Result(
-            problem.id, repr(self), Verdict.UNKNOWN, Reason.UNSUPPORTED, stats={"explanation": why}
-        )
+        return Result(problem.id, repr(self), Verdict.UNKNOWN, Reason.UNSUPPORTED, stats={"explanation": why})

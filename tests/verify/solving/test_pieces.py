@@ -21,9 +21,7 @@ from assay.verify.solving.pieces import Pieces
 
 def model(gain: float) -> torch.nn.Module:
     torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Linear(9, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
-    ).eval()
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
     with torch.no_grad():
         net[3].bias += torch.tensor([gain, 0.0, 0.0])
     return net

@@ -18,7 +18,7 @@ def around(centre: Tensor, eps: float | Tensor, norm: float, domain: Domain | No
     """
     if norm not in (0, PATCH):
         return LpBall(centre, eps, norm, domain)
-    if isinstance(eps, Tensor) and eps.dim() or float(eps) != int(float(eps)) or float(eps) < 0:
+    if (isinstance(eps, Tensor) and eps.dim()) or float(eps) != int(float(eps)) or float(eps) < 0:
         raise InputError(f"eps counts pixels here, and must be a whole number of at least 0, got {eps}")
     if domain is None:
         raise InputError("changed pixels may be anything in the domain: it is needed, got none")

@@ -140,13 +140,12 @@ class Window:
     def _masks(self, first: Tensor, rows: int, columns: int) -> Tensor:
         """The windows whose first pixels are number ``first`` (n) among those that can be: (n x rows x columns)."""
         top, left = first // (columns - self.width + 1), first % (columns - self.width + 1)
-        across = _between(top, self.height, rows)[:, :, None] & _between(left, self.width, columns)[:, None, :]
-        return across
+        return _between(top, self.height, rows)[:, :, None] & _between(left, self.width, columns)[:, None, :]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sparse:
-    """The points that differ from ``centre`` in pixels of one set of ``support`` alone, and lie in the ``domain`` there.
+    """The points that differ from ``centre`` in pixels of one set of ``support`` alone, within the ``domain``.
 
     ``centre``: one sample, or (batch x shape), within the domain, whose sides are numbers or tensors that broadcast to
     it. Where a value of the centre is no number of a point's dtype the nearest one stands for it. Raises
@@ -164,7 +163,7 @@ class Sparse:
         if self.domain is None:
             raise InputError("changed pixels may be anything in the domain: it is needed, got none")
         low, high = (own_tensor(side, "a domain", torch.float64) for side in self.domain)
-        if not bool((low.isfinite().all() & high.isfinite().all())):
+        if not bool(low.isfinite().all() & high.isfinite().all()):
             raise InputError("changed pixels may be anything in the domain: it must be finite")
         try:
             inside = bool(((low.expand_as(centre) <= centre) & (centre <= high.expand_as(centre))).all())

@@ -247,5 +247,5 @@ def test_few_draws_and_foreign_noises_are_refused() -> None:
 
 @pytest.mark.parametrize("size", [3, 10, 64, 784])
 def test_every_noise_has_the_deviation_that_is_asked_for(size: int) -> None:
-    for kind in get_args(kinds.Name):
+    for kind in set(get_args(kinds.Name)) - set(kinds.ERASING):
         assert kinds.of_rms(kind, 0.3, size).rms(size) == pytest.approx(0.3)  # type: ignore[attr-defined]
