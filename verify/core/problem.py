@@ -147,8 +147,8 @@ class Problem:
         the units of x, in linf one for each feature where it is a tensor that broadcasts to x; the region is the closed
         ball clipped to ``domain``, whose sides may be such tensors, too; for the norm 0 at most eps changed pixels, for
         :data:`assay.verify.core.norms.PATCH` a square patch of eps x eps. Arrays are taken, too. For many samples of
-        one model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is above
-        0 and 0 where it is below (:mod:`assay.verify.core.binary`).
+        one model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is
+        above 0 and 0 where it is below (:mod:`assay.verify.core.binary`).
         """
         return cls.robustness_many(model, as_tensor(x, "a sample")[None], [label], eps, norm, domain)[0]
 
