@@ -23,6 +23,7 @@ from assay.commands.export import export
 from assay.commands.inspect import inspect
 from assay.commands.methods import methods
 from assay.commands.models import models
+from assay.commands.poison import poison
 from assay.commands.radius import radius
 from assay.commands.report import report
 from assay.commands.smooth import smooth
@@ -70,6 +71,7 @@ app.command(short_help="Print whom to cite for methods and attacks.")(cite)
 app.command(short_help="List the trained networks that come with assay.")(models)
 app.command(short_help="Certify a smoothed classifier, or audit a log of its radii.")(smooth)
 app.command(short_help="Train a network reproducibly, with its card.")(train)
+app.command(short_help="Plant a backdoor in training data; detect it, and certify a vote against it.")(poison)
 
 
 def _show_version(wanted: bool) -> None:
