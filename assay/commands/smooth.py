@@ -23,7 +23,7 @@ from assay.written import numbers
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from assay.benchmarks.harness.audit import Fit
+    from assay.benchmarks.harness.audit import Fit, Setting
     from assay.benchmarks.harness.smoothed import Row
     from assay.verify.backends.smoothing.method import Smoothing
     from assay.verify.support.executors import Hiring
@@ -74,7 +74,8 @@ def smooth(
 ) -> None:
     """Certify a smoothed classifier sample by sample, or audit a log of its radii."""
     if audit is not None:
-        raise typer.Exit(_audit(audit, draws, alpha, sigma, json_))
+        law = None if noise == "gaussian" and norm in (None, "2", "l2") else Noised(noise, keep, norm, data, data_dir)
+        raise typer.Exit(_audit(audit, draws, alpha, sigma, law, json_))
     if model is None:
         raise InputError("expected --model, or --audit with a log")
     for name, value in (("--n", n), ("--skip", skip), ("--threads", threads), ("--workers", workers)):
@@ -208,15 +209,47 @@ def _table(points: list[dict[str, Any]]) -> Table:
     return grid
 
 
-def _audit(path: Path, n: int | None, alpha: float | None, sigma: float | None, as_json: bool) -> int:
+@dataclass(frozen=True)
+class Noised:
+    """What a log of other radii than those of Gaussian noise in l2 is about, as it was asked for."""
+
+    noise: str
+    keep: float
+    norm: str | None
+    data: str
+    folder: Path | None
+
+    def setting(self, n: int | None, alpha: float | None, sigma: float | None) -> Setting:
+        """With all that is stated. Raises :class:`InputError` where something is missing that cannot be recovered."""
+        from assay.benchmarks.harness.audit import Law, Setting
+        from assay.verify.backends.smoothing.kinds import Kind
+        from assay.verify.backends.smoothing.method import check_options
+
+        kind = Kind(self.noise, 0.25 if sigma is None else sigma, self.keep)  # type: ignore[arg-type]
+        if n is None or alpha is None or (sigma is None and not kind.erases):
+            raise InputError(
+                "--audit recovers what it is not told for gaussian noise in l2 alone: state --draws, --alpha and "
+                + ("--keep" if kind.erases else "--sigma")
+            )
+        check_options(kind, n, 1, alpha)
+        norm = parse_norm(self.norm or ("l0" if kind.erases else "2"), pixels=True)
+        shape = options.samples(self.data, self.folder, None).shape
+        return Setting(n, alpha, kind.sigma, Law(kind, norm, shape))
+
+
+def _audit(
+    path: Path, n: int | None, alpha: float | None, sigma: float | None, law: Noised | None, as_json: bool
+) -> int:
     """Print what the log may have been made with and the rows that cannot be; 10 if there are any."""
     from assay.benchmarks.harness import audit
     from assay.verify.support.documents import dump
 
     entries = audit.read(path)
     at_least_one("--draws", n)
-    stated = None not in (n, alpha, sigma)
-    if n is not None and alpha is not None and sigma is not None:
+    stated = law is not None or None not in (n, alpha, sigma)
+    if law is not None:
+        fits = [audit.check(entries, law.setting(n, alpha, sigma))]
+    elif n is not None and alpha is not None and sigma is not None:
         from assay.verify.backends.smoothing.kinds import Kind
         from assay.verify.backends.smoothing.method import check_options
 
@@ -238,7 +271,10 @@ def _agrees(fit: Fit, n: int | None, alpha: float | None, sigma: float | None) -
 
 def _plain(fit: Fit) -> dict[str, object]:
     faults = [{"line": fault.entry.line, "radius": fault.entry.radius, "why": fault.why} for fault in fit.faults]
-    return {**vars(fit.setting), "chance": fit.chance, "faults": faults}
+    setting, law = fit.setting, fit.setting.law
+    named = {} if law is None else {"noise": str(law.kind), "norm": law.norm}
+    facts = {"n": setting.n, "alpha": setting.alpha, "sigma": setting.sigma}
+    return {**facts, **named, "chance": fit.chance, "faults": faults}
 
 
 def _tell(path: Path, rows: int, fits: list[Fit], stated: bool) -> None:
