@@ -24,6 +24,7 @@ from assay.commands.inspect import inspect
 from assay.commands.methods import methods
 from assay.commands.models import models
 from assay.commands.perturb import perturb
+from assay.commands.poison import poison
 from assay.commands.radius import radius
 from assay.commands.report import report
 from assay.commands.smooth import smooth
@@ -74,6 +75,7 @@ app.command(short_help="List the trained networks that come with assay.")(models
 app.command(short_help="Certify a smoothed classifier, or audit a log of its radii.")(smooth)
 app.command(short_help="Train a network reproducibly, with its card.")(train)
 app.command(short_help="Print published figures beside what is measured here.")(table)
+app.command(short_help="Plant a backdoor in training data; detect it, and certify a vote against it.")(poison)
 
 
 def _show_version(wanted: bool) -> None:

@@ -52,8 +52,19 @@ InputShape = Annotated[
 ]
 First = Annotated[int | None, typer.Option("--n", help="How many samples, from the first on; all if not given.")]
 Eps = Annotated[str, typer.Option(help="Radii in the units of the data, with commas: 0.02,0.05 or 2/255,8/255.")]
-MaybeEps = Annotated[str | None, typer.Option(help="Radii in the units of the data, with commas: 0.05,8/255.")]
+MaybeEps = Annotated[
+    str | None,
+    typer.Option(
+        help="Radii in the units of the data, with commas: 0.05,8/255; in linf FILE.npy, too, one for each feature."
+    ),
+]
 Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 2 or 1.")]
+NormOrPixels = Annotated[
+    str,
+    typer.Option(
+        help="Norm of the ball: inf, 2 or 1; l0, where eps counts changed pixels; patch, where it is a square's side."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of whatever is random.")]
 Batch = Annotated[
     int, typer.Option(help="Samples treated at once, for speed; the last digit of outputs may depend on it.")
@@ -114,6 +125,15 @@ def samples(
     if eps_scale is not None:
         dataset = replace(dataset, eps_scale=features.scale(eps_scale, dataset.shape))
     return dataset if n is None else dataset.take(n)
+
+
+def eps_map(eps: str | None, eps_scale: str | None) -> tuple[str | None, str | None]:
+    """``--eps FILE.npy``, a radius for each feature, as the radius 1 and this scale of it."""
+    if eps is None or not eps.endswith(".npy"):
+        return eps, eps_scale
+    if eps_scale is not None:
+        raise InputError("--eps FILE.npy has a radius for each feature: leave out --eps-scale")
+    return "1", eps
 
 
 def told(samples: Dataset) -> dict[str, Any]:

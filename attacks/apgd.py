@@ -15,7 +15,7 @@ from torch import Tensor
 
 from assay.attacks.common import task
 from assay.attacks.common.early_stopping import EarlyStopping, check_patience
-from assay.attacks.common.interface import AttackResult, Model, forward, norm
+from assay.attacks.common.interface import AttackResult, Model, balls_only, forward, norm
 from assay.attacks.common.iterates import Iterates
 from assay.attacks.common.l1_steps import WIDE, SparseSteps, enlarged, gaussian_start
 from assay.attacks.common.losses import LossName, check_loss
@@ -191,6 +191,7 @@ def enlarged_ball_start(job: Task, x: Tensor, schedule: Schedule) -> tuple[Tenso
 
 def attack(job: Task, schedule: Schedule, loss: LossName, seed: int) -> AttackResult:
     """Auto-PGD on one loss."""
+    balls_only("apgd", job.region)
     record = Record(job.clean)
     ascend(record, replace(job, goal=job.goal.with_loss(loss)), schedule, seed)
     return record.result(job.region)
@@ -198,6 +199,7 @@ def attack(job: Task, schedule: Schedule, loss: LossName, seed: int) -> AttackRe
 
 def attack_targets(job: Task, schedule: Schedule, targets: int, seed: int) -> AttackResult:
     """Auto-PGD towards each sample's ``targets`` nearest targets at the clean sample, one after the other."""
+    balls_only("apgd-t", job.region)
     record = Record(job.clean)
     if not len(job.clean):
         return record.result(job.region)

@@ -12,7 +12,7 @@ from torch import Tensor
 from assay.attacks.apgd import APGD, APGDCE, APGDT
 from assay.attacks.common import task
 from assay.attacks.common.early_stopping import check_patience
-from assay.attacks.common.interface import AttackResult, Model, norm
+from assay.attacks.common.interface import AttackResult, Model, balls_only, norm
 from assay.attacks.common.option_ranges import whole
 from assay.attacks.common.task import Record, Task
 from assay.attacks.fab import FAB, FABT
@@ -70,6 +70,7 @@ class AutoAttack:
 
     def run_on(self, job: Task, seed: int) -> AttackResult:
         """One component after the other on the samples of a task that are unbroken."""
+        balls_only(self.name, job.region)
         job = replace(job, goal=job.goal.with_loss("margin"))
         if self.version != "rand":
             return self._sequence(job, seed)

@@ -19,7 +19,7 @@ from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.region import Domain
 from assay.verify.support.plain import counted
 
-BLACK_BOX = ("grid", "hopskipjump", "random", "square")
+BLACK_BOX = ("grid", "hopskipjump", "random", "sparse-rs", "square")
 ROUNDING = 1e-4
 
 

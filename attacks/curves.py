@@ -12,7 +12,9 @@ from torch import Tensor
 from assay.attacks.common.interface import Attack, Model
 from assay.attacks.common.minimal_norm import MinimalAttack
 from assay.verify.core.errors import InputError
-from assay.verify.core.region import Domain, LpBall, take
+from assay.verify.core.region import Domain, Region, around, take
+
+Balls = Sequence[Region]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,7 @@ def curve(
 ) -> Curve:
     """Attack x (batch x shape), labels (batch), in the balls of all ``epsilons`` within ``domain``.
 
+    ``norm``: 0 and ``PATCH`` as well, where radii count pixels.
     ``scale``: in linf, how many units of each channel or feature a radius of 1 is: broadcasts to a sample (shape).
 
     A minimal-norm attack runs once. Others run at one radius after the other, on the samples unbroken so far.
@@ -70,14 +73,20 @@ def curve(
     if getattr(attack, "targeted", False):
         raise InputError(f"robust accuracy speaks of any wrong class: take {attack.name} without targeted")
     each = None if scale is None else scale.double().expand(x.shape[1:])[None]
-    balls = [LpBall(x, eps if each is None else eps * each, norm, domain) for eps in radii]
+    balls = [around(x, eps if each is None else eps * each, norm, domain) for eps in radii]
     if isinstance(attack, MinimalAttack):
         return _once(attack, model, x, labels, radii, balls, seed)
     return _one_by_one(attack, model, x, labels, radii, balls, seed)
 
 
 def _once(
-    attack: Attack, model: Model, x: Tensor, labels: Tensor, radii: tuple[float, ...], balls: list[LpBall], seed: int
+    attack: Attack,
+    model: Model,
+    x: Tensor,
+    labels: Tensor,
+    radii: tuple[float, ...],
+    balls: Sequence[Region],
+    seed: int,
 ) -> Curve:
     result = attack.run(model, x, labels, balls[-1], seed)
     inside = torch.stack([result.success & ball.contains(result.adversarial) for ball in balls])
@@ -86,7 +95,13 @@ def _once(
 
 
 def _one_by_one(
-    attack: Attack, model: Model, x: Tensor, labels: Tensor, radii: tuple[float, ...], balls: list[LpBall], seed: int
+    attack: Attack,
+    model: Model,
+    x: Tensor,
+    labels: Tensor,
+    radii: tuple[float, ...],
+    balls: Sequence[Region],
+    seed: int,
 ) -> Curve:
     broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     point, distance = x.detach().clone(), torch.full((len(x),), inf, dtype=torch.float64, device=x.device)

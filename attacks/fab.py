@@ -16,7 +16,7 @@ from torch import Tensor
 
 from assay.attacks.common import hyperplane, minimal_norm, task
 from assay.attacks.common.early_stopping import EarlyStopping, check_patience
-from assay.attacks.common.interface import AttackResult, Model, forward, norm
+from assay.attacks.common.interface import AttackResult, Model, balls_only, forward, norm
 from assay.attacks.common.minimal_norm import Closest, bisect_segment, domain, length, loss_and_gradient, per_sample
 from assay.attacks.common.option_ranges import whole
 from assay.attacks.common.projected_gradient import gradient
@@ -151,6 +151,7 @@ class Plan:
 
 def search_region(job: Task, plan: Plan, seed: int) -> AttackResult:
     """Search for members of the region only: a sample stops as soon as it is broken in the region."""
+    balls_only("fab", job.region)
     job = replace(job, goal=job.goal.with_loss("margin"))
     record, keys = Record(job.clean), sample_keys(job.clean, seed)
     if not len(job.clean):

@@ -27,6 +27,7 @@ ATTACKS = {
     "hopskipjump": "assay.attacks.hopskipjump:HopSkipJump",
     "mi-fgsm": "assay.attacks.mifgsm:MIFGSM",
     "pgd": "assay.attacks.pgd:PGD",
+    "sparse-rs": "assay.attacks.sparse_rs:SparseRS",
     "square": "assay.attacks.square:Square",
     "pgd-eot": "assay.attacks.pgd_eot:PGDEOT",
     "random": "assay.attacks.baselines:Random",

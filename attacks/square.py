@@ -12,7 +12,7 @@ from torch import Tensor
 
 from assay.attacks.common import task
 from assay.attacks.common.early_stopping import EarlyStopping, check_patience
-from assay.attacks.common.interface import AttackResult, Model, norm
+from assay.attacks.common.interface import AttackResult, Model, balls_only, norm
 from assay.attacks.common.minimal_norm import per_sample
 from assay.attacks.common.option_ranges import fraction, whole
 from assay.attacks.common.random_streams import sample_keys, uniform
@@ -229,6 +229,7 @@ class Square:
 
     def run_on(self, job: Task, seed: int) -> AttackResult:
         """Attack a task whose goal is given."""
+        balls_only(self.name, job.region)
         job = replace(job, goal=job.goal.with_loss("margin"))
         record = Record(job.clean)
         if len(job.clean):

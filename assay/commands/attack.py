@@ -59,7 +59,7 @@ def attack(
         str | None, typer.Option(help="Attacks, with commas; options as in 'pgd(steps=100)'; 'foolbox:LinfPGD' too.")
     ] = None,
     n: options.First = None,
-    norm: options.Norm = "inf",
+    norm: options.NormOrPixels = "inf",
     seed: options.Seed = 0,
     batch: options.Batch = 100,
     threads: options.Threads = None,
@@ -83,7 +83,8 @@ def attack(
     if model is None or eps is None:
         raise InputError("expected --model and --eps, or NET PROP: assay attack --help shows both")
     _refuse(context, FOR_PROPERTY, "is for NET PROP, and means nothing for data sets")
-    radii, p = numbers("--eps", eps), parse_norm(norm)
+    eps, eps_scale = options.eps_map(eps, eps_scale)
+    radii, p = numbers("--eps", eps), parse_norm(norm, pixels=True)
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     seed_in_range(seed)

@@ -43,7 +43,7 @@ def compare(
     attacks: Annotated[str, typer.Option(help="Attacks, likewise: 'fgsm,pgd(steps=100)'.")] = "fgsm,pgd",
     n: options.First = None,
     out: Annotated[Path, typer.Option(help="Folder for results.sqlite, summary.json and bracket.png.")] = Path("out"),
-    norm: options.Norm = "inf",
+    norm: options.NormOrPixels = "inf",
     seed: options.Seed = 0,
     batch: options.Batch = 50,
     timeout: Annotated[float, typer.Option(help="Seconds for each sample and method.")] = inf,
@@ -80,7 +80,8 @@ def compare(
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
     if (eps is None) != radius:
         raise InputError("expected --eps, radii with commas between them, or --radius, and not both")
-    radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm)
+    eps, eps_scale = options.eps_map(eps, eps_scale)
+    radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm, pixels=not radius)
     if radius and (require or baseline):
         raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")
     if radius and evidence:

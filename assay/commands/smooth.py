@@ -24,7 +24,7 @@ from assay.written import numbers
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from assay.benchmarks.harness.audit import Fit
+    from assay.benchmarks.harness.audit import Fit, Setting
     from assay.benchmarks.harness.smoothed import Row
     from assay.verify.backends.smoothing.method import Smoothing
     from assay.verify.support.executors import Hiring
@@ -43,6 +43,7 @@ def smooth(
     sigma: Annotated[
         float | None, typer.Option(help="Root mean square of the noise in each value; 0.25 if not given.")
     ] = None,
+    keep: Annotated[float, typer.Option(help="Share of the pixels that masking and ablation noise keep.")] = 0.1,
     draws: Annotated[int | None, typer.Option(help="Draws for each sample; 100000 if not given.")] = None,
     pilot: Annotated[int, typer.Option(help="Draws that choose the class, beforehand.")] = 100,
     alpha: Annotated[
@@ -51,8 +52,13 @@ def smooth(
     certificate: Annotated[
         str, typer.Option(help="cohen, pixeldp, renyi, two-class, higher-order, dsrs or soft; see assay methods.")
     ] = "cohen",
-    norm: Annotated[str, typer.Option(help="Norm of the radii: 2, 1 or inf.")] = "2",
-    radii: Annotated[str, typer.Option(help="Radii of the table, with commas.")] = "0,0.25,0.5,0.75,1",
+    norm: Annotated[
+        str | None,
+        typer.Option(help="Norm of the radii: 2, 1 or inf; l0, the number of changed pixels, under noise that erases."),
+    ] = None,
+    radii: Annotated[
+        str | None, typer.Option(help="Radii of the table, with commas; 0,0.25,0.5,0.75,1, or 0,1,2,3,5 pixels.")
+    ] = None,
     n: Annotated[int | None, typer.Option("--n", help="So many samples; all if not given.")] = None,
     skip: Annotated[int, typer.Option(help="Take every K-th sample.")] = 1,
     seed: options.Seed = 0,
@@ -69,21 +75,27 @@ def smooth(
 ) -> int:
     """Certify a smoothed classifier sample by sample, or audit a log of its radii."""
     if audit is not None:
-        raise typer.Exit(_audit(audit, draws, alpha, sigma, json_))
+        law = None if noise == "gaussian" and norm in (None, "2", "l2") else Noised(noise, keep, norm, data, data_dir)
+        raise typer.Exit(_audit(audit, draws, alpha, sigma, law, json_))
     if model is None:
         raise InputError("expected --model, or --audit with a log")
     for name, value in (("--n", n), ("--skip", skip), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     seed_in_range(seed)
-    asked, at = Asked(model, weights, data, data_dir, domain, norm.lower(), n, skip, seed), numbers("--radii", radii)
     hiring = options.hiring(workers, cluster)
 
+    from assay.verify.backends.smoothing.kinds import ERASING
     from assay.verify.backends.smoothing.method import Smoothing
 
+    erases = noise in ERASING
+    norm, radii = norm or ("l0" if erases else "2"), radii or ("0,1,2,3,5" if erases else "0,0.25,0.5,0.75,1")
+    asked, at = Asked(model, weights, data, data_dir, domain, norm.lower(), n, skip, seed), numbers("--radii", radii)
+    if (parse_norm(norm, pixels=True) == 0) != erases:
+        raise InputError("--norm l0 is for the noises masking and ablation, and they are for nothing else")
     use_threads(threads)
     sigma, alpha = 0.25 if sigma is None else sigma, 0.001 if alpha is None else alpha
     draws = 100_000 if draws is None else draws
-    method = Smoothing(noise, sigma, draws, pilot, alpha, certificate=certificate)  # type: ignore[arg-type]
+    method = Smoothing(noise, sigma, draws, pilot, alpha, "fixed", certificate, keep)  # type: ignore[arg-type]
     rows, facts = _certify(asked, method, out, quiet, hiring)
     _report(rows, _write(rows, at, facts, asked, out), out, json_)
     return lost([row.lost for row in rows if row.lost is not None])
@@ -104,7 +116,12 @@ class Asked:
     seed: int
 
     def __post_init__(self) -> None:
-        parse_norm(self.norm)
+        parse_norm(self.norm, pixels=True)
+
+    @property
+    def p(self) -> float:
+        """The norm as a number."""
+        return parse_norm(self.norm, pixels=True)
 
 
 def _certify(
@@ -124,7 +141,7 @@ def _certify(
     rows: list[Row] = []
     with interruptible(), watch(unit="sample", quiet=quiet) as progress:
         how = (
-            parse_norm(asked.norm),
+            asked.p,
             asked.seed,
             indices,
             progress,
@@ -145,6 +162,7 @@ def _certify(
         "seed": asked.seed,
         "command": shlex.join(["assay", *sys.argv[1:]]),
         "sigma": method.sigma,
+        "keep": method.keep,
         "alpha": method.alpha,
     }
 
@@ -156,9 +174,9 @@ def _write(rows: list[Row], radii: Sequence[float], facts: dict[str, Any], asked
     from assay.verify.support.documents import dump
     from assay.verify.support.files import write_atomic
 
-    document = smoothed.summary(rows, smoothed.curve(rows, radii), facts)
+    document = smoothed.summary(rows, smoothed.curve(rows, radii, asked.p), facts)
     write_atomic(out / "smooth.json", f"{dump(document)}\n".encode())
-    smoothed_figure.draw(rows, parse_norm(asked.norm), _heading(rows, facts), out / "smooth.png")
+    smoothed_figure.draw(rows, asked.p, _heading(rows, facts), out / "smooth.png")
     return document
 
 
@@ -194,18 +212,51 @@ def _table(points: list[dict[str, Any]]) -> Table:
     return grid
 
 
-def _audit(path: Path, n: int | None, alpha: float | None, sigma: float | None, as_json: bool) -> int:
+@dataclass(frozen=True)
+class Noised:
+    """What a log of other radii than those of Gaussian noise in l2 is about, as it was asked for."""
+
+    noise: str
+    keep: float
+    norm: str | None
+    data: str
+    folder: Path | None
+
+    def setting(self, n: int | None, alpha: float | None, sigma: float | None) -> Setting:
+        """With all that is stated. Raises :class:`InputError` where something is missing that cannot be recovered."""
+        from assay.benchmarks.harness.audit import Law, Setting
+        from assay.verify.backends.smoothing.kinds import Kind
+        from assay.verify.backends.smoothing.method import check_options
+
+        kind = Kind(self.noise, 0.25 if sigma is None else sigma, self.keep)  # type: ignore[arg-type]
+        if n is None or alpha is None or (sigma is None and not kind.erases):
+            raise InputError(
+                "--audit recovers what it is not told for gaussian noise in l2 alone: state --draws, --alpha and "
+                + ("--keep" if kind.erases else "--sigma")
+            )
+        check_options(kind, n, 1, alpha)
+        norm = parse_norm(self.norm or ("l0" if kind.erases else "2"), pixels=True)
+        shape = options.samples(self.data, self.folder, None).shape
+        return Setting(n, alpha, kind.sigma, Law(kind, norm, shape))
+
+
+def _audit(
+    path: Path, n: int | None, alpha: float | None, sigma: float | None, law: Noised | None, as_json: bool
+) -> int:
     """Print what the log may have been made with and the rows that cannot be; 10 if there are any."""
     from assay.benchmarks.harness import audit
     from assay.verify.support.documents import dump
 
     entries = audit.read(path)
     at_least_one("--draws", n)
-    stated = None not in (n, alpha, sigma)
-    if n is not None and alpha is not None and sigma is not None:
+    stated = law is not None or None not in (n, alpha, sigma)
+    if law is not None:
+        fits = [audit.check(entries, law.setting(n, alpha, sigma))]
+    elif n is not None and alpha is not None and sigma is not None:
+        from assay.verify.backends.smoothing.kinds import Kind
         from assay.verify.backends.smoothing.method import check_options
 
-        check_options("gaussian", sigma, n, 1, alpha)
+        check_options(Kind("gaussian", sigma), n, 1, alpha)
         fits = [audit.check(entries, audit.Setting(n, alpha, sigma))]
     else:
         fits = [fit for fit in audit.recover(entries) if _agrees(fit, n, alpha, sigma)]
@@ -223,7 +274,10 @@ def _agrees(fit: Fit, n: int | None, alpha: float | None, sigma: float | None) -
 
 def _plain(fit: Fit) -> dict[str, object]:
     faults = [{"line": fault.entry.line, "radius": fault.entry.radius, "why": fault.why} for fault in fit.faults]
-    return {**vars(fit.setting), "chance": fit.chance, "faults": faults}
+    setting, law = fit.setting, fit.setting.law
+    named = {} if law is None else {"noise": str(law.kind), "norm": law.norm}
+    facts = {"n": setting.n, "alpha": setting.alpha, "sigma": setting.sigma}
+    return {**facts, **named, "chance": fit.chance, "faults": faults}
 
 
 def _tell(path: Path, rows: int, fits: list[Fit], stated: bool) -> None:

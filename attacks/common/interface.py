@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from assay.verify.core.budget import Expired
-from assay.verify.core.errors import AssayError, InputError, ResourceError
+from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import LpBall, Region, check_region
+from assay.verify.core.region import Intersection, LpBall, Region, Sparse, check_region
+from assay.verify.core.region.sparse import channels
 from assay.verify.support import shown
 from assay.verify.support.failures import explained
+from assay.verify.support.floats import length
 from assay.verify.support.modules import MIXED, mixing
 
 Model = Callable[[Tensor], Tensor]
@@ -166,5 +168,23 @@ def forward(model: Model, x: Tensor) -> Tensor:
 
 
 def norm(region: Region) -> float:
-    """The norm that the region is measured in; boxes and polytopes have the maximum norm."""
-    return region.p if isinstance(region, LpBall) else inf
+    """The norm that the region is measured in, that of an intersection's roundest ball; boxes and polytopes have the
+    maximum norm, and few changed pixels 0."""
+    if isinstance(region, Intersection):
+        return region.round.p
+    return 0.0 if isinstance(region, Sparse) else region.p if isinstance(region, LpBall) else inf
+
+
+def distances(clean: Tensor, x: Tensor, region: Region) -> Tensor:
+    """How far x lies from ``clean`` (both batch x shape), measured as the region is, in pixels where few of them may
+    change: (batch), float64."""
+    if isinstance(region, Sparse):
+        return channels(x != clean).any(1).flatten(1).sum(1).double()
+    return length((x.double() - clean.double()).flatten(1), norm(region))
+
+
+def balls_only(attack: str, region: Region) -> None:
+    """Refuse few changed pixels and intersections, for attacks whose steps are made for balls and boxes."""
+    if isinstance(region, (Sparse, Intersection)):
+        what = "few changed pixels" if isinstance(region, Sparse) else "an intersection of balls"
+        raise UnsupportedError(f"{attack} is for boxes and balls, got {what}: sparse-rs, pgd and random take them")

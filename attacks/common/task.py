@@ -15,6 +15,7 @@ from assay.attacks.common.interface import (
     check_inputs,
     check_model,
     check_problems,
+    distances,
     forward,
     norm,
 )
@@ -23,9 +24,8 @@ from assay.attacks.common.targeted import Reach
 from assay.verify.core.binary import class_scores
 from assay.verify.core.errors import InputError, InternalError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import LpBall, Polytope, Region, kind, plain, stack, take
+from assay.verify.core.region import Box, LpBall, Polytope, Region, kind, plain, stack, take
 from assay.verify.support.arrays import as_labels, as_tensor
-from assay.verify.support.floats import length
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Task:
     @classmethod
     def of(cls, model: Model, clean: Tensor, region: Region, goal: Goal) -> Task:
         """The task on all samples ``clean`` (batch x shape)."""
-        if norm(region) == inf and not isinstance(region, Polytope):
+        if norm(region) == inf and isinstance(region, (Box, LpBall)):
             far = torch.full_like(clean if len(region.shape) == clean.dim() else clean[:1], inf)
             return cls(model, clean, region, goal, region.project(-far), region.project(far), True)
         box = region.box()
@@ -132,8 +132,7 @@ class Record:
         """The record as a result. Raises :class:`InternalError` if a point is not a member of the region."""
         if not bool(region.contains(self.adversarial).all()):
             raise InternalError("an attack left its region: please report it with the region and the model")
-        step = (self.adversarial.double() - self.clean.double()).flatten(1)
-        distance = length(step, norm(region))
+        distance = distances(self.clean, self.adversarial, region)
         return AttackResult(self.adversarial, self.success, self.loss, distance, self.queries)
 
 

@@ -25,6 +25,7 @@ from assay.models.data import Dataset
 from assay.verify.core.binary import check_sign, class_scores
 from assay.verify.core.errors import AssayError, InputError, InternalError, UnsupportedError
 from assay.verify.core.network import Network, to_network
+from assay.verify.core.norms import PATCH, norm_name
 from assay.verify.core.spec import strictly_largest
 from assay.verify.frontends.whole import runnable
 from assay.verify.support.documents import finite
@@ -281,7 +282,7 @@ def document(attacked: Attacked, command: Sequence[str] = ()) -> dict[str, Any]:
         {
             "model": attacked.model,
             "data": f"{attacked.data.name} ({attacked.data.split})",
-            "norm": attacked.norm,
+            "norm": attacked.norm if attacked.norm != PATCH else norm_name(PATCH),
             "n": len(attacked.data),
             "seed": attacked.seed,
             "clean_accuracy": float(attacked.right.double().mean()),

@@ -1,7 +1,8 @@
 """The audit of a log of certified radii: which (n, alpha, sigma) made it, and which rows cannot come from them.
 
-A radius by Clopper-Pearson under Gaussian noise is sigma Phi^-1(p_k) for one of the n + 1 possible counts k: the log
-lies on a lattice, as fine as n and as far as alpha and sigma let it reach. Each row is known to the digits printed.
+A radius by Clopper-Pearson is that of p_k for one of the n + 1 possible counts k, sigma Phi^-1(p_k) for Gaussian noise:
+the log lies on a lattice, as fine as n and as far as alpha and sigma let it reach. Each row is known to the digits
+printed. What is not stated is recovered for Gaussian noise in l2; other noises are checked against what is.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from assay.verify.backends.smoothing.confidence import clopper_pearson_lower, least_successes
+from assay.verify.backends.smoothing.kinds import Kind
+from assay.verify.backends.smoothing.noises import Noise
+from assay.verify.backends.smoothing.noises.erasing import pixels
 from assay.verify.core.errors import InputError
 from assay.verify.support.plain import counted
 
@@ -38,21 +44,43 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Law:
+    """How a probability becomes a radius: under the noise of what ``kind``, in which norm (0: pixels), of samples of a
+    ``shape``."""
+
+    kind: Kind
+    norm: float
+    shape: tuple[int, ...]
+
+    @cached_property
+    def _noise(self) -> Noise:
+        return self.kind.of(torch.zeros(self.shape))
+
+    def radius(self, p: float) -> float:
+        """The certified radius of p; 0 unless it is above 1/2."""
+        sample = torch.zeros(self.shape)
+        return self._noise.radius(p, self.norm, (pixels(sample) if self.norm == 0 else sample.shape).numel())
+
+
+@dataclass(frozen=True)
 class Setting:
-    """What a log may have been made with."""
+    """What a log may have been made with; ``law``: the radius, that of Gaussian noise in l2 if not given."""
 
     n: int
     alpha: float
     sigma: float
+    law: Law | None = None
 
     def __str__(self) -> str:
-        return f"n = {self.n}, alpha = {self.alpha:g}, sigma = {self.sigma:g}"
+        amount = f"sigma = {self.sigma:g}" if self.law is None else str(self.law.kind)
+        return f"n = {self.n}, alpha = {self.alpha:g}, {amount}"
 
     def radius(self, successes: int) -> float:
         """The radius of so many successes."""
         from scipy.special import ndtri
 
-        return self.sigma * float(ndtri(clopper_pearson_lower(successes, self.n, self.alpha)))
+        p = clopper_pearson_lower(successes, self.n, self.alpha)
+        return self.sigma * float(ndtri(p)) if self.law is None else self.law.radius(p)
 
 
 @dataclass(frozen=True)
@@ -138,11 +166,34 @@ def _nearest(radii: Array, setting: Setting, least: int) -> tuple[Array, Array]:
     """The five counts (5 x rows) whose radii lie around each of ``radii``, rising, and their radii."""
     from scipy.special import bdtrik, betaincinv, ndtr, ndtri
 
+    if setting.law is not None:
+        return _searched(radii, setting, least)
+
     # The count, between whole numbers, whose Clopper-Pearson bound is the probability of the radius.
     count = bdtrik(1 - setting.alpha, setting.n, ndtr(radii / setting.sigma)) + 1
     middle = np.clip(np.nan_to_num(np.rint(count), nan=setting.n), least, setting.n)
     counts = np.clip(middle + np.arange(-2, 3)[:, None], least, setting.n)
     return counts, setting.sigma * ndtri(betaincinv(counts, setting.n - counts + 1, setting.alpha))
+
+
+def _searched(radii: Array, setting: Setting, least: int) -> tuple[Array, Array]:
+    """The same for any noise, whose radius grows with the count: by bisection, each count's radius worked out once."""
+    known: dict[int, float] = {}
+
+    def radius(count: int) -> float:
+        if count not in known:
+            known[count] = setting.radius(count)
+        return known[count]
+
+    middle = []
+    for wanted in radii.tolist():
+        low, high = least, setting.n
+        while high - low > 1:
+            between = (low + high) // 2
+            low, high = (between, high) if radius(between) < wanted else (low, between)
+        middle.append(high)
+    counts = np.clip(np.array(middle, dtype=np.int64) + np.arange(-2, 3)[:, None], least, setting.n)
+    return counts.astype(np.float64), np.array([[radius(int(k)) for k in row] for row in counts]).reshape(counts.shape)
 
 
 def _why(entry: Entry, counts: Array, radii: Array, setting: Setting) -> str:

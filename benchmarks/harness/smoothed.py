@@ -20,6 +20,7 @@ from assay.benchmarks.harness.sources import Held, Source, checked
 from assay.models.data import Dataset
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.network import Network
+from assay.verify.core.norms import covers
 from assay.verify.core.problem import Problem
 from assay.verify.frontends.whole import runnable
 from assay.verify.support.executors import Ended, Hiring, Job, Task, run
@@ -52,8 +53,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Point:
-    """Certified accuracy at a radius: the share of the samples that are right with a radius ABOVE it, and the exact
-    95% interval over samples of the same kind."""
+    """Certified accuracy at a radius: the share of the samples that are right with a radius ABOVE it, or as many
+    pixels, and the exact 95% interval over samples of the same kind."""
 
     radius: float
     count: int
@@ -130,13 +131,13 @@ def _row(ground: Ground, index: int) -> Row:
     return Row(index, label, answer, certified.radius, successes, outcome.n, outcome.lower, spent)
 
 
-def curve(rows: Sequence[Row], radii: Sequence[float]) -> list[Point]:
-    """Certified accuracy at each radius, in rising order; at 0 the accuracy of the smoothed classifier."""
+def curve(rows: Sequence[Row], radii: Sequence[float], norm: float = 2.0) -> list[Point]:
+    """Certified accuracy at each radius in the ``norm``, rising; at 0 the accuracy of the smoothed classifier."""
     from scipy.stats import binomtest
 
     points = []
     for radius in sorted(set(radii)):
-        count = sum(row.right and row.radius > radius for row in rows)
+        count = sum(row.right and covers(row.radius, radius, norm) for row in rows)
         interval = binomtest(count, len(rows)).proportion_ci(CONFIDENCE, method="exact")
         points.append(Point(radius, count, count / len(rows), float(interval.low), float(interval.high)))
     return points

@@ -94,3 +94,19 @@ def test_mistakes_are_one_clear_line(
 ) -> None:
     assert main([*(arguments or ["smooth"]), "--out", str(tmp_path)]) == 40
     assert words in capsys.readouterr().err
+
+
+def test_the_audit_of_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    erasing = ["--noise", "ablation", "--keep", "0.3"]
+    assert main([*MODEL[:-2], "--n", "2", "--draws", "200", *erasing, "--out", str(tmp_path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["norm"] == "l0"
+    assert [point["radius"] for point in document["curve"]] == [0, 1, 2, 3, 5]
+    assert document["subject"] == "smoothed(ablation, keep 0.3)"
+    log = str(tmp_path / "smooth.csv")
+    assert main(["smooth", "--audit", log, *erasing, "--draws", "200", "--alpha", "0.001"]) == 0
+    assert "every row can come from it" in capsys.readouterr().out
+    assert main(["smooth", "--audit", log, *erasing]) == 40
+    assert "--keep" in capsys.readouterr().err
+    assert main([*MODEL, "--noise", "ablation", "--norm", "2"]) == 40
+    assert "l0 is for the noises" in capsys.readouterr().err

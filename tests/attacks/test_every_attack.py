@@ -15,14 +15,14 @@ from assay.attacks.registry import ATTACKS
 from assay.verify.check.replay import replay
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.region import Box, Intersection, LpBall, Region, around
 from tests.attacks.attack_models import linear, mlp, network, samples
 from tests.breadth import few
 
 NET = mlp(0)
 X = samples(1, 8)
 LABELS = NET(X).argmax(1)
-EPS = {1.0: 0.4, 2.0: 0.3, inf: 0.15}
+EPS = {1.0: 0.4, 2.0: 0.3, inf: 0.15, 0.0: 2.0}
 
 # With fewer queries than by default, so that the tests are quick.
 QUICK = {
@@ -43,10 +43,11 @@ QUICK = {
     "grid": "grid(points=128)",
     "hopskipjump": "hopskipjump(steps=4,probes=20)",
     "pgd-eot": "pgd-eot(draws=2,steps=10)",
+    "sparse-rs": "sparse-rs(queries=100)",
     "square": "square(queries=100)",
 }
 # One of each kind; the others are slow.
-OFTEN = ["apgd", "deepfool", "fgsm", "fmn", "hopskipjump", "mi-fgsm", "pgd"]
+OFTEN = ["apgd", "deepfool", "fgsm", "fmn", "hopskipjump", "mi-fgsm", "pgd", "sparse-rs"]
 every_attack = pytest.mark.parametrize("name", few(ATTACKS, quick=OFTEN))
 
 
@@ -59,8 +60,9 @@ def quick(name: str) -> Attack:
 
 
 def regions(x: torch.Tensor, eps: dict[float, float]) -> list[Region]:
-    balls: list[Region] = [LpBall(x, eps[p], p, (0.0, 1.0)) for p in (inf, 2.0, 1.0)]
-    return [*balls, Box((x - eps[inf]).clamp(min=0), (x + eps[inf]).clamp(max=1))]
+    balls: list[Region] = [around(x, eps[p], p) for p in (inf, 2.0, 1.0, 0.0)]
+    both = Intersection.of(x, {inf: eps[inf], 2.0: eps[2.0]})
+    return [*balls, both, Box((x - eps[inf]).clamp(min=0), (x + eps[inf]).clamp(max=1))]
 
 
 def attempts(
@@ -168,6 +170,12 @@ def test_no_certified_sample_is_broken(name: str) -> None:
         except UnsupportedError:
             continue
         assert not bool(result.success.any())
+    near = linear([[0.4, -0.4], [0.0, 0.0], [0.0, 0.0]], [1.0, 0.0, 0.0])  # one pixel is worth 0.2
+    try:
+        result = quick(name).run(near, x, torch.zeros(3, dtype=torch.int64), around(x, 1, 0))
+    except UnsupportedError:
+        return
+    assert not bool(result.success.any())
 
 
 @every_attack

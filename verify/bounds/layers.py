@@ -17,14 +17,14 @@ from assay.verify.bounds.columns import over_region
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.opposites import partners
 from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
-from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.relaxed import Relaxed, round_part
 from assay.verify.bounds.rows import Backward, affordable, lower_rows
 from assay.verify.bounds.waists import Sides, lowest, unsettled
 from assay.verify.bounds.zonotopes import Zonotopes
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Conv2d, ConvTranspose2d, Linear, Op, Sub
-from assay.verify.core.region import Box, LpBall, Polytope, Region
+from assay.verify.core.region import Box, Intersection, LpBall, Polytope, Region
 from assay.verify.core.roundings import terms
 from assay.verify.core.verifier import Bounds
 from assay.verify.support import devices
@@ -224,7 +224,7 @@ def _within_precision(relaxed: Relaxed, position: int, known: Bounds, wanted: Te
 
 def _exact_by_intervals(network: Network, region: Region | None) -> set[int]:
     """Nodes whose interval bounds over a box cannot be improved: at most one layer after the input sums anything."""
-    if isinstance(region, LpBall) and region.p != torch.inf:
+    if region is not None and round_part(region) is not None:
         return set()
     summed = [0]
     for node in network.nodes[1:]:
@@ -356,6 +356,9 @@ def batch_box(region: Region, shape: tuple[int, ...]) -> Region:
     if isinstance(region, LpBall):
         eps = region.radius.expand_as(region.centre)[None] if region.radius.dim() else region.eps
         return LpBall(region.centre[None], eps, region.p, region.domain)
+    if isinstance(region, Intersection):
+        balls = (batch_box(ball, shape) for ball in region.balls)
+        return Intersection(tuple(ball for ball in balls if isinstance(ball, LpBall)))
     if isinstance(region, Polytope):
         return region.map(lambda bound: bound[None])
     box = region.box()

@@ -18,7 +18,7 @@ from assay.verify.bounds.rounding import Rounding
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
-from assay.verify.core.region import LpBall, Region
+from assay.verify.core.region import Intersection, LpBall, Region
 from assay.verify.core.verifier import Bounds
 
 
@@ -59,7 +59,8 @@ class Relaxed:
         size = rounding.largest(box)
         known = size < precision.beyond
         box = Bounds(torch.where(known, box.lower, torch.nan), torch.where(known, box.upper, torch.nan))
-        charged.begin(torch.maximum(size, _farthest(region).to(size)) if isinstance(region, LpBall) else size)
+        ball = region if isinstance(region, LpBall) else round_part(region)
+        charged.begin(size if ball is None else torch.maximum(size, _farthest(ball).to(size)))
         return cls(network, [box], _on(region, device), charged, budget=budget)
 
     @classmethod
@@ -115,8 +116,8 @@ class Relaxed:
 
     @property
     def ball(self) -> LpBall | None:
-        """The region, if it is a ball that is no box."""
-        return self.region if isinstance(self.region, LpBall) and self.region.p != inf else None
+        """The ball that is no box, and that the region, or a part of what it is the intersection of, is."""
+        return None if self.region is None else round_part(self.region)
 
     @property
     def constraints(self) -> Constraints | None:
@@ -130,6 +131,13 @@ def fits_float32(network: Network) -> bool:
     return all(abs(v) <= torch.finfo(torch.float32).max for v in numbers)
 
 
+def round_part(region: Region) -> LpBall | None:
+    """The ball in l1 or l2 that the region is, or is part of."""
+    if isinstance(region, Intersection):
+        return region.round
+    return region if isinstance(region, LpBall) and region.p != inf else None
+
+
 def _farthest(ball: LpBall) -> Tensor:
     """Beyond the magnitude of all coordinates of points of the ball, were there no domain."""
     return ball.centre.abs() + ball.radius
@@ -137,7 +145,11 @@ def _farthest(ball: LpBall) -> Tensor:
 
 def _on(region: Region, device: torch.device) -> Region:
     """The region on a device, of a ball what lies in the domain, too, which its box knows."""
-    if not isinstance(region, LpBall) or device.type == "cpu":
+    if device.type == "cpu":
+        return region
+    if isinstance(region, Intersection):
+        region = region.round  # the box of all of them is known
+    if not isinstance(region, LpBall):
         return region
     eps = region.eps.to(device) if isinstance(region.eps, Tensor) else region.eps
     return LpBall(region.centre.to(device), eps, region.p, None)

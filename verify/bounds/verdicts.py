@@ -20,7 +20,7 @@ from assay.verify.core.budget import Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, check_network
 from assay.verify.core.problem import Problem, check_problem
-from assay.verify.core.region import Box, Region, check_region, kind, stack
+from assay.verify.core.region import Box, Intersection, Region, Sparse, check_region, kind, stack
 from assay.verify.core.region.rounding import directed_sum
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds, Verifier
@@ -105,12 +105,21 @@ def unanswerable(verifier: Verifier, problem: Problem) -> Result | None:
     check_problem(problem)
     why = verifier.supports(problem)
     if why is None and verifier.guarantee is not Guarantee.EMPIRICAL:  # what an attack finds the model itself confirms
-        why = overflowing(problem)
+        why = _shapeless(verifier, problem.region) or overflowing(problem)
     reason = _no_question(problem) or (Reason.UNSUPPORTED if why else None)
     if reason is None:
         return None
     stats = {"explanation": why or _vacuity(problem)}
     return Result(problem.id, repr(verifier), Verdict.UNKNOWN, reason, stats=stats)
+
+
+def _shapeless(verifier: Verifier, region: Region) -> str | None:
+    """Why the verifier has no use for a region's box, or None: what is found in it need not be a member."""
+    if isinstance(region, Sparse):
+        return "few changed pixels are anywhere, and no box: pieces(method=...) treats every set of them by itself"
+    if isinstance(region, Intersection) and verifier.complete:
+        return "an intersection of balls, not a box"
+    return None
 
 
 def decided(margin: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""The norms by name: l1, l2 and linf, as people write them and as the field prints them."""
+"""The norms by name: l1, l2 and linf, as people write them and as the field prints them.
+
+Beside them two measures that are no norms: l0, the number of changed pixels, and the side of a square patch.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,12 @@ from math import inf
 
 from assay.verify.core.errors import unknown_name
 
-NAMES = {1.0: "l1", 2.0: "l2", inf: "linf"}
-SPELLINGS = {"inf": inf, **{name[1:]: p for p, name in NAMES.items()}, **{name: p for p, name in NAMES.items()}}
+PATCH = -1.0  # stands where a norm does: eps is the side of a square, anywhere, that may hold anything
+SPARSE = {0.0: "l0", PATCH: "patch"}
+NORMS = {1.0: "l1", 2.0: "l2", inf: "linf"}
+NAMES = NORMS | SPARSE
+SPELLINGS = {"inf": inf, **{name[1:]: p for p, name in NORMS.items()}, **{name: p for p, name in NORMS.items()}}
+OF_PIXELS = {"0": 0.0, **{name: p for p, name in SPARSE.items()}}
 
 
 def norm_name(p: float) -> str:
@@ -19,11 +26,18 @@ def norm_name(p: float) -> str:
     return NAMES.get(p, f"l{p:g}")
 
 
-def parse_norm(text: str) -> float:
-    """The norm that ``text`` names, ``inf`` or ``linf``, ``2`` or ``l2``, ``1`` or ``l1``.
+def parse_norm(text: str, pixels: bool = False) -> float:
+    """The norm that ``text`` names, ``inf`` or ``linf``, ``2`` or ``l2``, ``1`` or ``l1``; with ``pixels`` ``0`` or
+    ``l0`` and ``patch``, too.
 
     Raises :class:`InputError` for any other.
     """
-    if text.lower() not in SPELLINGS:
-        raise unknown_name("norm", text, SPELLINGS)
-    return SPELLINGS[text.lower()]
+    known = SPELLINGS | (OF_PIXELS if pixels else {})
+    if text.lower() not in known:
+        raise unknown_name("norm", text, known)
+    return known[text.lower()]
+
+
+def covers(radius: float, eps: float, norm: float) -> bool:
+    """Whether a certified ``radius`` holds at ``eps``: strictly above it in a norm, at least as many pixels else."""
+    return radius >= eps if norm in SPARSE else radius > eps

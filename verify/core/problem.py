@@ -18,7 +18,7 @@ from torch import Tensor
 from assay.verify.core.binary import check_sign
 from assay.verify.core.errors import InputError, check_type
 from assay.verify.core.network import Network, check_network, content_hash, to_network
-from assay.verify.core.region import Domain, LpBall, Polytope, Region, check_region, declared, side_by_side
+from assay.verify.core.region import Domain, LpBall, Polytope, Region, around, check_region, declared, side_by_side
 from assay.verify.core.spec import Spec
 from assay.verify.support import shown
 from assay.verify.support.arrays import as_labels, as_tensor
@@ -145,9 +145,10 @@ class Problem:
 
         ``model``: a module in eval mode, or a :class:`Network`; ``x``: one sample (shape), without a batch; ``eps`` in
         the units of x, in linf one for each feature where it is a tensor that broadcasts to x; the region is the closed
-        ball clipped to ``domain``, whose sides may be such tensors, too. Arrays are taken, too. For many samples of one
-        model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is above 0
-        and 0 where it is below (:mod:`assay.verify.core.binary`).
+        ball clipped to ``domain``, whose sides may be such tensors, too; for the norm 0 at most eps changed pixels, for
+        :data:`assay.verify.core.norms.PATCH` a square patch of eps x eps. Arrays are taken, too. For many samples of
+        one model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is
+        above 0 and 0 where it is below (:mod:`assay.verify.core.binary`).
         """
         return cls.robustness_many(model, as_tensor(x, "a sample")[None], [label], eps, norm, domain)[0]
 
@@ -175,7 +176,7 @@ class Problem:
         for x, label in zip(xs, classes, strict=True):
             if label not in specs:
                 specs[label] = Spec.binary(label) if binary else Spec.robust(label, network.output_size)
-            problems.append(cls(network, LpBall(x, eps, norm, domain), specs[label], label))
+            problems.append(cls(network, around(x, eps, norm, domain), specs[label], label))
         return problems
 
     @classmethod

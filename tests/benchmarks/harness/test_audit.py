@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from assay.benchmarks.harness.audit import Entry, Setting, check, read, recover
+from assay.benchmarks.harness.audit import Entry, Law, Setting, check, read, recover
 from assay.benchmarks.harness.smoothed import Row, table_text
 from assay.verify.backends.smoothing.confidence import clopper_pearson_lower
+from assay.verify.backends.smoothing.kinds import Kind
 from assay.verify.core.errors import InputError
 from tests.breadth import slow
 
@@ -126,3 +128,35 @@ def test_a_log_of_zeros_recovers_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("idx,radius\n1,0.0\n")
     assert recover(read(path)) == []
+
+
+KINDS = [
+    (Kind("laplace", 0.3), 1.0),
+    (Kind("uniform", 0.3), inf),
+    (Kind("gaussian", 0.3), inf),
+    (Kind("exp2", 0.3), 2.0),
+    slow(Kind("generalised-gaussian", 0.3), 2.0),
+    (Kind("masking", keep=0.05), 0.0),
+    (Kind("ablation", keep=0.1), 0.0),
+]
+
+
+@pytest.mark.parametrize(("kind", "norm"), KINDS)
+def test_every_noise_has_its_lattice(kind: Kind, norm: float) -> None:
+    """Radii of counts are told from radii that no count gives, and from those of other draws."""
+    setting = Setting(1000, 0.001, kind.sigma, Law(kind, norm, (1, 5, 8)))
+    radii = [setting.radius(k) for k in (600, 777, 901, 1000)]
+    assert radii == sorted(radii)
+    own = [Entry(i, 0, radius, 1e-9 * radius + 1e-12) for i, radius in enumerate(radii, 2)]
+    assert not check(own, setting).faults
+    strange = [Entry(2, 0, radii[-1] * 1.01 + 0.5, 1e-9), Entry(3, -1, radii[0] + 0.25, 1e-9)]
+    if not kind.erases:
+        strange.append(Entry(4, 0, (radii[1] + setting.radius(778)) / 2, 1e-9))
+    else:
+        strange.append(Entry(4, 0, 1.5, 1e-9))
+    assert [fault.entry.line for fault in check(strange, setting).faults] == [2, 3, 4]
+
+
+def test_gaussian_noise_by_its_law_is_as_by_its_formula() -> None:
+    plain, law = Setting(500, 0.01, 0.5), Setting(500, 0.01, 0.5, Law(Kind("gaussian", 0.5), 2.0, (6,)))
+    assert [law.radius(k) for k in (300, 420, 500)] == pytest.approx([plain.radius(k) for k in (300, 420, 500)])

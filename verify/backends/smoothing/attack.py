@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.verify.backends.smoothing import kinds, named
+from assay.verify.backends.smoothing.kinds import Kind
 from assay.verify.backends.smoothing.ledger import Ledger
 from assay.verify.backends.smoothing.method import Smoothing, beyond, check_options, subject
 from assay.verify.backends.smoothing.noises import Noise
 from assay.verify.backends.smoothing.question import Question
-from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
+from assay.verify.backends.smoothing.sampling import centre, oracle
 from assay.verify.backends.smoothing.scores import exceed
 from assay.verify.backends.smoothing.vote import outvotes
 from assay.verify.core.budget import UNLIMITED, Budget, running
@@ -23,6 +24,7 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, content_hash
 from assay.verify.core.ops import Opaque
 from assay.verify.core.problem import Problem, check_problem
+from assay.verify.core.region import LpBall, Region, Sparse
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.support.floats import length
 
@@ -33,9 +35,11 @@ class SmoothingAttack:
 
     ``steps`` of projected ascent of -log of the label's mean probability over ``copies`` noises (SmoothAdv: Salman et
     al. 2019, arXiv:1906.04584), the same ones at each step, or new ones with ``fresh`` (expectation over
-    transformation: Athalye et al. 2018, arXiv:1707.07397). A point breaks a sample if a rival, chosen on n0 draws at
-    the point, has more votes than the label among n fresh ones by a one-sided binomial test at alpha. With ``scores``
-    the classifier is that of the largest mean score (``certificate=soft``), and so is what the rival must exceed.
+    transformation: Athalye et al. 2018, arXiv:1707.07397); among few pixels the steps go to the edge of the domain, in
+    those of the largest gain (PGD0: Croce and Hein 2019, arXiv:1909.05040). A point breaks a sample if a rival, chosen
+    on n0 draws at the point, has more votes than the label among n fresh ones by a one-sided binomial test at alpha.
+    With ``scores`` the classifier is that of the largest mean score (``certificate=soft``), and so is what the rival
+    must exceed.
     """
 
     noise: kinds.Name = "gaussian"
@@ -47,12 +51,13 @@ class SmoothingAttack:
     copies: int = 32
     fresh: bool = False
     scores: bool = False
+    keep: float = 0.1
     name: ClassVar[str] = "smoothing-attack"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
 
     def __post_init__(self) -> None:
-        check_options(self.noise, self.sigma, self.n, self.n0, self.alpha)
+        check_options(self.kind, self.n, self.n0, self.alpha)
         if self.scores:
             named.chosen("soft", self.noise, "fixed")
         for option in ("steps", "copies"):
@@ -62,19 +67,24 @@ class SmoothingAttack:
     @property
     def subject(self) -> str:
         """The classifier that results speak of."""
-        return subject(self.noise, self.sigma, self.scores)
+        return subject(self.kind, self.scores)
+
+    @property
+    def kind(self) -> Kind:
+        """The noise and how much of it."""
+        return Kind(self.noise, self.sigma, self.keep)
 
     def supports(self, problem: Problem) -> str | None:
         """Balls, the specification that one label is strictly the largest output, and models that have gradients."""
         ops = (node.op for node in problem.network.nodes)
         if blind := [op.label for op in ops if isinstance(op, Opaque) and not op.differentiable]:
             return f"{blind[0]} has no gradients"
-        return beyond(problem) or drowned(centre(problem), self.sigma)
+        return beyond(problem, self.kind)
 
     def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
         """As :meth:`Smoothing.classify`: x (shape)."""
         certificate: named.Name = "soft" if self.scores else "cohen"
-        judge = Smoothing(self.noise, self.sigma, n0=self.n0, alpha=self.alpha, certificate=certificate)
+        judge = Smoothing(self.noise, self.sigma, 1, self.n0, self.alpha, "fixed", certificate, self.keep)
         return judge.classify(network, x, seed)
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
@@ -87,12 +97,11 @@ class SmoothingAttack:
             return self._result(problem, Reason.UNSUPPORTED, begun, None, {"explanation": why})
         assert problem.label is not None
         clean = centre(problem)
-        noise = kinds.of_rms(self.noise, self.sigma, clean.numel())
+        noise = self.kind.of(clean)
         point = self._ascend(problem, noise, clean, problem.label, budget)
         broken, counts = self._broken(problem, noise, point, problem.label, budget.seed)
         reason = None if broken else Reason.TIMEOUT if budget.expired else Reason.INCOMPLETE
-        step = (point.double() - problem.region.centre).flatten()
-        stats = {"counts": counts, "distance": float(length(step, problem.region.p))}  # type: ignore[attr-defined]
+        stats = {"counts": counts, "distance": _distance(problem.region, point)}
         return self._result(problem, reason, begun, point if broken else None, stats)
 
     def _ascend(self, problem: Problem, noise: Noise, clean: Tensor, label: int, budget: Budget) -> Tensor:
@@ -103,8 +112,9 @@ class SmoothingAttack:
         key = content_hash(self.name, budget.seed, clean)
         generator = torch.Generator().manual_seed(int(key[:15], 16))
         labels = torch.full((self.copies,), label)
-        zero = torch.zeros_like(clean)
-        noises = noise.sample(zero, self.copies, generator)
+        # What erases multiplies by masks, the rest is added.
+        blank = torch.ones_like(clean) if self.kind.erases else torch.zeros_like(clean)
+        noises = noise.sample(blank, self.copies, generator)
         x = region.project(clean[None])
         best, largest = x[0], -torch.inf
         size = 2 / self.steps
@@ -112,10 +122,12 @@ class SmoothingAttack:
             if budget.expired:
                 break
             if self.fresh:
-                noises = noise.sample(zero, self.copies, generator)
+                noises = noise.sample(blank, self.copies, generator)
             with torch.enable_grad():
                 point = x.detach().requires_grad_()
-                each = F.cross_entropy(model(point + noises).flatten(1), labels, reduction="none")
+                each = F.cross_entropy(
+                    model(point * noises if self.kind.erases else point + noises).flatten(1), labels, reduction="none"
+                )
                 loss = -(-each).logsumexp(0)
                 (grad,) = torch.autograd.grad(loss, point)
             if float(loss.detach()) > largest:
@@ -151,3 +163,11 @@ class SmoothingAttack:
             subject=self.subject,
             stats=stats,
         )
+
+
+def _distance(region: Region, point: Tensor) -> float:
+    """Of a point (shape) from the centre: in the norm of a ball, or in changed pixels."""
+    if isinstance(region, Sparse):
+        return float(region.changed(point[None]).sum())
+    assert isinstance(region, LpBall)
+    return float(length((point.double() - region.centre).flatten(), region.p))

@@ -10,41 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log, sqrt
-from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from assay.verify.backends.smoothing.noises import Exp2, levels
-from assay.verify.backends.smoothing.noises.directions import on_sphere
-from assay.verify.backends.smoothing.noises.noise import column, empty, numpy_generator
 from assay.verify.core.errors import InputError
 
 # A cut through the middle of the noise makes the integrands steep: more panels, and more slack.
 PANELS, SLACK = 256, 4e-6
-
-
-@dataclass(frozen=True)
-class Truncated:
-    """``noise`` given that its norm lies below its own ``quantile``."""
-
-    name: ClassVar[str] = "truncated"
-    noise: Exp2
-    quantile: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.quantile < 1:
-            raise InputError(f"truncated: quantile must lie between 0 and 1, got {self.quantile}")
-
-    def sample(self, x: Tensor, n: int, generator: torch.Generator, out: Tensor | None = None) -> Tensor:
-        """See :class:`Sampled`."""
-        from scipy.special import gammaincinv
-
-        out = on_sphere(empty(x, n, out), generator)
-        shares = self.quantile * numpy_generator(generator).random(n)
-        length = gammaincinv(self.noise.shape(x.numel()), shares) ** (1 / self.noise.k)
-        return torch.addcmul(x, out, column(length, x), value=self.noise.scale, out=out)
 
 
 def generalised_gaussian(sigma: float, size: int, k: int) -> Exp2:
@@ -73,6 +46,13 @@ def dsrs(noise: Exp2, quantile: float, p: float, q_low: float, q_high: float, si
     start = plain / noise.scale or levels.typical_shift(size, noise.k, noise.j)
     largest = levels.largest(lambda shift: parts.least(shift, p, q_low, q_high) > 0.5, start)
     return max(plain, noise.scale * largest)
+
+
+def exceeds(noise: Exp2, quantile: float, p: float, q_low: float, size: int, radius: float) -> bool:
+    """Whether :func:`dsrs` would be above a ``radius`` > 0 from these bounds of p and q: one evaluation of it."""
+    if p <= 0.5 or size < levels.LEAST:
+        return False
+    return _parts(size, noise.k, noise.j, quantile).least(radius / noise.scale, p, q_low, 1.0) > 0.5
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,17 @@
-"""The noises by name, each at the scale that gives every value of it one root mean square."""
+"""The noises by name: those that move values, each at the scale that gives every value of it one root mean square, and
+those that erase pixels, by the share that they keep."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
+
+from torch import Tensor
 
 from assay.verify.backends.smoothing import noises
 from assay.verify.backends.smoothing.double import generalised_gaussian
 from assay.verify.backends.smoothing.noises import Noise, with_rms
+from assay.verify.backends.smoothing.noises.erasing import pixels
 from assay.verify.core.errors import InputError, unknown_name
 
 Name = Literal[
@@ -21,6 +26,8 @@ Name = Literal[
     "expp",
     "powinf",
     "generalised-gaussian",
+    "masking",
+    "ablation",
 ]
 
 STANDARD = {
@@ -42,6 +49,42 @@ STANDARD = {
 REST = 12
 
 
+ERASING = ("masking", "ablation")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How much noise of which name: ``sigma``, the root mean square of each value, or ``keep``, the share of the pixels
+    that is not erased. Raises :class:`InputError` for what cannot be."""
+
+    name: Name = "gaussian"
+    sigma: float = 0.25
+    keep: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.erases and not 0 < self.keep < 1:
+            raise InputError(f"keep must be a share of the pixels between 0 and 1, got {self.keep}")
+        if not self.erases:
+            of_rms(self.name, self.sigma, 100)
+
+    @property
+    def erases(self) -> bool:
+        """Whether it is for few changed pixels."""
+        return self.name in ERASING
+
+    def __str__(self) -> str:
+        return f"{self.name}, keep {self.keep:g}" if self.erases else f"{self.name}, {self.sigma:g}"
+
+    def of(self, x: Tensor) -> Noise:
+        """The noise for a sample x (shape)."""
+        if not self.erases:
+            return of_rms(self.name, self.sigma, x.numel())
+        if self.name == "masking":
+            return noises.Masking(self.keep)
+        return noises.Ablation(max(1, round(self.keep * pixels(x).numel())))
+
+
 def check_name(name: str) -> None:
     """Raise :class:`InputError` for an unknown noise."""
     if name not in get_args(Name):
@@ -52,6 +95,8 @@ def of_rms(name: Name, sigma: float, size: int) -> Noise:
     """The noise ``name``, its other parameters as they come, in which each of ``size`` values has the root mean square
     ``sigma``. Raises :class:`InputError` for noises without one."""
     check_name(name)
+    if name in ERASING:
+        raise InputError(f"{name} noise erases pixels, and has no deviation")
     if not 0 < sigma < float("inf"):
         raise InputError(f"sigma must be a finite number > 0, got {sigma}")
     if name == "generalised-gaussian":

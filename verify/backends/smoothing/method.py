@@ -14,13 +14,16 @@ from torch import Tensor
 from assay.verify.backends.smoothing import deciding, kinds, named, scores, vote
 from assay.verify.backends.smoothing.confidence import check_alpha
 from assay.verify.backends.smoothing.deciding import Outcome, Test
+from assay.verify.backends.smoothing.kinds import Kind
 from assay.verify.backends.smoothing.question import Certified, OutOfTime, Question
 from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
+from assay.verify.core.norms import covers
 from assay.verify.core.problem import Problem, check_problem
-from assay.verify.core.region import LpBall
+from assay.verify.core.region import LpBall, Region, Sparse
+from assay.verify.core.region.sparse import pixels
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.spec import Spec
 from assay.verify.support.floats import length
@@ -33,13 +36,16 @@ class Smoothing:
     """Certifies the majority vote of the network under noise, with confidence 1 - alpha for each sample: the class is
     chosen on n0 draws, its probability is bounded on fresh ones.
 
-    ``noise`` in which each value has the root mean square ``sigma`` (units of the input). ``n``: draws, at most.
+    ``noise`` in which each value has the root mean square ``sigma`` (units of the input), or that leaves the share
+    ``keep`` of the pixels and erases the others, for perturbations of few pixels: ``masking`` keeps each with that
+    probability, ``ablation`` exactly so many (Levine and Feizi 2020, arXiv:1911.09272). ``n``: draws, at most.
     ``test``: ``fixed`` makes n draws and gives the largest radius that they show; ``pilot`` makes as many as the choice
     of the class suggests for the radius that is asked for; ``staged`` and ``anytime`` stop as soon as they have shown
     it, in stages of rising size or at any moment, a budget's end included. ``certificate``: ``cohen`` for every noise;
     ``pixeldp`` and ``renyi``, weaker theorems from the same draws; ``two-class``, which needs no majority;
     ``higher-order``, from the gradient too; ``dsrs``, from a second noise; ``soft``, of the largest mean softmax score,
-    another classifier. Radii hold in real arithmetic, strictly: VERIFIED needs a radius above eps.
+    another classifier. Radii hold in real arithmetic, strictly: VERIFIED needs a radius above eps, or as many
+    pixels.
     """
 
     noise: kinds.Name = "gaussian"
@@ -49,22 +55,28 @@ class Smoothing:
     alpha: float = 0.001
     test: Test = "fixed"
     certificate: named.Name = "cohen"
+    keep: float = 0.1
     name: ClassVar[str] = "smoothing"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.STATISTICAL
 
     def __post_init__(self) -> None:
-        check_options(self.noise, self.sigma, self.n, self.n0, self.alpha)
+        check_options(self.kind, self.n, self.n0, self.alpha)
         named.chosen(self.certificate, self.noise, self.test)
 
     @property
     def subject(self) -> str:
         """The classifier that results speak of."""
-        return subject(self.noise, self.sigma, self._scores)
+        return subject(self.kind, self._scores)
+
+    @property
+    def kind(self) -> Kind:
+        """The noise and how much of it."""
+        return Kind(self.noise, self.sigma, self.keep)
 
     def supports(self, problem: Problem) -> str | None:
         """Balls, the specification that one label is strictly the largest output, and noise that rounding leaves."""
-        return beyond(problem) or drowned(centre(problem), self.sigma)
+        return beyond(problem, self.kind)
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if the smoothed classifier's answer is the label everywhere in the ball; never FALSIFIED."""
@@ -76,17 +88,15 @@ class Smoothing:
             return self._result(problem, Reason.UNSUPPORTED, begun, {"explanation": why})
         if budget.expired:
             return self._result(problem, Reason.TIMEOUT, begun, {})
-        region = problem.region
-        assert isinstance(region, LpBall)
-        eps = float(region.eps)
-        answer = self.certify(problem, region.p, budget.seed, eps, lambda: budget.expired)
+        norm, eps = asked(problem.region)
+        answer = self.certify(problem, norm, budget.seed, eps, lambda: budget.expired)
         stats = {
             "prediction": answer.prediction,
             "radius": answer.radius,
             "n": answer.outcome.n,
             "p": answer.outcome.lower,
         }
-        safe = answer.prediction == problem.label and isfinite(answer.radius) and answer.radius > eps
+        safe = answer.prediction == problem.label and isfinite(answer.radius) and covers(answer.radius, eps, norm)
         reason = None if safe else Reason.TIMEOUT if answer.outcome.expired else Reason.INCOMPLETE
         certificate = {
             **stats,
@@ -121,7 +131,7 @@ class Smoothing:
             raise UnsupportedError(ONE_OUTPUT)
         x, classes = centre(problem), problem.network.output_size
         self._check(x)
-        noise = kinds.of_rms(self.noise, self.sigma, x.numel())
+        noise = self.kind.of(x)
         question = Question(oracle(problem), x, classes, noise, norm, self.n, self.n0, self.alpha, seed, eps, expired)
         try:
             certified = named.chosen(self.certificate, self.noise, self.test).certify(question, self.test)
@@ -134,7 +144,7 @@ class Smoothing:
         """The smoothed classifier's answer at x (shape) on 10 n0 draws, at alpha; None where it abstains."""
         if network.output_size < 2:
             raise UnsupportedError(ONE_OUTPUT)
-        noise, model = kinds.of_rms(self.noise, self.sigma, x.numel()), network.oracle or network
+        noise, model = self.kind.of(x), network.oracle or network
         n, point = 10 * self.n0, x.to(network.dtype)
         self._check(point)
         question = Question(model, point, network.output_size, noise, n=n, n0=self.n0, alpha=self.alpha, seed=seed)
@@ -145,7 +155,7 @@ class Smoothing:
         return named.chosen(self.certificate, self.noise, self.test).scores
 
     def _check(self, x: Tensor) -> None:
-        if why := drowned(x, self.sigma):
+        if why := lost(x, self.kind):
             raise InputError(why)
 
     def _result(
@@ -171,36 +181,56 @@ class Smoothing:
 
 
 def _about(centre: Tensor, x: Tensor, norm: float, certified: Certified) -> Certified:
-    """What was found at x as a statement about ``centre``, of which x is the rounding."""
+    """What was found at x as a statement about ``centre``, of which x is the rounding. Members that differ in few
+    pixels have the others of x itself."""
+    if norm == 0:
+        return certified
     moved = float(length((x.double() - centre.double()).flatten(), norm)) * (1 + 1e-12)
     return certified if moved == 0 else replace(certified, radius=max(0.0, certified.radius - moved))
 
 
-def subject(noise: str, sigma: float, scores: bool = False) -> str:
+def subject(kind: Kind, scores: bool = False) -> str:
     """How results name the smoothed classifier: the vote, or the largest mean score.
 
-    >>> subject("gaussian", 0.25)
-    'smoothed(gaussian, 0.25)'
+    >>> subject(Kind("gaussian", 0.25)), subject(Kind("ablation", keep=0.05))
+    ('smoothed(gaussian, 0.25)', 'smoothed(ablation, keep 0.05)')
     """
-    return f"smoothed({noise}, {sigma:g}{', scores' if scores else ''})"
+    return f"smoothed({kind}{', scores' if scores else ''})"
 
 
-def beyond(problem: Problem) -> str | None:
-    """Why a problem is no question about the smoothed classifier's label on a ball, or None."""
-    if not isinstance(problem.region, LpBall):
-        return f"smoothing certifies l1, l2 and linf balls, no {type(problem.region).__name__.lower()}"
-    if torch.as_tensor(problem.region.eps).dim():
+def asked(region: Region) -> tuple[float, float]:
+    """The norm and the radius of a ball, or 0 and the number of pixels that may change."""
+    if isinstance(region, Sparse):
+        return 0.0, float(region.support.size(*pixels(region.shape)))
+    assert isinstance(region, LpBall)
+    return region.p, float(region.eps)
+
+
+def lost(x: Tensor, kind: Kind) -> str | None:
+    """Why the noise is lost in rounding at x (shape), or None: what erases is not."""
+    return None if kind.erases else drowned(x, kind.sigma)
+
+
+def beyond(problem: Problem, kind: Kind) -> str | None:
+    """Why a problem is no question about the smoothed classifier's label within a radius of the noise's, or None."""
+    region = problem.region
+    if isinstance(region, Sparse) and not kind.erases:
+        return f"{kind.name} noise certifies l1, l2 and linf balls; masking and ablation certify few changed pixels"
+    if isinstance(region, LpBall) and kind.erases:
+        return f"{kind.name} noise certifies few changed pixels (the norm 0), no balls"
+    if not isinstance(region, LpBall | Sparse):
+        return f"smoothing certifies balls and few changed pixels, no {type(region).__name__.lower()}"
+    if isinstance(region, LpBall) and torch.as_tensor(region.eps).dim():
         return "smoothing certifies one sample at a time, and one eps for all of its features"
     if problem.network.output_size < 2:
         return ONE_OUTPUT
     if problem.label is None or problem.spec.id != Spec.robust(problem.label, problem.network.output_size).id:
         return "smoothing certifies that one label stays the majority's, no other specification"
-    return None
+    return lost(centre(problem), kind)
 
 
-def check_options(noise: str, sigma: float, n: int, n0: int, alpha: float) -> None:
-    """Raise :class:`InputError` for options out of their range."""
-    kinds.of_rms(noise, sigma, 100)  # type: ignore[arg-type]
+def check_options(kind: Kind, n: int, n0: int, alpha: float) -> None:
+    """Raise :class:`InputError` for options out of their range; those of ``kind`` have been."""
     check_alpha(alpha)
     for option, value in (("n", n), ("n0", n0)):
         if not isinstance(value, int) or value < 1:

@@ -11,6 +11,7 @@ from assay.verify.backends.smoothing import confidence, deciding
 from assay.verify.backends.smoothing.deciding import Outcome
 from assay.verify.backends.smoothing.ledger import Draw, Ledger
 from assay.verify.backends.smoothing.noises import Noise, Sampled
+from assay.verify.backends.smoothing.noises.erasing import pixels
 from assay.verify.backends.smoothing.sampling import BLOCK, Model, Stream
 from assay.verify.core.errors import InputError
 
@@ -49,8 +50,8 @@ class Question:
 
     @property
     def size(self) -> int:
-        """Number of the point's values."""
-        return self.x.numel()
+        """Number of the point's values, of its pixels where they are what the radius counts."""
+        return pixels(self.x).numel() if self.norm == 0 else self.x.numel()
 
     def stream(self, name: str, noise: Sampled | None = None) -> Stream:
         """A stream of its own for each ``name``, under the question's noise or another one."""

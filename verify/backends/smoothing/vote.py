@@ -19,6 +19,7 @@ from assay.verify.backends.smoothing.noises import Gaussian, Laplace, Noise
 from assay.verify.backends.smoothing.noises.noise import certified as in_norm
 from assay.verify.backends.smoothing.question import Certified, Question, abstained
 from assay.verify.core.errors import InputError
+from assay.verify.core.norms import covers
 
 # Radius from the noise, p, the norm and the number of values; of one noise, hence Any.
 Radius = Callable[[Any, float, float, int], float]
@@ -85,13 +86,13 @@ def _bound(question: Question, radius: Radius, test: Test, pilot: Draw, label: i
 
 @lru_cache(maxsize=256)
 def probability_for(noise: Noise, norm: float, size: int, radius: float, theorem: Radius = own) -> float:
-    """The smallest probability, from above, whose radius by ``theorem`` exceeds ``radius``; 1 if there is none."""
+    """The smallest probability, from above, whose radius by ``theorem`` covers ``radius``; 1 if there is none."""
     low, high = 0.5, 1.0
     while True:
         middle = (low + high) / 2
         if middle in (low, high):
             return high
-        low, high = (low, middle) if theorem(noise, middle, norm, size) > radius else (middle, high)
+        low, high = (low, middle) if covers(theorem(noise, middle, norm, size), radius, norm) else (middle, high)
 
 
 def most_frequent(question: Question) -> int | None:

@@ -10,17 +10,23 @@ from torch import Tensor
 
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import content_hash
-from assay.verify.core.region.ball import LpBall
+from assay.verify.core.region.ball import Domain, LpBall
 from assay.verify.core.region.box import Box
+from assay.verify.core.region.intersection import Intersection
 from assay.verify.core.region.polytope import Polytope
 from assay.verify.core.region.protocol import Region
+from assay.verify.core.region.sparse import Sparse
 
 
 def kind(region: Region) -> tuple[object, ...]:
-    """What regions must have in common to make one batch: their type, a ball's norm and domain, a polytope's rows."""
+    """What regions must have in common to make one batch: their type, a ball's norm and domain, a polytope's rows,
+    which pixels may change."""
     if isinstance(region, LpBall):
-        domain = region.domain and content_hash(*(torch.as_tensor(d, dtype=torch.float64) for d in region.domain))
-        return LpBall, float(region.p), domain
+        return LpBall, float(region.p), region.domain and _hash(region.domain)
+    if isinstance(region, Intersection):
+        return Intersection, *map(kind, region.balls)
+    if isinstance(region, Sparse):
+        return Sparse, region.support, _hash(region.domain)
     if isinstance(region, Polytope):
         return Polytope, content_hash(region.rows, region.members)
     return (type(region),)
@@ -30,7 +36,9 @@ def declared(region: Region) -> Box:
     """The box of a region as it was declared, before what no float32 holds is widened for proofs."""
     if isinstance(region, Polytope):
         return region.within
-    return region if isinstance(region, Box) else region.bounds if isinstance(region, LpBall) else region.box()
+    if isinstance(region, LpBall | Intersection):
+        return region.bounds
+    return region if isinstance(region, Box) else region.box()
 
 
 def plain(region: Region, shape: tuple[int, ...]) -> Region:
@@ -55,6 +63,11 @@ def stack(regions: Sequence[Region]) -> Region:
     if polytopes := [r for r in regions if isinstance(r, Polytope)]:
         within, interior = _stacked([p.within for p in polytopes]), torch.stack([p.centre for p in polytopes])
         return replace(polytopes[0], within=within, interior=interior)
+    if several := [r for r in regions if isinstance(r, Intersection)]:
+        balls_by_norm = [stack(balls) for balls in zip(*(r.balls for r in several), strict=True)]
+        return Intersection(tuple(ball for ball in balls_by_norm if isinstance(ball, LpBall)))
+    if sparse := [r for r in regions if isinstance(r, Sparse)]:
+        return replace(sparse[0], centre=torch.stack([r.centre for r in sparse]))
     return _stacked([r if isinstance(r, Box) else r.box() for r in regions])
 
 
@@ -68,14 +81,30 @@ def _stacked(boxes: Sequence[Box]) -> Box:
 def take(region: Region, index: Tensor | slice) -> Region:
     """The samples at ``index`` (numbers, or a slice) of a region of a batch, as a region of a batch."""
     if isinstance(region, LpBall):
-        eps = torch.as_tensor(region.eps, dtype=torch.float64)
-        domain = region.domain
-        if domain is not None:
-            low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in domain)
-            if low.dim() == region.centre.dim() or high.dim() == region.centre.dim():
-                domain = low.expand_as(region.centre)[index], high.expand_as(region.centre)[index]
-        return LpBall(region.centre[index], eps[index] if eps.dim() else eps, region.p, domain)
+        return _ball(region, index)
+    if isinstance(region, Intersection):
+        return Intersection(tuple(_ball(ball, index) for ball in region.balls))
+    if isinstance(region, Sparse):
+        return Sparse(region.centre[index], region.support, _domain(region.domain, region.centre, index))
     if isinstance(region, Polytope):
         return region.take(index)
     box = region.box() if not isinstance(region, Box) else region
     return box.map(lambda bound: bound[index])
+
+
+def _ball(region: LpBall, index: Tensor | slice) -> LpBall:
+    eps = torch.as_tensor(region.eps, dtype=torch.float64)
+    domain = None if region.domain is None else _domain(region.domain, region.centre, index)
+    return LpBall(region.centre[index], eps[index] if eps.dim() else eps, region.p, domain)
+
+
+def _domain(domain: Domain, centre: Tensor, index: Tensor | slice) -> Domain:
+    """The domain of the samples at ``index``, where each has its own."""
+    low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in domain)
+    if low.dim() == centre.dim() or high.dim() == centre.dim():
+        return low.expand_as(centre)[index], high.expand_as(centre)[index]
+    return domain
+
+
+def _hash(domain: Domain) -> str:
+    return content_hash(*(torch.as_tensor(side, dtype=torch.float64) for side in domain))

@@ -20,7 +20,7 @@ from assay.verify.backends.smoothing.certificates import (
     sensitivity,
     two_class,
 )
-from assay.verify.backends.smoothing.double import Truncated, dsrs, generalised_gaussian, suggested_quantile
+from assay.verify.backends.smoothing.double import dsrs, exceeds, generalised_gaussian, suggested_quantile
 from assay.verify.backends.smoothing.noises import Exp2
 from assay.verify.core.errors import InputError
 from tests.breadth import few, slow
@@ -202,17 +202,21 @@ def test_loose_bounds_of_q_cost_radius() -> None:
     assert dsrs(noise, 0.5, 0.9, 0.0, 0.85, 100) > plain  # knowing that q is small tells something too
 
 
-def test_the_narrow_draw_is_the_noise_below_its_quantile() -> None:
+def test_quantiles_are_those_of_the_noise() -> None:
     noise = generalised_gaussian(0.5, 30, 10)
     x = torch.zeros(30, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    wide = noise.sample(x, 100_000, generator).norm(dim=1)
-    narrow = Truncated(noise, 0.4).sample(x, 100_000, generator).norm(dim=1)
-    below = wide[wide < wide.quantile(0.4)]
-    for share in (0.1, 0.5, 0.9):
-        assert float(narrow.quantile(share)) == pytest.approx(float(below.quantile(share)), rel=0.02)
+    wide = noise.sample(x, 100_000, torch.Generator().manual_seed(0)).norm(dim=1)
     assert float(wide.square().mean()) / 30 == pytest.approx(0.25, rel=0.02)
     assert 0 < suggested_quantile(0.6) < suggested_quantile(0.9999) < 1
+
+
+@pytest.mark.parametrize(("p", "q"), [(0.8, 0.95), (0.9, 0.99), (0.97, 0.9)])
+def test_one_evaluation_tells_whether_a_radius_is_exceeded(p: float, q: float) -> None:
+    noise = generalised_gaussian(0.5, 30, 10)
+    radius = dsrs(noise, 0.5, p, q, 1.0, 30)
+    assert exceeds(noise, 0.5, p, q, 30, 0.999 * radius) or radius == noise.radius(p, 2, 30)
+    assert not exceeds(noise, 0.5, p, q, 30, 1.001 * radius)
+    assert not exceeds(noise, 0.5, 0.5, q, 30, 1e-9)
 
 
 def test_ellipsoids_scale_each_axis() -> None:

@@ -28,7 +28,7 @@ from tests.breadth import few, seeds
 
 SIGMA, MARGIN = 0.5, 0.3
 NAMES = get_args(named.Name)
-CASES = [(name, noise) for name, noises in named.CERTIFICATES.items() for noise in noises]
+CASES = [(c, n) for c, noises in named.CERTIFICATES.items() for n in noises if n not in kinds.ERASING]
 
 
 def half_space(size: int = 6, slope: float = 1.0) -> tuple[nn.Module, Tensor]:
@@ -70,13 +70,15 @@ def test_other_norms_are_converted(certificate: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", few(range(3), quick=[0]))
 def test_privacy_divergence_cohen_and_double_sampling_in_this_order(seed: int) -> None:
-    """As methods, on one classifier: the first three share their draws, and half of double sampling's are the same."""
+    """As methods, on one classifier: all of them share their draws; double sampling may pay a little for nothing."""
     model, x = nets.random_mlp(seed, (8, 30, 3)).eval(), torch.rand(8, generator=nets.generator(seed))
     asked = Problem.robustness(model, x, 0, 0.1, 2)
-    once = [method(name, n=2000).certify(asked, 2, seed) for name in ("pixeldp", "renyi", "cohen")]
-    answers = [*once, method("dsrs", n=4000, alpha=0.002).certify(asked, 2, seed)]
-    assert len({answer.outcome.lower for answer in answers}) == 1
-    assert all(weak.radius <= strong.radius + 1e-6 for weak, strong in pairwise(answers))
+    names = ("pixeldp", "renyi", "cohen", "dsrs")
+    answers = [method(name, n=2000).certify(asked, 2, seed) for name in names]
+    assert len({answer.outcome.lower for answer in answers[:3]}) == 1
+    assert len({tuple(answer.outcome.counts) for answer in answers}) == 1
+    assert all(weak.radius <= strong.radius + 1e-6 for weak, strong in pairwise(answers[:3]))
+    assert answers[3].radius > 0.99 * answers[2].radius
     assert answers[0].radius > 0
 
 
@@ -249,5 +251,5 @@ def test_few_draws_and_foreign_noises_are_refused() -> None:
 
 @pytest.mark.parametrize("size", [3, 10, 64, 784])
 def test_every_noise_has_the_deviation_that_is_asked_for(size: int) -> None:
-    for kind in get_args(kinds.Name):
+    for kind in set(get_args(kinds.Name)) - set(kinds.ERASING):
         assert kinds.of_rms(kind, 0.3, size).rms(size) == pytest.approx(0.3)  # type: ignore[attr-defined]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import sqrt
+from math import exp, pi, sqrt
 
 import pytest
 import torch
+from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
@@ -15,8 +16,9 @@ from assay.verify.backends.smoothing.certificates import cohen
 from assay.verify.backends.smoothing.double import generalised_gaussian
 from assay.verify.backends.smoothing.noises import Gaussian
 from assay.verify.backends.smoothing.question import Certified, Question
-from assay.verify.backends.smoothing.refined import against_rivals, by_gradient, by_two_noises
+from assay.verify.backends.smoothing.refined import _gradients, _within, against_rivals, by_gradient, by_two_noises
 from assay.verify.backends.smoothing.scores import by_scores
+from assay.verify.backends.smoothing.vote import OfVote, own
 from assay.verify.core.errors import InputError
 from tests.breadth import slow
 
@@ -124,3 +126,56 @@ def test_impossible_questions_are_refused() -> None:
     for n, n0, alpha in ((0, 1, 0.1), (10, 0, 0.1), (10, 1, 0.0)):
         with pytest.raises(InputError):
             Question(torch.nn.Identity(), X, 2, Gaussian(SIGMA), n=n, n0=n0, alpha=alpha)
+
+
+@pytest.mark.parametrize("certificate", [by_gradient, by_two_noises])
+def test_draws_are_cohens_and_so_is_the_answer_where_there_is_nothing_to_gain(
+    certificate: Callable[[Question], Certified],
+) -> None:
+    question = replace(half_space(0.6), n=2000)
+    plain = OfVote(own).certify(question, "fixed")
+    answer = certificate(question)
+    assert answer.outcome.counts == plain.outcome.counts
+    assert answer.radius == pytest.approx(plain.radius, rel=0.02)
+    if answer.outcome.lower == plain.outcome.lower:  # nothing was spent beside p
+        assert answer.radius == plain.radius
+
+
+def test_the_gradients_price_is_small_and_it_pays() -> None:
+    """On half-spaces there is nothing to gain, on slabs there is; the draws are the same."""
+    for question, gains in ((half_space(0.6), False), (slab(0.7), True)):
+        plain, answer = OfVote(own).certify(question, "fixed"), by_gradient(question)
+        assert answer.outcome.counts == plain.outcome.counts
+        assert answer.radius > 0.99 * plain.radius
+        assert (answer.radius > 1.02 * plain.radius) is gains
+
+
+def test_draws_within_the_quantile_are_as_many_as_it_says() -> None:
+    question, noise = half_space(0.6), generalised_gaussian(SIGMA, SIZE, 0)
+    draw, within = _within(question, noise, 0.3)
+    assert draw.n == question.n
+    assert sum(within) / draw.n == pytest.approx(0.3, abs=0.015)
+    drawn = noise.sample(torch.zeros(SIZE), 40_000, torch.Generator().manual_seed(3))
+    narrow = drawn[drawn.norm(dim=1) <= drawn.norm(dim=1).quantile(0.3)]
+    share = float((narrow[:, 0] < 0.6).double().mean())
+    assert within[0] / sum(within) == pytest.approx(share, abs=0.02)
+
+
+def test_either_half_has_the_gradient_of_the_probability() -> None:
+    """That of p along the first axis is the density at the edge; n that is no multiple of anything."""
+    question = replace(half_space(0.3), n=39_999)
+    draw, means = _gradients(question, 0)
+    assert draw.n == 39_999
+    density = exp(-((0.3 / SIGMA) ** 2) / 2) / sqrt(2 * pi) / SIGMA
+    for mean in means:
+        assert float(mean[0]) == pytest.approx(-density, abs=0.06)
+        assert float(mean[1:].abs().max()) < 0.06
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [0.35, 0.5, 0.7])
+def test_refined_radii_are_hardly_ever_too_long(width: float) -> None:
+    """The whole of both certificates, simulated: slabs, whose radius is known."""
+    exact = brentq(lambda r: ndtr((width - r) / SIGMA) - ndtr((-width - r) / SIGMA) - 0.5, 0, 2)
+    over = sum(by_gradient(replace(slab(width), n=2000, alpha=0.1, seed=seed)).radius > exact for seed in range(200))
+    assert over <= 0.1 * 200 + 3 * sqrt(0.09 * 200)

@@ -1,0 +1,1 @@
+"""Poisoned training data: planted, certified against by votes, detected by robust statistics, explained."""
