@@ -38,9 +38,10 @@ def expected(network: Network, unstable: Mapping[int, int]) -> dict[str, str]:
     """
     from assay.attacks.pgd import PGD
     from assay.verify.backends.smoothing.attack import SmoothingAttack
+    from assay.verify.backends.smoothing.layer import LayerSmoothing
     from assay.verify.backends.smoothing.method import Smoothing
 
-    ascent, votes, search = PGD(), Smoothing(), SmoothingAttack()
+    ascent, votes, behind, search = PGD(), Smoothing(), LayerSmoothing(), SmoothingAttack()
     before, total = [], 0
     for node in network.nodes:
         total += multiplications(node, network)
@@ -72,6 +73,9 @@ def expected(network: Network, unstable: Mapping[int, int]) -> dict[str, str]:
         "attack": f"{2 * ascent.steps * ascent.restarts} passes",
         "auto": "attacks, bounds and a search in turn, until one decides",
         "smoothing": f"{votes.n0 + votes.n} passes",
+        "layer-smoothing": f"{behind.n0 + behind.n} passes, but for the leading affine layers",
+        "derandomized": "a pass for each band or block that is kept",
+        "pieces": "as much as its method for each set of pixels",
         "smoothing-attack": f"{2 * search.steps * search.copies + search.n0 + search.n} passes",
     }
 

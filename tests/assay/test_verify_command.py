@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
         "empty": prop((0.9, 0.6, 0.1, 0.4)),
         "all-empty": prop((0.9, 0.6, 0.1, 0.4), (0.1, 0.2, 0.4, 0.1)),
         "torn": prop(SAFE)[:-9],
-        "product": prop(SAFE, unsafe="(assert (>= (* Y_1 Y_0) 1.0))"),
+        "powers": prop(SAFE, unsafe="(assert (>= (^ Y_1 Y_0) 1.0))"),
         "three": prop(SAFE).replace(
             DECLARED, f"{DECLARED}\n(declare-const X_2 Real)\n(assert (and (>= X_2 0) (<= X_2 1)))"
         ),
@@ -165,7 +165,7 @@ BAD = {
     "torn network": (["torn.onnx", "safe.vnnlib"], 40, "torn.onnx"),
     "torn property": (["net.onnx", "torn.vnnlib"], 40, "torn.vnnlib:"),
     "other numbers of inputs": (["net.onnx", "three.vnnlib"], 40, "speaks of 3 inputs"),
-    "no linear property": (["net.onnx", "product.vnnlib"], 50, "linear"),
+    "no such property": (["net.onnx", "powers.vnnlib"], 50, "the operator ^ is not supported"),
     "unknown method": (["net.onnx", "safe.vnnlib", "--method", "crwn"], 40, "did you mean 'crown'?"),
     "timeout": (["net.onnx", "safe.vnnlib", "--timeout", "0"], 40, "--timeout must be a number of seconds > 0"),
     "memory": (["net.onnx", "safe.vnnlib", "--memory", "nan"], 40, "--memory must be a number of GiB > 0"),

@@ -30,7 +30,6 @@ from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.result import NETWORK, Guarantee, Result, Verdict
 from assay.verify.core.spec import Spec
-from assay.verify.solving.mended import mended
 
 Array = NDArray[Any]
 
@@ -375,6 +374,8 @@ def of_draws(files: Files, problem: Problem, record: Mapping[str, Any] | None) -
 def reopened(files: Files, number: int, part: Part, left: Sequence[int], problem: Problem, budget: Budget) -> Part:
     """Trees of splits with the nodes that are ``left`` to be proved, by their places, searched again within a share of
     the budget. Raises :class:`checker.Rejected` where that proves nothing."""
+    from assay.verify.solving.mended import mended  # here: a search takes a second to import
+
     order = _order(files, files.parts[number][2], problem.spec)
     share = Budget(SHARE * running(budget).remaining, budget.memory).started()
     arrays = None if order is None else mended(part.arrays, left, problem, order, share)
