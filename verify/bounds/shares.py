@@ -27,18 +27,16 @@ def between(lines: Lines, operand: Bounds) -> Bounds:
 
 
 def without_common(rows: Tensor, values: Bounds, count: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (domains x rows x features) of values of which ``count`` in a line sum up to one, less the number that leaves
-    the highest sum where the ``values`` (domains x features) are as bad as they may be; what that number comes to,
-    (domains x rows), and at most how much rounding takes of it until ``steps`` sums are made of it: (domains x rows).
+    """Rows (domains x rows x features) of values of which ``count`` in a line sum up to one, less the numbers that leave
+    them the highest where the ``values`` (domains x features) are as bad as they may be; what these come to, (domains x
+    rows), and at most how much rounding takes of it until ``steps`` sums are made of it: (domains x rows).
 
-    That number is the multiplier of the sum in the linear program over these values, whose optimum sorting finds.
+    Such a number is the multiplier of the sum in the linear program over these values, whose optimum sorting finds.
     """
     parts = rows.unflatten(-1, (-1, count))
     low, high = (side.nan_to_num(0.0, 0.0, 0.0).unflatten(-1, (-1, count)) for side in (values.lower, values.upper))
     width = (high - low).clamp(min=0)
-    left = (high.sum(-1) - 1)[
-        :, None, :, None
-    ]  # so much of the widths is left out of what is largest: from the greatest
+    left = (high.sum(-1) - 1)[:, None, :, None]  # from the largest values so much is taken, the greatest rows first
     ordered, order = parts.sort(-1, descending=True)
     behind = width[:, None].expand_as(parts).gather(-1, order).cumsum(-1)
     place = (behind < left).sum(-1, keepdim=True).clamp(max=count - 1)
