@@ -27,14 +27,14 @@ def between(lines: Lines, operand: Bounds) -> Bounds:
 
 
 def without_common(rows: Tensor, values: Bounds, count: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (domains x rows x features) of values of which ``count`` in a line sum up to one, less the numbers that leave
-    them the highest where the ``values`` (domains x features) are as bad as they may be; what these come to, (domains x
+    """Rows (domains x rows x features) of values of which ``count`` in a line sum up to one, less the numbers that
+    leave them the highest where the ``values`` (domains x features) are as bad as they may be; what these come to, (domains x
     rows), and at most how much rounding takes of it until ``steps`` sums are made of it: (domains x rows).
 
     Such a number is the multiplier of the sum in the linear program over these values, whose optimum sorting finds.
     """
-    parts = rows.unflatten(-1, (-1, count))
-    low, high = (side.nan_to_num(0.0, 0.0, 0.0).unflatten(-1, (-1, count)) for side in (values.lower, values.upper))
+    parts = _lines(rows, count)
+    low, high = (_lines(side.nan_to_num(0.0, 0.0, 0.0), count) for side in (values.lower, values.upper))
     width = (high - low).clamp(min=0)
     left = (high.sum(-1) - 1)[:, None, :, None]  # from the largest values so much is taken, the greatest rows first
     ordered, order = parts.sort(-1, descending=True)
@@ -47,3 +47,8 @@ def without_common(rows: Tensor, values: Bounds, count: int, steps: int) -> tupl
     n = steps + parts.shape[-2] + 4
     error = unit * rest.abs().sum(-1) * (1 + gamma(rows.shape[-1] + 4, unit)) + 4 * gamma(n, unit) * size
     return rest, common.sum((-1, -2)), error
+
+
+def _lines(values: Tensor, count: int) -> Tensor:
+    """(... x features) to (... x lines x count)."""
+    return values.reshape(*values.shape[:-1], -1, count)
