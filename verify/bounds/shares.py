@@ -28,8 +28,8 @@ def between(lines: Lines, operand: Bounds) -> Bounds:
 
 def without_common(rows: Tensor, values: Bounds, count: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (domains x rows x features) of values of which ``count`` in a line sum up to one, less the numbers that
-    leave them the highest where the ``values`` (domains x features) are as bad as they may be; what these come to, (domains x
-    rows), and at most how much rounding takes of it until ``steps`` sums are made of it: (domains x rows).
+    leave them the highest where the ``values`` (domains x features) are as bad as they may be; what these come to,
+    (domains x rows), and at most how much rounding takes of it until ``steps`` sums are made of it: (domains x rows).
 
     Such a number is the multiplier of the sum in the linear program over these values, whose optimum sorting finds.
     """
