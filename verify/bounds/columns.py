@@ -11,9 +11,9 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import affine, patches
+from assay.verify.bounds import affine, patches, shares
 from assay.verify.bounds.forms import AnyForm, Form, Owners, Patches, Units, add, dense, multiple, on_support, windows
-from assay.verify.bounds.group import Group
+from assay.verify.bounds.group import Group, by_feature
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.matrix import Sparse, constant
 from assay.verify.bounds.rows import Backward
@@ -38,6 +38,7 @@ from assay.verify.core.ops import (
     Sub,
 )
 from assay.verify.core.region.rounding import round_up
+from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import length
 
 # For fewer rows than this, cutting a sparse matrix down costs more than multiplying with all of it.
@@ -67,10 +68,28 @@ class ColumnRules:
         """See :class:`assay.verify.bounds.walk.Rules`."""
         group, op = self.group, self.group.network.nodes[position].op
         group.relaxed.budget.check()
+        if shares.sums_to_one(group.network.nodes[position]):
+            rows, common = self._without_common(rows, position)
+            parts, constant = self._across(op, rows, position)
+            return parts, common if constant is None else constant + common
+        return self._across(op, rows, position)
+
+    def _across(self, op: Op, rows: AnyForm, position: int) -> Pulled:
+        group = self.group
         if position > self.entrance:
             return self._pull(op, rows, position)
         constant = group.worth_at_centre(rows, self.owners) if position == self.entrance else None
         return self._pull(op, rows, position)[0], constant
+
+    def _without_common(self, form: AnyForm, position: int) -> tuple[Form, Tensor]:
+        """Rows less what their coefficients have in common, and what that comes to: (rows)."""
+        group, owners = self.group, self.owners
+        node, relaxed = group.network.nodes[position], group.relaxed
+        values = shares.between(relaxed.lines[position], relaxed.operand(position))
+        values = Bounds(*(owners.spread(by_feature(side)).T for side in (values.lower, values.upper)))
+        rows = dense(form, node.size).T[:, None]
+        rest, common, error = shares.without_common(rows, values, node.shape[-1], len(group.network.nodes))
+        return Form(rest[:, 0].T.contiguous()), (common - error)[:, 0]
 
     def _pull(self, op: Op, form: AnyForm, position: int) -> Pulled:
         """By the rule for windows of images as long as they are small, otherwise by the one for all features."""

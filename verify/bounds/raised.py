@@ -20,6 +20,7 @@ from assay.verify.bounds.opposites import partners
 from assay.verify.bounds.relaxed import Relaxed, fits_float32, middle_and_radius
 from assay.verify.bounds.rounding import Rounding
 from assay.verify.bounds.rows import RowRules, over_ball
+from assay.verify.bounds.shares import sums_to_one
 from assay.verify.bounds.slopes import Ascent, Climb, Functions, Moving, in_other_precision, taken
 from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.budget import Expired
@@ -272,10 +273,12 @@ class OwnRows:
         return len(self.region.centre)
 
     def take(self, rows: Tensor) -> OwnRows:
-        """The rows at the positions ``rows`` (kept rows), without what was found out about all of them."""
+        """The rows at the positions ``rows`` (kept rows), with no more than what their way down asks for."""
         region = self.region.take(rows)
         start = {i: coef.index_select(0, rows) for i, coef in self.start.items()}
-        return replace(self, start=start, lines={}, operands={}, region=region)
+        nodes = self.relaxed.network.nodes
+        operands = {i: taken(z, rows) for i, z in self.operands.items() if sums_to_one(nodes[i])}
+        return replace(self, start=start, lines={}, operands=operands, region=region)
 
     def climb(self, ascent: Ascent) -> Climb:
         """The rows with these lines, to be raised."""
@@ -283,7 +286,8 @@ class OwnRows:
 
     def backward(self, lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
         """See :data:`assay.verify.bounds.slopes.Backward`."""
-        return self._down(RowRules(self.relaxed.network.nodes, lines.__getitem__, self.relaxed.budget, seen))
+        nodes, operand = self.relaxed.network.nodes, self.operands.__getitem__
+        return self._down(RowRules(nodes, lines.__getitem__, self.relaxed.budget, seen, operand))
 
     def charged(self, lines: Mapping[int, Lines], rounding: Rounding | None, sample: Tensor) -> Functions:
         """The same functions less what ``rounding`` takes of each row, of the samples that rows belong to (rows); None
@@ -300,7 +304,7 @@ class OwnRows:
         def apart(position: int) -> Lines:
             return lines[position].apart(own.at(position, lines[position], self.operands[position]))
 
-        functions = self._down(RowRules(nodes, apart, self.relaxed.budget))
+        functions = self._down(RowRules(nodes, apart, self.relaxed.budget, operand=self.operands.__getitem__))
         # Rows of an activation are charged when they go through it.
         begun = (rows.charge(c, own.lost[i].flatten(1)) for i, c in self.start.items() if i not in lines)
         return Functions(functions.coef, functions.constant - sum(begun, own.precision.dust))

@@ -12,7 +12,7 @@ from math import inf, prod
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import affine, rounding
+from assay.verify.bounds import affine, rounding, shares
 from assay.verify.bounds.affine import Part
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.relax import relaxes
@@ -34,13 +34,15 @@ class RowRules:
     """Rules for rows (domains * rows x features), those of a domain one after the other.
 
     ``lines``: of an activation, by position: (domains x features [x operands]). ``seen`` gets the coefficients that
-    arrive at each activation, by position.
+    arrive at each activation, by position. ``operand``: the bounds of an activation's operand, by position, (domains x
+    features [x operands]).
     """
 
     nodes: Sequence[Node]
     lines: Callable[[int], Lines]
     budget: Budget
     seen: dict[int, Tensor] | None = None
+    operand: Callable[[int], Bounds] | None = None
 
     def pull(self, position: int, rows: Part) -> tuple[Sequence[Part], Tensor | None]:
         """See :class:`assay.verify.bounds.walk.Rules`."""
@@ -48,10 +50,22 @@ class RowRules:
         node = self.nodes[position]
         if not relaxes(node.op):
             return affine.pull(node.op, rows, [self.nodes[i].shape for i in node.inputs], node.shape)
-        part, constant = between(self.lines(position), rows, node.size)
+        lines, besides = self.lines(position), None
+        if self.operand is not None and shares.sums_to_one(node):
+            rows, besides = self._without_common(position, rows, lines)
+        part, constant = between(lines, rows, node.size)
+        constant = constant if besides is None else constant + besides
         if self.seen is not None:
             self.seen[position] = rows.dense(node.size)
         return [part], constant
+
+    def _without_common(self, position: int, rows: Part, lines: Lines) -> tuple[Part, Tensor]:
+        node = self.nodes[position]
+        assert self.operand is not None
+        values = shares.between(lines, self.operand(position))
+        coef = by_domain(rows.dense(node.size), len(values.lower))
+        left, common, error = shares.without_common(coef, values, node.shape[-1], len(self.nodes))
+        return Part(left.flatten(0, 1)), (common - error).flatten()
 
     def add(self, position: int, a: Part, b: Part) -> Part:
         """See :class:`assay.verify.bounds.walk.Rules`."""
@@ -188,8 +202,12 @@ class Backward:
             if position == 0:
                 total = total + self._at_input(part)
                 continue
-            here = _flat(self.relaxed.bounds[position])
-            rows = by_domain(part.dense(self.relaxed.network.nodes[position].size), len(here.lower))
+            here, node = _flat(self.relaxed.bounds[position]), self.relaxed.network.nodes[position]
+            rows = by_domain(part.dense(node.size), len(here.lower))
+            if shares.sums_to_one(node):
+                steps = len(self.relaxed.network.nodes)
+                rows, common, error = shares.without_common(rows, here, node.shape[-1], steps)
+                total = total + (common - error).flatten()
             total = total + least(rows, here)
             if self.relaxed.rounding is not None:
                 total = total - charge(rows.flatten(0, 1), self.relaxed.summed(position).flatten(1))
@@ -202,7 +220,8 @@ class Backward:
 
     @property
     def _rules(self) -> RowRules:
-        return RowRules(self.relaxed.network.nodes, self.relaxed.charged, self.relaxed.budget)
+        relaxed = self.relaxed
+        return RowRules(relaxed.network.nodes, relaxed.charged, relaxed.budget, operand=relaxed.operand)
 
     def _at_input(self, part: Part) -> Tensor:
         box, ball = _flat(self.relaxed.bounds[0]), self.relaxed.ball

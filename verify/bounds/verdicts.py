@@ -77,7 +77,8 @@ def overflowing(problem: Problem) -> str | None:
     network, box = problem.network.held, problem.region.box()
     if network is None:
         return None
-    box = Box(*(side.reshape(1, *network.input_shape) for side in (box.lower, box.upper)))
+    lower, upper = (side.reshape(1, *network.input_shape) for side in (box.lower, box.upper))
+    box = Box(lower, upper)
     share = rigorous.intervals(network, box)[-1]
     low, high = (side.flatten() for side in (share.lower, share.upper))
     unsure = torch.cat([~(low > -1), ~(high < 1)]).nonzero().flatten()

@@ -163,10 +163,12 @@ class Product(Op):
 class InverseSumExp(Op):
     """``y = 1 / sum_j exp(z_j)`` over the last axis, which disappears.
 
-    A softmax is this one of the differences ``z_ij = x_j - x_i``: ``y_i = exp(x_i) / sum_j exp(x_j)``.
+    A softmax is this one of the differences ``z_ij = x_j - x_i``: ``y_i = exp(x_i) / sum_j exp(x_j)``. ``whole``: the
+    operand is all of these, so that the values along the last axis sum up to one.
     """
 
     several: ClassVar[bool] = True
+    whole: bool = False
 
 
 @dataclass(frozen=True, eq=False)

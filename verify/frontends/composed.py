@@ -177,7 +177,7 @@ def softmax(emit: Emit, x: Value, absent: Tensor | None = None) -> Value:
     differences = emit(Sub(), *others, shape=shape)
     if shift is not None:
         differences = emit(Scale(number(1.0), shift), differences, shape=shape)
-    return emit(InverseSumExp(), differences, shape=x.shape)
+    return emit(InverseSumExp(whole=absent is None), differences, shape=x.shape)
 
 
 def log_softmax(emit: Emit, x: Value, absent: Tensor | None = None) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from assay.verify.frontends.vnnlib.formula import Conjunct, Formula, Row, compare, conjunction, disjunction
-from assay.verify.frontends.vnnlib.linear import Linear, Variable, constant
+from assay.verify.frontends.vnnlib.linear import Linear, Name, Variable, constant
 from assay.verify.frontends.vnnlib.monomials import substituted
 
 
@@ -57,11 +57,9 @@ def _compared(row: Row, place: tuple[int, ...]) -> Formula:
     def renamed(name: Variable) -> Variable:
         return Variable("X", place[name.position]) if name.kind == "X" else name
 
-    terms = {
-        **{Variable("Y", i): c for i, c in row.terms},
-        **{Variable("X", i): c for i, c in row.inputs},
-        **dict(row.products),
-    }
+    terms: dict[Name, Fraction] = dict(row.products)
+    terms |= {Variable("Y", i): c for i, c in row.terms}
+    terms |= {Variable("X", i): c for i, c in row.inputs}
     total = substituted(Linear(terms, Fraction(0)), renamed)
     return compare("<" if row.strict else "<=", [total, constant(row.limit)])
 
