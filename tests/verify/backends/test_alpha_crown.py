@@ -224,8 +224,11 @@ def test_an_ascent_that_is_cut_off_leaves_crowns_bound(inner: bool, monkeypatch:
         raise Expired
 
     monkeypatch.setattr(raised.Raising, "lower", expired)
-    # To a few units in the last place: each bounds the rows in groups of its own.
-    assert AlphaCROWN(inner=inner).verify(question).margin == pytest.approx(CROWN().verify(question).margin, rel=1e-12)
+    crown, ours = (method.verify(question).margin for method in (CROWN(), AlphaCROWN(inner=inner)))
+    assert crown is not None
+    assert ours is not None
+    # Rows that go down as they are and as columns may differ in the last place: the better of both is kept.
+    assert crown <= ours == pytest.approx(crown, abs=1e-12)
 
 
 def test_no_time_at_all() -> None:

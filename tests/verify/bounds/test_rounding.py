@@ -17,6 +17,7 @@ from assay.verify.backends.ibp import IBP
 from assay.verify.bounds import layers
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import relax
+from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rounding import Rounding, worst
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
@@ -351,12 +352,13 @@ def test_columns_in_float32_lose_less_at_the_first_layer_alone(image: bool) -> N
     module, shape = (nets.random_cnn(3), (1, 6, 6)) if image else (nets.random_mlp(3, (40, 9, 9, 9, 3)), (40,))
     network = to_network(module, shape)
     x = torch.rand(shape, generator=nets.generator(3)).double()
-    relaxed = layers.by_intervals(network, Box(x - 0.01, x + 0.01), torch.float32)
-    assert relaxed.rounding is not None
-    relaxed.rounding.sharp = True
+    box = Box(x[None] - 0.01, x[None] + 0.01)
+    relaxed = Relaxed.start(network, box, torch.float32, Budget(), sharp=True)
     group = Group(relaxed)
-    for position, value in enumerate(relaxed.bounds[1:], start=1):
+    for position in range(1, len(network.nodes)):
+        value = relaxed.next()
         group.enter(position, value)
+        relaxed.bounds.append(value)
     first, *others = sorted(relaxed.lines)
     assert relaxed.network.nodes[first].inputs == (group.entrance,)
     for position in (first, *others):
