@@ -492,7 +492,7 @@ class Ball:
         return a @ ar.of(self.centre) - 2 * size - ar.of(above(self.radius * length(a, DUAL[self.p])))
 
 
-def parted(prop):
+def parted(prop) -> Any:
     """A property as VNN-LIB, and the ball that its inputs lie in besides, or None: JSON of the two."""
     if prop[:1] != b"{":
         return prop.decode(), None

@@ -151,7 +151,8 @@ class SDP:
             if bool((lowest[rows] > 0).any()):
                 continue  # what linear bounds prove needs no program
             for i in rows[centre[rows] > 0].tolist():
-                below, *told[i] = relaxation.lower_bound(layers, ranges, spec.A[i].numpy(), self.solver, budget)
+                below, values, t = relaxation.lower_bound(layers, ranges, spec.A[i].numpy(), self.solver, budget)
+                told[i] = values, t
                 lowest[i] = torch.maximum(lowest[i], down(below - spec.b[i]))
             if not bool((lowest[rows] > 0).any()):
                 break  # one disjunct that stays open is enough
