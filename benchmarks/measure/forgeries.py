@@ -92,7 +92,7 @@ def mlp(seed: int, sizes: Sequence[int]) -> nn.Module:
 def region(content: bytes, rng: np.random.Generator) -> bytes:
     """A run of bytes is overwritten: by noise, zeros, one bit, or bytes from elsewhere."""
     data = bytearray(content)
-    size = int(min(len(data), 1 << rng.integers(0, 7)))
+    size = min(len(data), 1 << int(rng.integers(0, 7)))
     at, source = (int(rng.integers(len(data) - size + 1)) for _ in range(2))
     kind = rng.integers(4)
     if kind == 0:

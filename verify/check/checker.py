@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal, localcontext
 from fractions import Fraction
-from functools import partial, partialmethod
+from functools import lru_cache, partial, partialmethod
 from itertools import product
 from math import inf, isfinite, nextafter, prod
 from pathlib import Path
@@ -30,7 +30,7 @@ import numpy as np
 import onnx
 
 LARGEST, TERMS, DENSE = 1 << 31, 10_000, 1 << 23  # bytes unpacked, cases, and numbers of a matrix, at most
-BLOCK, CACHED, BOXES = 64, 1 << 16, 512  # rows at a time, or more if so many numbers are not exceeded; boxes at a time
+BLOCK, CACHED, BOXES = 64, 1 << 14, 512  # rows at a time, or more if so many numbers are not exceeded; boxes at a time
 
 
 FORMAT = "assay-certificate-1"
@@ -1174,6 +1174,7 @@ def check(certificate: bytes, model: bytes, prop: bytes, exact: bool = False, un
         raise Rejected(f"malformed, or beyond this checker: {type(error).__name__}: {error}") from error
 
 
+@lru_cache(maxsize=1)  # who writes a proof and has it checked asks twice
 def question(model, prop) -> tuple[Any, Any]:
     """The network's nodes, and the property by boxes: lower and upper in fractions and in float64, and rows of each
     unsafe set."""

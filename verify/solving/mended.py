@@ -39,7 +39,8 @@ def mended(
 def placed(codes: Sequence[int]) -> list[tuple[int, Splits]]:
     """Of each node its tree, and the splits above it."""
     found: list[tuple[int, Splits]] = []
-    tree, path = 0, []
+    tree = 0
+    path: list[tuple[int, int]] = []
     for code in codes:
         found.append((tree, tuple(path)))
         if code >= 0:

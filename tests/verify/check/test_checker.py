@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,38 @@ def test_lines_are_those_of_the_hints_wherever_the_bounds_lie() -> None:
     assert (line * z <= h + 1e-15).all()
     assert (h <= chord * z + top + 1e-15).all()
     assert (line == np.maximum(slopes, left)).all()
+
+
+def test_rounding_of_sums_is_charged_in_full() -> None:
+    for arithmetic in (checker.Floats(), checker.Rationals()):
+        for n, unit in ((1, 2.0**-53), (1000, 2.0**-53), (1000, 2.0**-24), (10**14, 2.0**-53)):
+            share = n * Fraction(unit)
+            charge = Fraction(arithmetic.gamma(n, unit))
+            assert abs(charge / (share / (1 - share)) - 1) <= Fraction(2) ** -50
+    assert checker.Floats().gamma(10**16) == np.inf
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_coefficients_go_back_as_values_go_forward(seed: int) -> None:
+    """``a @ push(x)`` is ``pull(a) @ x``, and magnitudes are those of the terms."""
+    rng = np.random.default_rng(seed)
+    how = [([1, 2], [1, 0, 2, 1], [1, 1]), ([2, 1], [0, 1, 0, 0], [2, 1]), ([1, 1], [0, 0, 0, 0], [1, 2])][seed]
+    w = rng.normal(size=(2, 3, 2, 2, 3))
+    out = [(5 + how[1][i] + how[1][i + 2] - how[2][i] * (w.shape[3 + i] - 1) - 1) // how[0][i] + 1 for i in (0, 1)]
+    conv = checker.Node("conv", (0,), 6 * out[0] * out[1], w, shape=([5, 5], out), how=how)
+    pick = checker.Node("pick", (0,), 6, np.array([3, -1, 0, 3, 4, 1]), shape=(5,))
+    nodes = [(conv, 100), (checker.Node("dense", (0,), 7, rng.normal(size=(7, 4))), 4), (pick, 5)]
+    nodes.append((checker.Node("scale", (0,), 4, rng.normal(size=4)), 4))
+    for node, inputs in nodes:
+        x, a = rng.normal(size=(3, inputs)), rng.normal(size=(2, node.size))
+        assert np.allclose(a @ node.push(x).T, node.pull(a) @ x.T)
+        size = node.push(np.abs(x), size=True)
+        assert np.allclose(size, np.abs(node.push(np.eye(inputs))).T.dot(np.abs(x).T).T)
+    total = checker.Node("sum", (0, 1), 4, (1.0, -1.0))
+    x, y, a = rng.normal(size=(3, 2, 4))
+    assert np.allclose(total.push(x, y), x - y)
+    assert np.allclose(total.push(x, y, size=True), x + y)
+    assert np.array_equal(total.pull(a, 1), -a)
 
 
 def opened(certificate: Certificate) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -189,3 +189,22 @@ def test_a_name_stands_for_one_value(name: str) -> None:
     net = model(nodes, {"w": np.ones((1, 1)), "c": np.array([10.0])}, (1, 1))
     with pytest.raises(Rejected, match="two values"):
         forged(net, prop([("1", "1")], "(<= Y_0 0)"))
+
+
+def test_constants_in_the_graph_and_the_slope_that_is_left_out() -> None:
+    """y = 2 + leaky(x), of the slope 0.01."""
+    two = numpy_helper.from_array(np.array([2.0]))
+    nodes: list[Any] = [
+        ("Constant", [], "c", {"value": two}),
+        ("LeakyRelu", ["x"], "h", {}),
+        ("Add", ["h", "c"], "y", {}),
+    ]
+    net = model(nodes, {})
+    assert forged(net, prop([("-1", "-1")], "(<= Y_0 1.989)")).check()["claim"] == "unsat"
+    with pytest.raises(Rejected):
+        forged(net, prop([("-1", "-1")], "(<= Y_0 1.991)")).check()
+
+
+def test_convolutions_without_a_bias() -> None:
+    net = model([("Conv", ["x", "w"], "y", {})], {"w": np.full((1, 1, 1, 1), 2.0)}, (1, 1, 1, 1))
+    assert forged(net, prop([("1", "1")], "(<= Y_0 1.9)")).check()["claim"] == "unsat"
