@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from assay.attacks.pgd_eot import PGDEOT as PGDEOT
     from assay.attacks.registry import get_attack as get_attack
     from assay.attacks.registry import list_attacks as list_attacks
+    from assay.attacks.sparse_rs import SparseRS as SparseRS
     from assay.attacks.square import Square as Square
     from assay.benchmarks.harness.compare import compare as compare
     from assay.benchmarks.harness.radius_table import compare_radii as compare_radii
@@ -44,12 +45,14 @@ if TYPE_CHECKING:
     from assay.verify import Box as Box
     from assay.verify import Budget as Budget
     from assay.verify import Guarantee as Guarantee
+    from assay.verify import Intersection as Intersection
     from assay.verify import LpBall as LpBall
     from assay.verify import Network as Network
     from assay.verify import Polytope as Polytope
     from assay.verify import Problem as Problem
     from assay.verify import Reason as Reason
     from assay.verify import Result as Result
+    from assay.verify import Sparse as Sparse
     from assay.verify import Spec as Spec
     from assay.verify import Verdict as Verdict
     from assay.verify import certify as certify
@@ -72,15 +75,18 @@ if TYPE_CHECKING:
     from assay.verify.backends.lp import LP as LP
     from assay.verify.backends.milp import MILP as MILP
     from assay.verify.backends.smoothing.attack import SmoothingAttack as SmoothingAttack
+    from assay.verify.backends.smoothing.derandomized import Derandomized as Derandomized
+    from assay.verify.backends.smoothing.layer import LayerSmoothing as LayerSmoothing
     from assay.verify.backends.smoothing.method import Smoothing as Smoothing
     from assay.verify.backends.smt.method import SMT as SMT
     from assay.verify.solving.auto import Auto as Auto
     from assay.verify.solving.falsifier import AttackVerifier as AttackVerifier
+    from assay.verify.solving.pieces import Pieces as Pieces
 
     __version__: str
 
 _VERIFY = (
-    "Bounds Box Budget Guarantee LpBall Network Polytope Problem Reason Result Spec Verdict "
+    "Bounds Box Budget Guarantee Intersection LpBall Network Polytope Problem Reason Result Sparse Spec Verdict "
     "certify get_bounder get_verifier list_verifiers solve to_network"
 )
 _HOME = {
@@ -111,6 +117,7 @@ _CLASSES = {
     "assay.attacks.mifgsm": "MIFGSM",
     "assay.attacks.pgd": "PGD",
     "assay.attacks.pgd_eot": "PGDEOT",
+    "assay.attacks.sparse_rs": "SparseRS",
     "assay.attacks.square": "Square",
     "assay.verify.backends.alpha_crown": "AlphaCROWN",
     "assay.verify.backends.bab.bab": "BaB",
@@ -125,10 +132,13 @@ _CLASSES = {
     "assay.verify.backends.lp": "LP",
     "assay.verify.backends.milp": "MILP",
     "assay.verify.backends.smoothing.attack": "SmoothingAttack",
+    "assay.verify.backends.smoothing.derandomized": "Derandomized",
+    "assay.verify.backends.smoothing.layer": "LayerSmoothing",
     "assay.verify.backends.smoothing.method": "Smoothing",
     "assay.verify.backends.smt.method": "SMT",
     "assay.verify.solving.auto": "Auto",
     "assay.verify.solving.falsifier": "AttackVerifier",
+    "assay.verify.solving.pieces": "Pieces",
 }
 _HOME |= {name: module for module, names in _CLASSES.items() for name in names.split()}
 

@@ -127,9 +127,9 @@ def samples(
     return dataset if n is None else dataset.take(n)
 
 
-def eps_map(eps: str | None, eps_scale: str | None) -> tuple[str | None, str | None]:
+def eps_map(eps: str, eps_scale: str | None) -> tuple[str, str | None]:
     """``--eps FILE.npy``, a radius for each feature, as the radius 1 and this scale of it."""
-    if eps is None or not eps.endswith(".npy"):
+    if not eps.endswith(".npy"):
         return eps, eps_scale
     if eps_scale is not None:
         raise InputError("--eps FILE.npy has a radius for each feature: leave out --eps-scale")

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from assay.verify.core.network import to_network as to_network
     from assay.verify.core.problem import Problem as Problem
     from assay.verify.core.region import Box as Box
+    from assay.verify.core.region import Intersection as Intersection
     from assay.verify.core.region import LpBall as LpBall
     from assay.verify.core.region import Polytope as Polytope
+    from assay.verify.core.region import Sparse as Sparse
     from assay.verify.core.result import Guarantee as Guarantee
     from assay.verify.core.result import Reason as Reason
     from assay.verify.core.result import Result as Result
@@ -34,7 +36,9 @@ _HOME = {
     "Network": "assay.verify.core.network",
     "to_network": "assay.verify.core.network",
     "Box": "assay.verify.core.region",
+    "Intersection": "assay.verify.core.region",
     "LpBall": "assay.verify.core.region",
+    "Sparse": "assay.verify.core.region",
     "Polytope": "assay.verify.core.region",
     "Spec": "assay.verify.core.spec",
     "Budget": "assay.verify.core.budget",

@@ -83,8 +83,8 @@ def attack(
     if model is None or eps is None:
         raise InputError("expected --model and --eps, or NET PROP: assay attack --help shows both")
     _refuse(context, FOR_PROPERTY, "is for NET PROP, and means nothing for data sets")
-    eps, eps_scale = options.eps_map(eps, eps_scale)
-    radii, p = numbers("--eps", eps), parse_norm(norm, pixels=True)
+    asked, eps_scale = options.eps_map(eps, eps_scale)
+    radii, p = numbers("--eps", asked), parse_norm(norm, pixels=True)
     for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
         at_least_one(name, value)
     seed_in_range(seed)

@@ -80,7 +80,8 @@ def compare(
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
     if (eps is None) != radius:
         raise InputError("expected --eps, radii with commas between them, or --radius, and not both")
-    eps, eps_scale = options.eps_map(eps, eps_scale)
+    if eps is not None:
+        eps, eps_scale = options.eps_map(eps, eps_scale)
     radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm, pixels=not radius)
     if radius and (require or baseline):
         raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")

@@ -56,14 +56,14 @@ def poison(
     from assay.benchmarks.harness.progress import watch
     from assay.models import data as datasets
     from assay.models.poisoning.backdoor import Backdoor
-    from assay.models.poisoning.learners import Perceptron, Ridge
+    from assay.models.poisoning.learners import Learner, Perceptron, Ridge
     from assay.models.poisoning.signatures import Filtered, Spectral
     from assay.verify.core.errors import unknown_name
     from assay.verify.support.documents import dump
     from assay.verify.support.files import writable_folder, write_atomic
     from assay.verify.support.signals import interruptible
 
-    known = {"ridge": Ridge(), "mlp": Perceptron(seed=seed)}
+    known: dict[str, Learner] = {"ridge": Ridge(), "mlp": Perceptron(seed=seed)}
     if learner not in known:
         raise unknown_name("learner", learner, known)
     use_threads(threads)

@@ -221,4 +221,5 @@ def _explained(model: nn.Sequential, poisoned: Dataset, test: Dataset, backdoor:
 def _features(model: nn.Sequential, x: Tensor) -> Tensor:
     """What the last layer sees: (n x features)."""
     with torch.no_grad():
-        return model[:-1](x).flatten(1)
+        features: Tensor = model[:-1](x).flatten(1)
+        return features

@@ -59,7 +59,10 @@ class Influence:
                 own = grad(total)(weights, point[None], label[None])
                 return _flat(own) @ solved
 
-            each = [vmap(along)(points, labels) for points, labels in zip(x.split(CHUNK), y.split(CHUNK), strict=True)]
+            each = [
+                vmap(along)(points, labels)
+                for points, labels in zip(torch.split(x, CHUNK), torch.split(y, CHUNK), strict=True)
+            ]
         return torch.cat(each).detach() / len(x)
 
 

@@ -34,7 +34,8 @@ class Spectral:
     def scores(self, features: Tensor, share: float) -> Tensor:
         """See :class:`Detector`."""
         centred = features.double() - features.double().mean(0)
-        return (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]).square()
+        scores: Tensor = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]).square()
+        return scores
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Filtered:
         values, vectors = torch.linalg.eigh(stretched)
         excess = (values - 1) / max(float(values[-1]) - 1, 1e-12)
         weight = (self.alpha * (excess - excess.max())).exp()
-        return ((white @ vectors).square() * weight).sum(1) / weight.sum()
+        scores: Tensor = ((white @ vectors).square() * weight).sum(1) / weight.sum()
+        return scores
 
 
 def suspects(detector: Detector, features: Tensor, labels: Tensor, share: float) -> Tensor:
@@ -79,7 +81,7 @@ def suspects(detector: Detector, features: Tensor, labels: Tensor, share: float)
     if not 0 <= share < 0.5:
         raise InputError(f"the share of foreign samples must be at least 0 and below 1/2, got {share}")
     out = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique().tolist():
+    for label in sorted(set(labels.tolist())):
         members = (labels == label).nonzero()[:, 0]
         count = min(len(members) - 1, ceil(MARGIN * share * len(members)))
         if len(members) < 4 or count < 1:

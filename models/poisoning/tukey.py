@@ -59,4 +59,5 @@ def _normals(step: Tensor, subsets: Tensor) -> Tensor:
     if step.shape[1] == 2:
         along = step[subsets[:, 0]]
         return torch.stack([-along[:, 1], along[:, 0]], 1)
-    return torch.linalg.cross(step[subsets[:, 0]], step[subsets[:, 1]])
+    normals: Tensor = torch.linalg.cross(step[subsets[:, 0]], step[subsets[:, 1]])
+    return normals

@@ -34,6 +34,7 @@ TABLE = {
     "lipschitz-margin": "assay.models.training.lipschitz:LipschitzMargin",
     "linf-margin": "assay.models.training.linf_margin:LinfMargin",
     "gaussian": "assay.models.training.gaussian:Gaussian",
+    "erasing": "assay.models.training.erasing:Erasing",
     "smoothadv": "assay.models.training.smoothadv:SmoothAdv",
     "consistency": "assay.models.training.consistency:Consistency",
 }

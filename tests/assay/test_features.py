@@ -204,3 +204,19 @@ def test_data_sets_of_python_take_the_same():
     assert data.radius(0.4) == 0.4
     with pytest.raises(InputError, match="within the domain of each feature"):
         replace(data, limits=(torch.zeros(1, 8, 8), torch.full((1, 8, 8), 0.5)))
+
+
+def test_a_file_of_radii_is_a_scale_of_one(tmp_path, capsys):
+    radii = np.zeros((1, 8, 8))
+    radii[0, :4] = 0.05
+    np.save(tmp_path / "radii.npy", radii)
+    asked = ["compare", "--model", "zoo:digits-mlp-pgd", "--n", "2", "--methods", "ibp", "--attacks", "fgsm", "--quiet"]
+    asked += ["--out", str(tmp_path), "--json"]
+    rows = []
+    for given in (["--eps", str(tmp_path / "radii.npy")], ["--eps", "1", "--eps-scale", str(tmp_path / "radii.npy")]):
+        assert main([*asked, *given]) == 0
+        rows.append([{**row, "seconds": 0} for row in json.loads(capsys.readouterr().out)["rows"]])
+    assert rows[0] == rows[1]
+    both = ["--eps", str(tmp_path / "radii.npy"), "--eps-scale", "1"]
+    assert main([*asked, *both]) == 40
+    assert "leave out --eps-scale" in capsys.readouterr().out

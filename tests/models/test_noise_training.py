@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from assay.models import architectures, data, training
 from assay.models.training import Step, Training, isolated
 from assay.models.training.consistency import Consistency
+from assay.models.training.erasing import Erasing
 from assay.models.training.gaussian import Gaussian
 from assay.models.training.noise import gaussian_noise
 from assay.models.training.smoothadv import SmoothAdv, ascend
@@ -113,3 +114,24 @@ def test_noise_in_training_buys_certified_radius() -> None:
 def test_impossible_options_are_refused(text: str) -> None:
     with pytest.raises(InputError, match=text.partition("(")[0]):
         training.recipe(text)
+
+
+@pytest.mark.parametrize(("seen", "pixels"), [("pixels", 6), ("band", 16), ("block", 4)])
+def test_erased_images_show_what_the_vote_will(seen, pixels):
+    met = []
+
+    class Watched(nn.Module):
+        def forward(self, x):
+            met.append(x)
+            return x.flatten(1)[:, :10]
+
+    x = torch.rand(50, 2, 8, 8) + 0.1
+    Erasing(seen, keep=0.1, width=2).loss(Watched(), x, torch.zeros(50, dtype=torch.int64), step())
+    shown = met[0] != 0
+    assert torch.equal(met[0][shown], x[shown])
+    assert torch.equal(shown[:, 0], shown[:, 1])
+    assert shown[:, 0].flatten(1).sum(1).tolist() == [pixels] * 50
+    assert len({tuple(mask.flatten().tolist()) for mask in shown}) > 5
+    for wrong in ({"seen": "ring"}, {"keep": 0.0}, {"width": 0}):
+        with pytest.raises(InputError):
+            Erasing(**wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from assay.verify.bounds.verdicts import unanswerable
 from assay.verify.core.budget import UNLIMITED, Budget, running
@@ -55,7 +55,8 @@ class Pieces:
             return self._declined(problem, self.supports(problem))
         if why := self.supports(problem):
             return self._declined(problem, why)
-        verifier, parts, proved = get_verifier(self.method), self._parts(problem, region), []
+        verifier, parts = get_verifier(self.method), self._parts(problem, region)
+        proved: list[Result] = []
         while batch := [*islice(parts, TOGETHER)]:
             if budget.expired:
                 break
@@ -77,9 +78,8 @@ class Pieces:
 
     def _answer(self, problem: Problem, whole: Result, proved: int) -> Result:
         """What the parts say together, of the whole; a margin is one only where all parts have been asked."""
-        stats = {
-            key: whole.stats[key] for key in ("explanation", "counterexample_margin", "alarm") if key in whole.stats
-        }
+        kept = ("explanation", "counterexample_margin", "alarm")
+        stats: dict[str, Any] = {key: whole.stats[key] for key in kept if key in whole.stats}
         return replace(
             whole,
             problem_id=problem.id,

@@ -36,6 +36,8 @@ class Votes(nn.Module):
     """The votes for each class: images (batch x shape) to counts (batch x classes), float32. ``seen``: by each voter
     (voters x rows x columns), bool; the other pixels are 0."""
 
+    seen: Tensor
+
     def __init__(self, model: Callable[[Tensor], Tensor], seen: Tensor, classes: int) -> None:
         super().__init__()
         self.model, self.classes = model, classes
@@ -53,7 +55,7 @@ class Votes(nn.Module):
         seen = self.seen.view(len(self.seen), *[1] * max(0, x.dim() - 3), *self.seen.shape[1:])
         seen = seen.view(len(self.seen), *x.shape[1:]) if x.dim() == 2 else seen
         size = max(1, TOGETHER // x[0].numel())
-        votes = [self._of(x[i], part) for i in range(len(x)) for part in seen.split(size)]
+        votes = [self._of(x[i], part) for i in range(len(x)) for part in torch.split(seen, size)]
         return torch.cat(votes).view(len(x), -1)
 
     def _of(self, x: Tensor, seen: Tensor) -> Tensor:
