@@ -43,7 +43,7 @@ def test_leaves_that_are_not_proved_are_searched_again(seeds: range) -> None:
         part = proofs.of_record(files, 0, problem.spec, result.certificate)
         assert part is not None
         leaves = int((part.arrays["tree"] == -1).sum())
-        for leaf in {0, leaves // 2, leaves - 1} if leaves else ():
+        for leaf in range(leaves):  # the first one that is missed
             wrong = spoilt(part, leaf)
             try:
                 files.certificate("tree", "real", [wrong]).check()
@@ -56,6 +56,7 @@ def test_leaves_that_are_not_proved_are_searched_again(seeds: range) -> None:
             assert files.certificate("tree", "real", [mended]).check()["claim"] == "unsat"
             assert len(mended.arrays["tree"]) > len(wrong.arrays["tree"])
             count += 1
+            break
     assert count > 0
 
 
