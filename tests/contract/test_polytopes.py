@@ -36,7 +36,7 @@ CLOSE = 2e-6  # how well the truth is known
 EXACT = ["milp", "lp-bab", "smt", "input-split"]
 OPTIMA = ["milp(optimum=True)", "lp-bab(optimum=True)", "smt(optimum=True)"]
 BOUNDERS = ["ibp", "crown-ibp", "crown", "crown(dtype=float32)", "alpha-crown", "lp", "lp(tighten=all)"]
-EVERY = [name for name in list_verifiers() if not name.startswith(("smoothing", "auto"))]
+EVERY = [name for name in list_verifiers() if not name.startswith(("smoothing", "layer-", "derandomized", "auto"))]
 
 
 @cache

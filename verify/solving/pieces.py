@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from assay.verify.bounds.verdicts import unanswerable
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
-from assay.verify.core.problem import Problem
+from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.region import Box, Sparse
 from assay.verify.core.region.sparse import pixels
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
@@ -38,10 +38,10 @@ class Pieces:
         get_verifier(self.method)
 
     def supports(self, problem: Problem) -> str | None:
-        """Sparse regions of not too many sets of pixels, and what the method supports on a box."""
+        """Sparse regions of not too many sets of pixels; of others, which are one piece, those of the method."""
         region = problem.region
         if not isinstance(region, Sparse):
-            return "for few changed pixels and patches only: other regions are no union of boxes"
+            return get_verifier(self.method).supports(problem)
         count = region.support.count(*pixels(region.shape))
         if count > self.most:
             return f"{count} sets of pixels, more than the {self.most} that are asked about one by one"
@@ -49,12 +49,15 @@ class Pieces:
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """VERIFIED if every set of pixels is, FALSIFIED if one is; the first that is not verified ends it."""
+        check_problem(problem)
         budget = running(budget)
         region = problem.region
         if not isinstance(region, Sparse):
-            return self._declined(problem, self.supports(problem))
+            return replace(get_verifier(self.method).verify(problem, budget), verifier=repr(self))
+        if not problem.spec.disjuncts:
+            return self._undecided(problem, Reason.VACUOUS, "the unsafe set is empty")
         if why := self.supports(problem):
-            return self._declined(problem, why)
+            return self._undecided(problem, Reason.UNSUPPORTED, why)
         verifier, parts = get_verifier(self.method), self._parts(problem, region)
         proved: list[Result] = []
         while batch := [*islice(parts, TOGETHER)]:
@@ -88,5 +91,5 @@ class Pieces:
             stats={**stats, "proved": proved},
         )
 
-    def _declined(self, problem: Problem, why: str | None) -> Result:
-        return Result(problem.id, repr(self), Verdict.UNKNOWN, Reason.UNSUPPORTED, stats={"explanation": why})
+    def _undecided(self, problem: Problem, reason: Reason, why: str) -> Result:
+        return Result(problem.id, repr(self), Verdict.UNKNOWN, reason, stats={"explanation": why})
