@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def brief(question: Question, result: Result, seconds: float) -> list[str]:
         return [f"verified in {seconds:.2f} s{margin} ({result.guarantee.value}, {_decider(result)})"]
     if result.verdict is Verdict.FALSIFIED:
         at = result.stats.get("counterexample_margin")
-        value = "" if at is None else f", margin {at:g} there"
+        value = "" if at is None or not isfinite(at) else f", margin {at:g} there"
         return [f"falsified in {seconds:.2f} s{value}; replayed on the original model ({_decider(result)})"]
     why, bound = reason(result), shortfall(result)
     lines = [f"open after {seconds:.2f} s: {why}", *([bound] if bound not in why else [])]

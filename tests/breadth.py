@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,12 @@ def few(values: Iterable[Any], quick: Iterable[Any]) -> list[Any]:
     listed = list(values)
     assert all(value in listed for value in often), "what is quick is among the values"
     return [value if value in often else slow(value) for value in listed]
+
+
+def dear() -> frozenset[str]:
+    """Cases that take more than a third of a second where others of the same test take less, by their ids below tests/:
+    the lines of ``dear.txt``."""
+    return frozenset((Path(__file__).parent / "dear.txt").read_text().splitlines())
 
 
 def repeating(cases: Sequence[Mapping[str, int]]) -> set[int]:

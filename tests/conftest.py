@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.breadth import repeating
+from tests.breadth import dear, repeating
 
 # Repeatable by default, so that a red run is red for everybody; HYPOTHESIS_PROFILE=explore looks for new examples.
 settings.register_profile("repeat", deadline=None, derandomize=True, database=None, max_examples=25)
@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mark_repeating(items)
+    mark_dear(items)
     if config.getoption("--slow"):
         return
     quick, slow = [], []
@@ -47,6 +48,14 @@ def mark_repeating(items: list[pytest.Item]) -> None:
     for cases in functions.values():
         for i in repeating([{name: id(value) for name, value in item.callspec.params.items()} for item in cases]):  # type: ignore[attr-defined]
             cases[i].add_marker(pytest.mark.slow)
+
+
+def mark_dear(items: list[pytest.Item]) -> None:
+    """Cases that take long are slow where a test has others that do not."""
+    listed = dear()
+    for item in items:
+        if item.nodeid.removeprefix("tests/") in listed:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -172,6 +172,7 @@ def test_a_contradiction_ends_with_70_and_is_told_first(folder, capsys):
     assert len(json.loads(capsys.readouterr().out)) == 4
 
 
+@pytest.mark.slow
 def test_a_verdict_against_the_store_is_a_contradiction(run, folder):
     assert run()[0] == 0
     with sqlite3.connect("bench.sqlite") as db:

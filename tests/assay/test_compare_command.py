@@ -83,6 +83,7 @@ def test_json_is_one_document_on_stdout_and_nothing_else(model, tmp_path, capsys
     assert "all attacks" in err
 
 
+@pytest.mark.slow
 def test_the_same_run_again_gives_the_same_rows_in_the_same_store(model, tmp_path, capsys):
     runs = []
     for _ in range(2):

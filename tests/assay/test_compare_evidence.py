@@ -82,6 +82,7 @@ def test_one_sample_is_checked_without_this_package(run: Path) -> None:
     assert done.stdout.startswith("accepted: ")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its index, and with a zip that is torn."""
     before = {path.name: path.stat().st_mtime_ns for path in run.glob("*.zip")}
@@ -185,6 +186,7 @@ def test_processes_side_by_side_write_the_same(run: Path) -> None:
     assert main(["check", "ev"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", few(("1", "2"), ("2",)))
 def test_balls_are_told_as_balls(run: Path, norm: str) -> None:
     for path in run.glob("*"):

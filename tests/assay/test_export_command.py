@@ -44,6 +44,7 @@ def test_a_label_is_refused(capsys, tmp_path, monkeypatch):
     assert not Path("net.onnx").exists()
 
 
+@pytest.mark.slow
 def test_an_exported_network_is_compared_like_the_original(capsys, tmp_path):
     path = tmp_path / "net.onnx"
     exported(capsys, "zoo:digits-mlp-pgd", path)
@@ -71,6 +72,7 @@ def test_a_factory_needs_a_shape(capsys, tmp_path):
     assert document["bytes"] == path.stat().st_size
 
 
+@pytest.mark.slow
 def test_an_onnx_file_is_written_again(capsys, tmp_path):
     first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
     exported(capsys, "zoo:digits-cnn-pgd", first)

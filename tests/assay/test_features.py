@@ -206,6 +206,7 @@ def test_data_sets_of_python_take_the_same():
         replace(data, limits=(torch.zeros(1, 8, 8), torch.full((1, 8, 8), 0.5)))
 
 
+@pytest.mark.slow
 def test_a_file_of_radii_is_a_scale_of_one(tmp_path, capsys):
     radii = np.zeros((1, 8, 8))
     radii[0, :4] = 0.05

@@ -60,6 +60,7 @@ def test_radius_takes_them_all(model, method, capsys):
     assert 0 < entry["certified"] <= entry["attacked"]
 
 
+@pytest.mark.slow
 def test_local_radii_are_no_smaller(model, capsys):
     certified = []
     for method in ("lipschitz", "lipschitz(scope=local)"):

@@ -30,6 +30,7 @@ def test_a_comparison_ends_with_a_page_and_the_store_gives_it_again(model, tmp_p
     assert (tmp_path / "out" / "results.html").read_text() == first
 
 
+@pytest.mark.slow
 def test_every_verdict_of_a_store_and_their_totals(model, tmp_path, capsys):
     assert main(arguments(model, n="6")) == 0
     for of in ("verdicts", "totals"):

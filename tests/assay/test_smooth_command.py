@@ -13,6 +13,7 @@ from assay.__main__ import main
 MODEL = ["smooth", "--model", "zoo:digits-mlp-pgd", "--data", "digits", "--draws", "1000", "--n", "6"]
 
 
+@pytest.mark.slow
 def test_rows_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*MODEL, "--out", str(tmp_path), "--radii", "0,0.1,0.3", "--skip", "10"]) == 0
     printed = capsys.readouterr().out

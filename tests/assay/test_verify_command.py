@@ -319,6 +319,7 @@ def test_nothing_heavy_is_loaded_on_the_way_to_an_easy_answer(folder):
     assert not loaded & {"rich", "matplotlib", "scipy", "highspy", "z3", "cvxpy", "pulp", "models", "sympy"}
 
 
+@pytest.mark.slow
 def test_further_networks_and_outputs_are_named(tmp_path, capsys):
     """The witness tells every input that is declared, shared ones too, and the outputs of both networks."""
     pytest.importorskip("vnnlib")

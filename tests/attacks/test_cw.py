@@ -36,6 +36,7 @@ def test_confidence_is_reached() -> None:
     assert float(result.distance.median()) > float(plain.distance.median())
 
 
+@pytest.mark.slow
 def test_the_linf_form_is_near_in_linf_and_the_l2_form_in_l2() -> None:
     balls = {p: LpBall(X, 9.0, p, (0.0, 1.0)) for p in (2.0, inf)}
     points = {p: CW(steps=25).run(NET, X, LABELS, ball).adversarial for p, ball in balls.items()}

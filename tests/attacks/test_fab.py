@@ -45,6 +45,7 @@ def test_boxes_are_searched_in_their_own_units_and_fixed_coordinates_stay(attack
         assert attack.search([Problem(identity, wide, spec)]).success.tolist() == [broken]
 
 
+@pytest.mark.slow
 def test_early_stopping_in_a_region_breaks_the_same_samples_in_fewer_queries() -> None:
     clean = Task.of(NET, X, LpBall(X, 0.1, inf, (0.0, 1.0)), Misclassify.of(LABELS, "margin"))
     stopped, full = (FABT(steps=40, targets=3, patience=patience).run_on(clean, seed=0) for patience in (10.0, inf))

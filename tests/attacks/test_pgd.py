@@ -168,6 +168,7 @@ def test_one_full_step_of_pgd_is_fgsm() -> None:
     assert same(PGD(steps=1).run(NET, X, LABELS, region), FGSM().run(NET, X, LABELS, region))
 
 
+@pytest.mark.slow
 def test_pgd_finds_what_fgsm_finds_and_restarts_never_hurt() -> None:
     for p, eps in ((inf, 0.15), (2, 0.4), (1, 0.6)):
         region = LpBall(X, eps, p, (0.0, 1.0))

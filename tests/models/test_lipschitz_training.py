@@ -101,6 +101,7 @@ def test_it_certifies_far_more_than_standard_training(digits: Dataset) -> None:
     assert shares[1] > shares[0] + 0.3
 
 
+@pytest.mark.slow
 def test_layers_are_kept_within_a_norm(digits: Dataset) -> None:
     model = fresh()
     recipe = training.recipe("lipschitz-margin(radius=0.1,cap=1.0,steps=5)")

@@ -79,6 +79,7 @@ RECIPES = {
     "consistency": "consistency(sigma=0.1)",
     "lipschitz-margin": "lipschitz-margin(radius=0.05)",
     "linf-margin": "linf-margin(eps=0.01)",
+    "erasing": "erasing(keep=0.8)",
 }
 # Recipes for other layers: the layers, the learning rate, the number of epochs.
 OTHERS = {"linf-margin": ("linf-distance(hidden=64)", 5e-2, 25)}

@@ -23,6 +23,7 @@ def few(split: str) -> Dataset:
     return replace(whole, x=whole.x[kept], y=whole.y[kept], classes=4)
 
 
+@pytest.mark.slow
 def test_the_whole_table() -> None:
     training, test = few("train"), few("test")
     outcome = poisoned.poison(

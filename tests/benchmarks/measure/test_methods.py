@@ -46,6 +46,7 @@ def test_a_cell_is_what_the_method_says_of_each_image(method: str) -> None:
     assert cell.seconds > 0
 
 
+@pytest.mark.slow
 def test_tighter_methods_have_larger_margins() -> None:
     margins = [measure(text, PGD, 3, 30, 10).margin for text in ("ibp", "crown-ibp", "crown", "milp(optimum=True)")]
     assert margins == sorted(margins, key=lambda margin: margin or -inf)

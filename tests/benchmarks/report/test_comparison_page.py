@@ -73,6 +73,7 @@ def test_a_search_for_radii_has_its_bracket(tmp_path):
     assert len([a for tag, a in page.elements if "data-index" in a]) == len(POINTS)
 
 
+@pytest.mark.slow
 def test_every_row_and_every_sample_is_there(small):
     html = render(small)
     page = read(html)
@@ -166,6 +167,7 @@ def test_whatever_was_asked_has_its_page(tmp_path, methods, attacks, points, rad
     assert "How robust is net ?" in read(render(run)).text
 
 
+@pytest.mark.slow
 def test_many_samples_stay_small_and_are_counted(digits, monkeypatch):
     monkeypatch.setattr(comparison_page, "STRIPS", 5)
     page = read(render(digits))
@@ -220,6 +222,7 @@ def test_letters_have_enough_contrast(dark):
     assert worst >= 4.5
 
 
+@pytest.mark.slow
 def test_drawings_follow_the_page_into_the_dark(small):
     html = render(small)
     drawings = "".join(re.findall(r"<svg .*?</svg>", html, re.DOTALL))

@@ -48,6 +48,7 @@ def test_sat_and_unsat_of_the_same_files_contradict_and_of_others_do_not():
         between(one, run())
 
 
+@pytest.mark.slow
 def test_the_command_takes_stores_of_bench(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     instance_files.suite(tmp_path / "all")

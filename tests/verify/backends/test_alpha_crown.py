@@ -105,6 +105,7 @@ def test_better_than_crown_on_usual_networks(inner: bool, p: float) -> None:
         assert bool((outputs <= bounds.upper + 1e-9).all())
 
 
+@pytest.mark.slow
 def test_raised_layers_help_and_cannot_hurt_much() -> None:
     """On the mean, with lines of layers raised too, the bounds are at least those of a raised objective alone."""
     gain = []

@@ -159,6 +159,7 @@ def test_verdicts_are_those_of_input_splitting(name: str, seed: int) -> None:
             assert found.verdict is verdict
 
 
+@pytest.mark.slow
 def test_intervals_are_split_where_bounds_do_not_decide() -> None:
     problem, _ = asked("Smooth(cosh)", 3, 0.02)
     result = BaB().verify(problem, Budget(20.0))

@@ -99,6 +99,7 @@ def test_verdicts_are_the_true_ones_also_where_shares_are_lost(
     agrees(NODES.verify(problem), problem, true)
 
 
+@pytest.mark.slow
 def test_where_all_processes_die_the_work_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
     crew = Here(lambda number, done: dies_now_and_then(1, done))
     crew.put(monkeypatch)

@@ -129,6 +129,7 @@ def test_turning_concave_activations_about_changes_nothing() -> None:
         assert not any(isinstance(n.op, LeakyRelu) and n.op.slope > 1 for n in convex(network).nodes)
 
 
+@pytest.mark.slow
 def test_the_methods_are_ordered_from_loose_to_tight() -> None:
     for seed in range(6):
         network, ball = small_network(seed)
@@ -137,6 +138,7 @@ def test_the_methods_are_ordered_from_loose_to_tight() -> None:
         assert lower[0].mean() < lower[-1].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(["CROWN-IBP", "CROWN", "alpha-CROWN"], quick=["alpha-CROWN"]))
 @pytest.mark.parametrize("p", [1, 2])
 @seeds(1, of=2)
@@ -155,6 +157,7 @@ def test_balls_of_other_norms(name: str, p: float, seeds: range) -> None:
             assert bool((bounds.lower > loose.lower + 1e-6).any())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(METHODS, quick=["CROWN"]))
 def test_float_traps_are_not_verified_and_a_batch_is_answered_as_one_by_one(name: str) -> None:
     lirpa = LiRPA(method=name, iterations=3)  # type: ignore[arg-type]
@@ -266,6 +269,7 @@ def test_bad_options(options: str) -> None:
         get_verifier(f"lirpa({options})")
 
 
+@pytest.mark.slow
 def test_it_is_imported_on_use_and_says_nothing() -> None:
     code = "import sys, verify; verify.get_verifier('lirpa'); print('auto_LiRPA' in sys.modules); "
     code += "from assay.verify.backends.lirpa.shim import auto_lirpa; auto_lirpa(); print('auto_LiRPA' in sys.modules)"

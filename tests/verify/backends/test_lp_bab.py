@@ -224,6 +224,7 @@ def test_claims_of_a_solver_prove_nothing(end: Status, optimum: bool, monkeypatc
         assert result.stats.get("optimum", true) == pytest.approx(true, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_duals_that_prove_too_little_are_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of each dual: nodes are solved again, split to the end, and stay open in the end."""
     real = Simplex.duals
@@ -298,6 +299,7 @@ def test_no_node_is_lost_when_time_runs_out(monkeypatch: pytest.MonkeyPatch) -> 
 # Odd requests.
 
 
+@pytest.mark.slow
 def test_operands_that_are_inputs_or_shared() -> None:
     """ReLUs of inputs, and two activations that read one value: their neurons keep their operand's column."""
     network, shared = read_twice(), 0

@@ -83,6 +83,7 @@ def questions() -> list[Problem]:
     return problems
 
 
+@pytest.mark.slow
 def test_a_question_is_the_problem_exactly() -> None:
     for problem in questions():
         question, box = asked(problem), problem.region.box()
@@ -96,6 +97,7 @@ def test_a_question_is_the_problem_exactly() -> None:
                 assert neuron.lower <= neuron.z.at(values) <= neuron.upper
 
 
+@pytest.mark.slow
 def test_no_true_point_is_lost_in_a_script() -> None:
     """What a point of the box makes of every variable satisfies the exact form and each relaxed one."""
     import z3

@@ -60,6 +60,7 @@ def units(network: Network, position: int, samples: int, seed: int) -> tuple[Uni
     return Units(feature, value), Owners.of(torch.randint(samples, (count,), generator=g).sort().values, torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [12, slow(50)])
 def test_windows_change_no_bound(examples: int) -> None:
     @settings(max_examples=examples)

@@ -250,6 +250,7 @@ def test_graphs_of_any_wiring(seed: int, image: bool, eps: float) -> None:
         assert bool(((found.lower - slack <= values) & (values <= found.upper + slack)).all())
 
 
+@pytest.mark.slow
 def test_in_two_dimensions_no_bound_passes_the_minimum_and_most_are_close() -> None:
     """Against a grid of the whole disc, its edge among it."""
     radius, angle = torch.meshgrid(

@@ -30,6 +30,7 @@ def problem_of(seed: int, eps: float = 0.1, p: float = float("inf")) -> Problem:
     return Problem.robustness(network, x, int(network(x[None].double()).argmax()), eps, p)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [15, slow(50)])
 def test_the_truth_stands_and_more_than_the_truth_does_not(examples: int) -> None:
     @settings(max_examples=examples)
@@ -56,6 +57,7 @@ def test_the_upper_bound_in_place_of_the_lower_is_noticed(seed: int) -> None:
     assert claim(problem, largest) is not None
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(nets.seeds, st.floats(0.01, 0.2))
 def test_a_dropped_bias_is_noticed(seed: int, bias: float) -> None:

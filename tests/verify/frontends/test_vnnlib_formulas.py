@@ -95,6 +95,7 @@ def test_members_where_outputs_are_compared_with_inputs(examples: int) -> None:
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [40, slow(200)])
 def test_members_where_terms_are_multiplied(examples: int) -> None:
     """What is told of a product holds of its exact value."""

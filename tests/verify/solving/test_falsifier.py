@@ -1,4 +1,4 @@
-"""An attack in a method's clothes: what it breaks is falsified, what it cannot treat is unsupported."""
+"""Attacks asked as methods: what they break is falsified, what they cannot treat is unsupported."""
 
 from __future__ import annotations
 

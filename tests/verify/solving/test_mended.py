@@ -31,6 +31,7 @@ def spoilt(part: Part, leaf: int) -> Part:
     return replace(part, arrays=part.arrays | arrays)
 
 
+@pytest.mark.slow
 @seeds(1, 40, start=5)
 def test_leaves_that_are_not_proved_are_searched_again(seeds: range) -> None:
     count = 0

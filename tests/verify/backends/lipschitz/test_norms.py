@@ -216,6 +216,7 @@ def test_a_kernel_of_ones() -> None:
     assert operator_norm(ones, (1, 8, 8), 1).upper == operator_norm(ones, (1, 8, 8), inf).upper == pytest.approx(9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dense", [0, 10_000])
 def test_bands_and_full_matrices_say_the_same(monkeypatch: pytest.MonkeyPatch, dense: int) -> None:
     monkeypatch.setattr(unrolled, "DENSE", dense)

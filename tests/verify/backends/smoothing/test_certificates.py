@@ -210,6 +210,7 @@ def test_quantiles_are_those_of_the_noise() -> None:
     assert 0 < suggested_quantile(0.6) < suggested_quantile(0.9999) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("p", "q"), [(0.8, 0.95), (0.9, 0.99), (0.97, 0.9)])
 def test_one_evaluation_tells_whether_a_radius_is_exceeded(p: float, q: float) -> None:
     noise = generalised_gaussian(0.5, 30, 10)

@@ -9,6 +9,7 @@ from typing import Any
 
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import InputError
+from assay.verify.support.silence import silence
 
 TIME_LIMITS = {"CLARABEL": "time_limit", "SCS": "time_limit_secs"}
 
@@ -39,7 +40,7 @@ def solve(problem: Any, solver: str, budget: Budget) -> None:
     budget.check()
     begun, seconds = time.monotonic(), min(max(budget.remaining, 1e-3), 1e9)
     try:
-        with warnings.catch_warnings():
+        with silence(), warnings.catch_warnings():  # SCS prints what it fails at
             warnings.simplefilter("ignore")  # of inaccurate solutions: the status tells
             problem.solve(solver=solver, **{TIME_LIMITS[solver]: seconds, **COARSE[solver]})
     except (
