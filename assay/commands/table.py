@@ -78,6 +78,7 @@ def table(
     from assay.benchmarks.harness.store import Store
     from assay.benchmarks.report.published import WRITERS, Format
     from assay.benchmarks.tables import measured
+    from assay.benchmarks.tables.published import radii
     from assay.verify.core.budget import Budget
     from assay.verify.core.errors import unknown_name
     from assay.verify.support.files import replace_file, writable_folder
@@ -107,7 +108,7 @@ def table(
                 comparison = harness.compare(
                     opened[group.model],
                     samples,
-                    group.radii,
+                    radii(group.figures),
                     options.methods(group.methods),
                     options.attacks(published.attacks),
                     norm=published.norm,

@@ -20,11 +20,6 @@ class Group:
     methods: str
     figures: tuple[Figure, ...]
 
-    @property
-    def radii(self) -> list[float]:
-        """Each eps of the figures, rising."""
-        return sorted({figure.eps for figure in self.figures})
-
 
 @dataclass(frozen=True)
 class Line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from typing import Any
@@ -46,11 +47,16 @@ class Table:
     @property
     def radii(self) -> list[float]:
         """Each eps of the figures, rising."""
-        return sorted({figure.eps for figure in self.figures})
+        return radii(self.figures)
 
     def at_hand(self) -> list[str]:
         """Data sets that some of the figures have a network for."""
         return sorted({data for figure in self.figures for data in figure.models})
+
+
+def radii(figures: Iterable[Figure]) -> list[float]:
+    """Each eps of some figures, rising."""
+    return sorted({figure.eps for figure in figures})
 
 
 def names() -> list[str]:
