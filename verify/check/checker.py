@@ -26,8 +26,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import numpy as np
-import onnx
+try:
+    import numpy as np
+    import onnx
+except ImportError as missing:
+    if __name__ == "__main__":
+        sys.exit(f"{missing}; the checker needs numpy, and onnx to read the model: pip install numpy onnx")
+    raise
 
 LARGEST, TERMS, DENSE = 1 << 31, 10_000, 1 << 23  # bytes unpacked, cases, and numbers of a matrix, at most
 BLOCK, CACHED, BOXES = 64, 1 << 14, 512  # rows at a time, or more if so many numbers are not exceeded; boxes at a time

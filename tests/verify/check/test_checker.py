@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -260,6 +261,12 @@ def test_it_runs_alone(tmp_path: Path) -> None:
     (tmp_path / "property.vnnlib").write_bytes(b"")
     assert run().returncode == 1
     assert run().stdout.startswith("rejected: ")
+
+
+def test_without_onnx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(SystemExit, match="pip install numpy onnx"):
+        runpy.run_path(checker.__file__, run_name="__main__")
 
 
 def test_arrays_are_plain() -> None:
