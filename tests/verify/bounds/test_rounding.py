@@ -67,7 +67,7 @@ def test_real_values_lie_within(image: bool, seeds: range) -> None:
         assert_holds(network, Box(lower, upper), members(lower, upper, 4, seed))
 
 
-@pytest.mark.parametrize("examples", [8, slow(50)])
+@pytest.mark.parametrize("examples", [8, slow(25)])
 def test_at_points_of_no_width_only_rounding_is_lost(examples: int) -> None:
     @settings(max_examples=examples)
     @given(nets.mlps(), nets.seeds)

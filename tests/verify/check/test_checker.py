@@ -66,7 +66,7 @@ def all_proved(kinds: tuple[str, ...], numbers: range, method: BaB) -> list[tupl
     return [each for each in found if each is not None]
 
 
-@seeds(6, 36)
+@seeds(6, 24)
 @pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
 @pytest.mark.parametrize("kind", ["mlp", "conv", "residual", "leaky"])
 def test_trees_are_accepted_and_what_they_prove_is_true(kind: str, method: BaB, seeds: range) -> None:
@@ -92,7 +92,7 @@ def test_a_proof_that_takes_too_much_memory_is_given_up_and_the_verdict_stands()
     assert [result.certificate is None for result in results] == [False, True]
 
 
-@seeds(4, 130)
+@seeds(4, 90)
 @pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
 def test_rational_arithmetic_agrees(method: BaB, seeds: range) -> None:
     for _, _, certificate in all_proved(("mlp", "leaky"), seeds, method):
