@@ -126,7 +126,7 @@ class Network:
         builder = Builder(self.input_shape)
         builder.nodes = list(self.nodes)
         if factor != 1:
-            last = builder.add(Scale(torch.tensor(factor), torch.tensor(0.0)), last)
+            last = builder.add(Scale(torch.tensor(factor, dtype=torch.float64), torch.tensor(0.0)), last)
         cut = builder.build(last, self.oracle, self.dtype, self.name)
         literal = None if self.literal is None else self.literal.ordered
         readout = ", ".join([*names, *([self.readout] if self.readout else [])])

@@ -23,13 +23,15 @@ FEWEST, MOST = 4, 48  # parts of a cell by each parameter that is not linear
 class Enclosure:
     """``pixel = middle + slope t + reach e``, before it is cut to the domain, for some t in [-1, 1] by each parameter,
     the share of the cell's half width, and an e in [-1, 1] of the pixel's own: slope (parameters x values), middle and
-    reach (values), of an image of that ``shape``."""
+    reach (values), of an image of that ``shape``. Images rounded to the model's type lie ``beyond`` the domain by so much,
+    at most."""
 
     slope: Tensor
     middle: Tensor
     reach: Tensor
     shape: tuple[int, ...]
     domain: tuple[float, float]
+    beyond: float
 
     @property
     def box(self) -> Box:
@@ -50,9 +52,13 @@ class Enclosure:
         if bool((self.middle - most < low).any() | (self.middle + most > high).any()):
             # min(max(z, low), high) = high - relu(high - low - relu(z - low))
             for factor, shift in ((1.0, -low), (-1.0, high - low)):
-                last = builder.add(Scale(torch.tensor(factor), torch.tensor(shift)), last)
+                last = builder.add(Scale(_double(factor), _double(shift)), last)
                 last = builder.add(Relu(), last)
-            last = builder.add(Scale(torch.tensor(-1.0), torch.tensor(high)), last)
+            last = builder.add(Scale(_double(-1.0), _double(high)), last)
+            # What is cut and then rounded may leave the domain. With the same e: what e makes of it rises with e, from
+            # less than the least to more than the most that is asked for.
+            room = torch.full_like(self.reach, 4 * self.beyond)
+            last = builder.add(Add(), last, builder.add(Scale(room, torch.zeros_like(room)), e))
         last = builder.add(Reshape(self.shape), last)
         whole = builder.build(builder.embed(network, last), dtype=torch.float64, name=network.name)
         return whole if network.held is None else replace(whole, held=self.before(network.held))
@@ -91,7 +97,11 @@ def enclose(perturbation: Perturbation, image: Tensor, low: Tensor, high: Tensor
     charge = 64 * (len(perturbation.parts) + 1) * UNIT * size * (1 + most)
     rounded = torch.finfo(dtype).eps / 2 * max(map(abs, perturbation.domain))
     reach = (highest - lowest) / 2 * (1 + 1e-9) + charge + rounded
-    return Enclosure(slope, middle, reach, tuple(image.shape), perturbation.domain)
+    return Enclosure(slope, middle, reach, tuple(image.shape), perturbation.domain, rounded)
+
+
+def _double(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def _far(perturbation: Perturbation) -> tuple[float, float]:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.core.network import to_network
+from assay.verify.core.network import chain, to_network
+from assay.verify.core.ops import Reshape
 from assay.verify.perturbations import Enclosure, Perturbation, enclose, enclosures
 from assay.verify.perturbations.ranges import Range
 from tests.breadth import slow
@@ -119,6 +120,20 @@ def test_the_layer_in_front_makes_the_images(text: str) -> None:
     own = ((images.flatten(1) - e.middle - share @ e.slope) / e.reach).clamp(-1, 1)
     inputs = torch.cat([share, own], 1)
     assert torch.allclose(whole(inputs), network(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("domain", [(-0.4242, 2.8215), (0.001, 255.3), (0.2, 0.9)])
+def test_the_cut_leaves_room_for_what_rounding_makes_of_the_ends(domain: tuple[float, float]) -> None:
+    low, high = domain
+    p = Perturbation.parse(f"brightness({low - high},{high - low})", domain)
+    x = torch.tensor([[[low, high, (low + high) / 2]]], dtype=torch.float64)
+    e = enclose(p, x, p.low, p.high, torch.float32)
+    whole = e.before(chain((1, 1, 3), [Reshape((3,))]))
+    share = torch.linspace(-1, 1, 21, dtype=torch.float64)[:, None]
+    images = p.images(x, share * (high - low)).flatten(1)
+    least, most = (whole(torch.cat([share, sign * torch.ones(21, 3, dtype=torch.float64)], 1)) for sign in (-1, 1))
+    for made in (images, images.to(torch.float32).to(torch.float64)):
+        assert bool(((least <= made) & (made <= most)).all())
 
 
 def test_values_that_are_not_numbers_prove_nothing() -> None:
