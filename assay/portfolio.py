@@ -75,10 +75,13 @@ class Portfolio:
             with zipfile.ZipFile(self.folder / file_of(claim)) as file:
                 entry: Entry = json.loads(file.read("evidence.json"))
                 entire = file.testzip() is None and "certificate.zip" in file.namelist()
+                with zipfile.ZipFile(io.BytesIO(file.read("certificate.zip"))) as certificate:
+                    of = json.loads(certificate.read("cert.json"))["model"]
+            entire = entire and of == _hash((self.folder / "model.onnx").read_bytes())
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None
         same = entry.get("problem") == claim.problem and entry.get("verdict") == claim.told.verdict.value
-        return entry if entire and same and (self.folder / "model.onnx").is_file() else None
+        return entry if entire and same else None
 
     def add(self, claim: Claim, proof: Proof) -> Entry:
         """The zip of a claim, its certificate and property in it if there are any; what the index tells of it."""
@@ -92,7 +95,7 @@ class Portfolio:
             "verdict": result.verdict.value,
             "guarantee": "open" if result.verdict is Verdict.UNKNOWN else proof.guarantee(result).value,
             "confidence": result.confidence,
-            "semantics": result.semantics,
+            "semantics": proof.report["semantics"] if proof.report else result.semantics,
             "method": claim.name,
             "proof": proof.report["kind"] if proof.report else f"none: {proof.none}",
         }
@@ -178,7 +181,7 @@ def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) ->
     from assay.verify.check import checker
 
     for entry in index["entries"]:
-        where = f"sample {entry['sample']} at eps {entry['eps']:g}"
+        where = f"sample {entry['sample']} at eps {entry['eps']}"
         try:
             with zipfile.ZipFile(io.BytesIO(data[entry["file"]])) as file:
                 told, names = json.loads(file.read("evidence.json")), file.namelist()
@@ -189,7 +192,7 @@ def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) ->
                 prop = file.read(next(name for name in names if name.startswith("property.")))
                 report = checker.check(file.read("certificate.zip"), data["model.onnx"], prop, exact)
             why = disagreement(entry, told, report, prop, data["model.onnx"], index)
-        except (checker.Rejected, ValueError, KeyError, StopIteration, zipfile.BadZipFile) as error:
+        except (checker.Rejected, ValueError, TypeError, KeyError, StopIteration, zipfile.BadZipFile) as error:
             why = str(error)
         if why:
             yield f"{where}: {why}"
@@ -203,10 +206,13 @@ def disagreement(
 
     claims = {"unsat": (Verdict.VERIFIED, NETWORK), "sat": (Verdict.FALSIFIED, NETWORK)}
     verdict, subject = claims.get(report["claim"], (Verdict.VERIFIED, report.get("subject", "")))
-    if {key: entry[key] for key in told} != told:
+    if {key: value for key, value in entry.items() if key not in ("file", "sha256")} != told:
         return "the index differs from what stands in the zip"
     if (entry["verdict"], entry["subject"], entry["semantics"]) != (verdict.value, subject, report["semantics"]):
         return f"the certificate proves {report['claim']!r} ({report['semantics']}) of the {subject}"
+    most = Guarantee.STATISTICAL if report["claim"] == "smoothed" else Guarantee.RIGOROUS
+    if entry["guarantee"] != most.value:
+        return f"the certificate's guarantee is {most.value}"
     if subject != NETWORK and not (entry["confidence"] or 1) <= report["confidence"]:
         return f"the certificate holds with confidence {report['confidence']:g}"
     nodes, ((_, _, low, high, unsafe),) = checker.question(model, prop)
@@ -215,9 +221,20 @@ def disagreement(
     norm, eps = float(index["norm"]), entry["eps"]
     if ball is not None and (ball.p, ball.radius) != (norm, eps):
         return f"its ball has the radius {ball.radius:g} in l{ball.p:g}"
+    if ball is not None and not _around(ball.centre.tolist(), eps, low, high):
+        return "its box cuts its ball, and not at the ends of a domain"
     if ball is None and (norm != float("inf") or widest < eps * index["scale"] * (1 - SLACK)):
         return f"its box is {widest:g} wide at most, in linf"
     return None if about(entry["label"], nodes[-1].size, unsafe) else f"it is not about the label {entry['label']}"
+
+
+def _around(centre: Sequence[float], eps: float, low: Sequence[float], high: Sequence[float]) -> bool:
+    """Whether a box holds all inputs within eps of the centre but those beyond its own least and largest number, which
+    are taken for the ends of the domain."""
+    least, most, room = min(low, default=0.0), max(high, default=0.0), eps * (1 - SLACK)
+    return least < most and all(
+        a <= max(c - room, least) and b >= min(c + room, most) for c, a, b in zip(centre, low, high, strict=True)
+    )
 
 
 def about(label: int, outputs: int, unsafe: Sequence[Sequence[Any]]) -> bool:

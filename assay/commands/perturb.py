@@ -72,9 +72,7 @@ def perturb(
         raise InputError(f"expected images of shape (channels, height, width), {samples.name} has {samples.shape}")
     writable_file("--out", out)
 
-    known = _finished(out) if resume and out is not None else {}
-    if out is not None and not resume:
-        out.write_text("")
+    known = {} if out is None else _known(out, resume)
     results: list[Result | None] = []
     with interruptible(), watch(unit="sample", quiet=quiet) as progress:
         progress.begin(len(samples))
@@ -88,26 +86,43 @@ def perturb(
             if bool(right) and result is None:
                 result = verify(question, verifier, budget)
                 if out is not None:
-                    with out.open("a", encoding="utf-8") as file:
-                        file.write(result.to_json() + "\n")
+                    _append(out, result)
             results.append(result if bool(right) else None)
             progress.advance(1)
     document = {"model": model, "data": samples.name, "perturbation": perturbation, "method": method, "seed": seed}
     _tell(document, results, json_)
 
 
-def _finished(path: Path) -> dict[tuple[str, str], Result]:
-    """What the file holds, by question and method; a last line that was cut off is not counted."""
+def _known(path: Path, resume: bool) -> dict[tuple[str, str], Result]:
+    """What the file holds, by question and method; a line that was cut off is taken out of it. A file that is there is
+    not written over."""
     from assay.verify.core.result import Result
+    from assay.verify.support.files import replace_file
 
+    if not path.is_file() or not path.stat().st_size:
+        return {}
+    if not resume:
+        raise InputError(f"--out: {plain(path)} is there already: --resume goes on with it, or name another file")
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             result = Result.from_json(line)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue
         found[result.problem_id, result.verifier] = result
+    if not found:
+        raise InputError(f"--resume: {plain(path)} holds no results of assay perturb")
+    replace_file(path, "".join(f"{result.to_json()}\n" for result in found.values()).encode())
     return found
+
+
+def _append(path: Path, result: Result) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{result.to_json()}\n")
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _tell(document: dict[str, Any], results: Sequence[Result | None], as_json: bool) -> None:

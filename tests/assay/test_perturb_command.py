@@ -7,6 +7,7 @@ import json
 import pytest
 
 from assay.__main__ import main
+from assay.verify.core.result import Result
 
 ASKED = ["perturb", "--model", "zoo:digits-cnn-pgd", "--perturbation", "rotation(2)+brightness(0.05)", "--quiet"]
 
@@ -23,6 +24,10 @@ def test_samples_are_bracketed_and_kept(tmp_path, monkeypatch, capsys):
     assert main([*ASKED, "--n", "3", "-o", "kept.jsonl", "--resume", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["shares"] == document["shares"]
+    lines = (tmp_path / "kept.jsonl").read_text().splitlines()
+    assert len([Result.from_json(line) for line in lines]) == shares["clean"]
+    assert main([*ASKED, "--n", "3", "-o", "kept.jsonl"]) == 40
+    assert "--resume goes on with it" in capsys.readouterr().err
     assert main([*ASKED, "--n", "1"]) == 0
     assert "certified" in capsys.readouterr().out
 

@@ -855,6 +855,7 @@ def by_multipliers(nodes, rows, low, high, ball, arrays):
         error = sides + sides.T + np.outer(off[:, i], off[:, i]) + errors + errors.T + 32 * Floats.unit * size
         square = above(rho + deficit(form, above(error)) * above(whole, len(nodes)))
         found.append(above(np.sqrt(max(square, 0.0))))  # NaN stays NaN, which bounds nothing
+    need(len(found) == len(rows), "not every row has its multipliers")
     return np.nextafter(unsafe.lower[0] - above(np.array(found) * far), -inf)
 
 
@@ -1236,7 +1237,9 @@ def checked(cert, arrays, model, prop, ar):
         rows, sets = numbered(unsafe)
         left = []
         if kind in MARGINS:
+            mine = {k: v.astype(np.float64) for k, v in mine.items()}  # sums of smaller types wrap, or are rounded
             found, leaves = MARGINS[kind](nodes, rows, np.array(low), np.array(high), ball, mine), len(sets)
+            need(len(found) == len(rows), "not every row has its numbers")
             need(all(0 < max(found[some]) < inf for some in sets), "a row is not proved")
         elif "boxes" in mine:
             leaves, left = box_tree(partial(boxed, nodes, rows, semantics, ar, ball=ball), mine, low, high, sets)

@@ -23,8 +23,8 @@ FEWEST, MOST = 4, 48  # parts of a cell by each parameter that is not linear
 class Enclosure:
     """``pixel = middle + slope t + reach e``, before it is cut to the domain, for some t in [-1, 1] by each parameter,
     the share of the cell's half width, and an e in [-1, 1] of the pixel's own: slope (parameters x values), middle and
-    reach (values), of an image of that ``shape``. Images rounded to the model's type lie ``beyond`` the domain by so much,
-    at most."""
+    reach (values), of an image of that ``shape``. Images rounded to the model's type lie ``beyond`` the domain by so
+    much at most."""
 
     slope: Tensor
     middle: Tensor

@@ -53,7 +53,7 @@ def problem(seed: int, eps: float, norm: float, rank: int = 0) -> Problem:
 @cache
 def certificate(method: str, seed: int, norm: float) -> tuple[Problem, Certificate, float]:
     """Of the largest ball that the method verifies, among some; of one that linear bounds do not verify, of ``sdp``."""
-    sizes = 0.6 * 0.7 ** np.arange(12)
+    sizes = 0.6 * 0.7 ** np.arange(20)
     if method.startswith("sdp"):
         seed = seed if (seed, norm) in SOLVED else 3
         sizes = np.array([SOLVED[seed, norm]])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.verify.core.errors import AssayError
+from assay.verify.core.errors import AssayError, UnsupportedError
 from assay.verify.core.region import Polytope
 from assay.verify.frontends.vnnlib import parse_vnnlib, read_vnnlib, write_vnnlib
 from assay.verify.frontends.vnnlib.write import encode
@@ -103,7 +103,11 @@ def test_members_where_terms_are_multiplied(examples: int) -> None:
     @settings(max_examples=examples)
     @given(assertions_with_products, single_points)
     def check(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
-        prop = parse_vnnlib(version1(asserted))
+        try:
+            prop = parse_vnnlib(version1(asserted))
+        except UnsupportedError as why:  # decimals of many digits are refused where they are multiplied
+            assert "do not fit into float64" in str(why)
+            return
         again = parse_vnnlib(encode(prop).decode())
         for x, y in some:
             expected = all(part.holds(x, y) for part in asserted)
