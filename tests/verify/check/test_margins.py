@@ -107,12 +107,41 @@ def test_no_hint_proves_a_false_property(method: str) -> None:
     mutants += [{name: table * f} for name, table in tables.items() for f in (-1.0, 0.5, 2.0, 1e6)]
     mutants += [{name: table[:, :0]} for name, table in tables.items()]
     mutants += [{name: table[:0]} for name, table in tables.items()]
+    mutants += [{name: table[:1] for name, table in tables.items()}]
+    mutants += [
+        {name: np.clip(table * 1000, 0, 200).astype(t) for name, table in tables.items()}
+        for t in (np.uint8, np.int16, np.float16)
+    ]
     for arrays in mutants:
         with pytest.raises(Rejected):
             rewritten(told, files, {}, arrays).check()
     for other in {"lipschitz", "lipsdp", "sdp", "tree", "smoothing"}:
         with pytest.raises(Rejected):
             rewritten(told, files, {"kind": other}, {}).check()
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if "sdp" in method])
+def test_every_row_has_multipliers_of_its_own(method: str) -> None:
+    posed, told, _ = certificate(method, 0, 2.0)
+    tables = checker.opened(told.content)[1]
+    first = {name: table[:1] for name, table in tables.items()}
+    assert all(len(table) > 1 for table in tables.values())
+    with pytest.raises(Rejected):
+        rewritten(told, Files.of_problem(posed, True), {}, first).check()
+
+
+def test_tables_of_small_numbers_are_summed_as_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    posed, told, _ = certificate("lipschitz", 0, 2.0)
+    kept: list[dict[str, Any]] = []
+
+    def noted(nodes: Any, rows: Any, low: Any, high: Any, ball: Any, arrays: dict[str, Any]) -> Any:
+        kept.append(arrays)
+        return np.ones(len(rows))
+
+    monkeypatch.setitem(checker.MARGINS, "lipschitz", noted)
+    small = {name: table.astype(np.float16) for name, table in checker.opened(told.content)[1].items()}
+    rewritten(told, Files.of_problem(posed, True), {}, small).check()
+    assert all(table.dtype == np.float64 for table in kept[0].values())
 
 
 @pytest.mark.parametrize("method", METHODS)

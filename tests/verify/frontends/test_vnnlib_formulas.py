@@ -105,9 +105,10 @@ def test_members_where_terms_are_multiplied(examples: int) -> None:
     def check(asserted: list[Statement], some: list[tuple[Numbers, Numbers]]) -> None:
         try:
             prop = parse_vnnlib(version1(asserted))
-        except UnsupportedError as why:  # decimals of many digits are refused where they are multiplied
-            assert "do not fit into float64" in str(why)
-            return
+        except UnsupportedError as why:
+            if "do not fit into float64" in str(why):  # decimals of many digits are refused where they are multiplied
+                return
+            raise
         again = parse_vnnlib(encode(prop).decode())
         for x, y in some:
             expected = all(part.holds(x, y) for part in asserted)
