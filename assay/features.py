@@ -31,9 +31,9 @@ def fitting(name: str, values: Tensor, shape: Sequence[int]) -> Tensor:
     raise InputError(f"{name}: expected {counts}, or an array that broadcasts to {tuple(shape)}, got {got}")
 
 
-def scale(text: str, shape: Sequence[int]) -> Tensor:
-    """The factors of ``--eps-scale``, ``1,0.2,8/255`` or ``file.npy``, which broadcast to an input: float64."""
-    name = "--eps-scale"
+def scale(text: str, shape: Sequence[int], name: str = "--eps-scale") -> Tensor:
+    """The factors of ``--eps-scale``, ``1,0.2,8/255`` or ``file.npy``, which broadcast to an input: float64; ``name``: of
+    the option that gives them."""
     values = array(name, text) if text.endswith(".npy") else _numbers(name, text)
     if not bool((values.isfinite() & (values >= 0)).all()):
         raise InputError(f"{name}: expected finite numbers >= 0, got {text}")
@@ -68,7 +68,8 @@ def array(name: str, text: str) -> Tensor:
     try:
         values = np.load(Path(text).expanduser(), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{name}: cannot read {text!r}: {getattr(error, 'strerror', None) or error}") from None
+        why = getattr(error, "strerror", None) or "no array of numbers"
+        raise InputError(f"{name}: cannot read {text!r}: {why}") from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or not values.size or not values.ndim:
         raise InputError(f"{name}: expected an array of numbers in {text!r}")
     return torch.from_numpy(values.astype(np.float64))

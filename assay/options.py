@@ -123,7 +123,8 @@ def samples(
         low, high = (features.fitting("--domain", side, dataset.shape) for side in limits)
         dataset = replace(dataset, limits=(low, high))
     if eps_scale is not None:
-        dataset = replace(dataset, eps_scale=features.scale(eps_scale, dataset.shape))
+        name = "--eps or --eps-scale" if eps_scale.endswith(".npy") else "--eps-scale"  # either may name a file
+        dataset = replace(dataset, eps_scale=features.scale(eps_scale, dataset.shape, name))
     return dataset if n is None else dataset.take(n)
 
 

@@ -81,7 +81,7 @@ def entry(line: Line) -> dict[str, Any]:
     """A line as plain data, the same keys for every one: published shares as fractions of 1 like measured ones, each
     measured share with the ends of its exact 95% interval."""
     published = {
-        key: None if value is None else value / 100
+        key: None if value is None else round(value / 100, 6)
         for key, value in (("clean", line.figure.clean), ("certified", line.figure.certified))
     }
     measured: dict[str, Any] = {}

@@ -221,7 +221,7 @@ class Reader:
         need(len(set(told)) == len(told), "a name is given to two values")
         dims = [d.dim_value or 1 for d in inputs[0].type.tensor_type.shape.dim]
         self.nodes, self.values = [], {inputs[0].name: (0, np.arange(prod(dims)).reshape(dims))}
-        self.add(dims, Node("input"))
+        self.add(dims, Node("input", how=tuple(dims)))
         for node in graph.node:
             a = {x.name: onnx.helper.get_attribute_value(x) for x in node.attribute}
             if node.op_type == "Constant" and "value" in a:
@@ -976,10 +976,15 @@ def smoothed(nodes, rows, sets, ball, cert, ar):
     of its share at most (Clopper and Pearson)."""
     name, scale, alpha = cert["noise"], float.fromhex(cert["scale"]), float.fromhex(cert["alpha"])
     ledger, shape = [(n, float.fromhex(part)) for n, part in cert["ledger"]], tuple(cert["shape"])
-    if name not in NOISES or not 0 < scale < inf or prod(shape) != len(ball.centre):
+    declared = nodes[0].how
+    if name not in NOISES or not 0 < scale < inf or shape not in (declared, declared[1:], (1, *declared)):
         raise Rejected("noise of this kind, or of another shape, is beyond this checker")
     numbers = [cert["seed"], *shape, *(n for n, _ in ledger)]
-    if any(type(n) is not int or n < 0 for n in numbers) or not 0 < sum(n for n, _ in ledger) < LARGEST:
+    if (
+        prod(shape) != len(ball.centre)
+        or any(type(n) is not int or n < 0 for n in numbers)
+        or not 0 < sum(n for n, _ in ledger) < LARGEST
+    ):
         raise Rejected("draws that cannot be made")
     if not 0 < alpha < 1 or min(p for _, p in ledger) <= 0 or sum(Fraction(p) for _, p in ledger) > Fraction(alpha):
         raise Rejected("the ledger hands out more than alpha")
