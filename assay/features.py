@@ -32,8 +32,8 @@ def fitting(name: str, values: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def scale(text: str, shape: Sequence[int], name: str = "--eps-scale") -> Tensor:
-    """The factors of ``--eps-scale``, ``1,0.2,8/255`` or ``file.npy``, which broadcast to an input: float64; ``name``: of
-    the option that gives them."""
+    """The factors of ``--eps-scale``, ``1,0.2,8/255`` or ``file.npy``, which broadcast to an input: float64; ``name``:
+    of the option that gives them."""
     values = array(name, text) if text.endswith(".npy") else _numbers(name, text)
     if not bool((values.isfinite() & (values >= 0)).all()):
         raise InputError(f"{name}: expected finite numbers >= 0, got {text}")
