@@ -121,6 +121,8 @@ def rewritten(folder: Path, entry: dict[str, Any], change: Callable[[dict[str, b
         {"verdict": "falsified"},
         {"subject": "smoothed(gaussian, 0.5)"},
         {"semantics": "float32-any-order"},
+        {"guarantee": "rigorous"},
+        {"guarantee": "numerical"},
         {"confidence": 0.9999, "subject": SUBJECT},
     ],
     ids=str,
@@ -139,6 +141,13 @@ def test_what_the_index_says_is_what_is_proved(
     rewritten(run, entry, change)
     assert main(["check", "ev"]) == 20
     assert f"rejected: sample {entry['sample']} at eps" in capsys.readouterr().out
+
+
+def test_a_box_may_cut_a_ball_at_the_ends_of_the_domain_alone() -> None:
+    centre = [0.05, 0.5, 0.9]
+    assert portfolio._around(centre, 0.1, [0.0, 0.4, 0.8], [0.15, 0.6, 1.0])
+    assert not portfolio._around(centre, 0.1, [0.0, 0.45, 0.8], [0.15, 0.6, 1.0])
+    assert not portfolio._around(centre, 0.1, centre, centre)
 
 
 def test_the_certificate_of_another_sample_is_rejected(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

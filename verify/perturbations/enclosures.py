@@ -91,9 +91,9 @@ def enclose(perturbation: Perturbation, image: Tensor, low: Tensor, high: Tensor
     lowest = (values.low - plane - wander).amin(0)
     middle = lowest + (highest - lowest) / 2
     most = torch.maximum(values.high.abs(), values.low.abs()).amax() + slope.abs().sum(0).amax()
-    # Coordinates up to twice the size of the image are off by some 32 roundings for each part, and by as much times a
-    # pixel's difference the values; nothing else is rounded by more. A rounded image is within as well.
-    size = 2 * sum(image.shape[-2:]) + 1
+    # Coordinates are off by some 32 roundings of the largest on the way for each part, and by as much times a pixel's
+    # difference the values; nothing else is rounded by more. A rounded image is within as well.
+    size = (2 * sum(image.shape[-2:]) + 1) * perturbation.stretch
     charge = 64 * (len(perturbation.parts) + 1) * UNIT * size * (1 + most)
     rounded = torch.finfo(dtype).eps / 2 * max(map(abs, perturbation.domain))
     reach = (highest - lowest) / 2 * (1 + 1e-9) + charge + rounded

@@ -18,9 +18,9 @@ from assay.verify.perturbations.ranges import Range
 # By name: the parameters, what one number a in parentheses means, and which of the parameters' ends are legal.
 KINDS = {
     "rotation": (("degrees",), "from -a to a degrees, about the centre", (-360.0, 360.0)),
-    "translation": (("down", "right"), "from -a to a pixels, down and to the right", (-inf, inf)),
-    "scaling": (("factor",), "larger by factors from 1-a to 1+a, about the centre", (0.05, inf)),
-    "shear": (("share",), "each row moved by -a to a of its distance from the middle one", (-inf, inf)),
+    "translation": (("down", "right"), "from -a to a pixels, down and to the right", (-1000.0, 1000.0)),
+    "scaling": (("factor",), "larger by factors from 1-a to 1+a, about the centre", (0.05, 20.0)),
+    "shear": (("share",), "each row moved by -a to a of its distance from the middle one", (-10.0, 10.0)),
     "blur": (("share",), "a share of 0 to a of the mean of nine pixels", (0.0, 1.0)),
     "gamma": (("exponent",), "values to the power of 1/(1+a) to 1+a", (0.01, 100.0)),
     "contrast": (("factor",), "values times 1-a to 1+a", (0.0, inf)),
@@ -120,6 +120,16 @@ class Perturbation:
     def names(self) -> list[str]:
         """Of the parameters."""
         return [f"{p.kind} {name}" if p.count > 1 else p.kind for p in self.parts for name in KINDS[p.kind][0]]
+
+    @property
+    def stretch(self) -> float:
+        """How many times the size of the image its coordinates may come to, on the way or in the end, at most."""
+        found = 1.0
+        for part in self.parts:
+            if part.kind in GEOMETRY:
+                most = 1 / part.low if part.kind == "scaling" else max(abs(part.low), abs(part.high))
+                found *= 2.0 if part.kind == "rotation" else 1 + most
+        return found
 
     @property
     def linear(self) -> list[bool]:

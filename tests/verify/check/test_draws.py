@@ -164,6 +164,14 @@ def test_forged_claims_are_rejected(new: dict[str, Any]) -> None:
         changed(**new).check()
 
 
+def test_the_shape_of_the_noise_is_the_models_own() -> None:
+    """It goes into the hash that the draws begin from: others would be a choice."""
+    shape = claims(told())["shape"]
+    for other in ([*shape, 1], [1, 1, 1, *shape]):
+        with pytest.raises(checker.Rejected, match="of another shape"):
+            changed(shape=other).check()
+
+
 @pytest.mark.parametrize("size", [1, 7, 16, 64])
 @pytest.mark.parametrize("noise", ["gaussian", "uniform"])
 def test_noise_is_that_of_torch_but_for_rounding(noise: str, size: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from fractions import Fraction
+from itertools import pairwise, product
+from math import floor
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from assay.verify.core.network import chain, to_network
 from assay.verify.core.ops import Reshape
-from assay.verify.perturbations import Enclosure, Perturbation, enclose, enclosures
+from assay.verify.perturbations import Enclosure, Part, Perturbation, enclose, enclosures
 from assay.verify.perturbations.ranges import Range
 from tests.breadth import slow
 from tests.nets import generator, random_cnn
@@ -134,6 +136,49 @@ def test_the_cut_leaves_room_for_what_rounding_makes_of_the_ends(domain: tuple[f
     least, most = (whole(torch.cat([share, sign * torch.ones(21, 3, dtype=torch.float64)], 1)) for sign in (-1, 1))
     for made in (images, images.to(torch.float32).to(torch.float64)):
         assert bool(((least <= made) & (made <= most)).all())
+
+
+def exactly(x: Tensor, down: Fraction, right: Fraction, share: Fraction, factor: Fraction) -> list[Fraction]:
+    """The image sheared, then scaled, then moved, in exact arithmetic: its values."""
+    height, width = x.shape[-2:]
+    middle = Fraction(height - 1, 2), Fraction(width - 1, 2)
+    found = []
+    for i, j in product(range(height), range(width)):
+        v, u = (i - middle[0] - down) / factor, (j - middle[1] - right) / factor
+        v, u = v + middle[0], u - share * v + middle[1]
+        near = [
+            (a, b, (1 - abs(v - a)) * (1 - abs(u - b)))
+            for a, b in product((floor(v), floor(v) + 1), (floor(u), floor(u) + 1))
+            if 0 <= a < height and 0 <= b < width
+        ]
+        found.append(sum((weight * Fraction(float(x[0, a, b])) for a, b, weight in near), Fraction(0)))
+    return found
+
+
+@pytest.mark.parametrize(
+    "at", [(1.0, 0.25, 0.01), (3.0, 1.0, 0.1), (9.0, 1.0, 0.5), (-9.0, 0.5, 0.3), (0.5, 19.0, 7.0)]
+)
+@pytest.mark.parametrize("wide", [0.0, 1e-3])
+def test_exact_images_lie_inside(at: tuple[float, float, float], wide: float) -> None:
+    share, factor, far = at
+    p = Perturbation(
+        (
+            Part("shear", share - wide, share),
+            Part("scaling", factor, factor + wide),
+            Part("translation", far - wide, far),
+        )
+    )
+    x = drawn(4)
+    low, high = p.low, p.high
+    e = enclose(p, x, low, high, torch.float64)
+    for corner in product(*zip(low.tolist(), high.tolist(), strict=True)):
+        skew, scale, down, right = map(Fraction, corner)
+        values = exactly(x, down, right, skew, scale)
+        assert any(values), "some of the image is seen"
+        ends = (torch.tensor(corner, dtype=torch.float64) - low) / (high - low).clamp(min=1e-300) * 2 - 1
+        plane = e.middle + ends @ e.slope
+        for value, middle, reach in zip(values, plane.tolist(), e.reach.tolist(), strict=True):
+            assert abs(value - Fraction(middle)) <= Fraction(reach)
 
 
 def test_values_that_are_not_numbers_prove_nothing() -> None:
