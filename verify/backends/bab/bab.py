@@ -55,7 +55,8 @@ class BaB:
     multipliers of each; ``first``: domains below a root before anything is tightened; ``race``: on a tenth as many
     each, whether other steps are better; ``below``: domains below a node after which it is split and the bounds of
     ``neurons`` of its neurons are tightened, those whose relaxations cost most (0: of none); without an end where it
-    is 0; ``passes``: how often that is done at the root; ``output``: where the output is unsafe, which tells no
+    is 0; ``passes``: how often that is done at the root; ``leaves``: the most that trees have by which bounds of neurons
+    are refined over the whole box, 0: none are; ``output``: where the output is unsafe, which tells no
     margin; ``together``: nodes that are searched together; ``workers``: processes that share the nodes, none but this
     one where it is 1; ``cluster``: where they are, as ``--cluster`` takes it, if not on this machine; ``proof``: return
     the trees, with all that proves them, as a certificate, where one process alone searches and a quarter of the memory
@@ -72,6 +73,7 @@ class BaB:
     neurons: int = 60
     passes: int = 4
     output: bool = True
+    leaves: int = 256
     together: int = 16
     workers: int = 1
     cluster: str | None = None
@@ -91,6 +93,7 @@ class BaB:
             "below",
             "neurons",
             "passes",
+            "leaves",
             "together",
             "workers",
         ):
@@ -139,6 +142,7 @@ class BaB:
             self.passes,
             NARROW,
             self.output,
+            self.leaves,
         )
 
 

@@ -21,6 +21,7 @@ from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import PhaseTree, pooled
 from assay.verify.backends.bab.record import Record
+from assay.verify.backends.bab.refined import Refining, refine
 from assay.verify.backends.bab.search import Limits, Outcome, search
 from assay.verify.backends.bab.shared import Done, share
 from assay.verify.backends.bab.tables import Tables
@@ -38,6 +39,10 @@ RACE = 10  # a race of one way to raise domains takes one in so many of those th
 LEAST = 1e-12  # of what is left open
 SMALLEST = 1e-3  # of what an unsafe row comes to
 SHARE = 0.25  # of what lower lines may hide that counts as a cost
+FEWEST, MORE = 4, 4  # leaves of a refined bound at first, and times as many in each pass after that
+PART = 0.3  # of the time that is left may be spent on refining bounds
+GAIN = 0.9  # of what the worst bound is short of zero must be left at most for another pass
+AFTER = 64  # domains below each root after a pass
 
 # The exact bound of a leaf by its phases, of all unstable neurons, and its disjunct; and a counterexample.
 Exact = Callable[[Tensor, int], tuple[float, Tensor | None]]
@@ -48,7 +53,8 @@ class Plan:
     """How trees are searched: ``batch``: domains at a time; ``raced``: how they are raised, in ways that are compared;
     ``first``: so many below a root before anything is tightened; ``below``: so many below a node, 0: without an end,
     and nodes are not split; ``together``: nodes that are searched together; ``neurons``: so many of a node are
-    tightened, ``passes`` times at the root, and ``tightening``: how; ``output``: where the output is unsafe."""
+    tightened, ``passes`` times at the root, and ``tightening``: how; ``output``: where the output is unsafe;
+    ``refining``: the most leaves that bounds of neurons have at the root, 0: no trees."""
 
     batch: int
     raced: tuple[Climbing, ...]
@@ -59,13 +65,14 @@ class Plan:
     passes: int
     tightening: Climbing
     output: bool
+    refining: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
     """What a search below nodes leaves: the ``nodes``, of all unstable neurons, and ``here``, of those that can matter;
     what relaxations ``cost`` their rows, and may have ``hidden`` (unstable x nodes); which are ``left`` open, numbers;
-    and at what ``rate`` open parts got smaller for what was done."""
+    at what ``rate`` open parts got smaller for what was done; and the ``worst`` bound of a node, before it was."""
 
     nodes: Nodes
     here: Nodes
@@ -73,6 +80,7 @@ class Found:
     hidden: Tensor
     left: Tensor
     rate: float
+    worst: float
 
 
 @dataclass(eq=False)
@@ -93,7 +101,7 @@ class Subtrees:
     margin: float = inf
     witness: Tensor | None = None
     reason: Reason | None = None
-    stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0, "nodes": 0, "depth": 0})
+    stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0, "nodes": 0, "depth": 0, "refined": 0})
 
     def __post_init__(self) -> None:
         self.account, self.how = Account(len(self.disjuncts)), self.plan.raced[0]
@@ -104,9 +112,14 @@ class Subtrees:
 
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
-        roots = self.roots()
-        if self.plan.first and self.plan.below and self.plan.neurons:
+        roots, first = self.roots(), bool(self.plan.first and self.plan.below and self.plan.neurons)
+        if first:
             roots = self._small(roots)
+        if self.plan.refining and len(roots):
+            hopeless = first and not self.account.leaves
+            roots = self._refined(roots)
+            if hopeless and len(roots):
+                roots = self._small(roots)
         stack = _apart(roots)
         self.work(stack if executor is None else share(self, stack, executor, self.budget))
 
@@ -165,8 +178,29 @@ class Subtrees:
             found = self._search(compact, index, nodes, max(1, first // RACE if racing else first))
             rates.append(found.rate)
             nodes = nodes.take(found.left)
+            if self.plan.refining and not self.stats["refined"] and not self.account.leaves:
+                break  # with such bounds there is nothing to be seen
             if self.witness is not None or self.reason is not None or not len(nodes):
                 break
+        return nodes
+
+    def _refined(self, nodes: Nodes) -> Nodes:
+        """The roots that are left with bounds of neurons over the box by trees of their own, which grow from pass to
+        pass for as long as that pays and a part of the time allows."""
+        budget = replace(self.budget, seconds=PART * self.budget.remaining, deadline=None).started()
+        leaves, before = min(FEWEST, self.plan.refining), inf
+        while len(nodes) and not budget.expired:
+            refining = Refining(leaves, self.how)
+            lower, upper = refine(self.compact, nodes.lower[:, 0], nodes.upper[:, 0], refining, budget)
+            nodes = replace(nodes, **{n: t[:, None].repeat(1, len(nodes)) for n, t in (("lower", lower), ("upper", upper))})
+            compact, index = _cut(self.compact, nodes)
+            found = self._search(compact, index, nodes, AFTER * len(nodes))
+            nodes = nodes.take(found.left)
+            short = -found.worst
+            self.stats["refined"] = leaves
+            if self.witness is not None or self.reason is not None or short > GAIN * before or leaves == self.plan.refining:
+                break
+            leaves, before = min(MORE * leaves, self.plan.refining), short
         return nodes
 
     def _halved(self, nodes: Nodes) -> Nodes | None:
@@ -220,6 +254,7 @@ class Subtrees:
         nodes = nodes.put(index, here)
         cost = walk.seen.clamp(max=0).neg_() * kinks.height
         hidden = _hidden(here, walk)
+        worst = float(walk.bound.min())
         tree = self._tree(tables, here, walk, nodes, index)
         order: Literal["shallow", "deep"] = "deep" if domains == inf else "shallow"  # narrow, or to all nodes alike
         limits = Limits(self._batch(compact), 0, self.budget.memory // 4, domains, order)
@@ -231,7 +266,7 @@ class Subtrees:
         self._note(outcome, here)
         rest = max(1 - outcome.measure, LEAST)
         rate = -log(rest) / (max(1, outcome.stats["domains"]) * (self.how.steps + 1))
-        return Found(nodes, here, cost, hidden, (~closed).nonzero().flatten(), rate)
+        return Found(nodes, here, cost, hidden, (~closed).nonzero().flatten(), rate, worst)
 
     def _note(self, outcome: Outcome, nodes: Nodes) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason

@@ -1,0 +1,161 @@
+"""Bounds of neurons over the whole box by branch and bound, layer by layer: a small tree of its own for each bound.
+
+What exact programs for single neurons do for the layers of a network (Tjeng et al. 2019, arXiv:1711.07356; Singh et al.
+2019, "Boosting robustness certification of neural networks") is done here by splits of the neurons before it, bounded
+by slopes and multipliers, for all bounds of a layer at once. Where each layer widens what the one before it leaves open,
+a share that is taken off early is taken off many times over at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+
+import torch
+from torch import Tensor
+
+from assay.verify.backends.bab.climbing import Climbing, climb, typical
+from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk, backward
+from assay.verify.backends.bab.phases import rounded
+from assay.verify.backends.bab.tables import Tables
+from assay.verify.core.budget import Budget
+
+FIRST = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)  # of a tree's root
+TOGETHER = 256  # trees that grow together
+CHECKED = 1024  # leaves that are proved together
+
+# Hears of a layer's bounds that are proved: the numbers of its neurons, twice that for a lower bound and one more for
+# an upper one (rows), the phases (neurons before it x leaves), whose leaf each is (leaves), and what proves the leaves.
+Note = Callable[[Tensor, Tensor, Tensor, Multipliers], None]
+
+
+@dataclass(frozen=True)
+class Refining:
+    """``leaves``: the most that a tree has; ``how`` these are raised."""
+
+    leaves: int
+    how: Climbing
+
+
+def refine(
+    compact: Compact, lower: Tensor, upper: Tensor, refining: Refining, budget: Budget, note: Note | None = None
+) -> tuple[Tensor, Tensor]:
+    """Tighter bounds of the unstable neurons' operands, ``lower`` and ``upper`` (unstable each), float64.
+
+    When the time is over the rest stays as it is.
+    """
+    lower, upper = lower.clone(), upper.clone()
+    for number, (layer, begin) in enumerate(zip(compact.layers, compact.starts, strict=False)):
+        here = slice(begin, begin + layer.unstable)
+        wanted = ((lower[here] < 0) & (upper[here] > 0)).nonzero().flatten()
+        if set(layer.operand.matrices) <= {0} or not len(wanted):
+            continue  # over the box alone these are exact
+        before = replace(compact, layers=compact.layers[:number], output=layer.operand.of_features(wanted.numpy()))
+        cut, index = before.cut(lower[:begin], upper[:begin], torch.zeros(begin, dtype=torch.bool))
+        trees = _Trees(cut, lower[:begin][index], upper[:begin][index], refining)
+        for rows in torch.split(torch.arange(2 * len(wanted)), TOGETHER):
+            if budget.expired:
+                return lower, upper
+            leaves = trees.grown(rows, budget)
+            bounds = trees.proved(leaves, len(rows))
+            if note is not None:
+                whole = torch.zeros(begin, leaves.phase.shape[1], dtype=torch.int8)
+                note(2 * (begin + wanted[rows // 2]) + rows % 2, whole, leaves.row, leaves.own)
+            at = begin + wanted[rows // 2]
+            low, high = at[rows % 2 == 0], at[rows % 2 == 1]
+            lower[low] = torch.fmax(lower[low], bounds[rows % 2 == 0])
+            upper[high] = torch.fmin(upper[high], -bounds[rows % 2 == 1])
+    return lower, upper
+
+
+@dataclass(frozen=True, eq=False)
+class Leaves:
+    """Of some trees: the ``phase`` (neurons x leaves) of each, whose it is, ``row`` (leaves), and ``own``."""
+
+    phase: Tensor
+    row: Tensor
+    own: Multipliers
+
+
+@dataclass(eq=False)
+class _Trees:
+    """Trees of the rows of the output of a ``compact`` network, and then of their opposites, in turn, over bounds
+    ``lower`` and ``upper`` (unstable each)."""
+
+    compact: Compact
+    lower: Tensor
+    upper: Tensor
+    refining: Refining
+
+    def __post_init__(self) -> None:
+        self.lower, self.upper = self.lower[:, None], self.upper[:, None]
+        self.single, self.double = (
+            Tables(self.compact, self.compact.output, dtype) for dtype in (torch.float32, torch.float64)
+        )
+
+    def grown(self, rows: Tensor, budget: Budget) -> Leaves:
+        """Each leaf that keeps a bound below zero is split, the worst first; the leaves at the end. Where the time is
+        over the trees are as large as they are."""
+        count, most, size = len(rows), max(1, self.refining.leaves), len(self.lower)
+        weight = torch.zeros(len(self.compact.output.bias), count)
+        weight[rows // 2, torch.arange(count)] = 1.0 - 2.0 * (rows % 2)
+        phase = torch.zeros(size, most, count, dtype=torch.int8)
+        alpha, beta = torch.zeros(size, most, count), torch.zeros(size, most, count)
+        bound, neuron = torch.full((most, count), inf), torch.full((most, count), -1)
+        alpha[:, 0] = (self.upper > -self.lower).float()
+        own = Multipliers(alpha[:, 0].clone(), beta[:, 0].clone(), weight)
+        walk, neuron[0] = self._raised(phase[:, 0].contiguous(), own, FIRST, None)
+        unit = typical(self.single, walk)
+        alpha[:, 0], bound[0] = own.alpha, walk.bound
+        for new in range(1, most):
+            worst, leaf = bound.min(0)
+            row = ((worst < 0) & (neuron.gather(0, leaf[None])[0] >= 0)).nonzero().flatten()
+            if not len(row) or budget.expired:
+                break
+            leaf = leaf[row]
+            at = neuron[leaf, row]
+            halves = [part[:, leaf, row].repeat(1, 2) for part in (phase, alpha, beta)]
+            first, second = torch.arange(len(row)), torch.arange(len(row), 2 * len(row))
+            halves[0][at, first], halves[0][at, second] = -1, 1
+            halves[2][at, first], halves[2][at, second] = 0.0, 0.0
+            own = Multipliers(halves[1].clone(), halves[2].clone(), weight[:, row.repeat(2)])
+            walk, following = self._raised(halves[0], own, self.refining.how, unit)
+            # What proved the whole proves its halves.
+            lost = walk.bound < worst[row].repeat(2)
+            kept = [torch.where(lost, old, raised) for old, raised in ((halves[1], own.alpha), (halves[2], own.beta))]
+            value = torch.maximum(walk.bound, worst[row].repeat(2))
+            for into, part in zip((phase, alpha, beta), (halves[0], *kept), strict=True):
+                into[:, leaf, row], into[:, new, row] = part[:, first], part[:, second]
+            for column, found in ((bound, value), (neuron, following)):
+                column[leaf, row], column[new, row] = found[first], found[second]
+        leaf, row = (bound < inf).nonzero(as_tuple=True)
+        taken = (part[:, leaf, row] for part in (phase, alpha, beta))
+        signs = next(taken)
+        return Leaves(signs, row, Multipliers(*taken, weight[:, row]))
+
+    def _raised(self, phase: Tensor, own: Multipliers, how: Climbing, unit: Tensor | None) -> tuple[Walk, Tensor]:
+        """Domains with these phases (unstable x domains), ``own`` raised in place, and where to split each next, -1
+        where no split raises it."""
+        kinks = Kinks.of(self.single, self.lower, self.upper, phase, torch.zeros(phase.shape[1], dtype=torch.int64))
+        own.alpha.mul_(kinks.open).add_(kinks.fixed)
+        own.beta.mul_(kinks.sign.abs())
+        walk = climb(self.single, kinks, own, how, None if unit is None else unit.expand(-1, phase.shape[1]))
+        if not len(phase):
+            return walk, torch.full((phase.shape[1],), -1)
+        cost, neuron = (walk.seen.clamp(max=0).neg_() * kinks.height).max(0)
+        return walk, torch.where(cost > 0, neuron, -1)
+
+    def proved(self, leaves: Leaves, rows: int) -> Tensor:
+        """The least bound of the leaves of each tree (rows), float64, every rounding charged."""
+        bound = torch.full((rows,), inf, dtype=torch.float64)
+        for part in torch.split(torch.arange(len(leaves.row)), CHECKED):
+            phase, row = leaves.phase[:, part], leaves.row[part]
+            own = rounded(leaves.own.take(part))
+            kinks = Kinks.of(self.double, self.lower, self.upper, phase, torch.zeros_like(row))
+            own.alpha.mul_(kinks.open).add_(kinks.fixed)
+            own.beta.mul_(kinks.sign.abs())
+            found = backward(self.double, kinks, own, charged=True).bound
+            bound.scatter_reduce_(0, row, found.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf), "amin")
+        return bound
