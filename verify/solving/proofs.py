@@ -238,7 +238,9 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
     for relu, rows in record["layers"].items():
         layers[int(relu)] = [None, f"layer{relu}"]
         arrays |= {f"layer{relu}/{name}": rows[name].numpy() for name in ("neurons", "slopes")}
-    return Part(arrays, layers)
+    finer = {f"finer/{name}": array.numpy() for name, array in record["finer"].items()}
+    finer["finer/slopes"] = np.diff(finer["finer/slopes"], axis=0, prepend=np.uint8(0))
+    return Part({**arrays, **finer}, layers)
 
 
 def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[int] | None:

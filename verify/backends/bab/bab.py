@@ -55,8 +55,8 @@ class BaB:
     multipliers of each; ``first``: domains below a root before anything is tightened; ``race``: on a tenth as many
     each, whether other steps are better; ``below``: domains below a node after which it is split and the bounds of
     ``neurons`` of its neurons are tightened, those whose relaxations cost most (0: of none); without an end where it
-    is 0; ``passes``: how often that is done at the root; ``leaves``: the most that trees have by which bounds of neurons
-    are refined over the whole box, 0: none are; ``output``: where the output is unsafe, which tells no
+    is 0; ``passes``: how often that is done at the root; ``leaves``: the most that the trees have by which bounds of
+    neurons are refined over the whole box, 0: none are; ``output``: where the output is unsafe, which tells no
     margin; ``together``: nodes that are searched together; ``workers``: processes that share the nodes, none but this
     one where it is 1; ``cluster``: where they are, as ``--cluster`` takes it, if not on this machine; ``proof``: return
     the trees, with all that proves them, as a certificate, where one process alone searches and a quarter of the memory

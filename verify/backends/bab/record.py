@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -18,6 +18,7 @@ from assay.verify.backends.bab.compact import Compact
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.multipliers import Multipliers
 from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.refined import Leaves
 from assay.verify.bounds.raised import GRAINS
 from assay.verify.bounds.roots import Slopes
 from assay.verify.core.network import Network
@@ -41,16 +42,16 @@ class Rows:
 
     @classmethod
     def of(
-        cls, nodes: Nodes, whose: Tensor, index: Tensor, phase: Tensor, own: Multipliers, neuron: Tensor | None = None
+        cls, lower: Tensor, whose: Tensor, index: Tensor, phase: Tensor, own: Multipliers, neuron: Tensor | None = None
     ) -> Rows:
         """Below nodes, ``whose`` by number (rows), of what speaks of the neurons at ``index``, numbers; others are
-        stable there."""
+        stable there, or do not matter. ``lower``: the lower bounds of all of them (unstable x nodes)."""
 
         def all_(part: Tensor, dtype: torch.dtype, rest: Tensor | None = None) -> Array:
-            blank = torch.zeros(len(whose), len(nodes.phase), dtype=dtype) if rest is None else rest.to(dtype)
+            blank = torch.zeros(len(whose), len(lower), dtype=dtype) if rest is None else rest.to(dtype)
             return blank.index_copy_(1, index, part.T.to(dtype)).numpy()
 
-        slope = all_((own.alpha * GRAINS).round(), torch.uint8, GRAINS * (nodes.lower >= 0).T[whose])
+        slope = all_((own.alpha * GRAINS).round(), torch.uint8, GRAINS * (lower >= 0).T[whose])
         half = own.beta.half().double().equal(own.beta.double())
         beta = all_(own.beta, torch.float16 if half else torch.float64)
         codes = (whose[:0] if neuron is None else neuron).numpy()
@@ -71,6 +72,17 @@ class Rows:
         return Rows(*(np.concatenate(some) for some in zip(*(vars(p).values() for p in parts), strict=True)))
 
 
+@dataclass(frozen=True, eq=False)
+class Finer:
+    """Bounds by trees of their own: what each is of, twice the number of a neuron, and one more for an upper one, and
+    what it is, its sign turned there (bounds); of the leaves ``whose`` they are, by number, in order (leaves)."""
+
+    neuron: Array
+    bound: Array
+    whose: Array
+    leaves: Rows
+
+
 @dataclass(eq=False)
 class Record:
     """The bounds of layers at the root, and by node the bounds that were tightened there, its leaves, and where it was
@@ -84,6 +96,7 @@ class Record:
     compact: Compact | None = None
     disjuncts: Sequence[int] = ()
     exact: ExactLeaves | None = None
+    finer: list[Finer] = field(default_factory=list)
     tighter: dict[Key, list[Rows]] = field(default_factory=lambda: defaultdict(list))
     closed: dict[Key, Rows | None] = field(default_factory=dict)
     halved: dict[Key, int] = field(default_factory=dict)
@@ -93,11 +106,18 @@ class Record:
         """The search begins, with a tree for each of these disjuncts."""
         self.compact, self.disjuncts, self.exact = compact, disjuncts, exact
 
+    def refined(self, lower: Tensor, index: Tensor, neuron: Tensor, bound: Tensor, leaves: Leaves) -> None:
+        """See :data:`assay.verify.backends.bab.refined.Note`."""
+        own = replace(leaves.own, weight=leaves.own.weight[:0])
+        rows = Rows.of(lower[:, None], torch.zeros_like(leaves.row), index, leaves.phase, own)
+        if self._fits(rows):
+            self.finer.append(Finer(neuron.numpy(), bound.numpy(), leaves.row.numpy(), rows))
+
     def bounded(self, nodes: Nodes, index: Tensor, neuron: Tensor, node: Tensor, own: Multipliers) -> None:
         """See :data:`assay.verify.backends.bab.tightened.Note`; of the neurons at ``index``."""
         codes = torch.cat([2 * index[neuron], 2 * index[neuron] + 1])
         both = node.repeat(2)
-        whose, rows = both.numpy(), Rows.of(nodes, both, index, nodes.phase[index][:, both], own, codes)
+        whose, rows = both.numpy(), Rows.of(nodes.lower, both, index, nodes.phase[index][:, both], own, codes)
         if not self._fits(rows):
             return
         for i, key in enumerate(_keys(nodes)):
@@ -106,7 +126,7 @@ class Record:
 
     def leaves(self, nodes: Nodes, index: Tensor, phase: Tensor, tree: Tensor, own: Multipliers) -> None:
         """See :data:`assay.verify.backends.bab.phases.Closed`; of the neurons at ``index``, below nodes."""
-        rows = Rows.of(nodes, tree, index, phase, own)
+        rows = Rows.of(nodes.lower, tree, index, phase, own)
         if self._fits(rows):
             self.pending.append((tree, rows))
 
@@ -114,7 +134,7 @@ class Record:
         """Whether there is memory for some more; what there was before is given up where there is none."""
         self.size += rows.size
         if self.size > self.memory:
-            self.tighter, self.closed, self.pending = defaultdict(list), {}, []
+            self.finer, self.tighter, self.closed, self.pending = [], defaultdict(list), {}, []
         return self.size <= self.memory
 
     def settled(self, nodes: Nodes, index: Tensor, phase: Tensor, tree: int) -> None:
@@ -163,8 +183,8 @@ class Record:
 
         ``relus``: the sizes of the layers of ReLUs, in order; ``listed``: the unstable neurons, numbered through these;
         ``layers``: by the number of a layer the neurons that were bounded and the slopes of their rows, lower and then
-        upper bounds; ``trees``: by disjunct the ``tree`` in preorder, and what proves it, as
-        :mod:`assay.verify.check.checker` reads it.
+        upper bounds; ``finer``: bounds by trees of their own, in the order of their neurons; ``trees``: by
+        disjunct the ``tree`` in preorder, and what proves it, as :mod:`assay.verify.check.checker` reads it.
         """
         if self.compact is None or self.size > self.memory:
             return None
@@ -185,7 +205,12 @@ class Record:
             if written is None:
                 return None
             trees[str(disjunct)] = written
-        parts = {"listed": listed(self.problem.network, self.compact), "layers": layers, "trees": trees}
+        parts = {
+            "listed": listed(self.problem.network, self.compact),
+            "layers": layers,
+            "finer": _finer(self.finer, self.compact),
+            "trees": trees,
+        }
         return {"kind": "bab", "version": 1, "network": network.id, "relus": sizes, **_tensors(parts)}
 
     def tree(self, tree: int, disjunct: int, splits: Sequence[tuple[int, int]] = ()) -> dict[str, Array] | None:
@@ -268,8 +293,9 @@ class Preorder:
     paths: Paths
 
 
-def preorder(phase: Array, path: Sequence[int]) -> Preorder | None:
-    """A tree that has these leaves, phases (leaves x neurons), below the splits of a ``path``; None if there is none.
+def preorder(phase: Array, path: Sequence[int], begins: Array | None = None) -> Preorder | None:
+    """A tree that has these leaves, phases (leaves x neurons), below the splits of a ``path``, or trees whose leaves
+    begin at these; None if there is none.
 
     Any neuron that all leaves below a node have split can be split there; that which halves them best is. All nodes of
     a depth are split at once: what is below a node lies together, the leaves below its inactive half first.
@@ -279,7 +305,8 @@ def preorder(phase: Array, path: Sequence[int]) -> Preorder | None:
     unit = 2 * count + 1
     splits = sparse.csr_array(phase).astype(np.int64)
     splits.data += unit
-    leaves, begins, ends = np.arange(count), np.array([0]), np.array([count])
+    begins = np.zeros(1, np.int64) if begins is None else begins
+    leaves, ends = np.arange(count), np.append(begins, count)[1:]
     nodes: list[tuple[Array, Array, Array]] = []  # where each begins, its depth, and its code
     steps = [(np.arange(count), np.full(count, depth - len(path)), np.full(count, n)) for depth, n in enumerate(path)]
     for depth in range(columns + 1):
@@ -340,6 +367,47 @@ def _written(
         "tighter/slopes": np.zeros((0, size), np.uint8) if bounded is None else bounded.slope,
         "tighter/multipliers": _along(bounded, Paths.join([above for _, _, above in blocks])),
         "tighter/weights": _weights(bounded, mine),
+    }
+
+
+def _finer(all_: Sequence[Finer], compact: Compact) -> dict[str, Array]:
+    """The best of the bounds that there are of each side of a neuron. ``neurons``: what they are of; ``rows``: how many
+    there are of each layer; ``tree``: their trees in preorder."""
+    blank = Rows.of(
+        torch.zeros(compact.unstable, 1),
+        *2 * (torch.zeros(0, dtype=torch.int64),),
+        torch.zeros(0, 0),
+        Multipliers(*3 * (torch.zeros(0, 0),)),
+    )
+    neuron, bound, number = (
+        np.concatenate([blank.neuron, *some])
+        for some in (
+            (part.neuron for part in all_),
+            (part.bound for part in all_),
+            (np.full(len(part.neuron), i) for i, part in enumerate(all_)),
+        )
+    )
+    order = np.lexsort((number, bound, neuron))
+    order = order[np.append(neuron[order][1:] != neuron[order][:-1], True)[: len(order)]]  # the last one of each
+    place = np.full(len(neuron), -1)
+    place[order] = np.arange(len(order))
+    ends = np.cumsum([0, *(len(part.neuron) for part in all_)])
+    whose = np.concatenate(
+        [blank.neuron, *(place[begin + part.whose] for begin, part in zip(ends, all_, strict=False))]
+    )
+    kept = np.argsort(whose, kind="stable")
+    kept = kept[whose[kept] >= 0].astype(np.int64)
+    rows = Rows.join([blank, *(part.leaves for part in all_)]).take(kept)
+    below = preorder(rows.phase, (), np.searchsorted(whose[kept], np.arange(len(order))))
+    assert below is not None
+    rows = rows.take(below.leaves)
+    layers = np.searchsorted(compact.starts, neuron[order] // 2, side="right")
+    return {
+        "neurons": neuron[order].astype(np.int32),
+        "rows": np.unique(layers, return_counts=True)[1].astype(np.int32),
+        "tree": below.codes.astype(np.int32),
+        "slopes": rows.slope,
+        "multipliers": _along(rows, below.paths),
     }
 
 

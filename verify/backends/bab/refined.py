@@ -2,8 +2,8 @@
 
 What exact programs for single neurons do for the layers of a network (Tjeng et al. 2019, arXiv:1711.07356; Singh et al.
 2019, "Boosting robustness certification of neural networks") is done here by splits of the neurons before it, bounded
-by slopes and multipliers, for all bounds of a layer at once. Where each layer widens what the one before it leaves open,
-a share that is taken off early is taken off many times over at the end.
+by slopes and multipliers, for all bounds of a layer at once. As each layer widens what the one before it leaves open, what is
+taken off early is taken off many times over at the end.
 """
 
 from __future__ import annotations
@@ -26,9 +26,21 @@ FIRST = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)  # of a tree's 
 TOGETHER = 256  # trees that grow together
 CHECKED = 1024  # leaves that are proved together
 
-# Hears of a layer's bounds that are proved: the numbers of its neurons, twice that for a lower bound and one more for
-# an upper one (rows), the phases (neurons before it x leaves), whose leaf each is (leaves), and what proves the leaves.
-Note = Callable[[Tensor, Tensor, Tensor, Multipliers], None]
+
+@dataclass(frozen=True, eq=False)
+class Leaves:
+    """The leaves of some trees, one tree after the other: the ``phase`` of each (neurons x leaves), the ``row`` whose
+    it is (leaves), and what is raised there, ``own``."""
+
+    phase: Tensor
+    row: Tensor
+    own: Multipliers
+
+
+# Hears of bounds that are proved: the lower bounds of all unstable neurons by then (unstable), the numbers of those
+# that leaves speak of; of each bound, twice the number of its neuron, and one more where it is an upper one, and what it
+# is, its sign turned there (rows); and of the leaves, rounded to be written.
+Note = Callable[[Tensor, Tensor, Tensor, Tensor, Leaves], None]
 
 
 @dataclass(frozen=True)
@@ -60,23 +72,13 @@ def refine(
                 return lower, upper
             leaves = trees.grown(rows, budget)
             bounds = trees.proved(leaves, len(rows))
+            at, opposite = begin + wanted[rows // 2], rows % 2 == 1
             if note is not None:
-                whole = torch.zeros(begin, leaves.phase.shape[1], dtype=torch.int8)
-                note(2 * (begin + wanted[rows // 2]) + rows % 2, whole, leaves.row, leaves.own)
-            at = begin + wanted[rows // 2]
-            low, high = at[rows % 2 == 0], at[rows % 2 == 1]
-            lower[low] = torch.fmax(lower[low], bounds[rows % 2 == 0])
-            upper[high] = torch.fmin(upper[high], -bounds[rows % 2 == 1])
+                note(lower, index, 2 * at + rows % 2, bounds, leaves)
+            low, high = at[~opposite], at[opposite]
+            lower[low] = torch.fmax(lower[low], bounds[~opposite])
+            upper[high] = torch.fmin(upper[high], -bounds[opposite])
     return lower, upper
-
-
-@dataclass(frozen=True, eq=False)
-class Leaves:
-    """Of some trees: the ``phase`` (neurons x leaves) of each, whose it is, ``row`` (leaves), and ``own``."""
-
-    phase: Tensor
-    row: Tensor
-    own: Multipliers
 
 
 @dataclass(eq=False)
@@ -130,10 +132,9 @@ class _Trees:
                 into[:, leaf, row], into[:, new, row] = part[:, first], part[:, second]
             for column, found in ((bound, value), (neuron, following)):
                 column[leaf, row], column[new, row] = found[first], found[second]
-        leaf, row = (bound < inf).nonzero(as_tuple=True)
-        taken = (part[:, leaf, row] for part in (phase, alpha, beta))
-        signs = next(taken)
-        return Leaves(signs, row, Multipliers(*taken, weight[:, row]))
+        row, leaf = torch.isfinite(bound.T).nonzero(as_tuple=True)
+        own = Multipliers(alpha[:, leaf, row], beta[:, leaf, row], weight[:, row])
+        return Leaves(phase[:, leaf, row], row, rounded(own))
 
     def _raised(self, phase: Tensor, own: Multipliers, how: Climbing, unit: Tensor | None) -> tuple[Walk, Tensor]:
         """Domains with these phases (unstable x domains), ``own`` raised in place, and where to split each next, -1
@@ -152,10 +153,8 @@ class _Trees:
         bound = torch.full((rows,), inf, dtype=torch.float64)
         for part in torch.split(torch.arange(len(leaves.row)), CHECKED):
             phase, row = leaves.phase[:, part], leaves.row[part]
-            own = rounded(leaves.own.take(part))
+            own = leaves.own.take(part)
             kinks = Kinks.of(self.double, self.lower, self.upper, phase, torch.zeros_like(row))
-            own.alpha.mul_(kinks.open).add_(kinks.fixed)
-            own.beta.mul_(kinks.sign.abs())
             found = backward(self.double, kinks, own, charged=True).bound
             bound.scatter_reduce_(0, row, found.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf), "amin")
         return bound

@@ -191,14 +191,22 @@ class Subtrees:
         leaves, before = min(FEWEST, self.plan.refining), inf
         while len(nodes) and not budget.expired:
             refining = Refining(leaves, self.how)
-            lower, upper = refine(self.compact, nodes.lower[:, 0], nodes.upper[:, 0], refining, budget)
-            nodes = replace(nodes, **{n: t[:, None].repeat(1, len(nodes)) for n, t in (("lower", lower), ("upper", upper))})
+            bounds, note = (nodes.lower[:, 0], nodes.upper[:, 0]), None if self.record is None else self.record.refined
+            lower, upper = refine(self.compact, *bounds, refining, budget, note)
+            nodes = replace(
+                nodes, **{n: t[:, None].repeat(1, len(nodes)) for n, t in (("lower", lower), ("upper", upper))}
+            )
             compact, index = _cut(self.compact, nodes)
             found = self._search(compact, index, nodes, AFTER * len(nodes))
             nodes = nodes.take(found.left)
             short = -found.worst
             self.stats["refined"] = leaves
-            if self.witness is not None or self.reason is not None or short > GAIN * before or leaves == self.plan.refining:
+            if (
+                self.witness is not None
+                or self.reason is not None
+                or short > GAIN * before
+                or leaves == self.plan.refining
+            ):
                 break
             leaves, before = min(MORE * leaves, self.plan.refining), short
         return nodes
