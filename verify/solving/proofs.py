@@ -239,7 +239,8 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
         layers[int(relu)] = [None, f"layer{relu}"]
         arrays |= {f"layer{relu}/{name}": rows[name].numpy() for name in ("neurons", "slopes")}
     finer = {f"finer/{name}": array.numpy() for name, array in record["finer"].items()}
-    finer["finer/slopes"] = np.diff(finer["finer/slopes"], axis=0, prepend=np.uint8(0))
+    if finer:
+        finer["finer/slopes"] = np.diff(finer["finer/slopes"], axis=0, prepend=np.uint8(0))
     return Part({**arrays, **finer}, layers)
 
 

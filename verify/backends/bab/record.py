@@ -208,7 +208,7 @@ class Record:
         parts = {
             "listed": listed(self.problem.network, self.compact),
             "layers": layers,
-            "finer": _finer(self.finer, self.compact),
+            "finer": _finer(self.finer, self.compact) if self.finer else {},
             "trees": trees,
         }
         return {"kind": "bab", "version": 1, "network": network.id, "relus": sizes, **_tensors(parts)}
@@ -373,31 +373,16 @@ def _written(
 def _finer(all_: Sequence[Finer], compact: Compact) -> dict[str, Array]:
     """The best of the bounds that there are of each side of a neuron. ``neurons``: what they are of; ``rows``: how many
     there are of each layer; ``tree``: their trees in preorder."""
-    blank = Rows.of(
-        torch.zeros(compact.unstable, 1),
-        *2 * (torch.zeros(0, dtype=torch.int64),),
-        torch.zeros(0, 0),
-        Multipliers(*3 * (torch.zeros(0, 0),)),
-    )
-    neuron, bound, number = (
-        np.concatenate([blank.neuron, *some])
-        for some in (
-            (part.neuron for part in all_),
-            (part.bound for part in all_),
-            (np.full(len(part.neuron), i) for i, part in enumerate(all_)),
-        )
-    )
-    order = np.lexsort((number, bound, neuron))
-    order = order[np.append(neuron[order][1:] != neuron[order][:-1], True)[: len(order)]]  # the last one of each
+    neuron, bound = (np.concatenate([getattr(part, name) for part in all_]) for name in ("neuron", "bound"))
+    begins = np.cumsum([0, *(len(part.neuron) for part in all_)])
+    order = np.lexsort((bound, neuron))
+    order = order[np.append(neuron[order][1:] != neuron[order][:-1], True)]  # the last one of each
     place = np.full(len(neuron), -1)
     place[order] = np.arange(len(order))
-    ends = np.cumsum([0, *(len(part.neuron) for part in all_)])
-    whose = np.concatenate(
-        [blank.neuron, *(place[begin + part.whose] for begin, part in zip(ends, all_, strict=False))]
-    )
+    whose = place[np.concatenate([begin + part.whose for begin, part in zip(begins, all_, strict=False)])]
     kept = np.argsort(whose, kind="stable")
-    kept = kept[whose[kept] >= 0].astype(np.int64)
-    rows = Rows.join([blank, *(part.leaves for part in all_)]).take(kept)
+    kept = kept[np.searchsorted(whose[kept], 0) :]
+    rows = Rows.join([part.leaves for part in all_]).take(kept)
     below = preorder(rows.phase, (), np.searchsorted(whose[kept], np.arange(len(order))))
     assert below is not None
     rows = rows.take(below.leaves)

@@ -2,8 +2,8 @@
 
 What exact programs for single neurons do for the layers of a network (Tjeng et al. 2019, arXiv:1711.07356; Singh et al.
 2019, "Boosting robustness certification of neural networks") is done here by splits of the neurons before it, bounded
-by slopes and multipliers, for all bounds of a layer at once. As each layer widens what the one before it leaves open, what is
-taken off early is taken off many times over at the end.
+by slopes and multipliers, for all bounds of a layer at once. As each layer widens what the one before it leaves open,
+what is taken off early is taken off many times over at the end.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Leaves:
 
 
 # Hears of bounds that are proved: the lower bounds of all unstable neurons by then (unstable), the numbers of those
-# that leaves speak of; of each bound, twice the number of its neuron, and one more where it is an upper one, and what it
-# is, its sign turned there (rows); and of the leaves, rounded to be written.
+# that leaves speak of; of each bound, twice the number of its neuron, and one more where it is an upper one, and what
+# it is, its sign turned there (rows); and of the leaves, rounded to be written.
 Note = Callable[[Tensor, Tensor, Tensor, Tensor, Leaves], None]
 
 
@@ -106,11 +106,12 @@ class _Trees:
         phase = torch.zeros(size, most, count, dtype=torch.int8)
         alpha, beta = torch.zeros(size, most, count), torch.zeros(size, most, count)
         bound, neuron = torch.full((most, count), inf), torch.full((most, count), -1)
+        used = torch.zeros(most, count, dtype=torch.bool)
         alpha[:, 0] = (self.upper > -self.lower).float()
         own = Multipliers(alpha[:, 0].clone(), beta[:, 0].clone(), weight)
         walk, neuron[0] = self._raised(phase[:, 0].contiguous(), own, FIRST, None)
         unit = typical(self.single, walk)
-        alpha[:, 0], bound[0] = own.alpha, walk.bound
+        alpha[:, 0], bound[0], used[0] = own.alpha, walk.bound.nan_to_num(nan=-inf), True
         for new in range(1, most):
             worst, leaf = bound.min(0)
             row = ((worst < 0) & (neuron.gather(0, leaf[None])[0] >= 0)).nonzero().flatten()
@@ -125,14 +126,16 @@ class _Trees:
             own = Multipliers(halves[1].clone(), halves[2].clone(), weight[:, row.repeat(2)])
             walk, following = self._raised(halves[0], own, self.refining.how, unit)
             # What proved the whole proves its halves.
-            lost = walk.bound < worst[row].repeat(2)
-            kept = [torch.where(lost, old, raised) for old, raised in ((halves[1], own.alpha), (halves[2], own.beta))]
-            value = torch.maximum(walk.bound, worst[row].repeat(2))
+            whole = worst[row].repeat(2)
+            better = walk.bound > whole
+            kept = [torch.where(better, raised, old) for old, raised in ((halves[1], own.alpha), (halves[2], own.beta))]
+            value = torch.where(better, walk.bound, whole)
+            used[new, row] = True
             for into, part in zip((phase, alpha, beta), (halves[0], *kept), strict=True):
                 into[:, leaf, row], into[:, new, row] = part[:, first], part[:, second]
             for column, found in ((bound, value), (neuron, following)):
                 column[leaf, row], column[new, row] = found[first], found[second]
-        row, leaf = torch.isfinite(bound.T).nonzero(as_tuple=True)
+        row, leaf = used.T.nonzero(as_tuple=True)
         own = Multipliers(alpha[:, leaf, row], beta[:, leaf, row], weight[:, row])
         return Leaves(phase[:, leaf, row], row, rounded(own))
 
