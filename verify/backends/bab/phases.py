@@ -81,7 +81,7 @@ class PhaseTree:
         phase, tree, own = domains.phase.T.contiguous(), domains.tree, multipliers(domains)
         kinks, walk = self.raised(phase, tree, own, self.how)
         bound = self.proved(phase, tree, own, walk)
-        neuron = self._branching(phase, tree, own, kinks, walk)
+        neuron = branching(self.lower, self.upper, phase, tree, own, kinks, walk)
         stuck = ((neuron < 0) & ~decided(bound)).nonzero().flatten()
         witness = self._looked(walk, bound)
         if len(stuck) and witness is None:
@@ -120,21 +120,6 @@ class PhaseTree:
         bound = backward(self.double, kinks, own, charged=True).bound
         return down(bound - 4 * gamma(len(own.weight) + FEW) * bound.abs())
 
-    def _branching(self, phase: Tensor, tree: Tensor, own: Multipliers, kinks: Kinks, walk: Walk) -> Tensor:
-        """Where the upper lines cost most; where they cost nothing, where the lower ones may; or any open neuron."""
-        if not len(phase):
-            return torch.full((phase.shape[1],), -1)
-        best, neuron = (walk.seen.clamp(max=0).neg_() * kinks.height).max(0)
-        rest = (~(best > 0)).nonzero().flatten()
-        if len(rest):
-            low, high = (t.float()[:, tree[rest]] for t in (self.lower, self.upper))
-            alpha, seen = own.alpha[:, rest], walk.seen[:, rest].clamp(min=0)
-            gap = torch.maximum(-alpha * low, (1 - alpha) * high) * seen
-            open_ = phase[:, rest] == 0
-            value, other = torch.where(open_, gap.nan_to_num(nan=0.0), -1.0).max(0)
-            neuron[rest] = torch.where(value >= 0, other, -1)
-        return neuron
-
     def _looked(self, walk: Walk, bound: Tensor) -> Tensor | None:
         """A counterexample among the corners at which the worst rows are least."""
         open_ = (~decided(bound)).nonzero().flatten()
@@ -163,6 +148,25 @@ class PhaseTree:
     def halve(self, domains: Phases) -> Phases:
         """The neuron inactive, then active."""
         return join([split(domains, -1), split(domains, 1)])
+
+
+def branching(
+    lower: Tensor, upper: Tensor, phase: Tensor, tree: Tensor, own: Multipliers, kinks: Kinks, walk: Walk
+) -> Tensor:
+    """Where upper lines cost domains most; where they cost nothing, where the lower ones may; or any open neuron; -1 if
+    there is none: (domains). See :class:`PhaseTree`."""
+    if not len(phase):
+        return torch.full((phase.shape[1],), -1)
+    best, neuron = (walk.seen.clamp(max=0).neg_() * kinks.height).max(0)
+    rest = (~(best > 0)).nonzero().flatten()
+    if len(rest):
+        low, high = (t.float()[:, tree[rest]] for t in (lower, upper))
+        alpha, seen = own.alpha[:, rest], walk.seen[:, rest].clamp(min=0)
+        gap = torch.maximum(-alpha * low, (1 - alpha) * high) * seen
+        open_ = phase[:, rest] == 0
+        value, other = torch.where(open_, gap.nan_to_num(nan=0.0), -1.0).max(0)
+        neuron[rest] = torch.where(value >= 0, other, -1)
+    return neuron
 
 
 def split(domains: Phases, phase: int) -> Phases:

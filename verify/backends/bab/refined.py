@@ -18,7 +18,7 @@ from torch import Tensor
 from assay.verify.backends.bab.climbing import Climbing, climb, typical
 from assay.verify.backends.bab.compact import Compact
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk, backward
-from assay.verify.backends.bab.phases import rounded
+from assay.verify.backends.bab.phases import branching, rounded
 from assay.verify.backends.bab.tables import Tables
 from assay.verify.core.budget import Budget
 
@@ -141,15 +141,13 @@ class _Trees:
 
     def _raised(self, phase: Tensor, own: Multipliers, how: Climbing, unit: Tensor | None) -> tuple[Walk, Tensor]:
         """Domains with these phases (unstable x domains), ``own`` raised in place, and where to split each next, -1
-        where no split raises it."""
-        kinks = Kinks.of(self.single, self.lower, self.upper, phase, torch.zeros(phase.shape[1], dtype=torch.int64))
+        where every neuron is split."""
+        alone = torch.zeros(phase.shape[1], dtype=torch.int64)
+        kinks = Kinks.of(self.single, self.lower, self.upper, phase, alone)
         own.alpha.mul_(kinks.open).add_(kinks.fixed)
         own.beta.mul_(kinks.sign.abs())
         walk = climb(self.single, kinks, own, how, None if unit is None else unit.expand(-1, phase.shape[1]))
-        if not len(phase):
-            return walk, torch.full((phase.shape[1],), -1)
-        cost, neuron = (walk.seen.clamp(max=0).neg_() * kinks.height).max(0)
-        return walk, torch.where(cost > 0, neuron, -1)
+        return walk, branching(self.lower, self.upper, phase, alone, own, kinks, walk)
 
     def proved(self, leaves: Leaves, rows: int) -> Tensor:
         """The least bound of the leaves of each tree (rows), float64, every rounding charged."""
