@@ -41,9 +41,9 @@ from tests.verify.backends.test_input_split_soundness import below, peak
 from tests.verify.programs.cases import case
 
 KINDS = ("mlp", "conv", "residual", "skips", "leaky")
-WEAK = BaB(neurons=0, steps=1, below=0)  # many leaves
-STEPWISE = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1)  # many nodes
-SPLITTING = BaB(neurons=0, steps=2, below=0)  # proofs by splits alone
+WEAK = BaB(neurons=0, steps=1, below=0, leaves=0)  # many leaves
+STEPWISE = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, leaves=0)  # many nodes
+SPLITTING = BaB(neurons=0, steps=2, below=0, leaves=0)  # proofs by splits alone
 TRAPS = nets.NEVER_VERIFIED
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -308,7 +308,7 @@ def test_verdicts_are_the_true_ones(method: BaB, kind: str, seeds: range) -> Non
 def test_batches_of_any_size_come_to_the_same_verdict(kind: str, seeds: range) -> None:
     for problem, true in (case(kind, seed) for seed in seeds):
         for batch in (1, 2, 256):
-            method = BaB(batch=batch, neurons=0, below=0, steps=1)
+            method = BaB(batch=batch, neurons=0, below=0, steps=1, leaves=0)
             if unsplit(problem.network) is None:
                 agrees(method.verify(problem), problem, true)
 
@@ -340,7 +340,7 @@ def test_float_traps_are_never_verified(name: str) -> None:
 
 def test_little_memory_and_no_time_prove_nothing_wrong() -> None:
     problem, true = case("mlp", 1003)
-    agrees(BaB(neurons=0, below=0, steps=1).verify(problem, Budget(memory=20000)), problem, true)
+    agrees(BaB(neurons=0, below=0, steps=1, leaves=0).verify(problem, Budget(memory=20000)), problem, true)
     late = BaB().verify(problem, Budget(seconds=0))
     assert late.reason is Reason.TIMEOUT or late.verdict is not Verdict.UNKNOWN
 

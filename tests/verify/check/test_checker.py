@@ -41,8 +41,8 @@ from tests import nets
 from tests.breadth import few, seeds
 from tests.verify.programs.cases import case
 
-LEAVES = BaB(neurons=0, steps=1, below=0, proof=True)  # many leaves
-NODES = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, proof=True)  # many nodes
+LEAVES = BaB(neurons=0, steps=1, below=0, leaves=0, proof=True)  # many leaves
+NODES = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, leaves=0, proof=True)  # many nodes
 
 
 @cache
