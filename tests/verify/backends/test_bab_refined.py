@@ -15,7 +15,7 @@ from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.multipliers import backward
 from assay.verify.backends.bab.record import Record, preorder
-from assay.verify.backends.bab.refined import Leaves, Refining, refine
+from assay.verify.backends.bab.refined import Leaves, Passes, Refining, refine
 from assay.verify.bounds.raised import GRAINS
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
@@ -113,7 +113,7 @@ def test_what_is_noted_proves_the_bounds(kind: str) -> None:
 def test_of_each_side_of_a_neuron_the_best_tree_is_written() -> None:
     at = made("mlp", 1001)
     record = Record(at.problem)
-    record.start(at.compact, [], None)  # type: ignore[arg-type]
+    record.start(at.compact, [], None, [])  # type: ignore[arg-type]
     bounds = at.compact.bounds()
     for leaves in (2, 8):
         bounds = refine(at.compact, *bounds, Refining(leaves, HOW), UNLIMITED, record.refined)
@@ -130,6 +130,19 @@ def test_of_each_side_of_a_neuron_the_best_tree_is_written() -> None:
     }
     lower, upper = bounds
     assert all((lower, -upper)[n % 2][n // 2].item() >= b for n, b in best.items())
+
+
+def test_passes_grow_while_they_pay_and_go_on_where_they_were() -> None:
+    passes = Passes.begun(made("mlp", 1001).compact, proof=False)
+    told = []
+    for short in (100.0, 50.0, 49.0):
+        told.append(passes.leaves)
+        passes.note(short, 256)
+    assert told == [4, 16, 64]
+    assert passes.leaves == 0
+    assert passes.serves(made("mlp", 1001).compact, proof=False)
+    assert not passes.serves(made("mlp", 1001).compact, proof=True)
+    assert not passes.serves(made("mlp", 1002).compact, proof=False)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "residual"])

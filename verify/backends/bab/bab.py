@@ -19,6 +19,7 @@ from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.record import Record
+from assay.verify.backends.bab.refined import Passes
 from assay.verify.backends.bab.shared import SLICE, Done
 from assay.verify.backends.bab.subtrees import Plan, Subtrees
 from assay.verify.bounds import layers, raised, roots
@@ -43,6 +44,7 @@ OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried beside
 # What processes share: the method, the problem, bounds of every node, the network, the disjuncts, bytes of memory.
 Ground = tuple["BaB", Problem, Sequence[Bounds], Compact, Sequence[int], int]
 CURVED: WeakKeyDictionary[Problem, Relaxed] = WeakKeyDictionary()  # for whoever asks again with more time
+REFINED: WeakKeyDictionary[Problem, Passes] = WeakKeyDictionary()  # likewise
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
 
 
@@ -213,10 +215,13 @@ class Work:
     def trees(self, bounds: Sequence[Bounds], compact: Compact, disjuncts: Sequence[int]) -> Subtrees:
         """The trees of these disjuncts in a network with these ``bounds`` of every node."""
         exact = ExactLeaves(self.problem, bounds, compact, self.look, self.budget)
-        plan, spec = self.method.plan, self.problem.spec
+        plan, spec, proof = self.method.plan, self.problem.spec, self.record is not None
+        passes = REFINED.get(self.problem)
+        if passes is None or not passes.serves(compact, proof):
+            passes = REFINED[self.problem] = Passes.begun(compact, proof)
         if self.record is not None:
-            self.record.start(compact, disjuncts, exact)
-        return Subtrees(spec, compact, disjuncts, plan, self.budget, self.look, exact.settle, self.record)
+            self.record.start(compact, disjuncts, exact, passes.heard)
+        return Subtrees(spec, compact, disjuncts, plan, self.budget, self.look, exact.settle, passes, self.record)
 
     @property
     def margin(self) -> float:

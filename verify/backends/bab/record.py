@@ -102,9 +102,11 @@ class Record:
     halved: dict[Key, int] = field(default_factory=dict)
     pending: list[tuple[Tensor, Rows]] = field(default_factory=list)
 
-    def start(self, compact: Compact, disjuncts: Sequence[int], exact: ExactLeaves) -> None:
-        """The search begins, with a tree for each of these disjuncts."""
-        self.compact, self.disjuncts, self.exact = compact, disjuncts, exact
+    def start(self, compact: Compact, disjuncts: Sequence[int], exact: ExactLeaves, finer: list[Finer]) -> None:
+        """The search begins, with a tree for each of these disjuncts; ``finer``: what there is of earlier ones, which
+        is added to."""
+        self.compact, self.disjuncts, self.exact, self.finer = compact, disjuncts, exact, finer
+        self.size += sum(part.leaves.size for part in finer)
 
     def refined(self, lower: Tensor, index: Tensor, neuron: Tensor, bound: Tensor, leaves: Leaves) -> None:
         """See :data:`assay.verify.backends.bab.refined.Note`."""

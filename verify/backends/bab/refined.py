@@ -9,8 +9,9 @@ what is taken off early is taken off many times over at the end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from assay.verify.core.budget import Budget
 
 FIRST = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)  # of a tree's root
 TOGETHER = 256  # trees that grow together
+FEWEST, MORE = 4, 4  # leaves of the first pass, and times as many in each one after it
+GAIN = 0.9  # of what rows were short of zero must be left at most for another pass
 CHECKED = 1024  # leaves that are proved together
 
 
@@ -49,6 +52,39 @@ class Refining:
 
     leaves: int
     how: Climbing
+
+
+@dataclass(eq=False)
+class Passes:
+    """What passes over the layers, with larger and larger trees, have come to: bounds ``lower`` and ``upper`` (unstable
+    each) from those at the ``root``; of how many ``leaves`` the next one is, 0 where none is worth its time; what rows
+    were ``short`` of zero after the last one; and ``heard``, what proves the bounds, where a ``proof`` is asked for. It
+    is kept for whoever asks again with more time."""
+
+    root: tuple[Tensor, Tensor]
+    lower: Tensor
+    upper: Tensor
+    proof: bool
+    leaves: int = FEWEST
+    short: float = inf
+    heard: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def begun(cls, compact: Compact, proof: bool) -> Passes:
+        """Before the first one."""
+        root = compact.bounds()
+        return cls(root, *root, proof)
+
+    def serves(self, compact: Compact, proof: bool) -> bool:
+        """Whether it is of the same root, and has what is asked for."""
+        same = all(mine.equal(theirs) for mine, theirs in zip(self.root, compact.bounds(), strict=True))
+        return same and self.proof >= proof
+
+    def note(self, short: float, most: int) -> None:
+        """A pass is over, after which rows are so far ``short`` of zero: if it paid, the next one is of more leaves, of
+        so many at ``most``."""
+        more = short <= GAIN * self.short and self.leaves < most
+        self.leaves, self.short = MORE * self.leaves if more else 0, short
 
 
 def refine(

@@ -21,7 +21,7 @@ from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import PhaseTree, pooled
 from assay.verify.backends.bab.record import Record
-from assay.verify.backends.bab.refined import Refining, refine
+from assay.verify.backends.bab.refined import Passes, Refining, refine
 from assay.verify.backends.bab.search import Limits, Outcome, search
 from assay.verify.backends.bab.shared import Done, share
 from assay.verify.backends.bab.tables import Tables
@@ -39,9 +39,7 @@ RACE = 10  # a race of one way to raise domains takes one in so many of those th
 LEAST = 1e-12  # of what is left open
 SMALLEST = 1e-3  # of what an unsafe row comes to
 SHARE = 0.25  # of what lower lines may hide that counts as a cost
-FEWEST, MORE = 4, 4  # leaves of a refined bound at first, and times as many in each pass after that
-PART = 0.3  # of the time that is left may be spent on refining bounds
-GAIN = 0.9  # of what the worst bound is short of zero must be left at most for another pass
+PART = 0.5  # of the time that is left may be spent on refining bounds
 AFTER = 64  # domains below each root after a pass
 
 # The exact bound of a leaf by its phases, of all unstable neurons, and its disjunct; and a counterexample.
@@ -86,7 +84,8 @@ class Found:
 @dataclass(eq=False)
 class Subtrees:
     """The trees of some ``disjuncts`` of a specification. ``margin``: a bound of the least margin in all closed parts,
-    where nothing was taken to be unsafe; ``record``: is told of all that proves."""
+    where nothing was taken to be unsafe; ``passes``: by which bounds at the roots are refined; ``record``: is told of
+    all that proves."""
 
     spec: Spec
     compact: Compact
@@ -95,6 +94,7 @@ class Subtrees:
     budget: Budget
     look: Look
     exact: Exact
+    passes: Passes
     record: Record | None = None
     account: Account = field(init=False)
     how: Climbing = field(init=False)
@@ -116,9 +116,9 @@ class Subtrees:
         if first:
             roots = self._small(roots)
         if self.plan.refining and len(roots):
-            hopeless = first and not self.account.leaves
+            unseen = first and not self.account.leaves
             roots = self._refined(roots)
-            if hopeless and len(roots):
+            if unseen and len(roots):
                 roots = self._small(roots)
         stack = _apart(roots)
         self.work(stack if executor is None else share(self, stack, executor, self.budget))
@@ -159,7 +159,7 @@ class Subtrees:
     def roots(self) -> Nodes:
         """The roots of all trees."""
         tree = torch.arange(len(self.disjuncts))
-        lower, upper = (t[:, None].repeat(1, len(tree)) for t in self.compact.bounds())
+        lower, upper = (t[:, None].repeat(1, len(tree)) for t in (self.passes.lower, self.passes.upper))
         member = self._member(tree)
         alpha = (upper > -lower).float()
         phase = torch.zeros(lower.shape, dtype=torch.int8)
@@ -178,8 +178,8 @@ class Subtrees:
             found = self._search(compact, index, nodes, max(1, first // RACE if racing else first))
             rates.append(found.rate)
             nodes = nodes.take(found.left)
-            if self.plan.refining and not self.stats["refined"] and not self.account.leaves:
-                break  # with such bounds there is nothing to be seen
+            if self.plan.refining and self.passes.short == inf and not self.account.leaves:
+                break  # by such bounds nothing is seen
             if self.witness is not None or self.reason is not None or not len(nodes):
                 break
         return nodes
@@ -187,28 +187,21 @@ class Subtrees:
     def _refined(self, nodes: Nodes) -> Nodes:
         """The roots that are left with bounds of neurons over the box by trees of their own, which grow from pass to
         pass for as long as that pays and a part of the time allows."""
+        passes, note = self.passes, None if self.record is None else self.record.refined
         budget = replace(self.budget, seconds=PART * self.budget.remaining, deadline=None).started()
-        leaves, before = min(FEWEST, self.plan.refining), inf
-        while len(nodes) and not budget.expired:
-            refining = Refining(leaves, self.how)
-            bounds, note = (nodes.lower[:, 0], nodes.upper[:, 0]), None if self.record is None else self.record.refined
-            lower, upper = refine(self.compact, *bounds, refining, budget, note)
-            nodes = replace(
-                nodes, **{n: t[:, None].repeat(1, len(nodes)) for n, t in (("lower", lower), ("upper", upper))}
-            )
+        while len(nodes) and passes.leaves and self.witness is None and self.reason is None:
+            self.stats["refined"] = min(passes.leaves, self.plan.refining)
+            refining = Refining(self.stats["refined"], self.how)
+            bounds = refine(self.compact, passes.lower, passes.upper, refining, budget, note)
+            passes.lower, passes.upper = bounds
+            lower, upper = (t[:, None].repeat(1, len(nodes)) for t in bounds)
+            nodes = replace(nodes, lower=lower, upper=upper)
             compact, index = _cut(self.compact, nodes)
             found = self._search(compact, index, nodes, AFTER * len(nodes))
             nodes = nodes.take(found.left)
-            short = -found.worst
-            self.stats["refined"] = leaves
-            if (
-                self.witness is not None
-                or self.reason is not None
-                or short > GAIN * before
-                or leaves == self.plan.refining
-            ):
+            if budget.expired:
                 break
-            leaves, before = min(MORE * leaves, self.plan.refining), short
+            passes.note(-found.worst, self.plan.refining)
         return nodes
 
     def _halved(self, nodes: Nodes) -> Nodes | None:
