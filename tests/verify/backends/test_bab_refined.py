@@ -31,7 +31,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def finer(at: Made, leaves: int, how: Climbing = HOW, budget: Budget = UNLIMITED) -> tuple[Tensor, Tensor]:
-    return refine(at.compact, *at.compact.bounds(), Refining(leaves, how), budget)
+    return refine(at.compact, *at.compact.bounds(), Refining(leaves, leaves, how), budget)
 
 
 @every_kind
@@ -102,7 +102,7 @@ def test_what_is_noted_proves_the_bounds(kind: str) -> None:
             assert below is not None
             assert len(below.leaves) == int((leaves.row == n).sum()) <= 6
 
-    found = refine(at.compact, lower, upper, Refining(6, HOW), UNLIMITED, note)
+    found = refine(at.compact, lower, upper, Refining(6, 6, HOW), UNLIMITED, note)
     for neuron, bound, _ in heard:
         for code, value in zip(neuron.tolist(), bound.tolist(), strict=True):
             side, sign = ((found[0], 1), (found[1], -1))[code % 2]
@@ -116,7 +116,7 @@ def test_of_each_side_of_a_neuron_the_best_tree_is_written() -> None:
     record.start(at.compact, [], None, [])  # type: ignore[arg-type]
     bounds = at.compact.bounds()
     for leaves in (2, 8):
-        bounds = refine(at.compact, *bounds, Refining(leaves, HOW), UNLIMITED, record.refined)
+        bounds = refine(at.compact, *bounds, Refining(leaves, leaves, HOW), UNLIMITED, record.refined)
     document = record.document()
     assert document is not None
     told = {name: part.numpy() for name, part in document["finer"].items()}
@@ -138,7 +138,7 @@ def test_passes_grow_while_they_pay_and_go_on_where_they_were() -> None:
     for short in (100.0, 50.0, 49.0):
         told.append(passes.leaves)
         passes.note(short, 256)
-    assert told == [4, 16, 64]
+    assert told == [2, 8, 32]
     assert passes.leaves == 0
     assert passes.serves(made("mlp", 1001).compact, proof=False)
     assert not passes.serves(made("mlp", 1001).compact, proof=True)

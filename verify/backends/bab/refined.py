@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,8 @@ from assay.verify.core.budget import Budget
 
 FIRST = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)  # of a tree's root
 TOGETHER = 256  # trees that grow together
-FEWEST, MORE = 4, 4  # leaves of the first pass, and times as many in each one after it
+FEWEST, MORE = 2, 4  # leaves of the first pass, and times as many in each one after it
+EARLY = 1.5  # the power of what a layer has less to do than another one that its trees are larger by
 GAIN = 0.9  # of what rows were short of zero must be left at most for another pass
 CHECKED = 1024  # leaves that are proved together
 
@@ -48,9 +50,10 @@ Note = Callable[[Tensor, Tensor, Tensor, Tensor, Leaves], None]
 
 @dataclass(frozen=True)
 class Refining:
-    """``leaves``: the most that a tree has; ``how`` these are raised."""
+    """``leaves``: of a tree in the layer that has most to do, ``most``: in others; ``how`` these are raised."""
 
     leaves: int
+    most: int
     how: Climbing
 
 
@@ -95,6 +98,7 @@ def refine(
     When the time is over the rest stays as it is.
     """
     lower, upper = lower.clone(), upper.clone()
+    sizes = _sizes(compact, (lower < 0) & (upper > 0), refining)
     for number, (layer, begin) in enumerate(zip(compact.layers, compact.starts, strict=False)):
         here = slice(begin, begin + layer.unstable)
         wanted = ((lower[here] < 0) & (upper[here] > 0)).nonzero().flatten()
@@ -102,7 +106,7 @@ def refine(
             continue  # over the box alone these are exact
         before = replace(compact, layers=compact.layers[:number], output=layer.operand.of_features(wanted.numpy()))
         cut, index = before.cut(lower[:begin], upper[:begin], torch.zeros(begin, dtype=torch.bool))
-        trees = _Trees(cut, lower[:begin][index], upper[:begin][index], refining)
+        trees = _Trees(cut, lower[:begin][index], upper[:begin][index], replace(refining, leaves=sizes[number]))
         for rows in torch.split(torch.arange(2 * len(wanted)), TOGETHER):
             if budget.expired:
                 return lower, upper
@@ -115,6 +119,18 @@ def refine(
             lower[low] = torch.fmax(lower[low], bounds[~opposite])
             upper[high] = torch.fmin(upper[high], -bounds[opposite])
     return lower, upper
+
+
+def _sizes(compact: Compact, live: Tensor, refining: Refining) -> list[int]:
+    """How many leaves a tree has of each layer: the fewer, the more it has of the ``live`` neurons (unstable) and of
+    features before them."""
+    features = np.cumsum([len(compact.varied), *(len(layer.features) for layer in compact.layers)])
+    costs = [
+        max(1, int(live[begin : begin + layer.unstable].sum())) * int(before)
+        for layer, begin, before in zip(compact.layers, compact.starts, features, strict=False)
+    ]
+    dearest = max(costs, default=1)
+    return [min(refining.most, int(refining.leaves * (dearest / max(1, cost)) ** EARLY)) for cost in costs]
 
 
 @dataclass(eq=False)

@@ -191,7 +191,7 @@ class Subtrees:
         budget = replace(self.budget, seconds=PART * self.budget.remaining, deadline=None).started()
         while len(nodes) and passes.leaves and self.witness is None and self.reason is None:
             self.stats["refined"] = min(passes.leaves, self.plan.refining)
-            refining = Refining(self.stats["refined"], self.how)
+            refining = Refining(self.stats["refined"], self.plan.refining, self.how)
             bounds = refine(self.compact, passes.lower, passes.upper, refining, budget, note)
             passes.lower, passes.upper = bounds
             lower, upper = (t[:, None].repeat(1, len(nodes)) for t in bounds)
