@@ -26,9 +26,9 @@ from assay.verify.core.budget import Budget
 
 FIRST = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)  # of a tree's root
 TOGETHER = 256  # trees that grow together
-FEWEST, MORE = 2, 4  # leaves of the first pass, and times as many in each one after it
+FEWEST, MORE = 1, 4  # leaves of the first pass, and times as many in each one after it
 EARLY = 1.5  # the power of what a layer has less to do than another one that its trees are larger by
-GAIN = 0.9  # of what rows were short of zero must be left at most for another pass
+GAIN = 0.95  # of what rows were short of zero must be left at most for another pass
 CHECKED = 1024  # leaves that are proved together
 
 

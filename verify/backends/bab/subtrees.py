@@ -40,7 +40,7 @@ LEAST = 1e-12  # of what is left open
 SMALLEST = 1e-3  # of what an unsafe row comes to
 SHARE = 0.25  # of what lower lines may hide that counts as a cost
 PART = 0.5  # of the time that is left may be spent on refining bounds
-AFTER = 64  # domains below each root after a pass
+AFTER = 200  # domains below each root after a pass
 
 # The exact bound of a leaf by its phases, of all unstable neurons, and its disjunct; and a counterexample.
 Exact = Callable[[Tensor, int], tuple[float, Tensor | None]]
