@@ -6,7 +6,7 @@ It knows domains as rows of tensors only; a tree bounds and halves them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import Any, Generic, Literal, Protocol
 
 import torch
@@ -109,7 +109,7 @@ def search(
     witness: Tensor | None = None
     reason: Reason | None = None
     while len(frontier) and witness is None and reason is None and domains < limits.domains:
-        leaves = _next(frontier, limits)
+        leaves = _next(frontier, limits, min(limits.batch, limits.domains - domains))
         try:
             budget.check()
             bounded = tree.bound(leaves.domains, budget)
@@ -147,14 +147,14 @@ def search(
     return Outcome(margin, settled, closed_trees, account.measure, witness, reason, stats, spent, left)
 
 
-def _next(frontier: Frontier[D], limits: Limits) -> Leaves[D]:
-    """Most of a batch is where a counterexample is likeliest, the rest holds the worst bounds, so that the margin of
+def _next(frontier: Frontier[D], limits: Limits, most: float) -> Leaves[D]:
+    """The next leaves, up to so many. Most of a batch is where a counterexample is likeliest, the rest holds the worst bounds, so that the margin of
     an unfinished search improves; if memory is short the deepest leaves come first, which keeps the tree narrow."""
     deep = limits.order == "deep" or frontier.memory > limits.memory
     if deep or limits.order == "shallow":
-        return frontier.pop(limits.batch, "depth", largest=deep)
-    worst = frontier.pop(limits.batch // WORST, "bound")
-    return worst.join(frontier.pop(limits.batch - len(worst.bound), "seen"))
+        return frontier.pop(ceil(most), "depth", largest=deep)
+    worst = frontier.pop(ceil(most) // WORST, "bound")
+    return worst.join(frontier.pop(ceil(most) - len(worst.bound), "seen"))
 
 
 def _halved(tree: Tree[D], leaves: Leaves[D], room: int) -> Leaves[D]:
