@@ -17,12 +17,12 @@ from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.climbing import Climbing, climb, typical
 from assay.verify.backends.bab.compact import Compact
 from assay.verify.backends.bab.exact_leaves import Look
+from assay.verify.backends.bab.frontier import Leaves
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import PhaseTree, pooled
-from assay.verify.backends.bab.record import Record
-from assay.verify.backends.bab.frontier import Leaves
 from assay.verify.backends.bab.race import Race
+from assay.verify.backends.bab.record import Record
 from assay.verify.backends.bab.search import Limits, Outcome, search
 from assay.verify.backends.bab.shared import Done, share
 from assay.verify.backends.bab.tables import Tables
