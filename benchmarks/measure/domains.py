@@ -89,9 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with torch.no_grad():
         problem = Problem.robustness(model, test.x[0], int(test.y[0]), options.eps)
         split = Split.of(problem, options.domains)
-        print(
-            f"{options.net}, eps {options.eps:g}: {len(split.nodes)} domains, {split.compact.unstable} unstable neurons"
-        )
+        counted = f"{len(split.nodes)} domains, {split.compact.unstable} unstable neurons"
+        print(f"{options.net}, eps {options.eps:g}: {counted}")
         for steps in map(int, options.steps.split(",")):
             print(f"{steps:3} steps {milliseconds(split, steps, options.repeat):9.2f} ms", flush=True)
 

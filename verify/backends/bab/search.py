@@ -148,8 +148,9 @@ def search(
 
 
 def _next(frontier: Frontier[D], limits: Limits, most: float) -> Leaves[D]:
-    """The next leaves, up to so many. Most of a batch is where a counterexample is likeliest, the rest holds the worst bounds, so that the margin of
-    an unfinished search improves; if memory is short the deepest leaves come first, which keeps the tree narrow."""
+    """The next leaves, up to so many. Most are where a counterexample is likeliest, the rest holds the worst bounds, so
+    that the margin of an unfinished search improves; if memory is short the deepest leaves come first, which keeps the
+    tree narrow."""
     deep = limits.order == "deep" or frontier.memory > limits.memory
     if deep or limits.order == "shallow":
         return frontier.pop(ceil(most), "depth", largest=deep)
