@@ -35,7 +35,7 @@ class Account:
     @property
     def shares(self) -> list[Fraction]:
         """The share of each tree that is closed."""
-        return [sum((Fraction(n, 1 << depth) for depth, n in closed.items()), Fraction()) for closed in self._closed]
+        return [_share(closed) for closed in self._closed]
 
     @property
     def leaves(self) -> int:
@@ -61,3 +61,9 @@ class Account:
     def complete(self) -> bool:
         """Whether that is so of every tree."""
         return all(self.closed)
+
+
+def _share(closed: Counter[int]) -> Fraction:
+    """Of a tree with so many closed leaves at each depth, counted in the smallest of them."""
+    deepest = max(closed, default=0)
+    return Fraction(sum(n << (deepest - depth) for depth, n in closed.items()), 1 << deepest)

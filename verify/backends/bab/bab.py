@@ -65,7 +65,7 @@ class BaB:
     holds it.
     """
 
-    batch: int = 256
+    batch: int = 512
     steps: int = 5
     slope: float = 0.1
     multiplier: float = 0.5

@@ -69,11 +69,12 @@ def _raise(
     least = torch.zeros_like(x) if tables.left is None else tables.left * kinks.open
     size = torch.add(how.slope * kinks.open, split * unit, alpha=how.multiplier)
     beyond, behind = kinks.fixed - kinks.slope, kinks.sign.neg()
-    rest, pull = torch.empty_like(x), torch.empty_like(x)
-    given = Given(tables, kinks, rest, x)
+    rest, added, pull = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
+    given = Given(tables, kinks, rest, added)
     inner, outer = Moments.at_rest(x), Moments.at_rest(own.weight)
     for step in range(1, how.steps + 1):
         torch.addcmul(beyond, x, kinks.open, out=rest)
+        torch.mul(behind, x, out=added)
         room = lead(given, own.weight, units)
         y = forward(tables, room, output=free is not None)
         rate = how.decay ** (step - 1) * (1 - SPREAD**step) ** 0.5 / (1 - DECAY**step)
@@ -81,8 +82,7 @@ def _raise(
             own.weight.addcmul_(outer.toward(y.mul_(free)), free, value=how.slope * rate).clamp_(min=0)
             if units is None:
                 own.weight.div_(own.weight.sum(0).clamp(min=torch.finfo(tables.dtype).tiny))
-        torch.mul(room.seen, room.positive, out=pull)
-        torch.addcmul(behind, pull, kinks.open, out=pull).mul_(room.operand)
+        torch.addcmul(behind, room.positive, kinks.open, out=pull).mul_(room.operand)
         x.addcmul_(inner.toward(pull), size, value=rate)
         torch.clamp(x, least, most, out=x)
     torch.addcmul(kinks.fixed, x, kinks.open, out=own.alpha)

@@ -79,13 +79,13 @@ class Units:
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What a walk is given. By how much lower lines' slopes exceed those of the upper ones is in ``rest``; multipliers
-    of splits are in ``beta``, which may be anything at neurons that are open: (unstable x rows)."""
+    """What a walk is given. By how much lower lines' slopes exceed those of the upper ones is in ``rest``; what
+    multipliers of splits add to coefficients is in ``added``, 0 at neurons that are open: (unstable x rows)."""
 
     tables: Tables
     kinks: Kinks
     rest: Tensor
-    beta: Tensor
+    added: Tensor
 
     @cached_property
     def split(self) -> bool:
@@ -94,10 +94,8 @@ class Given:
 
     @cached_property
     def lines(self) -> list[tuple[Tensor, ...]]:
-        """Of each layer upper slopes, ``rest``, ``beta`` and the splits' signs: (its unstable neurons x rows)."""
-        return list(
-            zip(*map(self.tables.split, (self.kinks.slope, self.rest, self.beta, self.kinks.sign)), strict=True)
-        )
+        """Of each layer upper slopes, ``rest`` and ``added``: (its unstable neurons x rows)."""
+        return list(zip(*map(self.tables.split, (self.kinks.slope, self.rest, self.added)), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +121,7 @@ def backward(tables: Tables, kinks: Kinks, own: Multipliers, units: Units | None
     alpha = own.alpha
     if charged and tables.left is not None:
         alpha = torch.maximum(alpha, tables.left)  # what is least in float32 may be too little in float64
-    room = lead(Given(tables, kinks, alpha - kinks.slope, own.beta), own.weight, units)
+    room = lead(Given(tables, kinks, alpha - kinks.slope, -own.beta * kinks.sign), own.weight, units)
     bound = torch.mul(room.seen, room.height, out=room.operand).sum(0)
     for coef, bias in zip((*room.layers, own.weight), tables.bias, strict=True):
         bound.addmv_(coef.T, bias[:, 0])
@@ -157,16 +155,15 @@ def lead(given: Given, weight: Tensor, units: Units | None = None) -> Room:
     if units is None or given.split or bool(weight.any()):
         enter(len(room.layers), weight)
     for k in range(len(room.layers), 0, -1):
-        coef, (seen, positive, slope, _, top) = room.layers[k - 1], room.lines[k - 1]
-        upper, rest, beta, sign = given.lines[k - 1]
+        coef, (seen, positive, _, _, top) = room.layers[k - 1], room.lines[k - 1]
+        upper, rest, added = given.lines[k - 1]
         begins = units is not None and units.layer == k
         if not filled[k]:
             seen.zero_()
             coef.zero_()
-        torch.ge(seen, 0, out=positive)
-        torch.addcmul(upper, rest, positive, out=slope)
+        torch.clamp(seen, min=0, out=positive)
         if filled[k]:
-            torch.mul(seen, slope, out=top).addcmul_(beta, sign, value=-1)
+            torch.addcmul(added, upper, seen, out=top).addcmul_(rest, positive)
             stable = tables.stable[k - 1]
             if stable is not None:
                 coef[len(top) :] *= stable
@@ -176,7 +173,9 @@ def lead(given: Given, weight: Tensor, units: Units | None = None) -> Room:
             enter(k - 1, coef)
     if not filled[0]:
         room.at_input.zero_()
-    torch.addcmul(given.kinks.height, given.kinks.height, room.positive, value=-1, out=room.height)
+    lower = torch.ge(room.seen, 0, out=room.slope)
+    torch.addcmul(given.kinks.height, given.kinks.height, lower, value=-1, out=room.height)
+    torch.addcmul(given.kinks.slope, given.rest, lower, out=room.slope)
     return room
 
 
@@ -184,10 +183,11 @@ def forward(tables: Tables, room: Room, output: bool = True) -> Tensor | None:
     """Where the corner at which rows are least leads on the lines that they take: the unstable neurons' operands into
     ``room``, and ``A y - b`` (unsafe rows x rows), if that is asked for. The coefficients at the input are used up."""
     values = [room.at_input.sign_(), *room.layers]
+    room.operand.copy_(tables.at_zero)
     for k, into in enumerate(room.pushed):
         (_, _, slope, height, top), (z, rest) = room.lines[k], into
-        z.copy_(tables.bias[k][: len(z)])
-        rest.copy_(tables.bias[k][len(z) :])
+        if rest.shape[0]:
+            rest.copy_(tables.bias[k][z.shape[0] :])
         for j, matrix in tables.maps[k].items():
             matrix.push(values[j], into)
         torch.addcmul(height, z, slope, out=top)

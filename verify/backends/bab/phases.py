@@ -15,7 +15,7 @@ from torch import Tensor
 
 from assay.verify.backends.bab.climbing import MOST, Climbing, climb
 from assay.verify.backends.bab.compact import FEW
-from assay.verify.backends.bab.domains import join
+from assay.verify.backends.bab.domains import join, take
 from assay.verify.backends.bab.exact_leaves import Look
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk, backward
 from assay.verify.backends.bab.search import Bounded
@@ -78,16 +78,25 @@ class PhaseTree:
     def bound(self, domains: Phases, budget: Budget) -> Bounded[Phases]:
         """See :class:`assay.verify.backends.bab.search.Tree`."""
         budget.check()
+        # In blocks of about one size.
+        blocks = torch.arange(len(domains.tree)).chunk(-(-len(domains.tree) // self.single.near))
+        bounds, worst, parts = zip(*(self._bounded(take(domains, block)) for block in blocks), strict=True)
+        bound, left, points = torch.cat(bounds), join(parts), torch.cat([points for _, points in worst])
+        worst_of_all = torch.cat([value for value, _ in worst]).topk(min(POINTS, len(points)), largest=False).indices
+        witness = self.look(points[worst_of_all]) if len(points) else None
+        stuck = ((left.neuron < 0) & ~decided(bound)).nonzero().flatten()
+        if len(stuck) and witness is None:
+            witness = self._again(take(left, stuck), stuck, bound)
+        return Bounded(bound, bound.new_zeros(len(bound)), left, witness=witness)
+
+    def _bounded(self, domains: Phases) -> tuple[Tensor, tuple[Tensor, Tensor], Phases]:
+        """Bounds of a block of domains (domains), those of its worst ones with the points at which these are least, and
+        what is kept of all."""
         phase, tree, own = domains.phase.T.contiguous(), domains.tree, multipliers(domains)
         kinks, walk = self.raised(phase, tree, own, self.how)
         bound = self.proved(phase, tree, own, walk)
         neuron = branching(self.lower, self.upper, phase, tree, own, kinks, walk)
-        stuck = ((neuron < 0) & ~decided(bound)).nonzero().flatten()
-        witness = self._looked(walk, bound)
-        if len(stuck) and witness is None:
-            witness = self._again(phase, tree, own, stuck, bound)
-        left = pooled(domains.phase, own, neuron, tree)
-        return Bounded(bound, bound.new_zeros(len(bound)), left, witness=witness)
+        return bound, self._worst(walk, bound), pooled(domains.phase, own, neuron, tree)
 
     def raised(self, phase: Tensor, tree: Tensor, own: Multipliers, how: Climbing) -> tuple[Kinks, Walk]:
         """Domains with these phases (unstable x domains) of these trees; ``own``, in float32, is raised in place."""
@@ -120,17 +129,18 @@ class PhaseTree:
         bound = backward(self.double, kinks, own, charged=True).bound
         return down(bound - 4 * gamma(len(own.weight) + FEW) * bound.abs())
 
-    def _looked(self, walk: Walk, bound: Tensor) -> Tensor | None:
-        """A counterexample among the corners at which the worst rows are least."""
+    def _worst(self, walk: Walk, bound: Tensor) -> tuple[Tensor, Tensor]:
+        """The bounds of the worst rows that are not closed, and the corners at which these are least: (points), (points
+        x inputs)."""
         open_ = (~decided(bound)).nonzero().flatten()
-        if not len(open_):
-            return None
-        worst = open_[walk.bound[open_].nan_to_num(nan=-inf).topk(min(POINTS, len(open_)), largest=False).indices]
-        return self.look(self.single.compact.point(walk.at_input[:, worst].sign().neg_()))
+        values = walk.bound[open_].nan_to_num(nan=-inf)
+        values, worst = values.topk(min(POINTS, len(open_)), largest=False)
+        return values, self.single.compact.point(walk.at_input[:, open_[worst]].sign().neg_())
 
-    def _again(self, phase: Tensor, tree: Tensor, own: Multipliers, stuck: Tensor, bound: Tensor) -> Tensor | None:
-        """Leaves whose every neuron is split are raised further, and what that does not close is settled exactly."""
-        here, whose, part = phase[:, stuck], tree[stuck], own.take(stuck)
+    def _again(self, leaves: Phases, stuck: Tensor, bound: Tensor) -> Tensor | None:
+        """Leaves whose every neuron is split, ``stuck`` ones of a batch by number, are raised further; what that does
+        not close is settled exactly."""
+        here, whose, part = leaves.phase.T.contiguous(), leaves.tree, multipliers(leaves)
         _, walk = self.raised(here, whose, part, replace(self.how, steps=AGAIN * self.how.steps))
         proved = self.proved(here, whose, part, walk)
         for i in (~decided(proved)).nonzero().flatten().tolist():

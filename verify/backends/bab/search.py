@@ -6,7 +6,7 @@ It knows domains as rows of tensors only; a tree bounds and halves them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import Any, Generic, Literal, Protocol
 
 import torch
@@ -75,7 +75,8 @@ class Limits:
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """How a search ended. ``margin``: a lower bound over all roots, ``settled``: over the leaves that are closed;
-    ``closed``: whether every leaf of each tree is, ``measure``: which share of all trees."""
+    ``closed``: whether every leaf of each tree is, ``measure``: which share of all trees; ``spent``: domains of each
+    tree (trees); ``open``: the leaves that are left."""
 
     margin: float
     settled: float
@@ -84,6 +85,8 @@ class Outcome:
     witness: Tensor | None
     reason: Reason | None
     stats: dict[str, Any]
+    spent: Tensor
+    open: Leaves[Any]
 
     @property
     def complete(self) -> bool:
@@ -91,15 +94,22 @@ class Outcome:
         return all(self.closed)
 
 
-def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
-    """Search until a counterexample is found, every leaf is closed, or a leaf can neither be closed nor halved."""
-    roots = Leaves.roots(tree.root())
-    frontier, account = Frontier(roots), Account(len(roots.bound))
+def search(
+    tree: Tree[D], limits: Limits, budget: Budget, leaves: Leaves[D] | None = None, account: Account | None = None
+) -> Outcome:
+    """Search until a counterexample is found, every leaf is closed, or a leaf can neither be closed nor halved: from
+    the roots on, or from ``leaves`` on that an earlier search left open, with the ``account`` of what it closed; those
+    of some trees are all there or none."""
+    if leaves is None:
+        leaves = Leaves.roots(tree.root())
+    if account is None:
+        account = Account(len(leaves.bound))
+    frontier, searched, spent = Frontier(leaves), leaves.tree.unique().tolist(), torch.zeros(account.trees).long()
     settled, domains, rounds = inf, 0, 0
     witness: Tensor | None = None
     reason: Reason | None = None
     while len(frontier) and witness is None and reason is None and domains < limits.domains:
-        leaves = _next(frontier, limits)
+        leaves = _next(frontier, limits, min(limits.batch, limits.domains - domains))
         try:
             budget.check()
             bounded = tree.bound(leaves.domains, budget)
@@ -108,6 +118,7 @@ def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
             reason = Reason.TIMEOUT if isinstance(stop, Expired) else Reason.MEMORY
             break
         rounds, domains = rounds + 1, domains + len(leaves.bound)
+        spent += torch.bincount(leaves.tree, minlength=len(spent))
         # fmax: a domain without a bound of its own has that of its parent.
         lower, witness = torch.fmax(bounded.lower, leaves.bound), bounded.witness
         closed = lower.isfinite() & (lower > 0)
@@ -119,7 +130,8 @@ def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
             reason = Reason.NUMERICAL
         more = witness is None and divisible and len(open_.bound) > 0
         frontier.push(_halved(tree, open_, limits.fill - len(frontier)) if more else open_)
-    if not len(frontier) and not account.complete:
+    closed_trees = account.closed
+    if not len(frontier) and not all(closed_trees[number] for number in searched):
         raise InternalError(f"{account.leaves} closed leaves do not make up the tree: please report it")
     stats = {
         "domains": domains,
@@ -131,17 +143,19 @@ def search(tree: Tree[D], limits: Limits, budget: Budget) -> Outcome:
         "worst": frontier.lowest if len(frontier) else None,
         "batch": limits.batch,
     }
-    return Outcome(min(settled, frontier.lowest), settled, account.closed, account.measure, witness, reason, stats)
+    margin, left = min(settled, frontier.lowest), frontier.pop(len(frontier), "bound")
+    return Outcome(margin, settled, closed_trees, account.measure, witness, reason, stats, spent, left)
 
 
-def _next(frontier: Frontier[D], limits: Limits) -> Leaves[D]:
-    """Most of a batch is where a counterexample is likeliest, the rest holds the worst bounds, so that the margin of
-    an unfinished search improves; if memory is short the deepest leaves come first, which keeps the tree narrow."""
+def _next(frontier: Frontier[D], limits: Limits, most: float) -> Leaves[D]:
+    """The next leaves, up to so many. Most are where a counterexample is likeliest, the rest holds the worst bounds, so
+    that the margin of an unfinished search improves; if memory is short the deepest leaves come first, which keeps the
+    tree narrow."""
     deep = limits.order == "deep" or frontier.memory > limits.memory
     if deep or limits.order == "shallow":
-        return frontier.pop(limits.batch, "depth", largest=deep)
-    worst = frontier.pop(limits.batch // WORST, "bound")
-    return worst.join(frontier.pop(limits.batch - len(worst.bound), "seen"))
+        return frontier.pop(ceil(most), "depth", largest=deep)
+    worst = frontier.pop(ceil(most) // WORST, "bound")
+    return worst.join(frontier.pop(ceil(most) - len(worst.bound), "seen"))
 
 
 def _halved(tree: Tree[D], leaves: Leaves[D], room: int) -> Leaves[D]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import inf, log
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -17,9 +17,11 @@ from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.climbing import Climbing, climb, typical
 from assay.verify.backends.bab.compact import Compact
 from assay.verify.backends.bab.exact_leaves import Look
+from assay.verify.backends.bab.frontier import Leaves
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import PhaseTree, pooled
+from assay.verify.backends.bab.race import Race
 from assay.verify.backends.bab.record import Record
 from assay.verify.backends.bab.refined import Passes, Refining, refine
 from assay.verify.backends.bab.search import Limits, Outcome, search
@@ -35,8 +37,6 @@ from assay.verify.support.executors import Executor
 ENOUGH = 1e-5  # of a node's bound, or of 1: more than float32 is wrong by, as a rule
 STEPS = 20  # in which the bound of a node itself is raised
 COPIES = 32  # of a domain's numbers that live at once
-RACE = 10  # a race of one way to raise domains takes one in so many of those that come first
-LEAST = 1e-12  # of what is left open
 SMALLEST = 1e-3  # of what an unsafe row comes to
 SHARE = 0.25  # of what lower lines may hide that counts as a cost
 PART = 0.5  # of the time that is left may be spent on refining bounds
@@ -70,14 +70,13 @@ class Plan:
 class Found:
     """What a search below nodes leaves: the ``nodes``, of all unstable neurons, and ``here``, of those that can matter;
     what relaxations ``cost`` their rows, and may have ``hidden`` (unstable x nodes); which are ``left`` open, numbers;
-    at what ``rate`` open parts got smaller for what was done; and the ``worst`` bound of a node, before it was."""
+    and the ``worst`` bound of a node, before it was."""
 
     nodes: Nodes
     here: Nodes
     cost: Tensor
     hidden: Tensor
     left: Tensor
-    rate: float
     worst: float
 
 
@@ -170,19 +169,30 @@ class Subtrees:
         """The nodes without those below which few domains do, which nothing has to be tightened for; on the way it is
         seen how domains are best raised."""
         compact, index = _cut(self.compact, nodes)
-        raced, first = self.plan.raced, self.plan.first * len(nodes)
-        rates = [0.0] if len(raced) == 1 else []
-        while len(rates) <= len(raced):
-            racing = len(rates) < len(raced)
-            self.how = raced[len(rates) if racing else rates.index(max(rates))]
-            found = self._search(compact, index, nodes, max(1, first // RACE if racing else first))
-            rates.append(found.rate)
-            nodes = nodes.take(found.left)
-            if self.plan.refining and self.passes.short == inf and not self.account.leaves:
-                break  # by such bounds nothing is seen
-            if self.witness is not None or self.reason is not None or not len(nodes):
+        tables, count, ways = self._tables(compact), len(nodes), self.plan.raced
+        _, walk, here = self._raised(tables[0], nodes.of_neurons(index))
+        whole = nodes.put(index, here)
+        each = torch.arange(count).repeat(len(ways))
+        tree = self._tree(tables, here.take(each), walk, whole.take(each), index)
+        race = Race(ways, count, Leaves.roots(tree.root()))
+        batch, memory = self._batch(compact), self.budget.memory // 4
+        for way, domains in race.heats(self.plan.first * count):
+            tree.how = ways[way]
+            limits = Limits(batch, 0, memory, domains, "shallow")
+            outcome = search(tree, limits, self.budget, race.take(way), race.account)
+            race.note(outcome)
+            self._note(outcome, nodes)
+            tried = bool(race.spent.any(1).all())
+            if tried and self.plan.refining and self.passes.short == inf and not race.account.leaves:
+                break  # by such bounds nothing is closed in any way
+            if self.witness is not None or self.reason is not None:
                 break
-        return nodes
+        self.how = ways[race.best]
+        if self.record is not None:
+            self.record.searched(whole.take(each), race.first_closed)
+        closed = race.closed
+        self.account.close(nodes.depth[closed], nodes.tree[closed])
+        return nodes.take((~closed).nonzero().flatten())
 
     def _refined(self, nodes: Nodes) -> Nodes:
         """The roots that are left with bounds of neurons over the box by trees of their own, which grow from pass to
@@ -265,9 +275,7 @@ class Subtrees:
             self.record.searched(nodes, closed)
         self.account.close(here.depth[closed], here.tree[closed])
         self._note(outcome, here)
-        rest = max(1 - outcome.measure, LEAST)
-        rate = -log(rest) / (max(1, outcome.stats["domains"]) * (self.how.steps + 1))
-        return Found(nodes, here, cost, hidden, (~closed).nonzero().flatten(), rate, worst)
+        return Found(nodes, here, cost, hidden, (~closed).nonzero().flatten(), worst)
 
     def _note(self, outcome: Outcome, nodes: Nodes) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason

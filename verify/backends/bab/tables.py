@@ -16,6 +16,7 @@ from assay.verify.backends.bab.compact import Affine, Compact, Layer
 from assay.verify.programs.program import Matrix, Vector
 
 FULL = 0.25  # with at least this share of entries other than zero a matrix is multiplied faster as a dense one
+NEAR = 5 << 17  # numbers of a walk that stay near while it is repeated: with more, memory takes most of the time
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +38,14 @@ class Map:
     def push(self, x: Tensor, into: tuple[Tensor, Tensor]) -> None:
         """Add the values of ``x`` (operands x domains) to those in ``into`` (values x domains), in parts."""
         for part, values in zip(self.forward, into, strict=True):
-            if len(values):
+            if part.shape[0]:
                 torch.addmm(values, part, x, alpha=-1.0 if self.signs else 1.0, out=values)
 
     def pull(self, coef: Tensor, into: tuple[Tensor, Tensor], first: bool) -> None:
         """Coefficients of values (values x domains) as those of operands, in parts, added to ``into`` unless they are
         the ``first``."""
         for part, operands in zip(self.backward, into, strict=True):
-            if not len(operands):
+            if not part.shape[0]:
                 continue
             if first and part.layout == torch.strided:
                 torch.mm(part, coef, out=operands)
@@ -53,9 +54,9 @@ class Map:
 
 
 class Room:
-    """What a walk of some rows finds: ``seen``, the coefficients at the unstable neurons, ``positive``, 1 where these
-    are not below 0, the lines ``slope * z + height`` that they take, and ``operand``, z itself: (unstable x rows) each;
-    ``layers``: the features of each layer (features x rows); ``at_input``, and a ``spare`` one (varied inputs x rows).
+    """What a walk of some rows finds: ``seen``, the coefficients at the unstable neurons, what of them is ``positive``,
+    the lines ``slope * z + height`` that they take, and ``operand``, z itself: (unstable x rows) each; ``layers``: the
+    features of each layer (features x rows); ``at_input``, and a ``spare`` one (varied inputs x rows).
 
     By the layer: ``pulled``, where coefficients go, those of unstable neurons and the rest, of the input first;
     ``pushed``, where operands go, likewise; ``lines``: what of ``seen``, ``positive``, ``slope``, ``height`` and
@@ -112,6 +113,12 @@ class Tables:
         return [self._column(part.bias) for part in self._parts]
 
     @cached_property
+    def at_zero(self) -> Tensor:
+        """The constants of the unstable neurons' operands: (unstable x 1)."""
+        parts = [bias[:count] for bias, count in zip(self.bias, self.unstable, strict=False)]
+        return torch.cat([*parts, torch.zeros(0, 1, dtype=self.dtype)])
+
+    @cached_property
     def size(self) -> list[Tensor]:
         """The magnitudes that these have: (features x 1) each."""
         return [self._column(part.size) for part in self._parts]
@@ -144,6 +151,11 @@ class Tables:
     def split(self, values: Tensor) -> tuple[Tensor, ...]:
         """Those of each layer's unstable neurons: values (unstable x rows)."""
         return torch.split(values, self.unstable)
+
+    @property
+    def near(self) -> int:
+        """How many rows at a time are fastest."""
+        return max(1, NEAR // max(1, Room.size(self.compact)))
 
     def room(self, rows: int) -> Room:
         """Room for a walk of so many rows. What was found in another one is gone: they share their memory."""
