@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import platform
-import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.verify.check.certificate import CHECKERS, save_checkers
 from assay.verify.core.errors import InputError
 from assay.verify.core.result import NETWORK, Guarantee, Verdict
 from assay.verify.support.files import replace_file
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from assay.benchmarks.harness.proving import Claim, Proof
 
 FORMAT, INDEX = "assay-evidence-1", "index.json"
-SHARED, REPORTS = ("model.onnx", "checker.py"), ("index.txt", "index.html")
+SHARED, REPORTS = ("model.onnx", *CHECKERS), ("index.txt", "index.html")
 COLUMNS = ("sample", "label", "eps", "subject", "verdict", "guarantee", "method", "proof", "file")
 SLACK = 1e-9  # relative, of widths of boxes, which are rounded
 
@@ -117,9 +117,8 @@ class Portfolio:
     def close(self, entries: Sequence[tuple[Claim, Entry]]) -> list[str]:
         """The index, as JSON, text and a page; its first lines."""
         from assay.benchmarks.harness.origin import version
-        from assay.verify.check import checker
 
-        shutil.copyfile(checker.__file__, self.folder / "checker.py")
+        save_checkers(self.folder)
         told = [{**entry, **_digest(self.folder, file_of(claim))} for claim, entry in entries]
         told.sort(key=lambda entry: (entry["eps"], entry["sample"], entry["subject"]))
         counts = Counter((entry["verdict"], entry["guarantee"], entry["subject"]) for entry in told)
@@ -178,7 +177,7 @@ def again(folder: Path, exact: bool = False) -> int:
 
 def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) -> Iterator[str]:
     """Of each sample what is wrong."""
-    from assay.verify.check import checker
+    from assay.verify.check import checker, question
 
     for entry in index["entries"]:
         where = f"sample {entry['sample']} at eps {entry['eps']}"
@@ -192,7 +191,7 @@ def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) ->
                 prop = file.read(next(name for name in names if name.startswith("property.")))
                 report = checker.check(file.read("certificate.zip"), data["model.onnx"], prop, exact)
             why = disagreement(entry, told, report, prop, data["model.onnx"], index)
-        except (checker.Rejected, ValueError, TypeError, KeyError, StopIteration, zipfile.BadZipFile) as error:
+        except (question.Rejected, ValueError, TypeError, KeyError, StopIteration, zipfile.BadZipFile) as error:
             why = str(error)
         if why:
             yield f"{where}: {why}"
@@ -202,7 +201,7 @@ def disagreement(
     entry: Entry, told: Entry, report: Mapping[str, Any], prop: bytes, model: bytes, index: Mapping[str, Any]
 ) -> str | None:
     """Why the index, an entry of it and what is ``told`` in its zip, is not what the certificate proves."""
-    from assay.verify.check import checker
+    from assay.verify.check import norms
 
     claims = {"unsat": (Verdict.VERIFIED, NETWORK), "sat": (Verdict.FALSIFIED, NETWORK)}
     verdict, subject = claims.get(report["claim"], (Verdict.VERIFIED, report.get("subject", "")))
@@ -215,8 +214,7 @@ def disagreement(
         return f"the certificate's guarantee is {most.value}"
     if subject != NETWORK and not (entry["confidence"] or 1) <= report["confidence"]:
         return f"the certificate holds with confidence {report['confidence']:g}"
-    nodes, ((_, _, low, high, unsafe),) = checker.question(model, prop)
-    _, ball = checker.parted(prop)
+    network, ((_, _, low, high, unsafe),), ball = norms.asked(model, prop)
     widest = max((b - a for a, b in zip(low, high, strict=True)), default=0.0)
     norm, eps = float(index["norm"]), entry["eps"]
     if ball is not None and (ball.p, ball.radius) != (norm, eps):
@@ -225,7 +223,7 @@ def disagreement(
         return "its box cuts its ball, and not at the ends of a domain"
     if ball is None and (norm != float("inf") or widest < eps * index["scale"] * (1 - SLACK)):
         return f"its box is {widest:g} wide at most, in linf"
-    return None if about(entry["label"], nodes[-1].size, unsafe) else f"it is not about the label {entry['label']}"
+    return None if about(entry["label"], network.output.size, unsafe) else f"it is not about the label {entry['label']}"
 
 
 def _around(centre: Sequence[float], eps: float, low: Sequence[float], high: Sequence[float]) -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 from assay import portfolio
 from assay.__main__ import main
-from assay.verify.check import checker
+from assay.verify.check import norms
 from tests.breadth import few
 
 MODEL = "zoo:digits-mlp-pgd"  # misclassifies the second sample
@@ -205,5 +205,6 @@ def test_balls_are_told_as_balls(run: Path, norm: str) -> None:
     assert verified
     assert {entry["guarantee"] for entry in verified} == {"rigorous"}
     with zipfile.ZipFile(run / verified[0]["file"]) as file:
-        assert checker.parted(file.read("property.json"))[1].radius == 0.02
+        _, _, ball = norms.asked((run / "model.onnx").read_bytes(), file.read("property.json"))
+        assert ball.radius == 0.02
     assert main(["check", "ev"]) == 0
