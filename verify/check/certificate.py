@@ -84,11 +84,11 @@ def save_checkers(folder: Path, names: Iterable[str] = CHECKERS) -> None:
 def packed(claims: Mapping[str, Any], arrays: Arrays) -> bytes:
     """The zip, the same for the same content."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
-        file.writestr(zipfile.ZipInfo("cert.json", EPOCH), json.dumps(claims, indent=1), zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr(zipfile.ZipInfo("cert.json", EPOCH), json.dumps(claims, indent=1), zipfile.ZIP_LZMA)
         for name, array in sorted(arrays.items()):
             part = io.BytesIO()
             little = np.asfortranarray(array, array.dtype.newbyteorder("<"))  # a column's numbers are alike
             np.lib.format.write_array(part, little, version=(1, 0), allow_pickle=False)
-            file.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), part.getvalue(), zipfile.ZIP_DEFLATED)
+            file.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), part.getvalue(), zipfile.ZIP_LZMA)
     return buffer.getvalue()

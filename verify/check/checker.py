@@ -136,7 +136,7 @@ class Bounder:
         self.lower, self.upper, self.centre, self.radius = (
             self.ar.of(np.zeros((self.size, len(lower)))) for _ in range(4)
         )
-        self.most = self.ar.of(np.zeros((self.size, 1)))
+        self.most = self.ar.of(np.zeros(self.size))
         self.put(self.inputs, self.ar.of(lower).T, self.ar.of(upper).T)
         begin = done = number = mixed = 0
         for k, layer in enumerate(self.layers):
@@ -148,9 +148,15 @@ class Bounder:
             layer.columns = slice(done, done + len(layer.here))
             for name in layers[number] if layers and (least or number or mixed > 1) else ():
                 self.tighten(k, z, name, arrays)
-            layer.lines = lines(self.lower[z], self.upper[z], None, self.ar)
             self.put(layer.out, np.maximum(self.lower[z], 0), np.maximum(self.upper[z], 0))
-            self.thin(self.layers[k - 1], layer, net.read)
+            live = (self.upper[z] > 0).any(1)
+            live[layer.here] = True
+            before = self.layers[k - 1]
+            if np.array_equal(before.out.ravel(), z) and net.read[z].max() == 1:
+                self.thin(before, live)
+            layer.into, layer.out = z[live], layer.out[live]
+            layer.here = np.searchsorted(np.flatnonzero(live), layer.here)
+            layer.lines = lines(self.lower[layer.into], self.upper[layer.into], None, self.ar)
             begin, done, number = begin + z.size, done + len(layer.here), number + 1
         need(done == len(listed) and (np.diff(listed) > 0).all(), "the listed neurons are not neurons in order")
 
@@ -158,7 +164,7 @@ class Bounder:
         """Bounds of some values."""
         self.lower[at], self.upper[at], self.centre[at] = low, high, (centre := self.ar.cut(low / 2 + high / 2))
         self.radius[at] = self.ar.cut(np.maximum(high - centre, centre - low), inf)
-        self.most[at] = np.maximum(np.abs(low), np.abs(high)).max(1, keepdims=True)
+        self.most[at] = np.maximum(np.abs(low), np.abs(high)).max(1)
 
     def loss(self, terms):
         """What sums of so many terms lose, of their magnitudes; more may be added to each by every tap."""
@@ -166,10 +172,10 @@ class Bounder:
 
     def enter(self, layer, deployed):
         """Its intervals, and what rounding takes: in float64 here, and in float32 where the network is ``deployed``."""
-        ar, bias = self.ar, self.ar.of(layer.bias).reshape(-1, 1)
+        ar, bias = self.ar, self.ar.of(layer.bias).ravel()
         layer.weight, layer.bias, layer.loose = ar.of(layer.weight), bias, ar.of(layer.loose)
-        value, spread = layer.push(self.centre) + bias, layer.push(self.radius, size=True)
-        size = layer.push(self.most, size=True) + np.abs(bias)
+        value, spread = layer.push(self.centre) + bias[:, None], layer.push(self.radius, size=True)
+        size = layer.push(self.most[:, None], size=True)[:, 0] + np.abs(bias)
         dust = ar.dust or Fraction(Floats.dust) * bool(layer.loose)  # weights that are rounded may have underflowed
         waste = dust * (1 + self.most[np.unique(layer.into)].sum() * len(layer.into))
         layer.charge = (self.loss(layer.terms) + 2 * layer.loose) * size + waste
@@ -178,8 +184,8 @@ class Bounder:
             layer.charge = layer.charge + 2 * ar.gamma(products + 4, 2.0**-24) * size + ar.of(products * 2.0**-125)
             layer.charge = np.where(size < 2.0**120, layer.charge, inf)
         layer.waste = layer.terms * waste
-        at = layer.out.ravel()
-        self.put(at, ar.cut(value - spread - layer.charge, -inf), ar.cut(value + spread + layer.charge, inf))
+        spread = spread + layer.charge[:, None]
+        self.put(layer.out.ravel(), ar.cut(value - spread, -inf), ar.cut(value + spread, inf))
 
     def tighten(self, k, z, name, arrays):
         """Bounds of the operands ``z`` of a ReLU, layer ``k``, by rows of their own."""
@@ -204,17 +210,13 @@ class Bounder:
         need(not (self.lower[z] > self.upper[z]).any(), "bounds cross")
         self.put(z, self.lower[z], self.upper[z])
 
-    def thin(self, before, relu, read):
-        """From now on a matrix whose product the ReLU alone reads has rows only for neurons that are not inactive, and
-        columns only for inputs that are not 0."""
-        matrix = before.weight is not None and before.into.size == before.into.shape[2]
-        if not (matrix and np.array_equal(before.out.ravel(), np.sort(relu.into)) and read[relu.into].max() == 1):
+    def thin(self, before, live):
+        """From now on a matrix that gives what a ReLU alone reads has rows only for its neurons that are not inactive,
+        and columns only for inputs that are not 0."""
+        if before.weight is None or before.into.size > before.into.shape[2]:
             return
-        live = (self.upper[relu.into] > 0).any(1)
-        live[relu.here] = True
         x = before.into[0, 0, :, 0]
         some = (self.lower[x] != 0).any(1) | (self.upper[x] != 0).any(1)
-        live = live[np.argsort(relu.into)]  # in the order of the rows
         before.into, before.out = before.into[:, :, some], before.out[:, live]
         before.weight = before.weight[:, :, live][..., some]
         before.bias, before.charge = before.bias[live], before.charge[live]
@@ -233,8 +235,8 @@ class Bounder:
                 a[layer.into] += mine
                 lost = lost + self.loss(layer.out.size) * scale + ar.dust * (1 + self.most[layer.into].sum())
             else:
-                term = (layer.bias * mine).sum(0)
-                lost = lost + (layer.charge * np.abs(mine)).sum(0) + layer.waste
+                term = layer.bias @ mine
+                lost = lost + layer.charge @ np.abs(mine) + layer.waste
                 layer.pull(mine, a)
             total, size = total + term, size + np.abs(term)
         self.slants = a = a[self.inputs]
@@ -242,7 +244,7 @@ class Bounder:
         term = (a * self.centre[self.inputs][:, domain] - slants * self.radius[self.inputs][:, domain]).sum(0)
         if self.least:
             term = np.maximum(term, self.least(a))
-        lost = lost + self.loss(len(a)) * (slants * self.most[self.inputs]).sum(0)
+        lost = lost + self.loss(len(a)) * (self.most[self.inputs] @ slants)
         total, size = total + term, size + np.abs(term)
         return ar.cut(total - (lost + lost / 64 + self.loss(len(self.layers)) * size), -inf)
 
@@ -257,8 +259,8 @@ class Bounder:
         """Coefficients of the values of a ReLU as those of its operands, the constants, and what these are sums of."""
         most, own = 3 * self.most[layer.into], a[layer.here]
         if hints is None:
-            return *bent(a, *(t[:, domain] for t in layer.lines)), (most * np.abs(a)).sum(0)
-        scale = (most * np.abs(a)).sum(0)
+            return *bent(a, *(t[:, domain] for t in layer.lines)), most @ np.abs(a)
+        scale = most @ np.abs(a)
         a[layer.here] = 0
         a, term = bent(a, *(t[:, domain] for t in layer.lines))
         slopes, push, low, high = (None if t is None else t[layer.columns] for t in vars(hints).values())
@@ -272,7 +274,7 @@ class Bounder:
         term = term + more
         if push is not None:
             own, term = own - push, term + np.minimum(push * low, push * high).sum(0)
-            scale = scale + (most[layer.here] * np.abs(push)).sum(0)
+            scale = scale + most[layer.here] @ np.abs(push)
         a[layer.here] = own
         return a, term, scale
 

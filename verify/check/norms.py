@@ -297,7 +297,7 @@ def by_forms(network, rows, low, high, ball, arrays):
         size[1:] += box * (np.abs(ends[0]) + np.abs(ends[1]))
         line[1 : 1 + n] -= 2 * inside * round_.centre
         size[1 : 1 + n] += 2 * inside * np.abs(round_.centre)
-        bias, square = float(net.layers[-1].bias[i, 0]), float(round_.centre @ round_.centre)
+        bias, square = float(net.layers[-1].bias[i]), float(round_.centre @ round_.centre)
         corner = bias + float(box @ (ends[0] * ends[1])) + inside * (square - round_.radius**2) - t
         corners = abs(bias) + float(box @ np.abs(ends[0] * ends[1])) + inside * (square + round_.radius**2) + abs(t)
         parts, errors = np.zeros((1 + count,) * 2), np.zeros((1 + count,) * 2)

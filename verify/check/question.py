@@ -369,4 +369,6 @@ def conjunction(atoms, known):
 def outward(number, side):
     """The nearest float64 that is not on the inner side of a fraction."""
     near = float(number)
-    return near if (Fraction(near) - number) * side >= 0 else nextafter(near, side * inf)
+    above, below = near.as_integer_ratio()
+    beyond = above * number.denominator - number.numerator * below
+    return near if beyond * side >= 0 else nextafter(near, side * inf)
