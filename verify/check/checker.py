@@ -13,7 +13,7 @@ import io
 import json
 import sys
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from importlib import import_module
@@ -100,17 +100,6 @@ def better(old, new):
 def shares(slopes):
     """Slopes as numbers, transposed: bytes are shares of 255."""
     return slopes.T / 255 if slopes.dtype == np.uint8 else slopes.T
-
-
-@dataclass
-class Hints:
-    """Of some rows: lines' ``slopes``, ``push``, the multipliers of splits with their signs, and the bounds ``lower``,
-    ``upper`` of the listed neurons under splits: (listed neurons x rows) each."""
-
-    slopes: object
-    push: object = None
-    lower: object = None
-    upper: object = None
 
 
 class Bounder:
@@ -204,7 +193,7 @@ class Bounder:
             hints = None
             if slopes is not None:
                 both = np.concatenate([slopes[: len(feature)][some], slopes[len(feature) :][some]])
-                hints = Hints(self.ar.of(shares(both)))
+                hints = self.ar.of(shares(both)), None, None, None
             low, high = np.split(self.least_of(self.ar.of(a), hints, np.tile(d, 2), k), 2)
             self.lower[f, d], self.upper[f, d] = better(self.lower[f, d], low), -better(-self.upper[f, d], high)
         need(not (self.lower[z] > self.upper[z]).any(), "bounds cross")
@@ -222,7 +211,9 @@ class Bounder:
         before.bias, before.charge = before.bias[live], before.charge[live]
 
     def least_of(self, a, hints=None, domain=None, layers=None):
-        """Lower bounds of rows: coefficients (values x rows) of values of the first so many layers; these are lost."""
+        """Lower bounds of rows: coefficients (values x rows) of values of the first so many layers; these are lost.
+        ``hints``: slopes of lines, multipliers of splits with their signs, and lower and upper bounds under splits of
+        the listed neurons, or None: (listed neurons x rows) each. ``domain``: the boxes of the rows."""
         ar, total, lost, size = self.ar, 0, 0, 0
         need(monotonic() <= ar.until, "the time is over")
         domain = slice(None) if domain is None or self.lower.shape[1] == 1 else domain
@@ -263,7 +254,7 @@ class Bounder:
         scale = most @ np.abs(a)
         a[layer.here] = 0
         a, term = bent(a, *(t[:, domain] for t in layer.lines))
-        slopes, push, low, high = (None if t is None else t[layer.columns] for t in vars(hints).values())
+        slopes, push, low, high = (None if t is None else t[layer.columns] for t in hints)
         if low is None:
             low, high = (t[layer.into[layer.here]][:, domain] for t in (self.lower, self.upper))
         if slopes is not None:
@@ -350,7 +341,7 @@ class Trees:
         if codes is not None:
             start[self.spots[codes >> 1], np.arange(size)] = 1 - 2 * (codes & 1)
         low, high = (np.stack([row[side] for row in rows], 1) for side in (2, 3))
-        return net.least_of(of(start), Hints(of(shares(slopes)), of(push), low, high))
+        return net.least_of(of(start), (of(shares(slopes)), of(push), low, high))
 
 
 def boxed(net, rows, semantics, ar, lower, upper, least=None):
@@ -371,7 +362,7 @@ def over_boxes(net, sets, hints, slopes, weights):
         row, own = hints[box, which], np.array([np.isin(np.arange(rows), some) for some in sets])
         start = np.zeros((net.size, len(box)))
         start[net.unsafe] = (np.maximum(weights[row], 0) * own[which]).T
-        found[box, which] = net.least_of(net.ar.of(start), Hints(net.ar.of(shares(slopes[row]))), box)
+        found[box, which] = net.least_of(net.ar.of(start), (net.ar.of(shares(slopes[row])), None, None, None), box)
     net.slants = slants
     return found
 

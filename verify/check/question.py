@@ -222,12 +222,10 @@ class Network:
         span = [steps[i] * (w.shape[3 + i] - 1) for i in (0, 1)]
         out = [(padded.shape[1 + i] - span[i] - 1) // strides[i] + 1 for i in (0, 1)]
         fits = min(*out, *strides, *steps) >= 1 and len(x) == 1 and x.shape[1] == len(w) * w.shape[2]
-        need(fits, "a convolution of these sizes is beyond this checker")
+        need(fits and bias.size == len(w) * w.shape[1], "a convolution of these sizes is beyond this checker")
         taps = [
-            padded[
-                :, at[0] : at[0] + strides[0] * out[0] : strides[0], at[1] : at[1] + strides[1] * out[1] : strides[1]
-            ]
-            for at in (np.multiply(tap, steps) for tap in np.ndindex(w.shape[3:]))
+            padded[:, *(slice(b, b + s * n, s) for b, s, n in zip(np.multiply(tap, steps), strides, out, strict=True))]
+            for tap in np.ndindex(w.shape[3:])
         ]
         into = np.stack(taps).reshape(len(taps), len(w), w.shape[2], prod(out))
         weight = np.moveaxis(w.reshape(*w.shape[:3], len(taps)), -1, 0)
@@ -296,11 +294,11 @@ def read_property(text, inputs, outputs):
         names.append(rest[0]) if kind == "declare-const" else asserts.append(cases(rest[0]))
     expected = [f"X_{i}" for i in range(inputs)] + [f"Y_{i}" for i in range(outputs)]
     need(sorted(names) == sorted(expected), f"the model has {inputs} inputs and {outputs} outputs, others are declared")
-    known, always = conjunction([atom for some in asserts if len(some) == 1 for atom in some[0]], {})
+    known, _ = conjunction([atom for some in asserts if len(some) == 1 for atom in some[0]], {})
     found, boxes = {}, []
-    for atoms in every([some for some in asserts if len(some) > 1]):
+    for atoms in every([some for some in asserts if len(some) > 1 or not bounds_alone(some[0])]):
         ends, rows = conjunction(atoms, known)
-        found.setdefault(frozenset(ends.items()), []).append(always + rows)
+        found.setdefault(frozenset(ends.items()), []).append(rows)
     for ends, unsafe in found.items():
         ends = known | dict(ends)
         need(len(ends) == 2 * inputs, "an input without bounds is beyond this checker")
@@ -346,6 +344,11 @@ def linear(term):
     kept = len(parts) if head == "+" else len(parts) > 1  # so many are added, all others subtracted
     parts = parts[:kept] + [{k: -v for k, v in part.items()} for part in parts[kept:]]
     return {k: sum(part.get(k, 0) for part in parts) for part in parts for k in part}
+
+
+def bounds_alone(atoms):
+    """Whether comparisons are bounds of single inputs, ends included."""
+    return all(len(terms) == 1 and min(terms)[0] == "X" and not strict for _, terms, strict in atoms)
 
 
 def conjunction(atoms, known):
