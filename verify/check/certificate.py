@@ -50,7 +50,8 @@ class Certificate:
         """
         from assay.verify.check.checker import check
 
-        return check(self.content, self.model, self.prop, exact, until)
+        report: dict[str, Any] = check(self.content, self.model, self.prop, exact, until)
+        return report
 
     def save(self, path: str | Path) -> None:
         """Write the zip, whole or not at all. Raises :class:`InputError` where the path cannot be written."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 import torch
 
 from assay.verify.check import checker, norms
-from assay.verify.check.certificate import Certificate
+from assay.verify.check.certificate import Certificate, save_checkers
 from assay.verify.check.norms import Ball
 from assay.verify.check.question import Rejected
 from assay.verify.core.network import Network, to_network
@@ -266,3 +269,12 @@ def test_networks_that_are_read_are_those_that_are_run() -> None:
             v[1 + len(flat) + k] = max(0.0, float(v @ z[:, k]))
         assert np.allclose(v @ value, posed.network(x[None]).flatten().numpy(), atol=1e-5)
         assert (error >= 0).all()
+
+
+def test_what_is_about_norms_runs_alone_too(tmp_path: Path) -> None:
+    _, told, _ = certificate("lipschitz", 0, 2.0)
+    told.save_with_files(tmp_path)
+    save_checkers(tmp_path, told.checkers)
+    command = [sys.executable, "-I", "checker.py", "certificate.zip", "model.onnx", "property.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("accepted: "), done.stdout + done.stderr
