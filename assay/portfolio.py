@@ -244,12 +244,12 @@ def disagreement(
         return f"the certificate holds with confidence {report['confidence']:g}"
     network, ((_, _, low, high, unsafe),), ball = norms.asked(model, prop)
     norm, eps = float(index["norm"]), entry["eps"]
-    least, most, scale = (_each(value, len(low)) for value in (*index["domain"], index["scale"]))
+    start, end, scale = (_each(value, len(low)) for value in (*index["domain"], index["scale"]))
     if ball is not None and (ball.p, ball.radius) != (norm, eps):
         return f"its ball has the radius {ball.radius:g} in l{ball.p:g}"
-    if ball is not None and not around(ball.centre.tolist(), [eps] * len(low), low, high, least, most):
+    if ball is not None and not around(ball.centre.tolist(), [eps] * len(low), low, high, start, end):
         return "its box cuts its ball, and not at the ends of the domain"
-    centre = middle([eps * s for s in scale], low, high, least, most)
+    centre = middle([eps * s for s in scale], low, high, start, end)
     if ball is None and (norm != float("inf") or centre is None):
         return "its box is not all that is within eps of a point of the domain, in linf"
     return None if about(entry["label"], network.output.size, unsafe) else f"it is not about the label {entry['label']}"

@@ -123,8 +123,8 @@ def compare(
 
         known = {"model": model, "data": f"{samples.name} ({samples.split})", "command": shlex.join(command)}
         scale = of_features(1.0 if samples.eps_scale is None else samples.eps_scale, samples.shape)
-        domain = [of_features(end, samples.shape) for end in samples.legal]
-        folder = Portfolio(evidence, p, scale, domain, known)
+        ends = [of_features(end, samples.shape) for end in samples.legal]
+        folder = Portfolio(evidence, p, scale, ends, known)
         folder.room()
 
     judge = partial(compare_radii, tolerance=tolerance) if radius else partial(harness.compare, eps=radii)
