@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.benchmarks.harness.origin import version
-from assay.verify.check.certificate import Certificate
+from assay.verify.check.certificate import CHECKERS, Certificate, save_checkers
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result, Verdict
@@ -25,7 +24,7 @@ from assay.verify.support.files import replace_file, writable_folder
 
 PACKAGES = ("torch", "numpy", "scipy", "onnx", "onnxruntime", "highspy")
 SHOWN = 12  # inputs, or rows, that are written out
-NAMES = ("certificate.zip", "model.onnx", "property.vnnlib", "checker.py")
+NAMES = ("certificate.zip", "model.onnx", "property.vnnlib", *CHECKERS)
 REPORTS = ("report.txt", "report.html")
 REJECTED, UNPROVED = 20, 90  # exit codes of a check
 
@@ -67,16 +66,18 @@ def write(
 
     Raises :class:`InputError` where it cannot be written, or holds something else.
     """
-    from assay.verify.check import checker
+    from assay.verify.check import question
 
     room(folder)
-    shutil.copyfile(checker.__file__, folder / "checker.py")
+    for name in CHECKERS:
+        (folder / name).unlink(missing_ok=True)
+    save_checkers(folder, CHECKERS[:1] if certificate is None else certificate.checkers)
     if certificate is not None:
         certificate.save_with_files(folder)
     else:
         (folder / "certificate.zip").unlink(missing_ok=True)
         for name, path in (("model.onnx", files["model"]), ("property.vnnlib", files["property"])):
-            replace_file(folder / name, checker.unpacked(path.read_bytes()))
+            replace_file(folder / name, question.unpacked(path.read_bytes()))
     told = {
         "verdict": result.verdict.value,
         "guarantee": result.guarantee.value,
@@ -116,7 +117,7 @@ def again(folder: Path, exact: bool = False) -> int:
 
     0 where it is accepted, ``REJECTED`` where something is wrong, ``UNPROVED`` where there is no certificate to check.
     """
-    from assay.verify.check import checker
+    from assay.verify.check import checker, question
 
     try:
         told = json.loads((folder / "evidence.json").read_bytes())
@@ -132,11 +133,11 @@ def again(folder: Path, exact: bool = False) -> int:
         why = told["proof"].get("none", "the question is open")
         print(f"nothing to check: the verdict is {told['verdict']}, {told['guarantee']}, without a certificate ({why})")
         return UNPROVED
-    if data["checker.py"] != Path(checker.__file__).read_bytes():
+    if any(data[name] != Path(checker.__file__).with_name(name).read_bytes() for name in CHECKERS if name in data):
         print("note: the checker in the folder is not the one of this version, which is used here")
     try:
         found = checker.check(data["certificate.zip"], data["model.onnx"], data["property.vnnlib"], exact)
-    except checker.Rejected as why:
+    except question.Rejected as why:
         print(f"rejected: {why}")
         return REJECTED
     if (found["claim"] == "unsat") != (told["verdict"] == Verdict.VERIFIED.value):

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import platform
-import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.verify.check.certificate import CHECKERS, save_checkers
 from assay.verify.core.errors import InputError
 from assay.verify.core.result import NETWORK, Guarantee, Verdict
 from assay.verify.support.files import replace_file
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from assay.benchmarks.harness.proving import Claim, Proof
 
 FORMAT, INDEX = "assay-evidence-1", "index.json"
-SHARED, REPORTS = ("model.onnx", "checker.py"), ("index.txt", "index.html")
+SHARED, REPORTS = ("model.onnx", *CHECKERS), ("index.txt", "index.html")
 COLUMNS = ("sample", "label", "eps", "subject", "verdict", "guarantee", "method", "proof", "file")
 SLACK = 1e-9  # relative, of widths of boxes, which are rounded
 
@@ -41,21 +41,30 @@ Proofs = Callable[[Sequence["Claim"]], Iterable[tuple["Claim", "Proof"]]]
 
 @dataclass(frozen=True)
 class Portfolio:
-    """The folder, of a comparison in the norm ``norm`` and boxes of ``scale`` times eps; what else is ``known``."""
+    """The folder, of a comparison in the norm ``norm`` with radii of ``scale`` times eps in a ``domain`` (see
+    :func:`of_features`); what else is ``known``."""
 
     folder: Path
     norm: float
-    scale: float
+    scale: float | list[float]
+    domain: Sequence[float | list[float]]
     known: Mapping[str, Any]
 
     def room(self) -> None:
-        """Make the folder. Raises :class:`InputError` where it holds something else."""
+        """Make the folder. Raises :class:`InputError` where it holds something else, or another model than the one that
+        its index speaks of."""
         from assay.verify.support.files import writable_folder
 
         others = [path for path in self.folder.iterdir() if path.suffix != ".zip"] if self.folder.is_dir() else []
         if {path.name for path in others} - {INDEX, *SHARED, *REPORTS}:
             raise InputError(f"--evidence: {str(self.folder)!r} holds something else: expected a new or empty folder")
         writable_folder(self.folder)
+        try:
+            noted = json.loads((self.folder / INDEX).read_bytes())["sha256"]["model.onnx"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # what there is, is looked at sample by sample
+        if _digest(self.folder, "model.onnx")["sha256"] != noted:
+            raise InputError(f"--evidence: model.onnx in {str(self.folder)!r} changed since it was written")
 
     def collect(self, claims: Iterable[Claim], proofs: Proofs) -> list[str]:
         """Write the evidence of all claims, those aside that are proved already; the first lines of the index."""
@@ -117,9 +126,8 @@ class Portfolio:
     def close(self, entries: Sequence[tuple[Claim, Entry]]) -> list[str]:
         """The index, as JSON, text and a page; its first lines."""
         from assay.benchmarks.harness.origin import version
-        from assay.verify.check import checker
 
-        shutil.copyfile(checker.__file__, self.folder / "checker.py")
+        save_checkers(self.folder)
         told = [{**entry, **_digest(self.folder, file_of(claim))} for claim, entry in entries]
         told.sort(key=lambda entry: (entry["eps"], entry["sample"], entry["subject"]))
         counts = Counter((entry["verdict"], entry["guarantee"], entry["subject"]) for entry in told)
@@ -133,12 +141,28 @@ class Portfolio:
             **self.known,
             "norm": str(self.norm),
             "scale": self.scale,
+            "domain": list(self.domain),
             "versions": {"assay": version(), "python": platform.python_version()},
             "sha256": {n: d["sha256"] for n in (*SHARED, *REPORTS) if (d := _digest(self.folder, n))["sha256"]},
             "entries": told,
         }
+        document["seal"] = seal(document)
         replace_file(self.folder / INDEX, json.dumps(document, indent=1).encode())
-        return lines
+        return [*lines, f"seal {document['seal']}"]
+
+
+def of_features(value: Any, shape: Sequence[int]) -> float | list[float]:
+    """What holds of all features, as one number, or of each, as a list."""
+    import torch
+
+    told = torch.as_tensor(value, dtype=torch.float64)
+    return float(told) if told.dim() == 0 else told.broadcast_to(tuple(shape)).flatten().tolist()
+
+
+def seal(index: Mapping[str, Any]) -> str:
+    """The hash of all that the index says, entries and hashes of files."""
+    told = {key: value for key, value in index.items() if key != "seal"}
+    return _hash(json.dumps(told, sort_keys=True, separators=(",", ":")).encode())
 
 
 def file_of(claim: Claim) -> str:
@@ -162,6 +186,8 @@ def again(folder: Path, exact: bool = False) -> int:
     if index.get("format") != FORMAT or len(data) < len(files):
         raise InputError(f"{str(folder)!r} is no folder of evidence: another format, or names of files outside of it")
     faults = [f"{name} changed since it was written" for name, digest in files if _hash(data[name]) != digest]
+    faults += [f"{INDEX} changed since it was written"] if index.get("seal") != seal(index) else []
+    faults += [f"{path.name} is not in the index" for path in sorted(folder.glob("*.zip")) if path.name not in data]
     faults = faults or list(_faults(index, data, exact))
     for fault in faults:
         print(f"rejected: {fault}")
@@ -171,6 +197,7 @@ def again(folder: Path, exact: bool = False) -> int:
     told = Counter(f"{e['verdict']} ({e['guarantee']})" for e in entries if not e["proof"].startswith("none: "))
     without = sum(entry["guarantee"] != "open" for entry in entries) - sum(told.values())
     print(f"accepted: {', '.join(f'{count} {verdict}' for verdict, count in sorted(told.items())) or 'nothing'}")
+    print(f"seal: {index['seal']} (of all entries: to be compared with the one that was told)")
     if without:
         print(f"nothing to check: {without} verdicts without a certificate")
     return 0 if told else UNPROVED
@@ -178,7 +205,7 @@ def again(folder: Path, exact: bool = False) -> int:
 
 def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) -> Iterator[str]:
     """Of each sample what is wrong."""
-    from assay.verify.check import checker
+    from assay.verify.check import checker, question
 
     for entry in index["entries"]:
         where = f"sample {entry['sample']} at eps {entry['eps']}"
@@ -192,7 +219,7 @@ def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) ->
                 prop = file.read(next(name for name in names if name.startswith("property.")))
                 report = checker.check(file.read("certificate.zip"), data["model.onnx"], prop, exact)
             why = disagreement(entry, told, report, prop, data["model.onnx"], index)
-        except (checker.Rejected, ValueError, TypeError, KeyError, StopIteration, zipfile.BadZipFile) as error:
+        except (question.Rejected, ValueError, TypeError, KeyError, StopIteration, zipfile.BadZipFile) as error:
             why = str(error)
         if why:
             yield f"{where}: {why}"
@@ -202,7 +229,7 @@ def disagreement(
     entry: Entry, told: Entry, report: Mapping[str, Any], prop: bytes, model: bytes, index: Mapping[str, Any]
 ) -> str | None:
     """Why the index, an entry of it and what is ``told`` in its zip, is not what the certificate proves."""
-    from assay.verify.check import checker
+    from assay.verify.check import norms
 
     claims = {"unsat": (Verdict.VERIFIED, NETWORK), "sat": (Verdict.FALSIFIED, NETWORK)}
     verdict, subject = claims.get(report["claim"], (Verdict.VERIFIED, report.get("subject", "")))
@@ -215,26 +242,52 @@ def disagreement(
         return f"the certificate's guarantee is {most.value}"
     if subject != NETWORK and not (entry["confidence"] or 1) <= report["confidence"]:
         return f"the certificate holds with confidence {report['confidence']:g}"
-    nodes, ((_, _, low, high, unsafe),) = checker.question(model, prop)
-    _, ball = checker.parted(prop)
-    widest = max((b - a for a, b in zip(low, high, strict=True)), default=0.0)
+    network, ((_, _, low, high, unsafe),), ball = norms.asked(model, prop)
     norm, eps = float(index["norm"]), entry["eps"]
+    start, end, scale = (_each(value, len(low)) for value in (*index["domain"], index["scale"]))
     if ball is not None and (ball.p, ball.radius) != (norm, eps):
         return f"its ball has the radius {ball.radius:g} in l{ball.p:g}"
-    if ball is not None and not _around(ball.centre.tolist(), eps, low, high):
-        return "its box cuts its ball, and not at the ends of a domain"
-    if ball is None and (norm != float("inf") or widest < eps * index["scale"] * (1 - SLACK)):
-        return f"its box is {widest:g} wide at most, in linf"
-    return None if about(entry["label"], nodes[-1].size, unsafe) else f"it is not about the label {entry['label']}"
+    if ball is not None and not around(ball.centre.tolist(), [eps] * len(low), low, high, start, end):
+        return "its box cuts its ball, and not at the ends of the domain"
+    centre = middle([eps * s for s in scale], low, high, start, end)
+    if ball is None and (norm != float("inf") or centre is None):
+        return "its box is not all that is within eps of a point of the domain, in linf"
+    return None if about(entry["label"], network.output.size, unsafe) else f"it is not about the label {entry['label']}"
 
 
-def _around(centre: Sequence[float], eps: float, low: Sequence[float], high: Sequence[float]) -> bool:
-    """Whether a box holds all inputs within eps of the centre but those beyond its own least and largest number, which
-    are taken for the ends of the domain."""
-    least, most, room = min(low, default=0.0), max(high, default=0.0), eps * (1 - SLACK)
-    return least < most and all(
-        a <= max(c - room, least) and b >= min(c + room, most) for c, a, b in zip(centre, low, high, strict=True)
+def _each(value: float | list[float], count: int) -> list[float]:
+    return value if isinstance(value, list) else [value] * count
+
+
+def around(
+    centre: Sequence[float],
+    radius: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    least: Sequence[float],
+    most: Sequence[float],
+) -> bool:
+    """Whether a box holds all inputs within a radius of the centre, each its own, but those beyond the domain."""
+    return all(
+        a <= max(c - (1 - SLACK) * r, start) and b >= min(c + (1 - SLACK) * r, end)
+        for c, r, a, b, start, end in zip(centre, radius, low, high, least, most, strict=True)
     )
+
+
+def middle(
+    radius: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    least: Sequence[float],
+    most: Sequence[float],
+) -> list[float] | None:
+    """A point of the domain of which the box holds all within a radius, but what is beyond the domain; None if there is
+    none, as of a box that is narrow along any input."""
+    ends = [
+        (start if a <= start else a + (1 - SLACK) * r, end if b >= end else b - (1 - SLACK) * r)
+        for r, a, b, start, end in zip(radius, low, high, least, most, strict=True)
+    ]
+    return [first for first, _ in ends] if all(first <= last for first, last in ends) else None
 
 
 def about(label: int, outputs: int, unsafe: Sequence[Sequence[Any]]) -> bool:

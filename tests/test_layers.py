@@ -56,7 +56,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     SUPPORT: ("torch",),
     CLUSTER: ("torch", "numpy", "ray"),  # the last two on use
     "assay.attacks": ("torch",),
-    "assay.verify.check": ("torch", "numpy", "onnx"),  # onnx: the checker opens models itself
+    # onnx: the checker opens models itself; its own files, by their bare names where they run without this package
+    "assay.verify.check": ("torch", "numpy", "onnx", "question", "checker"),
 }
 
 # Too heavy for ``import assay.verify``.

@@ -21,7 +21,7 @@ def check(
     Exit code 0 if it holds, 20 if it is rejected, 90 if a folder of evidence has no certificate to check.
     """
     from assay import evidence
-    from assay.verify.check import checker
+    from assay.verify.check import checker, question
 
     if certificate.is_dir():
         from assay import portfolio
@@ -40,7 +40,7 @@ def check(
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
     try:
         report = checker.check(data[0], data[1], data[2], exact)
-    except checker.Rejected as why:
+    except question.Rejected as why:
         print(f"rejected: {why}")
         return evidence.REJECTED
     print(told(report))

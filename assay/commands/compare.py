@@ -119,11 +119,12 @@ def compare(
     command = ["assay", *context.obj]
     folder = None
     if evidence is not None:
-        from assay.portfolio import Portfolio
+        from assay.portfolio import Portfolio, of_features
 
         known = {"model": model, "data": f"{samples.name} ({samples.split})", "command": shlex.join(command)}
-        scale = 1.0 if samples.eps_scale is None else samples.eps_scale.max().item()
-        folder = Portfolio(evidence, p, scale, known)
+        scale = of_features(1.0 if samples.eps_scale is None else samples.eps_scale, samples.shape)
+        ends = [of_features(end, samples.shape) for end in samples.legal]
+        folder = Portfolio(evidence, p, scale, ends, known)
         folder.room()
 
     judge = partial(compare_radii, tolerance=tolerance) if radius else partial(harness.compare, eps=radii)

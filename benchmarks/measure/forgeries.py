@@ -26,7 +26,7 @@ from torch import nn
 from assay.benchmarks.measure.proofs import TAMPERS, told_of
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.input_split import InputSplit
-from assay.verify.check import checker
+from assay.verify.check import checker, question
 from assay.verify.check.certificate import Certificate, packed
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
@@ -203,7 +203,7 @@ def accepted(certificate: Certificate, claim: str) -> bool:
     """Whether the checker accepts it for this claim. Anything that it raises but a rejection is an error of its own."""
     try:
         return bool(certificate.check()["claim"] == claim)
-    except checker.Rejected:
+    except question.Rejected:
         return False
 
 

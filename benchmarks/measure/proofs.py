@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.verify.backends.bab.bab import BaB
-from assay.verify.check import checker
+from assay.verify.check import checker, question
 from assay.verify.check.certificate import Certificate, packed
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
@@ -97,7 +97,7 @@ def accepted(certificate: Certificate) -> bool:
     """Whether the checker accepts it."""
     try:
         certificate.check()
-    except checker.Rejected:
+    except question.Rejected:
         return False
     return True
 

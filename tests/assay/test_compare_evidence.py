@@ -15,7 +15,7 @@ import pytest
 
 from assay import portfolio
 from assay.__main__ import main
-from assay.verify.check import checker
+from assay.verify.check import norms
 from tests.breadth import few
 
 MODEL = "zoo:digits-mlp-pgd"  # misclassifies the second sample
@@ -110,7 +110,7 @@ def rewritten(folder: Path, entry: dict[str, Any], change: Callable[[dict[str, b
     told = index(folder)
     mine = next(one for one in told["entries"] if one["file"] == entry["file"])
     mine |= {**json.loads(content["evidence.json"]), "sha256": portfolio._hash(buffer.getvalue())}
-    (folder / portfolio.INDEX).write_text(json.dumps(told))
+    resealed(folder, told)
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,46 @@ def test_what_the_index_says_is_what_is_proved(
 
 
 def test_a_box_may_cut_a_ball_at_the_ends_of_the_domain_alone() -> None:
-    centre = [0.05, 0.5, 0.9]
-    assert portfolio._around(centre, 0.1, [0.0, 0.4, 0.8], [0.15, 0.6, 1.0])
-    assert not portfolio._around(centre, 0.1, [0.0, 0.45, 0.8], [0.15, 0.6, 1.0])
-    assert not portfolio._around(centre, 0.1, centre, centre)
+    centre, radius, ends = [0.05, 0.5, 0.9], [0.1] * 3, ([0.0] * 3, [1.0] * 3)
+    assert portfolio.around(centre, radius, [0.0, 0.4, 0.8], [0.15, 0.6, 1.0], *ends)
+    assert not portfolio.around(centre, radius, [0.0, 0.45, 0.8], [0.15, 0.6, 1.0], *ends)
+    assert not portfolio.around(centre, radius, [0.05, 0.4, 0.8], [0.15, 0.6, 1.0], *ends)
+    assert not portfolio.around(centre, radius, centre, centre, *ends)
+
+
+def test_a_box_that_is_narrow_along_an_input_is_no_ball() -> None:
+    radius, ends = [0.1, 0.1, 0.0], ([0.0] * 3, [1.0] * 3)
+    assert portfolio.middle(radius, [0.0, 0.4, 0.5], [0.15, 0.6, 0.5], *ends)
+    assert portfolio.middle(radius, [0.0, 0.9, 0.5], [0.1, 1.0, 0.5], *ends)  # about the ends of the domain
+    for low, high in (([0.0, 0.5], [0.15, 0.5]), ([0.3, 0.4], [0.45, 0.6]), ([0.0, 0.4], [0.05, 0.6])):
+        assert portfolio.middle(radius, [*low, 0.5], [*high, 0.5], *ends) is None
+
+
+def resealed(folder: Path, told: dict[str, Any]) -> None:
+    (folder / portfolio.INDEX).write_text(json.dumps(told | {"seal": portfolio.seal(told)}))
+
+
+def test_entries_that_are_dropped_are_noticed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the seal of the index, by the zip that stays, and where both are mended by another seal than was told."""
+    told = index(run)
+    assert main(["check", "ev"]) == 0
+    assert f"seal: {told['seal']}" in capsys.readouterr().out
+    dropped = told["entries"].pop()
+    (run / portfolio.INDEX).write_text(json.dumps(told))
+    assert main(["check", "ev"]) == 20
+    assert "index.json changed" in capsys.readouterr().out
+    resealed(run, told)
+    assert main(["check", "ev"]) == 20
+    assert f"{dropped['file']} is not in the index" in capsys.readouterr().out
+    (run / dropped["file"]).unlink()
+    assert main(["check", "ev"]) == 0
+    assert f"seal: {told['seal']}" not in capsys.readouterr().out
+
+
+def test_a_folder_of_another_model_is_not_gone_on_with(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "model.onnx").write_bytes((run / "model.onnx").read_bytes() + b" ")
+    assert main(arguments("--resume")) == 40
+    assert "model.onnx in 'ev' changed" in capsys.readouterr().err
 
 
 def test_the_certificate_of_another_sample_is_rejected(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +201,7 @@ def test_the_certificate_of_another_sample_is_rejected(run: Path, capsys: pytest
     assert "there is no certificate" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "checker.py", "index.txt", "index.html"])
+@pytest.mark.parametrize("name", ["model.onnx", "checker.py", "question.py", "norms.py", "index.txt", "index.html"])
 def test_changed_files_are_told(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (run / name).write_bytes((run / name).read_bytes() + b" ")
     assert main(["check", "ev"]) == 20
@@ -205,5 +241,6 @@ def test_balls_are_told_as_balls(run: Path, norm: str) -> None:
     assert verified
     assert {entry["guarantee"] for entry in verified} == {"rigorous"}
     with zipfile.ZipFile(run / verified[0]["file"]) as file:
-        assert checker.parted(file.read("property.json"))[1].radius == 0.02
+        _, _, ball = norms.asked((run / "model.onnx").read_bytes(), file.read("property.json"))
+        assert ball.radius == 0.02
     assert main(["check", "ev"]) == 0

@@ -1,6 +1,7 @@
 """A certificate: one zip of claims in ``cert.json`` and plain arrays, with the two files that it speaks of.
 
-Whoever does not trust this package runs :mod:`assay.verify.check.checker`, one file that needs nothing of it.
+Whoever does not trust this package runs :mod:`assay.verify.check.checker`, which with ``question.py`` beside it, and
+for some ``norms.py``, needs nothing of it.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from assay.verify.support.files import replace_file
 
 Arrays = Mapping[str, NDArray[Any]]
+CHECKERS = ("checker.py", "question.py", "norms.py")  # the last for what is not a tree, or a point, about boxes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in it, so that equal proofs are equal bytes
 
 
@@ -43,11 +46,12 @@ class Certificate:
     def check(self, exact: bool = False, until: float = inf) -> dict[str, Any]:
         """What it proves, by the checker: the ``claim``, its ``semantics``, and the number of ``leaves``.
 
-        ``until``: when to give up, on the monotonic clock. Raises :class:`assay.verify.check.checker.Rejected`.
+        ``until``: when to give up, on the monotonic clock. Raises :class:`assay.verify.check.question.Rejected`.
         """
         from assay.verify.check.checker import check
 
-        return check(self.content, self.model, self.prop, exact, until)
+        report: dict[str, Any] = check(self.content, self.model, self.prop, exact, until)
+        return report
 
     def save(self, path: str | Path) -> None:
         """Write the zip, whole or not at all. Raises :class:`InputError` where the path cannot be written."""
@@ -59,19 +63,33 @@ class Certificate:
             replace_file(Path(folder) / name, data)
 
     @property
+    def checkers(self) -> tuple[str, ...]:
+        """The names of the files that check it."""
+        with zipfile.ZipFile(io.BytesIO(self.content)) as file:
+            kind = json.loads(file.read("cert.json"))["kind"]
+        boxes = self.prop[:1] != b"{" and kind in ("tree", "counterexample")
+        return CHECKERS[:2] if boxes else CHECKERS
+
+    @property
     def of_prop(self) -> str:
         """What the property is called as a file: a ball is JSON."""
         return "property.json" if self.prop[:1] == b"{" else "property.vnnlib"
 
 
+def save_checkers(folder: Path, names: Iterable[str] = CHECKERS) -> None:
+    """Copy the files that check certificates into a folder that is there."""
+    for name in names:
+        shutil.copyfile(Path(__file__).with_name(name), folder / name)
+
+
 def packed(claims: Mapping[str, Any], arrays: Arrays) -> bytes:
     """The zip, the same for the same content."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
-        file.writestr(zipfile.ZipInfo("cert.json", EPOCH), json.dumps(claims, indent=1), zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr(zipfile.ZipInfo("cert.json", EPOCH), json.dumps(claims, indent=1), zipfile.ZIP_LZMA)
         for name, array in sorted(arrays.items()):
             part = io.BytesIO()
             little = np.asfortranarray(array, array.dtype.newbyteorder("<"))  # a column's numbers are alike
             np.lib.format.write_array(part, little, version=(1, 0), allow_pickle=False)
-            file.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), part.getvalue(), zipfile.ZIP_DEFLATED)
+            file.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), part.getvalue(), zipfile.ZIP_LZMA)
     return buffer.getvalue()

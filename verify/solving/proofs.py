@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assay.verify.check import checker
+from assay.verify.check import checker, norms, question
 from assay.verify.check.certificate import Certificate
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import UnsupportedError, check_type
@@ -50,18 +50,19 @@ class Files:
 
     model: bytes
     prop: bytes
-    nodes: list[Any]
+    network: Any
     parts: list[tuple[list[float], list[float], list[Any]]]
+    ball: Any
 
     @classmethod
     def of(cls, model: bytes, prop: bytes) -> Files:
-        """Raises :class:`checker.Rejected` for what is beyond the checker."""
-        model, prop = checker.unpacked(model), checker.unpacked(prop)
+        """Raises :class:`question.Rejected` for what is beyond the checker."""
+        model, prop = question.unpacked(model), question.unpacked(prop)
         try:
-            nodes, parts = checker.question(model, prop)
+            network, parts, ball = norms.asked(model, prop)
         except (KeyError, ValueError, IndexError, TypeError, RecursionError) as error:
-            raise checker.Rejected(f"beyond this checker: {type(error).__name__}: {error}") from error
-        return cls(model, prop, nodes, [(low, high, unsafe) for *_, low, high, unsafe in parts])
+            raise question.Rejected(f"beyond this checker: {type(error).__name__}: {error}") from error
+        return cls(model, prop, network, [(low, high, unsafe) for *_, low, high, unsafe in parts], ball)
 
     @classmethod
     def of_problem(cls, problem: Problem, round_: bool = False) -> Files:
@@ -74,7 +75,7 @@ class Files:
         if not isinstance(region, LpBall) or not (round_ or region.p != inf):
             return cls.of(write.encode(problem.network), written.encode(problem))
         if torch.as_tensor(region.eps).dim():
-            raise checker.Rejected("a ball of several radii is beyond this checker")
+            raise question.Rejected("a ball of several radii is beyond this checker")
         within = written.encode(Problem(problem.network, region.box(), problem.spec)).decode()
         ball = {"norm": str(float(region.p)), "radius": float(region.eps).hex()}
         centre = [v.hex() for v in region.centre.flatten().tolist()]
@@ -82,9 +83,13 @@ class Files:
         return cls.of(write.encode(problem.network), prop)
 
     @property
-    def relus(self) -> int:
-        """How many ReLU layers there are."""
-        return sum(node.kind == "relu" for node in self.nodes)
+    def relus(self) -> list[int]:
+        """The sizes of the layers of ReLUs."""
+        return [layer.out.size for layer in self.network.layers if layer.weight is None]
+
+    def least(self, arithmetic: Any) -> Any:
+        """What bounds linear functions over the ball, if there is one."""
+        return None if self.ball is None else partial(self.ball.least, ar=arithmetic)
 
     def certificate(self, kind: str, semantics: str, parts: Sequence[Part]) -> Certificate:
         """Of a proof of each part."""
@@ -112,14 +117,17 @@ def counterexample(files: Files, point: Sequence[float]) -> Certificate:
 
 def plain(files: Files, number: int, semantics: str = "real", until: float = inf) -> Part | None:
     """The proof of a part without any search, if there is one: trees that are one leaf each. Raises
-    :class:`checker.Rejected` where that takes longer than ``until``, on the monotonic clock."""
+    :class:`question.Rejected` where that takes longer than ``until``, on the monotonic clock."""
     low, high, unsafe = files.parts[number]
     rows, sets = checker.numbered(unsafe)
-    arithmetic, (_, ball) = checker.Floats(until), checker.parted(files.prop)
-    for layers in (kind * files.relus for kind in PLAIN):
+    arithmetic = checker.Floats(until)
+    least = files.least(arithmetic)
+    for layers in (kind * len(files.relus) for kind in PLAIN):
         with np.errstate(all="ignore"):
-            net = checker.Bounder(files.nodes, rows, [low], [high], semantics, layers=layers, ar=arithmetic, ball=ball)
-            bound = net.lower({len(net.nodes) - 1: np.eye(len(rows))}, checker.Hints())
+            net = checker.Bounder(
+                files.network, rows, [low], [high], semantics, layers=layers, ar=arithmetic, least=least
+            )
+            bound = net.alone()[0]
         if all(len(some) and max(bound[some]) > 0 for some in sets):
             weights = [float(r == max(some, key=bound.__getitem__)) for some in sets for r in some]
             return Part(trees(len(sets), weights), layers)
@@ -148,9 +156,9 @@ def halved(
     files: Files, number: int, part: Part, left: Sequence[int], semantics: str = "real", until: float = inf
 ) -> Part:
     """A tree of boxes of which the leaves that are ``left`` to be proved, by number, are halved until they are. Raises
-    :class:`checker.Rejected` where that takes longer than ``until``."""
+    :class:`question.Rejected` where that takes longer than ``until``."""
     low, high, unsafe = files.parts[number]
-    (rows, sets), (_, ball) = checker.numbered(unsafe), checker.parted(files.prop)
+    (rows, sets), arithmetic = checker.numbered(unsafe), checker.Floats(until)
     codes, stack = part.arrays["boxes"].tolist(), [(-1, np.array(low), np.array(high))]
     first, second = list(range(1, len(codes) + 1)), [0] * len(codes)  # halves of each box that is halved
     leaves: list[tuple[int, Array, Array, Array]] = []
@@ -164,11 +172,11 @@ def halved(
     kept, waiting = {leaf[0]: leaf[3] for leaf in leaves}, [leaves[number] for number in left]
     while waiting:
         if len(codes) > MOST:
-            raise checker.Rejected(f"more than {MOST} boxes")
+            raise question.Rejected(f"more than {MOST} boxes")
         some, waiting = waiting[-checker.BOXES :], waiting[: -checker.BOXES]
         lower, upper, hints = (np.stack([box[side] for box in some]) for side in (1, 2, 3))
         with np.errstate(all="ignore"):
-            net = checker.boxed(files.nodes, rows, semantics, checker.Floats(until), lower, upper, ball)
+            net = checker.boxed(files.network, rows, semantics, arithmetic, lower, upper, files.least(arithmetic))
             found = checker.over_boxes(net, sets, hints, part.arrays["slopes"], part.arrays["weights"])
         open_ = ~((found > 0) & (found < inf))
         gain = np.zeros(lower.shape)
@@ -203,7 +211,7 @@ def of_boxes(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) -
     :meth:`assay.verify.backends.bab.input_record.InputRecord.document` tells. None where its layers are others."""
     _, _, unsafe = files.parts[number]
     order = _order(files, unsafe, spec)
-    if order is None or [node.size for node in files.nodes if node.kind == "relu"] != record["relus"]:
+    if order is None or files.relus != record["relus"]:
         return None
     hints, slopes, told = (record[name].numpy() for name in ("hints", "slopes", "weights"))
     hints = hints[:, order]
@@ -220,10 +228,9 @@ def of_boxes(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) -
 def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) -> Part | None:
     """The proof of a part by the trees of a search on the phases of its ReLUs: what
     :meth:`assay.verify.backends.bab.record.Record.document` tells. None where the layers are not those of the model."""
-    sizes = [node.size for node in files.nodes if node.kind == "relu"]
     _, _, unsafe = files.parts[number]
     order = _order(files, unsafe, spec)
-    if sizes != record["relus"] or order is None:
+    if files.relus != record["relus"] or order is None:
         return None
     told = [record["trees"].get(str(d)) for d in order]
     if None in told:
@@ -234,7 +241,7 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
     arrays["tighter/at"] = np.concatenate(at).astype(np.int32)
     arrays["slopes"] = np.diff(arrays["slopes"], axis=0, prepend=np.uint8(0))
     arrays["listed"] = record["listed"].numpy()
-    layers: list[list[str | None]] = [[None] for _ in sizes]
+    layers: list[list[str | None]] = [[None] for _ in files.relus]
     for relu, rows in record["layers"].items():
         layers[int(relu)] = [None, f"layer{relu}"]
         arrays |= {f"layer{relu}/{name}": rows[name].numpy() for name in ("neurons", "slopes")}
@@ -250,7 +257,7 @@ def _order(files: Files, unsafe: Sequence[Sequence[Any]], spec: Spec) -> list[in
     tables = [torch.cat([disjunct.A, disjunct.b[:, None]], 1).numpy() for disjunct in spec.disjuncts]
     order = []
     for rows in unsafe:
-        table = np.zeros((len(rows), files.nodes[-1].size + 1))
+        table = np.zeros((len(rows), files.network.output.size + 1))
         for line, (terms, constant, _) in zip(table, rows, strict=True):
             line[list(terms)] = [float(v) for v in terms.values()]
             line[-1] = -float(constant)
@@ -271,7 +278,7 @@ def proved(
     until: float = inf,
 ) -> tuple[Certificate, dict[str, Any]]:
     """A certificate of the verdict of problems that are one property, and what the checker says that it proves. Raises
-    :class:`checker.Rejected` where there is none.
+    :class:`question.Rejected` where there is none.
 
     What the result holds is written; what it does not, is found by a search of its own within the ``budget``.
     """
@@ -280,14 +287,14 @@ def proved(
         point = counterexample(files, result.counterexample.double().flatten().tolist())
         return point, point.check(until=until)
     if result.verdict is not Verdict.VERIFIED or len(problems) != len(files.parts):
-        raise checker.Rejected(MISSING)
+        raise question.Rejected(MISSING)
     records = [part["certificate"] for part in result.stats.get("parts", [{"certificate": result.certificate}])]
     if result.subject != NETWORK:
         drawn = of_draws(files, problems[0], records[0])
         return drawn, drawn.check(until=until)
     margins = by_margins(files, problems, records, semantics)
     if margins is not None:
-        with suppress(checker.Rejected):
+        with suppress(question.Rejected):
             return margins, margins.check(until=until)
     parts = []
     for number, (problem, record) in enumerate(zip(problems, records, strict=True)):
@@ -300,13 +307,13 @@ def proved(
             again = (InputSplit(proof=True) if few else BaB(proof=True)).verify(problem, budget)
             part = of_search(files, number, problem.spec, again.certificate)
         if part is None:
-            raise checker.Rejected(MISSING)
+            raise question.Rejected(MISSING)
         parts.append(part)
     for _ in range(len(parts) * ROUNDS):
         certificate = files.certificate("tree", semantics, parts)
         try:
             return certificate, certificate.check(until=until)
-        except checker.Rejected as why:  # what was proved of larger boxes need not be proved of their halves
+        except question.Rejected as why:  # what was proved of larger boxes need not be proved of their halves
             if not why.left:
                 raise
             number, left = why.left
@@ -324,7 +331,7 @@ def by_margins(
     """The certificate of bounds of the rows by Lipschitz constants or quadratic forms, if a method recorded these."""
     kinds = {None if record is None else str(record["kind"]) for record in records}
     kind = kinds.pop()
-    if kinds or kind not in checker.MARGINS or semantics != "real":
+    if kinds or kind not in norms.MARGINS or semantics != "real":
         return None
     parts = []
     for number, (problem, record) in enumerate(zip(problems, records, strict=True)):
@@ -334,20 +341,20 @@ def by_margins(
             return None
         rows = torch.cat([(problem.spec.disjunct == d).nonzero().flatten() for d in order]).numpy()
         tables = {name: table.numpy()[rows] for name, table in record.items() if isinstance(table, torch.Tensor)}
-        norms = {"norms": np.array([record["norms"]])} if "norms" in record else {}
-        parts.append(Part({**tables, **norms}, []))
+        more = {"norms": np.array([record["norms"]])} if "norms" in record else {}
+        parts.append(Part({**tables, **more}, []))
     return files.certificate(kind, semantics, parts)
 
 
 def of_draws(files: Files, problem: Problem, record: Mapping[str, Any] | None) -> Certificate:
     """The certificate of what is said of a smoothed classifier: its draws, and how alpha was handed out to them. Raises
-    :class:`checker.Rejected` for draws, and theorems, that the checker does not know."""
+    :class:`question.Rejected` for draws, and theorems, that the checker does not know."""
     from assay.verify.backends.smoothing import deciding, kinds
 
-    if record is None or record["noise"] not in checker.NOISES or record["theorem"] != "cohen":
-        raise checker.Rejected("noise, or a theorem of smoothing, beyond this checker")
+    if record is None or record["noise"] not in norms.NOISES or record["theorem"] != "cohen":
+        raise question.Rejected("noise, or a theorem of smoothing, beyond this checker")
     if record["test"] == "anytime" or problem.network.dtype != torch.float32:
-        raise checker.Rejected("draws that stop at any time, or are not float32, are beyond this checker")
+        raise question.Rejected("draws that stop at any time, or are not float32, are beyond this checker")
     shape = tuple(problem.region.centre.shape)
     noise, alpha, counts = (
         kinds.of_rms(record["noise"], record["sigma"], prod(shape)),
@@ -376,14 +383,14 @@ def of_draws(files: Files, problem: Problem, record: Mapping[str, Any] | None) -
 
 def reopened(files: Files, number: int, part: Part, left: Sequence[int], problem: Problem, budget: Budget) -> Part:
     """Trees of splits with the nodes that are ``left`` to be proved, by their places, searched again within a share of
-    the budget. Raises :class:`checker.Rejected` where that proves nothing."""
+    the budget. Raises :class:`question.Rejected` where that proves nothing."""
     from assay.verify.solving.mended import mended  # here: a search takes a second to import
 
     order = _order(files, files.parts[number][2], problem.spec)
     share = Budget(SHARE * running(budget).remaining, budget.memory).started()
     arrays = None if order is None else mended(part.arrays, left, problem, order, share)
     if arrays is None:
-        raise checker.Rejected(MISSING)
+        raise question.Rejected(MISSING)
     return Part(arrays, part.layers)
 
 
@@ -413,7 +420,7 @@ def accepted(
     try:
         files, until = Files.of_problem(problem, result.subject != NETWORK), monotonic() + budget.remaining
         return proved(files, [problem], result, budget, semantics, until)
-    except checker.Rejected as why:
+    except question.Rejected as why:
         raise UnsupportedError(f"no certificate: {why}") from None
 
 

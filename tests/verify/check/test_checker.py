@@ -24,9 +24,9 @@ from assay.benchmarks.measure.proofs import TAMPERS, mutants, told_of
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.compact import unsplit
 from assay.verify.backends.bab.input_split import InputSplit
-from assay.verify.check import checker
-from assay.verify.check.certificate import Certificate
-from assay.verify.check.checker import Rejected
+from assay.verify.check import checker, question
+from assay.verify.check.certificate import Certificate, save_checkers
+from assay.verify.check.question import Rejected
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import to_network
@@ -39,6 +39,7 @@ from assay.verify.solving import proofs
 from assay.verify.solving.proofs import Files, Part
 from tests import nets
 from tests.breadth import few, seeds
+from tests.verify.check.test_forged import model
 from tests.verify.programs.cases import case
 
 LEAVES = BaB(neurons=0, steps=1, below=0, leaves=0, proof=True)  # many leaves
@@ -102,13 +103,14 @@ def test_rational_arithmetic_agrees(method: BaB, seeds: range) -> None:
 def test_lines_are_those_of_the_hints_wherever_the_bounds_lie() -> None:
     """Of a neuron that bounds show to be active, too: that of a flatter line makes use of its being so."""
     rng = np.random.default_rng(0)
-    low, width, slopes, left = rng.uniform(-1, 1, 500), rng.random(500), rng.random(500), 0.1
-    line, chord, top = checker.lines(low, low + width, left, slopes, checker.Floats())
+    low, width, slopes = rng.uniform(-1, 1, 500), rng.random(500), rng.uniform(-0.5, 1.5, 500)
     z = low + width * np.linspace(0, 1, 20)[:, None]
-    h = np.maximum(z, left * z)
-    assert (line * z <= h + 1e-15).all()
-    assert (h <= chord * z + top + 1e-15).all()
-    assert (line == np.maximum(slopes, left)).all()
+    for told in (slopes, None):
+        line, chord, top = checker.lines(low, low + width, told, checker.Floats())
+        assert (line * z <= np.maximum(z, 0) + 1e-15).all()
+        assert (np.maximum(z, 0) <= chord * z + top + 1e-15).all()
+        assert (chord * z + top <= np.maximum(z, 0) + np.maximum(0, np.minimum(-low, low + width)) + 1e-15).all()
+        assert (line == (np.clip(slopes, 0, 1) if told is not None else (2 * low + width > 0))).all()
 
 
 def test_rounding_of_sums_is_charged_in_full() -> None:
@@ -125,22 +127,24 @@ def test_coefficients_go_back_as_values_go_forward(seed: int) -> None:
     """``a @ push(x)`` is ``pull(a) @ x``, and magnitudes are those of the terms."""
     rng = np.random.default_rng(seed)
     how = [([1, 2], [1, 0, 2, 1], [1, 1]), ([2, 1], [0, 1, 0, 0], [2, 1]), ([1, 1], [0, 0, 0, 0], [1, 2])][seed]
-    w = rng.normal(size=(2, 3, 2, 2, 3))
-    out = [(5 + how[1][i] + how[1][i + 2] - how[2][i] * (w.shape[3 + i] - 1) - 1) // how[0][i] + 1 for i in (0, 1)]
-    conv = checker.Node("conv", (0,), 6 * out[0] * out[1], w, shape=([5, 5], out), how=how)
-    pick = checker.Node("pick", (0,), 6, np.array([3, -1, 0, 3, 4, 1]), shape=(5,))
-    nodes = [(conv, 100), (checker.Node("dense", (0,), 7, rng.normal(size=(7, 4))), 4), (pick, 5)]
-    nodes.append((checker.Node("scale", (0,), 4, rng.normal(size=4)), 4))
-    for node, inputs in nodes:
-        x, a = rng.normal(size=(3, inputs)), rng.normal(size=(2, node.size))
-        assert np.allclose(a @ node.push(x).T, node.pull(a) @ x.T)
-        size = node.push(np.abs(x), size=True)
-        assert np.allclose(size, np.abs(node.push(np.eye(inputs))).T.dot(np.abs(x).T).T)
-    total = checker.Node("sum", (0, 1), 4, (1.0, -1.0))
-    x, y, a = rng.normal(size=(3, 2, 4))
-    assert np.allclose(total.push(x, y), x - y)
-    assert np.allclose(total.push(x, y, size=True), x + y)
-    assert np.array_equal(total.pull(a, 1), -a)
+    attributes = dict(zip(("strides", "pads", "dilations"), how, strict=True), group=2)
+    nodes: list[Any] = [
+        ("Conv", ["x", "w"], "c", attributes),
+        ("Mul", ["c", "s"], "d", {}),
+        ("Sub", ["c", "d"], "e", {}),
+        ("Flatten", ["e"], "y", {}),
+    ]
+    ends = {"w": rng.normal(size=(6, 2, 2, 3)), "s": rng.normal(size=(1, 6, 1, 1))}
+    network = question.Network(model(nodes, ends, (1, 4, 5, 5)))
+    assert len(network.layers) == 3
+    for layer in network.layers:
+        x, a = rng.normal(size=(network.size, 3)), rng.normal(size=(layer.out.size, 2))
+        x[0], onto = 0, np.zeros((network.size, 2))
+        layer.pull(a, onto)
+        assert np.allclose(a.T @ layer.push(x), onto.T @ x)
+        all_ = np.eye(network.size)
+        all_[0] = 0
+        assert np.allclose(layer.push(np.abs(x), size=True), np.abs(layer.push(all_)) @ np.abs(x))
 
 
 def opened(certificate: Certificate) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -221,7 +225,8 @@ def test_bounds_hold_at_points_that_float32_runs(make: Callable[[int], torch.nn.
     rows, _ = checker.numbered(unsafe)
     x = torch.rand(500, *shape, generator=nets.generator(seed)) * 0.3
     for semantics, y in (("real", network(x.double())), ("float32-any-order", module(x).double())):
-        net = checker.Bounder(files.nodes, rows, [low], [high], semantics, layers=[[None]] * files.relus)
+        layers = [[None]] * len(files.relus)
+        net = checker.Bounder(files.network, rows, [low], [high], semantics, layers=layers)
         seen = np.stack(
             [
                 (y.flatten(1)[:, list(terms)].numpy() @ np.array(list(map(float, terms.values()))))
@@ -229,11 +234,11 @@ def test_bounds_hold_at_points_that_float32_runs(make: Callable[[int], torch.nn.
             ],
             1,
         )
-        least = net.lower({len(net.nodes) - 1: np.eye(len(rows))}, checker.Hints())
+        least = net.alone()[0]
         slack = 1e-12 if semantics == "real" else 0.0
         assert (least <= seen.min(0) + slack).all()
-        assert (net.nodes[-1].lower[0] <= seen.min(0) + slack).all()
-        assert (net.nodes[-1].upper[0] >= seen.max(0) - slack).all()
+        assert (net.lower[net.unsafe, 0] <= seen.min(0) + slack).all()
+        assert (net.upper[net.unsafe, 0] >= seen.max(0) - slack).all()
 
 
 def test_counterexamples_are_replayed() -> None:
@@ -248,7 +253,8 @@ def test_counterexamples_are_replayed() -> None:
 def test_it_runs_alone(tmp_path: Path) -> None:
     ((_, _, certificate), *_) = all_proved(("mlp",), range(8), NODES)
     certificate.save_with_files(tmp_path)
-    (tmp_path / "checker.py").write_bytes(Path(checker.__file__).read_bytes())
+    save_checkers(tmp_path, certificate.checkers)
+    assert not (tmp_path / "norms.py").exists()
     files = ["checker.py", "certificate.zip", "model.onnx", "property.vnnlib"]
 
     def run() -> subprocess.CompletedProcess[str]:

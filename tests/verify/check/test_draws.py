@@ -17,9 +17,10 @@ from assay.verify.backends.smoothing.confidence import clopper_pearson_lower
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.backends.smoothing.noises import Gaussian, Uniform
 from assay.verify.backends.smoothing.sampling import Stream
-from assay.verify.check import checker
+from assay.verify.check import checker, norms
 from assay.verify.check.certificate import Certificate
-from assay.verify.check.checker import Decimal, Rejected
+from assay.verify.check.norms import Decimal
+from assay.verify.check.question import Rejected
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network, to_network
@@ -168,7 +169,7 @@ def test_the_shape_of_the_noise_is_the_models_own() -> None:
     """It goes into the hash that the draws begin from: others would be a choice."""
     shape = claims(told())["shape"]
     for other in ([*shape, 1], [1, 1, 1, *shape]):
-        with pytest.raises(checker.Rejected, match="of another shape"):
+        with pytest.raises(Rejected, match="of another shape"):
             changed(shape=other).check()
 
 
@@ -179,7 +180,7 @@ def test_noise_is_that_of_torch_but_for_rounding(noise: str, size: int) -> None:
     kind: Any = Gaussian(0.25) if noise == "gaussian" else Uniform(0.25)
     stream = Stream(lambda t: t, kind, x, size, 3, "estimate")
     want = [noisy.clone().numpy() for noisy, _ in stream.outputs(300)]
-    found = islice(checker.noisy(noise, 0.25, 3, (size,), x.double().numpy()), 3)
+    found = islice(norms.noisy(noise, 0.25, 3, (size,), x.double().numpy()), 3)
     assert np.allclose(np.stack(list(found)), np.stack(want), atol=3e-6)
 
 
@@ -187,17 +188,17 @@ def test_noise_is_that_of_torch_but_for_rounding(noise: str, size: int) -> None:
 def test_tails_of_the_binomial_are_bounded_from_above(n: int, k: int) -> None:
     for p in (0.5, 0.75, 0.99):
         exact = sum(comb(n, i) * Fraction(p) ** i * (1 - Fraction(p)) ** (n - i) for i in range(k, n + 1))
-        found = checker.tail(n, k, Decimal(p))
+        found = norms.tail(n, k, Decimal(p))
         assert exact <= Fraction(found) <= exact * (1 + Fraction(1, 10**40))
     for alpha in (0.001, 0.05):
         lower = clopper_pearson_lower(k, n, alpha)
-        assert checker.tail(n, k, Decimal(lower * (1 - 1e-9))) <= Decimal(alpha)
-        assert checker.tail(n, k, Decimal(min(lower * (1 + 1e-9) + 1e-9, 0.999999))) >= Decimal(alpha) or k == n
+        assert norms.tail(n, k, Decimal(lower * (1 - 1e-9))) <= Decimal(alpha)
+        assert norms.tail(n, k, Decimal(min(lower * (1 + 1e-9) + 1e-9, 0.999999))) >= Decimal(alpha) or k == n
 
 
 @pytest.mark.parametrize("z", [0.0, 1e-9, 0.3, 1.0, 2.5, 4.0, 8.0, 20.0])
 def test_the_normal_distribution_is_bounded_from_above(z: float) -> None:
-    found = checker.normal(Decimal(z))
+    found = norms.normal(Decimal(z))
     assert float(found) == pytest.approx(float(ndtr(z)), rel=1e-14)
     assert found >= Decimal("0.5")
     if z == 1.0:  # 0.84134474606854294858523254563...

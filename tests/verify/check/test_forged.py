@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnx import helper as onnx
 
-from assay.verify.check import checker
+from assay.verify.check import checker, norms, question
 from assay.verify.check.certificate import Certificate
-from assay.verify.check.checker import Rejected
+from assay.verify.check.question import Rejected
 from assay.verify.solving import proofs
 from assay.verify.solving.proofs import Files, Part
 
@@ -132,11 +132,11 @@ def test_pools_of_many_channels_are_averages(shape: tuple[int, ...], padded: int
     net = model([("AveragePool", ["x"], "y", how)], {}, shape, TensorProto.FLOAT)
     x = np.random.default_rng(0).random(shape).astype(np.float32)
     (want,) = onnxruntime.InferenceSession(net).run(None, {"x": x})
-    nodes, _ = checker.question(net, prop([("0", "1")] * x.size, "(<= Y_0 0)", want.size))
+    network, _ = question.question(net, prop([("0", "1")] * x.size, "(<= Y_0 0)", want.size))
     flat = x.ravel().astype(np.float64)
-    last = checker.Bounder(nodes, [], [flat], [flat]).nodes[-2]
-    assert last.size == want.size
-    assert np.allclose(last.lower[0], want.ravel(), atol=1e-6)
+    assert network.output.size == want.size
+    found = checker.Bounder(network, [], [flat], [flat]).lower[network.output, 0]
+    assert np.allclose(found, want.ravel(), atol=1e-6)
 
 
 @pytest.mark.parametrize("term", ["Y_-1", "Y_00", "Y_1_0", "Y_2", "1/2", "1_0", "1e999999999", "nan"])
@@ -208,3 +208,34 @@ def test_constants_in_the_graph_and_the_slope_that_is_left_out() -> None:
 def test_convolutions_without_a_bias() -> None:
     net = model([("Conv", ["x", "w"], "y", {})], {"w": np.full((1, 1, 1, 1), 2.0)}, (1, 1, 1, 1))
     assert forged(net, prop([("1", "1")], "(<= Y_0 1.9)")).check()["claim"] == "unsat"
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_value_may_be_read_twice_by_one_layer(sign: float) -> None:
+    """y = relu(x) + relu(x), or what is left of it."""
+    net = model([("Relu", ["x"], "h", {}), ("Add" if sign > 0 else "Sub", ["h", "h"], "y", {})], {})
+    least = 2.0 if sign > 0 else 0.0
+    assert forged(net, prop([("1", "3")], f"(<= Y_0 {least - 0.1})")).check()["claim"] == "unsat"
+    with pytest.raises(Rejected):
+        forged(net, prop([("1", "3")], f"(<= Y_0 {least + 0.1})")).check()
+    assert norms.constants(question.Network(net), 2)[1] >= 2.0
+
+
+def test_what_is_added_in_many_places_stands_in_each() -> None:
+    """y_ij = x_i + c_j."""
+    net = model([("Add", ["x", "c"], "y", {})], {"c": np.array([[10.0, 20.0, 30.0]])}, (2, 1))
+    for number, least in enumerate((11.0, 21.0, 31.0, 12.0, 22.0, 32.0)):
+        said = [prop([("1", "1"), ("2", "2")], f"(<= Y_{number} {least + more})", 6) for more in (-0.1, 0.1)]
+        assert forged(net, said[0]).check()["claim"] == "unsat"
+        with pytest.raises(Rejected):
+            forged(net, said[1]).check()
+
+
+def test_leaky_slopes_are_charged_in_float32() -> None:
+    """0.1 x 1e7 at x = -1e7, next to which float32 has no number but in steps of 0.06."""
+    net = model([("LeakyRelu", ["x"], "y", {"alpha": 0.1})], {}, kind=TensorProto.FLOAT)
+    files = Files.of(net, prop([("-10000000", "-10000000")], "(<= Y_0 -1000000.02)"))
+    part = Part(proofs.trees(1, [1.0]), [])
+    assert files.certificate("tree", "real", [part]).check()["claim"] == "unsat"
+    with pytest.raises(Rejected):
+        files.certificate("tree", "float32-any-order", [part]).check()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from assay.verify.check import checker
-from assay.verify.check.certificate import Certificate
-from assay.verify.check.checker import Ball, Rejected
+from assay.verify.check import checker, norms
+from assay.verify.check.certificate import Certificate, save_checkers
+from assay.verify.check.norms import Ball
+from assay.verify.check.question import Rejected
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Verdict
@@ -138,7 +142,7 @@ def test_tables_of_small_numbers_are_summed_as_large_ones(monkeypatch: pytest.Mo
         kept.append(arrays)
         return np.ones(len(rows))
 
-    monkeypatch.setitem(checker.MARGINS, "lipschitz", noted)
+    monkeypatch.setitem(norms.MARGINS, "lipschitz", noted)
     small = {name: table.astype(np.float16) for name, table in checker.opened(told.content)[1].items()}
     rewritten(told, Files.of_problem(posed, True), {}, small).check()
     assert all(table.dtype == np.float64 for table in kept[0].values())
@@ -178,9 +182,10 @@ def test_constants_hold_between_sampled_points(norm: float, seed: int) -> None:
     apart = torch.linalg.vector_norm((x[:100] - x[100:]).flatten(1), norm, dim=1)
     steep = ((y[:100] - y[100:]).abs() / apart[:, None]).amax(0).numpy()
     low, high, _ = files.parts[0]
-    unsafe = checker.Bounder(files.nodes, rows, [low], [high]).nodes[-1].weight
-    assert (checker.steepest(files.nodes, unsafe, norm) >= np.sort(steep)[0]).all()
-    assert checker.steepest(files.nodes, unsafe, norm).max() >= steep.max()
+    unsafe = checker.Bounder(files.network, rows, [low], [high]).layers[-1].weight[0, 0]
+    found = norms.steepest(files.network, unsafe, norm)
+    assert (found >= np.sort(steep)[0]).all()
+    assert found.max() >= steep.max()
 
 
 def test_spectral_norms_and_eigenvalues_are_bounded_outward() -> None:
@@ -188,15 +193,15 @@ def test_spectral_norms_and_eigenvalues_are_bounded_outward() -> None:
     for size in ((3, 2), (2, 3), (20, 20), (1, 7)):
         matrix = rng.standard_normal(size)
         exact = np.linalg.norm(matrix, 2)
-        assert exact <= checker.spectral(matrix) <= exact * (1 + 1e-6)
+        assert exact <= norms.spectral(matrix) <= exact * (1 + 1e-6)
     below = rng.standard_normal((6, 6))
     below = below + below.T
     least = float(np.linalg.eigvalsh(below)[0])
-    assert -least <= checker.deficit(below, np.zeros((6, 6))) <= -least + 1e-6
-    assert checker.deficit(below, np.full((6, 6), 0.1)) >= -least + 0.6
+    assert -least <= norms.deficit(below, np.zeros((6, 6))) <= -least + 1e-6
+    assert norms.deficit(below, np.full((6, 6), 0.1)) >= -least + 0.6
     for bad in (np.nan, inf):
-        assert not checker.deficit(np.full((2, 2), bad), np.zeros((2, 2))) < inf
-    assert checker.spectral(np.array([[3.0, 1.0], [1.0, 2.0], [0.0, 1.0]])) == pytest.approx(3.658574, abs=1e-6)
+        assert not norms.deficit(np.full((2, 2), bad), np.zeros((2, 2))) < inf
+    assert norms.spectral(np.array([[3.0, 1.0], [1.0, 2.0], [0.0, 1.0]])) == pytest.approx(3.658574, abs=1e-6)
 
 
 @pytest.mark.parametrize("norm", [1.0, 2.0, inf])
@@ -205,12 +210,12 @@ def test_linear_functions_over_balls(norm: float) -> None:
     ball = Ball(norm, 0.3, posed.region.centre.double().flatten().numpy())
     a = np.random.default_rng(0).standard_normal((5, 3))
     seen = (posed.region.sample(400, nets.generator(0)).double().flatten(1).numpy() @ a.T).min(0)
-    exact = a @ ball.centre - 0.3 * np.linalg.norm(a, checker.DUAL[norm], axis=1)
-    least = ball.least(a, checker.Floats())
+    exact = a @ ball.centre - 0.3 * np.linalg.norm(a, norms.DUAL[norm], axis=1)
+    least = ball.least(a.T, checker.Floats())
     assert (least <= seen).all()
     assert (least <= exact).all()
     assert np.allclose(least, exact)
-    assert np.allclose(ball.least(checker.Rationals().of(a), checker.Rationals()).astype(float), exact)
+    assert np.allclose(ball.least(checker.Rationals().of(a.T), checker.Rationals()).astype(float), exact)
 
 
 @pytest.mark.parametrize("norm", [1.0, 2.0])
@@ -240,7 +245,7 @@ def test_trees_speak_of_balls_too(method: str) -> None:
 def test_traps_of_floating_point_are_not_proved(name: str) -> None:
     posed = nets.trap_problem(name)
     files = Files.of_problem(posed)
-    neurons = sum(node.size for node in files.nodes if node.kind == "relu")
+    neurons = sum(files.relus)
     tables = {
         "lipschitz": {"norms": np.array([[1.0, 2.0, inf]])},
         "lipsdp": {"multipliers": np.ones((1, neurons)), "rho": np.ones((1, 1))},
@@ -256,7 +261,7 @@ def test_networks_that_are_read_are_those_that_are_run() -> None:
     for seed in range(3):
         posed = problem(seed, 0.1, inf)
         files = Files.of_problem(posed)
-        (value, error), (z, _) = checker.unrolled(files.nodes)
+        (value, error), (z, _) = norms.unrolled(files.network)
         x = posed.region.centre.double()
         flat = x.flatten().numpy()
         v = np.concatenate([[1.0], flat, np.zeros(len(value) - 1 - len(flat))])
@@ -264,3 +269,12 @@ def test_networks_that_are_read_are_those_that_are_run() -> None:
             v[1 + len(flat) + k] = max(0.0, float(v @ z[:, k]))
         assert np.allclose(v @ value, posed.network(x[None]).flatten().numpy(), atol=1e-5)
         assert (error >= 0).all()
+
+
+def test_what_is_about_norms_runs_alone_too(tmp_path: Path) -> None:
+    _, told, _ = certificate("lipschitz", 0, 2.0)
+    told.save_with_files(tmp_path)
+    save_checkers(tmp_path, told.checkers)
+    command = [sys.executable, "-I", "checker.py", "certificate.zip", "model.onnx", "property.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("accepted: "), done.stdout + done.stderr

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from assay.verify.backends.bab.bab import BaB
-from assay.verify.check.checker import Rejected
+from assay.verify.check.question import Rejected
 from assay.verify.core.budget import Budget
 from assay.verify.solving import proofs
 from assay.verify.solving.mended import placed

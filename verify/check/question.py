@@ -1,0 +1,377 @@
+"""What is asked: a model, read from ONNX as layers, and a property, read from VNN-LIB as boxes and unsafe sets.
+
+Beside ``checker.py``, which answers; it shares no code with what is checked, and refuses all that it does not know.
+"""
+
+import gzip
+import io
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache, partialmethod
+from itertools import product
+from math import inf, nextafter, prod
+
+import numpy as np
+import onnx
+
+LARGEST, TERMS = 1 << 31, 10_000  # bytes unpacked, and cases of a property, at most
+UNIT = 2.0**-53  # the relative error of a number that is rounded
+WINDOWS = {"pads": [0] * 4, "strides": [1, 1], "dilations": [1, 1]}  # what is usual
+
+
+class Rejected(Exception):
+    """Why the certificate proves nothing here; ``left``: of a tree its part, and what of it is not proved: of a tree of
+    boxes the numbers of leaves, of another one the places of nodes in it."""
+
+    def __init__(self, why, left=()):
+        super().__init__(why)
+        self.left = left
+
+
+def need(holds, why):
+    """Raises :class:`Rejected` where it does not hold."""
+    if not holds:
+        raise Rejected(why)
+
+
+def unpacked(data: bytes) -> bytes:
+    """What a gzipped file holds, or any other one is."""
+    return gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST) if data[:2] == b"\x1f\x8b" else data
+
+
+@lru_cache(maxsize=1)  # who writes a proof and has it checked asks twice
+def question(model, prop):
+    """The network, and the property by boxes: lower and upper in fractions and in float64, and rows of each unsafe
+    set."""
+    network = Network(model)
+    parts = read_property(prop.decode(), network.input.size, network.output.size)
+    return network, [(*box, [outward(v, -1) for v in box[0]], [outward(v, 1) for v in box[1]], u) for *box, u in parts]
+
+
+# ---- The network
+
+
+@dataclass(eq=False)
+class Layer:
+    """The values ``out`` (groups x outs x places), by their numbers: sums over taps of ``weight`` (taps x groups x outs
+    x ins) times the values ``into`` (taps x groups x ins x places), plus ``bias`` (as ``out``); weights have a relative
+    error ``loose``. Without weights ReLUs of the values ``into``, of a LeakyReLU of slope ``left`` if that is not 0. In
+    no tap a value stands twice, but number 0, which is always 0. ``charge``: what rounding takes of a unit of
+    coefficient, and ``waste`` of all of them; ``lines``: of ReLUs, which hints are told of those at ``here``, in
+    ``columns``."""
+
+    into: object
+    out: object
+    weight: object = None
+    bias: object = None
+    loose: float = 0.0
+    left: float = 0.0
+    charge: object = None
+    waste: float = 0.0
+    lines: tuple = ()
+    here: object = None
+    columns: object = None
+
+    @property
+    def terms(self):
+        """At least as many as are summed in any value, coefficient, or row of coefficients."""
+        return self.out.size + len(self.weight) * sum(self.weight.shape[2:])
+
+    def times(self, weight, x):
+        """(... outs x ins) with (... ins x n); numbers by themselves are faster multiplied one by one."""
+        return weight * x if weight.shape[-2:] == (1, 1) else weight @ x
+
+    def push(self, x, size=False):
+        """Its values without the bias, or the sums of the magnitudes of their terms: (all values x n) to (outs x n)."""
+        parts = (np.abs(w) if size else w for w in self.weight)
+        of = (x[at].reshape(*at.shape[:2], prod(at.shape[2:]) * x.shape[1]) for at in self.into)
+        return sum(map(self.times, parts, of)).reshape(self.out.size, x.shape[1])
+
+    def pull(self, a, onto):
+        """Add to the coefficients of all values those that coefficients of its own amount to: (outs x n)."""
+        a = a.reshape(*self.out.shape[:2], prod(self.out.shape[2:]) * a.shape[1])
+        for w, at in zip(self.weight, self.into, strict=True):
+            onto[at] += self.times(np.swapaxes(w, 1, 2), a).reshape(*at.shape, onto.shape[1])
+
+
+# Operations that only move elements: their numbers, attributes, and the constant operand if there is one.
+MOVES = {
+    "Identity": lambda x, a, to: x,
+    "Dropout": lambda x, a, to: x,
+    "Flatten": lambda x, a, to: x.reshape(prod(x.shape[: a.get("axis", 1)]), -1),
+    "Reshape": lambda x, a, to: x.reshape([d or x.shape[i] for i, d in enumerate(to.tolist())]),
+    "Transpose": lambda x, a, to: x.transpose(a.get("perm")),
+}
+
+
+class Network:
+    """An ONNX graph as ``layers`` on one vector of ``size`` values: 0, those of the ``input``, and what they give; by
+    value how many of them ``read`` it. A value of the graph is an array of the numbers of its elements: what only moves
+    elements moves these."""
+
+    def __init__(self, data):
+        model = onnx.load_model_from_string(data)
+        graph, old = model.graph, any(o.version < 7 for o in model.opset_import if o.domain in ("", "ai.onnx"))
+        self.constants = {t.name: self.array(t) for t in graph.initializer}
+        inputs = [i for i in graph.input if i.name not in self.constants]
+        need(len(inputs) == len(graph.output) == 1, "a model of one input and one output is expected")
+        real = inputs[0].type.tensor_type.elem_type in (1, 11)
+        need(real and not model.functions, "inputs that are no real numbers, or functions, are beyond this checker")
+        told = [t.name for t in (inputs[0], *graph.initializer)] + [o for node in graph.node for o in node.output if o]
+        need(len(set(told)) == len(told), "a name is given to two values")
+        self.size, self.layers = 1, []
+        self.input = self.numbers([d.dim_value or 1 for d in inputs[0].type.tensor_type.shape.dim])
+        self.values = {inputs[0].name: self.input}
+        for node in graph.node:
+            a = {x.name: onnx.helper.get_attribute_value(x) for x in node.attribute}
+            if node.op_type == "Constant" and "value" in a:
+                self.constants[node.output[0]] = self.array(a["value"])
+                continue
+            odd = a.get("broadcast") or a.get("allowzero") or not a.get("spatial", 1) or a.get("training_mode")
+            odd = odd or (node.op_type == "Dropout" and len(node.input) > 2) or node.domain not in ("", "ai.onnx")
+            odd = odd or (old and node.op_type in ("BatchNormalization", "Dropout") and not a.get("is_test"))
+            move, rule = MOVES.get(node.op_type), getattr(self, f"on_{node.op_type}", None)
+            need((move or rule) and not odd, f"operation {node.op_type} is beyond this checker")
+            if move:
+                to = [self.constant(name) for name in node.input[1:] if name]
+                self.values[node.output[0]] = move(self.values[node.input[0]], a, *to or [None])
+            else:
+                self.values[node.output[0]] = rule(list(node.input), a)
+        self.output = self.values[graph.output[0].name].ravel()
+        self.read = np.bincount(self.output, minlength=self.size)
+        for layer in self.layers[::-1]:
+            if self.read[layer.out].any():
+                self.read[np.unique(layer.into)] += 1
+            else:
+                self.layers.remove(layer)
+
+    @staticmethod
+    def array(t):
+        known = t.data_type in (1, 6, 7, 11) and not t.data_location
+        need(known, f"tensor {t.name!r} is of a type, or in a place, beyond this checker")
+        values = onnx.numpy_helper.to_array(t)
+        values = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)  # both widen exactly
+        need(np.isfinite(values).all(), f"tensor {t.name!r} is not finite")
+        return values
+
+    def constant(self, name):
+        need(name in self.constants, f"{name!r} is expected to be constant")
+        return self.constants[name]
+
+    def numbers(self, shape):
+        """Of new values."""
+        self.size += prod(shape)
+        return np.arange(self.size - prod(shape), self.size).reshape(shape)
+
+    def affine(self, shape, into, weight, bias=0.0, loose=0.0):
+        """Values in this shape; see :class:`Layer`."""
+        for tap in into:
+            need(len(np.unique(tap[tap > 0])) == (tap > 0).sum(), "a value that stands twice is beyond this checker")
+        out = self.numbers((*weight.shape[1:3], into.shape[3]))
+        bias = np.broadcast_to(np.asarray(bias, np.float64), shape).reshape(out.shape)
+        self.layers.append(Layer(into, out, np.asarray(weight, np.float64), bias, loose))
+        return out.reshape(shape)
+
+    def on_Relu(self, names, a, left=0.0):
+        x = self.values[names[0]]
+        out = self.numbers(x.shape)
+        self.layers.append(Layer(x.ravel(), out.ravel(), left=left))
+        return out
+
+    def on_LeakyRelu(self, names, a):
+        """max(x, left x) = left x + (1 - left) max(x, 0)."""
+        left = a.get("alpha", float(np.float32(0.01)))
+        need(0 <= left <= 1, "LeakyRelu of such a slope is beyond this checker")
+        return self.added(self.values[names[0]], self.on_Relu(names, a, left), left, 1 - left, UNIT)
+
+    def added(self, x, y, one, other, loose=0.0):
+        need(x.shape == y.shape, "a sum of values of different shapes is beyond this checker")
+        into = np.stack([x.reshape(1, 1, -1), y.reshape(1, 1, -1)])
+        return self.affine(x.shape, into, np.reshape([one, other], (2, 1, 1, 1)), loose=loose)
+
+    def on_Gemm(self, names, a):
+        plain = a.get("alpha", 1.0) == a.get("beta", 1.0) == 1 and not a.get("transA")
+        need(plain, "Gemm with alpha, beta or transA is beyond this checker")
+        w = self.constant(names[1]) if a.get("transB") else self.constant(names[1]).T
+        return self.linear(self.values[names[0]], w, (1, len(w)), self.constant(names[2]) if len(names) > 2 else 0.0)
+
+    def on_MatMul(self, names, a):
+        behind = names[1] in self.constants
+        w, x = self.constant(names[behind]), self.values[names[not behind]]
+        if behind:
+            return self.linear(x, w.T, (*x.shape[:-1], w.shape[-1]))
+        # What stands in front of a vector leaves it one.
+        return self.linear(x, w, (*x.shape[:-2], len(w), *x.shape[-1:]) if x.ndim > 1 else (len(w),))
+
+    def linear(self, x, w, shape, bias=0.0):
+        one = w.ndim == 2 and x.size == w.shape[1] and prod(shape) == len(w)
+        need(one, "a matrix product of more than one vector is beyond this checker")
+        return self.affine(shape, x.reshape(1, 1, -1, 1), w[None, None], bias)
+
+    def on_Conv(self, names, a):
+        w = self.constant(names[1])
+        bias = self.constant(names[2]) if len(names) > 2 else np.zeros(len(w))
+        return self.convolved(names[0], w.reshape(a.get("group", 1), -1, *w.shape[1:]), bias, a)
+
+    def convolved(self, name, w, bias, a):
+        x, pads, strides, steps = self.values[name], *(a.get(k, d) for k, d in WINDOWS.items())
+        plain = a.get("auto_pad", b"NOTSET") == b"NOTSET" and not a.get("ceil_mode")
+        need(plain and (x.ndim, w.ndim) == (4, 5), "a convolution or pooling of this kind is beyond this checker")
+        padded = np.pad(x[0], ((0, 0), pads[::2], pads[1::2]))  # by the value 0
+        span = [steps[i] * (w.shape[3 + i] - 1) for i in (0, 1)]
+        out = [(padded.shape[1 + i] - span[i] - 1) // strides[i] + 1 for i in (0, 1)]
+        fits = min(*out, *strides, *steps) >= 1 and len(x) == 1 and x.shape[1] == len(w) * w.shape[2]
+        need(fits and bias.size == len(w) * w.shape[1], "a convolution of these sizes is beyond this checker")
+        taps = [
+            padded[:, *(slice(b, b + s * n, s) for b, s, n in zip(np.multiply(tap, steps), strides, out, strict=True))]
+            for tap in np.ndindex(w.shape[3:])
+        ]
+        into = np.stack(taps).reshape(len(taps), len(w), w.shape[2], prod(out))
+        weight = np.moveaxis(w.reshape(*w.shape[:3], len(taps)), -1, 0)
+        return self.affine((1, w.shape[0] * w.shape[1], *out), into, weight, bias.reshape(1, -1, 1, 1))
+
+    def on_AveragePool(self, names, a):
+        shape, kernel = self.values[names[0]].shape, a["kernel_shape"]
+        summed = self.convolved(names[0], np.ones((shape[1], 1, 1, *kernel)), np.zeros(shape[1]), a)
+        count = (self.layers[-1].into > 0).sum((0, 2)).reshape(summed.shape)
+        return self.scaled(summed, 1 / (prod(kernel) if a.get("count_include_pad") else count), 0.0, 2 * UNIT)
+
+    def on_BatchNormalization(self, names, a):
+        x = self.values[names[0]]
+        scale, shift, mean, var = (
+            self.constant(n).reshape([-1 if i == 1 else 1 for i in range(x.ndim)]) for n in names[1:5]
+        )
+        need((var >= 0).all(), "BatchNormalization of this kind is beyond this checker")
+        factor = scale / np.sqrt(var + a.get("epsilon", float(np.float32(1e-5))))
+        return self.scaled(self.scaled(self.scaled(x, 1.0, -mean), factor, 0.0, 8 * UNIT), 1.0, shift)
+
+    def scaled(self, x, weight, bias, loose=0.0):
+        """The value times a weight plus a bias, number by number."""
+        shape, last = np.broadcast_shapes(x.shape, np.shape(weight), np.shape(bias)), self.layers[-1:]
+        if prod(shape) > x.size:  # what stands in many places becomes so many values
+            spread = np.broadcast_to(x, shape).reshape(-1, 1) == x.ravel()
+            x = self.linear(x, 1.0 * spread, shape)
+        same = last and last[0].weight is not None and np.array_equal(x.ravel(), last[0].out.ravel())
+        if same and np.all(weight == 1) and not loose and not last[0].bias.any():
+            # The bias of what was a product, which stays for others who may read it.
+            return self.affine(shape, last[0].into, last[0].weight, bias, last[0].loose)
+        weight = np.broadcast_to(weight, shape).reshape(1, -1, 1, 1)
+        return self.affine(shape, x.reshape(1, -1, 1, 1), weight, bias, loose)
+
+    def on_Add(self, names, a, sign=1.0):
+        x, y = (self.values.get(n) for n in names)
+        if x is None:
+            return self.scaled(y, sign, self.constant(names[0]))
+        return self.scaled(x, 1.0, sign * self.constant(names[1])) if y is None else self.added(x, y, 1.0, sign)
+
+    on_Sub = partialmethod(on_Add, sign=-1.0)
+
+    def on_Mul(self, names, a):
+        first = names[0] in self.constants
+        return self.scaled(self.values[names[first]], self.constant(names[not first]), 0.0)
+
+    def on_Div(self, names, a):
+        return self.scaled(self.values[names[0]], 1 / self.constant(names[1]), 0.0, 2 * UNIT)
+
+
+# ---- The property
+
+
+def read_property(text, inputs, outputs):
+    """VNN-LIB 1.0 as boxes, each with its unsafe sets: [(lower, upper, sets)], all in fractions. A set is rows
+    (coefficients of outputs, c, strict) that say ``coefficients @ y + c <= 0``. An empty box has no point."""
+    stack, names, asserts = [[]], [], []
+    for token in re.findall(r"[()]|[^\s()]+", re.sub(r";[^\n]*", "", text)):
+        if token == ")":
+            stack[-2].append(stack.pop())
+        else:
+            stack.append([]) if token == "(" else stack[-1].append(token)
+    (statements,) = stack
+    for kind, *rest in statements:
+        known = (kind, len(rest), *rest[1:]) in (("declare-const", 2, "Real"), ("assert", 1))
+        need(known, f"a statement {kind!r} of this kind is beyond this checker")
+        names.append(rest[0]) if kind == "declare-const" else asserts.append(cases(rest[0]))
+    expected = [f"X_{i}" for i in range(inputs)] + [f"Y_{i}" for i in range(outputs)]
+    need(sorted(names) == sorted(expected), f"the model has {inputs} inputs and {outputs} outputs, others are declared")
+    known, _ = conjunction([atom for some in asserts if len(some) == 1 for atom in some[0]], {})
+    found, boxes = {}, []
+    for atoms in every([some for some in asserts if len(some) > 1 or not bounds_alone(some[0])]):
+        ends, rows = conjunction(atoms, known)
+        found.setdefault(frozenset(ends.items()), []).append(rows)
+    for ends, unsafe in found.items():
+        ends = known | dict(ends)
+        need(len(ends) == 2 * inputs, "an input without bounds is beyond this checker")
+        lower, upper = ([side * ends[i, side] for i in range(inputs)] for side in (-1, 1))
+        if all(low <= high for low, high in zip(lower, upper, strict=True)):
+            boxes.append((lower, upper, unsafe))
+    return boxes
+
+
+def every(parts):
+    """One alternative of each part, in all ways, joined."""
+    need(prod(map(len, parts)) <= TERMS, "a property of so many cases is beyond this checker")
+    return [[atom for alternative in chosen for atom in alternative] for chosen in product(*parts)]
+
+
+def cases(formula):
+    """A formula as alternatives: lists of comparisons (c, terms, strict): ``terms + c <= 0``, or ``< 0``."""
+    head, *parts = formula
+    if head == "or":
+        return [alternative for part in parts for alternative in cases(part)]
+    if head == "and":
+        return every([cases(part) for part in parts])
+    need(head in ("<=", ">=", "<", ">") and len(parts) == 2, f"{head!r} in a property is beyond this checker")
+    low, high = map(linear, parts if "<" in head else parts[::-1])
+    terms = {k: low.get(k, 0) - high.get(k, 0) for k in low | high}
+    return [[(terms.pop("", Fraction(0)), {k: v for k, v in terms.items() if v}, len(head) == 1)]]
+
+
+def linear(term):
+    """A term as coefficients by name; the constant's at ''."""
+    if isinstance(term, str):
+        if re.fullmatch("[XY]_(0|[1-9][0-9]*)", term):
+            return {term: 1}
+        number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", term)
+        need(number, f"{term[:50]!r} in a property is beyond this checker")
+        return {"": Fraction(term)}
+    head, *parts = term[0], *map(linear, term[1:])
+    if head == "*" and len(parts) == 2:
+        constant, other = sorted(parts, key=lambda part: not set(part) <= {""})
+        need(set(constant) <= {""}, "a product of two variables is beyond this checker")
+        return {k: v * constant.get("", 0) for k, v in other.items()}
+    need(head in ("+", "-") and parts, f"{head!r} in a property is beyond this checker")
+    kept = len(parts) if head == "+" else len(parts) > 1  # so many are added, all others subtracted
+    parts = parts[:kept] + [{k: -v for k, v in part.items()} for part in parts[kept:]]
+    return {k: sum(part.get(k, 0) for part in parts) for part in parts for k in part}
+
+
+def bounds_alone(atoms):
+    """Whether comparisons are bounds of single inputs, ends included."""
+    return all(len(terms) == 1 and min(terms)[0] == "X" and not strict for _, terms, strict in atoms)
+
+
+def conjunction(atoms, known):
+    """What is at least ``side`` times each input, by (number, side), where that is less than is known; and rows."""
+    ends, rows = {}, []
+    for constant, terms, strict in atoms:
+        if len(terms) == 1 and min(terms)[0] == "X":
+            ((name, factor),) = terms.items()
+            at, end = (int(name[2:]), 1 if factor > 0 else -1), -constant / abs(factor)
+            if end < ends.get(at, known.get(at, inf)):
+                ends[at] = end
+            if strict:  # boxes are closed: a row that no point meets keeps those at their ends from being in the set
+                rows.append(({}, Fraction(0), True))
+        else:
+            tied = any(k[0] == "X" for k in terms)
+            need(not tied, "inputs tied to each other, or to outputs, are beyond this checker")
+            rows.append(({int(k[2:]): v for k, v in terms.items()}, constant, strict))
+    return ends, rows
+
+
+def outward(number, side):
+    """The nearest float64 that is not on the inner side of a fraction."""
+    near = float(number)
+    above, below = near.as_integer_ratio()
+    beyond = above * number.denominator - number.numerator * below
+    return near if beyond * side >= 0 else nextafter(near, side * inf)
