@@ -9,10 +9,8 @@ weak bounds, not false ones. All else, bounds of layers among it, is derived her
 """
 
 import hashlib
-import io
 import json
 import sys
-import zipfile
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -30,10 +28,10 @@ except ImportError as missing:
     raise
 
 if __package__:
-    from .question import LARGEST, UNIT, Layer, Rejected, need, question, unpacked
+    from .question import UNIT, Layer, Rejected, need, numbered, opened, question, told, unpacked
 else:
     sys.path.insert(0, str(Path(__file__).parent))
-    from question import LARGEST, UNIT, Layer, Rejected, need, question, unpacked
+    from question import UNIT, Layer, Rejected, need, numbered, opened, question, told, unpacked
 
 FORMAT = "assay-certificate-1"
 BLOCK, CACHED, BOXES = 64, 1 << 14, 512  # rows at a time, or more if so many numbers are not exceeded; boxes at a time
@@ -285,12 +283,38 @@ class Trees:
             self.leaves = np.add.accumulate(self.leaves, dtype=np.uint8)
         spots = [layer.into[layer.here] for layer in net.layers if layer.weight is None]
         self.spots = np.concatenate([np.zeros(0, np.int64), *spots])
+        self.root = ((), net.lower[self.spots, 0], net.upper[self.spots, 0])
+
+    def finer(self):
+        """Take bounds of neurons over the box, each by a tree of its own: the least one of its leaves. How many do not
+        build on one another is in ``rows``."""
+        codes, tree, rows, slopes = (self.arrays[f"finer/{name}"] for name in ("neurons", "tree", "rows", "slopes"))
+        tree, slopes, first, leaf = tree.tolist()[::-1], np.add.accumulate(slopes, dtype=np.uint8), 0, 0
+        for count in rows.tolist():
+            stack, found = [(n, *self.root) for n in range(count)][::-1], np.full(count, inf, self.root[1].dtype)
+            while stack:
+                some = []  # leaves: whose, and without an unsafe set the path and bounds
+                while stack and len(some) < self.net.block:
+                    n, *node = stack.pop()
+                    if (code := tree.pop()) >= 0:
+                        stack += [(n, *half) for half in halves(*node, code)]
+                    else:
+                        some.append((n, (None, *node)))
+                owner, nodes = [n for n, _ in some], [node for _, node in some]
+                bound = self.bounds(nodes, slopes[leaf : leaf + len(some)], "finer/", codes[first:][owner])
+                empty = [(low > high).any() for _, _, low, high in nodes]  # what holds no point
+                np.minimum.at(found, owner, np.where(empty, inf, bound))
+                leaf += len(some)
+            self.root = ((), *taken(*self.root[1:], codes[first : first + count], found))
+            first += count
+        need(first == len(codes) and not tree, "a bound's tree is not complete")
 
     def run(self):
         """How many leaves there are, and the places of nodes without children that are not proved."""
+        if "finer/tree" in self.arrays:
+            self.finer()
         blocks = np.stack([self.arrays["tighter/at"], self.arrays["tighter/rows"]], 1).tolist()[::-1]
-        root = ((), self.net.lower[self.spots, 0], self.net.upper[self.spots, 0])
-        stack, waiting, left, done, leaves, begin = [root], [], [], 0, 0, 0
+        stack, waiting, left, done, leaves, begin = [self.root], [], [], 0, 0, 0
         for place, code in enumerate(self.arrays["tree"].tolist()):
             need(done < len(self.sets), "something follows the last tree")
             path, low, high = stack.pop()
@@ -298,16 +322,14 @@ class Trees:
                 begin, end = begin + blocks.pop()[1], begin
                 low, high = self.tightened((done, path, low, high), end, begin)
             if code >= 0:
-                least, most = low.copy(), high.copy()
-                least[code], most[code] = max(low[code], 0), min(high[code], 0)
-                stack += [((*path, (code, 1)), least, high), ((*path, (code, -1)), low, most)]
+                stack += halves(path, low, high, code)
                 continue
             if code == -1:
                 waiting.append((done, path, low, high, place))
             elif not (low > high).any():
                 left.append(place)
             if not stack:
-                stack, done = [root], done + 1
+                stack, done = [self.root], done + 1
             if waiting and (len(waiting) == self.net.block or done == len(self.sets)):
                 rows, places = [row[:4] for row in waiting], [row[4] for row in waiting]
                 bound = self.bounds(rows, self.leaves[leaves : leaves + len(rows)])
@@ -320,19 +342,15 @@ class Trees:
     def tightened(self, row, begin, end):
         """Bounds of neurons, 2 * number + 1 for upper ones, of points of which the output is in the unsafe set."""
         codes, slopes = (self.arrays[f"tighter/{name}"][begin:end] for name in ("neurons", "slopes"))
-        low, high = (t.copy() for t in row[2:])
-        found = self.bounds([row] * len(codes), slopes, "tighter/", codes)
-        for code, bound in zip(codes.tolist(), found, strict=True):
-            side, sign = ((low, 1), (high, -1))[code & 1]
-            side[code >> 1] = sign * better(sign * side[code >> 1], bound)
-        return low, high
+        return taken(*row[2:], codes, self.bounds([row] * len(codes), slopes, "tighter/", codes))
 
     def bounds(self, rows, slopes, prefix="", codes=None):
         """Of rows, each (unsafe set, path, lower, upper): weights of unsafe rows, and neurons by ``codes``."""
         net, of, size = self.net, self.net.ar.of, len(rows)
         start, push = np.zeros((net.size, size)), np.zeros((len(self.spots), size))
         steps = [(neuron, i, sign) for i, (_, path, _, _) in enumerate(rows) for neuron, sign in path]
-        parts = [(net.unsafe[r], i, 1) for i, (which, *_) in enumerate(rows) for r in self.sets[which]]
+        sets = [() if which is None else self.sets[which] for which, *_ in rows]
+        parts = [(net.unsafe[r], i, 1) for i, some in enumerate(sets) for r in some]
         for onto, places, name in ((push, steps, "multipliers"), (start, parts, "weights")):
             begin = self.used.get(prefix + name, 0)
             self.used[prefix + name] = end = begin + len(places)
@@ -342,6 +360,22 @@ class Trees:
             start[self.spots[codes >> 1], np.arange(size)] = 1 - 2 * (codes & 1)
         low, high = (np.stack([row[side] for row in rows], 1) for side in (2, 3))
         return net.least_of(of(start), (of(shares(slopes)), of(push), low, high))
+
+
+def halves(path, low, high, neuron):
+    """A node where the neuron is active, and where it is inactive, which comes first."""
+    least, most = low.copy(), high.copy()
+    least[neuron], most[neuron] = max(low[neuron], 0), min(high[neuron], 0)
+    return [((*path, (neuron, 1)), least, high), ((*path, (neuron, -1)), low, most)]
+
+
+def taken(low, high, codes, found):
+    """Bounds of neurons where better ones were ``found``, of 2 * number, and its opposite's of 2 * number + 1."""
+    low, high = low.copy(), high.copy()
+    for code, bound in zip(codes.tolist(), found, strict=True):
+        side, sign = ((low, 1), (high, -1))[code & 1]
+        side[code >> 1] = sign * better(sign * side[code >> 1], bound)
+    return low, high
 
 
 def boxed(net, rows, semantics, ar, lower, upper, least=None):
@@ -388,19 +422,6 @@ def box_tree(make, arrays, lower, upper, sets):
     return leaves, left
 
 
-def opened(certificate: bytes):
-    """The claims of a certificate, and its arrays of numbers."""
-    arrays = {}
-    with zipfile.ZipFile(io.BytesIO(certificate)) as file:
-        small = sum(i.file_size for i in file.infolist()) <= LARGEST
-        need(small and not file.testzip(), "a damaged certificate, or one too large")
-        for name in file.namelist():
-            if name.endswith(".npy"):
-                arrays[name[:-4]] = np.array(np.load(io.BytesIO(file.read(name)), allow_pickle=False), order="C")
-                need(arrays[name[:-4]].dtype.kind in "iuf", "an array holds no numbers")
-        return json.loads(file.read("cert.json")), arrays
-
-
 def check(certificate: bytes, model: bytes, prop: bytes, exact: bool = False, until: float = inf):
     """What the certificate proves of the model and the property, all three as bytes. Raises :class:`Rejected`."""
     try:
@@ -424,13 +445,6 @@ def checked(claims, arrays, model, prop, ar):
     return import_module(".norms" if __package__ else "norms", __package__).checked(claims, arrays, model, prop, ar)
 
 
-def numbered(unsafe):
-    """The rows of all unsafe sets, and their numbers by set."""
-    rows = [row for some in unsafe for row in some]
-    numbers = iter(range(len(rows)))
-    return rows, [[next(numbers) for _ in some] for some in unsafe]
-
-
 def proved(claims, arrays, network, parts, ar, ball=None):
     """What a tree, or a point, proves of a property; ``ball``: in which the inputs are besides."""
     semantics, report = claims["semantics"], {"kind": claims["kind"], "semantics": claims["semantics"], "leaves": 0}
@@ -443,8 +457,7 @@ def proved(claims, arrays, network, parts, ar, ball=None):
         need(all(v.ndim == 2 - (k in lists) for k, v in mine.items()), "an array of another rank than is expected")
         rows, sets = numbered(unsafe)
         if "boxes" in mine:
-            make = partial(boxed, network, rows, semantics, ar, least=least)
-            leaves, left = box_tree(make, mine, low, high, sets)
+            leaves, left = box_tree(partial(boxed, network, rows, semantics, ar, least=least), mine, low, high, sets)
         else:
             net = Bounder(network, rows, [low], [high], semantics, mine["listed"], part["layers"], mine, ar, least)
             leaves, left = Trees(net, mine, sets).run()
@@ -452,16 +465,6 @@ def proved(claims, arrays, network, parts, ar, ball=None):
             raise Rejected(f"{len(left)} leaves are not proved", (n, left))
         report["leaves"] += leaves
     return report | {"claim": "unsat"}
-
-
-def told(claims, arrays, parts):
-    """What the certificate holds of each part of the property."""
-    need(len(claims["parts"]) == len(parts) > 0, "not all of the property is spoken of")
-    for n, (part, (_, _, low, high, unsafe)) in enumerate(zip(claims["parts"], parts, strict=True)):
-        same = [part["lower"], part["upper"]] == [[v.hex() for v in side] for side in (low, high)]
-        need(same and all(unsafe), "the certificate speaks of another box, or a case has no output to avoid")
-        mine = {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"{n}/")}
-        yield n, part, low, high, unsafe, mine
 
 
 def replayed(x, semantics, network, parts, ar, ball):

@@ -15,11 +15,11 @@ from time import monotonic
 import numpy as np
 
 if __package__:
-    from .checker import CACHED, Bounder, Floats, better, numbered, proved, told
-    from .question import LARGEST, UNIT, Rejected, need, question
+    from .checker import CACHED, Bounder, Floats, better, proved
+    from .question import LARGEST, UNIT, Rejected, need, numbered, question, told
 else:
-    from checker import CACHED, Bounder, Floats, better, numbered, proved, told
-    from question import LARGEST, UNIT, Rejected, need, question
+    from checker import CACHED, Bounder, Floats, better, proved
+    from question import LARGEST, UNIT, Rejected, need, numbered, question, told
 
 DENSE = 1 << 23  # numbers of a matrix, at most
 DUAL = {1: inf, 2: 2, inf: 1}

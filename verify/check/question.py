@@ -1,11 +1,14 @@
-"""What is asked: a model, read from ONNX as layers, and a property, read from VNN-LIB as boxes and unsafe sets.
+"""What is asked: a model, read from ONNX as layers, and a property, read from VNN-LIB as boxes and unsafe sets; and
+what a certificate says of them.
 
 Beside ``checker.py``, which answers; it shares no code with what is checked, and refuses all that it does not know.
 """
 
 import gzip
 import io
+import json
 import re
+import zipfile
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, partialmethod
@@ -38,6 +41,36 @@ def need(holds, why):
 def unpacked(data: bytes) -> bytes:
     """What a gzipped file holds, or any other one is."""
     return gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST) if data[:2] == b"\x1f\x8b" else data
+
+
+def opened(certificate: bytes):
+    """The claims of a certificate, and its arrays of numbers."""
+    arrays = {}
+    with zipfile.ZipFile(io.BytesIO(certificate)) as file:
+        small = sum(i.file_size for i in file.infolist()) <= LARGEST
+        need(small and not file.testzip(), "a damaged certificate, or one too large")
+        for name in file.namelist():
+            if name.endswith(".npy"):
+                arrays[name[:-4]] = np.array(np.load(io.BytesIO(file.read(name)), allow_pickle=False), order="C")
+                need(arrays[name[:-4]].dtype.kind in "iuf", "an array holds no numbers")
+        return json.loads(file.read("cert.json")), arrays
+
+
+def told(claims, arrays, parts):
+    """What the certificate holds of each part of the property."""
+    need(len(claims["parts"]) == len(parts) > 0, "not all of the property is spoken of")
+    for n, (part, (_, _, low, high, unsafe)) in enumerate(zip(claims["parts"], parts, strict=True)):
+        same = [part["lower"], part["upper"]] == [[v.hex() for v in side] for side in (low, high)]
+        need(same and all(unsafe), "the certificate speaks of another box, or a case has no output to avoid")
+        mine = {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"{n}/")}
+        yield n, part, low, high, unsafe, mine
+
+
+def numbered(unsafe):
+    """The rows of all unsafe sets, and their numbers by set."""
+    rows = [row for some in unsafe for row in some]
+    numbers = iter(range(len(rows)))
+    return rows, [[next(numbers) for _ in some] for some in unsafe]
 
 
 @lru_cache(maxsize=1)  # who writes a proof and has it checked asks twice

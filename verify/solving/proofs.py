@@ -247,6 +247,7 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
         arrays |= {f"layer{relu}/{name}": rows[name].numpy() for name in ("neurons", "slopes")}
     finer = {f"finer/{name}": array.numpy() for name, array in record["finer"].items()}
     if finer:
+        finer["finer/weights"] = np.zeros(0, np.float16)
         finer["finer/slopes"] = np.diff(finer["finer/slopes"], axis=0, prepend=np.uint8(0))
     return Part({**arrays, **finer}, layers)
 
