@@ -265,8 +265,9 @@ def main() -> int:
         asked = [one for one in some if one.lines[options.file] & set(range(first, last + 1))]
         if not noticed(options.file, module, asked):
             left += 1
-            new += f"{options.file}: {told}" not in known()
-            print(f"{line} ({len(asked)} questions): {text[line - 1].strip()[:60]}\n    {told}", flush=True)
+            told = f"{options.file}: {text[line - 1].strip()} | {told}"
+            new += told not in known()
+            print(f"{line} ({len(asked)} questions)\n{told}", flush=True)
     print(f"{len(lines)} lines changed, {left} changes not noticed, of which {new} are not in {SURVIVORS.name}")
     return int(new > 0)
 
