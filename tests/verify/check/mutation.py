@@ -122,11 +122,11 @@ def questions() -> list[Question]:
 
 def traced(asked: Asked) -> Question:
     """A question, answered twice: for its time, and for its lines."""
-    files = {str(FOLDER / f"{name}.py"): name for name in FILES}
+    files = {checker.main.__code__.co_filename: "checker", question.need.__code__.co_filename: "question"}
     lines: dict[str, set[int]] = {name: set() for name in FILES}
 
     def trace(frame: Any, event: str, _: Any) -> Any:
-        name = files.get(str(Path(frame.f_code.co_filename).resolve()))
+        name = files.get(frame.f_code.co_filename)
         if name is None:
             return None
         lines[name].add(frame.f_lineno)
@@ -265,8 +265,9 @@ def main() -> int:
         asked = [one for one in some if one.lines[options.file] & set(range(first, last + 1))]
         if not noticed(options.file, module, asked):
             left += 1
-            new += f"{options.file}: {told}" not in known()
-            print(f"{line} ({len(asked)} questions): {text[line - 1].strip()[:60]}\n    {told}", flush=True)
+            told = f"{options.file}: {text[line - 1].strip()} | {told}"
+            new += told not in known()
+            print(f"{line} ({len(asked)} questions)\n{told}", flush=True)
     print(f"{len(lines)} lines changed, {left} changes not noticed, of which {new} are not in {SURVIVORS.name}")
     return int(new > 0)
 
