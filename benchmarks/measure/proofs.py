@@ -38,7 +38,7 @@ def scrambled(name: str) -> Tamper:
     """One number of an array becomes another."""
 
     def tamper(claims: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> None:
-        whole = arrays[f"0/{name}"]
+        whole = arrays.get(f"0/{name}", np.zeros(0))
         if whole.size:
             values = [np.nan, np.inf, -1, 0, 1e300] if whole.dtype.kind == "f" else [-2, -1, 0, 1, 7, 100]
             with np.errstate(over="ignore"):
@@ -59,6 +59,12 @@ def cut(claims: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> Non
     arrays["0/tree"] = arrays["0/tree"][: rng.integers(len(arrays["0/tree"]) + 1)]
 
 
+def trimmed(claims: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> None:
+    """Bounds by trees of their own have no splits."""
+    if "0/finer/tree" in arrays:
+        arrays["0/finer/tree"] = np.full(len(arrays["0/finer/neurons"]), -1, np.int32)
+
+
 def unlayered(claims: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> None:
     """Layers are bounded by intervals alone."""
     claims["parts"][0]["layers"] = []
@@ -70,8 +76,11 @@ def shut(claims: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> No
     arrays["0/tree"] = np.full(count, rng.choice([-1, -2]), np.int32)
 
 
-NAMES = ("tree", "slopes", "multipliers", "weights", "listed", "tighter/at", "tighter/rows", "tighter/neurons")
-OTHERS: dict[str, Tamper] = {"dropped": dropped, "cut": cut, "unlayered": unlayered, "shut": shut}
+NAMES = (
+    *("tree", "slopes", "multipliers", "weights", "listed", "tighter/at", "tighter/rows", "tighter/neurons"),
+    *("finer/tree", "finer/neurons", "finer/rows", "finer/slopes", "finer/multipliers"),
+)
+OTHERS: dict[str, Tamper] = {"dropped": dropped, "cut": cut, "trimmed": trimmed, "unlayered": unlayered, "shut": shut}
 TAMPERS: dict[str, Tamper] = {name: scrambled(name) for name in NAMES} | OTHERS
 
 

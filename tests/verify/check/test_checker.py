@@ -30,6 +30,7 @@ from assay.verify.check.question import Rejected
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import to_network
+from assay.verify.core.ops import Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Verdict
@@ -44,6 +45,7 @@ from tests.verify.programs.cases import case
 
 LEAVES = BaB(neurons=0, steps=1, below=0, leaves=0, proof=True)  # many leaves
 NODES = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, leaves=0, proof=True)  # many nodes
+FINER = BaB(first=0, leaves=6, proof=True)  # bounds by trees of their own
 
 
 @cache
@@ -68,7 +70,7 @@ def all_proved(kinds: tuple[str, ...], numbers: range, method: BaB) -> list[tupl
 
 
 @seeds(6, 24)
-@pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
+@pytest.mark.parametrize("method", [LEAVES, NODES, FINER], ids=["leaves", "nodes", "finer"])
 @pytest.mark.parametrize("kind", ["mlp", "conv", "residual", "leaky"])
 def test_trees_are_accepted_and_what_they_prove_is_true(kind: str, method: BaB, seeds: range) -> None:
     some = all_proved((kind,), seeds, method)
@@ -85,6 +87,37 @@ def test_there_are_trees_of_many_leaves_and_tightened_nodes() -> None:
     assert any((opened(certificate)[1]["0/tree"] == -2).any() for _, _, certificate in some)
 
 
+def test_there_are_bounds_by_trees_that_are_split() -> None:
+    arrays = [opened(certificate)[1] for _, _, certificate in all_proved(("mlp",), range(12), FINER)]
+    assert any((part.get("0/finer/tree", np.full(1, -1)) >= 0).any() for part in arrays)
+
+
+def test_bounds_by_trees_are_no_better_than_their_leaves() -> None:
+    """Some of them all alone, by points."""
+    checked = 0
+    for number, (problem, _, certificate) in enumerate(all_proved(("mlp",), range(12), FINER)):
+        claims, arrays = opened(certificate)
+        mine = {name.partition("/")[2]: array for name, array in arrays.items()}
+        if "finer/tree" not in mine:
+            continue
+        network, parts = question.question(certificate.model, certificate.prop)
+        rows, sets = question.numbered(parts[0][-1])
+        bounds = [[v] for v in parts[0][2:4]]
+        net = checker.Bounder(network, rows, *bounds, "real", mine["listed"], claims["parts"][0]["layers"], mine)
+        trees = checker.Trees(net, mine, sets)
+        trees.finer()
+        u = torch.rand(500, *problem.network.input_shape, dtype=torch.float64, generator=nets.generator(number))
+        box = problem.region.box()
+        values = problem.network.values(torch.lerp(box.lower, box.upper, u))
+        at = [values[n.inputs[0]].flatten(1) for n in problem.network.nodes if isinstance(n.op, Relu)]
+        z = torch.cat(at, 1)[:, mine["listed"]].numpy()
+        _, low, high = trees.root
+        assert (low <= z.min(0)).all()
+        assert (z.max(0) <= high).all()
+        checked += int((low > trees.net.lower[trees.spots, 0]).sum())
+    assert checked > 0
+
+
 @pytest.mark.slow
 def test_a_proof_that_takes_too_much_memory_is_given_up_and_the_verdict_stands() -> None:
     problem, _ = case("mlp", 5)
@@ -94,7 +127,7 @@ def test_a_proof_that_takes_too_much_memory_is_given_up_and_the_verdict_stands()
 
 
 @seeds(4, 90)
-@pytest.mark.parametrize("method", [LEAVES, NODES], ids=["leaves", "nodes"])
+@pytest.mark.parametrize("method", [LEAVES, NODES, FINER], ids=["leaves", "nodes", "finer"])
 def test_rational_arithmetic_agrees(method: BaB, seeds: range) -> None:
     for _, _, certificate in all_proved(("mlp", "leaky"), seeds, method):
         assert certificate.check() == certificate.check(exact=True)
@@ -154,7 +187,8 @@ def opened(certificate: Certificate) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @pytest.mark.parametrize("name", list(TAMPERS))
 def test_mutants_are_rejected_in_words_if_they_are(name: str) -> None:
-    for number, (_, _, certificate) in enumerate(all_proved(("mlp",), range(8), NODES)[:3]):
+    method = FINER if name.startswith(("finer", "trimmed")) else NODES
+    for number, (_, _, certificate) in enumerate(all_proved(("mlp",), range(8), method)[:3]):
         for mutant in mutants(certificate, TAMPERS[name], 6, number):
             with suppress(Rejected):
                 assert mutant.check()["claim"] == "unsat"
@@ -163,7 +197,8 @@ def test_mutants_are_rejected_in_words_if_they_are(name: str) -> None:
 @pytest.mark.parametrize("name", list(TAMPERS))
 def test_no_certificate_proves_a_false_property(name: str) -> None:
     """The trees of a true property, told of one that is false by a little: the same sizes all through."""
-    for number, (problem, margin, certificate) in enumerate(all_proved(("mlp",), range(8), NODES)[:3]):
+    method = FINER if name.startswith(("finer", "trimmed")) else NODES
+    for number, (problem, margin, certificate) in enumerate(all_proved(("mlp",), range(8), method)[:3]):
         false = Spec(tuple(replace(d, b=d.b + margin + 1e-6) for d in problem.spec.disjuncts))
         files = Files.of_problem(problem.with_parts(spec=false))
         told = told_of(certificate, files)

@@ -54,8 +54,8 @@ class BaB:
     activations the intervals of what these read. Complete on ReLUs, but for margins within rounding of zero.
 
     ``batch``: domains that are bounded together; ``steps``, ``slope``, ``multiplier``: of the ascent of slopes and
-    multipliers of each; ``first``: domains below a root before anything is tightened; ``race``: on a tenth as many
-    each, whether other steps are better; ``below``: domains below a node after which it is split and the bounds of
+    multipliers of each; ``first``: domains below a root before anything is tightened; ``race``: on up to a tenth as
+    many each, whether other steps are better; ``below``: domains below a node after which it is split and the bounds of
     ``neurons`` of its neurons are tightened, those whose relaxations cost most (0: of none); without an end where it
     is 0; ``passes``: how often that is done at the root; ``leaves``: the most that the trees have by which bounds of
     neurons are refined over the whole box, 0: none are; ``output``: where the output is unsafe, which tells no

@@ -138,8 +138,8 @@ class PhaseTree:
         return values, self.single.compact.point(walk.at_input[:, open_[worst]].sign().neg_())
 
     def _again(self, leaves: Phases, stuck: Tensor, bound: Tensor) -> Tensor | None:
-        """Leaves whose every neuron is split, ``stuck`` ones of a batch by number, are raised further; what that does
-        not close is settled exactly."""
+        """Leaves whose every neuron is split, ``stuck`` ones of a batch by number, are raised further, and what that
+        leaves open is settled exactly."""
         here, whose, part = leaves.phase.T.contiguous(), leaves.tree, multipliers(leaves)
         _, walk = self.raised(here, whose, part, replace(self.how, steps=AGAIN * self.how.steps))
         proved = self.proved(here, whose, part, walk)

@@ -104,7 +104,8 @@ def search(
         leaves = Leaves.roots(tree.root())
     if account is None:
         account = Account(len(leaves.bound))
-    frontier, searched, spent = Frontier(leaves), leaves.tree.unique().tolist(), torch.zeros(account.trees).long()
+    frontier, spent = Frontier(leaves), torch.zeros(account.trees, dtype=torch.int64)
+    searched = torch.bincount(leaves.tree).nonzero().flatten().tolist()
     settled, domains, rounds = inf, 0, 0
     witness: Tensor | None = None
     reason: Reason | None = None
