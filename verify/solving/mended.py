@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from assay.verify.backends.bab.reopened import subtree
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
+from assay.verify.programs.hints import differences, summed
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -60,7 +61,9 @@ def spliced(
 ) -> Arrays:
     """The arrays with a subtree in the place of a node without children. ``where``: see :func:`placed`; ``rows``: how
     many each unsafe set has."""
-    codes, slopes = arrays["tree"], np.add.accumulate(arrays["slopes"], dtype=np.uint8)
+    codes, slopes = arrays["tree"], summed(arrays["slopes"])
+    if slopes.dtype != np.uint8:
+        below = below | {"slopes": (below["slopes"] / 255).astype(slopes.dtype)}
     leaf = codes == -1
     deep, wide = (np.array(t) for t in zip(*((len(path), rows[tree]) for tree, path in where), strict=True))
     at, count = arrays["tighter/at"], arrays["tighter/rows"]
@@ -77,7 +80,7 @@ def spliced(
 
     mended = {
         "tree": put("tree", place, place + 1),
-        "slopes": np.diff(put("slopes", first, after, slopes), axis=0, prepend=np.uint8(0)),
+        "slopes": differences(put("slopes", first, after, slopes)),
         "multipliers": put("multipliers", *of_leaves(deep)),
         "weights": put("weights", *of_leaves(wide)),
         "tighter/rows": put("tighter/rows", block, block),

@@ -30,6 +30,7 @@ from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.result import NETWORK, Guarantee, Result, Verdict
 from assay.verify.core.spec import Spec
+from assay.verify.programs.hints import differences, tree
 
 Array = NDArray[Any]
 
@@ -128,20 +129,9 @@ def plain(files: Files, number: int, semantics: str = "real", until: float = inf
 
 def trees(count: int, weights: Sequence[float]) -> dict[str, Array]:
     """Trees without splits, as many as there are unsafe sets, with the ``weights`` of the rows of these."""
-    blank = partial(np.zeros, dtype=np.int32)
-    return {
-        "tree": np.full(count, -1, np.int32),
-        "listed": blank(0),
-        "slopes": np.zeros((count, 0), np.uint8),
-        "multipliers": np.zeros(0, np.float16),
-        "weights": np.array(weights, np.float16),
-        "tighter/at": blank(0),
-        "tighter/rows": blank(0),
-        "tighter/neurons": blank(0),
-        "tighter/slopes": np.zeros((0, 0), np.uint8),
-        "tighter/multipliers": np.zeros(0, np.float16),
-        "tighter/weights": np.zeros(0, np.float16),
-    }
+    codes, none = np.full(count, -1), np.zeros((count, 0), np.uint8)
+    listed = {"listed": np.zeros(0, np.int32)}
+    return listed | tree(codes, none, np.zeros(0, np.float16), np.array(weights, np.float16))
 
 
 def halved(
@@ -232,7 +222,7 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
     lengths = np.cumsum([0, *(len(t["tree"]) for t in told)])
     at = [t["tighter/at"].numpy() + begin for t, begin in zip(told, lengths, strict=False)]
     arrays["tighter/at"] = np.concatenate(at).astype(np.int32)
-    arrays["slopes"] = np.diff(arrays["slopes"], axis=0, prepend=np.uint8(0))
+    arrays["slopes"] = differences(arrays["slopes"])
     arrays["listed"] = record["listed"].numpy()
     layers: list[list[str | None]] = [[None] for _ in sizes]
     for relu, rows in record["layers"].items():
@@ -386,7 +376,7 @@ def reopened(files: Files, number: int, part: Part, left: Sequence[int], problem
 
 def of_search(files: Files, number: int, spec: Spec, record: Mapping[str, Any] | None) -> Part | None:
     """The proof of a part by what a search recorded, if it did."""
-    kinds = {"bab": of_record, "input-split": of_boxes}
+    kinds = {"bab": of_record, "lp": of_record, "lp-bab": of_record, "input-split": of_boxes}
     kind = None if record is None else kinds.get(record["kind"])
     return None if record is None or kind is None else kind(files, number, spec, record)
 
