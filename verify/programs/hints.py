@@ -1,9 +1,9 @@
 """What duals of the triangle relaxation say of its ReLUs: slopes of lines below, and multipliers of splits.
 
-Of a ReLU a = max(z, 0) the rows of its triangle pass on to z what comes to a, times the slope of a line above it where
-that is negative, and of some line below it where it is not (Wong, Kolter 2018, arXiv:1711.00851): which line that is, is
-all that the duals decide, and what a split takes off. :mod:`assay.verify.check.checker` reads nothing else, and believes
-none of it: a dual that is wrong, or says more than lines can, makes its bounds weak.
+Of a ReLU a = max(z, 0) the rows of its triangle pass on to z what comes to a, times the slope of the line above it
+where that is negative, and of some line below it where it is not (Wong, Kolter 2018, arXiv:1711.00851). Which line that
+is, is all that duals decide, and how much a split takes off. :mod:`assay.verify.check.checker` reads nothing else, and
+believes none of it: duals that are wrong, or that say more than lines can, make its bounds weak.
 """
 
 from __future__ import annotations

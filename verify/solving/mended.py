@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.verify.backends.bab.reopened import subtree
+from assay.verify.backends.bab.reopened import Hint, subtree
+from assay.verify.check import checker
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
 from assay.verify.programs.hints import differences, summed
@@ -21,20 +22,41 @@ Splits = tuple[tuple[int, int], ...]  # neurons and phases, from above
 
 
 def mended(
-    arrays: Arrays, places: Sequence[int], problem: Problem, disjuncts: Sequence[int], budget: Budget
+    arrays: Arrays,
+    places: Sequence[int],
+    problem: Problem,
+    disjuncts: Sequence[int],
+    budget: Budget,
+    crown: bool = False,
 ) -> Arrays | None:
     """Trees with the nodes at these ``places`` searched again, each for its share of the budget; None where that proves
-    nothing. ``disjuncts``: of the specification, one a tree."""
+    nothing. ``disjuncts``: of the specification, one a tree; ``crown``: whether layers are bounded by CROWN alone."""
     rows = [len(problem.spec.disjuncts[d].b) for d in disjuncts]
     for count, place in enumerate(sorted(places, reverse=True)):
         where = placed(arrays["tree"].tolist())
         tree, splits = where[place]
         part = Budget(budget.remaining / (len(places) - count), budget.memory).started()
-        below = subtree(problem, disjuncts[tree], splits, arrays["listed"], part)
+        hint = _hint(arrays, place, where, rows)
+        below = subtree(problem, disjuncts[tree], splits, arrays["listed"], part, crown, hint)
         if below is None:
             return None
         arrays = arrays | spliced(arrays, place, below, where, rows)
     return arrays
+
+
+def _hint(arrays: Arrays, place: int, where: Sequence[tuple[int, Splits]], rows: Sequence[int]) -> Hint | None:
+    """What a leaf has for proof, where a search may begin; None for a node whose bounds were said to cross."""
+    leaf = arrays["tree"] == -1
+    if not leaf[place]:
+        return None
+    before = np.flatnonzero(leaf[:place])
+    tree, splits = where[place]
+    first, weighed = sum(len(where[at][1]) for at in before), sum(rows[where[at][0]] for at in before)
+    return (
+        checker.shares(summed(arrays["slopes"])[len(before)]),
+        arrays["multipliers"][first : first + len(splits)],
+        arrays["weights"][weighed : weighed + rows[tree]],
+    )
 
 
 def placed(codes: Sequence[int]) -> list[tuple[int, Splits]]:

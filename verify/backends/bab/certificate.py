@@ -97,9 +97,7 @@ def written(tree: Tree, splits: Splits, cost: Vector, rows: int, left: Vector) -
         slopes.append(hints.single(left + (1 - left) * slope))
         multipliers.append(hints.single(push))
         weights.append(hints.single(weight.ravel()))
-    return hints.tree(
-        np.array(codes), np.concatenate(slopes), np.concatenate(multipliers), np.concatenate(weights)
-    )
+    return hints.tree(np.array(codes), np.concatenate(slopes), np.concatenate(multipliers), np.concatenate(weights))
 
 
 def _of_leaves(
