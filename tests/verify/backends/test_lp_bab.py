@@ -35,7 +35,7 @@ from assay.verify.solving import proofs
 from assay.verify.solving.proofs import Files
 from tests import nets
 from tests.breadth import seeds
-from tests.verify.programs.cases import cases
+from tests.verify.programs.cases import cases, lowered
 from tests.verify.programs.test_encode import read_twice
 
 KINDS = ("mlp", "conv", "residual", "skips", "leaky")
@@ -74,12 +74,6 @@ def hard() -> Problem:
 
 
 # Certificates.
-
-
-def lowered(problem: Problem, margin: float) -> Problem:
-    """The same problem with less asked of its outputs by so much: its margin is larger by that."""
-    less = tuple(replace(d, b=d.b - margin) for d in problem.spec.disjuncts)
-    return problem.with_parts(spec=Spec(less))
 
 
 def proved(problem: Problem, certificate: dict[str, Any]) -> dict[str, Any]:
