@@ -313,6 +313,14 @@ class Reader:
         node = Node("conv", (self.flat((number, places)),), weight=w, bias=bias, shape=shape, how=how)
         return self.add((1, w.shape[0] * w.shape[1], *out), node)
 
+    def on_Pad(self, names, a):
+        (number, places), told = self.values[names[0]], [self.constant(n) for n in names[1:] if n]
+        pads = np.reshape(told[0] if told else a["pads"], (2, -1)).T
+        zeros = a.get("mode", b"constant") == b"constant" and not np.any(told[1:] or a.get("value", 0.0))
+        plain = zeros and len(told) < 3 and len(pads) == places.ndim and (pads >= 0).all()
+        need(plain, "padding of this kind is beyond this checker")
+        return number, np.pad(places, pads, constant_values=-1)
+
     def on_AveragePool(self, names, a):
         places, kernel = self.values[names[0]][1], a["kernel_shape"]
         value = self.convolved(names[0], np.ones((places.shape[1], 1, 1, *kernel)), np.zeros(places.shape[1]), a)
