@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.verify.backends.bab.reopened import Hint, subtree
-from assay.verify.check import checker
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
 from assay.verify.programs.hints import differences, summed
@@ -52,8 +51,9 @@ def _hint(arrays: Arrays, place: int, where: Sequence[tuple[int, Splits]], rows:
     before = np.flatnonzero(leaf[:place])
     tree, splits = where[place]
     first, weighed = sum(len(where[at][1]) for at in before), sum(rows[where[at][0]] for at in before)
+    slopes = summed(arrays["slopes"])[len(before)]
     return (
-        checker.shares(summed(arrays["slopes"])[len(before)]),
+        slopes / 255 if slopes.dtype == np.uint8 else slopes,
         arrays["multipliers"][first : first + len(splits)],
         arrays["weights"][weighed : weighed + rows[tree]],
     )
