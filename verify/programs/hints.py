@@ -56,14 +56,16 @@ class Passed:
     def slopes(self) -> Vector:
         """Of the lines below neurons that are not split: (vectors x neurons)."""
         share = np.divide(self.below, self.above, out=np.zeros_like(self.below), where=self.above > 0)
-        return np.clip(np.nan_to_num(share), 0.0, 1.0)
+        slopes: Vector = np.clip(np.nan_to_num(share), 0.0, 1.0)
+        return slopes
 
 
 def slopes_above(neurons: UnstableNeurons, matrix: Matrix) -> Vector:
     """The slope of the line above each neuron: (neurons)."""
     if not len(neurons):
         return np.zeros(0)
-    return -np.asarray(matrix[neurons.chord, neurons.z]).ravel()
+    slopes: Vector = -np.asarray(matrix[neurons.chord, neurons.z]).ravel()
+    return slopes
 
 
 def leaky(problem: Problem, neurons: UnstableNeurons) -> Vector:

@@ -48,7 +48,7 @@ def _hint(arrays: Arrays, place: int, where: Sequence[tuple[int, Splits]], rows:
     leaf = arrays["tree"] == -1
     if not leaf[place]:
         return None
-    before = np.flatnonzero(leaf[:place])
+    before = np.flatnonzero(leaf[:place]).tolist()
     tree, splits = where[place]
     first, weighed = sum(len(where[at][1]) for at in before), sum(rows[where[at][0]] for at in before)
     slopes = summed(arrays["slopes"])[len(before)]

@@ -73,7 +73,9 @@ class Tree:
 
     def preorder(self) -> tuple[list[int], dict[int, Path]]:
         """Of each node in preorder its neuron, -1 for a leaf; and the paths of the leaves, by number, in order."""
-        codes, paths, todo = [], {}, [(0, ())]
+        codes: list[int] = []
+        paths: dict[int, Path] = {}
+        todo: list[tuple[int, Path]] = [(0, ())]
         while todo:
             node, path = todo.pop()
             neuron, first = self.neuron[node], self.first[node]
