@@ -62,13 +62,17 @@ def read(
     return Question(tuple(problems), tuple(dict.fromkeys(str(each.message) for each in caught)))
 
 
-CHECKING = 2.0  # seconds that checking a verdict may take, or as long as finding it took, where that is longer
+CHECKING = 2.0  # seconds that a search for a proof may take, or as long as the verdict took, where that is longer
+CHECKED = 15.0  # so many times that, but for the time that there is, all of a check may take
 RESERVE = 0.5  # seconds that are left after checking
+ELSEWHERE = ("milp", "smt")  # exact methods whose verdicts are proved by another's search, in all of the time
 RECORDERS = (
     "auto",
     "bab",
     "input-split",
     "lipsdp",
+    "lp",
+    "lp-bab",
     "sdp",
 )  # methods that keep what proves a verdict where they are told to
 
@@ -93,12 +97,15 @@ def decided(
         return result, None
     if report is not None:
         report(result)
-    seconds = min(max(CHECKING, result.seconds), budget.remaining - RESERVE)
+    search = max(CHECKING, result.seconds)
+    seconds = min(CHECKED * search, budget.remaining - RESERVE)
+    if verifier.name in ELSEWHERE:
+        search = seconds = budget.remaining - RESERVE
     if seconds <= 0:
         return result, None
     from assay.verify.solving import proofs
 
-    return proofs.checked(unzipped(net), unzipped(prop), question.problems, result, seconds, semantics)
+    return proofs.checked(unzipped(net), unzipped(prop), question.problems, result, seconds, semantics, search)
 
 
 def unzipped(path: Path) -> Path:

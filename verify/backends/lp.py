@@ -4,9 +4,9 @@ several lines about each curve and product."""
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import inf, nan
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,12 +19,13 @@ from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, check_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
-from assay.verify.core.result import Guarantee, Reason, Result
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs import encode
-from assay.verify.programs.expressions import Expression
+from assay.verify.programs.encode import UnstableNeurons, Wanted
+from assay.verify.programs.hints import Array, Layer, Passed, document, leaky, recordable, single, tree
 from assay.verify.programs.loading import check_name, get_solver, load, missing
-from assay.verify.programs.program import Draft, Status, Vector, widened
+from assay.verify.programs.program import Status, Vector, widened
 from assay.verify.programs.relaxation import Known, Lower, Relaxation, attempt, known, lower
 from assay.verify.programs.solver import Solver
 
@@ -38,12 +39,14 @@ class LP:
 
     ``tighten``: ``last`` bounds the output alone, ``all`` every unstable neuron, layer by layer; ``intermediate``:
     bounds of the layers to begin with, ``crown`` or ``ibp``; ``solver``: ``highs``, ``scipy`` or ``cvxpy:NAME``. A
-    ball in l2 is a cone, for which cvxpy's CLARABEL takes the place of the first two.
+    ball in l2 is a cone, for which cvxpy's CLARABEL takes the place of the first two; ``proof``: keep the slopes that
+    the duals come to, for a certificate.
     """
 
     tighten: Literal["last", "all"] = "last"
     intermediate: Literal["crown", "ibp"] = "crown"
     solver: str = "highs"
+    proof: bool = False
     name: ClassVar[str] = "lp"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
@@ -65,20 +68,24 @@ class LP:
         if declined is not None:
             return declined
         least, grain = [nan], inf
+        record = Record(problem) if self.proof and recordable(problem) else None
 
         def work() -> None:
             nonlocal grain
             spec = problem.spec
             bounded = self._known(problem.network, problem.region, spec.A, budget, spec.b)
             grain, least[:] = bounded.grain, bounded.by_disjunct(problem.spec)
-            self._improve(problem, bounded, least, budget)
+            self._improve(problem, bounded, least, budget, record)
 
         with torch.no_grad():
             reason = attempt(work)
         margin = torch.tensor(least, dtype=torch.float64).amin().item()  # NaN stays NaN
         if 0 < margin <= grain:
             margin, reason = nan, Reason.NUMERICAL
-        return concluded(self, problem, margin, reason, time.monotonic() - begun)
+        result = concluded(self, problem, margin, reason, time.monotonic() - begun)
+        if record is not None and result.verdict is Verdict.VERIFIED:
+            return replace(result, certificate=record.document())
+        return result
 
     def bound(self, network: Network, region: Region, objective: Tensor, budget: Budget = UNLIMITED) -> Bounds:
         """Bounds of ``objective @ network(x)`` over the region: (batch x rows).
@@ -108,14 +115,20 @@ class LP:
     ) -> Known:
         return known(network, region, objective.double(), budget, self.intermediate == "crown", sides)
 
-    def _improve(self, problem: Problem, bounded: Known, least: list[float], budget: Budget) -> None:
+    def _improve(
+        self, problem: Problem, bounded: Known, least: list[float], budget: Budget, record: Record | None
+    ) -> None:
         """Raise the lower bounds of the disjuncts as far as it raises the least of them."""
-        relaxation = self._relaxation(problem.network, problem.region, bounded, budget)
+        relaxation = self._relaxation(problem.network, problem.region, bounded, budget, record)
         lowest = inf
         for d in sorted(range(len(least)), key=least.__getitem__):
             disjunct = problem.spec.disjuncts[d]
-            if least[d] < lowest and len(disjunct.b):
-                self._raise(least, d, relaxation.disjunct(disjunct.A, disjunct.b))
+            # What the bounds of the layers prove without a program, by intervals it may be, is no matter of lines.
+            if (record is not None or least[d] < lowest) and len(disjunct.b):
+                proved = relaxation.disjunct(disjunct.A, disjunct.b)
+                self._raise(least, d, proved)
+                if record is not None and proved.duals is not None:
+                    record.duals(d, relaxation, proved.duals)
             lowest = min(lowest, least[d])
 
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
@@ -140,10 +153,44 @@ class LP:
         if proved.status is Status.TIMEOUT:
             raise Expired
 
-    def _relaxation(self, network: Network, region: Region, bounded: Known, budget: Budget) -> Relaxation:
+    def _relaxation(
+        self, network: Network, region: Region, bounded: Known, budget: Budget, record: Record | None = None
+    ) -> Relaxation:
         solver = get_solver(self._solver_for(region))
-        refine = _Refinement(solver, budget) if self.tighten == "all" else None
+        refine = _Refinement(solver, budget, record) if self.tighten == "all" else None
         return Relaxation(encode.encode(network, region, bounded.bounds, refine=refine), solver, budget)
+
+
+@dataclass(eq=False)
+class Record:
+    """What proves the bounds of a problem: slopes of the lines below its unstable neurons, for each disjunct, and for
+    each bound of an operand that was refined."""
+
+    problem: Problem
+    trees: dict[int, dict[str, Array]] = field(default_factory=dict)
+    layers: dict[int, Layer] = field(default_factory=dict)
+    neurons: UnstableNeurons | None = None
+
+    def duals(self, d: int, relaxation: Relaxation, duals: Vector) -> None:
+        """A disjunct is proved by these (rows of its program)."""
+        disjunct = self.problem.spec.disjuncts[d]
+        passed, weights = relaxation.passed(disjunct.A, disjunct.b, duals)
+        self.neurons = neurons = relaxation.encoding.neurons
+        left = leaky(self.problem, neurons)
+        slopes = single(left + (1 - left) * passed.slopes())
+        self.trees[d] = tree(np.array([-1]), slopes, np.zeros(0, np.float16), single(weights))
+
+    def layer(self, wanted: Wanted, passed: Passed) -> None:
+        """Operands are bounded by what is passed to the neurons before them (2 * operands x neurons)."""
+        left = leaky(self.problem, wanted.neurons)
+        slopes = single(left + (1 - left) * passed.slopes())
+        self.layers[wanted.position] = Layer(wanted.position, wanted.feature, slopes)
+
+    def document(self) -> dict[str, Any] | None:
+        """All of it as plain data; None where a solver gave no duals."""
+        if self.neurons is None or len(self.trees) < len(self.problem.spec.disjuncts):
+            return None
+        return document(self.problem, LP.name, self.neurons, self.trees, self.layers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,14 +199,22 @@ class _Refinement:
 
     solver: Solver
     budget: Budget
+    record: Record | None
 
-    def __call__(self, draft: Draft, values: Expression, low: Vector, high: Vector) -> tuple[Vector, Vector]:
+    def __call__(self, wanted: Wanted, low: Vector, high: Vector) -> tuple[Vector, Vector]:
         """``low`` and ``high`` where they are better, otherwise the optima over the draft."""
+        values, draft = wanted.values, wanted.draft
         loaded = load(self.solver, draft.program(), self.budget.threads, self.budget.seed)
-        cost = [widened(row, draft.width) for row in values.matrix.toarray()]
-        below = [lower(loaded, self.budget, c, k).bound for c, k in zip(cost, values.constant, strict=True)]
-        above = [-lower(loaded, self.budget, -c, -k).bound for c, k in zip(cost, values.constant, strict=True)]
-        low, high = np.maximum(low, below), np.minimum(high, above)
+        cost = np.stack([widened(row, draft.width) for row in values.matrix.toarray()])
+        below = [lower(loaded, self.budget, c, k) for c, k in zip(cost, values.constant, strict=True)]
+        above = [lower(loaded, self.budget, -c, -k) for c, k in zip(cost, values.constant, strict=True)]
+        if self.record is not None:
+            none = np.zeros(draft.height)
+            duals = np.stack([none if each.duals is None else each.duals for each in below + above])
+            both = np.concatenate([cost, -cost])
+            self.record.layer(wanted, Passed.of(wanted.neurons, loaded.program.matrix, duals, both))
+        low = np.maximum(low, [each.bound for each in below])
+        high = np.minimum(high, [-each.bound for each in above])
         # What rounding alone makes cross is put in order; the rest is refused by whoever asked.
         close = np.abs(low - high) <= 1e-9 * (1 + np.abs(low))
         return np.where(close, np.minimum(low, high), low), np.where(close, np.maximum(low, high), high)

@@ -248,26 +248,40 @@ class Network:
         return self.convolved(names[0], w.reshape(a.get("group", 1), -1, *w.shape[1:]), bias, a)
 
     def convolved(self, name, w, bias, a):
-        x, pads, strides, steps = self.values[name], *(a.get(k, d) for k, d in WINDOWS.items())
-        plain = a.get("auto_pad", b"NOTSET") == b"NOTSET" and not a.get("ceil_mode")
+        x, plain = self.values[name], a.get("auto_pad", b"NOTSET") == b"NOTSET" and not a.get("ceil_mode")
         need(plain and (x.ndim, w.ndim) == (4, 5), "a convolution or pooling of this kind is beyond this checker")
-        padded = np.pad(x[0], ((0, 0), pads[::2], pads[1::2]))  # by the value 0
-        span = [steps[i] * (w.shape[3 + i] - 1) for i in (0, 1)]
-        out = [(padded.shape[1 + i] - span[i] - 1) // strides[i] + 1 for i in (0, 1)]
-        fits = min(*out, *strides, *steps) >= 1 and len(x) == 1 and x.shape[1] == len(w) * w.shape[2]
-        need(fits and bias.size == len(w) * w.shape[1], "a convolution of these sizes is beyond this checker")
-        taps = [
-            padded[:, *(slice(b, b + s * n, s) for b, s, n in zip(np.multiply(tap, steps), strides, out, strict=True))]
-            for tap in np.ndindex(w.shape[3:])
-        ]
-        into = np.stack(taps).reshape(len(taps), len(w), w.shape[2], prod(out))
+        fits = len(x) == 1 and x.shape[1] == len(w) * w.shape[2] and bias.size == len(w) * w.shape[1]
+        need(fits, "a convolution of these sizes is beyond this checker")
+        taps = self.taps(x, w.shape[3:], a)
+        into = taps.reshape(len(taps), len(w), w.shape[2], -1)
         weight = np.moveaxis(w.reshape(*w.shape[:3], len(taps)), -1, 0)
-        return self.affine((1, w.shape[0] * w.shape[1], *out), into, weight, bias.reshape(1, -1, 1, 1))
+        return self.affine((1, w.shape[0] * w.shape[1], *taps.shape[2:]), into, weight, bias.reshape(1, -1, 1, 1))
+
+    @staticmethod
+    def taps(x, window, a):
+        """What stands at each place of a window, wherever it is laid: (places of the window x channels x rows x
+        columns); 0 where it is padded."""
+        pads, strides, steps = (a.get(k, d) for k, d in WINDOWS.items())
+        padded = np.pad(x[0], ((0, 0), pads[::2], pads[1::2]))
+        span = np.multiply(steps, np.subtract(window, 1))
+        out = [(padded.shape[1 + i] - span[i] - 1) // strides[i] + 1 for i in (0, 1)]
+        need(min(*out, *strides, *steps) >= 1, "windows of these sizes are beyond this checker")
+        starts = (np.multiply(tap, steps) for tap in np.ndindex(*window))
+        ranges = ([slice(b, b + s * n, s) for b, s, n in zip(at, strides, out, strict=True)] for at in starts)
+        return np.stack([padded[:, *slices] for slices in ranges])
+
+    def on_Pad(self, names, a):
+        x, told = self.values[names[0]], [self.constant(n) for n in names[1:] if n]
+        pads = np.reshape(told[0] if told else a["pads"], (2, -1)).T
+        zeros = a.get("mode", b"constant") == b"constant" and not np.any(told[1:] or a.get("value", 0.0))
+        plain = zeros and len(told) < 3 and len(pads) == x.ndim and (pads >= 0).all()
+        need(plain, "padding of this kind is beyond this checker")
+        return np.pad(x, pads)  # by the value 0
 
     def on_AveragePool(self, names, a):
         shape, kernel = self.values[names[0]].shape, a["kernel_shape"]
         summed = self.convolved(names[0], np.ones((shape[1], 1, 1, *kernel)), np.zeros(shape[1]), a)
-        count = (self.layers[-1].into > 0).sum((0, 2)).reshape(summed.shape)
+        count = self.taps(np.ones(shape, np.int64), kernel, a).sum(0)[None]  # not what it pads itself
         return self.scaled(summed, 1 / (prod(kernel) if a.get("count_include_pad") else count), 0.0, 2 * UNIT)
 
     def on_BatchNormalization(self, names, a):

@@ -25,10 +25,6 @@ from assay.verify.programs.expressions import Expression, as_array, express, is_
 from assay.verify.programs.program import Ball, Draft, Index, Program, Vector, widened
 from assay.verify.support.floats import TINY, gamma
 
-# Tighter bounds of some values, given the program so far, their expressions and the bounds known of them.
-Refine = Callable[[Draft, Expression, Vector, Vector], tuple[Vector, Vector]]
-
-
 # Operations that are no more than between lines in any program, and those that are so where nothing is integer.
 LOOSE = (Smooth, Product, InverseSumExp, Normalised)
 JUMPING = (Step,)
@@ -70,6 +66,22 @@ class Operands:
     position: Index
     feature: Index
     column: Index
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """Operands of the activation at a ``position``, by ``feature`` (operands), which better bounds are asked of: their
+    ``values``, and the ``draft`` and the ``neurons`` that there are so far."""
+
+    position: int
+    feature: Index
+    values: Expression
+    draft: Draft
+    neurons: UnstableNeurons
+
+
+# Tighter bounds of some values, given the bounds known of them.
+Refine = Callable[[Wanted, Vector, Vector], tuple[Vector, Vector]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,12 +171,15 @@ class Encoder:
         """Remember which columns stand for these operands of the activation at ``position``: (operands) each."""
         self.operands.append((np.full(len(features), position), features, columns))
 
-    def tightened(self, values: Expression, low: Vector, high: Vector, wanted: Index) -> tuple[Vector, Vector]:
-        """The bounds (values each) with those of the ``wanted`` values (numbers) refined."""
+    def tightened(
+        self, position: int, values: Expression, low: Vector, high: Vector, wanted: Index
+    ) -> tuple[Vector, Vector]:
+        """The bounds (values each) of operands at ``position`` with those of the ``wanted`` ones (numbers) refined."""
         if self.refine is None or not len(wanted):
             return low, high
         low, high = low.copy(), high.copy()
-        low[wanted], high[wanted] = self.refine(self.draft, values.take(wanted), low[wanted], high[wanted])
+        asked = Wanted(position, wanted, values.take(wanted), self.draft, self.unstable)
+        low[wanted], high[wanted] = self.refine(asked, low[wanted], high[wanted])
         _check(low, high)
         return low, high
 
@@ -206,10 +221,14 @@ class Encoder:
         value[unstable] = a
         return value
 
+    @property
+    def unstable(self) -> UnstableNeurons:
+        """The unstable neurons so far."""
+        return UnstableNeurons(*_table(self.neurons, 7))
+
     def encoding(self, output: Expression, inputs: Index, centre: Vector) -> Encoding:
         """The finished encoding; the arguments are its fields: ``inputs`` and ``centre`` (inputs)."""
-        neurons, operands = UnstableNeurons(*_table(self.neurons, 7)), Operands(*_table(self.operands, 3))
-        return Encoding(self.draft, output, neurons, operands, inputs, centre)
+        return Encoding(self.draft, output, self.unstable, Operands(*_table(self.operands, 3)), inputs, centre)
 
 
 def _table(parts: Sequence[tuple[Index, ...]], width: int) -> list[Index]:
@@ -235,7 +254,7 @@ def activate(op: Op, encoder: Encoder, position: int, z: Expression, low: Vector
 
 @activate.register
 def _(op: Relu, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
-    low, high = encoder.tightened(z, low, high, np.flatnonzero((low < 0) & (high > 0)))
+    low, high = encoder.tightened(position, z, low, high, np.flatnonzero((low < 0) & (high > 0)))
     live = np.flatnonzero(high > 0)
     columns = np.full(len(z), -1, dtype=np.int64)
     columns[live] = encoder.named(z.take(live), low[live], high[live])
@@ -246,7 +265,7 @@ def _(op: Relu, encoder: Encoder, position: int, z: Expression, low: Vector, hig
 @activate.register
 def _(op: LeakyRelu, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
     """``slope * z + (1 - slope) * max(z, 0)``."""
-    low, high = encoder.tightened(z, low, high, np.flatnonzero((low < 0) & (high > 0)))
+    low, high = encoder.tightened(position, z, low, high, np.flatnonzero((low < 0) & (high > 0)))
     columns = encoder.named(z, low, high)
     encoder.note(position, np.arange(len(z)), columns)
     positive = of_columns(encoder.relu(position, np.where(high > 0, columns, -1), low, high), np.zeros(len(z)))
@@ -261,7 +280,7 @@ def _(op: Max, encoder: Encoder, position: int, z: Expression, low: Vector, high
     operands = encoder.network.nodes[encoder.network.nodes[position].inputs[0]].shape[-1]
     contested = _contested(low.reshape(-1, operands), high.reshape(-1, operands))
     several = contested & (contested.sum(1, keepdims=True) > 1)
-    low, high = encoder.tightened(z, low, high, np.flatnonzero(several.flatten()))
+    low, high = encoder.tightened(position, z, low, high, np.flatnonzero(several.flatten()))
     low, high = low.reshape(-1, operands), high.reshape(-1, operands)
     contested = _contested(low, high)
     number = np.arange(len(z)).reshape(low.shape)
@@ -282,7 +301,7 @@ def _(op: Max, encoder: Encoder, position: int, z: Expression, low: Vector, high
 def _(op: Op, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
     """A column between several lines."""
     operands = encoder.network.nodes[encoder.network.nodes[position].inputs[0]].shape[-1] if op.several else 1
-    low, high = encoder.tightened(z, low, high, np.flatnonzero(low < high))
+    low, high = encoder.tightened(position, z, low, high, np.flatnonzero(low < high))
     columns = encoder.named(z, low, high)
     encoder.note(position, np.arange(len(z)), columns)
     ends = between.interval(op, low, high, operands)
@@ -295,7 +314,7 @@ def _(op: Op, encoder: Encoder, position: int, z: Expression, low: Vector, high:
 @activate.register
 def _(op: Step, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
     """Whole numbers, each with the closure of the part of the operand's interval where it is the value."""
-    low, high = encoder.tightened(z, low, high, np.flatnonzero(low < high))
+    low, high = encoder.tightened(position, z, low, high, np.flatnonzero(low < high))
     columns = encoder.named(z, low, high)
     encoder.note(position, np.arange(len(z)), columns)
     ends = between.interval(op, low, high, 1)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs.dual import safe_bounds
 from assay.verify.programs.encode import Encoding, Unbounded
+from assay.verify.programs.hints import Passed
 from assay.verify.programs.loading import Loaded, load
 from assay.verify.programs.program import Status, Vector
 from assay.verify.programs.solver import Solver
@@ -86,12 +88,13 @@ def attempt(work: Callable[[], None]) -> Reason:
 @dataclass(frozen=True, eq=False)
 class Lower:
     """A proved ``bound`` of a program's optimum (-inf: none), the ``status`` and point ``x`` of the solver's answer,
-    and the ``sensitivity`` of the optimum to errors of the rows (infinite: not known)."""
+    the ``sensitivity`` of the optimum to errors of the rows (infinite: not known), and the ``duals`` that prove it."""
 
     bound: float
     status: Status
     x: Vector | None = None
     sensitivity: float = inf
+    duals: Vector | None = None
 
 
 def lower(loaded: Loaded, budget: Budget, cost: Vector | None = None, offset: float = 0.0) -> Lower:
@@ -105,7 +108,7 @@ def lower(loaded: Loaded, budget: Budget, cost: Vector | None = None, offset: fl
     if answer.duals is None:
         return Lower(-inf, answer.status, answer.x)
     safe = safe_bounds(loaded.program, answer.duals[None], cost, offset)
-    return Lower(safe.cautious.item(), answer.status, answer.x, safe.sensitivity.item())
+    return Lower(safe.cautious.item(), answer.status, answer.x, safe.sensitivity.item(), answer.duals)
 
 
 class Relaxation:
@@ -124,3 +127,13 @@ class Relaxation:
             return lower(self._loaded, self._budget, *self.encoding.cost(A[0].numpy(), float(b[0])))
         program = self.encoding.disjunct(A.numpy(), b.numpy()).relaxed()
         return lower(load(self._solver, program, self._budget.threads, self._budget.seed), self._budget)
+
+    def passed(self, A: Tensor, b: Tensor, duals: Vector) -> tuple[Passed, Vector]:
+        """What ``duals`` (rows of the program) of such a disjunct say of its neurons (1 x neurons), and the weights of
+        its rows (rows)."""
+        if len(b) == 1:
+            matrix, (cost, _), weights = self._loaded.program.matrix, self.encoding.cost(A[0].numpy()), np.ones(1)
+        else:
+            program = self.encoding.disjunct(A.numpy(), b.numpy())  # the rows of the disjunct are its last ones
+            matrix, cost, weights = program.matrix, program.cost, np.maximum(duals[-len(b) :], 0.0)
+        return Passed.of(self.encoding.neurons, matrix, duals[None], cost), weights

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.verify.backends.bab.reopened import subtree
+from assay.verify.backends.bab.reopened import Hint, subtree
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
+from assay.verify.programs.hints import differences, summed
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -20,20 +21,42 @@ Splits = tuple[tuple[int, int], ...]  # neurons and phases, from above
 
 
 def mended(
-    arrays: Arrays, places: Sequence[int], problem: Problem, disjuncts: Sequence[int], budget: Budget
+    arrays: Arrays,
+    places: Sequence[int],
+    problem: Problem,
+    disjuncts: Sequence[int],
+    budget: Budget,
+    crown: bool = False,
 ) -> Arrays | None:
     """Trees with the nodes at these ``places`` searched again, each for its share of the budget; None where that proves
-    nothing. ``disjuncts``: of the specification, one a tree."""
+    nothing. ``disjuncts``: of the specification, one a tree; ``crown``: whether layers are bounded by CROWN alone."""
     rows = [len(problem.spec.disjuncts[d].b) for d in disjuncts]
     for count, place in enumerate(sorted(places, reverse=True)):
         where = placed(arrays["tree"].tolist())
         tree, splits = where[place]
         part = Budget(budget.remaining / (len(places) - count), budget.memory).started()
-        below = subtree(problem, disjuncts[tree], splits, arrays["listed"], part)
+        hint = _hint(arrays, place, where, rows)
+        below = subtree(problem, disjuncts[tree], splits, arrays["listed"], part, crown, hint)
         if below is None:
             return None
         arrays = arrays | spliced(arrays, place, below, where, rows)
     return arrays
+
+
+def _hint(arrays: Arrays, place: int, where: Sequence[tuple[int, Splits]], rows: Sequence[int]) -> Hint | None:
+    """What a leaf has for proof, where a search may begin; None for a node whose bounds were said to cross."""
+    leaf = arrays["tree"] == -1
+    if not leaf[place]:
+        return None
+    before = np.flatnonzero(leaf[:place]).tolist()
+    tree, splits = where[place]
+    first, weighed = sum(len(where[at][1]) for at in before), sum(rows[where[at][0]] for at in before)
+    slopes = summed(arrays["slopes"])[len(before)]
+    return (
+        slopes / 255 if slopes.dtype == np.uint8 else slopes,
+        arrays["multipliers"][first : first + len(splits)],
+        arrays["weights"][weighed : weighed + rows[tree]],
+    )
 
 
 def placed(codes: Sequence[int]) -> list[tuple[int, Splits]]:
@@ -60,7 +83,9 @@ def spliced(
 ) -> Arrays:
     """The arrays with a subtree in the place of a node without children. ``where``: see :func:`placed`; ``rows``: how
     many each unsafe set has."""
-    codes, slopes = arrays["tree"], np.add.accumulate(arrays["slopes"], dtype=np.uint8)
+    codes, slopes = arrays["tree"], summed(arrays["slopes"])
+    if slopes.dtype != np.uint8:
+        below = below | {"slopes": (below["slopes"] / 255).astype(slopes.dtype)}
     leaf = codes == -1
     deep, wide = (np.array(t) for t in zip(*((len(path), rows[tree]) for tree, path in where), strict=True))
     at, count = arrays["tighter/at"], arrays["tighter/rows"]
@@ -77,7 +102,7 @@ def spliced(
 
     mended = {
         "tree": put("tree", place, place + 1),
-        "slopes": np.diff(put("slopes", first, after, slopes), axis=0, prepend=np.uint8(0)),
+        "slopes": differences(put("slopes", first, after, slopes)),
         "multipliers": put("multipliers", *of_leaves(deep)),
         "weights": put("weights", *of_leaves(wide)),
         "tighter/rows": put("tighter/rows", block, block),

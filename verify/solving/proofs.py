@@ -24,12 +24,15 @@ from numpy.typing import NDArray
 
 from assay.verify.check import checker, norms, question
 from assay.verify.check.certificate import Certificate
+from assay.verify.check.replay import withdrawn
 from assay.verify.core.budget import UNLIMITED, Budget, running
-from assay.verify.core.errors import UnsupportedError, check_type
+from assay.verify.core.errors import AlarmError, UnsupportedError, check_type
 from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.region import LpBall
-from assay.verify.core.result import NETWORK, Guarantee, Result, Verdict
+from assay.verify.core.result import NETWORK, Guarantee, Reason, Result, Verdict
 from assay.verify.core.spec import Spec
+from assay.verify.core.verifier import Verifier
+from assay.verify.programs.hints import differences, tree
 
 Array = NDArray[Any]
 
@@ -39,6 +42,11 @@ ALIKE = 1e-8  # relative difference, at most, of rows that are the same, rounded
 MISSING = "no proof was found that could be written"
 ROUNDS, SHARE = 3, 0.25  # how often a part is mended, and what of the time that is left a search for that may take
 FAIRNESS, TINY = 1e-3, 1e-300  # what each input is worth, so that all of them are halved in the end
+
+
+class Refuted(Exception):
+    """What was said to be verified has a counterexample."""
+
 
 # What bounds the layers, from the cheapest on: nothing but intervals, and linear bounds besides.
 PLAIN: tuple[list[list[str | None]], ...] = ([], [[None]])
@@ -136,20 +144,9 @@ def plain(files: Files, number: int, semantics: str = "real", until: float = inf
 
 def trees(count: int, weights: Sequence[float]) -> dict[str, Array]:
     """Trees without splits, as many as there are unsafe sets, with the ``weights`` of the rows of these."""
-    blank = partial(np.zeros, dtype=np.int32)
-    return {
-        "tree": np.full(count, -1, np.int32),
-        "listed": blank(0),
-        "slopes": np.zeros((count, 0), np.uint8),
-        "multipliers": np.zeros(0, np.float16),
-        "weights": np.array(weights, np.float16),
-        "tighter/at": blank(0),
-        "tighter/rows": blank(0),
-        "tighter/neurons": blank(0),
-        "tighter/slopes": np.zeros((0, 0), np.uint8),
-        "tighter/multipliers": np.zeros(0, np.float16),
-        "tighter/weights": np.zeros(0, np.float16),
-    }
+    codes, none = np.full(count, -1), np.zeros((count, 0), np.uint8)
+    listed = {"listed": np.zeros(0, np.int32)}
+    return listed | tree(codes, none, np.zeros(0, np.float16), np.array(weights, np.float16))
 
 
 def halved(
@@ -239,7 +236,7 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
     lengths = np.cumsum([0, *(len(t["tree"]) for t in told)])
     at = [t["tighter/at"].numpy() + begin for t, begin in zip(told, lengths, strict=False)]
     arrays["tighter/at"] = np.concatenate(at).astype(np.int32)
-    arrays["slopes"] = np.diff(arrays["slopes"], axis=0, prepend=np.uint8(0))
+    arrays["slopes"] = differences(arrays["slopes"])
     arrays["listed"] = record["listed"].numpy()
     layers: list[list[str | None]] = [[None] for _ in files.relus]
     for relu, rows in record["layers"].items():
@@ -248,7 +245,7 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
     finer = {f"finer/{name}": array.numpy() for name, array in record["finer"].items()}
     if finer:
         finer["finer/weights"] = np.zeros(0, np.float16)
-        finer["finer/slopes"] = np.diff(finer["finer/slopes"], axis=0, prepend=np.uint8(0))
+        finer["finer/slopes"] = differences(finer["finer/slopes"])
     return Part({**arrays, **finer}, layers)
 
 
@@ -297,23 +294,20 @@ def proved(
     if margins is not None:
         with suppress(question.Rejected):
             return margins, margins.check(until=until)
-    parts = []
+    if not any(records) and (found := at_once(files, semantics, until)) is not None:
+        return found
+    parts, how = [], set()
     for number, (problem, record) in enumerate(zip(problems, records, strict=True)):
         part = of_search(files, number, problem.spec, record) or plain(files, number, semantics, until)
         if part is None:
-            from assay.verify.backends.bab.bab import BaB
-            from assay.verify.backends.bab.input_split import InputSplit
-
-            few = len(files.parts[0][0]) <= INPUTS
-            again = (InputSplit(proof=True) if few else BaB(proof=True)).verify(problem, budget)
-            part = of_search(files, number, problem.spec, again.certificate)
-        if part is None:
-            raise question.Rejected(MISSING)
+            part, by = searched(files, number, problem, budget)
+            how.add(by)
         parts.append(part)
+    again = {"by": ", ".join(sorted(how))} if how else {}
     for _ in range(len(parts) * ROUNDS):
         certificate = files.certificate("tree", semantics, parts)
         try:
-            return certificate, certificate.check(until=until)
+            return certificate, certificate.check(until=until) | again
         except question.Rejected as why:  # what was proved of larger boxes need not be proved of their halves
             if not why.left:
                 raise
@@ -323,7 +317,48 @@ def proved(
         else:
             parts[number] = reopened(files, number, parts[number], left, problems[number], budget)
     certificate = files.certificate("tree", semantics, parts)
-    return certificate, certificate.check(until=until)
+    return certificate, certificate.check(until=until) | again
+
+
+def at_once(files: Files, semantics: str, until: float) -> tuple[Certificate, dict[str, Any]] | None:
+    """The proof without any search of a property whose unsafe sets have one row each, so that nothing has to be worked
+    out before it is checked; None where there is none."""
+    sets = [unsafe for _, _, unsafe in files.parts]
+    if any(len(rows) != 1 for unsafe in sets for rows in unsafe):
+        return None
+    for layers in (kind * len(files.relus) for kind in PLAIN):
+        parts = [Part(trees(len(unsafe), [1.0] * len(unsafe)), layers) for unsafe in sets]
+        certificate = files.certificate("tree", semantics, parts)
+        try:
+            return certificate, certificate.check(until=until)
+        except question.Rejected as why:
+            if not why.left:
+                raise
+    return None
+
+
+def searched(files: Files, number: int, problem: Problem, budget: Budget) -> tuple[Part, str]:
+    """The proof of a part by a search of its own, and which one: what any method has found is proved so, milp and smt
+    too, by splits of ReLUs or of inputs. Raises :class:`question.Rejected` where there is none, and
+    :class:`Refuted`."""
+    from assay.verify.backends.bab.bab import BaB
+    from assay.verify.backends.bab.input_split import InputSplit
+    from assay.verify.backends.bab.lp_bab import LPBaB
+
+    methods: list[tuple[Verifier, float]] = [(BaB(proof=True), 0.6), (LPBaB(), 1.0)]
+    if len(files.parts[0][0]) <= INPUTS:
+        methods = [(InputSplit(proof=True), 0.6), *methods]
+    budget, why = running(budget), MISSING
+    for method, share in methods:
+        again = method.verify(problem, Budget(share * budget.remaining, budget.memory, budget.seed).started())
+        if again.verdict is Verdict.FALSIFIED:
+            raise Refuted(f"{method.name} has found a counterexample")
+        part = of_search(files, number, problem.spec, again.certificate)
+        if part is not None:
+            return part, method.name
+        if again.reason is Reason.TIMEOUT:
+            why = "no proof was found in the time that was left"
+    raise question.Rejected(why)
 
 
 def by_margins(
@@ -384,20 +419,19 @@ def of_draws(files: Files, problem: Problem, record: Mapping[str, Any] | None) -
 
 def reopened(files: Files, number: int, part: Part, left: Sequence[int], problem: Problem, budget: Budget) -> Part:
     """Trees of splits with the nodes that are ``left`` to be proved, by their places, searched again within a share of
-    the budget. Raises :class:`question.Rejected` where that proves nothing."""
+    the budget, or where that proves nothing, all of them. Raises :class:`question.Rejected` and :class:`Refuted`."""
     from assay.verify.solving.mended import mended  # here: a search takes a second to import
 
-    order = _order(files, files.parts[number][2], problem.spec)
-    share = Budget(SHARE * running(budget).remaining, budget.memory).started()
-    arrays = None if order is None else mended(part.arrays, left, problem, order, share)
-    if arrays is None:
-        raise question.Rejected(MISSING)
-    return Part(arrays, part.layers)
+    order, budget = _order(files, files.parts[number][2], problem.spec), running(budget)
+    share = Budget(SHARE * budget.remaining, budget.memory).started()
+    crown = all(layer == [None] for layer in part.layers)
+    arrays = None if order is None else mended(part.arrays, left, problem, order, share, crown)
+    return searched(files, number, problem, budget)[0] if arrays is None else Part(arrays, part.layers)
 
 
 def of_search(files: Files, number: int, spec: Spec, record: Mapping[str, Any] | None) -> Part | None:
     """The proof of a part by what a search recorded, if it did."""
-    kinds = {"bab": of_record, "input-split": of_boxes}
+    kinds = {"bab": of_record, "lp": of_record, "lp-bab": of_record, "input-split": of_boxes}
     kind = None if record is None else kinds.get(record["kind"])
     return None if record is None or kind is None else kind(files, number, spec, record)
 
@@ -423,24 +457,36 @@ def accepted(
         return proved(files, [problem], result, budget, semantics, until)
     except question.Rejected as why:
         raise UnsupportedError(f"no certificate: {why}") from None
+    except Refuted as why:
+        raise AlarmError(f"a verdict of {result.verifier} is false: {why}") from None
 
 
 def checked(
-    net: Path, prop: Path, problems: Sequence[Problem], result: Result, seconds: float, semantics: str = "real"
+    net: Path,
+    prop: Path,
+    problems: Sequence[Problem],
+    result: Result,
+    seconds: float,
+    semantics: str = "real",
+    search: float = inf,
 ) -> tuple[Result, Certificate | None]:
     """The result, RIGOROUS if a certificate of its being verified was accepted, and the certificate, if there is one.
 
-    ``stats["proof"]`` tells of it: how many leaves and bytes it has, or why there is none. It is given up after so many
-    ``seconds``; what was verified numerically then stays so.
+    ``stats["proof"]`` tells of it: how many leaves and bytes it has, and which search it comes ``by`` where the method
+    itself kept none, or why there is none. It is given up after so many ``seconds``, of which a ``search`` may take so
+    many; what was verified numerically then stays so, unless the search has found a counterexample.
     """
     began = monotonic()
     try:
-        files, budget = Files.of(net.read_bytes(), prop.read_bytes()), Budget(seconds).started()
+        files, budget = Files.of(net.read_bytes(), prop.read_bytes()), Budget(min(search, seconds)).started()
         certificate, report = proved(files, problems, result, budget, semantics, began + seconds)
+    except Refuted as why:
+        return withdrawn(result, {"alarm": f"a verdict of {result.verifier} is false: {why}"}), None
     except Exception as why:  # whatever stands in the way of a proof takes nothing from the verdict
         told = {"none": str(why) or type(why).__name__}
         return replace(result, stats={**result.stats, "proof": told}), None
-    size = {"leaves": report["leaves"], "bytes": len(certificate.content), "seconds": monotonic() - began}
+    by = {key: report[key] for key in ("by",) if key in report}
+    size = {"leaves": report["leaves"], "bytes": len(certificate.content), "seconds": monotonic() - began} | by
     result = replace(result, stats={**result.stats, "proof": size})
     if result.verdict is Verdict.VERIFIED:
         result = replace(result, guarantee=Guarantee.RIGOROUS, semantics=semantics)

@@ -17,15 +17,17 @@ from assay.verify.core.network import Network, chain, to_network
 from assay.verify.core.ops import Linear, Op, Relu, evaluate
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
-from assay.verify.core.result import Reason, Verdict
+from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.core.spec import Spec
 from assay.verify.programs import loading
 from assay.verify.programs.program import Status
 from assay.verify.registry import get_bounder, get_verifier
+from assay.verify.solving import proofs
+from assay.verify.solving.proofs import Files
 from tests import exact, nets
 from tests.breadth import few, seeds
 from tests.contract.graphs import eye, random_box, random_graph
-from tests.verify.programs.cases import KINDS, cases
+from tests.verify.programs.cases import KINDS, cases, lowered
 from tests.verify.programs.test_relaxation import Liar
 
 VARIANTS = ["lp", "lp(tighten=all)", "lp(intermediate=ibp)", "lp(intermediate=ibp,tighten=all)"]
@@ -65,6 +67,37 @@ def test_verdicts_are_true(kind: str, seeds: range) -> None:
             assert result.verdict is Verdict.VERIFIED or result.reason is Reason.INCOMPLETE
             verified += result.verdict is Verdict.VERIFIED
     assert verified > len(seeds) // 2
+
+
+@pytest.mark.parametrize("name", ["lp(proof=true)", "lp(tighten=all,proof=true)"])
+@seeds(2, of=12)
+def test_slopes_from_duals_prove_what_lines_of_crown_do_not(name: str, seeds: range) -> None:
+    """To a checker that knows nothing of programs, margins but for rounding."""
+    better = 0
+    for kind in ("mlp", "skips"):
+        for problem, _ in cases(kind, seeds):
+            margin = get_verifier(name).verify(problem, Budget()).margin
+            crown = get_verifier("crown").verify(problem, Budget()).margin
+            assert margin is not None
+            assert crown is not None
+            just = lowered(problem, 1e-5 - margin)
+            result = get_verifier(name).verify(just, Budget())
+            assert result.verdict is Verdict.VERIFIED
+            files = Files.of_problem(just)
+            part = proofs.of_search(files, 0, just.spec, Result.from_json(result.to_json()).certificate)
+            assert part is not None
+            assert files.certificate("tree", "real", [part]).check()["leaves"] == len(just.spec.disjuncts)
+            better += crown < margin - 1e-4
+    assert better
+
+
+def test_no_proof_is_kept_unless_it_is_asked_for_and_can_be_written() -> None:
+    (problem, _), (largest, _) = cases("mlp", range(9, 10))[0], cases("largest", range(4, 5))[0]
+    assert get_verifier("lp").verify(problem, Budget()).certificate is None
+    assert get_verifier("lp(proof=true)").verify(problem, Budget()).certificate is not None
+    result = get_verifier("lp(proof=true)").verify(largest, Budget())
+    assert result.verdict is Verdict.VERIFIED
+    assert result.certificate is None
 
 
 @seeds(10, of=30)

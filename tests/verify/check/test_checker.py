@@ -29,8 +29,8 @@ from assay.verify.check.certificate import Certificate, save_checkers
 from assay.verify.check.question import Rejected
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.network import to_network
-from assay.verify.core.ops import Relu
+from assay.verify.core.network import chain, to_network
+from assay.verify.core.ops import Linear, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Verdict
@@ -88,7 +88,8 @@ def test_there_are_trees_of_many_leaves_and_tightened_nodes() -> None:
 
 
 def test_there_are_bounds_by_trees_that_are_split() -> None:
-    arrays = [opened(certificate)[1] for _, _, certificate in all_proved(("mlp",), range(12), FINER)]
+    some = all_proved(("mlp", "residual"), range(12), FINER)
+    arrays = [opened(certificate)[1] for _, _, certificate in some]
     assert any((part.get("0/finer/tree", np.full(1, -1)) >= 0).any() for part in arrays)
 
 
@@ -349,6 +350,20 @@ def test_boxes_that_a_search_has_halved_are_proved_by_their_recorded_slopes() ->
         assert certificate.check()["leaves"] == leaves
         if leaves < 4:
             assert certificate.check(exact=True) == certificate.check()
+
+
+def test_boxes_that_no_row_proves_alone_are_proved_as_they_are_recorded() -> None:
+    """Outputs x and -x are not both at most -0.1, and each of them may be."""
+    first = Linear(torch.ones(1, 1), torch.tensor([2.0]))
+    last = Linear(torch.tensor([[1.0], [-1.0]]), torch.tensor([-2.0, 2.0]))
+    both = Polyhedron(torch.eye(2), torch.full((2,), -0.1), torch.zeros(2, dtype=torch.bool))
+    box = Box(torch.full((1,), -1.0), torch.full((1,), 1.0))
+    problem = Problem(chain((1,), [first, Relu(), last]), box, Spec((both,)))
+    result = InputSplit(proof=True).verify(problem)
+    files = Files.of_problem(problem)
+    part = proofs.of_search(files, 0, problem.spec, result.certificate)
+    assert part is not None
+    assert files.certificate("tree", "real", [part]).check()["leaves"] == 1
 
 
 def test_boxes_that_are_not_proved_are_told_and_halved_until_they_are() -> None:

@@ -124,6 +124,26 @@ def test_a_matrix_times_a_vector_is_a_vector() -> None:
         forged(model(nodes, ends), prop([("1", "1")], "(<= Y_0 0.6)")).check()
 
 
+def test_a_mean_counts_zeros_that_were_padded_before_it() -> None:
+    """And not those that it pads by itself."""
+    how = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1, 0, 1, 0], "count_include_pad": 0}
+    nodes: list[Any] = [
+        ("Pad", ["x", "pads"], "p", {"mode": "constant"}),  # 0 3 7 0, 0 5 12 0
+        ("AveragePool", ["p"], "m", how),  # 1.5 3.5, 2.5 6
+        ("Flatten", ["m"], "f", {}),
+        ("MatMul", ["f", "w"], "y", {}),
+    ]
+    ends = {"pads": np.array([0, 0, 0, 1, 0, 0, 0, 1]), "w": np.array([[1.0], [10.0], [100.0], [1000.0]])}
+    net, box = model(nodes, ends, (1, 1, 2, 2)), [(v, v) for v in ("3", "7", "5", "12")]
+    assert forged(net, prop(box, "(<= Y_0 6286.4)")).check()["claim"] == "unsat"
+    with pytest.raises(Rejected):
+        forged(net, prop(box, "(<= Y_0 6286.6)")).check()
+    for wrong in ({**ends, "pads": np.array([0, 0, 0, 1, 0, 0, 0, -1])}, {**ends, "one": np.array(1.0)}):
+        nodes[0] = ("Pad", ["x", *([name for name in wrong if name != "w"])], "p", {"mode": "constant"})
+        with pytest.raises(Rejected, match="padding"):
+            forged(model(nodes, wrong, (1, 1, 2, 2)), prop(box, "(<= Y_0 0)")).check()
+
+
 @pytest.mark.parametrize("padded", [0, 1])
 @pytest.mark.parametrize("shape", [(1, 2, 4, 1), (1, 3, 2, 4), (1, 1, 1, 5)])
 def test_pools_of_many_channels_are_averages(shape: tuple[int, ...], padded: int) -> None:

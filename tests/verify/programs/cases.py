@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -73,3 +74,9 @@ def case(kind: str, seed: int) -> tuple[Problem, float]:
 def cases(kind: str, seeds: range) -> list[tuple[Problem, float]]:
     """The cases of these seeds."""
     return [case(kind, seed) for seed in seeds]
+
+
+def lowered(problem: Problem, margin: float) -> Problem:
+    """The same problem with less asked of its outputs by so much: its margin is larger by that."""
+    less = tuple(replace(d, b=d.b - margin) for d in problem.spec.disjuncts)
+    return problem.with_parts(spec=Spec(less))

@@ -1,8 +1,7 @@
 """A tree of splits as a proof: which neuron is split where, and the duals that prove each leaf.
 
-What an independent checker needs is in :func:`document`. It shows that the bounds of the operands hold over the
-box, that each tree covers it, since both phases of a neuron follow each split, and that the multipliers of each leaf
-prove its bound by weak duality.
+:func:`written` tells it as :mod:`assay.verify.check.checker` reads it: of the duals of a leaf there remain slopes of
+lines below neurons that are not split there, and multipliers of those that are.
 """
 
 from __future__ import annotations
@@ -10,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
 
 import numpy as np
-import torch
 
-from assay.verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Phases, Splits
-from assay.verify.bounds.relax import relaxes
-from assay.verify.core.network import Network
-from assay.verify.core.problem import Problem
-from assay.verify.core.verifier import Bounds
-from assay.verify.programs.encode import Encoding
+from assay.verify.backends.bab.splits import ACTIVE, CHUNK, INACTIVE, OPEN, Splits
+from assay.verify.programs import hints
+from assay.verify.programs.hints import Array
 from assay.verify.programs.program import Index, Vector
+from assay.verify.support.floats import TINY
+
+Path = tuple[tuple[int, int], ...]  # neurons and phases, from above
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,128 +71,56 @@ class Tree:
         """The least bound of a leaf; infinite where all are empty."""
         return min((leaf.bound for leaf in self.leaves.values()), default=inf)
 
-    def paths(self, neurons: int) -> dict[int, Phases]:
-        """The phases of every leaf: (neurons)."""
-        by_leaf, todo = {}, [(0, np.full(neurons, OPEN, dtype=np.int8))]
+    def preorder(self) -> tuple[list[int], dict[int, Path]]:
+        """Of each node in preorder its neuron, -1 for a leaf; and the paths of the leaves, by number, in order."""
+        codes: list[int] = []
+        paths: dict[int, Path] = {}
+        todo: list[tuple[int, Path]] = [(0, ())]
         while todo:
-            node, phases = todo.pop()
-            if self.first[node] < 0:
-                by_leaf[node] = phases
-                continue
-            for child, phase in ((self.first[node], INACTIVE), (self.first[node] + 1, ACTIVE)):
-                below = phases.copy()
-                below[self.neuron[node]] = phase
-                todo.append((child, below))
-        return by_leaf
-
-    def arrays(self) -> dict[str, Any]:
-        """The tree as tensors."""
-        numbers = sorted(self.leaves)
-        leaves = [self.leaves[number] for number in numbers]
-        sizes = [len(leaf.rows) for leaf in leaves]
-        return {
-            "neuron": torch.tensor(self.neuron),
-            "first": torch.tensor(self.first),
-            "leaf": torch.tensor(numbers),
-            "bound": torch.tensor([leaf.bound for leaf in leaves], dtype=torch.float64),
-            "empty": torch.tensor([leaf.empty for leaf in leaves]),
-            "begin": torch.tensor(np.cumsum([0, *sizes])),
-            "row": torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.int64), *(leaf.rows for leaf in leaves)])),
-            "dual": torch.from_numpy(np.concatenate([np.zeros(0), *(leaf.duals for leaf in leaves)])),
-        }
-
-    @classmethod
-    def of(cls, arrays: dict[str, Any]) -> Tree:
-        """The inverse of :meth:`arrays`."""
-        begin, bound, empty = (arrays[name].tolist() for name in ("begin", "bound", "empty"))
-        tree = cls(arrays["neuron"].tolist(), arrays["first"].tolist())
-        for i, number in enumerate(arrays["leaf"].tolist()):
-            part = slice(begin[i], begin[i + 1])
-            rows, duals = arrays["row"][part].numpy(), arrays["dual"][part].numpy()
-            tree.leaves[number] = Leaf(bound[i], empty[i], rows, duals)
-        return tree
+            node, path = todo.pop()
+            neuron, first = self.neuron[node], self.first[node]
+            codes.append(neuron if first >= 0 else -1)
+            if first < 0:
+                paths[node] = path
+            else:
+                todo += [(first + 1, (*path, (neuron, ACTIVE))), (first, (*path, (neuron, INACTIVE)))]
+        return codes, paths
 
 
-def recheck(tree: Tree, splits: Splits, cost: Vector, offset: float) -> dict[int, float]:
-    """The bound of each leaf, from its duals and ``cost`` (columns) alone; an empty one's is infinite if proved."""
-    bounds = {}
-    for number, phases in tree.paths(len(splits)).items():
-        leaf = tree.leaves[number]
-        duals = np.zeros(len(splits.program.row_lower))
-        duals[leaf.rows] = leaf.duals
-        if leaf.empty:
-            proved = splits.proved(phases[None], duals[None], np.zeros_like(cost), 0.0)[0]
-            bounds[number] = inf if proved > 0 else -inf
-        else:
-            bounds[number] = float(splits.proved(phases[None], duals[None], cost, offset)[0])
-    return bounds
+def written(tree: Tree, splits: Splits, cost: Vector, rows: int, left: Vector) -> dict[str, Array]:
+    """A complete tree for a disjunct of so many ``rows``, which minimises ``cost`` (columns): see
+    :func:`assay.verify.programs.hints.tree`. ``left``: the slope of each neuron's operation below 0 (neurons)."""
+    codes, paths = tree.preorder()
+    step = max(1, CHUNK // (len(splits.program.row_lower) + len(cost) + 1))
+    leaves, each = [tree.leaves[number] for number in paths], list(paths.values())
+    slopes, multipliers, weights = [], [np.zeros(0, np.float32)], []
+    for begin in range(0, len(leaves), step):
+        slope, push, weight = _of_leaves(leaves[begin : begin + step], each[begin : begin + step], splits, cost, rows)
+        slopes.append(hints.single(left + (1 - left) * slope))
+        multipliers.append(hints.single(push))
+        weights.append(hints.single(weight.ravel()))
+    return hints.tree(np.array(codes), np.concatenate(slopes), np.concatenate(multipliers), np.concatenate(weights))
 
 
-def document(problem: Problem, bounds: Sequence[Bounds], encoding: Encoding, trees: dict[int, Tree]) -> dict[str, Any]:
-    """The certificate as plain data: numbers, texts and tensors in dicts. ``bounds``: of each node (1 x its shape).
-
-    ``network``, ``region``, ``spec``: hashes of what it speaks of; ``lower``, ``upper``: the box. ``operands``: for
-    each activation, by its position in the network, the bounds l, u of its operands that the relaxation is built on; a
-    checker proves them anew. ``neurons``: position and feature of each unstable neuron, in the order that trees number
-    them. Each has an operand z = a - p with 0 <= a <= u and 0 <= p <= -l, and its chord a - s z <= t, with s and t as
-    :func:`assay.verify.programs.encode.chord_above` has them; inactive is a = 0, active is p = 0. ``rows`` says what
-    the rows of the program are (:func:`meanings`). ``trees``: by disjunct of the specification, the arrays of
-    :meth:`Tree.arrays`: the ``neuron`` (-1 at a leaf) and the ``first`` child of each node; by leaf its number, its
-    bound, whether it is empty, and where its multipliers ``row`` and ``dual`` begin. A positive multiplier pushes its
-    row up to its lower bound, a negative one down to its upper bound: with the multipliers' sum of rows taken from the
-    objective, or from 0 where the leaf is empty, what remains has its least value at a corner of the columns' bounds.
-    """
-    box, neurons = problem.region.box(), encoding.neurons
-    return {
-        "kind": "lp-bab",
-        "version": 1,
-        "network": problem.network.id,
-        "region": problem.region.id,
-        "spec": problem.spec.id,
-        "lower": box.lower.clone(),
-        "upper": box.upper.clone(),
-        "operands": [
-            {"position": position, "lower": of.lower[0].clone(), "upper": of.upper[0].clone()}
-            for position, of in _operands(problem.network, bounds)
-        ],
-        "neurons": {name: torch.from_numpy(getattr(neurons, name)) for name in ("position", "feature")},
-        "rows": meanings(encoding),
-        "trees": {str(d): tree.arrays() for d, tree in sorted(trees.items())},
-    }
-
-
-def meanings(encoding: Encoding) -> dict[str, Any]:
-    """What the rows of the program are, by ``kind``; where it is a neuron's ``position`` and ``feature``, -1 elsewhere.
-
-    ``operand``: a - p - W h = b, or z - W h = b where the neuron is stable; ``chord``: (1 - s) a + s p <= t;
-    ``share``: a - p - z = 0 where an operand z that is an input, or another neuron's too, has more than one ReLU, or
-    is one's value; ``other``: first the rows of a ball in l1, x - p + n = c and then sum p + n <= eps, or those of a
-    polytope. A disjunct of several rows has more rows at the end, one each, t - A y >= -b, and its objective is t.
-    """
-    splits, neurons, operands = Splits.of(encoding, encoding.draft.program()), encoding.neurons, encoding.operands
-    rests = splits.source.rests
-    assert rests is not None
-    kind, position, feature = (np.full(len(splits.dropped), value) for value in (KINDS.index("other"), -1, -1))
-    row = rests.floor[operands.column]
-    own = (row >= 0) & (row == rests.ceiling[operands.column])
-    for rows, table, name in (
-        (row[own], (operands.position[own], operands.feature[own]), "operand"),
-        (neurons.chord, (neurons.position, neurons.feature), "chord"),
-        (neurons.above[splits.shared], (neurons.position[splits.shared], neurons.feature[splits.shared]), "share"),
-    ):
-        kind[rows], (position[rows], feature[rows]) = KINDS.index(name), table
-    kept = ~splits.dropped
-    return {
-        "kinds": list(KINDS),
-        "kind": torch.from_numpy(kind[kept]),
-        "position": torch.from_numpy(position[kept]),
-        "feature": torch.from_numpy(feature[kept]),
-    }
-
-
-KINDS = ("operand", "chord", "share", "other")
-
-
-def _operands(network: Network, bounds: Sequence[Bounds]) -> list[tuple[int, Bounds]]:
-    """The operand of each activation: its position, and bounds."""
-    return [(p, bounds[node.inputs[0]]) for p, node in enumerate(network.nodes) if relaxes(node.op)]
+def _of_leaves(
+    leaves: Sequence[Leaf], paths: Sequence[Path], splits: Splits, cost: Vector, rows: int
+) -> tuple[Vector, Vector, Vector]:
+    """Slopes (leaves x neurons), the multipliers of the splits above each leaf, one after the other, and weights of
+    the disjunct's rows (leaves x rows)."""
+    duals = np.zeros((len(leaves), len(splits.program.row_lower)))
+    phases = np.full((len(leaves), len(splits)), OPEN, dtype=np.int8)
+    for i, (leaf, path) in enumerate(zip(leaves, paths, strict=True)):
+        # A ray is as long as it happens to be.
+        duals[i, leaf.rows] = leaf.duals / (max(np.abs(leaf.duals).max(initial=0.0), TINY) if leaf.empty else 1.0)
+        phases[i, [neuron for neuron, _ in path]] = [phase for _, phase in path]
+    some = ~np.array([leaf.empty for leaf in leaves])[:, None]
+    transposed = splits.program.transposed
+    of_a, of_p = (some * cost[columns] - (transposed[columns] @ duals.T).T for columns in (splits.a, splits.p))
+    slope = hints.slopes_above(splits.neurons, splits.source.matrix)
+    passed = hints.Passed.by_rows(of_a, of_p, duals[:, splits.chord], slope)
+    slopes = np.where(phases == OPEN, passed.slopes(), (phases == ACTIVE).astype(np.float64))
+    multipliers = np.where(phases == ACTIVE, passed.above - passed.below, passed.below)
+    order = [neuron for path in paths for neuron, _ in path]
+    each = np.repeat(np.arange(len(paths)), [len(path) for path in paths])
+    weights = np.maximum(duals[:, -rows:], 0.0) if rows > 1 else some.astype(np.float64)
+    return slopes, np.maximum(multipliers[each, order], 0.0), weights

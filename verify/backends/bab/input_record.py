@@ -11,16 +11,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds.raised import GRAINS
-from assay.verify.bounds.relax import relaxes
 from assay.verify.core.ops import LeakyRelu, Relu
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Box, LpBall
-
-
-def recordable(problem: Problem) -> bool:
-    """Whether trees of a problem can be written: about a box, by ReLUs alone."""
-    relu = all(isinstance(n.op, (Relu, LeakyRelu)) or not relaxes(n.op) for n in problem.network.nodes[1:])
-    return relu and isinstance(problem.region, (Box, LpBall))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from assay.verify.backends.bab.input_record import InputRecord, recordable
+from assay.verify.backends.bab.input_record import InputRecord
 from assay.verify.backends.bab.input_tree import NOTHING, InputTree
 from assay.verify.backends.bab.search import Limits, search
 from assay.verify.bounds.slopes import Ascent
@@ -19,6 +19,7 @@ from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.programs.hints import recordable
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,8 @@ class InputTree:
         forms = below.take(number[box[:, None], unsafe.members[disjunct]])
         lower, upper = boxes.lower[box], boxes.upper[box]
         bound, weights = weigh(forms, lower, upper, WEIGHINGS)
+        if self.record is not None:  # what takes several rows is written with slopes, which are raised for it
+            bound = forms.minimum(lower[:, None], upper[:, None]).amax(1)
         bound = torch.fmax(bound, self._tied(forms, lower[:, None], upper[:, None]).amax(1))
         return Pairs(box, disjunct, lower, upper, bound, forms, weights)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.certificate import document
+from assay.verify.backends.bab.certificate import written
 from assay.verify.backends.bab.lp_tree import Search, Target
 from assay.verify.backends.bab.simplex import Simplex
 from assay.verify.backends.bab.splits import Splits
@@ -24,6 +24,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.programs.encode import Encoding, encode, without_encoding
+from assay.verify.programs.hints import document, leaky, recordable
 from assay.verify.programs.loading import missing
 from assay.verify.programs.program import Program, Vector
 from assay.verify.programs.relaxation import Known, attempt, known
@@ -39,7 +40,7 @@ class LPBaB:
     are split until every leaf is proved from its duals.
 
     ``optimum``: find the least margin itself, and where it is, not its sign alone; ``steps``: of the descents that
-    look for a counterexample; ``proof``: return the tree with its duals as a certificate.
+    look for a counterexample; ``proof``: return the tree with what its duals say as a certificate.
     """
 
     optimum: bool = False
@@ -155,9 +156,15 @@ class Work:
         """The trees, if they are wanted and each is closed."""
         trees = {d: target.tree for d, target in self.targets.items()}
         whole = len(trees) == len(self.lower) and all(tree.complete for tree in trees.values())
-        if not (self.method.proof and whole and self.known is not None and self.encoding is not None):
+        if not (self.method.proof and whole and self.encoding is not None and recordable(self.problem)):
             return None
-        return document(self.problem, self.known.bounds, self.encoding, trees)
+        neurons, disjuncts = self.encoding.neurons, self.problem.spec.disjuncts
+        left = leaky(self.problem, neurons)
+        told = {
+            d: written(target.tree, target.splits, target.cost, len(disjuncts[d].b), left)
+            for d, target in self.targets.items()
+        }
+        return document(self.problem, self.method.name, neurons, told, {})
 
     def _open(self, d: int) -> bool:
         """Whether more about disjunct ``d`` would change the answer; one without rows is everywhere."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from assay.verify.programs.dual import safe_bounds
-from assay.verify.programs.encode import Encoding
+from assay.verify.programs.encode import Encoding, UnstableNeurons
 from assay.verify.programs.program import Index, Program, Vector
 from assay.verify.programs.start import BASIC, LOWER, Start, start
 
@@ -31,13 +31,15 @@ class Splits:
     """A relaxed ``program`` without rests, and the columns ``a`` and ``p`` and the rows ``chord`` of its unstable
     neurons, all (neurons); the neurons' phases are all that nodes of a tree differ by.
 
-    ``source`` is the program that it was made from, with rows ``above`` that say a - z >= 0. An operand that is no
+    ``source`` is the program of the encoding's ``neurons`` that it was made from, with rows ``above`` that say
+    a - z >= 0. An operand that is no
     other neuron's and no input gives its column to p, and the row is ``dropped`` (rows of the source); for others
     (``shared``) p is a new column, and the row becomes a - z - p = 0.
     """
 
     program: Program
     source: Program
+    neurons: UnstableNeurons
     a: Index
     p: Index
     chord: Index
@@ -85,7 +87,7 @@ class Splits:
             rests=None,
         )
         chord = (np.cumsum(~dropped) - 1)[neurons.chord]
-        return cls(program, source, neurons.a, p, chord, neurons.above, dropped, shared)
+        return cls(program, source, neurons, neurons.a, p, chord, neurons.above, dropped, shared)
 
     def __len__(self) -> int:
         return len(self.a)
