@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from assay.verify.backends.bab import bab
+from assay.verify.backends.bab import bab, shared
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.shared import Done
@@ -68,7 +68,7 @@ class Here:
 
         @contextmanager
         def hired(job: Job) -> Iterator[Here]:
-            patch.setattr(bab, "SLICE", 0.0)
+            patch.setattr(shared, "SLICE", 0.0)
             self.job = job
             yield self
 

@@ -60,6 +60,11 @@ class Plan:
     tightening: Climbing
     output: bool
 
+    @property
+    def starts(self) -> bool:
+        """Whether there is a search below roots before anything is tightened."""
+        return bool(self.first and self.below and self.neurons)
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -104,11 +109,11 @@ class Subtrees:
 
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
-        roots = self.roots()
-        if self.plan.first and self.plan.below and self.plan.neurons:
-            roots = self._small(roots)
-        stack = _apart(roots)
-        self.work(stack if executor is None else share(self, stack, executor, self.budget))
+        roots = self._raced(self.roots())
+        if executor is None:
+            self.work(apart(self.small(roots)))
+        elif len(roots):
+            self.work(share(self, apart(roots), executor, self.budget, self.plan.together))
 
     def work(self, stack: list[Nodes], seconds: float = inf) -> list[Nodes]:
         """Search below nodes, one round at least; those that are left open when the ``seconds`` are over.
@@ -116,14 +121,19 @@ class Subtrees:
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
         until = time.monotonic() + seconds
-        while stack and self.witness is None and self.reason is None:
+        while stack and not self.over:
             self.check()
             nodes, stack = Nodes.join(stack[-self.plan.together :]), stack[: -self.plan.together]
             halves = self._halved(nodes)
-            stack = stack if halves is None else stack + _apart(halves)
+            stack = stack if halves is None else stack + apart(halves)
             if time.monotonic() >= until:
                 break
         return stack
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no need to go on, or no use."""
+        return self.witness is not None or self.reason is not None
 
     def check(self) -> None:
         """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
@@ -131,7 +141,8 @@ class Subtrees:
 
     def done(self, left: list[Nodes], reason: Reason | None = None) -> Done:
         """What came of the nodes of which these are left, and why others may be, if there is a ``reason``."""
-        return Done(self.account, self.margin, self.stats, self.witness, self.reason or reason, left)
+        found = None if self.record is None else self.record.found
+        return Done(self.account, self.margin, self.stats, self.witness, self.reason or reason, left, found)
 
     def take(self, done: Done) -> bool:
         """Note what came of nodes elsewhere; False where its counterexample is none here, and nothing is noted."""
@@ -139,6 +150,8 @@ class Subtrees:
             self.witness = self.look(done.witness)
             return self.witness is not None
         self.account.join(done.account)
+        if self.record is not None:
+            self.record.join(done.found)
         self.margin, self.reason = min(self.margin, done.margin), done.reason
         self._count(done.stats["domains"], done.stats["nodes"], done.stats["depth"])
         return True
@@ -153,21 +166,32 @@ class Subtrees:
         weight = member / member.sum(0)
         return Nodes(phase, lower, upper, alpha, torch.zeros_like(alpha), weight, tree, torch.zeros_like(tree))
 
-    def _small(self, nodes: Nodes) -> Nodes:
-        """The nodes without those below which few domains do, which nothing has to be tightened for; on the way it is
-        seen how domains are best raised."""
-        compact, index = _cut(self.compact, nodes)
-        raced, first = self.plan.raced, self.plan.first * len(nodes)
-        rates = [0.0] if len(raced) == 1 else []
-        while len(rates) <= len(raced):
-            racing = len(rates) < len(raced)
-            self.how = raced[len(rates) if racing else rates.index(max(rates))]
-            found = self._search(compact, index, nodes, max(1, first // RACE if racing else first))
-            rates.append(found.rate)
-            nodes = nodes.take(found.left)
-            if self.witness is not None or self.reason is not None or not len(nodes):
-                break
+    def _raced(self, nodes: Nodes) -> Nodes:
+        """See how domains are best raised; the nodes without those that are closed by that."""
+        if len(self.plan.raced) == 1 or not self.plan.starts:
+            return nodes
+        rates = []
+        most = max(1, self.plan.first * len(nodes) // RACE)
+        for how in self.plan.raced:
+            if self.over or not len(nodes):
+                return nodes
+            self.how = how
+            nodes, rate = self._few(nodes, most)
+            rates.append(rate)
+        self.how = self.plan.raced[rates.index(max(rates))]
         return nodes
+
+    def small(self, nodes: Nodes) -> Nodes:
+        """The roots without those below which few domains do, which nothing has to be tightened for."""
+        if self.over or not len(nodes) or not self.plan.starts:
+            return nodes
+        return self._few(nodes, self.plan.first * len(nodes))[0]
+
+    def _few(self, nodes: Nodes, domains: int) -> tuple[Nodes, float]:
+        """The nodes that so many domains leave open, and the rate of :class:`Found`."""
+        compact, index = _cut(self.compact, nodes)
+        found = self._search(compact, index, nodes, domains)
+        return nodes.take(found.left), found.rate
 
     def _halved(self, nodes: Nodes) -> Nodes | None:
         """Search below these nodes; the halves of those that are too large for that, None if there are none."""
@@ -186,7 +210,7 @@ class Subtrees:
             compact, again = _cut(compact, here)
             index, reach = index[again], reach[again][:, left]
         found = self._search(compact, index, nodes, self.plan.below * len(nodes) or inf)
-        if self.witness is not None or self.reason is not None or not len(found.left):
+        if self.over or not len(found.left):
             return None
         # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it, or hides.
         cost = torch.maximum(found.cost + reach, found.hidden)[:, found.left]
@@ -209,8 +233,8 @@ class Subtrees:
         if not bool((here.phase == 0).any()):
             return False
         halves = self._split(node, here, walk.seen.clamp(max=0).neg_() * kinks.height, index)
-        left = self.work(_apart(halves))
-        return not left and self.witness is None and self.reason is None
+        left = self.work(apart(halves))
+        return not left and not self.over
 
     def _search(self, compact: Compact, index: Tensor, nodes: Nodes, domains: float) -> Found:
         """Search below nodes, in the network as far as it matters there, whose unstable neurons are those at ``index``,
@@ -311,7 +335,8 @@ class Subtrees:
         return max(1, min(self.plan.batch, self.budget.memory // (8 * COPIES * max(1, features))))
 
 
-def _apart(nodes: Nodes) -> list[Nodes]:
+def apart(nodes: Nodes) -> list[Nodes]:
+    """The nodes, each by itself."""
     return [nodes.take(torch.tensor([i])) for i in range(len(nodes))]
 
 
