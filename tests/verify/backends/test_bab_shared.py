@@ -16,7 +16,6 @@ from assay.verify.backends.bab import bab, shared
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.shared import Done, Share
-from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InternalError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result, Verdict
@@ -196,20 +195,26 @@ def test_without_all_that_proves_it_there_is_no_certificate(
     assert result.certificate is None
 
 
+class Enough(Exception):
+    """There is nothing more to see."""
+
+
 def test_roots_go_in_equal_shares_and_then_the_deepest_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Share] = []
     original = Here.submit
 
     def submit(self: Here, task: Task) -> None:
         asked.append(task.argument)
+        if len(asked) == 5:
+            raise Enough
         original(self, task)
 
     monkeypatch.setattr(Here, "submit", submit)
+    monkeypatch.setattr(bab.Work, "look", lambda self, points: None)
     Here(lambda number, done: done).put(monkeypatch)
     problem = Problem.robustness(nets.random_mlp(4, (6, 16, 16, 6)), torch.full((6,), 0.5), 0, 0.4)
-    monkeypatch.setattr(bab.Work, "look", lambda self, points: None)
-    replace(NODES, together=2, race=False).verify(problem, Budget(2.0))
-    sizes = [len(share.nodes) for share in asked if share.roots]
-    assert sizes == [2, 2, 1]  # five targets, three processes
-    assert [share.roots for share in asked[:3]] == [True] * 3
-    assert max(len(share.nodes) for share in asked[3:]) == 2
+    with pytest.raises(Enough):
+        replace(NODES, together=2, race=False).verify(problem)
+    assert [(share.roots, len(share.nodes)) for share in asked[:3]] == [(True, 2), (True, 2), (True, 1)]
+    assert not any(share.roots for share in asked[3:])
+    assert all(0 < len(share.nodes) <= 2 for share in asked[3:])
