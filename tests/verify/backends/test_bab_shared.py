@@ -195,6 +195,15 @@ def test_without_all_that_proves_it_there_is_no_certificate(
     assert result.certificate is None
 
 
+def test_a_counterexample_that_is_none_here_costs_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bab.Work, "look", lambda self, points: None)
+    crew = Here(lambda number, done: replace(done, witness=torch.zeros(6)) if number == 1 else done)
+    crew.put(monkeypatch)
+    result = NODES.verify(narrow(0.2))
+    assert (result.verdict, result.stats["closed"]) == (Verdict.VERIFIED, 1.0)
+    assert crew.begun > 1
+
+
 class Enough(Exception):
     """There is nothing more to see."""
 

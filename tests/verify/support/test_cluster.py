@@ -15,7 +15,7 @@ import pytest
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.support.executors import Fate, Job, Task, cluster, run
 from assay.verify.support.executors.cluster import on_cluster
-from assay.verify.support.sources import FOLDERS, PACKAGE
+from assay.verify.support.sources import PACKAGE
 
 pytestmark = pytest.mark.slow
 SMALL = 80 * 2**20  # bytes of an object store: the least that Ray takes
@@ -96,9 +96,8 @@ def test_another_version_is_refused_by_name(local, monkeypatch):
 
 def test_a_node_with_the_same_version_and_other_sources_is_refused_by_name(tmp_path):
     ray = pytest.importorskip("ray", reason="needs the package ray")
-    for name in ("assay", *FOLDERS):
-        shutil.copytree(PACKAGE / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "verify" / "core" / "spec.py").open("a") as file:
+    shutil.copytree(PACKAGE, tmp_path / "assay", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "assay" / "verify" / "core" / "spec.py").open("a") as file:
         file.write("# another\n")
     ray.shutdown()
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,8 +1,9 @@
 """Nodes of trees searched by several processes: each takes a share of those that are open, works on it for a while, and
 returns what it closed, what proves that, and what is left.
 
-The roots go first, in equal shares, each with the search that needs no tightening; then the deepest nodes, as many as
-are searched together, since a hard subtree that is begun late is what all others wait for in the end.
+The roots go first, in equal shares, each with the search that needs no tightening; then the nodes that came last, the
+deepest as a rule, as many as are searched together, since a hard subtree that is begun late is what all others wait for
+in the end.
 
 What a process closes counts once it has said so; until then its share stays here, and is given out again if it dies. So
 nothing is lost with a process, and nothing is closed that the account of leaves does not have.
@@ -83,9 +84,9 @@ def share(trees: Trees, roots: Sequence[Nodes], executor: Executor, budget: Budg
     searched here, where processes fail."""
     running: set[Task] = set()
     stack, fresh = list[Nodes](), list(roots)
-    losses = 0
+    losses, alone = 0, False
     try:
-        while (fresh or stack or running) and not trees.over and losses <= LOSSES:
+        while (fresh or stack or running) and not (trees.over or alone or losses > LOSSES):
             trees.check()
             while (fresh or stack) and (idle := executor.capacity - len(running)) > 0:
                 pile, at_most = (fresh, inf) if fresh else (stack, most)
@@ -106,9 +107,11 @@ def share(trees: Trees, roots: Sequence[Nodes], executor: Executor, budget: Budg
                     continue
                 done: Done = ended.reply
                 _check(given, done)
-                stack += done.left
-                if not trees.take(done):  # what is a counterexample there and none here is looked into here
-                    return [*fresh, *stack, *given]
+                if trees.take(done):
+                    stack += done.left
+                else:  # what is a counterexample there and none here is looked into here
+                    stack += given
+                    alone = True
     finally:
         for task in running:
             executor.cancel(task)
