@@ -94,12 +94,13 @@ def test_another_version_is_refused_by_name(local, monkeypatch):
         ended.value()
 
 
-def test_a_node_with_the_same_version_and_other_sources_is_refused_by_name(tmp_path):
+def test_a_node_with_the_same_version_and_other_sources_is_refused_by_name(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs the package ray")
     shutil.copytree(PACKAGE, tmp_path / "assay", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "assay" / "verify" / "core" / "spec.py").open("a") as file:
         file.write("# another\n")
     ray.shutdown()
+    monkeypatch.chdir(tmp_path)  # where Ray's processes look first
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
     try:
