@@ -21,6 +21,7 @@ from assay.commands.compare import compare
 from assay.commands.diff import diff
 from assay.commands.export import export
 from assay.commands.inspect import inspect
+from assay.commands.merge import merge
 from assay.commands.methods import methods
 from assay.commands.models import models
 from assay.commands.perturb import perturb
@@ -60,6 +61,7 @@ app = typer.Typer(
 app.command(short_help="Bracket a model's robust accuracy on a data set.")(compare)
 app.command(short_help="Write a page about a run, to look at.")(report)
 app.command(short_help="Show how far a run is that writes to a store.")(watch)
+app.command(short_help="Take the rows of several stores into one.")(merge)
 app.command(short_help="Tell sample by sample what changed between two runs.")(diff)
 app.command(short_help="Show what a model is made of, and what a radius leaves open.")(inspect)
 app.command(short_help="Write a model as an ONNX file.")(export)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from contextlib import suppress
@@ -11,7 +10,8 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[2]
+from assay.verify.support.sources import PACKAGE, hashed
+
 HASHED = ("verify", "attacks")
 REPORTED = ("torch", "numpy", "scipy")
 
@@ -56,10 +56,4 @@ def source_hash() -> str:
 
     A record made by other code than today's is told apart by it even where the version has not moved.
     """
-    digest = hashlib.sha256()
-    for package in HASHED:
-        folder = (PACKAGE / package).resolve()
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(f"{package}/{path.relative_to(folder).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    return hashed(HASHED, PACKAGE)

@@ -166,12 +166,11 @@ class Store:
         """Close the file; every record put is in it already."""
         self._db.close()
 
-    def begin(self, command: str, model: str, data: str) -> None:
-        """Note a run: the records that follow belong to it."""
+    def begin(self, command: str, model: str, data: str, started: str | None = None) -> None:
+        """Note a run, ``started`` now if nothing else is said: the records that follow belong to it."""
         with self._transaction():
-            cursor = self._db.execute(
-                "INSERT INTO runs (started, command, model, data) VALUES (?, ?, ?, ?)", (_now(), command, model, data)
-            )
+            run = (started or _now(), command, model, data)
+            cursor = self._db.execute("INSERT INTO runs (started, command, model, data) VALUES (?, ?, ?, ?)", run)
             self.run = cursor.lastrowid
 
     def put(self, records: Sequence[Record]) -> list[Record]:
@@ -313,6 +312,22 @@ class Store:
         rows = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM results")
         while some := rows.fetchmany(AT_ONCE):
             yield some
+
+    def of_run(self, run: int | None) -> Iterator[list[Record]]:
+        """The records that a run wrote, or of no run, a few at a time, but for rows that cannot be trusted."""
+        rows = self._db.execute(f"{SELECT} WHERE run IS ?", (run,))
+        while some := rows.fetchmany(AT_ONCE):
+            records = []
+            for row in some:
+                with suppress(*UNREADABLE):
+                    records.append(_read(row))
+            yield records
+
+    @property
+    def size(self) -> int:
+        """How many rows there are."""
+        (count,) = self._db.execute("SELECT count(*) FROM results").fetchone()
+        return int(count)
 
     def totals(self) -> list[Total]:
         """Counts of verdicts and seconds by method, norm and eps, without reading the results themselves."""

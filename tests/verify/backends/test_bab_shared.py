@@ -12,13 +12,15 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from assay.verify.backends.bab import bab
+from assay.verify.backends.bab import bab, shared
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.bab import BaB
-from assay.verify.backends.bab.shared import Done
+from assay.verify.backends.bab.shared import Done, Share
 from assay.verify.core.errors import InternalError
 from assay.verify.core.problem import Problem
-from assay.verify.core.result import Verdict
+from assay.verify.core.result import Result, Verdict
+from assay.verify.solving import proofs
+from assay.verify.solving.proofs import Files
 from assay.verify.support.executors import Ended, Fate, Job, Task, processes
 from tests import nets
 from tests.contract.test_exact_agreement import agrees
@@ -68,7 +70,7 @@ class Here:
 
         @contextmanager
         def hired(job: Job) -> Iterator[Here]:
-            patch.setattr(bab, "SLICE", 0.0)
+            patch.setattr(shared, "SLICE", 0.0)
             self.job = job
             yield self
 
@@ -145,3 +147,83 @@ def test_a_process_that_is_killed_takes_nothing_with_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(processes.Processes, "submit", submit)
     assert replace(NODES, workers=2).verify(narrow(0.225)).verdict is Verdict.VERIFIED
     assert len(killed) == 2
+
+
+def accepted(result: Result, problem: Problem) -> bool:
+    files = Files.of_problem(problem)
+    assert result.certificate is not None
+    part = proofs.of_record(files, 0, problem.spec, result.certificate)
+    assert part is not None
+    return files.certificate("tree", "real", [part]).check()["claim"] == "unsat"
+
+
+@pytest.mark.parametrize("fate", [lambda number, done: done, dies_now_and_then])
+def test_what_processes_prove_of_their_shares_makes_up_a_tree_that_is_accepted(
+    fate: Callable[[int, Done], Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = Here(fate)
+    crew.put(monkeypatch)
+    problem = narrow(0.2)
+    result = replace(NODES, proof=True).verify(problem)
+    assert crew.begun > 3
+    assert result.stats["closed"] == 1.0
+    assert accepted(result, problem)
+
+
+def without_a_fragment(done: Done) -> Done:
+    return replace(done, found=None)
+
+
+def without_a_proof(done: Done) -> Done:
+    assert done.found is not None
+    return replace(done, found=replace(done.found, closed={}))
+
+
+def not_whole(done: Done) -> Done:
+    assert done.found is not None
+    return replace(done, found=replace(done.found, whole=False))
+
+
+@pytest.mark.parametrize("fault", [without_a_fragment, without_a_proof, not_whole])
+def test_without_all_that_proves_it_there_is_no_certificate(
+    fault: Callable[[Done], Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = Here(lambda number, done: fault(done) if number == 2 else done)
+    crew.put(monkeypatch)
+    result = replace(NODES, proof=True).verify(narrow(0.2))
+    assert result.verdict is Verdict.VERIFIED
+    assert result.certificate is None
+
+
+def test_a_counterexample_that_is_none_here_costs_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bab.Work, "look", lambda self, points: None)
+    crew = Here(lambda number, done: replace(done, witness=torch.zeros(6)) if number == 1 else done)
+    crew.put(monkeypatch)
+    result = NODES.verify(narrow(0.2))
+    assert (result.verdict, result.stats["closed"]) == (Verdict.VERIFIED, 1.0)
+    assert crew.begun > 1
+
+
+class Enough(Exception):
+    """There is nothing more to see."""
+
+
+def test_roots_go_in_equal_shares_and_then_the_deepest_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Share] = []
+    original = Here.submit
+
+    def submit(self: Here, task: Task) -> None:
+        asked.append(task.argument)
+        if len(asked) == 5:
+            raise Enough
+        original(self, task)
+
+    monkeypatch.setattr(Here, "submit", submit)
+    monkeypatch.setattr(bab.Work, "look", lambda self, points: None)
+    Here(lambda number, done: done).put(monkeypatch)
+    problem = Problem.robustness(nets.random_mlp(4, (6, 16, 16, 6)), torch.full((6,), 0.5), 0, 0.4)
+    with pytest.raises(Enough):
+        replace(NODES, together=2, race=False).verify(problem)
+    assert [(share.roots, len(share.nodes)) for share in asked[:3]] == [(True, 2), (True, 1), (True, 1)]
+    assert not any(share.roots for share in asked[3:])
+    assert all(0 < len(share.nodes) <= 2 for share in asked[3:])

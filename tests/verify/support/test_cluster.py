@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.support.executors import Fate, Job, Task, cluster, run
 from assay.verify.support.executors.cluster import on_cluster
+from assay.verify.support.sources import PACKAGE
 
 pytestmark = pytest.mark.slow
 SMALL = 80 * 2**20  # bytes of an object store: the least that Ray takes
@@ -89,6 +91,24 @@ def test_another_version_is_refused_by_name(local, monkeypatch):
     monkeypatch.setattr(cluster, "_version", lambda: "0.0.other")
     (ended,) = run(local, [task("ground", "a")])
     with pytest.raises(InputError, match=r"and the run began with 0\.0\.other"):
+        ended.value()
+
+
+def test_a_node_with_the_same_version_and_other_sources_is_refused_by_name(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs the package ray")
+    shutil.copytree(PACKAGE, tmp_path / "assay", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "assay" / "verify" / "core" / "spec.py").open("a") as file:
+        file.write("# another\n")
+    ray.shutdown()
+    monkeypatch.chdir(tmp_path)  # where Ray's processes look first
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+    try:
+        with on_cluster("auto")(Job(work, {"a": 7})) as executor:
+            (ended,) = run(executor, [task("ground", "a")])
+    finally:
+        ray.shutdown()
+    with pytest.raises(InputError, match=r"has assay .* \(sources .*, and the run began with .* \(sources"):
         ended.value()
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf, nan
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -20,8 +21,8 @@ from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.record import Record
 from assay.verify.backends.bab.refined import Passes
-from assay.verify.backends.bab.shared import SLICE, Done
-from assay.verify.backends.bab.subtrees import Plan, Subtrees
+from assay.verify.backends.bab.shared import Done, Share
+from assay.verify.backends.bab.subtrees import Plan, Subtrees, apart
 from assay.verify.bounds import layers, raised, roots
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
@@ -37,12 +38,12 @@ from assay.verify.programs.relaxation import attempt
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
 from assay.verify.support.executors import Job
 from assay.verify.support.executors.chosen import chosen
+from assay.verify.support.executors.processes import warm
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
-# What processes share: the method, the problem, bounds of every node, the network, the disjuncts, bytes of memory.
-Ground = tuple["BaB", Problem, Sequence[Bounds], Compact, Sequence[int], int]
+PRELOAD = ("assay.verify.backends.bab.bab",)  # what processes import once
 CURVED: WeakKeyDictionary[Problem, Relaxed] = WeakKeyDictionary()  # for whoever asks again with more time
 REFINED: WeakKeyDictionary[Problem, Passes] = WeakKeyDictionary()  # likewise
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
@@ -61,8 +62,7 @@ class BaB:
     neurons are refined over the whole box, 0: none are; ``output``: where the output is unsafe, which tells no
     margin; ``together``: nodes that are searched together; ``workers``: processes that share the nodes, none but this
     one where it is 1; ``cluster``: where they are, as ``--cluster`` takes it, if not on this machine; ``proof``: return
-    the trees, with all that proves them, as a certificate, where one process alone searches and a quarter of the memory
-    holds it.
+    the trees, with all that proves them, as a certificate, where a quarter of the memory holds it.
     """
 
     batch: int = 512
@@ -116,6 +116,8 @@ class BaB:
         declined = unanswerable(self, problem)
         if declined is not None:
             return declined
+        if self.workers > 1 and self.cluster is None:
+            warm(PRELOAD)  # while the root is bounded here
         work = Work(self, problem, budget.on_cpu())
         with torch.no_grad():
             stopped = attempt(work.run)
@@ -165,12 +167,13 @@ class Work:
     witness: Tensor | None = None
     reason: Reason | None = None
     record: Record | None = None
+    exact: ExactLeaves | None = None
     stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0})
 
     def run(self) -> None:
         """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         problem, spec = self.problem, self.problem.spec
-        self.record = Record(problem, self.budget.memory // 4) if self.method.proof and self.alone else None
+        self.record = Record(problem, self.budget.memory // 4) if self.method.proof else None
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
         relaxed = self.root()
         rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
@@ -196,8 +199,10 @@ class Work:
                 trees.run()
             else:
                 bare = replace(problem, network=replace(problem.network, oracle=None))  # which processes do not ask
-                ground = self.method, bare, relaxed.bounds, compact, order, self.budget.memory // self.method.workers
-                with chosen(self.method.workers, self.method.cluster)(Job(shared_out, ground)) as executor:
+                memory = self.budget.memory // self.method.workers
+                ground = Ground(self.method, bare, relaxed.bounds, compact, order, memory)
+                job = Job(shared_out, ground, PRELOAD)
+                with chosen(self.method.workers, self.method.cluster)(job) as executor:
                     trees.run(executor)
         finally:
             self.stats |= {**trees.stats, "closed": trees.account.measure, "unstable": compact.unstable}
@@ -214,7 +219,10 @@ class Work:
 
     def trees(self, bounds: Sequence[Bounds], compact: Compact, disjuncts: Sequence[int]) -> Subtrees:
         """The trees of these disjuncts in a network with these ``bounds`` of every node."""
-        exact = ExactLeaves(self.problem, bounds, compact, self.look, self.budget)
+        if self.exact is None:
+            self.exact = ExactLeaves(self.problem, bounds, compact, self.look, self.budget)
+        exact = self.exact
+        exact.budget = self.budget
         plan, spec, proof = self.method.plan, self.problem.spec, self.record is not None
         passes = REFINED.get(self.problem)
         if passes is None or not passes.serves(compact, proof):
@@ -267,13 +275,34 @@ class Work:
         return confirmed(problem, points) if bool((margins <= 0).any()) else None
 
 
-def shared_out(ground: Ground, asked: tuple[list[Nodes], float]) -> Done:
-    """What comes of a share of nodes within so many seconds, in a process of its own."""
-    method, problem, bounds, compact, disjuncts, memory = ground
-    share, seconds = asked
-    trees = Work(method, problem, Budget(seconds, memory).started()).trees(bounds, compact, disjuncts)
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What processes share: the method, the problem, bounds of every node, the network, the disjuncts, and the bytes of
+    memory of each."""
+
+    method: BaB
+    problem: Problem
+    bounds: Sequence[Bounds]
+    compact: Compact
+    disjuncts: Sequence[int]
+    memory: int
+
+    @cached_property
+    def work(self) -> Work:
+        """The work of one process, share by share: programs of leaves, and the best point, are kept."""
+        return Work(self.method, self.problem, Budget(memory=self.memory))
+
+
+def shared_out(ground: Ground, share: Share) -> Done:
+    """What comes of a share of nodes, in a process of its own."""
+    work = ground.work
+    work.budget = Budget(share.seconds, ground.memory).started()
+    work.record = Record(ground.problem, ground.memory // 4) if ground.method.proof else None
+    trees = work.trees(ground.bounds, ground.compact, ground.disjuncts)
+    trees.how = share.how
     try:
         with torch.no_grad():
-            return trees.done(trees.work(share, SLICE))
+            nodes = apart(trees.small(Nodes.join(share.nodes))) if share.roots else share.nodes
+            return trees.done(trees.work(nodes, share.slice))
     except Expired:
         return trees.done([], Reason.TIMEOUT)

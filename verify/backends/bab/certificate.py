@@ -13,6 +13,7 @@ from math import inf
 import numpy as np
 
 from assay.verify.backends.bab.splits import ACTIVE, CHUNK, INACTIVE, OPEN, Splits
+from assay.verify.core.errors import InternalError
 from assay.verify.programs import hints
 from assay.verify.programs.hints import Array
 from assay.verify.programs.program import Index, Vector
@@ -55,6 +56,19 @@ class Tree:
         """Note the ``bound`` of a node without children, and the ``duals`` (rows) that prove it."""
         rows = np.flatnonzero(duals)
         self.leaves[node] = Leaf(bound, empty, rows, duals[rows])
+
+    def graft(self, node: int, part: Tree) -> list[int]:
+        """Put a tree where an open node is; the numbers that its nodes have here, the root's being the node's."""
+        if self.first[node] >= 0 or node in self.leaves:
+            raise InternalError("a tree is put where there is one: please report it")
+        shift = len(self.neuron) - 1
+        numbers = [node, *range(len(self.neuron), shift + len(part.neuron))]
+        first = [child + shift if child >= 0 else -1 for child in part.first]
+        self.neuron[node], self.first[node] = part.neuron[0], first[0]
+        self.neuron += part.neuron[1:]
+        self.first += first[1:]
+        self.leaves |= {numbers[number]: leaf for number, leaf in part.leaves.items()}
+        return numbers
 
     @property
     def open_nodes(self) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf, isfinite, nan
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.certificate import written
+from assay.verify.backends.bab.lp_shared import Parts, Share, searched, share
 from assay.verify.backends.bab.lp_tree import Search, Target
 from assay.verify.backends.bab.simplex import Simplex
 from assay.verify.backends.bab.splits import Splits
@@ -29,8 +31,13 @@ from assay.verify.programs.loading import missing
 from assay.verify.programs.program import Program, Vector
 from assay.verify.programs.relaxation import Known, attempt, known
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
+from assay.verify.support.executors import Job
+from assay.verify.support.executors.chosen import chosen
+from assay.verify.support.executors.processes import warm
 
 GAP = 1e-7  # between an optimum and its bound, relative to 1 and to it
+NODES = 4  # that are open for each process before nodes are shared
+PRELOAD = ("assay.verify.backends.bab.lp_bab",)  # what processes import once
 RESERVE = 0.05  # of the time, for proving what a search that was cut short has
 
 
@@ -40,12 +47,16 @@ class LPBaB:
     are split until every leaf is proved from its duals.
 
     ``optimum``: find the least margin itself, and where it is, not its sign alone; ``steps``: of the descents that
-    look for a counterexample; ``proof``: return the tree with what its duals say as a certificate.
+    look for a counterexample; ``proof``: return the tree with what its duals say as a certificate; ``workers``:
+    processes that share the nodes, none but this one where it is 1; ``cluster``: where they are, as ``--cluster`` takes
+    it, if not on this machine.
     """
 
     optimum: bool = False
     steps: int = 20
     proof: bool = True
+    workers: int = 1
+    cluster: str | None = None
     name: ClassVar[str] = "lp-bab"
     complete: ClassVar[bool] = True
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
@@ -53,6 +64,8 @@ class LPBaB:
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise InputError(f"steps of lp-bab must be at least 0, got {self.steps}")
+        if self.workers < 1:
+            raise InputError(f"workers of lp-bab must be at least 1, got {self.workers}")
 
     def supports(self, problem: Problem) -> str | None:
         """ReLU and leaky ReLU over boxes and balls in l1 and linf."""
@@ -67,6 +80,8 @@ class LPBaB:
         declined = unanswerable(self, problem)
         if declined is not None:
             return declined
+        if self.workers > 1 and self.cluster is None:
+            warm(PRELOAD)  # while the bounds are worked out here
         work = Work(self, problem, budget)
         with torch.no_grad():
             reason = attempt(work.run)
@@ -129,7 +144,24 @@ class Work:
             if not self.done():
                 self.search.root(target)
         self._descend_from_roots()
+        if self.method.workers > 1 or self.method.cluster is not None:
+            self._share(wanted)
         self.search.run()
+
+    def _share(self, wanted: Sequence[int]) -> None:
+        """Have processes search below what is open, once there is enough of it."""
+        method, problem, known = self.method, self.problem, self.known
+        self.search.run(open_=NODES * method.workers)
+        if not self.search.heap or self.done() or known is None:
+            return
+        bare = replace(problem, network=replace(problem.network, oracle=None))  # which processes do not ask
+        ground = Ground(method, bare, known, wanted, self.lower, self.budget.memory // method.workers)
+        with chosen(method.workers, method.cluster)(Job(shared_out, ground, PRELOAD)) as executor:
+            share(self.search, self, executor, self.search.budget)
+
+    def look(self, point: Tensor) -> None:
+        """See a point of the region."""
+        self._see(self.problem.region.project(point[None].double()))
 
     def limit(self) -> float:
         """What the bound of a leaf has to pass."""
@@ -247,3 +279,37 @@ class Work:
             "open": sum(len(tree.open_nodes) for tree in trees),
             "unstable": len(self.encoding.neurons) if self.encoding else 0,
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What processes share: the method, the problem and what is known of it, the disjuncts that are searched, bounds of
+    all, and the bytes of memory of each."""
+
+    method: LPBaB
+    problem: Problem
+    known: Known
+    wanted: Sequence[int]
+    lower: list[float]
+    memory: int
+
+    @cached_property
+    def work(self) -> Work:
+        """The work of one process, share by share: its programs are kept."""
+        work = Work(self.method, self.problem, Budget(memory=self.memory), lower=list(self.lower))
+        work.known, work.grain = self.known, self.known.grain
+        work.encoding = encode(self.problem.network, self.problem.region, self.known.bounds)
+        work._plant(work.encoding, self.wanted)
+        return work
+
+
+def shared_out(ground: Ground, share: Share) -> Parts:
+    """What comes of a share of nodes, in a process of its own."""
+    work = ground.work
+    work.seen, work.at, work.witness = torch.minimum(work.seen, share.seen), None, None
+    budget = Budget(share.seconds, ground.memory).started()
+    work.search = Search(work._look_at, work.limit, work.done, budget)
+    with torch.no_grad():
+        trees = searched(work.search, work.targets, share)
+    found = work.witness is not None
+    return Parts(trees, work.search.nodes, work.witness if found else work.at, found)

@@ -4,8 +4,9 @@ exact relaxation in place of its bounds): best first, over the trees of all disj
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import inf
 from typing import Any
@@ -40,6 +41,10 @@ class Target:
     objective: Objective
     floor: float
     tree: Tree = field(default_factory=Tree)
+
+    def planted(self) -> Target:
+        """The same, of which no tree is known."""
+        return replace(self, tree=Tree())
 
     def proved(self, nodes: list[Node]) -> Vector:
         """The bounds that the nodes' duals prove, +inf for an empty one: (nodes)."""
@@ -115,22 +120,32 @@ class Search:
                 return
         self._commit(self._solved(target, 0, phases, -inf, begin and as_basis(begin)))
 
-    def run(self) -> None:
-        """Split until every tree is closed or :meth:`done`; raises :class:`Expired` when the time is over."""
-        while not self.done():
+    def run(self, seconds: float = inf, open_: float = inf) -> None:
+        """Split until every tree is closed or :meth:`done`, for so many seconds, or until so many nodes are open at
+        once; raises :class:`Expired` when the time of all is over."""
+        until = time.monotonic() + seconds
+        while not self.done() and len(self.heap) < open_:
             if not self.heap:
                 self._settle()
                 if not self.heap:
                     return
                 continue
             self.budget.check()
-            node = heapq.heappop(self.heap)[2]
-            self.memory -= node.memory
+            (node,) = self.pop(1)
             try:
                 self._expand(node)
             except Expired:
-                self._push(node)
+                self.push(node)
                 raise
+            if time.monotonic() >= until:
+                self._settle()
+                return
+
+    def pop(self, count: int) -> list[Node]:
+        """Take so many of the open nodes, those with the least bounds."""
+        nodes = [heapq.heappop(self.heap)[2] for _ in range(count)]
+        self.memory -= sum(node.memory for node in nodes)
+        return nodes
 
     def open_nodes(self) -> Iterator[list[Node]]:
         """All nodes that are not closed, by target in small groups, those with the least bounds first."""
@@ -217,9 +232,10 @@ class Search:
         elif node.neuron < 0:
             self.stuck.append(node)
         else:
-            self._push(node)
+            self.push(node)
 
-    def _push(self, node: Node) -> None:
+    def push(self, node: Node) -> None:
+        """An open node that is to be split."""
         heapq.heappush(self.heap, (node.bound, next(self._order), node))
         self.memory += node.memory
 
@@ -245,7 +261,7 @@ class Search:
                     self._close(node, bound)
                 else:
                     node.bound, node.doubted = -inf, True
-                    self._push(node)
+                    self.push(node)
 
     def _close(self, node: Node, bound: float) -> None:
         node.target.tree.close(node.number, bound, node.empty, node.duals)

@@ -35,9 +35,9 @@ class Race:
         self.account = Account(len(self.ways) * self.trees)
         self.spent = torch.zeros(len(self.ways), self.trees, dtype=torch.int64)
 
-    def heats(self, first: int) -> Iterator[tuple[int, int]]:
-        """What is to be searched next, while anything is open: in which way, by number, and how many domains; at last
-        ``first`` ones in the best way."""
+    def heats(self, first: int, rest: bool = True) -> Iterator[tuple[int, int]]:
+        """What is to be searched next, while anything is open: in which way, by number, and how many domains; at last,
+        if the ``rest`` is asked for, ``first`` ones in the best way."""
         left = list(range(len(self.ways)))
         for _ in range(TURNS):
             for way in left if len(left) > 1 else ():
@@ -45,7 +45,7 @@ class Race:
                     yield way, max(1, first // SHARE)
             if any(rates := self.rates):
                 left = sorted(left, key=rates.__getitem__, reverse=True)[: (len(left) + 1) // 2]
-        if not self.closed.all():
+        if rest and not self.closed.all():
             yield self.best, first
 
     def take(self, way: int) -> Leaves[Any]:

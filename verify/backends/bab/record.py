@@ -83,6 +83,17 @@ class Finer:
     leaves: Rows
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was noted of nodes: bounds that were tightened there, their leaves, None where a node holds no point, and
+    where they were split. ``whole``: whether there was memory for all of it."""
+
+    tighter: dict[Key, list[Rows]]
+    closed: dict[Key, Rows | None]
+    halved: dict[Key, int]
+    whole: bool
+
+
 @dataclass(eq=False)
 class Record:
     """The bounds of layers at the root, and by node the bounds that were tightened there, its leaves, and where it was
@@ -114,6 +125,23 @@ class Record:
         rows = Rows.of(lower[:, None], torch.zeros_like(leaves.row), index, leaves.phase, own)
         if self._fits(rows):
             self.finer.append(Finer(neuron.numpy(), bound.numpy(), leaves.row.numpy(), rows))
+
+    @property
+    def found(self) -> Found:
+        """What was noted of nodes."""
+        return Found(dict(self.tighter), self.closed, self.halved, self.size <= self.memory)
+
+    def join(self, found: Found | None) -> None:
+        """Note what was noted elsewhere, of other nodes of the same trees; without it nothing is proved."""
+        if found is None or not found.whole:
+            self.memory = -1
+            return
+        rows = [*(row for some in found.tighter.values() for row in some), *filter(None, found.closed.values())]
+        if all(self._fits(row) for row in rows):
+            for key, some in found.tighter.items():
+                self.tighter[key] += some
+            self.closed |= found.closed
+            self.halved |= found.halved
 
     def bounded(self, nodes: Nodes, index: Tensor, neuron: Tensor, node: Tensor, own: Multipliers) -> None:
         """See :data:`assay.verify.backends.bab.tightened.Note`; of the neurons at ``index``."""

@@ -1,5 +1,9 @@
 """Nodes of trees searched by several processes: each takes a share of those that are open, works on it for a while, and
-returns what it closed and what is left.
+returns what it closed, what proves that, and what is left.
+
+The roots go first, in equal shares, each with the search that needs no tightening; then the nodes that came last, the
+deepest as a rule, as many as are searched together, since a hard subtree that is begun late is what all others wait for
+in the end.
 
 What a process closes counts once it has said so; until then its share stays here, and is given out again if it dies. So
 nothing is lost with a process, and nothing is closed that the account of leaves does not have.
@@ -7,26 +11,31 @@ nothing is lost with a process, and nothing is closed that the account of leaves
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from assay.verify.backends.bab.account import Account
+from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.record import Found
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InternalError
 from assay.verify.core.result import Reason
 from assay.verify.support.executors import Executor, Fate, Task
 
-SLICE = 1.0  # seconds that a process works on a share
+SLICE = 0.5  # seconds that a process works on a share, where nobody waits for nodes
 LOSSES = 4  # shares that may be lost, but for those with their machine, before all is done here
 
 
 @dataclass(frozen=True, eq=False)
 class Done:
     """What came of a share: the leaves that were closed, the least margin in them, what was counted, a counterexample
-    or a reason to stop, if there is one, and the nodes that are ``left`` open."""
+    or a reason to stop, if there is one, the nodes that are ``left`` open, and what proves the closed ones, where that
+    is ``found`` and asked for."""
 
     account: Account
     margin: float
@@ -34,17 +43,31 @@ class Done:
     witness: Tensor | None
     reason: Reason | None
     left: list[Nodes]
+    found: Found | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What a process is asked: to search below these nodes in the way that was found best, for one round at least, and
+    no longer than ``slice`` seconds if nothing takes longer; ``roots``: that nothing was tried at them yet. All is over
+    after so many ``seconds``."""
+
+    nodes: list[Nodes]
+    how: Climbing
+    roots: bool
+    slice: float
+    seconds: float
 
 
 class Trees(Protocol):
     """What is searched, and how far that is."""
 
     account: Account
-    witness: Tensor | None
-    reason: Reason | None
+    how: Climbing
 
-    def work(self, stack: list[Nodes], seconds: float) -> list[Nodes]:
-        """Search below nodes here; those that are left open when the ``seconds`` are over."""
+    @property
+    def over(self) -> bool:
+        """Whether there is no need to go on, or no use."""
         ...
 
     def take(self, done: Done) -> bool:
@@ -56,39 +79,43 @@ class Trees(Protocol):
         ...
 
 
-def share(trees: Trees, stack: list[Nodes], executor: Executor, budget: Budget) -> list[Nodes]:
-    """Search below nodes with the processes of an executor; the nodes that are left to be searched here, where
-    processes fail."""
+def share(trees: Trees, roots: Sequence[Nodes], executor: Executor, budget: Budget, most: int) -> list[Nodes]:
+    """Search below roots with the processes of an executor, ``most`` nodes a share; the nodes that are left to be
+    searched here, where processes fail."""
     running: set[Task] = set()
-    losses = 0
+    stack, fresh = list[Nodes](), list(roots)
+    losses, alone = 0, False
     try:
-        while (stack or running) and trees.witness is None and trees.reason is None and losses <= LOSSES:
+        while (fresh or stack or running) and not (trees.over or alone or losses > LOSSES):
             trees.check()
-            if not running and len(stack) < executor.capacity:
-                stack = trees.work(stack, 0.0)  # one round, which makes more of them
-                continue
-            while stack and len(running) < executor.capacity:
-                half, stack = stack[::-2], stack[-2::-2][::-1]  # what is taken is a fair share of the deep ones
+            while (fresh or stack) and (idle := executor.capacity - len(running)) > 0:
+                pile, at_most = (fresh, inf) if fresh else (stack, most)
+                count = int(min(at_most, -(-len(pile) // idle)))
+                given = pile[-count:]
+                del pile[-count:]
                 left = budget.remaining
-                task = Task((half[::-1], left), left, half)
+                hungry = not (fresh or stack) and len(running) + 1 < executor.capacity
+                task = Task(Share(given, trees.how, pile is fresh, 0.0 if hungry else SLICE, left), left, given)
                 executor.submit(task)
                 running.add(task)
             for ended in executor.ended(max(0.0, budget.remaining)):
                 running.discard(ended.task)
-                given: list[Nodes] = ended.task.tag
+                given = ended.task.tag
                 if ended.fate is not Fate.REPLIED:
                     losses += ended.fate is not Fate.GONE
-                    stack = stack + given
+                    stack += given
                     continue
                 done: Done = ended.reply
                 _check(given, done)
-                stack = stack + done.left
-                if not trees.take(done):  # what is a counterexample there and none here is looked into here
-                    return [*stack, *given]
+                if trees.take(done):
+                    stack += done.left
+                else:  # what is a counterexample there and none here is looked into here
+                    stack += given
+                    alone = True
     finally:
         for task in running:
             executor.cancel(task)
-    return [*stack, *(nodes for task in running for nodes in task.tag)]
+    return [*fresh, *stack, *(nodes for task in running for nodes in task.tag)]
 
 
 def _check(given: list[Nodes], done: Done) -> None:

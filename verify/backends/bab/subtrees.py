@@ -65,6 +65,11 @@ class Plan:
     output: bool
     refining: int = 0
 
+    @property
+    def starts(self) -> bool:
+        """Whether there is a search below roots before anything is tightened."""
+        return bool(self.first and self.below and self.neurons)
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -111,16 +116,18 @@ class Subtrees:
 
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
-        roots, first = self.roots(), bool(self.plan.first and self.plan.below and self.plan.neurons)
-        if first:
-            roots = self._small(roots)
-        if self.plan.refining and len(roots):
-            unseen = first and not self.account.leaves
+        roots, alone = self.roots(), executor is None
+        if self.plan.starts:
+            roots = self._raced(roots, alone)
+        if self.plan.refining and len(roots) and not self.over:
+            unseen = self.plan.starts and not self.account.leaves
             roots = self._refined(roots)
-            if unseen and len(roots):
-                roots = self._small(roots)
-        stack = _apart(roots)
-        self.work(stack if executor is None else share(self, stack, executor, self.budget))
+            if unseen and len(roots) and not self.over:
+                roots = self._raced(roots, alone)
+        if executor is None:
+            self.work(apart(roots))
+        elif len(roots):
+            self.work(share(self, apart(roots), executor, self.budget, self.plan.together))
 
     def work(self, stack: list[Nodes], seconds: float = inf) -> list[Nodes]:
         """Search below nodes, one round at least; those that are left open when the ``seconds`` are over.
@@ -128,14 +135,19 @@ class Subtrees:
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
         until = time.monotonic() + seconds
-        while stack and self.witness is None and self.reason is None:
+        while stack and not self.over:
             self.check()
             nodes, stack = Nodes.join(stack[-self.plan.together :]), stack[: -self.plan.together]
             halves = self._halved(nodes)
-            stack = stack if halves is None else stack + _apart(halves)
+            stack = stack if halves is None else stack + apart(halves)
             if time.monotonic() >= until:
                 break
         return stack
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no need to go on, or no use."""
+        return self.witness is not None or self.reason is not None
 
     def check(self) -> None:
         """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
@@ -143,7 +155,8 @@ class Subtrees:
 
     def done(self, left: list[Nodes], reason: Reason | None = None) -> Done:
         """What came of the nodes of which these are left, and why others may be, if there is a ``reason``."""
-        return Done(self.account, self.margin, self.stats, self.witness, self.reason or reason, left)
+        found = None if self.record is None else self.record.found
+        return Done(self.account, self.margin, self.stats, self.witness, self.reason or reason, left, found)
 
     def take(self, done: Done) -> bool:
         """Note what came of nodes elsewhere; False where its counterexample is none here, and nothing is noted."""
@@ -151,6 +164,8 @@ class Subtrees:
             self.witness = self.look(done.witness)
             return self.witness is not None
         self.account.join(done.account)
+        if self.record is not None:
+            self.record.join(done.found)
         self.margin, self.reason = min(self.margin, done.margin), done.reason
         self._count(done.stats["domains"], done.stats["nodes"], done.stats["depth"])
         return True
@@ -165,9 +180,9 @@ class Subtrees:
         weight = member / member.sum(0)
         return Nodes(phase, lower, upper, alpha, torch.zeros_like(alpha), weight, tree, torch.zeros_like(tree))
 
-    def _small(self, nodes: Nodes) -> Nodes:
-        """The nodes without those below which few domains do, which nothing has to be tightened for; on the way it is
-        seen how domains are best raised."""
+    def _raced(self, nodes: Nodes, rest: bool) -> Nodes:
+        """See how domains are best raised, and go on in that way if the ``rest`` is not for others; the nodes without
+        those below which few domains do, which nothing has to be tightened for."""
         compact, index = _cut(self.compact, nodes)
         tables, count, ways = self._tables(compact), len(nodes), self.plan.raced
         _, walk, here = self._raised(tables[0], nodes.of_neurons(index))
@@ -176,7 +191,7 @@ class Subtrees:
         tree = self._tree(tables, here.take(each), walk, whole.take(each), index)
         race = Race(ways, count, Leaves.roots(tree.root()))
         batch, memory = self._batch(compact), self.budget.memory // 4
-        for way, domains in race.heats(self.plan.first * count):
+        for way, domains in race.heats(self.plan.first * count, rest):
             tree.how = ways[way]
             limits = Limits(batch, 0, memory, domains, "shallow")
             outcome = search(tree, limits, self.budget, race.take(way), race.account)
@@ -185,7 +200,7 @@ class Subtrees:
             tried = bool(race.spent.any(1).all())
             if tried and self.plan.refining and self.passes.short == inf and not race.account.leaves:
                 break  # by such bounds nothing is closed in any way
-            if self.witness is not None or self.reason is not None:
+            if self.over:
                 break
         self.how = ways[race.best]
         if self.record is not None:
@@ -199,7 +214,7 @@ class Subtrees:
         pass for as long as that pays and a part of the time allows."""
         passes, note = self.passes, None if self.record is None else self.record.refined
         budget = replace(self.budget, seconds=PART * self.budget.remaining, deadline=None).started()
-        while len(nodes) and passes.leaves and self.witness is None and self.reason is None:
+        while len(nodes) and passes.leaves and not self.over:
             self.stats["refined"] = min(passes.leaves, self.plan.refining)
             refining = Refining(self.stats["refined"], self.plan.refining, self.how)
             bounds = refine(self.compact, passes.lower, passes.upper, refining, budget, note)
@@ -213,6 +228,13 @@ class Subtrees:
                 break
             passes.note(-found.worst, self.plan.refining)
         return nodes
+
+    def small(self, nodes: Nodes) -> Nodes:
+        """The roots without those below which few domains do, which nothing has to be tightened for."""
+        if self.over or not len(nodes) or not self.plan.starts:
+            return nodes
+        compact, index = _cut(self.compact, nodes)
+        return nodes.take(self._search(compact, index, nodes, self.plan.first * len(nodes)).left)
 
     def _halved(self, nodes: Nodes) -> Nodes | None:
         """Search below these nodes; the halves of those that are too large for that, None if there are none."""
@@ -231,7 +253,7 @@ class Subtrees:
             compact, again = _cut(compact, here)
             index, reach = index[again], reach[again][:, left]
         found = self._search(compact, index, nodes, self.plan.below * len(nodes) or inf)
-        if self.witness is not None or self.reason is not None or not len(found.left):
+        if self.over or not len(found.left):
             return None
         # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it, or hides.
         cost = torch.maximum(found.cost + reach, found.hidden)[:, found.left]
@@ -254,8 +276,8 @@ class Subtrees:
         if not bool((here.phase == 0).any()):
             return False
         halves = self._split(node, here, walk.seen.clamp(max=0).neg_() * kinks.height, index)
-        left = self.work(_apart(halves))
-        return not left and self.witness is None and self.reason is None
+        left = self.work(apart(halves))
+        return not left and not self.over
 
     def _search(self, compact: Compact, index: Tensor, nodes: Nodes, domains: float) -> Found:
         """Search below nodes, in the network as far as it matters there, whose unstable neurons are those at ``index``,
@@ -355,7 +377,8 @@ class Subtrees:
         return max(1, min(self.plan.batch, self.budget.memory // (8 * COPIES * max(1, features))))
 
 
-def _apart(nodes: Nodes) -> list[Nodes]:
+def apart(nodes: Nodes) -> list[Nodes]:
+    """The nodes, each by itself."""
     return [nodes.take(torch.tensor([i])) for i in range(len(nodes))]
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from math import inf, isfinite
@@ -26,6 +26,7 @@ from assay.verify.core.errors import AssayError, InputError, ResourceError, Unsu
 from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, opened, packed
 from assay.verify.support.failures import explained, line
 from assay.verify.support.processes import limit_growth
+from assay.verify.support.sources import hashed
 
 GRACE = 1.5  # seconds that a task may take beyond its own
 STARTING = 120.0  # seconds more that a process on another node may take to start
@@ -34,7 +35,7 @@ LOCAL, AUTO = "local", "auto"
 
 @dataclass(frozen=True)
 class Order:
-    """What one process is to do: the function, the key of the ground, and the version that began the run."""
+    """What one process is to do: the function, the key of the ground, and what is installed where the run began."""
 
     function: Callable[[Any, Any], Any]
     key: str
@@ -188,11 +189,14 @@ def _connected(address: str, count: int | None) -> Iterator[None]:
         ray.shutdown()
 
 
+@cache
 def _version() -> str:
+    """What is installed here: nodes that have the same number may have other sources, as a checkout has."""
     try:
-        return version("assay")
+        number = version("assay")
     except PackageNotFoundError:
-        return "none"
+        number = "none"
+    return f"{number} (sources {hashed()})"
 
 
 @lru_cache(maxsize=1)
