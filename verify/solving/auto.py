@@ -99,7 +99,7 @@ class Auto:
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.1, most=2.0),
             Stage(Falsifier(quick), share=0.2),
-            Stage(Attentive(AlphaCROWN()), share=0.5, unlimited=MINUTE),  # with the bounds of crown first
+            Stage(Attentive(AlphaCROWN(proof=self.proof)), share=0.5, unlimited=MINUTE),
             Stage(curved, share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
             Stage(AlphaCROWN(proof=self.proof), share=0.3),
