@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from assay.verify.bounds import columns, differences, layers
+from assay.verify.bounds import columns, differences, layers, raised
+from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.slopes import Ascent
 from assay.verify.core.budget import UNLIMITED
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.ops import Sub
@@ -106,3 +108,31 @@ def test_rows_of_few_features_are_bounded_as_all_are(monkeypatch: pytest.MonkeyP
     for one, other in zip(whole, bounded(net, low, high), strict=True):
         torch.testing.assert_close(one.lower, other.lower, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(one.upper, other.upper, rtol=1e-9, atol=1e-9)
+
+
+def test_how_many_differences_there_are() -> None:
+    """Six tokens have thirty differences in a row, of six scores: two and a half rows to a function."""
+    net, position = network(False, 0)
+    made = differences.Differences.of(net, position)
+    assert made is not None
+    feature = ((made.minuend >= 0) & (made.subtrahend >= 0)).nonzero().flatten()
+    assert len(feature) == 6 * 30
+    assert not differences.many(net, position, torch.zeros_like(feature), feature)
+    assert differences.Differences.of(net, position - 1) is None
+
+
+def test_far_too_many_differences_are_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, position = network(True, 1)
+    low, high = boxes(net, 1, 0.2, count=1)
+
+    def raised_bounds() -> Bounds:
+        def further(relaxed: Relaxed, at: int, known: Bounds, wanted: Tensor) -> Bounds:
+            return raised.tighten(relaxed, at, known, wanted, Ascent(3, 0.4)) if at == position else known
+
+        with torch.inference_mode():
+            return layers.by_linear_bounds(net, Box(low, high), D, UNLIMITED, further=further).bounds[position]
+
+    plain, tighter = bounded(net, low, high)[position], raised_bounds()
+    assert bool((tighter.lower > plain.lower).any())
+    monkeypatch.setattr(differences, "PAYS", 2)
+    assert bool((raised_bounds().lower <= plain.lower).all())
