@@ -54,7 +54,7 @@ def many(network: Network, position: int, sample: Tensor, feature: Tensor) -> bo
         return False
     size = network.nodes[made.source].size
     ends = torch.cat([sample * size + index.to(feature.device)[feature] for index in (made.minuend, made.subtrahend)])
-    return 2 * len(ends.unique()) * PAYS <= len(feature)
+    return 2 * len(torch.unique(ends)) * PAYS <= len(feature)
 
 
 def lowest(group: Group, position: int, sides: Sides, most: int) -> Tensor | None:
@@ -74,7 +74,7 @@ def lowest(group: Group, position: int, sides: Sides, most: int) -> Tensor | Non
     more, less = (sides.sample * size + end for end in ends)
     more, less = torch.where(sides.above, less, more), torch.where(sides.above, more, less)
     # Rows of values, then of opposites, each once, in the order of their samples.
-    wanted, place = torch.cat([2 * more, 2 * less + 1]).unique(return_inverse=True)
+    wanted, place = torch.unique(torch.cat([2 * more, 2 * less + 1]), return_inverse=True)
     if len(wanted) * PAYS > len(more):
         return None
     value = torch.div(wanted, 2, rounding_mode="floor")
@@ -100,4 +100,5 @@ def lowest(group: Group, position: int, sides: Sides, most: int) -> Tensor | Non
     # What these sums lose, of terms no larger than those of both functions.
     magnitude = at_centre.abs() + whole
     share = 4 * gamma(len(group.radius) + FEW, rounding.precision.unit)
-    return least - share * (magnitude[one] + magnitude[other]) - sides.lost
+    charged: Tensor = least - share * (magnitude[one] + magnitude[other]) - sides.lost
+    return charged
