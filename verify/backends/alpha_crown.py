@@ -158,6 +158,8 @@ class AlphaCROWN:
                     best = torch.fmax(best, sectors.lower_rows(*question, raise_rows, self._further))
                 return torch.fmax(lower, best.to(lower))
             try:
+                if any(node.op.several for node in network.nodes[1:]):  # of which layers may take all of the time
+                    lower = torch.maximum(lower, raised.lower_rows(plain, objective, self._ascent))
                 tight = self._tightened(network, region, objective, dtype, budget)
                 return torch.maximum(lower, raised.lower_rows(tight, objective, self._ascent))
             except Expired:

@@ -16,6 +16,7 @@ from assay.verify.bounds.forms import AnyForm, Form, Owners, Patches, Units, add
 from assay.verify.bounds.group import Group, by_feature
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.matrix import Sparse, constant
+from assay.verify.bounds.memo import per_op
 from assay.verify.bounds.rows import Backward
 from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.ops import (
@@ -43,6 +44,10 @@ from assay.verify.support.floats import length
 
 # For fewer rows than this, cutting a sparse matrix down costs more than multiplying with all of it.
 FEW = 32
+
+# Operations that take rows of any features, and from how many coefficients on those of features without any are left
+# out, if no larger share of the features has some.
+PASSED, LARGE, THIN = (Add, Gather, Reshape, Scale, Sub), 1 << 18, 0.5
 
 # Forms of an operation's operands, and the constant that it leaves (rows) or None.
 Pulled = tuple[Sequence[AnyForm], Tensor | None]
@@ -93,6 +98,8 @@ class ColumnRules:
 
     def _pull(self, op: Op, form: AnyForm, position: int) -> Pulled:
         """By the rule for windows of images as long as they are small, otherwise by the one for all features."""
+        if isinstance(form, Form) and form.passing and not isinstance(op, PASSED):
+            form = Form(dense(form, self.group.network.nodes[position].size))
         if isinstance(form, Units) and patches.begins(op, self.group, position):
             form = windows(form, self.group.network.nodes[position].shape)
         if isinstance(form, Patches):
@@ -114,6 +121,20 @@ def lower_bound(group: Group, position: int, form: AnyForm, owners: Owners, tota
     """
     total = owners.zeros() if total is None else total
     return _over_region(ColumnRules.of(group, position, owners), {position: form}, total)
+
+
+def functions(group: Group, position: int, form: AnyForm, owners: Owners, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear functions of the input below ``form``, which is used up, of the value of the node at ``position``, and the
+    constants ``total`` (rows): their values at the centre of the box (rows), and their slopes (inputs x rows).
+
+    Raises :class:`Expired` as above."""
+    rules = ColumnRules.of(group, position, owners)
+    resting, total = propagate_backwards(group.network.nodes, rules, {position: form}, total)
+    size = group.network.nodes[0].size
+    if 0 not in resting:
+        return total, total.new_zeros(size, len(total))
+    slopes = dense(resting[0], size)
+    return (total if rules.entrance > 0 else total + owners.dot(group.centre, slopes)), slopes
 
 
 def over_region(group: Group, backward: Backward) -> Tensor:
@@ -225,13 +246,30 @@ def _(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulle
 @pull.register(InverseSumExp)
 def _(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
     """As the other activations, with a line for each operand."""
-    lines = group.lines[position]
-    coef = dense(form, group.network.nodes[position].size)
+    lines, form = group.lines[position], _thin(form, group.network.nodes[position].size)
+    coef, some = form.coef, form.support
+    lines = lines if some is None else lines.take(some)
     negative = coef.clamp(max=0)
     offset = _intercepts(lines, coef, negative, rows)
     count = lines.slope.shape[1]
     slope, slope_gap = (rows.spread(t.flatten(0, 1)).view(len(coef), count, -1) for t in (lines.slope, lines.slope_gap))
-    return [Form((coef[:, None] * slope).addcmul_(negative[:, None], slope_gap).flatten(0, 1))], offset
+    passed = (coef[:, None] * slope).addcmul_(negative[:, None], slope_gap).flatten(0, 1)
+    if some is None:
+        return [Form(passed)], offset
+    operands = (count * some[:, None] + torch.arange(count, device=some.device)).flatten()
+    return [Form(passed, operands, passing=True)], offset
+
+
+def _thin(form: AnyForm, size: int) -> Form:
+    """The form of a node of ``size`` values on the features that have any coefficient, where these are few: rows of one
+    token's neurons read one row of each attention alone."""
+    if isinstance(form, Form) and form.support is not None:
+        return form
+    coef = dense(form, size)
+    if coef.numel() < LARGE:
+        return Form(coef)
+    some = (torch.linalg.vector_norm(coef, 1, dim=1) != 0).nonzero().flatten()
+    return Form(coef.index_select(0, some), some, passing=True) if len(some) <= THIN * size else Form(coef)
 
 
 def _intercepts(lines: Lines, coef: Tensor, negative: Tensor, rows: Owners) -> Tensor:
@@ -282,10 +320,27 @@ def _(op: Gather, form: AnyForm, group: Group, position: int, rows: Owners) -> P
     if isinstance(form, Units) and not op.fill:
         into = op.index[form.feature]
         return [Units(into.clamp(min=0), form.value * (into >= 0))], None
-    coef, inside = dense(form, len(op.index)), op.index >= 0
-    offset = op.fill * ((~inside).to(coef) @ coef) if op.fill else None
-    moved = coef.new_zeros(group.network.nodes[source].size, coef.shape[1])
-    return [Form(moved.index_add_(0, op.index[inside], coef[inside]))], offset
+    size, places, offset = group.network.nodes[source].size, back(op), None
+    if isinstance(form, Form) and form.support is not None:
+        coef, into = form.coef, op.index.index_select(0, form.support)
+    else:
+        coef, into = dense(form, len(op.index)), op.index
+        if places is not None and len(places) == size:
+            return [Form(coef.index_select(0, places))], None
+    if op.fills:
+        inside = into >= 0
+        offset = op.fill * ((~inside).to(coef) @ coef) if op.fill else None
+        into, coef = into[inside], coef[inside]
+    return [Form(coef.new_zeros(size, coef.shape[1]).index_add_(0, into, coef))], offset
+
+
+@per_op
+def back(op: Op) -> Tensor | None:
+    """Where the values of a Gather that puts as many into another order, each once, come from: (values); else None."""
+    assert isinstance(op, Gather)
+    order = op.index.argsort()
+    once = torch.equal(op.index[order], torch.arange(len(order), device=order.device))
+    return order if once else None
 
 
 @pull.register

@@ -16,10 +16,14 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """Coefficients (features x rows); row ``i`` of them belongs to feature ``support[i]``, or to ``i`` itself."""
+    """Coefficients (features x rows); row ``i`` of them belongs to feature ``support[i]``, or to ``i`` itself.
+
+    ``passing``: the support is that of these rows alone, and no matrix is cut down to it.
+    """
 
     coef: Tensor
     support: Tensor | None = None
+    passing: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +134,7 @@ def chosen(form: AnyForm, rows: Tensor) -> AnyForm:
         return Units(form.feature.index_select(0, rows), form.value.index_select(0, rows))
     coef = form.coef.index_select(1, rows)
     if isinstance(form, Form):
-        return Form(coef, form.support)
+        return replace(form, coef=coef)
     y, x = form.origin
     return replace(form, coef=coef, origin=(y.index_select(0, rows), x.index_select(0, rows)))
 
@@ -138,7 +142,7 @@ def chosen(form: AnyForm, rows: Tensor) -> AnyForm:
 def add(a: AnyForm, b: AnyForm, size: int) -> AnyForm:
     """The sum of two forms of one node; both are used up."""
     if isinstance(a, Form) and isinstance(b, Form) and a.support is b.support:
-        return Form(a.coef.add_(b.coef), a.support)
+        return replace(a, coef=a.coef.add_(b.coef))
     if isinstance(a, Patches) and isinstance(b, Units):
         b = windows(b, a.grid)
     if isinstance(b, Patches) and isinstance(a, Units):

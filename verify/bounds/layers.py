@@ -12,7 +12,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import rounding
+from assay.verify.bounds import differences, rounding
 from assay.verify.bounds.columns import over_region
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.opposites import partners
@@ -302,11 +302,15 @@ def _bounded(
     chunk by chunk."""
     rows = replace(layer.take(neurons), above=above)
     least = torch.full_like(rows.lost, -inf)
-    for part in _chunks(rows.sample, group):
-        try:
-            least[part] = lowest(group, position, rows.take(part), readers)
-        except Expired:
-            break  # what is bounded by then stands, or nothing of it: that is for the caller to say
+    try:
+        apart = differences.lowest(group, position, rows, _most(group))
+        if apart is not None:
+            least = apart
+        else:
+            for part in _chunks(rows.sample, group):
+                least[part] = lowest(group, position, rows.take(part), readers)
+    except Expired:
+        pass  # what is bounded by then stands, or nothing of it: that is for the caller to say
     lower, upper = torch.full_like(layer.lost, -inf), torch.full_like(layer.lost, inf)
     lower[neurons[~above]], upper[neurons[above]] = least[~above], -least[above]
     return Bounds(*meet(layer.known.lower, layer.known.upper, lower, upper))
@@ -332,9 +336,7 @@ def _chunks(sample: Tensor, group: Group) -> list[slice]:
 
     They end between samples where they can: rows of few samples are cheaper to spread columns over.
     """
-    widest = max(node.size for node in group.network.nodes)
-    affordable = group.relaxed.budget.memory // (COPIES * widest * group.radius.element_size())
-    most = max(1, min(MOST_ROWS, affordable, max(ENOUGH_ROWS, BLOCK // widest)))
+    most = _most(group)
     if len(sample) <= most:
         return [slice(0, len(sample))]
     slices, begin, end = [], 0, 0
@@ -347,6 +349,13 @@ def _chunks(sample: Tensor, group: Group) -> list[slice]:
             slices.append(slice(begin, begin + most))
             begin += most
     return [*slices, slice(begin, end)] if end > begin else slices
+
+
+def _most(group: Group) -> int:
+    """How many rows are propagated together, at most."""
+    widest = max(node.size for node in group.network.nodes)
+    affordable = group.relaxed.budget.memory // (COPIES * widest * group.radius.element_size())
+    return max(1, min(MOST_ROWS, affordable, max(ENOUGH_ROWS, BLOCK // widest)))
 
 
 def batch_box(region: Region, shape: tuple[int, ...]) -> Region:

@@ -10,7 +10,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import rows
+from assay.verify.bounds import differences, rows
 from assay.verify.bounds.affine import Part
 from assay.verify.bounds.layers import meet
 from assay.verify.bounds.lines import Lines
@@ -129,10 +129,10 @@ def tighten(
 ) -> Bounds:
     """``known``, of the node at ``position`` (samples x shape), met with bounds by raised lines of the neurons that are
     ``wanted``. For a ``note``, of one sample, slopes are rounded to shares of 255. Where that is dear there are fewer
-    steps than those of the ``ascent``."""
+    steps than those of the ``ascent``, and of differences that are far more than what they are of there are none."""
     size = relaxed.network.nodes[position].size
     sample, feature = wanted.flatten(1).nonzero(as_tuple=True)
-    if not len(sample):
+    if not len(sample) or differences.many(relaxed.network, position, sample, feature):
         return known
     here = replace(relaxed, bounds=[*relaxed.bounds, known])
     lowest, layer = [], Raising.of(here, position)

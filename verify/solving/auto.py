@@ -14,7 +14,7 @@ from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
 from assay.verify.bounds.relax import relaxes
 from assay.verify.core.budget import UNLIMITED, Budget
-from assay.verify.core.ops import Relu
+from assay.verify.core.ops import InverseSumExp, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result
 from assay.verify.core.verifier import Verifier
@@ -40,6 +40,25 @@ class Curved:
         """Why it is not for a problem."""
         plain = all(isinstance(node.op, Relu) or not relaxes(node.op) for node in problem.network.nodes[1:])
         return "a network of ReLUs" if plain else self.verifier.supports(problem)
+
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
+        """What the verifier says."""
+        return self.verifier.verify(problem, budget)
+
+
+@dataclass(frozen=True)
+class Attentive:
+    """A verifier for networks with a softmax inside, where it comes before any search."""
+
+    verifier: Verifier
+    name: ClassVar[str] = "attentive"
+    complete: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def supports(self, problem: Problem) -> str | None:
+        """Why it is not for a problem."""
+        inside = any(isinstance(node.op, InverseSumExp) for node in problem.network.nodes[1:])
+        return self.verifier.supports(problem) if inside else "a network without a softmax"
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """What the verifier says."""
@@ -80,6 +99,7 @@ class Auto:
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.1, most=2.0),
             Stage(Falsifier(quick), share=0.2),
+            Stage(Attentive(AlphaCROWN(proof=self.proof)), share=0.5, unlimited=MINUTE),
             Stage(curved, share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
             Stage(AlphaCROWN(proof=self.proof), share=0.3),

@@ -89,6 +89,24 @@ def test_neurons_are_split_after_lines_have_been_raised() -> None:
     assert min(split) > raised
 
 
+def test_networks_with_attention_have_their_lines_raised_before_they_are_searched() -> None:
+    names = [repr(stage.verifier) for stage in Auto().stages()]
+    first = next(i for i, name in enumerate(names) if name.startswith("Attentive"))
+    assert first < next(i for i, name in enumerate(names) if name.startswith("Curved"))
+    verifier = Auto().stages()[first].verifier
+    assert verifier.supports(robust(0.1)[0]) is not None
+    softmax = nn.Sequential(nn.Linear(9, 3), nn.Softmax(-1), nn.Linear(3, 2))
+    nn.init.eye_(softmax[0].weight)
+    nn.init.eye_(softmax[2].weight)
+    nn.init.zeros_(softmax[0].bias)
+    nn.init.zeros_(softmax[2].bias)
+    x = torch.zeros(9)
+    x[0] = 0.6
+    problem = Problem.robustness(softmax.eval(), x, 0, 0.2)
+    assert verifier.supports(problem) is None
+    assert verifier.verify(problem).verdict is Verdict.VERIFIED
+
+
 @pytest.mark.parametrize("seed", [0, 2])
 def test_boxes_of_few_inputs_are_halved_before_lines_are_raised(seed: int) -> None:
     """What linear bounds leave open is decided by the stage that comes next, if there are few inputs."""
