@@ -1,0 +1,282 @@
+"""CROWN of a chain of dense layers with ReLUs between them, over boxes: all of a group's rows at once.
+
+Rows belong to samples, as many to each as it has neurons that are undecided, and lie below one another (rows x
+features). Neurons that are inactive for all samples of the group are left out, of rows and of weights alike, before
+anything is multiplied, and what an activation does to a row, its lines, what rounding takes and the constant of the
+layer below, is one table. Bounds are those of :mod:`assay.verify.bounds.columns` up to what is charged for rounding,
+which is what :mod:`assay.verify.bounds.rounding` charges. Whatever is out of the ordinary, numbers that are not finite
+or are beyond what is counted, intervals that cross, is left to these.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from math import inf
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from assay.verify.bounds.memo import remember
+from assay.verify.bounds.relax import relax
+from assay.verify.bounds.relaxed import middle_and_radius
+from assay.verify.bounds.rounding import FEW, SINGLE, Precision, Rounding, largest, precision
+from assay.verify.core.budget import Budget, Expired
+from assay.verify.core.network import Network
+from assay.verify.core.ops import Linear, Relu, Reshape
+from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.roundings import terms
+from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import gamma
+
+COPIES = 6  # of a block of coefficients that live at once
+BLOCK = 1 << 19  # coefficients of rows that are at the input together: they stay in cache
+FEW_ROWS = 128  # up to which both sides of neurons are bounded at once
+PART = 0.25  # of the time that is left may be used here
+
+RELU = Relu()
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """An affine map in the precision of the bounds: ``weight`` (outputs x inputs), ``bias`` and its ``size`` (outputs).
+
+    Of magnitudes are lost: ``lost``, in a row that goes back through it; ``wide``, in an interval; ``bent``, by the
+    lines of the activation that it feeds.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    size: Tensor
+    lost: float
+    wide: float
+    bent: float
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The layers of a network, ``double`` the first of them in float64, and the share that is lost at the input."""
+
+    layers: tuple[Layer, ...]
+    double: tuple[Tensor, Tensor]
+    precision: Precision
+    at_input: float
+
+    @classmethod
+    def of(cls, network: Network, kind: Precision) -> Chain | None:
+        """Of a network whose tensors are in that precision; None where it is no such chain."""
+        nodes = network.nodes
+        if any(node.inputs != (position,) for position, node in enumerate(nodes[1:])):
+            return None
+        ops = [node.op for node in nodes[1:] if not isinstance(node.op, Reshape)]
+        affine, bends = ops[::2], ops[1::2]
+        if len(affine) != len(bends) + 1 or not bends or not all(type(op) is Relu for op in bends):
+            return None
+        if not all(isinstance(n.op, (Relu, Reshape)) or (_is_dense(n.op) and len(n.shape) == 1) for n in nodes[1:]):
+            return None
+        rounding = Rounding(network, precision=kind, sharp=True)
+        share = {id(node.op): rounding.share(position) for position, node in enumerate(nodes)}
+        layers = []
+        for op, bend in zip(affine, [*bends, None], strict=True):
+            assert isinstance(op, Linear)
+            wide, bent = 2 * gamma(terms(op) + FEW, kind.unit), 0.0 if bend is None else share[id(bend)]
+            layers.append(Layer(op.weight, op.bias, op.bias.abs(), share[id(op)], wide, bent))
+        double = layers[0].weight.double(), layers[0].bias.double()
+        return cls(tuple(layers), double, kind, rounding.share(0))
+
+
+def _is_dense(op: object) -> bool:
+    return isinstance(op, Linear) and op.weight.dim() == 2 and not op.weight.requires_grad
+
+
+_chains: MutableMapping[Network, Chain | None] = WeakKeyDictionary()
+
+
+def _chain(network: Network, kind: Precision) -> Chain | None:
+    """The network, whose tensors are in that precision, as a chain; worked out once."""
+    return remember(_chains, network, lambda: Chain.of(network, kind))
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Activations that rows meet, those that are active for any sample, and the layer below them.
+
+    ``table``: what is done to coefficients of each (samples x 5 x kept): the slope of the lower line, how much steeper
+    the upper one is, what negative coefficients and what all of them lose or gain, and the constant of the layer below.
+    ``into``: the weight of that layer (kept x kept below).
+    """
+
+    table: Tensor
+    into: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """Rows of a group of samples on their way to the input, over boxes of this ``radius`` (samples x inputs) about the
+    centres that the first layer's constant is the value at. ``odd``: numbers that are all at least 0 if nothing is out
+    of the ordinary."""
+
+    radius: Tensor
+    budget: Budget
+    levels: list[Level] = field(default_factory=list)
+    odd: list[Tensor] = field(default_factory=list)
+
+    def down(self, rows: Tensor, total: Tensor, sample: Tensor) -> Tensor:
+        """Lower bounds of ``rows`` (rows x kept) of the activations met last and of ``total`` (rows), for the samples
+        that they belong to (rows): (rows)."""
+        widest = max(self.radius.shape[1], *(len(level.into) for level in self.levels))
+        memory = self.budget.memory // (COPIES * rows.element_size())
+        most = max(1, int(min(BLOCK, memory)) // widest)
+        if len(rows) <= most:
+            return self._down(rows, total, sample, self.radius)
+        pieces = zip(rows.split(most), total.split(most), sample.split(most), strict=True)
+        return torch.cat([self._piece(*piece) for piece in pieces])
+
+    def _piece(self, rows: Tensor, total: Tensor, sample: Tensor) -> Tensor:
+        first, last = int(sample.amin()), int(sample.amax())
+        return self._down(rows, total, sample, self.radius[first : last + 1], first)
+
+    def _down(self, rows: Tensor, total: Tensor, sample: Tensor, radius: Tensor, first: int = 0) -> Tensor:
+        self.budget.check()
+        for level in reversed(self.levels):
+            table = level.table if len(level.table) == 1 else level.table.index_select(0, sample)
+            slope, steeper, negatives, all_, constant = table.unbind(1)
+            negative = rows.clamp(max=0)
+            worth = (negative * negatives).addcmul_(rows, all_)
+            rows = (rows * slope).addcmul_(negative, steeper)
+            total = total + worth.addcmul_(rows, constant).sum(1)
+            rows = rows @ level.into
+        reach = rows.abs_() @ radius.T
+        return total - (reach[:, 0] if len(radius) == 1 else reach.gather(1, (sample - first)[:, None])[:, 0])
+
+
+def lower_rows(
+    network: Network, region: Region, objective: Tensor, dtype: torch.dtype, budget: Budget
+) -> Tensor | None:
+    """Lower bounds of ``objective @ output`` over the boxes of a group of samples: objective (samples x rows x
+    outputs), result (samples x rows). None where the network is no chain, the region no box of a batch, something is
+    out of the ordinary, float32 of no use, or part of the time did not suffice.
+
+    Raises :class:`assay.verify.core.errors.InputError` as :func:`assay.verify.bounds.rounding.precision` does.
+    """
+    if not _is_box(region) or budget.device != "cpu":
+        return None
+    kind = precision(dtype)
+    chain = _chain(network.to(dtype), kind)
+    if chain is None:
+        return None
+    try:
+        return _lower_rows(chain, region.box().outward(dtype), objective.to(dtype), _part(budget))
+    except Expired:
+        return None
+
+
+def _is_box(region: Region) -> bool:
+    return type(region) is Box or (isinstance(region, LpBall) and region.p == inf)
+
+
+def _part(budget: Budget) -> Budget:
+    """A part of the time: the rest is for those who keep some for the rows."""
+    left = budget.remaining
+    return budget if left == inf else replace(budget, deadline=time.monotonic() + PART * left)
+
+
+def _lower_rows(chain: Chain, box: tuple[Tensor, Tensor], objective: Tensor, budget: Budget) -> Tensor | None:
+    kind, first = chain.precision, chain.layers[0]
+    x = Bounds(*(side.flatten(1) for side in box))
+    centre, far = middle_and_radius(x)
+    walk = Walk(far, budget)
+    reach, size = F.linear(torch.cat([far, largest(x)]), first.weight.abs()).chunk(2)
+    size = size + first.size
+    middle = F.linear(centre.double(), *chain.double).to(far)
+    # In float32 the value at the centre, worked out in float64, is rounded but few times.
+    own = FEW * kind.unit if kind is SINGLE else first.lost
+    error = reach * (1 + 2 * first.lost) + (2 * own * size + kind.dust)
+    z = Bounds(middle - error, middle + error)
+    lost = own * size + ((first.lost + chain.at_input) * (middle.abs() + reach) + kind.dust)
+    walk.odd.append(kind.beyond - size.amax())
+    into, constant = first.weight, middle
+    for layer, above in pairwise(chain.layers):
+        kept, value = _enter(walk, layer, kind, z, lost, into, constant)
+        into, constant = above.weight.index_select(1, kept), above.bias
+        middle, radius = middle_and_radius(value)
+        reach, size = F.linear(torch.cat([radius, value.upper]), into.abs()).chunk(2)
+        size = size + above.size
+        lost = above.lost * size + kind.dust
+        walk.odd.append(kind.beyond - size.amax())
+        if above is chain.layers[-1]:
+            break
+        error = reach + (above.wide * size + kind.dust)
+        middle = F.linear(middle, into, constant)
+        known = _met(walk, kind, Bounds(middle - error, middle + error), lost, into, constant)
+        if known is None:
+            return None
+        z = known
+    summed = radius + layer.bent * value.upper
+    lower = _of_objective(walk, kind, objective, lost, into, constant, Bounds(middle, summed))
+    ordinary = bool(torch.stack(walk.odd).ge(0).all()) and bool(lower.isfinite().all())
+    return lower if ordinary else None
+
+
+def _enter(
+    walk: Walk, layer: Layer, kind: Precision, z: Bounds, lost: Tensor, into: Tensor, constant: Tensor
+) -> tuple[Tensor, Bounds]:
+    """Relax the activations that read ``z``, the value of a ``layer`` (samples x outputs), of which rows lose ``lost``;
+    ``into``: its weight (outputs x kept below), ``constant``: its bias, or value at the centre. The features that are
+    kept, and the activations' intervals (samples x kept)."""
+    kept = (~(z.upper <= 0)).any(0).nonzero().flatten()
+    z = Bounds(z.lower.index_select(1, kept), z.upper.index_select(1, kept))
+    lines = relax(RELU, z)
+    steepest = torch.maximum(lines.slope, lines.slope + lines.slope_gap)
+    taken = steepest * (layer.bent * largest(z) + lost.index_select(1, kept))
+    taken += layer.bent * lines.intercept_gap + kind.dust
+    constant = constant.index_select(-1, kept).expand_as(taken)
+    table = torch.stack([lines.slope, lines.slope_gap, lines.intercept_gap + 2 * taken, -taken, constant], 1)
+    walk.levels.append(Level(table, into.index_select(0, kept)))
+    return kept, Bounds(z.lower.clamp(min=0), z.upper.clamp(min=0))
+
+
+def _met(walk: Walk, kind: Precision, z: Bounds, lost: Tensor, into: Tensor, constant: Tensor) -> Bounds | None:
+    """``z``, the intervals of a layer (samples x outputs), which are overwritten, met with linear bounds of the neurons
+    that are undecided; None where float32 leaves hardly any of these bounds. Other arguments as above."""
+    sample, feature = ((z.lower < 0) & (z.upper > 0)).nonzero().unbind(1)
+    if not len(sample):
+        return z
+    place = sample * len(into) + feature
+    lower, upper, lost = (t.flatten().index_select(0, place) for t in (z.lower, z.upper, lost))
+    if kind is SINGLE and 2 * int((lost < upper - lower).sum()) < len(lost):
+        return None
+    rows, offset = into.index_select(0, feature), constant.index_select(0, feature)
+    lost = lost + kind.dust
+    if len(rows) <= FEW_ROWS:
+        both = walk.down(torch.cat([rows, -rows]), torch.cat([offset - lost, -offset - lost]), sample.repeat(2))
+        below, above = both.chunk(2)
+        upper = torch.minimum(upper, -above)
+    else:
+        upper = torch.minimum(upper, -walk.down(-rows, -offset - lost, sample))
+        active = (upper > 0).nonzero().flatten()  # of others nobody reads the lower end
+        rows, total, sample = (t.index_select(0, active) for t in (rows, offset - lost, sample))
+        below = torch.full_like(lower, -inf).index_copy_(0, active, walk.down(rows, total, sample))
+    lower = torch.maximum(lower, below)
+    walk.odd.append((upper - lower).amin())
+    z.lower.view(-1).index_copy_(0, place, lower)
+    z.upper.view(-1).index_copy_(0, place, upper)
+    return z
+
+
+def _of_objective(
+    walk: Walk, kind: Precision, objective: Tensor, lost: Tensor, into: Tensor, constant: Tensor, value: Bounds
+) -> Tensor:
+    """Lower bounds of an objective: (samples x rows). By linear bounds, and by the last activations' intervals, whose
+    middle and radius ``value`` has; the larger."""
+    samples, count, _ = objective.shape
+    total = objective @ constant - (objective.abs() @ lost[..., None])[..., 0] - kind.dust
+    rows = objective @ into
+    least = total + (rows @ value.lower[..., None] - rows.abs() @ value.upper[..., None])[..., 0] - kind.dust
+    sample = torch.arange(samples).repeat_interleave(count)
+    linear = walk.down(rows.flatten(0, 1), total.flatten(), sample)
+    return torch.maximum(least, linear.view(samples, count))
