@@ -33,8 +33,9 @@ from assay.verify.core.roundings import terms
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import gamma
 
-COPIES = 6  # of a block of coefficients that live at once
-BLOCK = 1 << 19  # coefficients of rows that are at the input together: they stay in cache
+COPIES = 12  # of a block of coefficients that live at once, with what is done to them
+BLOCK = 5 << 17  # bytes of the rows that are at the input together: they stay in cache
+MANY = 1 << 20  # coefficients of the rows that are on their way together
 FEW_ROWS = 128  # up to which both sides of neurons are bounded at once
 PART = 0.25  # of the time that is left may be used here
 
@@ -43,13 +44,15 @@ RELU = Relu()
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """An affine map in the precision of the bounds: ``weight`` (outputs x inputs), ``bias`` and its ``size`` (outputs).
+    """An affine map in the precision of the bounds: ``weight`` and its magnitude ``steep`` (outputs x inputs),
+    ``bias`` and its ``size`` (outputs).
 
     Of magnitudes are lost: ``lost``, in a row that goes back through it; ``wide``, in an interval; ``bent``, by the
     lines of the activation that it feeds.
     """
 
     weight: Tensor
+    steep: Tensor
     bias: Tensor
     size: Tensor
     lost: float
@@ -84,7 +87,7 @@ class Chain:
         for op, bend in zip(affine, [*bends, None], strict=True):
             assert isinstance(op, Linear)
             wide, bent = 2 * gamma(terms(op) + FEW, kind.unit), 0.0 if bend is None else share[id(bend)]
-            layers.append(Layer(op.weight, op.bias, op.bias.abs(), share[id(op)], wide, bent))
+            layers.append(Layer(op.weight, op.weight.abs(), op.bias, op.bias.abs(), share[id(op)], wide, bent))
         double = layers[0].weight.double(), layers[0].bias.double()
         return cls(tuple(layers), double, kind, rounding.share(0))
 
@@ -127,31 +130,44 @@ class Walk:
 
     def down(self, rows: Tensor, total: Tensor, sample: Tensor) -> Tensor:
         """Lower bounds of ``rows`` (rows x kept) of the activations met last and of ``total`` (rows), for the samples
-        that they belong to (rows): (rows)."""
-        widest = max(self.radius.shape[1], *(len(level.into) for level in self.levels))
-        memory = self.budget.memory // (COPIES * rows.element_size())
-        most = max(1, int(min(BLOCK, memory)) // widest)
-        if len(rows) <= most:
-            return self._down(rows, total, sample, self.radius)
+        that they belong to (rows), of which neighbours have the same or the next: (rows)."""
+        widest = max(level.into.shape[0] for level in self.levels)
+        most = max(1, int(min(MANY, self.budget.memory // (COPIES * rows.element_size()))) // max(1, widest))
+        if rows.shape[0] <= most:
+            return self._down(rows, total, sample)
         pieces = zip(rows.split(most), total.split(most), sample.split(most), strict=True)
-        return torch.cat([self._piece(*piece) for piece in pieces])
+        return torch.cat([self._down(*piece) for piece in pieces])
 
-    def _piece(self, rows: Tensor, total: Tensor, sample: Tensor) -> Tensor:
-        first, last = int(sample.amin()), int(sample.amax())
-        return self._down(rows, total, sample, self.radius[first : last + 1], first)
-
-    def _down(self, rows: Tensor, total: Tensor, sample: Tensor, radius: Tensor, first: int = 0) -> Tensor:
+    def _down(self, rows: Tensor, total: Tensor, sample: Tensor) -> Tensor:
         self.budget.check()
-        for level in reversed(self.levels):
-            table = level.table if len(level.table) == 1 else level.table.index_select(0, sample)
+        for number in range(len(self.levels) - 1, -1, -1):
+            table, into = self.levels[number].table, self.levels[number].into
+            table = table if table.shape[0] == 1 else table.index_select(0, sample)
             slope, steeper, negatives, all_, constant = table.unbind(1)
             negative = rows.clamp(max=0)
             worth = (negative * negatives).addcmul_(rows, all_)
             rows = (rows * slope).addcmul_(negative, steeper)
             total = total + worth.addcmul_(rows, constant).sum(1)
-            rows = rows @ level.into
-        reach = rows.abs_() @ radius.T
-        return total - (reach[:, 0] if len(radius) == 1 else reach.gather(1, (sample - first)[:, None])[:, 0])
+            rows = rows @ into if number else rows
+        return total - self._reach(rows, sample)
+
+    def _reach(self, rows: Tensor, sample: Tensor) -> Tensor:
+        """How far rows of the first layer's value (rows x kept) go from that at the centre: (rows)."""
+        into, radius = self.levels[0].into, self.radius
+        count, most = rows.shape[0], max(1, BLOCK // (into.shape[1] * rows.element_size()))
+        reach, at_input = rows.new_empty(count), rows.new_empty(min(most, count), into.shape[1])
+        for begin in range(0, count, most):
+            piece = slice(begin, begin + most)
+            some = rows[piece]
+            coef = torch.mm(some, into, out=at_input[: some.shape[0]]).abs_()
+            if radius.shape[0] == 1:
+                torch.mv(coef, radius[0], out=reach[piece])
+            else:
+                whose = sample[piece]
+                first, last = int(whose[0]), int(whose[-1])
+                of_each = radius[first : last + 1] @ coef.T
+                torch.gather(of_each, 0, (whose - first)[None], out=reach[None, piece])
+        return reach
 
 
 def lower_rows(
@@ -190,7 +206,7 @@ def _lower_rows(chain: Chain, box: tuple[Tensor, Tensor], objective: Tensor, bud
     x = Bounds(*(side.flatten(1) for side in box))
     centre, far = middle_and_radius(x)
     walk = Walk(far, budget)
-    reach, size = F.linear(torch.cat([far, largest(x)]), first.weight.abs()).chunk(2)
+    reach, size = F.linear(torch.cat([far, largest(x)]), first.steep).chunk(2)
     size = size + first.size
     middle = F.linear(centre.double(), *chain.double).to(far)
     # In float32 the value at the centre, worked out in float64, is rounded but few times.
@@ -244,17 +260,17 @@ def _met(walk: Walk, kind: Precision, z: Bounds, lost: Tensor, into: Tensor, con
     """``z``, the intervals of a layer (samples x outputs), which are overwritten, met with linear bounds of the neurons
     that are undecided; None where float32 leaves hardly any of these bounds. Other arguments as above."""
     sample, feature = ((z.lower < 0) & (z.upper > 0)).nonzero().unbind(1)
-    if not len(sample):
+    if not sample.shape[0]:
         return z
-    place = sample * len(into) + feature
+    place = sample * into.shape[0] + feature
     lower, upper, lost = (t.flatten().index_select(0, place) for t in (z.lower, z.upper, lost))
-    if kind is SINGLE and 2 * int((lost < upper - lower).sum()) < len(lost):
+    if kind is SINGLE and 2 * int((lost < upper - lower).sum()) < lost.shape[0]:
         return None
     rows, offset = into.index_select(0, feature), constant.index_select(0, feature)
     lost = lost + kind.dust
-    if len(rows) <= FEW_ROWS:
-        both = walk.down(torch.cat([rows, -rows]), torch.cat([offset - lost, -offset - lost]), sample.repeat(2))
-        below, above = both.chunk(2)
+    if rows.shape[0] <= FEW_ROWS:
+        both = walk.down(_sided(rows), _sided(offset) - lost.repeat_interleave(2), sample.repeat_interleave(2))
+        below, above = both.view(-1, 2).unbind(1)
         upper = torch.minimum(upper, -above)
     else:
         upper = torch.minimum(upper, -walk.down(-rows, -offset - lost, sample))
@@ -266,6 +282,11 @@ def _met(walk: Walk, kind: Precision, z: Bounds, lost: Tensor, into: Tensor, con
     z.lower.view(-1).index_copy_(0, place, lower)
     z.upper.view(-1).index_copy_(0, place, upper)
     return z
+
+
+def _sided(values: Tensor) -> Tensor:
+    """Each of the values (rows x ...), and then its opposite."""
+    return torch.stack([values, -values], 1).flatten(0, 1)
 
 
 def _of_objective(
