@@ -11,23 +11,21 @@ or are beyond what is counted, intervals that cross, is left to these.
 from __future__ import annotations
 
 import time
-from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assay.verify.bounds.memo import remember
+from assay.verify.bounds.memo import per_network
 from assay.verify.bounds.relax import relax
 from assay.verify.bounds.relaxed import middle_and_radius
-from assay.verify.bounds.rounding import FEW, SINGLE, Precision, Rounding, largest, precision
+from assay.verify.bounds.rounding import DOUBLE, FEW, SINGLE, Precision, Rounding, largest, precision
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import Network
-from assay.verify.core.ops import Linear, Relu, Reshape
+from assay.verify.core.ops import Linear, Op, Relu, Reshape
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.roundings import terms
 from assay.verify.core.verifier import Bounds
@@ -69,39 +67,33 @@ class Chain:
     precision: Precision
     at_input: float
 
-    @classmethod
-    def of(cls, network: Network, kind: Precision) -> Chain | None:
-        """Of a network whose tensors are in that precision; None where it is no such chain."""
-        nodes = network.nodes
-        if any(node.inputs != (position,) for position, node in enumerate(nodes[1:])):
-            return None
-        ops = [node.op for node in nodes[1:] if not isinstance(node.op, Reshape)]
-        affine, bends = ops[::2], ops[1::2]
-        if len(affine) != len(bends) + 1 or not bends or not all(type(op) is Relu for op in bends):
-            return None
-        if not all(isinstance(n.op, (Relu, Reshape)) or (_is_dense(n.op) and len(n.shape) == 1) for n in nodes[1:]):
-            return None
-        rounding = Rounding(network, precision=kind, sharp=True)
-        share = {id(node.op): rounding.share(position) for position, node in enumerate(nodes)}
-        layers = []
-        for op, bend in zip(affine, [*bends, None], strict=True):
-            assert isinstance(op, Linear)
-            wide, bent = 2 * gamma(terms(op) + FEW, kind.unit), 0.0 if bend is None else share[id(bend)]
-            layers.append(Layer(op.weight, op.weight.abs(), op.bias, op.bias.abs(), share[id(op)], wide, bent))
-        double = layers[0].weight.double(), layers[0].bias.double()
-        return cls(tuple(layers), double, kind, rounding.share(0))
+
+@per_network
+def chain_of(network: Network) -> Chain | None:
+    """The network, whose tensors are of the precision of the bounds, as a chain; None where it is none."""
+    nodes = network.nodes
+    ops = [node.op for node in nodes[1:] if not isinstance(node.op, Reshape)]
+    affine, bends = ops[::2], ops[1::2]
+    if any(node.inputs != (position,) for position, node in enumerate(nodes[1:])) or len(affine) != len(bends) + 1:
+        return None
+    if not (bends and all(map(_dense, affine)) and all(isinstance(op, Relu) for op in bends)):
+        return None
+    if any(len(node.shape) > 1 for node in nodes if isinstance(node.op, Linear)):
+        return None  # one weight for each place of an axis
+    (first, *_) = affine
+    kind = SINGLE if first.weight.dtype == torch.float32 else DOUBLE
+    rounding = Rounding(network, precision=kind)
+    share = {id(node.op): rounding.share(position) for position, node in enumerate(nodes)}
+    layers = []
+    for op, bend in zip(affine, [*bends, None], strict=True):
+        assert isinstance(op, Linear)
+        wide, bent = 2 * gamma(terms(op) + FEW, kind.unit), 0.0 if bend is None else share[id(bend)]
+        layers.append(Layer(op.weight, op.weight.abs(), op.bias, op.bias.abs(), share[id(op)], wide, bent))
+    return Chain(tuple(layers), (layers[0].weight.double(), layers[0].bias.double()), kind, rounding.share(0))
 
 
-def _is_dense(op: object) -> bool:
-    return isinstance(op, Linear) and op.weight.dim() == 2 and not op.weight.requires_grad
-
-
-_chains: MutableMapping[Network, Chain | None] = WeakKeyDictionary()
-
-
-def _chain(network: Network, kind: Precision) -> Chain | None:
-    """The network, whose tensors are in that precision, as a chain; worked out once."""
-    return remember(_chains, network, lambda: Chain.of(network, kind))
+def _dense(op: Op) -> bool:
+    return isinstance(op, Linear) and not (op.weight.requires_grad or op.bias.requires_grad)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +173,8 @@ def lower_rows(
     """
     if not _is_box(region) or budget.device != "cpu":
         return None
-    kind = precision(dtype)
-    chain = _chain(network.to(dtype), kind)
+    precision(dtype)  # refuses what bounds do not allow for
+    chain = chain_of(network.to(dtype))
     if chain is None:
         return None
     try:
