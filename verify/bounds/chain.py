@@ -33,7 +33,7 @@ from assay.verify.support.floats import gamma
 
 COPIES = 12  # of a block of coefficients that live at once, with what is done to them
 BLOCK = 5 << 17  # bytes of the rows that are at the input together: they stay in cache
-MANY = 1 << 20  # coefficients of the rows that are on their way together
+MANY = 1 << 18  # coefficients of the rows that are on their way together
 FEW_ROWS = 128  # up to which both sides of neurons are bounded at once
 PART = 0.25  # of the time that is left may be used here
 
@@ -72,8 +72,8 @@ class Chain:
 def chain_of(network: Network) -> Chain | None:
     """The network, whose tensors are of the precision of the bounds, as a chain; None where it is none."""
     nodes = network.nodes
-    ops = [node.op for node in nodes[1:] if not isinstance(node.op, Reshape)]
-    affine, bends = ops[::2], ops[1::2]
+    positions = [position for position, node in enumerate(nodes) if position and not isinstance(node.op, Reshape)]
+    affine, bends = ([nodes[i].op for i in some] for some in (positions[::2], positions[1::2]))
     if any(node.inputs != (position,) for position, node in enumerate(nodes[1:])) or len(affine) != len(bends) + 1:
         return None
     if not (bends and all(map(_dense, affine)) and all(isinstance(op, Relu) for op in bends)):
@@ -83,12 +83,12 @@ def chain_of(network: Network) -> Chain | None:
     (first, *_) = affine
     kind = SINGLE if first.weight.dtype == torch.float32 else DOUBLE
     rounding = Rounding(network, precision=kind)
-    share = {id(node.op): rounding.share(position) for position, node in enumerate(nodes)}
+    lost, bent = (list(map(rounding.share, some)) for some in (positions[::2], positions[1::2]))
     layers = []
-    for op, bend in zip(affine, [*bends, None], strict=True):
+    for op, own, next_ in zip(affine, lost, [*bent, 0.0], strict=True):
         assert isinstance(op, Linear)
-        wide, bent = 2 * gamma(terms(op) + FEW, kind.unit), 0.0 if bend is None else share[id(bend)]
-        layers.append(Layer(op.weight, op.weight.abs(), op.bias, op.bias.abs(), share[id(op)], wide, bent))
+        wide = 2 * gamma(terms(op) + FEW, kind.unit)
+        layers.append(Layer(op.weight, op.weight.abs(), op.bias, op.bias.abs(), own, wide, next_))
     return Chain(tuple(layers), (layers[0].weight.double(), layers[0].bias.double()), kind, rounding.share(0))
 
 
