@@ -145,21 +145,21 @@ class Walk:
 
     def _reach(self, rows: Tensor, sample: Tensor) -> Tensor:
         """How far rows of the first layer's value (rows x kept) go from that at the centre: (rows)."""
-        into, radius = self.levels[0].into, self.radius
-        count, most = rows.shape[0], max(1, BLOCK // (into.shape[1] * rows.element_size()))
-        reach, at_input = rows.new_empty(count), rows.new_empty(min(most, count), into.shape[1])
-        for begin in range(0, count, most):
-            piece = slice(begin, begin + most)
+        into, radius, count = self.levels[0].into, self.radius, rows.shape[0]
+        most = max(1, BLOCK // (into.shape[1] * rows.element_size()))
+        reach, at_input = rows.new_empty(1, count), rows.new_empty(min(most, count), into.shape[1])
+        starts = sample[::most]  # the first sample of each piece, as which others in it are counted
+        place = (sample - starts.repeat_interleave(most)[:count])[None]
+        lasts = [*sample[most - 1 :: most].tolist(), *sample[-1:].tolist()]
+        for number, (first, last) in enumerate(zip(starts.tolist(), lasts, strict=False)):
+            piece = slice(number * most, (number + 1) * most)
             some = rows[piece]
             coef = torch.mm(some, into, out=at_input[: some.shape[0]]).abs_()
-            if radius.shape[0] == 1:
-                torch.mv(coef, radius[0], out=reach[piece])
+            if first == last:
+                torch.mv(coef, radius[first], out=reach[0, piece])
             else:
-                whose = sample[piece]
-                first, last = int(whose[0]), int(whose[-1])
-                of_each = radius[first : last + 1] @ coef.T
-                torch.gather(of_each, 0, (whose - first)[None], out=reach[None, piece])
-        return reach
+                torch.gather(radius[first : last + 1] @ coef.T, 0, place[:, piece], out=reach[:, piece])
+        return reach[0]
 
 
 def lower_rows(
@@ -203,9 +203,10 @@ def _lower_rows(chain: Chain, box: tuple[Tensor, Tensor], objective: Tensor, bud
     middle = F.linear(centre.double(), *chain.double).to(far)
     # In float32 the value at the centre, worked out in float64, is rounded but few times.
     own = FEW * kind.unit if kind is SINGLE else first.lost
-    error = reach * (1 + 2 * first.lost) + (2 * own * size + kind.dust)
+    error = reach * (1 + first.lost) + (2 * own * size + kind.dust)
     z = Bounds(middle - error, middle + error)
-    lost = own * size + ((first.lost + chain.at_input) * (middle.abs() + reach) + kind.dust)
+    # Going back, sums are as long as there are outputs; over the inputs magnitudes alone are summed.
+    lost = own * size + (first.bent * middle.abs() + (first.bent + chain.at_input) * reach + kind.dust)
     walk.odd.append(kind.beyond - size.amax())
     into, constant = first.weight, middle
     for layer, above in pairwise(chain.layers):
