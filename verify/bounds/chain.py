@@ -210,6 +210,7 @@ def _lower_rows(chain: Chain, box: tuple[Tensor, Tensor], objective: Tensor, bud
     walk.odd.append(kind.beyond - size.amax())
     into, constant = first.weight, middle
     for layer, above in pairwise(chain.layers):
+        budget.check()
         kept, value = _enter(walk, layer, kind, z, lost, into, constant)
         into, constant = above.weight.index_select(1, kept), above.bias
         middle, radius = middle_and_radius(value)
