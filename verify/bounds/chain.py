@@ -80,7 +80,8 @@ def chain_of(network: Network) -> Chain | None:
         return None
     if any(len(node.shape) > 1 for node in nodes if isinstance(node.op, Linear)):
         return None  # one weight for each place of an axis
-    (first, *_) = affine
+    first = affine[0]
+    assert isinstance(first, Linear)
     kind = SINGLE if first.weight.dtype == torch.float32 else DOUBLE
     rounding = Rounding(network, precision=kind)
     lost, bent = (list(map(rounding.share, some)) for some in (positions[::2], positions[1::2]))
@@ -127,7 +128,7 @@ class Walk:
         most = max(1, int(min(MANY, self.budget.memory // (COPIES * rows.element_size()))) // max(1, widest))
         if rows.shape[0] <= most:
             return self._down(rows, total, sample)
-        pieces = zip(rows.split(most), total.split(most), sample.split(most), strict=True)
+        pieces = zip(*(torch.split(t, most) for t in (rows, total, sample)), strict=True)
         return torch.cat([self._down(*piece) for piece in pieces])
 
     def _down(self, rows: Tensor, total: Tensor, sample: Tensor) -> Tensor:
