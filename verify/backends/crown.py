@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import layers, sectors
+from assay.verify.bounds import chain, layers, sectors
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.needed import needed
 from assay.verify.bounds.verdicts import both_sides, check_dtype, cut_short, finest, verify_by_bounds, without_bounds
@@ -81,6 +81,9 @@ class CROWN:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             read = needed(network, objective)
+            chained = None if read else chain.lower_rows(network, region, objective, dtype, budget)
+            if chained is not None:
+                return chained
             relaxed, lower = layers.rows_by_linear_bounds(
                 network, region, objective, dtype, budget, crowd=layers.MOST_ROWS, asked=read
             )

@@ -65,6 +65,7 @@ class CROWNIBP:
     def _rows(self, network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            return lower_rows(layers.by_intervals(network, region, dtype, budget), objective, linear=True)
+            single = dtype == torch.float32  # what rows lose there is worth an interval more
+            return lower_rows(layers.by_intervals(network, region, dtype, budget, single), objective, linear=True)
 
         return lower_bounds(of_group, network, region, objective, budget, self.group)

@@ -39,9 +39,9 @@ def lower_bounds(
     bounds = torch.full(objective.shape[:2], torch.nan, dtype=torch.float64, device="cpu")
 
     def attempt(begin: int, end: int, halvings: int) -> None:
-        part = slice(begin, end)
+        part, whole = slice(begin, end), end - begin == len(objective)
         try:
-            lower = bounder(network, take(region, part), objective[part], budget)
+            lower = bounder(network, region if whole else take(region, part), objective[part], budget)
         except Crowded:
             one_by_one(begin, end, halvings)
             return

@@ -50,13 +50,15 @@ class Imprecise(Exception):
     """Rounding in float32 may take more of the rows of a layer's neurons than intervals know."""
 
 
-def by_intervals(network: Network, region: Region, dtype: torch.dtype, budget: Budget = UNLIMITED) -> Relaxed:
+def by_intervals(
+    network: Network, region: Region, dtype: torch.dtype, budget: Budget = UNLIMITED, sharp: bool = False
+) -> Relaxed:
     """The network over a region of one sample or a batch with interval bounds of every node, every activation relaxed
-    on them.
+    on them. ``sharp``: see :class:`assay.verify.bounds.rounding.Rounding`.
 
     Raises :class:`Expired` when the time is over.
     """
-    relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget)
+    relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget, sharp)
     for _ in network.nodes[1:]:
         relaxed.bounds.append(relaxed.next())
     return relaxed

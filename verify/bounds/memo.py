@@ -1,4 +1,4 @@
-"""What is worked out once for an operation is kept for as long as the operation lives."""
+"""What is worked out once for an operation, or a network, is kept for as long as that lives."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from assay.verify.core.network import Network
 from assay.verify.core.ops import Op
 
 K = TypeVar("K")
@@ -28,6 +29,12 @@ def per_op(function: Callable[[Op], T]) -> Callable[[Op], T]:
         return remember(memory, op, lambda: function(op))
 
     return remembered
+
+
+def per_network(function: Callable[[Network], T]) -> Callable[[Network], T]:
+    """``function`` with its value remembered for each network, for as long as it lives."""
+    memory: WeakKeyDictionary[Network, T] = WeakKeyDictionary()
+    return lambda network: remember(memory, network, lambda: function(network))
 
 
 def remember(memory: MutableMapping[K, T], key: K, make: Callable[[], T]) -> T:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from assay.verify.bounds import columns, relaxed, rows
+from assay.verify.bounds import chain, columns, relaxed, rows
 from assay.verify.core import budget
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, to_network
@@ -29,7 +29,7 @@ def test_no_layer_is_begun_once_the_time_is_over(
     layers: list[str] = []
     monkeypatch.setattr(budget.time, "monotonic", lambda: float(len(layers)))
     rules = (relaxed, "propagate"), (columns.ColumnRules, "_pull"), (rows.affine, "pull"), (rows, "between")
-    for module, name in rules:
+    for module, name in (*rules, (chain, "_enter"), (chain.Walk, "_down")):
         rule = getattr(module, name)
 
         def counted(*arguments: Any, name: str = name, rule: Any = rule) -> Any:

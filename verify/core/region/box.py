@@ -109,6 +109,8 @@ class Box:
 
     def box(self) -> Box:
         """Itself, widened where one value is no float32: proofs cover the nearest one, too."""
+        if not bool(self.single.any()):
+            return self
         moved = self.moved(torch.float32)
         if not bool(moved.any()):
             return self

@@ -10,6 +10,8 @@ from torch import Tensor
 
 def round_up(value: Tensor, dtype: torch.dtype) -> Tensor:
     """The smallest number of ``dtype`` that is at least ``value`` (float64, any shape), element by element."""
+    if value.dtype == dtype:
+        return value
     cast = value.to(dtype)
     return torch.where(cast.double() < value, torch.nextafter(cast, torch.full_like(cast, inf)), cast)
 

@@ -1,0 +1,260 @@
+"""Tests of verify.bounds.chain: rows of dense chains as by columns, in the reals, and what is left to these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from assay.verify.backends.crown import CROWN
+from assay.verify.bounds import chain, layers
+from assay.verify.bounds.chain import Level
+from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network
+from assay.verify.core.network import chain as chained
+from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Reshape
+from assay.verify.core.region import Box, LpBall
+from tests import exact
+from tests.breadth import seeds
+
+D, S = torch.float64, torch.float32
+DTYPES = pytest.mark.parametrize("dtype", [D, S], ids=["double", "single"])
+WIDTHS = (6, 9, 12, 8, 4)
+
+
+def made(seed: int, scale: float = 1.0, widths: tuple[int, ...] = WIDTHS) -> Network:
+    """Numbers of float32, so that the network is the same in both precisions."""
+    generator = torch.Generator().manual_seed(seed)
+    ops: list[Op] = [Reshape((widths[0],))]
+    for inputs, outputs in pairwise(widths):
+        weight = torch.randn(outputs, inputs, generator=generator) * (scale / inputs**0.5)
+        ops += [Linear(weight.double(), (0.3 * torch.randn(outputs, generator=generator)).double()), Relu()]
+    return chained((2, widths[0] // 2), ops[:-1])
+
+
+def asked(seed: int, samples: int = 3, radius: float = 0.2) -> tuple[Box, Tensor]:
+    """Boxes, of which some sides have no width, and rows: (samples x 5 x outputs)."""
+    generator = torch.Generator().manual_seed(seed)
+    middle = torch.randn(samples, 2, 3, generator=generator)
+    width = radius * torch.rand(samples, 2, 3, generator=generator).clamp(min=0.1).sub(0.1)
+    objective = torch.randn(samples, 5, WIDTHS[-1], generator=generator).double()
+    return Box((middle - width).double(), (middle + width).double()), objective
+
+
+def points(box: Box, seed: int, count: int = 24) -> Tensor:
+    """Corners and members of a batch's boxes: (count x batch x shape), numbers that float64 holds."""
+    share = torch.rand(count, *box.lower.shape, generator=torch.Generator().manual_seed(seed)).double()
+    share[: count // 2] = share[: count // 2].round()
+    return torch.lerp(box.lower, box.upper, share).clamp(box.lower, box.upper)
+
+
+def rows(network: Network, box: Box, objective: Tensor, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode():
+        lower = chain.lower_rows(network, box, objective, dtype, Budget())
+    assert lower is not None
+    return lower.double()
+
+
+def by_columns(network: Network, box: Box, objective: Tensor, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode():
+        return layers.rows_by_linear_bounds(network, box, objective, dtype)[1].double()
+
+
+def excess(network: Network, box: Box, objective: Tensor, lower: Tensor, seed: int) -> float:
+    """By how much a bound is above what the objective is worth at some point, at most."""
+    least = torch.full_like(lower, torch.inf)
+    for x in points(box, seed, 200):
+        least = torch.minimum(least, (objective @ network(x)[..., None])[..., 0])
+    return (lower - least).amax().item()
+
+
+@seeds(6, of=40)
+def test_bounds_are_those_by_columns(seeds: range) -> None:
+    for seed in seeds:
+        network, (box, objective) = made(seed), asked(seed)
+        torch.testing.assert_close(
+            rows(network, box, objective, D), by_columns(network, box, objective, D), rtol=1e-10, atol=1e-10
+        )
+
+
+@seeds(6, of=40)
+def test_float32_loses_a_little_and_no_more_than_by_columns(seeds: range) -> None:
+    for seed in seeds:
+        network, (box, objective) = made(seed), asked(seed)
+        single, double = (rows(network, box, objective, dtype) for dtype in (S, D))
+        assert bool((single <= double + 1e-12).all())
+        assert bool((single >= double - 2e-4 * (1 + double.abs())).all())
+        assert bool((single >= by_columns(network, box, objective, S) - 1e-5).all())
+
+
+@DTYPES
+@seeds(2, of=20)
+def test_real_values_are_above(dtype: torch.dtype, seeds: range) -> None:
+    for seed in seeds:
+        for radius, scale in ((0.0, 1.0), (0.3, 1.0), (0.1, 8.0)):
+            network, (box, objective) = made(seed, scale), asked(seed, 2, radius)
+            lower = rows(network, box, objective, dtype)
+            for batch in points(box, seed, 4):
+                for sample, x in enumerate(batch):
+                    y = exact.values(network, x)[-1]
+                    for row, bound in zip(objective[sample].tolist(), lower[sample].tolist(), strict=True):
+                        value = sum((Fraction(c) * v for c, v in zip(row, y, strict=True)), Fraction(0))
+                        assert Fraction(bound) <= value
+
+
+@seeds(5, of=30)
+def test_the_least_value_of_one_input_is_not_passed(seeds: range) -> None:
+    """Of one input the least value is at an end or at a kink, which bisection finds among very many points."""
+    for seed in seeds:
+        network = made(seed, 2.0, (2, 5, 5, 2))
+        box = Box(torch.tensor([[[-1.0], [0.5]]], dtype=D), torch.tensor([[[1.5], [0.5]]], dtype=D))
+        network = chained((2, 1), [node.op for node in network.nodes[1:]])
+        x = torch.linspace(-1.0, 1.5, 4001, dtype=D)[:, None, None].expand(-1, 2, 1).clone()
+        x[:, 1] = 0.5
+        for dtype in (D, S):
+            lower = rows(network, box, torch.eye(2, dtype=D)[None], dtype)
+            assert bool((lower[0] <= network(x).amin(0)).all())
+
+
+@DTYPES
+def test_a_batch_is_bounded_as_its_samples_are(dtype: torch.dtype) -> None:
+    network, (box, objective) = made(3, 2.0), asked(3, 9)
+    each = [rows(network, Box(low[None], high[None]), row[None], dtype) for low, high, row in zip(
+        box.lower, box.upper, objective, strict=True)]  # fmt: skip
+    close = 1e-10 if dtype == D else 1e-4
+    torch.testing.assert_close(rows(network, box, objective, dtype), torch.cat(each), rtol=close, atol=close)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("BLOCK", 1), ("BLOCK", 200), ("MANY", 30), ("FEW_ROWS", 0), ("FEW_ROWS", 999)]
+)
+def test_pieces_and_sides_change_nothing(name: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (box, objective) = made(4, 2.0), asked(4, 7)
+    whole = rows(network, box, objective, D)
+    monkeypatch.setattr(chain, name, value)
+    torch.testing.assert_close(rows(network, box, objective, D), whole, rtol=1e-10, atol=1e-10)
+
+
+def test_little_memory_changes_nothing() -> None:
+    network, (box, objective) = made(5, 2.0), asked(5, 4)
+    little = chain.lower_rows(network, box, objective, D, Budget(memory=1))
+    assert little is not None
+    torch.testing.assert_close(little, rows(network, box, objective, D), rtol=1e-10, atol=1e-10)
+
+
+@DTYPES
+def test_layers_of_which_nothing_is_active(dtype: torch.dtype) -> None:
+    network, (box, objective) = made(6), asked(6)
+    for dead in (2, 4):
+        ops = [node.op for node in network.nodes[1:]]
+        linear = ops[dead - 1 if isinstance(ops[dead - 1], Linear) else dead]
+        assert isinstance(linear, Linear)
+        ops[ops.index(linear)] = replace(linear, bias=linear.bias - 1e3)
+        still = chained(network.input_shape, ops)
+        value = (objective @ still(box.lower)[..., None])[..., 0]
+        assert bool((rows(still, box, objective, dtype) <= value).all())
+        torch.testing.assert_close(rows(still, box, objective, dtype), value, rtol=1e-4, atol=1e-4)
+
+
+def _spoilt(change: Callable[[Tensor], None]) -> Callable[[Level], Level]:
+    def spoil(level: Level) -> Level:
+        table = level.table.clone()
+        change(table)
+        return replace(level, table=table)
+
+    return spoil
+
+
+FAULTS: dict[str, Callable[[Level], Level]] = {
+    "the upper line is the lower one": _spoilt(lambda t: t[:, 1:3].zero_()),
+    "the upper line's constant is dropped": _spoilt(lambda t: t[:, 2].zero_()),
+    "the constant below is flipped": _spoilt(lambda t: t[:, 4].neg_()),
+    "the constant below is dropped": _spoilt(lambda t: t[:, 4].zero_()),
+    "lines are exchanged": _spoilt(lambda t: t[:, :2].copy_(torch.stack([t[:, 0] + t[:, 1], -t[:, 1]], 1))),
+    "lines are another sample's": _spoilt(lambda t: t.copy_(t.roll(1, 0))),
+    "weights are stale": lambda level: replace(level, into=level.into.roll(1, 0)),
+    "a weight is dropped": lambda level: replace(level, into=level.into.clone().index_fill_(0, torch.tensor([0]), 0)),
+}
+
+
+@pytest.mark.parametrize("name", list(FAULTS))
+def test_faults_are_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def worst() -> float:
+        found = []
+        for seed in range(6):
+            network, (box, objective) = made(seed, 2.0), asked(seed)
+            lower = chain.lower_rows(network, box, objective, D, Budget())
+            if lower is not None:  # intervals that cross tell of a fault, too
+                found.append(excess(network, box, objective, lower, seed))
+        return max(found, default=1.0)
+
+    assert worst() <= 0
+    monkeypatch.setattr(chain, "Level", lambda table, into: FAULTS[name](Level(table, into)))
+    assert worst() > 1e-3
+
+
+def test_a_radius_that_is_too_small_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (box, objective) = made(1, 2.0), asked(1)
+    halves = chain.middle_and_radius
+    monkeypatch.setattr(chain, "middle_and_radius", lambda box: (halves(box)[0], halves(box)[1] / 4))
+    lower = chain.lower_rows(network, box, objective, D, Budget())
+    assert lower is None or excess(network, box, objective, lower, 1) > 1e-3
+
+
+def test_what_is_left_to_others() -> None:
+    network, (box, objective) = made(7), asked(7)
+    first = network.nodes[2].op
+    assert isinstance(first, Linear)
+    leaky = chained(
+        (2, 3), [Reshape((6,)), first, LeakyRelu(0.1), Linear(torch.eye(9).double(), torch.zeros(9).double())]
+    )
+    affine = chained((2, 3), [Reshape((6,)), first])
+    for other in (leaky, affine):
+        nine = torch.eye(9, dtype=D).expand(3, 9, 9)
+        assert chain.lower_rows(other, box, nine, D, Budget()) is None
+    ball = LpBall(box.centre, 0.1, 2, None)
+    assert chain.lower_rows(network, ball, objective, D, Budget()) is None
+    assert chain.lower_rows(network, LpBall(box.centre, 0.1, torch.inf, None), objective, D, Budget()) is not None
+    assert chain.lower_rows(network, box, objective, D, Budget(seconds=0).started()) is None
+
+
+@DTYPES
+def test_numbers_out_of_the_ordinary_are_left_to_others(dtype: torch.dtype) -> None:
+    network, (box, objective) = made(8), asked(8)
+    for factor in (2.0**45, 2.0**120) if dtype == S else (2.0**850, 2.0**1000):
+        big = Box(box.lower * factor, box.upper * factor)
+        assert chain.lower_rows(network, big, objective, dtype, Budget()) is None
+    nothing = objective.clone()
+    nothing[1, 2, 0] = torch.nan
+    assert chain.lower_rows(network, box, nothing, dtype, Budget()) is None
+
+
+def test_float32_of_no_use_is_left_to_others() -> None:
+    """What rounding takes of a row is more than is left open of what is 0 but for rounding."""
+    zero = torch.tensor([[1.0, -1.0]], dtype=D).repeat(600, 1)
+    ops = [
+        Linear(torch.ones(2, 1, dtype=D), torch.zeros(2, dtype=D)),
+        Relu(),
+        Linear(zero, torch.zeros(600, dtype=D)),
+        Relu(),
+        Linear(torch.ones(1, 600, dtype=D), torch.zeros(1, dtype=D)),
+    ]
+    box, one = Box(torch.ones(1, 1, dtype=D), torch.ones(1, 1, dtype=D)), torch.ones(1, 1, 1, dtype=D)
+    assert chain.lower_rows(chained((1,), ops), box, one, S, Budget()) is None
+    assert abs(rows(chained((1,), ops), box, one, D).item()) < 1e-9
+
+
+@DTYPES
+def test_crown_takes_it(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (box, objective) = made(10), asked(10)
+    name = "float64" if dtype == D else "float32"
+    here = rows(network, box, objective, dtype)
+    torch.testing.assert_close(CROWN(dtype=name).lower(network, box, objective, Budget()), here, rtol=0, atol=0)
+    monkeypatch.setattr(chain, "lower_rows", lambda *_: None)
+    there = CROWN(dtype=name).lower(network, box, objective, Budget())
+    torch.testing.assert_close(there, here, rtol=2e-4, atol=2e-4)
