@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from assay.verify.backends.smoothing.method import Smoothing as Smoothing
     from assay.verify.backends.smt.method import SMT as SMT
     from assay.verify.solving.auto import Auto as Auto
+    from assay.verify.solving.cells import Cells as Cells
     from assay.verify.solving.falsifier import AttackVerifier as AttackVerifier
     from assay.verify.solving.pieces import Pieces as Pieces
 
@@ -137,6 +138,7 @@ _CLASSES = {
     "assay.verify.backends.smoothing.method": "Smoothing",
     "assay.verify.backends.smt.method": "SMT",
     "assay.verify.solving.auto": "Auto",
+    "assay.verify.solving.cells": "Cells",
     "assay.verify.solving.falsifier": "AttackVerifier",
     "assay.verify.solving.pieces": "Pieces",
 }

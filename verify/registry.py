@@ -13,6 +13,7 @@ VERIFIERS = {
     "attack": "assay.verify.solving.falsifier:AttackVerifier",
     "auto": "assay.verify.solving.auto:Auto",
     "bab": "assay.verify.backends.bab.bab:BaB",
+    "cells": "assay.verify.solving.cells:Cells",
     "crown": "assay.verify.backends.crown:CROWN",
     "crown-ibp": "assay.verify.backends.crown_ibp:CROWNIBP",
     "ibp": "assay.verify.backends.ibp:IBP",
