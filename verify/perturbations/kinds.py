@@ -45,6 +45,9 @@ class Part:
         if not (isfinite(self.low) and isfinite(self.high) and least <= self.low <= self.high <= most):
             raise InputError(f"expected {self.kind} from {least:g} to {most:g}, got {self.low:g} to {self.high:g}")
 
+    def __str__(self) -> str:
+        return f"{self.kind}({_written(self.low)},{_written(self.high)})"
+
     @property
     def count(self) -> int:
         """How many parameters it has."""
@@ -78,6 +81,12 @@ class Part:
         if len(ends) > 2:
             raise InputError(f"expected one or two numbers in {text.strip()!r}, got {len(ends)}")
         return cls(kind, ends[0], ends[1]) if len(ends) == 2 else cls(kind, *_both(kind, ends[0]))
+
+
+def _written(number: float) -> str:
+    """As short as it says which number it is."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def _both(kind: str, a: float) -> tuple[float, float]:
@@ -120,7 +129,7 @@ class Perturbation:
 
     def __str__(self) -> str:
         """As :meth:`parse` takes it, both ends of each part."""
-        return "+".join(f"{part.kind}({part.low:g},{part.high:g})" for part in self.parts)
+        return "+".join(map(str, self.parts))
 
     @property
     def holds_still(self) -> bool:

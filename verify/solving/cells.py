@@ -1,6 +1,6 @@
-"""Semantic perturbations cell by cell of their parameters: each cell's images lie in a linear enclosure, which becomes a
-layer in front of the network that any method bounds. What is not proved is halved, until the cells cover all parameters
-(Balunovic et al. 2019, "Certifying Geometric Robustness of Neural Networks")."""
+"""Semantic perturbations cell by cell of their parameters: the images of each lie in a linear enclosure, which becomes
+a layer in front of the network that any method bounds. What is not proved is halved, until the cells cover all
+parameters (Balunovic et al. 2019, "Certifying Geometric Robustness of Neural Networks")."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from assay.verify.check.replay import replay
 from assay.verify.core.budget import UNLIMITED, Budget, running
+from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.perturbations import Perturbed, enclose
@@ -31,15 +32,18 @@ class Cells:
     """Attacks a perturbation's parameters, then asks ``method`` about the images of each cell of them: verified for
     every value of the parameters, as real numbers, and for the images rounded to the model's type as well.
 
-    Problems without a perturbation are left to the method.
+    Problems without a perturbation are left to the method; more than ``most`` cells are not bounded.
     """
 
     method: str = "crown"
+    most: int = 1000
     name: ClassVar[str] = "cells"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def __post_init__(self) -> None:
+        if not isinstance(self.most, int) or self.most < 1:
+            raise InputError(f"most of cells must be a whole number of at least 1, got {self.most}")
         get_verifier(self.method)
 
     def supports(self, problem: Problem) -> str | None:
@@ -89,7 +93,7 @@ class Cells:
                     return falsified(here, cells)
             halves = _halved(*at, enclosure.slope.abs().sum(1), whole)
             open_ += halves or [at]
-            if not halves:
+            if not halves or cells >= self.most:
                 reason = Reason.INCOMPLETE
                 break
         stats = {"cells": cells, "closed": closed, **({"explanation": why} if why else {})}
