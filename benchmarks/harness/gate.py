@@ -115,7 +115,10 @@ def raise_unmet(found: Sequence[Finding]) -> None:
 
 
 def baseline(recorded: Recorded, data: str, threat: str, radii: Sequence[float]) -> Recorded:
-    """The run, if it can be a baseline for these radii under the ``threat``, a norm or a perturbation by name. Raises :class:`InputError` for why not."""
+    """The run, if it can be a baseline for these radii under the ``threat``, a norm or a perturbation by name.
+
+    Raises :class:`InputError` for why not.
+    """
     about = recorded.about
     why = ""
     if about.seconds is None:

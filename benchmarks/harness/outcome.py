@@ -14,7 +14,8 @@ from assay.verify.support import shown
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Outcome:
-    """Of which model and data, in which norm, or under which perturbation; where participants contradict each other; and what it took.
+    """Of which model and data, in which norm, or under which perturbation; where participants contradict each other;
+    and what it took.
 
     ``folders``: where each alarm was saved, in their order; empty where no folder was named. ``seconds``: of wall
     time; ``resumed``: verdicts that were taken from the store; ``lost``: questions that no process survived.
