@@ -23,7 +23,7 @@ from assay.verify.core.norms import PERTURBATION
 from assay.verify.perturbations import Perturbed
 from assay.verify.perturbations.enclosures import boxes
 
-MOST = 1000  # cells
+MOST = 300  # cells
 AIM = 0.6  # of the radius that the pilot promises, how far the images of a cell may lie from its middle
 DOUBT = 0.05  # of what the pilot promises; it is only a guess
 
@@ -115,8 +115,8 @@ class Cell:
         return self.low + (self.high - self.low) / 2
 
 
-def _cells(problem: Perturbed, aim: float) -> list[Cell] | None:
-    """Cells that cover all parameters, each of a reach of no more than ``aim``; None for more than ``MOST`` of them."""
+def _cells(problem: Perturbed, aim: float, most: int = MOST) -> list[Cell] | None:
+    """Cells that cover all parameters, each of a reach of no more than ``aim``; None for more than ``most`` of them."""
     found: list[Cell] = []
     open_ = [_cell(problem, problem.perturbation.low, problem.perturbation.high)]
     while open_:
@@ -124,7 +124,7 @@ def _cells(problem: Perturbed, aim: float) -> list[Cell] | None:
         if cell.reach <= aim:
             found.append(cell)
             continue
-        if len(found) + len(open_) + 2 > MOST or not bool((cell.high > cell.low).any()):
+        if len(found) + len(open_) + 2 > most or not bool((cell.high > cell.low).any()):
             return None
         open_ += min((_halves(problem, cell, k) for k in range(len(cell.low))), key=lambda two: two[0].reach)
     return found

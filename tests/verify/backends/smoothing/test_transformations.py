@@ -60,7 +60,7 @@ def test_noise_after_a_change_is_noise_of_another_mean(kind: str) -> None:
     assert noise.distance(0.8, 1.3) == pytest.approx(1.3 if kind == "brightness" else max(log(1.3), -log(0.8)))
 
 
-@pytest.mark.parametrize(("share", "verdict"), [(0.8, Verdict.VERIFIED), (1.05, Verdict.UNKNOWN)])
+@pytest.mark.parametrize(("share", "verdict"), [(0.8, Verdict.VERIFIED), (1.6, Verdict.UNKNOWN)])
 def test_the_border_of_a_mean_is_known_under_noise_of_brightness(share: float, verdict: Verdict) -> None:
     # p is the normal quantile of margin over sigma: the radius is the margin itself.
     asked = question(f"brightness({share * (0.5 - MEAN)})", border=0.5)
@@ -103,7 +103,7 @@ def test_images_lie_in_the_boxes_and_within_reach(text: str) -> None:
 
 
 def test_cells_cover_all_parameters_and_share_alpha() -> None:
-    asked = question("rotation(30)+brightness(0.1)")
+    asked = question("rotation(10)+brightness(0.1)")
     cells = transformations._cells(asked, 0.5)
     assert cells is not None
     assert len(cells) > 3
@@ -113,7 +113,7 @@ def test_cells_cover_all_parameters_and_share_alpha() -> None:
     )
     covered = torch.stack([((at >= cell.low) & (at <= cell.high)).all(1) for cell in cells])
     assert bool(covered.any(0).all())
-    assert transformations._cells(asked, 1e-6) is None
+    assert transformations._cells(asked, 1e-6, most=20) is None
     put: list[Question] = []
 
     def certify(question: Question) -> Certified:
@@ -138,7 +138,7 @@ def test_pixels_certify_whatever_happens(text: str) -> None:
     assert result.verdict is Verdict.VERIFIED
     assert result.subject == "smoothed(gaussian, 0.5)"
     assert result.confidence == pytest.approx(0.999)
-    near = question(text, border=MEAN + 0.02)
+    near = question(text, border=MEAN + 0.005)
     loose = smoothing.verify(near, Budget(seed=2))
     assert loose.verdict is Verdict.UNKNOWN
     attacked = SmoothingAttack("gaussian", 0.5, n=1_000, steps=3).verify(near, Budget(seed=2))
