@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from assay.verify.solving.cells import Cells as Cells
     from assay.verify.solving.falsifier import AttackVerifier as AttackVerifier
     from assay.verify.solving.pieces import Pieces as Pieces
+    from assay.verify.solving.votes_attack import DerandomizedAttack as DerandomizedAttack
 
     __version__: str
 
@@ -141,6 +142,7 @@ _CLASSES = {
     "assay.verify.solving.cells": "Cells",
     "assay.verify.solving.falsifier": "AttackVerifier",
     "assay.verify.solving.pieces": "Pieces",
+    "assay.verify.solving.votes_attack": "DerandomizedAttack",
 }
 _HOME |= {name: module for module, names in _CLASSES.items() for name in names.split()}
 

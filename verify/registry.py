@@ -17,6 +17,7 @@ VERIFIERS = {
     "crown": "assay.verify.backends.crown:CROWN",
     "crown-ibp": "assay.verify.backends.crown_ibp:CROWNIBP",
     "ibp": "assay.verify.backends.ibp:IBP",
+    "derandomized-attack": "assay.verify.solving.votes_attack:DerandomizedAttack",
     "derandomized": "assay.verify.backends.smoothing.derandomized:Derandomized",
     "input-split": "assay.verify.backends.bab.input_split:InputSplit",
     "layer-smoothing": "assay.verify.backends.smoothing.layer:LayerSmoothing",
