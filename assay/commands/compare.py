@@ -22,7 +22,7 @@ from assay.verify.support.plain import plain
 from assay.written import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from assay.benchmarks.harness.compare import Comparison
     from assay.benchmarks.harness.gate import Finding
@@ -102,6 +102,7 @@ def compare(
 
     from assay.benchmarks.harness import compare as harness
     from assay.benchmarks.harness import gate
+    from assay.benchmarks.harness.participants import by_cells
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.radius_table import RadiusTable, compare_radii
     from assay.verify.support.files import writable_folder
@@ -114,7 +115,7 @@ def compare(
     if change is None:
         wide(radii, p, samples)
     else:
-        verifiers = harness.by_cells(verifiers)
+        verifiers = by_cells(verifiers)
     asking = Asking(model, weights, options.fitting(model, weights, samples), samples, verifiers, attackers)
     asked = [gate.Requirement.read(text) for text in require or ()]
     gate.foreseen(asked, verifiers, attackers, radii)
@@ -125,7 +126,7 @@ def compare(
     terms = Terms(out, ["assay", *context.obj], budget, batch, hiring, resume, quiet)
     folder = None if evidence is None else _portfolio(evidence, asking, p, terms)
 
-    judge = (
+    judge: Callable[..., Comparison | RadiusTable] = (
         partial(compare_radii, norm=p, tolerance=tolerance)
         if radius
         else partial(harness.compare, eps=radii, norm=p, perturbation=change)

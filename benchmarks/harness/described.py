@@ -22,7 +22,7 @@ from assay.benchmarks.harness.store import Store
 from assay.models.data import Dataset
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network
-from assay.verify.core.norms import norm_name
+from assay.verify.core.norms import threat_name
 from assay.verify.core.result import NETWORK
 from assay.verify.support.documents import finite
 
@@ -118,7 +118,7 @@ class Description:
     @property
     def threat(self) -> str:
         """The perturbation, or the norm by name."""
-        return self.perturbation or norm_name(self.norm)
+        return threat_name(self.norm, self.perturbation)
 
     def label(self, eps: float) -> str:
         """The radius as it was written."""

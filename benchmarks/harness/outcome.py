@@ -8,7 +8,7 @@ from pathlib import Path
 from assay.benchmarks.harness import alarms
 from assay.benchmarks.harness.alarms import Alarm
 from assay.benchmarks.harness.lost import Lost
-from assay.verify.core.norms import norm_name
+from assay.verify.core.norms import threat_name
 from assay.verify.support import shown
 
 
@@ -38,7 +38,7 @@ class Outcome:
     @property
     def threat(self) -> str:
         """The perturbation, or the norm by name."""
-        return self.perturbation or norm_name(self.norm)
+        return threat_name(self.norm, self.perturbation)
 
     @property
     def caption(self) -> str:

@@ -28,6 +28,15 @@ def norm_name(p: float) -> str:
     return NAMES.get(p, f"l{p:g}")
 
 
+def threat_name(norm: float, perturbation: str = "") -> str:
+    """The perturbation where there is one, else the norm by name.
+
+    >>> threat_name(inf), threat_name(PERTURBATION, "rotation(-5,5)")
+    ('linf', 'rotation(-5,5)')
+    """
+    return perturbation or norm_name(norm)
+
+
 def parse_norm(text: str, pixels: bool = False) -> float:
     """The norm that ``text`` names, ``inf`` or ``linf``, ``2`` or ``l2``, ``1`` or ``l1``; with ``pixels`` ``0`` or
     ``l0`` and ``patch``, too.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,8 @@ class SmoothingAttack:
         noise = self.kind.of(clean)
         if isinstance(problem, Perturbed):
             point = self._worst(problem, noise, problem.label, budget)
-            image, about = problem.images(point[None])[0], {"parameters": problem.named(point)}
+            image = problem.images(point[None])[0]
+            about: dict[str, Any] = {"parameters": problem.named(point)}
         else:
             point = image = self._ascend(problem, noise, clean, problem.label, budget)
             about = {"distance": _distance(problem.region, point)}

@@ -126,7 +126,8 @@ def _cells(problem: Perturbed, aim: float, most: int = MOST) -> list[Cell] | Non
             continue
         if len(found) + len(open_) + 2 > most or not bool((cell.high > cell.low).any()):
             return None
-        open_ += min((_halves(problem, cell, k) for k in range(len(cell.low))), key=lambda two: two[0].reach)
+        halves = [_halves(problem, cell, k) for k in range(len(cell.low))]
+        open_ += min(halves, key=lambda two: two[0].reach)
     return found
 
 
