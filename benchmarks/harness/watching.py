@@ -87,8 +87,8 @@ def look(store: Store, run: int | None = None) -> Sight:
     }
     left = 0.0 if ended else _left(owed, known)
     n, rows = _rows(about, known)
-    so_far = n, len(known), sum(owed.values()), counts, rows, (), elapsed, left, ended, alarms
-    return Sight(*facts, about.norm, *so_far, about.perturbation)
+    at = n, len(known), sum(owed.values())
+    return Sight(*facts, about.norm, *at, counts, rows, (), elapsed, left, ended, alarms, about.perturbation)
 
 
 def _left(owed: dict[str, int], known: Sequence[Known]) -> float:

@@ -127,7 +127,7 @@ def _cells(problem: Perturbed, aim: float, most: int = MOST) -> list[Cell] | Non
         if len(found) + len(open_) + 2 > most or not bool((cell.high > cell.low).any()):
             return None
         halves = [_halves(problem, cell, k) for k in range(len(cell.low))]
-        open_ += min(halves, key=lambda two: two[0].reach)
+        open_ += halves[min(range(len(halves)), key=lambda k: halves[k][0].reach)]
     return found
 
 
