@@ -80,8 +80,10 @@ if TYPE_CHECKING:
     from assay.verify.backends.smoothing.method import Smoothing as Smoothing
     from assay.verify.backends.smt.method import SMT as SMT
     from assay.verify.solving.auto import Auto as Auto
+    from assay.verify.solving.cells import Cells as Cells
     from assay.verify.solving.falsifier import AttackVerifier as AttackVerifier
     from assay.verify.solving.pieces import Pieces as Pieces
+    from assay.verify.solving.votes_attack import DerandomizedAttack as DerandomizedAttack
 
     __version__: str
 
@@ -137,8 +139,10 @@ _CLASSES = {
     "assay.verify.backends.smoothing.method": "Smoothing",
     "assay.verify.backends.smt.method": "SMT",
     "assay.verify.solving.auto": "Auto",
+    "assay.verify.solving.cells": "Cells",
     "assay.verify.solving.falsifier": "AttackVerifier",
     "assay.verify.solving.pieces": "Pieces",
+    "assay.verify.solving.votes_attack": "DerandomizedAttack",
 }
 _HOME |= {name: module for module, names in _CLASSES.items() for name in names.split()}
 

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     from assay.models.data import Dataset
     from assay.verify.core.network import Network
     from assay.verify.core.verifier import Verifier
+    from assay.verify.perturbations import Perturbation
     from assay.verify.support.executors import Hiring
 
 MODEL_FORMS = "zoo:NAME, file.onnx, file.safetensors, path/file.py:factory or module:factory."
+
+PERTURBATIONS = (
+    "rotation(10), translation(2), scaling(0.1), shear(0.1), blur(0.5), gamma(0.2), contrast(0.2), brightness(0.1); "
+    "several with + between them; both ends as in rotation(-5,20)."
+)
 
 Model = Annotated[str, typer.Option(help=MODEL_FORMS)]
 MaybeModel = Annotated[str | None, typer.Option(help=MODEL_FORMS)]
@@ -135,6 +141,15 @@ def eps_map(eps: str, eps_scale: str | None) -> tuple[str, str | None]:
     if eps_scale is not None:
         raise InputError("--eps FILE.npy has a radius for each feature: leave out --eps-scale")
     return "1", eps
+
+
+def perturbation(text: str, samples: Dataset) -> Perturbation:
+    """The perturbation of ``rotation(5)+brightness(0.1)``, for these samples, which must be images."""
+    from assay.verify.perturbations import Perturbation
+
+    if len(samples.shape) != 3:
+        raise InputError(f"expected images of shape (channels, height, width), {samples.name} has {samples.shape}")
+    return Perturbation.parse(text, samples.domain)
 
 
 def told(samples: Dataset) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from assay.attacks.common.minimal_norm import MinimalAttack
 from assay.verify.core.errors import InputError
 from assay.verify.core.region import Domain, Region, around, take
 
-Balls = Sequence[Region]
-
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -74,46 +72,44 @@ def curve(
         raise InputError(f"robust accuracy speaks of any wrong class: take {attack.name} without targeted")
     each = None if scale is None else scale.double().expand(x.shape[1:])[None]
     balls = [around(x, eps if each is None else eps * each, norm, domain) for eps in radii]
-    if isinstance(attack, MinimalAttack):
-        return _once(attack, model, x, labels, radii, balls, seed)
-    return _one_by_one(attack, model, x, labels, radii, balls, seed)
+    sweep = Sweep(attack, model, x, labels, radii, balls, seed)
+    return sweep.once() if isinstance(attack, MinimalAttack) else sweep.one_by_one()
 
 
-def _once(
-    attack: Attack,
-    model: Model,
-    x: Tensor,
-    labels: Tensor,
-    radii: tuple[float, ...],
-    balls: Sequence[Region],
-    seed: int,
-) -> Curve:
-    result = attack.run(model, x, labels, balls[-1], seed)
-    inside = torch.stack([result.success & ball.contains(result.adversarial) for ball in balls])
-    points = torch.stack([ball.project(result.adversarial) for ball in balls])
-    return Curve(radii, inside, points, result.distance, result.queries)
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """An attack on x (batch x shape), labels (batch), in one ball for each of the radii, rising."""
 
+    attack: Attack
+    model: Model
+    x: Tensor
+    labels: Tensor
+    radii: tuple[float, ...]
+    balls: Sequence[Region]
+    seed: int
 
-def _one_by_one(
-    attack: Attack,
-    model: Model,
-    x: Tensor,
-    labels: Tensor,
-    radii: tuple[float, ...],
-    balls: Sequence[Region],
-    seed: int,
-) -> Curve:
-    broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    point, distance = x.detach().clone(), torch.full((len(x),), inf, dtype=torch.float64, device=x.device)
-    queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    success, points = [], []
-    for ball in balls:
-        standing = (~broken).nonzero()[:, 0]
-        if len(standing):
-            result = attack.run(model, x[standing], labels[standing], take(ball, standing), seed)
-            point[standing], broken[standing] = result.adversarial, result.success
-            queries[standing] += result.queries
-            distance[standing] = torch.where(result.success, result.distance, distance[standing])
-        success.append(broken.clone())
-        points.append(point.clone())
-    return Curve(radii, torch.stack(success), torch.stack(points), distance, queries)
+    def once(self) -> Curve:
+        """In the largest ball alone, for attacks that look for the nearest point."""
+        result = self.attack.run(self.model, self.x, self.labels, self.balls[-1], self.seed)
+        inside = torch.stack([result.success & ball.contains(result.adversarial) for ball in self.balls])
+        points = torch.stack([ball.project(result.adversarial) for ball in self.balls])
+        return Curve(self.radii, inside, points, result.distance, result.queries)
+
+    def one_by_one(self) -> Curve:
+        """In each ball, on the samples that are unbroken so far."""
+        x, n = self.x, len(self.x)
+        broken = torch.zeros(n, dtype=torch.bool, device=x.device)
+        point, distance = x.detach().clone(), torch.full((n,), inf, dtype=torch.float64, device=x.device)
+        queries = torch.zeros(n, dtype=torch.int64, device=x.device)
+        success, points = [], []
+        for ball in self.balls:
+            standing = (~broken).nonzero()[:, 0]
+            if len(standing):
+                part = take(ball, standing)
+                result = self.attack.run(self.model, x[standing], self.labels[standing], part, self.seed)
+                point[standing], broken[standing] = result.adversarial, result.success
+                queries[standing] += result.queries
+                distance[standing] = torch.where(result.success, result.distance, distance[standing])
+            success.append(broken.clone())
+            points.append(point.clone())
+        return Curve(self.radii, torch.stack(success), torch.stack(points), distance, queries)

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "assay.verify.check": GROUND,
     "assay.verify.perturbations": GROUND,
     "assay.attacks": ("assay.lazy", "assay.checkout", *GROUND),
-    "assay.verify.backends": (*GROUND, BOUNDS, PROGRAMS),
+    "assay.verify.backends": (*GROUND, BOUNDS, PROGRAMS, "assay.verify.perturbations"),
     "assay.verify.registry": GROUND,
     "assay.verify.solving": ("assay.verify", "assay.attacks"),
     "assay.verify": ("assay.lazy", "assay.checkout", CORE, "assay.verify.registry", "assay.verify.solving"),

@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay import options
-from assay.checks import at_least_one, positive, seed_in_range, use_threads, writable_file
-from assay.notes import hint, lost, survey, wide
+from assay.checks import positive, writable_file
+from assay.comparing import Asking, Terms, limits
+from assay.notes import lost, wide
 from assay.told import Told, tell_radii
 from assay.verify.core.errors import InputError, UnsupportedError
-from assay.verify.core.norms import parse_norm
+from assay.verify.core.norms import norm_name, parse_norm
 from assay.verify.support.plain import plain
 from assay.written import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from assay.benchmarks.harness.compare import Comparison
     from assay.benchmarks.harness.gate import Finding
     from assay.benchmarks.harness.recorded import Recorded
+    from assay.portfolio import Portfolio
 
 
 def compare(
@@ -44,6 +46,10 @@ def compare(
     n: options.First = None,
     out: Annotated[Path, typer.Option(help="Folder for results.sqlite, summary.json and bracket.png.")] = Path("out"),
     norm: options.NormOrPixels = "inf",
+    perturbation: Annotated[
+        str | None,
+        typer.Option(help=f"Instead of a norm: {options.PERTURBATIONS} --eps is a share of their ranges then, or 1."),
+    ] = None,
     seed: options.Seed = 0,
     batch: options.Batch = 50,
     timeout: Annotated[float, typer.Option(help="Seconds for each sample and method.")] = inf,
@@ -78,6 +84,8 @@ def compare(
     json_: options.Json = False,
 ) -> int:
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
+    if perturbation is not None:
+        eps = _share(eps, {"--radius": radius, "--evidence": evidence is not None, "--norm": norm != "inf"})
     if (eps is None) != radius:
         raise InputError("expected --eps, radii with commas between them, or --radius, and not both")
     if eps is not None:
@@ -87,88 +95,82 @@ def compare(
         raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")
     if radius and evidence:
         raise InputError("--evidence speaks of an eps: take --eps and not --radius")
-    for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
-        at_least_one(name, value)
-    positive("--timeout", timeout, "seconds")
     positive("--tolerance", tolerance, "the data's units")
-    seed_in_range(seed)
-    hiring = options.hiring(workers, cluster, device)
+    budget = limits(n, batch, timeout, seed, threads, workers, device)
+    hiring = partial(options.hiring, workers, cluster, device)
+    hiring()  # what processes import they import from here on
 
     from assay.benchmarks.harness import compare as harness
     from assay.benchmarks.harness import gate
+    from assay.benchmarks.harness.participants import by_cells
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.radius_table import RadiusTable, compare_radii
-    from assay.benchmarks.harness.sources import Named
-    from assay.benchmarks.harness.store import Store
-    from assay.verify.core.budget import Budget
     from assay.verify.support.files import writable_folder
-    from assay.verify.support.signals import interruptible
 
-    budget = Budget(timeout, seed=seed, threads=use_threads(threads), device=device)
     verifiers, attackers = options.methods(methods), options.attacks(attacks)
     if not verifiers and not attackers:
         raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
     samples = options.samples(data, data_dir, domain, n, eps_scale)
-    wide(radii, p, samples)
-    module = options.fitting(model, weights, samples)
+    change = None if perturbation is None else options.perturbation(perturbation, samples)
+    if change is None:
+        wide(radii, p, samples)
+    else:
+        verifiers = by_cells(verifiers)
+    asking = Asking(model, weights, options.fitting(model, weights, samples), samples, verifiers, attackers)
     asked = [gate.Requirement.read(text) for text in require or ()]
     gate.foreseen(asked, verifiers, attackers, radii)
-    earlier = None if baseline is None else _baseline(baseline, f"{samples.name} ({samples.split})", p, radii)
+    threat = norm_name(p) if change is None else str(change)
+    earlier = None if baseline is None else _baseline(baseline, f"{samples.name} ({samples.split})", threat, radii)
     writable_folder(out)
     writable_file("--report", report)
-    command = ["assay", *context.obj]
-    folder = None
-    if evidence is not None:
-        from assay.portfolio import Portfolio, of_features
+    terms = Terms(out, ["assay", *context.obj], budget, batch, hiring, resume, quiet)
+    folder = None if evidence is None else _portfolio(evidence, asking, p, terms)
 
-        known = {"model": model, "data": f"{samples.name} ({samples.split})", "command": shlex.join(command)}
-        scale = of_features(1.0 if samples.eps_scale is None else samples.eps_scale, samples.shape)
-        ends = [of_features(end, samples.shape) for end in samples.legal]
-        folder = Portfolio(evidence, p, scale, ends, known)
-        folder.room()
-
-    judge = partial(compare_radii, tolerance=tolerance) if radius else partial(harness.compare, eps=radii)
-    with (
-        interruptible(),
-        Store(out / "results.sqlite") as store,
-        hint(store),
-        watch(unit="bound" if radius else "verdict", quiet=quiet) as progress,
-    ):
-        survey(store, resume)
-        store.begin(shlex.join(command), model, data)
-        outcome = judge(
-            module,
-            samples,
-            methods=verifiers,
-            attacks=attackers,
-            norm=p,
-            budget=budget,
-            batch=batch,
-            name=model,
-            store=store,
-            resume=resume,
-            alarm_folder=out / "alarms",
-            progress=progress,
-            hiring=hiring,
-            source=Named(model, weights),
-        )
+    judge: Callable[..., Comparison | RadiusTable] = (
+        partial(compare_radii, norm=p, tolerance=tolerance)
+        if radius
+        else partial(harness.compare, eps=radii, norm=p, perturbation=change)
+    )
+    with terms.store() as store, watch(unit="bound" if radius else "verdict", quiet=quiet) as progress:
+        outcome = terms.judged(judge, asking, store, progress)
         if folder is not None:
             from assay.benchmarks.harness import proving
 
-            ground = harness.ground(module, samples, verifiers, attackers, p, budget, Named(model, weights))
+            ground = terms.ground(asking, p)
             for line in folder.collect(
                 proving.claims(ground, radii, store, batch),
-                lambda asked: proving.proofs(ground, asked, options.hiring(workers, cluster, device), progress),
+                lambda claims: proving.proofs(ground, claims, hiring(), progress),
             ):
                 print(f"assay: evidence: {line}", file=sys.stderr)
     to = Told(out, report, store.run, resume, json_)
     if isinstance(outcome, RadiusTable):
-        return tell_radii(outcome, options.told(samples), command, to)
+        return tell_radii(outcome, options.told(samples), terms.command, to)
     found = [each.check(outcome.rows) for each in asked] + (gate.against(outcome, earlier) if earlier else [])
-    return _tell(outcome, found, options.told(samples), command, to)
+    return _tell(outcome, found, options.told(samples), terms.command, to)
 
 
-def _baseline(path: Path, data: str, norm: float, radii: Sequence[float]) -> Recorded:
+def _share(eps: str | None, others: dict[str, bool]) -> str:
+    """With --perturbation: all of its parameters' ranges unless shares are given. Raises :class:`InputError` for the
+    options that do not go with it."""
+    if wrong := [name for name, given in others.items() if given]:
+        raise InputError(f"{wrong[0]} speaks of balls about the samples, and does not go with --perturbation")
+    return eps or "1"
+
+
+def _portfolio(folder: Path, asking: Asking, norm: float, terms: Terms) -> Portfolio:
+    """The folder of evidence, made."""
+    from assay.portfolio import Portfolio, of_features
+
+    samples = asking.samples
+    data, command = f"{samples.name} ({samples.split})", shlex.join(terms.command)
+    scale = of_features(1.0 if samples.eps_scale is None else samples.eps_scale, samples.shape)
+    ends = [of_features(end, samples.shape) for end in samples.legal]
+    portfolio = Portfolio(folder, norm, scale, ends, {"model": asking.model, "data": data, "command": command})
+    portfolio.room()
+    return portfolio
+
+
+def _baseline(path: Path, data: str, threat: str, radii: Sequence[float]) -> Recorded:
     """The last comparison in an earlier store, if it can be one to hold this against."""
     from assay.benchmarks.harness import gate, recorded
     from assay.benchmarks.harness.store import Store
@@ -176,14 +178,14 @@ def _baseline(path: Path, data: str, norm: float, radii: Sequence[float]) -> Rec
     if not path.is_file():
         raise InputError(f"--baseline: expected the results.sqlite of an earlier run, there is no file {str(path)!r}")
     with Store(path) as store:
-        return gate.baseline(recorded.read(store), data, norm, radii)
+        return gate.baseline(recorded.read(store), data, threat, radii)
 
 
 def _tell(
     comparison: Comparison,
     found: Sequence[Finding],
     where: dict[str, Any],
-    command: list[str],
+    command: Sequence[str],
     to: Told,
 ) -> int:
     """Summary, picture and page, written; the table, or the summary as JSON with the table on stderr; the exit code."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay import options
-from assay.checks import at_least_one, positive, seed_in_range, use_threads, writable_file
-from assay.notes import hint, survey
+from assay.checks import writable_file
+from assay.comparing import Asking, Terms, limits
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.support.plain import counted, plain
 
@@ -67,26 +67,18 @@ def table(
         _list([tables.read(known) for known in tables.names()], json_)
         return 0
     published = tables.read(name)
-    for option, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
-        at_least_one(option, value)
-    positive("--timeout", timeout, "seconds")
-    seed_in_range(seed)
+    budget = limits(n, batch, timeout, seed, threads, workers, device)
 
     from assay.benchmarks.harness import compare as harness
     from assay.benchmarks.harness.progress import watch
-    from assay.benchmarks.harness.sources import Named
-    from assay.benchmarks.harness.store import Store
     from assay.benchmarks.report.published import WRITERS, Format
     from assay.benchmarks.tables import measured
     from assay.benchmarks.tables.published import radii
-    from assay.verify.core.budget import Budget
     from assay.verify.core.errors import unknown_name
     from assay.verify.support.files import replace_file, writable_folder
-    from assay.verify.support.signals import interruptible
 
     if form is not None and form not in WRITERS:
         raise unknown_name("format", form, list(Format))
-    budget = Budget(timeout, seed=seed, threads=use_threads(threads), device=device)
     samples = _samples(published, data or published.data, data_dir, n)
     if train:
         published = _trained(published, samples.name, data_dir, writable_folder(out), seed, quiet)
@@ -98,32 +90,19 @@ def table(
     if form is not None:
         writable_file("--out", out / f"{name}.{form}")
 
-    comparisons = []
-    with interruptible(), Store(out / "results.sqlite") as store, hint(store):
-        survey(store, resume)
+    comparisons: list[Comparison] = []
+    hiring = partial(options.hiring, workers, cluster, device)
+    terms = Terms(out, ["assay", *context.obj], budget, batch, hiring, resume, quiet)
+    attackers = options.attacks(published.attacks)
+    with terms.store() as store:
 
         def compared(group: Group) -> Comparison:
-            store.begin(shlex.join(["assay", *context.obj]), group.model, samples.name)
+            methods = options.methods(group.methods)
+            asking = Asking(group.model, None, opened[group.model], samples, methods, attackers)
+            judge = partial(harness.compare, eps=radii(group.figures), norm=published.norm)
             with watch(quiet=quiet) as progress:
-                comparison = harness.compare(
-                    opened[group.model],
-                    samples,
-                    radii(group.figures),
-                    options.methods(group.methods),
-                    options.attacks(published.attacks),
-                    norm=published.norm,
-                    budget=budget,
-                    batch=batch,
-                    name=group.model,
-                    store=store,
-                    resume=resume,
-                    alarm_folder=out / "alarms",
-                    progress=progress,
-                    hiring=options.hiring(workers, cluster, device),
-                    source=Named(group.model, None),
-                )
-            comparisons.append(comparison)
-            return comparison
+                comparisons.append(terms.judged(judge, asking, store, progress))
+            return comparisons[-1]
 
         lines = measured.lines(published, asked, compared)
     entries = [measured.entry(line) for line in lines]

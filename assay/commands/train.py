@@ -14,6 +14,7 @@ import typer
 
 from assay import options
 from assay.benchmarks.harness.origin import version
+from assay.checks import at_least_one
 from assay.verify.core.errors import InputError
 from assay.verify.support.files import writable_folder
 from assay.verify.support.plain import counted
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from assay.models.architectures import Architecture
-    from assay.models.cards import Card, Robustness
+    from assay.models.cards import Card, Robustness, Smoothed
     from assay.models.data import Dataset
     from assay.models.training import Epoch, Training
 
 # What measures the card's accuracy under attack; far stronger than the attack inside of the training.
 ATTACK = "pgd(steps=50,restarts=3)"
+
+# Certified accuracy under noise is told at these radii, in deviations of it.
+SIGMAS = (0, 0.5, 1, 1.5, 2)
 
 # Samples, of those held out, that the errors shown during the training are measured on.
 EARLY = 500
@@ -56,6 +60,13 @@ def train(
         str, typer.Option(help="Radii (linf) of the card's robust accuracies; the recipe's own, or 0.1, if not given.")
     ] = "",
     eval_n: Annotated[int, typer.Option(help="Test samples that robust accuracies are measured on, at most.")] = 500,
+    smooth_n: Annotated[
+        int,
+        typer.Option(
+            help="Test samples that the card's certified accuracy under noise is measured on, if the recipe has noise."
+        ),
+    ] = 100,
+    smooth_draws: Annotated[int, typer.Option(help="Draws for each of these.")] = 1000,
     out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("."),
     quiet: options.Quiet = False,
     json_: options.Json = False,
@@ -73,7 +84,9 @@ def train(
     radii = list(map(float, numbers("--eval-eps", eval_eps))) if eval_eps else [plan.recipe.eps or 0.1]
     if eval_n < 1 or validation < 0:
         raise InputError(f"expected --eval-n >= 1 and --validation >= 0, got {eval_n} and {validation}")
-    order = Order(name, architecture, data, plan, validation, radii, eval_n)
+    at_least_one("--smooth-n", smooth_n)
+    at_least_one("--smooth-draws", smooth_draws)
+    order = Order(name, architecture, data, plan, validation, radii, eval_n, smooth_n, smooth_draws)
     learn, test = (datasets.load(data, split, folder=data_dir) for split in ("train", "test"))
     learn, held = training.hold_out(learn, validation) if validation else (learn, None)
     writable_folder(out)
@@ -87,7 +100,8 @@ def train(
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for: which network, trained how, and measured on ``eval_n`` test samples at ``radii``."""
+    """What is asked for: which network, trained how, and measured on ``eval_n`` test samples at ``radii``; smoothed, if
+    it is trained for that, on ``smooth_n`` by ``smooth_draws`` each."""
 
     name: str
     architecture: Architecture
@@ -96,6 +110,15 @@ class Order:
     validation: int
     radii: list[float]
     eval_n: int
+    smooth_n: int
+    smooth_draws: int
+
+    @property
+    def sigma(self) -> float | None:
+        """The noise that it is trained for, if it is."""
+        from assay.models.training.recipe import Noisy
+
+        return self.plan.recipe.sigma if isinstance(self.plan.recipe, Noisy) else None
 
     @property
     def command(self) -> str:
@@ -117,6 +140,7 @@ class Order:
             "validation": self.validation,
             "eval-eps": ",".join(f"{eps:g}" for eps in self.radii),
             "eval-n": self.eval_n,
+            **({} if self.sigma is None else {"smooth-n": self.smooth_n, "smooth-draws": self.smooth_draws}),
         }
         return shlex.join(
             ["assay", "train", *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
@@ -181,7 +205,33 @@ def _card(order: Order, model: nn.Module, test: Dataset, sha256: str) -> Card:
         attack=ATTACK,
         sha256=sha256,
         version=version(),
+        smoothed=() if order.sigma is None else (_smoothed(order, order.sigma, model, test),),
     )
+
+
+def _smoothed(order: Order, sigma: float, model: nn.Module, test: Dataset) -> Smoothed:
+    """The certified accuracy under the noise of the training, on samples from all over the test split."""
+    from assay.benchmarks.harness import smoothed
+    from assay.models.cards import Smoothed
+    from assay.verify.backends.smoothing.method import Smoothing
+
+    method, samples = Smoothing(sigma=sigma, n=order.smooth_draws), min(order.smooth_n, len(test))
+    skip, radii = len(test) // samples, tuple(float(f"{k * sigma:g}") for k in SIGMAS)
+    rows = list(smoothed.certify(model, test, method, 2.0, order.plan.seed, test.indices(samples, skip)))
+    options = {
+        "model": f"{order.name}.safetensors",
+        "data": order.data,
+        "sigma": f"{sigma:g}",
+        "draws": method.n,
+        "alpha": method.alpha,
+        "radii": ",".join(f"{radius:g}" for radius in radii),
+        "n": samples,
+        "skip": skip,
+        "seed": order.plan.seed,
+    }
+    command = shlex.join(["assay", "smooth", *(part for k, v in options.items() for part in (f"--{k}", str(v)))])
+    shares = tuple(point.accuracy for point in smoothed.curve(rows, radii))
+    return Smoothed(method.subject, method.n, method.alpha, samples, radii, shares, command)
 
 
 def _report(card: Card, paths: tuple[Path, Path], as_json: bool) -> None:
@@ -192,6 +242,9 @@ def _report(card: Card, paths: tuple[Path, Path], as_json: bool) -> None:
     for at in card.robustness:
         shares = f"{at.pgd:.2%} under PGD, certified {at.crown:.2%} by crown, {at.ibp:.2%} by ibp"
         typer.echo(f"  eps {at.eps:g}: {shares}, on the first {card.robust_samples}", err=as_json)
+    for each in card.smoothed:
+        told = ", ".join(f"{share:.2%} beyond {eps:g}" for eps, share in zip(each.radii, each.certified, strict=True))
+        typer.echo(f"  {each.subject}, certified in l2: {told}, on {each.samples}", err=as_json)
     typer.echo(f"wrote {paths[0]} and {paths[1]}", err=as_json)
     if as_json:
         typer.echo(card.to_json(), nl=False)

@@ -15,6 +15,7 @@ from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result
 from assay.verify.core.verifier import OtherSubject
+from assay.verify.perturbations import Perturbation, Perturbed
 from assay.verify.support import devices
 
 KEPT = 2  # batches whose problems are kept, with what they cache
@@ -33,7 +34,8 @@ class Asked:
 
 @dataclass(eq=False)
 class Ground:
-    """What all tasks of a comparison share. ``identity``: of the network that is meant."""
+    """What all tasks of a comparison share. ``identity``: of the network that is meant; ``perturbation``: what is asked
+    about in place of balls, eps being a share of its parameters' ranges."""
 
     source: Source
     identity: str
@@ -42,6 +44,7 @@ class Ground:
     budget: Budget
     participants: Sequence[Participant]
     network: Network | None = None
+    perturbation: Perturbation | None = None
     posed: dict[tuple[float, tuple[int, ...]], list[Question]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, object]:
@@ -69,10 +72,17 @@ class Ground:
         if key not in self.posed:
             while len(self.posed) >= KEPT:
                 del self.posed[next(iter(self.posed))]
-            x, y, radius = self.data.x[[*batch]], self.data.y[[*batch]], self.data.radius(eps)
-            problems = Problem.robustness_many(self.opened(), x, y, radius, self.norm, self.data.legal)
-            self.posed[key] = [Question(i, eps, problem) for i, problem in zip(batch, problems, strict=True)]
+            self.posed[key] = [
+                Question(i, eps, problem) for i, problem in zip(batch, self._problems(eps, batch), strict=True)
+            ]
         return self.posed[key]
+
+    def _problems(self, eps: float, batch: tuple[int, ...]) -> Sequence[Problem]:
+        x, y, network = self.data.x[[*batch]], self.data.y[[*batch]], self.opened()
+        if self.perturbation is None:
+            return Problem.robustness_many(network, x, y, self.data.radius(eps), self.norm, self.data.legal)
+        change = self.perturbation.scaled(eps)
+        return [Perturbed.of(network, one, label, change) for one, label in zip(x, y.tolist(), strict=True)]
 
 
 def ask(ground: Ground, asked: Asked) -> list[Result] | list[int]:

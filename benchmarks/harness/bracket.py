@@ -40,7 +40,7 @@ class Seat(Protocol):
 
 
 class Searched(Protocol):
-    """A model, and n samples around which it was looked at in a norm."""
+    """A model, and n samples around which it was looked at in a norm, or under a perturbation, by name."""
 
     @property
     def model(self) -> str: ...
@@ -48,6 +48,8 @@ class Searched(Protocol):
     def data(self) -> str: ...
     @property
     def norm(self) -> float: ...
+    @property
+    def threat(self) -> str: ...
     @property
     def n(self) -> int: ...
 

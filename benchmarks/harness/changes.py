@@ -10,7 +10,6 @@ import torch
 
 from assay.benchmarks.harness.recorded import Recorded, Sample
 from assay.verify.core.errors import InputError
-from assay.verify.core.norms import norm_name
 from assay.verify.core.result import Verdict
 
 WORDS = {Verdict.VERIFIED: "certified", Verdict.FALSIFIED: "broken", Verdict.UNKNOWN: "open"}
@@ -58,8 +57,8 @@ def between(before: Recorded, after: Recorded) -> Changes:
 
     Raises :class:`InputError` where they cannot be compared: another norm, other samples, or no radius in common.
     """
-    if before.norm != after.norm:
-        raise InputError(f"the runs differ in the norm: {norm_name(before.norm)} and {norm_name(after.norm)}")
+    if before.threat != after.threat:
+        raise InputError(f"the runs differ in the norm: {before.threat} and {after.threat}")
     radii = tuple(sorted(set(before.about.radii) & set(after.about.radii)))
     if not radii:
         raise InputError("the runs have no radius in common")

@@ -25,7 +25,7 @@ from assay.benchmarks.harness.asking import Asked, Ground, ask
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Row
 from assay.benchmarks.harness.judging import Run
 from assay.benchmarks.harness.outcome import Outcome
-from assay.benchmarks.harness.participants import participants_of
+from assay.benchmarks.harness.participants import by_cells, participants_of
 from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Records
@@ -38,10 +38,11 @@ from assay.verify.core.binary import class_scores
 from assay.verify.core.budget import Budget, check_budget
 from assay.verify.core.errors import InputError, UnsupportedError, check_type
 from assay.verify.core.network import Network, to_network
-from assay.verify.core.problem import Problem
+from assay.verify.core.norms import PERTURBATION
 from assay.verify.core.result import NETWORK
 from assay.verify.core.spec import strictly_largest
 from assay.verify.core.verifier import Verifier
+from assay.verify.perturbations import Perturbation
 from assay.verify.support import shown
 from assay.verify.support.executors import Executor, Hiring, Job, Task, run
 from assay.verify.support.executors.inline import here
@@ -108,9 +109,11 @@ def compare(
     progress: Progress = SILENT,
     hiring: Hiring = here,
     source: Source | None = None,
+    perturbation: Perturbation | None = None,
 ) -> Comparison:
     """Judge every sample of ``data`` at every ``eps``, one or several (units of x, in the ``norm``; where the data have
-    an ``eps_scale``, times that) by every method and attack.
+    an ``eps_scale``, times that) by every method and attack; with a ``perturbation`` at every share ``eps`` of its
+    parameters' ranges, by attacks on the parameters and by methods that bound cells of them.
 
     ``budget``: its seconds are for each sample and participant, its seed for whatever is random; ``batch``: samples
     treated at once. A misclassified clean sample counts as falsified at every eps, and nobody is asked about it; for
@@ -124,13 +127,14 @@ def compare(
     exception is never a verdict. Alarms are returned: see :meth:`Outcome.raise_alarm`.
     """
     began = time.monotonic()
-    common = ground(model, data, methods, attacks, norm, budget, source)
-    network, participants = common.opened(), common.participants
-    radii = _checked(network, data, eps, norm, batch)
+    common = ground(model, data, methods, attacks, norm, budget, source, perturbation)
+    network, participants, norm = common.opened(), common.participants, common.norm
+    radii = _checked(common, eps, batch)
+    changed = "" if perturbation is None else str(perturbation)
     with hiring(Job(ask, common, SAMPLES)) as executor:
         right = _right_by_subject(common, batch, executor)
         records = Records(store, resume, norm, budget)
-        about = described.describe(network, name, data, norm, radii, budget, participants, right)
+        about = described.describe(network, name, data, norm, radii, budget, participants, right, changed)
         described.begin(store, about, data)
         under_way = Run(common, radii, right, records, alarm_folder, progress)
         under_way.judge(batch, executor)
@@ -150,6 +154,7 @@ def compare(
         seconds=spent,
         resumed=under_way.resumed,
         lost=tuple(under_way.lost),
+        perturbation=changed,
     )
 
 
@@ -161,12 +166,17 @@ def ground(
     norm: float,
     budget: Budget,
     source: Source | None = None,
+    perturbation: Perturbation | None = None,
 ) -> Ground:
     """What all tasks of a comparison share. Raises :class:`InputError` for input that cannot be used."""
     check_asked(data, budget)
+    if perturbation is not None:
+        if data.limits is not None or data.eps_scale is not None:
+            raise UnsupportedError("perturbations know one domain for all values, and no scale of eps")
+        norm, methods = PERTURBATION, by_cells(methods)
     participants = participants_of(methods, attacks)
     network = to_network(model, data.shape)
-    return Ground(source or Held(model), network.id, data, norm, budget, participants, network)
+    return Ground(source or Held(model), network.id, data, norm, budget, participants, network, perturbation)
 
 
 def check_asked(data: Dataset, budget: Budget) -> None:
@@ -177,7 +187,7 @@ def check_asked(data: Dataset, budget: Budget) -> None:
     check_budget(budget)
 
 
-def _checked(network: Network, data: Dataset, eps: float | Sequence[float], norm: float, batch: int) -> list[float]:
+def _checked(ground: Ground, eps: float | Sequence[float], batch: int) -> list[float]:
     """The radii in order, once all that can be refused beforehand was looked at: not in the midst of the work."""
     radii = [eps] if isinstance(eps, (int, float)) else list(eps)
     if batch < 1:
@@ -185,7 +195,7 @@ def _checked(network: Network, data: Dataset, eps: float | Sequence[float], norm
     if not radii:
         raise InputError("expected at least one eps")
     for radius in radii:
-        Problem.robustness_many(network, data.x[:1], data.y[:1], data.radius(radius), norm, data.legal)
+        ground.questions(radius, (0,))
     return sorted(set(radii))
 
 

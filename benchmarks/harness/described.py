@@ -22,6 +22,7 @@ from assay.benchmarks.harness.store import Store
 from assay.models.data import Dataset
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network
+from assay.verify.core.norms import threat_name
 from assay.verify.core.result import NETWORK
 from assay.verify.support.documents import finite
 
@@ -46,7 +47,7 @@ class Description:
     ``network``: the content hash of what was compared; ``written``: the radii as they were asked for, such as 8/255;
     ``eps_scale``, ``domain``: numbers, or nested lists that broadcast to a sample; ``seconds``: of the whole run, None
     while it is not at its end; ``alarms``: those of the run as plain data; ``tolerance``: of a search for radii, which
-    has no ``radii`` of its own.
+    has no ``radii`` of its own; ``perturbation``: instead of a norm, as it was written.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Description:
     seconds: float | None = None
     alarms: tuple[Mapping[str, Any], ...] = field(default=())
     tolerance: float | None = None
+    perturbation: str = ""
 
     def to_json(self) -> str:
         """One document."""
@@ -90,7 +92,16 @@ class Description:
 
     def _is_sound(self) -> bool:
         """Whether the parts that reports compute with, or look up, are what they should be."""
-        texts = [self.model, self.network, self.data, self.origin, self.device, self.source, *self.written]
+        texts = [
+            self.model,
+            self.network,
+            self.data,
+            self.origin,
+            self.device,
+            self.source,
+            self.perturbation,
+            *self.written,
+        ]
         texts += [text for seat in self.seats for text in (seat.name, seat.key, seat.subject)]
         numbers = [self.norm, self.n, self.seed, self.threads, self.budget, *self.radii]
         numbers += [each for each in (self.seconds, self.tolerance) if each is not None]
@@ -103,6 +114,11 @@ class Description:
             and all(isinstance(i, int) for i in (self.n, *positions))
             and all(isinstance(part, Mapping) for part in (self.versions, self.machine, *self.alarms))
         )
+
+    @property
+    def threat(self) -> str:
+        """The perturbation, or the norm by name."""
+        return threat_name(self.norm, self.perturbation)
 
     def label(self, eps: float) -> str:
         """The radius as it was written."""
@@ -118,6 +134,7 @@ def describe(
     budget: Budget,
     participants: Sequence[Anyone],
     right: Mapping[str, set[int]],
+    perturbation: str = "",
 ) -> Description:
     """What is about to be compared. ``right``: the positions of what each subject classifies rightly."""
     return Description(
@@ -140,6 +157,7 @@ def describe(
         source=source_hash(),
         versions=versions(),
         machine=machine(),
+        perturbation=perturbation,
     )
 
 

@@ -17,7 +17,6 @@ from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, CO
 from assay.benchmarks.harness.participants import participants_of
 from assay.benchmarks.harness.recorded import Recorded
 from assay.verify.core.errors import InputError, RequirementError
-from assay.verify.core.norms import norm_name
 from assay.verify.core.result import NETWORK
 from assay.verify.core.verifier import Verifier
 
@@ -115,16 +114,19 @@ def raise_unmet(found: Sequence[Finding]) -> None:
         raise RequirementError(f"{unmet[0]}{more}")
 
 
-def baseline(recorded: Recorded, data: str, norm: float, radii: Sequence[float]) -> Recorded:
-    """The run, if it can be a baseline for these radii. Raises :class:`InputError` for why not."""
+def baseline(recorded: Recorded, data: str, threat: str, radii: Sequence[float]) -> Recorded:
+    """The run, if it can be a baseline for these radii under the ``threat``, a norm or a perturbation by name.
+
+    Raises :class:`InputError` for why not.
+    """
     about = recorded.about
     why = ""
     if about.seconds is None:
         why = "its run did not come to its end, or does not say what it was about"
     elif recorded.alarms:
         why = f"it has a soundness alarm: {recorded.alarms[0]}"
-    elif (about.data, about.norm) != (data, norm):
-        why = f"it is about {about.data} in {norm_name(about.norm)}, not {data} in {norm_name(norm)}"
+    elif (about.data, about.threat) != (data, threat):
+        why = f"it is about {about.data} in {about.threat}, not {data} in {threat}"
     elif not set(about.radii) & set(radii):
         why = f"it has the radii {', '.join(f'{eps:g}' for eps in about.radii)}, none of these"
     if why:

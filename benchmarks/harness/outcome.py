@@ -8,12 +8,14 @@ from pathlib import Path
 from assay.benchmarks.harness import alarms
 from assay.benchmarks.harness.alarms import Alarm
 from assay.benchmarks.harness.lost import Lost
+from assay.verify.core.norms import threat_name
 from assay.verify.support import shown
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Outcome:
-    """Of which model and data, in which norm; where participants contradict each other; and what it took.
+    """Of which model and data, in which norm, or under which perturbation; where participants contradict each other;
+    and what it took.
 
     ``folders``: where each alarm was saved, in their order; empty where no folder was named. ``seconds``: of wall
     time; ``resumed``: verdicts that were taken from the store; ``lost``: questions that no process survived.
@@ -28,9 +30,15 @@ class Outcome:
     seconds: float
     resumed: int = 0
     lost: tuple[Lost, ...] = ()
+    perturbation: str = ""
 
     def __repr__(self) -> str:
         return shown.line(type(self).__name__, self.facts)
+
+    @property
+    def threat(self) -> str:
+        """The perturbation, or the norm by name."""
+        return threat_name(self.norm, self.perturbation)
 
     @property
     def caption(self) -> str:

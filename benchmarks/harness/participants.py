@@ -10,6 +10,7 @@ from assay.benchmarks.harness.bracket import Role
 from assay.verify.core.errors import InputError
 from assay.verify.core.result import NETWORK, Guarantee
 from assay.verify.core.verifier import OtherSubject, Verifier
+from assay.verify.solving.cells import Cells
 from assay.verify.solving.falsifier import Falsifier
 from assay.verify.support.options import title
 
@@ -23,6 +24,16 @@ class Participant:
     key: str
     verifier: Verifier
     subject: str = NETWORK
+
+
+def by_cells(methods: Sequence[Verifier]) -> list[Verifier]:
+    """Methods for perturbations: those that bound the network are asked cell by cell of the parameters."""
+    return [
+        method
+        if isinstance(method, Cells | OtherSubject) or method.guarantee is Guarantee.EMPIRICAL
+        else Cells(title(method))
+        for method in methods
+    ]
 
 
 def participants_of(methods: Sequence[Verifier], attacks: Sequence[Attack]) -> list[Participant]:

@@ -141,6 +141,11 @@ class Recorded:
         return self.about.norm
 
     @property
+    def threat(self) -> str:
+        """The perturbation, or the norm by name."""
+        return self.about.threat
+
+    @property
     def n(self) -> int:
         """Samples."""
         return self.about.n

@@ -17,6 +17,7 @@ from assay.benchmarks.harness.radius_search import Reach
 from assay.benchmarks.harness.radius_table import Line, Spread, spreads
 from assay.benchmarks.harness.store import Store
 from assay.verify.core.errors import InputError
+from assay.verify.core.norms import threat_name
 from assay.verify.core.result import NETWORK, Verdict
 
 Known = tuple[str, int, float, str, float]  # method, sample, eps, verdict, seconds
@@ -46,6 +47,12 @@ class Sight:
     left: float
     ended: bool
     alarms: int
+    perturbation: str = ""
+
+    @property
+    def threat(self) -> str:
+        """The perturbation, or the norm by name."""
+        return threat_name(self.norm, self.perturbation)
 
 
 def look(store: Store, run: int | None = None) -> Sight:
@@ -80,7 +87,8 @@ def look(store: Store, run: int | None = None) -> Sight:
     }
     left = 0.0 if ended else _left(owed, known)
     n, rows = _rows(about, known)
-    return Sight(*facts, about.norm, n, len(known), sum(owed.values()), counts, rows, (), elapsed, left, ended, alarms)
+    at = n, len(known), sum(owed.values())
+    return Sight(*facts, about.norm, *at, counts, rows, (), elapsed, left, ended, alarms, about.perturbation)
 
 
 def _left(owed: dict[str, int], known: Sequence[Known]) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, Bracketed, Role, Row
 from assay.benchmarks.report import canvas
 from assay.benchmarks.report.colours import COOL, FAINT, GAP, INK, PAPER, WARM
-from assay.verify.core.norms import norm_name
+from assay.verify.core.norms import PERTURBATION
 from assay.verify.support.plain import counted, plain
 
 if TYPE_CHECKING:
@@ -68,8 +68,10 @@ def plot(comparison: Bracketed, size: canvas.Size = canvas.WIDE, heading: bool =
     axes.set_xticks(sorted({0.0, *upper[0]}))
     axes.set_xticklabels([f"{tick:g}" for tick in sorted({0.0, *upper[0]})])
     canvas.label(axes, right, ends)
-    norm = {1.0: r"$\ell_1$", 2.0: r"$\ell_2$", inf: r"$\ell_\infty$"}.get(comparison.norm, norm_name(comparison.norm))
-    across = f"radius \u03b5 of the {norm} ball" if heading else f"radius \u03b5 ({norm_name(comparison.norm)})"
+    norm = {1.0: r"$\ell_1$", 2.0: r"$\ell_2$", inf: r"$\ell_\infty$"}.get(comparison.norm, comparison.threat)
+    across = f"radius \u03b5 of the {norm} ball" if heading else f"radius \u03b5 ({comparison.threat})"
+    if comparison.norm == PERTURBATION:
+        across = f"share of {plain(comparison.threat)}"
     title = f"{plain(comparison.model)} on {plain(comparison.data)}, {counted(comparison.n, 'sample')}"
     canvas.caption(axes, f"{across}\n{SHADED}" if heading else across, "accuracy", title if heading else "")
     return figure

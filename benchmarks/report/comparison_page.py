@@ -16,8 +16,8 @@ from assay.benchmarks.report import bracket_figure, page, price_figure, radii_fi
 from assay.benchmarks.report.digits import above, below
 from assay.benchmarks.report.tables import ordered
 from assay.benchmarks.report.thumbnails import Album
-from assay.verify.core.norms import norm_name
 from assay.verify.core.result import NETWORK, Verdict
+from assay.verify.perturbations import Perturbation
 from assay.verify.support.plain import counted
 
 STRIPS = 500  # samples that are shown one by one
@@ -34,7 +34,7 @@ def render(recorded: Recorded) -> str:
     facts: dict[str, Any] = {
         "run": recorded,
         "about": about,
-        "norm": norm_name(about.norm),
+        "norm": about.threat,
         "n": counted(about.n, "sample"),
         "clean": own[0] if own and about.machine else None,
         "levels": [{"eps": about.label(eps), **_level(own, eps)} for eps in about.radii],
@@ -192,6 +192,9 @@ def _telling(sample: Sample) -> tuple[int, float]:
 def _strip(sample: Sample, about: Description, reach: float, album: Album) -> dict[str, Any]:
     radii, label = about.radii, about.label
     point = sample.nearest.record.result.counterexample if sample.nearest is not None else None
+    if about.perturbation and point is not None and sample.x is not None:  # parameters, and not an image
+        change = Perturbation.parse(about.perturbation, (album.low, album.high))
+        point = change.images(sample.x, point[None].double())[0].to(sample.x)
     pictures = [] if sample.x is None else album.strip(sample.x, point)
     standing = [(label(eps), STANDING[sample.verdict(eps)]) for eps in radii]
     states = [f"{word}@{eps}" for eps, word in standing]

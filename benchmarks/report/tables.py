@@ -17,7 +17,6 @@ from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENC
 from assay.benchmarks.harness.compare import Comparison
 from assay.benchmarks.harness.origin import source_hash, versions
 from assay.benchmarks.report import layout
-from assay.verify.core.norms import norm_name
 from assay.verify.core.result import NETWORK
 from assay.verify.support.documents import dump as dump
 from assay.verify.support.documents import finite
@@ -36,7 +35,7 @@ def summary(comparison: Comparison, command: Sequence[str] = ()) -> dict[str, An
     document = {
         "model": comparison.model,
         "data": comparison.data,
-        "norm": comparison.norm,
+        **({"perturbation": comparison.perturbation} if comparison.perturbation else {"norm": comparison.norm}),
         "rows": [row.to_json() for row in comparison.rows],
         "alarms": alarms.told(comparison.alarms, comparison.folders),
         "lost": [asdict(each) for each in comparison.lost],
@@ -68,8 +67,8 @@ def show(comparison: Comparison, console: Console) -> None:
 
 def table(comparison: Bracketed) -> Table:
     """Clean accuracy first; then for each eps, falling: attacks, the bracket's two jaws, methods."""
-    norm = norm_name(comparison.norm)
-    head = f"{plain(comparison.model)} on {plain(comparison.data)}, {norm}, {counted(comparison.n, 'sample')}"
+    head = f"{plain(comparison.model)} on {plain(comparison.data)}, {plain(comparison.threat)}, "
+    head += counted(comparison.n, "sample")
     figures = map(layout.figure, ("accuracy", INTERVAL, "verified", "falsified", "unknown", "seconds"))
     clean, *others = comparison.rows
     labels = _labels(comparison.rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -38,4 +38,14 @@ class Recipe(Protocol):
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """Mean loss of a batch, to be differentiated: x (batch x shape), y (batch); the model is in train mode."""
+        ...
+
+
+@runtime_checkable
+class Noisy(Recipe, Protocol):
+    """A recipe for networks that are to be smoothed with Gaussian noise."""
+
+    @property
+    def sigma(self) -> float:
+        """The deviation of the noise, in the units of the input."""
         ...

@@ -1,4 +1,4 @@
-"""``assay perturb``: shares and samples, kept as they come, and what is refused."""
+"""``assay perturb`` and ``compare --perturbation``: one bracket, one store, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,41 +7,50 @@ import json
 import pytest
 
 from assay.__main__ import main
-from assay.verify.core.result import Result
 
-ASKED = ["perturb", "--model", "zoo:digits-cnn-pgd", "--perturbation", "rotation(2)+brightness(0.05)", "--quiet"]
+ASKED = ["--model", "zoo:digits-cnn-pgd", "--perturbation", "rotation(2)+brightness(0.05)", "--quiet"]
 
 
 def test_samples_are_bracketed_and_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main([*ASKED, "--n", "3", "-o", "kept.jsonl", "--json"]) == 0
+    attacks = ["--attacks", "grid(points=16),fgsm", "--n", "3"]
+    assert main(["perturb", *ASKED, *attacks, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    shares = {name: share["count"] for name, share in document["shares"].items()}
-    assert 3 >= shares["clean"] >= shares["left standing"] >= shares["certified"] > 0
-    kept = (tmp_path / "kept.jsonl").read_text()
-    assert len(kept.splitlines()) == shares["clean"]
-    (tmp_path / "kept.jsonl").write_text(kept[:-20])  # as if it was cut off
-    assert main([*ASKED, "--n", "3", "-o", "kept.jsonl", "--resume", "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)
-    assert again["shares"] == document["shares"]
-    lines = (tmp_path / "kept.jsonl").read_text().splitlines()
-    assert len([Result.from_json(line) for line in lines]) == shares["clean"]
-    assert main([*ASKED, "--n", "3", "-o", "kept.jsonl"]) == 40
-    assert "--resume goes on with it" in capsys.readouterr().err
-    assert main([*ASKED, "--n", "1"]) == 0
-    assert "certified" in capsys.readouterr().out
+    assert document["perturbation"] == "rotation(-2,2)+brightness(-0.05,0.05)"
+    assert "norm" not in document
+    counts = {row.get("method", row.get("attack")): row for row in document["rows"]}
+    clean, cells = counts["clean"], counts["cells"]
+    assert 3 >= clean["n"] - clean["falsified"] >= 3 - counts["all attacks"]["falsified"] >= cells["verified"] > 0
+    # The same questions by the other command, out of the same store, and a page of them.
+    again = ["compare", *ASKED, *attacks, "--methods", "crown", "--resume", "--json", "--report", "page.html"]
+    assert main([*again, "--require", "cells@1 >= 0.1"]) == 0
+    captured = capsys.readouterr()
+    rows = json.loads(captured.out)["rows"]
+    assert [(row["verified"], row["seconds"]) for row in rows] == [
+        (row["verified"], row["seconds"]) for row in document["rows"]
+    ]
+    asked = clean["n"] - clean["falsified"]
+    assert f"{3 * asked} verdicts taken" in captured.err
+    assert "rotation(-2,2)+brightness(-0.05,0.05)" in (tmp_path / "page.html").read_text()
+    assert main([*again, "--baseline", "out/results.sqlite"]) == 0
+    assert main([*again[:-2], "--perturbation", "rotation(1)", "--baseline", "out/results.sqlite"]) == 40
+    assert "in rotation(-2,2)+brightness(-0.05,0.05), not digits (test) in rotation(-1,1)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
         (["--perturbation", "turn(3)"], "unknown perturbation 'turn'"),
-        (["--resume"], "--out"),
         (["--n", "0"], "--n"),
-        (["--method", "pgd"], "is an attack"),
+        (["--methods", "pgd"], "is an attack"),
+        (["--radius"], "--radius speaks of balls"),
+        (["--evidence", "folder"], "--evidence speaks of balls"),
+        (["--norm", "2"], "--norm speaks of balls"),
+        (["--eps-scale", "0.5"], "no scale of eps"),
+        (["--perturbation", "rotation(3,5)", "--eps", "0.5"], "do not lie within each other"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, more, words):
     monkeypatch.chdir(tmp_path)
-    assert main([*ASKED, *more]) == 40
+    assert main(["compare", *ASKED, "--n", "1", *more]) in (40, 50)
     assert words in capsys.readouterr().err

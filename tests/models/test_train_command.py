@@ -13,6 +13,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from assay.__main__ import main
 from assay.commands.train import train
 from assay.models import cards, data
 from assay.models.cards import Card
@@ -161,3 +162,23 @@ def test_an_interrupted_training_writes_nothing(tmp_path: Path, monkeypatch: pyt
 def test_the_document_is_plain_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(**TINY, out=tmp_path, json_=True)
     assert json.loads(capsys.readouterr().out)["input_shape"] == [1, 8, 8]
+
+
+def test_a_network_for_smoothing_has_its_certified_accuracy_in_its_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    noisy = {**TINY, "recipe": "gaussian(sigma=0.2)", "epochs": 6}
+    train(**noisy, smooth_n=12, smooth_draws=200, quiet=True)
+    _, card = cards.load(tmp_path / "tiny.safetensors")
+    (told,) = card.smoothed
+    assert (told.subject, told.n, told.samples) == ("smoothed(gaussian, 0.2)", 200, 12)
+    assert told.radii == (0.0, 0.1, 0.2, 0.3, 0.4)
+    assert 1 >= told.certified[0] >= told.certified[1] > 0
+    assert "--smooth-n 12 --smooth-draws 200" in card.command
+    assert f"{told.certified[1]:.2%} beyond 0.1" in capsys.readouterr().out
+    assert main([*shlex.split(told.command)[1:], "--quiet", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["curve"]
+    assert [point["accuracy"] for point in measured] == list(told.certified)
+    train(**TINY, quiet=True, out=tmp_path / "plain")
+    assert not cards.load(tmp_path / "plain" / "tiny.safetensors")[1].smoothed

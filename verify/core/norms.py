@@ -1,6 +1,7 @@
 """The norms by name: l1, l2 and linf, as people write them and as the field prints them.
 
-Beside them two measures that are no norms: l0, the number of changed pixels, and the side of a square patch.
+Beside them measures that are no norms: l0, the number of changed pixels, the side of a square patch, and the share of
+the ranges of a perturbation's parameters.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from math import inf
 from assay.verify.core.errors import unknown_name
 
 PATCH = -1.0  # stands where a norm does: eps is the side of a square, anywhere, that may hold anything
+PERTURBATION = -2.0  # eps is a share of the ranges of its parameters
 SPARSE = {0.0: "l0", PATCH: "patch"}
 NORMS = {1.0: "l1", 2.0: "l2", inf: "linf"}
-NAMES = NORMS | SPARSE
+NAMES = NORMS | SPARSE | {PERTURBATION: "perturbation"}
 SPELLINGS = {"inf": inf, **{name[1:]: p for p, name in NORMS.items()}, **{name: p for p, name in NORMS.items()}}
 OF_PIXELS = {"0": 0.0, **{name: p for p, name in SPARSE.items()}}
 
@@ -24,6 +26,15 @@ def norm_name(p: float) -> str:
     ('linf', 'l3')
     """
     return NAMES.get(p, f"l{p:g}")
+
+
+def threat_name(norm: float, perturbation: str = "") -> str:
+    """The perturbation where there is one, else the norm by name.
+
+    >>> threat_name(inf), threat_name(PERTURBATION, "rotation(-5,5)")
+    ('linf', 'rotation(-5,5)')
+    """
+    return perturbation or norm_name(norm)
 
 
 def parse_norm(text: str, pixels: bool = False) -> float:

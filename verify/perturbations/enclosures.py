@@ -17,6 +17,7 @@ from assay.verify.perturbations.kinds import Perturbation
 UNIT = 2.0**-53
 VALUES = 1 << 19  # values of pixels at parts of a cell, at most, at once
 FEWEST, MOST = 4, 48  # parts of a cell by each parameter that is not linear
+OF_BOXES = 8  # at most, where there are no planes to be fitted
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +72,7 @@ def enclose(perturbation: Perturbation, image: Tensor, low: Tensor, high: Tensor
     The cell is cut into parts. What a pixel deviates from the plane at the middle of a part, and how far it can go
     within it, by intervals of its slopes, bounds it there (mean value form); the planes hold all parts.
     """
-    parts = _parts(perturbation, image.numel(), low, high)
-    half = torch.stack([_half(*ends) for ends in zip(low, high, parts, strict=True)])
-    middles = [_middles(*ends) for ends in zip(low, high, parts, strict=True)]
-    at = torch.stack(torch.meshgrid(*middles, indexing="ij"), -1).flatten(0, -2)
+    at, half = _parted(perturbation, image, low, high, MOST)
     centre, width = low + (high - low) / 2, (high - low) / 2
     share = (at - centre) / width.where(width > 0, torch.ones_like(width))  # of the half width, from -1 to 1
     values = perturbation.over(image, at, at)
@@ -91,13 +89,47 @@ def enclose(perturbation: Perturbation, image: Tensor, low: Tensor, high: Tensor
     lowest = (values.low - plane - wander).amin(0)
     middle = lowest + (highest - lowest) / 2
     most = torch.maximum(values.high.abs(), values.low.abs()).amax() + slope.abs().sum(0).amax()
-    # Coordinates are off by some 32 roundings of the largest on the way for each part, and by as much times a pixel's
-    # difference the values; nothing else is rounded by more. A rounded image is within as well.
-    size = (2 * sum(image.shape[-2:]) + 1) * perturbation.stretch
-    charge = 64 * (len(perturbation.parts) + 1) * UNIT * size * (1 + most)
-    rounded = torch.finfo(dtype).eps / 2 * max(map(abs, perturbation.domain))
-    reach = (highest - lowest) / 2 * (1 + 1e-9) + charge + rounded
+    rounded = _rounded(perturbation, dtype)
+    reach = (highest - lowest) / 2 * (1 + 1e-9) + _charge(perturbation, image, most) + rounded
     return Enclosure(slope, middle, reach, tuple(image.shape), perturbation.domain, rounded)
+
+
+def boxes(
+    perturbation: Perturbation, image: Tensor, low: Tensor, high: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """All that the perturbation makes of the image (channels x height x width) with parameters between ``low`` and
+    ``high`` (parameters), cut to the domain and rounded to ``dtype``, between two images for each of some parts of the
+    cell: (parts x values) each."""
+    at, half = _parted(perturbation, image, low, high, OF_BOXES)
+    values = perturbation.over(image, at, at)
+    spans = perturbation.over(image, torch.maximum(at - half, low), torch.minimum(at + half, high))
+    wander = (torch.maximum(spans.up, -spans.down) * half[:, None, None]).sum(0) * (1 + 1e-9)
+    most = torch.maximum(values.high.abs(), values.low.abs()).amax()
+    charge = _charge(perturbation, image, most)
+    least = torch.maximum(spans.low, values.low - wander) - charge
+    largest = torch.minimum(spans.high, values.high + wander) + charge
+    rounded = _rounded(perturbation, dtype)
+    return least.clamp(*perturbation.domain) - rounded, largest.clamp(*perturbation.domain) + rounded
+
+
+def _parted(perturbation: Perturbation, image: Tensor, low: Tensor, high: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The middles (parts x parameters) of the parts that the cell is cut into, and their half widths (parameters)."""
+    parts = _parts(perturbation, image.numel(), low, high, most)
+    half = torch.stack([_half(*ends) for ends in zip(low, high, parts, strict=True)])
+    middles = [_middles(*ends) for ends in zip(low, high, parts, strict=True)]
+    return torch.stack(torch.meshgrid(*middles, indexing="ij"), -1).flatten(0, -2), half
+
+
+def _charge(perturbation: Perturbation, image: Tensor, most: Tensor) -> Tensor:
+    """What rounding takes from values of up to ``most``. Coordinates are off by some 32 roundings of the largest on the
+    way for each part, and by as much times a pixel's difference the values; nothing else is rounded by more."""
+    size = (2 * sum(image.shape[-2:]) + 1) * perturbation.stretch
+    return 64 * (len(perturbation.parts) + 1) * UNIT * size * (1 + most)
+
+
+def _rounded(perturbation: Perturbation, dtype: torch.dtype) -> float:
+    """How far an image moves that is rounded to ``dtype``."""
+    return torch.finfo(dtype).eps / 2 * max(map(abs, perturbation.domain))
 
 
 def _double(value: float) -> Tensor:
@@ -110,13 +142,13 @@ def _far(perturbation: Perturbation) -> tuple[float, float]:
     return 2 * low - high, 2 * high - low
 
 
-def _parts(perturbation: Perturbation, values: int, low: Tensor, high: Tensor) -> list[int]:
+def _parts(perturbation: Perturbation, values: int, low: Tensor, high: Tensor, most: int) -> list[int]:
     """Into how many parts the cell is cut by each parameter: two where pixels are linear in it, one where it rests."""
     rests = (low == high).tolist()
     linear = [straight or still for straight, still in zip(perturbation.linear, rests, strict=True)]
     curved = linear.count(False)
     room = VALUES // max(values, 1) // 2 ** linear.count(True)
-    each = min(max(int(room ** (1 / max(curved, 1))), FEWEST), MOST)
+    each = min(max(int(room ** (1 / max(curved, 1))), FEWEST), most)
     return [1 if still else 2 if straight else each for straight, still in zip(linear, rests, strict=True)]
 
 

@@ -4,7 +4,7 @@ what it makes over cells of them."""
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, pi
 
 import torch
@@ -45,10 +45,25 @@ class Part:
         if not (isfinite(self.low) and isfinite(self.high) and least <= self.low <= self.high <= most):
             raise InputError(f"expected {self.kind} from {least:g} to {most:g}, got {self.low:g} to {self.high:g}")
 
+    def __str__(self) -> str:
+        return f"{self.kind}({_written(self.low)},{_written(self.high)})"
+
     @property
     def count(self) -> int:
         """How many parameters it has."""
         return len(KINDS[self.kind][0])
+
+    @property
+    def still(self) -> float:
+        """The value of its parameters at which it leaves an image as it is."""
+        return 1.0 if self.kind in (*ABOUT_ONE, "gamma") else 0.0
+
+    def scaled(self, share: float) -> Part:
+        """The ends that share of the way from where nothing happens."""
+        if share == 1:
+            return self
+        low, high = (self.still + share * (end - self.still) for end in (self.low, self.high))
+        return Part(self.kind, low, high)
 
     @classmethod
     def parse(cls, text: str) -> Part:
@@ -66,6 +81,12 @@ class Part:
         if len(ends) > 2:
             raise InputError(f"expected one or two numbers in {text.strip()!r}, got {len(ends)}")
         return cls(kind, ends[0], ends[1]) if len(ends) == 2 else cls(kind, *_both(kind, ends[0]))
+
+
+def _written(number: float) -> str:
+    """As short as it says which number it is."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def _both(kind: str, a: float) -> tuple[float, float]:
@@ -105,6 +126,24 @@ class Perturbation:
     def parse(cls, text: str, domain: tuple[float, float] = (0.0, 1.0)) -> Perturbation:
         """``rotation(5)+brightness(0.1)``."""
         return cls(tuple(Part.parse(part) for part in text.split("+")), domain)
+
+    def __str__(self) -> str:
+        """As :meth:`parse` takes it, both ends of each part."""
+        return "+".join(map(str, self.parts))
+
+    @property
+    def holds_still(self) -> bool:
+        """Whether the values at which nothing happens to an image are among the parameters."""
+        return all(part.low <= part.still <= part.high for part in self.parts)
+
+    def scaled(self, share: float) -> Perturbation:
+        """The ends that share of the way from where nothing happens to the image. Raises :class:`InputError` where what
+        comes of it would not lie within this one."""
+        if not 0 <= share < inf:
+            raise InputError(f"expected a share of the parameters' ranges >= 0, got {share:g}")
+        if share != 1 and not self.holds_still:
+            raise InputError(f"shares of {self} do not lie within each other: nothing in it leaves the image as it is")
+        return replace(self, parts=tuple(part.scaled(share) for part in self.parts))
 
     @property
     def low(self) -> Tensor:

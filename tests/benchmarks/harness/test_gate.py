@@ -123,13 +123,13 @@ def test_a_baseline_is_kept_within_its_interval(earlier):
 
 
 def test_only_a_sound_finished_run_on_the_same_data_is_a_baseline(earlier):
-    same = ("points (test)", float("inf"), [0.08, 0.2])
+    same = ("points (test)", "linf", [0.08, 0.2])
     assert gate.baseline(earlier, *same) is earlier
     wrong = {
         "did not come to its end": (replace(earlier, about=replace(earlier.about, seconds=None)), *same),
         "soundness alarm": (replace(earlier, alarms=("liar lies",)), *same),
         "not points": (earlier, "points (train)", *same[1:]),
-        "in linf, not": (earlier, same[0], 2.0, same[2]),
+        "in linf, not": (earlier, same[0], "l2", same[2]),
         "none of these": (earlier, *same[:2], [0.2]),
     }
     for why, arguments in wrong.items():

@@ -67,5 +67,5 @@ def test_what_cannot_be_proved_is_not_mended() -> None:
     assert margin < 0
     files = Files.of_problem(problem)
     part = Part(proofs.trees(len(files.parts[0][2]), [1.0] * sum(map(len, files.parts[0][2]))), [])
-    with pytest.raises(Rejected, match="no proof"):
+    with pytest.raises(proofs.Refuted, match="has found a counterexample"):
         proofs.reopened(files, 0, part, [0], problem, Budget(10).started())

@@ -18,6 +18,7 @@ from assay.verify.backends.smoothing.noises import Noise
 from assay.verify.backends.smoothing.question import Question
 from assay.verify.backends.smoothing.sampling import centre, oracle
 from assay.verify.backends.smoothing.scores import exceed
+from assay.verify.backends.smoothing.statements import declined, stated
 from assay.verify.backends.smoothing.vote import outvotes
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
@@ -25,21 +26,25 @@ from assay.verify.core.network import Network, content_hash
 from assay.verify.core.ops import Opaque
 from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.region import LpBall, Region, Sparse
-from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.core.result import Guarantee, Reason, Result
+from assay.verify.perturbations import Perturbed
 from assay.verify.support.floats import length
+
+DRAWS = 8  # parameters of a perturbation that are tried at each step
 
 
 @dataclass(frozen=True)
 class SmoothingAttack:
-    """Looks in the ball for a point that the majority vote under noise gets wrong, as ``smoothing`` defines it.
+    """Looks in the ball, or among a perturbation's parameters, for a point that the majority vote under noise gets
+    wrong, as ``smoothing`` defines it.
 
     ``steps`` of projected ascent of -log of the label's mean probability over ``copies`` noises (SmoothAdv: Salman et
     al. 2019, arXiv:1906.04584), the same ones at each step, or new ones with ``fresh`` (expectation over
     transformation: Athalye et al. 2018, arXiv:1707.07397); among few pixels the steps go to the edge of the domain, in
-    those of the largest gain (PGD0: Croce and Hein 2019, arXiv:1909.05040). A point breaks a sample if a rival, chosen
-    on n0 draws at the point, has more votes than the label among n fresh ones by a one-sided binomial test at alpha.
-    With ``scores`` the classifier is that of the largest mean score (``certificate=soft``), and so is what the rival
-    must exceed.
+    those of the largest gain (PGD0: Croce and Hein 2019, arXiv:1909.05040), and parameters are drawn, ever closer about
+    the worst. A point breaks a sample if a rival, chosen on n0 draws at the point, has more votes than the label among
+    n fresh ones by a one-sided binomial test at alpha. With ``scores`` the classifier is that of the largest mean score
+    (``certificate=soft``), and so is what the rival must exceed.
     """
 
     noise: kinds.Name = "gaussian"
@@ -91,18 +96,45 @@ class SmoothingAttack:
         """FALSIFIED with the point that the vote gets wrong, or UNKNOWN."""
         check_problem(problem)
         budget, begun = running(budget), time.monotonic()
-        if problem.region.empty or not problem.spec.disjuncts:
-            return self._result(problem, Reason.VACUOUS, begun, None, {})
-        if why := self.supports(problem):
-            return self._result(problem, Reason.UNSUPPORTED, begun, None, {"explanation": why})
+        if (none := declined(self, problem, budget, begun)) is not None:
+            return none
         assert problem.label is not None
         clean = centre(problem)
         noise = self.kind.of(clean)
-        point = self._ascend(problem, noise, clean, problem.label, budget)
-        broken, counts = self._broken(problem, noise, point, problem.label, budget.seed)
+        if isinstance(problem, Perturbed):
+            point = self._worst(problem, noise, problem.label, budget)
+            image = problem.images(point[None])[0]
+            about: dict[str, Any] = {"parameters": problem.named(point)}
+        else:
+            point = image = self._ascend(problem, noise, clean, problem.label, budget)
+            about = {"distance": _distance(problem.region, point)}
+        broken, counts = self._broken(problem, noise, image, problem.label, budget.seed)
         reason = None if broken else Reason.TIMEOUT if budget.expired else Reason.INCOMPLETE
-        stats = {"counts": counts, "distance": _distance(problem.region, point)}
-        return self._result(problem, reason, begun, point if broken else None, stats)
+        stats = {"counts": counts, **about}
+        return stated(self, problem, begun, reason, stats, self.alpha, counterexample=point if broken else None)
+
+    def _worst(self, problem: Perturbed, noise: Noise, label: int, budget: Budget) -> Tensor:
+        """Of some parameters the ones (parameters) at whose image the label's mean probability is least under the same
+        noises: ends, middle and draws, then ever closer about the worst so far."""
+        low, high = problem.perturbation.low, problem.perturbation.high
+        seed = int(content_hash(self.name, budget.seed, problem.clean)[:15], 16)
+        generator, model = torch.Generator().manual_seed(seed), oracle(problem)
+        labels = torch.full((self.copies,), label)
+        at, best, largest = torch.stack([(low + high) / 2, low, high]), (low + high) / 2, -torch.inf
+        for turn in range(self.steps + 1):
+            for one, image in zip(at, problem.images(at), strict=True):
+                if budget.expired:
+                    return best
+                noisy = noise.sample(image, self.copies, torch.Generator().manual_seed(seed))
+                with torch.no_grad():
+                    each = F.cross_entropy(model(noisy).flatten(1), labels, reduction="none")
+                if float(-(-each).logsumexp(0)) > largest:
+                    best, largest = one, float(-(-each).logsumexp(0))
+            near = torch.rand(DRAWS, len(low), dtype=torch.float64, generator=generator) - 0.5
+            wide = 1.0 if turn < self.steps // 2 else 0.5 ** (turn - self.steps // 2)
+            about = (low + high) / 2 if turn < self.steps // 2 else best
+            at = torch.minimum(torch.maximum(about + near * wide * (high - low), low), high)
+        return best
 
     def _ascend(self, problem: Problem, noise: Noise, clean: Tensor, label: int, budget: Budget) -> Tensor:
         """The member of the region (shape) with the largest loss over the noises of its own step."""
@@ -147,22 +179,6 @@ class SmoothingAttack:
         if self.scores:
             return exceed(question, "attack scores", rival, [label]), pilot.counts
         return outvotes(question, "attack vote", rival, label)
-
-    def _result(
-        self, problem: Problem, reason: Reason | None, begun: float, point: Tensor | None, stats: dict[str, Any]
-    ) -> Result:
-        return Result(
-            problem.id,
-            repr(self),
-            Verdict.FALSIFIED if reason is None else Verdict.UNKNOWN,
-            reason,
-            guarantee=self.guarantee,
-            counterexample=point,
-            confidence=1 - self.alpha,
-            seconds=time.monotonic() - begun,
-            subject=self.subject,
-            stats=stats,
-        )
 
 
 def _distance(region: Region, point: Tensor) -> float:

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from assay.verify.backends.smoothing.method import ONE_OUTPUT
 from assay.verify.backends.smoothing.sampling import centre, oracle
+from assay.verify.backends.smoothing.statements import declined, stated
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError, UnsupportedError, unknown_name
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.region import FewPixels, Sparse
 from assay.verify.core.region.sparse import Support, pixels
-from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.core.result import Guarantee, Reason, Result
 from assay.verify.core.spec import Spec
 
 Seen = Literal["band", "block"]
@@ -129,12 +130,8 @@ class Derandomized:
         check_problem(problem)
         begun = time.monotonic()
         budget = running(budget)
-        if problem.region.empty or not problem.spec.disjuncts:
-            return self._result(problem, Reason.VACUOUS, begun)
-        if why := self.supports(problem):
-            return self._result(problem, Reason.UNSUPPORTED, begun, {"explanation": why})
-        if budget.expired:
-            return self._result(problem, Reason.TIMEOUT, begun)
+        if (none := declined(self, problem, budget, begun)) is not None:
+            return none
         region, label = problem.region, problem.label
         assert isinstance(region, Sparse)
         assert label is not None
@@ -146,21 +143,7 @@ class Derandomized:
         lead = least_lead(votes, label, classes, seen, region.support)
         counts = [int((votes == k).sum()) for k in range(classes)]
         stats = {"lead": lead, "votes": counts, "unsure": int((votes == UNSURE).sum())}
-        return self._result(problem, None if lead > 0 else Reason.INCOMPLETE, begun, stats)
-
-    def _result(
-        self, problem: Problem, reason: Reason | None, begun: float, stats: dict[str, object] | None = None
-    ) -> Result:
-        return Result(
-            problem.id,
-            repr(self),
-            Verdict.VERIFIED if reason is None else Verdict.UNKNOWN,
-            reason,
-            guarantee=self.guarantee,
-            seconds=time.monotonic() - begun,
-            subject=self.subject,
-            stats=stats or {},
-        )
+        return stated(self, problem, begun, None if lead > 0 else Reason.INCOMPLETE, stats)
 
 
 def least_lead(votes: Tensor, label: int, classes: int, seen: Tensor, support: Support) -> int:

@@ -1,5 +1,5 @@
 """The noises by name: those that move values, each at the scale that gives every value of it one root mean square, and
-those that erase pixels, by the share that they keep."""
+those that erase pixels, by the share that they keep; and those of a parameter that changes all values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from assay.verify.backends.smoothing import noises
 from assay.verify.backends.smoothing.double import generalised_gaussian
 from assay.verify.backends.smoothing.noises import Noise, with_rms
 from assay.verify.backends.smoothing.noises.erasing import pixels
+from assay.verify.backends.smoothing.noises.parameters import RESOLVED, OfParameter
 from assay.verify.core.errors import InputError, unknown_name
 
 Name = Literal[
@@ -28,6 +29,9 @@ Name = Literal[
     "generalised-gaussian",
     "masking",
     "ablation",
+    "gamma",
+    "contrast",
+    "brightness",
 ]
 
 STANDARD = {
@@ -50,12 +54,13 @@ REST = 12
 
 
 ERASING = ("masking", "ablation")
+OF_PARAMETER = tuple(RESOLVED)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How much noise of which name: ``sigma``, the root mean square of each value, or ``keep``, the share of the pixels
-    that is not erased. Raises :class:`InputError` for what cannot be."""
+    """How much noise of which name: ``sigma``, the root mean square of each value or of the parameter, or ``keep``, the
+    share of the pixels that is not erased. Raises :class:`InputError` for what cannot be."""
 
     name: Name = "gaussian"
     sigma: float = 0.25
@@ -65,7 +70,9 @@ class Kind:
         check_name(self.name)
         if self.erases and not 0 < self.keep < 1:
             raise InputError(f"keep must be a share of the pixels between 0 and 1, got {self.keep}")
-        if not self.erases:
+        if self.of_parameter:
+            OfParameter(self.name, self.sigma)
+        elif not self.erases:
             of_rms(self.name, self.sigma, 100)
 
     @property
@@ -73,11 +80,18 @@ class Kind:
         """Whether it is for few changed pixels."""
         return self.name in ERASING
 
+    @property
+    def of_parameter(self) -> bool:
+        """Whether it is for perturbations of one kind."""
+        return self.name in OF_PARAMETER
+
     def __str__(self) -> str:
         return f"{self.name}, keep {self.keep:g}" if self.erases else f"{self.name}, {self.sigma:g}"
 
     def of(self, x: Tensor) -> Noise:
         """The noise for a sample x (shape)."""
+        if self.of_parameter:
+            return OfParameter(self.name, self.sigma)
         if not self.erases:
             return of_rms(self.name, self.sigma, x.numel())
         if self.name == "masking":
@@ -97,6 +111,8 @@ def of_rms(name: Name, sigma: float, size: int) -> Noise:
     check_name(name)
     if name in ERASING:
         raise InputError(f"{name} noise erases pixels, and has no deviation")
+    if name in OF_PARAMETER:
+        raise InputError(f"{name} noise is of one parameter, and not of each value")
     if not 0 < sigma < float("inf"):
         raise InputError(f"sigma must be a finite number > 0, got {sigma}")
     if name == "generalised-gaussian":

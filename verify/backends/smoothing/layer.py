@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,13 +22,15 @@ from assay.verify.backends.smoothing.kinds import Kind
 from assay.verify.backends.smoothing.method import beyond, check_options
 from assay.verify.backends.smoothing.question import Certified, Question
 from assay.verify.backends.smoothing.sampling import centre, drowned
+from assay.verify.backends.smoothing.statements import declined, stated
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError, ResourceError, unknown_name
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Conv2d, ConvTranspose2d, Gather, Linear, Op, Reshape, Scale, evaluate
 from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.region import LpBall
-from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.core.result import Guarantee, Reason, Result
+from assay.verify.perturbations import Perturbed
 
 WEIGHING: tuple[type[Op], ...] = (Linear, Conv2d, ConvTranspose2d)
 AFFINE: tuple[type[Op], ...] = (*WEIGHING, Scale, Reshape, Gather)
@@ -122,6 +124,8 @@ class LayerSmoothing:
 
     def supports(self, problem: Problem) -> str | None:
         """Balls, the specification that one label is strictly the largest output, and an affine beginning."""
+        if isinstance(problem, Perturbed):
+            return f"{self.name} certifies balls: smoothing certifies perturbations"
         why = beyond(problem, self.kind)
         parted = Parted.of(problem.network)
         if why is None and parted is None:
@@ -134,19 +138,15 @@ class LayerSmoothing:
         """VERIFIED if the vote's answer is the label everywhere in the ball; never FALSIFIED."""
         check_problem(problem)
         budget, begun = running(budget), time.monotonic()
-        if problem.region.empty or not problem.spec.disjuncts:
-            return self._result(problem, Reason.VACUOUS, begun, {})
-        if why := self.supports(problem):
-            return self._result(problem, Reason.UNSUPPORTED, begun, {"explanation": why})
-        if budget.expired:
-            return self._result(problem, Reason.TIMEOUT, begun, {})
+        if (none := declined(self, problem, budget, begun)) is not None:
+            return none
         region, parted = problem.region, Parted.of(problem.network)
         assert isinstance(region, LpBall)
         assert parted is not None
         try:
             sensitivity = self._sensitivity(parted, region.p)
         except ResourceError as error:
-            return self._result(problem, Reason.MEMORY, begun, {"explanation": str(error)})
+            return stated(self, problem, begun, Reason.MEMORY, {"explanation": str(error)})
         answer = self._ask(parted, centre(problem), budget.seed, lambda: budget.expired)
         eps, radius = float(region.eps), answer.radius / sensitivity if sensitivity > 0 else 0.0
         stats = {
@@ -158,7 +158,7 @@ class LayerSmoothing:
         }
         safe = answer.prediction == problem.label and isfinite(radius) and radius > eps
         reason = None if safe else Reason.TIMEOUT if answer.outcome.expired else Reason.INCOMPLETE
-        return self._result(problem, reason, begun, stats)
+        return stated(self, problem, begun, reason, stats, self.alpha)
 
     def classify(self, network: Network, x: Tensor, seed: int) -> int | None:
         """The vote's answer at x (shape) on 10 n0 draws, at alpha; None where it abstains."""
@@ -183,16 +183,3 @@ class LayerSmoothing:
 
     def _sensitivity(self, parted: Parted, norm: float) -> float:
         return certificates.sensitivity(parted.matrix(), norm, NORMS[self.noise]) * SLACK
-
-    def _result(self, problem: Problem, reason: Reason | None, begun: float, stats: dict[str, Any]) -> Result:
-        return Result(
-            problem.id,
-            repr(self),
-            Verdict.VERIFIED if reason is None else Verdict.UNKNOWN,
-            reason,
-            guarantee=self.guarantee,
-            confidence=1 - self.alpha,
-            seconds=time.monotonic() - begun,
-            subject=self.subject,
-            stats=stats,
-        )

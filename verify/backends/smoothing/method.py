@@ -6,17 +6,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from assay.verify.backends.smoothing import deciding, kinds, named, scores, vote
+from assay.verify.backends.smoothing import deciding, kinds, named, scores, transformations, vote
 from assay.verify.backends.smoothing.confidence import check_alpha
 from assay.verify.backends.smoothing.deciding import Outcome, Test
 from assay.verify.backends.smoothing.kinds import Kind
 from assay.verify.backends.smoothing.question import Certified, OutOfTime, Question
 from assay.verify.backends.smoothing.sampling import centre, drowned, oracle
+from assay.verify.backends.smoothing.statements import declined, stated
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
@@ -24,8 +25,9 @@ from assay.verify.core.norms import covers
 from assay.verify.core.problem import Problem, check_problem
 from assay.verify.core.region import LpBall, Region, Sparse
 from assay.verify.core.region.sparse import pixels
-from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.core.result import Guarantee, Reason, Result
 from assay.verify.core.spec import Spec
+from assay.verify.perturbations import Perturbed
 from assay.verify.support.floats import length
 
 ONE_OUTPUT = "smoothing counts the answers of models of several outputs, not of one"
@@ -45,7 +47,9 @@ class Smoothing:
     ``pixeldp`` and ``renyi``, weaker theorems from the same draws; ``two-class``, which needs no majority;
     ``higher-order``, from the gradient too; ``dsrs``, from a second noise; ``soft``, of the largest mean softmax score,
     another classifier. Radii hold in real arithmetic, strictly: VERIFIED needs a radius above eps, or as many
-    pixels.
+    pixels. Perturbations are certified cell by cell of their parameters, which alpha is shared out among, and those by
+    ``gamma``, ``contrast`` or ``brightness`` alone by noise of that name, in one vote (Li et al. 2021,
+    arXiv:2002.12398).
     """
 
     noise: kinds.Name = "gaussian"
@@ -82,12 +86,10 @@ class Smoothing:
         """VERIFIED if the smoothed classifier's answer is the label everywhere in the ball; never FALSIFIED."""
         check_problem(problem)
         budget, begun = running(budget), time.monotonic()
-        if problem.region.empty or not problem.spec.disjuncts:
-            return self._result(problem, Reason.VACUOUS, begun, {})
-        if why := self.supports(problem):
-            return self._result(problem, Reason.UNSUPPORTED, begun, {"explanation": why})
-        if budget.expired:
-            return self._result(problem, Reason.TIMEOUT, begun, {})
+        if (none := declined(self, problem, budget, begun)) is not None:
+            return none
+        if isinstance(problem, Perturbed):
+            return self._perturbed(problem, budget, begun)
         norm, eps = asked(problem.region)
         answer = self.certify(problem, norm, budget.seed, eps, lambda: budget.expired)
         stats = {
@@ -111,7 +113,20 @@ class Smoothing:
             "pilot": answer.pilot,
             "alpha": self.alpha,
         }
-        return self._result(problem, reason, begun, stats, certificate)
+        return stated(self, problem, begun, reason, stats, self.alpha, certificate)
+
+    def _perturbed(self, problem: Perturbed, budget: Budget, begun: float) -> Result:
+        """The answer for all parameters of a perturbation."""
+        x = centre(problem)
+        how = (2.0, self.n, self.n0, self.alpha, budget.seed, None, lambda: budget.expired)
+        question = Question(oracle(problem), x, problem.behind.output_size, self.kind.of(x), *how)
+        theorem = named.chosen(self.certificate, self.noise, self.test)
+        try:
+            found = transformations.held(problem, question, lambda asked: theorem.certify(asked, self.test))
+        except OutOfTime:
+            return stated(self, problem, begun, Reason.TIMEOUT, alpha=self.alpha)
+        reason = None if found.safe else Reason.TIMEOUT if found.expired else Reason.INCOMPLETE
+        return stated(self, problem, begun, reason, vars(found), self.alpha)
 
     def certify(
         self,
@@ -158,27 +173,6 @@ class Smoothing:
         if why := lost(x, self.kind):
             raise InputError(why)
 
-    def _result(
-        self,
-        problem: Problem,
-        reason: Reason | None,
-        begun: float,
-        stats: dict[str, Any],
-        certificate: dict[str, Any] | None = None,
-    ) -> Result:
-        return Result(
-            problem.id,
-            repr(self),
-            Verdict.VERIFIED if reason is None else Verdict.UNKNOWN,
-            reason,
-            guarantee=self.guarantee,
-            certificate=certificate,
-            confidence=1 - self.alpha,
-            seconds=time.monotonic() - begun,
-            subject=self.subject,
-            stats=stats,
-        )
-
 
 def _about(centre: Tensor, x: Tensor, norm: float, certified: Certified) -> Certified:
     """What was found at x as a statement about ``centre``, of which x is the rounding. Members that differ in few
@@ -207,13 +201,29 @@ def asked(region: Region) -> tuple[float, float]:
 
 
 def lost(x: Tensor, kind: Kind) -> str | None:
-    """Why the noise is lost in rounding at x (shape), or None: what erases is not."""
-    return None if kind.erases else drowned(x, kind.sigma)
+    """Why the noise is lost in rounding at x (shape), or None: what erases, or changes a parameter, is not."""
+    return None if kind.erases or kind.of_parameter else drowned(x, kind.sigma)
 
 
 def beyond(problem: Problem, kind: Kind) -> str | None:
     """Why a problem is no question about the smoothed classifier's label within a radius of the noise's, or None."""
     region = problem.region
+    if isinstance(problem, Perturbed):
+        if why := transformations.beyond(problem, kind):
+            return why
+    elif why := _of_others(region, kind):
+        return why
+    if problem.network.output_size < 2:
+        return ONE_OUTPUT
+    if problem.label is None or problem.spec.id != Spec.robust(problem.label, problem.network.output_size).id:
+        return "smoothing certifies that one label stays the majority's, no other specification"
+    return lost(centre(problem), kind)
+
+
+def _of_others(region: Region, kind: Kind) -> str | None:
+    """Why the noise is not for a region, or None."""
+    if kind.of_parameter:
+        return f"{kind.name} noise certifies perturbations by {kind.name}, and no regions of inputs"
     if isinstance(region, Sparse) and not kind.erases:
         return f"{kind.name} noise certifies l1, l2 and linf balls; masking and ablation certify few changed pixels"
     if isinstance(region, LpBall) and kind.erases:
@@ -222,11 +232,7 @@ def beyond(problem: Problem, kind: Kind) -> str | None:
         return f"smoothing certifies balls and few changed pixels, no {type(region).__name__.lower()}"
     if isinstance(region, LpBall) and torch.as_tensor(region.eps).dim():
         return "smoothing certifies one sample at a time, and one eps for all of its features"
-    if problem.network.output_size < 2:
-        return ONE_OUTPUT
-    if problem.label is None or problem.spec.id != Spec.robust(problem.label, problem.network.output_size).id:
-        return "smoothing certifies that one label stays the majority's, no other specification"
-    return lost(centre(problem), kind)
+    return None
 
 
 def check_options(kind: Kind, n: int, n0: int, alpha: float) -> None:

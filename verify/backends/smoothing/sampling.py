@@ -15,6 +15,7 @@ from torch import Tensor
 from assay.verify.backends.smoothing.noises import Sampled
 from assay.verify.core.network import content_hash
 from assay.verify.core.problem import Problem
+from assay.verify.perturbations import Perturbed
 
 # Divides the customary numbers of draws; part of what a seed means.
 BLOCK = 100
@@ -91,10 +92,13 @@ def drowned(x: Tensor, sigma: float) -> str | None:
 
 
 def oracle(problem: Problem) -> Model:
-    """What is run under the noise: the original model where there is one."""
-    return problem.network.oracle or problem.network
+    """What is run under the noise: the original model where there is one, behind the perturbation."""
+    network = problem.behind if isinstance(problem, Perturbed) else problem.network
+    return network.oracle or network
 
 
 def centre(problem: Problem) -> Tensor:
-    """The sample (shape), in the dtype that the model takes."""
+    """The sample (shape), in the dtype that the model takes, as nothing happened to it."""
+    if isinstance(problem, Perturbed):
+        return problem.clean
     return problem.region.centre.to(problem.network.dtype)

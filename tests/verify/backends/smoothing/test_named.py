@@ -28,7 +28,9 @@ from tests.breadth import few, seeds
 
 SIGMA, MARGIN = 0.5, 0.3
 NAMES = get_args(named.Name)
-CASES = [(c, n) for c, noises in named.CERTIFICATES.items() for n in noises if n not in kinds.ERASING]
+CASES = [
+    (c, n) for c, noises in named.CERTIFICATES.items() for n in noises if n not in (*kinds.ERASING, *kinds.OF_PARAMETER)
+]
 
 
 def half_space(size: int = 6, slope: float = 1.0) -> tuple[nn.Module, Tensor]:
@@ -251,5 +253,5 @@ def test_few_draws_and_foreign_noises_are_refused() -> None:
 
 @pytest.mark.parametrize("size", [3, 10, 64, 784])
 def test_every_noise_has_the_deviation_that_is_asked_for(size: int) -> None:
-    for kind in set(get_args(kinds.Name)) - set(kinds.ERASING):
+    for kind in set(get_args(kinds.Name)) - {*kinds.ERASING, *kinds.OF_PARAMETER}:
         assert kinds.of_rms(kind, 0.3, size).rms(size) == pytest.approx(0.3)  # type: ignore[attr-defined]

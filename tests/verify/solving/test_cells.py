@@ -1,4 +1,4 @@
-"""Semantic robustness: what is verified no parameter breaks, what is falsified breaks the model itself."""
+"""Perturbations cell by cell: what is verified no parameter breaks, what is falsified breaks the model itself."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import InputError
 from assay.verify.core.network import to_network
+from assay.verify.core.problem import Problem
 from assay.verify.core.result import Reason, Verdict
-from assay.verify.perturbations import Perturbation
+from assay.verify.perturbations import Perturbation, Perturbed
 from assay.verify.registry import get_verifier
-from assay.verify.solving.perturbed import Perturbed, attack, verify
+from assay.verify.solving import stages
+from assay.verify.solving.cells import Cells
 from tests.breadth import seeds
 from tests.nets import generator, random_cnn
-
-CROWN = get_verifier("crown")
 
 
 def question(seed: int, text: str) -> Perturbed:
     x = torch.rand(1, 8, 8, dtype=torch.float64, generator=generator(seed))
     network = to_network(random_cnn(seed), (1, 8, 8))
-    return Perturbed(network, x, int(network(x[None])[0].argmax()), Perturbation.parse(text))
+    return Perturbed.of(network, x, int(network(x[None])[0].argmax()), Perturbation.parse(text))
 
 
 @pytest.mark.parametrize("text", ["rotation(20)", "translation(0.4)", "brightness(0.3)+contrast(0.3)"])
@@ -31,18 +30,20 @@ def test_what_is_verified_no_parameter_breaks(text: str, seeds: range) -> None:
     verdicts = []
     for seed in seeds:
         asked = question(seed, text)
-        result = verify(asked, CROWN, Budget(2))
+        result = stages.decide(Cells(most=12), [asked], Budget())[0]
         low, high = asked.perturbation.low, asked.perturbation.high
         at = low + (high - low) * torch.rand(500, len(low), dtype=torch.float64, generator=generator(seed))
-        _, margins, right = asked.answers(at)
+        margins = asked.spec.margin(asked.spec.rows(asked.behind(asked.images(at).double())))
+        assert "alarm" not in result.stats
         if result.verdict is Verdict.VERIFIED:
-            assert bool(right.all())
+            assert bool((margins > 0).all())
             assert result.margin is not None
             assert result.margin <= float(margins.min()) + 1e-6
             assert result.stats["closed"] == pytest.approx(1.0)
         if result.verdict is Verdict.FALSIFIED:
             assert result.counterexample is not None
-            assert int(asked.network(result.counterexample[None])[0].argmax()) != asked.label
+            assert list(result.stats["parameters"].values()) == result.counterexample.tolist()
+            assert int(asked.behind(asked.images(result.counterexample[None]))[0].argmax()) != asked.label
         verdicts.append(result.verdict)
     assert Verdict.VERIFIED in verdicts
 
@@ -59,44 +60,30 @@ def test_the_border_between_true_and_false_is_found() -> None:
     x = torch.full((1, 3, 3), 0.25, dtype=torch.float64)
     network = to_network(Corner().eval(), (1, 3, 3))
     for shift, verdict in ((0.2499, Verdict.VERIFIED), (0.2501, Verdict.FALSIFIED)):
-        asked = Perturbed(network, x, 0, Perturbation.parse(f"brightness({shift})"))
-        assert verify(asked, CROWN).verdict is verdict
-    found = attack(Perturbed(network, x, 0, Perturbation.parse("contrast(1,2.5)")))
-    assert found is not None
-    assert float(found.image[0, 2, 2]) >= 0.5
-    result = verify(Perturbed(network, x, 0, Perturbation.parse("contrast(1,2.5)")), CROWN)
+        asked = Perturbed.of(network, x, 0, Perturbation.parse(f"brightness({shift})"))
+        assert Cells().verify(asked).verdict is verdict
+    result = Cells().verify(Perturbed.of(network, x, 0, Perturbation.parse("contrast(1,2.5)")))
     assert result.stats["parameters"]["contrast"] >= 2.0
 
 
 def test_cells_are_halved_until_all_is_proved() -> None:
     asked = question(3, "rotation(60)")
-    result = verify(asked, get_verifier("ibp"), Budget(20))
+    result = Cells("ibp", most=20).verify(asked)
     assert result.verdict is not Verdict.VERIFIED or result.stats["cells"] > 1
+    few = Cells("ibp", most=1).verify(asked)
+    assert few.stats["cells"] <= 1
+    assert few.reason in (None, Reason.INCOMPLETE)
 
 
 def test_without_time_nothing_is_proved() -> None:
-    result = verify(question(0, "rotation(5)"), CROWN, Budget(0))
+    result = Cells().verify(question(0, "rotation(5)"), Budget(0))
     assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.TIMEOUT)
 
 
 def test_a_method_that_cannot_read_the_network_says_so() -> None:
-    result = verify(question(0, "rotation(0.1)"), get_verifier("input-split"), Budget(5))
+    result = Cells("input-split").verify(question(0, "rotation(0.1)"))
     assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.UNSUPPORTED)
     assert "inputs" in result.stats["explanation"]
-
-
-def test_what_is_no_question_is_refused() -> None:
-    network, p = to_network(random_cnn(0), (1, 8, 8)), Perturbation.parse("rotation(1)")
-    x = torch.rand(1, 8, 8, dtype=torch.float64, generator=generator(0))
-    for asked, words in (
-        (lambda: Perturbed(network, x[:, :3], 0, p), "of the shape that the network takes"),
-        (lambda: Perturbed(network, x + 1, 0, p), "values from 0 to 1"),
-        (lambda: Perturbed(network, x * torch.nan, 0, p), "values from 0 to 1"),
-        (lambda: Perturbed(network, x, 99, p), "out of range"),
-        (lambda: Perturbed(network, x, 0, "rotation(1)"), "Perturbation.parse"),  # type: ignore[arg-type]
-    ):
-        with pytest.raises(InputError, match=words):
-            asked()
 
 
 class Wrapping(nn.Module):
@@ -111,5 +98,13 @@ def test_whole_numbers_that_may_wrap_around_prove_nothing() -> None:
     x = torch.full((1, 3, 3), 0.25, dtype=torch.float64)
     network = to_network(Wrapping().eval(), (1, 3, 3))
     assert network.held is not None
-    asked = Perturbed(network, x, 0, Perturbation.parse("brightness(0.05)"))
-    assert verify(asked, get_verifier("ibp"), Budget(2)).verdict is not Verdict.VERIFIED
+    asked = Perturbed.of(network, x, 0, Perturbation.parse("brightness(0.05)"))
+    assert Cells("ibp", most=20).verify(asked).verdict is not Verdict.VERIFIED
+
+
+def test_problems_without_a_perturbation_are_those_of_the_method() -> None:
+    network = to_network(random_cnn(0), (1, 8, 8))
+    problem = Problem.robustness(network, torch.full((1, 8, 8), 0.5), 0, 0.001)
+    cells, crown = Cells().verify(problem), get_verifier("crown").verify(problem)
+    assert (cells.verdict, cells.margin) == (crown.verdict, crown.margin)
+    assert Cells("smt").supports(problem) == get_verifier("smt").supports(problem)
