@@ -48,6 +48,10 @@ def train(
     schedule: Annotated[str, typer.Option(help="How the learning rate falls: cosine or step.")] = "cosine",
     weight_decay: Annotated[float, typer.Option(help="Weight decay of Adam.")] = 0.0,
     shift: Annotated[int, typer.Option(help="Move images at random by up to so many pixels.")] = 0,
+    l1: Annotated[float, typer.Option(help="So many times the sum of the sizes of all weights joins the loss.")] = 0.0,
+    average: Annotated[
+        float, typer.Option(help="Keep a moving average of the weights, and this share of it at each step: 0.998.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same bits.")] = 0,
     validation: Annotated[
         int, typer.Option(help="Hold so many samples out of the training split, to choose options by; the last ones.")
@@ -69,7 +73,9 @@ def train(
         raise InputError(f"expected a name of letters, digits, dots and dashes, got {name!r}")
     architecture = architectures.parse(arch)
     falling = convert(schedule, training.Schedule, "--schedule")
-    plan = training.Training(training.recipe(recipe), epochs, batch, lr, falling, weight_decay, shift, seed)
+    plan = training.Training(
+        training.recipe(recipe), epochs, batch, lr, falling, weight_decay, shift, seed, l1, average
+    )
     radii = list(map(float, numbers("--eval-eps", eval_eps))) if eval_eps else [plan.recipe.eps or 0.1]
     if eval_n < 1 or validation < 0:
         raise InputError(f"expected --eval-n >= 1 and --validation >= 0, got {eval_n} and {validation}")
@@ -113,6 +119,8 @@ class Order:
             "schedule": self.plan.schedule,
             "weight-decay": self.plan.weight_decay,
             "shift": self.plan.shift,
+            "l1": self.plan.l1,
+            "average": self.plan.average,
             "seed": self.plan.seed,
             "validation": self.validation,
             "eval-eps": ",".join(f"{eps:g}" for eps in self.radii),
