@@ -1,5 +1,5 @@
-"""Averages of weights along a training, which generalise better than the last ones (Polyak and Juditsky 1992; Izmailov et
-al. 2018, arXiv:1803.05407)."""
+"""Averages of weights along a training, which generalise better than the last ones (Polyak and Juditsky 1992; Izmailov
+et al. 2018, arXiv:1803.05407)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Expressive losses, between adversarial training and intervals: MTL-IBP, CC-IBP and EXP-IBP (De Palma et al. 2024,
-arXiv:2305.13991), and SABR (Mueller et al. 2023, arXiv:2210.04871), on the fast schedule of Shi et al. (arXiv:2103.17268).
+arXiv:2305.13991), and SABR (Mueller et al. 2023, arXiv:2210.04871), on Shi et al.'s fast schedule (arXiv:2103.17268).
 
 Points are attacked and bounds computed in one network, with the statistics of the batch at the samples themselves: the
 bounds hold for the points, so that a loss is never above the one of the worst case.

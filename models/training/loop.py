@@ -66,8 +66,10 @@ class Training:
         if self.shift < 0 or not 0 <= self.seed < 1 << 63:
             raise InputError(f"training needs shift >= 0 and 0 <= seed < 2^63, got {self.shift} and {self.seed}")
 
-    def run(self, model: nn.Module, dataset: Dataset) -> Iterator[Epoch]:
+    def run(self, model: nn.Module, dataset: Dataset, fresh: bool = True) -> Iterator[Epoch]:
         """Train ``model`` in place, yielding after each epoch with the model in eval mode.
+
+        A model that is not ``fresh`` goes on from its weights, without the recipe's initialisation.
 
         Neither torch's global generator nor its number of threads is changed for the caller, between epochs
         either. Raises :class:`InputError` when the loss is no longer finite.
@@ -75,8 +77,9 @@ class Training:
         if self.shift and len(dataset.shape) != 3:
             raise InputError(f"shifts need images (channels, height, width), got samples of shape {dataset.shape}")
         generator = torch.Generator().manual_seed(self.seed)
-        with isolated(self.seed):
-            self.recipe.prepare(model, Step(0.0, generator, dataset.domain))
+        if fresh:
+            with isolated(self.seed):
+                self.recipe.prepare(model, Step(0.0, generator, dataset.domain))
         optimizer = torch.optim.Adam(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         weights = [value for value in model.parameters() if value.dim() > 1]  # no biases, no scalings
         average = Average(model, self.average) if self.average else None

@@ -52,13 +52,15 @@ def regulariser(network: Network, bounds: Sequence[Bounds]) -> Tensor:
 
 def _imbalance(z: Bounds) -> Tensor:
     """How far the ratios of active to inactive neurons, in mean and variance of the centres, are from [tau, 1/tau]."""
-    centre = (z.lower + z.upper).flatten() / 2
-    active, inactive = ((part.flatten()).to(centre) for part in (z.lower > 0, z.upper < 0))
+    centre = (z.lower + z.upper) / 2
+    active, inactive = (z.lower > 0).to(centre), (z.upper < 0).to(centre)
     if not bool(active.any()) or not bool(inactive.any()):
         return centre.new_zeros(())  # as published: no ratio, no loss
     spread = (centre - centre.mean()) ** 2
-    # Products of vectors: one pass each, and no product of the neurons is kept for the gradient.
-    pairs = [(centre @ active, -(centre @ inactive)), (spread @ active, spread @ inactive)]
+    pairs = [
+        ((centre * active).mean(), -(centre * inactive).mean()),
+        ((spread * active).sum(), (spread * inactive).sum()),
+    ]
     total = centre.new_zeros(())
     for a, b in pairs:
         ratio = a / b.clamp(min=1e-12)
