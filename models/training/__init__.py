@@ -35,6 +35,8 @@ TABLE = {
     "mtl-ibp": "assay.models.training.expressive:MTLIBP",
     "cc-ibp": "assay.models.training.expressive:CCIBP",
     "exp-ibp": "assay.models.training.expressive:EXPIBP",
+    "taps": "assay.models.training.taps:TAPS",
+    "staps": "assay.models.training.taps:STAPS",
     "lipschitz-margin": "assay.models.training.lipschitz:LipschitzMargin",
     "linf-margin": "assay.models.training.linf_margin:LinfMargin",
     "gaussian": "assay.models.training.gaussian:Gaussian",

@@ -150,7 +150,11 @@ class SABR(Expressive):
 
     def mixture(self, live: Live, x: Tensor, eps: float, step: Step) -> tuple[Tensor, Boxes]:
         """See :class:`Expressive`."""
-        around = (1 - self.tau) * eps
-        centre = self.attacked(live, ball(x, around, step.domain), around, step)
-        boxes = live.over(ball(centre, self.tau * eps, step.domain))
+        boxes = self.small(live, x, eps, step)
         return worst_case(boxes.margins(linear=False), live.labels), boxes
+
+    def small(self, live: Live, x: Tensor, eps: float, step: Step) -> Boxes:
+        """Intervals over the small boxes: about x itself, with no attack, where they are the whole balls."""
+        around = (1 - self.tau) * eps
+        centre = self.attacked(live, ball(x, around, step.domain), around, step) if around else x
+        return live.over(ball(centre, self.tau * eps, step.domain))

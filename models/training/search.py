@@ -38,6 +38,8 @@ KNOBS = {
     "cc-ibp": [Knob("alpha", 0.05, 1.0, even=False)],
     "exp-ibp": [Knob("alpha", 0.05, 1.0, even=False)],
     "sabr": [Knob("tau", 0.05, 1.0, even=False)],
+    "taps": [Knob("weight", 0.5, 10.0, even=False)],
+    "staps": [Knob("tau", 0.05, 1.0, even=False), Knob("weight", 0.5, 10.0, even=False)],
     "linf-margin": [Knob("scale", 5.0, 100.0, even=False), Knob("last", 50.0, 1000.0, even=False)],
 }
 RATES = Knob("lr", 2e-4, 2e-2, even=False)

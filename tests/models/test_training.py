@@ -85,12 +85,14 @@ RECIPES = {
     "mtl-ibp": "mtl-ibp(eps=0.02,end=0.2)",
     "cc-ibp": "cc-ibp(eps=0.02,end=0.2)",
     "exp-ibp": "exp-ibp(eps=0.02,end=0.2)",
+    "taps": "taps(eps=0.02,end=0.2)",
+    "staps": "staps(eps=0.02,end=0.2)",
 }
 NORMALISED = ("mlp(hidden=30,batchnorm=true)", 1e-2, 12)
 # Recipes for other layers: the layers, the learning rate, the number of epochs.
 OTHERS = {
     "linf-margin": ("linf-distance(hidden=64)", 5e-2, 25),
-    **dict.fromkeys(("sabr", "mtl-ibp", "cc-ibp", "exp-ibp"), NORMALISED),
+    **dict.fromkeys(("sabr", "mtl-ibp", "cc-ibp", "exp-ibp", "taps", "staps"), NORMALISED),
 }
 
 
