@@ -187,13 +187,13 @@ def _trained(order: Order, learn: Dataset, held: Dataset | None, quiet: bool) ->
     seed, radius = order.plan.seed, order.radii[-1]
     model = order.build(learn)
     if quiet:
-        for _ in order.plan.run(model, learn, fresh=not order.start):
+        for _ in order.plan.run(model, learn, not order.start):
             pass
         return model
     which = counted(len(early), f"{'validation' if held else 'training'} sample")
     typer.echo(f"assay: on {which}: natural error, and verified error by ibp at eps {radius:g}", err=True)
     with _progress(order.name, order.plan.epochs) as show:
-        for epoch in order.plan.run(model, learn, fresh=not order.start):
+        for epoch in order.plan.run(model, learn, not order.start):
             with training.isolated(seed):
                 natural = 1 - training.clean_accuracy(model, early)
                 verified = 1 - training.certified_accuracy(model, early, radius, linear=False)
