@@ -128,11 +128,11 @@ class EXPIBP(Mixed):
 
     def between(self, at_point: Tensor, proven: Tensor, labels: Tensor) -> Tensor:
         """The mean of (loss at the point) ** (1 - alpha) * (loss of the worst case) ** alpha."""
-        logs = (
+        found, worst = (
             F.cross_entropy(-margins, labels, reduction="none").clamp(min=SMALLEST).log()
             for margins in (at_point, proven)
         )
-        return torch.lerp(*logs, self.alpha).exp().mean()
+        return torch.lerp(found, worst, self.alpha).exp().mean()
 
 
 @dataclass(frozen=True)

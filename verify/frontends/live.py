@@ -115,7 +115,7 @@ class Moments(torch.autograd.Function):
         return mean, variance
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> Tensor:
         """d mean / dx = 1 / n, d variance / dx = 2 (x - mean) / n."""
         x, mean = ctx.saved_tensors
