@@ -46,13 +46,26 @@ class Smoothed:
 
 
 @dataclass(frozen=True)
+class Certified:
+    """What a complete method proves within linf balls of radius ``eps``: shares of the first ``samples`` of the test
+    split, right as they are and ``certified``, as ``command`` measures them."""
+
+    method: str
+    eps: float
+    samples: int
+    clean: float
+    certified: float
+    command: str
+
+
+@dataclass(frozen=True)
 class Card:
     """What is known of a stored network. ``clean_accuracy`` is a share of the ``samples`` of the test split.
 
     ``eps``: the linf radius that was trained for (0: none); ``robustness``: on the first ``robust_samples`` of the
     test split, ``attack`` being what its upper limits come from; ``selected_on``: what the training
     held out for choosing settings; ``sha256``: of the weights file; ``version``: of this package; ``smoothed``: for
-    networks that are made for randomized smoothing.
+    networks that are made for randomized smoothing; ``certified``: by methods that take too long for each training.
     """
 
     name: str
@@ -74,6 +87,7 @@ class Card:
     sha256: str
     version: str
     smoothed: tuple[Smoothed, ...] = ()
+    certified: tuple[Certified, ...] = ()
 
     def to_json(self) -> str:
         """One JSON object, one field a line."""
@@ -90,6 +104,9 @@ class Card:
         except json.JSONDecodeError as error:
             raise InputError(f"{source}:{error.lineno}:{error.colno}: the card is not JSON: {error.msg}") from None
         return cls(**_checked(data, cls, source))
+
+
+Part = Robustness | Smoothed | Certified
 
 
 def sha256(weights: bytes) -> str:
@@ -207,7 +224,7 @@ def _decoded(content: bytes, path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is not a .safetensors file: {error}") from None
 
 
-def _checked(data: Any, cls: type[Card] | type[Robustness] | type[Smoothed], source: str) -> dict[str, Any]:
+def _checked(data: Any, cls: type[Card] | type[Part], source: str) -> dict[str, Any]:
     """The fields of ``cls``, each of its type, from a JSON object with exactly these keys; those that have a default
     may be missing."""
     if not isinstance(data, dict):
@@ -223,10 +240,7 @@ def _checked(data: Any, cls: type[Card] | type[Robustness] | type[Smoothed], sou
 
 def _typed(value: Any, hint: str, what: str) -> Any:
     """``value`` as a field of the annotated type; whole numbers are accepted as floats, a bool for no number."""
-    parts: dict[str, type[Robustness] | type[Smoothed]] = {
-        "tuple[Robustness, ...]": Robustness,
-        "tuple[Smoothed, ...]": Smoothed,
-    }
+    parts: dict[str, type[Part]] = {f"tuple[{part.__name__}, ...]": part for part in (Robustness, Smoothed, Certified)}
     if hint in parts:
         if not isinstance(value, list):
             raise InputError(f"{what}: expected a list, got {value!r}")

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +41,9 @@ EARLY = 500
 def train(
     name: Annotated[str, typer.Option(help="Name of the network; the files are NAME.safetensors and NAME.json.")],
     arch: Annotated[str, typer.Option(help="Architecture: mlp, cnn or resnet, with options.")] = "mlp(hidden=50-50)",
+    start: Annotated[
+        str, typer.Option(help="Go on from this network of the same architecture: zoo:NAME or file.safetensors.")
+    ] = "",
     data: Annotated[str, typer.Option(help="digits, fashion-mnist, mnist, cifar10 or file.npz.")] = "digits",
     data_dir: options.DataDir = None,
     recipe: Annotated[
@@ -52,9 +55,19 @@ def train(
     schedule: Annotated[str, typer.Option(help="How the learning rate falls: cosine or step.")] = "cosine",
     weight_decay: Annotated[float, typer.Option(help="Weight decay of Adam.")] = 0.0,
     shift: Annotated[int, typer.Option(help="Move images at random by up to so many pixels.")] = 0,
+    l1: Annotated[float, typer.Option(help="So many times the sum of the sizes of all weights joins the loss.")] = 0.0,
+    average: Annotated[
+        float, typer.Option(help="Keep a moving average of the weights, and this share of it at each step: 0.998.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same bits.")] = 0,
     validation: Annotated[
         int, typer.Option(help="Hold so many samples out of the training split, to choose options by; the last ones.")
+    ] = 0,
+    search: Annotated[
+        int,
+        typer.Option(
+            help="Choose the recipe's options and the learning rate first: so many trainings, on --validation samples."
+        ),
     ] = 0,
     eval_eps: Annotated[
         str, typer.Option(help="Radii (linf) of the card's robust accuracies; the recipe's own, or 0.1, if not given.")
@@ -80,17 +93,24 @@ def train(
         raise InputError(f"expected a name of letters, digits, dots and dashes, got {name!r}")
     architecture = architectures.parse(arch)
     falling = convert(schedule, training.Schedule, "--schedule")
-    plan = training.Training(training.recipe(recipe), epochs, batch, lr, falling, weight_decay, shift, seed)
+    plan = training.Training(
+        training.recipe(recipe), epochs, batch, lr, falling, weight_decay, shift, seed, l1, average
+    )
     radii = list(map(float, numbers("--eval-eps", eval_eps))) if eval_eps else [plan.recipe.eps or 0.1]
     if eval_n < 1 or validation < 0:
         raise InputError(f"expected --eval-n >= 1 and --validation >= 0, got {eval_n} and {validation}")
     at_least_one("--smooth-n", smooth_n)
     at_least_one("--smooth-draws", smooth_draws)
-    order = Order(name, architecture, data, plan, validation, radii, eval_n, smooth_n, smooth_draws)
+    if search < 0 or (search and not validation):
+        raise InputError("--search chooses on samples that are held out: --validation says how many")
+    order = Order(name, architecture, data, plan, validation, radii, eval_n, smooth_n, smooth_draws, start)
     learn, test = (datasets.load(data, split, folder=data_dir) for split in ("train", "test"))
     learn, held = training.hold_out(learn, validation) if validation else (learn, None)
+    order.build(learn)  # what does not fit is refused before a folder is made
     writable_folder(out)
 
+    if search and held:
+        order = replace(order, plan=_chosen(order, learn, held, search, out))
     model = _trained(order, learn, held, quiet)
     weights = cards.encode(model)
     card = _card(order, model, test, cards.sha256(weights))
@@ -112,6 +132,7 @@ class Order:
     eval_n: int
     smooth_n: int
     smooth_draws: int
+    start: str = ""
 
     @property
     def sigma(self) -> float | None:
@@ -119,6 +140,20 @@ class Order:
         from assay.models.training.recipe import Noisy
 
         return self.plan.recipe.sigma if isinstance(self.plan.recipe, Noisy) else None
+
+    def build(self, dataset: Dataset) -> nn.Module:
+        """The network as it is before the training: a new one, or the one to go on from."""
+        from assay.models import architectures, cards, training, zoo
+
+        if not self.start:
+            with training.isolated(self.plan.seed):
+                return self.architecture.build(dataset.shape, dataset.classes)
+        _, found, name = self.start.rpartition("zoo:")
+        model, card = cards.load(zoo.FOLDER / f"{zoo.card(name).name}.safetensors" if found else Path(self.start))
+        ours = (self.architecture, dataset.shape, dataset.classes)
+        if (theirs := (architectures.parse(card.architecture), tuple(card.input_shape), card.classes)) != ours:
+            raise InputError(f"--start {self.start} is {theirs}, and what is asked for {ours}")
+        return model
 
     @property
     def command(self) -> str:
@@ -128,6 +163,7 @@ class Order:
         options = {
             "name": self.name,
             "arch": describe(self.architecture),
+            **({"start": self.start} if self.start else {}),
             "data": self.data,
             "recipe": describe(self.plan.recipe),
             "epochs": self.plan.epochs,
@@ -136,6 +172,8 @@ class Order:
             "schedule": self.plan.schedule,
             "weight-decay": self.plan.weight_decay,
             "shift": self.plan.shift,
+            "l1": self.plan.l1,
+            "average": self.plan.average,
             "seed": self.plan.seed,
             "validation": self.validation,
             "eval-eps": ",".join(f"{eps:g}" for eps in self.radii),
@@ -147,6 +185,23 @@ class Order:
         )
 
 
+def _chosen(order: Order, learn: Dataset, held: Dataset, trials: int, out: Path) -> Training:
+    """The plan of the best of so many trainings, by what is held out; each is shown as it ends."""
+    from assay.models.text import describe
+    from assay.models.training.search import Search, best
+
+    journal = out / f"{order.name}.search.jsonl"
+    title = f"{describe(order.architecture)} on {order.data}, {order.validation} held out:"
+    ended = []
+    for trial in Search(
+        order.plan, lambda: order.build(learn), learn, held, trials, journal, title, not order.start
+    ).run():
+        ended.append(trial)
+        how = f"{describe(trial.plan.recipe)} --lr {trial.plan.lr:g}"
+        typer.echo(f"assay: {trial.number + 1} of {trials}: {trial.score:.2%} of what is held out, by {how}", err=True)
+    return best(ended).plan
+
+
 def _trained(order: Order, learn: Dataset, held: Dataset | None, quiet: bool) -> nn.Module:
     """The network after its training; errors on some of the samples held out, or learned, are shown on the way."""
     from assay.models import training
@@ -154,16 +209,15 @@ def _trained(order: Order, learn: Dataset, held: Dataset | None, quiet: bool) ->
     early = held or learn
     early = early.take(min(len(early), EARLY))
     seed, radius = order.plan.seed, order.radii[-1]
-    with training.isolated(seed):
-        model = order.architecture.build(learn.shape, learn.classes)
+    model = order.build(learn)
     if quiet:
-        for _ in order.plan.run(model, learn):
+        for _ in order.plan.run(model, learn, not order.start):
             pass
         return model
     which = counted(len(early), f"{'validation' if held else 'training'} sample")
     typer.echo(f"assay: on {which}: natural error, and verified error by ibp at eps {radius:g}", err=True)
     with _progress(order.name, order.plan.epochs) as show:
-        for epoch in order.plan.run(model, learn):
+        for epoch in order.plan.run(model, learn, not order.start):
             with training.isolated(seed):
                 natural = 1 - training.clean_accuracy(model, early)
                 verified = 1 - training.certified_accuracy(model, early, radius, linear=False)

@@ -17,9 +17,26 @@ from assay.verify.frontends.live import read_live
 
 
 @dataclass(frozen=True, eq=False)
+class Live:
+    """A batch in training: the network with live weights, its logits at the samples, and their labels."""
+
+    network: Network
+    logits: Tensor
+    labels: Tensor
+
+    @classmethod
+    def read(cls, model: nn.Module, x: Tensor, y: Tensor) -> Live:
+        """Run the model at x (batch x shape); y (batch): the labels."""
+        return cls(*read_live(model, x), y)
+
+    def over(self, box: Bounds) -> Boxes:
+        """Intervals over one box for each sample."""
+        return Boxes(self.network, self.logits, propagate_box(self.network, box), self.labels)
+
+
+@dataclass(frozen=True, eq=False)
 class Boxes:
-    """A batch in training: the network with live weights, its logits at the samples, and interval bounds of every
-    node over the boxes of linf radius eps around them, clipped to the domain."""
+    """A batch in training, and interval bounds of every node over a box for each of its samples."""
 
     network: Network
     logits: Tensor
@@ -28,11 +45,9 @@ class Boxes:
 
     @classmethod
     def around(cls, model: nn.Module, x: Tensor, y: Tensor, eps: float, domain: tuple[float, float]) -> Boxes:
-        """Run the model at x (batch x shape), and intervals around it; y (batch): the labels."""
-        network, logits = read_live(model, x)
-        low, high = domain
-        box = Bounds((x - eps).clamp(min=low), (x + eps).clamp(max=high))
-        return cls(network, logits, propagate_box(network, box), y)
+        """Run the model at x (batch x shape), and intervals over the linf balls of radius eps around it, clipped to
+        the domain; y (batch): the labels."""
+        return Live.read(model, x, y).over(ball(x, eps, domain))
 
     def margins(self, linear: bool) -> Tensor:
         """Lower bounds of label's logit minus each logit: (batch x classes), 0 at the label; by intervals with the
@@ -40,6 +55,12 @@ class Boxes:
         relaxed = Relaxed.over(self.network, self.bounds)
         backward = Backward.of(relaxed, differences(self.labels, self.logits))
         return backward.over_region() if linear else backward.to_activations().over_intervals()
+
+
+def ball(x: Tensor, eps: float, domain: tuple[float, float]) -> Bounds:
+    """The box of linf radius eps around x (batch x shape), clipped to the domain."""
+    low, high = domain
+    return Bounds((x - eps).clamp(min=low), (x + eps).clamp(max=high))
 
 
 def differences(labels: Tensor, like: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from assay.models.training.certified import ball
 from assay.models.training.recipe import Step
+from assay.verify.core.verifier import Bounds
 
 
 def perturb(
@@ -28,15 +30,27 @@ def perturb(
     ``steps`` sign steps of length ``size`` from a uniform random start. The model runs in eval mode, so that
     BatchNorm's statistics see no adversarial half-way points, and is then put back as it was.
     """
-    low, high = step.domain
-    lower, upper = (x - eps).clamp(min=low), (x + eps).clamp(max=high)
-    start = torch.rand(x.shape, generator=step.generator, dtype=x.dtype)
-    point = lower + start * (upper - lower)
     was_training = model.training
     model.eval()
+    point = ascend(model, objective, ball(x, eps, step.domain), steps, size, step.generator)
+    model.train(was_training)
+    return point
+
+
+def ascend(
+    function: Callable[[Tensor], Tensor],
+    objective: Callable[[Tensor], Tensor],
+    box: Bounds,
+    steps: int,
+    size: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Points of the boxes (batch x shape) that raise ``objective`` of what ``function`` makes of them, as above."""
+    lower, upper = box.lower, box.upper
+    start = torch.rand(lower.shape, generator=generator, dtype=lower.dtype)
+    point = lower + start * (upper - lower)
     for _ in range(steps):
         point.requires_grad_(True)
-        (grad,) = torch.autograd.grad(objective(model(point)), point)
+        (grad,) = torch.autograd.grad(objective(function(point)), point)
         point = torch.minimum(torch.maximum(point.detach() + size * grad.sign(), lower), upper)
-    model.train(was_training)
     return point

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from assay.models import architectures, cards
-from assay.models.cards import Card, Robustness, Smoothed
+from assay.models.cards import Card, Certified, Robustness, Smoothed
 from assay.verify.core.errors import InputError, ResourceError
 
 SMOOTHED = {
@@ -77,6 +77,8 @@ def test_a_card_survives_json(stored: tuple[Path, Card, torch.nn.Module]) -> Non
     assert Card.from_json(card.to_json(), "card") == card
     smoothed = Smoothed("smoothed(gaussian, 0.1)", 1000, 0.001, 90, (0.0, 0.1), (0.75, 0.5), "assay smooth")
     assert Card.from_json(replace(card, smoothed=(smoothed,)).to_json(), "card").smoothed == (smoothed,)
+    certified = Certified("bab", 0.1, 90, 0.75, 0.5, "assay compare")
+    assert Card.from_json(replace(card, certified=(certified,)).to_json(), "card").certified == (certified,)
 
 
 def test_cards_from_before_smoothing_are_read(stored: tuple[Path, Card, torch.nn.Module]) -> None:

@@ -86,6 +86,25 @@ def test_the_command_of_the_card_makes_the_same_files_bit_for_bit(tmp_path: Path
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
+def test_a_training_goes_on_from_a_stored_network_bit_for_bit(tmp_path: Path) -> None:
+    train(**TINY, out=tmp_path)
+    stored = str(tmp_path / "tiny.safetensors")
+    first, _ = cards.load(Path(stored))
+    more: dict[str, Any] = {**TINY, "recipe": "mtl-ibp(eps=0.05)", "start": stored}
+    train(**more, lr=1e-9, out=tmp_path / "still")
+    train(**more, average=0.5, l1=1e-5, out=tmp_path / "on")
+    same, _ = cards.load(tmp_path / "still" / "tiny.safetensors")
+    for a, b in zip(first.parameters(), same.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    words = shlex.split(cards.read(tmp_path / "on" / "tiny.json").command)
+    assert words[words.index("--start") + 1] == stored
+    app = typer.Typer()
+    app.command()(train)
+    assert CliRunner().invoke(app, [*words[2:], "--out", str(tmp_path / "again")]).exit_code == 0
+    for name in ("tiny.safetensors", "tiny.json"):
+        assert (tmp_path / "on" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
 def test_standard_training_is_attacked_at_a_radius_all_the_same(tmp_path: Path) -> None:
     train(name="plain", arch="mlp(hidden=8)", recipe="standard", epochs=1, out=tmp_path)
     card = cards.read(tmp_path / "plain.json")
@@ -124,6 +143,13 @@ def read_err(capsys: pytest.CaptureFixture[str]) -> str:
         ({"eval_eps": "0.1,-1"}, "--eval-eps: expected finite numbers >= 0, got -1"),
         ({"eval_eps": "0.1,x"}, "--eval-eps: expected numbers with commas between them, got 'x'"),
         ({"eval_n": 0}, "--eval-n >= 1"),
+        ({"l1": -1.0}, "l1 >= 0 and 0 <= average < 1, got -1.0 and 0.0"),
+        ({"average": 1.0}, "l1 >= 0 and 0 <= average < 1, got 0.0 and 1.0"),
+        ({"search": 3}, "--search chooses on samples that are held out"),
+        ({"search": -1, "validation": 100}, "--search chooses"),
+        ({"start": "zoo:digits"}, "unknown zoo model 'digits'"),
+        ({"start": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"start": "zoo:digits-cnn-pgd"}, r"--start zoo:digits-cnn-pgd is .*CNN.*, and what is asked for .*MLP"),
         ({"validation": -1}, "--validation >= 0"),
         ({"validation": 1437}, "hold out from 1 to 1436 samples"),
         ({"arch": "cnn(channels=2-2-2-2)"}, "too many for images"),

@@ -18,6 +18,7 @@ from assay.models.text import describe
 from assay.models.training import Step, Training, attacked_accuracy, clean_accuracy, isolated, strictly_right
 from assay.models.training.augment import shifted
 from assay.models.training.crown_ibp import CrownIBP
+from assay.models.training.expressive import SABR
 from assay.models.training.ibp import IBP
 from assay.models.training.loop import decay
 from assay.models.training.perturb import perturb
@@ -80,9 +81,19 @@ RECIPES = {
     "lipschitz-margin": "lipschitz-margin(radius=0.05)",
     "linf-margin": "linf-margin(eps=0.01)",
     "erasing": "erasing(keep=0.8)",
+    "sabr": "sabr(eps=0.02,end=0.2)",
+    "mtl-ibp": "mtl-ibp(eps=0.02,end=0.2)",
+    "cc-ibp": "cc-ibp(eps=0.02,end=0.2)",
+    "exp-ibp": "exp-ibp(eps=0.02,end=0.2)",
+    "taps": "taps(eps=0.02,end=0.2)",
+    "staps": "staps(eps=0.02,end=0.2)",
 }
+NORMALISED = ("mlp(hidden=30,batchnorm=true)", 1e-2, 12)
 # Recipes for other layers: the layers, the learning rate, the number of epochs.
-OTHERS = {"linf-margin": ("linf-distance(hidden=64)", 5e-2, 25)}
+OTHERS = {
+    "linf-margin": ("linf-distance(hidden=64)", 5e-2, 25),
+    **dict.fromkeys(("sabr", "mtl-ibp", "cc-ibp", "exp-ibp", "taps", "staps"), NORMALISED),
+}
 
 
 def test_every_recipe_is_tested() -> None:
@@ -102,7 +113,7 @@ def test_the_loss_falls_and_the_samples_are_learnt(name: str, digits: Dataset) -
 
 @pytest.mark.parametrize("text", ["mlp(hidden=10)", "cnn(channels=2,hidden=0,batchnorm=true)"])
 @pytest.mark.parametrize(
-    "recipe", [Standard(), PGD(steps=2), TRADES(steps=2), IBP(fast=True), CrownIBP()], ids=lambda r: r.name
+    "recipe", [Standard(), PGD(steps=2), TRADES(steps=2), IBP(fast=True), CrownIBP(), SABR()], ids=lambda r: r.name
 )
 def test_the_same_seed_gives_the_same_bits(text: str, recipe: training.Recipe, digits: Dataset) -> None:
     plan = Training(recipe, epochs=2, shift=1, seed=3)
@@ -125,6 +136,42 @@ def test_weight_decay_makes_weights_smaller(digits: Dataset) -> None:
         model = trained(replace(LEARNT, weight_decay=factor), digits)
         sizes.append(sum(p.detach().square().sum().item() for p in model.parameters()))
     assert sizes[1] < sizes[0] / 2
+
+
+def test_l1_makes_weights_small_in_number_and_leaves_biases(digits: Dataset) -> None:
+    shares = []
+    for factor in (0.0, 1e-2):
+        model = trained(replace(LEARNT, l1=factor), digits)
+        hidden = model[1]
+        assert isinstance(hidden, nn.Linear)
+        shares.append((hidden.weight.abs() < 1e-2).float().mean().item())
+        assert hidden.bias.abs().max() > 1e-2
+    assert shares[0] < 0.4
+    assert shares[1] > 0.8
+
+
+def test_averages_are_those_of_all_steps(digits: Dataset) -> None:
+    """The weights after each step are those of trainings of one step each, without averages."""
+    plan = replace(LEARNT, epochs=3, batch=len(digits), average=0.75)
+    model = fresh("mlp(hidden=10,batchnorm=true)")
+    kept = [value.clone() for value in weights(model)]
+    plain = fresh("mlp(hidden=10,batchnorm=true)")
+    for _, averaged in zip(replace(plan, average=0.0).run(plain, digits), plan.run(model, digits), strict=True):
+        kept = [0.75 * a + 0.25 * b if b.is_floating_point() else b for a, b in zip(kept, weights(plain), strict=True)]
+        for a, b in zip(kept, weights(model), strict=True):
+            torch.testing.assert_close(a, b)
+        assert averaged.number <= 3
+    assert not same(model, plain)
+
+
+def test_what_is_not_fresh_goes_on_from_its_weights(digits: Dataset) -> None:
+    plan = Training(IBP(fast=True), epochs=1, batch=32, lr=1e-9)
+    for begun in (True, False):
+        model = fresh("mlp(hidden=10,batchnorm=true)")
+        before = [value.clone() for value in model.parameters()]
+        list(plan.run(model, digits, fresh=begun))
+        close = all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, model.parameters(), strict=True))
+        assert close is not begun
 
 
 def test_dropout_is_reproducible(digits: Dataset) -> None:

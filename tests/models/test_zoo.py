@@ -106,6 +106,23 @@ def test_certified_accuracies_of_the_smoothed_networks_are_recorded(name: str) -
     assert near.low <= recorded.certified[recorded.radii.index(0.25)] <= near.high
 
 
+@pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.card(name).certified])
+def test_certificates_of_a_complete_method_are_between_bounds_and_attack(name: str) -> None:
+    """With the command that finds them; clean accuracy is measured here."""
+    card = zoo.card(name)
+    (recorded,) = card.certified
+    words = shlex.split(recorded.command)
+    assert words[:2] == ["assay", "compare"]
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    assert (options["--model"], options["--data"]) == (f"zoo:{name}", card.data)
+    assert recorded.method in options["--methods"].split(",")
+    assert (recorded.eps, recorded.samples) == (float(options["--eps"]), card.robust_samples)
+    assert int(options["--n"]) == recorded.samples
+    (at,) = (at for at in card.robustness if at.eps == recorded.eps)
+    assert max(at.ibp, at.crown) <= recorded.certified <= at.pgd <= recorded.clean
+    assert clean_accuracy(zoo.load(name), data.load(card.data).take(recorded.samples)) == recorded.clean
+
+
 def test_loading_twice_gives_two_independent_networks() -> None:
     first, second = zoo.load("digits-mlp-pgd"), zoo.load("digits-mlp-pgd")
     with torch.no_grad():

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -95,5 +96,29 @@ class Training(TorchFunctionMode):
         if func is not F.batch_norm:
             raise UnsupportedError("unsupported operations: torch.batch_norm in train mode; use nn.BatchNorm")
         x: Tensor = args[0] if args else kwargs["input"]
-        variance, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
+        mean, variance = Moments.apply(x)  # type: ignore[no-untyped-call]
         return mean, variance
+
+
+class Moments(torch.autograd.Function):
+    """Mean and variance of each channel of x (batch x channels [x ...]): (channels) each.
+
+    The same as ``torch.var_mean``, more than twice as fast with its gradient: it is a line in x, of its own in each
+    channel.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The biased ones, as batch normalisation takes them."""
+        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+        ctx.save_for_backward(x, mean)
+        return mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> Tensor:
+        """d mean / dx = 1 / n, d variance / dx = 2 (x - mean) / n."""
+        x, mean = ctx.saved_tensors
+        count, shape = x.numel() // x.shape[1], (-1, *[1] * (x.dim() - 2))
+        slope = 2 / count * of_variance
+        return torch.addcmul((of_mean / count - slope * mean).reshape(shape), x, slope.reshape(shape))
