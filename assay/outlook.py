@@ -76,6 +76,8 @@ def expected(network: Network, unstable: Mapping[int, int]) -> dict[str, str]:
         "layer-smoothing": f"{behind.n0 + behind.n} passes, but for the leading affine layers",
         "derandomized": "a pass for each band or block that is kept",
         "pieces": "as much as its method for each set of pixels",
+        "derandomized-attack": "passes forwards and back for each place of a patch, or choice of pixels, that is tried",
+        "cells": "as much as its method for each part of the ranges of a perturbation's parameters",
         "smoothing-attack": f"{2 * search.steps * search.copies + search.n0 + search.n} passes",
     }
 

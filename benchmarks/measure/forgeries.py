@@ -26,7 +26,7 @@ from torch import nn
 from assay.benchmarks.measure.proofs import TAMPERS, told_of
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.input_split import InputSplit
-from assay.verify.check import checker, question
+from assay.verify.check import question
 from assay.verify.check.certificate import Certificate, packed
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
@@ -123,7 +123,7 @@ def inside(content: bytes, rng: np.random.Generator) -> bytes:
 
 def swapped(content: bytes, rng: np.random.Generator) -> bytes:
     """Two arrays change their names, or one is gone."""
-    claims, arrays = checker.opened(content)
+    claims, arrays = question.opened(content)
     names = list(arrays)
     if names:
         one, other = (names[rng.integers(len(names))] for _ in range(2))
@@ -135,7 +135,7 @@ def swapped(content: bytes, rng: np.random.Generator) -> bytes:
 
 def claimed(content: bytes, rng: np.random.Generator) -> bytes:
     """Another kind, other semantics, boxes or points."""
-    claims, arrays = checker.opened(content)
+    claims, arrays = question.opened(content)
     kind = rng.integers(4)
     if kind == 0:
         claims["kind"] = ("tree", "counterexample")[rng.integers(2)]
@@ -157,7 +157,7 @@ def numbers(name: str) -> Mutation:
     """Arrays of a tree are tampered with, one to three times."""
 
     def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-        claims, arrays = checker.opened(content)
+        claims, arrays = question.opened(content)
         arrays = {key: array.copy() for key, array in arrays.items()}
         for _ in range(rng.integers(1, 4)):
             TAMPERS[name](claims, arrays, rng)
@@ -168,7 +168,7 @@ def numbers(name: str) -> Mutation:
 
 def flipped(content: bytes, rng: np.random.Generator) -> bytes:
     """Splits are of other neurons, or leaves are told in another order: signs are changed with their halves."""
-    claims, arrays = checker.opened(content)
+    claims, arrays = question.opened(content)
     name = "0/tree" if "0/tree" in arrays else "0/boxes"
     if name in arrays and arrays[name].size:
         tree = arrays[name] = arrays[name].copy()
@@ -211,7 +211,7 @@ def measured(mutants: int, nets: int, seed: int) -> dict[str, list[int]]:
     """By kind of mutation: how many mutants were told of what is false, how many of these were accepted; the same of
     those that were told of what is true."""
     found = [case for number in range(nets) for case in cases(seed + number)]
-    trees = [case for case in found if "0/tree" in checker.opened(case.proof.content)[1]]
+    trees = [case for case in found if "0/tree" in question.opened(case.proof.content)[1]]
     rng, table = np.random.default_rng(seed), {name: [0, 0, 0, 0] for name in WHOLE | OF_TREES}
     kinds = list((WHOLE | OF_TREES).items())
     for count in range(mutants):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.verify.backends.bab.bab import BaB
-from assay.verify.check import checker, question
+from assay.verify.check import question
 from assay.verify.check.certificate import Certificate, packed
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
@@ -88,7 +88,7 @@ def mutants(certificate: Certificate, tamper: Tamper, count: int, seed: int) -> 
     """Certificates that were tampered with, one to three times each."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
-        claims, arrays = checker.opened(certificate.content)
+        claims, arrays = question.opened(certificate.content)
         arrays = {name: array.copy() for name, array in arrays.items()}
         for _ in range(rng.integers(1, 4)):
             tamper(claims, arrays, rng)
@@ -97,7 +97,7 @@ def mutants(certificate: Certificate, tamper: Tamper, count: int, seed: int) -> 
 
 def told_of(certificate: Certificate, files: Files) -> Certificate:
     """The same proof, said to be of other files."""
-    claims, arrays = checker.opened(certificate.content)
+    claims, arrays = question.opened(certificate.content)
     kept = {key: claims[key] for key in ("kind", "semantics", "parts")}
     return Certificate.of(kept, arrays, files.model, files.prop)
 

@@ -29,15 +29,15 @@ class Warm:
 
 def warm_programs(net: str, folder: Path) -> Iterator[Warm]:
     """Bounds of a network's unstable neurons, layer by layer, and of its outputs, over one ball."""
+    import numpy as np
     import torch
 
     from assay.verify.core.budget import Budget
     from assay.verify.core.problem import Problem
     from assay.verify.programs.dual import safe_bounds
-    from assay.verify.programs.encode import encode
-    from assay.verify.programs.expressions import Expression
+    from assay.verify.programs.encode import Wanted, encode
     from assay.verify.programs.loading import get_solver, load
-    from assay.verify.programs.program import Draft, Vector, widened
+    from assay.verify.programs.program import Vector, widened
     from assay.verify.programs.relaxation import known
 
     model = trained(net, folder)
@@ -46,8 +46,9 @@ def warm_programs(net: str, folder: Path) -> Iterator[Warm]:
     problem = Problem.robustness(model, test.x[0], int(test.y[0]), eps, domain=test.domain)
     lines: list[Warm] = []
 
-    def measured(draft: Draft, values: Expression, low: Vector, high: Vector) -> tuple[Vector, Vector]:
+    def measured(wanted: Wanted, low: Vector, high: Vector) -> tuple[Vector, Vector]:
         """Both bounds of each value over the draft: measured, and not used."""
+        draft, values = wanted.draft, wanted.values
         program = draft.program()
         loaded = load(get_solver("highs"), program)
         solves, proofs = [], []
@@ -79,5 +80,6 @@ def warm_programs(net: str, folder: Path) -> Iterator[Warm]:
     with torch.no_grad():
         bounds = known(problem.network, problem.region, problem.spec.A, Budget()).bounds
         encoding = encode(problem.network, problem.region, bounds, refine=measured)
-        measured(encoding.draft, encoding.output, *(2 * (encoding.output.constant,)))
+        last = Wanted(len(problem.network.nodes) - 1, np.arange(0), encoding.output, encoding.draft, encoding.neurons)
+        measured(last, *(2 * (encoding.output.constant,)))
     yield from lines

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import conditional, layers, raised, raised_sectors, roots, sectors
+from assay.verify.bounds import chain, conditional, layers, raised, raised_sectors, roots, sectors
 from assay.verify.bounds.groups import lower_bounds, out_of_memory, product_sums
 from assay.verify.bounds.needed import needed
 from assay.verify.bounds.relaxed import Relaxed
@@ -141,9 +141,13 @@ class AlphaCROWN:
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
             # The rows of crown themselves, bit for bit: what is raised is never below them.
+            read = needed(network, objective)
             plain, lower = layers.rows_by_linear_bounds(
-                network, region, objective, dtype, budget, crowd=layers.MOST_ROWS, asked=needed(network, objective)
+                network, region, objective, dtype, budget, crowd=layers.MOST_ROWS, asked=read
             )
+            chained = None if read else chain.lower_rows(network, region, objective, dtype, budget)
+            if chained is not None:
+                lower = torch.fmax(lower, chained)
             if cut is not None:
                 cut.update(plain.unrefined)
             if plain.unrefined:  # no time is left for more

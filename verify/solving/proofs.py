@@ -127,7 +127,7 @@ def plain(files: Files, number: int, semantics: str = "real", until: float = inf
     """The proof of a part without any search, if there is one: trees that are one leaf each. Raises
     :class:`question.Rejected` where that takes longer than ``until``, on the monotonic clock."""
     low, high, unsafe = files.parts[number]
-    rows, sets = checker.numbered(unsafe)
+    rows, sets = question.numbered(unsafe)
     arithmetic = checker.Floats(until)
     least = files.least(arithmetic)
     for layers in (kind * len(files.relus) for kind in PLAIN):
@@ -155,7 +155,7 @@ def halved(
     """A tree of boxes of which the leaves that are ``left`` to be proved, by number, are halved until they are. Raises
     :class:`question.Rejected` where that takes longer than ``until``."""
     low, high, unsafe = files.parts[number]
-    (rows, sets), arithmetic = checker.numbered(unsafe), checker.Floats(until)
+    (rows, sets), arithmetic = question.numbered(unsafe), checker.Floats(until)
     codes, stack = part.arrays["boxes"].tolist(), [(-1, np.array(low), np.array(high))]
     first, second = list(range(1, len(codes) + 1)), [0] * len(codes)  # halves of each box that is halved
     leaves: list[tuple[int, Array, Array, Array]] = []

@@ -182,7 +182,7 @@ def test_coefficients_go_back_as_values_go_forward(seed: int) -> None:
 
 
 def opened(certificate: Certificate) -> tuple[dict[str, Any], dict[str, Any]]:
-    claims, arrays = checker.opened(certificate.content)
+    claims, arrays = question.opened(certificate.content)
     return claims, arrays
 
 
@@ -258,7 +258,7 @@ def test_bounds_hold_at_points_that_float32_runs(make: Callable[[int], torch.nn.
     network = to_network(module, shape)
     files = Files.of_problem(Problem(network, Box(torch.zeros(shape), torch.ones(shape) * 0.3), Spec.robust(0, 3)))
     low, high, unsafe = files.parts[0]
-    rows, _ = checker.numbered(unsafe)
+    rows, _ = question.numbered(unsafe)
     x = torch.rand(500, *shape, generator=nets.generator(seed)) * 0.3
     for semantics, y in (("real", network(x.double())), ("float32-any-order", module(x).double())):
         layers = [[None]] * len(files.relus)

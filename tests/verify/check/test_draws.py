@@ -17,7 +17,7 @@ from assay.verify.backends.smoothing.confidence import clopper_pearson_lower
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.backends.smoothing.noises import Gaussian, Uniform
 from assay.verify.backends.smoothing.sampling import Stream
-from assay.verify.check import checker, norms
+from assay.verify.check import norms, question
 from assay.verify.check.certificate import Certificate
 from assay.verify.check.norms import Decimal
 from assay.verify.check.question import Rejected
@@ -56,7 +56,7 @@ def told() -> Certificate:
 
 
 def claims(certificate: Certificate) -> dict[str, Any]:
-    found = dict(checker.opened(certificate.content)[0])
+    found = dict(question.opened(certificate.content)[0])
     return {key: value for key, value in found.items() if key not in ("format", "model", "property")}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from assay.verify.check import checker, norms
+from assay.verify.check import checker, norms, question
 from assay.verify.check.certificate import Certificate, save_checkers
 from assay.verify.check.norms import Ball
 from assay.verify.check.question import Rejected
@@ -70,7 +70,7 @@ def certificate(method: str, seed: int, norm: float) -> tuple[Problem, Certifica
 
 
 def kind(told: Certificate) -> str:
-    return str(checker.opened(told.content)[0]["kind"])
+    return str(question.opened(told.content)[0]["kind"])
 
 
 @pytest.mark.parametrize("seed", few(range(12), (0, 1, 2)))
@@ -84,7 +84,7 @@ def test_what_methods_verify_is_proved_by_what_they_recorded(method: str, norm: 
 
 def rewritten(told: Certificate, files: Files, claims: dict[str, Any], arrays: dict[str, Any]) -> Certificate:
     """The certificate with other claims and arrays, told of other files."""
-    old, tables = checker.opened(told.content)
+    old, tables = question.opened(told.content)
     kept = {key: value for key, value in old.items() if key not in ("format", "model", "property")}
     parts = [
         {**part, "lower": [v.hex() for v in low], "upper": [v.hex() for v in high]}
@@ -105,7 +105,7 @@ def false_files(posed: Problem) -> Files:
 @pytest.mark.parametrize("method", METHODS)
 def test_no_hint_proves_a_false_property(method: str) -> None:
     posed, told, _ = certificate(method, 0, inf)
-    files, (_, tables) = false_files(posed), checker.opened(told.content)
+    files, (_, tables) = false_files(posed), question.opened(told.content)
     values = (0.0, -1.0, 1e-300, 1e300, inf, -inf, np.nan)
     mutants = [{}] + [{name: np.full_like(table, v)} for name, table in tables.items() for v in values]
     mutants += [{name: table * f} for name, table in tables.items() for f in (-1.0, 0.5, 2.0, 1e6)]
@@ -127,7 +127,7 @@ def test_no_hint_proves_a_false_property(method: str) -> None:
 @pytest.mark.parametrize("method", [method for method in METHODS if "sdp" in method])
 def test_every_row_has_multipliers_of_its_own(method: str) -> None:
     posed, told, _ = certificate(method, 0, 2.0)
-    tables = checker.opened(told.content)[1]
+    tables = question.opened(told.content)[1]
     first = {name: table[:1] for name, table in tables.items()}
     assert all(len(table) > 1 for table in tables.values())
     with pytest.raises(Rejected):
@@ -143,7 +143,7 @@ def test_tables_of_small_numbers_are_summed_as_large_ones(monkeypatch: pytest.Mo
         return np.ones(len(rows))
 
     monkeypatch.setitem(norms.MARGINS, "lipschitz", noted)
-    small = {name: table.astype(np.float16) for name, table in checker.opened(told.content)[1].items()}
+    small = {name: table.astype(np.float16) for name, table in question.opened(told.content)[1].items()}
     rewritten(told, Files.of_problem(posed, True), {}, small).check()
     assert all(table.dtype == np.float64 for table in kept[0].values())
 
@@ -176,7 +176,7 @@ def test_a_certificate_is_of_its_own_radius_norm_and_centre(method: str) -> None
 def test_constants_hold_between_sampled_points(norm: float, seed: int) -> None:
     posed = problem(seed, 0.2, norm)
     files = Files.of_problem(posed)
-    rows, _ = checker.numbered(files.parts[0][2])
+    rows, _ = question.numbered(files.parts[0][2])
     x = posed.region.sample(200, nets.generator(seed)).double()
     y = posed.spec.rows(posed.network(x).flatten(1))
     apart = torch.linalg.vector_norm((x[:100] - x[100:]).flatten(1), norm, dim=1)
