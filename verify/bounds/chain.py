@@ -29,7 +29,7 @@ from assay.verify.core.ops import Linear, Op, Relu, Reshape
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.roundings import terms
 from assay.verify.core.verifier import Bounds
-from assay.verify.support.devices import is_host
+from assay.verify.support import devices
 from assay.verify.support.floats import gamma
 
 COPIES = 12  # of a block of coefficients that live at once, with what is done to them
@@ -173,7 +173,7 @@ def lower_rows(
 
     Raises :class:`assay.verify.core.errors.InputError` as :func:`assay.verify.bounds.rounding.precision` does.
     """
-    if not (_is_box(region) and is_host(objective)) or budget.device != "cpu":
+    if not (_is_box(region) and devices.is_host(objective)) or budget.device != "cpu":
         return None
     precision(dtype)  # refuses what bounds do not allow for
     chain = chain_of(network.to(dtype))

@@ -1,6 +1,7 @@
 """Semantic perturbations cell by cell of their parameters: the images of each lie in a linear enclosure, which becomes
 a layer in front of the network that any method bounds. What is not proved is halved, until the cells cover all
-parameters (Balunovic et al. 2019, "Certifying Geometric Robustness of Neural Networks")."""
+parameters (Balunovic et al. 2019, "Certifying Geometric Robustness of Neural Networks"; Mohapatra et al. 2020,
+arXiv:1912.09533)."""
 
 from __future__ import annotations
 
