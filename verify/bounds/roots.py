@@ -15,7 +15,7 @@ from assay.verify.bounds.raised import GRAINS
 from assay.verify.bounds.relax import relaxes
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.slopes import Ascent
-from assay.verify.core.budget import Budget
+from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import Network
 from assay.verify.core.ops import LeakyRelu, Relu
 from assay.verify.core.region import Box, LpBall, Region
@@ -78,10 +78,13 @@ def kept(network: Network, region: Region) -> bool:
     return box and region.shape[0] == 1 and kinks
 
 
-def tightened(network: Network, box: Box, ascent: Ascent, budget: Budget, proof: bool) -> tuple[Relaxed, Slopes | None]:
+def tightened(
+    network: Network, box: Box, ascent: Ascent, budget: Budget, proof: bool, share: float = 1.0
+) -> tuple[Relaxed, Slopes | None]:
     """The network over a ``box`` (1 x input shape) with raised bounds of its unstable neurons, layer by layer, and for
     a ``proof`` what proves these, if there is memory for it. It goes on where the last call for the same box was cut
-    short.
+    short. A ``share`` of the time may be used; where that is not all of it, layers that are not reached by then have
+    bounds by lines that are not raised.
 
     Raises :class:`assay.verify.core.budget.Expired` when the time is over.
     """
@@ -91,9 +94,17 @@ def tightened(network: Network, box: Box, ascent: Ascent, budget: Budget, proof:
         root = Root(box, ascent, proof)
         roots[:] = [*roots[1 - KEPT :], root]
     if root.relaxed is None:
+        part = replace(budget, seconds=share * budget.remaining, deadline=None).started() if share < 1 else budget
         # Whoever comes next may differentiate what it makes of these bounds.
         with torch.inference_mode(False), torch.no_grad():
-            root.relaxed = layers.by_linear_bounds(
-                network, box, torch.float64, budget.on_cpu(), further=root.further, found=root.bounds
-            )
+            try:
+                root.relaxed = layers.by_linear_bounds(
+                    network, box, torch.float64, part.on_cpu(), further=root.further, found=root.bounds
+                )
+            except Expired:
+                if share == 1:
+                    raise
+                found = list(root.bounds)
+                rest = layers.by_linear_bounds(network, box, torch.float64, budget.on_cpu(), found=found)
+                return replace(rest, budget=budget), root.slopes
     return replace(root.relaxed, budget=budget), root.slopes

@@ -103,7 +103,8 @@ class Auto:
             Stage(curved, share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
             Stage(AlphaCROWN(proof=self.proof), share=0.3),
-            Stage(InputSplit(proof=self.proof), share=0.8, unlimited=HOUR),
+            Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.8, unlimited=HOUR),
+            Stage(InputSplit(proof=self.proof), share=0.25, unlimited=HOUR),
             Stage(exact, share=0.1, most=2.0),
             Stage(split, share=0.2, most=4.0),  # what it does not close by then, it begins again below
             Stage(Falsifier(strong, rounds=self.rounds, targeted=True), share=0.1),

@@ -67,6 +67,27 @@ def test_work_that_was_cut_short_goes_on_where_it_was(monkeypatch: pytest.Monkey
         assert torch.equal(found, wanted)
 
 
+def test_with_a_share_of_the_time_other_layers_have_bounds_that_are_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And they are raised for whoever asks again."""
+
+    def late(self: roots.Root, relaxed: Relaxed, position: int, known: Bounds, wanted: torch.Tensor) -> Bounds:
+        raise Expired
+
+    network = resnet()
+    expected = sides(roots.tightened(resnet(), box(), ASCENT, UNLIMITED, proof=True)[0])
+    crown = sides(layers.by_linear_bounds(resnet(), box(), torch.float64))
+    with monkeypatch.context() as patch:
+        patch.setattr(roots.Root, "further", late)
+        cut, slopes = roots.tightened(network, box(), ASCENT, UNLIMITED, proof=True, share=0.5)
+        assert slopes == {}
+        assert all(torch.equal(found, wanted) for found, wanted in zip(sides(cut), crown, strict=True))
+        with pytest.raises(Expired):
+            roots.tightened(network, box(), ASCENT, UNLIMITED, proof=True)
+    whole = sides(roots.tightened(network, box(), ASCENT, UNLIMITED, proof=True)[0])
+    assert all(torch.equal(found, wanted) for found, wanted in zip(whole, expected, strict=True))
+    assert not all(torch.equal(found, wanted) for found, wanted in zip(whole, crown, strict=True))
+
+
 def test_another_box_and_another_ascent_are_other_roots() -> None:
     network = resnet()
     wide, _ = roots.tightened(network, box(0.5), ASCENT, UNLIMITED, proof=False)

@@ -41,6 +41,7 @@ from assay.verify.support.executors.chosen import chosen
 from assay.verify.support.executors.processes import warm
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
+SHARE = 0.4  # of the time may be spent on that
 NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 PRELOAD = ("assay.verify.backends.bab.bab",)  # what processes import once
@@ -242,7 +243,7 @@ class Work:
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()
         if unsplit(problem.network) is None:
-            relaxed, slopes = roots.tightened(problem.network, box, ROOT, self.budget, self.record is not None)
+            relaxed, slopes = roots.tightened(problem.network, box, ROOT, self.budget, self.record is not None, SHARE)
             if self.record is not None and slopes is not None:
                 self.record.layers = slopes
             else:  # there is none, or not the memory for it
