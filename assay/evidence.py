@@ -71,7 +71,7 @@ def write(
     room(folder)
     for name in CHECKERS:
         (folder / name).unlink(missing_ok=True)
-    save_checkers(folder, CHECKERS[:1] if certificate is None else certificate.checkers)
+    save_checkers(folder, () if certificate is None else certificate.checkers)
     if certificate is not None:
         certificate.save_with_files(folder)
     else:
@@ -140,7 +140,8 @@ def again(folder: Path, exact: bool = False) -> int:
     except question.Rejected as why:
         print(f"rejected: {why}")
         return REJECTED
-    if (found["claim"] == "unsat") != (told["verdict"] == Verdict.VERIFIED.value):
+    proves = {"unsat": Verdict.VERIFIED.value, "sat": Verdict.FALSIFIED.value}
+    if proves.get(found["claim"], Verdict.VERIFIED.value) != told["verdict"]:
         print(f"rejected: the certificate proves {found['claim']!r}, the report says {told['verdict']!r}")
         return REJECTED
     if found["claim"] == "unsat" and told.get("semantics") != found["semantics"]:

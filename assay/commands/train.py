@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -191,7 +192,12 @@ def _chosen(order: Order, learn: Dataset, held: Dataset, trials: int, out: Path)
     from assay.models.training.search import Search, best
 
     journal = out / f"{order.name}.search.jsonl"
-    title = f"{describe(order.architecture)} on {order.data}, {order.validation} held out:"
+    # Trials of another question are none of this one's, whatever the names are.
+    known = hashlib.sha256(learn.x.numpy().tobytes())
+    if order.start:
+        for tensor in order.build(learn).state_dict().values():
+            known.update(tensor.numpy().tobytes())
+    title = f"{describe(order.architecture)} on {order.data} ({known.hexdigest()}), {order.validation} held out:"
     ended = []
     for trial in Search(
         order.plan, lambda: order.build(learn), learn, held, trials, journal, title, not order.start

@@ -91,6 +91,7 @@ class Search:
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        _whole_lines(self.journal)
         backend = JournalFileBackend(str(self.journal), JournalFileOpenLock(str(self.journal)))
         title = f"{self.title} {describe(self.plan.recipe)} {replace(self.plan, recipe=None)}"  # type: ignore[arg-type]
         study = optuna.create_study(
@@ -144,3 +145,9 @@ def _drawn(trial: Any, knob: Knob) -> float:
 def best(trials: list[Trial]) -> Trial:
     """The first of those with the highest score."""
     return max(trials, key=lambda trial: trial.score)
+
+
+def _whole_lines(journal: Path) -> None:
+    """Cut off what was being written when a search was killed: with what is appended to it it could not be read."""
+    if journal.is_file() and (text := journal.read_bytes()) and not text.endswith(b"\n"):
+        journal.write_bytes(text[: text.rfind(b"\n") + 1])

@@ -94,7 +94,7 @@ def tightened(
         root = Root(box, ascent, proof)
         roots[:] = [*roots[1 - KEPT :], root]
     if root.relaxed is None:
-        part = replace(budget, seconds=share * budget.remaining, deadline=None).started() if share < 1 else budget
+        part = budget.part(share) if share < 1 else budget
         # Whoever comes next may differentiate what it makes of these bounds.
         with torch.inference_mode(False), torch.no_grad():
             try:

@@ -357,7 +357,7 @@ class Trees:
             at, column, sign = np.array(places, np.int64).reshape(-1, 3).T
             onto[at, column] = np.maximum(self.arrays[prefix + name][begin:end], 0) * sign
         if codes is not None:
-            start[self.spots[codes >> 1], np.arange(size)] = 1 - 2 * (codes & 1)
+            start[self.spots[codes >> 1], np.arange(size)] = np.where(codes & 1, -1, 1)
         low, high = (np.stack([row[side] for row in rows], 1) for side in (2, 3))
         return net.least_of(of(start), (of(shares(slopes)), of(push), low, high))
 

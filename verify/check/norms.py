@@ -184,7 +184,7 @@ def steepest(network, rows, p):
     """Lipschitz constants in l_p of rows of the output, by way of the last affine layers at once."""
     values, (whose, read) = np.zeros((network.size, len(rows))), sources(network)
     values[network.output] = rows.T
-    lost, k = 2 * UNIT * np.abs(values), int(whose[network.output[0]])
+    lost, k = 2 * UNIT * np.abs(values), int(whose[network.output.max()])  # 0 is a padding
     while k >= 0 and network.layers[k].weight is not None and len(set(read[k])) == 1:
         layer, at = network.layers[k], network.layers[k].out.ravel()
         error = above(lost[at] + share(layer) * (np.abs(values[at]) + lost[at]))

@@ -43,6 +43,10 @@ class Budget:
         """This budget with its clock running; a running one is returned as it is, so that deadlines are shared."""
         return self if self.deadline is not None else replace(self, deadline=time.monotonic() + self.seconds)
 
+    def part(self, share: float) -> Budget:
+        """This budget with a share of the time that is left, its clock running: none where that is over."""
+        return replace(self, seconds=share * max(0.0, self.remaining), deadline=None).started()
+
     def on_cpu(self) -> Budget:
         """This budget for bounds that are read on the CPU."""
         return self if self.device == "cpu" else replace(self, device="cpu")

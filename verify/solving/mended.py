@@ -34,7 +34,7 @@ def mended(
     for count, place in enumerate(sorted(places, reverse=True)):
         where = placed(arrays["tree"].tolist())
         tree, splits = where[place]
-        part = Budget(budget.remaining / (len(places) - count), budget.memory).started()
+        part = budget.part(1 / (len(places) - count))
         hint = _hint(arrays, place, where, rows)
         below = subtree(problem, disjuncts[tree], splits, arrays["listed"], part, crown, hint)
         if below is None:

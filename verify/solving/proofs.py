@@ -350,7 +350,7 @@ def searched(files: Files, number: int, problem: Problem, budget: Budget) -> tup
         methods = [(InputSplit(proof=True), 0.6), *methods]
     budget, why = running(budget), MISSING
     for method, share in methods:
-        again = method.verify(problem, Budget(share * max(0.0, budget.remaining), budget.memory, budget.seed).started())
+        again = method.verify(problem, budget.part(share))
         if again.verdict is Verdict.FALSIFIED:
             raise Refuted(f"{method.name} has found a counterexample")
         part = of_search(files, number, problem.spec, again.certificate)
@@ -423,7 +423,7 @@ def reopened(files: Files, number: int, part: Part, left: Sequence[int], problem
     from assay.verify.solving.mended import mended  # here: a search takes a second to import
 
     order, budget = _order(files, files.parts[number][2], problem.spec), running(budget)
-    share = Budget(SHARE * max(0.0, budget.remaining), budget.memory).started()
+    share = budget.part(SHARE)
     crown = all(layer == [None] for layer in part.layers)
     arrays = None if order is None else mended(part.arrays, left, problem, order, share, crown)
     return searched(files, number, problem, budget)[0] if arrays is None else Part(arrays, part.layers)

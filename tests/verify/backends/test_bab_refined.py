@@ -142,6 +142,7 @@ def test_passes_grow_while_they_pay_and_go_on_where_they_were() -> None:
     assert passes.leaves == 0
     assert passes.serves(made("mlp", 1001).compact, proof=False)
     assert not passes.serves(made("mlp", 1001).compact, proof=True)
+    assert not Passes.begun(made("mlp", 1001).compact, proof=True).serves(made("mlp", 1001).compact, proof=False)
     assert not passes.serves(made("mlp", 1002).compact, proof=False)
 
 

@@ -259,3 +259,36 @@ def test_leaky_slopes_are_charged_in_float32() -> None:
     assert files.certificate("tree", "real", [part]).check()["claim"] == "unsat"
     with pytest.raises(Rejected):
         files.certificate("tree", "float32-any-order", [part]).check()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.int64, np.float16])
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("room", ["finer", "tighter"])
+def test_numbers_of_neurons_of_any_type_prove_nothing_false(kind: type, exact: bool, room: str) -> None:
+    """relu(x) - 1.5 is negative at 1."""
+    net = model([("Relu", ["x"], "h", {}), ("Sub", ["h", "c"], "y", {})], {"c": np.array([1.5])})
+    none, line = np.zeros(0), np.full((1, 1), 255, np.uint8)
+    arrays = {"neurons": np.array([1], kind), "rows": np.array([1], kind), "slopes": line, "multipliers": none}
+    own = {"tree": np.array([-1]), "weights": none}, {"at": np.array([0], kind), "weights": np.zeros(1)}
+    arrays |= own[room == "tighter"]
+    told = {f"{room}/{name}": array for name, array in arrays.items()}
+    with pytest.raises(Rejected):
+        forged(
+            net,
+            prop([("1", "2")], "(<= Y_0 0)"),
+            listed=[0],
+            tree=[-1],
+            slopes=np.zeros((1, 1), np.uint8),
+            multipliers=none,
+            **told,
+        ).check(exact=exact)
+
+
+@pytest.mark.parametrize("norm", [1, 2, np.inf])
+def test_outputs_that_are_padded_in_front_have_the_constants_of_their_network(norm: float) -> None:
+    """1000 x reaches -1000."""
+    nodes: list[Any] = [("MatMul", ["x", "w"], "m", {}), ("Pad", ["m", "p"], "y", {"mode": "constant"})]
+    net = model(nodes, {"w": np.array([[1000.0]]), "p": np.array([0, 1, 0, 0])}, (1, 1))
+    files = Files.of(net, prop([("-1", "1")], "(<= Y_1 -500)", outputs=2))
+    with pytest.raises(Rejected):
+        files.certificate("lipschitz", "real", [Part({"norms": np.array([[norm]])}, [])]).check()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from math import inf, nan
 from typing import Any
 
@@ -107,3 +109,11 @@ def test_the_budget_of_a_method_that_is_given_none_has_no_end() -> None:
     assert Budget() == UNLIMITED
     assert UNLIMITED.deadline is None
     assert not UNLIMITED.expired
+
+
+def test_a_part_of_a_time_that_is_over_is_none() -> None:
+    assert Budget(10.0).started().part(0.5).remaining == pytest.approx(5.0, abs=0.5)
+    assert Budget().part(0.5).remaining == inf
+    late = replace(Budget(1.0).started(), deadline=time.monotonic() - 3.0)
+    assert late.part(0.5).expired
+    assert late.part(0.5).memory == late.memory

@@ -110,7 +110,7 @@ def share(search: Search, seen: SeenBy, executor: Executor, budget: Budget) -> N
             while search.heap and (idle := executor.capacity - len(running)) > 0:
                 given = search.pop(min(MOST, -(-len(search.heap) // idle)))
                 hungry = not search.heap and len(running) + 1 < executor.capacity
-                left = budget.remaining
+                left = max(0.0, budget.remaining)
                 asked = Share([Branch.of(node) for node in given], seen.seen, SLICE / 4 if hungry else SLICE, left)
                 task = Task(asked, left, given)
                 executor.submit(task)

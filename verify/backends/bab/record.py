@@ -127,9 +127,14 @@ class Record:
             self.finer.append(Finer(neuron.numpy(), bound.numpy(), leaves.row.numpy(), rows))
 
     @property
+    def whole(self) -> bool:
+        """Whether there was memory for all that was told."""
+        return self.size <= self.memory
+
+    @property
     def found(self) -> Found:
         """What was noted of nodes."""
-        return Found(dict(self.tighter), self.closed, self.halved, self.size <= self.memory)
+        return Found(dict(self.tighter), self.closed, self.halved, self.whole)
 
     def join(self, found: Found | None) -> None:
         """Note what was noted elsewhere, of other nodes of the same trees; without it nothing is proved."""

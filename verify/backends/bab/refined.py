@@ -81,7 +81,7 @@ class Passes:
     def serves(self, compact: Compact, proof: bool) -> bool:
         """Whether it is of the same root, and has what is asked for."""
         same = all(mine.equal(theirs) for mine, theirs in zip(self.root, compact.bounds(), strict=True))
-        return same and self.proof >= proof
+        return same and self.proof == proof
 
     def note(self, short: float, most: int) -> None:
         """A pass is over, after which rows are so far ``short`` of zero: if it paid, the next one is of more leaves, of

@@ -93,7 +93,7 @@ def share(trees: Trees, roots: Sequence[Nodes], executor: Executor, budget: Budg
                 count = int(min(at_most, -(-len(pile) // idle)))
                 given = pile[-count:]
                 del pile[-count:]
-                left = budget.remaining
+                left = max(0.0, budget.remaining)
                 hungry = not (fresh or stack) and len(running) + 1 < executor.capacity
                 task = Task(Share(given, trees.how, pile is fresh, 0.0 if hungry else SLICE, left), left, given)
                 executor.submit(task)

@@ -213,7 +213,7 @@ class Subtrees:
         """The roots that are left with bounds of neurons over the box by trees of their own, which grow from pass to
         pass for as long as that pays and a part of the time allows."""
         passes, note = self.passes, None if self.record is None else self.record.refined
-        budget = replace(self.budget, seconds=PART * self.budget.remaining, deadline=None).started()
+        budget = self.budget.part(PART)
         while len(nodes) and passes.leaves and not self.over:
             self.stats["refined"] = min(passes.leaves, self.plan.refining)
             refining = Refining(self.stats["refined"], self.plan.refining, self.how)
@@ -227,6 +227,8 @@ class Subtrees:
             if budget.expired:
                 break
             passes.note(-found.worst, self.plan.refining)
+        if self.record is not None and not self.record.whole:
+            passes.proof = False  # what proves some of these bounds was given up
         return nodes
 
     def small(self, nodes: Nodes) -> Nodes:
