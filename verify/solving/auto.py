@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from assay.attacks.fgsm import FGSM
@@ -14,6 +14,7 @@ from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
 from assay.verify.bounds.relax import relaxes
 from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.network import Network
 from assay.verify.core.ops import InverseSumExp, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result
@@ -27,38 +28,31 @@ FEW = 8  # inputs of networks whose boxes are halved before lines are raised and
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 
+def curved(network: Network) -> str | None:
+    """Why a network is not one with more than ReLUs between affine operations; None if it is."""
+    plain = all(isinstance(node.op, Relu) or not relaxes(node.op) for node in network.nodes[1:])
+    return "a network of ReLUs" if plain else None
+
+
+def attentive(network: Network) -> str | None:
+    """Why a network is not one with a softmax inside; None if it is."""
+    inside = any(isinstance(node.op, InverseSumExp) for node in network.nodes[1:])
+    return None if inside else "a network without a softmax"
+
+
 @dataclass(frozen=True)
-class Curved:
-    """A verifier for networks that are more than ReLUs between affine operations, where it comes earlier."""
+class Early:
+    """A verifier that comes earlier for networks of some kind: ``other`` says why one is not of it."""
 
     verifier: Verifier
-    name: ClassVar[str] = "curved"
+    other: Callable[[Network], str | None] = field(repr=False)
+    name: ClassVar[str] = "early"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def supports(self, problem: Problem) -> str | None:
         """Why it is not for a problem."""
-        plain = all(isinstance(node.op, Relu) or not relaxes(node.op) for node in problem.network.nodes[1:])
-        return "a network of ReLUs" if plain else self.verifier.supports(problem)
-
-    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
-        """What the verifier says."""
-        return self.verifier.verify(problem, budget)
-
-
-@dataclass(frozen=True)
-class Attentive:
-    """A verifier for networks with a softmax inside, where it comes before any search."""
-
-    verifier: Verifier
-    name: ClassVar[str] = "attentive"
-    complete: ClassVar[bool] = False
-    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
-
-    def supports(self, problem: Problem) -> str | None:
-        """Why it is not for a problem."""
-        inside = any(isinstance(node.op, InverseSumExp) for node in problem.network.nodes[1:])
-        return self.verifier.supports(problem) if inside else "a network without a softmax"
+        return self.other(problem.network) or self.verifier.supports(problem)
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """What the verifier says."""
@@ -92,15 +86,14 @@ class Auto:
         other = PGD(steps=200, restarts=4, step_size=0.05, momentum=0.75, loss="margin", random_start=True, diversify=5)
         exact = Late(("lp-bab(proof=false)", "milp"))
         split = Late(("bab(proof=true)" if self.proof else "bab",))
-        curved = Curved(split)
         return [
             Stage(Falsifier(FGSM()), share=0.1),
             Stage(IBP(), share=0.25),
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.1, most=2.0),
             Stage(Falsifier(quick), share=0.2),
-            Stage(Attentive(AlphaCROWN(proof=self.proof)), share=0.5, unlimited=MINUTE),
-            Stage(curved, share=0.3, unlimited=MINUTE),
+            Stage(Early(AlphaCROWN(proof=self.proof), attentive), share=0.5, unlimited=MINUTE),
+            Stage(Early(split, curved), share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
             Stage(AlphaCROWN(proof=self.proof), share=0.3),
             Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.8, unlimited=HOUR),

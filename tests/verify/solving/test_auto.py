@@ -91,8 +91,8 @@ def test_neurons_are_split_after_lines_have_been_raised() -> None:
 
 def test_networks_with_attention_have_their_lines_raised_before_they_are_searched() -> None:
     names = [repr(stage.verifier) for stage in Auto().stages()]
-    first = next(i for i, name in enumerate(names) if name.startswith("Attentive"))
-    assert first < next(i for i, name in enumerate(names) if name.startswith("Curved"))
+    first = next(i for i, name in enumerate(names) if name.startswith("Early(verifier=AlphaCROWN"))
+    assert first < next(i for i, name in enumerate(names) if name.startswith("Early(verifier=Late"))
     verifier = Auto().stages()[first].verifier
     assert verifier.supports(robust(0.1)[0]) is not None
     softmax = nn.Sequential(nn.Linear(9, 3), nn.Softmax(-1), nn.Linear(3, 2))
