@@ -18,9 +18,10 @@ from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.climbing import Climbing, climb
 from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
-from assay.verify.backends.bab.frontier import Frontier
+from assay.verify.backends.bab.frontier import Frontier, Leaves
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Units, backward, forward
 from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.race import Race
 from assay.verify.backends.bab.record import preorder
 from assay.verify.backends.bab.search import Bounded, Limits, search
 from assay.verify.backends.bab.tables import Tables
@@ -427,6 +428,56 @@ def test_shallow_and_deep_searches_take_leaves_in_their_order(
     monkeypatch.setattr(Falling, "bound", noted)
     search(Falling(torch.zeros(1, dtype=torch.int64)), Limits(1, 0, 1 << 20, 4, order), UNLIMITED)
     assert depths == seen
+
+
+@dataclass(frozen=True, eq=False)
+class Rising(Falling):
+    """Domains of which those at a depth of 3 are safe."""
+
+    def root(self) -> Rising:
+        return self
+
+    def bound(self, domains: Falling, budget: Budget) -> Bounded[Falling]:
+        lower = domains.depth.double() - 2.5
+        return Bounded(lower, lower, domains)
+
+    def divisible(self, domains: Falling) -> Tensor:
+        return domains.depth < 4
+
+    def halve(self, domains: Falling) -> Rising:
+        return Rising((domains.depth + 1).repeat(2))
+
+
+def test_searches_go_on_from_what_others_left_open_and_no_leaf_is_lost() -> None:
+    tree = Rising(torch.zeros(2, dtype=torch.int64))
+    account = Account(2)
+    first = search(tree, Limits(4, 0, 1 << 20, 10, "shallow"), UNLIMITED, None, account)
+    assert first.stats["domains"] == 10
+    assert first.spent.sum() == 10
+    alone = search(tree, Limits(4, 0, 1 << 20), UNLIMITED, first.open.take(first.open.tree == 1), account)
+    assert alone.closed == [False, True]
+    assert alone.spent.tolist() == [0, 15 - first.spent[1]]
+    rest = first.open.take(first.open.tree == 0)
+    with pytest.raises(InternalError, match="do not make up the tree"):
+        search(tree, Limits(4, 0, 1 << 20), UNLIMITED, rest.take(torch.arange(1, len(rest.bound))), account)
+
+
+def test_in_a_race_each_way_has_copies_and_what_one_has_closed_is_left_out_of_the_others() -> None:
+    ways = Climbing(5), Climbing(10)
+    race = Race(ways, 2, Leaves.roots(Rising(torch.zeros(4, dtype=torch.int64))))
+    heats = race.heats(80)
+    assert next(heats) == (0, 2)
+    mine = race.take(0)
+    assert mine.tree.tolist() == [0, 1]
+    race.note(
+        search(Rising(mine.domains.depth), Limits(4, 0, 1 << 20), UNLIMITED, mine.take(mine.tree == 0), race.account)
+    )
+    assert race.closed.tolist() == [True, False]
+    assert race.first_closed.tolist() == [True, False, False, False]
+    assert next(heats) == (1, 2)
+    assert race.take(1).tree.tolist() == [3]
+    assert race.best == 0
+    assert next(heats) == (0, 80)
 
 
 def test_the_account_is_kept_tree_by_tree() -> None:
