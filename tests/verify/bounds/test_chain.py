@@ -88,7 +88,7 @@ def test_float32_loses_a_little_and_no_more_than_by_columns(seeds: range) -> Non
         network, (box, objective) = made(seed), asked(seed)
         single, double = (rows(network, box, objective, dtype) for dtype in (S, D))
         assert bool((single <= double + 1e-12).all())
-        assert bool((single >= double - 2e-4 * (1 + double.abs())).all())
+        assert bool((single >= double - 1e-3 * (1 + double.abs())).all())
         assert bool((single >= by_columns(network, box, objective, S) - 1e-5).all())
 
 
