@@ -14,7 +14,7 @@ from assay.commands.train import train
 from assay.models import architectures, cards, data, training
 from assay.models.training import Training, attacked_accuracy, certified_accuracy, hold_out
 from assay.models.training import search as searching
-from assay.models.training.search import KNOBS, Search, Trial, best
+from assay.models.training.search import KNOBS, Search, Trial, _whole_lines, best
 from assay.verify.core.errors import InputError, UnsupportedError
 
 PLAN = Training(training.recipe("sabr(eps=0.03)"), epochs=1, batch=32, lr=1e-2, seed=3)
@@ -131,3 +131,12 @@ def test_the_command_trains_by_what_it_chose(tmp_path: Path, capsys: pytest.Capt
     assert f"{max(map(float, shares)):.2f}%" in lines[0]
     with pytest.raises(InputError, match="--validation says how many"):
         train(name="found", **{**asked, "validation": 0}, search=2, out=tmp_path)
+
+
+def test_a_line_that_was_being_written_is_cut_off(tmp_path: Path) -> None:
+    journal = tmp_path / "net.search.jsonl"
+    _whole_lines(journal)
+    for text, kept in (("", ""), ("{1}\n{2}\n", "{1}\n{2}\n"), ("{1}\n{2", "{1}\n"), ("{1", "")):
+        journal.write_text(text)
+        _whole_lines(journal)
+        assert journal.read_text() == kept

@@ -10,8 +10,7 @@ or are beyond what is counted, intervals that cross, is left to these.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
 
@@ -36,7 +35,7 @@ COPIES = 12  # of a block of coefficients that live at once, with what is done t
 BLOCK = 5 << 17  # bytes of the rows that are at the input together: they stay in cache
 MANY = 1 << 18  # coefficients of the rows that are on their way together
 FEW_ROWS = 128  # up to which both sides of neurons are bounded at once
-PART = 0.25  # of the time that is left may be used here
+PART = 0.25  # of the time that is left may be used here: the rest is for those who keep some for the rows
 
 RELU = Relu()
 
@@ -180,19 +179,13 @@ def lower_rows(
     if chain is None:
         return None
     try:
-        return _lower_rows(chain, region.box().outward(dtype), objective.to(dtype), _part(budget))
+        return _lower_rows(chain, region.box().outward(dtype), objective.to(dtype), budget.part(PART))
     except Expired:
         return None
 
 
 def _is_box(region: Region) -> bool:
     return type(region) is Box or (isinstance(region, LpBall) and region.p == inf)
-
-
-def _part(budget: Budget) -> Budget:
-    """A part of the time: the rest is for those who keep some for the rows."""
-    left = budget.remaining
-    return budget if left == inf else replace(budget, deadline=time.monotonic() + PART * left)
 
 
 def _lower_rows(chain: Chain, box: tuple[Tensor, Tensor], objective: Tensor, budget: Budget) -> Tensor | None:

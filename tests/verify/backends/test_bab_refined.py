@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab import refined
+from assay.verify.backends.bab import bab, refined
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.multipliers import backward
 from assay.verify.backends.bab.record import Record, preorder
 from assay.verify.backends.bab.refined import Leaves, Passes, Refining, refine
+from assay.verify.bounds import roots
 from assay.verify.bounds.raised import GRAINS
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
@@ -83,6 +84,24 @@ def test_without_time_bounds_stay_as_they_are() -> None:
     assert all(
         old.equal(new) for old, new in zip(at.compact.bounds(), finer(at, 8, budget=Budget(0).started()), strict=True)
     )
+
+
+def test_with_little_memory_trees_grow_one_after_the_other_to_the_same_bounds() -> None:
+    at = made("mlp", 1001)
+    for wide, narrow in zip(finer(at, 8), finer(at, 8, budget=Budget(memory=1)), strict=True):
+        assert torch.allclose(wide, narrow, atol=1e-5)
+
+
+def test_bounds_whose_proof_was_given_up_prove_nothing_later() -> None:
+    problem, margin = case("mlp", 5)
+    assert margin > 0
+    first = BaB(first=0, leaves=6, proof=True).verify(problem, Budget(memory=100))
+    assert first.certificate is None
+    assert not bab.REFINED[problem].proof
+    del roots.ROOTS[problem.network]  # which had too little memory as well
+    again = BaB(first=0, leaves=6, proof=True).verify(problem)
+    assert again.certificate is not None
+    assert bab.REFINED[problem].proof
 
 
 @every_kind

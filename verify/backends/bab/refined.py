@@ -25,7 +25,8 @@ from assay.verify.backends.bab.tables import Tables
 from assay.verify.core.budget import Budget
 
 FIRST = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)  # of a tree's root
-TOGETHER = 256  # trees that grow together
+TOGETHER = 256  # trees that grow together, or fewer, so that they take a part of the memory
+BYTES, PART = 32, 4  # that a neuron of a leaf takes, copies included; one part in so many
 FEWEST, MORE = 1, 4  # leaves of the first pass, and times as many in each one after it
 EARLY = 1.5  # the power of what a layer has less to do than another one that its trees are larger by
 GAIN = 0.95  # of what rows were short of zero must be left at most for another pass
@@ -107,7 +108,8 @@ def refine(
         before = replace(compact, layers=compact.layers[:number], output=layer.operand.of_features(wanted.numpy()))
         cut, index = before.cut(lower[:begin], upper[:begin], torch.zeros(begin, dtype=torch.bool))
         trees = _Trees(cut, lower[:begin][index], upper[:begin][index], replace(refining, leaves=sizes[number]))
-        for rows in torch.split(torch.arange(2 * len(wanted)), TOGETHER):
+        together = budget.memory // (PART * BYTES * max(1, len(index)) * max(1, sizes[number]))
+        for rows in torch.split(torch.arange(2 * len(wanted)), max(1, min(TOGETHER, together))):
             if budget.expired:
                 return lower, upper
             leaves = trees.grown(rows, budget)
@@ -177,7 +179,7 @@ class _Trees:
             halves[2][at, first], halves[2][at, second] = 0.0, 0.0
             own = Multipliers(halves[1].clone(), halves[2].clone(), weight[:, row.repeat(2)])
             walk, following = self._raised(halves[0], own, self.refining.how, unit)
-            # What proved the whole proves its halves.
+            # What proved the whole proves its halves, slopes at the split among it: another one might not.
             whole = worst[row].repeat(2)
             better = walk.bound > whole
             kept = [torch.where(better, raised, old) for old, raised in ((halves[1], own.alpha), (halves[2], own.beta))]

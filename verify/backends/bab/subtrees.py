@@ -219,6 +219,8 @@ class Subtrees:
             refining = Refining(self.stats["refined"], self.plan.refining, self.how)
             bounds = refine(self.compact, passes.lower, passes.upper, refining, budget, note)
             passes.lower, passes.upper = bounds
+            if self.record is not None and not self.record.whole:
+                passes.proof = False  # what proves some of these bounds was given up
             lower, upper = (t[:, None].repeat(1, len(nodes)) for t in bounds)
             nodes = replace(nodes, lower=lower, upper=upper)
             compact, index = _cut(self.compact, nodes)
@@ -227,8 +229,6 @@ class Subtrees:
             if budget.expired:
                 break
             passes.note(-found.worst, self.plan.refining)
-        if self.record is not None and not self.record.whole:
-            passes.proof = False  # what proves some of these bounds was given up
         return nodes
 
     def small(self, nodes: Nodes) -> Nodes:
