@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.benchmarks.harness.origin import version
 from assay.verify.check.certificate import CHECKERS, save_checkers
 from assay.verify.core.errors import InputError
 from assay.verify.core.result import NETWORK, Guarantee, Verdict
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT, INDEX = "assay-evidence-1", "index.json"
 SHARED, REPORTS = ("model.onnx", *CHECKERS), ("index.txt", "index.html")
+OWN = ("format", "norm", "scale", "domain", "versions", "sha256", "entries", "seal")  # all else is what was known
 COLUMNS = ("sample", "label", "eps", "subject", "verdict", "guarantee", "method", "proof", "file")
 SLACK = 1e-9  # relative, of widths of boxes, which are rounded
 
@@ -125,30 +127,52 @@ class Portfolio:
 
     def close(self, entries: Sequence[tuple[Claim, Entry]]) -> list[str]:
         """The index, as JSON, text and a page; its first lines."""
-        from assay.benchmarks.harness.origin import version
-
         save_checkers(self.folder)
         told = [{**entry, **_digest(self.folder, file_of(claim))} for claim, entry in entries]
         told.sort(key=lambda entry: (entry["eps"], entry["sample"], entry["subject"]))
-        counts = Counter((entry["verdict"], entry["guarantee"], entry["subject"]) for entry in told)
-        lines = [f"{count} {verdict}, {how} ({what})" for (verdict, how, what), count in sorted(counts.items())]
-        head = [f"{key}: {value}" for key, value in self.known.items()]
-        table = [[str(entry[column]) for column in COLUMNS] for entry in told]
-        replace_file(self.folder / "index.txt", _text([*head, *lines], table).encode())
-        replace_file(self.folder / "index.html", _page([*head, *lines], table).encode())
-        document = {
+        document: dict[str, Any] = {
             "format": FORMAT,
             **self.known,
             "norm": str(self.norm),
             "scale": self.scale,
             "domain": list(self.domain),
             "versions": {"assay": version(), "python": platform.python_version()},
-            "sha256": {n: d["sha256"] for n in (*SHARED, *REPORTS) if (d := _digest(self.folder, n))["sha256"]},
             "entries": told,
         }
+        for name, page in pages(document).items():
+            replace_file(self.folder / name, page)
+        hashes = {n: d["sha256"] for n in (*SHARED, *REPORTS) if (d := _digest(self.folder, n))["sha256"]}
+        document["sha256"] = hashes
         document["seal"] = seal(document)
         replace_file(self.folder / INDEX, json.dumps(document, indent=1).encode())
-        return [*lines, f"seal {document['seal']}"]
+        return [*_counts(told), f"seal {document['seal']}"]
+
+
+def pages(index: Mapping[str, Any]) -> dict[str, bytes]:
+    """What the index says, for readers: the text and the page, by their names."""
+    known = [f"{key}: {value}" for key, value in index.items() if key not in OWN]
+    head = [*known, asked(index), *_counts(index["entries"])]
+    table = [[str(entry[column]) for column in COLUMNS] for entry in index["entries"]]
+    return {name: made(head, table).encode() for name, made in zip(REPORTS, (_text, _page), strict=True)}
+
+
+def asked(index: Mapping[str, Any]) -> str:
+    """Which regions an index speaks of, in words."""
+    start, end = map(_spread, index["domain"])
+    return f"regions: l{index['norm']}, of {_spread(index['scale'])} times eps, in a domain of at least {start}, at most {end}"
+
+
+def _spread(value: float | list[float]) -> str:
+    """What holds of all features, or the least and the largest of them, and how many are told apart."""
+    if not isinstance(value, list):
+        return f"{value!r}"
+    return f"{min(value)!r} to {max(value)!r} ({len(set(value))} values on {len(value)} features)"
+
+
+def _counts(entries: Sequence[Entry]) -> list[str]:
+    """How many verdicts there are of each kind."""
+    counts = Counter((entry["verdict"], entry["guarantee"], entry["subject"]) for entry in entries)
+    return [f"{count} {verdict}, {how} ({what})" for (verdict, how, what), count in sorted(counts.items())]
 
 
 def of_features(value: Any, shape: Sequence[int]) -> float | list[float]:
@@ -188,12 +212,17 @@ def again(folder: Path, exact: bool = False) -> int:
     faults = [f"{name} changed since it was written" for name, digest in files if _hash(data[name]) != digest]
     faults += [f"{INDEX} changed since it was written"] if index.get("seal") != seal(index) else []
     faults += [f"{path.name} is not in the index" for path in sorted(folder.glob("*.zip")) if path.name not in data]
-    faults = faults or list(_faults(index, data, exact))
+    try:
+        faults = faults or [*_pages(index, data), *_faults(index, data, exact)]
+        told_of = asked(index)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{str(folder)!r} is no folder of evidence: {type(error).__name__}: {error}") from None
     for fault in faults:
         print(f"rejected: {fault}")
     if faults:
         return REJECTED
     entries = index["entries"]
+    print(told_of)
     told = Counter(f"{e['verdict']} ({e['guarantee']})" for e in entries if not e["proof"].startswith("none: "))
     without = sum(entry["guarantee"] != "open" for entry in entries) - sum(told.values())
     print(f"accepted: {', '.join(f'{count} {verdict}' for verdict, count in sorted(told.items())) or 'nothing'}")
@@ -201,6 +230,14 @@ def again(folder: Path, exact: bool = False) -> int:
     if without:
         print(f"nothing to check: {without} verdicts without a certificate")
     return 0 if told else UNPROVED
+
+
+def _pages(index: Mapping[str, Any], data: Mapping[str, bytes]) -> Iterator[str]:
+    """Which pages do not say what the index does; what another version has written cannot be told by this one."""
+    if index["versions"]["assay"] != version():
+        print(f"not compared with the index: {', '.join(REPORTS)}, which assay {index['versions']['assay']} wrote")
+        return
+    yield from (f"{name} does not say what the index does" for name, page in pages(index).items() if data[name] != page)
 
 
 def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) -> Iterator[str]:

@@ -176,8 +176,45 @@ def test_entries_that_are_dropped_are_noticed(run: Path, capsys: pytest.CaptureF
     assert main(["check", "ev"]) == 20
     assert f"{dropped['file']} is not in the index" in capsys.readouterr().out
     (run / dropped["file"]).unlink()
+    assert main(["check", "ev"]) == 20
+    assert "index.html does not say what the index does" in capsys.readouterr().out
+    for name, page in portfolio.pages(told).items():
+        (run / name).write_bytes(page)
+        told["sha256"][name] = portfolio._hash(page)
+    resealed(run, told)
     assert main(["check", "ev"]) == 0
     assert f"seal: {told['seal']}" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["index.txt", "index.html"])
+def test_pages_say_what_the_index_does(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page that is changed, or left out, is told though its hash and the seal are mended; one of another version is
+    said not to be compared."""
+    told = index(run)
+    text = (run / name).read_text()
+    changed = text.replace("regions: linf, of 1.0 times eps", "regions: linf, of 2.0 times eps").encode()
+    assert changed != text.encode()
+    (run / name).write_bytes(changed)
+    told["sha256"][name] = portfolio._hash(changed)
+    resealed(run, told)
+    assert main(["check", "ev"]) == 20
+    assert f"rejected: {name} does not say what the index does" in capsys.readouterr().out
+    other = {**told, "versions": {**told["versions"], "assay": "0.0"}}
+    resealed(run, other)
+    assert main(["check", "ev"]) == 0
+    out = capsys.readouterr().out
+    assert "not compared with the index: index.txt, index.html, which assay 0.0 wrote" in out
+    assert "regions: linf, of 1.0 times eps, in a domain of at least 0.0, at most 1.0" in out
+    del told["sha256"][name]
+    resealed(run, told)
+    assert main(["check", "ev"]) == 40
+    assert "is no folder of evidence" in capsys.readouterr().err
+
+
+def test_scales_of_features_are_told_by_their_ends() -> None:
+    told = portfolio.asked({"norm": "inf", "scale": [1.0, 0.5, 1.0], "domain": [0.0, [1.0, 2.0, 1.0]]})
+    assert "of 0.5 to 1.0 (2 values on 3 features) times eps" in told
+    assert "in a domain of at least 0.0, at most 1.0 to 2.0 (2 values on 3 features)" in told
 
 
 def test_a_folder_of_another_model_is_not_gone_on_with(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
