@@ -159,7 +159,8 @@ def pages(index: Mapping[str, Any]) -> dict[str, bytes]:
 def asked(index: Mapping[str, Any]) -> str:
     """Which regions an index speaks of, in words."""
     start, end = map(_spread, index["domain"])
-    return f"regions: l{index['norm']}, of {_spread(index['scale'])} times eps, in a domain of at least {start}, at most {end}"
+    radii = f"l{index['norm']}, of {_spread(index['scale'])} times eps"
+    return f"regions: {radii}, in a domain of at least {start}, at most {end}"
 
 
 def _spread(value: float | list[float]) -> str:

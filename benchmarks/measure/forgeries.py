@@ -32,8 +32,8 @@ from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.spec import Spec
-from assay.verify.solving import proofs
-from assay.verify.solving.proofs import Files
+from assay.verify.solving import parts
+from assay.verify.solving.parts import Files
 
 SIZES = ((2, 5, 4, 2), (3, 4, 4, 3), (4, 8, 3), (2, 3, 3, 3, 2))
 TREE = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, proof=True)  # many nodes
@@ -73,20 +73,20 @@ def cases(seed: int) -> list[Case]:
     found = []
     for method in (TREE, BOXES):
         record = method.verify(true).certificate
-        part = proofs.of_search(files, 0, true.spec, record)
+        part = parts.of_search(files, 0, true.spec, record)
         if part is not None:
             found.append(Case("unsat", files.certificate("tree", "real", [part]), wrong))
     if found:  # otherwise the property may be false
         point = points[int(y.argmin())].tolist()
-        found.append(Case("sat", proofs.counterexample(wrong[0], point), (files,)))
+        found.append(Case("sat", parts.counterexample(wrong[0], point), (files,)))
     return found
 
 
 def mlp(seed: int, sizes: Sequence[int]) -> nn.Module:
     """Random weights, ReLUs between."""
     torch.manual_seed(seed)
-    parts = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
-    return nn.Sequential(*parts[:-1]).double().eval()
+    layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(*layers[:-1]).double().eval()
 
 
 def region(content: bytes, rng: np.random.Generator) -> bytes:

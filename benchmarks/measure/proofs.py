@@ -26,8 +26,8 @@ from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Verdict
 from assay.verify.core.spec import Spec
-from assay.verify.solving import proofs
-from assay.verify.solving.proofs import Files
+from assay.verify.solving import parts
+from assay.verify.solving.parts import Files
 
 Arrays = dict[str, NDArray[Any]]
 Tamper = Callable[[dict[str, Any], Arrays, np.random.Generator], None]
@@ -139,7 +139,7 @@ def measured(net: Path, prop: Path, seconds: float) -> tuple[Row, Certificate | 
     result, recorded = timed(lambda: BaB(proof=True).verify(problem, Budget(seconds)))
     if result.verdict is not Verdict.VERIFIED or result.certificate is None:
         return Row(result.verdict.value, search, recorded), None, files
-    part = proofs.of_record(files, 0, problem.spec, result.certificate)
+    part = parts.of_record(files, 0, problem.spec, result.certificate)
     if part is None:
         return Row("no certificate", search, recorded), None, files
     certificate = files.certificate("tree", "real", [part])

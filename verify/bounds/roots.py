@@ -33,7 +33,7 @@ KEPT = 4  # roots of a network at most
 class Root:
     """The ``bounds`` of the first nodes over a ``box`` (1 x input shape), by an ``ascent`` for each neuron;
     ``relaxed``: the network, once all of it is bounded. ``proof``: whether ``slopes`` that prove the bounds are asked
-    for, which are None where they would be too large."""
+    for, which are None where they were too large for ``memory``, in bytes."""
 
     box: Box
     ascent: Ascent
@@ -42,14 +42,15 @@ class Root:
     slopes: Slopes | None = None
     relaxed: Relaxed | None = None
     size: int = 0
+    memory: int = 0
 
     def __post_init__(self) -> None:
         self.slopes = {} if self.proof else None
 
-    def serves(self, box: Box, ascent: Ascent, proof: bool) -> bool:
-        """Whether it is what :func:`tightened` is asked for."""
-        same = self.box.lower.equal(box.lower) and self.box.upper.equal(box.upper)
-        return same and self.ascent == ascent and self.proof >= proof
+    def serves(self, box: Box, ascent: Ascent, proof: bool, memory: int) -> bool:
+        """Whether it is what :func:`tightened` is asked for, which may hold slopes that were too large before."""
+        same = self.box.lower.equal(box.lower) and self.box.upper.equal(box.upper) and self.ascent == ascent
+        return same and self.proof >= proof and (not proof or self.slopes is not None or memory <= self.memory)
 
     def further(self, relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor) -> Bounds:
         """See :data:`assay.verify.bounds.layers.Tighten`."""
@@ -57,7 +58,8 @@ class Root:
             return raised.tighten(relaxed, position, known, wanted, self.ascent)
         size = 2 * int(wanted.sum()) * sum(relaxed.network.nodes[i].size for i in relaxed.lines)
         # They are numbers of float64 before they are bytes.
-        self.slopes = self.slopes if self.size + 8 * size <= relaxed.budget.memory // SHARE else None
+        if self.size + 8 * size > relaxed.budget.memory // SHARE:
+            self.slopes, self.memory = None, relaxed.budget.memory
         self.size += size
         return raised.tighten(relaxed, position, known, wanted, self.ascent, None if self.slopes is None else self.note)
 
@@ -89,7 +91,7 @@ def tightened(
     Raises :class:`assay.verify.core.budget.Expired` when the time is over.
     """
     roots = ROOTS.setdefault(network, [])
-    root = next((root for root in roots if root.serves(box, ascent, proof)), None)
+    root = next((root for root in roots if root.serves(box, ascent, proof, budget.memory)), None)
     if root is None:
         root = Root(box, ascent, proof)
         roots[:] = [*roots[1 - KEPT :], root]

@@ -16,7 +16,6 @@ from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.multipliers import backward
 from assay.verify.backends.bab.record import Record, preorder
 from assay.verify.backends.bab.refined import Leaves, Passes, Refining, refine
-from assay.verify.bounds import roots
 from assay.verify.bounds.raised import GRAINS
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
@@ -98,7 +97,6 @@ def test_bounds_whose_proof_was_given_up_prove_nothing_later() -> None:
     first = BaB(first=0, leaves=6, proof=True).verify(problem, Budget(memory=100))
     assert first.certificate is None
     assert not bab.REFINED[problem].proof
-    del roots.ROOTS[problem.network]  # which had too little memory as well
     again = BaB(first=0, leaves=6, proof=True).verify(problem)
     assert again.certificate is not None
     assert bab.REFINED[problem].proof

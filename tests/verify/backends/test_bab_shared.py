@@ -19,8 +19,8 @@ from assay.verify.backends.bab.shared import Done, Share
 from assay.verify.core.errors import InternalError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result, Verdict
-from assay.verify.solving import proofs
-from assay.verify.solving.proofs import Files
+from assay.verify.solving import parts
+from assay.verify.solving.parts import Files
 from assay.verify.support.executors import Ended, Fate, Job, Task, processes
 from tests import nets
 from tests.contract.test_exact_agreement import agrees
@@ -152,7 +152,7 @@ def test_a_process_that_is_killed_takes_nothing_with_it(monkeypatch: pytest.Monk
 def accepted(result: Result, problem: Problem) -> bool:
     files = Files.of_problem(problem)
     assert result.certificate is not None
-    part = proofs.of_record(files, 0, problem.spec, result.certificate)
+    part = parts.of_record(files, 0, problem.spec, result.certificate)
     assert part is not None
     return files.certificate("tree", "real", [part]).check()["claim"] == "unsat"
 

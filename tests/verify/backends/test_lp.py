@@ -22,8 +22,8 @@ from assay.verify.core.spec import Spec
 from assay.verify.programs import loading
 from assay.verify.programs.program import Status
 from assay.verify.registry import get_bounder, get_verifier
-from assay.verify.solving import proofs
-from assay.verify.solving.proofs import Files
+from assay.verify.solving import parts
+from assay.verify.solving.parts import Files
 from tests import exact, nets
 from tests.breadth import few, seeds
 from tests.contract.graphs import eye, random_box, random_graph
@@ -84,7 +84,7 @@ def test_slopes_from_duals_prove_what_lines_of_crown_do_not(name: str, seeds: ra
             result = get_verifier(name).verify(just, Budget())
             assert result.verdict is Verdict.VERIFIED
             files = Files.of_problem(just)
-            part = proofs.of_search(files, 0, just.spec, Result.from_json(result.to_json()).certificate)
+            part = parts.of_search(files, 0, just.spec, Result.from_json(result.to_json()).certificate)
             assert part is not None
             assert files.certificate("tree", "real", [part]).check()["leaves"] == len(just.spec.disjuncts)
             better += crown < margin - 1e-4

@@ -31,8 +31,8 @@ from assay.verify.programs.encode import encode
 from assay.verify.programs.program import Status, Vector
 from assay.verify.programs.relaxation import known
 from assay.verify.registry import get_verifier
-from assay.verify.solving import proofs
-from assay.verify.solving.proofs import Files
+from assay.verify.solving import parts
+from assay.verify.solving.parts import Files
 from tests import nets
 from tests.breadth import seeds
 from tests.verify.programs.cases import cases, lowered
@@ -79,7 +79,7 @@ def hard() -> Problem:
 def proved(problem: Problem, certificate: dict[str, Any]) -> dict[str, Any]:
     """What the checker says that the trees prove."""
     files = Files.of_problem(problem)
-    part = proofs.of_record(files, 0, problem.spec, certificate)
+    part = parts.of_record(files, 0, problem.spec, certificate)
     assert part is not None
     return files.certificate("tree", "real", [part]).check()
 

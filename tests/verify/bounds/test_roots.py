@@ -118,8 +118,16 @@ def test_what_proves_bounds_is_there_where_it_is_asked_for_and_fits() -> None:
     for feature, by_activation in slopes.values():
         assert by_activation
         assert all(len(t) == 2 * len(feature) for t in by_activation.values())
-    _, large = roots.tightened(resnet(), box(), ASCENT, Budget(memory=1 << 14), proof=True)
-    assert large is None
+    network = resnet()
+    for _ in range(2):
+        _, large = roots.tightened(network, box(), ASCENT, Budget(memory=1 << 14), proof=True)
+        assert large is None
+    assert len(roots.ROOTS[network]) == 1
+    _, some = roots.tightened(network, box(), ASCENT, UNLIMITED, proof=True)
+    assert some is not None
+    assert {i: feature.tolist() for i, (feature, _) in some.items()} == {
+        i: feature.tolist() for i, (feature, _) in slopes.items()
+    }
 
 
 def test_a_search_goes_on_from_the_bounds_of_another_method(monkeypatch: pytest.MonkeyPatch) -> None:

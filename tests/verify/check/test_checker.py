@@ -36,8 +36,9 @@ from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Verdict
 from assay.verify.core.spec import Polyhedron, Spec
 from assay.verify.registry import get_verifier
-from assay.verify.solving import proofs
-from assay.verify.solving.proofs import Files, Part
+from assay.verify.solving import parts, proofs
+from assay.verify.solving.halved import halved
+from assay.verify.solving.parts import Files, Part
 from tests import nets
 from tests.breadth import few, seeds
 from tests.verify.check.test_forged import model
@@ -59,7 +60,7 @@ def proved(kind: str, seed: int, method: BaB) -> tuple[Problem, float, Certifica
         return None
     files = Files.of_problem(problem)
     assert result.certificate is not None
-    part = proofs.of_record(files, 0, problem.spec, result.certificate)
+    part = parts.of_record(files, 0, problem.spec, result.certificate)
     assert part is not None
     return problem, margin, files.certificate("tree", "real", [part])
 
@@ -101,9 +102,9 @@ def test_bounds_by_trees_are_no_better_than_their_leaves() -> None:
         mine = {name.partition("/")[2]: array for name, array in arrays.items()}
         if "finer/tree" not in mine:
             continue
-        network, parts = question.question(certificate.model, certificate.prop)
-        rows, sets = question.numbered(parts[0][-1])
-        bounds = [[v] for v in parts[0][2:4]]
+        network, boxes = question.question(certificate.model, certificate.prop)
+        rows, sets = question.numbered(boxes[0][-1])
+        bounds = [[v] for v in boxes[0][2:4]]
         net = checker.Bounder(network, rows, *bounds, "real", mine["listed"], claims["parts"][0]["layers"], mine)
         trees = checker.Trees(net, mine, sets)
         trees.finer()
@@ -237,11 +238,11 @@ def test_traps_of_floating_point(name: str, semantics: str) -> None:
     problem = nets.trap_problem(name)
     files = Files.of_problem(problem)
     result = BaB(proof=True).verify(problem)
-    parts = [proofs.plain(files, 0, semantics)]
+    some = [proofs.plain(files, 0, semantics)]
     if result.certificate is not None:
-        parts.append(proofs.of_record(files, 0, problem.spec, result.certificate))
+        some.append(parts.of_record(files, 0, problem.spec, result.certificate))
     accepted = 0
-    for part in parts:
+    for part in some:
         if part is not None:
             try:
                 accepted += files.certificate("tree", semantics, [part]).check()["claim"] == "unsat"
@@ -280,10 +281,10 @@ def test_bounds_hold_at_points_that_float32_runs(make: Callable[[int], torch.nn.
 def test_counterexamples_are_replayed() -> None:
     problem = nets.trap_problem("N6", B=4.0)
     files = Files.of_problem(problem)
-    assert proofs.counterexample(files, [1.0]).check()["claim"] == "sat"
+    assert parts.counterexample(files, [1.0]).check()["claim"] == "sat"
     for point in ([0.5], [1.5], [1.0, 0.0], [float("nan")]):
         with pytest.raises(Rejected):
-            proofs.counterexample(files, point).check()
+            parts.counterexample(files, point).check()
 
 
 def test_it_runs_alone(tmp_path: Path) -> None:
@@ -331,7 +332,7 @@ def boxes(seed: int) -> tuple[Problem, float, Files, Part] | None:
     if record is None:
         return None
     files = Files.of_problem(problem)
-    part = proofs.of_boxes(files, 0, problem.spec, record)
+    part = parts.of_boxes(files, 0, problem.spec, record)
     assert part is not None
     return problem, margin, files, part
 
@@ -361,7 +362,7 @@ def test_boxes_that_no_row_proves_alone_are_proved_as_they_are_recorded() -> Non
     problem = Problem(chain((1,), [first, Relu(), last]), box, Spec((both,)))
     result = InputSplit(proof=True).verify(problem)
     files = Files.of_problem(problem)
-    part = proofs.of_search(files, 0, problem.spec, result.certificate)
+    part = parts.of_search(files, 0, problem.spec, result.certificate)
     assert part is not None
     assert files.certificate("tree", "real", [part]).check()["leaves"] == 1
 
@@ -376,7 +377,7 @@ def test_boxes_that_are_not_proved_are_told_and_halved_until_they_are() -> None:
         with pytest.raises(Rejected, match="not proved") as why:
             files.certificate("tree", "real", [whole]).check()
         assert why.value.left == (0, [0])
-        mended = proofs.halved(files, 0, whole, [0])
+        mended = halved(files, 0, whole, [0])
         assert files.certificate("tree", "real", [mended]).check()["leaves"] > 1
 
 
@@ -425,5 +426,5 @@ def test_trees_are_told_of_their_own_unsafe_sets(scale: float) -> None:
     strict = torch.zeros(1, dtype=torch.bool)
     spec = Spec(tuple(Polyhedron(row[None], value[None], strict) for row, value in zip(A, b, strict=True)))
     files = Files.of_problem(Problem(network, Box(torch.zeros(2), torch.ones(2)), spec))
-    assert proofs._order(files, files.parts[0][2], spec) == [0, 1, 2, 3]
-    assert proofs._order(files, files.parts[0][2], Spec(spec.disjuncts[:3])) is None
+    assert parts.order_of(files, files.parts[0][2], spec) == [0, 1, 2, 3]
+    assert parts.order_of(files, files.parts[0][2], Spec(spec.disjuncts[:3])) is None

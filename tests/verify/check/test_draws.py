@@ -26,7 +26,7 @@ from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result, Verdict
-from assay.verify.solving import proofs
+from assay.verify.solving import parts, proofs
 from tests import nets
 
 N = 400
@@ -80,7 +80,7 @@ def test_what_is_certified_is_accepted_with_its_confidence(options: dict[str, An
 def test_radii_are_those_that_the_method_certifies() -> None:
     radius = smoothed(posed()).stats["radius"]
     for eps, holds in ((0.999 * radius, True), (1.001 * radius, False)):
-        files = proofs.Files.of_problem(posed(eps), True)
+        files = parts.Files.of_problem(posed(eps), True)
         certificate = Certificate.of(claims(told()), {}, files.model, files.prop)
         if holds:
             assert certificate.check()["draws"] == N
@@ -97,7 +97,7 @@ def test_others_counts_seeds_and_properties_are_rejected() -> None:
         changed(count=min(N, count + 30) if count < N else count - 30).check()
     wrong = smoothed(posed(rank=2), seed)
     assert wrong.verdict is not Verdict.VERIFIED
-    files = proofs.Files.of_problem(posed(rank=2), True)
+    files = parts.Files.of_problem(posed(rank=2), True)
     for new in ({}, {"count": 0}, {"count": N, "seed": seed}):
         with pytest.raises(Rejected):
             Certificate.of({**claims(told()), **new}, {}, files.model, files.prop).check()
@@ -112,7 +112,7 @@ def test_another_seed_makes_other_draws() -> None:
     counts = {seed: smoothed(near, seed, sigma=2.0).certificate for seed in range(3)}
     totals = {seed: record["counts"][near.label] for seed, record in counts.items() if record is not None}
     assert len(set(totals.values())) > 1
-    files = proofs.Files.of_problem(near, True)
+    files = parts.Files.of_problem(near, True)
     base = {**claims(told()), "scale": (2.0).hex()}
     for seed, count in totals.items():
         for other, mine in totals.items():

@@ -14,8 +14,8 @@ from onnx import helper as onnx
 from assay.verify.check import checker, norms, question
 from assay.verify.check.certificate import Certificate
 from assay.verify.check.question import Rejected
-from assay.verify.solving import proofs
-from assay.verify.solving.proofs import Files, Part
+from assay.verify.solving import parts
+from assay.verify.solving.parts import Files, Part
 
 Bounds = Sequence[tuple[str, str]]
 
@@ -51,7 +51,7 @@ def prop(box: Bounds, formula: str, outputs: int = 1) -> bytes:
 def forged(net: bytes, said: bytes, **arrays: Any) -> Certificate:
     """Trees that are one leaf each, but for the ``arrays`` given."""
     files = Files.of(net, said)
-    hints = proofs.trees(len(files.parts[0][2]), [1.0] * sum(map(len, files.parts[0][2])))
+    hints = parts.trees(len(files.parts[0][2]), [1.0] * sum(map(len, files.parts[0][2])))
     hints |= {name: np.asarray(value) for name, value in arrays.items()}
     return files.certificate("tree", "real", [Part(hints, [])])
 
@@ -94,7 +94,7 @@ def test_numbers_that_underflow_are_charged() -> None:
 def test_the_end_of_an_open_interval_is_no_counterexample() -> None:
     said = prop([("-1", "1")], "(and (> X_0 0) (<= Y_0 0.5))")
     with pytest.raises(Rejected):
-        proofs.counterexample(Files.of(IDENTITY, said), [0.0]).check()
+        parts.counterexample(Files.of(IDENTITY, said), [0.0]).check()
 
 
 def test_counterexamples_in_float32_are_charged_for_it() -> None:
@@ -255,7 +255,7 @@ def test_leaky_slopes_are_charged_in_float32() -> None:
     """0.1 x 1e7 at x = -1e7, next to which float32 has no number but in steps of 0.06."""
     net = model([("LeakyRelu", ["x"], "y", {"alpha": 0.1})], {}, kind=TensorProto.FLOAT)
     files = Files.of(net, prop([("-10000000", "-10000000")], "(<= Y_0 -1000000.02)"))
-    part = Part(proofs.trees(1, [1.0]), [])
+    part = Part(parts.trees(1, [1.0]), [])
     assert files.certificate("tree", "real", [part]).check()["claim"] == "unsat"
     with pytest.raises(Rejected):
         files.certificate("tree", "float32-any-order", [part]).check()

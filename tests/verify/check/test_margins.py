@@ -22,8 +22,8 @@ from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Verdict
 from assay.verify.registry import get_verifier
-from assay.verify.solving import proofs
-from assay.verify.solving.proofs import Files
+from assay.verify.solving import parts, proofs
+from assay.verify.solving.parts import Files
 from tests import nets
 from tests.breadth import few
 
@@ -86,11 +86,11 @@ def rewritten(told: Certificate, files: Files, claims: dict[str, Any], arrays: d
     """The certificate with other claims and arrays, told of other files."""
     old, tables = question.opened(told.content)
     kept = {key: value for key, value in old.items() if key not in ("format", "model", "property")}
-    parts = [
+    mine = [
         {**part, "lower": [v.hex() for v in low], "upper": [v.hex() for v in high]}
         for part, (low, high, _) in zip(kept["parts"], files.parts, strict=True)
     ]
-    return Certificate.of({**kept, "parts": parts, **claims}, {**tables, **arrays}, files.model, files.prop)
+    return Certificate.of({**kept, "parts": mine, **claims}, {**tables, **arrays}, files.model, files.prop)
 
 
 def false_files(posed: Problem) -> Files:
@@ -222,9 +222,9 @@ def test_linear_functions_over_balls(norm: float) -> None:
 def test_counterexamples_lie_in_the_ball(norm: float) -> None:
     flipped = problem(0, 0.25, norm, rank=2)
     files, centre = Files.of_problem(flipped), flipped.region.centre.flatten().double()
-    assert proofs.counterexample(files, centre.tolist()).check()["claim"] == "sat"
+    assert parts.counterexample(files, centre.tolist()).check()["claim"] == "sat"
     for step in ([0.2, 0.2, 0.2], [0.25 + 1e-15, 0.0, 0.0]):
-        point = proofs.counterexample(files, (centre + torch.tensor(step, dtype=torch.float64)).tolist())
+        point = parts.counterexample(files, (centre + torch.tensor(step, dtype=torch.float64)).tolist())
         with pytest.raises(Rejected, match="no counterexample"):
             point.check()
 
@@ -253,7 +253,7 @@ def test_traps_of_floating_point_are_not_proved(name: str) -> None:
     }
     for each, arrays in tables.items():
         with pytest.raises(Rejected):
-            files.certificate(each, "real", [proofs.Part(arrays, [])]).check()
+            files.certificate(each, "real", [parts.Part(arrays, [])]).check()
 
 
 def test_networks_that_are_read_are_those_that_are_run() -> None:

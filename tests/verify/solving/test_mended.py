@@ -10,9 +10,9 @@ import pytest
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.check.question import Rejected
 from assay.verify.core.budget import Budget
-from assay.verify.solving import proofs
+from assay.verify.solving import parts, proofs
 from assay.verify.solving.mended import placed
-from assay.verify.solving.proofs import Files, Part
+from assay.verify.solving.parts import Files, Part
 from tests.breadth import seeds
 from tests.verify.programs.cases import case
 
@@ -41,7 +41,7 @@ def test_leaves_that_are_not_proved_are_searched_again(seeds: range) -> None:
         if result.certificate is None:
             continue
         files = Files.of_problem(problem)
-        part = proofs.of_record(files, 0, problem.spec, result.certificate)
+        part = parts.of_record(files, 0, problem.spec, result.certificate)
         assert part is not None
         leaves = int((part.arrays["tree"] == -1).sum())
         for leaf in range(leaves):  # the first one that is missed
@@ -66,6 +66,6 @@ def test_what_cannot_be_proved_is_not_mended() -> None:
     problem, margin = case("mlp", 1)
     assert margin < 0
     files = Files.of_problem(problem)
-    part = Part(proofs.trees(len(files.parts[0][2]), [1.0] * sum(map(len, files.parts[0][2]))), [])
+    part = Part(parts.trees(len(files.parts[0][2]), [1.0] * sum(map(len, files.parts[0][2]))), [])
     with pytest.raises(proofs.Refuted, match="has found a counterexample"):
         proofs.reopened(files, 0, part, [0], problem, Budget(10).started())

@@ -15,9 +15,9 @@ from assay.verify.core.errors import AlarmError, UnsupportedError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.registry import get_verifier
-from assay.verify.solving import proofs
+from assay.verify.solving import parts, proofs
 from assay.verify.solving.mended import placed
-from assay.verify.solving.proofs import Files
+from assay.verify.solving.parts import Files
 from tests.verify.backends.test_lp_bab import hard
 from tests.verify.programs.cases import case, lowered
 
@@ -65,7 +65,7 @@ def test_leaves_of_programs_that_are_spoilt_are_searched_from_where_they_are() -
     problem = hard()
     result = LPBaB().verify(problem, Budget())
     files = Files.of_problem(problem)
-    part = proofs.of_search(files, 0, problem.spec, result.certificate)
+    part = parts.of_search(files, 0, problem.spec, result.certificate)
     assert part is not None
     slopes = part.arrays["slopes"].copy()
     slopes[0] = 0
