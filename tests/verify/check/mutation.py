@@ -37,7 +37,7 @@ from assay.verify.check import checker, question
 ROOM = "assay.verify.check"
 FOLDER = Path(question.__file__).parent
 FILES = ("checker", "question")
-TESTS = ["tests/verify/check/test_forged.py", "tests/verify/check/test_checker.py"]
+TESTS = [f"tests/verify/check/test_{name}.py" for name in ("forged", "lines", "read", "checker")]
 SEARCHES = "not runs_alone and not any_method and not too_much_memory and not sources"  # of their own, which take long
 LONGEST, SLOW = 5.0, 0.3  # seconds: what takes longer is noticed; questions that take longer are left out
 ENOUGH = 20  # questions that run a line, of each answer
