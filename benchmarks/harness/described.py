@@ -165,9 +165,9 @@ def begin(store: Store | None, about: Description, data: Dataset) -> None:
     """Keep the description and the samples, as many of the first as are no more than ``KEPT`` bytes; a store that no
     run was begun in takes none."""
     if store is not None and store.run is not None:
-        store.describe(COMPARISON, about.to_json())
+        store.noted.describe(store.run, COMPARISON, about.to_json())
         first = data.x[: KEPT // (4 * data.x[0].numel())]
-        store.note_samples(first, data.y[: len(first)].tolist())
+        store.noted.note_samples(store.run, first, data.y[: len(first)].tolist())
 
 
 def end(
@@ -176,7 +176,7 @@ def end(
     """Note that the run came to its end, and its alarms."""
     if store is not None and store.run is not None:
         told = tuple(alarms.told(found, folders))
-        store.describe(COMPARISON, replace(about, seconds=seconds, alarms=told).to_json())
+        store.noted.describe(store.run, COMPARISON, replace(about, seconds=seconds, alarms=told).to_json())
 
 
 def read(form: int, document: str) -> Description | str:

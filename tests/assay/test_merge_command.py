@@ -25,13 +25,13 @@ def test_runs_in_which_nobody_was_asked_are_merged_and_told(tmp_path: Path, caps
     for name in ("one", "two"):
         with Store(tmp_path / name) as store:
             store.begin(name, "zoo:net", "digits")
-            store.describe(1, f'{{"of": "{name}"}}')
+            store.noted.describe(store.run, 1, f'{{"of": "{name}"}}')
     assert main(["merge", str(tmp_path / "all"), str(tmp_path / "one"), str(tmp_path / "two")]) == 0
     told = capsys.readouterr().out
     assert "holds 2 runs and 0 rows" in told
     assert "every sample was misclassified" in told
     with Store(tmp_path / "all") as store:
-        assert [document for _, document in store.described().values()] == ['{"of": "one"}', '{"of": "two"}']
+        assert [document for _, document in store.noted.described().values()] == ['{"of": "one"}', '{"of": "two"}']
 
 
 def test_a_contradiction_is_an_alarm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ class Part:
         return 1.0 if self.kind in (*ABOUT_ONE, "gamma") else 0.0
 
     def scaled(self, share: float) -> Part:
-        """The ends that share of the way from where nothing happens: shares of less than 1 lie within, rounding aside."""
+        """The ends that share of the way from where nothing happens: shares below 1 lie within."""
         if share == 1:
             return self
         low, high = (self.still + share * (end - self.still) for end in (self.low, self.high))
