@@ -47,7 +47,8 @@ class Description:
     ``network``: the content hash of what was compared; ``written``: the radii as they were asked for, such as 8/255;
     ``eps_scale``, ``domain``: numbers, or nested lists that broadcast to a sample; ``seconds``: of the whole run, None
     while it is not at its end; ``alarms``: those of the run as plain data; ``tolerance``: of a search for radii, which
-    has no ``radii`` of its own; ``perturbation``: instead of a norm, as it was written.
+    has no ``radii`` of its own; ``perturbation``: instead of a norm, as it was written; ``within``: the balls, by norm,
+    that what changes lies within whatever the eps.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Description:
     alarms: tuple[Mapping[str, Any], ...] = field(default=())
     tolerance: float | None = None
     perturbation: str = ""
+    within: str = ""
 
     def to_json(self) -> str:
         """One document."""
@@ -100,6 +102,7 @@ class Description:
             self.device,
             self.source,
             self.perturbation,
+            self.within,
             *self.written,
         ]
         texts += [text for seat in self.seats for text in (seat.name, seat.key, seat.subject)]
@@ -117,8 +120,8 @@ class Description:
 
     @property
     def threat(self) -> str:
-        """The perturbation, or the norm by name."""
-        return threat_name(self.norm, self.perturbation)
+        """The perturbation, or the norm by name, and what other balls it is within."""
+        return threat_name(self.norm, self.perturbation, self.within)
 
     def label(self, eps: float) -> str:
         """The radius as it was written."""
@@ -135,6 +138,7 @@ def describe(
     participants: Sequence[Anyone],
     right: Mapping[str, set[int]],
     perturbation: str = "",
+    within: str = "",
 ) -> Description:
     """What is about to be compared. ``right``: the positions of what each subject classifies rightly."""
     return Description(
@@ -158,6 +162,7 @@ def describe(
         versions=versions(),
         machine=machine(),
         perturbation=perturbation,
+        within=within,
     )
 
 

@@ -48,11 +48,12 @@ class Sight:
     ended: bool
     alarms: int
     perturbation: str = ""
+    within: str = ""
 
     @property
     def threat(self) -> str:
-        """The perturbation, or the norm by name."""
-        return threat_name(self.norm, self.perturbation)
+        """The perturbation, or the norm by name, and what other balls it is within."""
+        return threat_name(self.norm, self.perturbation, self.within)
 
 
 def look(store: Store, run: int | None = None) -> Sight:
@@ -90,7 +91,9 @@ def look(store: Store, run: int | None = None) -> Sight:
     left = 0.0 if ended else _left(owed, known)
     n, rows = _rows(about, known)
     at = n, len(known), sum(owed.values())
-    return Sight(*facts, about.norm, *at, counts, rows, (), elapsed, left, ended, alarms, about.perturbation)
+    return Sight(
+        *facts, about.norm, *at, counts, rows, (), elapsed, left, ended, alarms, about.perturbation, about.within
+    )
 
 
 def _left(owed: dict[str, int], known: Sequence[Known]) -> float:
