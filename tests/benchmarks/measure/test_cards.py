@@ -16,6 +16,7 @@ from assay.models import cards, zoo
 TINY: dict[str, Any] = {"arch": "mlp(hidden=4)", "recipe": "standard", "epochs": 1, "eval_n": 20, "quiet": True}
 
 
+@pytest.mark.slow
 def test_a_card_is_held_to_the_bits_that_its_command_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
