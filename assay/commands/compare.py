@@ -196,7 +196,7 @@ def _threat(norm: float, perturbation: str | None, within: str | None, samples: 
     return Threat(norm, None if perturbation is None else options.perturbation(perturbation, samples), balls)
 
 
-def _by_cells(methods: Sequence[Verifier]) -> Sequence[Verifier]:
+def _by_cells(methods: Sequence[Verifier]) -> list[Verifier]:
     """The methods, asked about cells of a perturbation's parameters."""
     from assay.benchmarks.harness.participants import by_cells
 

@@ -136,7 +136,7 @@ def _compared(
     return found
 
 
-def _write(entries: Sequence[Mapping[str, Any]], to: Path, as_json: bool) -> None:
+def _write(entries: Sequence[dict[str, Any]], to: Path, as_json: bool) -> None:
     """The lines as a file, in the form that its name ends in."""
     from assay.benchmarks.report.published import Format, write
     from assay.verify.support.files import replace_file
