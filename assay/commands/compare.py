@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -17,17 +19,22 @@ from assay.comparing import Asking, Terms, limits
 from assay.notes import lost, wide
 from assay.told import Told, tell_radii
 from assay.verify.core.errors import InputError, UnsupportedError
-from assay.verify.core.norms import norm_name, parse_norm
+from assay.verify.core.norms import SPARSE, norm_name, parse_norm
 from assay.verify.support.plain import plain
 from assay.written import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
+    from assay.benchmarks.harness.asking import Ground
     from assay.benchmarks.harness.compare import Comparison
-    from assay.benchmarks.harness.gate import Finding
+    from assay.benchmarks.harness.gate import Finding, Requirement
+    from assay.benchmarks.harness.progress import Progress
+    from assay.benchmarks.harness.radius_table import RadiusTable
     from assay.benchmarks.harness.recorded import Recorded
+    from assay.benchmarks.harness.store import Store
+    from assay.models.data import Dataset
     from assay.portfolio import Portfolio
+    from assay.verify.core.verifier import Verifier
+    from assay.verify.perturbations import Perturbation
 
 
 def compare(
@@ -49,6 +56,10 @@ def compare(
     perturbation: Annotated[
         str | None,
         typer.Option(help=f"Instead of a norm: {options.PERTURBATIONS} --eps is a share of their ranges then, or 1."),
+    ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(metavar="NORM:R", help="Other balls that what changes lies in, whatever the eps: l2:1.5,l1:8."),
     ] = None,
     seed: options.Seed = 0,
     batch: options.Batch = 50,
@@ -84,77 +95,152 @@ def compare(
     json_: options.Json = False,
 ) -> int:
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
-    if perturbation is not None:
-        eps = _share(eps, {"--radius": radius, "--evidence": evidence is not None, "--norm": norm != "inf"})
-    if (eps is None) != radius:
-        raise InputError("expected --eps, radii with commas between them, or --radius, and not both")
+    _agree(radius, eps, norm, perturbation, within, require, baseline, evidence)
+    if eps is None and perturbation is not None:
+        eps = "1"
     if eps is not None:
         eps, eps_scale = options.eps_map(eps, eps_scale)
     radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm, pixels=not radius)
-    if radius and (require or baseline):
-        raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")
-    if radius and evidence:
-        raise InputError("--evidence speaks of an eps: take --eps and not --radius")
     positive("--tolerance", tolerance, "the data's units")
     budget = limits(n, batch, timeout, seed, threads, workers, device)
     hiring = partial(options.hiring, workers, cluster, device)
     hiring()  # what processes import they import from here on
 
-    from assay.benchmarks.harness import compare as harness
-    from assay.benchmarks.harness import gate
-    from assay.benchmarks.harness.participants import by_cells
     from assay.benchmarks.harness.progress import watch
-    from assay.benchmarks.harness.radius_table import RadiusTable, compare_radii
+    from assay.benchmarks.harness.radius_table import RadiusTable
     from assay.verify.support.files import writable_folder
 
     verifiers, attackers = options.methods(methods), options.attacks(attacks)
     if not verifiers and not attackers:
         raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
     samples = options.samples(data, data_dir, domain, n, eps_scale)
-    change = None if perturbation is None else options.perturbation(perturbation, samples)
-    if change is None:
+    threat = _threat(p, perturbation, within, samples)
+    if threat.change is None:
         wide(radii, p, samples)
     else:
-        verifiers = by_cells(verifiers)
+        verifiers = _by_cells(verifiers)
     asking = Asking(model, weights, options.fitting(model, weights, samples), samples, verifiers, attackers)
-    asked = [gate.Requirement.read(text) for text in require or ()]
-    gate.foreseen(asked, verifiers, attackers, radii)
-    threat = norm_name(p) if change is None else str(change)
-    earlier = None if baseline is None else _baseline(baseline, f"{samples.name} ({samples.split})", threat, radii)
+    gates = _gates(require, baseline, asking, threat, radii)
     writable_folder(out)
     writable_file("--report", report)
     terms = Terms(out, ["assay", *context.obj], budget, batch, hiring, resume, quiet)
     folder = None if evidence is None else _portfolio(evidence, asking, p, terms)
 
-    judge: Callable[..., Comparison | RadiusTable] = (
-        partial(compare_radii, norm=p, tolerance=tolerance)
-        if radius
-        else partial(harness.compare, eps=radii, norm=p, perturbation=change)
-    )
     with terms.store() as store, watch(unit="bound" if radius else "verdict", quiet=quiet) as progress:
-        outcome = terms.judged(judge, asking, store, progress)
+        outcome = terms.judged(threat.judge(radii, tolerance if radius else None), asking, store, progress)
         if folder is not None:
-            from assay.benchmarks.harness import proving
-
-            ground = terms.ground(asking, p)
-            for line in folder.collect(
-                proving.claims(ground, radii, store, batch),
-                lambda claims: proving.proofs(ground, claims, hiring(), progress),
-            ):
-                print(f"assay: evidence: {line}", file=sys.stderr)
+            _collect(folder, terms.ground(asking, p), radii, store, terms, progress)
     to = Told(out, report, store.run, resume, json_)
     if isinstance(outcome, RadiusTable):
         return tell_radii(outcome, options.told(samples), terms.command, to)
-    found = [each.check(outcome.rows) for each in asked] + (gate.against(outcome, earlier) if earlier else [])
-    return _tell(outcome, found, options.told(samples), terms.command, to)
+    return _tell(outcome, gates.found(outcome), options.told(samples), terms.command, to)
 
 
-def _share(eps: str | None, others: dict[str, bool]) -> str:
-    """With --perturbation: all of its parameters' ranges unless shares are given. Raises :class:`InputError` for the
-    options that do not go with it."""
-    if wrong := [name for name, given in others.items() if given]:
+def _agree(
+    radius: bool,
+    eps: str | None,
+    norm: str,
+    perturbation: str | None,
+    within: str | None,
+    require: Sequence[str] | None,
+    baseline: Path | None,
+    evidence: Path | None,
+) -> None:
+    """Raise :class:`InputError` for options that do not go with each other."""
+    given = {"--radius": radius, "--evidence": evidence is not None}
+    of_balls = {**given, "--norm": norm != "inf", "--within": within is not None}
+    if perturbation is not None and (wrong := [name for name, there in of_balls.items() if there]):
         raise InputError(f"{wrong[0]} speaks of balls about the samples, and does not go with --perturbation")
-    return eps or "1"
+    if within is not None and (wrong := [name for name, there in given.items() if there]):
+        raise InputError(f"{wrong[0]} speaks of one ball about each sample, and does not go with --within")
+    if perturbation is None and (eps is None) != radius:
+        raise InputError("expected --eps, radii with commas between them, or --radius, and not both")
+    if radius and (require or baseline):
+        raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")
+    if radius and evidence:
+        raise InputError("--evidence speaks of an eps: take --eps and not --radius")
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What happens to the samples: anything in balls of a ``norm`` ``within`` others, or else the ``change``."""
+
+    norm: float
+    change: Perturbation | None
+    within: Mapping[float, float]
+
+    def __str__(self) -> str:
+        from assay.verify.core.norms import balls_name, threat_name
+
+        return threat_name(self.norm, "" if self.change is None else str(self.change), balls_name(self.within))
+
+    def judge(self, radii: Sequence[float], tolerance: float | None) -> Callable[..., Comparison | RadiusTable]:
+        """The comparison of the harness at these radii; with a ``tolerance`` the one that looks for radii."""
+        from assay.benchmarks.harness import compare as harness
+        from assay.benchmarks.harness.radius_table import compare_radii
+
+        if tolerance is not None:
+            return partial(compare_radii, norm=self.norm, tolerance=tolerance)
+        return partial(harness.compare, eps=radii, norm=self.norm, perturbation=self.change, within=self.within)
+
+
+def _threat(norm: float, perturbation: str | None, within: str | None, samples: Dataset) -> Threat:
+    """What the options ask about."""
+    from assay.verify.core.norms import parse_balls
+
+    balls = {} if within is None else parse_balls(within)
+    if balls and norm in SPARSE:
+        raise InputError(f"--within: changes of {norm_name(norm)} have no ball that others could meet")
+    if norm in balls:
+        raise InputError(f"--within: the ball in {norm_name(norm)} is that of --eps: name other norms")
+    return Threat(norm, None if perturbation is None else options.perturbation(perturbation, samples), balls)
+
+
+def _by_cells(methods: Sequence[Verifier]) -> list[Verifier]:
+    """The methods, asked about cells of a perturbation's parameters."""
+    from assay.benchmarks.harness.participants import by_cells
+
+    return by_cells(methods)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What must hold of a comparison: accuracies that are ``required``, and none worse than ``earlier``."""
+
+    required: Sequence[Requirement]
+    earlier: Recorded | None
+
+    def found(self, comparison: Comparison) -> list[Finding]:
+        """What came of each."""
+        from assay.benchmarks.harness import gate
+
+        beside = [] if self.earlier is None else gate.against(comparison, self.earlier)
+        return [each.check(comparison.rows) for each in self.required] + beside
+
+
+def _gates(
+    require: Sequence[str] | None, baseline: Path | None, asking: Asking, threat: Threat, radii: Sequence[float]
+) -> Gates:
+    """What is asked for, refused before any work where the comparison would not say it."""
+    from assay.benchmarks.harness import gate
+
+    required = [gate.Requirement.read(text) for text in require or ()]
+    gate.foreseen(required, asking.methods, asking.attacks, radii)
+    data = f"{asking.samples.name} ({asking.samples.split})"
+    return Gates(required, None if baseline is None else _baseline(baseline, data, str(threat), radii))
+
+
+def _collect(
+    folder: Portfolio, ground: Ground, radii: Sequence[float], store: Store, terms: Terms, progress: Progress
+) -> None:
+    """The folder of evidence, filled with what decides each sample."""
+    from assay.benchmarks.harness import proving
+
+    for line in folder.collect(
+        proving.claims(ground, radii, store, terms.batch),
+        lambda claims: proving.proofs(ground, claims, terms.hiring(), progress),
+    ):
+        print(f"assay: evidence: {line}", file=sys.stderr)
 
 
 def _portfolio(folder: Path, asking: Asking, norm: float, terms: Terms) -> Portfolio:

@@ -30,8 +30,10 @@ def merge(
         for other in others:
             with Store(other, read_only=True) as read:
                 contradicted += merged.merge(opened, read)
-        count = opened.size
-    print(f"{plain(store)} holds {counted(count, 'row')}")
+        rows, runs = opened.size, opened.runs()
+    print(f"{plain(store)} holds {counted(len(runs), 'run')} and {counted(rows, 'row')}")
+    if runs and not rows:
+        print("Nobody was asked anything: every sample was misclassified without an attack, or a run was ended before.")
     if contradicted:
         told = ", ".join(sorted({f"{record.key.problem[:16]} by {record.key.method}" for record in contradicted})[:5])
         raise AlarmError(f"stores contradict each other in {counted(len(contradicted), 'row')}: {told}")

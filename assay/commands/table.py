@@ -19,13 +19,16 @@ from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.support.plain import counted, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from torch.nn import Module
 
     from assay.benchmarks.harness.bracket import Row
     from assay.benchmarks.harness.compare import Comparison
     from assay.benchmarks.tables import Table
     from assay.benchmarks.tables.measured import Group, Line
     from assay.models.data import Dataset
+    from assay.verify.core.network import Network
 
 OFFERED = "fashion-mnist"  # what comes along, for tables of data that do not
 
@@ -68,17 +71,11 @@ def table(
         return 0
     published = tables.read(name)
     budget = limits(n, batch, timeout, seed, threads, workers, device)
+    to = _written(form, out / f"{name}.{form}")
 
-    from assay.benchmarks.harness import compare as harness
-    from assay.benchmarks.harness.progress import watch
-    from assay.benchmarks.report.published import WRITERS, Format
     from assay.benchmarks.tables import measured
-    from assay.benchmarks.tables.published import radii
-    from assay.verify.core.errors import unknown_name
-    from assay.verify.support.files import replace_file, writable_folder
+    from assay.verify.support.files import writable_folder
 
-    if form is not None and form not in WRITERS:
-        raise unknown_name("format", form, list(Format))
     samples = _samples(published, data or published.data, data_dir, n)
     if train:
         published = _trained(published, samples.name, data_dir, writable_folder(out), seed, quiet)
@@ -87,24 +84,12 @@ def table(
         raise InputError(_nobody(published, samples.name))
     opened = {group.model: options.fitting(group.model, None, samples) for group in asked}
     writable_folder(out)
-    if form is not None:
-        writable_file("--out", out / f"{name}.{form}")
+    writable_file("--out", to)
 
-    comparisons: list[Comparison] = []
     hiring = partial(options.hiring, workers, cluster, device)
     terms = Terms(out, ["assay", *context.obj], budget, batch, hiring, resume, quiet)
-    attackers = options.attacks(published.attacks)
-    with terms.store() as store:
-
-        def compared(group: Group) -> Comparison:
-            methods = options.methods(group.methods)
-            asking = Asking(group.model, None, opened[group.model], samples, methods, attackers)
-            judge = partial(harness.compare, eps=radii(group.figures), norm=published.norm)
-            with watch(quiet=quiet) as progress:
-                comparisons.append(terms.judged(judge, asking, store, progress))
-            return comparisons[-1]
-
-        lines = measured.lines(published, asked, compared)
+    comparisons = _compared(published, asked, opened, samples, terms)
+    lines = measured.lines(published, asked, [comparison.rows for comparison in comparisons])
     entries = [measured.entry(line) for line in lines]
     document = {
         "table": name,
@@ -115,12 +100,49 @@ def table(
         "lines": entries,
     }
     _show(document, lines, json_)
-    if form is not None:
-        replace_file(out / f"{name}.{form}", WRITERS[Format(form)](entries))
-        print(f"wrote {plain(out / f'{name}.{form}')}", file=sys.stderr if json_ else sys.stdout)
+    if to is not None:
+        _write(entries, to, json_)
     for comparison in comparisons:
         comparison.raise_alarm()
     return UnsupportedError.exit_code if all(comparison.refused for comparison in comparisons) else 0
+
+
+def _written(form: str | None, path: Path) -> Path | None:
+    """Where the lines are written, if they are; a form that is unknown is refused before any work."""
+    from assay.benchmarks.report.published import WRITERS, Format
+    from assay.verify.core.errors import unknown_name
+
+    if form is not None and form not in WRITERS:
+        raise unknown_name("format", form, list(Format))
+    return None if form is None else path
+
+
+def _compared(
+    published: Table, asked: Sequence[Group], opened: Mapping[str, Module | Network], samples: Dataset, terms: Terms
+) -> list[Comparison]:
+    """The comparison of each group at the radii of its figures, all in one store."""
+    from assay.benchmarks.harness import compare as harness
+    from assay.benchmarks.harness.progress import watch
+    from assay.benchmarks.tables.published import radii
+
+    attackers, found = options.attacks(published.attacks), []
+    with terms.store() as store:
+        for group in asked:
+            methods = options.methods(group.methods)
+            asking = Asking(group.model, None, opened[group.model], samples, methods, attackers)
+            judge = partial(harness.compare, eps=radii(group.figures), norm=published.norm)
+            with watch(quiet=terms.quiet) as progress:
+                found.append(terms.judged(judge, asking, store, progress))
+    return found
+
+
+def _write(entries: Sequence[dict[str, Any]], to: Path, as_json: bool) -> None:
+    """The lines as a file, in the form that its name ends in."""
+    from assay.benchmarks.report.published import Format, write
+    from assay.verify.support.files import replace_file
+
+    replace_file(to, write(entries, Format(to.suffix[1:])))
+    print(f"wrote {plain(to)}", file=sys.stderr if as_json else sys.stdout)
 
 
 def _samples(published: Table, data: str, folder: Path | None, n: int | None) -> Dataset:

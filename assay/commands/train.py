@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from assay.models.architectures import Architecture
     from assay.models.cards import Card, Robustness, Smoothed
     from assay.models.data import Dataset
-    from assay.models.training import Epoch, Training
+    from assay.models.training import Epoch, Precision, Training
 
 # What measures the card's accuracy under attack; far stronger than the attack inside of the training.
 ATTACK = "pgd(steps=50,restarts=3)"
@@ -60,6 +60,9 @@ def train(
     average: Annotated[
         float, typer.Option(help="Keep a moving average of the weights, and this share of it at each step: 0.998.")
     ] = 0.0,
+    precision: Annotated[
+        str, typer.Option(help="Round the weights at the end: float16 makes files of half the size; or float32.")
+    ] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of everything random; the same seed gives the same bits.")] = 0,
     validation: Annotated[
         int, typer.Option(help="Hold so many samples out of the training split, to choose options by; the last ones.")
@@ -94,6 +97,7 @@ def train(
         raise InputError(f"expected a name of letters, digits, dots and dashes, got {name!r}")
     architecture = architectures.parse(arch)
     falling = convert(schedule, training.Schedule, "--schedule")
+    kept = convert(precision, training.Precision, "--precision")
     plan = training.Training(
         training.recipe(recipe), epochs, batch, lr, falling, weight_decay, shift, seed, l1, average
     )
@@ -104,7 +108,7 @@ def train(
     at_least_one("--smooth-draws", smooth_draws)
     if search < 0 or (search and not validation):
         raise InputError("--search chooses on samples that are held out: --validation says how many")
-    order = Order(name, architecture, data, plan, validation, radii, eval_n, smooth_n, smooth_draws, start)
+    order = Order(name, architecture, data, plan, validation, radii, eval_n, smooth_n, smooth_draws, start, kept)
     learn, test = (datasets.load(data, split, folder=data_dir) for split in ("train", "test"))
     learn, held = training.hold_out(learn, validation) if validation else (learn, None)
     order.build(learn)  # what does not fit is refused before a folder is made
@@ -113,6 +117,7 @@ def train(
     if search and held:
         order = replace(order, plan=_chosen(order, learn, held, search, out))
     model = _trained(order, learn, held, quiet)
+    training.round_weights(model, order.precision)
     weights = cards.encode(model)
     card = _card(order, model, test, cards.sha256(weights))
     paths = cards.save(out, card, weights)
@@ -134,6 +139,7 @@ class Order:
     smooth_n: int
     smooth_draws: int
     start: str = ""
+    precision: Precision = "float32"
 
     @property
     def sigma(self) -> float | None:
@@ -175,6 +181,7 @@ class Order:
             "shift": self.plan.shift,
             "l1": self.plan.l1,
             "average": self.plan.average,
+            "precision": self.precision,
             "seed": self.plan.seed,
             "validation": self.validation,
             "eval-eps": ",".join(f"{eps:g}" for eps in self.radii),

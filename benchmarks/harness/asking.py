@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from assay.benchmarks.harness.participants import Participant
@@ -10,9 +10,11 @@ from assay.benchmarks.harness.questions import Question, answers, grouped
 from assay.benchmarks.harness.sources import Source, checked
 from assay.models.data import Dataset
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, to_network
+from assay.verify.core.norms import norm_name
 from assay.verify.core.problem import Problem
+from assay.verify.core.region import Intersection, LpBall
 from assay.verify.core.result import Result
 from assay.verify.core.verifier import OtherSubject
 from assay.verify.perturbations import Perturbation, Perturbed
@@ -35,7 +37,8 @@ class Asked:
 @dataclass(eq=False)
 class Ground:
     """What all tasks of a comparison share. ``identity``: of the network that is meant; ``perturbation``: what is asked
-    about in place of balls, eps being a share of its parameters' ranges."""
+    about in place of balls, eps being a share of its parameters' ranges; ``within``: radii, by norm, of other balls
+    about each sample that hold what is asked about, whatever the eps."""
 
     source: Source
     identity: str
@@ -45,6 +48,7 @@ class Ground:
     participants: Sequence[Participant]
     network: Network | None = None
     perturbation: Perturbation | None = None
+    within: Mapping[float, float] = field(default_factory=dict)
     posed: dict[tuple[float, tuple[int, ...]], list[Question]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, object]:
@@ -79,10 +83,19 @@ class Ground:
 
     def _problems(self, eps: float, batch: tuple[int, ...]) -> Sequence[Problem]:
         x, y, network = self.data.x[[*batch]], self.data.y[[*batch]], self.opened()
-        if self.perturbation is None:
-            return Problem.robustness_many(network, x, y, self.data.radius(eps), self.norm, self.data.legal)
-        change = self.perturbation.scaled(eps)
-        return [Perturbed.of(network, one, label, change) for one, label in zip(x, y.tolist(), strict=True)]
+        if self.perturbation is not None:
+            change = self.perturbation.scaled(eps)
+            return [Perturbed.of(network, one, label, change) for one, label in zip(x, y.tolist(), strict=True)]
+        problems = Problem.robustness_many(network, x, y, self.data.radius(eps), self.norm, self.data.legal)
+        return [self._narrowed(problem) for problem in problems] if self.within else problems
+
+    def _narrowed(self, problem: Problem) -> Problem:
+        """The same question within the other balls, too."""
+        ball = problem.region
+        if not isinstance(ball, LpBall):
+            raise InputError(f"{norm_name(self.norm)} has no ball that others could meet: expected l1, l2 or linf")
+        others = (LpBall(ball.centre, eps, p, ball.domain) for p, eps in self.within.items())
+        return replace(problem, region=Intersection((ball, *others)))
 
 
 def ask(ground: Ground, asked: Asked) -> list[Result] | list[int]:

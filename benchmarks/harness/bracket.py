@@ -187,7 +187,7 @@ def rows(
             for s in seats
         ]
         yield from (each for each in of if each.role is Role.ATTACK)
-        yield from jaws(radius, n, wrong[NETWORK], here)
+        yield from jaws(radius, n, wrong[NETWORK], judged)
         yield from (each for each in of if each.role is Role.METHOD)
 
 
@@ -248,16 +248,19 @@ def row(role: Role, name: str, key: str, eps: float, n: int, misclassified: int,
 def jaws(eps: float, n: int, misclassified: int, judged: Sequence[Judged]) -> tuple[Row, Row]:
     """The bracket at one eps, upper jaw first: what nothing broke, and what some method certified.
 
-    Counterexamples of methods count in the upper jaw too. Only statements about the network itself count: what a
-    smoothed classifier is certified for says nothing of the network under it.
+    What is asked about at an eps holds all that is asked about at a smaller one, in norms as under perturbations: a
+    certificate counts at every smaller eps, a counterexample at every larger one. Counterexamples of methods count in
+    the upper jaw too. Only statements about the network itself count: what a smoothed classifier is certified for says
+    nothing of the network under it.
     """
-    own = [item for item in judged if item.eps == eps and item.subject == NETWORK]
-    broken = {item.sample for item in own if item.verdict is Verdict.FALSIFIED}
-    by_methods = {item.sample for item in own if item.verdict is Verdict.FALSIFIED and item.role is Role.METHOD}
-    certified = {item.sample for item in own if item.verdict is Verdict.VERIFIED}
+    own = [item for item in judged if item.subject == NETWORK]
+    points = [item for item in own if item.verdict is Verdict.FALSIFIED and item.eps <= eps]
+    broken = {item.sample for item in points}
+    by_methods = {item.sample for item in points if item.role is Role.METHOD}
+    certified = {item.sample for item in own if item.verdict is Verdict.VERIFIED and item.eps >= eps}
 
     def jaw(role: Role, name: str, verified: int, falsified: int) -> Row:
-        asked = [item for item in own if item.role is role]
+        asked = [item for item in own if item.role is role and item.eps == eps]
         refused = bool(asked) and all(item.reason is Reason.UNSUPPORTED for item in asked) and not verified + falsified
         reasons = {UNSUPPORTED: n - misclassified} if refused else {}
         why = {UNSUPPORTED: "none of them could run"} if refused else {}

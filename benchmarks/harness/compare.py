@@ -7,11 +7,12 @@ verdict is checked before it counts (``assay.verify.solving.stages.decide``), an
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,7 +39,7 @@ from assay.verify.core.binary import class_scores
 from assay.verify.core.budget import Budget, check_budget
 from assay.verify.core.errors import InputError, UnsupportedError, check_type
 from assay.verify.core.network import Network, to_network
-from assay.verify.core.norms import PERTURBATION
+from assay.verify.core.norms import PERTURBATION, balls_name
 from assay.verify.core.result import NETWORK
 from assay.verify.core.spec import strictly_largest
 from assay.verify.core.verifier import Verifier
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     import pandas
 
 NO_LIMIT = Budget()
+ANYWHERE: Mapping[float, float] = MappingProxyType({})  # within no other balls
 METHODS, ATTACKS = (IBP(), CROWN()), (FGSM(), PGD())  # who is asked unless others are named
 
 
@@ -110,10 +112,12 @@ def compare(
     hiring: Hiring = here,
     source: Source | None = None,
     perturbation: Perturbation | None = None,
+    within: Mapping[float, float] = ANYWHERE,
 ) -> Comparison:
     """Judge every sample of ``data`` at every ``eps``, one or several (units of x, in the ``norm``; where the data have
     an ``eps_scale``, times that) by every method and attack; with a ``perturbation`` at every share ``eps`` of its
-    parameters' ranges, by attacks on the parameters and by methods that bound cells of them.
+    parameters' ranges, by attacks on the parameters and by methods that bound cells of them. ``within``: radii, by
+    norm, of other balls about each sample that hold what is asked about as well, whatever the eps.
 
     ``budget``: its seconds are for each sample and participant, its seed for whatever is random; ``batch``: samples
     treated at once. A misclassified clean sample counts as falsified at every eps, and nobody is asked about it; for
@@ -127,14 +131,14 @@ def compare(
     exception is never a verdict. Alarms are returned: see :meth:`Outcome.raise_alarm`.
     """
     began = time.monotonic()
-    common = ground(model, data, methods, attacks, norm, budget, source, perturbation)
+    common = ground(model, data, methods, attacks, norm, budget, source, perturbation, within)
     network, participants, norm = common.opened(), common.participants, common.norm
     radii = _checked(common, eps, batch)
-    changed = "" if perturbation is None else str(perturbation)
+    changed, held = "" if perturbation is None else str(perturbation), balls_name(within)
     with hiring(Job(ask, common, SAMPLES)) as executor:
         right = _right_by_subject(common, batch, executor)
         records = Records(store, resume, norm, budget)
-        about = described.describe(network, name, data, norm, radii, budget, participants, right, changed)
+        about = described.describe(network, name, data, norm, radii, budget, participants, right, changed, held)
         described.begin(store, about, data)
         under_way = Run(common, radii, right, records, alarm_folder, progress)
         under_way.judge(batch, executor)
@@ -155,6 +159,7 @@ def compare(
         resumed=under_way.resumed,
         lost=tuple(under_way.lost),
         perturbation=changed,
+        within=held,
     )
 
 
@@ -167,16 +172,21 @@ def ground(
     budget: Budget,
     source: Source | None = None,
     perturbation: Perturbation | None = None,
+    within: Mapping[float, float] = ANYWHERE,
 ) -> Ground:
     """What all tasks of a comparison share. Raises :class:`InputError` for input that cannot be used."""
     check_asked(data, budget)
     if perturbation is not None:
+        if within:
+            raise InputError("other balls are about the samples, and do not go with a perturbation")
         if data.limits is not None or data.eps_scale is not None:
             raise UnsupportedError("perturbations know one domain for all values, and no scale of eps")
         norm, methods = PERTURBATION, by_cells(methods)
     participants = participants_of(methods, attacks)
     network = to_network(model, data.shape)
-    return Ground(source or Held(model), network.id, data, norm, budget, participants, network, perturbation)
+    return Ground(
+        source or Held(model), network.id, data, norm, budget, participants, network, perturbation, dict(within)
+    )
 
 
 def check_asked(data: Dataset, budget: Budget) -> None:

@@ -47,7 +47,8 @@ class Description:
     ``network``: the content hash of what was compared; ``written``: the radii as they were asked for, such as 8/255;
     ``eps_scale``, ``domain``: numbers, or nested lists that broadcast to a sample; ``seconds``: of the whole run, None
     while it is not at its end; ``alarms``: those of the run as plain data; ``tolerance``: of a search for radii, which
-    has no ``radii`` of its own; ``perturbation``: instead of a norm, as it was written.
+    has no ``radii`` of its own; ``perturbation``: instead of a norm, as it was written; ``within``: the balls, by norm,
+    that what changes lies within whatever the eps.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Description:
     alarms: tuple[Mapping[str, Any], ...] = field(default=())
     tolerance: float | None = None
     perturbation: str = ""
+    within: str = ""
 
     def to_json(self) -> str:
         """One document."""
@@ -100,6 +102,7 @@ class Description:
             self.device,
             self.source,
             self.perturbation,
+            self.within,
             *self.written,
         ]
         texts += [text for seat in self.seats for text in (seat.name, seat.key, seat.subject)]
@@ -117,8 +120,8 @@ class Description:
 
     @property
     def threat(self) -> str:
-        """The perturbation, or the norm by name."""
-        return threat_name(self.norm, self.perturbation)
+        """The perturbation, or the norm by name, and what other balls it is within."""
+        return threat_name(self.norm, self.perturbation, self.within)
 
     def label(self, eps: float) -> str:
         """The radius as it was written."""
@@ -135,6 +138,7 @@ def describe(
     participants: Sequence[Anyone],
     right: Mapping[str, set[int]],
     perturbation: str = "",
+    within: str = "",
 ) -> Description:
     """What is about to be compared. ``right``: the positions of what each subject classifies rightly."""
     return Description(
@@ -158,6 +162,7 @@ def describe(
         versions=versions(),
         machine=machine(),
         perturbation=perturbation,
+        within=within,
     )
 
 
@@ -165,9 +170,9 @@ def begin(store: Store | None, about: Description, data: Dataset) -> None:
     """Keep the description and the samples, as many of the first as are no more than ``KEPT`` bytes; a store that no
     run was begun in takes none."""
     if store is not None and store.run is not None:
-        store.describe(COMPARISON, about.to_json())
+        store.noted.describe(store.run, COMPARISON, about.to_json())
         first = data.x[: KEPT // (4 * data.x[0].numel())]
-        store.note_samples(first, data.y[: len(first)].tolist())
+        store.noted.note_samples(store.run, first, data.y[: len(first)].tolist())
 
 
 def end(
@@ -176,7 +181,7 @@ def end(
     """Note that the run came to its end, and its alarms."""
     if store is not None and store.run is not None:
         told = tuple(alarms.told(found, folders))
-        store.describe(COMPARISON, replace(about, seconds=seconds, alarms=told).to_json())
+        store.noted.describe(store.run, COMPARISON, replace(about, seconds=seconds, alarms=told).to_json())
 
 
 def read(form: int, document: str) -> Description | str:

@@ -15,19 +15,20 @@ def merge(store: Store, other: Store) -> list[Record]:
     """
     contradicted: list[Record] = []
     there = store.runs()
-    described = other.described()
-    store.enrol(other.enrolled())
+    described = other.noted.described()
+    store.noted.enrol(other.noted.enrolled())
     for number, run in enumerate(other.runs(), start=1):
         if run in there:
             store.run = there.index(run) + 1
         else:
             store.begin(run["command"], run["model"], run["data"], run["started"])
         if number in described:
-            store.describe(*described[number])
-            samples = other.samples(number)
+            store.noted.describe(store.run, *described[number])
+            samples = other.noted.samples(number)
             if samples and list(samples) == list(range(len(samples))):
-                store.note_samples(torch.stack([x for _, x in samples.values()]), [y for y, _ in samples.values()])
-            store.note_asked(other.asked(number))
+                xs, labels = torch.stack([x for _, x in samples.values()]), [y for y, _ in samples.values()]
+                store.noted.note_samples(store.run, xs, labels)
+            store.noted.note_asked(store.run, other.noted.asked(number))
         for records in other.of_run(number):
             contradicted += store.put(records)
     store.run = None

@@ -14,8 +14,8 @@ from assay.verify.support import shown
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Outcome:
-    """Of which model and data, in which norm, or under which perturbation; where participants contradict each other;
-    and what it took.
+    """Of which model and data, in which norm, within which other balls, or under which perturbation; where participants
+    contradict each other; and what it took.
 
     ``folders``: where each alarm was saved, in their order; empty where no folder was named. ``seconds``: of wall
     time; ``resumed``: verdicts that were taken from the store; ``lost``: questions that no process survived.
@@ -31,14 +31,15 @@ class Outcome:
     resumed: int = 0
     lost: tuple[Lost, ...] = ()
     perturbation: str = ""
+    within: str = ""
 
     def __repr__(self) -> str:
         return shown.line(type(self).__name__, self.facts)
 
     @property
     def threat(self) -> str:
-        """The perturbation, or the norm by name."""
-        return threat_name(self.norm, self.perturbation)
+        """The perturbation, or the norm by name, and what other balls it is within."""
+        return threat_name(self.norm, self.perturbation, self.within)
 
     @property
     def caption(self) -> str:

@@ -76,7 +76,8 @@ class Records:
     def asked(self, asked: Sequence[Question]) -> None:
         """Note which problem each question is."""
         if self.store is not None and self.store.run is not None:
-            self.store.note_asked([(question.sample, question.eps, question.problem.id) for question in asked])
+            posed = [(question.sample, question.eps, question.problem.id) for question in asked]
+            self.store.noted.note_asked(self.store.run, posed)
 
     def keep(self, participant: Participant, new: Sequence[Case]) -> list[Case]:
         """Store new verdicts; the stored ones of the same participant that they contradict."""

@@ -157,7 +157,7 @@ def read(store: Store, run: int | None = None) -> Recorded:
     Raises :class:`InputError` where there is none.
     """
     runs = dict(enumerate(store.runs(), 1))
-    noted = {number: told for number, told in store.described().items() if told[0] != described.INSTANCES}
+    noted = {number: told for number, told in store.noted.described().items() if told[0] != described.INSTANCES}
     if run is not None and run not in runs:
         last = f"its runs are 1 to {len(runs)}" if runs else "it has none"
         raise InputError(f"{store.path} has no run {run}: {last}")
@@ -188,10 +188,10 @@ def at_levels(recorded: Recorded) -> Recorded:
 
 def compared(store: Store, run: int | None = None) -> bool:
     """Whether the run of that number, or the last that was described, is a comparison and not one over instances."""
-    forms = {number: form for number, (form, _) in store.described().items()}
+    forms = {number: form for number, (form, _) in store.noted.described().items()}
     if run in forms:
         return forms[run] != described.INSTANCES
-    return forms[max(forms)] != described.INSTANCES if forms else not store.enrolled()
+    return forms[max(forms)] != described.INSTANCES if forms else not store.noted.enrolled()
 
 
 def _described(
@@ -205,9 +205,9 @@ def _described(
     """A run with its description: of the records those that answer its questions, by the same code."""
     seats = {seat.key: seat for seat in about.seats}
     questions: dict[str, list[tuple[int, float]]] = {}
-    for sample, eps, problem in store.asked(run):  # equal samples are one problem
+    for sample, eps, problem in store.noted.asked(run):  # equal samples are one problem
         questions.setdefault(problem, []).append((sample, eps))
-    kept, said = store.samples(run), list[tuple[int, Said]]()
+    kept, said = store.noted.samples(run), list[tuple[int, Said]]()
     for record in records:
         key = record.key
         code = (about.versions.get("assay"), about.source)

@@ -144,7 +144,7 @@ class Ledger:
     def open(self, instances: Sequence[Instance], resume: bool) -> None:
         """Hash the files: a row for each instance whose files cannot be read, an error where resuming meets others."""
         content = hasher()
-        earlier = self.store.enrolled() if resume else {}
+        earlier = self.store.noted.enrolled() if resume else {}
         for instance in instances:
             try:
                 self.problems[instance] = content(instance)
@@ -156,7 +156,7 @@ class Ledger:
                     f"{' '.join(instance.name)}: network or property changed since it was stored in "
                     f"{str(self.store.path)!r}; restore it, name another store, or run without --resume"
                 )
-        self.store.enrol({instance.place: problem for instance, problem in self.problems.items()})
+        self.store.noted.enrol({instance.place: problem for instance, problem in self.problems.items()})
 
     @property
     def counts(self) -> str:

@@ -48,11 +48,12 @@ class Sight:
     ended: bool
     alarms: int
     perturbation: str = ""
+    within: str = ""
 
     @property
     def threat(self) -> str:
-        """The perturbation, or the norm by name."""
-        return threat_name(self.norm, self.perturbation)
+        """The perturbation, or the norm by name, and what other balls it is within."""
+        return threat_name(self.norm, self.perturbation, self.within)
 
 
 def look(store: Store, run: int | None = None) -> Sight:
@@ -64,7 +65,7 @@ def look(store: Store, run: int | None = None) -> Sight:
         raise InputError(f"{store.path} has no run {number}: {has}")
     noted = runs[number - 1]
     elapsed = max(0.0, time.time() - calendar.timegm(time.strptime(noted["started"], "%Y-%m-%dT%H:%M:%SZ")))
-    form, document = store.described().get(number, (None, ""))
+    form, document = store.noted.described().get(number, (None, ""))
     about = described.read(form, document) if form == described.COMPARISON else None
     facts = (number, noted["command"], noted["model"], noted["data"])
     if not isinstance(about, Description):
@@ -72,7 +73,9 @@ def look(store: Store, run: int | None = None) -> Sight:
         ended = form == described.INSTANCES
         return Sight(*facts, inf, 0, sum(counts.values()), 0, counts, (), (), elapsed, inf, ended, 0)
     names = {seat.key: seat.name for seat in about.seats}
-    known = [each for each in store.counts(number, (about.versions.get("assay", ""), about.source)) if each[0] in names]
+    known = [
+        each for each in store.noted.counts(number, (about.versions.get("assay", ""), about.source)) if each[0] in names
+    ]
     counts = dict(Counter(verdict for _, _, _, verdict, _ in known))
     ended, alarms = about.seconds is not None, len(about.alarms)
     elapsed = elapsed if about.seconds is None else about.seconds
@@ -88,7 +91,9 @@ def look(store: Store, run: int | None = None) -> Sight:
     left = 0.0 if ended else _left(owed, known)
     n, rows = _rows(about, known)
     at = n, len(known), sum(owed.values())
-    return Sight(*facts, about.norm, *at, counts, rows, (), elapsed, left, ended, alarms, about.perturbation)
+    return Sight(
+        *facts, about.norm, *at, counts, rows, (), elapsed, left, ended, alarms, about.perturbation, about.within
+    )
 
 
 def _left(owed: dict[str, int], known: Sequence[Known]) -> float:

@@ -47,7 +47,7 @@ class Run:
 
 def keep(store: Store, method: str, limits: Limits, outcome: Outcome, peers: Peers) -> None:
     """Write the rows, and whom they stand beside, into the store; results are there already."""
-    places = store.enrolled()
+    places = store.noted.enrolled()
     document = {
         "method": method,
         "seed": limits.seed,
@@ -74,7 +74,7 @@ def keep(store: Store, method: str, limits: Limits, outcome: Outcome, peers: Pee
         "source": source_hash(),
         "machine": machine(),
     }
-    store.describe(INSTANCES, json.dumps(finite(document), allow_nan=False))
+    store.noted.describe(store.run, INSTANCES, json.dumps(finite(document), allow_nan=False))
 
 
 def read(store: Store, run: int | None = None) -> Run:
@@ -82,7 +82,7 @@ def read(store: Store, run: int | None = None) -> Run:
 
     Raises :class:`InputError` where there is none.
     """
-    noted = {number: text for number, (form, text) in store.described().items() if form == INSTANCES}
+    noted = {number: text for number, (form, text) in store.noted.described().items() if form == INSTANCES}
     chosen = run if run is not None else max(noted, default=None)
     records, faults = store.read()
     runs = dict(enumerate(store.runs(), 1))
@@ -137,7 +137,7 @@ def _undescribed(
     """The records of the instances that the store knows by name, of a run that did not come to its end or is older."""
     by: dict[str, Record] = {record.key.problem: record for record in records}
     rows, results = [], []
-    for (folder, onnx, vnnlib), problem in sorted(store.enrolled().items()):
+    for (folder, onnx, vnnlib), problem in sorted(store.noted.enrolled().items()):
         if problem in by:
             result = by[problem].result
             instance = Instance(Path(folder).name, onnx, vnnlib, by[problem].budget or 0.0, Path(folder))

@@ -36,6 +36,7 @@ def summary(comparison: Comparison, command: Sequence[str] = ()) -> dict[str, An
         "model": comparison.model,
         "data": comparison.data,
         **({"perturbation": comparison.perturbation} if comparison.perturbation else {"norm": comparison.norm}),
+        **({"within": comparison.within} if comparison.within else {}),
         "rows": [row.to_json() for row in comparison.rows],
         "alarms": alarms.told(comparison.alarms, comparison.folders),
         "lost": [asdict(each) for each in comparison.lost],

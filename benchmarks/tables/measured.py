@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Role, Row
-from assay.benchmarks.harness.compare import Comparison
 from assay.benchmarks.tables.published import Figure, Table
 from assay.verify.core.result import NETWORK
 
@@ -45,14 +44,14 @@ def groups(table: Table, data: str, own: Sequence[str] = ()) -> list[Group]:
     return [Group(model, methods, tuple(figures)) for (model, methods), figures in who.items()]
 
 
-def lines(table: Table, asked: Sequence[Group], compare: Callable[[Group], Comparison]) -> list[Line]:
-    """Every figure of the table, in its order, then those of the user's own networks, measured by ``compare`` where a
-    network stands for it."""
-    found = {}
-    for group in asked:
-        rows = compare(group).rows
-        for figure in group.figures:
-            found[id(figure)] = _measured(figure, group.model, rows)
+def lines(table: Table, asked: Sequence[Group], rows: Sequence[Sequence[Row]]) -> list[Line]:
+    """Every figure of the table, in its order, then those of the user's own networks; where a network stands for it
+    with what the ``rows`` of its group's comparison say."""
+    found = {
+        id(figure): _measured(figure, group.model, said)
+        for group, said in zip(asked, rows, strict=True)
+        for figure in group.figures
+    }
     own = [figure for group in asked for figure in group.figures if figure not in table.figures]
     return [found.get(id(figure), Line(figure)) for figure in (*table.figures, *own)]
 

@@ -7,11 +7,13 @@ from assay.models.training.holdout import hold_out
 from assay.models.training.isolation import isolated
 from assay.models.training.loop import Epoch, Schedule, Training
 from assay.models.training.recipe import Recipe, Step
+from assay.models.training.rounding import Precision, round_weights
 from assay.verify.support import options
 
 __all__ = [
     "TABLE",
     "Epoch",
+    "Precision",
     "Recipe",
     "Schedule",
     "Step",
@@ -22,6 +24,7 @@ __all__ = [
     "hold_out",
     "isolated",
     "recipe",
+    "round_weights",
     "strictly_right",
 ]
 

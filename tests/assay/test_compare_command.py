@@ -76,6 +76,37 @@ def test_a_run_leaves_records_a_summary_and_a_picture(model, tmp_path, capsys):
         assert store.runs()[0]["model"] == model
 
 
+def test_changes_may_lie_within_other_balls_too(model, tmp_path, capsys):
+    assert main(arguments(model, methods="crown", attacks="pgd", within="l2:0.2,1:1")) == 0
+    assert "net.py:net on digits (test), linf within l2:0.2,l1:1, 40 samples" in capsys.readouterr().out
+    narrow = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (narrow["norm"], narrow["within"]) == ("inf", "l2:0.2,l1:1")
+    assert main(arguments(model, methods="crown", attacks="pgd")) == 0
+    wide = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "within" not in wide
+    for small, large in zip(narrow["rows"], wide["rows"], strict=True):
+        assert small["key"] == large["key"]
+        assert small["accuracy"] >= large["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"within": "linf:0.1"}, "the ball in linf is that of --eps"),
+        ({"within": "l2:many"}, "expected a norm and a radius >= 0, such as l2:1.5, got 'l2:many'"),
+        ({"within": "l2:1,2:2"}, "expected one ball in l2, got two"),
+        ({"within": "l3:1"}, "unknown norm 'l3'"),
+        ({"within": "l2:1", "norm": "l0", "eps": "2"}, "changes of l0 have no ball"),
+        ({"within": "l2:1", "evidence": "folder"}, "--evidence speaks of one ball about each sample"),
+        ({"within": "l2:1", "perturbation": "rotation(5)"}, "--within speaks of balls about the samples"),
+    ],
+)
+def test_other_balls_that_cannot_be_are_refused(model, tmp_path, capsys, changes, words):
+    assert main(arguments(model, **changes)) == 40
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_json_is_one_document_on_stdout_and_nothing_else(model, tmp_path, capsys):
     assert main([*arguments(model), "--json"]) == 0
     out, err = capsys.readouterr()

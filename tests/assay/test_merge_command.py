@@ -15,9 +15,23 @@ from tests.benchmarks.harness.test_merged import made, record
 def test_stores_become_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = (made(tmp_path / name, name, [record(name)]) for name in ("one", "two"))
     assert main(["merge", str(tmp_path / "all"), str(one), str(two)]) == 0
-    assert "holds 3 rows" in capsys.readouterr().out
+    assert "holds 2 runs and 3 rows" in capsys.readouterr().out
     with Store(tmp_path / "all") as store:
         assert store.size == 3
+
+
+def test_runs_in_which_nobody_was_asked_are_merged_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where every sample is misclassified without an attack."""
+    for name in ("one", "two"):
+        with Store(tmp_path / name) as store:
+            store.begin(name, "zoo:net", "digits")
+            store.noted.describe(store.run, 1, f'{{"of": "{name}"}}')
+    assert main(["merge", str(tmp_path / "all"), str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    told = capsys.readouterr().out
+    assert "holds 2 runs and 0 rows" in told
+    assert "every sample was misclassified" in told
+    with Store(tmp_path / "all") as store:
+        assert [document for _, document in store.noted.described().values()] == ['{"of": "one"}', '{"of": "two"}']
 
 
 def test_a_contradiction_is_an_alarm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

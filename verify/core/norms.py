@@ -6,9 +6,10 @@ the ranges of a perturbation's parameters.
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Mapping
+from math import inf, isfinite
 
-from assay.verify.core.errors import unknown_name
+from assay.verify.core.errors import InputError, unknown_name
 
 PATCH = -1.0  # stands where a norm does: eps is the side of a square, anywhere, that may hold anything
 PERTURBATION = -2.0  # eps is a share of the ranges of its parameters
@@ -28,13 +29,13 @@ def norm_name(p: float) -> str:
     return NAMES.get(p, f"l{p:g}")
 
 
-def threat_name(norm: float, perturbation: str = "") -> str:
-    """The perturbation where there is one, else the norm by name.
+def threat_name(norm: float, perturbation: str = "", within: str = "") -> str:
+    """The perturbation where there is one, else the norm by name, and which other balls what changes lies within.
 
-    >>> threat_name(inf), threat_name(PERTURBATION, "rotation(-5,5)")
-    ('linf', 'rotation(-5,5)')
+    >>> threat_name(inf), threat_name(PERTURBATION, "rotation(-5,5)"), threat_name(inf, within="l2:1.5")
+    ('linf', 'rotation(-5,5)', 'linf within l2:1.5')
     """
-    return perturbation or norm_name(norm)
+    return perturbation or (f"{norm_name(norm)} within {within}" if within else norm_name(norm))
 
 
 def parse_norm(text: str, pixels: bool = False) -> float:
@@ -47,6 +48,37 @@ def parse_norm(text: str, pixels: bool = False) -> float:
     if text.lower() not in known:
         raise unknown_name("norm", text, known)
     return known[text.lower()]
+
+
+def balls_name(balls: Mapping[float, float]) -> str:
+    """Radii by norm, as :func:`parse_balls` reads them.
+
+    >>> balls_name({2.0: 1.5, 1.0: 8.0})
+    'l2:1.5,l1:8'
+    """
+    return ",".join(f"{norm_name(p)}:{eps!r}".removesuffix(".0") for p, eps in balls.items())
+
+
+def parse_balls(text: str) -> dict[float, float]:
+    """Radii by norm, of ``l2:1.5,l1:8``. Raises :class:`InputError` for what is none.
+
+    >>> parse_balls("l2:1.5, 1:8")
+    {2.0: 1.5, 1.0: 8.0}
+    """
+    balls: dict[float, float] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().partition(":")
+        p = parse_norm(name)
+        try:
+            eps = float(number)
+        except ValueError:
+            eps = inf
+        if not (isfinite(eps) and eps >= 0):
+            raise InputError(f"expected a norm and a radius >= 0, such as l2:1.5, got {part.strip()!r}")
+        if p in balls:
+            raise InputError(f"expected one ball in {norm_name(p)}, got two in {text!r}")
+        balls[p] = eps
+    return balls
 
 
 def covers(radius: float, eps: float, norm: float) -> bool:

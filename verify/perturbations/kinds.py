@@ -59,11 +59,11 @@ class Part:
         return 1.0 if self.kind in (*ABOUT_ONE, "gamma") else 0.0
 
     def scaled(self, share: float) -> Part:
-        """The ends that share of the way from where nothing happens."""
+        """The ends that share of the way from where nothing happens: shares below 1 lie within."""
         if share == 1:
             return self
         low, high = (self.still + share * (end - self.still) for end in (self.low, self.high))
-        return Part(self.kind, low, high)
+        return Part(self.kind, max(low, self.low), min(high, self.high)) if share < 1 else Part(self.kind, low, high)
 
     @classmethod
     def parse(cls, text: str) -> Part:

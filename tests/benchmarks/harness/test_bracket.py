@@ -40,6 +40,24 @@ def test_the_jaws_are_unions():
     assert (upper.seconds, lower.seconds) == (4, 6)
 
 
+def test_certificates_count_at_smaller_radii_and_counterexamples_at_larger_ones():
+    everything = [
+        *judged(Role.METHOD, "c", Verdict.VERIFIED, 0, 1, eps=0.2),
+        *judged(Role.METHOD, "c", Verdict.VERIFIED, 2),
+        *judged(Role.METHOD, "c", Verdict.UNKNOWN, 0, 1, 3),
+        *judged(Role.ATTACK, "a", Verdict.FALSIFIED, 4, eps=0.05),
+        *judged(Role.METHOD, "c", Verdict.FALSIFIED, 5, eps=0.05),
+        *judged(Role.ATTACK, "a", Verdict.FALSIFIED, 6, eps=0.2),
+        *judged(Role.METHOD, "s", Verdict.VERIFIED, 7, eps=0.2, subject="smoothed(sigma=0.5)"),
+    ]
+    verified = {eps: jaws(eps, 8, 0, everything)[1].verified for eps in (0.05, 0.1, 0.2)}
+    falsified = {eps: jaws(eps, 8, 0, everything)[0].falsified for eps in (0.05, 0.1, 0.2)}
+    assert verified == {0.05: 3, 0.1: 3, 0.2: 2}
+    assert falsified == {0.05: 2, 0.1: 2, 0.2: 3}
+    upper, lower = jaws(0.1, 8, 0, everything)
+    assert (upper.seconds, lower.seconds, lower.falsified) == (0, 4, 1)  # those of this eps; and of methods
+
+
 def test_reasons_and_misclassified_are_counted_apart():
     entries = [Judged(Role.METHOD, "m", 0.1, i, Verdict.UNKNOWN, Reason.TIMEOUT) for i in range(3)]
     counts = row(Role.METHOD, "m", "M()", 0.1, 5, 2, entries)

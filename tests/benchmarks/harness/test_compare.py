@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from assay.attacks import get_attack
+from assay.benchmarks.harness import recorded
 from assay.benchmarks.harness.compare import compare
 from assay.benchmarks.harness.store import Store
 from assay.verify import get_verifier
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import AlarmError, InputError, InternalError, ResourceError
 from assay.verify.core.result import Reason, Result, Verdict
+from assay.verify.perturbations import Perturbation
 from assay.verify.support.options import title
 from tests.benchmarks.harness_fakes import (
     NEEDLE,
@@ -371,3 +373,47 @@ def test_unknown_for_a_reason_is_counted_by_reason():
 
     (row,) = (r for r in compare(identity(), dataset(POINTS), [0.1], [Both()], []).rows if r.name == "timid")
     assert row.reasons == {"solver": 1, "timeout": 2}
+
+
+def test_within_other_balls_both_jaws_meet_at_the_distance_of_their_intersection(tmp_path):
+    """Of two outputs that are the inputs a change takes the most from the margin along (-1, 1): t in linf, sqrt 2 t in
+    l2."""
+    data, held = dataset(POINTS), 0.1
+    path = tmp_path / "s"
+    with Store(path) as store:
+        store.begin("test", "model", "data")
+        crown, pgd = get_verifier("crown"), get_attack("pgd")
+        comparison = compare(identity(), data, EPS, [crown], [pgd], store=store, within={2.0: held})
+        records, _ = store.read()
+        read = recorded.read(store)
+    assert comparison.threat == read.threat == "linf within l2:0.1"
+    own = data.y[:, None]
+    margin = data.x.gather(1, own) - data.x.gather(1, 1 - own)
+    for eps in EPS:
+        robust = int((margin > 2 * min(eps, held / 2**0.5)).sum())
+        rows = by_name(comparison)
+        assert rows["all methods", eps].verified == rows["all attacks", eps].count == robust
+    points = [r for r in records if r.result.verdict is Verdict.FALSIFIED]
+    assert points
+    for record in points:
+        step = (record.result.counterexample - data.x[record.sample]).double()
+        assert step.norm() <= held
+        assert step.abs().max() <= record.eps
+    fewer = compare(identity(), data, EPS, [crown], [pgd])
+    assert by_name(fewer)["all methods", 0.15].verified < by_name(comparison)["all methods", 0.15].verified
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"norm": 0.0, "within": {2.0: 1.0}}, "l0 has no ball that others could meet"),
+        ({"within": {np.inf: 1.0}}, "two or three balls of different norms"),
+        (
+            {"within": {2.0: 1.0}, "perturbation": Perturbation.parse("brightness(0.1)")},
+            "do not go with a perturbation",
+        ),
+    ],
+)
+def test_other_balls_that_cannot_be_met_are_refused(change, words):
+    with pytest.raises(InputError, match=words):
+        compare(identity(), dataset(POINTS), 1.0, [get_verifier("crown")], [], **change)

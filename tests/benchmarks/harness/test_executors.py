@@ -152,7 +152,7 @@ def test_radii_by_processes_are_those_of_this_one(tmp_path, resume):
             how = {"tolerance": 0.01, "batch": 2, "store": store, "resume": resume, "budget": Budget(seed=1)}
             tables.append(compare_radii(zoo(NAME), data, methods, attacks, hiring=hiring, **how))
             kept = {(r.key, r.sample, r.eps): r.result.verdict for r in store.read()[0]}
-            tables[-1] = tables[-1], kept, store.asked(store.run)
+            tables[-1] = tables[-1], kept, store.noted.asked(store.run)
     (one, kept, asked), (other, both, too) = tables
     assert both == kept
     assert too == asked

@@ -25,10 +25,10 @@ def made(path: Path, command: str, records: list[Record]) -> Path:
     with Store(path) as store:
         store.put([record("of no run")])
         store.begin(command, "zoo:net", "digits")
-        store.describe(2, f'{{"of": "{command}"}}')
-        store.note_samples(X, [1, 2, 3])
-        store.note_asked([(i, 0.1, each.key.problem) for i, each in enumerate(records)])
-        store.enrol({(command, "net", "prop"): records[0].key.problem})
+        store.noted.describe(store.run, 2, f'{{"of": "{command}"}}')
+        store.noted.note_samples(store.run, X, [1, 2, 3])
+        store.noted.note_asked(store.run, [(i, 0.1, each.key.problem) for i, each in enumerate(records)])
+        store.noted.enrol({(command, "net", "prop"): records[0].key.problem})
         store.put(records)
     return path
 
@@ -52,17 +52,17 @@ def test_what_two_drivers_wrote_is_there_once(tmp_path: Path) -> None:
             assert verdicts == {"a": "verified", "b": "falsified", "c": "unknown", "of no run": "verified"}
             assert store.size == 4
             assert [run["command"] for run in store.runs()] == ["first", "second"]
-            assert {number: document for number, (_, document) in store.described().items()} == {
+            assert {number: document for number, (_, document) in store.noted.described().items()} == {
                 1: '{"of": "first"}',
                 2: '{"of": "second"}',
             }
-            assert [store.asked(number) for number in (1, 2)] == [
+            assert [store.noted.asked(number) for number in (1, 2)] == [
                 [(0, 0.1, "a"), (1, 0.1, "b")],
                 [(0, 0.1, "b"), (1, 0.1, "c")],
             ]
-            kept = store.samples(2)
+            kept = store.noted.samples(2)
             assert [(y, x.tolist()) for y, x in kept.values()] == [(i + 1, X[i].tolist()) for i in range(3)]
-            assert len(store.enrolled()) == 2
+            assert len(store.noted.enrolled()) == 2
     with Store(one) as store:
         assert store.size == 3
 

@@ -211,10 +211,10 @@ class Full:
 def test_a_full_disk_is_a_lack_of_resources_and_keeps_what_is_there(tmp_path):
     with Store(tmp_path / "s") as store:
         store.put([record(Verdict.VERIFIED, problem="a")])
-        store._db = Full(store._db)
+        store.file.db = Full(store.file.db)
         with pytest.raises(ResourceError, match="no space is left on the disk of"):
             store.put([record(Verdict.VERIFIED, problem="b")])
-        store._db = store._db.db
+        store.file.db = store.file.db.db
         assert [r.key.problem for r in store.read()[0]] == ["a"]
         store.put([record(Verdict.VERIFIED, problem="b")])  # once there is space again
     with Store(tmp_path / "s") as store:
@@ -224,8 +224,8 @@ def test_a_full_disk_is_a_lack_of_resources_and_keeps_what_is_there(tmp_path):
 def test_a_file_that_sqlite_really_cannot_grow(tmp_path):
     with Store(tmp_path / "s") as store:
         store.put([record(Verdict.VERIFIED, problem="a")])
-        (pages,) = store._db.execute("PRAGMA page_count").fetchone()
-        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        (pages,) = store.file.db.execute("PRAGMA page_count").fetchone()
+        store.file.db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(ResourceError, match="no space"):
             store.put([record(Verdict.VERIFIED, problem=f"{i:>5000}") for i in range(20)])
     with Store(tmp_path / "s") as store:

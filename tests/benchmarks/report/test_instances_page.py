@@ -93,6 +93,6 @@ def test_what_is_no_run_over_instances_is_refused(tmp_path):
         opened.begin("c", "m", "d")
         with pytest.raises(InputError, match="no run 1 over instances"):
             instances_run.read(opened, 1)
-        opened.describe(instances_run.INSTANCES, "{}")
+        opened.noted.describe(opened.run, instances_run.INSTANCES, "{}")
         with pytest.raises(InputError, match="run 1 cannot be read"):
             instances_run.read(opened)

@@ -9,7 +9,8 @@ import pytest
 
 from assay.benchmarks import tables
 from assay.benchmarks.tables.published import parse
-from assay.models import zoo
+from assay.models import architectures, zoo
+from assay.models.training import Training, recipe
 from assay.verify.core.errors import InputError
 from assay.verify.registry import get_verifier
 from assay.verify.support.options import split
@@ -29,6 +30,17 @@ def test_every_table_is_whole(name: str) -> None:
             get_verifier(text)
         for data, model in figure.models.items():
             assert zoo.card(model.removeprefix("zoo:")).data == data
+
+
+@pytest.mark.parametrize("name", tables.names())
+def test_what_a_table_trains_is_trained_for_the_radius_of_its_figure(name: str) -> None:
+    for figure in tables.read(name).figures:
+        if figure.train:
+            options = {key: value for key, value in figure.train.items() if key not in ("arch", "recipe")}
+            plan = Training(recipe(figure.train["recipe"]), **options)
+            assert plan.recipe.eps == figure.eps
+            assert plan.recipe.name in figure.who.lower()
+            architectures.parse(figure.train["arch"])
 
 
 def test_figures_of_this_project_are_those_of_its_cards() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 
 import pytest
 import torch
@@ -100,6 +101,10 @@ def test_shares_of_a_perturbation_lie_within_each_other() -> None:
     assert str(change.scaled(0.5)) == "gamma(0.75,1.5)+brightness(-0.1,0.2)"
     assert change.scaled(1) == change
     assert Perturbation.parse(str(change)) == change
+    for kind in ("scaling(0.3)", "rotation(-7.3,11.1)", "gamma(0.7)", "contrast(0.523,1.4)"):
+        (whole,) = Perturbation.parse(kind).parts
+        shares = [whole.scaled(share) for share in (0.3, 0.7, 1 - 2.0**-53, 1.0, 1.5)]
+        assert all(b.low <= a.low <= a.high <= b.high for a, b in pairwise(shares)), kind
     third = Perturbation.parse("scaling(0.1)").scaled(1 / 3)
     assert Perturbation.parse(str(third)) == third
     with pytest.raises(InputError, match="do not lie within each other"):
