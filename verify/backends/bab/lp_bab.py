@@ -168,9 +168,9 @@ class Work:
         bare = replace(problem, network=replace(problem.network, oracle=None))  # which processes do not ask
         ground = Ground(method, bare, known, wanted, self.lower, self.budget.memory // method.workers)
         shares = Shares(tree, leaves, account, self)
-        with chosen(method.workers, method.cluster)(Job(shared_out, ground, PRELOAD)) as executor:
-            with suppress(Expired):  # as the search says again, of all that is open
-                give_out(shares, executor, self.budget)
+        job = Job(shared_out, ground, PRELOAD)
+        with chosen(method.workers, method.cluster)(job) as executor, suppress(Expired):  # as the search says again
+            give_out(shares, executor, self.budget)
         self._count(shares.domains)
         return shares.left
 

@@ -212,7 +212,10 @@ class LPTree:
         if self.size > self.memory and self.recorded:
             self.recorded = False
             for tree in self.trees:
-                tree.leaves = {n: replace(l, rows=l.rows[:0], duals=l.duals[:0]) for n, l in tree.leaves.items()}
+                tree.leaves = {
+                    number: replace(leaf, rows=leaf.rows[:0], duals=leaf.duals[:0])
+                    for number, leaf in tree.leaves.items()
+                }
             self.size = EACH * sum(len(tree.leaves) for tree in self.trees)
         if self.size > self.memory:
             raise MemoryError

@@ -161,9 +161,10 @@ def search(
 
 def _next(frontier: Frontier[D], limits: Limits, most: float) -> Leaves[D]:
     """The next leaves, up to so many. Most are where a counterexample is likeliest, the rest holds the worst bounds, so
-    that the margin of an unfinished search improves; if memory is short the deepest leaves come first, which keeps the
-    tree narrow."""
-    deep = limits.order == "deep" or frontier.memory > limits.memory
+    that the margin of an unfinished search improves; if memory is short the deepest leaves come first, the fewer the
+    shorter it is, which keeps the tree narrow."""
+    short = frontier.memory > limits.memory
+    deep, most = limits.order == "deep" or short, most * limits.memory / frontier.memory if short else most
     if deep or limits.order == "shallow":
         return frontier.pop(ceil(most), "depth", largest=deep)
     if limits.order == "worst":
