@@ -39,7 +39,7 @@ FACTS = {
     *("is_cuda", "is_cpu", "is_sparse", "is_quantized", "is_meta", "is_nested", "is_mkldnn", "is_contiguous", "is_mps"),
     *("is_xpu", "is_same_size", "names", "has_names", "_assert_tensor_metadata", "result_type", "is_tensor"),
 }
-CLOSE = 1e-4  # relative, of two roundings; it is compared to the last bit later
+CLOSE = 1e-4  # relative: rounding is the same in both; outputs are compared to the last bit later
 
 OWN = str(Path(torch.__file__).parent)  # torch's own code asks who calls it, and does the same
 
@@ -314,16 +314,20 @@ def followed(
 
 def refuse_mixing(model: Oracle, sample: Tensor) -> None:
     """Raise :class:`UnsupportedError` if a sample's output changes with those beside it: numbers that are NaN are
-    passed on by whatever computes with them."""
+    passed on by whatever computes with them.
+
+    It is compared beside itself, in a batch of the same size: alone it is rounded otherwise, and where much cancels
+    nothing of the output may be left but that.
+    """
     spoilt, beside = Spoilt(), torch.full_like(sample, torch.nan)
     with explaining(Trail(), "on two samples"), torch.inference_mode(False), torch.no_grad():
-        alone = model(sample.clone())
-        scale = alone.abs().nan_to_num(0.0, 0.0).amax()
+        twins = model(torch.cat([sample, sample]))
+        scale = twins.abs().nan_to_num(0.0, 0.0).amax()
         for row, given in enumerate(([sample, beside], [beside, sample])):
             spoilt.row = row
             with Operations(spoilt.run):
                 among = model(torch.cat(given))[row : row + 1]
-            if not torch.allclose(among, alone, CLOSE, CLOSE * float(scale), equal_nan=True):
+            if not torch.allclose(among, twins[row : row + 1], CLOSE, CLOSE * float(scale), equal_nan=True):
                 raise UnsupportedError(
                     f"the model depends on the batch: a sample's output changes with those beside it{spoilt.words}"
                 )

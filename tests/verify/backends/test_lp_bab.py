@@ -235,8 +235,19 @@ def test_time_is_kept_and_the_bound_is_better_than_before(optimum: bool) -> None
 
 
 def test_memory_is_kept() -> None:
-    result = LPBaB().verify(endless(), Budget(seconds=20, memory=1 << 19))
+    """The tree gets narrow where there is little, and what proves its leaves is given up before the search is."""
+    result = LPBaB().verify(endless(), Budget(seconds=60, memory=1 << 14))
     assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.MEMORY)
+    assert result.stats["leaves"] > (1 << 13) // 2000
+    assert result.stats["open"] < 2 * result.stats["depth"]
+
+
+def test_where_proofs_are_given_up_the_verdict_is_none_the_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lp_tree, "EACH", 0)
+    result = LPBaB().verify(hard(), Budget(memory=1 << 10))
+    assert result.verdict is Verdict.VERIFIED
+    assert result.certificate is None
+    assert result.margin == pytest.approx(LPBaB().verify(hard(), Budget()).margin, abs=1e-6)
 
 
 def test_no_node_is_lost_when_time_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:

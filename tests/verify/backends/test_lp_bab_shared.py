@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+import torch
 
-from assay.verify.backends.bab import lp_bab, lp_shared
+from assay.verify.backends.bab import lp_bab, lp_shared, lp_tree
 from assay.verify.backends.bab.certificate import Tree
 from assay.verify.backends.bab.lp_bab import LPBaB
 from assay.verify.backends.bab.lp_shared import Parts
@@ -68,7 +69,7 @@ def lost_now_and_then(number: int, parts: Parts) -> Parts:
 
 
 def crew(patch: pytest.MonkeyPatch, fate: Callable[[int, Parts], Parts]) -> list[Here]:
-    """Every executor from now on, in place of the processes; a node at a time, so that there are many shares."""
+    """Every executor from now on, in place of the processes; two nodes at a time, so that there are many shares."""
     hires: list[Here] = []
 
     @contextmanager
@@ -77,6 +78,8 @@ def crew(patch: pytest.MonkeyPatch, fate: Callable[[int, Parts], Parts]) -> list
         yield hires[-1]
 
     patch.setattr(lp_shared, "SLICE", 0.0)
+    patch.setattr(lp_shared, "ROUND", 1)
+    patch.setattr(lp_tree, "TOGETHER", 2)
     patch.setattr(lp_bab, "NODES", 1)
     patch.setattr(lp_bab, "warm", lambda preload: None)
     patch.setattr(lp_bab, "chosen", lambda workers, cluster: hired)
@@ -118,11 +121,11 @@ def test_parts_make_up_trees_whose_duals_prove_them(
 
 
 def without_what_is_left(number: int, parts: Parts) -> Parts:
-    return replace(parts, trees=[(tree, []) for tree, _ in parts.trees])
+    return replace(parts, left=parts.left.take(torch.arange(0)))
 
 
 def without_a_leaf(number: int, parts: Parts) -> Parts:
-    for tree, _ in parts.trees:
+    for tree in parts.trees:
         tree.leaves.clear()
     return parts
 

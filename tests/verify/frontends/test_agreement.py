@@ -149,3 +149,43 @@ def test_one_output_that_can_be_compared_nowhere_is_refused() -> None:
     network = beside(lambda x, y: torch.cat([y[:, :2], y[:, 2:] / 0], 1))
     with pytest.raises(UnsupportedError, match="1 of 3 outputs"):
         agreement.agree(network)
+
+
+def cancelling(seed: int, kind: str) -> nn.Module:
+    """Outputs are differences of numbers that are equal, or differ by less than they are rounded by."""
+    first, last = nn.Linear(16, 64), nn.Linear(64, 4)
+    random = nets.generator(seed)
+    half, apart = torch.randn(32, 17, generator=random), torch.randn(32, 17, generator=random)
+    twins = torch.cat([half, half + (1e-7 * apart if kind == "nearly" else 0.0)])
+    rows = 1e3 * torch.randn(4, 32, generator=random)
+    with torch.no_grad():
+        first.weight.copy_(twins[:, :16])
+        first.bias.copy_(twins[:, 16])
+        last.weight.copy_(torch.cat([rows, -rows], 1))
+        last.bias.zero_()
+    return nn.Sequential(first, nn.Identity() if kind == "affine" else nn.ReLU(), last).eval()
+
+
+@pytest.mark.parametrize("kind", ["exactly", "nearly", "affine"])
+@pytest.mark.parametrize("seed", range(3))
+def test_where_nothing_but_rounding_is_left_of_outputs_no_model_is_refused_for_it(kind: str, seed: int) -> None:
+    module = cancelling(seed, kind)
+    network = to_network(module, (16,))
+    x = torch.rand(5, 16, dtype=torch.float64, generator=nets.generator(seed))
+    assert float(network(x).abs().max()) < 1e-1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_there_too_a_sample_that_is_mixed_into_another_is_found(seed: int) -> None:
+    module = cancelling(seed, "exactly")
+
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.module(x) + 1e-6 * x.sum(0)[:4]
+
+    with pytest.raises(UnsupportedError, match="depends on the batch"):
+        to_network(Mixing().eval(), (16,))

@@ -27,6 +27,19 @@ class Account:
         for mine, theirs in zip(self._closed, other._closed, strict=True):
             mine.update(theirs)
 
+    def graft(self, parts: Account, depth: Tensor, tree: Tensor) -> None:
+        """Note the leaves of trees that stand where these have leaves, at such a depth of such a tree: (parts)."""
+        for part, at, number in zip(parts._closed, depth.tolist(), tree.tolist(), strict=True):
+            for below, leaves in part.items():
+                self._closed[number][at + below] += leaves
+
+    def completed(self, depth: Tensor, tree: Tensor) -> bool:
+        """Whether it is complete but for leaves of these depths and trees, and with them: (leaves) each."""
+        whole = Account(self.trees)
+        whole.join(self)
+        whole.close(depth, tree)
+        return whole.complete
+
     @property
     def trees(self) -> int:
         """How many trees there are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isfinite, nan
@@ -12,13 +13,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.certificate import written
-from assay.verify.backends.bab.lp_shared import Parts, Share, searched, share
-from assay.verify.backends.bab.lp_tree import Search, Target
+from assay.verify.backends.bab.account import Account
+from assay.verify.backends.bab.certificate import Tree, written
+from assay.verify.backends.bab.frontier import Leaves
+from assay.verify.backends.bab.lp_shared import Parts, Share, Shares, searched
+from assay.verify.backends.bab.lp_tree import Branches, LPTree, Target
+from assay.verify.backends.bab.search import Limits, Outcome, search
+from assay.verify.backends.bab.shared import give_out
 from assay.verify.backends.bab.simplex import Simplex
 from assay.verify.backends.bab.splits import Splits
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
-from assay.verify.core.budget import UNLIMITED, Budget, running
+from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Max
@@ -36,9 +41,8 @@ from assay.verify.support.executors.chosen import chosen
 from assay.verify.support.executors.processes import warm
 
 GAP = 1e-7  # between an optimum and its bound, relative to 1 and to it
-NODES = 4  # that are open for each process before nodes are shared
+NODES = 8  # that were looked at for each process before nodes are shared
 PRELOAD = ("assay.verify.backends.bab.lp_bab",)  # what processes import once
-RESERVE = 0.05  # of the time, for proving what a search that was cut short has
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class LPBaB:
         work = Work(self, problem, budget)
         with torch.no_grad():
             reason = attempt(work.run)
-            margin, reason = work.outcome(reason)
+            margin, reason = work.decided(reason)
         seconds = time.monotonic() - begun
         result = concluded(self, problem, margin, reason, seconds, work.witness, work.stats)
         proved = result.verdict is Verdict.VERIFIED or "optimum" in work.stats
@@ -114,16 +118,12 @@ class Work:
     witness: Tensor | None = None
     known: Known | None = None
     encoding: Encoding | None = None
-    targets: dict[int, Target] = field(default_factory=dict)
-    search: Search = field(init=False)
-    stats: dict[str, Any] = field(default_factory=lambda: {"nodes": 0})
+    tree: LPTree | None = None
+    outcome: Outcome | None = None
+    stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0, "nodes": 0})
 
     def __post_init__(self) -> None:
         self.seen = torch.full((len(self.problem.spec.disjuncts),), inf, dtype=torch.float64)
-        deadline = self.budget.deadline
-        if deadline is not None and isfinite(deadline):
-            deadline -= RESERVE * self.budget.remaining
-        self.search = Search(self._look_at, self.limit, self.done, replace(self.budget, deadline=deadline))
 
     def run(self) -> None:
         """Bounds, gradient descent, trees; raises :class:`Expired` when the time is over."""
@@ -134,32 +134,47 @@ class Work:
         centre = problem.region.centre[None]
         self._see(problem.region.project(centre))
         if self.method.optimum or any(not low > self.grain for low in self.lower):
-            self._look(order, centre.expand(len(order), *problem.network.input_shape), 0.5)
+            self._descend(order, centre.expand(len(order), *problem.network.input_shape), 0.5)
         wanted = [d for d in order if len(problem.spec.disjuncts[d].b) and (self.method.proof or self._open(d))]
-        if not wanted or self.done():
+        if not wanted or self.found() is not None:
             return
         self.encoding = encode(problem.network, problem.region, self.known.bounds)
-        self._plant(self.encoding, wanted)
-        for target in self.targets.values():
-            if not self.done():
-                self.search.root(target)
-        self._descend_from_roots()
+        self.tree = self.planted(wanted)
+        leaves, account = Leaves.roots(self.tree.root()), Account(len(wanted))
         if self.method.workers > 1 or self.method.cluster is not None:
-            self._share(wanted)
-        self.search.run()
+            leaves = self._share(leaves, account, wanted)
+        self._search(leaves, account)
 
-    def _share(self, wanted: Sequence[int]) -> None:
-        """Have processes search below what is open, once there is enough of it."""
-        method, problem, known = self.method, self.problem, self.known
-        self.search.run(open_=NODES * method.workers)
-        if not self.search.heap or self.done() or known is None:
-            return
+    def _search(self, leaves: Leaves[Branches], account: Account, domains: float = inf) -> Leaves[Branches]:
+        """Search below leaves, up to so many domains; what is open then."""
+        assert self.tree is not None
+        limits = replace(self.limits, domains=domains)
+        self.outcome = search(self.tree, limits, self.budget, leaves, account)
+        self._count(self.outcome.stats["domains"])
+        return self.outcome.open
+
+    @property
+    def limits(self) -> Limits:
+        """Of a search."""
+        assert self.tree is not None
+        return Limits(self.tree.batch, 0, self.budget.memory // 4, order="worst", aside=True)
+
+    def _share(self, leaves: Leaves[Branches], account: Account, wanted: Sequence[int]) -> Leaves[Branches]:
+        """Have processes search below what is open, once there is enough of it; what they leave."""
+        method, problem, known, tree = self.method, self.problem, self.known, self.tree
+        leaves = self._search(leaves, account, NODES * method.workers)
+        if not len(leaves.bound) or self.found() is not None or known is None or tree is None:
+            return leaves
         bare = replace(problem, network=replace(problem.network, oracle=None))  # which processes do not ask
         ground = Ground(method, bare, known, wanted, self.lower, self.budget.memory // method.workers)
-        with chosen(method.workers, method.cluster)(Job(shared_out, ground, PRELOAD)) as executor:
-            share(self.search, self, executor, self.search.budget)
+        shares = Shares(tree, leaves, account, self)
+        job = Job(shared_out, ground, PRELOAD)
+        with chosen(method.workers, method.cluster)(job) as executor, suppress(Expired):  # as the search says again
+            give_out(shares, executor, self.budget)
+        self._count(shares.domains)
+        return shares.left
 
-    def look(self, point: Tensor) -> None:
+    def see(self, point: Tensor) -> None:
         """See a point of the region."""
         self._see(self.problem.region.project(point[None].double()))
 
@@ -168,15 +183,32 @@ class Work:
         least = self.seen.min().item() if self.method.optimum else inf
         return least - GAP * (1 + abs(least)) if isfinite(least) else self.grain
 
-    def done(self) -> bool:
-        """Whether a counterexample is all that was asked for, and there is one."""
-        return self.witness is not None and not self.method.optimum
+    def found(self) -> Tensor | None:
+        """A counterexample, if that is all that was asked for, and there is one."""
+        return None if self.method.optimum else self.witness
 
-    def outcome(self, reason: Reason) -> tuple[float, Reason]:
+    def look(self, at: Sequence[tuple[int, Vector]], roots: bool) -> None:
+        """See points (columns) that the programs of disjuncts gave; from ``roots`` descents lead on."""
+        points = torch.cat([self._point(x) for _, x in at])
+        if roots:
+            self._descend([d for d, _ in at], points, 0.25)
+        else:
+            self._see(self.problem.region.project(points))
+
+    def exact(self, disjunct: int, x: Vector) -> float:
+        """A disjunct's margin at a point (columns), and where a short descent leads if that is not enough."""
+        point = self.problem.region.project(self._point(x))
+        least = self._see(point)[:, disjunct].min().item()
+        if least <= self.grain and not self.method.optimum and self.witness is None:
+            self._descend([disjunct], point, 0.02)
+        return least
+
+    def decided(self, reason: Reason) -> tuple[float, Reason]:
         """The margin that is proved, and why the problem is open if that does not decide it."""
-        if self.targets:
-            self._gather()
+        self._gather()
         margin = torch.tensor(self.lower, dtype=torch.float64).amin().item()  # NaN stays NaN
+        if self.outcome is not None and self.outcome.reason is not None:
+            reason = self.outcome.reason
         if reason is Reason.INCOMPLETE:
             reason = Reason.NUMERICAL
         least = self.seen.min().item()
@@ -186,15 +218,18 @@ class Work:
 
     def certificate(self) -> dict[str, Any] | None:
         """The trees, if they are wanted and each is closed."""
-        trees = {d: target.tree for d, target in self.targets.items()}
-        whole = len(trees) == len(self.lower) and all(tree.complete for tree in trees.values())
-        if not (self.method.proof and whole and self.encoding is not None and recordable(self.problem)):
+        if self.tree is None or self.encoding is None or not (self.tree.recorded and recordable(self.problem)):
+            return None
+        trees = dict(zip((target.number for target in self.tree.targets), self.tree.trees, strict=True))
+        if len(trees) < len(self.lower) or not all(tree.complete for tree in trees.values()):
             return None
         neurons, disjuncts = self.encoding.neurons, self.problem.spec.disjuncts
         left = leaky(self.problem, neurons)
         told = {
-            d: written(target.tree, target.splits, target.cost, len(disjuncts[d].b), left)
-            for d, target in self.targets.items()
+            target.number: written(
+                trees[target.number], target.splits, target.cost, len(disjuncts[target.number].b), left
+            )
+            for target in self.tree.targets
         }
         return document(self.problem, self.method.name, neurons, told, {})
 
@@ -202,8 +237,10 @@ class Work:
         """Whether more about disjunct ``d`` would change the answer; one without rows is everywhere."""
         return len(self.problem.spec.disjuncts[d].b) > 0 and not self.lower[d] > self.limit()
 
-    def _plant(self, encoding: Encoding, wanted: Sequence[int]) -> None:
-        """A target for each disjunct; those of one row share a program."""
+    def planted(self, wanted: Sequence[int]) -> LPTree:
+        """The roots of these disjuncts; those of one row share a program."""
+        assert self.encoding is not None
+        encoding, targets = self.encoding, list[Target]()
         shared: tuple[Splits, Simplex] | None = None
         for d in wanted:
             disjunct = self.problem.spec.disjuncts[d]
@@ -217,32 +254,19 @@ class Work:
                 splits, simplex = self._model(program, encoding)
                 cost, offset = program.cost, program.offset
             line, cost = cost, splits.cost(cost)
-            objective = simplex.objective(cost, offset)
-            self.targets[d] = Target(d, splits, simplex, line, cost, offset, objective, self.lower[d])
+            targets.append(Target(d, splits, simplex, line, cost, offset, simplex.objective(cost, offset)))
+        return LPTree(targets, self, [Tree() for _ in targets], self.budget.memory // 2, self.method.proof)
 
     def _model(self, program: Program, encoding: Encoding) -> tuple[Splits, Simplex]:
         splits = Splits.of(encoding, program)
         return splits, Simplex(splits, self.budget.threads, self.budget.seed)
 
-    def _descend_from_roots(self) -> None:
-        roots, self.search.points = self.search.points, []
-        if roots and not self.done():
-            points = torch.cat([self._points(x[None]) for _, x in roots])
-            self._look([target.number for target, _ in roots], points, 0.25)
-
-    def _points(self, x: Vector) -> Tensor:
-        """The network's inputs at points of a program (points x columns): (points x input shape)."""
+    def _point(self, x: Vector) -> Tensor:
+        """The network's input at a point of a program (columns): (1 x input shape)."""
         assert self.encoding is not None
-        return torch.from_numpy(self.encoding.inputs_at(x)).view(-1, *self.problem.network.input_shape)
+        return torch.from_numpy(self.encoding.inputs_at(x[None])).view(-1, *self.problem.network.input_shape)
 
-    def _look_at(self, d: int, x: Vector, exact: bool) -> float:
-        points = self.problem.region.project(self._points(x))
-        least = self._see(points)[:, d].min().item()
-        if exact and least <= self.grain and not self.method.optimum and self.witness is None:
-            self._look([d], points, 0.02)
-        return least
-
-    def _look(self, disjuncts: Sequence[int], points: Tensor, first: float) -> None:
+    def _descend(self, disjuncts: Sequence[int], points: Tensor, first: float) -> None:
         """Descend from a point (n x input shape) for each of these disjuncts, and see where that leads."""
         points = self.problem.region.project(points.double())
         self._see(descend(self.problem, torch.tensor(disjuncts), points, self.method.steps, first, self.budget))
@@ -257,28 +281,22 @@ class Work:
             self.witness = confirmed(self.problem, points)
         return margins
 
+    def _count(self, domains: int) -> None:
+        self.stats["domains"] += domains
+
     def _gather(self) -> None:
         """Bounds of the disjuncts from all leaves, closed or not, and what the search took."""
-        proved: dict[tuple[int, int], float] = {}
-        for nodes in self.search.open_nodes():
-            if self.budget.expired:
-                break
-            target = nodes[0].target
-            bounds = target.proved(nodes).tolist()
-            proved |= {(target.number, node.number): bound for node, bound in zip(nodes, bounds, strict=True)}
-        for d, target in self.targets.items():
-            open_ = [max(target.floor, proved.get((d, number), -inf)) for number in target.tree.open_nodes]
-            least = max(self.lower[d], min([target.tree.bound, *open_]))
+        if self.tree is None or self.outcome is None:
+            return
+        open_, trees = self.outcome.open, self.tree.trees
+        for place, (target, tree) in enumerate(zip(self.tree.targets, trees, strict=True)):
+            d, left = target.number, open_.bound[open_.tree == place].tolist()
+            least = max(self.lower[d], min([tree.bound, *left]))
             # A region is not empty, and no bound lies above what was seen: bounds that say so are dropped.
             seen = self.seen[d].item()
             self.lower[d] = nan if least == inf or least > seen + GAP * (1 + abs(seen)) else least
-        trees = [target.tree for target in self.targets.values()]
-        self.stats |= {
-            "nodes": self.search.nodes,
-            "leaves": sum(len(tree.leaves) for tree in trees),
-            "open": sum(len(tree.open_nodes) for tree in trees),
-            "unstable": len(self.encoding.neurons) if self.encoding else 0,
-        }
+        self.stats = {**self.outcome.stats, "domains": self.stats["domains"], "nodes": self.tree.programs}
+        self.stats["unstable"] = len(self.encoding.neurons) if self.encoding else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,17 +317,21 @@ class Ground:
         work = Work(self.method, self.problem, Budget(memory=self.memory), lower=list(self.lower))
         work.known, work.grain = self.known, self.known.grain
         work.encoding = encode(self.problem.network, self.problem.region, self.known.bounds)
-        work._plant(work.encoding, self.wanted)
+        work.tree = work.planted(self.wanted)
         return work
 
 
 def shared_out(ground: Ground, share: Share) -> Parts:
     """What comes of a share of nodes, in a process of its own."""
     work = ground.work
-    work.seen, work.at, work.witness = torch.minimum(work.seen, share.seen), None, None
+    # What was seen in a share whose reply was lost is seen again.
+    work.seen, work.at, work.witness = share.seen, None, None
+    tree, before = work.tree, 0 if work.tree is None else work.tree.programs
+    assert tree is not None
     budget = Budget(share.seconds, ground.memory).started()
-    work.search = Search(work._look_at, work.limit, work.done, budget)
     with torch.no_grad():
-        trees = searched(work.search, work.targets, share)
+        outcome, account = searched(tree, share.leaves, work.limits, budget, share.slice)
     found = work.witness is not None
-    return Parts(trees, work.search.nodes, work.witness if found else work.at, found)
+    point, programs = work.witness if found else work.at, tree.programs - before
+    domains = outcome.stats["domains"]
+    return Parts(tree.trees, tree.recorded, account, outcome.open, domains, programs, point, found)

@@ -29,7 +29,8 @@ class Bounded(Generic[D]):
     ``lower`` (domains), float64: a lower bound of the margin on each domain, NaN where there is none; ``seen``: the
     least margin seen at a point of each, which tells where a counterexample is likely. ``domains``: the same ones, in
     order, with what is kept for their children; they may have shrunk, and on all that was cut off the margin
-    is at least ``cleared``. ``witness``: a counterexample, without a batch dimension.
+    is at least ``cleared``. ``witness``: a counterexample, without a batch dimension. ``limit``: what the bound of a
+    leaf has to pass.
     """
 
     lower: Tensor
@@ -37,6 +38,7 @@ class Bounded(Generic[D]):
     domains: D
     cleared: float = inf
     witness: Tensor | None = None
+    limit: float = 0.0
 
 
 class Tree(Protocol[D]):
@@ -63,13 +65,15 @@ class Tree(Protocol[D]):
 class Limits:
     """``batch``: domains that are bounded together; ``fill``: with fewer open leaves than this they are halved again
     at once; ``memory``: bytes of open leaves above which the deepest ones are taken first; ``domains``: after so many
-    the search stops; ``order``: which leaves come first, as a rule the ``likely`` ones."""
+    the search stops; ``order``: which leaves come first, as a rule the ``likely`` ones; ``aside``: a leaf that can
+    neither be closed nor halved does not end it, where there are but so many leaves in all."""
 
     batch: int
     fill: int
     memory: int
     domains: float = inf
-    order: Literal["likely", "deep", "shallow"] = "likely"
+    order: Literal["likely", "worst", "deep", "shallow"] = "likely"
+    aside: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +111,7 @@ def search(
     frontier, spent = Frontier(leaves), torch.zeros(account.trees, dtype=torch.int64)
     searched = torch.bincount(leaves.tree).nonzero().flatten().tolist()
     settled, domains, rounds = inf, 0, 0
+    stuck = list[Leaves[D]]()
     witness: Tensor | None = None
     reason: Reason | None = None
     while len(frontier) and witness is None and reason is None and domains < limits.domains:
@@ -122,15 +127,21 @@ def search(
         spent += torch.bincount(leaves.tree, minlength=len(spent))
         # fmax: a domain without a bound of its own has that of its parent.
         lower, witness = torch.fmax(bounded.lower, leaves.bound), bounded.witness
-        closed = lower.isfinite() & (lower > 0)
+        closed = lower.isfinite() & (lower > bounded.limit)
         account.close(leaves.depth[closed], leaves.tree[closed])
         settled = min(settled, bounded.cleared, *lower[closed].sort().values[:1].tolist())
         open_ = Leaves(bounded.domains, lower, bounded.seen, leaves.depth, leaves.tree).take(~closed)
-        divisible = bool(tree.divisible(open_.domains).all())
-        if witness is None and not divisible:
-            reason = Reason.NUMERICAL
-        more = witness is None and divisible and len(open_.bound) > 0
+        divisible = tree.divisible(open_.domains)
+        if witness is None and not bool(divisible.all()):
+            stuck.append(open_.take(~divisible))
+            open_ = open_.take(divisible)
+            reason = None if limits.aside else Reason.NUMERICAL
+        more = witness is None and reason is None and len(open_.bound) > 0
         frontier.push(_halved(tree, open_, limits.fill - len(frontier)) if more else open_)
+    if stuck:
+        reason = reason or Reason.NUMERICAL if witness is None else None
+        for leaves in stuck:
+            frontier.push(leaves)
     closed_trees = account.closed
     if not len(frontier) and not all(closed_trees[number] for number in searched):
         raise InternalError(f"{account.leaves} closed leaves do not make up the tree: please report it")
@@ -150,11 +161,14 @@ def search(
 
 def _next(frontier: Frontier[D], limits: Limits, most: float) -> Leaves[D]:
     """The next leaves, up to so many. Most are where a counterexample is likeliest, the rest holds the worst bounds, so
-    that the margin of an unfinished search improves; if memory is short the deepest leaves come first, which keeps the
-    tree narrow."""
-    deep = limits.order == "deep" or frontier.memory > limits.memory
+    that the margin of an unfinished search improves; if memory is short the deepest leaves come first, the fewer the
+    shorter it is, which keeps the tree narrow."""
+    short = frontier.memory > limits.memory
+    deep, most = limits.order == "deep" or short, most * limits.memory / frontier.memory if short else most
     if deep or limits.order == "shallow":
         return frontier.pop(ceil(most), "depth", largest=deep)
+    if limits.order == "worst":
+        return frontier.pop(ceil(most), "bound")
     worst = frontier.pop(ceil(most) // WORST, "bound")
     return worst.join(frontier.pop(ceil(most) - len(worst.bound), "seen"))
 

@@ -12,9 +12,9 @@ nothing is lost with a process, and nothing is closed that the account of leaves
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from assay.verify.support.executors import Executor, Fate, Task
 
 SLICE = 0.5  # seconds that a process works on a share, where nobody waits for nodes
 LOSSES = 4  # shares that may be lost, but for those with their machine, before all is done here
+G = TypeVar("G")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,48 +75,120 @@ class Trees(Protocol):
         """Note what came of a share; False where its counterexample is none here, and nothing is noted."""
         ...
 
-    def check(self) -> None:
-        """Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
+
+class Pool(Protocol[G]):
+    """What is open, of which some is ``given`` out at a time; its length: how much there is."""
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no need to go on, or no use."""
         ...
+
+    def __len__(self) -> int: ...
+
+    def pop(self, idle: int) -> G:
+        """Take out what one of so many idle processes gets."""
+        ...
+
+    def ask(self, given: G, hungry: bool, seconds: float) -> Any:
+        """What a process is asked, which has so many seconds at most; ``hungry``: others wait for what it finds."""
+        ...
+
+    def take(self, given: G, reply: Any) -> bool:
+        """Note the reply, and what is left open; False where the rest is better done here."""
+        ...
+
+    def push(self, given: G) -> None:
+        """Take back what was not done."""
+        ...
+
+
+def give_out(pool: Pool[G], executor: Executor, budget: Budget) -> None:
+    """Have the processes of an executor work until nothing is open, nothing is to be done, or too many are lost: what
+    is in the pool then is to be done here.
+
+    Raises :class:`assay.verify.core.budget.Expired` when the time is over.
+    """
+    running: set[Task] = set()
+    losses = 0
+    try:
+        while (len(pool) or running) and not pool.over and losses <= LOSSES:
+            budget.check()
+            while len(pool) and (idle := executor.capacity - len(running)) > 0:
+                given, left = pool.pop(idle), max(0.0, budget.remaining)
+                hungry = not len(pool) and len(running) + 1 < executor.capacity
+                task = Task(pool.ask(given, hungry, left), left, given)
+                executor.submit(task)
+                running.add(task)
+            for ended in executor.ended(max(0.0, budget.remaining)):
+                running.discard(ended.task)
+                if ended.fate is not Fate.REPLIED:
+                    losses += ended.fate is not Fate.GONE
+                    pool.push(ended.task.tag)
+                elif not pool.take(ended.task.tag, ended.reply):
+                    return
+    finally:
+        for task in running:
+            executor.cancel(task)
+            pool.push(task.tag)
+
+
+@dataclass(eq=False)
+class Stack:
+    """Nodes of trees: ``fresh`` ones, at which nothing was tried yet, and others, the last ones on top, ``most`` of
+    which are a share."""
+
+    trees: Trees
+    fresh: list[Nodes]
+    most: int
+    nodes: list[Nodes] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """See :class:`Pool`."""
+        return self.trees.over
+
+    def __len__(self) -> int:
+        return len(self.fresh) + len(self.nodes)
+
+    def pop(self, idle: int) -> Given:
+        """See :class:`Pool`."""
+        pile, most = (self.fresh, inf) if self.fresh else (self.nodes, self.most)
+        count = int(min(most, -(-len(pile) // idle)))
+        given = Given(pile[-count:], pile is self.fresh)
+        del pile[-count:]
+        return given
+
+    def ask(self, given: Given, hungry: bool, seconds: float) -> Share:
+        """See :class:`Pool`."""
+        return Share(given.nodes, self.trees.how, given.fresh, 0.0 if hungry else SLICE, seconds)
+
+    def take(self, given: Given, reply: Done) -> bool:
+        """See :class:`Pool`; what is a counterexample there and none here is looked into here."""
+        _check(given.nodes, reply)
+        taken = self.trees.take(reply)
+        self.nodes += reply.left if taken else given.nodes
+        return taken
+
+    def push(self, given: Given) -> None:
+        """See :class:`Pool`."""
+        self.nodes += given.nodes
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Nodes that a process has, and whether nothing was tried at them yet."""
+
+    nodes: list[Nodes]
+    fresh: bool
 
 
 def share(trees: Trees, roots: Sequence[Nodes], executor: Executor, budget: Budget, most: int) -> list[Nodes]:
     """Search below roots with the processes of an executor, ``most`` nodes a share; the nodes that are left to be
     searched here, where processes fail."""
-    running: set[Task] = set()
-    stack, fresh = list[Nodes](), list(roots)
-    losses, alone = 0, False
-    try:
-        while (fresh or stack or running) and not (trees.over or alone or losses > LOSSES):
-            trees.check()
-            while (fresh or stack) and (idle := executor.capacity - len(running)) > 0:
-                pile, at_most = (fresh, inf) if fresh else (stack, most)
-                count = int(min(at_most, -(-len(pile) // idle)))
-                given = pile[-count:]
-                del pile[-count:]
-                left = max(0.0, budget.remaining)
-                hungry = not (fresh or stack) and len(running) + 1 < executor.capacity
-                task = Task(Share(given, trees.how, pile is fresh, 0.0 if hungry else SLICE, left), left, given)
-                executor.submit(task)
-                running.add(task)
-            for ended in executor.ended(max(0.0, budget.remaining)):
-                running.discard(ended.task)
-                given = ended.task.tag
-                if ended.fate is not Fate.REPLIED:
-                    losses += ended.fate is not Fate.GONE
-                    stack += given
-                    continue
-                done: Done = ended.reply
-                _check(given, done)
-                if trees.take(done):
-                    stack += done.left
-                else:  # what is a counterexample there and none here is looked into here
-                    stack += given
-                    alone = True
-    finally:
-        for task in running:
-            executor.cancel(task)
-    return [*fresh, *stack, *(nodes for task in running for nodes in task.tag)]
+    stack = Stack(trees, list(roots), most)
+    give_out(stack, executor, budget)
+    return [*stack.fresh, *stack.nodes]
 
 
 def _check(given: list[Nodes], done: Done) -> None:
