@@ -30,6 +30,7 @@ BYTES, PART = 32, 4  # that a neuron of a leaf takes, copies included; one part 
 FEWEST, MORE = 1, 4  # leaves of the first pass, and times as many in each one after it
 EARLY = 1.5  # the power of what a layer has less to do than another one that its trees are larger by
 GAIN = 0.95  # of what rows were short of zero must be left at most for another pass
+WORST = 4  # one in so many leaves of a tree, those with the worst bounds, may be split at once
 CHECKED = 1024  # leaves that are proved together
 
 
@@ -166,12 +167,16 @@ class _Trees:
         walk, neuron[0] = self._raised(phase[:, 0].contiguous(), own, FIRST, None)
         unit = typical(self.single, walk)
         alpha[:, 0], bound[0], used[0] = own.alpha, walk.bound.nan_to_num(nan=-inf), True
-        for new in range(1, most):
-            worst, leaf = bound.min(0)
-            row = ((worst < 0) & (neuron.gather(0, leaf[None])[0] >= 0)).nonzero().flatten()
+        new = 1
+        while new < most:
+            # Where trees are few several leaves of each are split at once, which takes no longer than one of each.
+            growing = int(((bound[:new] < 0) & (neuron[:new] >= 0)).any(0).sum())
+            at_once = min(max(1, new // WORST), most - new, max(1, TOGETHER // max(1, growing)))
+            worst, leaf = bound[:new].topk(at_once, 0, largest=False)
+            rank, row = ((worst < 0) & (neuron.gather(0, leaf) >= 0)).nonzero(as_tuple=True)
             if not len(row) or budget.expired:
                 break
-            leaf = leaf[row]
+            leaf, whole, fresh = leaf[rank, row], worst[rank, row].repeat(2), new + rank
             at = neuron[leaf, row]
             halves = [part[:, leaf, row].repeat(1, 2) for part in (phase, alpha, beta)]
             first, second = torch.arange(len(row)), torch.arange(len(row), 2 * len(row))
@@ -180,15 +185,15 @@ class _Trees:
             own = Multipliers(halves[1].clone(), halves[2].clone(), weight[:, row.repeat(2)])
             walk, following = self._raised(halves[0], own, self.refining.how, unit)
             # What proved the whole proves its halves, slopes at the split among it: another one might not.
-            whole = worst[row].repeat(2)
             better = walk.bound > whole
             kept = [torch.where(better, raised, old) for old, raised in ((halves[1], own.alpha), (halves[2], own.beta))]
             value = torch.where(better, walk.bound, whole)
-            used[new, row] = True
+            used[fresh, row] = True
             for into, part in zip((phase, alpha, beta), (halves[0], *kept), strict=True):
-                into[:, leaf, row], into[:, new, row] = part[:, first], part[:, second]
+                into[:, leaf, row], into[:, fresh, row] = part[:, first], part[:, second]
             for column, found in ((bound, value), (neuron, following)):
-                column[leaf, row], column[new, row] = found[first], found[second]
+                column[leaf, row], column[fresh, row] = found[first], found[second]
+            new += at_once
         row, leaf = used.T.nonzero(as_tuple=True)
         own = Multipliers(alpha[:, leaf, row], beta[:, leaf, row], weight[:, row])
         return Leaves(phase[:, leaf, row], row, rounded(own))
