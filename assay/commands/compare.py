@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay import options
-from assay.checks import positive, writable_file
+from assay.checks import at_least_one, positive, writable_file
 from assay.comparing import Asking, Terms, limits
 from assay.notes import lost, wide
 from assay.told import Told, tell_radii
@@ -102,9 +102,10 @@ def compare(
         eps, eps_scale = options.eps_map(eps, eps_scale)
     radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm, pixels=not radius)
     positive("--tolerance", tolerance, "the data's units")
-    budget = limits(n, batch, timeout, seed, threads, workers, device)
+    at_least_one("--workers", workers)
     hiring = partial(options.hiring, workers, cluster, device)
-    hiring()  # what processes import they import from here on
+    hiring()  # what processes import they import from here on, while this one does
+    budget = limits(n, batch, timeout, seed, threads, workers, device)
 
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.radius_table import RadiusTable

@@ -92,6 +92,7 @@ def verify(
 
             size = memory * 2**30
             with Watchdog(began + timeout + GRACE, size, sink.last_words), redirect_stdout(sys.stderr):
+                options.foresee(method)
                 with swift_imports():
                     from assay import answering
                 if evidence is not None:  # before the work, not after it

@@ -17,3 +17,7 @@ INSTANCES = (  # runs over networks and properties in files
     "onnx",
     "onnxruntime",
 )
+TREES = {  # one instance by a method that shares its work
+    "bab": ("assay.verify.backends.bab.bab",),
+    "lp-bab": ("assay.verify.backends.bab.lp_bab",),
+}

@@ -12,9 +12,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from assay import options
 from assay.__main__ import main
+from assay.benchmarks.harness.preloaded import TREES
 from assay.encodings import forgiving
+from assay.verify.backends.bab import bab, lp_bab
 from assay.verify.core.errors import InputError
+from assay.verify.support.executors import processes
 from assay.written import Written, numbers
 from tests.breadth import few
 
@@ -312,3 +316,34 @@ def test_methods_are_whole_on_a_narrow_terminal(capsys, monkeypatch):
     assert "guarantee: numerical; complete" in shown
     assert "`steps`" in shown
     assert max(map(len, shown.splitlines())) <= 60
+
+
+@pytest.fixture
+def warmed(monkeypatch):
+    """What the processes' server was told to import."""
+    asked = []
+    monkeypatch.setattr(processes, "warm", asked.append)
+    return asked
+
+
+def test_processes_of_a_method_import_what_it_would_have_them_import(warmed):
+    for method in ("bab(workers=2)", " lp-bab( batch=3, workers = 4 )"):
+        options.foresee(method)
+    assert warmed == [bab.PRELOAD, lp_bab.PRELOAD] == list(TREES.values())
+
+
+@pytest.mark.parametrize(
+    "method", ["bab", "bab(workers=1)", "bab(workers=2,cluster=auto)", "crown(workers=2)", "bab(workers", "auto"]
+)
+def test_where_there_will_be_no_processes_none_import(warmed, method):
+    options.foresee(method)
+    assert warmed == []
+
+
+def test_processes_begin_to_import_before_this_one_does(warmed, folder, monkeypatch):
+    monkeypatch.setattr("assay.comparing.use_threads", lambda wanted: pytest.fail("torch first"))
+    with pytest.raises(pytest.fail.Exception, match="torch first"):
+        main(["compare", "--model", "net.py:net", "--data", "digits", "--eps", "0.1", "--workers", "2"])
+    assert len(warmed) == 1
+    assert main(["compare", "--model", "net.py:net", "--data", "digits", "--eps", "0.1", "--workers", "0"]) == 40
+    assert len(warmed) == 1

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from assay.benchmarks.harness.compare import Comparison, compare
 from assay.benchmarks.harness.merged import merge
 from assay.benchmarks.harness.store import Key, Record, Store
 from assay.verify.core.result import Reason, Result, Verdict
+from tests.benchmarks.harness_fakes import POINTS, Exact, dataset, identity
 
 X = torch.arange(12, dtype=torch.float32).reshape(3, 4)
 
@@ -94,3 +99,49 @@ def test_many_rows_are_taken_a_few_at_a_time(tmp_path: Path) -> None:
     merged(tmp_path / "all", one)
     with Store(tmp_path / "all") as store:
         assert [len(some) for some in store.of_run(1)] == [500, 500, 201]
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_a_merge_that_is_cut_off_is_made_again_and_nothing_counts_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    one = made(tmp_path / "1", "first", [record("a"), record("b")])
+    calls: list[str] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        original = getattr(Store, name)
+
+        def cut(self: Store, *arguments: Any) -> Any:
+            if self.path == tmp_path / "all":
+                calls.append(name)
+                if len(calls) > after:
+                    raise KeyboardInterrupt
+            return original(self, *arguments)
+
+        return cut
+
+    with monkeypatch.context() as patch:
+        for name in ("enrol", "begin", "describe", "note_samples", "note_asked", "put"):
+            patch.setattr(Store, name, counted(name))
+        with suppress(KeyboardInterrupt):
+            merged(tmp_path / "all", one)
+    merged(tmp_path / "all", one)
+    with Store(tmp_path / "all") as store:
+        assert (len(store.runs()), store.size, len(store.samples(1)), len(store.asked(1))) == (1, 3, 3, 2)
+        assert len(store.described()) == 1
+
+
+def test_what_several_drivers_did_is_gone_on_with_from_the_whole(tmp_path: Path) -> None:
+    def asked(path: str, points: Sequence[Sequence[float]], resume: bool = False) -> Comparison:
+        with Store(tmp_path / path) as store:
+            return compare(identity(), dataset(points), [0.04, 0.08], [Exact()], [], store=store, resume=resume)
+
+    whole = asked("whole", POINTS)
+    asked("1", POINTS[:1])
+    asked("2", POINTS[1:2])
+    merged(tmp_path / "all", tmp_path / "1", tmp_path / "2")
+    again = asked("all", POINTS, resume=True)
+    assert (whole.resumed, again.resumed) == (0, 4)
+    assert [(row.name, row.eps, row.verified, row.falsified) for row in again.rows] == [
+        (row.name, row.eps, row.verified, row.falsified) for row in whole.rows
+    ]

@@ -419,3 +419,23 @@ def test_the_memory_of_a_process_is_what_it_holds():
     assert resident(os.getpid()) - before > 2**26
     assert len(kept)
     assert resident(2**30) == 0
+
+
+def test_processes_are_ready_once_all_have_started():
+    with closing(pool_of(2)) as pool:
+        deadline = time.monotonic() + 60
+        while not pool.ready():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert len(pool.workers) == 2
+        assert {ended.reply for ended in run(pool, [task("double", 1), task("double", 2)])} == {2, 4}
+        assert len(pool.workers) == 2
+
+
+def test_a_process_that_died_before_it_had_a_task_is_replaced():
+    with closing(pool_of(1)) as pool:
+        pool.ready()
+        os.kill(pool.workers[0].process.pid, signal.SIGKILL)
+        pool.workers[0].process.join()
+        assert pool.ready()
+        assert [ended.reply for ended in run(pool, [task("double", 1)])] == [2]

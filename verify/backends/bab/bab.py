@@ -17,10 +17,11 @@ from torch import Tensor
 from assay.verify.backends.bab import intervals
 from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.compact import Compact, unsplit
+from assay.verify.backends.bab.dealt import First, Rows, Said
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.record import Record
-from assay.verify.backends.bab.refined import Passes
+from assay.verify.backends.bab.refined import Grown, Passes
 from assay.verify.backends.bab.shared import Done, Share
 from assay.verify.backends.bab.subtrees import Plan, Subtrees, apart
 from assay.verify.bounds import layers, raised, roots
@@ -294,16 +295,20 @@ class Ground:
         return Work(self.method, self.problem, Budget(memory=self.memory))
 
 
-def shared_out(ground: Ground, share: Share) -> Done:
-    """What comes of a share of nodes, in a process of its own."""
+def shared_out(ground: Ground, asked: Share | First | Rows) -> Done | Said | list[Grown]:
+    """What comes of a share of nodes, of first searches or of trees of a layer, in a process of its own."""
     work = ground.work
-    work.budget = Budget(share.seconds, ground.memory).started()
+    work.budget = Budget(asked.seconds, ground.memory).started()
     work.record = Record(ground.problem, ground.memory // 4) if ground.method.proof else None
     trees = work.trees(ground.bounds, ground.compact, ground.disjuncts)
-    trees.how = share.how
-    try:
-        with torch.no_grad():
-            nodes = apart(trees.small(Nodes.join(share.nodes))) if share.roots else share.nodes
-            return trees.done(trees.work(nodes, share.slice))
-    except Expired:
-        return trees.done([], Reason.TIMEOUT)
+    with torch.no_grad():
+        if isinstance(asked, Rows):
+            return asked.grown(ground.compact, work.budget, ground.method.proof)
+        if isinstance(asked, First):
+            return asked.said(trees)
+        trees.how = asked.how
+        try:
+            nodes = apart(trees.small(Nodes.join(asked.nodes))) if asked.roots else asked.nodes
+            return trees.done(trees.work(nodes, asked.slice))
+        except Expired:
+            return trees.done([], Reason.TIMEOUT)

@@ -8,7 +8,7 @@ what is taken off early is taken off many times over at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
@@ -30,6 +30,7 @@ BYTES, PART = 32, 4  # that a neuron of a leaf takes, copies included; one part 
 FEWEST, MORE = 1, 4  # leaves of the first pass, and times as many in each one after it
 EARLY = 1.5  # the power of what a layer has less to do than another one that its trees are larger by
 GAIN = 0.95  # of what rows were short of zero must be left at most for another pass
+WORST = 4  # one in so many leaves of a tree, those with the worst bounds, may be split at once
 CHECKED = 1024  # leaves that are proved together
 
 
@@ -91,8 +92,61 @@ class Passes:
         self.leaves, self.short = MORE * self.leaves if more else 0, short
 
 
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What trees of a layer are of: its ``number``, the neurons of it that are ``wanted`` (wanted), the bounds
+    ``lower`` and ``upper`` of the unstable ones before it (unstable each), and how the trees grow. Their rows are twice
+    the positions of wanted ones, and one more for upper bounds."""
+
+    number: int
+    wanted: Tensor
+    lower: Tensor
+    upper: Tensor
+    refining: Refining
+
+    def parts(self, memory: float) -> Sequence[Tensor]:
+        """All rows, those together that so many bytes are enough for."""
+        live = int(((self.lower < 0) & (self.upper > 0)).sum())
+        most = memory // (PART * BYTES * max(1, live) * max(1, self.refining.leaves))
+        return torch.split(torch.arange(2 * len(self.wanted)), int(max(1, min(TOGETHER, most))))
+
+
+@dataclass(frozen=True, eq=False)
+class Grown:
+    """Trees of some ``rows`` of a layer: the ``bounds`` that they prove (rows), the numbers of the neurons that the
+    leaves speak of, ``index``, and these ``leaves``, where they are asked for."""
+
+    rows: Tensor
+    bounds: Tensor
+    index: Tensor
+    leaves: Leaves | None
+
+
+# Has the trees of parts of a layer's rows grow until the time is over: those that have, in any order.
+Grow = Callable[[Compact, Layer, Sequence[Tensor], Budget], Iterator[Grown]]
+
+
+def grown(compact: Compact, layer: Layer, parts: Sequence[Tensor], budget: Budget) -> Iterator[Grown]:
+    """See :data:`Grow`: here, one part after the other."""
+    operand = compact.layers[layer.number].operand.of_features(layer.wanted.numpy())
+    before = replace(compact, layers=compact.layers[: layer.number], output=operand)
+    cut, index = before.cut(layer.lower, layer.upper, torch.zeros(len(layer.lower), dtype=torch.bool))
+    trees = _Trees(cut, layer.lower[index], layer.upper[index], layer.refining)
+    for rows in parts:
+        if budget.expired:
+            return
+        leaves = trees.grown(rows, budget)
+        yield Grown(rows, trees.proved(leaves, len(rows)), index, leaves)
+
+
 def refine(
-    compact: Compact, lower: Tensor, upper: Tensor, refining: Refining, budget: Budget, note: Note | None = None
+    compact: Compact,
+    lower: Tensor,
+    upper: Tensor,
+    refining: Refining,
+    budget: Budget,
+    note: Note | None = None,
+    grow: Grow = grown,
 ) -> tuple[Tensor, Tensor]:
     """Tighter bounds of the unstable neurons' operands, ``lower`` and ``upper`` (unstable each), float64.
 
@@ -105,21 +159,15 @@ def refine(
         wanted = ((lower[here] < 0) & (upper[here] > 0)).nonzero().flatten()
         if set(layer.operand.matrices) <= {0} or not len(wanted):
             continue  # over the box alone these are exact
-        before = replace(compact, layers=compact.layers[:number], output=layer.operand.of_features(wanted.numpy()))
-        cut, index = before.cut(lower[:begin], upper[:begin], torch.zeros(begin, dtype=torch.bool))
-        trees = _Trees(cut, lower[:begin][index], upper[:begin][index], replace(refining, leaves=sizes[number]))
-        together = budget.memory // (PART * BYTES * max(1, len(index)) * max(1, sizes[number]))
-        for rows in torch.split(torch.arange(2 * len(wanted)), max(1, min(TOGETHER, together))):
-            if budget.expired:
-                return lower, upper
-            leaves = trees.grown(rows, budget)
-            bounds = trees.proved(leaves, len(rows))
-            at, opposite = begin + wanted[rows // 2], rows % 2 == 1
+        trees = Layer(number, wanted, lower[:begin], upper[:begin], replace(refining, leaves=sizes[number]))
+        for done in grow(compact, trees, trees.parts(budget.memory), budget):
+            at, opposite = begin + wanted[done.rows // 2], done.rows % 2 == 1
             if note is not None:
-                note(lower, index, 2 * at + rows % 2, bounds, leaves)
+                assert done.leaves is not None
+                note(lower, done.index, 2 * at + done.rows % 2, done.bounds, done.leaves)
             low, high = at[~opposite], at[opposite]
-            lower[low] = torch.fmax(lower[low], bounds[~opposite])
-            upper[high] = torch.fmin(upper[high], -bounds[opposite])
+            lower[low] = torch.fmax(lower[low], done.bounds[~opposite])
+            upper[high] = torch.fmin(upper[high], -done.bounds[opposite])
     return lower, upper
 
 
@@ -166,12 +214,16 @@ class _Trees:
         walk, neuron[0] = self._raised(phase[:, 0].contiguous(), own, FIRST, None)
         unit = typical(self.single, walk)
         alpha[:, 0], bound[0], used[0] = own.alpha, walk.bound.nan_to_num(nan=-inf), True
-        for new in range(1, most):
-            worst, leaf = bound.min(0)
-            row = ((worst < 0) & (neuron.gather(0, leaf[None])[0] >= 0)).nonzero().flatten()
+        new = 1
+        while new < most:
+            # Where trees are few several leaves of each are split at once, which takes no longer than one of each.
+            growing = int(((bound[:new] < 0) & (neuron[:new] >= 0)).any(0).sum())
+            at_once = min(max(1, new // WORST), most - new, max(1, TOGETHER // max(1, growing)))
+            worst, leaf = bound[:new].topk(at_once, 0, largest=False)
+            rank, row = ((worst < 0) & (neuron.gather(0, leaf) >= 0)).nonzero(as_tuple=True)
             if not len(row) or budget.expired:
                 break
-            leaf = leaf[row]
+            leaf, whole, fresh = leaf[rank, row], worst[rank, row].repeat(2), new + rank
             at = neuron[leaf, row]
             halves = [part[:, leaf, row].repeat(1, 2) for part in (phase, alpha, beta)]
             first, second = torch.arange(len(row)), torch.arange(len(row), 2 * len(row))
@@ -180,15 +232,15 @@ class _Trees:
             own = Multipliers(halves[1].clone(), halves[2].clone(), weight[:, row.repeat(2)])
             walk, following = self._raised(halves[0], own, self.refining.how, unit)
             # What proved the whole proves its halves, slopes at the split among it: another one might not.
-            whole = worst[row].repeat(2)
             better = walk.bound > whole
             kept = [torch.where(better, raised, old) for old, raised in ((halves[1], own.alpha), (halves[2], own.beta))]
             value = torch.where(better, walk.bound, whole)
-            used[new, row] = True
+            used[fresh, row] = True
             for into, part in zip((phase, alpha, beta), (halves[0], *kept), strict=True):
-                into[:, leaf, row], into[:, new, row] = part[:, first], part[:, second]
+                into[:, leaf, row], into[:, fresh, row] = part[:, first], part[:, second]
             for column, found in ((bound, value), (neuron, following)):
-                column[leaf, row], column[new, row] = found[first], found[second]
+                column[leaf, row], column[fresh, row] = found[first], found[second]
+            new += at_once
         row, leaf = used.T.nonzero(as_tuple=True)
         own = Multipliers(alpha[:, leaf, row], beta[:, leaf, row], weight[:, row])
         return Leaves(phase[:, leaf, row], row, rounded(own))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from assay.verify.backends.bab import dealt
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.climbing import Climbing, climb, typical
 from assay.verify.backends.bab.compact import Compact
@@ -23,7 +24,7 @@ from assay.verify.backends.bab.nodes import Nodes
 from assay.verify.backends.bab.phases import PhaseTree, pooled
 from assay.verify.backends.bab.race import Race
 from assay.verify.backends.bab.record import Record
-from assay.verify.backends.bab.refined import Passes, Refining, refine
+from assay.verify.backends.bab.refined import Passes, Refining, grown, refine
 from assay.verify.backends.bab.search import Limits, Outcome, search
 from assay.verify.backends.bab.shared import Done, share
 from assay.verify.backends.bab.tables import Tables
@@ -102,6 +103,8 @@ class Subtrees:
     record: Record | None = None
     account: Account = field(init=False)
     how: Climbing = field(init=False)
+    executor: Executor | None = None
+    rates: list[float] = field(default_factory=list)
     margin: float = inf
     witness: Tensor | None = None
     reason: Reason | None = None
@@ -116,14 +119,14 @@ class Subtrees:
 
         Raises :class:`assay.verify.core.budget.Expired` when the time is over.
         """
-        roots, alone = self.roots(), executor is None
+        roots, self.executor = self.roots(), executor
         if self.plan.starts:
-            roots = self._raced(roots, alone)
+            roots = self._raced(roots)
         if self.plan.refining and len(roots) and not self.over:
             unseen = self.plan.starts and not self.account.leaves
             roots = self._refined(roots)
             if unseen and len(roots) and not self.over:
-                roots = self._raced(roots, alone)
+                roots = self._raced(roots)
         if executor is None:
             self.work(apart(roots))
         elif len(roots):
@@ -180,7 +183,20 @@ class Subtrees:
         weight = member / member.sum(0)
         return Nodes(phase, lower, upper, alpha, torch.zeros_like(alpha), weight, tree, torch.zeros_like(tree))
 
-    def _raced(self, nodes: Nodes, rest: bool) -> Nodes:
+    @property
+    def _ready(self) -> Executor | None:
+        """The executor, if there are processes that could begin at once."""
+        return self.executor if self.executor is not None and self.executor.ready() else None
+
+    def _raced(self, nodes: Nodes) -> Nodes:
+        """See :meth:`raced`; here, if no processes are there to do so."""
+        if self.executor is not None and len(self.plan.raced) == 1:
+            return nodes
+        if (executor := self._ready) is None:
+            return self.raced(nodes, self.executor is None)
+        return dealt.raced(self, nodes, self.plan.raced, executor)
+
+    def raced(self, nodes: Nodes, rest: bool) -> Nodes:
         """See how domains are best raised, and go on in that way if the ``rest`` is not for others; the nodes without
         those below which few domains do, which nothing has to be tightened for."""
         compact, index = _cut(self.compact, nodes)
@@ -202,7 +218,7 @@ class Subtrees:
                 break  # by such bounds nothing is closed in any way
             if self.over:
                 break
-        self.how = ways[race.best]
+        self.how, self.rates = ways[race.best], race.rates
         if self.record is not None:
             self.record.searched(whole.take(each), race.first_closed)
         closed = race.closed
@@ -217,26 +233,33 @@ class Subtrees:
         while len(nodes) and passes.leaves and not self.over:
             self.stats["refined"] = min(passes.leaves, self.plan.refining)
             refining = Refining(self.stats["refined"], self.plan.refining, self.how)
-            bounds = refine(self.compact, passes.lower, passes.upper, refining, budget, note)
+            grow = grown if self.executor is None else dealt.growing(self.executor)
+            bounds = refine(self.compact, passes.lower, passes.upper, refining, budget, note, grow)
             passes.lower, passes.upper = bounds
             if self.record is not None and not self.record.whole:
                 passes.proof = False  # what proves some of these bounds was given up
             lower, upper = (t[:, None].repeat(1, len(nodes)) for t in bounds)
             nodes = replace(nodes, lower=lower, upper=upper)
-            compact, index = _cut(self.compact, nodes)
-            found = self._search(compact, index, nodes, AFTER * len(nodes))
-            nodes = nodes.take(found.left)
+            executor = self._ready
+            nodes, worst = (
+                self.shallow(nodes, AFTER) if executor is None else dealt.shallow(self, nodes, AFTER, executor)
+            )
             if budget.expired:
                 break
-            passes.note(-found.worst, self.plan.refining)
+            passes.note(-worst, self.plan.refining)
         return nodes
+
+    def shallow(self, nodes: Nodes, domains: int) -> tuple[Nodes, float]:
+        """Search below nodes for so many domains each; the nodes that are left, and the worst bound of one before."""
+        compact, index = _cut(self.compact, nodes)
+        found = self._search(compact, index, nodes, domains * len(nodes))
+        return nodes.take(found.left), found.worst
 
     def small(self, nodes: Nodes) -> Nodes:
         """The roots without those below which few domains do, which nothing has to be tightened for."""
         if self.over or not len(nodes) or not self.plan.starts:
             return nodes
-        compact, index = _cut(self.compact, nodes)
-        return nodes.take(self._search(compact, index, nodes, self.plan.first * len(nodes)).left)
+        return self.shallow(nodes, self.plan.first)[0]
 
     def _halved(self, nodes: Nodes) -> Nodes | None:
         """Search below these nodes; the halves of those that are too large for that, None if there are none."""

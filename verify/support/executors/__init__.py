@@ -100,6 +100,10 @@ class Executor(Protocol):
         """How many run at once."""
         ...
 
+    def ready(self) -> bool:
+        """Whether so many could begin at once; what that takes is begun, where it is not."""
+        ...
+
     def submit(self, task: Task) -> None:
         """Have it run; it waits where all is busy."""
         ...

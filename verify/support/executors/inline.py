@@ -22,6 +22,10 @@ class Inline:
     capacity: int = 1
     waiting: deque[Task] = field(default_factory=deque)
 
+    def ready(self) -> bool:
+        """Always."""
+        return True
+
     def submit(self, task: Task) -> None:
         """Let it wait."""
         self.waiting.append(task)

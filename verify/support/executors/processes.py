@@ -87,6 +87,13 @@ class Processes:
     workers: list[Worker] = field(default_factory=list, repr=False)
     waiting: deque[Task] = field(default_factory=deque, repr=False)
 
+    def ready(self) -> bool:
+        """Whether all processes have started; those that are not there yet are started."""
+        while len(self.workers) < self.capacity:
+            self._hire()
+        # What a process has sent is read once it has a task.
+        return all(worker.ready or worker.connection.poll() for worker in self.workers)
+
     def submit(self, task: Task) -> None:
         """Give it to a process without a task, a new one if need be, or let it wait."""
         self.waiting.append(task)
@@ -129,12 +136,13 @@ class Processes:
     def _give(self) -> None:
         while self.waiting and len(self._busy()) < self.capacity:
             idle = next((worker for worker in self.workers if worker.task is None), None)
-            if idle is None:
-                taken = {worker.device for worker in self.workers}
-                device = next((each for each in self.devices if each not in taken), None)
-                idle = start(self.function, self.ground, self.preload, device)
-                self.workers.append(idle)
-            idle.give(self.waiting.popleft())
+            (idle or self._hire()).give(self.waiting.popleft())
+
+    def _hire(self) -> Worker:
+        taken = {worker.device for worker in self.workers}
+        device = next((each for each in self.devices if each not in taken), None)
+        self.workers.append(start(self.function, self.ground, self.preload, device))
+        return self.workers[-1]
 
     def _look(self, worker: Worker) -> Ended | None:
         """The end of the worker's task, if it is over; what cannot go on is killed."""
