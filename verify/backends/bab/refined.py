@@ -105,8 +105,7 @@ def refine(
         wanted = ((lower[here] < 0) & (upper[here] > 0)).nonzero().flatten()
         if set(layer.operand.matrices) <= {0} or not len(wanted):
             continue  # over the box alone these are exact
-        before = replace(compact, layers=compact.layers[:number], output=layer.operand.of_features(wanted.numpy()))
-        cut, index = before.cut(lower[:begin], upper[:begin], torch.zeros(begin, dtype=torch.bool))
+        cut, index = compact.before(number, wanted, lower, upper)
         trees = _Trees(cut, lower[:begin][index], upper[:begin][index], replace(refining, leaves=sizes[number]))
         together = budget.memory // (PART * BYTES * max(1, len(index)) * max(1, sizes[number]))
         for rows in torch.split(torch.arange(2 * len(wanted)), max(1, min(TOGETHER, together))):
