@@ -92,7 +92,7 @@ def express(op: Op, shape: Shape, shapes: Sequence[Shape], *operands: Expression
 @express.register(Conv2d)
 @express.register(ConvTranspose2d)
 def _(op: Linear | Conv2d | ConvTranspose2d, shape: Shape, shapes: Sequence[Shape], x: Expression) -> Expression:
-    product = _taken(op, shapes[0], x)
+    product = _taken(op, shapes[0], shape, x)
     return Expression(product.matrix, product.constant + as_array(constant(op, shape)))
 
 
@@ -148,14 +148,15 @@ def is_affine(op: Op) -> bool:
     return express.dispatch(type(op)) is not express.dispatch(object)
 
 
-def _taken(op: Linear | Conv2d | ConvTranspose2d, shape: Shape, x: Expression) -> Expression:
-    """The matrix of ``op`` applied to ``x``. One too large to be kept is made in blocks of output channels, each of
-    which is dropped once it has been: of the inputs, many are inactive and leave nothing of it."""
+def _taken(op: Linear | Conv2d | ConvTranspose2d, shape: Shape, made: Shape, x: Expression) -> Expression:
+    """The matrix of ``op``, from values of ``shape`` to those that are ``made`` of them, applied to ``x``. One too large
+    to be kept is made in blocks of output channels, each of which is dropped once it has been: of the inputs, many are
+    inactive and leave nothing of it."""
     whole = matrix(op, shape)
     if not isinstance(whole, Convolved):
         return x.times(_weight(op, shape))
-    here, places = whole.op, np.prod(shape[1:], dtype=int)
-    block, count = max(1, LARGEST // int(here.weight[0].numel() * places)), len(here.weight)
+    here, count = whole.op, len(whole.op.weight)
+    block = max(1, LARGEST // int(here.weight[0].numel() * np.prod(made[1:], dtype=int)))
     if here.groups > 1:
         raise MemoryError("a convolution of several groups too large to be written out")
     parts: list[Expression] = []
