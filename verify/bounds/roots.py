@@ -80,6 +80,12 @@ def kept(network: Network, region: Region) -> bool:
     return box and region.shape[0] == 1 and kinks
 
 
+def finished(network: Network, box: Box, ascent: Ascent) -> Relaxed | None:
+    """What :func:`tightened` would say of a ``box`` (1 x input shape) if it has all of it already."""
+    known = (root.relaxed for root in ROOTS.get(network, ()) if root.serves(box, ascent, proof=False))
+    return next((relaxed for relaxed in known if relaxed is not None), None)
+
+
 def tightened(
     network: Network, box: Box, ascent: Ascent, budget: Budget, proof: bool, share: float = 1.0
 ) -> tuple[Relaxed, Slopes | None]:

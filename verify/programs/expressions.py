@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from assay.verify.bounds.matrix import Dense, Sparse, constant, matrix
+from assay.verify.bounds.matrix import LARGEST, Convolved, Dense, Sparse, constant, matrix
 from assay.verify.bounds.memo import per_op, remember
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import (
@@ -30,6 +30,8 @@ from assay.verify.core.ops import (
 from assay.verify.programs.program import Index, Matrix, Vector
 
 Shape = tuple[int, ...]
+
+MOST = 1 << 25  # entries of a convolution's matrix that are written out at most, of inputs that are no constants
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,7 @@ def express(op: Op, shape: Shape, shapes: Sequence[Shape], *operands: Expression
 @express.register(Conv2d)
 @express.register(ConvTranspose2d)
 def _(op: Linear | Conv2d | ConvTranspose2d, shape: Shape, shapes: Sequence[Shape], x: Expression) -> Expression:
-    product = x.times(_weight(op, shapes[0]))
+    product = _taken(op, shapes[0], shape, x)
     return Expression(product.matrix, product.constant + as_array(constant(op, shape)))
 
 
@@ -144,6 +146,27 @@ def _(op: Concat, shape: Shape, shapes: Sequence[Shape], *parts: Expression) -> 
 def is_affine(op: Op) -> bool:
     """Whether ``op`` has a rule here."""
     return express.dispatch(type(op)) is not express.dispatch(object)
+
+
+def _taken(op: Linear | Conv2d | ConvTranspose2d, shape: Shape, made: Shape, x: Expression) -> Expression:
+    """The matrix of ``op``, from values of ``shape`` to those that are ``made`` of them, applied to ``x``. One too large
+    to be kept is made in blocks of output channels, each of which is dropped once it has been: of the inputs, many are
+    inactive and leave nothing of it."""
+    whole = matrix(op, shape)
+    if not isinstance(whole, Convolved):
+        return x.times(_weight(op, shape))
+    here, count = whole.op, len(whole.op.weight)
+    block = max(1, LARGEST // int(here.weight[0].numel() * np.prod(made[1:], dtype=int)))
+    if here.groups > 1:
+        raise MemoryError("a convolution of several groups too large to be written out")
+    parts: list[Expression] = []
+    for begin in range(0, count, block):
+        some = slice(begin, begin + block)
+        parts.append(x.times(_compressed(replace(here, weight=here.weight[some], bias=here.bias[some]), shape)))
+        if sum(part.matrix.nnz for part in parts) > MOST:
+            raise MemoryError("a convolution too large to be written out")
+    matrices = sparse.vstack([part.matrix for part in parts], format="csr")
+    return Expression(sparse.csr_array(matrices), np.concatenate([part.constant for part in parts]))
 
 
 def _weight(op: Op, shape: Shape) -> Matrix:

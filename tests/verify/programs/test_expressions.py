@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from assay.verify.bounds import matrix
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import Concat, Conv2d, ConvTranspose2d, Gather, Linear, Op, Relu, Reshape, Scale, Smooth
+from assay.verify.programs import expressions
 from assay.verify.programs.expressions import Expression, express, is_affine, of_columns
 from tests import nets
 from tests.contract.graphs import random_graph
@@ -89,3 +91,22 @@ def test_activations_are_not_affine(op: Op) -> None:
     assert not is_affine(op)
     with pytest.raises(UnsupportedError, match=re.escape(op.label)):
         express(op, (1,), [(1,)], of_columns(np.array([0]), np.zeros(1)))
+
+
+@pytest.mark.parametrize("largest", [60, 200])
+def test_convolutions_too_large_to_be_kept(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of one output channel, and of several; no more is written out than may be."""
+    for module in (matrix, expressions):
+        monkeypatch.setattr(module, "LARGEST", largest)
+    agrees(wide(), 0)
+    monkeypatch.setattr(expressions, "MOST", 100)
+    with pytest.raises(MemoryError, match="too large to be written out"):
+        agrees(wide(), 0)
+
+
+def wide() -> Network:
+    """A convolution of 5 output channels that have at most 9 * 6 entries each."""
+    rng = nets.generator(2)
+    weight, bias = (torch.randn(*size, dtype=torch.float64, generator=rng) for size in ((5, 1, 3, 3), (5,)))
+    builder = Builder((1, 3, 2))
+    return builder.build(builder.add(Conv2d(weight, bias, (1, 1), (1, 1)), 0))

@@ -20,6 +20,7 @@ from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.dealt import First, Rows, Said
 from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.raising import Root
 from assay.verify.backends.bab.record import Record
 from assay.verify.backends.bab.refined import Grown, Passes
 from assay.verify.backends.bab.shared import Done, Share
@@ -170,6 +171,7 @@ class Work:
     reason: Reason | None = None
     record: Record | None = None
     exact: ExactLeaves | None = None
+    compact: Compact | None = None
     stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0})
 
     def run(self) -> None:
@@ -192,7 +194,7 @@ class Work:
             if self.closed:
                 self.lower = [max(found.margin, low) if d in open_ else low for d, low in enumerate(self.lower)]
             return
-        compact = Compact.of(relaxed)
+        compact = self.compact or Compact.of(relaxed)
         # The worst one is on top of the stack: a counterexample is likeliest there.
         order = sorted(open_, key=self.lower.__getitem__, reverse=True)
         trees = self.trees(relaxed.bounds, compact, order)
@@ -243,12 +245,18 @@ class Work:
         """The network with raised bounds of its unstable neurons."""
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()
-        if unsplit(problem.network) is None:
-            relaxed, slopes = roots.tightened(problem.network, box, ROOT, self.budget, self.record is not None, SHARE)
-            if self.record is not None and slopes is not None:
+        if unsplit(problem.network) is None and self.record is not None:
+            relaxed, slopes = roots.tightened(problem.network, box, ROOT, self.budget, True, SHARE)
+            if slopes is not None:
                 self.record.layers = slopes
-            else:  # there is none, or not the memory for it
+            else:  # there is not the memory for it
                 self.record = None
+            return relaxed
+        if unsplit(problem.network) is None:
+            raised_before = roots.finished(problem.network, box, ROOT)
+            if raised_before is not None:
+                return replace(raised_before, budget=self.budget)
+            relaxed, self.compact = Root.of(problem).bounded(self.budget, SHARE)
             return relaxed
         known = CURVED.get(problem)
         if known is not None:

@@ -50,19 +50,20 @@ def climb(
     if how.steps and unit is None:
         unit = typical(tables, backward(tables, kinks, own, units))
     if how.steps and unit is not None:
-        _raise(tables, kinks, own, how, unit, free, units)
+        ascend(tables, kinks, own, how, unit, free, units)
     return backward(tables, kinks, own, units)
 
 
-def _raise(
+def ascend(
     tables: Tables,
     kinks: Kinks,
     own: Multipliers,
     how: Climbing,
     unit: Tensor,
-    free: Tensor | None,
-    units: Units | None,
+    free: Tensor | None = None,
+    units: Units | None = None,
 ) -> None:
+    """The same without the last walk: what the last step came to is not looked at. ``unit``: (unstable x rows)."""
     split = kinks.sign.abs()
     x = torch.addcmul(own.alpha * kinks.open, own.beta, split)
     most = torch.add(kinks.open, split, alpha=MOST)

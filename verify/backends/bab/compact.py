@@ -146,6 +146,13 @@ class Compact:
         point[:, index] += corner.T.to(point) * self.radius[index]
         return point
 
+    def before(self, number: int, wanted: Tensor, lower: Tensor, upper: Tensor) -> tuple[Compact, Tensor]:
+        """What can matter of the network before a layer, by number, to the operands that are ``wanted`` of it, numbers:
+        these are its output. And which of the unstable neurons, within these bounds (unstable each), are left."""
+        begin, operand = self.starts[number], self.layers[number].operand
+        part = replace(self, layers=self.layers[:number], output=operand.of_features(wanted.numpy()))
+        return part.cut(lower[:begin], upper[:begin], torch.zeros(begin, dtype=torch.bool))
+
     def cut(self, lower: Tensor, upper: Tensor, kept: Tensor) -> tuple[Compact, Tensor]:
         """What is left where the unstable neurons' operands are within tighter bounds (unstable each), and which of the
         unstable ones (before) are so still (numbers). Those that are ``kept`` (unstable) stay in any case."""

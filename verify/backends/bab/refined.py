@@ -128,9 +128,7 @@ Grow = Callable[[Compact, Layer, Sequence[Tensor], Budget], Iterator[Grown]]
 
 def grown(compact: Compact, layer: Layer, parts: Sequence[Tensor], budget: Budget) -> Iterator[Grown]:
     """See :data:`Grow`: here, one part after the other."""
-    operand = compact.layers[layer.number].operand.of_features(layer.wanted.numpy())
-    before = replace(compact, layers=compact.layers[: layer.number], output=operand)
-    cut, index = before.cut(layer.lower, layer.upper, torch.zeros(len(layer.lower), dtype=torch.bool))
+    cut, index = compact.before(layer.number, layer.wanted, layer.lower, layer.upper)
     trees = _Trees(cut, layer.lower[index], layer.upper[index], layer.refining)
     for rows in parts:
         if budget.expired:

@@ -104,13 +104,13 @@ class Tables:
         counts = [len(self.compact.varied), *(layer.unstable for layer in self.compact.layers), 0]
         return [
             {j: Map.of(m, counts[k], counts[j], j == 0, self.dtype) for j, m in part.matrices.items()}
-            for k, part in enumerate(self._parts, start=1)
+            for k, part in enumerate(self.parts, start=1)
         ]
 
     @cached_property
     def bias(self) -> list[Tensor]:
         """The constants of each layer's operands, of the output last: (features x 1) each."""
-        return [self._column(part.bias) for part in self._parts]
+        return [self._column(part.bias) for part in self.parts]
 
     @cached_property
     def at_zero(self) -> Tensor:
@@ -121,7 +121,7 @@ class Tables:
     @cached_property
     def size(self) -> list[Tensor]:
         """The magnitudes that these have: (features x 1) each."""
-        return [self._column(part.size) for part in self._parts]
+        return [self._column(part.size) for part in self.parts]
 
     @cached_property
     def at_kinks(self) -> Tensor:
@@ -172,7 +172,8 @@ class Tables:
         return active + (1 - active) * layer.left
 
     @property
-    def _parts(self) -> list[Affine]:
+    def parts(self) -> list[Affine]:
+        """The operands of each layer, of the output last."""
         return [*(layer.operand for layer in self.compact.layers), self.output]
 
     def _column(self, values: Vector) -> Tensor:

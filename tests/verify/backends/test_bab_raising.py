@@ -1,0 +1,164 @@
+"""Bounds of neurons by raised lines: against points, exact values, and faults that are put into them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from assay.verify.backends.bab import raising
+from assay.verify.backends.bab.bab import BaB
+from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.raising import Raising, Root
+from assay.verify.core.budget import UNLIMITED, Budget, Expired
+from assay.verify.core.network import Network
+from assay.verify.core.region import Box
+from tests import exact
+from tests.breadth import seeds
+from tests.verify.backends.test_bab import KINDS, made, supported
+from tests.verify.programs.cases import case
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def raised(compact: Compact, budget: Budget = UNLIMITED) -> tuple[Tensor, Tensor]:
+    found = Raising(compact)
+    found.run(budget)
+    return found.lower, found.upper
+
+
+@every_kind
+@seeds(3, of=24, start=1000)
+def test_no_point_lies_outside_and_no_bound_gets_worse(kind: str, seeds: range) -> None:
+    tighter = 0
+    for seed in supported(kind, seeds):
+        at = made(kind, seed)
+        before, after = at.compact.bounds(), raised(at.compact)
+        assert bool((at.operands.amin(1) >= after[0]).all() and (at.operands.amax(1) <= after[1]).all())
+        assert bool((after[0] >= before[0]).all() and (after[1] <= before[1]).all())
+        tighter += int((after[0] > before[0] + 1e-6).sum() + (after[1] < before[1] - 1e-6).sum())
+    assert tighter > 0
+
+
+@seeds(2, of=12, start=1000)
+def test_no_bound_is_beyond_the_exact_one(seeds: range) -> None:
+    for seed in seeds:
+        at = made("mlp", seed)
+        network, box = at.problem.network, at.problem.region.box()
+        lower, upper = raised(at.compact)
+        for layer, begin in zip(at.compact.layers, at.compact.starts, strict=False):
+            before = Network(network.nodes[: network.nodes[layer.position].inputs[0] + 1])
+            for i, feature in enumerate(layer.features[: layer.unstable].tolist()):
+                one = torch.zeros(before.output_size, dtype=torch.float64)
+                one[feature] = 1.0
+                for bound, sign in ((lower[begin + i].item(), 1.0), (-upper[begin + i].item(), -1.0)):
+                    assert bound <= exact.minimum(before, Box(box.lower, box.upper), sign * one) + 1e-12
+
+
+def test_without_time_bounds_stay_and_are_raised_for_whoever_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = made("residual", 1000)
+    whole, part = raised(at.compact), Raising(at.compact)
+    part.run(Budget(0).started())
+    assert part.done == 0
+    assert all(old.equal(new) for old, new in zip(at.compact.bounds(), (part.lower, part.upper), strict=True))
+    with monkeypatch.context() as patch:
+        asked = iter([False] * 4)
+        patch.setattr(Budget, "expired", property(lambda self: next(asked, True)))
+        part.run(Budget())
+    assert 0 < part.done < len(at.compact.layers)
+    part.run(UNLIMITED)
+    for ours, theirs in zip((part.lower, part.upper), whole, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_with_little_memory_rows_go_one_by_one_to_the_same_bounds() -> None:
+    at = made("mlp", 1001)
+    for wide, narrow in zip(raised(at.compact), raised(at.compact, Budget(memory=1)), strict=True):
+        assert torch.allclose(wide, narrow, atol=1e-5)
+
+
+def test_dear_layers_have_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    at, asked = made("mlp", 1001), []
+    monkeypatch.setattr(raising, "ascend", lambda tables, kinks, own, how, unit: asked.append(how))
+    raised(at.compact)
+    assert set(asked) == {raising.LINES}
+    monkeypatch.setattr(raising, "DEAR", 0)
+    raised(at.compact)
+    assert asked[-1] == raising.HURRIED
+
+
+@every_kind
+@seeds(2, of=12, start=1000)
+def test_what_comes_between_layers_holds_as_well(kind: str, seeds: range) -> None:
+    """And of what can matter every operand has the bounds that all of the network has."""
+    for seed in supported(kind, seeds):
+        at = made(kind, seed)
+        relaxed, compact = Root(at.problem, Box(*(t[None] for t in box_of(at)))).bounded(UNLIMITED, 1.0)
+        for value, bounds in zip(at.problem.network.values(at.points), relaxed.bounds, strict=True):
+            assert bool((value >= bounds.lower - 1e-12).all() and (value <= bounds.upper + 1e-12).all())
+        for layer in compact.layers:
+            z = relaxed.operand(layer.position)
+            index = torch.from_numpy(layer.features)
+            assert bool((layer.lower <= z.upper[0, index]).all() and (layer.upper >= z.lower[0, index]).all())
+            assert bool((z.lower[0, index] >= layer.lower).all() and (z.upper[0, index] <= layer.upper).all())
+
+
+def box_of(at: Any) -> tuple[Tensor, Tensor]:
+    box = at.problem.region.box()
+    return box.lower, box.upper
+
+
+def test_a_root_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, _ = case("residual", 3)
+    first, compact = Root.of(problem).bounded(UNLIMITED, 1.0)
+
+    def never(*_: Any) -> Tensor:
+        raise AssertionError
+
+    monkeypatch.setattr(raising._Rows, "least", never)
+    again, same = Root.of(problem).bounded(UNLIMITED, 1.0)
+    for old, new in zip(first.bounds, again.bounds, strict=True):
+        assert old.lower.equal(new.lower)
+        assert old.upper.equal(new.upper)
+    assert compact.unstable == same.unstable
+    with pytest.raises(Expired):
+        Root.of(problem).bounded(Budget(0).started(), 1.0)
+
+
+# Faults.
+
+
+def sunk(patch: pytest.MonkeyPatch) -> None:
+    """Upper lines lose what they are above the kink by."""
+    original = raising.backward
+    patch.setattr(
+        raising,
+        "backward",
+        lambda tables, kinks, own, charged: original(
+            tables, replace(kinks, height=torch.zeros_like(kinks.height)), own, charged=charged
+        ),
+    )
+
+
+def swapped(patch: pytest.MonkeyPatch) -> None:
+    """A row's bound is taken for another one's."""
+    original = raising._Rows.least
+    patch.setattr(raising._Rows, "least", lambda self, rows, below: original(self, rows, below).roll(1))
+
+
+@pytest.mark.parametrize("fault", [sunk, swapped])
+def test_points_notice_faults(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault(monkeypatch)
+    with pytest.raises(AssertionError):
+        test_no_point_lies_outside_and_no_bound_gets_worse("mlp", range(1000, 1020))
+
+
+@pytest.mark.parametrize("kind", ["conv", "leaky"])
+@seeds(3, of=20, start=1000)
+def test_verdicts_are_the_true_ones(kind: str, seeds: range) -> None:
+    for seed in supported(kind, seeds):
+        problem, true = case(kind, seed)
+        assert BaB().verify(problem, Budget(seconds=10)).verdict.value == ("verified" if true > 0 else "falsified")

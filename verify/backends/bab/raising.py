@@ -1,0 +1,162 @@
+"""Bounds of neurons over the whole box by raised lines, layer by layer, each in the network before it, cut down to what
+can matter there. Over convolutions that takes a part of the time of rows that go through all of their features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from assay.verify.backends.bab.climbing import Climbing, ascend
+from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.multipliers import Kinks, Multipliers, backward
+from assay.verify.backends.bab.tables import Room, Tables
+from assay.verify.bounds import layers
+from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.core.budget import Budget
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import Box
+from assay.verify.core.verifier import Bounds
+
+LINES = Climbing(steps=20, slope=0.2, decay=0.9)
+# Products of all steps from which on there are few large ones, which take a third of the time and leave all but some
+# thousandths of what is gained.
+DEAR, HURRIED = 1 << 34, Climbing(steps=5, slope=0.6, decay=0.7)
+TOGETHER = 256  # rows at a time, or fewer, so that they take a part of the memory
+COPIES, PART = 16, 4  # of their numbers that live at once; one part in so many
+
+
+@dataclass(eq=False)
+class Root:
+    """What is known over the ``box`` of a problem (1 x input shape): bounds that were ``found`` of the first nodes, and
+    once there are some of all of them, what raising them has come to. It is kept for whoever asks again with more time.
+    """
+
+    problem: Problem
+    box: Box
+    found: list[Bounds] = field(default_factory=list)
+    relaxed: Relaxed | None = None
+    raising: Raising | None = None
+
+    @classmethod
+    def of(cls, problem: Problem) -> Root:
+        """The one that is kept, or a new one."""
+        if problem not in ROOTS:
+            ROOTS[problem] = cls(problem, layers.batch_box(problem.region.box(), problem.network.input_shape).box())
+        return ROOTS[problem]
+
+    def bounded(self, budget: Budget, share: float) -> tuple[Relaxed, Compact]:
+        """The network over the box with raised bounds of its unstable neurons, for which a ``share`` of the time may be
+        used, and what can matter of it. Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
+        part = budget.part(share)
+        if self.relaxed is None or self.raising is None:
+            network = self.problem.network
+            self.relaxed = layers.by_linear_bounds(network, self.box, torch.float64, budget, found=self.found)
+            self.raising = Raising(Compact.of(self.relaxed))
+        self.raising.run(part)
+        return _tightened(self.relaxed, self.box, self.raising, budget), self.raising.rest
+
+
+ROOTS: WeakKeyDictionary[Problem, Root] = WeakKeyDictionary()
+
+
+@dataclass(eq=False)
+class Raising:
+    """Bounds ``lower`` and ``upper`` of the operands of the unstable neurons of a ``compact`` network (unstable each),
+    float64, which are tightened in the layers that are not ``done``: so many are."""
+
+    compact: Compact
+    lower: Tensor = field(init=False)
+    upper: Tensor = field(init=False)
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.lower, self.upper = (t.clone() for t in self.compact.bounds())
+
+    @property
+    def rest(self) -> Compact:
+        """What can matter within these bounds."""
+        return self.compact.cut(self.lower, self.upper, torch.zeros(len(self.lower), dtype=torch.bool))[0]
+
+    def run(self, budget: Budget) -> None:
+        """Tighten what is left, layer by layer. Where the time is over, what has been found stays."""
+        while self.done < len(self.compact.layers) and not budget.expired:
+            if self._layer(self.done, budget):
+                self.done += 1
+
+    def _layer(self, number: int, budget: Budget) -> bool:
+        """The bounds of a layer, those on the side that is nearer to 0 first, which may settle a neuron; False where
+        the time is over before."""
+        layer, begin = self.compact.layers[number], self.compact.starts[number]
+        if set(layer.operand.matrices) <= {0}:
+            return True  # over the box alone these are exact
+        here = slice(begin, begin + layer.unstable)
+        lower, upper = self.lower[here], self.upper[here]  # views
+        wanted = ((lower < 0) & (upper > 0)).nonzero().flatten()
+        if not len(wanted):
+            return True
+        before, index = self.compact.before(number, wanted, self.lower, self.upper)
+        rows = _Rows(before, self.lower[index, None], self.upper[index, None])
+        nearer = -lower[wanted] < upper[wanted]
+        for below in (nearer, ~nearer):
+            left = ((lower[wanted] < 0) & (upper[wanted] > 0)).nonzero().flatten()
+            for some in torch.split(left, rows.together(budget)):
+                if budget.expired:
+                    return False
+                least, at, side = rows.least(some, below[some]), wanted[some], below[some]
+                lower[at] = torch.where(side, torch.fmax(lower[at], least), lower[at])
+                upper[at] = torch.where(side, upper[at], torch.fmin(upper[at], -least))
+        return True
+
+
+@dataclass(eq=False)
+class _Rows:
+    """Rows of the output of a ``compact`` network, and their opposites, over bounds ``lower`` and ``upper`` (unstable x
+    1)."""
+
+    compact: Compact
+    lower: Tensor
+    upper: Tensor
+
+    def __post_init__(self) -> None:
+        self.single, self.double = (
+            Tables(self.compact, self.compact.output, dtype) for dtype in (torch.float32, torch.float64)
+        )
+        entries = sum(matrix.nnz for part in self.single.parts for matrix in part.matrices.values())
+        walks = 4 * LINES.steps * len(self.compact.output.bias)  # of both sides, each way
+        self.how = HURRIED if walks * entries > DEAR else LINES
+
+    def together(self, budget: Budget) -> int:
+        """How many at a time."""
+        each = 8 * COPIES * max(1, Room.size(self.compact))
+        return max(1, min(TOGETHER, budget.memory // (PART * each)))
+
+    def least(self, rows: Tensor, below: Tensor) -> Tensor:
+        """Lower bounds of some rows, or of their opposites where not ``below``, every rounding charged: (rows)."""
+        count, owner = len(rows), torch.zeros(len(rows), dtype=torch.int64)
+        weight = torch.zeros(len(self.compact.output.bias), count)
+        weight[rows, torch.arange(count)] = 2.0 * below - 1.0
+        alpha = (self.upper > -self.lower).float().repeat(1, count)
+        own = Multipliers(alpha, torch.zeros_like(alpha), weight)
+        phase = torch.zeros(alpha.shape, dtype=torch.int8)
+        kinks = Kinks.of(self.single, self.lower, self.upper, phase, owner)
+        ascend(self.single, kinks, own, self.how, unit=torch.zeros_like(self.lower, dtype=torch.float32))
+        kinks = Kinks.of(self.double, self.lower, self.upper, phase, owner)
+        least = backward(self.double, kinks, own.to(torch.float64), charged=True).bound
+        return least.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf)
+
+
+def _tightened(relaxed: Relaxed, box: Box, raising: Raising, budget: Budget) -> Relaxed:
+    """The network over what raising has come to, intervals between the layers included."""
+    network, bounds = relaxed.network, list(relaxed.bounds)
+    for layer, begin in zip(raising.compact.layers, raising.compact.starts, strict=False):
+        here, (operand,) = slice(begin, begin + layer.unstable), network.nodes[layer.position].inputs
+        at, old = torch.from_numpy(layer.features[: layer.unstable]), bounds[operand]
+        sides = ((old.lower, raising.lower[here]), (old.upper, raising.upper[here]))
+        bounds[operand] = Bounds(*(t.flatten().index_copy(0, at, new).view_as(t) for t, new in sides))
+    none = {i: torch.zeros(1, node.size, dtype=torch.bool) for i, node in enumerate(network.nodes)}
+    return layers.by_linear_bounds(network, box, torch.float64, budget, asked=none, before=bounds)
