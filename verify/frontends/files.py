@@ -10,13 +10,14 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Region
 from assay.verify.frontends.agreement import agree_on
 from assay.verify.frontends.extremes import corners
 from assay.verify.frontends.onnx import read_onnx
+from assay.verify.frontends.onnx.cases import read_cases
 from assay.verify.frontends.onnx.read import output_names
 from assay.verify.frontends.vnnlib import Property, read_vnnlib
 from assay.verify.frontends.vnnlib.declared import together
@@ -35,7 +36,8 @@ def read_problems(
     """The problems whose union is the property in the VNN-LIB file ``prop``, on the network in the ONNX file ``net``.
 
     They share one network, which is compared with the model on the property's boxes too, after the import's own
-    check. Of several networks that the property declares, ``net`` is the first, or those that are the same as it, and
+    check; a model that hangs on whole numbers among its inputs has one for each of its cases
+    (:mod:`assay.verify.frontends.onnx.cases`). Of several networks that the property declares, ``net`` is the first, or those that are the same as it, and
     ``networks`` has the files of the others, by name. ``outputs``: those of the model that the property speaks of, by
     name, where it does not name them. Gzipped files are read, and found where ``.gz`` is left out. What the property's
     reader warns of is warned of.
@@ -44,9 +46,15 @@ def read_problems(
     or outputs differ, or a network has no file.
     """
     stated = read_vnnlib(prop)
-    network = _network(stated, net, networks, outputs)
     for line in stated.warnings:
         warnings.warn(f"{prop}: {line}", stacklevel=3)
+    try:
+        network = _network(stated, net, networks, outputs)
+    except UnsupportedError:
+        problems = _by_cases(stated, net, outputs)
+        if problems is None:
+            raise
+        return problems
     problems = stated.problems(network)
     network = problems[0].network.full or problems[0].network  # with all that the model ends in
     regions = [problem.region for problem in problems if not problem.region.empty][:BOXES]
@@ -54,6 +62,18 @@ def read_problems(
         driven = regions[0].point(corners(network, NEURONS))
         agree_on(network, torch.cat([driven, *(_members(region) for region in regions)]))
     return problems
+
+
+def _by_cases(stated: Property, net: str | Path, outputs: Sequence[str]) -> list[Problem] | None:
+    """The property of a model that is read in cases; None where it is no such model, or the property asks of more than
+    its inputs and outputs as they are."""
+    if stated.declared or stated.shared or stated.linked or stated.monomials:
+        return None
+    cases = read_cases(net, outputs)
+    if cases is None:
+        return None
+    stated.check(tuple(port.size for port in cases.chooser.inputs), cases.network.output_size)
+    return cases.problems(stated.cases)
 
 
 def _network(stated: Property, net: str | Path, networks: Mapping[str, str | Path], outputs: Sequence[str]) -> Network:

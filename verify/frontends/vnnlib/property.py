@@ -48,13 +48,7 @@ class Property:
         """
         shape, cases = network.input_shape, self.cases
         labels = network.oracle.names if isinstance(network.oracle, Labelled) else ()
-        outputs = 1 if labels else network.output_size
-        if (self.inputs, self.outputs) != (prod(shape), outputs):
-            own = f"{counted(self.inputs, 'input')} and {counted(self.outputs, 'output')}"
-            raise InputError(
-                f"the property {self.source or ''} speaks of {own}; "
-                f"the network takes {prod(shape)}, in the shape {shape}, and gives {outputs}"
-            )
+        self.check(shape, 1 if labels else network.output_size)
         if labels and (self.linked or self.monomials):
             raise UnsupportedError("a property that ties a label to inputs, or multiplies it, is not supported")
         if labels:
@@ -71,3 +65,12 @@ class Property:
             return bound.reshape(shape)
 
         return [Problem(network, region.map(shaped), spec) for region, spec in cases]
+
+    def check(self, shape: tuple[int, ...], outputs: int) -> None:
+        """Raise :class:`InputError` where a network of inputs in this ``shape`` has other numbers of inputs or outputs."""
+        if (self.inputs, self.outputs) != (prod(shape), outputs):
+            own = f"{counted(self.inputs, 'input')} and {counted(self.outputs, 'output')}"
+            raise InputError(
+                f"the property {self.source or ''} speaks of {own}; "
+                f"the network takes {prod(shape)}, in the shape {shape}, and gives {outputs}"
+            )
