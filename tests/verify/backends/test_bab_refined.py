@@ -152,10 +152,10 @@ def test_of_each_side_of_a_neuron_the_best_tree_is_written() -> None:
 def test_passes_grow_while_they_pay_and_go_on_where_they_were() -> None:
     passes = Passes.begun(made("mlp", 1001).compact, proof=False)
     told = []
-    for short in (100.0, 50.0, 49.0):
+    for short in (100.0, 50.0, 49.0, 30.0, 29.9, 29.8):  # one may be in vain, two may not
         told.append(passes.leaves)
-        passes.note(short, 256)
-    assert told == [1, 4, 16]
+        passes.note(short, 4096)
+    assert told == [1, 4, 16, 64, 256, 1024]
     assert passes.leaves == 0
     assert passes.serves(made("mlp", 1001).compact, proof=False)
     assert not passes.serves(made("mlp", 1001).compact, proof=True)

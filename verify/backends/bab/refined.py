@@ -29,7 +29,7 @@ TOGETHER = 256  # trees that grow together, or fewer, so that they take a part o
 BYTES, PART = 32, 4  # that a neuron of a leaf takes, copies included; one part in so many
 FEWEST, MORE = 1, 4  # leaves of the first pass, and times as many in each one after it
 EARLY = 1.5  # the power of what a layer has less to do than another one that its trees are larger by
-GAIN = 0.95  # of what rows were short of zero must be left at most for another pass
+GAIN, VAIN = 0.95, 2  # of what rows were short of zero a pass leaves at most, or it was in vain; so many end it
 WORST = 4  # one in so many leaves of a tree, those with the worst bounds, may be split at once
 CHECKED = 1024  # leaves that are proved together
 
@@ -63,8 +63,8 @@ class Refining:
 class Passes:
     """What passes over the layers, with larger and larger trees, have come to: bounds ``lower`` and ``upper`` (unstable
     each) from those at the ``root``; of how many ``leaves`` the next one is, 0 where none is worth its time; what rows
-    were ``short`` of zero after the last one; and ``heard``, what proves the bounds, where a ``proof`` is asked for. It
-    is kept for whoever asks again with more time."""
+    were ``short`` of zero after the last one that paid, and how many were in ``vain`` since; and ``heard``, what proves
+    the bounds, where a ``proof`` is asked for. It is kept for whoever asks again with more time."""
 
     root: tuple[Tensor, Tensor]
     lower: Tensor
@@ -72,6 +72,7 @@ class Passes:
     proof: bool
     leaves: int = FEWEST
     short: float = inf
+    vain: int = 0
     heard: list[Any] = field(default_factory=list)
 
     @classmethod
@@ -86,10 +87,10 @@ class Passes:
         return same and self.proof == proof
 
     def note(self, short: float, most: int) -> None:
-        """A pass is over, after which rows are so far ``short`` of zero: if it paid, the next one is of more leaves, of
-        so many at ``most``."""
-        more = short <= GAIN * self.short and self.leaves < most
-        self.leaves, self.short = MORE * self.leaves if more else 0, short
+        """A pass is over, after which rows are so far ``short`` of zero; the next one is of more leaves, of so many at
+        ``most``. Below a certain size trees in late layers may prove nothing that those before have not."""
+        self.short, self.vain = (short, 0) if short <= GAIN * self.short else (self.short, self.vain + 1)
+        self.leaves = MORE * self.leaves if self.vain < VAIN and self.leaves < most else 0
 
 
 @dataclass(frozen=True, eq=False)
