@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,19 @@ def test_fractions_prove_what_rounding_hides() -> None:
     assert close.check(exact=True)["claim"] == "unsat"
     with pytest.raises(Rejected):
         close.check()
+
+
+def test_its_command_says_how_it_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    close = forged(IDENTITY, prop([("1", "1")], "(<= Y_0 0.999999999999999)"))
+    close.save_with_files(tmp_path)
+    files = [str(tmp_path / name) for name in ("certificate.zip", "model.onnx", "property.vnnlib")]
+    assert checker.main(files) == 1
+    assert "rejected: 1 leaves are not proved" in capsys.readouterr().out
+    assert checker.main(["--exact", *files]) == 0
+    assert capsys.readouterr().out.startswith("accepted: {")
+    for wrong in ([], files[:2], [*files, "more"]):
+        with pytest.raises(SystemExit, match="python checker.py CERTIFICATE MODEL.onnx PROPERTY"):
+            checker.main(wrong)
 
 
 def test_neurons_that_others_read_stay_where_they_are_inactive() -> None:

@@ -45,7 +45,8 @@ def gives(net: bytes, x: Sequence[float], y: Sequence[float]) -> None:
 
 def test_windows_are_dense_and_begin_at_the_edge_where_nothing_else_is_said() -> None:
     ends = {"w": np.array([[[[1.0, 10.0], [100.0, 1000.0]]]])}
-    gives(model([("Conv", ["x", "w"], "y", {})], ends, (1, 1, 2, 3)), [1, 2, 3, 4, 5, 6], [5421.0, 6532.0])
+    net = model([("Conv", ["x", "w"], "y", {})], ends, (1, 1, 3, 3))
+    gives(net, [1, 2, 3, 4, 5, 6, 7, 8, 9], [5421.0, 6532.0, 8754.0, 9865.0])
 
 
 def test_groups_dilations_strides_and_pads_that_differ_by_axis() -> None:
