@@ -45,7 +45,7 @@ def test_its_command_says_how_it_is_called(tmp_path: Path, capsys: pytest.Captur
     assert checker.main(["--exact", *files]) == 0
     assert capsys.readouterr().out.startswith("accepted: {")
     for wrong in ([], files[:2], [*files, "more"]):
-        with pytest.raises(SystemExit, match="python checker.py CERTIFICATE MODEL.onnx PROPERTY"):
+        with pytest.raises(SystemExit, match=r"python checker\.py CERTIFICATE MODEL\.onnx PROPERTY"):
             checker.main(wrong)
 
 
@@ -83,11 +83,12 @@ def test_what_a_multiplier_takes_is_put_back_at_its_least(exact: bool) -> None:
 
 
 def test_rounding_of_large_multipliers_is_charged() -> None:
-    """What is taken off a coefficient, and put back, cancels but for its rounding."""
+    """What is taken off a coefficient, and put back, cancels but for its rounding, of as many terms as neurons."""
+    net, box = model([("Relu", ["x"], "y", {})], {}, (200,)), [("1000000", "1000000"), *[("1", "1")] * 199]
     for size in 10.0 ** np.arange(0, 18, 3):
         tree = {"tree": [0, -2, -1], "slopes": np.ones((1, 1)), "multipliers": [size], "weights": [1.0]}
         with pytest.raises(Rejected, match="1 leaves"):
-            forged(RELU, prop([("1000000", "1000000")], "(<= Y_0 1000000)"), listed=[0], **tree).check()
+            forged(net, prop(box, "(<= Y_0 1000000)", 200), listed=[0], **tree).check()
 
 
 @pytest.mark.parametrize("exact", [False, True])
