@@ -91,6 +91,14 @@ def test_rounding_of_large_multipliers_is_charged() -> None:
             forged(net, prop(box, "(<= Y_0 1000000)", 200), listed=[0], **tree).check()
 
 
+def test_what_underflows_before_a_large_operand_is_charged() -> None:
+    """The output is 0 where the operand is -1e298."""
+    net = model([("MatMul", ["x", "w"], "z", {}), ("Relu", ["z"], "y", {})], {"w": np.array([[1e290]])}, (1, 1))
+    leaf = {"tree": [-1], "slopes": np.zeros((1, 1)), "multipliers": NONE, "weights": [1.0]}
+    with pytest.raises(Rejected, match="1 leaves"):
+        forged(net, prop([("-100000000", "1e-290")], "(<= (* 1e-290 Y_0) 0.5)"), listed=[0], **leaf).check()
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_neuron_that_is_0_holds_a_point(exact: bool) -> None:
     """Of max(max(x, 0), 0) both bounds are 0; they do not cross."""
