@@ -293,6 +293,7 @@ def test_what_does_not_hold_is_not_proved(rest: str, weights: list[float]) -> No
     [
         "(assert (<= (+ X_0 Y_0) -100))",
         "(assert (<= (* Y_0 Y_0) -1))",
+        "(assert (<= (* (+ Y_0 1) Y_0) -1))",
         "(assert (= Y_0 0))",
         "(assert (not (<= Y_0 5)))",
         "(assert (<= Y_0 -1 -2))",
@@ -308,6 +309,8 @@ def test_what_does_not_hold_is_not_proved(rest: str, weights: list[float]) -> No
         "(assert)",
         "(assert (<= (-) -1))",
         "(define-fun Y_0 () Real)",
+        "(assume (<= Y_0 -1))",
+        "(assert (<= Y_0 -1) (<= Y_0 5))",
         "".join(f"(assert (or (<= Y_0 -{2 * n + 1}) (<= Y_0 -{2 * n + 2})))" for n in range(14)),
     ],
 )
