@@ -2,11 +2,13 @@
 
     python -m assay.benchmarks.measure.forgeries [--mutants 10000] [--nets 6] [--seed 0]
 
-Small networks of random weights have a property that is proved, by a tree of splits, one of boxes, or a point. Mutants
-of each proof are told of a property that is false by a little, of which the same network is the model, or of another
-network's. They are made of the zip's bytes, of the bytes in its files with their checksums mended, of the claims, and
-of the arrays. One line a kind: how many were made, how many were accepted (none may be), and of the same mutants told
-of what is true, of which one in ten is looked at, how many were looked at and accepted.
+Small networks of random weights, some of layers of one neuron, have a property that is proved, by a tree of splits,
+with bounds of neurons by trees of their own too, by one of boxes, or by a point. Mutants of each proof are told of a
+property that is false by a little, of which the same network is the model, or of another network's. They are made of
+the zip's bytes, of the bytes in its files with their checksums mended, of the claims, and of the arrays. One line a
+kind: how many were made, how many were accepted (none may be), and of the same mutants told of what is true, of which
+one in ten is looked at, how many were looked at and accepted, and how many of these not in fractions (none may be, as
+rounding is charged). Of those that are false one in ten is told in fractions too.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ from assay.verify.core.spec import Spec
 from assay.verify.solving import parts
 from assay.verify.solving.parts import Files
 
-SIZES = ((2, 5, 4, 2), (3, 4, 4, 3), (4, 8, 3), (2, 3, 3, 3, 2))
+SIZES = ((2, 5, 4, 2), (3, 4, 4, 3), (4, 8, 3), (2, 3, 3, 3, 2), (3, 6, 1, 5, 2), (2, 1, 7, 2, 4, 1))
 TREE = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, proof=True)  # many nodes
+REFINED = BaB(first=0, leaves=6, proof=True)  # bounds by trees of their own
 BOXES = InputSplit(batch=4, fill=0, proof=True)
 POINTS = 20_000
 OFTEN = 0.1  # mutants are told of what is true
@@ -71,7 +74,7 @@ def cases(seed: int) -> list[Case]:
     files = Files.of_problem(true)
     wrong = (Files.of_problem(false), Files.of_problem(above(max(least - 0.02 * wide, lower + 1e-6), other)))
     found = []
-    for method in (TREE, BOXES):
+    for method in (TREE, REFINED, BOXES):
         record = method.verify(true).certificate
         part = parts.of_search(files, 0, true.spec, record)
         if part is not None:
@@ -199,24 +202,31 @@ def told(content: bytes, proof: Certificate, files: Files) -> Certificate:
         return replace(mutant, model=files.model, prop=files.prop)
 
 
-def accepted(certificate: Certificate, claim: str) -> bool:
-    """Whether the checker accepts it for this claim. Anything that it raises but a rejection is an error of its own."""
+def accepted(certificate: Certificate, claim: str, exact: bool = False) -> bool:
+    """Whether the checker accepts it for this claim, in fractions if it is to be ``exact``. Anything that it raises but
+    a rejection is an error of its own."""
     try:
-        return bool(certificate.check()["claim"] == claim)
+        return bool(certificate.check(exact)["claim"] == claim)
     except question.Rejected:
         return False
 
 
+def arrays_of(case: Case) -> set[str]:
+    """The names of the arrays of its proof."""
+    return set(question.opened(case.proof.content)[1])
+
+
 def measured(mutants: int, nets: int, seed: int) -> dict[str, list[int]]:
     """By kind of mutation: how many mutants were told of what is false, how many of these were accepted; the same of
-    those that were told of what is true."""
+    those that were told of what is true, and of these how many fractions do not accept."""
     found = [case for number in range(nets) for case in cases(seed + number)]
-    trees = [case for case in found if "0/tree" in question.opened(case.proof.content)[1]]
-    rng, table = np.random.default_rng(seed), {name: [0, 0, 0, 0] for name in WHOLE | OF_TREES}
+    having = {name: [case for case in found if f"0/{name}" in arrays_of(case)] for name in TAMPERS}
+    trees = [case for case in found if "0/tree" in arrays_of(case)]
+    rng, table = np.random.default_rng(seed), {name: [0, 0, 0, 0, 0] for name in WHOLE | OF_TREES}
     kinds = list((WHOLE | OF_TREES).items())
     for count in range(mutants):
         name, mutation = kinds[count % len(kinds)]
-        some = trees if name in OF_TREES else found
+        some = (having.get(name.removeprefix("array ")) or trees) if name in OF_TREES else found
         case = some[rng.integers(len(some))]
         content = mutation(case.proof.content, rng)
         files = case.false[rng.integers(len(case.false))]
@@ -225,10 +235,12 @@ def measured(mutants: int, nets: int, seed: int) -> dict[str, list[int]]:
             wrong = replace(case.proof, content=content, model=files.model, prop=files.prop)
         row = table[name]
         row[0] += 1
-        row[1] += accepted(wrong, case.claim)
+        row[1] += accepted(wrong, case.claim) or (rng.random() < OFTEN and accepted(wrong, case.claim, exact=True))
         if rng.random() < OFTEN:
+            true = replace(case.proof, content=content)
             row[2] += 1
-            row[3] += accepted(replace(case.proof, content=content), case.claim)
+            row[3] += accepted(true, case.claim)
+            row[4] += accepted(true, case.claim) and not accepted(true, case.claim, exact=True)
     return table
 
 
@@ -240,12 +252,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     table = measured(options.mutants, options.nets, options.seed)
-    print(f"{'mutation':24} {'of false':>9} {'accepted':>9} {'of true':>8} {'accepted':>9}")
+    print(f"{'mutation':24} {'of false':>9} {'accepted':>9} {'of true':>8} {'accepted':>9} {'by floats alone':>16}")
     for name, row in table.items():
-        print(f"{name:24} {row[0]:9} {row[1]:9} {row[2]:8} {row[3]:9}")
-    forged = sum(row[1] for row in table.values())
-    print(f"{sum(row[0] for row in table.values())} mutants, accepted of what is false: {forged}")
-    return int(forged > 0)
+        print(f"{name:24} {row[0]:9} {row[1]:9} {row[2]:8} {row[3]:9} {row[4]:16}")
+    count, forged, alone = (sum(row[i] for row in table.values()) for i in (0, 1, 4))
+    print(f"{count} mutants, accepted of what is false: {forged}, of what is true and not in fractions: {alone}")
+    return int(forged + alone > 0)
 
 
 if __name__ == "__main__":

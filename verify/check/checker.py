@@ -61,10 +61,10 @@ class Floats:
 class Rationals(Floats):
     """Arrays of fractions: slow, and exact but where any number will do."""
 
-    unit, dust = Fraction(0), Fraction(0)
+    dust = Fraction(0)
 
     def of(self, x):
-        return np.frompyfunc(Fraction, 1, 1)(np.asarray(x, dtype=None if np.asarray(x).dtype == object else float))
+        return np.frompyfunc(Fraction, 1, 1)(np.asarray(x, dtype=np.float64))
 
     def cut(self, x, side=0.0):
         return np.frompyfunc(lambda v: Fraction(nextafter(float(v), side) if side else float(v)), 1, 1)(x)

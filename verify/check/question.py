@@ -326,6 +326,8 @@ class Network:
 
 # ---- The property
 
+NAME, NUMBER = re.compile("[XY]_(0|[1-9][0-9]*)"), re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+
 
 def read_property(text, inputs, outputs):
     """VNN-LIB 1.0 as boxes, each with its unsafe sets: [(lower, upper, sets)], all in fractions. A set is rows
@@ -351,7 +353,7 @@ def read_property(text, inputs, outputs):
     for ends, unsafe in found.items():
         ends = known | dict(ends)
         need(len(ends) == 2 * inputs, "an input without bounds is beyond this checker")
-        lower, upper = ([side * ends[i, side] for i in range(inputs)] for side in (-1, 1))
+        lower, upper = [-ends[i, -1] for i in range(inputs)], [ends[i, 1] for i in range(inputs)]
         if all(low <= high for low, high in zip(lower, upper, strict=True)):
             boxes.append((lower, upper, unsafe))
     return boxes
@@ -370,7 +372,7 @@ def cases(formula):
         return [alternative for part in parts for alternative in cases(part)]
     if head == "and":
         return every([cases(part) for part in parts])
-    need(head in ("<=", ">=", "<", ">") and len(parts) == 2, f"{head!r} in a property is beyond this checker")
+    need(head in ("<=", ">=", "<", ">") and len(parts) == 2, "a comparison of this kind is beyond this checker")
     low, high = map(linear, parts if "<" in head else parts[::-1])
     terms = {k: low.get(k, 0) - high.get(k, 0) for k in low | high}
     return [[(terms.pop("", Fraction(0)), {k: v for k, v in terms.items() if v}, len(head) == 1)]]
@@ -379,16 +381,16 @@ def cases(formula):
 def linear(term):
     """A term as coefficients by name; the constant's at ''."""
     if isinstance(term, str):
-        if re.fullmatch("[XY]_(0|[1-9][0-9]*)", term):
+        if NAME.fullmatch(term):
             return {term: 1}
-        number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", term)
-        need(number, f"{term[:50]!r} in a property is beyond this checker")
+        if not NUMBER.fullmatch(term):
+            raise Rejected(f"{term[:50]!r} in a property is beyond this checker")
         return {"": Fraction(term)}
     head, *parts = term[0], *map(linear, term[1:])
     if head == "*" and len(parts) == 2:
         constant, other = sorted(parts, key=lambda part: not set(part) <= {""})
         need(set(constant) <= {""}, "a product of two variables is beyond this checker")
-        return {k: v * constant.get("", 0) for k, v in other.items()}
+        return {k: v * constant[""] for k, v in other.items()}
     need(head in ("+", "-") and parts, f"{head!r} in a property is beyond this checker")
     kept = len(parts) if head == "+" else len(parts) > 1  # so many are added, all others subtracted
     parts = parts[:kept] + [{k: -v for k, v in part.items()} for part in parts[kept:]]
@@ -406,8 +408,10 @@ def conjunction(atoms, known):
     for constant, terms, strict in atoms:
         if len(terms) == 1 and min(terms)[0] == "X":
             ((name, factor),) = terms.items()
-            at, end = (int(name[2:]), 1 if factor > 0 else -1), -constant / abs(factor)
-            if end < ends.get(at, known.get(at, inf)):
+            at, size = (int(name[2:]), 1 if factor > 0 else -1), abs(factor)
+            end = -constant if size == 1 else -constant / size
+            least = ends.get(at, known.get(at))
+            if least is None or end < least:
                 ends[at] = end
             if strict:  # boxes are closed: a row that no point meets keeps those at their ends from being in the set
                 rows.append(({}, Fraction(0), True))

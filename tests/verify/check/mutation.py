@@ -40,7 +40,7 @@ FILES = ("checker", "question")
 TESTS = [f"tests/verify/check/test_{name}.py" for name in ("forged", "lines", "read", "checker")]
 SEARCHES = "not runs_alone and not any_method and not too_much_memory and not sources"  # of their own, which take long
 LONGEST, SLOW = 5.0, 0.3  # seconds: what takes longer is noticed; questions that take longer are left out
-ENOUGH = 20  # questions that run a line, of each answer
+ENOUGH = 200  # questions that run a line, of each answer
 SURVIVORS = Path(__file__).with_name("survivors.txt")
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,19 @@ def test_fractions_prove_what_rounding_hides() -> None:
     assert close.check(exact=True)["claim"] == "unsat"
     with pytest.raises(Rejected):
         close.check()
+
+
+def test_its_command_says_how_it_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    close = forged(IDENTITY, prop([("1", "1")], "(<= Y_0 0.999999999999999)"))
+    close.save_with_files(tmp_path)
+    files = [str(tmp_path / name) for name in ("certificate.zip", "model.onnx", "property.vnnlib")]
+    assert checker.main(files) == 1
+    assert "rejected: 1 leaves are not proved" in capsys.readouterr().out
+    assert checker.main(["--exact", *files]) == 0
+    assert capsys.readouterr().out.startswith("accepted: {")
+    for wrong in ([], files[:2], [*files, "more"]):
+        with pytest.raises(SystemExit, match=r"python checker\.py CERTIFICATE MODEL\.onnx PROPERTY"):
+            checker.main(wrong)
 
 
 def test_neurons_that_others_read_stay_where_they_are_inactive() -> None:
@@ -69,11 +83,20 @@ def test_what_a_multiplier_takes_is_put_back_at_its_least(exact: bool) -> None:
 
 
 def test_rounding_of_large_multipliers_is_charged() -> None:
-    """What is taken off a coefficient, and put back, cancels but for its rounding."""
+    """What is taken off a coefficient, and put back, cancels but for its rounding, of as many terms as neurons."""
+    net, box = model([("Relu", ["x"], "y", {})], {}, (200,)), [("1000000", "1000000"), *[("1", "1")] * 199]
     for size in 10.0 ** np.arange(0, 18, 3):
         tree = {"tree": [0, -2, -1], "slopes": np.ones((1, 1)), "multipliers": [size], "weights": [1.0]}
         with pytest.raises(Rejected, match="1 leaves"):
-            forged(RELU, prop([("1000000", "1000000")], "(<= Y_0 1000000)"), listed=[0], **tree).check()
+            forged(net, prop(box, "(<= Y_0 1000000)", 200), listed=[0], **tree).check()
+
+
+def test_what_underflows_before_a_large_operand_is_charged() -> None:
+    """The output is 0 where the operand is -1e298."""
+    net = model([("MatMul", ["x", "w"], "z", {}), ("Relu", ["z"], "y", {})], {"w": np.array([[1e290]])}, (1, 1))
+    leaf = {"tree": [-1], "slopes": np.zeros((1, 1)), "multipliers": NONE, "weights": [1.0]}
+    with pytest.raises(Rejected, match="1 leaves"):
+        forged(net, prop([("-100000000", "1e-290")], "(<= (* 1e-290 Y_0) 0.5)"), listed=[0], **leaf).check()
 
 
 @pytest.mark.parametrize("exact", [False, True])

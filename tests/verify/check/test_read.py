@@ -45,7 +45,8 @@ def gives(net: bytes, x: Sequence[float], y: Sequence[float]) -> None:
 
 def test_windows_are_dense_and_begin_at_the_edge_where_nothing_else_is_said() -> None:
     ends = {"w": np.array([[[[1.0, 10.0], [100.0, 1000.0]]]])}
-    gives(model([("Conv", ["x", "w"], "y", {})], ends, (1, 1, 2, 3)), [1, 2, 3, 4, 5, 6], [5421.0, 6532.0])
+    net = model([("Conv", ["x", "w"], "y", {})], ends, (1, 1, 3, 3))
+    gives(net, [1, 2, 3, 4, 5, 6, 7, 8, 9], [5421.0, 6532.0, 8754.0, 9865.0])
 
 
 def test_groups_dilations_strides_and_pads_that_differ_by_axis() -> None:
@@ -292,6 +293,7 @@ def test_what_does_not_hold_is_not_proved(rest: str, weights: list[float]) -> No
     [
         "(assert (<= (+ X_0 Y_0) -100))",
         "(assert (<= (* Y_0 Y_0) -1))",
+        "(assert (<= (* (+ Y_0 1) Y_0) -1))",
         "(assert (= Y_0 0))",
         "(assert (not (<= Y_0 5)))",
         "(assert (<= Y_0 -1 -2))",
@@ -307,6 +309,8 @@ def test_what_does_not_hold_is_not_proved(rest: str, weights: list[float]) -> No
         "(assert)",
         "(assert (<= (-) -1))",
         "(define-fun Y_0 () Real)",
+        "(assume (<= Y_0 -1))",
+        "(assert (<= Y_0 -1) (<= Y_0 5))",
         "".join(f"(assert (or (<= Y_0 -{2 * n + 1}) (<= Y_0 -{2 * n + 2})))" for n in range(14)),
     ],
 )
