@@ -74,7 +74,7 @@ def test_json_is_one_document_on_stdout(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_command_of_the_card_makes_the_same_files_bit_for_bit(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    more: dict[str, Any] = {"validation": 50, "eval_eps": "0.05,0.02"}
+    more: dict[str, Any] = {"validation": 50, "eval_eps": "0.05,0.02", "precision": "float16"}
     train(**TINY, seed=5, shift=1, weight_decay=1e-4, schedule="step", **more, out=first)
     app = typer.Typer()
     app.command()(train)
@@ -84,6 +84,16 @@ def test_the_command_of_the_card_makes_the_same_files_bit_for_bit(tmp_path: Path
     assert result.exit_code == 0, result.output
     for name in ("tiny.safetensors", "tiny.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_what_is_stored_rounded_is_what_is_measured(tmp_path: Path) -> None:
+    for precision in ("float32", "float16"):
+        train(**TINY, precision=precision, out=tmp_path / precision)
+    (whole, _), (half, card) = (cards.load(tmp_path / each / "tiny.safetensors") for each in ("float32", "float16"))
+    weights, rounded = (next(model.parameters()) for model in (whole, half))
+    assert torch.equal(rounded, weights.half().float())
+    assert not torch.equal(rounded, weights)
+    assert clean_accuracy(half, data.load("digits")) == card.clean_accuracy
 
 
 def test_a_training_goes_on_from_a_stored_network_bit_for_bit(tmp_path: Path) -> None:
@@ -134,6 +144,7 @@ def read_err(capsys: pytest.CaptureFixture[str]) -> str:
         ({"name": "../up"}, "expected a name of letters, digits, dots and dashes, got '../up'"),
         ({"name": ""}, "expected a name"),
         ({"arch": "mpl"}, "unknown architecture"),
+        ({"precision": "int8"}, "--precision: expected one of float32, float16, got 'int8'"),
         ({"recipe": "pdg"}, "unknown recipe"),
         ({"data": "digit"}, "unknown data set"),
         ({"data": "fashion-mnist", "data_dir": Path("/nowhere")}, "there is no folder '/nowhere'"),
