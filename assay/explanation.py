@@ -156,6 +156,8 @@ def _tree(step: dict[str, Any]) -> str:
         return ""
     rate = step["domains"] / max(step["seconds"], 1e-9)
     told = f"; {counted(step['domains'], 'domain')}, {rate:.0f} a second"
+    if step.get("raced"):
+        told += f", {step['raced']} of them in ways that were not gone on with"
     if "closed" in step:
         told += f", {step['closed']:.4%} of the tree closed"
     if "depth" in step:

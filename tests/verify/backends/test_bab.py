@@ -21,6 +21,7 @@ from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.frontier import Frontier, Leaves
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Units, backward, forward
 from assay.verify.backends.bab.nodes import Nodes
+from assay.verify.backends.bab.phases import Phases, PhaseTree
 from assay.verify.backends.bab.race import Race
 from assay.verify.backends.bab.record import preorder
 from assay.verify.backends.bab.search import Bounded, Limits, search
@@ -478,6 +479,28 @@ def test_in_a_race_each_way_has_copies_and_what_one_has_closed_is_left_out_of_th
     assert race.take(1).tree.tolist() == [3]
     assert race.best == 0
     assert next(heats) == (0, 80)
+
+
+def test_a_race_is_counted_among_the_domains_and_its_roots_once() -> None:
+    """All that was bounded are domains, those of ways that were dropped apart; a root is one node in all ways."""
+    problem, _ = case("mlp", 1000)
+    bounded: list[int] = []
+    original = PhaseTree.bound
+
+    def counting(self: PhaseTree, domains: Phases, budget: Budget) -> Bounded[Phases]:
+        bounded.append(len(domains.tree))
+        return original(self, domains, budget)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PhaseTree, "bound", counting)
+        raced, alone = (
+            BaB(neurons=4, passes=1, first=40, below=4, leaves=0, steps=1, race=race).verify(problem).stats
+            for race in (True, False)
+        )
+    assert raced["domains"] + alone["domains"] == sum(bounded)
+    assert alone["raced"] == 0
+    assert 0 < raced["raced"] < raced["domains"]
+    assert raced["nodes"] == alone["nodes"] == len(problem.spec.disjuncts)
 
 
 def test_the_account_is_kept_tree_by_tree() -> None:

@@ -239,7 +239,7 @@ def test_memory_is_kept() -> None:
     result = LPBaB().verify(endless(), Budget(seconds=60, memory=1 << 14))
     assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.MEMORY)
     assert result.stats["leaves"] > (1 << 13) // 2000
-    assert result.stats["open"] < 2 * result.stats["depth"]
+    assert result.stats["open"] < 100  # of several hundred where all batches are full
 
 
 def test_where_proofs_are_given_up_the_verdict_is_none_the_less(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 from math import inf, isfinite, nan
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -189,7 +190,7 @@ class Work:
 
     def look(self, at: Sequence[tuple[int, Vector]], roots: bool) -> None:
         """See points (columns) that the programs of disjuncts gave; from ``roots`` descents lead on."""
-        points = torch.cat([self._point(x) for _, x in at])
+        points = self._points([x for _, x in at])
         if roots:
             self._descend([d for d, _ in at], points, 0.25)
         else:
@@ -197,7 +198,7 @@ class Work:
 
     def exact(self, disjunct: int, x: Vector) -> float:
         """A disjunct's margin at a point (columns), and where a short descent leads if that is not enough."""
-        point = self.problem.region.project(self._point(x))
+        point = self.problem.region.project(self._points([x]))
         least = self._see(point)[:, disjunct].min().item()
         if least <= self.grain and not self.method.optimum and self.witness is None:
             self._descend([disjunct], point, 0.02)
@@ -261,10 +262,11 @@ class Work:
         splits = Splits.of(encoding, program)
         return splits, Simplex(splits, self.budget.threads, self.budget.seed)
 
-    def _point(self, x: Vector) -> Tensor:
-        """The network's input at a point of a program (columns): (1 x input shape)."""
+    def _points(self, at: Sequence[Vector]) -> Tensor:
+        """The network's inputs at points of programs (columns), which share the first ones: (points x input shape)."""
         assert self.encoding is not None
-        return torch.from_numpy(self.encoding.inputs_at(x[None])).view(-1, *self.problem.network.input_shape)
+        shared = np.stack([x[: self.encoding.inputs.max(initial=-1) + 1] for x in at])
+        return torch.from_numpy(self.encoding.inputs_at(shared)).view(-1, *self.problem.network.input_shape)
 
     def _descend(self, disjuncts: Sequence[int], points: Tensor, first: float) -> None:
         """Descend from a point (n x input shape) for each of these disjuncts, and see where that leads."""

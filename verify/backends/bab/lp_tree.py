@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.verify.backends.bab.certificate import Tree
-from assay.verify.backends.bab.domains import count, join
+from assay.verify.backends.bab.domains import join
 from assay.verify.backends.bab.search import Bounded
 from assay.verify.backends.bab.simplex import Objective, Simplex
 from assay.verify.backends.bab.splits import ACTIVE, INACTIVE, OPEN, Phases, Splits
@@ -28,7 +28,7 @@ from assay.verify.programs.solvers.highs import as_basis
 SLACK = 1e-8  # how far a solver's optimum should lie above what is to be proved, relative to 1 and to that
 EXACT = 1e-9  # by how much a neuron may differ from its value, relative to its range, in an exact solution
 NOTHING = float(np.finfo(np.float64).max)  # the bound of a node without points
-TOGETHER = 16  # nodes of which the proofs are looked at together
+TOGETHER = 64  # nodes of which the proofs are looked at together
 LARGE = 1 << 23  # places in the matrices of these
 EACH = 1000  # bytes of a leaf, about, beside what proves it
 
@@ -73,6 +73,18 @@ class Branches:
     duals: Tensor
     empty: Tensor
     neuron: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One of the branches, by itself; ``place``: its tree and its number there."""
+
+    target: Target
+    place: tuple[int, int]
+    phases: Phases
+    bound: float
+    duals: Vector
+    empty: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,27 +166,25 @@ class LPTree:
         Raises :class:`MemoryError` where there is none for trees, whatever proves them.
         """
         self._spare()
-        solved: dict[int, Solved] = {}
-        for i in range(count(branches)):
+        nodes, solved = self._nodes(branches), dict[int, Solved]()
+        for i, node in enumerate(nodes):
             if self.watch.found() is not None:  # the others stay as they are
                 break
-            solved[i] = self._begun(branches, i, budget)
-        self._look(branches, solved)
-        left, limit = self._proved(branches, solved), self.watch.limit()
+            solved[i] = self._begun(node, budget)
+        self._look(nodes, solved)
+        left, limit = self._proved(branches, nodes, solved), self.watch.limit()
         # What a solver claims and its duals do not prove is solved to the end, and split if that proves no more.
-        doubted = {
-            i: self._ended(left, i, one.basis, budget)
-            for i, one in solved.items()
-            if one.over and not left.bound[i].item() > limit
-        }
-        left, solved = self._proved(left, doubted), solved | doubted
+        closed = (left.bound > limit).tolist()
+        if doubted := {i: one.basis for i, one in solved.items() if one.over and not closed[i]}:
+            again = {i: self._ended(nodes[i], basis, budget) for i, basis in doubted.items()}
+            left, solved = self._proved(left, nodes, again), solved | again
+            closed = (left.bound > limit).tolist()
+        bound, empty = left.bound.tolist(), left.empty.tolist()
         for i, one in solved.items():
-            place = _place(left, i)
-            if left.bound[i].item() > limit:
-                self.bases.pop(place, None)
-                self._close(place, left.bound[i].item(), bool(left.empty[i]), left.duals[i])
+            if closed[i]:
+                self._close(nodes[i].place, bound[i], empty[i], left.duals[i])
             else:
-                self.bases[place] = one.basis
+                self.bases[nodes[i].place] = one.basis
         return Bounded(left.bound, torch.zeros_like(left.bound), left, witness=self.watch.found(), limit=limit)
 
     def divisible(self, branches: Branches) -> Tensor:
@@ -184,11 +194,11 @@ class LPTree:
     def halve(self, branches: Branches) -> Branches:
         """The neuron inactive, then active."""
         first = []
-        for i, neuron in enumerate(branches.neuron.tolist()):
-            tree, node = _place(branches, i)
-            first.append(self.trees[tree].split(node, neuron))
-            basis = self.bases.pop((tree, node), None)
-            self.bases |= {(tree, first[i]): basis, (tree, first[i] + 1): basis}
+        columns = branches.tree.tolist(), branches.node.tolist(), branches.neuron.tolist()
+        for tree, node, neuron in zip(*columns, strict=True):
+            below, basis = self.trees[tree].split(node, neuron), self.bases.pop((tree, node), None)
+            self.bases |= {(tree, below): basis, (tree, below + 1): basis}
+            first.append(below)
         at, halves = branches.neuron[:, None], list[Branches]()
         for side, phase in enumerate((INACTIVE, ACTIVE)):
             node = torch.tensor(first, dtype=torch.int64) + side
@@ -220,33 +230,42 @@ class LPTree:
         if self.size > self.memory:
             raise MemoryError
 
-    def _begun(self, branches: Branches, i: int, budget: Budget) -> Solved:
+    def _nodes(self, branches: Branches) -> list[Node]:
+        """The nodes one by one."""
+        columns = (branches.tree, branches.node, branches.bound, branches.empty)
+        phases, duals = branches.phase.numpy(), branches.duals.numpy()
+        targets = [self.targets[place] for place in branches.target.tolist()]
+        rest = zip(*(column.tolist() for column in columns), strict=True)
+        return [
+            Node(target, (tree, node), row, bound, y, empty)
+            for target, (tree, node, bound, empty), row, y in zip(targets, rest, phases, duals, strict=True)
+        ]
+
+    def _begun(self, node: Node, budget: Budget) -> Solved:
         """A node as far as it has to be solved: not at all if the duals of the node above prove it, or, of a root,
         those of CROWN's lines."""
-        target, limit, basis = self._target(branches, i), self.watch.limit(), self.bases.get(_place(branches, i))
-        if branches.bound[i].item() > limit:
-            duals = branches.duals[i, : len(target.simplex.nothing)].numpy()
-            return Solved(duals, basis, bool(branches.empty[i]), over=True)
-        if not bool(branches.phase[i].any()) and (begin := target.splits.begin(target.line)) is not None:
-            bound = target.proved(branches.phase[i : i + 1].numpy(), begin.duals[None], np.zeros(1, dtype=np.bool_))
-            if bound[0] > limit:
+        target, limit, basis = node.target, self.watch.limit(), self.bases.get(node.place)
+        if node.bound > limit:
+            return Solved(node.duals[: len(target.simplex.nothing)], basis, node.empty, over=True)
+        if not node.phases.any() and (begin := target.splits.begin(target.line)) is not None:
+            (bound,) = target.proved(node.phases[None], begin.duals[None], np.zeros(1, dtype=np.bool_))
+            if bound > limit:
                 return Solved(begin.duals, basis, over=True)
             basis = as_basis(begin)
-        return self._solved(branches, i, basis, budget, limit + SLACK * (1 + abs(limit)))
+        return self._solved(node, basis, budget, limit + SLACK * (1 + abs(limit)))
 
-    def _ended(self, branches: Branches, i: int, basis: Any, budget: Budget) -> Solved:
+    def _ended(self, node: Node, basis: Any, budget: Budget) -> Solved:
         """A node solved to its end, which is split after that in any case."""
-        one = self._solved(branches, i, basis, budget, inf)
-        return one if one.neuron >= 0 else replace(one, neuron=_any(branches.phase[i].numpy()))
+        one = self._solved(node, basis, budget, inf)
+        return one if one.neuron >= 0 else replace(one, neuron=_any(node.phases))
 
-    def _solved(self, branches: Branches, i: int, basis: Any, budget: Budget, aim: float) -> Solved:
+    def _solved(self, node: Node, basis: Any, budget: Budget, aim: float) -> Solved:
         """A node after its linear program is solved from ``basis`` as far as the ``aim``, the optimum that is worth
         proving."""
-        target, phases = self._target(branches, i), branches.phase[i].numpy()
-        simplex = target.simplex
+        target, simplex = node.target, node.target.simplex
         budget.check()
         simplex.aim(target.objective)
-        simplex.within(phases)
+        simplex.within(node.phases)
         status = simplex.solve(basis, aim, budget.remaining)
         self.programs += 1
         if status is Status.TIMEOUT:
@@ -254,16 +273,16 @@ class LPTree:
         if status is Status.INFEASIBLE and (ray := simplex.ray()) is not None:
             return Solved(ray, basis, empty=True, over=True)
         if status not in (Status.OPTIMAL, Status.CUTOFF):
-            return Solved(simplex.nothing, basis, neuron=_any(phases))
+            return Solved(simplex.nothing, basis, neuron=_any(node.phases))
         if status is Status.CUTOFF or simplex.value > aim:
             return Solved(simplex.duals(), basis, over=True)
         x, duals = simplex.solution()
-        return self._branched(target, phases, x, Solved(duals, simplex.basis))
+        return self._branched(node, x, Solved(duals, simplex.basis))
 
-    def _branched(self, target: Target, phases: Phases, x: Vector, solved: Solved) -> Solved:
+    def _branched(self, node: Node, x: Vector, solved: Solved) -> Solved:
         """With the neuron to split: where the chord costs most, dual times intercept, among those that ``x`` is wrong
         at; none where no split helps, since the network itself has this margin at ``x``."""
-        splits = target.splits
+        target, splits, phases = node.target, node.target.splits, node.phases
         wrong = splits.wrong(x)
         unsure = (phases == OPEN) & (wrong > EXACT * splits.width)
         if not unsure.any():
@@ -274,41 +293,31 @@ class LPTree:
         best = best if score[best] > 0 else int(np.where(unsure, wrong, -1.0).argmax())
         return replace(solved, neuron=best, x=x)
 
-    def _look(self, branches: Branches, solved: Mapping[int, Solved]) -> None:
+    def _look(self, nodes: Sequence[Node], solved: Mapping[int, Solved]) -> None:
+        at = [(nodes[i], one.x) for i, one in solved.items() if one.x is not None]
         for roots in (True, False):
-            at = [
-                (self._target(branches, i).number, one.x)
-                for i, one in solved.items()
-                if one.x is not None and bool(branches.phase[i].any()) is not roots
-            ]
-            if at:
-                self.watch.look(at, roots)
+            some = [(node.target.number, x) for node, x in at if bool(node.phases.any()) is not roots]
+            if some:
+                self.watch.look(some, roots)
 
-    def _proved(self, branches: Branches, solved: Mapping[int, Solved]) -> Branches:
+    def _proved(self, branches: Branches, nodes: Sequence[Node], solved: Mapping[int, Solved]) -> Branches:
         """The nodes with what the duals of those that are ``solved`` prove, where that is more, and where to split."""
         bound, duals, empty, neuron = (
-            getattr(branches, name).clone() for name in ("bound", "duals", "empty", "neuron")
+            column.numpy().copy() for column in (branches.bound, branches.duals, branches.empty, branches.neuron)
         )
-        for place, target in enumerate(self.targets):
-            mine = [i for i in solved if int(branches.target[i]) == place]
-            if not mine:
-                continue
+        groups: dict[int, list[int]] = {}
+        for i, one in solved.items():
+            groups.setdefault(nodes[i].target.number, []).append(i)
+            neuron[i] = one.neuron
+        for mine in groups.values():
             own, none = np.stack([solved[i].duals for i in mine]), np.array([solved[i].empty for i in mine])
-            proved = target.proved(branches.phase[mine].numpy(), own, none)
-            for i, more, y in zip(mine, proved.tolist(), own, strict=True):
-                neuron[i] = solved[i].neuron
-                if more > bound[i]:
-                    bound[i], empty[i] = more, solved[i].empty
-                    duals[i, : len(y)] = torch.from_numpy(y)
-        return replace(branches, bound=bound, duals=duals, empty=empty, neuron=neuron)
-
-    def _target(self, branches: Branches, i: int) -> Target:
-        return self.targets[int(branches.target[i])]
-
-
-def _place(branches: Branches, i: int) -> tuple[int, int]:
-    """The tree and the number of a node."""
-    return int(branches.tree[i]), int(branches.node[i])
+            proved = nodes[mine[0]].target.proved(np.stack([nodes[i].phases for i in mine]), own, none)
+            better = proved > bound[mine]
+            where = np.array(mine)[better]
+            bound[where], empty[where] = proved[better], none[better]
+            duals[where, : own.shape[1]] = own[better]
+        told = zip(("bound", "duals", "empty", "neuron"), (bound, duals, empty, neuron), strict=True)
+        return replace(branches, **{name: torch.from_numpy(column) for name, column in told})
 
 
 def _any(phases: Phases) -> int:

@@ -108,7 +108,9 @@ class Subtrees:
     margin: float = inf
     witness: Tensor | None = None
     reason: Reason | None = None
-    stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0, "nodes": 0, "depth": 0, "refined": 0})
+    stats: dict[str, Any] = field(
+        default_factory=lambda: {"domains": 0, "raced": 0, "nodes": 0, "depth": 0, "refined": 0}
+    )
 
     def __post_init__(self) -> None:
         self.account, self.how = Account(len(self.disjuncts)), self.plan.raced[0]
@@ -212,13 +214,15 @@ class Subtrees:
             limits = Limits(batch, 0, memory, domains, "shallow")
             outcome = search(tree, limits, self.budget, race.take(way), race.account)
             race.note(outcome)
-            self._note(outcome, nodes)
+            self._note(outcome)
             tried = bool(race.spent.any(1).all())
             if tried and self.plan.refining and self.passes.short == inf and not race.account.leaves:
                 break  # by such bounds nothing is closed in any way
             if self.over:
                 break
         self.how, self.rates = ways[race.best], race.rates
+        self._count(0, count, int(nodes.depth.max()))
+        self.stats["raced"] += int(race.spent.sum() - race.spent[race.best].sum())
         if self.record is not None:
             self.record.searched(whole.take(each), race.first_closed)
         closed = race.closed
@@ -321,13 +325,14 @@ class Subtrees:
         if self.record is not None:
             self.record.searched(nodes, closed)
         self.account.close(here.depth[closed], here.tree[closed])
-        self._note(outcome, here)
+        self._note(outcome)
+        self._count(0, len(here), int(here.depth.max()))
         return Found(nodes, here, cost, hidden, (~closed).nonzero().flatten(), worst)
 
-    def _note(self, outcome: Outcome, nodes: Nodes) -> None:
+    def _note(self, outcome: Outcome) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason
         self.margin = min(self.margin, outcome.settled)
-        self._count(outcome.stats["domains"], len(nodes), int(nodes.depth.max()))
+        self._count(outcome.stats["domains"], 0, 0)
 
     def _count(self, domains: int, nodes: int, depth: int) -> None:
         self.stats["domains"] += domains
