@@ -100,8 +100,9 @@ class Executor(Protocol):
         """How many run at once."""
         ...
 
-    def ready(self) -> bool:
-        """Whether so many could begin at once; what that takes is begun, where it is not."""
+    def ready(self, seconds: float = 0.0) -> bool:
+        """Whether so many could begin at once, by the end of these ``seconds``; what that takes is begun, where it is
+        not."""
         ...
 
     def submit(self, task: Task) -> None:

@@ -65,7 +65,7 @@ class Cluster:
         slots = int(there.get("GPU", 0) // self.accelerators if self.accelerators else there.get("CPU", 0))
         return max(1, slots if self.most is None else min(slots, self.most))
 
-    def ready(self) -> bool:
+    def ready(self, seconds: float = 0.0) -> bool:
         """As far as Ray tells: it has processes of its own."""
         return True
 

@@ -87,12 +87,14 @@ class Processes:
     workers: list[Worker] = field(default_factory=list, repr=False)
     waiting: deque[Task] = field(default_factory=deque, repr=False)
 
-    def ready(self) -> bool:
-        """Whether all processes have started; those that are not there yet are started."""
+    def ready(self, seconds: float = 0.0) -> bool:
+        """Whether all processes have started, by the end of these ``seconds``; those that are not there yet are
+        started."""
         while len(self.workers) < self.capacity:
             self._hire()
+        until = time.monotonic() + seconds
         # What a process has sent is read once it has a task.
-        return all(worker.ready or worker.connection.poll() for worker in self.workers)
+        return all(w.ready or w.connection.poll(max(0.0, until - time.monotonic())) for w in self.workers)
 
     def submit(self, task: Task) -> None:
         """Give it to a process without a task, a new one if need be, or let it wait."""
