@@ -27,6 +27,7 @@ from typing import Any
 
 from assay.verify.core.errors import AssayError
 from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, opened, packed
+from assay.verify.support.executors.packing import dumps
 from assay.verify.support.failures import explained
 from assay.verify.support.processes import POLL, check_system, death, die_with_other_end, kill_group, resident
 
@@ -58,7 +59,7 @@ class Worker:
         """Let it begin ``task``."""
         self.task, self.begun = task, time.monotonic()
         with suppress(OSError):  # it has died: that is noticed soon
-            self.connection.send_bytes(pickle.dumps(task.argument))  # plainly: send() shares tensors' memory
+            self.connection.send_bytes(dumps(task.argument))  # send() would share tensors' memory
 
     def kill(self) -> None:
         """End it at once, with every process that it started."""
@@ -276,15 +277,15 @@ def _serve(
                 with open(path, "rb") as file:
                     ground = opened(file.read())
             except Exception as error:
-                connection.send_bytes(pickle.dumps(explained(error)))
+                connection.send_bytes(dumps(explained(error)))
                 return
-        connection.send_bytes(pickle.dumps(READY))
+        connection.send_bytes(dumps(READY))
         while True:
             message = connection.recv_bytes()
             try:
-                reply = pickle.dumps((function(ground, pickle.loads(message)),))
+                reply = dumps((function(ground, pickle.loads(message)),))
             except Exception as error:
-                reply = pickle.dumps(explained(error))
+                reply = dumps(explained(error))
             connection.send_bytes(reply)
 
 
