@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
+    from torch import Tensor
 
 
 def dumps(value: object) -> bytes:
@@ -32,7 +32,7 @@ def _table() -> dict[type, Callable[[Any], Any]]:
     return {**copyreg.dispatch_table, Tensor: _reduced}
 
 
-def _reduced(tensor: Any) -> Any:
+def _reduced(tensor: Tensor) -> Any:
     """How a tensor is made again: from an array, where it can be one and takes no more room so."""
     try:
         if tensor.nbytes <= tensor.untyped_storage().nbytes():
@@ -42,7 +42,8 @@ def _reduced(tensor: Any) -> Any:
     return tensor.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
 
-def _tensor(array: np.ndarray[Any, Any]) -> Any:
+def _tensor(array: Any) -> Tensor:
+    """A tensor (shape of the array)."""
     import torch
 
     return torch.from_numpy(array)
