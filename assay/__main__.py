@@ -38,6 +38,7 @@ from assay.verify.core.errors import AlarmError, AssayError, InputError, Require
 from assay.verify.support.failures import explained
 from assay.verify.support.files import FULL
 from assay.verify.support.plain import plain
+from assay.verify.support.signals import interruptible
 
 INTERRUPTED = 130
 DEBUG = "--debug"
@@ -152,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run() -> NoReturn:
     """The process's own command: ends it without taking the interpreter apart, which takes longer than easy answers."""
     _reserve_stdout()
-    code = main()
+    with interruptible():  # also while what a command needs is imported
+        code = main()
     try:
         for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start
             stream.flush()

@@ -1,21 +1,24 @@
 """What handing out work costs, and with these costs what a cluster would be limited by.
 
     python -m assay.benchmarks.measure.scale [--tasks 500] [--nodes 1000] [--cores 32] [--instances 1e8]
-        [--seconds 0.01] [--task 1,10,60] [--drivers 1,100] [--cluster local] [--json]
+        [--seconds 0.01] [--task 1,10,60] [--drivers 1,100] [--row SECONDS] [--cluster local] [--json]
     python -m assay.benchmarks.measure.scale million [--help]
 
-Measured here: the start of an executor's first process, an empty task there and back, and a row into the store, alone
-and in batches as long tasks bring them. Then a simulation of a run of ``--instances`` that take ``--seconds`` each, in
-tasks of so many seconds (``--task``), by all cores of all nodes: the one process that gives out tasks and writes the
-store does one thing at a time, with the measured costs; or several such processes (``--drivers``), each with its share
-of nodes and instances and a store of its own. It goes on until the pace is steady, and says what the whole
-run would take, how busy the cores and that process would be, and what a change of the tasks' size does.
+Measured here: the start of an executor's first process; and the processor time of the process that gives out and
+writes, for an empty task there and back, and for a row from a reply into the store, alone and in batches as long tasks
+bring them. A row into a store that is large takes several times as long: ``--row`` is what ``million`` says of a whole
+run. Then a simulation of a run of ``--instances`` that take ``--seconds`` each, in tasks of so many seconds
+(``--task``), by all cores of all nodes: the one process that gives out tasks and writes the store does one thing at a
+time, with the measured costs; or several such processes (``--drivers``), each with its share of nodes and instances and
+a store of its own. It goes on until the pace is steady, and says what the whole run would take, how busy the cores and
+that process would be, and what a change of the tasks' size does.
 ``million`` is a run of very many instances, made and not simulated: see ``million.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import heapq
 import operator
 import pickle
@@ -23,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -33,6 +36,7 @@ from assay.verify.core.result import Result, Verdict
 from assay.verify.support.documents import dump
 from assay.verify.support.executors import Hiring, Job, Task, run
 from assay.verify.support.executors.cluster import on_cluster
+from assay.verify.support.executors.packing import dumps
 from assay.verify.support.executors.processes import side_by_side
 
 ROWS = 100  # rows of a batch
@@ -41,8 +45,8 @@ ROUNDS = 5  # tasks of each core that are simulated
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds: until the first reply, of an empty task there and back, of a row that is stored alone, and of one in a
-    batch; and the bytes in which a result travels."""
+    """Seconds until the first reply; processor time of an empty task there and back, of a row that is opened and stored
+    alone, and of one in a batch; and the bytes in which a result travels."""
 
     start: float
     task: float
@@ -67,33 +71,35 @@ class Plan:
 
 
 def measured(hiring: Hiring, tasks: int) -> Costs:
-    """The costs on this machine, medians of ``tasks`` empty tasks one after another, and of as many rows."""
+    """The costs on this machine, of ``tasks`` empty tasks one after another, and of as many rows at least: means of
+    the former, whose clock is coarse, and medians of the latter."""
     begun = time.perf_counter()
     with hiring(Job(operator.getitem, range(tasks + 1))) as executor:
         for _ in run(executor, [Task(0)]):
             start = time.perf_counter() - begun
-        there = []
-        for number in range(tasks):
-            begun = time.perf_counter()
-            executor.submit(Task(number))
-            executor.ended()
-            there.append(time.perf_counter() - begun)
+        spent = time.process_time()
+        for _ in run(executor, map(Task, range(tasks))):
+            pass
+        there = (time.process_time() - spent) / tasks
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite") as store:
         alone, together = (_storing(store, rows, tasks) for rows in (1, ROWS))
-    reply = pickle.dumps([_record(f"{number:064x}") for number in range(ROWS)])
-    return Costs(start, median(there), alone, together, len(reply) / ROWS)
+    return Costs(start, there, alone, together, len(_reply("", ROWS)) / ROWS)
 
 
 def _storing(store: Store, rows: int, repeats: int) -> float:
-    """Median seconds of a row in batches of so many."""
+    """Median processor time of a row in replies of so many."""
     spent = []
     for turn in range(max(3, repeats // rows)):
-        ids = [f"{rows}-{turn}-{i}" for i in range(rows)]
-        records = [_record(i) for i in ids]
-        begun = time.perf_counter()
-        store.put(records)
-        spent.append((time.perf_counter() - begun) / rows)
+        reply = _reply(f"{rows}-{turn}", rows)
+        begun = time.process_time()
+        store.put(pickle.loads(reply))
+        spent.append((time.process_time() - begun) / rows)
     return median(spent)
+
+
+def _reply(name: str, rows: int) -> bytes:
+    """So many rows as they travel; their ids begin with ``name``."""
+    return dumps([_record(hashlib.sha256(f"{name}-{number}".encode()).hexdigest()) for number in range(rows)])
 
 
 def _record(problem: str) -> Record:
@@ -136,10 +142,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=0.01, help="of each instance")
     parser.add_argument("--task", default="1,10,60", help="seconds of a task, with commas")
     parser.add_argument("--drivers", default="1,100", help="processes that give out and write, with commas")
+    parser.add_argument("--row", type=float, help="seconds of a row in a batch, in place of what is measured")
     parser.add_argument("--cluster", help="measure Ray here instead of processes: local, auto or an address")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(given)
     costs = measured(side_by_side(1) if asked.cluster is None else on_cluster(asked.cluster, 1), asked.tasks)
+    if asked.row is not None:
+        costs = replace(costs, row=asked.row)
     cores = asked.nodes * asked.cores
     plans = [
         simulated(cores, asked.instances, asked.seconds, float(task), costs, int(drivers))

@@ -1,6 +1,8 @@
 """The command as a whole: help, version, and how every way to end becomes an exit code and one line."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -132,3 +134,15 @@ def test_a_traceback_only_on_demand(ending, capsys, monkeypatch):
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("assay: error: unexpected ZeroDivisionError")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_a_command_minds_signals_itself_ends_with_130(monkeypatch, capsys, number):
+    ends = []
+    monkeypatch.setattr(face, "_reserve_stdout", lambda: None)
+    monkeypatch.setattr(face, "app", lambda *arguments, **more: os.kill(os.getpid(), number))
+    monkeypatch.setattr(os, "_exit", ends.append)
+    monkeypatch.setattr(sys, "argv", ["assay", "methods"])
+    face.run()
+    assert ends == [130]
+    assert capsys.readouterr().err == "assay: interrupted\n"

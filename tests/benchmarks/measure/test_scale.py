@@ -39,3 +39,12 @@ def test_the_costs_here_are_measured_and_told(capsys):
     assert all(value > 0 for value in told["costs"].values())
     assert told["cores"] == 4
     assert [plan["task"] for plan in told["plans"]] == [1.0]
+
+
+@pytest.mark.slow
+def test_a_row_costs_what_is_told(capsys):
+    options = ["--tasks", "3", "--nodes", "1000", "--task", "1", "--drivers", "1", "--json"]
+    scale.main([*options, "--row", "0.001"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["costs"]["row"] == 0.001
+    assert told["plans"][0]["pace"] == pytest.approx(1000, rel=0.1)

@@ -100,7 +100,7 @@ def test_what_processes_prove_makes_up_a_certificate_that_is_accepted(
 def test_processes_that_are_not_there_yet_are_not_waited_for(
     asked: Counter[type], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Here, "ready", lambda self: False)
+    monkeypatch.setattr(Here, "ready", lambda self, seconds=0.0: False)
     Here(as_they_are).put(monkeypatch)
     assert DEALT.verify(deep()).verdict is Verdict.VERIFIED
     assert not asked[First]

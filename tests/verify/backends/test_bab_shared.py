@@ -46,7 +46,7 @@ class Here:
     job: Job | None = None
     waiting: list[tuple[int, Task]] = field(default_factory=list)
 
-    def ready(self) -> bool:
+    def ready(self, seconds: float = 0.0) -> bool:
         return True
 
     def submit(self, task: Task) -> None:

@@ -23,6 +23,7 @@ from assay.verify.core.errors import InputError, InternalError, ResourceError
 from assay.verify.support.executors import Ended, Fate, Job, Task, opened, packed, processes, run
 from assay.verify.support.executors.chosen import chosen
 from assay.verify.support.executors.inline import Inline, here
+from assay.verify.support.executors.packing import dumps
 from assay.verify.support.executors.processes import Processes, side_by_side
 from assay.verify.support.processes import resident
 
@@ -439,3 +440,37 @@ def test_a_process_that_died_before_it_had_a_task_is_replaced():
         pool.workers[0].process.join()
         assert pool.ready()
         assert [ended.reply for ended in run(pool, [task("double", 1)])] == [2]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(12.0).reshape(3, 4),
+        torch.arange(12.0).reshape(3, 4).T,
+        torch.arange(12)[::5],
+        torch.tensor(3.0, dtype=torch.float64),
+        torch.zeros(0, 4),
+        torch.tensor([True, False]),
+        torch.ones(3, dtype=torch.bfloat16),
+        torch.ones(2, requires_grad=True),
+        torch.tensor([1 + 2j]).conj(),
+        torch.nn.Parameter(torch.ones(2)),
+        torch.eye(2).to_sparse(),
+        torch.zeros(1).expand(3, 5),
+    ],
+    ids=str,
+)
+def test_tensors_arrive_as_they_left(tensor):
+    back = pickle.loads(dumps([tensor, tensor]))
+    assert back[0] is back[1]
+    assert type(back[0]) is type(tensor)
+    assert (back[0].dtype, back[0].requires_grad) == (tensor.dtype, tensor.requires_grad)
+    assert torch.equal(back[0].to_dense(), tensor.to_dense())
+    if tensor.layout is torch.strided and not tensor.requires_grad:
+        back[0].reshape(-1)[:1].fill_(0)  # it may be written to
+
+
+def test_a_part_of_a_tensor_travels_without_the_rest():
+    whole = torch.rand(1000, 100)
+    assert len(dumps([whole[i] for i in range(10)])) < 10 * 100 * 4 + 2000
+    assert len(dumps(torch.zeros(1).expand(1000, 1000))) < 1000

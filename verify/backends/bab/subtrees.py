@@ -41,6 +41,7 @@ COPIES = 32  # of a domain's numbers that live at once
 SMALLEST = 1e-3  # of what an unsafe row comes to
 SHARE = 0.25  # of what lower lines may hide that counts as a cost
 PART = 0.5  # of the time that is left may be spent on refining bounds
+FORKED = 0.2  # seconds that processes take to begin where all that they import is there
 AFTER = 200  # domains below each root after a pass
 
 # The exact bound of a leaf by its phases, of all unstable neurons, and its disjunct; and a counterexample.
@@ -185,16 +186,15 @@ class Subtrees:
         weight = member / member.sum(0)
         return Nodes(phase, lower, upper, alpha, torch.zeros_like(alpha), weight, tree, torch.zeros_like(tree))
 
-    @property
-    def _ready(self) -> Executor | None:
-        """The executor, if there are processes that could begin at once."""
-        return self.executor if self.executor is not None and self.executor.ready() else None
+    def _ready(self, seconds: float = 0.0) -> Executor | None:
+        """The executor, if there are processes that could begin at once, or in so many seconds."""
+        return self.executor if self.executor is not None and self.executor.ready(seconds) else None
 
     def _raced(self, nodes: Nodes) -> Nodes:
         """See :meth:`raced`; here, if no processes are there to do so."""
         if self.executor is not None and len(self.plan.raced) == 1:
             return nodes
-        if (executor := self._ready) is None:
+        if (executor := self._ready(FORKED)) is None:
             return self.raced(nodes, self.executor is None)
         return dealt.raced(self, nodes, self.plan.raced, executor)
 
@@ -244,7 +244,7 @@ class Subtrees:
                 passes.proof = False  # what proves some of these bounds was given up
             lower, upper = (t[:, None].repeat(1, len(nodes)) for t in bounds)
             nodes = replace(nodes, lower=lower, upper=upper)
-            executor = self._ready
+            executor = self._ready()
             nodes, worst = (
                 self.shallow(nodes, AFTER) if executor is None else dealt.shallow(self, nodes, AFTER, executor)
             )

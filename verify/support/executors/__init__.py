@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Protocol
 
 from assay.verify.core.errors import AssayError, InputError, InternalError, ResourceError
+from assay.verify.support.executors.packing import dumps
 
 
 class Fate(StrEnum):
@@ -100,8 +101,9 @@ class Executor(Protocol):
         """How many run at once."""
         ...
 
-    def ready(self) -> bool:
-        """Whether so many could begin at once; what that takes is begun, where it is not."""
+    def ready(self, seconds: float = 0.0) -> bool:
+        """Whether so many could begin at once, by the end of these ``seconds``; what that takes is begun, where it is
+        not."""
         ...
 
     def submit(self, task: Task) -> None:
@@ -128,7 +130,7 @@ Hiring = Callable[[Job], AbstractContextManager[Executor]]
 def packed(ground: Any) -> bytes:
     """What tasks share, for other processes. Raises :class:`InputError` for what they could not open."""
     try:
-        return pickle.dumps(ground)
+        return dumps(ground)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
             f"this cannot be sent to other processes: {error}; name classes and functions at the top of a module that "

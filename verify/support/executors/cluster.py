@@ -24,6 +24,7 @@ import torch
 
 from assay.verify.core.errors import AssayError, InputError, ResourceError, UnsupportedError
 from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, opened, packed
+from assay.verify.support.executors.packing import dumps
 from assay.verify.support.failures import explained, line
 from assay.verify.support.processes import limit_growth
 from assay.verify.support.sources import hashed
@@ -65,7 +66,7 @@ class Cluster:
         slots = int(there.get("GPU", 0) // self.accelerators if self.accelerators else there.get("CPU", 0))
         return max(1, slots if self.most is None else min(slots, self.most))
 
-    def ready(self) -> bool:
+    def ready(self, seconds: float = 0.0) -> bool:
         """As far as Ray tells: it has processes of its own."""
         return True
 
@@ -75,7 +76,7 @@ class Cluster:
 
         work = ray.remote(max_retries=0, num_cpus=1, num_gpus=self.accelerators)(_perform)
         order = Order(self.function, self.ground.hex(), task.seconds, self.memory, _version())
-        self.running[work.remote(order, self.ground, pickle.dumps(task.argument))] = task, time.monotonic()
+        self.running[work.remote(order, self.ground, dumps(task.argument))] = task, time.monotonic()
 
     def ended(self, seconds: float = inf) -> list[Ended]:
         """See :class:`assay.verify.support.executors.Executor`."""
@@ -225,7 +226,7 @@ def _perform(order: Order, shared: Any, argument: bytes) -> tuple[Fate, Any]:
         place = _opened(order.key)
         if not place:
             place.append(opened(memoryview(shared)))
-        return Fate.REPLIED, pickle.dumps(order.function(place[0], pickle.loads(argument)))
+        return Fate.REPLIED, dumps(order.function(place[0], pickle.loads(argument)))
     except MemoryError as error:
         return Fate.MEMORY, ResourceError(f"out of memory: {error}")
     except Exception as error:

@@ -22,7 +22,7 @@ class Inline:
     capacity: int = 1
     waiting: deque[Task] = field(default_factory=deque)
 
-    def ready(self) -> bool:
+    def ready(self, seconds: float = 0.0) -> bool:
         """Always."""
         return True
 

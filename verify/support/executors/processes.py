@@ -27,6 +27,7 @@ from typing import Any
 
 from assay.verify.core.errors import AssayError
 from assay.verify.support.executors import Ended, Executor, Fate, Hiring, Job, Task, opened, packed
+from assay.verify.support.executors.packing import dumps
 from assay.verify.support.failures import explained
 from assay.verify.support.processes import POLL, check_system, death, die_with_other_end, kill_group, resident
 
@@ -58,7 +59,7 @@ class Worker:
         """Let it begin ``task``."""
         self.task, self.begun = task, time.monotonic()
         with suppress(OSError):  # it has died: that is noticed soon
-            self.connection.send_bytes(pickle.dumps(task.argument))  # plainly: send() shares tensors' memory
+            self.connection.send_bytes(dumps(task.argument))  # send() would share tensors' memory
 
     def kill(self) -> None:
         """End it at once, with every process that it started."""
@@ -87,12 +88,14 @@ class Processes:
     workers: list[Worker] = field(default_factory=list, repr=False)
     waiting: deque[Task] = field(default_factory=deque, repr=False)
 
-    def ready(self) -> bool:
-        """Whether all processes have started; those that are not there yet are started."""
+    def ready(self, seconds: float = 0.0) -> bool:
+        """Whether all processes have started, by the end of these ``seconds``; those that are not there yet are
+        started."""
         while len(self.workers) < self.capacity:
             self._hire()
+        until = time.monotonic() + seconds
         # What a process has sent is read once it has a task.
-        return all(worker.ready or worker.connection.poll() for worker in self.workers)
+        return all(w.ready or w.connection.poll(max(0.0, until - time.monotonic())) for w in self.workers)
 
     def submit(self, task: Task) -> None:
         """Give it to a process without a task, a new one if need be, or let it wait."""
@@ -274,15 +277,15 @@ def _serve(
                 with open(path, "rb") as file:
                     ground = opened(file.read())
             except Exception as error:
-                connection.send_bytes(pickle.dumps(explained(error)))
+                connection.send_bytes(dumps(explained(error)))
                 return
-        connection.send_bytes(pickle.dumps(READY))
+        connection.send_bytes(dumps(READY))
         while True:
             message = connection.recv_bytes()
             try:
-                reply = pickle.dumps((function(ground, pickle.loads(message)),))
+                reply = dumps((function(ground, pickle.loads(message)),))
             except Exception as error:
-                reply = pickle.dumps(explained(error))
+                reply = dumps(explained(error))
             connection.send_bytes(reply)
 
 
