@@ -42,7 +42,7 @@ from assay.verify.support.executors.chosen import chosen
 from assay.verify.support.executors.processes import warm
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
-SHARE = 0.4  # of the time may be spent on that
+SHARE = 0.6  # of the time may be spent on that
 NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 PRELOAD = ("assay.verify.backends.bab.bab",)  # what processes import once
