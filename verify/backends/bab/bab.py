@@ -31,7 +31,7 @@ from assay.verify.bounds.verdicts import concluded, decided, unanswerable, witho
 from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import LpBall
+from assay.verify.core.region import Box, LpBall
 from assay.verify.core.region.rounding import directed_sum
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds
@@ -244,18 +244,16 @@ class Work:
         """The network with raised bounds of its unstable neurons."""
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()
-        if unsplit(problem.network) is None and self.record is not None:
-            relaxed, slopes = roots.tightened(problem.network, box, ROOT, self.budget, True, SHARE)
-            if slopes is not None:
-                self.record.layers = slopes
-            else:  # there is not the memory for it
-                self.record = None
-            return relaxed
         if unsplit(problem.network) is None:
-            raised_before = roots.finished(problem.network, box, ROOT)
-            if raised_before is not None:
-                return replace(raised_before, budget=self.budget)
-            relaxed, self.compact = Root.of(problem).bounded(self.budget, SHARE)
+            proof = self.record is not None
+            within = None if proof else self._within(box)
+            if within is not None:
+                return within
+            relaxed, slopes = roots.tightened(problem.network, box, ROOT, self.budget, proof, SHARE)
+            if self.record is not None and slopes is not None:
+                self.record.layers = slopes
+            else:  # there is none, or not the memory for it
+                self.record = None
             return relaxed
         known = CURVED.get(problem)
         if known is not None:
@@ -268,6 +266,18 @@ class Work:
         relaxed = intervals.bounded(problem.network, box, problem.spec, self.budget, further)
         if time.monotonic() - begun < self.budget.remaining:  # otherwise the time cut it short
             CURVED[problem] = relaxed
+        return relaxed
+
+    def _within(self, box: Box) -> Relaxed | None:
+        """The same by what another method has raised, or else within what can matter over the ``box``; None where that
+        is too large to be written out."""
+        before = roots.finished(self.problem.network, box, ROOT)
+        if before is not None:
+            return replace(before, budget=self.budget)
+        try:
+            relaxed, self.compact = Root.of(self.problem).bounded(self.budget, SHARE)
+        except MemoryError:
+            return None
         return relaxed
 
     def look(self, points: Tensor) -> Tensor | None:

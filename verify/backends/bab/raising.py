@@ -18,6 +18,7 @@ from assay.verify.backends.bab.tables import Room, Tables
 from assay.verify.bounds import layers
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
@@ -32,11 +33,11 @@ COPIES, PART = 16, 4  # of their numbers that live at once; one part in so many
 
 @dataclass(eq=False)
 class Root:
-    """What is known over the ``box`` of a problem (1 x input shape): bounds that were ``found`` of the first nodes, and
+    """What is known of a network over a ``box`` (1 x input shape): bounds that were ``found`` of the first nodes, and
     once there are some of all of them, what raising them has come to. It is kept for whoever asks again with more time.
     """
 
-    problem: Problem
+    network: Network
     box: Box
     found: list[Bounds] = field(default_factory=list)
     relaxed: Relaxed | None = None
@@ -44,9 +45,10 @@ class Root:
 
     @classmethod
     def of(cls, problem: Problem) -> Root:
-        """The one that is kept, or a new one."""
+        """The one that is kept of a problem, or a new one."""
         if problem not in ROOTS:
-            ROOTS[problem] = cls(problem, layers.batch_box(problem.region.box(), problem.network.input_shape).box())
+            box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()
+            ROOTS[problem] = cls(problem.network, box)
         return ROOTS[problem]
 
     def bounded(self, budget: Budget, share: float) -> tuple[Relaxed, Compact]:
@@ -54,8 +56,7 @@ class Root:
         used, and what can matter of it. Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         part = budget.part(share)
         if self.relaxed is None or self.raising is None:
-            network = self.problem.network
-            self.relaxed = layers.by_linear_bounds(network, self.box, torch.float64, budget, found=self.found)
+            self.relaxed = layers.by_linear_bounds(self.network, self.box, torch.float64, budget, found=self.found)
             self.raising = Raising(Compact.of(self.relaxed))
         self.raising.run(part)
         return _tightened(self.relaxed, self.box, self.raising, budget), self.raising.rest
