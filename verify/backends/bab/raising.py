@@ -14,7 +14,7 @@ from torch import Tensor
 from assay.verify.backends.bab.climbing import Climbing, ascend
 from assay.verify.backends.bab.compact import Compact
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, backward
-from assay.verify.backends.bab.tables import Room, Tables
+from assay.verify.backends.bab.tables import FULL, Room, Tables
 from assay.verify.bounds import layers
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import Budget
@@ -25,8 +25,8 @@ from assay.verify.core.verifier import Bounds
 
 LINES = Climbing(steps=20, slope=0.2, decay=0.9)
 # Products of all steps from which on there are few large ones, which take a third of the time and leave all but some
-# thousandths of what is gained.
-DEAR, HURRIED = 1 << 34, Climbing(steps=5, slope=0.6, decay=0.7)
+# hundredths of what is gained; those of a dense matrix count as so much of one.
+DEAR, HURRIED, DENSE = 1 << 32, Climbing(steps=5, slope=0.6, decay=0.7), 1 / 8
 TOGETHER = 256  # rows at a time, or fewer, so that they take a part of the memory
 COPIES, PART = 16, 4  # of their numbers that live at once; one part in so many
 
@@ -127,7 +127,8 @@ class _Rows:
         self.single, self.double = (
             Tables(self.compact, self.compact.output, dtype) for dtype in (torch.float32, torch.float64)
         )
-        entries = sum(matrix.nnz for part in self.single.parts for matrix in part.matrices.values())
+        matrices = [matrix for part in self.single.parts for matrix in part.matrices.values()]
+        entries = sum(m.nnz * (DENSE if m.nnz >= FULL * m.shape[0] * m.shape[1] else 1) for m in matrices)
         walks = 4 * LINES.steps * len(self.compact.output.bias)  # of both sides, each way
         self.how = HURRIED if walks * entries > DEAR else LINES
 
