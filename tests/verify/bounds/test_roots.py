@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from assay.verify.backends.alpha_crown import AlphaCROWN
+from assay.verify.backends.bab import raising
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.bounds import layers, raised, roots
 from assay.verify.bounds.relaxed import Relaxed
@@ -126,14 +127,9 @@ def test_a_search_goes_on_from_the_bounds_of_another_method(monkeypatch: pytest.
     network = resnet(1)
     problem = Problem(network, LpBall(torch.rand(1, 4, 4, generator=nets.generator(1)), 0.2), Spec.robust(0, 3))
     AlphaCROWN().verify(problem)
-    made: list[int] = []
-    original = raised.tighten
-
-    def counted(relaxed: Relaxed, position: int, *rest: Any) -> Bounds:
-        made.append(position)
-        return original(relaxed, position, *rest)
-
-    monkeypatch.setattr(raised, "tighten", counted)
+    made: list[object] = []
+    for module, name in ((raised, "tighten"), (raising.Raising, "run")):
+        monkeypatch.setattr(module, name, lambda *given, of=getattr(module, name): made.append(of) or of(*given))
     here = BaB().verify(problem)
     assert not made
     assert here.verdict is BaB().verify(Problem(resnet(1), problem.region, problem.spec)).verdict
