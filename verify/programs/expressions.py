@@ -149,9 +149,9 @@ def is_affine(op: Op) -> bool:
 
 
 def _taken(op: Linear | Conv2d | ConvTranspose2d, shape: Shape, made: Shape, x: Expression) -> Expression:
-    """The matrix of ``op``, from values of ``shape`` to those that are ``made`` of them, applied to ``x``. One too large
-    to be kept is made in blocks of output channels, each of which is dropped once it has been: of the inputs, many are
-    inactive and leave nothing of it."""
+    """The matrix of ``op``, from values of ``shape`` to those that are ``made`` of them, applied to ``x``. One too
+    large to be kept is made in blocks of output channels, each of which is dropped at once: of the inputs many are
+    inactive, and leave nothing of it."""
     whole = matrix(op, shape)
     if not isinstance(whole, Convolved):
         return x.times(_weight(op, shape))

@@ -15,7 +15,7 @@ from assay.verify.backends.ibp import IBP
 from assay.verify.bounds.relax import relaxes
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
-from assay.verify.core.ops import InverseSumExp, Relu
+from assay.verify.core.ops import Conv2d, InverseSumExp, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result
 from assay.verify.core.verifier import Verifier
@@ -32,6 +32,13 @@ def curved(network: Network) -> str | None:
     """Why a network is not one with more than ReLUs between affine operations; None if it is."""
     plain = all(isinstance(node.op, Relu) or not relaxes(node.op) for node in network.nodes[1:])
     return "a network of ReLUs" if plain else None
+
+
+def unraised(network: Network) -> str | None:
+    """Why lines need not be raised before a search: by phases of neurons it does so itself, over convolutions in a part
+    of the time. None if they have to be."""
+    convolved = any(isinstance(node.op, Conv2d) for node in network.nodes[1:])
+    return "a network of convolutions and ReLUs" if convolved and curved(network) else None
 
 
 def attentive(network: Network) -> str | None:
@@ -84,6 +91,7 @@ class Auto:
         quick = PGD(steps=self.steps, restarts=self.restarts, loss="margin")
         strong = PGD(steps=100, step_size=0.1, momentum=0.9, loss="margin", random_start=True, diversify=10)
         other = PGD(steps=200, restarts=4, step_size=0.05, momentum=0.75, loss="margin", random_start=True, diversify=5)
+        lines = AlphaCROWN(proof=self.proof)
         exact = Late(("lp-bab(proof=false)", "milp"))
         split = Late(("bab(proof=true)" if self.proof else "bab",))
         return [
@@ -92,10 +100,10 @@ class Auto:
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.1, most=2.0),
             Stage(Falsifier(quick), share=0.2),
-            Stage(Early(AlphaCROWN(proof=self.proof), attentive), share=0.5, unlimited=MINUTE),
+            Stage(Early(lines, attentive), share=0.5, unlimited=MINUTE),
             Stage(Early(split, curved), share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
-            Stage(AlphaCROWN(proof=self.proof), share=0.3),
+            Stage(lines if self.proof else Early(lines, unraised), share=0.3),
             Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.8, unlimited=HOUR),
             Stage(InputSplit(proof=self.proof), share=0.25, unlimited=HOUR),
             Stage(exact, share=0.1, most=2.0),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import count
 from math import inf
-from typing import Any
 
 import pytest
 import torch
 
 from assay.verify.backends.alpha_crown import AlphaCROWN
+from assay.verify.backends.bab import raising
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.bounds import layers, raised, roots
 from assay.verify.bounds.relaxed import Relaxed
@@ -134,14 +134,14 @@ def test_a_search_goes_on_from_the_bounds_of_another_method(monkeypatch: pytest.
     network = resnet(1)
     problem = Problem(network, LpBall(torch.rand(1, 4, 4, generator=nets.generator(1)), 0.2), Spec.robust(0, 3))
     AlphaCROWN().verify(problem)
-    made: list[int] = []
-    original = raised.tighten
+    made: list[str] = []
 
-    def counted(relaxed: Relaxed, position: int, *rest: Any) -> Bounds:
-        made.append(position)
-        return original(relaxed, position, *rest)
+    def counted(where: object, name: str) -> None:
+        original = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda *given: made.append(name) or original(*given))
 
-    monkeypatch.setattr(raised, "tighten", counted)
+    counted(raised, "tighten")
+    counted(raising.Raising, "run")
     here = BaB().verify(problem)
     assert not made
     assert here.verdict is BaB().verify(Problem(resnet(1), problem.region, problem.spec)).verdict

@@ -32,7 +32,7 @@ from assay.verify.bounds.verdicts import concluded, decided, unanswerable, witho
 from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import LpBall
+from assay.verify.core.region import Box, LpBall
 from assay.verify.core.region.rounding import directed_sum
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.core.verifier import Bounds
@@ -43,7 +43,7 @@ from assay.verify.support.executors.chosen import chosen
 from assay.verify.support.executors.processes import warm
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
-SHARE = 0.4  # of the time may be spent on that
+SHARE = 0.6  # of the time may be spent on that
 NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 PRELOAD = ("assay.verify.backends.bab.bab",)  # what processes import once
@@ -245,18 +245,16 @@ class Work:
         """The network with raised bounds of its unstable neurons."""
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()
-        if unsplit(problem.network) is None and self.record is not None:
-            relaxed, slopes = roots.tightened(problem.network, box, ROOT, self.budget, True, SHARE)
-            if slopes is not None:
-                self.record.layers = slopes
-            else:  # there is not the memory for it
-                self.record = None
-            return relaxed
         if unsplit(problem.network) is None:
-            raised_before = roots.finished(problem.network, box, ROOT)
-            if raised_before is not None:
-                return replace(raised_before, budget=self.budget)
-            relaxed, self.compact = Root.of(problem).bounded(self.budget, SHARE)
+            proof = self.record is not None
+            within = None if proof else self._within(box)
+            if within is not None:
+                return within
+            relaxed, slopes = roots.tightened(problem.network, box, ROOT, self.budget, proof, SHARE)
+            if self.record is not None and slopes is not None:
+                self.record.layers = slopes
+            else:  # there is none, or not the memory for it
+                self.record = None
             return relaxed
         known = CURVED.get(problem)
         if known is not None:
@@ -269,6 +267,18 @@ class Work:
         relaxed = intervals.bounded(problem.network, box, problem.spec, self.budget, further)
         if time.monotonic() - begun < self.budget.remaining:  # otherwise the time cut it short
             CURVED[problem] = relaxed
+        return relaxed
+
+    def _within(self, box: Box) -> Relaxed | None:
+        """The same by what another method has raised, or else within what can matter over the ``box``; None where that
+        is too large to be written out."""
+        before = roots.finished(self.problem.network, box, ROOT)
+        if before is not None:
+            return replace(before, budget=self.budget)
+        try:
+            relaxed, self.compact = Root.of(self.problem).bounded(self.budget, SHARE)
+        except MemoryError:
+            return None
         return relaxed
 
     def look(self, points: Tensor) -> Tensor | None:

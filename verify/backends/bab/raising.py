@@ -14,29 +14,30 @@ from torch import Tensor
 from assay.verify.backends.bab.climbing import Climbing, ascend
 from assay.verify.backends.bab.compact import Compact
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, backward
-from assay.verify.backends.bab.tables import Room, Tables
+from assay.verify.backends.bab.tables import FULL, Room, Tables
 from assay.verify.bounds import layers
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
 
 LINES = Climbing(steps=20, slope=0.2, decay=0.9)
 # Products of all steps from which on there are few large ones, which take a third of the time and leave all but some
-# thousandths of what is gained.
-DEAR, HURRIED = 1 << 34, Climbing(steps=5, slope=0.6, decay=0.7)
+# hundredths of what is gained; those of a dense matrix count as so much of one.
+DEAR, HURRIED, DENSE = 1 << 32, Climbing(steps=5, slope=0.6, decay=0.7), 1 / 8
 TOGETHER = 256  # rows at a time, or fewer, so that they take a part of the memory
 COPIES, PART = 16, 4  # of their numbers that live at once; one part in so many
 
 
 @dataclass(eq=False)
 class Root:
-    """What is known over the ``box`` of a problem (1 x input shape): bounds that were ``found`` of the first nodes, and
+    """What is known of a network over a ``box`` (1 x input shape): bounds that were ``found`` of the first nodes, and
     once there are some of all of them, what raising them has come to. It is kept for whoever asks again with more time.
     """
 
-    problem: Problem
+    network: Network
     box: Box
     found: list[Bounds] = field(default_factory=list)
     relaxed: Relaxed | None = None
@@ -44,9 +45,10 @@ class Root:
 
     @classmethod
     def of(cls, problem: Problem) -> Root:
-        """The one that is kept, or a new one."""
+        """The one that is kept of a problem, or a new one."""
         if problem not in ROOTS:
-            ROOTS[problem] = cls(problem, layers.batch_box(problem.region.box(), problem.network.input_shape).box())
+            box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()
+            ROOTS[problem] = cls(problem.network, box)
         return ROOTS[problem]
 
     def bounded(self, budget: Budget, share: float) -> tuple[Relaxed, Compact]:
@@ -54,8 +56,7 @@ class Root:
         used, and what can matter of it. Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
         part = budget.part(share)
         if self.relaxed is None or self.raising is None:
-            network = self.problem.network
-            self.relaxed = layers.by_linear_bounds(network, self.box, torch.float64, budget, found=self.found)
+            self.relaxed = layers.by_linear_bounds(self.network, self.box, torch.float64, budget, found=self.found)
             self.raising = Raising(Compact.of(self.relaxed))
         self.raising.run(part)
         return _tightened(self.relaxed, self.box, self.raising, budget), self.raising.rest
@@ -126,7 +127,8 @@ class _Rows:
         self.single, self.double = (
             Tables(self.compact, self.compact.output, dtype) for dtype in (torch.float32, torch.float64)
         )
-        entries = sum(matrix.nnz for part in self.single.parts for matrix in part.matrices.values())
+        matrices = [matrix for part in self.single.parts for matrix in part.matrices.values()]
+        entries = sum(m.nnz * (DENSE if m.nnz >= FULL * m.shape[0] * m.shape[1] else 1) for m in matrices)
         walks = 4 * LINES.steps * len(self.compact.output.bias)  # of both sides, each way
         self.how = HURRIED if walks * entries > DEAR else LINES
 
