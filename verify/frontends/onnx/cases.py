@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.verify.bounds.verdicts import overflowing
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import Network, Port
 from assay.verify.core.ops import Gather, Reshape
@@ -118,10 +117,7 @@ class Cases:
             _ = Problem(self.network, *boxes[0])  # which warns of values that the model's type does not hold
         parts = [(part, spec) for box, spec in boxes for part in apart(box, self.network.dtype)]
         self._compare([box for box, _ in parts])
-        network = self.network
-        if parts and overflowing(Problem(network, hull([box for box, _ in parts]), parts[0][1])) is None:
-            network = replace(network, held=None)  # once for all: nothing wraps around in any case
-        return [Problem(network, box, spec) for box, spec in parts]
+        return [Problem(self.network, box, spec) for box, spec in parts]
 
     def _over(self, region: Region) -> list[Box]:
         """The boxes of one case each that a box (inputs) consists of, with the values there behind them."""
@@ -171,19 +167,12 @@ def apart(box: Box, dtype: torch.dtype) -> list[Box]:
     if not bool(moved.any()):
         return [box]
     nearest = box.allowed(dtype)[0].double()
-    inner = box if box.inner is None else box.inner
-    run = (torch.where(moved, nearest, side) for side in (box.lower, box.upper))
-    members = (torch.where(moved, nearest, side) for side in (inner.lower, inner.upper))
     above = torch.where(moved, box.upper.nextafter(box.upper.new_tensor(inf)), box.upper)
-    return [Box(*run, Box(*members)), Box(box.lower, above)]
-
-
-def hull(boxes: Sequence[Box]) -> Box:
-    """The least box that holds all of them, of one shape."""
-    lower, upper = boxes[0].lower, boxes[0].upper
-    for box in boxes[1:]:
-        lower, upper = torch.minimum(lower, box.lower), torch.maximum(upper, box.upper)
-    return Box(lower, upper)
+    run = [
+        Box(torch.where(moved, nearest, one.lower), torch.where(moved, nearest, one.upper))
+        for one in (box, box if box.inner is None else box.inner)
+    ]
+    return [replace(run[0], inner=run[1]), Box(box.lower, above)]
 
 
 def _within(box: Box, index: Tensor, low: Tensor, high: Tensor, values: Tensor) -> Box:
