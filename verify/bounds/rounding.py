@@ -27,6 +27,7 @@ from assay.verify.bounds.interval import radius_map, step
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.memo import per_op, remember
 from assay.verify.bounds.relax import extremes, relaxes
+from assay.verify.bounds.whole import exact
 from assay.verify.core import ranges
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, Node
@@ -183,7 +184,16 @@ class Rounding:
             own = torch.where(size < self.precision.beyond, part * size, torch.nan) + self.precision.dust
             parts = [self.lost.get(i) for i in node.inputs]
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
-        return widened(interval, size, count, self.precision) if count else interval
+        if not count:
+            return interval
+        wide, lossless = (
+            widened(interval, size, count, self.precision),
+            exact(node.op, operands, size, self.precision.unit),
+        )
+        if lossless is None:
+            return wide
+        lossless = lossless.view(-1, *[1] * (size.dim() - 1))
+        return Bounds(*(torch.where(lossless, a, b) for a, b in zip(_ends(interval), _ends(wide), strict=True)))
 
     def anyhow(self, bounds: Sequence[Bounds], narrow: bool = False) -> list[Tensor]:
         """What rounding takes of a row of one of a node's neurons until the input is reached, for the nodes that have
@@ -321,6 +331,10 @@ def worst(network: Network, box: Bounds) -> list[Tensor]:
 def largest(bounds: Bounds) -> Tensor:
     """The largest magnitude of a value within its bounds: of their shape."""
     return torch.maximum(bounds.lower.abs(), bounds.upper.abs())
+
+
+def _ends(interval: Bounds) -> tuple[Tensor, Tensor]:
+    return interval.lower, interval.upper
 
 
 def widened(computed: Bounds, size: Tensor, count: int, precision: Precision = DOUBLE) -> Bounds:

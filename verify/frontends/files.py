@@ -36,11 +36,11 @@ def read_problems(
     """The problems whose union is the property in the VNN-LIB file ``prop``, on the network in the ONNX file ``net``.
 
     They share one network, which is compared with the model on the property's boxes too, after the import's own
-    check; a model that hangs on whole numbers among its inputs has one for each of its cases
-    (:mod:`assay.verify.frontends.onnx.cases`). Of several networks that the property declares, ``net`` is the first, or those that are the same as it, and
-    ``networks`` has the files of the others, by name. ``outputs``: those of the model that the property speaks of, by
-    name, where it does not name them. Gzipped files are read, and found where ``.gz`` is left out. What the property's
-    reader warns of is warned of.
+    check; where the model hangs on whole numbers among its inputs, there is one for each of their cases
+    (:mod:`assay.verify.frontends.onnx.cases`). Of several networks that the property declares, ``net`` is the first, or
+    those that are the same as it, and ``networks`` has the files of the others, by name. ``outputs``: those of the
+    model that the property speaks of, by name, where it does not name them. Gzipped files are read, and found where
+    ``.gz`` is left out. What the property's reader warns of is warned of.
 
     Raises what :func:`read_onnx` and :func:`read_vnnlib` raise, and :class:`InputError` where their numbers of inputs
     or outputs differ, or a network has no file.

@@ -73,10 +73,12 @@ def read_cases(path: str | Path, outputs: Sequence[str] = ()) -> Cases | None:
         raise UnsupportedError(f"{path} computes with whole numbers that depend on the input")
     ports = tuple(Port(name, tuple(value.shape)) for name, value in zip(between, first, strict=True))
     nodes = tuple(node for node in graph.nodes if decided.isdisjoint(node.outputs))
-    translation = Translation(replace(graph, inputs=(port, *ports), nodes=nodes), handlers.traced(), handlers.constant())
+    translation = Translation(
+        replace(graph, inputs=(port, *ports), nodes=nodes), handlers.traced(), handlers.constant()
+    )
     literal = translation.network()
     if translation.readout or translation.delicate:
-        raise UnsupportedError(f"{path} hangs on whole numbers among its inputs, and ends in labels or hangs on rounding")
+        raise UnsupportedError(f"{path} hangs on whole numbers among its inputs, and on labels or roundings besides")
     if _read(literal, places):
         raise UnsupportedError(f"{path} cuts elements of its input to whole numbers, and reads them besides")
     folded = fold(recognised(literal))
@@ -96,9 +98,9 @@ def read_cases(path: str | Path, outputs: Sequence[str] = ()) -> Cases | None:
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """``network``: of the model's flattened input and, behind it, the values that whole numbers decide, which its oracle
-    works out by itself; ``chooser``: these values, as the model computes them; ``places``: the elements of the input
-    that are cut to whole numbers, and read nowhere else."""
+    """``network``: of the model's flattened input and, behind it, the values that whole numbers decide, which its
+    oracle works out by itself; ``chooser``: these values, as the model computes them; ``places``: the elements of the
+    input that are cut to whole numbers, and read nowhere else."""
 
     network: Network
     chooser: Runtime
@@ -111,8 +113,11 @@ class Cases:
         depends on the places. Raises :class:`UnsupportedError` for other regions than boxes and for too many cases.
         """
         boxes = [(box, spec) for region, spec in asked for box in self._over(region)]
-        self._compare([box for box, _ in boxes])
-        return [Problem(self.network, box, spec) for box, spec in boxes]
+        if boxes:
+            _ = Problem(self.network, *boxes[0])  # which warns of values that the model's type does not hold
+        parts = [(part, spec) for box, spec in boxes for part in apart(box, self.network.dtype)]
+        self._compare([box for box, _ in parts])
+        return [Problem(self.network, box, spec) for box, spec in parts]
 
     def _over(self, region: Region) -> list[Box]:
         """The boxes of one case each that a box (inputs) consists of, with the values there behind them."""
@@ -152,6 +157,22 @@ class Cases:
         points = [box.point(torch.rand(box.shape, generator=generator)).double() for box in some]
         if points:
             agree_on(self.network, torch.stack(points))
+
+
+def apart(box: Box, dtype: torch.dtype) -> list[Box]:
+    """A box; where bounds are one value that ``dtype`` does not hold, the box with the nearest ones, at which the model
+    is run, and the box as it is stated. What lies between these values, which is neither, would be widened by every
+    layer."""
+    moved = box.moved(dtype)
+    if not bool(moved.any()):
+        return [box]
+    nearest = box.allowed(dtype)[0].double()
+    above = torch.where(moved, box.upper.nextafter(box.upper.new_tensor(inf)), box.upper)
+    run = [
+        Box(torch.where(moved, nearest, one.lower), torch.where(moved, nearest, one.upper))
+        for one in (box, box if box.inner is None else box.inner)
+    ]
+    return [replace(run[0], inner=run[1]), Box(box.lower, above)]
 
 
 def _within(box: Box, index: Tensor, low: Tensor, high: Tensor, values: Tensor) -> Box:

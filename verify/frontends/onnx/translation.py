@@ -367,7 +367,7 @@ class Translation:
             raise Untranslatable(f"attribute {min(left)!r}")
         results = [translated] if isinstance(translated, (Value, Tensor)) else list(translated)
         for value in results:
-            if isinstance(value, Value) and value.dtype in WHOLE and node.op != "QuantizeLinear":  # which saturates
+            if isinstance(value, Value) and value.dtype in WHOLE and not _fits(call):
                 self.held.add((value.position, value.dtype))
         return results
 
@@ -427,3 +427,10 @@ class Translation:
         if operand is None:
             raise InputError(f"{node.label} reads the value {name!r}, which nothing before it gives")
         return operand
+
+
+def _fits(call: Call) -> bool:
+    """Whether whole numbers that a node gives cannot be beyond what their type holds: places, truth values, and what
+    saturates."""
+    given = call.inputs[0] if call.node.op == "Cast" else None
+    return call.node.op in ("ArgMax", "ArgMin", "QuantizeLinear") or (given is not None and given.dtype is torch.bool)

@@ -67,7 +67,7 @@ class Property:
         return [Problem(network, region.map(shaped), spec) for region, spec in cases]
 
     def check(self, shape: tuple[int, ...], outputs: int) -> None:
-        """Raise :class:`InputError` where a network of inputs in this ``shape`` has other numbers of inputs or outputs."""
+        """Raise :class:`InputError` where a network, of inputs in this ``shape``, has other numbers of either."""
         if (self.inputs, self.outputs) != (prod(shape), outputs):
             own = f"{counted(self.inputs, 'input')} and {counted(self.outputs, 'output')}"
             raise InputError(
