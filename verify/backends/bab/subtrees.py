@@ -214,7 +214,8 @@ class Subtrees:
         pass for as long as that pays and a part of the time allows."""
         passes, note = self.passes, None if self.record is None else self.record.refined
         budget = self.budget.part(PART)
-        while len(nodes) and passes.leaves and not self.over:
+        while len(nodes) and passes.worth(budget.remaining) and not self.over:
+            begun = time.monotonic()
             self.stats["refined"] = min(passes.leaves, self.plan.refining)
             refining = Refining(self.stats["refined"], self.plan.refining, self.how)
             bounds = refine(self.compact, passes.lower, passes.upper, refining, budget, note)
@@ -228,7 +229,7 @@ class Subtrees:
             nodes = nodes.take(found.left)
             if budget.expired:
                 break
-            passes.note(-found.worst, self.plan.refining)
+            passes.note(-found.worst, self.plan.refining, time.monotonic() - begun)
         return nodes
 
     def small(self, nodes: Nodes) -> Nodes:
