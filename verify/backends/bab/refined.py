@@ -30,7 +30,6 @@ BYTES, PART = 32, 4  # that a neuron of a leaf takes, copies included; one part 
 FEWEST, MORE = 1, 4  # leaves of the first pass, and times as many in each one after it
 EARLY = 1.5  # the power of what a layer has less to do than another one that its trees are larger by
 GAIN, VAIN = 0.95, 2  # of what rows were short of zero a pass leaves at most, or it was in vain; so many end it
-LITTLE = 0.5  # of the time for passes is what one that follows one in vain may take
 CHECKED = 1024  # leaves that are proved together
 
 
@@ -96,9 +95,9 @@ class Passes:
         self.leaves, self.took = MORE * self.leaves if self.vain < VAIN and self.leaves < most else 0, took
 
     def worth(self, seconds: float) -> bool:
-        """Whether there is to be another pass while there are so many seconds for it: after one in vain, if it is
-        cheap."""
-        return self.leaves > 0 and (not self.vain or MORE * self.took <= LITTLE * seconds)
+        """Whether there is to be another pass in so many seconds: after one in vain only if there is time for all of
+        it."""
+        return self.leaves > 0 and (not self.vain or MORE * self.took <= seconds)
 
 
 def refine(
