@@ -15,7 +15,7 @@ from assay.verify.backends.ibp import IBP
 from assay.verify.bounds.relax import relaxes
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
-from assay.verify.core.ops import Conv2d, InverseSumExp, Relu
+from assay.verify.core.ops import Conv2d, InverseSumExp, LeakyRelu, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result
 from assay.verify.core.verifier import Verifier
@@ -25,6 +25,7 @@ from assay.verify.solving.stages import Late, Stage
 
 MINUTE, HOUR = 60.0, 3600.0
 FEW = 8  # inputs of networks whose boxes are halved before lines are raised and attacks take many steps
+HANDFUL = 400  # ReLUs of networks in which linear programs come before other searches
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 
@@ -39,6 +40,12 @@ def unraised(network: Network) -> str | None:
     of the time. None if they have to be."""
     convolved = any(isinstance(node.op, Conv2d) for node in network.nodes[1:])
     return "a network of convolutions and ReLUs" if convolved and curved(network) else None
+
+
+def small(network: Network) -> str | None:
+    """Why a network is not one of few ReLUs, where programs are solved in no time; None if it is."""
+    relus = sum(node.size for node in network.nodes[1:] if isinstance(node.op, (Relu, LeakyRelu)))
+    return None if relus <= HANDFUL else f"a network of {relus} ReLUs"
 
 
 def attentive(network: Network) -> str | None:
@@ -106,7 +113,7 @@ class Auto:
             Stage(lines if self.proof else Early(lines, unraised), share=0.3),
             Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.8, unlimited=HOUR),
             Stage(InputSplit(proof=self.proof), share=0.25, unlimited=HOUR),
-            Stage(exact, share=0.1, most=2.0),
+            Stage(Early(exact, small), share=0.1, most=2.0),
             Stage(split, share=0.2, most=4.0),  # what it does not close by then, it begins again below
             Stage(Falsifier(strong, rounds=self.rounds, targeted=True), share=0.1),
             Stage(split, share=0.85, unlimited=HOUR),

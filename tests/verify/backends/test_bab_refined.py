@@ -154,7 +154,9 @@ def test_passes_grow_while_they_pay_and_go_on_where_they_were() -> None:
     told = []
     for short in (100.0, 50.0, 49.0, 30.0, 29.9, 29.8):  # one may be in vain, two may not
         told.append(passes.leaves)
-        passes.note(short, 4096)
+        passes.note(short, 4096, took=1.0)
+        assert passes.worth(4.0) == (short > 29.8)
+        assert passes.worth(3.9) == (short not in (49.0, 29.9, 29.8)), "after one in vain time counts"
     assert told == [1, 4, 16, 64, 256, 1024]
     assert passes.leaves == 0
     assert passes.serves(made("mlp", 1001).compact, proof=False)

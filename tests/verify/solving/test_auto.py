@@ -99,6 +99,18 @@ def test_lines_are_not_raised_twice_where_a_search_does_it_in_less_time() -> Non
         assert (last.supports(problem) is None) is wanted
 
 
+def test_programs_come_before_splits_for_few_relus_alone() -> None:
+    early = [stage.verifier for stage in Auto().stages()]
+    programs = next(verifier for verifier in early if "lp-bab" in repr(verifier))
+    few, many = (
+        Problem.robustness(to_network(nets.random_mlp(0, (9, size, size, 2)), (9,)), torch.zeros(9), 0, 0.1)
+        for size in (200, 201)
+    )
+    assert programs.supports(few) is None
+    assert "402 ReLUs" in str(programs.supports(many))
+    assert any("lp-bab" in repr(verifier) and verifier.supports(many) is None for verifier in early), "but later"
+
+
 def test_networks_with_attention_have_their_lines_raised_before_they_are_searched() -> None:
     names = [repr(stage.verifier) for stage in Auto().stages()]
     first = next(i for i, name in enumerate(names) if name.startswith("Early(verifier=AlphaCROWN"))

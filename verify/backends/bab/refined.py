@@ -63,8 +63,9 @@ class Refining:
 class Passes:
     """What passes over the layers, with larger and larger trees, have come to: bounds ``lower`` and ``upper`` (unstable
     each) from those at the ``root``; of how many ``leaves`` the next one is, 0 where none is worth its time; what rows
-    were ``short`` of zero after the last one that paid, and how many were in ``vain`` since; and ``heard``, what proves
-    the bounds, where a ``proof`` is asked for. It is kept for whoever asks again with more time."""
+    were ``short`` of zero after the last one that paid, and how many were in ``vain`` since; the seconds that the last
+    one ``took``; and ``heard``, what proves the bounds, where a ``proof`` is asked for. It is kept for whoever asks
+    again with more time."""
 
     root: tuple[Tensor, Tensor]
     lower: Tensor
@@ -73,6 +74,7 @@ class Passes:
     leaves: int = FEWEST
     short: float = inf
     vain: int = 0
+    took: float = 0.0
     heard: list[Any] = field(default_factory=list)
 
     @classmethod
@@ -86,11 +88,17 @@ class Passes:
         same = all(mine.equal(theirs) for mine, theirs in zip(self.root, compact.bounds(), strict=True))
         return same and self.proof == proof
 
-    def note(self, short: float, most: int) -> None:
-        """A pass is over, after which rows are so far ``short`` of zero; the next one is of more leaves, of so many at
-        ``most``. Below a certain size trees in late layers may prove nothing that those before have not."""
+    def note(self, short: float, most: int, took: float) -> None:
+        """A pass is over that took so many seconds, after which rows are so far ``short`` of zero; the next one is of
+        more leaves, of so many at ``most``. Below a certain size trees in late layers may prove nothing that those
+        before have not."""
         self.short, self.vain = (short, 0) if short <= GAIN * self.short else (self.short, self.vain + 1)
-        self.leaves = MORE * self.leaves if self.vain < VAIN and self.leaves < most else 0
+        self.leaves, self.took = MORE * self.leaves if self.vain < VAIN and self.leaves < most else 0, took
+
+    def worth(self, seconds: float) -> bool:
+        """Whether there is to be another pass in so many seconds: after one in vain only if there is time for all of
+        it."""
+        return self.leaves > 0 and (not self.vain or MORE * self.took <= seconds)
 
 
 @dataclass(frozen=True, eq=False)

@@ -173,6 +173,7 @@ class Subtrees:
         if self.record is not None:
             self.record.join(done.found)
         self.margin, self.reason = min(self.margin, done.margin), done.reason
+        self.stats["raced"] += done.stats["raced"]
         self._count(done.stats["domains"], done.stats["nodes"], done.stats["depth"])
         return True
 
@@ -234,7 +235,8 @@ class Subtrees:
         pass for as long as that pays and a part of the time allows."""
         passes, note = self.passes, None if self.record is None else self.record.refined
         budget = self.budget.part(PART)
-        while len(nodes) and passes.leaves and not self.over:
+        while len(nodes) and passes.worth(budget.remaining) and not self.over:
+            begun = time.monotonic()
             self.stats["refined"] = min(passes.leaves, self.plan.refining)
             refining = Refining(self.stats["refined"], self.plan.refining, self.how)
             grow = grown if self.executor is None else dealt.growing(self.executor)
@@ -250,7 +252,7 @@ class Subtrees:
             )
             if budget.expired:
                 break
-            passes.note(-worst, self.plan.refining)
+            passes.note(-worst, self.plan.refining, time.monotonic() - begun)
         return nodes
 
     def shallow(self, nodes: Nodes, domains: int) -> tuple[Nodes, float]:
