@@ -62,6 +62,6 @@ class IBP:
 
 def _rows(network: Network, region: Region, objective: Tensor, budget: Budget, dtype: torch.dtype) -> Tensor:
     def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-        return lower_rows(layers.by_intervals(network, region, dtype, budget), objective, linear=False)
+        return lower_rows(layers.by_intervals(network, region, dtype, budget, lined=False), objective, linear=False)
 
     return lower_bounds(of_group, network, region, objective, budget, GROUP)

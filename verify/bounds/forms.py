@@ -227,8 +227,11 @@ class Owners:
 
     def spread(self, columns: Tensor) -> Tensor:
         """(features x samples) to (features x rows), or to one column that broadcasts."""
-        here = self.present(columns)
-        return here if here.shape[1] == 1 else here @ self.one_hot
+        return self.over(self.present(columns))
+
+    def over(self, present: Tensor) -> Tensor:
+        """The same of columns of the samples that are present."""
+        return present if present.shape[1] == 1 else present @ self.one_hot
 
     def dot(self, columns: Tensor, coef: Tensor) -> Tensor:
         """Each row's coefficients times its sample's column, summed: (rows)."""
@@ -237,6 +240,11 @@ class Owners:
 
     def gather(self, padded: Tensor, form: Patches) -> Tensor:
         """Each coefficient's element of its sample's padded image (samples x elements): (coefficients x rows)."""
-        here = padded[self.samples]
-        index = form.index if len(here) == 1 else form.index + (self.sample * here.shape[1]).int()
-        return here.reshape(-1).index_select(0, index.flatten()).view_as(form.coef)
+        return self.at(padded[self.samples].reshape(1, -1), form)[0]
+
+    def at(self, present: Tensor, form: Patches) -> list[Tensor]:
+        """The same of each of several (n x samples present * elements)."""
+        one = self.samples.stop - self.samples.start == 1
+        each = form.grid[0] * form.padded[0] * form.padded[1]
+        index = (form.index if one else form.index + (self.sample * each).int()).flatten()
+        return [values.index_select(0, index).view_as(form.coef) for values in present]

@@ -51,14 +51,20 @@ class Imprecise(Exception):
 
 
 def by_intervals(
-    network: Network, region: Region, dtype: torch.dtype, budget: Budget = UNLIMITED, sharp: bool = False
+    network: Network,
+    region: Region,
+    dtype: torch.dtype,
+    budget: Budget = UNLIMITED,
+    sharp: bool = False,
+    lined: bool = True,
 ) -> Relaxed:
     """The network over a region of one sample or a batch with interval bounds of every node, every activation relaxed
-    on them. ``sharp``: see :class:`assay.verify.bounds.rounding.Rounding`.
+    on them if ``lined``. ``sharp``: see :class:`assay.verify.bounds.rounding.Rounding`.
 
     Raises :class:`Expired` when the time is over.
     """
     relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget, sharp)
+    relaxed.lined = lined
     for _ in network.nodes[1:]:
         relaxed.bounds.append(relaxed.next())
     return relaxed

@@ -42,14 +42,14 @@ def fits(op: Op, form: Patches, group: Group, position: int) -> bool:
 def _fits(op: Conv2d, window: tuple[int, int], group: Group, position: int) -> bool:
     """Whether the window before ``op`` has clearly fewer elements than there are features that matter."""
     (source,) = group.network.nodes[position].inputs
-    height, width = _before(op, window)
+    height, width = before(op, window)
     wanted = group.wanted(source)
     features = group.network.nodes[source].size if wanted is None else len(wanted)
     channels = op.weight.shape[1] * op.groups
     return op.dilation == (1, 1) and channels * height * width < SMALL * features
 
 
-def _before(op: Conv2d, window: tuple[int, int]) -> tuple[int, int]:
+def before(op: Conv2d, window: tuple[int, int]) -> tuple[int, int]:
     """The window of the input that a window of the output depends on."""
     height, width = ((n - 1) * s + k for n, s, k in zip(window, op.stride, op.weight.shape[2:], strict=True))
     return height, width
@@ -66,27 +66,31 @@ def _(op: Conv2d, form: Patches, group: Group, position: int, rows: Owners) -> P
     form = form if form.clean else _cleaned(form)
     shape = group.network.nodes[group.network.nodes[position].inputs[0]].shape
     offset = form.coef.T.mv(op.bias.repeat_interleave(form.window[0] * form.window[1]))
+    return [through(op, form, shape)], offset
+
+
+def through(op: Conv2d, form: Patches, shape: tuple[int, ...]) -> Patches:
+    """Windows of a convolution's value, which are clean, as those of what it reads, of this ``shape``."""
     (sy, sx), (py, px) = op.stride, op.padding
     border = (form.border[0] * sy + py, form.border[1] * sx + px)
-    moved = replace(
+    return replace(
         form,
         coef=_window_matrix(op, form.window).pull(form.coef),
         grid=(shape[0], shape[1], shape[2]),
-        window=_before(op, form.window),
+        window=before(op, form.window),
         stride=(form.stride[0] * sy, form.stride[1] * sx),
         shift=(form.shift[0] * sy + py, form.shift[1] * sx + px),
         border=border,
         clean=border == (0, 0),
         support=None,
     )
-    return [moved], offset
 
 
 def _window_matrix(op: Conv2d, window: tuple[int, int]) -> Cut:
     """The matrix from a window of the output to the one of the input; worked out once for each operation."""
 
     def make() -> Cut:
-        valid = matrix(replace(op, padding=(0, 0)), (op.weight.shape[1] * op.groups, *_before(op, window)))
+        valid = matrix(replace(op, padding=(0, 0)), (op.weight.shape[1] * op.groups, *before(op, window)))
         assert not isinstance(valid, Dense)
         return valid.whole if isinstance(valid, Sparse) else valid
 

@@ -28,7 +28,7 @@ class Relaxed:
     ``lines`` of the activations over the bounds of their operands, by position: (samples x features [x operands]).
 
     ``region``: (samples x input shape); None where it is the box that ``bounds`` begin with. ``rounding``: what is
-    charged for it; None where nothing is. ``budget``: asked at each node, on the way up and down. ``unrefined``:
+    charged for it; None where nothing is. ``lined``: whether activations get lines. ``budget``: asked at each node, on the way up and down. ``unrefined``:
     positions of nodes for whose linear bounds the time did not suffice.
     """
 
@@ -39,6 +39,7 @@ class Relaxed:
     lines: dict[int, Lines] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
     unrefined: list[int] = field(default_factory=list)
+    lined: bool = True
 
     @classmethod
     def start(
@@ -57,8 +58,9 @@ class Relaxed:
         box = Bounds(*(t.to(device).contiguous() for t in region.box().outward(dtype)))
         charged = Rounding(network, precision=precision, sharp=sharp)
         size = rounding.largest(box)
-        known = size < precision.beyond
-        box = Bounds(torch.where(known, box.lower, torch.nan), torch.where(known, box.upper, torch.nan))
+        if not rounding.counted(size, precision):
+            known = size < precision.beyond
+            box = Bounds(torch.where(known, box.lower, torch.nan), torch.where(known, box.upper, torch.nan))
         ball = region if isinstance(region, LpBall) else round_part(region)
         charged.begin(size if ball is None else torch.maximum(size, _farthest(ball).to(size)))
         return cls(network, [box], _on(region, device), charged, budget=budget)
@@ -82,7 +84,7 @@ class Relaxed:
         position = len(self.bounds)
         node = self.network.nodes[position]
         operands = [self.bounds[i] for i in node.inputs]
-        if relaxes(node.op):
+        if self.lined and relaxes(node.op):
             self.lines[position] = relax(node.op, self.operand(position))
         assert self.rounding is not None
         return self.rounding.enter(position, operands, propagate(node.op, *operands))
@@ -105,8 +107,9 @@ class Relaxed:
         """What rounding takes of one unit of coefficient of a row that begins at a node, until activations are met;
         where it begins at one of these, its lines take it: (samples x features)."""
         assert self.rounding is not None
-        if position in self.lines:
-            return torch.zeros_like(self.lines[position].intercept_gap)
+        if relaxes(self.network.nodes[position].op):
+            some = self.bounds[0].lower
+            return some.new_zeros(some.shape[0], self.network.nodes[position].size)
         return self.rounding.lost[position].flatten(1)
 
     def summed(self, position: int) -> Tensor:

@@ -162,7 +162,8 @@ class Rounding:
     def begin(self, size: Tensor) -> None:
         """Note the magnitudes of the input: ``size`` (samples x input shape)."""
         # A coefficient that underflows may be worth a lot at values beyond.
-        size = torch.where(size < self.precision.beyond, size, torch.nan)
+        if not counted(size, self.precision):
+            size = torch.where(size < self.precision.beyond, size, torch.nan)
         self.lost[0] = self.share(0) * size + self.precision.dust
 
     def enter(self, position: int, operands: Sequence[Bounds], interval: Bounds) -> Bounds:
@@ -181,7 +182,9 @@ class Rounding:
         if not relaxes(node.op):
             # Beyond what is counted nothing is known of what is lost, by rows of the node itself neither.
             part = self._merging if isinstance(node.op, Reshape) else self.share(position)
-            own = torch.where(size < self.precision.beyond, part * size, torch.nan) + self.precision.dust
+            own = part * size + self.precision.dust
+            if not counted(size, self.precision):
+                own = torch.where(size < self.precision.beyond, own, torch.nan)
             parts = [self.lost.get(i) for i in node.inputs]
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
         if not count:
@@ -341,9 +344,15 @@ def widened(computed: Bounds, size: Tensor, count: int, precision: Precision = D
     """True intervals from computed ones, ``size``, of their shape, the magnitude of ``count`` terms summed; NaN, which
     decides nothing further down, where ``size`` is beyond what is counted, or overflows."""
     error = torch.add(size.new_full((), precision.dust), size, alpha=2 * gamma(count + FEW, precision.unit))
-    if not devices.is_host(size) or not size.sum().item() < precision.beyond:  # elsewhere the host does not wait for it
+    if not counted(size, precision):
         error = torch.where(size < precision.beyond, error, torch.nan)
     return Bounds(computed.lower - error, computed.upper + error)
+
+
+def counted(size: Tensor, precision: Precision) -> bool:
+    """Whether magnitudes (any shape) are known to be below those that have no bounds, and no NaN. Elsewhere than on a
+    CPU the host does not wait to know."""
+    return devices.is_host(size) and size.sum().item() < precision.beyond
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -14,10 +14,11 @@ from torch import Tensor
 from assay.verify.backends.crown import CROWN
 from assay.verify.bounds import chain, layers
 from assay.verify.bounds.chain import Level
+from assay.verify.bounds.matrix import Cut
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network
 from assay.verify.core.network import chain as chained
-from assay.verify.core.ops import LeakyRelu, Linear, Op, Relu, Reshape
+from assay.verify.core.ops import Conv2d, LeakyRelu, Linear, Op, Relu, Reshape
 from assay.verify.core.region import Box, LpBall
 from tests import exact
 from tests.breadth import seeds
@@ -42,6 +43,41 @@ def asked(seed: int, samples: int = 3, radius: float = 0.2) -> tuple[Box, Tensor
     generator = torch.Generator().manual_seed(seed)
     middle = torch.randn(samples, 2, 3, generator=generator)
     width = radius * torch.rand(samples, 2, 3, generator=generator).clamp(min=0.1).sub(0.1)
+    objective = torch.randn(samples, 5, WIDTHS[-1], generator=generator).double()
+    return Box((middle - width).double(), (middle + width).double()), objective
+
+
+def imaged(seed: int, scale: float = 1.0) -> Network:
+    """Convolutions whose neurons' rows are kept on windows as far as the input, half of the way, and nowhere."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def part(*shape: int) -> tuple[Tensor, Tensor]:
+        weight = torch.randn(*shape, generator=generator) * (scale / weight_inputs(shape) ** 0.5)
+        return weight.double(), (0.3 * torch.randn(shape[0], generator=generator)).double()
+
+    def weight_inputs(shape: tuple[int, ...]) -> int:
+        return int(torch.Size(shape[1:]).numel())
+
+    ops: list[Op] = [
+        Conv2d(*part(3, 2, 3, 3), (1, 1), (1, 1)),
+        Relu(),
+        Conv2d(*part(4, 3, 3, 2), (2, 1), (0, 1)),
+        Relu(),
+        Conv2d(*part(5, 4, 3, 3), (2, 2), (1, 1)),
+        Relu(),
+        Reshape((40,)),
+        Linear(*part(8, 40)),
+        Relu(),
+        Linear(*part(4, 8)),
+    ]
+    return chained((2, 8, 7), ops)
+
+
+def asked_of_images(seed: int, samples: int = 3, radius: float = 0.05) -> tuple[Box, Tensor]:
+    """Boxes about images, of which some sides have no width, and rows: (samples x 5 x outputs)."""
+    generator = torch.Generator().manual_seed(seed)
+    middle = torch.randn(samples, 2, 8, 7, generator=generator)
+    width = radius * torch.rand(samples, 2, 8, 7, generator=generator).clamp(min=0.1).sub(0.1)
     objective = torch.randn(samples, 5, WIDTHS[-1], generator=generator).double()
     return Box((middle - width).double(), (middle + width).double()), objective
 
@@ -80,6 +116,62 @@ def test_bounds_are_those_by_columns(seeds: range) -> None:
         torch.testing.assert_close(
             rows(network, box, objective, D), by_columns(network, box, objective, D), rtol=1e-10, atol=1e-10
         )
+
+
+@DTYPES
+@seeds(3, of=20)
+def test_bounds_through_convolutions_are_those_by_columns(dtype: torch.dtype, seeds: range) -> None:
+    """Of neurons that are settled either may know more on the side that nobody reads."""
+    for seed in seeds:
+        network, (box, objective) = imaged(seed), asked_of_images(seed)
+        here, there = rows(network, box, objective, dtype), by_columns(network, box, objective, dtype)
+        close = 1e-9 if dtype == D else 2e-3
+        torch.testing.assert_close(here, there, rtol=close, atol=close)
+        assert excess(network, box, objective, here, seed) <= 0
+
+
+@seeds(1, of=6)
+def test_real_values_of_convolutions_are_above(seeds: range) -> None:
+    for seed in seeds:
+        network, (box, objective) = imaged(seed, 2.0), asked_of_images(seed, 1, 0.3)
+        lower = {dtype: rows(network, box, objective, dtype)[0].tolist() for dtype in (D, S)}
+        (x,) = points(box, seed, 1)[0]
+        y = exact.values(network, x)[-1]
+        for number, row in enumerate(objective[0].tolist()):
+            value = sum((Fraction(c) * v for c, v in zip(row, y, strict=True)), Fraction(0))
+            assert all(Fraction(bounds[number]) <= value for bounds in lower.values())
+
+
+@DTYPES
+def test_a_point_s_bounds_through_convolutions_are_its_values(dtype: torch.dtype) -> None:
+    network, (box, objective) = imaged(1), asked_of_images(1, 2, 0.0)
+    value = (objective @ network(box.lower)[..., None])[..., 0]
+    lower = rows(network, box, objective, dtype)
+    assert bool((lower <= value).all())
+    torch.testing.assert_close(lower, value, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"SMALL": 0.0}, {"SMALL": 9.0}, {"CUTTING": 0, "KEPT": 9.0}, {"CUTTING": 0, "KEPT": 9.0, "SMALL": 0.0},
+     {"MANY": 400, "ENOUGH": 1}, {"BLOCK": 900}, {"SUMMED": 3}],
+    ids=["no-windows", "windows", "cut", "cut-no-windows", "pieces", "pieces-at-input", "short-blocks"],
+)  # fmt: skip
+def test_how_rows_are_kept_changes_nothing(changes: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (box, objective) = imaged(2, 2.0), asked_of_images(2)
+    whole = rows(network, box, objective, D)
+    for name, value in changes.items():
+        monkeypatch.setattr(chain, name, value)
+    torch.testing.assert_close(rows(imaged(2, 2.0), box, objective, D), whole, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("few", [0, 999])
+def test_one_side_first_or_both_at_once(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (box, objective) = imaged(3, 2.0), asked_of_images(3)
+    monkeypatch.setattr(chain, "FEW_DEAR", few)
+    here = rows(network, box, objective, D)
+    torch.testing.assert_close(here, by_columns(network, box, objective, D), rtol=1e-3, atol=1e-3)
+    assert excess(network, box, objective, here, 3) <= 0
 
 
 @seeds(6, of=40)
@@ -165,36 +257,58 @@ def _spoilt(change: Callable[[Tensor], None]) -> Callable[[Level], Level]:
     def spoil(level: Level) -> Level:
         table = level.table.clone()
         change(table)
-        return replace(level, table=table)
+        return replace(level, table=table, whole=table)
 
     return spoil
 
 
+def _stale(level: Level) -> Level:
+    return replace(level, into=level.into.roll(1, 0) if isinstance(level.into, Tensor) else Turned(level.into))
+
+
+def _dropped(level: Level) -> Level:
+    kept = torch.ones(level.table.shape[2], dtype=level.table.dtype)
+    kept[0] = 0.0
+    return replace(level, into=level.into * kept[:, None] if isinstance(level.into, Tensor) else Turned(level.into))
+
+
+@dataclass(frozen=True, eq=False)
+class Turned:
+    """A matrix that takes each output's row for the next one's."""
+
+    cut: Cut
+
+    def pull(self, coef: Tensor) -> Tensor:
+        return self.cut.pull(coef.roll(1, 0))
+
+
 FAULTS: dict[str, Callable[[Level], Level]] = {
-    "the upper line is the lower one": _spoilt(lambda t: t[:, 1:3].zero_()),
-    "the upper line's constant is dropped": _spoilt(lambda t: t[:, 2].zero_()),
-    "the constant below is flipped": _spoilt(lambda t: t[:, 4].neg_()),
-    "the constant below is dropped": _spoilt(lambda t: t[:, 4].zero_()),
-    "lines are exchanged": _spoilt(lambda t: t[:, :2].copy_(torch.stack([t[:, 0] + t[:, 1], -t[:, 1]], 1))),
-    "lines are another sample's": _spoilt(lambda t: t.copy_(t.roll(1, 0))),
-    "weights are stale": lambda level: replace(level, into=level.into.roll(1, 0)),
-    "a weight is dropped": lambda level: replace(level, into=level.into.clone().index_fill_(0, torch.tensor([0]), 0)),
+    "the upper line is the lower one": _spoilt(lambda t: t[1::2].zero_()),
+    "the upper line's constant is dropped": _spoilt(lambda t: t[3].zero_()),
+    "the constant below is flipped": _spoilt(lambda t: t[2].neg_()),
+    "the constant below is dropped": _spoilt(lambda t: t[2].zero_()),
+    "lines are exchanged": _spoilt(lambda t: t[:2].copy_(torch.stack([t[0] + t[1], -t[1]]))),
+    "lines are another sample's": _spoilt(lambda t: t.copy_(t.roll(1, 1))),
+    "weights are stale": _stale,
+    "a weight is dropped": _dropped,
 }
 
 
+@pytest.mark.parametrize("images", [False, True], ids=["dense", "images"])
 @pytest.mark.parametrize("name", list(FAULTS))
-def test_faults_are_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_are_found(name: str, images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def worst() -> float:
         found = []
-        for seed in range(6):
-            network, (box, objective) = made(seed, 2.0), asked(seed)
+        for seed in range(4 if images else 6):
+            network = imaged(seed, 2.0) if images else made(seed, 2.0)
+            box, objective = asked_of_images(seed) if images else asked(seed)
             lower = chain.lower_rows(network, box, objective, D, Budget())
             if lower is not None:  # intervals that cross tell of a fault, too
                 found.append(excess(network, box, objective, lower, seed))
         return max(found, default=1.0)
 
     assert worst() <= 0
-    monkeypatch.setattr(chain, "Level", lambda table, into: FAULTS[name](Level(table, into)))
+    monkeypatch.setattr(chain, "Level", lambda *args: FAULTS[name](Level(*args)))
     assert worst() > 1e-3
 
 

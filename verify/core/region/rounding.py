@@ -13,7 +13,10 @@ def round_up(value: Tensor, dtype: torch.dtype) -> Tensor:
     if value.dtype == dtype:
         return value
     cast = value.to(dtype)
-    return torch.where(cast.double() < value, torch.nextafter(cast, torch.full_like(cast, inf)), cast)
+    below = cast.double() < value
+    if value.device.type == "cpu" and not bool(below.any()):
+        return cast
+    return torch.where(below, torch.nextafter(cast, torch.full_like(cast, inf)), cast)
 
 
 def round_down(value: Tensor, dtype: torch.dtype) -> Tensor:
