@@ -82,7 +82,7 @@ def kept(network: Network, region: Region) -> bool:
 
 def finished(network: Network, box: Box, ascent: Ascent) -> Relaxed | None:
     """What :func:`tightened` would say of a ``box`` (1 x input shape) if it has all of it already."""
-    known = (root.relaxed for root in ROOTS.get(network, ()) if root.serves(box, ascent, proof=False))
+    known = (root.relaxed for root in ROOTS.get(network, ()) if root.serves(box, ascent, proof=False, memory=0))
     return next((relaxed for relaxed in known if relaxed is not None), None)
 
 
