@@ -25,7 +25,7 @@ from assay.verify.support.files import replace_file
 Arrays = Mapping[str, NDArray[Any]]
 CHECKERS = ("checker.py", "question.py", "norms.py")  # the last for what is not a tree, or a point, about boxes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in it, so that equal proofs are equal bytes
-SMALL = 1 << 13  # bytes, up to which LZMA takes longer to begin than it saves
+LONG = 1 << 13  # bytes, below which LZMA takes longer to begin than it is worth
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,15 +87,11 @@ def packed(claims: Mapping[str, Any], arrays: Arrays) -> bytes:
     """The zip, the same for the same content."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        _put(file, "cert.json", json.dumps(claims, indent=1).encode())
+        file.writestr(zipfile.ZipInfo("cert.json", EPOCH), json.dumps(claims, indent=1), zipfile.ZIP_DEFLATED)
         for name, array in sorted(arrays.items()):
             part = io.BytesIO()
             little = np.asfortranarray(array, array.dtype.newbyteorder("<"))  # a column's numbers are alike
             np.lib.format.write_array(part, little, version=(1, 0), allow_pickle=False)
-            _put(file, f"{name}.npy", part.getvalue())
+            how = zipfile.ZIP_LZMA if part.tell() > LONG else zipfile.ZIP_DEFLATED
+            file.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), part.getvalue(), how)
     return buffer.getvalue()
-
-
-def _put(file: zipfile.ZipFile, name: str, data: bytes) -> None:
-    how = zipfile.ZIP_LZMA if len(data) > SMALL else zipfile.ZIP_DEFLATED
-    file.writestr(zipfile.ZipInfo(name, EPOCH), data, how)
