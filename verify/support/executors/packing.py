@@ -32,7 +32,7 @@ def _table() -> dict[type, Callable[[Any], Any]]:
     return {**copyreg.dispatch_table, Tensor: _reduced}
 
 
-def _reduced(tensor: Tensor) -> Any:
+def _reduced(tensor: Any) -> Any:
     """How a tensor is made again: from an array, where it can be one and takes no more room so."""
     try:
         if tensor.nbytes <= tensor.untyped_storage().nbytes():
