@@ -141,8 +141,9 @@ class LPTree:
     @property
     def batch(self) -> int:
         """How many nodes come between one proof and the next: an even number, since halves are solved in turn."""
-        height, width = self.targets[0].splits.program.matrix.shape
-        return max(2, min(TOGETHER, LARGE // max(1, height * width)) // 2 * 2)
+        program = self.targets[0].splits.program
+        size = len(program.row_lower) * len(program.lower)
+        return max(2, min(TOGETHER, LARGE // max(1, size)) // 2 * 2)
 
     def root(self) -> Branches:
         """See :class:`assay.verify.backends.bab.search.Tree`."""
