@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import Region, kind, stack, take
+from assay.verify.core.region import Box, Region, kind, stack, take
 from assay.verify.core.result import Result
 
 MEMBERS = 32  # random members of the region, each with the corner that a gradient step from it leads to
@@ -42,7 +42,7 @@ def corroborate(problems: Sequence[Problem], results: Sequence[Result]) -> list[
 def _examine(problems: Sequence[Problem], margins: Sequence[float | None]) -> list[str | None]:
     """The faults of problems that share a network and a kind of region."""
     network = problems[0].network
-    count = 1 + MEMBERS
+    count = 1 + (MEMBERS if any(_several(problem) for problem in problems) else 0)
     everyone = torch.arange(len(problems)).repeat_interleave(count)
     region = take(stack([p.region for p in problems]), everyone)
     points = _members(problems, region, count)
@@ -56,6 +56,14 @@ def _examine(problems: Sequence[Problem], margins: Sequence[float | None]) -> li
         _fault(problem, margin, shown[each == i], real[each == i], inside[each == i])
         for i, (problem, margin) in enumerate(zip(problems, margins, strict=True))
     ]
+
+
+def _several(problem: Problem) -> bool:
+    """Whether a region may hold more than one point of the model's type."""
+    if not isinstance(problem.region, Box):
+        return True
+    lower, upper = problem.region.allowed(problem.network.dtype)
+    return bool((lower < upper).any())
 
 
 def _fault(problem: Problem, margin: float | None, shown: Tensor, real: Tensor, inside: Tensor) -> str | None:

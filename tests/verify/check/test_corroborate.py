@@ -146,3 +146,20 @@ def test_the_original_model_is_asked() -> None:
     network = chain((2,), [], oracle=nn.Identity())
     problem = Problem(network, Box(torch.zeros(2), torch.ones(2)), Spec.robust(0, 2))
     assert "violates" in str(claim(problem, None))
+
+
+def test_a_single_point_is_asked_about_alone() -> None:
+    """What is wrong there is noticed, and the model is run there and at the corner that it leads to only."""
+    seen: list[int] = []
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return x
+
+    point = torch.tensor([0.25, 0.5])
+    problem = Problem(chain((2,), [], oracle=model), Box(point, point), Spec.robust(0, 2))
+    assert "violates" in str(claim(problem, None))
+    assert seen == [2]
+    other = Problem(problem.network, Box(point.flip(0), point.flip(0)), problem.spec)
+    assert claim(other, 0.2) is None
+    assert "exceeds" in str(claim(other, 0.3))

@@ -109,8 +109,9 @@ class Cases:
     def problems(self, asked: Sequence[tuple[Region, Spec]]) -> list[Problem]:
         """The problems of all cases of regions of the model's flattened input, each with its unsafe set.
 
-        A case goes up to the last number before the next one: those between have the same outputs, of which nothing
-        depends on the places. Raises :class:`UnsupportedError` for other regions than boxes and for too many cases.
+        Where the least whole number of a case is a member of the region, it stands for all of it: the outputs are the
+        same, as nothing else depends on the places. Raises :class:`UnsupportedError` for other regions than boxes and
+        for too many cases.
         """
         boxes = [(box, spec) for region, spec in asked for box in self._over(region)]
         if boxes:
@@ -147,6 +148,9 @@ class Cases:
             least, most = (first + torch.tensor(side) for side in zip(*block, strict=True))
             low = torch.tensor([_lowest(int(number)) for number in least], dtype=torch.float64)
             high = torch.tensor([-_lowest(-int(number)) for number in most], dtype=torch.float64)
+            members = region.inner or region
+            inside = (members.lower[index] <= least) & (least <= members.upper[index])
+            low, high = (torch.where(inside, least.double(), side) for side in (low, high))
             boxes.append(_within(region, index, low, high, values[label]))
         return boxes
 
