@@ -257,7 +257,7 @@ class Walk:
     def down(self, rows: Tensor | Patches, total: Tensor, sample: Tensor) -> Tensor:
         """Lower bounds of ``rows`` (kept x rows, or windows) of the activations met last and of ``total`` (rows), for
         the samples that they belong to (rows), of which neighbours have the same or the next: (rows)."""
-        widest = max(level.table.shape[2] for level in self.levels)
+        widest = max(1, *(level.table.shape[2] for level in self.levels))
         memory = self.budget.memory // (COPIES * total.element_size() * widest)
         most = max(1, int(min(max(ENOUGH, MANY // widest), memory)))
         count = total.shape[0]

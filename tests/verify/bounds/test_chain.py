@@ -253,6 +253,16 @@ def test_layers_of_which_nothing_is_active(dtype: torch.dtype) -> None:
         torch.testing.assert_close(rows(still, box, objective, dtype), value, rtol=1e-4, atol=1e-4)
 
 
+@DTYPES
+def test_one_layer_of_which_nothing_is_active(dtype: torch.dtype) -> None:
+    first = Linear(torch.ones(3, 6, dtype=D), torch.full((3,), -99.0, dtype=D))
+    last = Linear(torch.ones(4, 3, dtype=D), torch.arange(4.0, dtype=D))
+    network, (box, objective) = chained((2, 3), [Reshape((6,)), first, Relu(), last]), asked(6)
+    lower, value = rows(network, box, objective, dtype), (objective @ last.bias[:, None])[..., 0]
+    assert bool((lower <= value).all())
+    torch.testing.assert_close(lower, value, rtol=1e-4, atol=1e-4)
+
+
 def _spoilt(change: Callable[[Tensor], None]) -> Callable[[Level], Level]:
     def spoil(level: Level) -> Level:
         table = level.table.clone()
