@@ -164,7 +164,8 @@ def _next(frontier: Frontier[D], limits: Limits, most: float) -> Leaves[D]:
     that the margin of an unfinished search improves; if memory is short the deepest leaves come first, the fewer the
     shorter it is, which keeps the tree narrow."""
     short = frontier.memory > limits.memory
-    deep, most = limits.order == "deep" or short, most * limits.memory / frontier.memory if short else most
+    deep = limits.order == "deep" or short
+    most = max(1.0, most * limits.memory / frontier.memory) if short else most
     if deep or limits.order == "shallow":
         return frontier.pop(ceil(most), "depth", largest=deep)
     if limits.order == "worst":
