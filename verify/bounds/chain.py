@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assay.verify.bounds import patches
-from assay.verify.bounds.forms import Owners, Patches, chosen, pad
+from assay.verify.bounds.forms import Owners, Patches, pad
 from assay.verify.bounds.matrix import Cut, matrix
 from assay.verify.bounds.memo import per_network
 from assay.verify.bounds.patches import before
@@ -264,9 +264,7 @@ class Walk:
         if count <= most:
             return self._down(rows, total, sample)
         pieces = [slice(begin, begin + most) for begin in range(0, count, most)]
-        number = torch.arange(count)
-        parts = (chosen(rows, number[p]) if isinstance(rows, Patches) else rows[:, p] for p in pieces)
-        return torch.cat([self._down(part, total[p], sample[p]) for p, part in zip(pieces, parts, strict=True)])
+        return torch.cat([self._down(_piece(rows, p), total[p], sample[p]) for p in pieces])
 
     def _down(self, rows: Tensor | Patches, total: Tensor, sample: Tensor) -> Tensor:
         self.budget.check()
@@ -295,6 +293,14 @@ class Walk:
             coef = self.levels[0].back(rows[:, piece], beside=False).abs_()
             reach.append(of_owners(self.radius[owners.samples] @ coef, owners))
         return reach[0] if len(reach) == 1 else torch.cat(reach)
+
+
+def _piece(rows: Tensor | Patches, piece: slice) -> Tensor | Patches:
+    """Some of the rows."""
+    if isinstance(rows, Tensor):
+        return rows[:, piece]
+    (y, x), coef = rows.origin, rows.coef[:, piece].contiguous()
+    return replace(rows, coef=coef, origin=(y[piece], x[piece]))
 
 
 def through(level: Level, rows: Patches, beside: bool) -> Tensor | Patches:

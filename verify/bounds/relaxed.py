@@ -28,7 +28,8 @@ class Relaxed:
     ``lines`` of the activations over the bounds of their operands, by position: (samples x features [x operands]).
 
     ``region``: (samples x input shape); None where it is the box that ``bounds`` begin with. ``rounding``: what is
-    charged for it; None where nothing is. ``lined``: whether activations get lines. ``budget``: asked at each node, on the way up and down. ``unrefined``:
+    charged for it; None where nothing is. ``lined``: whether activations get lines.
+    ``budget``: asked at each node, on the way up and down. ``unrefined``:
     positions of nodes for whose linear bounds the time did not suffice.
     """
 
