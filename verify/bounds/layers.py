@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds import differences, rounding
+from assay.verify.bounds import found as kept
 from assay.verify.bounds.columns import over_region
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.opposites import partners
@@ -97,6 +98,8 @@ def by_linear_bounds(
     budget = budget.started()
     relaxed = _start(network, region, dtype, budget)
     group = Group(relaxed) if ragged(relaxed) else None
+    if further is None and not asked and before is None and found is None:
+        found = kept.found(network, relaxed)
     _tighten(relaxed, group, crowd, further, asked, before, rows, found)
     return relaxed
 
@@ -116,7 +119,8 @@ def rows_by_linear_bounds(
     budget = budget.started()
     relaxed = _start(network, region, dtype, budget)
     group = Group(relaxed) if ragged(relaxed) else None
-    _tighten(relaxed, group, crowd, None, asked, None, objective.shape[-2], None)
+    found = None if asked else kept.found(network, relaxed)
+    _tighten(relaxed, group, crowd, None, asked, None, objective.shape[-2], found)
     columns = group is not None and group.cuts_all and relaxed.constraints is None
     down = partial(over_region, group) if group is not None and columns else None
     return relaxed, lower_rows(relaxed, objective, linear=True, down=down)
