@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.crown import CROWN
-from assay.verify.bounds import affine, columns, group, layers, patches, relaxed, rows
+from assay.verify.bounds import affine, chain, columns, group, layers, patches, relaxed, rows
 from assay.verify.bounds.forms import AnyForm, Owners, multiple
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.lines import Lines
@@ -125,6 +125,7 @@ def shifted_padding(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(group, "matrix", off_by_one)
     monkeypatch.setattr(patches, "matrix", off_by_one)
+    monkeypatch.setattr(chain, "matrix", off_by_one)
 
 
 def shifted_padding_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +135,7 @@ def shifted_padding_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(replace(op, weight=op.weight.roll(1, -1)) if isinstance(op, Conv2d) else op, *arguments)
 
     monkeypatch.setattr(rows.affine, "pull", off_by_one)
+    monkeypatch.setattr(chain, "lower_rows", lambda *_: None)  # which knows a chain's convolutions by itself
 
 
 def wrong_support(monkeypatch: pytest.MonkeyPatch) -> None:

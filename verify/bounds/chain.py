@@ -292,7 +292,7 @@ class Walk:
             owners = Owners.of(sample[piece], rows.dtype, self.radius.shape[0])
             coef = self.levels[0].back(rows[:, piece], beside=False).abs_()
             reach.append(of_owners(self.radius[owners.samples] @ coef, owners))
-        return reach[0] if len(reach) == 1 else torch.cat(reach)
+        return reach[0] if len(reach) == 1 else torch.cat([rows.new_zeros(0), *reach])
 
 
 def _piece(rows: Tensor | Patches, piece: slice) -> Tensor | Patches:

@@ -13,6 +13,7 @@ import torch
 
 from assay.benchmarks.harness.compare import Comparison, compare
 from assay.benchmarks.harness.merged import merge
+from assay.benchmarks.harness.noted import Noted
 from assay.benchmarks.harness.store import Key, Record, Store
 from assay.verify.core.result import Reason, Result, Verdict
 from tests.benchmarks.harness_fakes import POINTS, Exact, dataset, identity
@@ -108,11 +109,11 @@ def test_a_merge_that_is_cut_off_is_made_again_and_nothing_counts_twice(
     one = made(tmp_path / "1", "first", [record("a"), record("b")])
     calls: list[str] = []
 
-    def counted(name: str) -> Callable[..., Any]:
-        original = getattr(Store, name)
+    def counted(owner: type, name: str) -> Callable[..., Any]:
+        original = getattr(owner, name)
 
-        def cut(self: Store, *arguments: Any) -> Any:
-            if self.path == tmp_path / "all":
+        def cut(self: Any, *arguments: Any) -> Any:
+            if (self.file if isinstance(self, Store) else self._file).path == tmp_path / "all":
                 calls.append(name)
                 if len(calls) > after:
                     raise KeyboardInterrupt
@@ -121,14 +122,22 @@ def test_a_merge_that_is_cut_off_is_made_again_and_nothing_counts_twice(
         return cut
 
     with monkeypatch.context() as patch:
-        for name in ("enrol", "begin", "describe", "note_samples", "note_asked", "put"):
-            patch.setattr(Store, name, counted(name))
+        for owner, name in (
+            (Noted, "enrol"),
+            (Store, "begin"),
+            (Noted, "describe"),
+            (Noted, "note_samples"),
+            (Noted, "note_asked"),
+            (Store, "put"),
+        ):
+            patch.setattr(owner, name, counted(owner, name))
         with suppress(KeyboardInterrupt):
             merged(tmp_path / "all", one)
     merged(tmp_path / "all", one)
     with Store(tmp_path / "all") as store:
-        assert (len(store.runs()), store.size, len(store.samples(1)), len(store.asked(1))) == (1, 3, 3, 2)
-        assert len(store.described()) == 1
+        noted = store.noted
+        assert (len(store.runs()), store.size, len(noted.samples(1)), len(noted.asked(1))) == (1, 3, 3, 2)
+        assert len(noted.described()) == 1
 
 
 def test_what_several_drivers_did_is_gone_on_with_from_the_whole(tmp_path: Path) -> None:
