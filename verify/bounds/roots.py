@@ -80,10 +80,13 @@ def kept(network: Network, region: Region) -> bool:
     return box and region.shape[0] == 1 and kinks
 
 
-def finished(network: Network, box: Box, ascent: Ascent) -> Relaxed | None:
-    """What :func:`tightened` would say of a ``box`` (1 x input shape) if it has all of it already."""
-    known = (root.relaxed for root in ROOTS.get(network, ()) if root.serves(box, ascent, proof=False, memory=0))
-    return next((relaxed for relaxed in known if relaxed is not None), None)
+def finished(
+    network: Network, box: Box, ascent: Ascent, proof: bool, memory: int
+) -> tuple[Relaxed, Slopes | None] | None:
+    """What :func:`tightened` would say of a ``box`` (1 x input shape), with so much memory, if it has all of it
+    already."""
+    served = [root for root in ROOTS.get(network, ()) if root.serves(box, ascent, proof, memory)]
+    return next(((root.relaxed, root.slopes) for root in served if root.relaxed is not None), None)
 
 
 def tightened(

@@ -110,7 +110,7 @@ class Auto:
             Stage(Early(lines, attentive), share=0.5, unlimited=MINUTE),
             Stage(Early(split, curved), share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
-            Stage(lines if self.proof else Early(lines, unraised), share=0.3),
+            Stage(Early(lines, unraised), share=0.3),
             Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.8, unlimited=HOUR),
             Stage(InputSplit(proof=self.proof), share=0.25, unlimited=HOUR),
             Stage(Early(exact, small), share=0.1, most=2.0),

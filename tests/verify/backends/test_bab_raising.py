@@ -18,16 +18,18 @@ from assay.verify.backends.bab.raising import Raising, Root
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network
 from assay.verify.core.region import Box
+from assay.verify.core.result import Verdict
 from tests import exact
 from tests.breadth import seeds
-from tests.verify.backends.test_bab import KINDS, made, supported
+from tests.verify.backends.test_bab import KINDS, Made, made, supported
+from tests.verify.backends.test_bab_shared import accepted
 from tests.verify.programs.cases import case
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def raised(compact: Compact, budget: Budget = UNLIMITED) -> tuple[Tensor, Tensor]:
-    found = Raising(compact)
+def raised(at: Made, budget: Budget = UNLIMITED, proof: bool = False) -> tuple[Tensor, Tensor]:
+    found = Raising(at.compact, at.relaxed, proof)
     found.run(budget)
     return found.lower, found.upper
 
@@ -38,7 +40,7 @@ def test_no_point_lies_outside_and_no_bound_gets_worse(kind: str, seeds: range) 
     tighter = 0
     for seed in supported(kind, seeds):
         at = made(kind, seed)
-        before, after = at.compact.bounds(), raised(at.compact)
+        before, after = at.compact.bounds(), raised(at)
         assert bool((at.operands.amin(1) >= after[0]).all() and (at.operands.amax(1) <= after[1]).all())
         assert bool((after[0] >= before[0]).all() and (after[1] <= before[1]).all())
         tighter += int((after[0] > before[0] + 1e-6).sum() + (after[1] < before[1] - 1e-6).sum())
@@ -50,7 +52,7 @@ def test_no_bound_is_beyond_the_exact_one(seeds: range) -> None:
     for seed in seeds:
         at = made("mlp", seed)
         network, box = at.problem.network, at.problem.region.box()
-        lower, upper = raised(at.compact)
+        lower, upper = raised(at)
         for layer, begin in zip(at.compact.layers, at.compact.starts, strict=False):
             before = Network(network.nodes[: network.nodes[layer.position].inputs[0] + 1])
             for i, feature in enumerate(layer.features[: layer.unstable].tolist()):
@@ -62,7 +64,7 @@ def test_no_bound_is_beyond_the_exact_one(seeds: range) -> None:
 
 def test_without_time_bounds_stay_and_are_raised_for_whoever_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     at = made("residual", 1000)
-    whole, part = raised(at.compact), Raising(at.compact)
+    whole, part = raised(at), Raising(at.compact, at.relaxed)
     part.run(Budget(0).started())
     assert part.done == 0
     assert all(old.equal(new) for old, new in zip(at.compact.bounds(), (part.lower, part.upper), strict=True))
@@ -78,17 +80,17 @@ def test_without_time_bounds_stay_and_are_raised_for_whoever_asks_again(monkeypa
 
 def test_with_little_memory_rows_go_one_by_one_to_the_same_bounds() -> None:
     at = made("mlp", 1001)
-    for wide, narrow in zip(raised(at.compact), raised(at.compact, Budget(memory=1)), strict=True):
+    for wide, narrow in zip(raised(at), raised(at, Budget(memory=1)), strict=True):
         assert torch.allclose(wide, narrow, atol=1e-5)
 
 
 def test_dear_layers_have_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     at, asked = made("mlp", 1001), []
     monkeypatch.setattr(raising, "ascend", lambda tables, kinks, own, how, unit: asked.append(how))
-    raised(at.compact)
+    raised(at)
     assert set(asked) == {raising.LINES}
     monkeypatch.setattr(raising, "DEAR", 0)
-    raised(at.compact)
+    raised(at)
     assert asked[-1] == raising.HURRIED
 
 
@@ -98,7 +100,7 @@ def test_what_comes_between_layers_holds_as_well(kind: str, seeds: range) -> Non
     """And of what can matter every operand has the bounds that all of the network has."""
     for seed in supported(kind, seeds):
         at = made(kind, seed)
-        relaxed, compact = Root(at.problem.network, Box(*(t[None] for t in box_of(at)))).bounded(UNLIMITED, 1.0)
+        relaxed, compact, _ = Root(at.problem.network, Box(*(t[None] for t in box_of(at)))).bounded(UNLIMITED, 1.0)
         for value, bounds in zip(at.problem.network.values(at.points), relaxed.bounds, strict=True):
             assert bool((value >= bounds.lower - 1e-12).all() and (value <= bounds.upper + 1e-12).all())
         for layer in compact.layers:
@@ -115,13 +117,13 @@ def box_of(at: Any) -> tuple[Tensor, Tensor]:
 
 def test_a_root_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     problem, _ = case("residual", 3)
-    first, compact = Root.of(problem).bounded(UNLIMITED, 1.0)
+    first, compact, _ = Root.of(problem).bounded(UNLIMITED, 1.0)
 
     def never(*_: Any) -> Tensor:
         raise AssertionError
 
     monkeypatch.setattr(raising._Rows, "least", never)
-    again, same = Root.of(problem).bounded(UNLIMITED, 1.0)
+    again, same, _ = Root.of(problem).bounded(UNLIMITED, 1.0)
     for old, new in zip(first.bounds, again.bounds, strict=True):
         assert old.lower.equal(new.lower)
         assert old.upper.equal(new.upper)
@@ -148,6 +150,63 @@ def test_a_network_too_large_to_be_written_out_is_raised_as_it_is(monkeypatch: p
     assert BaB().verify(replace(easy)).verdict.value == "verified"
 
 
+# Proofs.
+
+
+@every_kind
+@seeds(2, of=12, start=1000)
+def test_slopes_that_are_kept_give_the_bounds(kind: str, seeds: range) -> None:
+    """To the checker, which knows nothing else but intervals; those of half a layer are not kept."""
+    told = 0
+    for seed in supported(kind, seeds):
+        at = made(kind, seed)
+        for budget in (UNLIMITED, Budget(memory=1 << 14)):
+            verifier = BaB(proof=True, leaves=0)
+            problem = replace(at.problem)
+            result = verifier.verify(problem, budget)
+            if result.verdict is Verdict.VERIFIED and result.certificate is not None:
+                assert accepted(result, problem)
+                told += 1
+    assert told or len(seeds) < 4
+
+
+def test_slopes_are_shares_of_the_lines_that_bounds_are_of() -> None:
+    at = made("residual", 1000)
+    found = Raising(at.compact, at.relaxed, proof=True)
+    found.run(UNLIMITED)
+    assert found.slopes
+    for position, (feature, slopes) in found.slopes.items():
+        assert len(feature) == len(set(feature.tolist()))
+        for activation, shares in slopes.items():
+            assert activation < position
+            assert shares.shape == (2 * len(feature), at.problem.network.nodes[activation].size)
+
+
+def test_slopes_too_large_for_the_memory_are_raised_again_by_who_has_more() -> None:
+    at = made("residual", 1000)
+    root = Root(at.problem.network, Box(*(t[None] for t in box_of(at))))
+    assert root.bounded(Budget(memory=1), 1.0, proof=True)[2] is None
+    before = root.raising
+    assert root.bounded(Budget(memory=1), 1.0, proof=True)[2] is None
+    assert root.bounded(UNLIMITED, 1.0)[2] is None
+    assert root.raising is before
+    assert root.bounded(UNLIMITED, 1.0, proof=True)[2]
+
+
+def test_a_layer_that_is_cut_off_keeps_no_bounds_without_their_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = made("residual", 1000)
+    found, asked = Raising(at.compact, at.relaxed, proof=True), iter([False] * 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(raising, "TOGETHER", 1)
+        patch.setattr(Budget, "expired", property(lambda self: next(asked, True)))
+        found.run(Budget())
+    assert found.slopes is not None
+    done = {int(at.problem.network.nodes[at.compact.layers[k].position].inputs[0]) for k in range(found.done)}
+    assert set(found.slopes) <= done
+    for layer, begin in zip(at.compact.layers[found.done :], at.compact.starts[found.done :], strict=False):
+        assert found.lower[begin : begin + layer.unstable].equal(layer.lower[: layer.unstable])
+
+
 # Faults.
 
 
@@ -166,7 +225,9 @@ def sunk(patch: pytest.MonkeyPatch) -> None:
 def swapped(patch: pytest.MonkeyPatch) -> None:
     """A row's bound is taken for another one's."""
     original = raising._Rows.least
-    patch.setattr(raising._Rows, "least", lambda self, rows, below: original(self, rows, below).roll(1))
+    patch.setattr(
+        raising._Rows, "least", lambda self, rows, below: tuple(t.roll(1, -1) for t in original(self, rows, below))
+    )
 
 
 @pytest.mark.parametrize("fault", [sunk, swapped])

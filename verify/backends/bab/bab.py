@@ -246,11 +246,7 @@ class Work:
         problem = self.problem
         box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()
         if unsplit(problem.network) is None:
-            proof = self.record is not None
-            within = None if proof else self._within(box)
-            if within is not None:
-                return within
-            relaxed, slopes = roots.tightened(problem.network, box, ROOT, self.budget, proof, SHARE)
+            relaxed, slopes = self._tightened(box, proof=self.record is not None)
             if self.record is not None and slopes is not None:
                 self.record.layers = slopes
             else:  # there is none, or not the memory for it
@@ -269,17 +265,18 @@ class Work:
             CURVED[problem] = relaxed
         return relaxed
 
-    def _within(self, box: Box) -> Relaxed | None:
-        """The same by what another method has raised, or else within what can matter over the ``box``; None where that
-        is too large to be written out."""
-        before = roots.finished(self.problem.network, box, ROOT)
+    def _tightened(self, box: Box, proof: bool) -> tuple[Relaxed, Slopes | None]:
+        """The same over the ``box``, and for a ``proof`` what proves the bounds: what another method has raised, or else
+        within what can matter, but where that is too large to be written out."""
+        network, budget = self.problem.network, self.budget
+        before = roots.finished(network, box, ROOT, proof, budget.memory)
         if before is not None:
-            return replace(before, budget=self.budget)
+            return replace(before[0], budget=budget), before[1]
         try:
-            relaxed, self.compact = Root.of(self.problem).bounded(self.budget, SHARE)
+            relaxed, self.compact, slopes = Root.of(self.problem).bounded(budget, SHARE, proof)
         except MemoryError:
-            return None
-        return relaxed
+            return roots.tightened(network, box, ROOT, budget, proof, SHARE)
+        return relaxed, slopes
 
     def look(self, points: Tensor) -> Tensor | None:
         """A counterexample among points (n x inputs) of the region, or near the best of all so far, if there is one."""

@@ -14,9 +14,12 @@ from torch import Tensor
 from assay.verify.backends.bab.climbing import Climbing, ascend
 from assay.verify.backends.bab.compact import Compact
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, backward
+from assay.verify.backends.bab.phases import rounded
 from assay.verify.backends.bab.tables import FULL, Room, Tables
 from assay.verify.bounds import layers
+from assay.verify.bounds.raised import GRAINS
 from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.roots import SHARE, Slopes
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
@@ -33,13 +36,12 @@ COPIES, PART = 16, 4  # of their numbers that live at once; one part in so many
 
 @dataclass(eq=False)
 class Root:
-    """What is known of a network over a ``box`` (1 x input shape): bounds that were ``found`` of the first nodes, and
-    once there are some of all of them, what raising them has come to. It is kept for whoever asks again with more time.
+    """What is known of a network over a ``box`` (1 x input shape): once its layers are bounded, what raising these
+    bounds has come to. It is kept for whoever asks again with more time.
     """
 
     network: Network
     box: Box
-    found: list[Bounds] = field(default_factory=list)
     relaxed: Relaxed | None = None
     raising: Raising | None = None
 
@@ -51,15 +53,18 @@ class Root:
             ROOTS[problem] = cls(problem.network, box)
         return ROOTS[problem]
 
-    def bounded(self, budget: Budget, share: float) -> tuple[Relaxed, Compact]:
+    def bounded(self, budget: Budget, share: float, proof: bool = False) -> tuple[Relaxed, Compact, Slopes | None]:
         """The network over the box with raised bounds of its unstable neurons, for which a ``share`` of the time may be
-        used, and what can matter of it. Raises :class:`assay.verify.core.budget.Expired` when the time is over."""
+        used, what can matter of it, and for a ``proof`` what proves these, if there is memory for it. Raises
+        :class:`assay.verify.core.budget.Expired` when the time is over."""
         part = budget.part(share)
-        if self.relaxed is None or self.raising is None:
-            self.relaxed = layers.by_linear_bounds(self.network, self.box, torch.float64, budget, found=self.found)
-            self.raising = Raising(Compact.of(self.relaxed))
+        if self.relaxed is None:
+            self.relaxed = layers.by_linear_bounds(self.network, self.box, torch.float64, budget)
+        if self.raising is None or not self.raising.serves(proof, budget.memory):
+            self.raising = Raising(Compact.of(self.relaxed), self.relaxed, proof)
         self.raising.run(part)
-        return _tightened(self.relaxed, self.box, self.raising, budget), self.raising.rest
+        tightened = _tightened(self.relaxed, self.box, self.raising, budget)
+        return tightened, self.raising.rest, self.raising.slopes if proof else None
 
 
 ROOTS: WeakKeyDictionary[Problem, Root] = WeakKeyDictionary()
@@ -68,15 +73,27 @@ ROOTS: WeakKeyDictionary[Problem, Root] = WeakKeyDictionary()
 @dataclass(eq=False)
 class Raising:
     """Bounds ``lower`` and ``upper`` of the operands of the unstable neurons of a ``compact`` network (unstable each),
-    float64, which are tightened in the layers that are not ``done``: so many are."""
+    float64, which are tightened in the layers that are not ``done``: so many are. ``relaxed``: the network that it is
+    of. For a ``proof`` the ``slopes`` of the lines are shares of 255, and are kept; None where they were too large for
+    ``memory``, in bytes."""
 
     compact: Compact
+    relaxed: Relaxed
+    proof: bool = False
     lower: Tensor = field(init=False)
     upper: Tensor = field(init=False)
     done: int = 0
+    slopes: Slopes | None = None
+    size: int = 0
+    memory: int = 0
 
     def __post_init__(self) -> None:
         self.lower, self.upper = (t.clone() for t in self.compact.bounds())
+        self.slopes = {} if self.proof else None
+
+    def serves(self, proof: bool, memory: int) -> bool:
+        """Whether it has what is asked for, which may be slopes that were too large before."""
+        return not proof or self.slopes is not None or (self.proof and memory <= self.memory)
 
     @property
     def rest(self) -> Compact:
@@ -101,27 +118,66 @@ class Raising:
         if not len(wanted):
             return True
         before, index = self.compact.before(number, wanted, self.lower, self.upper)
-        rows = _Rows(before, self.lower[index, None], self.upper[index, None])
+        rows = _Rows(before, self.lower[index, None], self.upper[index, None], self.proof)
         nearer = -lower[wanted] < upper[wanted]
+        kept, noted = (lower.clone(), upper.clone()), self._room(number, wanted, index, rows, budget)
         for below in (nearer, ~nearer):
             left = ((lower[wanted] < 0) & (upper[wanted] > 0)).nonzero().flatten()
             for some in torch.split(left, rows.together(budget)):
                 if budget.expired:
+                    if noted is not None:  # half of a layer's slopes prove nothing
+                        lower[:], upper[:] = kept
                     return False
-                least, at, side = rows.least(some, below[some]), wanted[some], below[some]
+                least, alpha = rows.least(some, below[some])
+                at, side = wanted[some], below[some]
                 lower[at] = torch.where(side, torch.fmax(lower[at], least), lower[at])
                 upper[at] = torch.where(side, upper[at], torch.fmin(upper[at], -least))
+                if noted is not None:
+                    noted[torch.where(side, some, len(wanted) + some)] = _shares(alpha)
+        if noted is not None:
+            self._note(number, wanted, index, noted)
         return True
+
+    def _room(self, number: int, wanted: Tensor, index: Tensor, rows: _Rows, budget: Budget) -> Tensor | None:
+        """Slopes of the rows of a layer, lower bounds and then upper ones, before any is raised: (rows x unstable).
+        None where there are none to be kept, or not the memory for them any more."""
+        if self.slopes is None:
+            return None
+        nodes = self.relaxed.network.nodes
+        self.size += 2 * len(wanted) * sum(nodes[layer.position].size for layer in self.compact.layers[:number])
+        if self.size > budget.memory // SHARE:
+            self.slopes, self.memory = None, budget.memory
+            return None
+        return _shares(rows.start).repeat(2 * len(wanted), 1)
+
+    def _note(self, number: int, wanted: Tensor, index: Tensor, noted: Tensor) -> None:
+        """Keep the slopes of the rows of a layer (rows x unstable), of which ``index`` tells the numbers."""
+        assert self.slopes is not None
+        compact, nodes = self.compact, self.relaxed.network.nodes
+        slopes: dict[int, Tensor] = {}
+        for layer, begin in zip(compact.layers[:number], compact.starts, strict=False):
+            here = ((index >= begin) & (index < begin + layer.unstable)).nonzero().flatten()
+            feature = torch.from_numpy(layer.features)[index[here] - begin]
+            all_ = torch.zeros(len(noted), nodes[layer.position].size, dtype=torch.uint8)
+            slopes[layer.position] = all_.index_copy(1, feature, noted[:, here])
+        layer = compact.layers[number]
+        self.slopes[nodes[layer.position].inputs[0]] = torch.from_numpy(layer.features)[wanted], slopes
+
+
+def _shares(alpha: Tensor) -> Tensor:
+    """Slopes (unstable x rows) as they are kept: (rows x unstable)."""
+    return (alpha.T * GRAINS).round().to(torch.uint8)
 
 
 @dataclass(eq=False)
 class _Rows:
     """Rows of the output of a ``compact`` network, and their opposites, over bounds ``lower`` and ``upper`` (unstable x
-    1)."""
+    1). For a ``proof`` slopes are shares of 255."""
 
     compact: Compact
     lower: Tensor
     upper: Tensor
+    proof: bool
 
     def __post_init__(self) -> None:
         self.single, self.double = (
@@ -137,19 +193,28 @@ class _Rows:
         each = 8 * COPIES * max(1, Room.size(self.compact))
         return max(1, min(TOGETHER, budget.memory // (PART * each)))
 
-    def least(self, rows: Tensor, below: Tensor) -> Tensor:
-        """Lower bounds of some rows, or of their opposites where not ``below``, every rounding charged: (rows)."""
+    @property
+    def start(self) -> Tensor:
+        """Slopes before they are raised: (unstable x 1)."""
+        start = (self.upper > -self.lower).float()
+        left = self.single.left
+        return start if left is None else left + (1 - left) * start
+
+    def least(self, rows: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower bounds of some rows, or of their opposites where not ``below``, every rounding charged: (rows), and the
+        slopes that give them: (unstable x rows)."""
         count, owner = len(rows), torch.zeros(len(rows), dtype=torch.int64)
         weight = torch.zeros(len(self.compact.output.bias), count)
         weight[rows, torch.arange(count)] = 2.0 * below - 1.0
-        alpha = (self.upper > -self.lower).float().repeat(1, count)
+        alpha = self.start.repeat(1, count)
         own = Multipliers(alpha, torch.zeros_like(alpha), weight)
         phase = torch.zeros(alpha.shape, dtype=torch.int8)
         kinks = Kinks.of(self.single, self.lower, self.upper, phase, owner)
         ascend(self.single, kinks, own, self.how, unit=torch.zeros_like(self.lower, dtype=torch.float32))
         kinks = Kinks.of(self.double, self.lower, self.upper, phase, owner)
-        least = backward(self.double, kinks, own.to(torch.float64), charged=True).bound
-        return least.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf)
+        own = rounded(own) if self.proof else own.to(torch.float64)
+        least = backward(self.double, kinks, own, charged=True).bound
+        return least.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf), own.alpha
 
 
 def _tightened(relaxed: Relaxed, box: Box, raising: Raising, budget: Budget) -> Relaxed:
