@@ -27,6 +27,7 @@ from assay.verify.backends.bab.shared import Done, Share
 from assay.verify.backends.bab.subtrees import Plan, Subtrees, apart
 from assay.verify.bounds import layers, raised, roots
 from assay.verify.bounds.relaxed import Relaxed
+from assay.verify.bounds.roots import Slopes
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, decided, unanswerable, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
@@ -266,8 +267,8 @@ class Work:
         return relaxed
 
     def _tightened(self, box: Box, proof: bool) -> tuple[Relaxed, Slopes | None]:
-        """The same over the ``box``, and for a ``proof`` what proves the bounds: what another method has raised, or else
-        within what can matter, but where that is too large to be written out."""
+        """The same over the ``box``, and for a ``proof`` what proves the bounds: what another method has raised, or
+        else within what can matter, but where that is too large to be written out."""
         network, budget = self.problem.network, self.budget
         before = roots.finished(network, box, ROOT, proof, budget.memory)
         if before is not None:
