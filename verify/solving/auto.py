@@ -116,7 +116,7 @@ class Auto:
             Stage(Early(exact, small), share=0.1, most=2.0),
             Stage(split, share=0.2, most=4.0),  # what it does not close by then, it begins again below
             Stage(Falsifier(strong, rounds=self.rounds, targeted=True), share=0.1),
-            Stage(split, share=0.85, unlimited=HOUR),
+            Stage(split, share=0.95, unlimited=HOUR),
             Stage(exact, share=0.7, unlimited=HOUR),
             Stage(Late(("milp", "lp(tighten=all)")), share=0.7, unlimited=HOUR),
             Stage(InputSplit(max_inputs=64, proof=self.proof), share=0.5, unlimited=0.0),
