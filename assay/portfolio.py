@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import platform
 import zipfile
 from collections import Counter
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.benchmarks.harness.origin import version
+from assay.verify.check import checker
 from assay.verify.check.certificate import CHECKERS, save_checkers
 from assay.verify.core.errors import InputError
 from assay.verify.core.result import NETWORK, Guarantee, Verdict
@@ -192,8 +194,12 @@ def seal(index: Mapping[str, Any]) -> str:
 
 def file_of(claim: Claim) -> str:
     """The name of the zip of a claim."""
-    other = "" if claim.subject == NETWORK else f"-{hashlib.sha256(claim.subject.encode()).hexdigest()[:8]}"
-    return f"sample-{claim.sample:05d}-eps-{claim.eps:g}{other}.zip"
+    return _file(claim.sample, claim.eps, claim.subject)
+
+
+def _file(sample: int, eps: float, subject: str) -> str:
+    other = "" if subject == NETWORK else f"-{hashlib.sha256(subject.encode()).hexdigest()[:8]}"
+    return f"sample-{sample:05d}-eps-{eps:g}{other}.zip"
 
 
 def again(folder: Path, exact: bool = False) -> int:
@@ -214,7 +220,7 @@ def again(folder: Path, exact: bool = False) -> int:
     faults += [f"{INDEX} changed since it was written"] if index.get("seal") != seal(index) else []
     faults += [f"{path.name} is not in the index" for path in sorted(folder.glob("*.zip")) if path.name not in data]
     try:
-        faults = faults or [*_pages(index, data), *_faults(index, data, exact)]
+        faults = faults or [*_told(index), *_pages(index, data), *_faults(index, data, exact)]
         told_of = asked(index)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{str(folder)!r} is no folder of evidence: {type(error).__name__}: {error}") from None
@@ -233,17 +239,36 @@ def again(folder: Path, exact: bool = False) -> int:
     return 0 if told else UNPROVED
 
 
+def _told(index: Mapping[str, Any]) -> Iterator[str]:
+    """What an index can never say, whatever there is to prove it."""
+    start, end = index["domain"]
+    count = max(len(value) if isinstance(value, list) else 1 for value in (start, end, index["scale"]))
+    start, end, scale = (_each(value, count) for value in (start, end, index["scale"]))
+    if not all(s >= 0 for s in scale) or not all(a <= b for a, b in zip(start, end, strict=True)):
+        yield f"{INDEX} speaks of regions that there are not: {asked(index)}"
+    for entry in index["entries"]:
+        if not entry["eps"] >= 0 or entry["file"] != _file(entry["sample"], entry["eps"], entry["subject"]):
+            yield f"{entry['file']} is not of sample {entry['sample']} at eps {entry['eps']}"
+
+
 def _pages(index: Mapping[str, Any], data: Mapping[str, bytes]) -> Iterator[str]:
-    """Which pages do not say what the index does; what another version has written cannot be told by this one."""
+    """Which pages do not say what the index does, and which checkers are not what they are called; of what another
+    version has written that cannot be told by this one."""
     if index["versions"]["assay"] != version():
-        print(f"not compared with the index: {', '.join(REPORTS)}, which assay {index['versions']['assay']} wrote")
+        print(f"not compared: {', '.join((*REPORTS, *CHECKERS))}, which assay {index['versions']['assay']} wrote")
         return
     yield from (f"{name} does not say what the index does" for name, page in pages(index).items() if data[name] != page)
+    installed = Path(checker.__file__).parent
+    yield from (
+        f"{name} is not the checker of assay {version()}"
+        for name in CHECKERS
+        if data[name] != (installed / name).read_bytes()
+    )
 
 
 def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) -> Iterator[str]:
     """Of each sample what is wrong."""
-    from assay.verify.check import checker, question
+    from assay.verify.check import question
 
     for entry in index["entries"]:
         where = f"sample {entry['sample']} at eps {entry['eps']}"
@@ -288,7 +313,8 @@ def disagreement(
     if ball is not None and not around(ball.centre.tolist(), [eps] * len(low), low, high, start, end):
         return "its box cuts its ball, and not at the ends of the domain"
     centre = middle([eps * s for s in scale], low, high, start, end)
-    if ball is None and (norm != float("inf") or centre is None):
+    wide = verdict is Verdict.FALSIFIED and not within([eps * s for s in scale], low, high)
+    if ball is None and (norm != float("inf") or centre is None or wide):
         return "its box is not all that is within eps of a point of the domain, in linf"
     return None if about(entry["label"], network.output.size, unsafe) else f"it is not about the label {entry['label']}"
 
@@ -309,6 +335,14 @@ def around(
     return all(
         a <= max(c - (1 - SLACK) * r, start) and b >= min(c + (1 - SLACK) * r, end)
         for c, r, a, b, start, end in zip(centre, radius, low, high, least, most, strict=True)
+    )
+
+
+def within(radius: Sequence[float], low: Sequence[float], high: Sequence[float]) -> bool:
+    """Whether a box lies within a radius of a point, each input its own, but for how its ends were rounded."""
+    return all(
+        b - a <= 2 * (1 + SLACK) * r + 4 * math.ulp(max(abs(a), abs(b)))
+        for r, a, b in zip(radius, low, high, strict=True)
     )
 
 

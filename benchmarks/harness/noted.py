@@ -107,12 +107,14 @@ class Noted:
             row for row in noted if isinstance(row[0], int) and isinstance(row[1], float) and isinstance(row[2], str)
         ]
 
-    def counts(self, run: int, code: tuple[str, str]) -> list[tuple[str, int, float, str, float]]:
+    def counts(self, run: int, who: tuple[int, str, str, str]) -> list[tuple[str, int, float, str, float]]:
         """Method, sample, eps, verdict and seconds of what is known of the questions of a run, without reading the
-        results themselves; ``code``: version and source hash of who decides."""
+        results themselves; ``who`` decides: seed, device, version and source hash."""
         if not self._file.has("asked"):
             return []
         columns = "method, asked.sample, asked.eps, verdict, seconds"
         joined = "asked JOIN results ON results.problem = asked.problem"
-        mine = "asked.run = ? AND results.version = ? AND results.source = ?"
-        return list(self._file.execute(f"SELECT {columns} FROM {joined} WHERE {mine}", (run, *code)))
+        mine = " AND ".join(
+            ("asked.run = ?", *(f"results.{name} = ?" for name in ("seed", "device", "version", "source")))
+        )
+        return list(self._file.execute(f"SELECT {columns} FROM {joined} WHERE {mine}", (run, *who)))

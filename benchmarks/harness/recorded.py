@@ -306,8 +306,9 @@ def _undescribed(
 
 
 def _said(seat: Seat, eps: float, record: Record, kept: tuple[int, Tensor] | None, about: Description) -> Said:
-    point = record.result.counterexample
-    if point is None or kept is None or point.shape != kept[1].shape or record.result.subject != NETWORK:
+    """With how far the counterexample is from the sample; None where there is none, or eps is no length."""
+    point, length = record.result.counterexample, about.norm >= 0
+    if point is None or kept is None or point.shape != kept[1].shape or record.result.subject != NETWORK or not length:
         return Said(seat, eps, record, None)
     step = (point.double() - kept[1].double()).abs()
     if about.eps_scale is not None:

@@ -73,9 +73,8 @@ def look(store: Store, run: int | None = None) -> Sight:
         ended = form == described.INSTANCES
         return Sight(*facts, inf, 0, sum(counts.values()), 0, counts, (), (), elapsed, inf, ended, 0)
     names = {seat.key: seat.name for seat in about.seats}
-    known = [
-        each for each in store.noted.counts(number, (about.versions.get("assay", ""), about.source)) if each[0] in names
-    ]
+    who = (about.seed, about.device, about.versions.get("assay", ""), about.source)
+    known = [each for each in store.noted.counts(number, who) if each[0] in names]
     counts = dict(Counter(verdict for _, _, _, verdict, _ in known))
     ended, alarms = about.seconds is not None, len(about.alarms)
     elapsed = elapsed if about.seconds is None else about.seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 import zipfile
@@ -203,12 +204,63 @@ def test_pages_say_what_the_index_does(run: Path, name: str, capsys: pytest.Capt
     resealed(run, other)
     assert main(["check", "ev"]) == 0
     out = capsys.readouterr().out
-    assert "not compared with the index: index.txt, index.html, which assay 0.0 wrote" in out
+    assert "not compared: index.txt, index.html, checker.py, " in out
+    assert "which assay 0.0 wrote" in out
     assert "regions: linf, of 1.0 times eps, in a domain of at least 0.0, at most 1.0" in out
     del told["sha256"][name]
     resealed(run, told)
     assert main(["check", "ev"]) == 40
     assert "is no folder of evidence" in capsys.readouterr().err
+
+
+def remade(folder: Path, told: dict[str, Any]) -> None:
+    """The pages, their hashes and the seal as they would be of such an index."""
+    for name, page in portfolio.pages(told).items():
+        (folder / name).write_bytes(page)
+        told["sha256"][name] = portfolio._hash(page)
+    resealed(folder, told)
+
+
+def test_a_counterexample_is_within_the_radius_that_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = index(run)
+    entry = next(e for e in told["entries"] if (e["verdict"], e["subject"]) == ("falsified", "network"))
+    old, entry["eps"] = run / entry["file"], entry["eps"] / 8
+    entry["file"] = portfolio._file(entry["sample"], entry["eps"], "network")
+    with zipfile.ZipFile(old) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    content["evidence.json"] = json.dumps(json.loads(content["evidence.json"]) | {"eps": entry["eps"]}).encode()
+    with zipfile.ZipFile(run / entry["file"], "w") as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+    old.unlink()
+    entry["sha256"] = portfolio._hash((run / entry["file"]).read_bytes())
+    remade(run, told)
+    assert main(["check", "ev"]) == 20
+    assert "its box is not all that is within eps" in capsys.readouterr().out
+
+
+def test_a_box_that_was_rounded_is_within_its_radius() -> None:
+    assert portfolio.within([0.1, 0.0], [0.1 - 0.1, 3.0], [0.1 + 0.1, 3.0])
+    assert portfolio.within([1e-20], [0.3], [math.nextafter(0.3, 1.0)])
+    assert not portfolio.within([0.1], [0.0], [0.2001])
+
+
+def test_an_index_speaks_of_regions_that_there_are(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for new in ({"scale": -1.0}, {"domain": [1.0, 0.0]}):
+        told = index(run)
+        remade(run, told | new)
+        assert main(["check", "ev"]) == 20
+        assert "rejected: index.json speaks of regions that there are not" in capsys.readouterr().out
+        remade(run, told)
+
+
+def test_a_checker_that_is_another_one_is_noticed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = index(run)
+    (run / "checker.py").write_text('print("unsat")')
+    told["sha256"]["checker.py"] = portfolio._hash((run / "checker.py").read_bytes())
+    remade(run, told)
+    assert main(["check", "ev"]) == 20
+    assert "rejected: checker.py is not the checker of assay" in capsys.readouterr().out
 
 
 def test_scales_of_features_are_told_by_their_ends() -> None:

@@ -273,7 +273,7 @@ class Walk:
             level, beside = self.levels[number], number > 0 and not isinstance(self.levels[number - 1].into, Tensor)
             if isinstance(rows, Patches):
                 rows, gain = level.bend_windows(rows, owners)
-                rows = through(level, rows, beside)
+                rows = through(level, rows, beside, first=number == 0)
             else:
                 rows, gain = level.bend(rows, owners)
                 rows = level.back(rows, beside) if number else rows
@@ -303,12 +303,14 @@ def _piece(rows: Tensor | Patches, piece: slice) -> Tensor | Patches:
     return replace(rows, coef=coef, origin=(y[piece], x[piece]))
 
 
-def through(level: Level, rows: Patches, beside: bool) -> Tensor | Patches:
-    """Windows of a layer's value as rows of what it reads, on windows as long as these are small."""
+def through(level: Level, rows: Patches, beside: bool, first: bool) -> Tensor | Patches:
+    """Windows of a layer's value as rows of what it reads, on windows as long as these are small; as rows of the value
+    itself where they are not and the layer is the ``first``, which :meth:`Walk._reach` goes through."""
     op = level.layer.op
     if isinstance(op, Conv2d) and small(level.layer, before(op, rows.window)):
         return patches.through(op, rows, level.layer.shape)
-    return level.back(level.cut(rows.dense()), beside)
+    dense = level.cut(rows.dense())
+    return dense if first else level.back(dense, beside)
 
 
 def small(layer: Layer, window: tuple[int, int]) -> bool:

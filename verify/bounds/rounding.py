@@ -191,7 +191,10 @@ class Rounding:
             return interval
         wide, lossless = (
             widened(interval, size, count, self.precision),
-            exact(node.op, operands, size, self.precision.unit),
+            # Weights that were rounded to the type may be whole by that alone.
+            None
+            if self.precision.conversions
+            else exact(node.op, operands, size, self.precision.unit, self.network.literal),
         )
         if lossless is None:
             return wide

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from assay.verify.bounds.memo import per_op
+from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Linear, Op, Scale, Sub
 from assay.verify.core.verifier import Bounds
 from assay.verify.support import devices
@@ -17,12 +18,15 @@ FIRST = 16  # numbers that are looked at before all are
 
 @per_op
 def _of_whole_numbers(op: Op) -> bool:
-    return all(_whole(value) for value in vars(op).values() if isinstance(value, Tensor))
+    return all(_whole(value) for value in _tensors(op))
 
 
-def exact(op: Op, operands: Sequence[Bounds], size: Tensor, unit: float) -> Tensor | None:
+def exact(
+    op: Op, operands: Sequence[Bounds], size: Tensor, unit: float, literal: Network | None = None
+) -> Tensor | None:
     """In which samples the interval of a node over its operands' (samples x shape) is exact as it was computed:
-    (samples); None if in none. ``size``: the magnitude of all that is summed; ``unit``: of the arithmetic.
+    (samples); None if in none. ``size``: the magnitude of all that is summed; ``unit``: of the arithmetic. ``literal``:
+    the network before it was folded, if it was; weights that are not there are products, which were rounded.
 
     With whole ends and weights all terms, and what is half way between the ends, are multiples of 1/2, and so are their
     sums in any order, which are exact below ``1 / (2 unit)``.
@@ -35,7 +39,22 @@ def exact(op: Op, operands: Sequence[Bounds], size: Tensor, unit: float) -> Tens
     known = (size.flatten(1) < 0.25 / unit).all(1)
     for end in ends:
         known = known & _each(end)
-    return known if bool(known.any()) else None
+    return known if bool(known.any()) and (literal is None or _stands_in(literal, op)) else None
+
+
+def _stands_in(network: Network, op: Op) -> bool:
+    """Whether an operation of the network has these weights."""
+    mine = _tensors(op)
+    return not mine or any(
+        type(node.op) is type(op)
+        and len(theirs := _tensors(node.op)) == len(mine)
+        and all(a.shape == b.shape and a.double().equal(b.double()) for a, b in zip(mine, theirs, strict=True))
+        for node in network.nodes
+    )
+
+
+def _tensors(op: Op) -> list[Tensor]:
+    return [value for value in vars(op).values() if isinstance(value, Tensor)]
 
 
 def _each(values: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from assay.benchmarks.harness.compare import compare
 from assay.benchmarks.harness.progress import Silent
 from assay.benchmarks.harness.radius_table import compare_radii
 from assay.benchmarks.harness.store import Store
+from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from tests.benchmarks.harness_fakes import POINTS, Exact, Timid, dataset, identity
 
@@ -54,6 +55,14 @@ def test_the_end_is_what_the_run_says(tmp_path):
     assert [(r.name, r.eps, r.verified, r.falsified) for r in sight.rows] == [
         (r.name, r.eps, r.verified, r.falsified) for r in comparison.rows
     ]
+
+
+def test_runs_of_other_seeds_are_not_counted(tmp_path):
+    for seed in (0, 1):
+        compared(tmp_path / "s", budget=Budget(seed=seed))
+    for run in (1, 2):
+        sight = look(tmp_path / "s", run)
+        assert (sight.done, sight.total) == (18, 18)
 
 
 def test_a_run_under_way_is_seen_by_halves(tmp_path):

@@ -130,6 +130,42 @@ def test_bounds_through_convolutions_are_those_by_columns(dtype: torch.dtype, se
         assert excess(network, box, objective, here, seed) <= 0
 
 
+@DTYPES
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("reshaped", [False, True])
+@seeds(2, of=20)
+def test_rows_whose_windows_grow_too_wide_go_through_each_layer_once(
+    channels: int, reshaped: bool, dtype: torch.dtype, seeds: range
+) -> None:
+    """As large as the input, or not; the first layer may be dense."""
+    for seed in seeds:
+        draw = torch.Generator().manual_seed(seed)
+
+        def part(*shape: int, draw: torch.Generator = draw) -> tuple[Tensor, Tensor]:
+            scale = torch.Size(shape[1:]).numel() ** -0.5
+            return (torch.randn(*shape, generator=draw) * scale).double(), torch.randn(
+                shape[0], generator=draw
+            ).double()
+
+        first: list[Op] = (
+            [Reshape((49,)), Linear(*part(49 * channels, 49)), Relu(), Reshape((channels, 7, 7))]
+            if reshaped
+            else [Conv2d(*part(channels, 1, 3, 3), (1, 1), (1, 1)), Relu()]
+        )
+        rest: list[Op] = [
+            Conv2d(*part(3, channels, 3, 3), (1, 1), (1, 1)),
+            Relu(),
+            Reshape((147,)),
+            Linear(*part(4, 147)),
+        ]
+        network, middle = chained((1, 7, 7), first + rest), torch.randn(2, 1, 7, 7, generator=draw).double()
+        box, objective = Box(middle - 0.25, middle + 0.25), torch.randn(2, 5, 4, generator=draw).double()
+        close = 1e-9 if dtype == D else 2e-3
+        here, there = rows(network, box, objective, dtype), by_columns(network, box, objective, dtype)
+        torch.testing.assert_close(here, there, rtol=close, atol=close)
+        assert excess(network, box, objective, here, seed) <= 0
+
+
 @seeds(1, of=6)
 def test_real_values_of_convolutions_are_above(seeds: range) -> None:
     for seed in seeds:

@@ -65,3 +65,16 @@ def test_equal_labels_are_known_to_be_equal() -> None:
     network = builder.build(builder.add(Step("sign"), builder.add(Sub(), label, other)))
     made = layers.by_intervals(network, Box(torch.tensor([0.3, 0.1]), torch.tensor([0.9, 0.2])), torch.float64)
     assert (made.bounds[-1].lower.item(), made.bounds[-1].upper.item()) == (0.0, 0.0)
+
+
+def test_weights_that_were_rounded_to_whole_numbers_are_none() -> None:
+    """To float32, or as products when the network was folded."""
+    near, one = 1 - 2.0**-26, torch.ones(1, dtype=torch.float64)
+    network = chain((1,), [Linear(near * torch.ones(1, 1).double(), torch.zeros(1).double()), Scale(one, -one)])
+    for dtype in (torch.float32, torch.float64):
+        bounds = layers.by_intervals(network, Box(one, one), dtype).bounds[-1]
+        assert bool((bounds.lower.double() <= near - 1).all() and (bounds.upper.double() >= near - 1).all())
+    whole = Linear(torch.ones(1, 1).double(), torch.zeros(1).double())
+    size, ends = torch.full((1, 1), 4.0, dtype=torch.float64), [_bounds((1.0, 1.0))]
+    assert exact(whole, ends, size, UNIT, chain((1,), [whole])) is not None
+    assert exact(whole, ends, size, UNIT, network) is None

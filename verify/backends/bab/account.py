@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from fractions import Fraction
+from math import nextafter
 
 import torch
 from torch import Tensor
@@ -62,8 +63,9 @@ class Account:
 
     @property
     def measure(self) -> float:
-        """The share of all trees that is closed, about."""
-        return float(sum(self.shares) / max(1, self.trees))
+        """The share of all trees that is closed, about: 1 only where that is all."""
+        share = float(sum(self.shares) / max(1, self.trees))
+        return share if self.complete else min(share, nextafter(1.0, 0.0))
 
     @property
     def closed(self) -> list[bool]:

@@ -108,7 +108,7 @@ def raced(trees: Roots, nodes: Nodes, ways: Sequence[Climbing], executor: Execut
     """The nodes that are left where each process sees how domains are best raised below some; what all of them find
     best is gone on with."""
     left, said = _searched(trees, nodes, None, executor)
-    rates = [sum(each) for each in zip(*(one.rates for one in said), strict=True)]
+    rates = [sum(each) for each in zip(*(one.rates for one in said if one.rates), strict=True)]
     if any(rates):
         trees.how = ways[rates.index(max(rates))]
     return left
@@ -157,12 +157,12 @@ def growing(executor: Executor) -> Callable[[Compact, Layer, Sequence[Tensor], B
     def grow(compact: Compact, layer: Layer, parts: Sequence[Tensor], budget: Budget) -> Iterator[Grown]:
         failed = list(parts)
         if executor.ready():
-            each, seconds = executor.capacity, max(0.0, budget.remaining)
+            each = executor.capacity
             count = each * -(-len(parts) // each)
             rows = torch.cat(list(parts))
             dealt = [rows[first::count] for first in range(min(count, len(rows)))]
             failed = []
-            for ended in run(executor, [Task(Rows(layer, some, seconds), seconds, some) for some in dealt]):
+            for ended in run(executor, _in_time(layer, dealt, budget)):
                 if ended.fate is Fate.REPLIED:
                     yield from ended.reply
                 else:
@@ -170,3 +170,12 @@ def growing(executor: Executor) -> Callable[[Compact, Layer, Sequence[Tensor], B
         yield from grown(compact, layer, failed, budget)
 
     return grow
+
+
+def _in_time(layer: Layer, dealt: Sequence[Tensor], budget: Budget) -> Iterator[Task]:
+    """A task for each of these rows, with the time that is left when it begins; none once that is over."""
+    for rows in dealt:
+        left = budget.remaining
+        if left <= 0:
+            return
+        yield Task(Rows(layer, rows, left), left, rows)

@@ -76,7 +76,7 @@ def searched(
     of what is closed."""
     until, places = time.monotonic() + seconds, torch.arange(len(leaves.bound))
     none = torch.zeros_like(places)
-    tree.trees, tree.size = [Tree() for _ in places], 0
+    tree.trees, tree.size, tree.bases = [Tree() for _ in places], 0, {}
     leaves = replace(leaves, domains=replace(leaves.domains, tree=places, node=none), depth=none, tree=places)
     account, domains = Account(len(places)), 0
     while True:

@@ -213,6 +213,7 @@ class LPTree:
         return self.trees[tree].graft(node, part)
 
     def _close(self, place: tuple[int, int], bound: float, empty: bool, duals: Tensor) -> None:
+        self.bases.pop(place, None)
         tree, node = place
         proof = duals[: duals.shape[0] if self.recorded else 0].numpy()
         self.trees[tree].close(node, bound, empty, proof)
