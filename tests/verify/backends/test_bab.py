@@ -449,6 +449,16 @@ class Rising(Falling):
         return Rising((domains.depth + 1).repeat(2))
 
 
+def test_a_tree_that_is_closed_but_for_a_deep_leaf_is_not_told_as_all_of_it() -> None:
+    account = Account(1)
+    account.close(torch.arange(1, 61))
+    assert not account.complete
+    assert account.measure < 1.0
+    account.close(torch.tensor([60]))
+    assert account.complete
+    assert account.measure == 1.0
+
+
 def test_searches_go_on_from_what_others_left_open_and_no_leaf_is_lost() -> None:
     tree = Rising(torch.zeros(2, dtype=torch.int64))
     account = Account(2)
