@@ -120,14 +120,18 @@ def test_bounds_are_those_by_columns(seeds: range) -> None:
 
 @DTYPES
 @seeds(3, of=20)
-def test_bounds_through_convolutions_are_those_by_columns(dtype: torch.dtype, seeds: range) -> None:
-    """Of neurons that are settled either may know more on the side that nobody reads."""
+def test_bounds_through_convolutions_are_those_by_columns(
+    dtype: torch.dtype, seeds: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where both sides of all neurons are bounded at once; in turn, either may know more of a side that nobody reads."""
     for seed in seeds:
         network, (box, objective) = imaged(seed), asked_of_images(seed)
-        here, there = rows(network, box, objective, dtype), by_columns(network, box, objective, dtype)
+        assert excess(network, box, objective, rows(network, box, objective, dtype), seed) <= 0
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "FEW_DEAR", 1 << 20)
+            here, there = rows(network, box, objective, dtype), by_columns(network, box, objective, dtype)
         close = 1e-9 if dtype == D else 2e-3
         torch.testing.assert_close(here, there, rtol=close, atol=close)
-        assert excess(network, box, objective, here, seed) <= 0
 
 
 @DTYPES
@@ -345,9 +349,9 @@ FAULTS: dict[str, Callable[[Level], Level]] = {
 def test_faults_are_found(name: str, images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def worst() -> float:
         found = []
-        for seed in range(4 if images else 6):
-            network = imaged(seed, 2.0) if images else made(seed, 2.0)
-            box, objective = asked_of_images(seed) if images else asked(seed)
+        for seed in range(6):
+            network = imaged(seed) if images else made(seed, 2.0)
+            box, objective = asked_of_images(seed, radius=0.02) if images else asked(seed)
             lower = chain.lower_rows(network, box, objective, D, Budget())
             if lower is not None:  # intervals that cross tell of a fault, too
                 found.append(excess(network, box, objective, lower, seed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -48,7 +50,7 @@ def dear(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def relaxed(network: Network, lower: Tensor, upper: Tensor, memory: int = 1 << 30) -> Relaxed:
     region = batch_box(Box(lower, upper), network.input_shape)
-    return by_linear_bounds(network, region, torch.float64, Budget(memory=memory))
+    return by_linear_bounds(replace(network), region, torch.float64, Budget(memory=memory))
 
 
 @pytest.mark.parametrize("image", [False, True])
