@@ -123,7 +123,7 @@ def test_bounds_are_those_by_columns(seeds: range) -> None:
 def test_bounds_through_convolutions_are_those_by_columns(
     dtype: torch.dtype, seeds: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where both sides of all neurons are bounded at once; in turn, either may know more of a side that nobody reads."""
+    """Where both sides of all neurons are bounded at once; in turn, either may know more of what nobody reads."""
     for seed in seeds:
         network, (box, objective) = imaged(seed), asked_of_images(seed)
         assert excess(network, box, objective, rows(network, box, objective, dtype), seed) <= 0
