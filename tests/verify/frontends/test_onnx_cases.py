@@ -114,6 +114,18 @@ def test_every_place_is_a_case(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:input")
+def test_a_place_just_below_a_whole_number_is_that_number_where_the_model_runs(tmp_path: Path) -> None:
+    run, stated = asked(tmp_path, 0.999999999, 0.999999999, 0.0)
+    assert run.region.box().lower[SIZE] == run.region.box().upper[SIZE] == 1.0
+    assert stated.region.box().lower[SIZE] < 1.0
+    oracle = run.network.oracle
+    assert oracle is not None
+    x = run.region.point(torch.full(run.region.shape, 0.5))
+    torch.testing.assert_close(run.network(x[None]).float(), oracle(x[None].float()), rtol=1e-5, atol=1e-5)
+    assert not torch.equal(run.region.box().lower[SIZE + 1 :], stated.region.box().lower[SIZE + 1 :])
+
+
+@pytest.mark.filterwarnings("ignore:input")
 def test_the_union_is_decided_as_the_model_decides(tmp_path: Path) -> None:
     """Verified just below the least output of all places, falsified just above it."""
     low, high = 0.0, SIZE - 1.0

@@ -84,7 +84,6 @@ def read_cases(path: str | Path, outputs: Sequence[str] = ()) -> Cases | None:
     folded = fold(recognised(literal))
     answer = Runtime(whole, graph.outputs, graph.inputs, sample_shape(port.shape), folded.nodes[-1].shape, graph.dtype)
     own = tuple(range(port.size))
-    answer = Runtime(whole, graph.outputs, graph.inputs, sample_shape(port.shape), folded.nodes[-1].shape, graph.dtype)
     network = replace(
         folded,
         oracle=Rewired(answer, own, answer.sample, own),
@@ -113,19 +112,24 @@ class Cases:
         same, as nothing else depends on the places. Raises :class:`UnsupportedError` for other regions than boxes and
         for too many cases.
         """
-        boxes = [(box, spec) for region, spec in asked for box in self._over(region)]
-        if boxes:
-            _ = Problem(self.network, *boxes[0])  # which warns of values that the model's type does not hold
-        parts = [(part, spec) for box, spec in boxes for part in apart(box, self.network.dtype)]
-        self._compare([box for box, _ in parts])
-        return [Problem(self.network, box, spec) for box, spec in parts]
+        boxes = list[tuple[Box, Spec]]()
+        for region, spec in asked:
+            if not isinstance(region, Box):
+                raise UnsupportedError("whole numbers among the inputs are read over boxes only")
+            if region.empty:
+                continue
+            # Where the model runs, another number may be cut off than where the box is stated.
+            here = [box for part in apart(region, self.network.dtype) for box in self._over(part)]
+            if not boxes:
+                values = here[0].lower[len(region.lower) :]
+                stated = Box(*(torch.cat([side, values]) for side in (region.lower, region.upper)))
+                _ = Problem(self.network, stated, spec)  # which warns of values that the model's type does not hold
+            boxes += [(box, spec) for box in here]
+        self._compare([box for box, _ in boxes])
+        return [Problem(self.network, box, spec) for box, spec in boxes]
 
-    def _over(self, region: Region) -> list[Box]:
+    def _over(self, region: Box) -> list[Box]:
         """The boxes of one case each that a box (inputs) consists of, with the values there behind them."""
-        if not isinstance(region, Box):
-            raise UnsupportedError("whole numbers among the inputs are read over boxes only")
-        if region.empty:
-            return []
         index = torch.tensor(self.places)
         lower, upper = (bound[index].tolist() for bound in (region.lower, region.upper))
         ends = [(trunc(low), trunc(high)) for low, high in zip(lower, upper, strict=True)]
