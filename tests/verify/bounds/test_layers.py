@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -132,7 +133,7 @@ def test_a_layer_that_is_cut_short_is_named_and_time_is_kept_for_the_rows(monkey
 
     def unrefined(seconds: float, rows: int) -> list[int]:
         clock[0] = 0.0
-        return by_linear_bounds(network, box, torch.float64, Budget(seconds), rows=rows).unrefined
+        return by_linear_bounds(replace(network), box, torch.float64, Budget(seconds), rows=rows).unrefined
 
     assert unrefined(1000, 1) == []
     assert unrefined(150, 1) == [5, 7]
