@@ -122,8 +122,8 @@ class Cases:
             here = [box for part in apart(region, self.network.dtype) for box in self._over(part)]
             if not boxes:
                 values = here[0].lower[len(region.lower) :]
-                stated = Box(*(torch.cat([side, values]) for side in (region.lower, region.upper)))
-                _ = Problem(self.network, stated, spec)  # which warns of values that the model's type does not hold
+                lower, upper = (torch.cat([side, values]) for side in (region.lower, region.upper))
+                _ = Problem(self.network, Box(lower, upper), spec)  # which warns of values that the model's type does not hold
             boxes += [(box, spec) for box in here]
         self._compare([box for box, _ in boxes])
         return [Problem(self.network, box, spec) for box, spec in boxes]
