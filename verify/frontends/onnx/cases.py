@@ -123,7 +123,7 @@ class Cases:
             if not boxes:
                 values = here[0].lower[len(region.lower) :]
                 lower, upper = (torch.cat([side, values]) for side in (region.lower, region.upper))
-                _ = Problem(self.network, Box(lower, upper), spec)  # which warns of values that the model's type does not hold
+                _ = Problem(self.network, Box(lower, upper), spec)  # warns of what the model's type does not hold
             boxes += [(box, spec) for box in here]
         self._compare([box for box, _ in boxes])
         return [Problem(self.network, box, spec) for box, spec in boxes]
