@@ -207,7 +207,29 @@ def test_a_layer_that_is_cut_off_keeps_no_bounds_without_their_proof(monkeypatch
         assert found.lower[begin : begin + layer.unstable].equal(layer.lower[: layer.unstable])
 
 
+def test_a_layer_that_is_begun_again_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, part = (
+        Raising(made("residual", 1000).compact, made("residual", 1000).relaxed, proof=True) for _ in range(2)
+    )
+    whole.run(UNLIMITED)
+    with monkeypatch.context() as patch:
+        asked = iter([False, True] * 4)
+        patch.setattr(Budget, "expired", property(lambda self: next(asked, True)))
+        for _ in range(4):
+            part.run(Budget())
+    part.run(UNLIMITED)
+    assert 0 < part.size == whole.size
+
+
 # Faults.
+
+
+def test_bounds_that_cross_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = made("residual", 1000)
+    high = torch.full((1,), 1e3, dtype=torch.float64)
+    monkeypatch.setattr(raising._Rows, "least", lambda self, rows, below: (high.expand(len(rows)), None))
+    for old, new in zip(at.compact.bounds(), raised(at), strict=True):
+        assert old.equal(new)
 
 
 def sunk(patch: pytest.MonkeyPatch) -> None:

@@ -130,8 +130,11 @@ class Raising:
                     return False
                 least, alpha = rows.least(some, below[some])
                 at, side = wanted[some], below[some]
-                lower[at] = torch.where(side, torch.fmax(lower[at], least), lower[at])
-                upper[at] = torch.where(side, upper[at], torch.fmin(upper[at], -least))
+                # Bounds that cross tell of a fault, or of rounding: what is known of such a neuron stays.
+                low = torch.where(side, torch.fmax(lower[at], least), lower[at])
+                high = torch.where(side, upper[at], torch.fmin(upper[at], -least))
+                crossed = low > high
+                lower[at], upper[at] = torch.where(crossed, lower[at], low), torch.where(crossed, upper[at], high)
                 if noted is not None:
                     noted[torch.where(side, some, len(wanted) + some)] = _shares(alpha)
         if noted is not None:
@@ -144,8 +147,8 @@ class Raising:
         if self.slopes is None:
             return None
         nodes = self.relaxed.network.nodes
-        self.size += 2 * len(wanted) * sum(nodes[layer.position].size for layer in self.compact.layers[:number])
-        if self.size > budget.memory // SHARE:
+        size = 2 * len(wanted) * sum(nodes[layer.position].size for layer in self.compact.layers[:number])
+        if self.size + size > budget.memory // SHARE:
             self.slopes, self.memory = None, budget.memory
             return None
         return _shares(rows.start).repeat(2 * len(wanted), 1)
@@ -162,6 +165,7 @@ class Raising:
             slopes[layer.position] = all_.index_copy(1, feature, noted[:, here])
         layer = compact.layers[number]
         self.slopes[nodes[layer.position].inputs[0]] = torch.from_numpy(layer.features)[wanted], slopes
+        self.size += sum(shares.nbytes for shares in slopes.values())
 
 
 def _shares(alpha: Tensor) -> Tensor:
