@@ -190,6 +190,15 @@ class Compact:
         return replace(self, layers=tuple(layers), output=replace(self.output, matrices=out)), left
 
 
+def narrow(lower: Tensor, upper: Tensor, at: Tensor, below: Tensor, least: Tensor) -> None:
+    """Take into ``lower`` and ``upper`` (operands each) lower bounds ``least`` of operands ``at`` these numbers, or of
+    their opposites where not ``below`` (bounds each). One that crosses what is known, which is a fault's or rounding's
+    doing, is not taken."""
+    first, second, low, high = at[below], at[~below], least[below], -least[~below]
+    lower[first] = torch.where(low <= upper[first], torch.fmax(lower[first], low), lower[first])
+    upper[second] = torch.where(high >= lower[second], torch.fmin(upper[second], high), upper[second])
+
+
 def unsplit(network: Network) -> str | None:
     """Which operations keep a network from being written so, in one line; None if none does."""
     bad = sorted({n.op.label for n in network.nodes[1:] if not (is_affine(n.op) or _is_kink(n.op))})

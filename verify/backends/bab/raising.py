@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.climbing import Climbing, ascend
-from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.compact import Compact, narrow
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, backward
 from assay.verify.backends.bab.phases import rounded
 from assay.verify.backends.bab.tables import FULL, Room, Tables
@@ -129,12 +129,8 @@ class Raising:
                         lower[:], upper[:] = kept
                     return False
                 least, alpha = rows.least(some, below[some])
-                at, side = wanted[some], below[some]
-                # Bounds that cross tell of a fault, or of rounding: what is known of such a neuron stays.
-                low = torch.where(side, torch.fmax(lower[at], least), lower[at])
-                high = torch.where(side, upper[at], torch.fmin(upper[at], -least))
-                crossed = low > high
-                lower[at], upper[at] = torch.where(crossed, lower[at], low), torch.where(crossed, upper[at], high)
+                side = below[some]
+                narrow(lower, upper, wanted[some], side, least)
                 if noted is not None:
                     noted[torch.where(side, some, len(wanted) + some)] = _shares(alpha)
         if noted is not None:

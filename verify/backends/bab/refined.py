@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.climbing import Climbing, climb, typical
-from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.compact import Compact, narrow
 from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Walk, backward
 from assay.verify.backends.bab.phases import branching, rounded
 from assay.verify.backends.bab.tables import Tables
@@ -172,9 +172,7 @@ def refine(
             if note is not None:
                 assert done.leaves is not None
                 note(lower, done.index, 2 * at + done.rows % 2, done.bounds, done.leaves)
-            low, high = at[~opposite], at[opposite]
-            lower[low] = torch.fmax(lower[low], done.bounds[~opposite])
-            upper[high] = torch.fmin(upper[high], -done.bounds[opposite])
+            narrow(lower, upper, at, ~opposite, done.bounds)
     return lower, upper
 
 
