@@ -313,42 +313,56 @@ def followed(
 
 
 def refuse_mixing(model: Oracle, sample: Tensor) -> None:
-    """Raise :class:`UnsupportedError` if a sample's output changes with those beside it: numbers that are NaN are
-    passed on by whatever computes with them.
+    """Raise :class:`UnsupportedError` if a sample's output changes with those beside it.
 
-    It is compared beside itself, in a batch of the same size: alone it is rounded otherwise, and where much cancels
-    nothing of the output may be left but that.
+    These are NaN, which whatever computes with it passes on, but comparisons: they are answered both ways. And they
+    are as large as can be, for what leaves out NaN. It is compared beside itself, in a batch of the same size: alone
+    it is rounded otherwise, and where much cancels nothing of the output may be left but that.
     """
-    spoilt, beside = Spoilt(), torch.full_like(sample, torch.nan)
+    spoilt, largest = Spoilt(), torch.finfo(sample.dtype).max
     with explaining(Trail(), "on two samples"), torch.inference_mode(False), torch.no_grad():
         twins = model(torch.cat([sample, sample]))
         scale = twins.abs().nan_to_num(0.0, 0.0).amax()
-        for row, given in enumerate(([sample, beside], [beside, sample])):
-            spoilt.row = row
-            with Operations(spoilt.run):
-                among = model(torch.cat(given))[row : row + 1]
-            if not torch.allclose(among, twins[row : row + 1], CLOSE, CLOSE * float(scale), equal_nan=True):
-                raise UnsupportedError(
-                    f"the model depends on the batch: a sample's output changes with those beside it{spoilt.words}"
-                )
+        for value, contrary in ((torch.nan, False), (torch.nan, True), (largest, False), (-largest, False)):
+            beside = torch.full_like(sample, value)
+            for row, given in enumerate(([sample, beside], [beside, sample])):
+                spoilt.row, spoilt.contrary = row, contrary
+                with Operations(spoilt.run):
+                    among = model(torch.cat(given))[row : row + 1]
+                if not torch.allclose(among, twins[row : row + 1], CLOSE, CLOSE * float(scale), equal_nan=True):
+                    raise UnsupportedError(
+                        f"the model depends on the batch: a sample's output changes with those beside it{spoilt.words}"
+                    )
 
 
 class Spoilt:
     """Notes the first operation that gives nothing but NaN, in all or for the sample at ``row``, where not all of its
-    operands were: it mixed samples."""
+    operands were: it mixed samples. ``contrary``: what is asked of NaN, element by element, is answered by the
+    opposite."""
 
     def __init__(self) -> None:
-        self.words, self.row = "", 0
+        self.words, self.row, self.contrary = "", 0, False
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run it."""
         result = func(*args, **kwargs)
+        given = [t for t in tensors_in(args) if t.is_floating_point()]
+        if self.contrary and isinstance(result, Tensor) and result.dtype is torch.bool:
+            for operand in given:
+                if broadcasts(operand, result):
+                    result = result ^ operand.isnan()
         if not self.words:
-            given, given_out = ([t for t in tensors_in(x) if t.is_floating_point()] for x in (args, result))
+            given_out = [t for t in tensors_in(result) if t.is_floating_point()]
             rows = [[t[self.row] for t in x if t.dim() and len(t) == 2] for x in (given, given_out)]
             if _spoilt(given, given_out) or _spoilt(*rows):
                 self.words = f" ({name_of(func).strip('_')})"
         return result
+
+
+def broadcasts(operand: Tensor, result: Tensor) -> bool:
+    """Whether an operation, element by element, may have made ``result`` of ``operand`` and others."""
+    sizes = zip(reversed(operand.shape), reversed(result.shape), strict=False)
+    return operand.dim() <= result.dim() and all(n in (1, m) for n, m in sizes)
 
 
 def _spoilt(given: list[Tensor], given_out: list[Tensor]) -> bool:
