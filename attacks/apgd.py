@@ -247,7 +247,7 @@ class APGD:
         return task.run(model, x, labels, region, self.loss, lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
-        """Attack each problem's specification, whose own loss replaces ``loss``."""
+        """Attack each problem's specification, by what ``loss`` is for its rows."""
         return task.search(problems, lambda job: self.run_on(job, seed))
 
     def run_on(self, job: Task, seed: int) -> AttackResult:
@@ -278,7 +278,7 @@ class APGDCE:
         return task.run(model, x, labels, region, "ce", lambda job: self.run_on(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
-        """Attack each problem's specification, whose own loss replaces the cross-entropy."""
+        """Attack each problem's specification, by what cross-entropy is for its rows."""
         return task.search(problems, lambda job: self.run_on(job, seed))
 
     def run_on(self, job: Task, seed: int) -> AttackResult:

@@ -35,8 +35,8 @@ class FGSM:
         return task.run(model, x, labels, region, self.loss, self._method)
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
-        """Attack each problem's specification, whose own loss replaces ``loss``."""
-        return task.search(problems, self._method)
+        """Attack each problem's specification, by what ``loss`` is for its rows."""
+        return task.search(problems, self._method, self.loss)
 
     def _method(self, job: task.Task) -> AttackResult:
         return ascend(job, Schedule(steps=1, step_size=1.0), seed=0)

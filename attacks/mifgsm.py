@@ -41,7 +41,7 @@ class MIFGSM:
         return self._pgd.run(model, x, labels, region, seed)
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
-        """Attack each problem's specification, whose own loss replaces ``loss``."""
+        """Attack each problem's specification, by what ``loss`` is for its rows."""
         return self._pgd.search(problems, seed)
 
     @property

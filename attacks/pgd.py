@@ -70,8 +70,8 @@ class PGD:
         )
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
-        """Attack each problem's specification, whose own loss replaces ``loss``."""
-        return task.search(problems, lambda job: ascend(job, self.schedule, seed))
+        """Attack each problem's specification, by what ``loss`` is to its rows."""
+        return task.search(problems, lambda job: ascend(job, self.schedule, seed), self.loss)
 
     @property
     def schedule(self) -> Schedule:

@@ -45,8 +45,8 @@ class PGDEOT:
         return task.run(model, x, labels, region, self.loss, lambda job: self._method(job, seed))
 
     def search(self, problems: Sequence[Problem], seed: int = 0) -> AttackResult:
-        """Attack each problem's specification, whose own loss replaces ``loss``."""
-        return task.search(problems, lambda job: self._method(job, seed))
+        """Attack each problem's specification, by what ``loss`` is for its rows."""
+        return task.search(problems, lambda job: self._method(job, seed), self.loss)
 
     def _method(self, job: Task, seed: int) -> AttackResult:
         with torch.random.fork_rng():

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from assay.verify.core.errors import InputError, unknown_name
 from assay.verify.core.spec import Spec
 
+SMOOTH = 0.3  # of the mean size of rows: below what differs by so much counts as the same
 LossName = Literal["ce", "margin", "dlr"]
 
 
@@ -82,6 +83,16 @@ def dlr(y: Tensor, labels: Tensor) -> Tensor:
         return gap
     top = y.topk(3, dim=1).values
     return gap / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def smooth_maximum(rows: Tensor, where: Tensor) -> Tensor:
+    """At least the largest of the rows that count, and close to it: ``t log sum exp(rows / t)`` with ``t`` a share of
+    their mean size; rows, where (batch x rows), result (batch). Where none counts all do, so that gradients are
+    numbers."""
+    where = where | ~where.any(1, keepdim=True)
+    count = where.sum(1, keepdim=True).clamp(min=1)
+    scale = ((rows.detach().abs() * where).sum(1, keepdim=True) / count * SMOOTH).clamp(min=1e-30)
+    return ((rows / scale).masked_fill(~where, -inf).logsumexp(1, keepdim=True) * scale)[:, 0]
 
 
 def targeted_dlr(y: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
@@ -174,7 +185,7 @@ class Violate:
     classes cost two entries per row; shorter specifications are padded. ``column``, ``coefficient``
     (batch x rows x entries); ``b``, ``strict``, ``disjunct`` (batch x rows); ``real`` (batch x disjuncts) tells
     disjuncts from padding, ``aimed`` (the same) those that the loss speaks of. A padded row belongs to the disjunct one
-    past the last, which is cut off.
+    past the last, which is cut off. ``loss``: with ``ce`` the rows of a disjunct that is not met count together.
     """
 
     column: Tensor
@@ -184,9 +195,10 @@ class Violate:
     disjunct: Tensor
     real: Tensor
     aimed: Tensor
+    loss: LossName = "margin"
 
     @classmethod
-    def of(cls, specs: Sequence[Spec], device: torch.device | str = "cpu") -> Violate:
+    def of(cls, specs: Sequence[Spec], device: torch.device | str = "cpu", loss: LossName = "margin") -> Violate:
         """The goal for one specification per sample; specifications that are one object are read once."""
         unique = list({id(spec): spec for spec in specs}.values())
         place = {id(spec): position for position, spec in enumerate(unique)}
@@ -210,7 +222,7 @@ class Violate:
             b[i, :n], strict[i, :n], disjunct[i, :n] = spec.b, spec.strict, spec.disjunct
             real[i, : len(spec.disjuncts)] = True
         index = torch.tensor([place[id(spec)] for spec in specs], dtype=torch.int64)
-        return cls(*(t[index].to(device) for t in (column, coefficient, b, strict, disjunct, real, real)))
+        return cls(*(t[index].to(device) for t in (column, coefficient, b, strict, disjunct, real, real)), loss)
 
     @property
     def signed(self) -> bool:
@@ -221,7 +233,9 @@ class Violate:
         """Minus the distance to violation of the closest disjunct, and success, both (batch): y (batch x outputs).
 
         The distance of a disjunct is the sum of its positive rows; where none is positive, its largest row. For a
-        single row per disjunct the loss is minus the specification's margin.
+        single row per disjunct the loss is minus the specification's margin. With ``ce`` the distance is a smooth
+        maximum of its rows, the met ones among them, so that they stay met: what the cross-entropy of a target class
+        is to the others, in their own scale.
         """
         rows = self._rows(y)
         with torch.no_grad():
@@ -237,16 +251,18 @@ class Violate:
             top = F.pad(worst, (0, 1), value=-inf).gather(1, closest[:, None])
             weight = own & torch.where(top > 0, rows > 0, rows == top)
         loss = -(rows * weight).sum(1)
+        if self.loss == "ce":
+            loss = torch.where((top > 0)[:, 0], -smooth_maximum(rows, own), loss)
         return torch.where(gap.isfinite(), loss, -gap), success
 
     def take(self, index: Tensor) -> Violate:
         """The goal of the samples at the positions ``index`` (samples)."""
         parts = (self.column, self.coefficient, self.b, self.strict, self.disjunct, self.real, self.aimed)
-        return Violate(*(part[index] for part in parts))
+        return Violate(*(part[index] for part in parts), self.loss)
 
     def with_loss(self, loss: LossName) -> Violate:
-        """The specification has one loss only; of all disjuncts again."""
-        return replace(self, aimed=self.real)
+        """The goal with another loss, of all disjuncts again; ``dlr`` has no meaning for rows, and is ``margin``."""
+        return replace(self, aimed=self.real, loss=loss)
 
     def rivals(self, y: Tensor) -> int:
         """The disjuncts of the specification with most: y (batch x outputs)."""

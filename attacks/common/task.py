@@ -180,8 +180,9 @@ def run(
     return result
 
 
-def search(problems: Sequence[Problem], method: Method) -> AttackResult:
-    """:meth:`Attack.search` for a ``method`` that works on tasks; the result is on the CPU.
+def search(problems: Sequence[Problem], method: Method, loss: LossName = "margin") -> AttackResult:
+    """:meth:`Attack.search` for a ``method`` that works on tasks, by what a ``loss`` is for rows of a specification;
+    the result is on the CPU.
 
     One batch per network and kind of region. Runs the oracle where it is a module, otherwise the network, in the
     oracle's dtype. A region without a member in that dtype costs no query and stays unbroken. Raises
@@ -212,7 +213,7 @@ def search(problems: Sequence[Problem], method: Method) -> AttackResult:
             model, device = _model(problems[positions[0]])
             clean = clean.to(device)
             check_model(model, clean)
-            goal = Violate.of([problems[i].spec for i in positions], device)
+            goal = Violate.of([problems[i].spec for i in positions], device, loss)
             result = method(Task.of(model, clean, region, goal))
             for part in fields(AttackResult):
                 getattr(whole, part.name)[positions] = getattr(result, part.name).cpu()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from assay.attacks.fgsm import FGSM
@@ -14,7 +14,6 @@ from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
 from assay.verify.bounds.relax import relaxes
 from assay.verify.core.budget import UNLIMITED, Budget
-from assay.verify.core.network import Network
 from assay.verify.core.ops import Conv2d, InverseSumExp, LeakyRelu, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result
@@ -29,44 +28,50 @@ HANDFUL = 400  # ReLUs of networks in which linear programs come before other se
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 
-def curved(network: Network) -> str | None:
-    """Why a network is not one with more than ReLUs between affine operations; None if it is."""
-    plain = all(isinstance(node.op, Relu) or not relaxes(node.op) for node in network.nodes[1:])
+def curved(problem: Problem) -> str | None:
+    """Why a problem's network is not one with more than ReLUs between affine operations; None if it is."""
+    plain = all(isinstance(node.op, Relu) or not relaxes(node.op) for node in problem.network.nodes[1:])
     return "a network of ReLUs" if plain else None
 
 
-def unraised(network: Network) -> str | None:
+def unraised(problem: Problem) -> str | None:
     """Why lines need not be raised before a search: by phases of neurons it does so itself, over convolutions in a part
     of the time. None if they have to be."""
-    convolved = any(isinstance(node.op, Conv2d) for node in network.nodes[1:])
-    return "a network of convolutions and ReLUs" if convolved and curved(network) else None
+    convolved = any(isinstance(node.op, Conv2d) for node in problem.network.nodes[1:])
+    return "a network of convolutions and ReLUs" if convolved and curved(problem) else None
 
 
-def small(network: Network) -> str | None:
-    """Why a network is not one of few ReLUs, where programs are solved in no time; None if it is."""
-    relus = sum(node.size for node in network.nodes[1:] if isinstance(node.op, (Relu, LeakyRelu)))
+def small(problem: Problem) -> str | None:
+    """Why a problem's network is not one of few ReLUs, where programs are solved in no time; None if it is."""
+    relus = sum(node.size for node in problem.network.nodes[1:] if isinstance(node.op, (Relu, LeakyRelu)))
     return None if relus <= HANDFUL else f"a network of {relus} ReLUs"
 
 
-def attentive(network: Network) -> str | None:
-    """Why a network is not one with a softmax inside; None if it is."""
-    inside = any(isinstance(node.op, InverseSumExp) for node in network.nodes[1:])
+def attentive(problem: Problem) -> str | None:
+    """Why a problem's network is not one with a softmax inside; None if it is."""
+    inside = any(isinstance(node.op, InverseSumExp) for node in problem.network.nodes[1:])
     return None if inside else "a network without a softmax"
+
+
+def single(problem: Problem) -> str | None:
+    """Why a problem has no disjunct of several rows, whose losses differ; None if it has."""
+    several = any(len(disjunct.b) > 1 for disjunct in problem.spec.disjuncts)
+    return None if several else "one row in each disjunct"
 
 
 @dataclass(frozen=True)
 class Early:
-    """A verifier that comes earlier for networks of some kind: ``other`` says why one is not of it."""
+    """A verifier that is asked, or earlier, for problems of some kind: ``other`` says why one is not of it."""
 
     verifier: Verifier
-    other: Callable[[Network], str | None] = field(repr=False)
+    other: Callable[[Problem], str | None] = field(repr=False)
     name: ClassVar[str] = "early"
     complete: ClassVar[bool] = False
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def supports(self, problem: Problem) -> str | None:
         """Why it is not for a problem."""
-        return self.other(problem.network) or self.verifier.supports(problem)
+        return self.other(problem) or self.verifier.supports(problem)
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """What the verifier says."""
@@ -97,7 +102,8 @@ class Auto:
         """The stages in order. Each is passed over where it does not support the problem, or has had its say before."""
         quick = PGD(steps=self.steps, restarts=self.restarts, loss="margin")
         strong = PGD(steps=100, step_size=0.1, momentum=0.9, loss="margin", random_start=True, diversify=10)
-        other = PGD(steps=200, restarts=4, step_size=0.05, momentum=0.75, loss="margin", random_start=True, diversify=5)
+        smooth = replace(strong, loss="ce")
+        other = PGD(steps=200, restarts=4, step_size=0.05, momentum=0.75, loss="ce", random_start=True, diversify=5)
         lines = AlphaCROWN(proof=self.proof)
         exact = Late(("lp-bab(proof=false)", "milp"))
         split = Late(("bab(proof=true)" if self.proof else "bab",))
@@ -115,6 +121,7 @@ class Auto:
             Stage(InputSplit(proof=self.proof), share=0.25, unlimited=HOUR),
             Stage(Early(exact, small), share=0.1, most=2.0),
             Stage(split, share=0.2, most=4.0),  # what it does not close by then, it begins again below
+            Stage(Early(Falsifier(smooth, rounds=self.rounds, targeted=True), single), share=0.05),
             Stage(Falsifier(strong, rounds=self.rounds, targeted=True), share=0.1),
             Stage(split, share=0.95, unlimited=HOUR),
             Stage(exact, share=0.7, unlimited=HOUR),

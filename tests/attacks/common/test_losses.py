@@ -51,6 +51,21 @@ def test_the_loss_of_a_specification_by_hand() -> None:
     assert grad[:3].tolist() == [[-1, -1], [-1, 0], [-1, 0]]  # all positive rows; once inside, the largest
 
 
+def test_the_rows_of_a_conjunction_count_together_in_their_own_scale() -> None:
+    """The smooth loss is at most minus the largest row, and has a part for rows that are met as well."""
+    both = Spec((polyhedron([[1, 0], [0, 1]], [0, 0], [False, False]),))
+    y = torch.tensor([[3.0, -1.0], [-1.0, -2.0]], requires_grad=True)
+    loss, success = Violate.of([both, both], loss="ce")(y)
+    scale = 0.3 * 2.0
+    assert loss[0].item() == pytest.approx(-scale * float(torch.tensor([3 / scale, -1 / scale]).logsumexp(0)))
+    assert loss[1].item() == 1.0
+    assert success.tolist() == [False, True]
+    (grad,) = torch.autograd.grad(loss.sum(), y)
+    assert grad[0, 0] < grad[0, 1] < 0
+    thousand, _ = Violate.of([both, both], loss="ce")(1000 * y)
+    assert torch.allclose(thousand, 1000 * loss)
+
+
 def test_strict_rows_exclude_the_boundary() -> None:
     goal = Violate.of([Spec((polyhedron([[1, 0]], [0], [strict]),)) for strict in (False, True)])
     assert goal(torch.zeros(2, 2))[1].tolist() == [True, False]
@@ -79,9 +94,10 @@ def specs(draw: st.DrawFn) -> Spec:
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(specs(), min_size=1, max_size=4), st.lists(st.integers(-3, 3), min_size=8, max_size=8))
-def test_success_is_the_violation_of_each_specification(batch: list[Spec], values: list[int]) -> None:
+@pytest.mark.parametrize("name", ["margin", "ce"])
+def test_success_is_the_violation_of_each_specification(name: LossName, batch: list[Spec], values: list[int]) -> None:
     y = torch.tensor(values, dtype=torch.float32).view(4, 2)[: len(batch)].requires_grad_()
-    loss, success = Violate.of(batch)(y)
+    loss, success = Violate.of(batch, loss=name)(y)
     assert success.tolist() == [bool(spec.violated(y[i : i + 1])) for i, spec in enumerate(batch)]
     (grad,) = torch.autograd.grad(loss.sum(), y)
     assert grad.isfinite().all()
@@ -90,7 +106,7 @@ def test_success_is_the_violation_of_each_specification(batch: list[Spec], value
         gap = float(spec.margin(spec.rows(y[i : i + 1]))) if spec.disjuncts else torch.inf
         assert (float(loss[i]) < 0) == (gap > 0)  # negative exactly outside of the closure
         if all(len(d.b) == 1 for d in spec.disjuncts):
-            assert float(loss[i]) == -gap
+            assert float(loss[i]) == pytest.approx(-gap)
 
 
 def test_take_selects_samples() -> None:

@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], list[str]]] = {
     "mean-of-the-batch": (lambda m, x: m.l(x.flatten(1)) - m.l(x.flatten(1)).mean(0), ["depends on the batch", "mean"]),
     "first-of-the-batch": (lambda m, x: m.l(x.flatten(1)) - m.l(x[:1].flatten(1)), ["depends on the batch"]),
     "whether-the-other-is-huge": (lambda m, x: m.l(x.flatten(1) * (x.flatten(1).flip(0) > 1e9)), ["on the batch"]),
-    "whether-the-other-is-small": (lambda m, x: m.l(x.flatten(1) * (-9.0 < x.flatten(1).flip(0))), ["on the batch"]),
+    "whether-the-other-is-small": (lambda m, x: m.l(x.flatten(1) * (x.flatten(1).flip(0) > -9.0)), ["on the batch"]),
     "indices": (
         lambda m, x: m.l(x.flatten(1)).gather(1, m.l(x.flatten(1)).argmax(1, keepdim=True)),
         ["gather", "places that"],
