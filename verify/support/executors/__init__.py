@@ -54,8 +54,8 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Ended:
-    """A task that is over, after ``seconds`` in all attempts: with the function's ``reply``, with the ``error`` that it raised, or with
-    a ``detail`` why there is neither."""
+    """A task that is over, after ``seconds`` in all attempts: with the function's ``reply``, with the ``error`` that it
+    raised, or with a ``detail`` why there is neither."""
 
     task: Task
     fate: Fate
