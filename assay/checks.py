@@ -6,9 +6,9 @@ import os
 from math import isnan
 from pathlib import Path
 
-from assay.lazy import swift_imports
 from assay.verify.core.errors import InputError
 from assay.verify.support.files import writable_folder
+from assay.verify.support.imports import swift_imports
 
 
 def at_least_one(name: str, value: int | None) -> None:

@@ -14,9 +14,9 @@ from assay import options
 from assay.benchmarks.harness.preloaded import INSTANCES
 from assay.checks import at_least_one, cores, positive, seed_in_range, writable_file
 from assay.commands.report import write
-from assay.lazy import swift_imports
 from assay.notes import hint, survey
 from assay.verify.support.executors.processes import warm
+from assay.verify.support.imports import swift_imports
 from assay.verify.support.plain import counted, plain
 
 

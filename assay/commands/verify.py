@@ -15,8 +15,8 @@ import typer
 
 from assay import options
 from assay.checks import at_least_one, positive, seed_in_range, writable_file
-from assay.lazy import swift_imports
 from assay.verify.core.errors import InputError, ResourceError
+from assay.verify.support.imports import swift_imports
 from assay.verify.support.plain import plain
 from assay.verify.support.signals import interruptible
 
