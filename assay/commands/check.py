@@ -50,11 +50,11 @@ def check(
     from assay.benchmarks.harness.answer import unzipped
 
     try:
-        data = [path.read_bytes() for path in (certificate, unzipped(net), unzipped(prop))]
+        files = [path.read_bytes() for path in (certificate, unzipped(net), unzipped(prop))]
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
     try:
-        report = checker.check(data[0], data[1], data[2], exact)
+        report = checker.check(files[0], files[1], files[2], exact)
     except question.Rejected as why:
         print(f"rejected: {why}")
         return evidence.REJECTED
