@@ -116,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = arguments or ["--help"]
     failure: AssayError
     try:
-        code = app(arguments, prog_name="assay", standalone_mode=False, obj=arguments)
+        with interruptible():  # also while what a command needs is imported
+            code = app(arguments, prog_name="assay", standalone_mode=False, obj=arguments)
         if code == INTERRUPTED:  # typer turns an interrupt into this code
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -153,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run() -> NoReturn:
     """The process's own command: ends it without taking the interpreter apart, which takes longer than easy answers."""
     _reserve_stdout()
-    with interruptible():  # also while what a command needs is imported
+    with interruptible():
         code = main()
     try:
         for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start

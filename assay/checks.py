@@ -8,6 +8,7 @@ from pathlib import Path
 
 from assay.verify.core.errors import InputError
 from assay.verify.support.files import writable_folder
+from assay.verify.support.imports import swift_imports
 
 
 def at_least_one(name: str, value: int | None) -> None:
@@ -35,7 +36,8 @@ def cores() -> int:
 
 def use_threads(wanted: int | None) -> int:
     """Torch on as many threads, or on its own choice, but on no more than there are cores; returns how many."""
-    import torch
+    with swift_imports():
+        import torch
 
     torch.set_num_threads(min(wanted or torch.get_num_threads(), cores()))
     return torch.get_num_threads()

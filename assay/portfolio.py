@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import platform
 import zipfile
 from collections import Counter
@@ -15,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay import inputs
 from assay.benchmarks.harness.origin import version
 from assay.verify.check import checker
 from assay.verify.check.certificate import CHECKERS, save_checkers
@@ -24,16 +24,18 @@ from assay.verify.support.files import replace_file
 
 if TYPE_CHECKING:
     from assay.benchmarks.harness.proving import Claim, Proof
+    from assay.models.data import Dataset
 
-FORMAT, INDEX = "assay-evidence-1", "index.json"
+FORMAT, INDEX = "assay-evidence-2", "index.json"
 SHARED, REPORTS = ("model.onnx", *CHECKERS), ("index.txt", "index.html")
 OWN = ("format", "norm", "scale", "domain", "versions", "sha256", "entries", "seal")  # all else is what was known
-COLUMNS = ("sample", "label", "eps", "subject", "verdict", "guarantee", "method", "proof", "file")
-SLACK = 1e-9  # relative, of widths of boxes, which are rounded
+COLUMNS = ("sample", "label", "eps", "subject", "verdict", "guarantee", "method", "proof", "file", "input")
 
 HOW = (
-    "All of it again: assay check FOLDER. One sample without this package: unpack its zip; with Python, numpy and onnx "
-    "run python checker.py certificate.zip model.onnx PROPERTY, the property of the zip.\n"
+    "All of it again: assay check FOLDER; with --data NAME or --data-dir FOLDER also that it is about these samples, "
+    "whose numbers, as little-endian float32, have the sha256 in the column input. One sample without this package: "
+    "unpack its zip; with Python, numpy and onnx run python checker.py certificate.zip model.onnx PROPERTY, the "
+    "property of the zip.\n"
     "rigorous: a certificate was accepted, every rounding error charged, in real arithmetic. statistical: of the "
     "smoothed classifier, with its confidence; noise was drawn again, and its seed, kind and number of draws are taken "
     "to have been chosen before anything was drawn. numerical: up to floating-point error.\n"
@@ -46,12 +48,13 @@ Proofs = Callable[[Sequence["Claim"]], Iterable[tuple["Claim", "Proof"]]]
 @dataclass(frozen=True)
 class Portfolio:
     """The folder, of a comparison in the norm ``norm`` with radii of ``scale`` times eps in a ``domain`` (see
-    :func:`of_features`); what else is ``known``."""
+    :func:`of_features`) about samples with the hashes ``inputs``; what else is ``known``."""
 
     folder: Path
     norm: float
     scale: float | list[float]
     domain: Sequence[float | list[float]]
+    inputs: Sequence[str]
     known: Mapping[str, Any]
 
     def room(self) -> None:
@@ -93,7 +96,8 @@ class Portfolio:
             entire = entire and of == _hash((self.folder / "model.onnx").read_bytes())
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None
-        same = entry.get("problem") == claim.problem and entry.get("verdict") == claim.told.verdict.value
+        told = claim.problem, claim.told.verdict.value, self.inputs[claim.sample]
+        same = (entry.get("problem"), entry.get("verdict"), entry.get("input")) == told
         return entry if entire and same else None
 
     def add(self, claim: Claim, proof: Proof) -> Entry:
@@ -102,6 +106,7 @@ class Portfolio:
         entry: Entry = {
             "sample": claim.sample,
             "label": claim.label,
+            "input": self.inputs[claim.sample],
             "eps": claim.eps,
             "subject": claim.subject,
             "problem": claim.problem,
@@ -202,9 +207,10 @@ def _file(sample: int, eps: float, subject: str) -> str:
     return f"sample-{sample:05d}-eps-{eps:g}{other}.zip"
 
 
-def again(folder: Path, exact: bool = False) -> int:
+def again(folder: Path, exact: bool = False, find: Callable[[str], Dataset] | None = None) -> int:
     """Check the folder of a comparison again: all hashes, all certificates, and that each speaks of what the index
-    says; the exit code: that of :func:`assay.evidence.again`, the worst of all samples."""
+    says, and of the samples of the data that are to ``find`` by the name in it; the exit code: that of
+    :func:`assay.evidence.again`, the worst of all samples."""
     from assay.evidence import REJECTED, UNPROVED
 
     try:
@@ -220,7 +226,8 @@ def again(folder: Path, exact: bool = False) -> int:
     faults += [f"{INDEX} changed since it was written"] if index.get("seal") != seal(index) else []
     faults += [f"{path.name} is not in the index" for path in sorted(folder.glob("*.zip")) if path.name not in data]
     try:
-        faults = faults or [*_told(index), *_pages(index, data), *_faults(index, data, exact)]
+        samples = None if find is None or faults else find(index["data"].rpartition(" (")[0])
+        faults = faults or [*_told(index), *_pages(index, data), *_faults(index, data, exact, samples)]
         told_of = asked(index)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{str(folder)!r} is no folder of evidence: {type(error).__name__}: {error}") from None
@@ -230,6 +237,8 @@ def again(folder: Path, exact: bool = False) -> int:
         return REJECTED
     entries = index["entries"]
     print(told_of)
+    if samples is not None:
+        print(f"samples: those of {samples.name} ({samples.split}), by their numbers")
     told = Counter(f"{e['verdict']} ({e['guarantee']})" for e in entries if not e["proof"].startswith("none: "))
     without = sum(entry["guarantee"] != "open" for entry in entries) - sum(told.values())
     print(f"accepted: {', '.join(f'{count} {verdict}' for verdict, count in sorted(told.items())) or 'nothing'}")
@@ -266,12 +275,16 @@ def _pages(index: Mapping[str, Any], data: Mapping[str, bytes]) -> Iterator[str]
     )
 
 
-def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) -> Iterator[str]:
+def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool, samples: Dataset | None) -> Iterator[str]:
     """Of each sample what is wrong."""
     from assay.verify.check import question
 
     for entry in index["entries"]:
         where = f"sample {entry['sample']} at eps {entry['eps']}"
+        if samples is not None and (other := inputs.another(entry, samples)):
+            yield f"{where}: {other}"
+            continue
+        x = None if samples is None else samples.x[entry["sample"]].flatten().tolist()
         try:
             with zipfile.ZipFile(io.BytesIO(data[entry["file"]])) as file:
                 told, names = json.loads(file.read("evidence.json")), file.namelist()
@@ -281,7 +294,7 @@ def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) ->
                     continue
                 prop = file.read(next(name for name in names if name.startswith("property.")))
                 report = checker.check(file.read("certificate.zip"), data["model.onnx"], prop, exact)
-            why = disagreement(entry, told, report, prop, data["model.onnx"], index)
+            why = disagreement(entry, told, report, prop, data["model.onnx"], index, x)
         except (question.Rejected, ValueError, TypeError, KeyError, StopIteration, zipfile.BadZipFile) as error:
             why = str(error)
         if why:
@@ -289,9 +302,16 @@ def _faults(index: Mapping[str, Any], data: Mapping[str, bytes], exact: bool) ->
 
 
 def disagreement(
-    entry: Entry, told: Entry, report: Mapping[str, Any], prop: bytes, model: bytes, index: Mapping[str, Any]
+    entry: Entry,
+    told: Entry,
+    report: Mapping[str, Any],
+    prop: bytes,
+    model: bytes,
+    index: Mapping[str, Any],
+    x: Sequence[float] | None = None,
 ) -> str | None:
-    """Why the index, an entry of it and what is ``told`` in its zip, is not what the certificate proves."""
+    """Why the index, an entry of it and what is ``told`` in its zip, is not what the certificate proves; ``x``: about
+    the sample with these numbers, if they are known."""
     from assay.verify.check import norms
 
     claims = {"unsat": (Verdict.VERIFIED, NETWORK), "sat": (Verdict.FALSIFIED, NETWORK)}
@@ -310,56 +330,24 @@ def disagreement(
     start, end, scale = (_each(value, len(low)) for value in (*index["domain"], index["scale"]))
     if ball is not None and (ball.p, ball.radius) != (norm, eps):
         return f"its ball has the radius {ball.radius:g} in l{ball.p:g}"
-    if ball is not None and not around(ball.centre.tolist(), [eps] * len(low), low, high, start, end):
+    if ball is not None and not inputs.around(ball.centre.tolist(), [eps] * len(low), low, high, start, end):
         return "its box cuts its ball, and not at the ends of the domain"
-    centre = middle([eps * s for s in scale], low, high, start, end)
-    wide = verdict is Verdict.FALSIFIED and not within([eps * s for s in scale], low, high)
+    radius = [eps * s for s in scale]
+    centre = inputs.middle(radius, low, high, start, end)
+    wide = verdict is Verdict.FALSIFIED and not inputs.within(radius, low, high)
     if ball is None and (norm != float("inf") or centre is None or wide):
         return "its box is not all that is within eps of a point of the domain, in linf"
+    if x is not None and ball is not None and ball.centre.tolist() != x:
+        return "its ball is about another point than the sample"
+    beside = x is not None and not inputs.around(x, radius, low, high, start, end)
+    beyond = x is not None and verdict is Verdict.FALSIFIED and not inputs.inside(x, radius, low, high)
+    if ball is None and (beside or beyond):
+        return "its box is about another point than the sample"
     return None if about(entry["label"], network.output.size, unsafe) else f"it is not about the label {entry['label']}"
 
 
 def _each(value: float | list[float], count: int) -> list[float]:
     return value if isinstance(value, list) else [value] * count
-
-
-def around(
-    centre: Sequence[float],
-    radius: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    least: Sequence[float],
-    most: Sequence[float],
-) -> bool:
-    """Whether a box holds all inputs within a radius of the centre, each its own, but those beyond the domain."""
-    return all(
-        a <= max(c - (1 - SLACK) * r, start) and b >= min(c + (1 - SLACK) * r, end)
-        for c, r, a, b, start, end in zip(centre, radius, low, high, least, most, strict=True)
-    )
-
-
-def within(radius: Sequence[float], low: Sequence[float], high: Sequence[float]) -> bool:
-    """Whether a box lies within a radius of a point, each input its own, but for how its ends were rounded."""
-    return all(
-        b - a <= 2 * (1 + SLACK) * r + 4 * math.ulp(max(abs(a), abs(b)))
-        for r, a, b in zip(radius, low, high, strict=True)
-    )
-
-
-def middle(
-    radius: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    least: Sequence[float],
-    most: Sequence[float],
-) -> list[float] | None:
-    """A point of the domain of which the box holds all within a radius, but what is beyond the domain; None if there is
-    none, as of a box that is narrow along any input."""
-    ends = [
-        (start if a <= start else a + (1 - SLACK) * r, end if b >= end else b - (1 - SLACK) * r)
-        for r, a, b, start, end in zip(radius, low, high, least, most, strict=True)
-    ]
-    return [first for first, _ in ends] if all(first <= last for first, last in ends) else None
 
 
 def about(label: int, outputs: int, unsafe: Sequence[Sequence[Any]]) -> bool:

@@ -16,6 +16,7 @@ from assay.checks import at_least_one, cores, positive, seed_in_range, writable_
 from assay.commands.report import write
 from assay.notes import hint, survey
 from assay.verify.support.executors.processes import warm
+from assay.verify.support.imports import swift_imports
 from assay.verify.support.plain import counted, plain
 
 
@@ -58,10 +59,11 @@ def bench(
 
     from rich.console import Console
 
-    from assay.benchmarks.harness import instances, suite
-    from assay.benchmarks.harness.progress import watch
-    from assay.benchmarks.harness.store import Store
-    from assay.benchmarks.report import cactus_figure, competition, instances_run
+    with swift_imports():
+        from assay.benchmarks.harness import instances, suite
+        from assay.benchmarks.harness.progress import watch
+        from assay.benchmarks.harness.store import Store
+        from assay.benchmarks.report import cactus_figure, competition, instances_run
     from assay.verify.support.documents import dump
     from assay.verify.support.files import writable_folder
     from assay.verify.support.signals import interruptible

@@ -246,13 +246,15 @@ def _collect(
 
 def _portfolio(folder: Path, asking: Asking, norm: float, terms: Terms) -> Portfolio:
     """The folder of evidence, made."""
+    from assay.inputs import digests
     from assay.portfolio import Portfolio, of_features
 
     samples = asking.samples
     data, command = f"{samples.name} ({samples.split})", shlex.join(terms.command)
     scale = of_features(1.0 if samples.eps_scale is None else samples.eps_scale, samples.shape)
     ends = [of_features(end, samples.shape) for end in samples.legal]
-    portfolio = Portfolio(folder, norm, scale, ends, {"model": asking.model, "data": data, "command": command})
+    known = {"model": asking.model, "data": data, "command": command}
+    portfolio = Portfolio(folder, norm, scale, ends, digests(samples.x), known)
     portfolio.room()
     return portfolio
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import typer
 from assay import options
 from assay.checks import at_least_one, positive, seed_in_range, writable_file
 from assay.verify.core.errors import InputError, ResourceError
+from assay.verify.support.imports import swift_imports
 from assay.verify.support.plain import plain
 from assay.verify.support.signals import interruptible
 
@@ -143,20 +143,6 @@ def remark(lines: Sequence[str]) -> None:
     for line in lines:
         indent = " " * (len(line) - len(line.lstrip()))
         print(f"assay: {indent}{plain(line)}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def swift_imports() -> Iterator[None]:
-    """Importing without the collector of cycles, which finds nothing and takes a tenth of torch's import.
-
-    What was imported stays, so that later collections need not look at it either.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @dataclass(frozen=True)

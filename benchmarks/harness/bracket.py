@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Protocol
 
+from assay.verify.backends.smoothing.confidence import clopper_pearson
 from assay.verify.core.result import NETWORK, Reason, Result, Verdict
 
 CONFIDENCE = 0.95
@@ -123,10 +124,7 @@ class Row:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Exact binomial interval of the accuracy on the population (Clopper and Pearson 1934), at 95%."""
-        from scipy.stats import binomtest  # here: it takes a second to import
-
-        interval = binomtest(self.count, self.n).proportion_ci(CONFIDENCE, method="exact")
-        return float(interval.low), float(interval.high)
+        return clopper_pearson(self.count, self.n, CONFIDENCE)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; the participant's name stands under its role. A row that is refused has no accuracy."""

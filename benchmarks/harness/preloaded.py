@@ -12,6 +12,7 @@ SAMPLES = (  # runs over a data set
 INSTANCES = (  # runs over networks and properties in files
     "assay.benchmarks.harness.answer",
     "assay.verify.solving.auto",
+    "assay.verify.solving.proofs",
     "assay.verify.frontends.onnx",
     "assay.verify.frontends.vnnlib",
     "onnx",

@@ -18,6 +18,7 @@ from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.sources import Held, Source, checked
 from assay.models.data import Dataset
+from assay.verify.backends.smoothing.confidence import clopper_pearson
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.network import Network
 from assay.verify.core.norms import covers
@@ -133,13 +134,10 @@ def _row(ground: Ground, index: int) -> Row:
 
 def curve(rows: Sequence[Row], radii: Sequence[float], norm: float = 2.0) -> list[Point]:
     """Certified accuracy at each radius in the ``norm``, rising; at 0 the accuracy of the smoothed classifier."""
-    from scipy.stats import binomtest
-
     points = []
     for radius in sorted(set(radii)):
         count = sum(row.right and covers(row.radius, radius, norm) for row in rows)
-        interval = binomtest(count, len(rows)).proportion_ci(CONFIDENCE, method="exact")
-        points.append(Point(radius, count, count / len(rows), float(interval.low), float(interval.high)))
+        points.append(Point(radius, count, count / len(rows), *clopper_pearson(count, len(rows), CONFIDENCE)))
     return points
 
 

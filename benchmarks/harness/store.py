@@ -161,6 +161,11 @@ class Store:
                         found[record.key] = record
         return found
 
+    def seconds(self, method: str) -> dict[str, float]:
+        """By problem, the most seconds that a method has taken, whatever the seed, the device and the code."""
+        most = "SELECT problem, max(seconds) FROM results WHERE method = ? GROUP BY problem"
+        return dict(self.file.execute(most, (method,)))
+
     def decided(self, run: int) -> dict[str, int]:
         """By verdict, how many rows a run wrote."""
         return dict(self.file.execute("SELECT verdict, count(*) FROM results WHERE run = ? GROUP BY verdict", (run,)))

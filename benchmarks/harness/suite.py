@@ -98,7 +98,8 @@ def run(
     hiring: Hiring | None = None,
 ) -> Outcome:
     """Ask ``method``, written as the command takes it, about every instance; ``expected``: verdicts by name;
-    ``hiring``: where the work runs, if not in processes of this machine.
+    ``hiring``: where the work runs, if not in processes of this machine. What took long in an earlier run in the store,
+    of whatever code, begins first, so that all processes end together.
 
     With ``resume`` the rows that are settled in the store are taken from there. Raises :class:`InputError` for a
     method that does not exist, and where the files of a stored row have changed since.
@@ -110,7 +111,7 @@ def run(
     progress.recall(len(ledger.rows))
 
     def open_tasks() -> Iterator[Task]:
-        for instance in dict.fromkeys(instances):
+        for instance in ledger.longest_first(instances):
             if resume and instance not in ledger.rows and ledger.recall(instance):
                 progress.recall(1)
             if instance not in ledger.rows:
@@ -157,6 +158,11 @@ class Ledger:
                     f"{str(self.store.path)!r}; restore it, name another store, or run without --resume"
                 )
         self.store.noted.enrol({instance.place: problem for instance, problem in self.problems.items()})
+
+    def longest_first(self, instances: Sequence[Instance]) -> list[Instance]:
+        """Each instance once, by what it took before; what is new in its order, at the end."""
+        took = self.store.seconds(self.key)
+        return sorted(dict.fromkeys(instances), key=lambda one: -took.get(self.problems.get(one, ""), 0.0))
 
     @property
     def counts(self) -> str:

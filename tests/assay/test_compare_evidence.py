@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -12,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from assay import portfolio
+from assay import inputs, portfolio
 from assay.__main__ import main
+from assay.models.data import load
 from assay.verify.check import norms
 from tests.breadth import few
 
@@ -146,18 +149,18 @@ def test_what_the_index_says_is_what_is_proved(
 
 def test_a_box_may_cut_a_ball_at_the_ends_of_the_domain_alone() -> None:
     centre, radius, ends = [0.05, 0.5, 0.9], [0.1] * 3, ([0.0] * 3, [1.0] * 3)
-    assert portfolio.around(centre, radius, [0.0, 0.4, 0.8], [0.15, 0.6, 1.0], *ends)
-    assert not portfolio.around(centre, radius, [0.0, 0.45, 0.8], [0.15, 0.6, 1.0], *ends)
-    assert not portfolio.around(centre, radius, [0.05, 0.4, 0.8], [0.15, 0.6, 1.0], *ends)
-    assert not portfolio.around(centre, radius, centre, centre, *ends)
+    assert inputs.around(centre, radius, [0.0, 0.4, 0.8], [0.15, 0.6, 1.0], *ends)
+    assert not inputs.around(centre, radius, [0.0, 0.45, 0.8], [0.15, 0.6, 1.0], *ends)
+    assert not inputs.around(centre, radius, [0.05, 0.4, 0.8], [0.15, 0.6, 1.0], *ends)
+    assert not inputs.around(centre, radius, centre, centre, *ends)
 
 
 def test_a_box_that_is_narrow_along_an_input_is_no_ball() -> None:
     radius, ends = [0.1, 0.1, 0.0], ([0.0] * 3, [1.0] * 3)
-    assert portfolio.middle(radius, [0.0, 0.4, 0.5], [0.15, 0.6, 0.5], *ends)
-    assert portfolio.middle(radius, [0.0, 0.9, 0.5], [0.1, 1.0, 0.5], *ends)  # about the ends of the domain
+    assert inputs.middle(radius, [0.0, 0.4, 0.5], [0.15, 0.6, 0.5], *ends)
+    assert inputs.middle(radius, [0.0, 0.9, 0.5], [0.1, 1.0, 0.5], *ends)  # about the ends of the domain
     for low, high in (([0.0, 0.5], [0.15, 0.5]), ([0.3, 0.4], [0.45, 0.6]), ([0.0, 0.4], [0.05, 0.6])):
-        assert portfolio.middle(radius, [*low, 0.5], [*high, 0.5], *ends) is None
+        assert inputs.middle(radius, [*low, 0.5], [*high, 0.5], *ends) is None
 
 
 def resealed(folder: Path, told: dict[str, Any]) -> None:
@@ -240,9 +243,9 @@ def test_a_counterexample_is_within_the_radius_that_is_told(run: Path, capsys: p
 
 
 def test_a_box_that_was_rounded_is_within_its_radius() -> None:
-    assert portfolio.within([0.1, 0.0], [0.1 - 0.1, 3.0], [0.1 + 0.1, 3.0])
-    assert portfolio.within([1e-20], [0.3], [math.nextafter(0.3, 1.0)])
-    assert not portfolio.within([0.1], [0.0], [0.2001])
+    assert inputs.within([0.1, 0.0], [0.1 - 0.1, 3.0], [0.1 + 0.1, 3.0])
+    assert inputs.within([1e-20], [0.3], [math.nextafter(0.3, 1.0)])
+    assert not inputs.within([0.1], [0.0], [0.2001])
 
 
 def test_an_index_speaks_of_regions_that_there_are(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,6 +270,83 @@ def test_scales_of_features_are_told_by_their_ends() -> None:
     told = portfolio.asked({"norm": "inf", "scale": [1.0, 0.5, 1.0], "domain": [0.0, [1.0, 2.0, 1.0]]})
     assert "of 0.5 to 1.0 (2 values on 3 features) times eps" in told
     assert "in a domain of at least 0.0, at most 1.0 to 2.0 (2 values on 3 features)" in told
+
+
+def shifted(folder: Path, by: float, swap: bool = False, label: int = 0) -> str:
+    """Digits with other numbers, or other places or labels, as a data set of one's own."""
+    digits = load("digits").take(6)
+    x, y = digits.x.numpy() * (1 - by), (digits.y.numpy() + label) % 10
+    np.savez(folder / "own.npz", x=x[::-1].copy() if swap else x, y=y[::-1].copy() if swap else y)
+    return "own.npz"
+
+
+def test_the_evidence_is_held_against_the_samples(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = index(run)["entries"][0]
+    numbers = load("digits").x[0].numpy().astype("<f4").tobytes()
+    assert entry["input"] == hashlib.sha256(numbers).hexdigest()
+    assert entry["input"] in (run / "index.txt").read_text()
+    with zipfile.ZipFile(run / entry["file"]) as file:
+        assert json.loads(file.read("evidence.json"))["input"] == entry["input"]
+    assert main(["check", "ev", "--data", "digits"]) == 0
+    assert "samples: those of digits (test), by their numbers" in capsys.readouterr().out
+    assert main(["check", "ev", "--data", shifted(run.parent, 0.0)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ({"by": 1e-6}, "it is not about sample 0 of own.npz"),
+        ({"by": 0.0, "swap": True}, "it is not about sample 0 of own.npz"),
+        ({"by": 0.0, "label": 1}, "the label is "),
+    ],
+    ids=["other numbers", "another order", "other labels"],
+)
+def test_samples_that_are_others_are_told(
+    run: Path, how: dict[str, Any], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "ev", "--data", shifted(run.parent, **how)]) == 20
+    assert f"rejected: sample 0 at eps 0.02: {why}" in capsys.readouterr().out
+
+
+def test_a_certificate_is_about_the_sample_whatever_the_index_says(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of data that are a little different, with all hashes mended."""
+    own = shifted(run.parent, 0.01)
+    told, hashes = index(run), inputs.digests(load(own).x)
+    for entry in told["entries"]:
+        entry["input"] = hashes[entry["sample"]]
+        with zipfile.ZipFile(run / entry["file"]) as file:
+            content = {name: file.read(name) for name in file.namelist()}
+        content["evidence.json"] = json.dumps(json.loads(content["evidence.json"]) | {"input": entry["input"]}).encode()
+        with zipfile.ZipFile(run / entry["file"], "w") as file:
+            for name, data in content.items():
+                file.writestr(name, data)
+        entry["sha256"] = portfolio._hash((run / entry["file"]).read_bytes())
+    remade(run, told)
+    assert main(["check", "ev"]) == 0
+    capsys.readouterr()
+    assert main(["check", "ev", "--data", own]) == 20
+    lines = capsys.readouterr().out.splitlines()
+    proved = [entry for entry in told["entries"] if not entry["proof"].startswith("none: ")]
+    assert len(lines) == len(proved)
+    assert {line.partition(": its ")[2] for line in lines} == {
+        "box is about another point than the sample",
+        "ball is about another point than the sample",
+    }
+
+
+def test_a_box_inside_of_a_radius_is_so_on_each_side() -> None:
+    assert inputs.inside([0.1, 3.0], [0.1, 0.0], [0.1 - 0.1, 3.0], [0.1 + 0.1, 3.0])
+    assert not inputs.inside([0.1], [0.1], [-0.01], [0.1])
+    assert not inputs.inside([0.1], [0.1], [0.1], [0.21])
+
+
+def test_data_are_for_the_evidence_of_a_comparison(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, more in ((run / "index.txt", ["--data", "digits"]), (run.parent, ["--data-dir", "."])):
+        assert main(["check", str(path), *more]) == 40
+        assert "are for the evidence of a comparison" in capsys.readouterr().err
+    assert main(["check", "ev", "--data", "digit"]) == 40
 
 
 def test_a_folder_of_another_model_is_not_gone_on_with(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,4 +412,4 @@ def test_balls_are_told_as_balls(run: Path, norm: str) -> None:
     with zipfile.ZipFile(run / verified[0]["file"]) as file:
         _, _, ball = norms.asked((run / "model.onnx").read_bytes(), file.read("property.json"))
         assert ball.radius == 0.02
-    assert main(["check", "ev"]) == 0
+    assert main(["check", "ev", "--data", "digits"]) == 0

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 import typer
@@ -146,3 +147,21 @@ def test_a_signal_before_a_command_minds_signals_itself_ends_with_130(monkeypatc
     face.run()
     assert ends == [130]
     assert capsys.readouterr().err == "assay: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("then", "code"), [(RecursionError(), 130), (InternalError("x"), 130), (AlarmError("bad"), 70)]
+)
+def test_an_interrupt_that_is_swallowed_is_one_if_what_it_broke_off_fails(ending, monkeypatch, then, code):
+    ending(then)
+    app = face.app
+
+    def swallowing(*arguments, **more):
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        return app(*arguments, **more)
+
+    monkeypatch.setattr(face, "app", swallowing)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["models"]) == code
+    assert signal.getsignal(signal.SIGINT) is before

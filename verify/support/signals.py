@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from assay.verify.core.errors import AlarmError
+
 INTERRUPTED = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While the block runs, the first signal raises KeyboardInterrupt in it.
+    """While the block runs, the first signal raises KeyboardInterrupt in it, whatever becomes of that: what it breaks
+    off, as the import of a package, may well go on and fail in another way.
 
     Does nothing outside of the main thread, where Python allows no handlers.
     """
@@ -23,19 +26,26 @@ def interruptible() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = False
+
+    def first(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = True
+        for each in SIGNALS:
+            signal.signal(each, _second)
+        raise KeyboardInterrupt
+
     for number in SIGNALS:
-        signal.signal(number, _first)
+        signal.signal(number, first)
     try:
         yield
+    except Exception as error:
+        if heard and not isinstance(error, AlarmError):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _first(number: int, frame: FrameType | None) -> None:
-    for each in SIGNALS:
-        signal.signal(each, _second)
-    raise KeyboardInterrupt
 
 
 def _second(number: int, frame: FrameType | None) -> None:

@@ -14,6 +14,16 @@ def test_the_interval_is_clopper_pearson():
     assert Row(Role.ATTACK, "a", "a", 0.1, 20, 0, 0, 0).interval == pytest.approx((0.025 ** (1 / 20), 1))
 
 
+@pytest.mark.parametrize("n", [1, 7, 500])
+def test_the_interval_is_that_of_scipy(n):
+    from scipy.stats import binomtest
+
+    for count in sorted({0, 1, n // 3, n - 1, n}):
+        known = binomtest(count, n).proportion_ci(0.95, method="exact")
+        own = Row(Role.METHOD, "m", "m", 0.1, n, count, 0, 0).interval
+        assert own == pytest.approx((known.low, known.high), abs=1e-10)
+
+
 def test_a_method_counts_what_it_verified_and_an_attack_what_it_left():
     method, attack = (Row(role, "x", "x", 0.1, 10, 3, 4, 1) for role in (Role.METHOD, Role.ATTACK))
     assert (method.accuracy, attack.accuracy, method.unknown) == (0.3, 0.6, 3)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from assay.verify.backends.bab import bab, refined, subtrees
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.dealt import First, Rows, Said
 from assay.verify.backends.bab.shared import Share
-from assay.verify.core.budget import UNLIMITED
+from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InternalError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Reason, Verdict
@@ -106,6 +107,27 @@ def test_processes_that_are_not_there_yet_are_not_waited_for(
     assert not asked[First]
     assert not asked[Rows]
     assert asked[Share]
+
+
+def test_what_is_tried_again_has_what_is_left_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[int, list[tuple[float, float]]] = {}
+    tags = []
+    original = Here.submit
+
+    def submit(self: Here, task: Any) -> None:
+        if not isinstance(task.argument, Share):
+            tags.append(task.tag)  # so that no other one has its place
+            given.setdefault(id(task.tag), []).append((task.seconds, task.argument.seconds))
+        original(self, task)
+
+    monkeypatch.setattr(Here, "submit", submit)
+    Here(every_third_is_lost).put(monkeypatch)
+    assert DEALT.verify(deep(), Budget(600)).verdict is Verdict.VERIFIED
+    again = [times for times in given.values() if len(times) > 1]
+    assert again
+    for times in again:
+        assert all(whole == own for whole, own in times)
+        assert all(after < before for (before, _), (after, _) in pairwise(times))
 
 
 def wholly_closed(said: Said) -> Said:

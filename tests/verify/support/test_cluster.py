@@ -127,11 +127,11 @@ def nodes():
 
 
 def test_what_is_lost_with_a_machine_is_done_elsewhere_and_counted_once(nodes, tmp_path):
-    other = nodes.add_node(num_cpus=1, object_store_memory=SMALL)
+    other, over = nodes.add_node(num_cpus=1, object_store_memory=SMALL), threading.Event()
 
     def lose():
-        while len([*tmp_path.glob("begun*")]) < 2:
-            time.sleep(0.1)
+        while len([*tmp_path.glob("begun*")]) < 2 and not over.wait(0.1):
+            pass
         nodes.remove_node(other, allow_graceful=False)
         (tmp_path / "gone").touch()
 
@@ -140,6 +140,7 @@ def test_what_is_lost_with_a_machine_is_done_elsewhere_and_counted_once(nodes, t
         loser = threading.Thread(target=lose)
         loser.start()
         ends = list(run(executor, [Task(("wait", str(tmp_path)), tag=i) for i in range(4)]))
+        over.set()
         loser.join()
         assert executor.capacity == 1
     assert sorted(ended.task.tag for ended in ends) == [0, 1, 2, 3]

@@ -1,6 +1,7 @@
 """Executors: what they are asked they do, whichever it is, and nothing that processes do goes beyond the limits."""
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import pickle
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def work(ground, what):
             return os.environ["CUDA_VISIBLE_DEVICES"]
         case "stop":  # as slow as can be
             os.kill(os.getpid(), signal.SIGSTOP)
+        case "collector":
+            return gc.isenabled(), gc.get_freeze_count() > 0
         case "print":
             print("noise", flush=True)
     return kind
@@ -122,6 +125,10 @@ def test_processes_work_side_by_side_and_live_on():
     replies = ends(pool_of(2), *(task("pid", 0.2 + i / 1000) for i in range(6)))
     assert len({ended.reply for ended in replies.values()}) == 2
     assert os.getpid() not in {ended.reply for ended in replies.values()}
+
+
+def test_processes_collect_cycles_but_for_what_was_imported_before():
+    assert ends(pool_of(1), task("collector"))["collector", None].reply == (True, True)
 
 
 def test_tasks_are_taken_when_there_is_a_process_for_them():
@@ -243,6 +250,7 @@ def test_a_process_that_nobody_waits_for_any_more_ends_quietly(tmp_path, monkeyp
     for name in ("setsid", "dup2"):
         monkeypatch.setattr(os, name, lambda *_: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     for path in (None, str(tmp_path / "removed")):
         ours, theirs = multiprocessing.Pipe()
@@ -321,7 +329,7 @@ class Meeting:
         self.attempts.append(task)
 
     def ended(self):
-        return [Ended(self.attempts[-1], self.fates.pop(0), 0.0)]
+        return [Ended(self.attempts[-1], self.fates.pop(0), 2.0)]
 
 
 @pytest.mark.parametrize(
@@ -339,6 +347,20 @@ def test_a_task_is_blamed_for_its_process_and_not_for_its_machine(fates, last, a
     (ended,) = run(executor, [task("double", 1)])
     assert (ended.fate, ended.task.attempt, len(executor.attempts)) == (last, attempts, attempts)
     assert ended.lost is (last is not Fate.REPLIED)
+    assert ended.seconds == 2.0 * attempts
+
+
+def test_a_task_that_is_tried_again_has_all_of_its_time_or_what_is_left_by_then():
+    whole, shorter = Meeting([Fate.GONE, Fate.REPLIED]), Meeting([Fate.GONE, Fate.GONE, Fate.REPLIED])
+    assert [ended.fate for ended in run(whole, [Task("a", 5.0)])] == [Fate.REPLIED]
+    assert [task.seconds for task in whole.attempts] == [5.0, 5.0]
+    (ended,) = run(shorter, [Task("a", 5.0)], lambda task: replace(task, seconds=task.seconds - 1.0))
+    assert [(task.seconds, task.attempt, task.spent) for task in shorter.attempts] == [
+        (5.0, 1, 0.0),
+        (4.0, 2, 2.0),
+        (3.0, 3, 4.0),
+    ]
+    assert ended.seconds == 6.0
 
 
 def test_there_are_no_more_processes_than_accelerators(monkeypatch):

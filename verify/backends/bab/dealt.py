@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -65,7 +66,7 @@ class First:
     domains: int | None
     how: Climbing
     short: float
-    seconds: float
+    seconds: float = 0.0
 
     def said(self, trees: Roots) -> Said:
         """What comes of it, in the process that is asked."""
@@ -96,7 +97,7 @@ class Rows:
 
     layer: Layer
     rows: Tensor
-    seconds: float
+    seconds: float = 0.0
 
     def grown(self, compact: Compact, budget: Budget, proof: bool) -> list[Grown]:
         """The trees, in the process that is asked, with their leaves for a ``proof``; none where the time is over."""
@@ -123,11 +124,11 @@ def shallow(trees: Roots, nodes: Nodes, domains: int, executor: Executor) -> tup
 
 def _searched(trees: Roots, nodes: Nodes, domains: int | None, executor: Executor) -> tuple[Nodes, list[Said]]:
     """The nodes that are left, and what processes say."""
-    count, seconds = min(len(nodes), executor.capacity), max(0.0, trees.budget.remaining)
+    count, timed = min(len(nodes), executor.capacity), partial(_timed, trees.budget)
     shares = [nodes.take(torch.arange(first, len(nodes), count)) for first in range(count)]
-    tasks = [Task(First(share, domains, trees.how, trees.passes.short, seconds), seconds, share) for share in shares]
+    tasks = [timed(Task(First(share, domains, trees.how, trees.passes.short), tag=share)) for share in shares]
     open_, said = torch.zeros(0, dtype=torch.int64), list[Said]()
-    for ended in run(executor, tasks):
+    for ended in run(executor, tasks, timed):
         given: Nodes = ended.task.tag
         left = given.tree
         if ended.fate is Fate.REPLIED:
@@ -162,7 +163,7 @@ def growing(executor: Executor) -> Callable[[Compact, Layer, Sequence[Tensor], B
             rows = torch.cat(list(parts))
             dealt = [rows[first::count] for first in range(min(count, len(rows)))]
             failed = []
-            for ended in run(executor, _in_time(layer, dealt, budget)):
+            for ended in run(executor, _in_time(layer, dealt, budget), partial(_timed, budget)):
                 if ended.fate is Fate.REPLIED:
                     yield from ended.reply
                 else:
@@ -175,7 +176,12 @@ def growing(executor: Executor) -> Callable[[Compact, Layer, Sequence[Tensor], B
 def _in_time(layer: Layer, dealt: Sequence[Tensor], budget: Budget) -> Iterator[Task]:
     """A task for each of these rows, with the time that is left when it begins; none once that is over."""
     for rows in dealt:
-        left = budget.remaining
-        if left <= 0:
+        if budget.remaining <= 0:
             return
-        yield Task(Rows(layer, rows, left), left, rows)
+        yield _timed(budget, Task(Rows(layer, rows), tag=rows))
+
+
+def _timed(budget: Budget, task: Task) -> Task:
+    """The task, with all of the time that is left."""
+    left = max(0.0, budget.remaining)
+    return replace(task, argument=replace(task.argument, seconds=left), seconds=left)

@@ -25,6 +25,12 @@ def clopper_pearson_upper(successes: int, n: int, alpha: float) -> float:
     return 1 - clopper_pearson_lower(n - successes, n, alpha)
 
 
+def clopper_pearson(successes: int, n: int, confidence: float) -> tuple[float, float]:
+    """Exact interval of the probability: both bounds, each for one half of what the confidence leaves."""
+    alpha = (1 - confidence) / 2
+    return clopper_pearson_lower(successes, n, alpha), clopper_pearson_upper(successes, n, alpha)
+
+
 def hoeffding_lower(mean: float, n: int, alpha: float) -> float:
     """Lower bound of the mean of a variable in [0, 1] from the ``mean`` of n draws (Hoeffding 1963)."""
     _check_mean(mean, n)

@@ -43,18 +43,19 @@ class Job:
 @dataclass(frozen=True, eq=False)
 class Task:
     """The argument that the function is applied to, and the wall-clock seconds that it may take; ``tag`` is the
-    caller's own, and stays here."""
+    caller's own, and stays here; ``spent``: seconds of the attempts before this one."""
 
     argument: Any
     seconds: float = inf
     tag: Any = None
     attempt: int = 1
+    spent: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Ended:
-    """A task that is over, after ``seconds``: with the function's ``reply``, with the ``error`` that it raised, or with
-    a ``detail`` why there is neither."""
+    """A task that is over, after ``seconds`` in all attempts: with the function's ``reply``, with the ``error`` that it
+    raised, or with a ``detail`` why there is neither."""
 
     task: Task
     fate: Fate
@@ -150,9 +151,12 @@ def opened(ground: bytes | memoryview) -> Any:
         ) from error
 
 
-def run(executor: Executor, tasks: Iterable[Task]) -> Generator[Ended, None, None]:
+def run(
+    executor: Executor, tasks: Iterable[Task], afresh: Callable[[Task], Task] | None = None
+) -> Generator[Ended, None, None]:
     """The tasks as they end; each is taken from ``tasks`` only when it can run. One whose process dies is tried
-    again, and one whose machine is lost more often."""
+    again, and one whose machine is lost more often: ``afresh`` where it depends on when it begins, or with all of its
+    own time."""
     fresh, again, running = iter(tasks), deque[Task](), 0
     while True:
         while running < executor.capacity:
@@ -165,10 +169,12 @@ def run(executor: Executor, tasks: Iterable[Task]) -> Generator[Ended, None, Non
             return
         for ended in executor.ended():
             running -= 1
-            if ended.task.attempt < ATTEMPTS.get(ended.fate, 0):
-                again.append(replace(ended.task, attempt=ended.task.attempt + 1))
+            task, spent = ended.task, ended.task.spent + ended.seconds
+            if task.attempt < ATTEMPTS.get(ended.fate, 0):
+                task = task if afresh is None else afresh(task)
+                again.append(replace(task, attempt=task.attempt + 1, spent=spent))
             else:
-                yield ended
+                yield replace(ended, seconds=spent)
 
 
 def run_parted(

@@ -6,6 +6,7 @@ that it started, and replaced. No process outlives the run: each dies with its p
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -34,6 +35,7 @@ from assay.verify.support.processes import POLL, check_system, death, die_with_o
 GRACE = 1.5  # seconds that a task may take beyond its own
 STARTING = 120.0  # seconds that a process may take to start
 READY = "ready"
+SERVER = "assay.verify.support.executors.server"  # what the server imports first
 
 
 @dataclass(eq=False)
@@ -228,7 +230,7 @@ def warm(preload: Sequence[str]) -> None:
 def _context(preload: Sequence[str]) -> multiprocessing.context.ForkServerContext:
     check_system()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload([SERVER, *preload])
     return context
 
 
@@ -260,6 +262,8 @@ def _serve(
 ) -> None:
     """The life of a worker: a session of its own, in which the terminal's signals do not reach it."""
     os.setsid()
+    gc.freeze()
+    gc.enable()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # read when CUDA is first used, which the server does not
     parent = multiprocessing.parent_process()
