@@ -26,9 +26,10 @@ from assay.verify.core.ops import Conv2d, Gather, LeakyRelu, Linear, Op, Relu, S
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.result import Verdict
-from assay.verify.core.roundings import magnitude
+from assay.verify.core.roundings import magnitude, terms
 from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds, Verifier
+from assay.verify.support.floats import gamma
 from tests import exact, nets
 from tests.breadth import seeds, slow
 from tests.contract.graphs import eye, members, random_box, random_graph
@@ -395,28 +396,34 @@ def test_intervals_in_float32_grow_beyond_what_rows_of_neurons_have_bounds_for(i
         _contain(single, values, repr(kind))
 
 
-def test_what_is_lost_grows_with_magnitudes() -> None:
-    """An objective that float32 does not hold, of a value of 2**75."""
-    network = chain((1,), [one(2.0**75)])
-    below = [
-        kind(dtype="float32").bound(network, ends(1, 1), torch.full((1, 1), -(2.0**-151))) for kind in (IBP, CROWNIBP)
-    ]
-    assert all(bounds.lower.item() <= -(2.0**-76) for bounds in below)
+@pytest.mark.parametrize(("power", "most"), [(30, 2.0**-40), (75, 1.0)])
+def test_more_is_lost_below_the_smallest_numbers_beside_larger_ones(power: int, most: float) -> None:
+    """Two values, one of them large, the other 0: what both may lose is at least what so many coefficients of the large
+    one underflow by, 2**40 of 2**-126 each."""
+    weight = torch.tensor([[2.0**power], [0.0]], dtype=torch.float64)
+    network = chain((1,), [Linear(weight, torch.zeros(2, dtype=torch.float64)), Relu()])
+    least = 2.0 ** (40 - 126) * 2.0**power
+    relaxed = layers.by_intervals(network, ends(1, 1), torch.float32)
+    assert least <= -relaxed.bounds[1].lower[0, 1].item() <= most
+    for kind in (IBP, CROWNIBP):
+        bounds = kind(dtype="float32").bound(network, ends(1, 1), torch.tensor([[0.0, 1.0]]))
+        assert least <= -bounds.lower.item() <= 8 * most
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("sharp", [False, True])
-def test_magnitudes_of_convolutions_are_those_of_all_products(sharp: bool, groups: int) -> None:
+@pytest.mark.parametrize("shift", [-3.0, 3.0])
+def test_magnitudes_of_convolutions_are_those_of_all_products(shift: float, sharp: bool, groups: int) -> None:
     rng = nets.generator(groups)
     weight, bias = torch.randn(6, 4 // groups, 3, 2, generator=rng), torch.randn(6, generator=rng)
     op = Conv2d(weight.double(), bias.double(), (2, 1), (1, 0), (1, 1), groups)
     network = chain((4, 5, 5), [op])
-    lower = torch.randn(3, 4, 5, 5, generator=rng).double()
+    lower = torch.randn(3, 4, 5, 5, generator=rng).double() + shift
     box = Bounds(lower, lower + torch.rand(3, 4, 5, 5, generator=rng).double())
     rounding = Rounding(network, sharp=sharp)
     rounding.begin(largest(box))
     nothing = torch.zeros(3, *network.nodes[1].shape, dtype=torch.float64)
     wide = rounding.enter(1, [box], Bounds(nothing, nothing.clone()))
     size = evaluate(magnitude(op), largest(box))
-    assert bool((wide.upper > 2.0**-53 * size).all())
+    assert bool((wide.upper > 2 * gamma(terms(op)) * size).all())
     assert bool((rounding.lost[1] > rounding.share(1) * size).all())
