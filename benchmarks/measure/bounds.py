@@ -14,9 +14,9 @@ less. Margins are means of the lower bounds: the larger the tighter, and "worse"
 is the precision of our methods that have that option; the others are measured as they are. In float64 ours are charged
 for rounding, which the peer's are not: on deep networks with wide intervals that can make them "worse" by a little.
 
-NETS are names of the zoo or of ``bounds_nets.MADE``, with ``@EPS`` if the radius is to be another than their own. The
-peer is the auto_LiRPA that is imported, and left out where there is none; a newer release than the package index has
-takes part if PYTHONPATH leads to it.
+NETS are names of the zoo, of which ``zoo`` is all, or of ``bounds_nets.MADE``, with ``@EPS`` if the radius is to be
+another than their own. The peer is the auto_LiRPA that is imported, and left out where there is none; a newer release
+than the package index has takes part if PYTHONPATH leads to it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from assay.models import zoo
 from assay.verify.support.documents import dump
 
 NETS = "digits-mlp-pgd,digits-cnn-crown-ibp,fashion-mlp-standard,fashion-cnn-pgd,mlp-256x4,resnet10-w8"
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one JSON document, too")
     options = parser.parse_args(argv)
     methods, dtypes = options.methods.split(","), options.dtypes.split(",")
-    nets = [name for name in options.nets.split(",") if name] + options.onnx or NETS.split(",")
+    nets = named(options.nets) + options.onnx or NETS.split(",")
     if not (set(methods) <= set(METHODS) and set(dtypes) <= set(DTYPES)):
         parser.error(f"expected methods among {', '.join(METHODS)}, and dtypes among {', '.join(DTYPES)}")
     if not all(text.isdecimal() and int(text) for text in options.batches.split(",")):
@@ -102,6 +103,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         load = [round(value, 2) for value in os.getloadavg()]
         document = {"peer": peer.get("what"), "load": load, "rows": [asdict(row) for row in rows]}
         options.json.write_text(dump(document) + "\n")
+
+
+def named(nets: str) -> list[str]:
+    """The networks of a list with commas."""
+    each = [zoo.names() if name == "zoo" else [name] for name in nets.split(",") if name]
+    return [name for names in each for name in names]
 
 
 def measure(

@@ -65,7 +65,8 @@ def by_intervals(
     Raises :class:`Expired` when the time is over.
     """
     relaxed = Relaxed.start(network, batch_box(region, network.input_shape), dtype, budget, sharp)
-    relaxed.lined = lined
+    assert relaxed.rounding is not None
+    relaxed.lined, relaxed.rounding.grows = lined, True
     for _ in network.nodes[1:]:
         relaxed.bounds.append(relaxed.next())
     return relaxed

@@ -158,7 +158,7 @@ class Convolved:
         if self.outputs is not None:
             full = coef.new_zeros(op.weight.shape[0] * space[0] * space[1], coef.shape[1])
             coef = full.index_copy(0, self.outputs, coef)
-        if is_plain(op):
+        if is_plain(op) and coef.dtype == torch.float64:  # in float32 the library's convolution is faster
             flat = transpose_columns(op, coef.view(-1, *space, coef.shape[1])).flatten(0, 2)
         else:
             images = coef.T.reshape(-1, op.weight.shape[0], *space)

@@ -306,8 +306,9 @@ class OwnRows:
 
         functions = self._down(RowRules(nodes, apart, self.relaxed.budget, operand=self.operands.__getitem__))
         # Rows of an activation are charged when they go through it.
-        begun = (rows.charge(c, own.lost[i].flatten(1)) for i, c in self.start.items() if i not in lines)
-        return Functions(functions.coef, functions.constant - sum(begun, own.precision.dust))
+        dust = own.precision.dust
+        begun = (rows.charge(c, own.lost[i].flatten(1), dust) for i, c in self.start.items() if i not in lines)
+        return Functions(functions.coef, functions.constant - sum(begun, dust))
 
     def _down(self, rules: RowRules) -> Functions:
         nodes, nothing = self.relaxed.network.nodes, self.region.centre.new_zeros(len(self))

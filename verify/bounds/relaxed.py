@@ -12,6 +12,7 @@ from torch import Tensor
 from assay.verify.bounds import rounding
 from assay.verify.bounds.interval import propagate
 from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.memo import per_network
 from assay.verify.bounds.multipliers import Constraints
 from assay.verify.bounds.relax import relax, relaxes
 from assay.verify.bounds.rounding import Rounding
@@ -28,7 +29,8 @@ class Relaxed:
     ``lines`` of the activations over the bounds of their operands, by position: (samples x features [x operands]).
 
     ``region``: (samples x input shape); None where it is the box that ``bounds`` begin with. ``rounding``: what is
-    charged for it; None where nothing is. ``lined``: whether activations get lines.
+    charged for it; None where nothing is. ``lined``: whether activations get lines; without these rows begin behind the
+    last activations.
     ``budget``: asked at each node, on the way up and down. ``unrefined``:
     positions of nodes for whose linear bounds the time did not suffice.
     """
@@ -88,7 +90,8 @@ class Relaxed:
         if self.lined and relaxes(node.op):
             self.lines[position] = relax(node.op, self.operand(position))
         assert self.rounding is not None
-        return self.rounding.enter(position, operands, propagate(node.op, *operands))
+        begins = self.lined or position in _behind_activations(self.network)
+        return self.rounding.enter(position, operands, propagate(node.op, *operands), begins)
 
     def operand(self, position: int) -> Bounds:
         """The bounds of an activation's operand: (samples x features [x operands])."""
@@ -127,6 +130,16 @@ class Relaxed:
     def constraints(self) -> Constraints | None:
         """Those between inputs, where the region is a polytope."""
         return Constraints.of(self.region, self.bounds[0].lower.device)
+
+
+@per_network
+def _behind_activations(network: Network) -> set[int]:
+    """Nodes from which no activation is met on the way to the output."""
+    behind = {len(network.nodes) - 1}
+    for position in range(len(network.nodes) - 1, -1, -1):
+        if position in behind and not relaxes(network.nodes[position].op):
+            behind.update(network.nodes[position].inputs)
+    return behind
 
 
 def fits_float32(network: Network) -> bool:

@@ -59,20 +59,23 @@ FEW = 16  # more roundings than the lines of an activation, or the sum of a cent
 class Precision:
     """A floating ``dtype``: ``unit``, the relative error of an operation; ``beyond``: magnitudes from here on have no
     bounds; ``dust``: more than can be lost below its smallest normal number, in all coefficients of as many values of
-    that magnitude as a network has (2**60, or 2**40); ``conversions``: how often a weight is rounded to the type."""
+    that magnitude as a network has (2**60, or 2**40); ``conversions``: how often a weight is rounded to the type;
+    ``wider``: the same type where there are larger magnitudes, and more is lost."""
 
     dtype: torch.dtype
     unit: float
     beyond: float
     dust: float
     conversions: int
+    wider: Precision | None = None
 
 
 # How oneDNN is told from outside to multiply float32 as shorter numbers.
 FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 DOUBLE = Precision(torch.float64, UNIT, 2.0**800, 2.0**-140, 0)
-SINGLE = Precision(torch.float32, 2.0**-24, 2.0**40, 2.0**-44, 1)
+WIDER = Precision(torch.float32, 2.0**-24, 2.0**80, 2.0**-4, 1)  # intervals of deep networks come to 2**60 and more
+SINGLE = Precision(torch.float32, 2.0**-24, 2.0**40, 2.0**-44, 1, WIDER)
 
 
 def precision(dtype: torch.dtype, device: torch.device | str = "cpu") -> Precision:
@@ -137,14 +140,17 @@ def _refuse(reduced: dict[str, bool]) -> None:
 @dataclass(eq=False)
 class Rounding:
     """What rounding takes, by position of a node (samples x shape of the node): of one unit of coefficient from a
-    node that is no activation until activations are met (``lost``), by norms of the operations between; if ``sharp``,
-    by their weights, which is several times less, and as dear as an interval. ``longest``: so many terms all sums are
-    taken to have at least."""
+    node that is no activation until activations are met (``lost``), by norms of the operations between, of convolutions
+    those between channels; if ``sharp``, by their weights, which is several times less, and as dear as an interval.
+    ``longest``: so many terms all sums are taken to have at least. ``grows``: whether the wider precision is to count
+    from the first node on whose magnitude the other has no bounds for, ``wide``."""
 
     network: Network
     longest: int = 0
     precision: Precision = DOUBLE
     sharp: bool = False
+    grows: bool = False
+    wide: float = inf
     lost: MutableMapping[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -159,6 +165,11 @@ class Rounding:
         themselves."""
         return self._shares[position]
 
+    def here(self, position: int) -> Precision:
+        """The precision as it counts at a node."""
+        wider = self.precision.wider
+        return self.precision if wider is None or position < self.wide else wider
+
     def begin(self, size: Tensor) -> None:
         """Note the magnitudes of the input: ``size`` (samples x input shape)."""
         # A coefficient that underflows may be worth a lot at values beyond.
@@ -166,40 +177,55 @@ class Rounding:
             size = torch.where(size < self.precision.beyond, size, torch.nan)
         self.lost[0] = self.share(0) * size + self.precision.dust
 
-    def enter(self, position: int, operands: Sequence[Bounds], interval: Bounds) -> Bounds:
-        """The ``interval`` (samples x shape) of a node over its operands', widened; its losses are noted."""
+    def enter(self, position: int, operands: Sequence[Bounds], interval: Bounds, begins: bool = True) -> Bounds:
+        """The ``interval`` (samples x shape) of a node over its operands', widened, for which it is used up; its losses
+        are noted if a row ``begins`` at it, or at what reads it before any activation does."""
         node = self.network.nodes[position]
         count = terms(node.op)
         if relaxes(node.op) and not count:
             return interval
         if curved(node.op):
             (z,) = operands
-            wide = widened(interval, noise(node.op, z.lower, z.upper, largest(interval)), count, self.precision)
+            size = noise(node.op, z.lower, z.upper, largest(interval))
+            wide = widened(interval, size, count, self.here(position))
             if not isinstance(node.op, Smooth):
                 return wide
             return Bounds(*ranges.clipped(node.op.of, (wide.lower, wide.upper)))
-        size = self._size(position, [largest(b) for b in operands])
-        if not relaxes(node.op):
+        if not (count or begins):
+            return interval
+        size = self._size(position, operands)
+        known = counted(size, self.here(position)) or self._grown(position, size)
+        precision = self.here(position)
+        if begins and not relaxes(node.op):
             # Beyond what is counted nothing is known of what is lost, by rows of the node itself neither.
+            size = size.expand(interval.lower.shape)
             part = self._merging if isinstance(node.op, Reshape) else self.share(position)
-            own = part * size + self.precision.dust
-            if not counted(size, self.precision):
-                own = torch.where(size < self.precision.beyond, own, torch.nan)
+            own = part * size + precision.dust
+            if not known:
+                own = torch.where(size < precision.beyond, own, torch.nan)
             parts = [self.lost.get(i) for i in node.inputs]
             self.lost[position] = own if all(p is None for p in parts) else own + self._spread(position, parts)
         if not count:
             return interval
-        wide, lossless = (
-            widened(interval, size, count, self.precision),
-            # Weights that were rounded to the type may be whole by that alone.
-            None
-            if self.precision.conversions
-            else exact(node.op, operands, size, self.precision.unit, self.network.literal),
+        # Weights that were rounded to the type may be whole by that alone.
+        lossless = (
+            None if precision.conversions else exact(node.op, operands, size, precision.unit, self.network.literal)
         )
         if lossless is None:
-            return wide
+            return widened(interval, size, count, precision, known)
+        whole = Bounds(interval.lower.clone(), interval.upper.clone())
+        wide = widened(interval, size, count, precision, known)
         lossless = lossless.view(-1, *[1] * (size.dim() - 1))
-        return Bounds(*(torch.where(lossless, a, b) for a, b in zip(_ends(interval), _ends(wide), strict=True)))
+        return Bounds(*(torch.where(lossless, a, b) for a, b in zip(_ends(whole), _ends(wide), strict=True)))
+
+    def _grown(self, position: int, size: Tensor) -> bool:
+        """Whether the wider precision, which counts from here on, has bounds for these magnitudes (any shape)."""
+        wider = self.precision.wider
+        if not (self.grows and wider and position < self.wide and counted(size, wider)):
+            return False
+        if size.max().item() >= self.precision.beyond:
+            self.wide = position
+        return True
 
     def anyhow(self, bounds: Sequence[Bounds], narrow: bool = False) -> list[Tensor]:
         """What rounding takes of a row of one of a node's neurons until the input is reached, for the nodes that have
@@ -257,7 +283,7 @@ class Rounding:
         height = lines.intercept_gap.abs()
         height = height if lines.intercept is None else height + lines.intercept.abs()
         loss = loss if loss.dim() == height.dim() else loss.sum(-1)
-        return torch.add(loss, height, alpha=self.share(position)) + self.precision.dust
+        return torch.add(loss, height, alpha=self.share(position)) + self.here(position).dust
 
     def at_any(self, position: int, z: Bounds, value: Bounds) -> Tensor:
         """As :meth:`at`, by any lines over parts of ``z``, where the value lies within ``value`` (samples x
@@ -300,15 +326,22 @@ class Rounding:
         size, below = self.share(position) * largest(z), self.lost.get(self.network.nodes[position].inputs[0])
         return size if below is None else size + below.view(size.shape)
 
-    def _size(self, position: int, sizes: Sequence[Tensor]) -> Tensor:
-        """At least what the products and constants of a node come to without their signs."""
+    def _size(self, position: int, operands: Sequence[Bounds]) -> Tensor:
+        """At least what the products and constants of a node come to without their signs, to be broadcast to its shape
+        (samples x shape)."""
         op = self.network.nodes[position].op
         if not isinstance(op, AFFINE):
-            return evaluate(magnitude(op), *sizes)
-        known = norms(op, sizes[0].shape[1:], self.precision.dtype)
+            return evaluate(magnitude(op), *(largest(b) for b in operands))
+        (x,) = operands
+        known = norms(op, x.lower.shape[1:], self.precision.dtype)
         if self.sharp:
-            return evaluate(radius_map(op), *sizes) + known.constant
-        return torch.addcmul(known.constant, known.gain, _most(sizes[0], known.gain.dim()))
+            return evaluate(radius_map(op), largest(x)) + known.constant
+        if isinstance(op, Conv2d) and op.groups == 1:
+            channels = between_channels(op)
+            most = torch.maximum(x.upper.amax((2, 3)), -x.lower.amin((2, 3)))
+            return torch.addmm(channels.constant, most, channels.gain)[:, :, None, None]
+        most = torch.maximum(x.upper.flatten(1).amax(1), -x.lower.flatten(1).amin(1))
+        return torch.addcmul(known.constant, known.gain, _of_samples(most, known.gain.dim()))
 
     def _spread(self, position: int, parts: Sequence[Tensor | None]) -> Tensor:
         """At least what the errors of operands (None: none) make of a node's value."""
@@ -317,7 +350,7 @@ class Rounding:
         if isinstance(op, AFFINE) and not self.sharp:
             assert parts[0] is not None
             gain = norms(op, shapes[0], self.precision.dtype).gain
-            return gain * _most(parts[0], gain.dim())
+            return gain * _of_samples(parts[0].flatten(1).amax(1), gain.dim())
         some = next(p for p in parts if p is not None)
         known = (some.new_zeros(len(some), *s) if p is None else p for p, s in zip(parts, shapes, strict=True))
         return evaluate(radius_map(op), *known)
@@ -343,13 +376,14 @@ def _ends(interval: Bounds) -> tuple[Tensor, Tensor]:
     return interval.lower, interval.upper
 
 
-def widened(computed: Bounds, size: Tensor, count: int, precision: Precision = DOUBLE) -> Bounds:
-    """True intervals from computed ones, ``size``, of their shape, the magnitude of ``count`` terms summed; NaN, which
-    decides nothing further down, where ``size`` is beyond what is counted, or overflows."""
+def widened(computed: Bounds, size: Tensor, count: int, precision: Precision, known: bool = False) -> Bounds:
+    """True intervals from ``computed`` ones, which are used up; ``size``, which broadcasts to them, is the magnitude of
+    ``count`` terms summed. NaN, which decides nothing further down, where that is beyond what is counted, or overflows,
+    unless it is ``known`` not to be."""
     error = torch.add(size.new_full((), precision.dust), size, alpha=2 * gamma(count + FEW, precision.unit))
-    if not counted(size, precision):
+    if not (known or counted(size, precision)):
         error = torch.where(size < precision.beyond, error, torch.nan)
-    return Bounds(computed.lower - error, computed.upper + error)
+    return Bounds(computed.lower.sub_(error), computed.upper.add_(error))
 
 
 def counted(size: Tensor, precision: Precision) -> bool:
@@ -367,6 +401,14 @@ class Norms:
     constant: Tensor
 
 
+@per_op
+def between_channels(op: Op) -> Norms:
+    """Norms of a convolution that reads all channels: of each pair of them (inputs x outputs), and of the constant (1 x
+    outputs)."""
+    assert isinstance(op, Conv2d)
+    return Norms(op.weight.abs().sum((2, 3)).T.contiguous(), op.bias.abs()[None])
+
+
 def norms(op: Op, shape: Sequence[int], dtype: torch.dtype) -> Norms:
     """Norms of ``op``, whose weights are of a dtype, for operands of a shape; worked out once."""
 
@@ -382,9 +424,9 @@ def _norms(op: Op) -> dict[tuple[object, ...], Norms]:
     return {}
 
 
-def _most(values: Tensor, dims: int) -> Tensor:
-    """The largest value of each sample, to be multiplied with (samples x ...) of so many dimensions."""
-    return values.flatten(1).amax(1).reshape(-1, *[1] * (dims - 1))
+def _of_samples(values: Tensor, dims: int) -> Tensor:
+    """One number for each sample, to be multiplied with (samples x ...) of so many dimensions."""
+    return values.reshape(-1, *[1] * (dims - 1))
 
 
 def _and_own(share: float) -> float:

@@ -12,7 +12,7 @@ from math import inf, prod
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import affine, rounding, shares
+from assay.verify.bounds import affine, shares
 from assay.verify.bounds.affine import Part
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.relax import relaxes
@@ -110,10 +110,10 @@ def weighed(rows: Tensor, values: Tensor) -> Tensor:
     return (rows @ values[..., None]).flatten()
 
 
-def charge(coef: Tensor, lost: Tensor) -> Tensor:
-    """What rounding takes of each row where one unit of coefficient loses so much (domains x features): (rows)."""
-    type_ = rounding.SINGLE if coef.dtype == torch.float32 else rounding.DOUBLE
-    return weighed(by_domain(coef.abs(), len(lost)), lost) + type_.dust
+def charge(coef: Tensor, lost: Tensor, dust: float) -> Tensor:
+    """What rounding takes of each row where one unit of coefficient loses so much (domains x features), and what is
+    lost to no coefficient: (rows)."""
+    return weighed(by_domain(coef.abs(), len(lost)), lost) + dust
 
 
 def least(rows: Tensor, box: Bounds) -> Tensor:
@@ -184,7 +184,7 @@ class Backward:
         rows = coef.flatten(0, 1)
         total = rows.new_zeros(len(rows))
         if relaxed.rounding is not None:
-            total = total - charge(rows, relaxed.lost(position))
+            total = total - charge(rows, relaxed.lost(position), relaxed.rounding.here(position).dust)
         return cls(relaxed, {position: Part(rows)}, total, (coef.shape[0], coef.shape[1]))
 
     def to_activations(self) -> Backward:
@@ -210,7 +210,8 @@ class Backward:
                 total = total + (common - error).flatten()
             total = total + least(rows, here)
             if self.relaxed.rounding is not None:
-                total = total - charge(rows.flatten(0, 1), self.relaxed.summed(position).flatten(1))
+                dust = self.relaxed.rounding.here(position).dust
+                total = total - charge(rows.flatten(0, 1), self.relaxed.summed(position).flatten(1), dust)
         return total.view(self.shape)
 
     def over_region(self) -> Tensor:

@@ -298,7 +298,9 @@ class Sectors:
     def lost(self, position: int, rows: Tensor) -> Tensor:
         """What rounding takes of rows (samples x rows x features) of a node until activations are met: (samples x
         rows). From there on it is among the sectors' errors."""
-        return charge(rows.flatten(0, 1), self.relaxed.lost(position)).view(rows.shape[:2])
+        assert self.relaxed.rounding is not None
+        dust = self.relaxed.rounding.precision.dust
+        return charge(rows.flatten(0, 1), self.relaxed.lost(position), dust).view(rows.shape[:2])
 
     def backward(
         self, position: int, rows: Tensor, lines: Mapping[int, Lines]

@@ -12,6 +12,7 @@ from assay.benchmarks.measure import bounds
 from assay.benchmarks.measure.bounds import METHODS, beside
 from assay.benchmarks.measure.bounds_nets import MADE, Subject, seeded, subject
 from assay.benchmarks.measure.bounds_once import measure
+from assay.models import zoo
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import to_network
 from assay.verify.frontends.onnx import write_onnx
@@ -39,6 +40,11 @@ def test_the_command_measures_ours_alone(tiny: str, tmp_path: Path, capsys: pyte
     assert row["ours"]["calls"] == 1
     assert 0 < row["ours"]["before"] <= row["ours"]["peak"]
     assert "crown" in capsys.readouterr().out
+
+
+def test_all_of_the_zoo_has_a_name() -> None:
+    assert bounds.named("resnet18,zoo,digits-mlp-pgd@0.1,") == ["resnet18", *zoo.names(), "digits-mlp-pgd@0.1"]
+    assert bounds.named("") == []
 
 
 def test_tighter_methods_have_larger_margins(tiny: str) -> None:

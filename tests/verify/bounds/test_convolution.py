@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from assay.verify.bounds.convolution import transpose
 from assay.verify.core.ops import Conv2d
+from assay.verify.support.floats import gamma
 from tests.breadth import few
 from tests.nets import generator
 
@@ -48,6 +49,18 @@ def test_so_it_is_with_stride_1_and_many_inputs(seed: int, dtype: torch.dtype) -
     value = F.conv2d(x, op.weight, None, op.stride, op.padding)
     coef = torch.randn(value.shape, generator=generator(seed + 1), dtype=dtype)
     torch.testing.assert_close(transpose(op, coef, shape), torch.autograd.grad(value, x, coef)[0])
+
+
+@pytest.mark.parametrize(("outputs", "kernel", "width"), [(64, 3, 9), (64, 3, 32), (64, 1, 9), (64, 3, 5), (8, 3, 9)])
+def test_so_it_is_wherever_channels_are_in_memory(outputs: int, kernel: int, width: int) -> None:
+    rng = generator(outputs + kernel + width)
+    weight = torch.randn(outputs, 8, kernel, kernel, generator=rng)
+    op = Conv2d(weight, torch.zeros(outputs), padding=(kernel // 2, kernel // 2))
+    coef = torch.randn(2, outputs, 4, width, generator=rng)
+    ours = transpose(op, coef, (8, 4, width))
+    pairs = (coef, weight), (coef.abs(), weight.abs())
+    true, size = (F.conv_transpose2d(c.double(), w.double(), None, 1, op.padding) for c, w in pairs)
+    assert bool(((ours - true).abs() <= gamma(weight[:, 0].numel(), 2.0**-24) * size).all())
 
 
 def test_gradients_pass_to_the_weight() -> None:

@@ -18,21 +18,24 @@ from assay.verify.bounds import layers
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.relax import relax
 from assay.verify.bounds.relaxed import Relaxed
-from assay.verify.bounds.rounding import Rounding, worst
+from assay.verify.bounds.rounding import Rounding, largest, worst
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import Gather, LeakyRelu, Linear, Op, Relu, Scale
+from assay.verify.core.ops import Conv2d, Gather, LeakyRelu, Linear, Op, Relu, Scale, evaluate
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.result import Verdict
+from assay.verify.core.roundings import magnitude, terms
 from assay.verify.core.spec import Spec
 from assay.verify.core.verifier import Bounds, Verifier
+from assay.verify.support.floats import gamma
 from tests import exact, nets
 from tests.breadth import seeds, slow
 from tests.contract.graphs import eye, members, random_box, random_graph
 from tests.verify.bounds.test_rigorous import branched, image_ops, magnified
 
+DTYPES = "float64", "float32"
 METHODS = [CROWN(), CROWNIBP(), IBP(), AlphaCROWN(steps=2), *(m(dtype="float32") for m in (CROWN, CROWNIBP, IBP))]
 
 
@@ -374,3 +377,53 @@ def test_what_float32_loses_is_little_beside_the_width() -> None:
     double, single = (CROWN(dtype=dtype).bound(network, box, eye(network)) for dtype in ("float64", "float32"))
     assert bool((single.lower <= double.lower).all())
     assert bool(((double.lower - single.lower) < 0.02 * (double.upper - double.lower)).all())
+
+
+@pytest.mark.parametrize("power", [48, 60, 72])
+@pytest.mark.parametrize("image", [False, True])
+def test_intervals_in_float32_grow_beyond_what_rows_of_neurons_have_bounds_for(image: bool, power: int) -> None:
+    module, shape = (nets.random_cnn(3), (1, 6, 6)) if image else (nets.random_mlp(3, (4, 9, 9, 3)), (4,))
+    network = to_network(module, shape)
+    linear = sum(isinstance(node.op, Linear) for node in network.nodes)
+    network = magnified(network, 2.0 ** (power // linear))
+    x = torch.rand(shape, generator=nets.generator(3)).double()
+    lower, upper = ((x - 0.1).float().double(), (x + 0.1).float().double())
+    values = [exact.values(network, point)[-1] for point in members(lower, upper, 4, 0)]
+    for kind in (IBP, CROWNIBP):
+        double, single = (kind(dtype=dtype).bound(network, Box(lower, upper), eye(network)) for dtype in DTYPES)
+        assert not torch.equal(double.lower, single.lower)
+        assert bool(((double.upper - double.lower) > 0.9 * (single.upper - single.lower)).all())
+        _contain(single, values, repr(kind))
+
+
+@pytest.mark.parametrize(("power", "most"), [(30, 2.0**-40), (75, 1.0)])
+def test_more_is_lost_below_the_smallest_numbers_beside_larger_ones(power: int, most: float) -> None:
+    """Two values, one of them large, the other 0: what both may lose is at least what so many coefficients of the large
+    one underflow by, 2**40 of 2**-126 each."""
+    weight = torch.tensor([[2.0**power], [0.0]], dtype=torch.float64)
+    network = chain((1,), [Linear(weight, torch.zeros(2, dtype=torch.float64)), Relu()])
+    least = 2.0 ** (40 - 126) * 2.0**power
+    relaxed = layers.by_intervals(network, ends(1, 1), torch.float32)
+    assert least <= -relaxed.bounds[1].lower[0, 1].item() <= most
+    for kind in (IBP, CROWNIBP):
+        bounds = kind(dtype="float32").bound(network, ends(1, 1), torch.tensor([[0.0, 1.0]]))
+        assert least <= -bounds.lower.item() <= 8 * most
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("sharp", [False, True])
+@pytest.mark.parametrize("shift", [-3.0, 3.0])
+def test_magnitudes_of_convolutions_are_those_of_all_products(shift: float, sharp: bool, groups: int) -> None:
+    rng = nets.generator(groups)
+    weight, bias = torch.randn(6, 4 // groups, 3, 2, generator=rng), torch.randn(6, generator=rng)
+    op = Conv2d(weight.double(), bias.double(), (2, 1), (1, 0), (1, 1), groups)
+    network = chain((4, 5, 5), [op])
+    lower = torch.randn(3, 4, 5, 5, generator=rng).double() + shift
+    box = Bounds(lower, lower + torch.rand(3, 4, 5, 5, generator=rng).double())
+    rounding = Rounding(network, sharp=sharp)
+    rounding.begin(largest(box))
+    nothing = torch.zeros(3, *network.nodes[1].shape, dtype=torch.float64)
+    wide = rounding.enter(1, [box], Bounds(nothing, nothing.clone()))
+    size = evaluate(magnitude(op), largest(box))
+    assert bool((wide.upper > 2 * gamma(terms(op)) * size).all())
+    assert bool((rounding.lost[1] > rounding.share(1) * size).all())
