@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from functools import cache
 from itertools import islice
@@ -163,6 +164,14 @@ def test_another_seed_makes_other_draws() -> None:
 def test_forged_claims_are_rejected(new: dict[str, Any]) -> None:
     with pytest.raises(Rejected):
         changed(**new).check()
+
+
+def test_a_ball_lies_in_one_box() -> None:
+    old = told()
+    said = json.loads(old.prop)
+    said["property"] += "\n(assert (or (<= X_0 0.5) (<= X_0 1000)))"
+    with pytest.raises(Rejected, match="several boxes"):
+        Certificate.of(claims(old), {}, old.model, json.dumps(said).encode()).check()
 
 
 def test_the_shape_of_the_noise_is_the_models_own() -> None:
