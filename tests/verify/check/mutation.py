@@ -4,11 +4,11 @@
 
 The quick tests of this folder are run once, and what they ask the checker is kept: certificates with the files they
 speak of, and what was answered. Of every question it is known which lines it runs. A copy of ``checker.py``,
-``question.py`` or ``norms.py`` with one change then answers, in this process, the questions that run the changed line, the quickest
-first, until an answer differs: comparisons and arithmetic are turned into their neighbours, ``min`` into ``max``,
-``and`` into ``or``, numbers are one larger, signs and ``not`` are left out, and so are statements. Printed are the
-changes that no question notices; each is to be looked at, as some changes change nothing: ``survivors.txt`` says of
-those that are known why they are harmless, or what else notices them.
+``question.py`` or ``norms.py`` with one change then answers, in this process, the questions that run the changed line,
+the quickest first, until an answer differs: comparisons and arithmetic are turned into their neighbours, ``min`` into
+``max``, ``and`` into ``or``, numbers are one larger, signs and ``not`` are left out, and so are statements. Printed
+are the changes that no question notices; each is to be looked at, as some changes change nothing: ``survivors.txt``
+says of those that are known why they are harmless, or what else notices them.
 """
 
 from __future__ import annotations

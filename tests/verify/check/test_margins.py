@@ -279,6 +279,34 @@ def test_boxes_reach_as_far_as_their_farther_end(low: str, high: str, end: str) 
         files.certificate("lipschitz", "real", [parts.Part({"norms": np.array([[1.0, 2.0, inf]])}, [])]).check()
 
 
+@pytest.mark.parametrize(("norm", "most"), [(2.0, 8**0.5), (inf, 4.0)])
+@pytest.mark.parametrize("name", ["sum", "relus"])
+def test_no_multipliers_prove_more_than_is_true(name: str, norm: float, most: float) -> None:
+    """Of forms that are, and are not, semidefinite: sums are between -4, or by a ball -8^(1/2), or -1, and most."""
+    rng, net = np.random.default_rng(0), SUMS[name][0]
+    neurons = 0 if name == "sum" else 2
+    tables = [
+        ("sdp", {"multipliers": rng.exponential(0.3, (1, 3 + 4 * neurons)) * rng.choice([0, 1, 1])}) for _ in "123"
+    ]
+    tables += [("sdp", {"multipliers": np.zeros((1, 3 + 4 * neurons))})]
+    told = [(kind, table | {"t": np.array([[t]])}) for kind, table in tables for t in (-6, -3, -1.75, -0.5, 1)]
+    for t in (0.01, 1.0, 2.0, 3.0) if neurons else ():
+        told += [("lipsdp", {"multipliers": np.full((1, 2), t), "rho": np.array([[rho]])}) for rho in (0.01, 1.0, 1.9)]
+    for formula, low in (
+        (f"(>= Y_0 {0.99 * most})", "-0.5"),
+        ("(<= Y_0 -0.99)", "-0.5"),
+        (f"(<= Y_0 -{0.99 * most})", "-2"),
+    ):
+        files = Files.of(net, about(norm, formula, low))
+        for kind, arrays in told:
+            with pytest.raises(Rejected):
+                files.certificate(kind, "real", [parts.Part(arrays, [])]).check()
+    files = Files.of(net, about(norm, f"(<= Y_0 -{1.01 * most})"))
+    if neurons:
+        best = {"multipliers": np.full((1, 2), 2.0), "rho": np.array([[2.001]])}
+        assert files.certificate("lipsdp", "real", [parts.Part(best, [])]).check()["claim"] == "unsat"
+
+
 @pytest.mark.parametrize(("norm", "far"), [(1.0, 1.0), (2.0, 2**0.5), (inf, 2.0)])
 def test_points_are_in_balls_as_far_as_they_go(norm: float, far: float) -> None:
     files = Files.of(SUM, about(norm, "(<= Y_0 100)"))
