@@ -78,11 +78,13 @@ def test_what_is_certified_is_accepted_with_its_confidence(options: dict[str, An
     assert report["draws"] == result.stats["n"]
 
 
-def test_radii_are_those_that_the_method_certifies() -> None:
-    radius = smoothed(posed()).stats["radius"]
-    for eps, holds in ((0.999 * radius, True), (1.001 * radius, False)):
-        files = parts.Files.of_problem(posed(eps), True)
-        certificate = Certificate.of(claims(told()), {}, files.model, files.prop)
+@pytest.mark.parametrize(("noise", "norm"), [("gaussian", 2.0), ("uniform", 1.0), ("uniform", 2.0)])
+def test_radii_are_those_that_the_method_certifies(noise: str, norm: float) -> None:
+    result = smoothed(posed(0.01, norm), noise=noise)
+    own = claims(proofs.certify(posed(0.01, norm), result))
+    for eps, holds in ((0.999 * result.stats["radius"], True), (1.001 * result.stats["radius"], False)):
+        files = parts.Files.of_problem(posed(eps, norm), True)
+        certificate = Certificate.of(own, {}, files.model, files.prop)
         if holds:
             assert certificate.check()["draws"] == N
         else:

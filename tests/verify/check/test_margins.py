@@ -288,7 +288,9 @@ def test_no_multipliers_prove_more_than_is_true(name: str, norm: float, most: fl
     tables = [
         ("sdp", {"multipliers": rng.exponential(0.3, (1, 3 + 4 * neurons)) * rng.choice([0, 1, 1])}) for _ in "123"
     ]
-    tables += [("sdp", {"multipliers": np.zeros((1, 3 + 4 * neurons))})]
+    own = np.zeros((3, 1, 3 + 4 * neurons))  # none, of the box, and of the ball
+    own[1, :, :2] = own[2, :, -1] = 0.5
+    tables += [("sdp", {"multipliers": table}) for table in own]
     told = [(kind, table | {"t": np.array([[t]])}) for kind, table in tables for t in (-6, -3, -1.75, -0.5, 1)]
     for t in (0.01, 1.0, 2.0, 3.0) if neurons else ():
         told += [("lipsdp", {"multipliers": np.full((1, 2), t), "rho": np.array([[rho]])}) for rho in (0.01, 1.0, 1.9)]
