@@ -25,7 +25,7 @@ from assay.verify.support.files import replace_file
 Arrays = Mapping[str, NDArray[Any]]
 CHECKERS = ("checker.py", "question.py", "norms.py")  # the last for what is not a tree, or a point, about boxes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in it, so that equal proofs are equal bytes
-LONG = 1 << 13  # bytes, below which LZMA takes longer to begin than it is worth
+LONG = 1 << 13  # bytes, below which bzip2 takes longer to begin than it is worth
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,6 @@ def packed(claims: Mapping[str, Any], arrays: Arrays) -> bytes:
             part = io.BytesIO()
             little = np.asfortranarray(array, array.dtype.newbyteorder("<"))  # a column's numbers are alike
             np.lib.format.write_array(part, little, version=(1, 0), allow_pickle=False)
-            how = zipfile.ZIP_LZMA if part.tell() > LONG else zipfile.ZIP_DEFLATED
+            how = zipfile.ZIP_BZIP2 if part.tell() > LONG else zipfile.ZIP_DEFLATED
             file.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), part.getvalue(), how)
     return buffer.getvalue()

@@ -55,7 +55,6 @@ def checked(claims, arrays, model, prop, ar):
         rows, sets = numbered(unsafe)
         mine = {k: v.astype(np.float64) for k, v in mine.items()}  # sums of smaller types wrap, or are rounded
         found = MARGINS[kind](network, rows, np.array(low), np.array(high), ball, mine)
-        need(len(found) == len(rows), "not every row has its numbers")
         need(all(0 < max(found[some]) < inf for some in sets), "a row is not proved")
         report["leaves"] += len(sets)
     return report

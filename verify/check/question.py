@@ -47,8 +47,7 @@ def opened(certificate: bytes):
     """The claims of a certificate, and its arrays of numbers."""
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(certificate)) as file:
-        small = sum(i.file_size for i in file.infolist()) <= LARGEST
-        need(small and not file.testzip(), "a damaged certificate, or one too large")
+        need(sum(i.file_size for i in file.infolist()) <= LARGEST, "a certificate too large")
         for name in file.namelist():
             if name.endswith(".npy"):
                 array = np.array(np.load(io.BytesIO(file.read(name)), allow_pickle=False), order="C")

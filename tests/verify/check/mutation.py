@@ -3,12 +3,12 @@
     python -m tests.verify.check.mutation [--file checker] [--every 1] [--seed 0] [--kept CORPUS]
 
 The quick tests of this folder are run once, and what they ask the checker is kept: certificates with the files they
-speak of, and what was answered. Of every question it is known which lines it runs. A copy of ``checker.py`` or
-``question.py`` with one change then answers, in this process, the questions that run the changed line, the quickest
-first, until an answer differs: comparisons and arithmetic are turned into their neighbours, ``min`` into ``max``,
-``and`` into ``or``, numbers are one larger, signs and ``not`` are left out, and so are statements. Printed are the
-changes that no question notices; each is to be looked at, as some changes change nothing: ``survivors.txt`` says of
-those that are known why they are harmless, or what else notices them.
+speak of, and what was answered. Of every question it is known which lines it runs. A copy of ``checker.py``,
+``question.py`` or ``norms.py`` with one change then answers, in this process, the questions that run the changed line,
+the quickest first, until an answer differs: comparisons and arithmetic are turned into their neighbours, ``min`` into
+``max``, ``and`` into ``or``, numbers are one larger, signs and ``not`` are left out, and so are statements. Printed
+are the changes that no question notices; each is to be looked at, as some changes change nothing: ``survivors.txt``
+says of those that are known why they are harmless, or what else notices them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from typing import Any
 
 import pytest
 
-from assay.verify.check import checker, question
+from assay.verify.check import checker, norms, question
 
 ROOM = "assay.verify.check"
 FOLDER = Path(question.__file__).parent
-FILES = ("checker", "question")
-TESTS = [f"tests/verify/check/test_{name}.py" for name in ("forged", "lines", "read", "checker")]
+FILES = ("question", "checker", "norms")  # each is read by those behind it
+TESTS = [f"tests/verify/check/test_{name}.py" for name in ("forged", "lines", "read", "checker", "margins", "draws")]
 SEARCHES = "not runs_alone and not any_method and not too_much_memory and not sources"  # of their own, which take long
 LONGEST, SLOW = 5.0, 0.3  # seconds: what takes longer is noticed; questions that take longer are left out
 ENOUGH = 200  # questions that run a line, of each answer
@@ -122,7 +122,8 @@ def questions() -> list[Question]:
 
 def traced(asked: Asked) -> Question:
     """A question, answered twice: for its time, and for its lines."""
-    files = {checker.main.__code__.co_filename: "checker", question.need.__code__.co_filename: "question"}
+    of = {"checker": checker.main, "question": question.need, "norms": norms.checked}
+    files = {function.__code__.co_filename: name for name, function in of.items()}
     lines: dict[str, set[int]] = {name: set() for name in FILES}
 
     def trace(frame: Any, event: str, _: Any) -> Any:
@@ -200,16 +201,16 @@ def _changed(node: ast.AST) -> bool:
 
 @contextlib.contextmanager
 def replaced(name: str, module: ast.Module) -> Iterator[Callable[..., Any]]:
-    """The ``check`` of a checker of which one file is this module."""
+    """The ``check`` of a checker of which one file is this module; those behind it read it anew."""
     old = {each: sys.modules[f"{ROOM}.{each}"] for each in FILES}
     try:
-        for each in ("question", "checker") if name == "question" else ("checker",):  # what does not import it, stays
+        for each in FILES[FILES.index(name) :]:
             source = module if each == name else ast.parse((FOLDER / f"{each}.py").read_text())
             made = sys.modules[f"{ROOM}.{each}"] = types.ModuleType(f"{ROOM}.{each}")
             made.__dict__.update(__package__=ROOM, __file__=str(FOLDER / f"{each}.py"))
             exec(compile(source, str(FOLDER / f"{each}.py"), "exec"), made.__dict__)
         question.question.cache_clear()
-        yield made.check
+        yield sys.modules[f"{ROOM}.checker"].check
     finally:
         for each, module_ in old.items():
             sys.modules[f"{ROOM}.{each}"] = module_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from functools import cache
 from itertools import islice
@@ -77,11 +78,13 @@ def test_what_is_certified_is_accepted_with_its_confidence(options: dict[str, An
     assert report["draws"] == result.stats["n"]
 
 
-def test_radii_are_those_that_the_method_certifies() -> None:
-    radius = smoothed(posed()).stats["radius"]
-    for eps, holds in ((0.999 * radius, True), (1.001 * radius, False)):
-        files = parts.Files.of_problem(posed(eps), True)
-        certificate = Certificate.of(claims(told()), {}, files.model, files.prop)
+@pytest.mark.parametrize(("noise", "norm"), [("gaussian", 2.0), ("uniform", 1.0), ("uniform", 2.0)])
+def test_radii_are_those_that_the_method_certifies(noise: str, norm: float) -> None:
+    result = smoothed(posed(0.01, norm), noise=noise)
+    own = claims(proofs.certify(posed(0.01, norm), result))
+    for eps, holds in ((0.999 * result.stats["radius"], True), (1.001 * result.stats["radius"], False)):
+        files = parts.Files.of_problem(posed(eps, norm), True)
+        certificate = Certificate.of(own, {}, files.model, files.prop)
         if holds:
             assert certificate.check()["draws"] == N
         else:
@@ -163,6 +166,14 @@ def test_another_seed_makes_other_draws() -> None:
 def test_forged_claims_are_rejected(new: dict[str, Any]) -> None:
     with pytest.raises(Rejected):
         changed(**new).check()
+
+
+def test_a_ball_lies_in_one_box() -> None:
+    old = told()
+    said = json.loads(old.prop)
+    said["property"] += "\n(assert (or (<= X_0 0.5) (<= X_0 1000)))"
+    with pytest.raises(Rejected, match="several boxes"):
+        Certificate.of(claims(old), {}, old.model, json.dumps(said).encode()).check()
 
 
 def test_the_shape_of_the_noise_is_the_models_own() -> None:

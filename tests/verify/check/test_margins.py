@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,6 +27,7 @@ from assay.verify.solving import parts, proofs
 from assay.verify.solving.parts import Files
 from tests import nets
 from tests.breadth import few
+from tests.verify.check.test_forged import model, prop
 
 # By seed and norm: balls on which a program has to be solved, since linear bounds do not do.
 SOLVED = {(3, 2.0): 0.1174, (3, inf): 0.0744, (1, inf): 0.3142, (5, 2.0): 1.0297, (5, inf): 0.8357}
@@ -216,6 +218,104 @@ def test_linear_functions_over_balls(norm: float) -> None:
     assert (least <= exact).all()
     assert np.allclose(least, exact)
     assert np.allclose(ball.least(checker.Rationals().of(a.T), checker.Rationals()).astype(float), exact)
+
+
+SUM = model([("MatMul", ["x", "w"], "y", {})], {"w": np.ones((2, 1))}, (1, 2))
+EYE, TEN, ONES = np.eye(2), np.full(2, 10.0), np.ones((2, 1))
+RELUS = model(  # the same near 0
+    [("Gemm", ["x", "eye", "ten"], "z", {}), ("Relu", ["z"], "h", {}), ("Gemm", ["h", "w", "less"], "y", {})],
+    {"eye": EYE, "ten": TEN, "w": ONES, "less": np.full(1, -20.0)},
+    (1, 2),
+)
+TAPS = model(  # and by two taps
+    [("Conv", ["x", "w", "more"], "z", {}), ("Relu", ["z"], "h", {}), ("Add", ["h", "less"], "y", {})],
+    {"w": np.ones((1, 1, 1, 2)), "more": np.full(1, 20.0), "less": np.full(1, -20.0)},
+    (1, 1, 1, 2),
+)
+PAST = model(  # one and a half times as much, some of it past a layer
+    [
+        ("Gemm", ["x", "half", "ten"], "z", {}),
+        ("Relu", ["z"], "h", {}),
+        ("Add", ["h", "x"], "s", {}),
+        ("Gemm", ["s", "w", "less"], "y", {}),
+    ],
+    {"half": EYE / 2, "ten": TEN, "w": ONES, "less": np.full(1, -20.0)},
+    (1, 2),
+)
+SUMS = {"sum": (SUM, 1.0), "relus": (RELUS, 1.0), "taps": (TAPS, 1.0), "past": (PAST, 1.5)}
+
+
+def about(norm: float, formula: str, low: str = "-2", high: str = "2") -> bytes:
+    """A property of two inputs within 2 of 0, and between these."""
+    within = prop([(low, high)] * 2, formula).decode()
+    return json.dumps({"norm": str(norm), "radius": "0x2", "centre": ["0x0"] * 2, "property": within}).encode()
+
+
+@pytest.mark.parametrize(("norm", "least"), [(1.0, -2.0), (2.0, -(8**0.5)), (inf, -4.0)])
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_are_proved_as_far_as_they_go(name: str, norm: float, least: float) -> None:
+    net, times = SUMS[name]
+    least *= times
+
+    def proves(end: float, kind: str, part: parts.Part) -> bool:
+        try:
+            return bool(Files.of(net, about(norm, f"(<= Y_0 {end})")).certificate(kind, "real", [part]).check())
+        except Rejected:
+            return False
+
+    for named in ([1.0], [2.0], [inf], [1.0, 2.0, inf]):
+        part = parts.Part({"norms": np.array([named])}, [])
+        assert not proves(0.999 * least, "lipschitz", part)
+        assert proves(1.001 * least, "lipschitz", part) == (norm in named or (norm != 1.0 and named != [inf]))
+    leaf = parts.Part(parts.trees(1, [1.0]), [[None]] * (name != "sum"))
+    assert not proves(0.999 * least, "tree", leaf)
+    assert proves(1.001 * least, "tree", leaf)
+
+
+@pytest.mark.parametrize(("low", "high", "end"), [("0", "1", "(>= Y_0 1.9)"), ("-1", "0", "(<= Y_0 -1.9)")])
+def test_boxes_reach_as_far_as_their_farther_end(low: str, high: str, end: str) -> None:
+    files = Files.of(SUM, about(inf, end, low, high))
+    with pytest.raises(Rejected):
+        files.certificate("lipschitz", "real", [parts.Part({"norms": np.array([[1.0, 2.0, inf]])}, [])]).check()
+
+
+@pytest.mark.parametrize(("norm", "most"), [(2.0, 8**0.5), (inf, 4.0)])
+@pytest.mark.parametrize("name", ["sum", "relus"])
+def test_no_multipliers_prove_more_than_is_true(name: str, norm: float, most: float) -> None:
+    """Of forms that are, and are not, semidefinite: sums are between -4, or by a ball -8^(1/2), or -1, and most."""
+    rng, net = np.random.default_rng(0), SUMS[name][0]
+    neurons = 0 if name == "sum" else 2
+    tables = [
+        ("sdp", {"multipliers": rng.exponential(0.3, (1, 3 + 4 * neurons)) * rng.choice([0, 1, 1])}) for _ in "123"
+    ]
+    own = np.zeros((3, 1, 3 + 4 * neurons))  # none, of the box, and of the ball
+    own[1, :, :2] = own[2, :, -1] = 0.5
+    tables += [("sdp", {"multipliers": table}) for table in own]
+    told = [(kind, table | {"t": np.array([[t]])}) for kind, table in tables for t in (-6, -3, -1.75, -0.5, 1)]
+    for t in (0.01, 1.0, 2.0, 3.0) if neurons else ():
+        told += [("lipsdp", {"multipliers": np.full((1, 2), t), "rho": np.array([[rho]])}) for rho in (0.01, 1.0, 1.9)]
+    for formula, low in (
+        (f"(>= Y_0 {0.99 * most})", "-0.5"),
+        ("(<= Y_0 -0.99)", "-0.5"),
+        (f"(<= Y_0 -{0.99 * most})", "-2"),
+    ):
+        files = Files.of(net, about(norm, formula, low))
+        for kind, arrays in told:
+            with pytest.raises(Rejected):
+                files.certificate(kind, "real", [parts.Part(arrays, [])]).check()
+    files = Files.of(net, about(norm, f"(<= Y_0 -{1.01 * most})"))
+    if neurons:
+        best = {"multipliers": np.full((1, 2), 2.0), "rho": np.array([[2.001]])}
+        assert files.certificate("lipsdp", "real", [parts.Part(best, [])]).check()["claim"] == "unsat"
+
+
+@pytest.mark.parametrize(("norm", "far"), [(1.0, 1.0), (2.0, 2**0.5), (inf, 2.0)])
+def test_points_are_in_balls_as_far_as_they_go(norm: float, far: float) -> None:
+    files = Files.of(SUM, about(norm, "(<= Y_0 100)"))
+    assert parts.counterexample(files, [0.999 * far] * 2).check()["claim"] == "sat"
+    for point in ([1.001 * far] * 2, [2.001, 0.0]):
+        with pytest.raises(Rejected, match="no counterexample"):
+            parts.counterexample(files, point).check()
 
 
 @pytest.mark.parametrize("norm", [1.0, 2.0])
