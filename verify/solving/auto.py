@@ -26,6 +26,7 @@ from assay.verify.solving.stages import Late, Stage
 MINUTE, HOUR = 60.0, 3600.0
 FEW = 8  # inputs of networks whose boxes are halved before lines are raised and attacks take many steps
 HANDFUL = 400  # ReLUs of networks in which linear programs come before other searches
+BOXES = 32  # of more inputs are halved only where there is time for more of them, each at the price of linear bounds
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 
@@ -112,7 +113,7 @@ class Auto:
             Stage(CROWN(), share=0.6),
             Stage(Early(lines, unraised), share=0.3),
             Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.8, unlimited=HOUR),
-            Stage(InputSplit(proof=self.proof), share=0.25, unlimited=HOUR),
+            Stage(InputSplit(proof=self.proof), share=0.25, unlimited=HOUR, price=(BOXES, CROWN())),
             Stage(Early(exact, small), share=0.1, most=2.0),
             Stage(split, share=0.2, most=4.0),  # what it does not close by then, it begins again below
             Stage(Falsifier(strong, rounds=self.rounds, targeted=True), share=0.1),
