@@ -442,9 +442,7 @@ def test_a_spent_budget_proves_nothing(seconds: float) -> None:
 
 @pytest.mark.parametrize("proof", [False, True])
 @pytest.mark.parametrize("gap", [1e-2, -1e-3])
-def test_a_search_whose_time_was_over_is_gone_on_with(
-    gap: float, proof: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_whose_time_was_over_is_gone_on_with(gap: float, proof: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Round by round it comes to what it comes to at once, and proves it by the same tree."""
     clock, bound = Clock.installed(monkeypatch), InputTree.bound
     network, at = peak(2, 25.0, 0.9, seed=3)
