@@ -174,7 +174,8 @@ class Course:
 
     def seconds(self, verifier: Verifier) -> float:
         """What ``verifier`` has taken, whenever it was asked."""
-        return sum(step["seconds"] for step in self.steps if step["stage"] == repr(verifier))
+        taken: float = sum(step["seconds"] for step in self.steps if step["stage"] == repr(verifier))
+        return taken
 
     def awaits(self, verifier: Verifier) -> bool:
         """Whether ``verifier`` may still tell something."""
