@@ -198,10 +198,10 @@ def methods(text: str) -> list[Verifier]:
 def method(text: str) -> Verifier:
     """The method of ``milp(solver=scip)``."""
     from assay.attacks import list_attacks
-    from assay.verify.registry import get_verifier, list_verifiers
+    from assay.verify.registry import VERIFIERS, get_verifier, list_verifiers
 
     name = text.partition("(")[0].strip()
-    if name in list_attacks() and name not in list_verifiers():
+    if name not in VERIFIERS and name in list_attacks() and name not in list_verifiers():
         raise InputError(f"{name!r} is an attack, not a method: the method attack(attack={name}) runs it")
     return get_verifier(text)
 

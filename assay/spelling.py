@@ -17,16 +17,23 @@ def spelled(key: str) -> str:
     >>> spelled("CROWN(dtype='float32', group=32)"), spelled("FGSM(loss='ce')"), spelled("somebody else")
     ('crown(dtype=float32)', 'fgsm', 'somebody else')
     """
-    places = {place.partition(":")[2]: place for place in (methods.table() | attacks.table()).values()}
     try:
         call = ast.parse(key, mode="eval").body
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args):
             return key
-        module, _, name = places[call.func.id].partition(":")
+        module, _, name = _place(call.func.id).partition(":")
         options = {str(given.arg): _value(given.value) for given in call.keywords}
         return title(getattr(import_module(module), name)(**options))
     except Exception:  # the repr of whatever a third party made
         return key
+
+
+def _place(name: str) -> str:
+    """Where the class of this name is: ours, or a third party's, for which all that is installed is looked through."""
+    ours = {place.partition(":")[2]: place for place in (methods.VERIFIERS | attacks.ATTACKS).values()}
+    if name in ours:
+        return ours[name]
+    return {place.partition(":")[2]: place for place in (methods.table() | attacks.table()).values()}[name]
 
 
 def _value(node: ast.expr) -> Any:

@@ -35,7 +35,7 @@ class RowRules:
 
     ``lines``: of an activation, by position: (domains x features [x operands]). ``seen`` gets the coefficients that
     arrive at each activation, by position. ``operand``: the bounds of an activation's operand, by position, (domains x
-    features [x operands]).
+    features [x operands]). ``domain``: that of each row (rows), where there are no operands and rows are in any order.
     """
 
     nodes: Sequence[Node]
@@ -43,6 +43,7 @@ class RowRules:
     budget: Budget
     seen: dict[int, Tensor] | None = None
     operand: Callable[[int], Bounds] | None = None
+    domain: Tensor | None = None
 
     def pull(self, position: int, rows: Part) -> tuple[Sequence[Part], Tensor | None]:
         """See :class:`assay.verify.bounds.walk.Rules`."""
@@ -53,7 +54,7 @@ class RowRules:
         lines, besides = self.lines(position), None
         if self.operand is not None and shares.sums_to_one(node):
             rows, besides = self._without_common(position, rows, lines)
-        part, constant = between(lines, rows, node.size)
+        part, constant = between(lines, rows, node.size, self.domain)
         constant = constant if besides is None else constant + besides
         if self.seen is not None:
             self.seen[position] = rows.dense(node.size)
@@ -75,17 +76,20 @@ class RowRules:
         return Part(a.dense(size) + b.dense(size))
 
 
-def between(lines: Lines, part: Part, size: int) -> tuple[Part, Tensor]:
+def between(lines: Lines, part: Part, size: int, domain: Tensor | None = None) -> tuple[Part, Tensor]:
     """Rows of an activation's value as rows of its operand: positive coefficients take the lower line, negative ones
     the upper line; and the constants (rows).
 
-    ``lines``: (domains x features [x operands]); rows of one domain lie side by side.
+    ``lines``: (domains x features [x operands]); rows of one domain lie side by side, but where the ``domain`` of each
+    is told (rows).
     """
     several = lines.slope.dim() > lines.intercept_gap.dim()
     if several:
         part = Part(part.dense(size))
     if part.support is not None:
         lines = lines.take(part.support, 1)
+    if domain is not None:
+        lines = lines.take(domain)
     rows = by_domain(part.coef, len(lines.intercept_gap))
     negative = rows.clamp(max=0)
     constant = weighed(negative, lines.intercept_gap)

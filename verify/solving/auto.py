@@ -25,6 +25,7 @@ from assay.verify.solving.stages import Late, Stage
 MINUTE, HOUR = 60.0, 3600.0
 FEW = 8  # inputs of networks whose boxes are halved before lines are raised and attacks take many steps
 HANDFUL = 400  # ReLUs of networks in which linear programs come before other searches
+BOXES = 8  # each at the price of linear bounds: with less time few inputs are halved after lines are raised, more never
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 
@@ -106,19 +107,21 @@ class Auto:
         other = PGD(steps=200, restarts=4, step_size=0.05, momentum=0.75, loss="ce", random_start=True, diversify=5)
         lines = AlphaCROWN(proof=self.proof)
         exact = Late(("lp-bab(proof=false)", "milp"))
+        boxes = InputSplit(max_inputs=FEW, proof=self.proof)
         split = Late(("bab(proof=true)" if self.proof else "bab",))
         return [
             Stage(Falsifier(FGSM()), share=0.1),
             Stage(IBP(), share=0.25),
             Stage(CROWN(), share=0.1, most=1.0),
-            Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.1, most=2.0),
+            Stage(boxes, share=0.1, most=2.0, price=(BOXES, CROWN())),
             Stage(Falsifier(quick), share=0.2),
             Stage(Early(lines, attentive), share=0.5, unlimited=MINUTE),
             Stage(Early(split, curved), share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
+            Stage(boxes, share=0.8, unlimited=HOUR, price=(BOXES, CROWN())),
             Stage(Early(lines, unraised), share=0.3),
-            Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.8, unlimited=HOUR),
-            Stage(InputSplit(proof=self.proof), share=0.25, unlimited=HOUR),
+            Stage(boxes, share=0.8, unlimited=HOUR, price=(1, CROWN())),
+            Stage(InputSplit(proof=self.proof), share=0.25, unlimited=HOUR, price=(BOXES, CROWN())),
             Stage(Early(exact, small), share=0.1, most=2.0),
             Stage(split, share=0.2, most=4.0),  # what it does not close by then, it begins again below
             Stage(Early(Falsifier(smooth, rounds=self.rounds, targeted=True), single), share=0.05),

@@ -27,19 +27,28 @@ class Stage:
     """A verifier in its turn, with a ``share`` of the time that is left then, and so many seconds at ``most``.
 
     ``unlimited``: the seconds that it gets where there is no limit of time, for what might not end by itself; with 0 it
-    is not asked then.
+    is not asked then. ``price``: it is asked only where that is at least so many times what the verifier that measures
+    the price of one step of its own has taken.
     """
 
     verifier: Verifier
     share: float = 1.0
     most: float = inf
     unlimited: float = inf
+    price: tuple[float, Verifier] | None = None
 
     def budget(self, whole: Budget) -> Budget:
         """What the stage gets of the ``whole``, its clock running."""
         left = max(whole.remaining, 0.0)
         seconds = min(self.share * left if left < inf else self.unlimited, self.most)
         return replace(whole, seconds=seconds, deadline=None).started()
+
+    def affords(self, course: Course, whole: Budget) -> bool:
+        """Whether what it would get of the ``whole`` is worth a beginning."""
+        if self.price is None:
+            return True
+        count, verifier = self.price
+        return self.budget(whole).remaining >= count * course.seconds(verifier)
 
 
 @runtime_checkable
@@ -133,7 +142,7 @@ def run(
             continue
         if union and any(course.falsified for course in courses):
             break
-        waiting = [course for course in courses if course.awaits(stage.verifier)]
+        waiting = [c for c in courses if c.awaits(stage.verifier) and stage.affords(c, budget)]
         if not waiting:
             continue
         answers = _asked(stage.verifier, [course.problem for course in waiting], stage.budget(budget), union)
@@ -162,6 +171,11 @@ class Course:
     def falsified(self) -> bool:
         """Whether a counterexample is known."""
         return self.last is not None and self.last.verdict is Verdict.FALSIFIED
+
+    def seconds(self, verifier: Verifier) -> float:
+        """What ``verifier`` has taken, whenever it was asked."""
+        taken: float = sum(step["seconds"] for step in self.steps if step["stage"] == repr(verifier))
+        return taken
 
     def awaits(self, verifier: Verifier) -> bool:
         """Whether ``verifier`` may still tell something."""

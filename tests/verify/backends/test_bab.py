@@ -26,6 +26,7 @@ from assay.verify.backends.bab.race import Race
 from assay.verify.backends.bab.record import preorder
 from assay.verify.backends.bab.search import Bounded, Limits, search
 from assay.verify.backends.bab.tables import Tables
+from assay.verify.backends.ibp import IBP
 from assay.verify.bounds import layers
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import UNLIMITED, Budget
@@ -616,3 +617,25 @@ def test_points_notice_stale_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_tried_takes_a_search() -> None:
     counts = [WEAK.verify(case("mlp", seed)[0]).stats["domains"] for seed in range(1000, 1020)]
     assert sum(count > 5 for count in counts) >= 3
+
+
+@pytest.mark.parametrize("proof", [False, True])
+def test_what_intervals_prove_has_no_root(proof: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = nets.random_mlp(3, (4, 10, 10, 3)), torch.full((4,), 0.5)
+    label = int(network(x[None]).argmax())
+    near, far = (Problem.robustness(network, x, label, eps) for eps in (1e-3, 0.1))
+    bound = IBP().verify(near).margin
+    assert IBP().verify(far).verdict is Verdict.UNKNOWN
+    asked = list[Problem]()
+    root = bab.Work.root
+
+    def noted(work: bab.Work) -> Relaxed:
+        asked.append(work.problem)
+        return root(work)
+
+    monkeypatch.setattr(bab.Work, "root", noted)
+    result = BaB(proof=proof).verify(near)
+    assert (result.verdict, result.margin) == (Verdict.VERIFIED, bound)
+    assert result.certificate is None
+    BaB(proof=proof).verify(far)
+    assert asked == [far]

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.bab.input_split import InputSplit
+from assay.verify.backends.bab.input_tree import Boxes, InputTree
+from assay.verify.backends.bab.search import Bounded
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import (
@@ -38,6 +40,7 @@ from tests.breadth import few, seeds
 from tests.contract.graphs import members, random_graph
 from tests.exact import true_margin, value
 from tests.nets import NEVER_VERIFIED, trap_problem
+from tests.verify.solving.clock import Clock
 
 # What rounding may add to a margin, as a share of the magnitudes that it is made of.
 ROUNDING = 1e-11
@@ -435,6 +438,43 @@ def test_a_spent_budget_proves_nothing(seconds: float) -> None:
     result = run(problem, Budget(seconds=seconds))
     assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.TIMEOUT)
     assert result.margin is None or result.margin <= -1e-9
+
+
+@pytest.mark.parametrize("proof", [False, True])
+@pytest.mark.parametrize("gap", [1e-2, -1e-3])
+def test_a_search_whose_time_was_over_is_gone_on_with(gap: float, proof: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Round by round it comes to what it comes to at once, and proves it by the same tree."""
+    clock, bound = Clock.installed(monkeypatch), InputTree.bound
+    network, at = peak(2, 25.0, 0.9, seed=3)
+    region = Box(torch.zeros_like(at), torch.ones_like(at))
+    problem, other = (Problem(network, region, below(0.1 - gap)) for _ in range(2))
+    method = InputSplit(batch=1, fill=0, proof=proof)
+    whole = method.verify(other)
+
+    def slow(tree: InputTree, boxes: Boxes, budget: Budget) -> Bounded[Boxes]:
+        bounded = bound(tree, boxes, budget)
+        clock.now += 1.0
+        return bounded
+
+    monkeypatch.setattr(InputTree, "bound", slow)
+    slices = [method.verify(problem, Budget(seconds=1.0))]
+    while slices[-1].reason is Reason.TIMEOUT:
+        check(problem, slices[-1])
+        slices.append(method.verify(problem, Budget(seconds=1.0)))
+    last = slices[-1]
+    check(problem, last)
+    assert len(slices) > 2
+    assert last.verdict is whole.verdict is (Verdict.VERIFIED if gap > 0 else Verdict.FALSIFIED)
+    assert last.margin is not None
+    assert last.margin <= gap
+    if gap > 0:  # a counterexample is met by chance
+        assert sum(each.stats["domains"] for each in slices) == whole.stats["domains"]
+        assert last.stats["leaves"] == whole.stats["leaves"]
+        assert (last.certificate is None) == (whole.certificate is None) == (not proof)
+        if last.certificate is not None and whole.certificate is not None:
+            assert torch.equal(last.certificate["tree"], whole.certificate["tree"])
+    again = method.verify(problem)
+    assert gap < 0 or again.stats["domains"] == whole.stats["domains"], "what is decided is not kept"
 
 
 @pytest.mark.parametrize("memory", [1, 1000, 100_000])

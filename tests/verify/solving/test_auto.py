@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from assay.verify import solve
+from assay.verify.backends.bab.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import chain, to_network
@@ -15,7 +16,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.core.spec import Polyhedron, Spec
-from assay.verify.solving.auto import Auto
+from assay.verify.solving.auto import BOXES, FEW, Auto
 from tests import nets
 
 NETWORK = to_network(nets.random_mlp(3, (4, 10, 10, 3)), (4,))
@@ -144,6 +145,17 @@ def test_boxes_of_few_inputs_are_halved_before_lines_are_raised(seed: int) -> No
     assert verifiers[first].verify(problem).verdict is Verdict.VERIFIED
     many = to_network(nets.random_mlp(seed, (9, 4, 2)), (9,))
     assert verifiers[first].supports(Problem.robustness(many, torch.zeros(9), 0, 0.1)) is not None
+
+
+def test_few_inputs_are_halved_before_lines_are_raised_where_there_is_time() -> None:
+    stages = Auto().stages()
+    halved = [i for i, stage in enumerate(stages) if stage.verifier == InputSplit(max_inputs=FEW)]
+    raised = max(i for i, stage in enumerate(stages) if "AlphaCROWN" in repr(stage.verifier))
+    assert len([i for i in halved if i < raised]) == 2
+    assert all(stages[i].price == (BOXES, CROWN()) for i in halved if i < raised)
+    assert [stages[i].price for i in halved if i > raised] == [(1, CROWN())], "or else after them"
+    many = next(stage for stage in stages if stage.verifier == InputSplit())
+    assert many.price == (BOXES, CROWN())
 
 
 def test_few_relus_are_split_where_linear_bounds_do_not_decide() -> None:

@@ -23,6 +23,13 @@ from tests.verify.solving.clock import Clock, Searcher, Worker
 OPEN = Problem(chain((2,), []), Box(torch.zeros(2), torch.ones(2)), Spec.robust(0, 2))
 
 
+class Measured(Worker):
+    """A worker that is known by its label, as methods are by their repr; it says that it took a second."""
+
+    def __repr__(self) -> str:
+        return self.label
+
+
 def test_a_stage_gets_its_share_of_what_is_left_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock.installed(monkeypatch)
     first, second, third, last = (Worker(clock, 100.0, label) for label in "abcd")
@@ -73,6 +80,18 @@ def test_without_a_limit_of_time_whoever_would_not_end_is_stopped(monkeypatch: p
     )
     assert (endless.asked, long.asked, able.asked) == ([], [9.0], [5.0])
     assert result.reason is Reason.TIMEOUT
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(9.0, []), (10.0, [5.0])])
+def test_a_search_without_the_time_for_a_beginning_is_not_begun(
+    seconds: float, asked: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock.installed(monkeypatch)
+    bounds, search, other = Measured(clock, 0.0, "bounds"), Worker(clock, 1.0, "search"), Worker(clock, 1.0, "other")
+    plan = [Stage(bounds), Stage(search, 0.5, price=(5, bounds)), Stage(other)]
+    (result,) = run([OPEN], plan, Budget(seconds))
+    assert search.asked == asked
+    assert result.stats["stages"] == ["bounds", *["search"] * len(asked), "other"]
 
 
 def test_no_stage_begins_once_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

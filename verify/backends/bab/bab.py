@@ -28,6 +28,7 @@ from assay.verify.backends.bab.subtrees import Plan, Subtrees, apart
 from assay.verify.bounds import layers, raised, roots
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.roots import Slopes
+from assay.verify.bounds.rows import lower_rows
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, decided, unanswerable, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
@@ -180,10 +181,11 @@ class Work:
         problem, spec = self.problem, self.problem.spec
         self.record = Record(problem, self.budget.memory // 4) if self.method.proof else None
         self.witness = self.look(problem.region.centre.reshape(1, -1).double())
+        if self.witness is None and all(self.proved(self.by_intervals())):
+            self.record = None  # whoever writes a certificate has intervals, too
+            return
         relaxed = self.root()
-        rows = directed_sum(raised.lower_rows(relaxed, spec.A[None], ROOT)[0], -spec.b, up=False)
-        self.lower = [rows[spec.disjunct == d].max().item() if len(p.b) else -inf for d, p in enumerate(spec.disjuncts)]
-        proved = decided(torch.tensor(self.lower)).tolist()
+        proved = self.proved(raised.lower_rows(relaxed, spec.A[None], ROOT)[0])
         open_ = [d for d, safe in enumerate(proved) if not safe or self.record is not None]
         if self.witness is not None or not open_ or not all(len(spec.disjuncts[d].b) for d in open_):
             return
@@ -216,6 +218,22 @@ class Work:
             self.closed = True
             if not (self.method.output and self.method.neurons):
                 self.lower = [trees.margin if d in open_ else low for d, low in enumerate(self.lower)]
+
+    def by_intervals(self) -> Tensor:
+        """Lower bounds of the specification's rows by intervals, which cost nothing beside a root: (rows)."""
+        network, spec = self.problem.network, self.problem.spec
+        box = layers.batch_box(self.problem.region.box(), network.input_shape)
+        plain = layers.by_intervals(network, box, torch.float64, self.budget, lined=False)
+        return lower_rows(plain, spec.A[None], linear=False)[0]
+
+    def proved(self, rows: Tensor) -> list[bool]:
+        """Whether bounds of the specification's rows (rows) prove each disjunct, of which they are noted."""
+        spec = self.problem.spec
+        margins = directed_sum(rows, -spec.b, up=False)
+        some = ((margins[spec.disjunct == d], p) for d, p in enumerate(spec.disjuncts))
+        self.lower = [mine.max().item() if len(p.b) else -inf for mine, p in some]
+        safe: list[bool] = decided(torch.tensor(self.lower)).tolist()
+        return safe
 
     @property
     def alone(self) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 
+from assay.verify.backends.bab.account import Account
+from assay.verify.backends.bab.frontier import Leaves
 from assay.verify.backends.bab.input_record import InputRecord
-from assay.verify.backends.bab.input_tree import NOTHING, InputTree
+from assay.verify.backends.bab.input_tree import NOTHING, Boxes, InputTree
 from assay.verify.backends.bab.search import Limits, search
 from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
@@ -64,18 +68,46 @@ class InputSplit:
         if declined is not None:
             return declined
         with torch.no_grad():
-            record = InputRecord(problem, budget.memory // 4) if self.proof and recordable(problem) else None
-            tree = InputTree(problem, Ascent(self.steps, self.rate), record)
+            course = BEGUN.pop(problem, None)
+            if course is None or replace(course.method, max_inputs=self.max_inputs) != self:
+                course = Course.started(self, problem, budget)
+            tree, before = course.tree, course.settled
             limits = Limits(min(self.batch, tree.affordable(budget)), self.fill, budget.memory // 4)
-            outcome = search(tree, limits, budget)
+            outcome = search(tree, limits, budget, course.leaves, course.account)
+        if outcome.reason is Reason.TIMEOUT:
+            BEGUN[problem] = replace(course, leaves=outcome.open, settled=min(before, outcome.settled))
         seconds = time.monotonic() - begun
         stats = outcome.stats | {"domains_per_second": outcome.stats["domains"] / max(seconds, 1e-9)}
         # Only a tree that is closed proves anything, whatever the bounds of its leaves say.
-        margin = outcome.margin if outcome.complete else min(outcome.margin, 0.0)
+        margin = min(before, outcome.margin) if outcome.complete else min(before, outcome.margin, 0.0)
         if margin == NOTHING:  # there was no point in any box, and so no question
             margin = inf
         reason = outcome.reason or Reason.NUMERICAL
         result = concluded(self, problem, margin, reason, seconds, outcome.witness, stats)
-        if record is None or not outcome.complete or result.verdict is not Verdict.VERIFIED:
+        if tree.record is None or not outcome.complete or result.verdict is not Verdict.VERIFIED:
             return result
-        return replace(result, certificate=record.document())
+        return replace(result, certificate=tree.record.document())
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """A search by a ``method`` as far as it has come: the open ``leaves`` of its tree, the ``account`` of the closed
+    ones, and a lower bound of the margin on these."""
+
+    method: InputSplit
+    tree: InputTree
+    leaves: Leaves[Boxes]
+    account: Account
+    settled: float = inf
+
+    @classmethod
+    def started(cls, method: InputSplit, problem: Problem, budget: Budget) -> Course:
+        """A search from its root on."""
+        problem = copy(problem)  # what is kept of a problem must not be what keeps it
+        record = InputRecord(problem, budget.memory // 4) if method.proof and recordable(problem) else None
+        tree = InputTree(problem, Ascent(method.steps, method.rate), record)
+        leaves = Leaves.roots(tree.root())
+        return cls(method, tree, leaves, Account(len(leaves.bound)))
+
+
+BEGUN: WeakKeyDictionary[Problem, Course] = WeakKeyDictionary()  # for whoever asks again with more time

@@ -123,12 +123,7 @@ def propagate_backwards(
     after the other. ``seen`` gets the coefficients that arrive at each activation, by position (rows x features).
     """
     nodes, inlet = relaxed.prepared.network.nodes, relaxed.prepared.inlet
-
-    def lines(position: int) -> Lines:
-        found = relaxed.lines[position]
-        return found if box is None else found.take(box)
-
-    rules = RowRules(nodes, lines, Budget(), seen)
+    rules = RowRules(nodes, relaxed.lines.__getitem__, Budget(), seen, domain=box)
     resting, total = walk.propagate_backwards(nodes, rules, pending, total, inlet.__contains__)
     at_input = total.new_zeros(len(total), nodes[0].size)
     for position, part in resting.items():
