@@ -174,9 +174,7 @@ def down_to(
     """``form``, which is used up, of the value of the node at ``position`` as rows of the node ``stop``, through which
     all paths lead to the input, and the constants (rows). Raises :class:`Expired` as above."""
     rules = ColumnRules.of(group, position, owners)
-    resting, total = propagate_backwards(
-        group.nodes, rules, {position: form}, total, until=lambda here: here == stop
-    )
+    resting, total = propagate_backwards(group.nodes, rules, {position: form}, total, until=lambda here: here == stop)
     return resting[stop], total
 
 

@@ -208,8 +208,8 @@ class Repeated:
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Dense ``blocks`` of one size, (blocks x inputs x outputs), each of the next of ``inputs`` (blocks * inputs), out of
-    ``size`` of them, and ``outputs`` (blocks * outputs)."""
+    """Dense ``blocks`` of one size, (blocks x inputs x outputs), each of the next of ``inputs`` (blocks * inputs), of
+    which there are ``size``, and of ``outputs`` (blocks * outputs)."""
 
     blocks: Tensor
     inputs: Tensor
