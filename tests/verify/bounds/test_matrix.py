@@ -147,15 +147,6 @@ def test_blocks_are_found_in_any_order(seed: int) -> None:
     assert not isinstance(found(every[:0]), Blocks)
 
 
-def test_an_entry_that_stands_twice_is_no_block() -> None:
-    """As many entries as a block has, some of them at one place, are added up."""
-    inputs, outputs = torch.arange(8).repeat(8), torch.arange(8).repeat_interleave(8)
-    inputs[0] = 1
-    sparse = sorted_by_output(inputs, outputs, torch.ones(64, dtype=torch.float64), (8, 8))
-    assert not isinstance(sparse.whole, Blocks)
-    assert sparse.whole.pull(torch.eye(8, dtype=torch.float64))[:2, 0].tolist() == [0, 2]
-
-
 def test_an_empty_matrix_gives_zeros() -> None:
     op = convolution((1, 1), (0, 0), (1, 1), 1)
     form = matrix(op, (4, 5, 6))
