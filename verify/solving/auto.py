@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from assay.attacks.fgsm import FGSM
@@ -107,8 +107,8 @@ class Auto:
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(InputSplit(max_inputs=FEW, proof=self.proof), share=0.1, most=2.0),
             Stage(Falsifier(quick), share=0.2),
-            Stage(Early(replace(lines, inner=False), attentive), share=0.6, unlimited=MINUTE),
-            Stage(Early(lines, attentive), share=0.8, unlimited=MINUTE),
+            Stage(Early(CROWN(), attentive), share=0.6, unlimited=MINUTE),
+            Stage(Early(split, attentive), share=0.8, unlimited=MINUTE),
             Stage(Early(split, curved), share=0.3, unlimited=MINUTE),
             Stage(CROWN(), share=0.6),
             Stage(Early(lines, unraised), share=0.3),
