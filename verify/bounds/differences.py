@@ -83,24 +83,23 @@ def lowest(group: Group, position: int, sides: Sides, most: int) -> Tensor | Non
     sample = torch.div(value, size, rounding_mode="floor")
     sign = (1 - 2 * (wanted % 2)).to(sides.lost)
     lost = relaxed.lost(made.source).flatten()[value] + rounding.precision.dust
-    at_centre = torch.empty_like(sign)
-    # How far each function goes, and its opposite where it is one of opposites, by place: the values' and these.
-    tables = sign.new_zeros(2, relaxed.samples * size, len(group.radius))
+    at_centre, count = torch.empty_like(sign), group.network.nodes[made.source].shape[-1]
+    # How far each function goes, and its opposite where it is one of opposites: of values, and of these, line by line.
+    lines, line = torch.unique(torch.div(value, count, rounding_mode="floor"), return_inverse=True)
+    slot = (wanted % 2 * len(lines) + line) * count + value % count
+    tables = sign.new_zeros(2 * len(lines) * count, len(group.radius))
     for begin in range(0, len(sign), most):
         part = slice(begin, begin + most)
         owners = group.owners(sample[part])
         form = Units(value[part] - sample[part] * size, sign[part])
         at_centre[part], below = functions(group, made.source, form, owners, -lost[part])
-        reach = (below * group.radius[:, sample[part]] * sign[part]).T.contiguous()
-        tables.view(-1, len(group.radius)).index_copy_(0, wanted[part] % 2 * tables.shape[1] + value[part], reach)
-    count = group.network.nodes[made.source].shape[-1]
-    lines = tables.view(2, -1, count, len(group.radius))
-    apart = torch.cdist(*lines, p=1).flatten(1)
-    least = at_centre[place].view(2, -1).sum(0)
-    line = torch.div(more, count, rounding_mode="floor")
-    least -= apart[line, (more - line * count) * count + less - line * count]
+        reach = below * group.radius[:, sample[part]] * sign[part]
+        tables.index_copy_(0, slot[part], reach.T.contiguous())
+    apart = torch.cdist(*tables.view(2, len(lines), count, -1), p=1)
+    one, other = place.chunk(2)
+    least = at_centre[one] + at_centre[other] - apart[line[one], more % count, less % count]
     # What these sums lose, of terms no larger than those of both functions.
-    magnitude = at_centre.abs() + torch.linalg.vector_norm(tables[wanted % 2, value], 1, dim=1)
+    magnitude = at_centre.abs() + torch.linalg.vector_norm(tables[slot], 1, dim=1)
     share = 4 * gamma(len(group.radius) + FEW, rounding.precision.unit)
-    charged: Tensor = least - share * magnitude[place].view(2, -1).sum(0) - sides.lost
+    charged: Tensor = least - share * (magnitude[one] + magnitude[other]) - sides.lost
     return charged
