@@ -358,7 +358,7 @@ def _(op: Concat, form: AnyForm, group: Group, position: int, rows: Owners) -> P
     nodes = group.network.nodes
     node = nodes[position]
     coef = dense(form, node.size).view(*node.shape, -1)
-    parts = coef.split([nodes[i].shape[op.axis] for i in node.inputs], op.axis)
+    parts = torch.split(coef, [nodes[i].shape[op.axis] for i in node.inputs], op.axis)
     return [Form(part.reshape(-1, coef.shape[-1])) for part in parts], None
 
 

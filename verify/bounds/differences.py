@@ -95,7 +95,8 @@ def lowest(group: Group, position: int, sides: Sides, most: int) -> Tensor | Non
         at_centre[part], below = functions(group, made.source, form, owners, -lost[part])
         reach = below * group.radius[:, sample[part]] * sign[part]
         tables.index_copy_(0, slot[part], reach.T.contiguous())
-    apart = torch.cdist(*tables.view(2, len(lines), count, -1), p=1)
+    values, opposites = tables.view(2, len(lines), count, -1)
+    apart = torch.cdist(values, opposites, p=1)
     one, other = place.chunk(2)
     least = at_centre[one] + at_centre[other] - apart[line[one], more % count, less % count]
     # What these sums lose, of terms no larger than those of both functions.

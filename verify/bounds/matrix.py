@@ -361,7 +361,7 @@ def _in_blocks(sparse: Sparse) -> Blocks | None:
     # Blocks have the number of their first input; in one that is full, all inputs have the same readers.
     of_output = inputs.new_full((shape[1],), shape[0]).scatter_reduce(0, outputs, inputs, "amin")
     of_input = inputs.new_full((shape[0],), shape[0]).scatter_reduce(0, inputs, of_output[outputs], "amin")
-    number, inverse, wide = of_input[readers > 0].unique(return_inverse=True, return_counts=True)
+    number, inverse, wide = torch.unique(of_input[readers > 0], return_inverse=True, return_counts=True)
     if len(number) * width * length != len(inputs) or not bool((wide == width).all()):
         return None
     if not torch.equal(of_input[inputs], of_output[outputs]):

@@ -18,7 +18,7 @@ from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.matrix import Cut, sorted_by_output
 from assay.verify.bounds.memo import per_network
 from assay.verify.core.network import Network, Node
-from assay.verify.core.ops import Gather, InverseSumExp, Linear, Op, Product, Sub
+from assay.verify.core.ops import Gather, InverseSumExp, Linear, Product, Sub
 
 SPANNED = (Product, InverseSumExp)
 
@@ -66,18 +66,15 @@ def spans(network: Network) -> dict[int, Span]:
 def _gathered(nodes: tuple[Node, ...], operand: int) -> tuple[int, Tensor, Tensor | None] | None:
     """Which node an operand gathers values, or differences of values, of, and which; None if it does anything else."""
     node = nodes[operand]
-    if _gathers(node.op):
+    if isinstance(node.op, Gather) and node.op.fill == 0:
         return node.inputs[0], node.op.index, None
     if not isinstance(node.op, Sub):
         return None
     first, second = (nodes[i] for i in node.inputs)
-    if not (_gathers(first.op) and _gathers(second.op)) or first.inputs != second.inputs:
+    one, other = first.op, second.op
+    if first.inputs != second.inputs or not (isinstance(one, Gather) and isinstance(other, Gather)):
         return None
-    return first.inputs[0], first.op.index, second.op.index
-
-
-def _gathers(op: Op) -> bool:
-    return isinstance(op, Gather) and op.fill == 0
+    return None if one.fill or other.fill else (first.inputs[0], one.index, other.index)
 
 
 @dataclass(frozen=True, eq=False)

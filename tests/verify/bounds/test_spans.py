@@ -74,6 +74,12 @@ def test_a_product_that_others_read_is_summed_up_by_itself() -> None:
     assert list(spans(Network(nodes))) == [4]
 
 
+def test_products_of_the_input_itself_are_none() -> None:
+    one = Linear(torch.ones(1, 2, dtype=D), torch.zeros(1, dtype=D))
+    nodes = (Node(Input(), (), (2, 2)), Node(Product(), (0,), (2,)), Node(one, (1,), (1,)))
+    assert spans(Network(nodes)) == {}
+
+
 @pytest.mark.parametrize("seed", few(range(12), range(3)))
 @pytest.mark.parametrize("make", [sums, lambda seed: network(True, seed)[0]])
 def test_bounds_are_those_of_the_single_steps(seed: int, make: object, monkeypatch: pytest.MonkeyPatch) -> None:
