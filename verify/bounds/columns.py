@@ -21,6 +21,7 @@ from assay.verify.bounds.rows import Backward
 from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.ops import (
     Add,
+    Concat,
     Conv2d,
     ConvTranspose2d,
     Gather,
@@ -81,10 +82,20 @@ class ColumnRules:
 
     def _across(self, op: Op, rows: AnyForm, position: int) -> Pulled:
         group = self.group
+        if position in group.spans:
+            return self._span(rows, position)
         if position > self.entrance:
             return self._pull(op, rows, position)
         constant = group.worth_at_centre(rows, self.owners) if position == self.entrance else None
         return self._pull(op, rows, position)[0], constant
+
+    def _span(self, form: AnyForm, position: int) -> Pulled:
+        node = self.group.network.nodes[position]
+        given = dense(form, node.size)
+        coef, gained = self.group.across(position).pull(given)
+        if isinstance(node.op, Linear):
+            gained = gained + given.T.mv(constant(node.op, node.shape))
+        return [Form(coef)], gained
 
     def _without_common(self, form: AnyForm, position: int) -> tuple[Form, Tensor]:
         """Rows less what their coefficients have in common, and what that comes to: (rows)."""
@@ -129,7 +140,7 @@ def functions(group: Group, position: int, form: AnyForm, owners: Owners, total:
 
     Raises :class:`Expired` as above."""
     rules = ColumnRules.of(group, position, owners)
-    resting, total = propagate_backwards(group.network.nodes, rules, {position: form}, total)
+    resting, total = propagate_backwards(group.nodes, rules, {position: form}, total)
     size = group.network.nodes[0].size
     if 0 not in resting:
         return total, total.new_zeros(size, len(total))
@@ -153,7 +164,7 @@ def over_region(group: Group, backward: Backward) -> Tensor:
 
 def _over_region(rules: ColumnRules, forms: dict[int, AnyForm], total: Tensor) -> Tensor:
     group, owners = rules.group, rules.owners
-    resting, total = propagate_backwards(group.network.nodes, rules, forms, total)
+    resting, total = propagate_backwards(group.nodes, rules, forms, total)
     return total + _at_input(group, resting[0], owners, rules.entrance > 0) if 0 in resting else total
 
 
@@ -163,9 +174,7 @@ def down_to(
     """``form``, which is used up, of the value of the node at ``position`` as rows of the node ``stop``, through which
     all paths lead to the input, and the constants (rows). Raises :class:`Expired` as above."""
     rules = ColumnRules.of(group, position, owners)
-    resting, total = propagate_backwards(
-        group.network.nodes, rules, {position: form}, total, until=lambda here: here == stop
-    )
+    resting, total = propagate_backwards(group.nodes, rules, {position: form}, total, until=lambda here: here == stop)
     return resting[stop], total
 
 
@@ -341,6 +350,16 @@ def back(op: Op) -> Tensor | None:
     order = op.index.argsort()
     once = torch.equal(op.index[order], torch.arange(len(order), device=order.device))
     return order if once else None
+
+
+@pull.register
+def _(op: Concat, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulled:
+    """Each operand's part."""
+    nodes = group.network.nodes
+    node = nodes[position]
+    coef = dense(form, node.size).view(*node.shape, -1)
+    parts = torch.split(coef, [nodes[i].shape[op.axis] for i in node.inputs], op.axis)
+    return [Form(part.reshape(-1, coef.shape[-1])) for part in parts], None
 
 
 @pull.register

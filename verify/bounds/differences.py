@@ -22,13 +22,12 @@ from assay.verify.core.ops import Gather, Sub
 from assay.verify.support.floats import gamma
 
 PAYS = 4  # times as many rows as there would be functions, at least
-BLOCK = 1 << 20  # coefficients of differences at once
 
 
 @dataclass(frozen=True, eq=False)
 class Differences:
     """Features of a node that are differences of the features ``minuend`` and ``subtrahend`` of the node at ``source``,
-    or of a constant where these are -1: (features) each."""
+    on a line of its last axis, or of a constant where these are -1: (features) each."""
 
     source: int
     minuend: Tensor
@@ -44,7 +43,10 @@ class Differences:
         a, b = first.op, second.op
         if not (isinstance(a, Gather) and isinstance(b, Gather)) or first.inputs != second.inputs:
             return None
-        return cls(first.inputs[0], a.index, b.index)
+        (source,) = first.inputs
+        count = nodes[source].shape[-1]
+        inside = (a.index < 0) | (b.index < 0) | (a.index // count == b.index // count)
+        return cls(source, a.index, b.index) if bool(inside.all()) else None
 
 
 def many(network: Network, position: int, sample: Tensor, feature: Tensor) -> bool:
@@ -81,24 +83,24 @@ def lowest(group: Group, position: int, sides: Sides, most: int) -> Tensor | Non
     sample = torch.div(value, size, rounding_mode="floor")
     sign = (1 - 2 * (wanted % 2)).to(sides.lost)
     lost = relaxed.lost(made.source).flatten()[value] + rounding.precision.dust
-    at_centre, slopes = torch.empty_like(sign), sign.new_empty(len(sign), len(group.radius))
+    at_centre, count = torch.empty_like(sign), group.network.nodes[made.source].shape[-1]
+    # How far each function goes, and its opposite where it is one of opposites: of values, and of these, line by line.
+    lines, line = torch.unique(torch.div(value, count, rounding_mode="floor"), return_inverse=True)
+    slot = (wanted % 2 * len(lines) + line) * count + value % count
+    tables = sign.new_zeros(2 * len(lines) * count, len(group.radius))
     for begin in range(0, len(sign), most):
         part = slice(begin, begin + most)
         owners = group.owners(sample[part])
         form = Units(value[part] - sample[part] * size, sign[part])
         at_centre[part], below = functions(group, made.source, form, owners, -lost[part])
-        slopes[part] = below.T
+        reach = below * group.radius[:, sample[part]] * sign[part]
+        tables.index_copy_(0, slot[part], reach.T.contiguous())
+    values, opposites = tables.view(2, len(lines), count, -1)
+    apart = torch.cdist(values, opposites, p=1)
     one, other = place.chunk(2)
-    radius = group.radius.T
-    whole = torch.linalg.vecdot(slopes.abs(), radius[sample])
-    least = at_centre[one] + at_centre[other]
-    step = max(1, BLOCK // len(group.radius))
-    for begin in range(0, len(least), step):
-        part = slice(begin, begin + step)
-        both = slopes[one[part]].add_(slopes[other[part]]).abs_()
-        least[part] -= torch.linalg.vecdot(both, radius[sides.sample[part]])
+    least = at_centre[one] + at_centre[other] - apart[line[one], more % count, less % count]
     # What these sums lose, of terms no larger than those of both functions.
-    magnitude = at_centre.abs() + whole
+    magnitude = at_centre.abs() + torch.linalg.vector_norm(tables[slot], 1, dim=1)
     share = 4 * gamma(len(group.radius) + FEW, rounding.precision.unit)
     charged: Tensor = least - share * (magnitude[one] + magnitude[other]) - sides.lost
     return charged

@@ -40,6 +40,11 @@ def found(network: Network, relaxed: Relaxed) -> list[Bounds]:
     return bounds
 
 
+def complete(network: Network, box: Bounds) -> bool:
+    """Whether bounds of all nodes over a ``box`` (1 x input shape each) are there already."""
+    return any(len(bounds) == len(network.nodes) and _same(bounds[0], box) for bounds in FOUND.get(network, []))
+
+
 def _same(one: Bounds, other: Bounds) -> bool:
     return one.lower.equal(other.lower) and one.upper.equal(other.upper)
 

@@ -6,18 +6,20 @@ coefficient 0 and is left out, and matrices are cut down to the others once for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
+from math import prod
 
 import torch
 from torch import Tensor
 
 from assay.verify.bounds.forms import AnyForm, Owners, Patches, Units, pad
 from assay.verify.bounds.lines import Lines
-from assay.verify.bounds.matrix import Cut, Matrix, matrix
+from assay.verify.bounds.matrix import Cut, Matrix, Repeated, matrix
 from assay.verify.bounds.memo import per_op
 from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
+from assay.verify.bounds.spans import Across, Span, spans
 from assay.verify.core.network import Network, Node
 from assay.verify.core.ops import Add, Conv2d, Linear, Relu, Reshape, Scale, Sub, evaluate, map_tensors
 from assay.verify.core.roundings import terms
@@ -55,6 +57,8 @@ class Group:
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
         self._cuts: dict[tuple[int, int], Cut] = {}
         self._padded: dict[tuple[int, tuple[int, int]], Tensor] = {}
+        self._across: dict[int, Across] = {}
+        self.spans: dict[int, Span] = spans(self.network) if self.relaxed.samples == 1 else {}
 
     def enter(self, position: int, value: Bounds) -> None:
         """Note what rows need of a node that has its interval ``value`` now (samples x shape)."""
@@ -120,6 +124,20 @@ class Group:
             return self.wanted(node.inputs[0])
         return self.support.get(position)
 
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """The network's nodes, where spans end as if they read what the span begins with."""
+        every = enumerate(self.network.nodes)
+        return [replace(n, inputs=(self.spans[i].source,)) if i in self.spans else n for i, n in every]
+
+    def across(self, position: int) -> Across:
+        """How rows get across the span that ends at ``position``."""
+        if position not in self._across:
+            span = self.spans[position]
+            lines = self.lines[span.activation].map(lambda t: t[..., 0])
+            self._across[position] = Across.of(span, lines, self.network.nodes[span.source].size)
+        return self._across[position]
+
     def cut(self, position: int, support: Tensor | None) -> Cut:
         """The matrix of the affine node at ``position``, (wanted features of its operand x ``support``)."""
         key = (position, id(support))  # supports live as long as the group
@@ -146,7 +164,10 @@ class Group:
     def matrix(self, position: int) -> Matrix:
         """All of the matrix of the affine node at ``position``."""
         node = self.network.nodes[position]
-        return matrix(node.op, self.network.nodes[node.inputs[0]].shape)
+        shape = self.network.nodes[node.inputs[0]].shape
+        if isinstance(node.op, Linear) and len(shape) > 1:
+            return Repeated(node.op.weight, prod(shape[:-1]))
+        return matrix(node.op, shape)
 
     def gather(self, columns: Tensor, form: Patches, rows: Owners) -> Tensor:
         """For each coefficient of ``form``, its element of an image that the group holds for each of its samples

@@ -71,7 +71,7 @@ class Sparse:
     @torch.inference_mode(False)
     def whole(self) -> Cut:
         """All of the matrix, ready to be multiplied."""
-        return _ready(*self.by_input, self.shape)
+        return _in_blocks(self) or _ready(*self.by_input, self.shape)
 
     def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Cut:
         """Only these ``inputs`` (kept inputs) and ``outputs`` (kept outputs), numbers of features, renumbered; None
@@ -173,7 +173,69 @@ class Convolved:
         return self.cut(inputs, None).pull(seed)
 
 
-Matrix = Dense | Sparse | Convolved
+@dataclass(frozen=True, eq=False)
+class Repeated:
+    """A dense matrix on the last axis of several, one copy of it for each of ``copies`` positions: multiplied as such,
+    then a choice of inputs."""
+
+    weight: Tensor
+    copies: int
+    inputs: Tensor | None = None
+    outputs: Tensor | None = None
+
+    def cut(self, inputs: Tensor | None, outputs: Tensor | None) -> Repeated:
+        """Only these ``inputs`` (kept inputs) and ``outputs`` (kept outputs), numbers of features; None keeps all."""
+        return replace(self, inputs=inputs, outputs=outputs)
+
+    def pull(self, coef: Tensor) -> Tensor:
+        """(outputs x rows) to (inputs x rows)."""
+        if self.outputs is not None:
+            full = coef.new_zeros(self.copies * self.weight.shape[0], coef.shape[1])
+            coef = full.index_copy_(0, self.outputs, coef)
+        flat = torch.matmul(self.weight.T, coef.view(self.copies, -1, coef.shape[1])).flatten(0, 1)
+        return flat if self.inputs is None else flat.index_select(0, self.inputs)
+
+    def columns(self, outputs: Tensor, value: Tensor, inputs: Tensor | None) -> Tensor:
+        """``value[r]`` times the column of output ``outputs[r]``, at these inputs: (inputs x rows)."""
+        size, each = self.weight.shape
+        full = value.new_zeros(self.copies, each, len(outputs))
+        row = torch.arange(len(outputs), device=outputs.device)
+        copy = torch.div(outputs, size, rounding_mode="floor")
+        full[copy, :, row] = self.weight[outputs - copy * size] * value[:, None]
+        flat = full.flatten(0, 1)
+        return flat if inputs is None else flat.index_select(0, inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Dense ``blocks`` of one size, (blocks x inputs x outputs), each of the next of ``inputs`` (blocks * inputs), of
+    which there are ``size``, and of ``outputs`` (blocks * outputs)."""
+
+    blocks: Tensor
+    inputs: Tensor
+    outputs: Tensor
+    size: int
+
+    @cached_property
+    @torch.inference_mode(False)
+    def places(self) -> Tensor | None:
+        """Where each input is among ``inputs``, if all of them are: (inputs)."""
+        return self.inputs.argsort() if len(self.inputs) == self.size else None
+
+    def pull(self, coef: Tensor) -> Tensor:
+        """(outputs x rows) to (inputs x rows)."""
+        count, each, _ = self.blocks.shape
+        read = coef.index_select(0, self.outputs).view(count, -1, coef.shape[1])
+        product = torch.bmm(self.blocks, read).view(count * each, -1)
+        if self.places is not None:
+            return product.index_select(0, self.places)
+        return coef.new_zeros(self.size, coef.shape[1]).index_copy_(0, self.inputs, product)
+
+
+Matrix = Dense | Sparse | Convolved | Repeated
+
+# Dense blocks of no fewer entries than these are multiplied faster as such.
+DENSE_BLOCK = 64
 
 # With at least this share of entries other than zero a matrix is multiplied faster as a dense one.
 FULL = 0.25
@@ -198,7 +260,7 @@ def _(op: Linear, shape: tuple[int, ...]) -> Matrix:
     into = copies * inputs + torch.arange(inputs, device=op.weight.device)
     size = (len(copies) * inputs, len(copies) * outputs)
     full = (len(copies), outputs, inputs)
-    return _sorted_by_output(
+    return sorted_by_output(
         into.expand(full).flatten(), out.expand(full).flatten(), op.weight.expand(full).flatten(), size
     )
 
@@ -221,7 +283,7 @@ def _(op: Conv2d, shape: tuple[int, ...]) -> Matrix:
     place = torch.arange(out_channels * places, device=op.weight.device).view(out_channels, places, 1)
     value = op.weight.reshape(out_channels, 1, -1).expand_as(into)
     inside = into >= 0
-    return _sorted_by_output(into[inside], place.expand_as(into)[inside], value[inside], (size, out_channels * places))
+    return sorted_by_output(into[inside], place.expand_as(into)[inside], value[inside], (size, out_channels * places))
 
 
 @_entries.register
@@ -244,7 +306,7 @@ def _(op: ConvTranspose2d, shape: tuple[int, ...]) -> Matrix:
     kept = torch.argsort(forward.inputs, stable=True)
     kept = kept[(row < shape[1])[kept] & (column < shape[2])[kept]]
     features = (torch.Size(shape).numel(), forward.shape[0])
-    return _sorted_by_output(place[kept], forward.inputs[kept], forward.values[kept], features)
+    return sorted_by_output(place[kept], forward.inputs[kept], forward.values[kept], features)
 
 
 def matrix(op: Op, shape: tuple[int, ...]) -> Matrix:
@@ -283,6 +345,32 @@ def _renumber(kept: Tensor | None, size: int) -> Tensor | None:
     return new
 
 
-def _sorted_by_output(inputs: Tensor, outputs: Tensor, values: Tensor, shape: tuple[int, int]) -> Sparse:
+def sorted_by_output(inputs: Tensor, outputs: Tensor, values: Tensor, shape: tuple[int, int]) -> Sparse:
+    """The matrix (inputs x outputs) of entries that are in the order of their outputs: (entries) each."""
     counts = torch.bincount(outputs, minlength=shape[1])
     return Sparse(inputs, outputs, values, torch.cat([counts.new_zeros(1), counts.cumsum(0)]), shape)
+
+
+def _in_blocks(sparse: Sparse) -> Blocks | None:
+    """The matrix as dense blocks of one size, if it has nothing else, and each entry at a place of its own."""
+    inputs, outputs, shape = sparse.inputs, sparse.outputs, sparse.shape
+    readers, read = (torch.bincount(t, minlength=n) for t, n in zip((inputs, outputs), shape, strict=True))
+    width, length = int(read.max()) if len(inputs) else 0, int(readers.max()) if len(inputs) else 0
+    if width * length < DENSE_BLOCK or not all(bool(((n == 0) | (n == n.max())).all()) for n in (readers, read)):
+        return None
+    # Blocks have the number of their first input; in one that is full, all inputs have the same readers.
+    of_output = inputs.new_full((shape[1],), shape[0]).scatter_reduce(0, outputs, inputs, "amin")
+    of_input = inputs.new_full((shape[0],), shape[0]).scatter_reduce(0, inputs, of_output[outputs], "amin")
+    number, inverse, wide = torch.unique(of_input[readers > 0], return_inverse=True, return_counts=True)
+    if len(number) * width * length != len(inputs) or not bool((wide == width).all()):
+        return None
+    if not torch.equal(of_input[inputs], of_output[outputs]):
+        return None
+    used, using = (n.nonzero().flatten() for n in (readers, read))
+    ordered = used[inverse.argsort(stable=True)], using[of_output[using].argsort(stable=True)]
+    row, column = (torch.empty(n, dtype=torch.long, device=inputs.device) for n in shape)
+    for place, order in ((row, ordered[0]), (column, ordered[1])):
+        place[order] = torch.arange(len(order), device=inputs.device)
+    dense = torch.full_like(sparse.values, torch.nan)
+    dense[row[inputs] * length + column[outputs] % length] = sparse.values
+    return None if bool(dense.isnan().any()) else Blocks(dense.view(len(number), width, length), *ordered, shape[0])

@@ -132,7 +132,7 @@ def tighten(
     steps than those of the ``ascent``, and of differences that are far more than what they are of there are none."""
     size = relaxed.network.nodes[position].size
     sample, feature = wanted.flatten(1).nonzero(as_tuple=True)
-    if not len(sample) or differences.many(relaxed.network, position, sample, feature):
+    if not (len(sample) and relaxed.lines) or differences.many(relaxed.network, position, sample, feature):
         return known
     here = replace(relaxed, bounds=[*relaxed.bounds, known])
     lowest, layer = [], Raising.of(here, position)

@@ -99,7 +99,7 @@ def unsettled(readers: Sequence[Op], bounds: Bounds) -> Tensor:
 def stops(group: Group, position: int) -> list[int]:
     """Waists below the node at ``position`` at which rows are looked at: where it costs little beside going on."""
     below = group.products
-    return [w for w in waists(group.network.nodes, position) if below[w] >= DEAR * group.network.nodes[w].size]
+    return [w for w in waists(group.nodes, position) if below[w] >= DEAR * group.network.nodes[w].size]
 
 
 def waists(nodes: Sequence[Node], position: int) -> list[int]:

@@ -248,6 +248,26 @@ def test_bounds_by_demand_hold_and_are_between_intervals_and_all_linear_bounds(
     assert bool((low[1] >= low[0] - 1e-9 - 0.01 * low[0].abs()).all())
 
 
+def test_bounds_that_another_method_has_are_where_a_search_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many neurons there are."""
+    monkeypatch.setattr(intervals, "MANY", 0)
+    asked_for: list[int] = []
+    monkeypatch.setattr(intervals, "by_demand", lambda *given: asked_for.append(1) or by_demand(*given))
+    problem, _ = asked("attention", 4, 0.0, 50)
+    box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()
+
+    def begun() -> Relaxed:
+        return intervals.bounded(problem.network, box, problem.spec, UNLIMITED, lambda *given: given[2])
+
+    begun()
+    assert asked_for == [1]
+    found = relaxed_of(problem)
+    for one, other in zip(begun().bounds, found.bounds, strict=True):
+        assert one.lower.equal(other.lower)
+        assert one.upper.equal(other.upper)
+    assert asked_for == [1]
+
+
 def test_what_splits_promise_is_told_of_the_neurons_that_are_read() -> None:
     """A product of two sigmoids of one layer: the sites are the operands of the sigmoids."""
     network = NETWORKS["gated"](0)

@@ -7,7 +7,7 @@ import torch
 
 from assay.verify.backends.crown import CROWN
 from assay.verify.bounds import layers
-from assay.verify.bounds.found import FOUND
+from assay.verify.bounds.found import FOUND, complete
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.problem import Problem
@@ -105,3 +105,13 @@ def test_a_method_says_the_same_of_a_network_that_was_asked_of_before() -> None:
     layers.by_linear_bounds(network, layers.batch_box(problem.region, (1, 4, 4)), torch.float64)
     fresh = Problem.robustness(to_network(nets.random_cnn(0, (1, 4, 4), (2,)), (1, 4, 4)), torch.zeros(1, 4, 4), 0, 0.1)
     assert CROWN().verify(problem, UNLIMITED).margin == CROWN().verify(fresh, UNLIMITED).margin
+
+
+def test_whether_all_nodes_are_bounded() -> None:
+    network, box = made(), layers.by_intervals(made(), ball(), torch.float64).bounds[0]
+    assert not complete(network, box)
+    layers.by_linear_bounds(network, ball(), torch.float64)
+    assert complete(network, box)
+    assert not complete(network, layers.by_intervals(network, ball(0.1), torch.float64).bounds[0])
+    del FOUND[network][0][-1]
+    assert not complete(network, box)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.verify.bounds import matrix as module
-from assay.verify.bounds.matrix import Convolved, Dense, Sparse, constant, matrix
+from assay.verify.bounds.matrix import Blocks, Convolved, Dense, Repeated, Sparse, constant, matrix, sorted_by_output
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import Conv2d, ConvTranspose2d, Linear, Relu, evaluate
 
@@ -74,6 +74,7 @@ def test_linear_on_the_last_axis(shape: tuple[int, ...]) -> None:
     form = matrix(op, shape)
     assert isinstance(form, Dense if len(shape) == 1 else Sparse)
     check(form, true, randn(true.shape[1], 3))
+    check(Repeated(op.weight, torch.Size(shape[:-1]).numel()), true, randn(true.shape[1], 3))
     torch.testing.assert_close(constant(op, (*shape[:-1], 4)), shift, rtol=0, atol=0)
 
 
@@ -103,6 +104,47 @@ def test_sparse_equals_convolved(height: int, width: int, kernel: int, stride: i
     assert isinstance(written, Sparse)
     coef = randn(written.shape[1], 2, seed=seed)
     torch.testing.assert_close(written.whole.pull(coef), kept.pull(coef), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", [0, 4])
+@pytest.mark.parametrize("channels", [2, 3])
+def test_patches_that_do_not_overlap_are_dense_blocks(padding: int, channels: int) -> None:
+    """Whole patches beyond the image have no weights, others as many as a patch."""
+    op = Conv2d(randn(5, channels, 4, 4), randn(5, seed=1), (4, 4), (padding, padding))
+    shape = (channels, 8, 12)
+    form, (true, _) = matrix(op, shape), true_matrix(op, shape)
+    assert isinstance(form, Sparse)
+    whole = form.whole
+    assert isinstance(whole, Blocks)
+    assert whole.blocks.shape[1:] == (16 * channels, 5)
+    coef = randn(true.shape[1], 3)
+    torch.testing.assert_close(whole.pull(coef), true @ coef, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_blocks_are_found_in_any_order(seed: int) -> None:
+    """Among inputs and outputs that no entry has; and not where a block lacks one, or one is of another size."""
+    rng, (count, width, length) = torch.Generator().manual_seed(seed), (3, 8, 9)
+    rows, columns = (torch.randperm(n, generator=rng) for n in (count * width + 2, count * length + 3))
+    place = torch.arange(count * width * length)
+    block, inside = place // (width * length), place % (width * length)
+    inputs, outputs = rows[block * width + inside // length], columns[block * length + inside % length]
+    order = outputs.argsort()
+    inputs, outputs, values, shape = inputs[order], outputs[order], randn(len(place), seed=seed), (26, 30)
+
+    def found(kept: Tensor) -> object:
+        sparse = sorted_by_output(inputs[kept], outputs[kept], values[kept], shape)
+        true = torch.zeros(shape, dtype=torch.float64)
+        true[inputs[kept], outputs[kept]] = values[kept]
+        coef = randn(30, 4, seed=seed)
+        torch.testing.assert_close(sparse.whole.pull(coef), true @ coef, rtol=1e-12, atol=1e-12)
+        return sparse.whole
+
+    every = torch.arange(len(place))
+    assert isinstance(found(every), Blocks)
+    assert not isinstance(found(every[1:]), Blocks)
+    assert not isinstance(found(every[outputs != outputs[0]]), Blocks)
+    assert not isinstance(found(every[:0]), Blocks)
 
 
 def test_an_empty_matrix_gives_zeros() -> None:

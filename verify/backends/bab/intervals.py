@@ -18,7 +18,7 @@ from assay.verify.backends.bab.domains import join
 from assay.verify.backends.bab.exact_leaves import Look
 from assay.verify.backends.bab.search import Bounded, Limits, Outcome, search
 from assay.verify.backends.bab.tied import Raised, Root, Tied, Unsafe
-from assay.verify.bounds import layers
+from assay.verify.bounds import found, layers
 from assay.verify.bounds.demand import by_demand
 from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.relaxed import Relaxed
@@ -45,12 +45,13 @@ NARROW = 1e-6  # of a neuron's interval at the root: what is narrower is not spl
 
 def bounded(network: Network, region: Region, spec: Spec, budget: Budget, further: layers.Tighten) -> Relaxed:
     """The network over the region of one sample with bounds of all nodes, as tight as the time allows: of every
-    undecided neuron where they are few, raised by ``further`` if they are very few, and else as the specification asks.
+    undecided neuron where they are few, or where another method has bounded them, raised by ``further`` if they are
+    very few, and else as the specification asks.
     """
     part = replace(budget, seconds=ROOT * max(budget.remaining, 0.0), deadline=None).started()
     relaxed = layers.by_intervals(network, region, torch.float64, budget)
     count = len(Sites.of(relaxed))
-    if count <= MANY:
+    if count <= MANY or found.complete(network, relaxed.bounds[0]):
         try:
             raising = further if count <= FEW else None
             tight = layers.by_linear_bounds(network, region, torch.float64, part, further=raising)
