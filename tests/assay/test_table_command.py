@@ -8,6 +8,8 @@ import pytest
 
 from assay.__main__ import main
 from assay.benchmarks.tables import published
+from assay.verify import registry
+from tests.assay.test_compare_command import Certain
 
 SMALL = """
 title = "Digits"
@@ -102,3 +104,13 @@ def test_what_cannot_be_measured_is_said(tmp_path, monkeypatch, capsys, asked, w
     shown = capsys.readouterr()
     assert words in shown.err
     assert "Traceback" not in shown.err
+
+
+def test_what_is_certified_and_broken_ends_with_70(small, monkeypatch, capsys):
+    monkeypatch.setitem(registry.VERIFIERS, "certain", f"{Certain.__module__}:Certain")
+    lying = SMALL.replace('methods = "ibp"', 'methods = "certain(lies=true)"').replace("eps = 0.02", "eps = 0.3")
+    monkeypatch.setattr("assay.benchmarks.tables.read", lambda name: published.parse(name, lying))
+    assert main(["table", "small", "--n", "8", "--json", "--quiet"]) == 70
+    out, err = capsys.readouterr()
+    assert json.loads(out)["lines"]
+    assert "soundness alarm: certain(lies=True)" in err
