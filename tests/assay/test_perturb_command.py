@@ -62,8 +62,8 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, more, words):
 def test_what_is_certified_and_broken_ends_with_70(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Cells, "verify", lambda self, asked, budget: Result(asked.id, repr(self), Verdict.VERIFIED))
-    wide = ["--model", "zoo:digits-cnn-pgd", "--perturbation", "rotation(60)", "--attacks", "grid(points=16)", "--n", "3"]
-    assert main([*command, *wide, "--quiet"]) == 70
+    wide = ["--model", "zoo:digits-cnn-pgd", "--perturbation", "rotation(60)", "--attacks", "grid(points=16)"]
+    assert main([*command, *wide, "--n", "3", "--quiet"]) == 70
     out, err = capsys.readouterr()
     assert "cells" in out
     assert "soundness alarm: cells" in err
