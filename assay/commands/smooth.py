@@ -84,6 +84,7 @@ def smooth(
     seed_in_range(seed)
     hiring = options.hiring(workers, cluster)
 
+    from assay.benchmarks.harness.smoothed import raise_alarm
     from assay.verify.backends.smoothing.kinds import ERASING
     from assay.verify.backends.smoothing.method import Smoothing
 
@@ -97,7 +98,10 @@ def smooth(
     draws = 100_000 if draws is None else draws
     method = Smoothing(noise, sigma, draws, pilot, alpha, "fixed", certificate, keep)  # type: ignore[arg-type]
     rows, facts = _certify(asked, method, out, quiet, hiring)
-    _report(rows, _write(rows, at, facts, asked, out), out, json_)
+    try:
+        _report(rows, _write(rows, at, facts, asked, out), out, json_)
+    finally:  # an alarm does not hide behind a disk that is full
+        raise_alarm(rows)
     return lost([row.lost for row in rows if row.lost is not None])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Literal, Protocol, get_args
 
@@ -195,7 +195,7 @@ class Violate:
     disjunct: Tensor
     real: Tensor
     aimed: Tensor
-    loss: LossName = "margin"
+    loss: LossName = field(default="margin", kw_only=True)
 
     @classmethod
     def of(cls, specs: Sequence[Spec], device: torch.device | str = "cpu", loss: LossName = "margin") -> Violate:
@@ -222,7 +222,7 @@ class Violate:
             b[i, :n], strict[i, :n], disjunct[i, :n] = spec.b, spec.strict, spec.disjunct
             real[i, : len(spec.disjuncts)] = True
         index = torch.tensor([place[id(spec)] for spec in specs], dtype=torch.int64)
-        return cls(*(t[index].to(device) for t in (column, coefficient, b, strict, disjunct, real, real)), loss)
+        return cls(*(t[index].to(device) for t in (column, coefficient, b, strict, disjunct, real, real)), loss=loss)
 
     @property
     def signed(self) -> bool:
@@ -258,7 +258,7 @@ class Violate:
     def take(self, index: Tensor) -> Violate:
         """The goal of the samples at the positions ``index`` (samples)."""
         parts = (self.column, self.coefficient, self.b, self.strict, self.disjunct, self.real, self.aimed)
-        return Violate(*(part[index] for part in parts), self.loss)
+        return Violate(*(part[index] for part in parts), loss=self.loss)
 
     def with_loss(self, loss: LossName) -> Violate:
         """The goal with another loss, of all disjuncts again; ``dlr`` has no meaning for rows, and is ``margin``."""

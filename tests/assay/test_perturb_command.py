@@ -7,6 +7,8 @@ import json
 import pytest
 
 from assay.__main__ import main
+from assay.verify.core.result import Result, Verdict
+from assay.verify.solving.cells import Cells
 
 ASKED = ["--model", "zoo:digits-cnn-pgd", "--perturbation", "rotation(2)+brightness(0.05)", "--quiet"]
 
@@ -54,3 +56,14 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, more, words):
     monkeypatch.chdir(tmp_path)
     assert main(["compare", *ASKED, "--n", "1", *more]) in (40, 50)
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["perturb"], ["compare", "--methods", "crown"]])
+def test_what_is_certified_and_broken_ends_with_70(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Cells, "verify", lambda self, asked, budget: Result(asked.id, repr(self), Verdict.VERIFIED))
+    wide = ["--model", "zoo:digits-cnn-pgd", "--perturbation", "rotation(60)", "--attacks", "grid(points=16)"]
+    assert main([*command, *wide, "--n", "3", "--quiet"]) == 70
+    out, err = capsys.readouterr()
+    assert "cells" in out
+    assert "soundness alarm: cells" in err

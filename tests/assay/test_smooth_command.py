@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from assay.__main__ import main
+from assay.verify.backends.smoothing.method import Smoothing
 
 MODEL = ["smooth", "--model", "zoo:digits-mlp-pgd", "--data", "digits", "--draws", "1000", "--n", "6"]
 
@@ -111,3 +113,19 @@ def test_the_audit_of_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "--keep" in capsys.readouterr().err
     assert main([*MODEL, "--noise", "ablation", "--norm", "2"]) == 40
     assert "l0 is for the noises" in capsys.readouterr().err
+
+
+def test_an_answer_that_changes_within_its_radius_ends_with_70(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Smoothing.certify
+
+    def swollen(self: Smoothing, *asked: object) -> object:
+        return replace(honest(self, *asked), radius=5.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Smoothing, "certify", swollen)
+    assert main([*MODEL[:-4], "--draws", "100", "--n", "2", "--out", str(tmp_path), "--quiet", "--json"]) == 70
+    out, err = capsys.readouterr()
+    assert any(row["broken"] for row in json.loads(out)["rows"])
+    assert "soundness alarm: the vote on sample" in err
+    assert (tmp_path / "smooth.csv").exists()

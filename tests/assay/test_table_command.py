@@ -6,8 +6,14 @@ import json
 
 import pytest
 
+from assay import options
 from assay.__main__ import main
+from assay.benchmarks import tables
+from assay.benchmarks.harness.bracket import Role
+from assay.benchmarks.harness.participants import participants_of
 from assay.benchmarks.tables import published
+from assay.verify import registry
+from tests.assay.test_compare_command import Certain
 
 SMALL = """
 title = "Digits"
@@ -102,3 +108,22 @@ def test_what_cannot_be_measured_is_said(tmp_path, monkeypatch, capsys, asked, w
     shown = capsys.readouterr()
     assert words in shown.err
     assert "Traceback" not in shown.err
+
+
+def test_what_is_certified_and_broken_ends_with_70(small, monkeypatch, capsys):
+    monkeypatch.setitem(registry.VERIFIERS, "certain", f"{Certain.__module__}:Certain")
+    lying = SMALL.replace('methods = "ibp"', 'methods = "certain(lies=true)"').replace("eps = 0.02", "eps = 0.3")
+    monkeypatch.setattr("assay.benchmarks.tables.read", lambda name: published.parse(name, lying))
+    assert main(["table", "small", "--n", "8", "--json", "--quiet"]) == 70
+    out, err = capsys.readouterr()
+    assert json.loads(out)["lines"]
+    assert "soundness alarm: certain(lies=True)" in err
+
+
+@pytest.mark.parametrize("name", tables.names())
+def test_whoever_certifies_a_figure_is_attacked(name):
+    table = tables.read(name)
+    for methods in {figure.methods or table.methods for figure in table.figures}:
+        everybody = participants_of(options.methods(methods), options.attacks(table.attacks))
+        certified, attacked = ({p.subject for p in everybody if p.role is role} for role in (Role.METHOD, Role.ATTACK))
+        assert certified == attacked

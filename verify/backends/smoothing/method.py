@@ -71,7 +71,7 @@ class Smoothing:
     @property
     def subject(self) -> str:
         """The classifier that results speak of."""
-        return subject(self.kind, self._scores)
+        return subject(self.kind, self.scores)
 
     @property
     def kind(self) -> Kind:
@@ -163,10 +163,11 @@ class Smoothing:
         n, point = 10 * self.n0, x.to(network.dtype)
         self._check(point)
         question = Question(model, point, network.output_size, noise, n=n, n0=self.n0, alpha=self.alpha, seed=seed)
-        return scores.largest(question) if self._scores else vote.most_frequent(question)
+        return scores.largest(question) if self.scores else vote.most_frequent(question)
 
     @property
-    def _scores(self) -> bool:
+    def scores(self) -> bool:
+        """Whether the classifier is that of the largest mean score."""
         return named.chosen(self.certificate, self.noise, self.test).scores
 
     def _check(self, x: Tensor) -> None:
