@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -14,7 +14,6 @@ from torch import Tensor
 from assay.verify.backends.crown import CROWN
 from assay.verify.bounds import chain, layers
 from assay.verify.bounds.chain import Level
-from assay.verify.bounds.matrix import Cut
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network
 from assay.verify.core.network import chain as chained
@@ -312,24 +311,13 @@ def _spoilt(change: Callable[[Tensor], None]) -> Callable[[Level], Level]:
     return spoil
 
 
-def _stale(level: Level) -> Level:
-    return replace(level, into=level.into.roll(1, 0) if isinstance(level.into, Tensor) else Turned(level.into))
-
-
-def _dropped(level: Level) -> Level:
-    kept = torch.ones(level.table.shape[2], dtype=level.table.dtype)
-    kept[0] = 0.0
-    return replace(level, into=level.into * kept[:, None] if isinstance(level.into, Tensor) else Turned(level.into))
-
-
-@dataclass(frozen=True, eq=False)
-class Turned:
+def _turned(times: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A matrix that takes each output's row for the next one's."""
+    return lambda below, position, rows: times(below, position, replace(rows, coef=rows.coef.roll(1, 0)))
 
-    cut: Cut
 
-    def pull(self, coef: Tensor) -> Tensor:
-        return self.cut.pull(coef.roll(1, 0))
+def _dropped(times: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda below, position, rows: times(below, position, rows).index_fill(0, torch.tensor([0]), 0.0)
 
 
 FAULTS: dict[str, Callable[[Level], Level]] = {
@@ -339,13 +327,15 @@ FAULTS: dict[str, Callable[[Level], Level]] = {
     "the constant below is dropped": _spoilt(lambda t: t[2].zero_()),
     "lines are exchanged": _spoilt(lambda t: t[:2].copy_(torch.stack([t[0] + t[1], -t[1]]))),
     "lines are another sample's": _spoilt(lambda t: t.copy_(t.roll(1, 1))),
-    "weights are stale": _stale,
-    "a weight is dropped": _dropped,
+}
+SPOILT: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]] = {
+    "weights are stale": _turned,
+    "a coefficient is dropped": _dropped,
 }
 
 
 @pytest.mark.parametrize("images", [False, True], ids=["dense", "images"])
-@pytest.mark.parametrize("name", list(FAULTS))
+@pytest.mark.parametrize("name", [*FAULTS, *SPOILT])
 def test_faults_are_found(name: str, images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def worst() -> float:
         found = []
@@ -358,7 +348,10 @@ def test_faults_are_found(name: str, images: bool, monkeypatch: pytest.MonkeyPat
         return max(found, default=1.0)
 
     assert worst() <= 0
-    monkeypatch.setattr(chain, "Level", lambda *args: FAULTS[name](Level(*args)))
+    if name in FAULTS:
+        monkeypatch.setattr(chain, "Level", lambda *args: FAULTS[name](Level(*args)))
+    else:
+        monkeypatch.setattr(chain.Below, "_times", SPOILT[name](chain.Below._times))
     assert worst() > 1e-3
 
 
