@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf, prod
 
 import torch
@@ -39,7 +40,7 @@ from assay.verify.bounds.forms import (
 from assay.verify.bounds.matrix import Cut, matrix
 from assay.verify.bounds.memo import per_network
 from assay.verify.bounds.patches import before
-from assay.verify.bounds.relax import relax
+from assay.verify.bounds.relax import relax, undecided
 from assay.verify.bounds.relaxed import middle_and_radius
 from assay.verify.bounds.rounding import DOUBLE, FEW, SINGLE, STEPS, Precision, largest, precision
 from assay.verify.bounds.walk import propagate_backwards
@@ -53,13 +54,13 @@ from assay.verify.support import devices
 from assay.verify.support.floats import gamma
 
 COPIES = 12  # of a block of coefficients that live at once, with what is done to them
-MANY = 1 << 18  # coefficients of the rows that are on their way together, in the widest layer
+MANY = 1 << 20  # coefficients of the rows that are on their way together, in the widest layer
 BLOCK = 5 << 17  # bytes of the rows that are at the input together: they stay in cache
 ENOUGH = 64  # rows that are on their way together in any case, where memory allows
 FEW_ROWS = 128  # up to which both sides of neurons are bounded at once
 SUMMED = 128  # products in each block of a sum over features
 FEW_DEAR = 24  # the same where there are convolutions
-CUTTING, KEPT = 96, 0.75  # rows from which on a convolution's matrix is cut, if no more of its features are kept
+CUTTING, KEPT = 128, 0.75  # rows from which on an image's matrices are cut, if no more of its features are kept
 SMALL = 0.4  # of an image's features a window has less
 PART = 0.25  # of the time that is left may be used here: the rest is for those who keep some for the rows
 
@@ -109,9 +110,9 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """A network by the positions of its nodes, without reshapings: what each ``reads``; whether its ``readers`` are all
-    dense (True), or none is (False); which are ``bent`` by activations; the ``layers`` and the first of them, the
-    ``entrance``, with its weight and bias in float64.
+    """A network by the positions of its nodes, without reshapings: what each ``reads``; activations that ``dense``
+    layers alone read; which nodes are ``bent`` by activations; the ``layers`` and the first of them, the ``entrance``,
+    with its weight and bias in float64.
 
     Of magnitudes are lost: ``back``, in coefficients of a row that goes back through a layer; ``summed``, in a sum over
     features; ``at_input``, in one over all inputs; ``few``, wherever but few operations are made.
@@ -119,7 +120,7 @@ class Chain:
 
     nodes: Sequence[Node]
     reads: dict[int, tuple[int, ...]]
-    readers: dict[int, bool | None]
+    dense: frozenset[int]
     bent: frozenset[int]
     layers: dict[int, Layer]
     entrance: int
@@ -175,8 +176,7 @@ def chain_of(network: Network) -> Chain | None:
             if layer is None:
                 return None
             layers[position] = layer
-    by = {i: [isinstance(nodes[p].op, Linear) for p, sources in reads.items() if i in sources] for i in bends}
-    readers = {i: all(are) if all(are) or not any(are) else None for i, are in by.items()}
+    apart = frozenset(i for i in bends if all(isinstance(nodes[p].op, Linear) for p in reads if i in reads[p]))
     widest = max(node.size for node in nodes)
     steps = FEW + sum(STEPS + kind.conversions + len(node.inputs) for node in nodes)
     most = max(widest, *(terms(layer.op) for layer in layers.values()))
@@ -188,7 +188,7 @@ def chain_of(network: Network) -> Chain | None:
         (layers[first].op.weight.double(), layers[first].bias.double()),
         frozenset(i for position in bends for i in reads[position]),
     )
-    return Chain(nodes, reads, readers, bent, layers, first, double, kind, *shares)
+    return Chain(nodes, reads, apart, bent, layers, first, double, kind, *shares)
 
 
 def _layer(op: Op, shape: tuple[int, ...], grid: tuple[int, ...], kind: Precision) -> Layer | None:
@@ -225,19 +225,26 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """Activations that rows meet, those that may be active for any sample.
+    """Activations that rows meet.
 
     ``table``: what is done to coefficients of each (4 x samples x kept): the slope of the lower line, how much steeper
-    the upper one is, what all coefficients gain and what negative ones gain besides. ``whole``, ``kept``: the table of
-    all features, and which of them are kept; all where it is None. ``value``: their intervals (samples x kept where all
-    readers are dense, or x features).
+    the upper one is, what all coefficients gain and what negative ones gain besides. ``kept``: features, those that may
+    be active for any sample; all where it is None. ``value``: their intervals (samples x kept). ``image``: whether it
+    is one that is read, of which all features are kept.
     """
 
     table: Tensor
     image: bool
-    whole: Tensor
     kept: Tensor | None
     value: Bounds
+
+    @cached_property
+    def cut(self) -> Level:
+        """The same of those features alone that may be active for any sample, as far as it pays."""
+        possible = (~(self.value.upper <= 0)).any(0).nonzero().flatten()
+        if not self.image or possible.shape[0] > KEPT * self.table.shape[2]:
+            return self
+        return replace(self, table=self.table.index_select(2, possible), kept=possible)
 
     def bend(self, form: AnyForm, size: int, owners: Owners) -> tuple[Form, Tensor]:
         """Rows of the activations as those of what they read, and what these gain: (rows)."""
@@ -258,13 +265,13 @@ class Level:
         return here if here.shape[1] == 1 else here.index_select(1, owners.sample)
 
     def bend_windows(self, rows: Patches, owners: Owners) -> tuple[Patches, Tensor]:
-        """The same on windows of the image; beyond it there is nothing."""
-        table = self.whole[:, owners.samples]
+        """The same on windows of all of an image; beyond it there is nothing."""
+        table = self.table[:, owners.samples]
         slope, steeper, all_, negatives = owners.at(pad(table.flatten(0, 1).T, rows).view(4, -1), rows)
         negative = rows.coef.clamp(max=0)
         gain = summed((rows.coef * all_).addcmul_(negative, negatives))
         coef = (rows.coef * slope).addcmul_(negative, steeper)
-        return replace(rows, coef=coef, clean=True, support=self.kept), gain
+        return replace(rows, coef=coef, clean=True, support=None), gain
 
 
 def dot(values: Tensor, rows: Tensor, owners: Owners) -> Tensor:
@@ -294,10 +301,12 @@ def summed(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Rules for rows of a group of samples, as :mod:`assay.verify.bounds.walk` asks for them, down to the entrance."""
+    """Rules for rows of a group of samples, as :mod:`assay.verify.bounds.walk` asks for them, down to the entrance.
+    ``many``: whether there are so many that matrices are cut."""
 
     below: Below
     owners: Owners
+    many: bool
 
     def pull(self, position: int, rows: AnyForm) -> tuple[Sequence[AnyForm], Tensor | None]:
         """See :class:`assay.verify.bounds.walk.Rules`."""
@@ -309,6 +318,7 @@ class Ragged:
             if isinstance(rows, Patches):
                 windowed, gain = level.bend_windows(rows, self.owners)
                 return [windowed], gain
+            level = level.cut if self.many else level
             bent, gain = level.bend(rows, node.size, self.owners)
             return [bent], gain
         if isinstance(node.op, Reshape):
@@ -316,7 +326,7 @@ class Ragged:
             return [Form(rows.dense()) if isinstance(rows, Patches) and shape != rows.grid else rows], None
         if isinstance(node.op, Add):
             return [rows, multiple(rows)], None
-        return [below.back(position, rows)], None
+        return [below.back(position, rows, self.many)], None
 
     def add(self, position: int, a: AnyForm, b: AnyForm) -> AnyForm:
         """See :class:`assay.verify.bounds.walk.Rules`."""
@@ -327,17 +337,16 @@ class Ragged:
 class Below:
     """What rows of a group of samples meet on their way to the input, over boxes of this ``radius`` (samples x inputs)
     about the centres that the entrance's constant is the value at: ``levels`` by their positions, and each layer's
-    weight (of a dense one, of the inputs that are kept). ``count``: of the objective's rows. ``odd``: numbers that are
-    all at least 0 if nothing is out of the ordinary."""
+    weight (of a dense one, of the inputs that are kept). ``odd``: numbers that are all at least 0 if nothing is out of
+    the ordinary."""
 
     chain: Chain
     radius: Tensor
     budget: Budget
-    count: int
     levels: dict[int, Level] = field(default_factory=dict)
     weights: dict[int, Tensor] = field(default_factory=dict)
     odd: list[Tensor] = field(default_factory=list)
-    cuts: dict[tuple[int, int], Tensor | Cut] = field(default_factory=dict)
+    cuts: dict[tuple[int, int, int], Tensor | Cut] = field(default_factory=dict)
 
     def down(self, position: int, rows: AnyForm, total: Tensor, sample: Tensor) -> Tensor:
         """Lower bounds of ``rows`` of the value of the node at ``position`` and of ``total`` (rows), for the samples
@@ -346,20 +355,21 @@ class Below:
         memory = self.budget.memory // (COPIES * total.element_size() * widest)
         most = max(1, int(min(max(ENOUGH, MANY // widest), memory)))
         count = total.shape[0]
+        many = count >= CUTTING
         if count <= most:
-            return self._down(position, rows, total, sample)
+            return self._down(position, rows, total, sample, many)
         pieces = [slice(begin, begin + most) for begin in range(0, count, most)]
-        return torch.cat([self._down(position, _piece(rows, p), total[p], sample[p]) for p in pieces])
+        return torch.cat([self._down(position, _piece(rows, p), total[p], sample[p], many) for p in pieces])
 
-    def _down(self, position: int, rows: AnyForm, total: Tensor, sample: Tensor) -> Tensor:
+    def _down(self, position: int, rows: AnyForm, total: Tensor, sample: Tensor, many: bool) -> Tensor:
         self.budget.check()
         owners, entrance = Owners.of(sample, total.dtype, self.radius.shape[0]), self.chain.entrance
         resting, total = propagate_backwards(
-            self.chain.nodes, Ragged(self, owners), {position: rows}, total, until=lambda here: here == entrance
+            self.chain.nodes, Ragged(self, owners, many), {position: rows}, total, until=lambda here: here == entrance
         )
         rows = resting[entrance]
         if isinstance(rows, Units) or (isinstance(rows, Patches) and self.remains(entrance, rows)):
-            rows = self.back(entrance, rows)
+            rows = self.back(entrance, rows, many)
             if isinstance(rows, Patches):
                 (there,) = owners.at(pad(self.radius[owners.samples].T, rows).view(1, -1), rows)
                 return total - summed(there.mul_(rows.coef.abs()))
@@ -373,47 +383,46 @@ class Below:
         for begin in range(0, sample.shape[0], most):
             piece = slice(begin, begin + most)
             owners = Owners.of(sample[piece], rows.coef.dtype, self.radius.shape[0])
-            coef = self._times(self.chain.entrance, replace(rows, coef=rows.coef[:, piece])).abs_()
+            coef = self._times(self.chain.entrance, replace(rows, coef=rows.coef[:, piece]), None).abs_()
             reach.append(of_owners(self.radius[owners.samples] @ coef, owners))
         return reach[0] if len(reach) == 1 else torch.cat([rows.coef.new_zeros(0), *reach])
 
-    def back(self, position: int, rows: AnyForm) -> Form | Patches:
+    def back(self, position: int, rows: AnyForm, many: bool) -> Form | Patches:
         """Rows of a layer's value as those of what it reads, on windows as long as these are small."""
-        layer, kept = self.chain.layers[position], self.kept(position)
+        layer, (source,) = self.chain.layers[position], self.chain.reads[position]
         if isinstance(rows, Units):
-            return layer.rows(rows, self.weights[position], kept)
+            return layer.rows(rows, self.weights[position], self.levels[source].kept if source else None)
         if isinstance(rows, Patches):
             if self.remains(position, rows):
                 assert isinstance(layer.op, Conv2d)
                 return patches.through(layer.op, rows, layer.shape)
             rows = rows.form()
-        return Form(self._times(position, rows), kept)
+        kept = None
+        if source:
+            kept = (self.levels[source].cut if many else self.levels[source]).kept
+        return Form(self._times(position, rows, kept), kept)
 
     def remains(self, position: int, rows: Patches) -> bool:
         """Whether windows of a layer's value remain small as it is read."""
         layer = self.chain.layers[position]
         return isinstance(layer.op, Conv2d) and small(layer, before(layer.op, rows.window))
 
-    def kept(self, position: int) -> Tensor | None:
-        """Which features of what a layer reads are kept; None is all."""
+    def _times(self, position: int, rows: Form, kept: Tensor | None) -> Tensor:
+        """Rows times a layer's matrix: (features of what it reads that are kept x rows). They stand beside one another
+        in memory where a sparse matrix is next, or below."""
         (source,) = self.chain.reads[position]
-        return self.levels[source].kept if source else None
-
-    def _times(self, position: int, rows: Form) -> Tensor:
-        """Rows times a layer's matrix: (kept features of what it reads x rows). They stand beside one another in memory
-        where a sparse matrix is next, or below."""
-        key = position, id(rows.support)  # supports live as long as the levels
+        beside, some = source > 0 and self.levels[source].image, rows.support
+        key = position, id(some), id(kept)  # supports live as long as the levels
         if key not in self.cuts:
-            layer, weight, some = self.chain.layers[position], self.weights[position], rows.support
+            layer, weight = self.chain.layers[position], self.weights[position]
             if isinstance(layer.op, Conv2d):
-                self.cuts[key] = layer.back(self.kept(position), some)
+                self.cuts[key] = layer.back(kept, some)
             else:
-                self.cuts[key] = weight if some is None else weight.index_select(0, some)
+                weight = weight if some is None else weight.index_select(0, some)
+                self.cuts[key] = weight.index_select(1, kept) if beside and kept is not None else weight
         cut = self.cuts[key]
         if not isinstance(cut, Tensor):
             return cut.pull(rows.coef)
-        (source,) = self.chain.reads[position]
-        beside = source > 0 and self.levels[source].image
         return cut.T @ rows.coef if beside else (rows.coef.T @ cut).T
 
 
@@ -458,7 +467,7 @@ def _is_box(region: Region) -> bool:
 
 
 def _lower_rows(chain: Chain, box: tuple[Tensor, Tensor], objective: Tensor, budget: Budget) -> Tensor | None:
-    below, known = _begin(chain, box, objective.shape[0] * objective.shape[1], budget)
+    below, known = _begin(chain, box, budget)
     *inner, last = (position for position in chain.reads if position != chain.entrance)
     for position in inner:
         budget.check()
@@ -481,12 +490,12 @@ def _lower_rows(chain: Chain, box: tuple[Tensor, Tensor], objective: Tensor, bud
     return lower if ordinary else None
 
 
-def _begin(chain: Chain, box: tuple[Tensor, Tensor], count: int, budget: Budget) -> tuple[Below, dict[int, Known]]:
-    """What rows meet of the entrance over a box, of which a ``count`` will be the objective's."""
+def _begin(chain: Chain, box: tuple[Tensor, Tensor], budget: Budget) -> tuple[Below, dict[int, Known]]:
+    """What rows meet of the entrance over a box."""
     kind, first = chain.precision, chain.layers[chain.entrance]
     x = Bounds(*(side.flatten(1) for side in box))
     centre, far = middle_and_radius(x)
-    below = Below(chain, far, budget, count, weights={chain.entrance: first.op.weight})
+    below = Below(chain, far, budget, weights={chain.entrance: first.op.weight})
     reach, size = first.products(torch.cat([far, largest(x)]), first.steep).chunk(2)
     size = size + first.size
     weight, bias = chain.double
@@ -546,13 +555,8 @@ def _level(below: Below, known: Known, source: int, position: int) -> Level:
     """Relax activations that read what is ``known`` of the node ``source``."""
     chain, kept, image = below.chain, None, below.chain.is_image(source)
     z, lost, constant = known.z, known.lost, known.constant
-    all_dense = chain.readers[position]
-    cutting = below.count >= CUTTING and all_dense is not None if image else all_dense
-    if cutting:
-        possible = (~(z.upper <= 0)).any(0).nonzero().flatten()
-        if not image or possible.shape[0] <= KEPT * z.upper.shape[1]:
-            kept = possible
-    if kept is not None and all_dense:
+    if position in chain.dense and not image:
+        kept = (~(z.upper <= 0)).any(0).nonzero().flatten()
         z = Bounds(z.lower.index_select(1, kept), z.upper.index_select(1, kept))
         lost, constant = lost.index_select(1, kept), constant.index_select(-1, kept)
     lines = relax(RELU, z)
@@ -564,17 +568,14 @@ def _level(below: Below, known: Known, source: int, position: int) -> Level:
     other = lines.slope_gap * constant
     negatives = (other + lines.intercept_gap).add_(taken, alpha=2).add_(other.abs(), alpha=chain.summed)
     value = Bounds(z.lower.clamp(min=0), z.upper.clamp(min=0))
-    whole = table = torch.stack([lines.slope, lines.slope_gap, all_, negatives])
-    if kept is not None and not all_dense:
-        table = whole.index_select(2, kept)
-    return Level(table, image, whole, kept, value)
+    return Level(torch.stack([lines.slope, lines.slope_gap, all_, negatives]), image, kept, value)
 
 
 def _met(below: Below, position: int, known: Known) -> Bounds | None:
     """The intervals of a node, which are overwritten, met with linear bounds of the neurons that are undecided; None
     where float32 leaves hardly any of these bounds."""
     z, kind = known.z, below.chain.precision
-    sample, feature = ((z.lower < 0) & (z.upper > 0)).nonzero().unbind(1)
+    sample, feature = undecided(RELU, z).nonzero().unbind(1)
     if not sample.shape[0]:
         return z
     place = sample * z.lower.shape[1] + feature

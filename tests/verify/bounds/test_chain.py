@@ -306,18 +306,18 @@ def _spoilt(change: Callable[[Tensor], None]) -> Callable[[Level], Level]:
     def spoil(level: Level) -> Level:
         table = level.table.clone()
         change(table)
-        return replace(level, table=table, whole=table)
+        return replace(level, table=table)
 
     return spoil
 
 
 def _turned(times: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A matrix that takes each output's row for the next one's."""
-    return lambda below, position, rows: times(below, position, replace(rows, coef=rows.coef.roll(1, 0)))
+    return lambda below, position, rows, kept: times(below, position, replace(rows, coef=rows.coef.roll(1, 0)), kept)
 
 
 def _dropped(times: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda below, position, rows: times(below, position, rows).index_fill(0, torch.tensor([0]), 0.0)
+    return lambda below, position, rows, kept: times(below, position, rows, kept).index_fill(0, torch.tensor([0]), 0.0)
 
 
 FAULTS: dict[str, Callable[[Level], Level]] = {
