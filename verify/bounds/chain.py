@@ -62,6 +62,7 @@ SUMMED = 128  # products in each block of a sum over features
 FEW_DEAR = 24  # the same where there are convolutions
 CUTTING, KEPT = 128, 0.75  # rows from which on an image's matrices are cut, if no more of its features are kept
 SMALL = 0.4  # of an image's features a window has less
+TOGETHER = 256  # samples of dense networks that are bounded together
 PART = 0.25  # of the time that is left may be used here: the rest is for those who keep some for the rows
 
 RELU = Relu()
@@ -460,6 +461,13 @@ def lower_rows(
         return _lower_rows(chain, region.box().outward(dtype), objective.to(dtype), budget.part(PART))
     except Expired:
         return None
+
+
+def samples_together(network: Network, dtype: torch.dtype) -> int:
+    """How many samples :func:`lower_rows` bounds best in one group, if that is many: operations are few where layers
+    are dense, and what they cost apart from their numbers is shared."""
+    chain = chain_of(network.to(dtype))
+    return 0 if chain is None or chain.dear else TOGETHER
 
 
 def _is_box(region: Region) -> bool:
