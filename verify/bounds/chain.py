@@ -57,7 +57,7 @@ COPIES = 12  # of a block of coefficients that live at once, with what is done t
 MANY = 1 << 20  # coefficients of the rows that are on their way together, in the widest layer
 BLOCK = 5 << 17  # bytes of the rows that are at the input together: they stay in cache
 ENOUGH = 64  # rows that are on their way together in any case, where memory allows
-FEW_ROWS = 128  # up to which both sides of neurons are bounded at once
+FEW_ROWS = 512  # up to which both sides of neurons are bounded at once
 SUMMED = 128  # products in each block of a sum over features
 FEW_DEAR = 24  # the same where there are convolutions
 CUTTING, KEPT = 128, 0.75  # rows from which on an image's matrices are cut, if no more of its features are kept
@@ -355,16 +355,28 @@ class Below:
         widest = max(1, *(level.table.shape[2] for level in self.levels.values()))
         memory = self.budget.memory // (COPIES * total.element_size() * widest)
         most = max(1, int(min(max(ENOUGH, MANY // widest), memory)))
-        count = total.shape[0]
-        many = count >= CUTTING
-        if count <= most:
-            return self._down(position, rows, total, sample, many)
-        pieces = [slice(begin, begin + most) for begin in range(0, count, most)]
-        return torch.cat([self._down(position, _piece(rows, p), total[p], sample[p], many) for p in pieces])
+        many, pieces = total.shape[0] >= CUTTING, self._pieces(sample, most)
+        if len(pieces) == 1:
+            return self._down(position, rows, total, sample, pieces[0][1], many)
+        return torch.cat(
+            [self._down(position, _piece(rows, p), total[p], sample[p], owners, many) for p, owners in pieces]
+        )
 
-    def _down(self, position: int, rows: AnyForm, total: Tensor, sample: Tensor, many: bool) -> Tensor:
+    def _pieces(self, sample: Tensor, most: int) -> list[tuple[slice, Owners]]:
+        """Rows of samples (rows) in pieces of so many, and whose these are."""
+        count, kind = sample.shape[0], self.radius.dtype
+        pieces = [slice(begin, min(begin + most, count)) for begin in range(0, max(count, 1), most)]
+        if self.radius.shape[0] == 1 or not count:
+            return [(piece, Owners(sample[piece], slice(0, 1), kind)) for piece in pieces]
+        ends = sample[[end for piece in pieces for end in (piece.start, piece.stop - 1)]].tolist()
+        present = [slice(first, last + 1) for first, last in zip(ends[::2], ends[1::2], strict=True)]
+        return [
+            (piece, Owners(sample[piece] - some.start, some, kind)) for piece, some in zip(pieces, present, strict=True)
+        ]
+
+    def _down(self, position: int, rows: AnyForm, total: Tensor, sample: Tensor, owners: Owners, many: bool) -> Tensor:
         self.budget.check()
-        owners, entrance = Owners.of(sample, total.dtype, self.radius.shape[0]), self.chain.entrance
+        entrance = self.chain.entrance
         resting, total = propagate_backwards(
             self.chain.nodes, Ragged(self, owners, many), {position: rows}, total, until=lambda here: here == entrance
         )
@@ -381,12 +393,10 @@ class Below:
         """How far rows of the entrance's value go from that at the centre: (rows)."""
         most = max(1, BLOCK // (self.radius.shape[1] * rows.coef.element_size()))
         reach = []
-        for begin in range(0, sample.shape[0], most):
-            piece = slice(begin, begin + most)
-            owners = Owners.of(sample[piece], rows.coef.dtype, self.radius.shape[0])
+        for piece, owners in self._pieces(sample, most):
             coef = self._times(self.chain.entrance, replace(rows, coef=rows.coef[:, piece]), None).abs_()
             reach.append(of_owners(self.radius[owners.samples] @ coef, owners))
-        return reach[0] if len(reach) == 1 else torch.cat([rows.coef.new_zeros(0), *reach])
+        return reach[0] if len(reach) == 1 else torch.cat(reach)
 
     def back(self, position: int, rows: AnyForm, many: bool) -> Form | Patches:
         """Rows of a layer's value as those of what it reads, on windows as long as these are small."""

@@ -1,11 +1,13 @@
-"""Tests of verify.bounds.chain: rows of dense chains as by columns, in the reals, and what is left to these."""
+"""Tests of verify.bounds.chain: rows of chains and of sums as by columns, in the reals, and what is left to these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +17,11 @@ from assay.verify.backends.crown import CROWN
 from assay.verify.bounds import chain, layers
 from assay.verify.bounds.chain import Level
 from assay.verify.core.budget import Budget
-from assay.verify.core.network import Network
+from assay.verify.core.network import Network, Node
 from assay.verify.core.network import chain as chained
-from assay.verify.core.ops import Conv2d, LeakyRelu, Linear, Op, Relu, Reshape
-from assay.verify.core.region import Box, LpBall
+from assay.verify.core.ops import Add, Conv2d, Input, LeakyRelu, Linear, Op, Relu, Reshape
+from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.verifier import Bounds
 from tests import exact
 from tests.breadth import seeds
 
@@ -70,6 +73,41 @@ def imaged(seed: int, scale: float = 1.0) -> Network:
         Linear(*part(4, 8)),
     ]
     return chained((2, 8, 7), ops)
+
+
+def summing(seed: int, scale: float = 1.0) -> Network:
+    """Blocks with a shortcut through a convolution, with one past two of them, and with a sum of three as it comes;
+    then dense ones with a shortcut of their own."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def part(*shape: int) -> tuple[Tensor, Tensor]:
+        weight = torch.randn(*shape, generator=generator) * (scale / torch.Size(shape[1:]).numel() ** 0.5)
+        return weight.double(), (0.3 * torch.randn(shape[0], generator=generator)).double()
+
+    small, large, image = (1, 1), (2, 2), (3, 4, 4)
+    nodes = [
+        Node(Input(), (), (2, 8, 7)),
+        Node(Conv2d(*part(3, 2, 3, 3), small, small), (0,), (3, 8, 7)),
+        Node(Relu(), (1,), (3, 8, 7)),
+        Node(Conv2d(*part(3, 3, 3, 3), large, small), (2,), image),
+        Node(Relu(), (3,), image),
+        Node(Conv2d(*part(3, 3, 3, 3), small, small), (4,), image),
+        Node(Conv2d(*part(3, 3, 1, 1), large, (0, 0)), (2,), image),
+        Node(Add(), (5, 6), image),
+        Node(Relu(), (7,), image),
+        Node(Conv2d(*part(3, 3, 3, 3), small, small), (8,), image),
+        Node(Add(), (9, 8), image),
+        Node(Add(), (10, 7), image),
+        Node(Relu(), (11,), image),
+        Node(Reshape((48,)), (12,), (48,)),
+        Node(Linear(*part(7, 48)), (13,), (7,)),
+        Node(Relu(), (14,), (7,)),
+        Node(Linear(*part(7, 7)), (15,), (7,)),
+        Node(Add(), (15, 16), (7,)),
+        Node(Relu(), (17,), (7,)),
+        Node(Linear(*part(4, 7)), (18,), (4,)),
+    ]
+    return Network(tuple(nodes))
 
 
 def asked_of_images(seed: int, samples: int = 3, radius: float = 0.05) -> tuple[Box, Tensor]:
@@ -131,6 +169,61 @@ def test_bounds_through_convolutions_are_those_by_columns(
             here, there = rows(network, box, objective, dtype), by_columns(network, box, objective, dtype)
         close = 1e-9 if dtype == D else 2e-3
         torch.testing.assert_close(here, there, rtol=close, atol=close)
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    "changes", [{}, {"CUTTING": 0}, {"SMALL": 9.0}, {"SMALL": 0.0, "CUTTING": 0}], ids=["", "cut", "windows", "none"]
+)
+@seeds(2, of=20)
+def test_bounds_through_sums_are_those_by_columns(
+    changes: dict[str, float], dtype: torch.dtype, seeds: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FEW_DEAR": 1 << 20, **changes}.items():
+        monkeypatch.setattr(chain, name, value)
+    for seed in seeds:
+        for radius, scale in ((0.05, 1.0), (0.2, 2.0)):
+            network, (box, objective) = summing(seed, scale), asked_of_images(seed, radius=radius)
+            here, there = rows(network, box, objective, dtype), by_columns(network, box, objective, dtype)
+            assert excess(network, box, objective, here, seed) <= 0
+            close = 1e-9 if dtype == D else 2e-3
+            torch.testing.assert_close(here, there, rtol=close, atol=close)
+
+
+@seeds(1, of=6)
+def test_real_values_of_sums_are_above(seeds: range) -> None:
+    for seed in seeds:
+        for radius in (0.0, 0.3):
+            network, (box, objective) = summing(seed, 2.0), asked_of_images(seed, 1, radius)
+            lower = {dtype: rows(network, box, objective, dtype)[0].tolist() for dtype in (D, S)}
+            (x,) = points(box, seed, 1)[0]
+            y = exact.values(network, x)[-1]
+            for number, row in enumerate(objective[0].tolist()):
+                value = sum((Fraction(c) * v for c, v in zip(row, y, strict=True)), Fraction(0))
+                assert all(Fraction(bounds[number]) <= value for bounds in lower.values())
+                if not radius:
+                    assert lower[D][number] >= float(value) - 1e-9
+
+
+def test_neurons_of_sums_hold_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each layer and sum, what is known of it when it is bounded by rows."""
+    network, (box, objective) = summing(3, 1.5), asked_of_images(3, radius=0.1)
+    met, found = chain._met, dict[int, Bounds]()
+
+    def noted(below: chain.Below, position: int, known: chain.Known) -> Bounds | None:
+        z = met(below, position, known)
+        assert z is not None
+        found[position] = Bounds(z.lower.clone(), z.upper.clone())
+        return z
+
+    monkeypatch.setattr(chain, "_met", noted)
+    rows(network, box, objective, D)
+    assert list(found) == [3, 7, 11, 14, 17]
+    for x in points(box, 3, 200):
+        values = network.values(x)
+        for position, z in found.items():
+            value = values[position].flatten(1)
+            assert bool(((z.lower <= value) & (value <= z.upper)).all())
 
 
 @DTYPES
@@ -334,14 +427,14 @@ SPOILT: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]] = {
 }
 
 
-@pytest.mark.parametrize("images", [False, True], ids=["dense", "images"])
+@pytest.mark.parametrize("kind", ["dense", "images", "sums"])
 @pytest.mark.parametrize("name", [*FAULTS, *SPOILT])
-def test_faults_are_found(name: str, images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_are_found(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def worst() -> float:
         found = []
         for seed in range(6):
-            network = imaged(seed) if images else made(seed, 2.0)
-            box, objective = asked_of_images(seed, radius=0.02) if images else asked(seed)
+            network = {"dense": partial(made, scale=2.0), "images": imaged, "sums": summing}[kind](seed)
+            box, objective = asked(seed) if kind == "dense" else asked_of_images(seed, radius=0.02)
             lower = chain.lower_rows(network, box, objective, D, Budget())
             if lower is not None:  # intervals that cross tell of a fault, too
                 found.append(excess(network, box, objective, lower, seed))
@@ -353,6 +446,27 @@ def test_faults_are_found(name: str, images: bool, monkeypatch: pytest.MonkeyPat
     else:
         monkeypatch.setattr(chain.Below, "_times", SPOILT[name](chain.Below._times))
     assert worst() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["lost", "constant"])
+def test_a_path_of_a_sum_that_is_dropped_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a point, whose bounds are its values but for rounding."""
+    network, (box, objective) = summing(1), asked_of_images(1, 2, 0.0)
+    value, summed = (objective @ network(box.lower)[..., None])[..., 0], chain._sum
+    whole = rows(network, box, objective, D)
+
+    def spoilt(of: chain.Chain, operands: Sequence[chain.Known]) -> chain.Known:
+        known = summed(of, operands)
+        return replace(known, **{name: torch.zeros_like(getattr(known, name))})
+
+    monkeypatch.setattr(chain, "_sum", spoilt)
+    lower = chain.lower_rows(network, box, objective, D, Budget())
+    assert bool((whole <= value).all())
+    if name == "lost":  # which rows then do not lose
+        assert lower is not None
+        assert bool((lower > whole).any())
+    else:
+        assert lower is None or bool((lower > value + 1e-3).any())
 
 
 def test_a_radius_that_is_too_small_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,6 +518,24 @@ def test_float32_of_no_use_is_left_to_others() -> None:
     box, one = Box(torch.ones(1, 1, dtype=D), torch.ones(1, 1, dtype=D)), torch.ones(1, 1, 1, dtype=D)
     assert chain.lower_rows(chained((1,), ops), box, one, S, Budget()) is None
     assert abs(rows(chained((1,), ops), box, one, D).item()) < 1e-9
+
+
+def test_many_samples_of_dense_layers_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And in groups where that fails."""
+    network, (box, objective), seen = made(9), asked(9, 7), list[int]()
+    whole, lower_rows = rows(network, box, objective, D), chain.lower_rows
+
+    def noted(network: Network, region: Region, objective: Tensor, *rest: Any) -> Tensor | None:
+        seen.append(len(objective))
+        return None if len(objective) in refused else lower_rows(network, region, objective, *rest)
+
+    monkeypatch.setattr(chain, "lower_rows", noted)
+    assert chain.samples_together(imaged(9), D) == 0
+    for refused, groups in ((), [7]), ((7,), [7, 3, 3, 1]):
+        seen.clear()
+        lower = CROWN(group=3).lower(network, box, objective, Budget())
+        assert seen == groups
+        torch.testing.assert_close(lower, whole, rtol=1e-10, atol=1e-10)
 
 
 @DTYPES
