@@ -62,6 +62,7 @@ SUMMED = 128  # products in each block of a sum over features
 FEW_DEAR = 24  # the same where there are convolutions
 CUTTING, KEPT = 128, 0.75  # rows from which on an image's matrices are cut, if no more of its features are kept
 SMALL = 0.4  # of an image's features a window has less
+SUMMING = {torch.float32}  # where sums are taken: in float64 columns are as tight, and faster
 TOGETHER = 256  # samples of dense networks that are bounded together
 PART = 0.25  # of the time that is left may be used here: the rest is for those who keep some for the rows
 
@@ -136,6 +137,11 @@ class Chain:
     def dear(self) -> bool:
         """Whether rows go through convolutions."""
         return any(isinstance(layer.op, Conv2d) for layer in self.layers.values())
+
+    @property
+    def sums(self) -> bool:
+        """Whether rows meet where paths do."""
+        return any(isinstance(self.nodes[position].op, Add) for position in self.reads)
 
     def is_image(self, position: int) -> bool:
         """Whether a layer or a sum has an image's value."""
@@ -456,8 +462,8 @@ def lower_rows(
     network: Network, region: Region, objective: Tensor, dtype: torch.dtype, budget: Budget
 ) -> Tensor | None:
     """Lower bounds of ``objective @ output`` over the boxes of a group of samples: objective (samples x rows x
-    outputs), result (samples x rows). None where the network is no chain, the region no box of a batch, something is
-    out of the ordinary, float32 of no use, or part of the time did not suffice.
+    outputs), result (samples x rows). None where the network is no chain, or one with sums in float64, the region no
+    box of a batch, something is out of the ordinary, float32 of no use, or part of the time did not suffice.
 
     Raises :class:`assay.verify.core.errors.InputError` as :func:`assay.verify.bounds.rounding.precision` does.
     """
@@ -465,7 +471,7 @@ def lower_rows(
         return None
     precision(dtype)  # refuses what bounds do not allow for
     chain = chain_of(network.to(dtype))
-    if chain is None:
+    if chain is None or (chain.sums and dtype not in SUMMING):
         return None
     try:
         return _lower_rows(chain, region.box().outward(dtype), objective.to(dtype), budget.part(PART))

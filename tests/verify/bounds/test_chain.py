@@ -30,6 +30,12 @@ DTYPES = pytest.mark.parametrize("dtype", [D, S], ids=["double", "single"])
 WIDTHS = (6, 9, 12, 8, 4)
 
 
+@pytest.fixture(autouse=True)
+def sums_in_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where chains leave sums to columns they are right, too."""
+    monkeypatch.setattr(chain, "SUMMING", {D, S})
+
+
 def made(seed: int, scale: float = 1.0, widths: tuple[int, ...] = WIDTHS) -> Network:
     """Numbers of float32, so that the network is the same in both precisions."""
     generator = torch.Generator().manual_seed(seed)
@@ -203,6 +209,13 @@ def test_real_values_of_sums_are_above(seeds: range) -> None:
                 assert all(Fraction(bounds[number]) <= value for bounds in lower.values())
                 if not radius:
                     assert lower[D][number] >= float(value) - 1e-9
+
+
+def test_sums_in_float64_are_left_to_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (box, objective) = summing(1), asked_of_images(1)
+    monkeypatch.undo()
+    assert chain.lower_rows(network, box, objective, D, Budget()) is None
+    assert chain.lower_rows(network, box, objective, S, Budget()) is not None
 
 
 def test_neurons_of_sums_hold_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
