@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -192,7 +192,7 @@ def test_bounds_through_sums_are_those_by_columns(
             network, (box, objective) = summing(seed, scale), asked_of_images(seed, radius=radius)
             here, there = rows(network, box, objective, dtype), by_columns(network, box, objective, dtype)
             assert excess(network, box, objective, here, seed) <= 0
-            close = 1e-9 if dtype == D else 2e-3
+            close = 1e-9 if dtype == D else 5e-2  # of which rounding takes more by columns
             torch.testing.assert_close(here, there, rtol=close, atol=close)
 
 
@@ -445,9 +445,9 @@ SPOILT: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]] = {
 def test_faults_are_found(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def worst() -> float:
         found = []
-        for seed in range(6):
+        for seed, radius in product(range(6), {"dense": (0.2,), "images": (0.02,), "sums": (0.02, 0.15, 0.4)}[kind]):
             network = {"dense": partial(made, scale=2.0), "images": imaged, "sums": summing}[kind](seed)
-            box, objective = asked(seed) if kind == "dense" else asked_of_images(seed, radius=0.02)
+            box, objective = (asked if kind == "dense" else asked_of_images)(seed, radius=radius)
             lower = chain.lower_rows(network, box, objective, D, Budget())
             if lower is not None:  # intervals that cross tell of a fault, too
                 found.append(excess(network, box, objective, lower, seed))
