@@ -449,9 +449,9 @@ def test_faults_are_found(name: str, kind: str, monkeypatch: pytest.MonkeyPatch)
             network = {"dense": partial(made, scale=2.0), "images": imaged, "sums": summing}[kind](seed)
             box, objective = (asked if kind == "dense" else asked_of_images)(seed, radius=radius)
             lower = chain.lower_rows(network, box, objective, D, Budget())
-            if lower is not None:  # intervals that cross tell of a fault, too
-                found.append(excess(network, box, objective, lower, seed))
-        return max(found, default=1.0)
+            # Intervals that cross tell of a fault, too.
+            found.append(1.0 if lower is None else excess(network, box, objective, lower, seed))
+        return max(found)
 
     assert worst() <= 0
     if name in FAULTS:
