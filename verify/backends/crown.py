@@ -79,11 +79,15 @@ class CROWN:
         """Lower bounds (batch x rows); ``cut`` gets the positions of nodes for which the time did not suffice."""
 
         @torch.inference_mode()
+        def chained(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor | None:
+            return None if needed(network, objective) else chain.lower_rows(network, region, objective, dtype, budget)
+
+        @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
+            ragged = chained(network, region, objective, budget)
+            if ragged is not None:
+                return ragged
             read = needed(network, objective)
-            chained = None if read else chain.lower_rows(network, region, objective, dtype, budget)
-            if chained is not None:
-                return chained
             relaxed, lower = layers.rows_by_linear_bounds(
                 network, region, objective, dtype, budget, crowd=layers.MOST_ROWS, asked=read
             )
@@ -96,4 +100,5 @@ class CROWN:
                 return lower
             return torch.fmax(lower, sectors.lower_rows(network, region, objective, budget, at_once).to(lower))
 
-        return lower_bounds(of_group, network, region, objective, budget, self.group)
+        most = chain.samples_together(network, dtype)
+        return lower_bounds(of_group, network, region, objective, budget, self.group, chained, most)

@@ -18,17 +18,28 @@ from assay.verify.core.region import Region, take
 # Lower bounds of the rows of a group's objective, from its network, region and objective.
 GroupBounder = Callable[[Network, Region, Tensor, Budget], Tensor]
 
+# The same of many samples together, or None where that is for groups.
+Together = Callable[[Network, Region, Tensor, Budget], Tensor | None]
+
 HALVINGS = 3
 
 
 def lower_bounds(
-    bounder: GroupBounder, network: Network, region: Region, objective: Tensor, budget: Budget, size: int
+    bounder: GroupBounder,
+    network: Network,
+    region: Region,
+    objective: Tensor,
+    budget: Budget,
+    size: int,
+    together: Together | None = None,
+    most: int = 0,
 ) -> Tensor:
     """Lower bounds of ``objective @ network(x)`` over the region, ``size`` samples at a time: (batch x rows), float64.
 
     ``objective``: (rows x outputs) or (batch x rows x outputs). NaN where the time was over before a sample's turn.
     A group in which anything is not finite is done again one by one, since a NaN spreads through matrix products;
     a group that does not fit into memory is halved, three times at most, then :class:`MemoryError` stands.
+    ``together``: what is tried first with up to ``most`` samples, if these are more.
     """
     region = batch_box(region, network.input_shape)
     objective = objective if objective.dim() == 3 else objective[None].expand(region.shape[0], -1, -1)
@@ -59,17 +70,35 @@ def lower_bounds(
             return
         bounds[part] = lower.double().masked_fill(lower == inf, torch.nan).cpu()  # an overflow is no bound
 
+    def at_once(part: slice) -> bool:
+        if together is None or part.stop - part.start <= size:
+            return False
+        try:
+            lower = together(network, take(region, part), objective[part], budget)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        if lower is None or not bool(lower.isfinite().all()):
+            return False
+        bounds[part] = lower.double().cpu()
+        return True
+
     def one_by_one(begin: int, end: int, halvings: int) -> None:
         for one in range(begin, end):
             attempt(one, one + 1, halvings)
 
     with torch.no_grad(), product_sums():
-        for begin in range(0, len(objective), size):
-            try:
-                budget.check()
-                attempt(begin, min(begin + size, len(objective)), HALVINGS)
-            except Expired:
-                break
+        try:
+            for start in range(0, len(objective), max(size, most)):
+                stop = min(start + max(size, most), len(objective))
+                if at_once(slice(start, stop)):
+                    continue
+                for begin in range(start, stop, size):
+                    budget.check()
+                    attempt(begin, min(begin + size, stop), HALVINGS)
+        except Expired:
+            pass
     return bounds
 
 

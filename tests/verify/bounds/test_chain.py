@@ -1,11 +1,13 @@
-"""Tests of verify.bounds.chain: rows of dense chains as by columns, in the reals, and what is left to these."""
+"""Tests of verify.bounds.chain: rows of chains and of sums as by columns, in the reals, and what is left to these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, product
+from typing import Any
 
 import pytest
 import torch
@@ -14,18 +16,24 @@ from torch import Tensor
 from assay.verify.backends.crown import CROWN
 from assay.verify.bounds import chain, layers
 from assay.verify.bounds.chain import Level
-from assay.verify.bounds.matrix import Cut
 from assay.verify.core.budget import Budget
-from assay.verify.core.network import Network
+from assay.verify.core.network import Network, Node
 from assay.verify.core.network import chain as chained
-from assay.verify.core.ops import Conv2d, LeakyRelu, Linear, Op, Relu, Reshape
-from assay.verify.core.region import Box, LpBall
+from assay.verify.core.ops import Add, Conv2d, Input, LeakyRelu, Linear, Op, Relu, Reshape
+from assay.verify.core.region import Box, LpBall, Region
+from assay.verify.core.verifier import Bounds
 from tests import exact
 from tests.breadth import seeds
 
 D, S = torch.float64, torch.float32
 DTYPES = pytest.mark.parametrize("dtype", [D, S], ids=["double", "single"])
 WIDTHS = (6, 9, 12, 8, 4)
+
+
+@pytest.fixture(autouse=True)
+def sums_in_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where chains leave sums to columns they are right, too."""
+    monkeypatch.setattr(chain, "SUMMING", {D, S})
 
 
 def made(seed: int, scale: float = 1.0, widths: tuple[int, ...] = WIDTHS) -> Network:
@@ -71,6 +79,41 @@ def imaged(seed: int, scale: float = 1.0) -> Network:
         Linear(*part(4, 8)),
     ]
     return chained((2, 8, 7), ops)
+
+
+def summing(seed: int, scale: float = 1.0) -> Network:
+    """Blocks with a shortcut through a convolution, with one past two of them, and with a sum of three as it comes;
+    then dense ones with a shortcut of their own."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def part(*shape: int) -> tuple[Tensor, Tensor]:
+        weight = torch.randn(*shape, generator=generator) * (scale / torch.Size(shape[1:]).numel() ** 0.5)
+        return weight.double(), (0.3 * torch.randn(shape[0], generator=generator)).double()
+
+    small, large, image = (1, 1), (2, 2), (3, 4, 4)
+    nodes = [
+        Node(Input(), (), (2, 8, 7)),
+        Node(Conv2d(*part(3, 2, 3, 3), small, small), (0,), (3, 8, 7)),
+        Node(Relu(), (1,), (3, 8, 7)),
+        Node(Conv2d(*part(3, 3, 3, 3), large, small), (2,), image),
+        Node(Relu(), (3,), image),
+        Node(Conv2d(*part(3, 3, 3, 3), small, small), (4,), image),
+        Node(Conv2d(*part(3, 3, 1, 1), large, (0, 0)), (2,), image),
+        Node(Add(), (5, 6), image),
+        Node(Relu(), (7,), image),
+        Node(Conv2d(*part(3, 3, 3, 3), small, small), (8,), image),
+        Node(Add(), (9, 8), image),
+        Node(Add(), (10, 7), image),
+        Node(Relu(), (11,), image),
+        Node(Reshape((48,)), (12,), (48,)),
+        Node(Linear(*part(7, 48)), (13,), (7,)),
+        Node(Relu(), (14,), (7,)),
+        Node(Linear(*part(7, 7)), (15,), (7,)),
+        Node(Add(), (15, 16), (7,)),
+        Node(Relu(), (17,), (7,)),
+        Node(Linear(*part(4, 7)), (18,), (4,)),
+    ]
+    return Network(tuple(nodes))
 
 
 def asked_of_images(seed: int, samples: int = 3, radius: float = 0.05) -> tuple[Box, Tensor]:
@@ -132,6 +175,68 @@ def test_bounds_through_convolutions_are_those_by_columns(
             here, there = rows(network, box, objective, dtype), by_columns(network, box, objective, dtype)
         close = 1e-9 if dtype == D else 2e-3
         torch.testing.assert_close(here, there, rtol=close, atol=close)
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    "changes", [{}, {"CUTTING": 0}, {"SMALL": 9.0}, {"SMALL": 0.0, "CUTTING": 0}], ids=["", "cut", "windows", "none"]
+)
+@seeds(2, of=20)
+def test_bounds_through_sums_are_those_by_columns(
+    changes: dict[str, float], dtype: torch.dtype, seeds: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FEW_DEAR": 1 << 20, **changes}.items():
+        monkeypatch.setattr(chain, name, value)
+    for seed in seeds:
+        for radius, scale in ((0.05, 1.0), (0.2, 2.0)):
+            network, (box, objective) = summing(seed, scale), asked_of_images(seed, radius=radius)
+            here, there = rows(network, box, objective, dtype), by_columns(network, box, objective, dtype)
+            assert excess(network, box, objective, here, seed) <= 0
+            close = 1e-9 if dtype == D else 5e-2  # of which rounding takes more by columns
+            torch.testing.assert_close(here, there, rtol=close, atol=close)
+
+
+@seeds(1, of=6)
+def test_real_values_of_sums_are_above(seeds: range) -> None:
+    for seed in seeds:
+        for radius in (0.0, 0.3):
+            network, (box, objective) = summing(seed, 2.0), asked_of_images(seed, 1, radius)
+            lower = {dtype: rows(network, box, objective, dtype)[0].tolist() for dtype in (D, S)}
+            (x,) = points(box, seed, 1)[0]
+            y = exact.values(network, x)[-1]
+            for number, row in enumerate(objective[0].tolist()):
+                value = sum((Fraction(c) * v for c, v in zip(row, y, strict=True)), Fraction(0))
+                assert all(Fraction(bounds[number]) <= value for bounds in lower.values())
+                if not radius:
+                    assert lower[D][number] >= float(value) - 1e-9
+
+
+def test_sums_in_float64_are_left_to_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (box, objective) = summing(1), asked_of_images(1)
+    monkeypatch.undo()
+    assert chain.lower_rows(network, box, objective, D, Budget()) is None
+    assert chain.lower_rows(network, box, objective, S, Budget()) is not None
+
+
+def test_neurons_of_sums_hold_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each layer and sum, what is known of it when it is bounded by rows."""
+    network, (box, objective) = summing(3, 1.5), asked_of_images(3, radius=0.1)
+    met, found = chain._met, dict[int, Bounds]()
+
+    def noted(below: chain.Below, position: int, known: chain.Known) -> Bounds | None:
+        z = met(below, position, known)
+        assert z is not None
+        found[position] = Bounds(z.lower.clone(), z.upper.clone())
+        return z
+
+    monkeypatch.setattr(chain, "_met", noted)
+    rows(network, box, objective, D)
+    assert list(found) == [3, 7, 11, 14, 17]
+    for x in points(box, 3, 200):
+        values = network.values(x)
+        for position, z in found.items():
+            value = values[position].flatten(1)
+            assert bool(((z.lower <= value) & (value <= z.upper)).all())
 
 
 @DTYPES
@@ -307,29 +412,18 @@ def _spoilt(change: Callable[[Tensor], None]) -> Callable[[Level], Level]:
     def spoil(level: Level) -> Level:
         table = level.table.clone()
         change(table)
-        return replace(level, table=table, whole=table)
+        return replace(level, table=table)
 
     return spoil
 
 
-def _stale(level: Level) -> Level:
-    return replace(level, into=level.into.roll(1, 0) if isinstance(level.into, Tensor) else Turned(level.into))
-
-
-def _dropped(level: Level) -> Level:
-    kept = torch.ones(level.table.shape[2], dtype=level.table.dtype)
-    kept[0] = 0.0
-    return replace(level, into=level.into * kept[:, None] if isinstance(level.into, Tensor) else Turned(level.into))
-
-
-@dataclass(frozen=True, eq=False)
-class Turned:
+def _turned(times: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A matrix that takes each output's row for the next one's."""
+    return lambda below, position, rows, kept: times(below, position, replace(rows, coef=rows.coef.roll(1, 0)), kept)
 
-    cut: Cut
 
-    def pull(self, coef: Tensor) -> Tensor:
-        return self.cut.pull(coef.roll(1, 0))
+def _dropped(times: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda below, position, rows, kept: times(below, position, rows, kept).index_fill(0, torch.tensor([0]), 0.0)
 
 
 FAULTS: dict[str, Callable[[Level], Level]] = {
@@ -339,27 +433,53 @@ FAULTS: dict[str, Callable[[Level], Level]] = {
     "the constant below is dropped": _spoilt(lambda t: t[2].zero_()),
     "lines are exchanged": _spoilt(lambda t: t[:2].copy_(torch.stack([t[0] + t[1], -t[1]]))),
     "lines are another sample's": _spoilt(lambda t: t.copy_(t.roll(1, 1))),
-    "weights are stale": _stale,
-    "a weight is dropped": _dropped,
+}
+SPOILT: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]] = {
+    "weights are stale": _turned,
+    "a coefficient is dropped": _dropped,
 }
 
 
-@pytest.mark.parametrize("images", [False, True], ids=["dense", "images"])
-@pytest.mark.parametrize("name", list(FAULTS))
-def test_faults_are_found(name: str, images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["dense", "images", "sums"])
+@pytest.mark.parametrize("name", [*FAULTS, *SPOILT])
+def test_faults_are_found(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def worst() -> float:
         found = []
-        for seed in range(6):
-            network = imaged(seed) if images else made(seed, 2.0)
-            box, objective = asked_of_images(seed, radius=0.02) if images else asked(seed)
+        for seed, radius in product(range(6), {"dense": (0.2,), "images": (0.02,), "sums": (0.02, 0.15, 0.4)}[kind]):
+            network = {"dense": partial(made, scale=2.0), "images": imaged, "sums": summing}[kind](seed)
+            box, objective = (asked if kind == "dense" else asked_of_images)(seed, radius=radius)
             lower = chain.lower_rows(network, box, objective, D, Budget())
-            if lower is not None:  # intervals that cross tell of a fault, too
-                found.append(excess(network, box, objective, lower, seed))
-        return max(found, default=1.0)
+            # Intervals that cross tell of a fault, too.
+            found.append(1.0 if lower is None else excess(network, box, objective, lower, seed))
+        return max(found)
 
     assert worst() <= 0
-    monkeypatch.setattr(chain, "Level", lambda *args: FAULTS[name](Level(*args)))
+    if name in FAULTS:
+        monkeypatch.setattr(chain, "Level", lambda *args: FAULTS[name](Level(*args)))
+    else:
+        monkeypatch.setattr(chain.Below, "_times", SPOILT[name](chain.Below._times))
     assert worst() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["lost", "constant"])
+def test_a_path_of_a_sum_that_is_dropped_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a point, whose bounds are its values but for rounding."""
+    network, (box, objective) = summing(1), asked_of_images(1, 2, 0.0)
+    value, summed = (objective @ network(box.lower)[..., None])[..., 0], chain._sum
+    whole = rows(network, box, objective, D)
+
+    def spoilt(of: chain.Chain, operands: Sequence[chain.Known]) -> chain.Known:
+        known = summed(of, operands)
+        return replace(known, **{name: torch.zeros_like(getattr(known, name))})
+
+    monkeypatch.setattr(chain, "_sum", spoilt)
+    lower = chain.lower_rows(network, box, objective, D, Budget())
+    assert bool((whole <= value).all())
+    if name == "lost":  # which rows then do not lose
+        assert lower is not None
+        assert bool((lower > whole).any())
+    else:
+        assert lower is None or bool((lower > value + 1e-3).any())
 
 
 def test_a_radius_that_is_too_small_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,6 +531,25 @@ def test_float32_of_no_use_is_left_to_others() -> None:
     box, one = Box(torch.ones(1, 1, dtype=D), torch.ones(1, 1, dtype=D)), torch.ones(1, 1, 1, dtype=D)
     assert chain.lower_rows(chained((1,), ops), box, one, S, Budget()) is None
     assert abs(rows(chained((1,), ops), box, one, D).item()) < 1e-9
+
+
+def test_many_samples_of_dense_layers_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And in groups where that fails."""
+    network, (box, objective), seen, refused = made(9), asked(9, 7), list[int](), set[int]()
+    whole, lower_rows = rows(network, box, objective, D), chain.lower_rows
+
+    def noted(network: Network, region: Region, objective: Tensor, *rest: Any) -> Tensor | None:
+        seen.append(len(objective))
+        return None if len(objective) in refused else lower_rows(network, region, objective, *rest)
+
+    monkeypatch.setattr(chain, "lower_rows", noted)
+    assert chain.samples_together(imaged(9), D) == 0
+    for groups in [7], [7, 3, 3, 1]:
+        seen.clear()
+        lower = CROWN(group=3).lower(network, box, objective, Budget())
+        assert seen == groups
+        torch.testing.assert_close(lower, whole, rtol=1e-10, atol=1e-10)
+        refused.add(7)
 
 
 @DTYPES

@@ -29,7 +29,7 @@ def test_no_layer_is_begun_once_the_time_is_over(
     layers: list[str] = []
     monkeypatch.setattr(budget.time, "monotonic", lambda: float(len(layers)))
     rules = (relaxed, "propagate"), (columns.ColumnRules, "_pull"), (rows.affine, "pull"), (rows, "between")
-    for module, name in (*rules, (chain, "_enter"), (chain.Walk, "_down")):
+    for module, name in (*rules, (chain, "_level"), (chain.Below, "_down")):
         rule = getattr(module, name)
 
         def counted(*arguments: Any, name: str = name, rule: Any = rule) -> Any:
