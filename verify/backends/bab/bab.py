@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab import intervals
+from assay.verify.backends.bab import boxes, intervals
 from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.dealt import First, Rows, Said
@@ -45,6 +45,7 @@ from assay.verify.support.executors.processes import warm
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 SHARE = 0.6  # of the time may be spent on that
+BOXED = 0.7  # of what is left then, on boxes where these are worth it
 NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 PRELOAD = ("assay.verify.backends.bab.bab",)  # what processes import once
@@ -196,6 +197,8 @@ class Work:
                 self.lower = [max(found.margin, low) if d in open_ else low for d, low in enumerate(self.lower)]
             return
         compact = self.compact or Compact.of(relaxed)
+        if self.record is None and boxes.worth(compact) and self._by_boxes(relaxed, compact, tuple(open_)):
+            return
         # The worst one is on top of the stack: a counterexample is likeliest there.
         order = sorted(open_, key=self.lower.__getitem__, reverse=True)
         trees = self.trees(relaxed.bounds, compact, order)
@@ -216,6 +219,19 @@ class Work:
             self.closed = True
             if not (self.method.output and self.method.neurons):
                 self.lower = [trees.margin if d in open_ else low for d, low in enumerate(self.lower)]
+
+    def _by_boxes(self, relaxed: Relaxed, compact: Compact, open_: tuple[int, ...]) -> bool:
+        """Whether halves of the region decide it, in a part of the time; not before its own bounds are raised."""
+        raising = Root.of(self.problem).raising
+        if self.compact is not None and raising is not None and not raising.complete:
+            return False
+        of = boxes.Boxes.of(self.problem, relaxed, compact, open_)
+        self.witness = of.run(self.budget.part(BOXED), self.look)
+        self.stats |= {"boxes": of.bounded, "closed": of.account.measure, "unstable": compact.unstable}
+        self.closed = of.account.complete and self.witness is None
+        if self.closed:
+            self.lower = [max(low, of.lower.get(d, low)) for d, low in enumerate(self.lower)]
+        return self.closed or self.witness is not None
 
     @property
     def alone(self) -> bool:

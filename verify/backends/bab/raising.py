@@ -96,13 +96,18 @@ class Raising:
         return not proof or self.slopes is not None or (self.proof and memory <= self.memory)
 
     @property
+    def complete(self) -> bool:
+        """Whether all layers are done."""
+        return self.done == len(self.compact.layers)
+
+    @property
     def rest(self) -> Compact:
         """What can matter within these bounds."""
         return self.compact.cut(self.lower, self.upper, torch.zeros(len(self.lower), dtype=torch.bool))[0]
 
     def run(self, budget: Budget) -> None:
         """Tighten what is left, layer by layer. Where the time is over, what has been found stays."""
-        while self.done < len(self.compact.layers) and not budget.expired:
+        while not self.complete and not budget.expired:
             if self._layer(self.done, budget):
                 self.done += 1
 
