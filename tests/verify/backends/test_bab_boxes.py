@@ -117,7 +117,9 @@ def test_halves_come_first_where_they_are_worth_it_and_agree(
 def test_without_time_nothing_is_closed_and_nothing_is_lost() -> None:
     of = begun(made("mlp", 1000))
     assert of.run(Budget(seconds=0).started(), after(1)[1]) is None
-    assert len(of.parts) == 1 and not of.account.complete and of.bounded == 0
+    assert len(of.parts) == 1
+    assert not of.account.complete
+    assert of.bounded == 0
 
 
 def test_many_inputs_are_not_halved_and_proofs_are_of_phases(monkeypatch: pytest.MonkeyPatch) -> None:
