@@ -110,9 +110,9 @@ class Boxes:
         open_ = tuple(d for d in part.open if d not in closed)
         if not open_:
             return None
-        short = -bound.clamp(max=0) * torch.isin(spec.disjunct[rows], torch.tensor(open_))
-        witness = look(compact.point(walk.at_input[:, short > 0].sign().neg_()))
-        number = int(_gain(double, walk, short).argmax())
+        met = torch.isin(spec.disjunct[rows], torch.tensor(open_)) & ~(bound > 0)
+        witness = look(compact.point(walk.at_input[:, met].sign().neg_()))
+        number = int(_gain(double, walk, torch.where(met, -bound, 0.0)).argmax())
         self.parts += [Part(half, open_, part.depth + 1) for half in compact.halves(number)]
         return witness
 
