@@ -160,7 +160,8 @@ class Work:
     """The state of the work on one problem.
 
     ``lower``: a proved bound of each disjunct's least margin; ``closed``: whether those that are not positive are
-    proved unreachable all the same; ``seen``: the least margin at a point that was looked at.
+    proved unreachable all the same; ``seen``: the least margin at a point that was looked at; ``halved``: whether boxes
+    have had their turn, before which no bounds of the whole are raised where these are worth it.
     """
 
     method: BaB
@@ -171,6 +172,7 @@ class Work:
     seen: float = inf
     witness: Tensor | None = None
     reason: Reason | None = None
+    halved: bool = False
     record: Record | None = None
     exact: ExactLeaves | None = None
     compact: Compact | None = None
@@ -197,7 +199,10 @@ class Work:
                 self.lower = [max(found.margin, low) if d in open_ else low for d, low in enumerate(self.lower)]
             return
         compact = self.compact or Compact.of(relaxed)
-        if self.record is None and boxes.worth(compact) and self._by_boxes(relaxed, compact, tuple(open_)):
+        if self.record is None and not self.halved and boxes.worth(compact):
+            self.halved = True
+            if not self._by_boxes(relaxed, compact, tuple(open_)):
+                self.run()
             return
         # The worst one is on top of the stack: a counterexample is likeliest there.
         order = sorted(open_, key=self.lower.__getitem__, reverse=True)
@@ -221,10 +226,7 @@ class Work:
                 self.lower = [trees.margin if d in open_ else low for d, low in enumerate(self.lower)]
 
     def _by_boxes(self, relaxed: Relaxed, compact: Compact, open_: tuple[int, ...]) -> bool:
-        """Whether halves of the region decide it, in a part of the time; not before its own bounds are raised."""
-        raising = Root.of(self.problem).raising
-        if self.compact is not None and raising is not None and not raising.complete:
-            return False
+        """Whether halves of the region decide it, in a part of the time."""
         of = boxes.Boxes.of(self.problem, relaxed, compact, open_)
         self.witness = of.run(self.budget.part(BOXED), self.look)
         self.stats |= {"boxes": of.bounded, "closed": of.account.measure, "unstable": compact.unstable}
@@ -290,7 +292,11 @@ class Work:
         if before is not None:
             return replace(before[0], budget=budget), before[1]
         try:
-            relaxed, self.compact, slopes = Root.of(self.problem).bounded(budget, SHARE, proof)
+            root = Root.of(self.problem)
+            if not proof and not self.halved and boxes.worth((begun := root.begun(budget)).compact):
+                self.compact = begun.rest
+                return replace(begun.relaxed, budget=budget), None
+            relaxed, self.compact, slopes = root.bounded(budget, SHARE, proof)
         except MemoryError:
             return roots.tightened(network, box, ROOT, budget, proof, SHARE)
         return relaxed, slopes

@@ -5,7 +5,7 @@ cut down to what can matter in a half, so that each costs less than what it is a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from weakref import WeakKeyDictionary
 
@@ -40,11 +40,13 @@ def worth(compact: Compact) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A box: the network over it, which of the disjuncts may be met there, and how many times it was halved."""
+    """A box: the network over it, which of the disjuncts may be met there, how many times it was halved, and what
+    raising its bounds has come to, if that is begun."""
 
     compact: Compact
     open: tuple[int, ...]
     depth: int
+    raising: Raising | None = None
 
 
 @dataclass(eq=False)
@@ -82,14 +84,14 @@ class Boxes:
         return None
 
     def _one(self, part: Part, budget: Budget, look: Look) -> Tensor | None:
-        """Bound a box, close what is proved there, and put the halves of the rest among the others; what the time was
-        not enough for is put back as it was."""
+        """Bound a box, close what is proved there, and put the halves of the rest among the others; one that the time
+        was not enough for is put back."""
         compact = part.compact
-        if part.depth:  # the region's own are raised
-            raising = Raising(compact, self.relaxed)
+        if part.depth:  # the region itself is there to tell which input to begin with
+            raising = part.raising or Raising(compact, self.relaxed)
             raising.run(budget)
             if not raising.complete:
-                self.parts.append(part)
+                self.parts.append(replace(part, raising=raising))
                 return None
             compact = raising.rest
         self.bounded += 1
