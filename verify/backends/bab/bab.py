@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab import intervals
+from assay.verify.backends.bab import boxes, intervals
 from assay.verify.backends.bab.climbing import Climbing
 from assay.verify.backends.bab.compact import Compact, unsplit
 from assay.verify.backends.bab.dealt import First, Rows, Said
@@ -46,6 +46,7 @@ from assay.verify.support.executors.processes import warm
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 SHARE = 0.6  # of the time may be spent on that
+BOXED = 0.7  # of what is left then, on boxes where these are worth it
 NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 PRELOAD = ("assay.verify.backends.bab.bab",)  # what processes import once
@@ -160,7 +161,8 @@ class Work:
     """The state of the work on one problem.
 
     ``lower``: a proved bound of each disjunct's least margin; ``closed``: whether those that are not positive are
-    proved unreachable all the same; ``seen``: the least margin at a point that was looked at.
+    proved unreachable all the same; ``seen``: the least margin at a point that was looked at; ``halved``: whether boxes
+    have had their turn, before which no bounds of the whole are raised where these are worth it.
     """
 
     method: BaB
@@ -171,6 +173,7 @@ class Work:
     seen: float = inf
     witness: Tensor | None = None
     reason: Reason | None = None
+    halved: bool = False
     record: Record | None = None
     exact: ExactLeaves | None = None
     compact: Compact | None = None
@@ -198,6 +201,11 @@ class Work:
                 self.lower = [max(found.margin, low) if d in open_ else low for d, low in enumerate(self.lower)]
             return
         compact = self.compact or Compact.of(relaxed)
+        if self.record is None and not self.halved and boxes.worth(compact):
+            self.halved = True
+            if not self._by_boxes(relaxed, compact, tuple(open_)):
+                self.run()
+            return
         # The worst one is on top of the stack: a counterexample is likeliest there.
         order = sorted(open_, key=self.lower.__getitem__, reverse=True)
         trees = self.trees(relaxed.bounds, compact, order)
@@ -234,6 +242,16 @@ class Work:
         self.lower = [mine.max().item() if len(p.b) else -inf for mine, p in some]
         safe: list[bool] = decided(torch.tensor(self.lower)).tolist()
         return safe
+
+    def _by_boxes(self, relaxed: Relaxed, compact: Compact, open_: tuple[int, ...]) -> bool:
+        """Whether halves of the region decide it, in a part of the time."""
+        of = boxes.Boxes.of(self.problem, relaxed, compact, open_)
+        self.witness = of.run(self.budget.part(BOXED), self.look)
+        self.stats |= {"boxes": of.bounded, "closed": of.account.measure, "unstable": compact.unstable}
+        self.closed = of.account.complete and self.witness is None
+        if self.closed:
+            self.lower = [max(low, of.lower.get(d, low)) for d, low in enumerate(self.lower)]
+        return self.closed or self.witness is not None
 
     @property
     def alone(self) -> bool:
@@ -292,7 +310,11 @@ class Work:
         if before is not None:
             return replace(before[0], budget=budget), before[1]
         try:
-            relaxed, self.compact, slopes = Root.of(self.problem).bounded(budget, SHARE, proof)
+            root = Root.of(self.problem)
+            if not proof and not self.halved and boxes.worth((begun := root.begun(budget)).compact):
+                self.compact = begun.rest
+                return replace(begun.relaxed, budget=budget), None
+            relaxed, self.compact, slopes = root.bounded(budget, SHARE, proof)
         except MemoryError:
             return roots.tightened(network, box, ROOT, budget, proof, SHARE)
         return relaxed, slopes

@@ -23,7 +23,7 @@ from assay.verify.core.roundings import magnitude, terms
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
 from assay.verify.programs.program import Index, Matrix, Vector
-from assay.verify.support.floats import gamma
+from assay.verify.support.floats import down, gamma
 
 STEPS = 8  # roundings that each node of a network can add to a sum, beside those of its products
 FEW = 64  # more than all others that a bound takes
@@ -49,6 +49,17 @@ class Affine:
         matrices = {j: sparse.csr_array(sparse.csr_array(A) @ m) for j, m in self.matrices.items()}
         return Affine(matrices, A @ self.bias - b, np.abs(A) @ self.size + np.abs(b))
 
+    def half(self, number: int, side: float) -> Affine:
+        """The values over a half of the cube as those over a cube, the middle of that input being at ``side``. Halving
+        is exact; the constants round once."""
+        if 0 not in self.matrices:
+            return self
+        matrix = self.matrices[0]
+        scale = np.ones((1, matrix.shape[1]))
+        scale[0, number] = abs(side)
+        moved = self.bias + side * matrix[:, [number]].toarray()[:, 0]
+        return replace(self, matrices={**self.matrices, 0: sparse.csr_array(matrix.multiply(scale))}, bias=moved)
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -63,6 +74,20 @@ class Layer:
     operand: Affine
     lower: Tensor
     upper: Tensor
+
+    def half(self, number: int, side: float, share: float) -> Layer:
+        """Over a half of the cube. Operands of inputs alone are bounded anew, a ``share`` of their size being lost."""
+        operand = self.operand.half(number, side)
+        if set(operand.matrices) != {0}:
+            return replace(self, operand=operand)
+        reach = np.abs(operand.matrices[0]).sum(1)
+        reach += share * (operand.size + np.abs(operand.bias) + reach) + DOUBLE.dust
+        middle, reach = torch.from_numpy(operand.bias), torch.from_numpy(reach)
+        lower, upper = self.lower.clone(), self.upper.clone()
+        every = torch.arange(len(lower)).repeat(2)
+        below = torch.arange(len(every)) < len(lower)
+        narrow(lower, upper, every, below, torch.cat([down(middle - reach), down(-middle - reach)]))
+        return replace(self, operand=operand, lower=lower, upper=upper)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +177,19 @@ class Compact:
         begin, operand = self.starts[number], self.layers[number].operand
         part = replace(self, layers=self.layers[:number], output=operand.of_features(wanted.numpy()))
         return part.cut(lower[:begin], upper[:begin], torch.zeros(begin, dtype=torch.bool))
+
+    def halves(self, number: int) -> tuple[Compact, Compact]:
+        """Over both halves of the cube along one of the varied inputs, by number."""
+        return self._half(number, -0.5), self._half(number, 0.5)
+
+    def _half(self, number: int, side: float) -> Compact:
+        share, at = self.share + 4 * gamma(1), int(self.varied[number])
+        centre, radius = self.centre.clone(), self.radius.clone()
+        centre[at] += side * radius[at]
+        radius[at] *= abs(side)
+        layers = tuple(layer.half(number, side, share) for layer in self.layers)
+        output = self.output.half(number, side)
+        return replace(self, layers=layers, output=output, centre=centre, radius=radius, share=share)
 
     def cut(self, lower: Tensor, upper: Tensor, kept: Tensor) -> tuple[Compact, Tensor]:
         """What is left where the unstable neurons' operands are within tighter bounds (unstable each), and which of the

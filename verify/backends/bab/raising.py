@@ -57,14 +57,18 @@ class Root:
         """The network over the box with raised bounds of its unstable neurons, for which a ``share`` of the time may be
         used, what can matter of it, and for a ``proof`` what proves these, if there is memory for it. Raises
         :class:`assay.verify.core.budget.Expired` when the time is over."""
-        part = budget.part(share)
+        part, raising = budget.part(share), self.begun(budget, proof)
+        raising.run(part)
+        tightened = _tightened(raising.relaxed, self.box, raising, budget)
+        return tightened, raising.rest, raising.slopes if proof else None
+
+    def begun(self, budget: Budget, proof: bool = False) -> Raising:
+        """What raising has come to, which may be nothing yet. Raises :class:`assay.verify.core.budget.Expired`, too."""
         if self.relaxed is None:
             self.relaxed = layers.by_linear_bounds(self.network, self.box, torch.float64, budget)
         if self.raising is None or not self.raising.serves(proof, budget.memory):
             self.raising = Raising(Compact.of(self.relaxed), self.relaxed, proof)
-        self.raising.run(part)
-        tightened = _tightened(self.relaxed, self.box, self.raising, budget)
-        return tightened, self.raising.rest, self.raising.slopes if proof else None
+        return self.raising
 
 
 ROOTS: WeakKeyDictionary[Problem, Root] = WeakKeyDictionary()
@@ -96,13 +100,18 @@ class Raising:
         return not proof or self.slopes is not None or (self.proof and memory <= self.memory)
 
     @property
+    def complete(self) -> bool:
+        """Whether all layers are done."""
+        return self.done == len(self.compact.layers)
+
+    @property
     def rest(self) -> Compact:
         """What can matter within these bounds."""
         return self.compact.cut(self.lower, self.upper, torch.zeros(len(self.lower), dtype=torch.bool))[0]
 
     def run(self, budget: Budget) -> None:
         """Tighten what is left, layer by layer. Where the time is over, what has been found stays."""
-        while self.done < len(self.compact.layers) and not budget.expired:
+        while not self.complete and not budget.expired:
             if self._layer(self.done, budget):
                 self.done += 1
 
