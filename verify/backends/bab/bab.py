@@ -311,7 +311,7 @@ class Work:
             return replace(before[0], budget=budget), before[1]
         try:
             root = Root.of(self.problem)
-            if not proof and not self.halved and boxes.worth((begun := root.begun(budget)).compact):
+            if not self.halved and boxes.worth((begun := root.begun(budget)).compact):
                 self.compact = begun.rest
                 return replace(begun.relaxed, budget=budget), None
             relaxed, self.compact, slopes = root.bounded(budget, SHARE, proof)

@@ -27,9 +27,9 @@ from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
 
 LINES = Climbing(steps=20, slope=0.2, decay=0.9)
-# Products of all steps from which on there are few large ones, which take half of the time and leave all but some
+# Products of all steps from which on there are few large ones, which take a third of the time and leave all but some
 # hundredths of what is gained; those of a dense matrix count as so much of one.
-DEAR, HURRIED, DENSE = 1 << 32, Climbing(steps=10, slope=0.5, decay=0.8), 1 / 8
+DEAR, HURRIED, DENSE = 1 << 32, Climbing(steps=5, slope=0.6, decay=0.7), 1 / 8
 TOGETHER = 256  # rows at a time, or fewer, so that they take a part of the memory
 COPIES, PART = 16, 4  # of their numbers that live at once; one part in so many
 
