@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.crown import CROWN
-from assay.verify.bounds import affine, chain, columns, group, layers, patches, relaxed, rows
+from assay.verify.bounds import affine, chain, columns, group, layered, layers, patches, relaxed, rows
 from assay.verify.bounds.forms import AnyForm, Owners, multiple
 from assay.verify.bounds.group import Group
 from assay.verify.bounds.lines import Lines
@@ -125,7 +125,7 @@ def shifted_padding(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(group, "matrix", off_by_one)
     monkeypatch.setattr(patches, "matrix", off_by_one)
-    monkeypatch.setattr(chain, "matrix", off_by_one)
+    monkeypatch.setattr(layered, "matrix", off_by_one)
 
 
 def shifted_padding_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:

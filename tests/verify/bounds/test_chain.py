@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.crown import CROWN
-from assay.verify.bounds import chain, layers
-from assay.verify.bounds.chain import Level
+from assay.verify.bounds import chain, layered, layers, ragged
+from assay.verify.bounds.ragged import Level
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, Node
 from assay.verify.core.network import chain as chained
@@ -28,6 +28,12 @@ from tests.breadth import seeds
 D, S = torch.float64, torch.float32
 DTYPES = pytest.mark.parametrize("dtype", [D, S], ids=["double", "single"])
 WIDTHS = (6, 9, 12, 8, 4)
+
+
+def changed(monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
+    """Another value of a constant, wherever it is."""
+    (module,) = (module for module in (chain, ragged, layered) if hasattr(module, name))
+    monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +192,7 @@ def test_bounds_through_sums_are_those_by_columns(
     changes: dict[str, float], dtype: torch.dtype, seeds: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"FEW_DEAR": 1 << 20, **changes}.items():
-        monkeypatch.setattr(chain, name, value)
+        changed(monkeypatch, name, value)
     for seed in seeds:
         for radius, scale in ((0.05, 1.0), (0.2, 2.0)):
             network, (box, objective) = summing(seed, scale), asked_of_images(seed, radius=radius)
@@ -306,7 +312,7 @@ def test_how_rows_are_kept_changes_nothing(changes: dict[str, float], monkeypatc
     network, (box, objective) = imaged(2, 2.0), asked_of_images(2)
     whole = rows(network, box, objective, D)
     for name, value in changes.items():
-        monkeypatch.setattr(chain, name, value)
+        changed(monkeypatch, name, value)
     torch.testing.assert_close(rows(imaged(2, 2.0), box, objective, D), whole, rtol=1e-9, atol=1e-9)
 
 
@@ -373,7 +379,7 @@ def test_a_batch_is_bounded_as_its_samples_are(dtype: torch.dtype) -> None:
 def test_pieces_and_sides_change_nothing(name: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
     network, (box, objective) = made(4, 2.0), asked(4, 7)
     whole = rows(network, box, objective, D)
-    monkeypatch.setattr(chain, name, value)
+    changed(monkeypatch, name, value)
     torch.testing.assert_close(rows(network, box, objective, D), whole, rtol=1e-10, atol=1e-10)
 
 
