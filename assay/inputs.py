@@ -23,7 +23,7 @@ def digests(x: Tensor) -> list[str]:
 def another(entry: Mapping[str, Any], samples: Dataset) -> str | None:
     """Why what is said of a sample is not said of the one with its number in the data."""
     number = entry["sample"]
-    if number >= len(samples):
+    if type(number) is not int or not 0 <= number < len(samples):
         return f"{samples.name} ({samples.split}) has only {len(samples)} samples"
     if digests(samples.x[number][None]) != [entry["input"]]:
         return f"it is not about sample {number} of {samples.name} ({samples.split}), whose numbers are others"

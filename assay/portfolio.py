@@ -328,6 +328,8 @@ def disagreement(
     network, ((_, _, low, high, unsafe),), ball = norms.asked(model, prop)
     norm, eps = float(index["norm"]), entry["eps"]
     start, end, scale = (_each(value, len(low)) for value in (*index["domain"], index["scale"]))
+    if ball is not None and norm != float("inf") and any(each != 1 for each in scale):
+        return f"its ball in l{ball.p:g} has no scale of eps"
     if ball is not None and (ball.p, ball.radius) != (norm, eps):
         return f"its ball has the radius {ball.radius:g} in l{ball.p:g}"
     if ball is not None and not inputs.around(ball.centre.tolist(), [eps] * len(low), low, high, start, end):

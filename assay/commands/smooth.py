@@ -101,7 +101,7 @@ def smooth(
     try:
         _report(rows, _write(rows, at, facts, asked, out), out, json_)
     finally:  # an alarm does not hide behind a disk that is full
-        raise_alarm(rows)
+        raise_alarm(rows, alpha)
     return lost([row.lost for row in rows if row.lost is not None])
 
 

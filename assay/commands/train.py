@@ -297,7 +297,7 @@ def _smoothed(order: Order, sigma: float, model: nn.Module, test: Dataset) -> Sm
         "seed": order.plan.seed,
     }
     command = shlex.join(["assay", "smooth", *(part for k, v in options.items() for part in (f"--{k}", str(v)))])
-    smoothed.raise_alarm(rows)
+    smoothed.raise_alarm(rows, method.alpha)
     shares = tuple(point.accuracy for point in smoothed.curve(rows, radii))
     return Smoothed(method.subject, method.n, method.alpha, samples, radii, shares, command)
 

@@ -38,6 +38,7 @@ from assay.verify.support.plain import counted
 
 ABSTAINED = -1
 INSIDE = 1 - 1e-3  # of a radius, where the attack looks: a radius holds for what is nearer
+CHANCE = 0.01  # that so many are broken, below which it is an alarm
 DOUBT = 1e-6  # the chance that an attack calls a tie broken: runs of many samples do not end by it
 
 
@@ -171,9 +172,13 @@ def against(method: Smoothing) -> SmoothingAttack:
     )
 
 
-def raise_alarm(rows: Sequence[Row]) -> None:
-    """Raise :class:`AlarmError` if a certified answer was broken within its radius."""
-    if broken := [row for row in rows if row.broken]:
+def raise_alarm(rows: Sequence[Row], alpha: float) -> None:
+    """Raise :class:`AlarmError` if more certified answers were broken within their radii than chance explains, each of
+    which is wrong with probability ``alpha``."""
+    from scipy.special import bdtrc
+
+    broken, tried = [row for row in rows if row.broken], sum(row.broken is not None for row in rows)
+    if broken and bdtrc(len(broken) - 1, tried, alpha) < CHANCE:
         more = f"; {len(broken) - 1} more" if len(broken) > 1 else ""
         raise AlarmError(
             f"soundness alarm: the vote on sample {broken[0].index} is certified within {broken[0].radius:g}, and an "

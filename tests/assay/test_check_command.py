@@ -57,8 +57,9 @@ def test_evidence_is_checked_again(net: str, semantics: str, capsys: pytest.Capt
     assert SAFE in Path("folder/report.txt").read_text()
     assert "<h2>What is assumed</h2>" in Path("folder/report.html").read_text()
     assert main(["check", "folder"]) == 0
-    Path("folder/evidence.json").write_text(json.dumps(told | {"semantics": "imagined"}))
-    assert main(["check", "folder"]) == 20
+    for false in ({"semantics": "imagined"}, {"guarantee": "statistical"}, {"verdict": "falsified"}):
+        Path("folder/evidence.json").write_text(json.dumps(told | false))
+        assert main(["check", "folder"]) == 20
     Path("folder/evidence.json").write_text(json.dumps(told))
     for name in ("report.txt", "property.vnnlib"):
         with Path("folder", name).open("a") as file:

@@ -257,6 +257,14 @@ def test_an_index_speaks_of_regions_that_there_are(run: Path, capsys: pytest.Cap
         remade(run, told)
 
 
+def test_a_sample_has_a_number_that_there_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = load("digits", "test")
+    entry = next(entry for entry in index(run)["entries"] if entry["sample"] == 0)
+    assert inputs.another(entry, samples) is None
+    for number in (-len(samples), len(samples), True, 0.0):
+        assert "has only" in str(inputs.another(entry | {"sample": number}, samples))
+
+
 def test_a_checker_that_is_another_one_is_noticed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = index(run)
     (run / "checker.py").write_text('print("unsat")')
@@ -413,3 +421,5 @@ def test_balls_are_told_as_balls(run: Path, norm: str) -> None:
         _, _, ball = norms.asked((run / "model.onnx").read_bytes(), file.read("property.json"))
         assert ball.radius == 0.02
     assert main(["check", "ev", "--data", "digits"]) == 0
+    remade(run, index(run) | {"scale": 100.0})
+    assert main(["check", "ev"]) == 20

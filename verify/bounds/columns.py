@@ -261,7 +261,8 @@ def _(op: Op, form: AnyForm, group: Group, position: int, rows: Owners) -> Pulle
     negative = coef.clamp(max=0)
     offset = _intercepts(lines, coef, negative, rows)
     count = lines.slope.shape[1]
-    slope, slope_gap = (rows.spread(t.flatten(0, 1)).view(len(coef), count, -1) for t in (lines.slope, lines.slope_gap))
+    spread = (rows.spread(t.flatten(0, 1)) for t in (lines.slope, lines.slope_gap))
+    slope, slope_gap = (t.view(len(coef), count, t.shape[1]) for t in spread)
     passed = (coef[:, None] * slope).addcmul_(negative[:, None], slope_gap).flatten(0, 1)
     if some is None:
         return [Form(passed)], offset

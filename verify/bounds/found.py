@@ -4,7 +4,6 @@ last one, whose time may have been over, has come to."""
 from __future__ import annotations
 
 from math import inf
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -13,11 +12,12 @@ from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.network import Network
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.verifier import Bounds
+from assay.verify.support.kept import Kept
 
 LAST = 2  # boxes of a network
 SHARE = 64  # bounds are kept in one part in so many of the memory
 
-FOUND: WeakKeyDictionary[Network, list[list[Bounds]]] = WeakKeyDictionary()  # those of the input first, which tell
+FOUND = Kept[Network, list[list[Bounds]]]()  # by boxes, those of the input first, which tell
 
 
 def found(network: Network, relaxed: Relaxed) -> list[Bounds]:
@@ -31,7 +31,7 @@ def found(network: Network, relaxed: Relaxed) -> list[Bounds]:
     size = 2 * 8 * sum(node.size for node in network.nodes)
     if not (plain and here) or SHARE * size > relaxed.budget.memory or _trained(network):
         return list(relaxed.bounds)
-    boxes = FOUND.setdefault(network, [])
+    boxes = FOUND.of.setdefault(network, [])
     number = next((i for i, bounds in enumerate(boxes) if _same(bounds[0], box)), None)
     bounds = [box] if number is None else boxes.pop(number)
     boxes[:] = [bounds, *boxes[: LAST - 1]]
@@ -42,7 +42,7 @@ def found(network: Network, relaxed: Relaxed) -> list[Bounds]:
 
 def complete(network: Network, box: Bounds) -> bool:
     """Whether bounds of all nodes over a ``box`` (1 x input shape each) are there already."""
-    return any(len(bounds) == len(network.nodes) and _same(bounds[0], box) for bounds in FOUND.get(network, []))
+    return any(len(bounds) == len(network.nodes) and _same(bounds[0], box) for bounds in FOUND.of.get(network, []))
 
 
 def _same(one: Bounds, other: Bounds) -> bool:

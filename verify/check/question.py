@@ -4,10 +4,12 @@ what a certificate says of them.
 Beside ``checker.py``, which answers; it shares no code with what is checked, and refuses all that it does not know.
 """
 
+import bz2
 import gzip
 import io
 import json
 import re
+import struct
 import zipfile
 from dataclasses import dataclass
 from fractions import Fraction
@@ -48,13 +50,25 @@ def opened(certificate: bytes):
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(certificate)) as file:
         need(sum(i.file_size for i in file.infolist()) <= LARGEST, "a certificate too large")
-        for name in file.namelist():
-            if name.endswith(".npy"):
-                array = np.array(np.load(io.BytesIO(file.read(name)), allow_pickle=False), order="C")
+        for info in file.infolist():
+            if (name := info.filename).endswith(".npy"):
+                array = np.array(np.load(io.BytesIO(member(file, info)), allow_pickle=False), order="C")
                 need(array.dtype.kind in "iuf", "an array holds no numbers")
                 whole = array.dtype.kind in "iu" and not name.endswith("slopes.npy")  # what small types do is no matter
                 arrays[name[:-4]] = array.astype(np.int64) if whole else array
-        return json.loads(file.read("cert.json")), arrays
+        return json.loads(member(file, file.getinfo("cert.json"))), arrays
+
+
+def member(file, info):
+    """A file of a zip; no more is unpacked than it says: ``zipfile`` cuts what is packed by bzip2 afterwards."""
+    need(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2), "a foreign packing")
+    if info.compress_type != zipfile.ZIP_BZIP2:
+        return file.read(info)
+    file.fp.seek(info.header_offset + 26)
+    file.fp.seek(sum(struct.unpack("<HH", file.fp.read(4))), io.SEEK_CUR)  # its name, and what else is told of it
+    data = bz2.BZ2Decompressor().decompress(file.fp.read(info.compress_size), info.file_size + 1)
+    need(len(data) == info.file_size, "a file of another size than is told")
+    return data
 
 
 def told(claims, arrays, parts):

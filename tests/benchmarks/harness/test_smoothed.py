@@ -41,7 +41,7 @@ def test_answers_are_attacked_within_their_radii(method: Smoothing, model: nn.Mo
     rows = list(smoothed.certify(model, samples, method, 2.0, 0, range(3)))
     assert any(row.radius > 0 for row in rows)
     assert [row.broken for row in rows] == [False if row.radius > 0 else None for row in rows]
-    smoothed.raise_alarm(rows)
+    smoothed.raise_alarm(rows, METHOD.alpha)
 
 
 @pytest.mark.parametrize("norm", [1.0, 2.0, inf])
@@ -59,7 +59,16 @@ def test_a_radius_that_is_too_large_is_an_alarm(
     assert all(row.broken for row in rows if row.radius > 0)
     assert "changed" in smoothed.caveats(rows, METHOD.alpha)[-1]
     with pytest.raises(AlarmError, match=r"within .*, and an attack within it changes the answer"):
-        smoothed.raise_alarm(rows)
+        smoothed.raise_alarm(rows, METHOD.alpha)
+
+
+def test_as_many_broken_radii_as_chance_explains_are_no_alarm() -> None:
+    """A radius is wrong with probability alpha: 4 of 300 at a hundredth are not remarkable, 12 are."""
+    row = smoothed.Row(0, 0, 0, 1.0, 10, 10, 1.0, 0.0, broken=False)
+    rows = [replace(row, index=i, broken=i < 4) for i in range(300)]
+    smoothed.raise_alarm(rows, 0.01)
+    with pytest.raises(AlarmError, match="11 more"):
+        smoothed.raise_alarm([replace(row, broken=row.index < 12) for row in rows], 0.01)
 
 
 def test_pixels_that_may_change_are_attacked(samples: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from weakref import ref
 
 import pytest
 import torch
@@ -12,7 +14,10 @@ from assay.verify.backends.bab import boxes
 from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.boxes import Boxes
 from assay.verify.backends.bab.compact import Compact
+from assay.verify.backends.bab.multipliers import Walk
+from assay.verify.backends.bab.tables import Tables
 from assay.verify.core.budget import UNLIMITED, Budget
+from assay.verify.core.problem import Problem
 from tests.breadth import seeds
 from tests.contract.test_exact_agreement import agrees
 from tests.verify.backends.test_bab import KINDS, Made, made, supported
@@ -130,3 +135,37 @@ def test_many_inputs_are_not_halved_and_boxes_have_no_certificate(monkeypatch: p
     assert "boxes" not in result.stats or result.certificate is None
     monkeypatch.setattr(boxes, "FEW", 0)
     assert not boxes.worth(at.compact)
+
+
+def test_what_is_kept_of_a_problem_does_not_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boxes, "DEAR", 0)
+    at, kept = made("mlp", 1001), len(boxes.BOXES.of)
+    problem = Problem(at.problem.network, at.problem.region, at.problem.spec)
+    result, gone = BaB().verify(problem, UNLIMITED), ref(problem)
+    assert "boxes" in result.stats
+    del problem
+    gc.collect()
+    assert gone() is None
+    assert len(boxes.BOXES.of) <= kept
+
+
+def test_a_box_that_is_broken_off_is_bounded_by_whoever_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    of, times = begun(made("mlp", 1000)), 0
+    whole = begun(made("mlp", 1000))
+    whole.run(Budget(), after(99)[1])
+    rows = boxes._rows
+
+    def broken(single: Tables, double: Tables) -> Walk:
+        nonlocal times
+        times += 1
+        if times == 2:
+            raise KeyboardInterrupt
+        return rows(single, double)
+
+    monkeypatch.setattr(boxes, "_rows", broken)
+    with pytest.raises(KeyboardInterrupt):
+        of.run(Budget(), after(99)[1])
+    assert of.parts
+    of.run(Budget(), after(99)[1])
+    assert of.account.measure == whole.account.measure == 1.0
+    assert of.lower == whole.lower

@@ -96,10 +96,10 @@ def test_bounds_whose_proof_was_given_up_prove_nothing_later() -> None:
     assert margin > 0
     first = BaB(first=0, leaves=6, proof=True).verify(problem, Budget(memory=100))
     assert first.certificate is None
-    assert not bab.REFINED[problem].proof
+    assert not bab.REFINED.of[problem].proof
     again = BaB(first=0, leaves=6, proof=True).verify(problem)
     assert again.certificate is not None
-    assert bab.REFINED[problem].proof
+    assert bab.REFINED.of[problem].proof
 
 
 @every_kind

@@ -8,13 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from assay.verify.bounds.columns import lower_bound, minimum, pull
 from assay.verify.bounds.forms import Form, Owners, Units
+from assay.verify.bounds.layers import by_linear_bounds
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
-from assay.verify.core.network import Network, chain
+from assay.verify.core.network import Network, chain, to_network
 from assay.verify.core.ops import Add, Linear, Op, Relu, Reshape, Scale, Sub
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.registry import get_bounder
@@ -172,3 +173,28 @@ def test_operations_without_a_rule_are_named() -> None:
     group = group_of(chain((1,), [Relu()]), Box(torch.zeros(1), torch.ones(1)))
     with pytest.raises(UnsupportedError, match="Strange"):
         pull(Strange(), Form(torch.ones(1, 1)), group, 1, Owners.of(torch.zeros(1, dtype=torch.long), torch.float64))
+
+
+class Inactive(nn.Module):
+    """Normalised numbers whose ReLUs are all inactive over the box, beside a path that is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.off, self.on, self.last = nn.LayerNorm(2), nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+        with torch.no_grad():
+            self.norm.bias.fill_(-50.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch x 2) to (batch x 2)."""
+        scores: Tensor = self.last(torch.relu(self.off(torch.relu(self.norm(x))) + self.on(x)))
+        return scores
+
+
+def test_rows_of_no_feature_at_all_go_through_lines_of_several_operands() -> None:
+    network, x = to_network(Inactive().eval(), (2,)), torch.tensor([0.3, 0.9], dtype=torch.float64)
+    for eps in (0.1, 0.9):
+        relaxed = by_linear_bounds(network, Box(x - eps, x + eps), torch.float64)
+        points = x + eps * (2 * torch.rand(100, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 1)
+        values, last = network(points), relaxed.bounds[-1]
+        assert bool((last.lower <= values + 1e-9).all() and (values <= last.upper + 1e-9).all())

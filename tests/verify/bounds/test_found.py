@@ -54,9 +54,9 @@ def test_a_call_goes_on_where_another_one_was_cut_off(count: int) -> None:
     network, other = made(), made()
     whole = layers.by_linear_bounds(other, ball(), torch.float64)
     layers.by_linear_bounds(network, ball(), torch.float64)
-    del FOUND[network][0][count:]
+    del FOUND.of[network][0][count:]
     assert equal(layers.by_linear_bounds(network, ball(), torch.float64), whole)
-    assert len(FOUND[network][0]) == len(network.nodes)
+    assert len(FOUND.of[network][0]) == len(network.nodes)
 
 
 @pytest.mark.parametrize("region", [ball(0.1), ball(0.2, 2.0), LpBall(CENTRE.repeat(2, 1), 0.2, domain=None)])
@@ -75,20 +75,20 @@ def test_bounds_of_weights_that_are_trained_are_not_kept() -> None:
             node.op.weight.requires_grad_()
     with torch.no_grad():
         layers.by_linear_bounds(network, ball(), torch.float64)
-    assert network not in FOUND
+    assert network not in FOUND.of
 
 
 def test_bounds_beyond_a_part_of_the_memory_are_not_kept() -> None:
     network = made()
     layers.by_linear_bounds(network, ball(), torch.float64, Budget(memory=1 << 12))
-    assert network not in FOUND
+    assert network not in FOUND.of
 
 
 def test_only_the_last_boxes_are_kept() -> None:
     network = made()
     for eps in (0.1, 0.2, 0.3, 0.1):
         layers.by_linear_bounds(network, ball(eps), torch.float64)
-    assert [float(each[0].upper[0, -1]) for each in FOUND[network]] == [1.1, 1.3]
+    assert [float(each[0].upper[0, -1]) for each in FOUND.of[network]] == [1.1, 1.3]
 
 
 def test_bounds_from_inference_mode_can_be_used_in_ordinary_mode() -> None:
@@ -113,5 +113,5 @@ def test_whether_all_nodes_are_bounded() -> None:
     layers.by_linear_bounds(network, ball(), torch.float64)
     assert complete(network, box)
     assert not complete(network, layers.by_intervals(network, ball(0.1), torch.float64).bounds[0])
-    del FOUND[network][0][-1]
+    del FOUND.of[network][0][-1]
     assert not complete(network, box)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import runpy
+import struct
 import subprocess
 import sys
 import zipfile
@@ -25,7 +26,7 @@ from assay.verify.backends.bab.bab import BaB
 from assay.verify.backends.bab.compact import unsplit
 from assay.verify.backends.bab.input_split import InputSplit
 from assay.verify.check import checker, question
-from assay.verify.check.certificate import Certificate, save_checkers
+from assay.verify.check.certificate import Certificate, packed, save_checkers
 from assay.verify.check.question import Rejected
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
@@ -218,6 +219,25 @@ def test_damaged_bytes_are_rejected_or_true() -> None:
         damaged = bytes(content[: rng.integers(len(content))] if rng.random() < 0.3 else content)
         with suppress(Rejected):
             assert replace(certificate, content=damaged).check() == certificate.check()
+
+
+def test_no_more_is_unpacked_than_is_told() -> None:
+    """A member of a million numbers that says that it has ten bytes."""
+    content = bytearray(packed({}, {"x": np.zeros(1 << 20)}))
+    with zipfile.ZipFile(io.BytesIO(bytes(content))) as file:
+        *_, last = file.infolist()
+        assert last.compress_type == zipfile.ZIP_BZIP2
+        assert question.member(file, last) == file.read(last)
+    told, false = struct.pack("<I", last.file_size), struct.pack("<I", 10)
+    assert content.count(told) >= 2  # beside the member, and in the list of all
+    lying = bytes(content.replace(told, false))
+    with pytest.raises(Rejected, match="another size than is told"):
+        question.opened(lying)
+    foreign = io.BytesIO()
+    with zipfile.ZipFile(foreign, "w") as file:
+        file.writestr("cert.json", "{}", zipfile.ZIP_LZMA)
+    with pytest.raises(Rejected, match="a foreign packing"):
+        question.opened(foreign.getvalue())
 
 
 def test_other_files_are_refused() -> None:

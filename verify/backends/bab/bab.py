@@ -43,6 +43,7 @@ from assay.verify.programs.witness import by_disjunct, confirmed, descend
 from assay.verify.support.executors import Job
 from assay.verify.support.executors.chosen import chosen
 from assay.verify.support.executors.processes import warm
+from assay.verify.support.kept import Kept
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 SHARE = 0.6  # of the time may be spent on that
@@ -51,7 +52,7 @@ NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 PRELOAD = ("assay.verify.backends.bab.bab",)  # what processes import once
 CURVED: WeakKeyDictionary[Problem, Relaxed] = WeakKeyDictionary()  # for whoever asks again with more time
-REFINED: WeakKeyDictionary[Problem, Passes] = WeakKeyDictionary()  # likewise
+REFINED = Kept[Problem, Passes]()  # likewise
 DESCENT, FIRST = 20, 0.05  # steps from the best point so far, and the length of the first one in radii
 
 
@@ -264,9 +265,9 @@ class Work:
         exact = self.exact
         exact.budget = self.budget
         plan, spec, proof = self.method.plan, self.problem.spec, self.record is not None
-        passes = REFINED.get(self.problem)
+        passes = REFINED.of.get(self.problem)
         if passes is None or not passes.serves(compact, proof):
-            passes = REFINED[self.problem] = Passes.begun(compact, proof)
+            passes = REFINED.of[self.problem] = Passes.begun(compact, proof)
         if self.record is not None:
             self.record.start(compact, disjuncts, exact, passes.heard)
         return Subtrees(spec, compact, disjuncts, plan, self.budget, self.look, exact.settle, passes, self.record)

@@ -5,9 +5,9 @@ cut down to what can matter in a half, so that each costs less than what it is a
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from math import inf
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
 from assay.verify.programs.expressions import as_array
+from assay.verify.support.kept import Kept
 
 FEW = 32  # inputs that vary, at most
 DEAR = 1 << 30  # products of one row of every unstable neuron, from which on neurons' phases are worth less than boxes
@@ -70,28 +71,29 @@ class Boxes:
     @classmethod
     def of(cls, problem: Problem, relaxed: Relaxed, compact: Compact, disjuncts: tuple[int, ...]) -> Boxes:
         """Those that are kept of a problem and tell of these disjuncts, or the region alone."""
-        kept = BOXES.get(problem)
+        kept = BOXES.of.get(problem)
         if kept is None or not set(disjuncts) <= set(kept.disjuncts):
-            kept = BOXES[problem] = cls(problem, relaxed, [Part(compact, disjuncts, 0)], disjuncts)
+            own = copy(problem)  # what is kept of a problem must not be what keeps it
+            kept = BOXES.of[problem] = cls(own, relaxed, [Part(compact, disjuncts, 0)], disjuncts)
         return kept
 
     def run(self, budget: Budget, look: Look) -> Tensor | None:
         """Until all are closed, there were too many, the time is over, or a counterexample is found: it is returned."""
         while self.parts and self.bounded < MOST and not budget.expired:
-            witness = self._one(self.parts.pop(), budget, look)
+            witness = self._one(self.parts[-1], budget, look)
             if witness is not None:
                 return witness
         return None
 
     def _one(self, part: Part, budget: Budget, look: Look) -> Tensor | None:
-        """Bound a box, close what is proved there, and put the halves of the rest among the others; one that the time
-        was not enough for is put back."""
+        """Bound the last box, close what is proved there, and put the halves of the rest in its place, where it stays
+        if the time was not enough for it, or an error breaks this off."""
         compact = part.compact
         if part.depth:  # the region itself is there to tell which input to begin with
             raising = part.raising or Raising(compact, self.relaxed)
             raising.run(budget)
             if not raising.complete:
-                self.parts.append(replace(part, raising=raising))
+                self.parts[-1] = replace(part, raising=raising)
                 return None
             compact = raising.rest
         self.bounded += 1
@@ -104,22 +106,22 @@ class Boxes:
         # A disjunct is met only where all of its rows are.
         least = {d: bound[spec.disjunct[rows] == d].max() for d in part.open}
         closed = [d for d, low in least.items() if bool(decided(low))]
+        open_, witness, halves = tuple(d for d in part.open if d not in closed), None, list[Part]()
+        if open_:
+            met = torch.isin(spec.disjunct[rows], torch.tensor(open_)) & ~(bound > 0)
+            witness = look(compact.point(walk.at_input[:, met].sign().neg_()))
+            number = int(_gain(double, walk, torch.where(met, -bound, 0.0)).argmax())
+            halves = [Part(half, open_, part.depth + 1) for half in compact.halves(number)]
+        self.parts[-1:] = halves
         for d in closed:
             self.lower[d] = min(self.lower[d], float(least[d]))
         if closed:
             tree = torch.tensor([self.disjuncts.index(d) for d in closed])
             self.account.close(torch.full_like(tree, part.depth), tree)
-        open_ = tuple(d for d in part.open if d not in closed)
-        if not open_:
-            return None
-        met = torch.isin(spec.disjunct[rows], torch.tensor(open_)) & ~(bound > 0)
-        witness = look(compact.point(walk.at_input[:, met].sign().neg_()))
-        number = int(_gain(double, walk, torch.where(met, -bound, 0.0)).argmax())
-        self.parts += [Part(half, open_, part.depth + 1) for half in compact.halves(number)]
         return witness
 
 
-BOXES: WeakKeyDictionary[Problem, Boxes] = WeakKeyDictionary()
+BOXES = Kept[Problem, Boxes]()
 
 
 def _start(tables: Tables, rows: int) -> tuple[Kinks, Multipliers]:

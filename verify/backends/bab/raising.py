@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
+from assay.verify.support.kept import Kept
 
 LINES = Climbing(steps=20, slope=0.2, decay=0.9)
 # Products of all steps from which on there are few large ones, which take a third of the time and leave all but some
@@ -48,10 +48,10 @@ class Root:
     @classmethod
     def of(cls, problem: Problem) -> Root:
         """The one that is kept of a problem, or a new one."""
-        if problem not in ROOTS:
+        if problem not in ROOTS.of:
             box = layers.batch_box(problem.region.box(), problem.network.input_shape).box()
-            ROOTS[problem] = cls(problem.network, box)
-        return ROOTS[problem]
+            ROOTS.of[problem] = cls(problem.network, box)
+        return ROOTS.of[problem]
 
     def bounded(self, budget: Budget, share: float, proof: bool = False) -> tuple[Relaxed, Compact, Slopes | None]:
         """The network over the box with raised bounds of its unstable neurons, for which a ``share`` of the time may be
@@ -71,7 +71,7 @@ class Root:
         return self.raising
 
 
-ROOTS: WeakKeyDictionary[Problem, Root] = WeakKeyDictionary()
+ROOTS = Kept[Problem, Root]()
 
 
 @dataclass(eq=False)

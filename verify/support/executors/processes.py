@@ -214,8 +214,10 @@ def start(
     context = _context(preload)
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, function, ground, device))
-    with _without_main(), _uninterrupted():
-        process.start()
+    with _without_main():
+        with _uninterrupted():
+            forkserver.ensure_running()
+        process.start()  # which waits until the server has imported what it will need: this may be interrupted
     theirs.close()
     return Worker(process, ours, time.monotonic(), device=device)
 
