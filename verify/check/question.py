@@ -60,10 +60,11 @@ def opened(certificate: bytes):
 
 
 def member(file, info):
-    """A file of a zip; no more is unpacked than it says: ``zipfile`` cuts what is packed by bzip2 afterwards."""
+    """A file of a zip; no more is unpacked than it says, which ``zipfile`` sees to where it is told, but for bzip2."""
     need(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2), "a foreign packing")
     if info.compress_type != zipfile.ZIP_BZIP2:
-        return file.read(info)
+        with file.open(info) as packed:
+            return packed.read(info.file_size)
     file.fp.seek(info.header_offset + 26)
     file.fp.seek(sum(struct.unpack("<HH", file.fp.read(4))), io.SEEK_CUR)  # its name, and what else is told of it
     data = bz2.BZ2Decompressor().decompress(file.fp.read(info.compress_size), info.file_size + 1)

@@ -233,6 +233,10 @@ def test_no_more_is_unpacked_than_is_told() -> None:
     lying = bytes(content.replace(told, false))
     with pytest.raises(Rejected, match="another size than is told"):
         question.opened(lying)
+    small = bytearray(packed({}, {"x": np.zeros(100)}))  # which is packed otherwise
+    lying = bytes(small.replace(struct.pack("<I", 128 + 800), false))
+    with pytest.raises((Rejected, ValueError, zipfile.BadZipFile)):
+        question.opened(lying)
     foreign = io.BytesIO()
     with zipfile.ZipFile(foreign, "w") as file:
         file.writestr("cert.json", "{}", zipfile.ZIP_LZMA)

@@ -69,7 +69,8 @@ class BaB:
     neurons are refined over the whole box, 0: none are; ``output``: where the output is unsafe, which tells no
     margin; ``together``: nodes that are searched together; ``workers``: processes that share the nodes, none but this
     one where it is 1; ``cluster``: where they are, as ``--cluster`` takes it, if not on this machine; ``proof``: return
-    the trees, with all that proves them, as a certificate, where a quarter of the memory holds it.
+    the trees, with all that proves them, as a certificate, where a quarter of the memory holds it and the region itself
+    was not halved.
     """
 
     batch: int = 512
