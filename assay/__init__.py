@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from assay.attacks.sparse_rs import SparseRS as SparseRS
     from assay.attacks.square import Square as Square
     from assay.benchmarks.harness.compare import compare as compare
-    from assay.benchmarks.harness.radius_table import compare_radii as compare_radii
+    from assay.benchmarks.harness.radii.radius_table import compare_radii as compare_radii
     from assay.models import data as data
     from assay.models import zoo as zoo
     from assay.verify import Bounds as Bounds
@@ -62,9 +62,9 @@ if TYPE_CHECKING:
     from assay.verify import solve as solve
     from assay.verify import to_network as to_network
     from assay.verify.backends.alpha_crown import AlphaCROWN as AlphaCROWN
-    from assay.verify.backends.bab.bab import BaB as BaB
-    from assay.verify.backends.bab.input_split import InputSplit as InputSplit
-    from assay.verify.backends.bab.lp_bab import LPBaB as LPBaB
+    from assay.verify.backends.bab.inputs.input_split import InputSplit as InputSplit
+    from assay.verify.backends.bab.neurons.bab import BaB as BaB
+    from assay.verify.backends.bab.programs.lp_bab import LPBaB as LPBaB
     from assay.verify.backends.crown import CROWN as CROWN
     from assay.verify.backends.crown_ibp import CROWNIBP as CROWNIBP
     from assay.verify.backends.ibp import IBP as IBP
@@ -95,7 +95,7 @@ _HOME = {
     **dict.fromkeys(_VERIFY.split(), "assay.verify"),
     **{name: f"assay.{name}:" for name in ("attacks", "benchmarks", "models", "verify")},
     "compare": "assay.benchmarks.harness.compare",
-    "compare_radii": "assay.benchmarks.harness.radius_table",
+    "compare_radii": "assay.benchmarks.harness.radii.radius_table",
     "data": "assay.models.data:",
     "get_attack": "assay.attacks.registry",
     "list_attacks": "assay.attacks.registry",
@@ -122,9 +122,9 @@ _CLASSES = {
     "assay.attacks.sparse_rs": "SparseRS",
     "assay.attacks.square": "Square",
     "assay.verify.backends.alpha_crown": "AlphaCROWN",
-    "assay.verify.backends.bab.bab": "BaB",
-    "assay.verify.backends.bab.input_split": "InputSplit",
-    "assay.verify.backends.bab.lp_bab": "LPBaB",
+    "assay.verify.backends.bab.neurons.bab": "BaB",
+    "assay.verify.backends.bab.inputs.input_split": "InputSplit",
+    "assay.verify.backends.bab.programs.lp_bab": "LPBaB",
     "assay.verify.backends.crown": "CROWN",
     "assay.verify.backends.crown_ibp": "CROWNIBP",
     "assay.verify.backends.ibp": "IBP",
@@ -152,7 +152,7 @@ _get, __dir__ = lazily(__name__, _HOME)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from assay.benchmarks.harness.origin import version
+        from assay.benchmarks.harness.records.origin import version
 
         return version()
     return _get(name)

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from assay.benchmarks.harness.origin import version
+from assay.benchmarks.harness.records.origin import version
 from assay.commands.attack import attack
 from assay.commands.bench import bench
 from assay.commands.check import check

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from assay.attacks.common.interface import Attack
     from assay.benchmarks.harness.asking import Ground
     from assay.benchmarks.harness.progress import Progress
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness.records.store import Store
     from assay.models.data import Dataset
     from assay.verify.core.budget import Budget
     from assay.verify.core.network import Network
@@ -76,7 +76,7 @@ class Terms:
     @contextmanager
     def store(self) -> Iterator[Store]:
         """The store in the folder, which says how to go on where something stops it."""
-        from assay.benchmarks.harness.store import Store
+        from assay.benchmarks.harness.records.store import Store
         from assay.verify.support.signals import interruptible
 
         with interruptible(), Store(self.out / "results.sqlite") as store, hint(store):

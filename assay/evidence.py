@@ -15,7 +15,7 @@ from importlib.metadata import version as of_package
 from pathlib import Path
 from typing import Any
 
-from assay.benchmarks.harness.origin import version
+from assay.benchmarks.harness.records.origin import version
 from assay.verify.check.certificate import CHECKERS, Certificate, save_checkers
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem

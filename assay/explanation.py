@@ -13,7 +13,7 @@ from assay import witness
 from assay.benchmarks.harness.answer import Question, exit_code, reason, shortfall, word
 from assay.spelling import spelled
 from assay.verify.bounds import layers
-from assay.verify.bounds.relax import relaxes, undecided
+from assay.verify.bounds.relaxations.relax import relaxes, undecided
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import AssayError
 from assay.verify.core.network import Network

@@ -12,7 +12,7 @@ from assay.verify.support.plain import counted, plain
 
 if TYPE_CHECKING:
     from assay.benchmarks.harness.lost import Lost
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness.records.store import Store
     from assay.models.data import Dataset
     from assay.written import Written
 

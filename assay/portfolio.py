@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay import inputs
-from assay.benchmarks.harness.origin import version
+from assay.benchmarks.harness.records.origin import version
 from assay.verify.check import checker
 from assay.verify.check.certificate import CHECKERS, save_checkers
 from assay.verify.core.errors import InputError

@@ -15,7 +15,7 @@ from assay.verify.support.plain import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from assay.benchmarks.harness.radius_table import RadiusTable
+    from assay.benchmarks.harness.radii.radius_table import RadiusTable
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Told:
 
     def write_page(self) -> None:
         """The page, if there is to be one."""
-        from assay.benchmarks.harness.store import Store
+        from assay.benchmarks.harness.records.store import Store
 
         if self.page is not None:
             with Store(self.store) as opened:
@@ -54,9 +54,9 @@ def tell_radii(table: RadiusTable, where: dict[str, Any], command: Sequence[str]
     """Summary, table, picture and page, written; the table of spreads, or the summary as JSON; and the exit code."""
     from rich.console import Console
 
-    from assay.benchmarks.harness import recorded
-    from assay.benchmarks.harness.origin import source_hash, versions
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness.records import recorded
+    from assay.benchmarks.harness.records.origin import source_hash, versions
+    from assay.benchmarks.harness.records.store import Store
     from assay.benchmarks.report import canvas, published, radii_figure, radius_tables, tables
     from assay.verify.support.documents import finite
     from assay.verify.support.files import replace_file

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.lines import Lines
+from assay.verify.bounds.relaxations.lines import Lines
 from assay.verify.core.curves import CURVES
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import (

@@ -189,18 +189,18 @@ def test_no_floor_imports_a_higher_one() -> None:
     ("by", "target", "expected"),
     [
         ("assay.verify.core.region", "assay.verify.core.network", True),
-        ("assay.verify.core.region", "assay.verify.bounds.columns", False),
+        ("assay.verify.core.region", "assay.verify.bounds.backward.columns", False),
         ("assay.verify.core.region", "assay.verify", False),
         ("assay.verify.core.region", "verify.core.ops", False),
         ("assay.verify.core.region", "assay.attacks.common.interface", False),
-        ("assay.verify.bounds.columns", "assay.verify.core.ops", True),
-        ("assay.verify.bounds.columns", "assay.verify.frontends.torch", False),
-        ("assay.verify.frontends.torch", "assay.verify.bounds.columns", False),
+        ("assay.verify.bounds.backward.columns", "assay.verify.core.ops", True),
+        ("assay.verify.bounds.backward.columns", "assay.verify.frontends.torch", False),
+        ("assay.verify.frontends.torch", "assay.verify.bounds.backward.columns", False),
         ("assay.verify.frontends.torch", "assay.verify.frontends.fold", True),
-        ("assay.verify.programs.linear", "assay.verify.bounds.columns", True),
+        ("assay.verify.programs.linear", "assay.verify.bounds.backward.columns", True),
         ("assay.verify.check.replay", "assay.verify.core.problem", True),
         ("assay.verify.check.replay", "assay.verify.bounds.interval", False),
-        ("assay.verify.backends.crown", "assay.verify.bounds.columns", True),
+        ("assay.verify.backends.crown", "assay.verify.bounds.backward.columns", True),
         ("assay.verify.backends.crown", "assay.verify.programs.linear", True),
         ("assay.verify.backends.crown", "assay.verify.backends.ibp", False),
         ("assay.verify.backends.crown", "assay.verify.backends", False),
@@ -214,7 +214,7 @@ def test_no_floor_imports_a_higher_one() -> None:
         ("assay.benchmarks.harness.compare", "assay.benchmarks.report.tables", False),
         ("assay.benchmarks.report.tables", "assay.benchmarks.harness.compare", True),
         ("assay.benchmarks.report.tables", "assay.benchmarks.measure.turns", False),
-        ("assay.benchmarks.measure.bounds", "assay.benchmarks.harness.store", True),
+        ("assay.benchmarks.measure.bounds", "assay.benchmarks.harness.records.store", True),
         ("assay.commands.compare", "assay.benchmarks.measure.turns", False),
         ("assay.verify.solving.stages", "assay.verify.check.replay", True),
         ("assay.verify.solving.stages", "assay.attacks.common.interface", True),
@@ -231,7 +231,7 @@ def test_no_floor_imports_a_higher_one() -> None:
         ("assay.models.training.ibp", "assay.verify.bounds.interval", True),
         ("assay.models.training.pgd", "assay.attacks.pgd", True),
         ("assay.models.zoo", "assay.verify.backends.crown", False),
-        ("assay.models.zoo", "assay.benchmarks.harness.store", False),
+        ("assay.models.zoo", "assay.benchmarks.harness.records.store", False),
         ("assay.benchmarks.harness.compare", "assay.verify.solving.stages", True),
         ("assay.benchmarks.harness.compare", "assay.models.data", True),
         ("assay.benchmarks.harness.compare", "assay.__main__", False),
@@ -339,7 +339,7 @@ def test_every_public_name_is_there() -> None:
 def test_the_folders_by_their_bare_names_are_the_same_modules() -> None:
     code = (
         "from verify import Problem; from verify.core.problem import Problem as same; import attacks.pgd, assay; "
-        "import benchmarks.harness.store, models.zoo; from assay.attacks.pgd import PGD; "
+        "import benchmarks.harness.records.store, models.zoo; from assay.attacks.pgd import PGD; "
         "print(Problem is same is assay.Problem, attacks.pgd.PGD is PGD, attacks.pgd.__spec__.name, "
         "models.zoo is assay.zoo)"
     )

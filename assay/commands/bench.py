@@ -62,7 +62,7 @@ def bench(
     with swift_imports():
         from assay.benchmarks.harness import instances, suite
         from assay.benchmarks.harness.progress import watch
-        from assay.benchmarks.harness.store import Store
+        from assay.benchmarks.harness.records.store import Store
         from assay.benchmarks.report import cactus_figure, competition, instances_run
     from assay.verify.support.documents import dump
     from assay.verify.support.files import writable_folder

@@ -24,8 +24,8 @@ def cite(
     if store is not None and not store.is_file():
         raise InputError(f"expected the store of a run, there is no file {str(store)!r}")
 
-    from assay.benchmarks.harness import recorded
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness.records import recorded
+    from assay.benchmarks.harness.records.store import Store
     from assay.benchmarks.report import references
     from assay.verify.support.options import split
 

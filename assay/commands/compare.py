@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from assay.benchmarks.harness.compare import Comparison
     from assay.benchmarks.harness.gate import Finding, Requirement
     from assay.benchmarks.harness.progress import Progress
-    from assay.benchmarks.harness.radius_table import RadiusTable
-    from assay.benchmarks.harness.recorded import Recorded
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness.radii.radius_table import RadiusTable
+    from assay.benchmarks.harness.records.recorded import Recorded
+    from assay.benchmarks.harness.records.store import Store
     from assay.models.data import Dataset
     from assay.portfolio import Portfolio
     from assay.verify.core.verifier import Verifier
@@ -108,7 +108,7 @@ def compare(
     budget = limits(n, batch, timeout, seed, threads, workers, device)
 
     from assay.benchmarks.harness.progress import watch
-    from assay.benchmarks.harness.radius_table import RadiusTable
+    from assay.benchmarks.harness.radii.radius_table import RadiusTable
     from assay.verify.support.files import writable_folder
 
     verifiers, attackers = options.methods(methods), options.attacks(attacks)
@@ -178,7 +178,7 @@ class Threat:
     def judge(self, radii: Sequence[float], tolerance: float | None) -> Callable[..., Comparison | RadiusTable]:
         """The comparison of the harness at these radii; with a ``tolerance`` the one that looks for radii."""
         from assay.benchmarks.harness import compare as harness
-        from assay.benchmarks.harness.radius_table import compare_radii
+        from assay.benchmarks.harness.radii.radius_table import compare_radii
 
         if tolerance is not None:
             return partial(compare_radii, norm=self.norm, tolerance=tolerance)
@@ -261,8 +261,9 @@ def _portfolio(folder: Path, asking: Asking, norm: float, terms: Terms) -> Portf
 
 def _baseline(path: Path, data: str, threat: str, radii: Sequence[float]) -> Recorded:
     """The last comparison in an earlier store, if it can be one to hold this against."""
-    from assay.benchmarks.harness import gate, recorded
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness import gate
+    from assay.benchmarks.harness.records import recorded
+    from assay.benchmarks.harness.records.store import Store
 
     if not path.is_file():
         raise InputError(f"--baseline: expected the results.sqlite of an earlier run, there is no file {str(path)!r}")

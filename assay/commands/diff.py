@@ -31,8 +31,9 @@ def diff(
 
     from rich.console import Console
 
-    from assay.benchmarks.harness import changes, recorded
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness import changes
+    from assay.benchmarks.harness.records import recorded
+    from assay.benchmarks.harness.records.store import Store
     from assay.benchmarks.report import instance_changes, instances_run
     from assay.verify.support.documents import dump
 

@@ -148,7 +148,7 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _write(document: dict[str, Any], path: Path) -> None:
-    from assay.benchmarks.harness.origin import version
+    from assay.benchmarks.harness.records.origin import version
     from assay.benchmarks.report import page
     from assay.verify.support.files import replace_file
 

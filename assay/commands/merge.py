@@ -22,8 +22,8 @@ def merge(
         if store.exists() and other.samefile(store):
             raise InputError(f"{str(other)!r} cannot be merged into itself")
 
-    from assay.benchmarks.harness import merged
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness.records import merged
+    from assay.benchmarks.harness.records.store import Store
 
     contradicted = []
     with Store(store) as opened:

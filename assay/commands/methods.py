@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from assay import options
-from assay.benchmarks.harness.origin import package_version
+from assay.benchmarks.harness.records.origin import package_version
 
 if TYPE_CHECKING:
     from rich.text import Text

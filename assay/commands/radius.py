@@ -17,7 +17,7 @@ from assay.verify.core.norms import norm_name, parse_norm
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from assay.benchmarks.harness.radius import Bracket, Radii
+    from assay.benchmarks.harness.radii.radius import Bracket, Radii
 
 
 def radius(
@@ -69,7 +69,7 @@ def radius(
 
     from assay.attacks import get_attack
     from assay.benchmarks.harness.progress import watch
-    from assay.benchmarks.harness.radius import radii
+    from assay.benchmarks.harness.radii.radius import radii
     from assay.benchmarks.harness.sources import Named
     from assay.verify.core.budget import Budget
     from assay.verify.support.documents import dump

@@ -12,7 +12,7 @@ from assay.verify.core.errors import InputError, unknown_name
 from assay.verify.support.plain import plain
 
 if TYPE_CHECKING:
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness.records.store import Store
     from assay.benchmarks.report.published import Format
 
 ROWS, TOTALS, VERDICTS = "rows", "totals", "verdicts"
@@ -50,7 +50,7 @@ def report(
     target = out or store.with_suffix(ENDINGS.get(form, f".{form}"))
     writable_file("--out", target)
 
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness.records.store import Store
     from assay.verify.support.files import replace_file, writable_folder
 
     written = [target]
@@ -70,7 +70,7 @@ def report(
 
 def write(store: Store, page: Path, run: int | None = None) -> None:
     """The page of a run of the store, the last if no number is given."""
-    from assay.benchmarks.harness import recorded
+    from assay.benchmarks.harness.records import recorded
     from assay.verify.support.files import replace_file
 
     if recorded.compared(store, run):
@@ -102,8 +102,8 @@ def _totals(store: Store, form: str) -> bytes:
 
 
 def _table(store: Store, form: str, run: int | None) -> bytes:
-    from assay.benchmarks.harness import recorded
-    from assay.benchmarks.harness.radius_table import recorded_lines
+    from assay.benchmarks.harness.radii.radius_table import recorded_lines
+    from assay.benchmarks.harness.records import recorded
     from assay.benchmarks.report import instances_run, leaderboard, published
 
     if form not in (LEADERBOARD, *published.Format):
@@ -124,7 +124,7 @@ def _table(store: Store, form: str, run: int | None) -> bytes:
 
 def _draw(store: Store, folder: Path, run: int | None) -> list[Path]:
     """Every plot of the run, as SVG and PDF."""
-    from assay.benchmarks.harness import recorded
+    from assay.benchmarks.harness.records import recorded
     from assay.benchmarks.report import (
         bracket_figure,
         cactus_figure,

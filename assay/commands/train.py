@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay import options
-from assay.benchmarks.harness.origin import version
+from assay.benchmarks.harness.records.origin import version
 from assay.checks import at_least_one
 from assay.verify.core.errors import InputError
 from assay.verify.support.files import writable_folder

@@ -36,7 +36,7 @@ def watch(
     from rich.console import Console
     from rich.live import Live
 
-    from assay.benchmarks.harness.store import Store
+    from assay.benchmarks.harness.records.store import Store
     from assay.benchmarks.harness.watching import look
     from assay.verify.support.signals import interruptible
 

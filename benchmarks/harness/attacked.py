@@ -17,9 +17,9 @@ from assay.attacks.common.interface import Attack, Model, check_model, forward
 from assay.attacks.curves import Curve, curve, unbroken
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, UNSUPPORTED, Role, Row
 from assay.benchmarks.harness.lost import Lost
-from assay.benchmarks.harness.origin import source_hash, versions
 from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT, Progress
+from assay.benchmarks.harness.records.origin import source_hash, versions
 from assay.benchmarks.harness.sources import Held, Source, checked
 from assay.models.data import Dataset
 from assay.verify.core.binary import check_sign, class_scores

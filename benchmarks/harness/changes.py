@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from assay.benchmarks.harness.recorded import Recorded, Sample
+from assay.benchmarks.harness.records.recorded import Recorded, Sample
 from assay.verify.core.errors import InputError
 from assay.verify.core.result import Verdict
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from assay.attacks.common.interface import Attack
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
-from assay.benchmarks.harness import bracket, described
+from assay.benchmarks.harness import bracket
 from assay.benchmarks.harness.asking import Asked, Ground, ask
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, Row
 from assay.benchmarks.harness.judging import Run
@@ -30,8 +30,9 @@ from assay.benchmarks.harness.participants import by_cells, participants_of
 from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Records
+from assay.benchmarks.harness.records import described
+from assay.benchmarks.harness.records.store import Store
 from assay.benchmarks.harness.sources import Held, Source
-from assay.benchmarks.harness.store import Store
 from assay.models.data import Dataset
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
@@ -123,9 +124,9 @@ def compare(
     treated at once. A misclassified clean sample counts as falsified at every eps, and nobody is asked about it; for
     those who speak of another classifier, the samples that this one misclassifies or abstains on.
     Records go to ``store`` and the cases of soundness alarms to ``alarm_folder`` as they are decided. With ``resume``
-    the records that are settled already (:func:`assay.benchmarks.harness.store.settled`) are taken from the store.
-    ``hiring``: where the work runs, which changes nothing of what comes out; ``source``: where other processes find
-    the model, which travels itself if nothing is said.
+    the records that are settled already (:func:`assay.benchmarks.harness.records.store.settled`) are taken from the
+    store. ``hiring``: where the work runs, which changes nothing of what comes out; ``source``: where other processes
+    find the model, which travels itself if nothing is said.
 
     Raises :class:`InputError` for input that cannot be used, :class:`InternalError` where a participant fails: an
     exception is never a verdict. Alarms are returned: see :meth:`Outcome.raise_alarm`.

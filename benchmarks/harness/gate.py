@@ -15,7 +15,7 @@ from assay.attacks.common.interface import Attack
 from assay.benchmarks.harness import bracket
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, CONFIDENCE, Bracketed, Row
 from assay.benchmarks.harness.participants import participants_of
-from assay.benchmarks.harness.recorded import Recorded
+from assay.benchmarks.harness.records.recorded import Recorded
 from assay.verify.core.errors import InputError, RequirementError
 from assay.verify.core.result import NETWORK
 from assay.verify.core.verifier import Verifier

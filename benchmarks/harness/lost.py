@@ -33,7 +33,8 @@ def reason(ended: Ended) -> Reason:
 
 def result(ended: Ended, problem: str, method: str) -> Result:
     """The open answer to the problem with this id. One whose time was over is like any other; the others say by their
-    exit code that asking again is worth it whatever the time (:func:`assay.benchmarks.harness.store.settled`)."""
+    exit code that asking again is worth it whatever the time
+    (:func:`assay.benchmarks.harness.records.store.settled`)."""
     told: dict[str, object] = {"explanation": ended.detail or str(ended.failure())}
     if ended.fate is not Fate.TIMEOUT:
         told["exit_code"] = ended.failure().exit_code

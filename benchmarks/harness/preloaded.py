@@ -3,7 +3,7 @@
 SAMPLES = (  # runs over a data set
     "assay.benchmarks.harness.asking",
     "assay.benchmarks.harness.attacked",
-    "assay.benchmarks.harness.radius_shares",
+    "assay.benchmarks.harness.radii.radius_shares",
     "assay.benchmarks.harness.smoothed",
     "assay.models.resolve",
     "assay.verify.solving.stages",
@@ -19,6 +19,6 @@ INSTANCES = (  # runs over networks and properties in files
     "onnxruntime",
 )
 TREES = {  # one instance by a method that shares its work
-    "bab": ("assay.verify.backends.bab.bab",),
-    "lp-bab": ("assay.verify.backends.bab.lp_bab",),
+    "bab": ("assay.verify.backends.bab.neurons.bab",),
+    "lp-bab": ("assay.verify.backends.bab.programs.lp_bab",),
 }

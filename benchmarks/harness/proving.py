@@ -12,7 +12,7 @@ from assay.benchmarks.harness.compare import rightly_classified
 from assay.benchmarks.harness.participants import Participant
 from assay.benchmarks.harness.progress import Progress
 from assay.benchmarks.harness.questions import Question, Records
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records.store import Store
 from assay.verify.check.certificate import Certificate
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import AssayError

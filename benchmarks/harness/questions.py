@@ -10,7 +10,7 @@ import torch
 
 from assay.benchmarks.harness.alarms import Case
 from assay.benchmarks.harness.participants import Participant
-from assay.benchmarks.harness.store import Key, Record, Store, settled
+from assay.benchmarks.harness.records.store import Key, Record, Store, settled
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InternalError, ResourceError, UnsupportedError
 from assay.verify.core.problem import Problem

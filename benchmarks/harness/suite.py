@@ -14,7 +14,7 @@ from assay.benchmarks.harness.answer import Reply, Request, Word, answer, exit_c
 from assay.benchmarks.harness.instances import Instance, Name, hasher
 from assay.benchmarks.harness.preloaded import INSTANCES
 from assay.benchmarks.harness.progress import SILENT, Progress
-from assay.benchmarks.harness.store import Key, Record, Store, settled
+from assay.benchmarks.harness.records.store import Key, Record, Store, settled
 from assay.verify.core.errors import AssayError, InputError, InternalError, ResourceError
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.registry import get_verifier

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from assay.benchmarks.harness import bracket, described
+from assay.benchmarks.harness import bracket
 from assay.benchmarks.harness.bracket import Judged, Row
-from assay.benchmarks.harness.described import Description
 from assay.benchmarks.harness.progress import Pace
-from assay.benchmarks.harness.radius_search import Reach
-from assay.benchmarks.harness.radius_table import Line, Spread, spreads
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.radii.radius_search import Reach
+from assay.benchmarks.harness.radii.radius_table import Line, Spread, spreads
+from assay.benchmarks.harness.records import described
+from assay.benchmarks.harness.records.described import Description
+from assay.benchmarks.harness.records.store import Store
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import threat_name
 from assay.verify.core.result import NETWORK, Verdict

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import torch
 
 from assay.models import data, zoo
-from assay.verify.backends.bab.bab import BaB, Work
-from assay.verify.backends.bab.climbing import Climbing, climb
-from assay.verify.backends.bab.compact import Compact
-from assay.verify.backends.bab.multipliers import Kinks, Multipliers
-from assay.verify.backends.bab.nodes import Nodes
-from assay.verify.backends.bab.tables import Tables
+from assay.verify.backends.bab.neurons.bab import BaB, Work
+from assay.verify.backends.bab.neurons.climbing import Climbing, climb
+from assay.verify.backends.bab.neurons.compact import Compact
+from assay.verify.backends.bab.neurons.multipliers import Kinks, Multipliers
+from assay.verify.backends.bab.neurons.nodes import Nodes
+from assay.verify.backends.bab.neurons.tables import Tables
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
 from assay.verify.programs.expressions import as_array

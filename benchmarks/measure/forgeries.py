@@ -26,8 +26,8 @@ import torch
 from torch import nn
 
 from assay.benchmarks.measure.proofs import TAMPERS, told_of
-from assay.verify.backends.bab.bab import BaB
-from assay.verify.backends.bab.input_split import InputSplit
+from assay.verify.backends.bab.inputs.input_split import InputSplit
+from assay.verify.backends.bab.neurons.bab import BaB
 from assay.verify.check import question
 from assay.verify.check.certificate import Certificate, packed
 from assay.verify.core.network import to_network

@@ -26,7 +26,7 @@ from typing import TypeVar
 import torch
 
 from assay.benchmarks.harness.progress import Lines
-from assay.benchmarks.harness.store import AT_ONCE, Key, Record, Store, settled
+from assay.benchmarks.harness.records.store import AT_ONCE, Key, Record, Store, settled
 from assay.benchmarks.report import verdicts
 from assay.benchmarks.report.published import Format
 from assay.verify.backends.ibp import IBP

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.verify.backends.bab.bab import BaB
+from assay.verify.backends.bab.neurons.bab import BaB
 from assay.verify.check import question
 from assay.verify.check.certificate import Certificate, packed
 from assay.verify.core.budget import Budget

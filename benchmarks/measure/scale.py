@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from assay.benchmarks.harness.store import Key, Record, Store
+from assay.benchmarks.harness.records.store import Key, Record, Store
 from assay.benchmarks.measure import million
 from assay.verify.core.result import Result, Verdict
 from assay.verify.support.documents import dump

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CLEAN, CONFIDENCE, Role, Row
-from assay.benchmarks.harness.described import Description
-from assay.benchmarks.harness.radius_table import recorded_lines, spreads
-from assay.benchmarks.harness.recorded import Recorded, Sample, at_levels
+from assay.benchmarks.harness.radii.radius_table import recorded_lines, spreads
+from assay.benchmarks.harness.records.described import Description
+from assay.benchmarks.harness.records.recorded import Recorded, Sample, at_levels
 from assay.benchmarks.report import bracket_figure, page, price_figure, radii_figure
 from assay.benchmarks.report.digits import above, below
 from assay.benchmarks.report.tables import ordered

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from assay.benchmarks.harness.answer import Word, exit_code, reason, word
-from assay.benchmarks.harness.described import INSTANCES
 from assay.benchmarks.harness.instances import Instance
-from assay.benchmarks.harness.origin import machine, source_hash, versions
-from assay.benchmarks.harness.store import Record, Store
+from assay.benchmarks.harness.records.described import INSTANCES
+from assay.benchmarks.harness.records.origin import machine, source_hash, versions
+from assay.benchmarks.harness.records.store import Record, Store
 from assay.benchmarks.harness.suite import Limits, Outcome, Row
 from assay.benchmarks.report.competition import Peers, Standing
 from assay.verify.core.errors import InputError

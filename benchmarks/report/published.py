@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from assay.benchmarks.harness.bracket import Bracketed, flat
-from assay.benchmarks.harness.radius_table import Line, RadiusTable
-from assay.benchmarks.harness.recorded import Recorded
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.radii.radius_table import Line, RadiusTable
+from assay.benchmarks.harness.records.recorded import Recorded
+from assay.benchmarks.harness.records.store import Store
 from assay.benchmarks.harness.suite import Row
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.support.documents import dump

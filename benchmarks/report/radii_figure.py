@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf, isfinite
 from typing import TYPE_CHECKING
 
-from assay.benchmarks.harness.recorded import Recorded
+from assay.benchmarks.harness.records.recorded import Recorded
 from assay.benchmarks.report import canvas
 from assay.benchmarks.report.colours import COOL, GAP, GRID, WARM
 from assay.verify.core.norms import norm_name

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, Role, Searched
-from assay.benchmarks.harness.radius_table import RadiusTable, Spread
+from assay.benchmarks.harness.radii.radius_table import RadiusTable, Spread
 from assay.benchmarks.report import layout
 from assay.benchmarks.report.digits import above, below
 from assay.verify.core.norms import norm_name

@@ -15,7 +15,7 @@ from rich.text import Text
 from assay.benchmarks.harness import alarms
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, CONFIDENCE, UNSUPPORTED, Bracketed, Role, Row
 from assay.benchmarks.harness.compare import Comparison
-from assay.benchmarks.harness.origin import source_hash, versions
+from assay.benchmarks.harness.records.origin import source_hash, versions
 from assay.benchmarks.report import layout
 from assay.verify.core.result import NETWORK
 from assay.verify.support.documents import dump as dump

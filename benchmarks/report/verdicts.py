@@ -11,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from assay.benchmarks.harness.store import COLUMNS, Store
+from assay.benchmarks.harness.records.store import COLUMNS, Store
 from assay.benchmarks.report.published import Format, cell
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.support.files import replacing, unwritten

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assay.verify.bounds.backward.rows import Backward
 from assay.verify.bounds.interval import propagate_box
 from assay.verify.bounds.relaxed import Relaxed
-from assay.verify.bounds.rows import Backward
 from assay.verify.core.network import Network
 from assay.verify.core.verifier import Bounds
 from assay.verify.frontends.live import read_live

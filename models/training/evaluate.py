@@ -11,8 +11,8 @@ from assay.attacks import get_attack
 from assay.models.data import Dataset
 from assay.models.training.certified import differences
 from assay.verify.bounds import layers
+from assay.verify.bounds.backward.rows import lower_rows
 from assay.verify.bounds.groups import lower_bounds
-from assay.verify.bounds.rows import lower_rows
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.region import LpBall, Region

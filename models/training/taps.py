@@ -14,7 +14,7 @@ from assay.models.training.certified import Boxes, Live, differences, worst_case
 from assay.models.training.expressive import SABR
 from assay.models.training.perturb import ascend
 from assay.models.training.recipe import Step
-from assay.verify.bounds.relax import relaxes
+from assay.verify.bounds.relaxations.relax import relaxes
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import evaluate

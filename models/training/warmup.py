@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from assay.verify.bounds.relax import relaxes
+from assay.verify.bounds.relaxations.relax import relaxes
 from assay.verify.core.network import Network
 from assay.verify.core.verifier import Bounds
 

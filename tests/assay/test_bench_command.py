@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from assay.__main__ import main
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records.store import Store
 from assay.verify.support.executors import processes
 from tests.benchmarks.instance_files import BROKEN, PROPERTIES, expected, prop, register, suite
 from tests.breadth import slow

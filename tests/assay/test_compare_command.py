@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from assay.__main__ import main
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records.store import Store
 from assay.verify import registry
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 

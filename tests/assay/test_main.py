@@ -13,7 +13,7 @@ import typer
 import assay
 from assay import __main__ as face
 from assay.__main__ import main
-from assay.benchmarks.harness.origin import version
+from assay.benchmarks.harness.records.origin import version
 from assay.verify.core.errors import AlarmError, InternalError, ResourceError, UnsupportedError
 
 

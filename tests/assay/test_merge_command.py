@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from assay.__main__ import main
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records.store import Store
 from assay.verify.core.result import Verdict
-from tests.benchmarks.harness.test_merged import made, record
+from tests.benchmarks.harness.records.test_merged import made, record
 
 
 def test_stores_become_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

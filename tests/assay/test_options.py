@@ -16,7 +16,8 @@ from assay import options
 from assay.__main__ import main
 from assay.benchmarks.harness.preloaded import TREES
 from assay.encodings import forgiving
-from assay.verify.backends.bab import bab, lp_bab
+from assay.verify.backends.bab.neurons import bab
+from assay.verify.backends.bab.programs import lp_bab
 from assay.verify.core.errors import InputError
 from assay.verify.support.executors import processes
 from assay.written import Written, numbers

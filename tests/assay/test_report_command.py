@@ -3,7 +3,7 @@
 import pytest
 
 from assay.__main__ import main
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records.store import Store
 from assay.verify import registry
 from tests.assay.test_compare_command import MODEL, Certain, arguments
 from tests.benchmarks import instance_files

@@ -5,7 +5,7 @@ import torch
 from assay.attacks import get_attack
 from assay.attacks.common.interface import AttackResult
 from assay.benchmarks.harness.compare import compare
-from assay.benchmarks.harness.radius_table import compare_radii
+from assay.benchmarks.harness.radii.radius_table import compare_radii
 from assay.verify.core.result import Reason, Result, Verdict
 from tests.benchmarks.harness_fakes import POINTS, Exact, Liar, dataset, identity
 

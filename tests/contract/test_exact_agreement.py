@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from assay.attacks import get_attack
-from assay.verify.backends.bab.compact import unsplit
+from assay.verify.backends.bab.neurons.compact import unsplit
 from assay.verify.check.replay import replay
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.crown import CROWN
-from assay.verify.bounds import affine, chain, columns, group, layered, layers, patches, relaxed, rows
-from assay.verify.bounds.forms import AnyForm, Owners, multiple
-from assay.verify.bounds.group import Group
-from assay.verify.bounds.lines import Lines
-from assay.verify.bounds.matrix import constant, matrix
-from assay.verify.bounds.relax import relax
+from assay.verify.bounds import layers, relaxed
+from assay.verify.bounds.backward import affine, chain, columns, group, layered, patches, rows
+from assay.verify.bounds.backward.forms import AnyForm, Owners, multiple
+from assay.verify.bounds.backward.group import Group
+from assay.verify.bounds.backward.matrix import constant, matrix
+from assay.verify.bounds.relaxations.lines import Lines
+from assay.verify.bounds.relaxations.relax import relax
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, to_network

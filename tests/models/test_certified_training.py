@@ -17,7 +17,7 @@ from assay.models.training.certified import Boxes, differences, worst_case
 from assay.models.training.crown_ibp import CrownIBP
 from assay.models.training.ibp import IBP
 from assay.verify.bounds import layers
-from assay.verify.bounds.rows import lower_rows
+from assay.verify.bounds.backward.rows import lower_rows
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, chain, to_network
 from assay.verify.core.ops import Linear, Relu

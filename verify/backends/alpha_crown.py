@@ -12,12 +12,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import chain, conditional, layers, raised, raised_sectors, roots, sectors
+from assay.verify.bounds import layers
+from assay.verify.bounds.backward import chain
+from assay.verify.bounds.balls import raised_sectors, sectors
+from assay.verify.bounds.balls.sectors import Sectors
 from assay.verify.bounds.groups import lower_bounds, out_of_memory, product_sums
 from assay.verify.bounds.needed import needed
+from assay.verify.bounds.optimised import conditional, raised, roots
+from assay.verify.bounds.optimised.slopes import Ascent
 from assay.verify.bounds.relaxed import Relaxed
-from assay.verify.bounds.sectors import Sectors
-from assay.verify.bounds.slopes import Ascent
 from assay.verify.bounds.verdicts import both_sides, cut_short, decided, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError
@@ -41,11 +44,11 @@ class AlphaCROWN:
     touch tanh. ``steps``: of the ascent, at most: a row stops where it hardly rises any more; ``rate``, ``decay``: size
     of the first one, and each one's share of the one before; ``output``: so many times what is still open is bounded
     again where the output is unsafe, in each disjunct apart, which proves that it never is, or nothing
-    (:mod:`assay.verify.bounds.conditional`); ``group``: samples that are bounded together; ``sectors``: over balls in
-    l2, bound layers and rows about the values at the centre too, raise the sectors of the rows as well, and take the
-    best; ``proof``: keep what proves bounds of neurons, for a search that comes next. What proves is float64; lines are
-    drafted in float32, so that bounds of a sample alone and in a batch agree to some six digits, unless the last of
-    them decides where a row stops.
+    (:mod:`assay.verify.bounds.optimised.conditional`); ``group``: samples that are bounded together; ``sectors``:
+    over balls in l2, bound layers and rows about the values at the centre too, raise the sectors of the rows as well,
+    and take the best; ``proof``: keep what proves bounds of neurons, for a search that comes next. What proves is
+    float64; lines are drafted in float32, so that bounds of a sample alone and in a batch agree to some six digits,
+    unless the last of them decides where a row stops.
     """
 
     steps: int = 20

@@ -10,7 +10,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import chain, layers, sectors
+from assay.verify.bounds import layers
+from assay.verify.bounds.backward import chain
+from assay.verify.bounds.balls import sectors
 from assay.verify.bounds.groups import lower_bounds
 from assay.verify.bounds.needed import needed
 from assay.verify.bounds.verdicts import both_sides, check_dtype, cut_short, finest, verify_by_bounds, without_bounds

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds import layers
+from assay.verify.bounds.backward.rows import lower_rows
 from assay.verify.bounds.groups import lower_bounds
-from assay.verify.bounds.rows import lower_rows
 from assay.verify.bounds.verdicts import both_sides, check_dtype, finest, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.network import Network

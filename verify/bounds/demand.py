@@ -12,8 +12,9 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import layers, rows
-from assay.verify.bounds.raised import OwnRows
+from assay.verify.bounds import layers
+from assay.verify.bounds.backward import rows
+from assay.verify.bounds.optimised.raised import OwnRows
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.sites import Sites, costs
 from assay.verify.core.budget import Budget, Expired

@@ -12,15 +12,16 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import differences, rounding
 from assay.verify.bounds import found as kept
-from assay.verify.bounds.columns import over_region
-from assay.verify.bounds.group import Group
+from assay.verify.bounds import rounding
+from assay.verify.bounds.backward import differences
+from assay.verify.bounds.backward.columns import over_region
+from assay.verify.bounds.backward.group import Group
+from assay.verify.bounds.backward.rows import Backward, affordable, lower_rows
+from assay.verify.bounds.backward.waists import Sides, lowest, unsettled
 from assay.verify.bounds.opposites import partners
-from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
+from assay.verify.bounds.relaxations.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed, round_part
-from assay.verify.bounds.rows import Backward, affordable, lower_rows
-from assay.verify.bounds.waists import Sides, lowest, unsettled
 from assay.verify.bounds.zonotopes import Zonotopes
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import affine
-from assay.verify.bounds.affine import Part
+from assay.verify.bounds.backward import affine
+from assay.verify.bounds.backward.affine import Part
+from assay.verify.bounds.backward.walk import propagate_backwards
 from assay.verify.bounds.interval import radius_map
-from assay.verify.bounds.walk import propagate_backwards
 from assay.verify.core.network import Network, Node
 
 MANY = 64  # outputs, below which nothing is gained
@@ -26,7 +26,7 @@ class Reads:
     seen: dict[int, Tensor] = field(default_factory=dict)
 
     def pull(self, position: int, rows: Tensor) -> tuple[Sequence[Tensor], None]:
-        """See :class:`assay.verify.bounds.walk.Rules`."""
+        """See :class:`assay.verify.bounds.backward.walk.Rules`."""
         self.seen[position] = rows > 0
         node = self.nodes[position]
         op, shapes = node.op, [self.nodes[i].shape for i in node.inputs]
@@ -40,7 +40,7 @@ class Reads:
         return [(p.dense(size) != 0).to(rows) for p, size in zip(parts, sizes, strict=True)], None
 
     def add(self, position: int, a: Tensor, b: Tensor) -> Tensor:
-        """See :class:`assay.verify.bounds.walk.Rules`."""
+        """See :class:`assay.verify.bounds.backward.walk.Rules`."""
         return torch.maximum(a, b)
 
 

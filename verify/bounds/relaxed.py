@@ -11,10 +11,10 @@ from torch import Tensor
 
 from assay.verify.bounds import rounding
 from assay.verify.bounds.interval import propagate
-from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.memo import per_network
-from assay.verify.bounds.multipliers import Constraints
-from assay.verify.bounds.relax import relax, relaxes
+from assay.verify.bounds.optimised.multipliers import Constraints
+from assay.verify.bounds.relaxations.lines import Lines
+from assay.verify.bounds.relaxations.relax import relax, relaxes
 from assay.verify.bounds.rounding import Rounding
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds import interval, layers
+from assay.verify.bounds.backward.rows import lower_rows
 from assay.verify.bounds.interval import radius_map
 from assay.verify.bounds.memo import per_op
 from assay.verify.bounds.rounding import precision
-from assay.verify.bounds.rows import lower_rows
 from assay.verify.core import ranges
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError

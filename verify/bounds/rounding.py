@@ -22,11 +22,11 @@ from math import inf
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import steps
 from assay.verify.bounds.interval import radius_map, step
-from assay.verify.bounds.lines import Lines
 from assay.verify.bounds.memo import per_op, remember
-from assay.verify.bounds.relax import extremes, relaxes
+from assay.verify.bounds.relaxations import steps
+from assay.verify.bounds.relaxations.lines import Lines
+from assay.verify.bounds.relaxations.relax import extremes, relaxes
 from assay.verify.bounds.whole import exact
 from assay.verify.core import ranges
 from assay.verify.core.errors import InputError
@@ -256,7 +256,7 @@ class Rounding:
 
     def _relaxed_anyhow(self, position: int, below: Tensor, z: Bounds, value: Bounds, narrow: bool) -> Tensor:
         """Slopes are the activation's own, and no constant is larger than what it leads from and to: see
-        :func:`assay.verify.bounds.relax.extremes`.
+        :func:`assay.verify.bounds.relaxations.relax.extremes`.
 
         An error of the operand counts twice: rows go down along a line, which itself may be drawn over an interval that
         is too narrow by it, and beyond which the line is passed by as much.

@@ -14,10 +14,10 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from assay.verify.bounds import affine
-from assay.verify.bounds.affine import Part
-from assay.verify.bounds.lines import Lines
-from assay.verify.bounds.relax import feeds, relax, relaxes, undecided, undecided_by_any
+from assay.verify.bounds.backward import affine
+from assay.verify.bounds.backward.affine import Part
+from assay.verify.bounds.relaxations.lines import Lines
+from assay.verify.bounds.relaxations.relax import feeds, relax, relaxes, undecided, undecided_by_any
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Concat, Gather, InverseSumExp, LeakyRelu, Op, Relu, Reshape, Smooth, Step, evaluate

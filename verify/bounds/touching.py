@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds import rigorous
+from assay.verify.bounds.backward.matrix import Sparse, constant, matrix
 from assay.verify.bounds.layers import batch_box
-from assay.verify.bounds.matrix import Sparse, constant, matrix
-from assay.verify.bounds.multipliers import Constraints
-from assay.verify.bounds.relax import relaxes
+from assay.verify.bounds.optimised.multipliers import Constraints
+from assay.verify.bounds.relaxations.relax import relaxes
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network

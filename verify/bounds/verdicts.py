@@ -15,7 +15,7 @@ from torch import Tensor
 
 from assay.verify.bounds import interval, rigorous, touching
 from assay.verify.bounds.layers import Imprecise
-from assay.verify.bounds.relax import relaxes
+from assay.verify.bounds.relaxations.relax import relaxes
 from assay.verify.core.budget import Budget, Expired, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, check_network

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assay.verify.bounds import rounding
-from assay.verify.bounds.affine import homogeneous
+from assay.verify.bounds.backward.affine import homogeneous
 from assay.verify.bounds.interval import radius_map
 from assay.verify.bounds.memo import per_op
-from assay.verify.bounds.relax import relax
+from assay.verify.bounds.relaxations.relax import relax
 from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
 from assay.verify.core.network import Network
 from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, evaluate

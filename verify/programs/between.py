@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from assay.verify.bounds import rigorous
-from assay.verify.bounds.cuts import cuts
+from assay.verify.bounds.relaxations.cuts import cuts
 from assay.verify.core.ops import Op
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs.expressions import as_array

@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from assay.verify.bounds.matrix import LARGEST, Convolved, Dense, Sparse, constant, matrix
+from assay.verify.bounds.backward.matrix import LARGEST, Convolved, Dense, Sparse, constant, matrix
 from assay.verify.bounds.memo import per_op, remember
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.ops import (

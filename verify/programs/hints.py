@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assay.verify.bounds.relax import relaxes
+from assay.verify.bounds.relaxations.relax import relaxes
 from assay.verify.core.ops import LeakyRelu, Relu
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
@@ -127,8 +127,8 @@ def document(
     trees: Mapping[int, Mapping[str, Array]],
     layers: Mapping[int, Layer],
 ) -> dict[str, Any]:
-    """A certificate as plain data, in the words of :meth:`assay.verify.backends.bab.record.Record.document`: ``trees``
-    by disjunct, ``layers`` by position."""
+    """A certificate as plain data, in the words of :meth:`assay.verify.backends.bab.neurons.record.Record.document`:
+    ``trees`` by disjunct, ``layers`` by position."""
     nodes = problem.network.nodes
     at = [i for i, node in enumerate(nodes) if isinstance(node.op, (Relu, LeakyRelu))]
     begin = np.zeros(len(nodes), np.int64)

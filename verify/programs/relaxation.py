@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from assay.verify.bounds import layers
+from assay.verify.bounds.backward.rows import lower_rows
 from assay.verify.bounds.relaxed import Relaxed
-from assay.verify.bounds.rows import lower_rows
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import Network
 from assay.verify.core.region import Region

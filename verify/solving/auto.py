@@ -9,10 +9,10 @@ from typing import ClassVar
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
 from assay.verify.backends.alpha_crown import AlphaCROWN
-from assay.verify.backends.bab.input_split import InputSplit
+from assay.verify.backends.bab.inputs.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
-from assay.verify.bounds.relax import relaxes
+from assay.verify.bounds.relaxations.relax import relaxes
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.ops import Conv2d, InverseSumExp, LeakyRelu, Relu
 from assay.verify.core.problem import Problem

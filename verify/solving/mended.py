@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.verify.backends.bab.reopened import Hint, subtree
+from assay.verify.backends.bab.neurons.reopened import Hint, subtree
 from assay.verify.core.budget import Budget
 from assay.verify.core.problem import Problem
 from assay.verify.programs.hints import differences, summed

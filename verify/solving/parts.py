@@ -114,7 +114,8 @@ def of_search(files: Files, number: int, spec: Spec, record: Mapping[str, Any] |
 
 def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) -> Part | None:
     """The proof of a part by the trees of a search on the phases of its ReLUs: what
-    :meth:`assay.verify.backends.bab.record.Record.document` tells. None where the layers are not those of the model."""
+    :meth:`assay.verify.backends.bab.neurons.record.Record.document` tells. None where the layers are not those of the
+    model."""
     _, _, unsafe = files.parts[number]
     order = order_of(files, unsafe, spec)
     if files.relus != record["relus"] or order is None:
@@ -141,7 +142,8 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
 
 def of_boxes(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) -> Part | None:
     """The proof of a part by the tree of a search on boxes: what
-    :meth:`assay.verify.backends.bab.input_record.InputRecord.document` tells. None where its layers are others."""
+    :meth:`assay.verify.backends.bab.inputs.input_record.InputRecord.document` tells. None where its layers are
+    others."""
     _, _, unsafe = files.parts[number]
     order = order_of(files, unsafe, spec)
     if order is None or files.relus != record["relus"]:

@@ -144,9 +144,9 @@ def searched(files: Files, number: int, problem: Problem, budget: Budget) -> tup
     """The proof of a part by a search of its own, and which one: what any method has found is proved so, milp and smt
     too, by splits of ReLUs or of inputs. Raises :class:`question.Rejected` where there is none, and
     :class:`Refuted`."""
-    from assay.verify.backends.bab.bab import BaB
-    from assay.verify.backends.bab.input_split import InputSplit
-    from assay.verify.backends.bab.lp_bab import LPBaB
+    from assay.verify.backends.bab.inputs.input_split import InputSplit
+    from assay.verify.backends.bab.neurons.bab import BaB
+    from assay.verify.backends.bab.programs.lp_bab import LPBaB
 
     methods: list[tuple[Verifier, float]] = [(BaB(proof=True), 0.6), (LPBaB(), 1.0)]
     if len(files.parts[0][0]) <= INPUTS:

@@ -3,9 +3,10 @@
 import pytest
 
 from assay.attacks import get_attack
-from assay.benchmarks.harness import changes, recorded
+from assay.benchmarks.harness import changes
 from assay.benchmarks.harness.compare import compare
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records import recorded
+from assay.benchmarks.harness.records.store import Store
 from assay.verify.core.errors import InputError
 from tests.benchmarks.harness_fakes import POINTS, Claims, Exact, Liar, dataset, identity, needle, two_class
 

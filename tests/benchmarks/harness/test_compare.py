@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from assay.attacks import get_attack
-from assay.benchmarks.harness import recorded
 from assay.benchmarks.harness.compare import compare
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records import recorded
+from assay.benchmarks.harness.records.store import Store
 from assay.verify import get_verifier
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import AlarmError, InputError, InternalError, ResourceError

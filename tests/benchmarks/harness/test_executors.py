@@ -19,10 +19,10 @@ from assay.attacks import get_attack
 from assay.benchmarks.harness.asking import Asked, Ground
 from assay.benchmarks.harness.attacked import Share, attack_all
 from assay.benchmarks.harness.compare import Comparison, compare
-from assay.benchmarks.harness.radius_table import compare_radii
+from assay.benchmarks.harness.radii.radius_table import compare_radii
+from assay.benchmarks.harness.records.store import Store
 from assay.benchmarks.harness.smoothed import certify
 from assay.benchmarks.harness.sources import Held, Named
-from assay.benchmarks.harness.store import Store
 from assay.models.data import load
 from assay.models.zoo import load as zoo
 from assay.verify import get_verifier
@@ -294,7 +294,7 @@ def test_one_question_that_overruns_its_time_costs_no_other_one_its_answer(tmp_p
 KILLED = """
 import os, sys
 from pathlib import Path
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records.store import Store
 from assay.verify.support.executors.processes import side_by_side
 from tests.benchmarks.harness.test_executors import bracket
 put = Store.put

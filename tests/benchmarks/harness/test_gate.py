@@ -6,10 +6,11 @@ from fractions import Fraction
 import pytest
 
 from assay.attacks import get_attack
-from assay.benchmarks.harness import gate, recorded
+from assay.benchmarks.harness import gate
 from assay.benchmarks.harness.compare import compare
 from assay.benchmarks.harness.gate import Requirement
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records import recorded
+from assay.benchmarks.harness.records.store import Store
 from assay.verify.core.errors import InputError, RequirementError
 from tests.benchmarks.harness_fakes import POINTS, Exact, Timid, dataset, identity
 

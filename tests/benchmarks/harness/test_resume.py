@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from assay.benchmarks.harness.compare import compare
-from assay.benchmarks.harness.store import Key, Record, Store, settled
+from assay.benchmarks.harness.records.store import Key, Record, Store, settled
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError, ResourceError
 from assay.verify.core.result import Reason, Result, Verdict

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from assay.benchmarks.harness import instances, suite
-from assay.benchmarks.harness.store import Key, Record, Store
+from assay.benchmarks.harness.records.store import Key, Record, Store
 from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.registry import get_verifier
 from assay.verify.support.executors.inline import Inline

@@ -10,8 +10,8 @@ from assay.attacks import get_attack
 from assay.benchmarks.harness import watching
 from assay.benchmarks.harness.compare import compare
 from assay.benchmarks.harness.progress import Silent
-from assay.benchmarks.harness.radius_table import compare_radii
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.radii.radius_table import compare_radii
+from assay.benchmarks.harness.records.store import Store
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from tests.benchmarks.harness_fakes import POINTS, Exact, Timid, dataset, identity

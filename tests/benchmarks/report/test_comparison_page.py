@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from assay.attacks import get_attack
-from assay.benchmarks.harness import recorded
 from assay.benchmarks.harness.compare import compare
-from assay.benchmarks.harness.radius_table import compare_radii
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.radii.radius_table import compare_radii
+from assay.benchmarks.harness.records import recorded
+from assay.benchmarks.harness.records.store import Store
 from assay.benchmarks.report import colours, comparison_page, thumbnails
 from assay.benchmarks.report.comparison_page import render
 from assay.benchmarks.report.thumbnails import Album

@@ -8,9 +8,10 @@ import shutil
 import pytest
 
 from assay.attacks import get_attack
-from assay.benchmarks.harness import instances, recorded, suite
+from assay.benchmarks.harness import instances, suite
 from assay.benchmarks.harness.compare import compare
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records import recorded
+from assay.benchmarks.harness.records.store import Store
 from assay.benchmarks.report import comparison_page, instances_page, instances_run
 from assay.benchmarks.report.competition import Peers
 from assay.models import data as datasets

@@ -8,7 +8,7 @@ import pytest
 from assay.__main__ import main
 from assay.benchmarks.harness.answer import Word
 from assay.benchmarks.harness.instances import Instance
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records.store import Store
 from assay.benchmarks.harness.suite import Outcome, Row
 from assay.benchmarks.report.competition import Peers
 from assay.benchmarks.report.instance_changes import between

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from assay.benchmarks.harness import instances, suite
-from assay.benchmarks.harness.store import Store
+from assay.benchmarks.harness.records.store import Store
 from assay.benchmarks.report import instances_page, instances_run
 from assay.benchmarks.report.competition import Peers, read_peers
 from assay.benchmarks.report.instances_page import render

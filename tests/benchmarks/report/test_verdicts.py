@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from assay.benchmarks.harness.store import AT_ONCE, COLUMNS, Key, Record, Store
+from assay.benchmarks.harness.records.store import AT_ONCE, COLUMNS, Key, Record, Store
 from assay.benchmarks.report import published, verdicts
 from assay.benchmarks.report.published import Format
 from assay.verify.core.errors import InputError, UnsupportedError

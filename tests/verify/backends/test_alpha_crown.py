@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from assay.verify.backends.alpha_crown import AlphaCROWN
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.crown_ibp import CROWNIBP
-from assay.verify.bounds import raised
+from assay.verify.bounds.optimised import raised
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network, chain, to_network

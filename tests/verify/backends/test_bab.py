@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab import bab, phases, subtrees, tightened
 from assay.verify.backends.bab.account import Account
-from assay.verify.backends.bab.bab import BaB
-from assay.verify.backends.bab.climbing import Climbing, climb
-from assay.verify.backends.bab.compact import Compact, unsplit
-from assay.verify.backends.bab.exact_leaves import ExactLeaves
 from assay.verify.backends.bab.frontier import Frontier, Leaves
-from assay.verify.backends.bab.multipliers import Kinks, Multipliers, Units, backward, forward
-from assay.verify.backends.bab.nodes import Nodes
-from assay.verify.backends.bab.phases import Phases, PhaseTree
-from assay.verify.backends.bab.race import Race
-from assay.verify.backends.bab.record import preorder
+from assay.verify.backends.bab.neurons import bab, phases, subtrees, tightened
+from assay.verify.backends.bab.neurons.bab import BaB
+from assay.verify.backends.bab.neurons.climbing import Climbing, climb
+from assay.verify.backends.bab.neurons.compact import Compact, unsplit
+from assay.verify.backends.bab.neurons.exact_leaves import ExactLeaves
+from assay.verify.backends.bab.neurons.multipliers import Kinks, Multipliers, Units, backward, forward
+from assay.verify.backends.bab.neurons.nodes import Nodes
+from assay.verify.backends.bab.neurons.phases import Phases, PhaseTree
+from assay.verify.backends.bab.neurons.race import Race
+from assay.verify.backends.bab.neurons.record import preorder
+from assay.verify.backends.bab.neurons.tables import Tables
 from assay.verify.backends.bab.search import Bounded, Limits, search
-from assay.verify.backends.bab.tables import Tables
 from assay.verify.backends.ibp import IBP
 from assay.verify.bounds import layers
 from assay.verify.bounds.relaxed import Relaxed

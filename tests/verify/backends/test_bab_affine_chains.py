@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from assay.verify.backends.bab.bab import BaB
+from assay.verify.backends.bab.neurons.bab import BaB
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import to_network
 from assay.verify.core.problem import Problem

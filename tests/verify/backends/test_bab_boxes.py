@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab import boxes
-from assay.verify.backends.bab.bab import BaB
-from assay.verify.backends.bab.boxes import Boxes
-from assay.verify.backends.bab.compact import Compact
-from assay.verify.backends.bab.multipliers import Walk
-from assay.verify.backends.bab.tables import Tables
+from assay.verify.backends.bab.neurons import boxes
+from assay.verify.backends.bab.neurons.bab import BaB
+from assay.verify.backends.bab.neurons.boxes import Boxes
+from assay.verify.backends.bab.neurons.compact import Compact
+from assay.verify.backends.bab.neurons.multipliers import Walk
+from assay.verify.backends.bab.neurons.tables import Tables
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
 from tests.breadth import seeds

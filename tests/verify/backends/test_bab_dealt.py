@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from assay.verify.backends.bab import bab, refined, subtrees
-from assay.verify.backends.bab.bab import BaB
-from assay.verify.backends.bab.dealt import First, Rows, Said
+from assay.verify.backends.bab.neurons import bab, refined, subtrees
+from assay.verify.backends.bab.neurons.bab import BaB
+from assay.verify.backends.bab.neurons.dealt import First, Rows, Said
 from assay.verify.backends.bab.shared import Share
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.errors import InternalError

@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab import bab, intervals, search
-from assay.verify.backends.bab.bab import BaB
+from assay.verify.backends.bab import search
 from assay.verify.backends.bab.domains import take
-from assay.verify.backends.bab.input_split import InputSplit
-from assay.verify.backends.bab.intervals import IntervalTree
-from assay.verify.backends.bab.tied import Raised, Root, Tied, Unsafe
+from assay.verify.backends.bab.inputs.input_split import InputSplit
+from assay.verify.backends.bab.neurons import bab, intervals
+from assay.verify.backends.bab.neurons.bab import BaB
+from assay.verify.backends.bab.neurons.intervals import IntervalTree
+from assay.verify.backends.bab.neurons.tied import Raised, Root, Tied, Unsafe
 from assay.verify.bounds import layers
+from assay.verify.bounds.backward.rows import lower_rows
 from assay.verify.bounds.demand import by_demand
+from assay.verify.bounds.optimised.slopes import Ascent
 from assay.verify.bounds.relaxed import Relaxed
-from assay.verify.bounds.rows import lower_rows
 from assay.verify.bounds.sites import Sites
-from assay.verify.bounds.slopes import Ascent
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import chain, to_network
 from assay.verify.core.ops import Linear, Op, Relu, Scale, Smooth

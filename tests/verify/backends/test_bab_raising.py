@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab import raising
-from assay.verify.backends.bab.bab import BaB
-from assay.verify.backends.bab.compact import Compact
-from assay.verify.backends.bab.raising import Raising, Root
+from assay.verify.backends.bab.neurons import raising
+from assay.verify.backends.bab.neurons.bab import BaB
+from assay.verify.backends.bab.neurons.compact import Compact
+from assay.verify.backends.bab.neurons.raising import Raising, Root
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network
 from assay.verify.core.region import Box

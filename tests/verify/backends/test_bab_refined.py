@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab import bab, refined
-from assay.verify.backends.bab.bab import BaB
-from assay.verify.backends.bab.climbing import Climbing
-from assay.verify.backends.bab.multipliers import backward
-from assay.verify.backends.bab.record import Record, preorder
-from assay.verify.backends.bab.refined import Leaves, Passes, Refining, refine
-from assay.verify.bounds.raised import GRAINS
+from assay.verify.backends.bab.neurons import bab, refined
+from assay.verify.backends.bab.neurons.bab import BaB
+from assay.verify.backends.bab.neurons.climbing import Climbing
+from assay.verify.backends.bab.neurons.multipliers import backward
+from assay.verify.backends.bab.neurons.record import Record, preorder
+from assay.verify.backends.bab.neurons.refined import Leaves, Passes, Refining, refine
+from assay.verify.bounds.optimised.raised import GRAINS
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
 from assay.verify.core.region import Box

@@ -13,9 +13,10 @@ from math import inf
 import pytest
 import torch
 
-from assay.verify.backends.bab import bab, shared
+from assay.verify.backends.bab import shared
 from assay.verify.backends.bab.account import Account
-from assay.verify.backends.bab.bab import BaB
+from assay.verify.backends.bab.neurons import bab
+from assay.verify.backends.bab.neurons.bab import BaB
 from assay.verify.backends.bab.shared import Done, Share
 from assay.verify.core.errors import InternalError
 from assay.verify.core.problem import Problem

@@ -115,7 +115,7 @@ def test_layers_that_the_time_does_not_suffice_for_are_told_beside_a_bound(monke
 
         with monkeypatch.context() as patch:
             patch.setattr("assay.verify.core.budget.time.monotonic", now)
-            patch.setattr("assay.verify.bounds.chain.lower_rows", lambda *_: None)  # which is all or nothing
+            patch.setattr("assay.verify.bounds.backward.chain.lower_rows", lambda *_: None)  # which is all or nothing
             result = CROWN().verify(problem, Budget(seconds))
         if result.margin is not None and "unrefined" in result.stats:
             assert result.reason is Reason.TIMEOUT

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from assay.verify.backends.alpha_crown import AlphaCROWN
-from assay.verify.backends.bab.input_split import InputSplit
+from assay.verify.backends.bab.inputs.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
 from assay.verify.bounds import layers

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.input_split import InputSplit
-from assay.verify.backends.bab.input_tree import Boxes, InputTree
+from assay.verify.backends.bab.inputs.input_split import InputSplit
+from assay.verify.backends.bab.inputs.input_tree import Boxes, InputTree
 from assay.verify.backends.bab.search import Bounded
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Builder, Network

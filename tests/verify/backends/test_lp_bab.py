@@ -1,4 +1,4 @@
-"""Tests of verify.backends.bab.lp_bab: enumeration's verdicts and optima, trees that cover, duals that prove."""
+"""Tests of bab.programs.lp_bab: enumeration's verdicts and optima, trees that cover, duals that prove."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from assay.verify.backends.bab import lp_tree
-from assay.verify.backends.bab.certificate import Tree
-from assay.verify.backends.bab.lp_bab import LPBaB
-from assay.verify.backends.bab.simplex import Simplex
-from assay.verify.backends.bab.splits import ACTIVE, INACTIVE, Splits
+from assay.verify.backends.bab.programs import lp_tree
+from assay.verify.backends.bab.programs.certificate import Tree
+from assay.verify.backends.bab.programs.lp_bab import LPBaB
+from assay.verify.backends.bab.programs.simplex import Simplex
+from assay.verify.backends.bab.programs.splits import ACTIVE, INACTIVE, Splits
 from assay.verify.backends.crown import CROWN
 from assay.verify.check.checker import Rejected
 from assay.verify.check.replay import replay

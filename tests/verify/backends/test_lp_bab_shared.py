@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from assay.verify.backends.bab import lp_bab, lp_shared, lp_tree
-from assay.verify.backends.bab.certificate import Tree
-from assay.verify.backends.bab.lp_bab import LPBaB
-from assay.verify.backends.bab.lp_shared import Parts
+from assay.verify.backends.bab.programs import lp_bab, lp_shared, lp_tree
+from assay.verify.backends.bab.programs.certificate import Tree
+from assay.verify.backends.bab.programs.lp_bab import LPBaB
+from assay.verify.backends.bab.programs.lp_shared import Parts
 from assay.verify.core.errors import InternalError
 from assay.verify.core.problem import Problem
 from assay.verify.core.result import Result, Verdict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from assay.verify.bounds.group import Group
+from assay.verify.bounds.backward.group import Group
 from assay.verify.bounds.layers import batch_box, by_linear_bounds
 from assay.verify.core.network import Network
 from assay.verify.core.region import Region

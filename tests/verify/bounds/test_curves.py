@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from assay.verify.bounds.lines import Lines
-from assay.verify.bounds.relax import relax, undecided
+from assay.verify.bounds.relaxations.lines import Lines
+from assay.verify.bounds.relaxations.relax import relax, undecided
 from assay.verify.core.ops import LeakyRelu, Max, Op, Smooth, evaluate
 from assay.verify.core.verifier import Bounds
 from tests.nets import generator, seeds

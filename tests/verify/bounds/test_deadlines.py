@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from assay.verify.bounds import chain, columns, relaxed, rows
+from assay.verify.bounds import relaxed
+from assay.verify.bounds.backward import chain, columns, rows
 from assay.verify.core import budget
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network, to_network

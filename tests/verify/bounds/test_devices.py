@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from assay.verify.bounds import rounding
-from assay.verify.bounds.raised import in_float32
+from assay.verify.bounds.optimised.raised import in_float32
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
@@ -21,7 +21,7 @@ from assay.verify.core.verifier import Bounds
 from assay.verify.registry import get_verifier
 from tests.breadth import few
 from tests.devices import WHERE, Waits, placed
-from tests.verify.bounds.test_raised import ALL, ball_about, bent, objective, outputs, points
+from tests.verify.bounds.optimised.test_raised import ALL, ball_about, bent, objective, outputs, points
 
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown(steps=4)")
 SINGLE = ("ibp(dtype=float32)", "crown-ibp(dtype=float32)", "crown(dtype=float32)")

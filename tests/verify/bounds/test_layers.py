@@ -13,7 +13,7 @@ from torch import Tensor
 
 from assay.verify.bounds import layers
 from assay.verify.bounds import relaxed as relaxed_room
-from assay.verify.bounds.group import Group
+from assay.verify.bounds.backward.group import Group
 from assay.verify.bounds.layers import Imprecise, batch_box, by_intervals, by_linear_bounds, meet
 from assay.verify.core.budget import Budget, Expired
 from assay.verify.core.network import chain

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from assay.verify.bounds.backward.rows import lower_rows
 from assay.verify.bounds.layers import batch_box, by_linear_bounds
 from assay.verify.bounds.needed import needed
-from assay.verify.bounds.rows import lower_rows
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import Add, Conv2d, Gather, Max, Relu
 from assay.verify.core.region import Box

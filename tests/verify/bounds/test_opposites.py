@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from assay.verify.bounds import layers, raised
+from assay.verify.bounds import layers
 from assay.verify.bounds.opposites import partners
-from assay.verify.bounds.slopes import Ascent
+from assay.verify.bounds.optimised import raised
+from assay.verify.bounds.optimised.slopes import Ascent
 from assay.verify.core.budget import UNLIMITED
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.ops import Sub

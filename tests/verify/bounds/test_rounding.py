@@ -15,8 +15,8 @@ from assay.verify.backends.crown import CROWN
 from assay.verify.backends.crown_ibp import CROWNIBP
 from assay.verify.backends.ibp import IBP
 from assay.verify.bounds import layers
-from assay.verify.bounds.group import Group
-from assay.verify.bounds.relax import relax
+from assay.verify.bounds.backward.group import Group
+from assay.verify.bounds.relaxations.relax import relax
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.rounding import Rounding, largest, worst
 from assay.verify.core.budget import Budget

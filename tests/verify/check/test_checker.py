@@ -22,9 +22,9 @@ import pytest
 import torch
 
 from assay.benchmarks.measure.proofs import TAMPERS, mutants, told_of
-from assay.verify.backends.bab.bab import BaB
-from assay.verify.backends.bab.compact import unsplit
-from assay.verify.backends.bab.input_split import InputSplit
+from assay.verify.backends.bab.inputs.input_split import InputSplit
+from assay.verify.backends.bab.neurons.bab import BaB
+from assay.verify.backends.bab.neurons.compact import unsplit
 from assay.verify.check import checker, question
 from assay.verify.check.certificate import Certificate, packed, save_checkers
 from assay.verify.check.question import Rejected

@@ -7,7 +7,7 @@ import torch
 
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.lp import LP
-from assay.verify.bounds.cuts import cuts
+from assay.verify.bounds.relaxations.cuts import cuts
 from assay.verify.core.ops import InverseSumExp, Op, Product
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from assay.verify.bounds import matrix
+from assay.verify.bounds.backward import matrix
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Builder, Network
 from assay.verify.core.ops import Concat, Conv2d, ConvTranspose2d, Gather, Linear, Op, Relu, Reshape, Scale, Smooth

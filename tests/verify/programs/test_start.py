@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from assay.verify.bounds import layers
-from assay.verify.bounds.rows import Backward
+from assay.verify.bounds.backward.rows import Backward
 from assay.verify.core.network import Network, to_network
 from assay.verify.core.region import Box
 from assay.verify.programs.dual import safe_bounds

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from assay.verify import solve
-from assay.verify.backends.bab.input_split import InputSplit
+from assay.verify.backends.bab.inputs.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import chain, to_network

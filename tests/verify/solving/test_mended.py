@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from assay.verify.backends.bab.bab import BaB
+from assay.verify.backends.bab.neurons.bab import BaB
 from assay.verify.check.question import Rejected
 from assay.verify.core.budget import Budget
 from assay.verify.solving import parts, proofs

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay.verify.backends.bab.lp_bab import LPBaB
+from assay.verify.backends.bab.programs.lp_bab import LPBaB
 from assay.verify.check.checker import Rejected
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import AlarmError, UnsupportedError
@@ -36,7 +36,7 @@ def test_what_keeps_no_proof_is_proved_by_a_search_that_is_named() -> None:
 def test_searches_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where inputs are many, and one search ends with nothing that could be written, the next one is asked."""
     monkeypatch.setattr(proofs, "INPUTS", 0)
-    monkeypatch.setattr("assay.verify.backends.bab.record.Record.document", lambda self: None)
+    monkeypatch.setattr("assay.verify.backends.bab.neurons.record.Record.document", lambda self: None)
     assert proofs.accepted(hard(), said(hard()))[1]["by"] == "lp-bab"
     monkeypatch.setattr(LPBaB, "verify", lambda self, problem, budget: replace(said(problem), certificate=None))
     with pytest.raises(UnsupportedError, match="no certificate: no proof was found"):

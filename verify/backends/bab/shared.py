@@ -19,9 +19,9 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 from assay.verify.backends.bab.account import Account
-from assay.verify.backends.bab.climbing import Climbing
-from assay.verify.backends.bab.nodes import Nodes
-from assay.verify.backends.bab.record import Found
+from assay.verify.backends.bab.neurons.climbing import Climbing
+from assay.verify.backends.bab.neurons.nodes import Nodes
+from assay.verify.backends.bab.neurons.record import Found
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InternalError
 from assay.verify.core.result import Reason

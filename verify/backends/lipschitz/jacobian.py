@@ -15,7 +15,7 @@ from torch import Tensor
 
 from assay.verify.backends.lipschitz.norms import transposed
 from assay.verify.bounds.interval import radius_map
-from assay.verify.bounds.secants import slopes_between
+from assay.verify.bounds.relaxations.secants import slopes_between
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import (

@@ -17,7 +17,7 @@ from assay.verify.backends.lipschitz.jacobian import jacobian
 from assay.verify.backends.lipschitz.radii import dual_norm
 from assay.verify.backends.lipschitz.reach import Reach
 from assay.verify.backends.lipschitz.zonotope import Derivatives, derivatives
-from assay.verify.bounds.relax import feeds, relaxes, undecided_by_any
+from assay.verify.bounds.relaxations.relax import feeds, relaxes, undecided_by_any
 from assay.verify.bounds.rigorous import MORE, step
 from assay.verify.core.budget import Budget
 from assay.verify.core.network import Network

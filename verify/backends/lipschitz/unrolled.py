@@ -15,7 +15,7 @@ from torch import Tensor
 
 from assay.verify.backends.lipschitz.outward import plus, times, total
 from assay.verify.backends.lipschitz.spectral import STEPS, cholesky_bound, confirmed
-from assay.verify.bounds.matrix import Sparse, matrix
+from assay.verify.bounds.backward.matrix import Sparse, matrix
 from assay.verify.core.ops import Conv2d
 from assay.verify.support.floats import TINY, gamma
 

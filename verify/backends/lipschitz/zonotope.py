@@ -19,7 +19,7 @@ from assay.verify.backends.lipschitz import jacobian
 from assay.verify.backends.lipschitz.norms import transposed
 from assay.verify.backends.lipschitz.outward import frobenius, plus, root, times, total
 from assay.verify.bounds.interval import radius_map
-from assay.verify.bounds.secants import slopes_between
+from assay.verify.bounds.relaxations.secants import slopes_between
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network
 from assay.verify.core.ops import (

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from assay.verify.backends.smt.question import Form, Neuron, Question
-from assay.verify.bounds.matrix import Dense, Sparse, constant, matrix
+from assay.verify.bounds.backward.matrix import Dense, Sparse, constant, matrix
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import UnsupportedError
 from assay.verify.core.network import Network

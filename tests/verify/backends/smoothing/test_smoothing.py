@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from assay.attacks import get_attack
 from assay.benchmarks.harness.compare import compare
-from assay.benchmarks.harness.radius import radii
+from assay.benchmarks.harness.radii.radius import radii
 from assay.models.data import Dataset
 from assay.verify.backends.smoothing import deciding, kinds
 from assay.verify.backends.smoothing.attack import SmoothingAttack

@@ -1,0 +1,1 @@
+"""Robust radii of samples, by bisection."""

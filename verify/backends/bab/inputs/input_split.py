@@ -1,0 +1,113 @@
+"""Branch and bound over the input box, for networks of few inputs."""
+
+from __future__ import annotations
+
+import time
+from copy import copy
+from dataclasses import dataclass, replace
+from math import inf
+from typing import ClassVar
+from weakref import WeakKeyDictionary
+
+import torch
+
+from assay.verify.backends.bab.account import Account
+from assay.verify.backends.bab.frontier import Leaves
+from assay.verify.backends.bab.inputs.input_record import InputRecord
+from assay.verify.backends.bab.inputs.input_tree import NOTHING, Boxes, InputTree
+from assay.verify.backends.bab.search import Limits, search
+from assay.verify.bounds.optimised.slopes import Ascent
+from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
+from assay.verify.core.budget import UNLIMITED, Budget, running
+from assay.verify.core.errors import InputError
+from assay.verify.core.problem import Problem
+from assay.verify.core.region import LpBall
+from assay.verify.core.result import Guarantee, Reason, Result, Verdict
+from assay.verify.programs.hints import recordable
+
+
+@dataclass(frozen=True)
+class InputSplit:
+    """Inputs are halved until linear bounds decide: complete, but for margins within rounding of zero.
+
+    ``batch``: boxes that are bounded together; ``fill``: while fewer are open, boxes are halved several times before
+    they are bounded; ``max_inputs``: networks of more inputs are declined; ``steps``, ``rate``: of the ascent of the
+    slopes that each box's bound is improved by; ``proof``: return the tree, with what proves it, as a certificate,
+    where a box is asked about and all activations are ReLUs.
+    """
+
+    batch: int = 1024
+    fill: int = 32
+    max_inputs: int = 16
+    steps: int = 5
+    rate: float = 0.3
+    proof: bool = False
+    name: ClassVar[str] = "input-split"
+    complete: ClassVar[bool] = True
+    guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
+
+    def __post_init__(self) -> None:
+        for option, least in (("batch", 1), ("fill", 0), ("max_inputs", 1), ("steps", 0), ("rate", 0)):
+            value = getattr(self, option)
+            if not least <= value < inf:
+                raise InputError(f"{option} of input-split must be a number of at least {least}, got {value}")
+
+    def supports(self, problem: Problem) -> str | None:
+        """Boxes and polytopes of at most ``max_inputs`` inputs, and operations with rules for linear bounds."""
+        inputs, region = problem.network.nodes[0].size, problem.region
+        if inputs > self.max_inputs:
+            return f"{inputs} inputs, more than the {self.max_inputs} that are halved at most"
+        if isinstance(region, LpBall) and region.p != inf:
+            return f"an l{region.p:g} ball, not a box"
+        return without_bounds(problem.network)
+
+    def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
+        """Search until the problem is decided or the budget is spent; ``stats`` tell what it took."""
+        begun, budget = time.monotonic(), running(budget)
+        declined = unanswerable(self, problem)
+        if declined is not None:
+            return declined
+        with torch.no_grad():
+            course = BEGUN.pop(problem, None)
+            if course is None or replace(course.method, max_inputs=self.max_inputs) != self:
+                course = Course.started(self, problem, budget)
+            tree, before = course.tree, course.settled
+            limits = Limits(min(self.batch, tree.affordable(budget)), self.fill, budget.memory // 4)
+            outcome = search(tree, limits, budget, course.leaves, course.account)
+        if outcome.reason is Reason.TIMEOUT:
+            BEGUN[problem] = replace(course, leaves=outcome.open, settled=min(before, outcome.settled))
+        seconds = time.monotonic() - begun
+        stats = outcome.stats | {"domains_per_second": outcome.stats["domains"] / max(seconds, 1e-9)}
+        # Only a tree that is closed proves anything, whatever the bounds of its leaves say.
+        margin = min(before, outcome.margin) if outcome.complete else min(before, outcome.margin, 0.0)
+        if margin == NOTHING:  # there was no point in any box, and so no question
+            margin = inf
+        reason = outcome.reason or Reason.NUMERICAL
+        result = concluded(self, problem, margin, reason, seconds, outcome.witness, stats)
+        if tree.record is None or not outcome.complete or result.verdict is not Verdict.VERIFIED:
+            return result
+        return replace(result, certificate=tree.record.document())
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """A search by a ``method`` as far as it has come: the open ``leaves`` of its tree, the ``account`` of the closed
+    ones, and a lower bound of the margin on these."""
+
+    method: InputSplit
+    tree: InputTree
+    leaves: Leaves[Boxes]
+    account: Account
+    settled: float = inf
+
+    @classmethod
+    def started(cls, method: InputSplit, problem: Problem, budget: Budget) -> Course:
+        """A search from its root on."""
+        problem = copy(problem)  # what is kept of a problem must not be what keeps it
+        record = InputRecord(problem, budget.memory // 4) if method.proof and recordable(problem) else None
+        tree = InputTree(problem, Ascent(method.steps, method.rate), record)
+        leaves = Leaves.roots(tree.root())
+        return cls(method, tree, leaves, Account(len(leaves.bound)))
+
+
+BEGUN: WeakKeyDictionary[Problem, Course] = WeakKeyDictionary()  # for whoever asks again with more time

@@ -1,0 +1,1 @@
+"""Branch and bound over phases with a linear program at each node."""

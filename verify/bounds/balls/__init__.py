@@ -1,0 +1,1 @@
+"""Balls in l2, with one multiplier a layer (SDP-CROWN)."""

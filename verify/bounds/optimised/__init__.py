@@ -1,0 +1,1 @@
+"""Lines raised by gradient ascent (alpha-CROWN), of rows and of whole networks."""

@@ -1,0 +1,1 @@
+"""Lines and planes about activations, products and normalisations, over intervals."""
