@@ -112,6 +112,43 @@ def scale(problem: Problem) -> float:
     return 1 + float(size.abs().max()) * float(rows.max()) + float(problem.spec.b.abs().max())
 
 
+# Few inputs that vary among many.
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_inputs_that_hardly_vary_are_not_counted(seed: int) -> None:
+    """Two inputs of 24 vary; some others as much as float32 rounds them. The truth is that of enumeration."""
+    rng = torch.Generator().manual_seed(seed)
+    net = layers(
+        (torch.randn(6, 24, generator=rng).tolist(), [0.1] * 6), (torch.randn(1, 6, generator=rng).tolist(), [0.0])
+    )
+    lower = torch.rand(24, dtype=torch.float64, generator=rng) + 0.5
+    upper = lower.clone()
+    upper[::3] += 2.0**-26
+    upper[[4, 17]] += 2.0
+    region = Box(lower, upper)
+    truth = true_margin(Problem(net, region, below(0.0)))
+    for bound, verdict in ((truth - 0.01, Verdict.VERIFIED), (truth + 0.01, Verdict.FALSIFIED)):
+        result = run(Problem(net, region, below(bound)), max_inputs=2)
+        assert result.verdict is verdict
+        assert InputSplit(max_inputs=1).supports(Problem(net, region, below(bound))) == (
+            "2 inputs that vary, more than the 1 that are halved at most"
+        )
+
+
+def test_layers_too_wide_for_tables_are_declined() -> None:
+    """What a table would hold is counted before it is made."""
+    net = float64(
+        (1, 100, 100), [Conv2d(torch.ones(1, 1, 1, 1, dtype=torch.float64), t([0.0])), Relu(), Reshape((-1,))]
+    )
+    lower = torch.zeros(1, 100, 100, dtype=torch.float64)
+    upper = lower.clone()
+    upper[0, 5, 5] = 1.0
+    why = InputSplit().supports(Problem(net, Box(lower, upper), below(-1.0, 10000)))
+    assert why is not None
+    assert why.startswith("10000 inputs of layers that are too wide")
+
+
 # Planted counterexamples.
 
 

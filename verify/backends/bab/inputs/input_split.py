@@ -1,4 +1,4 @@
-"""Branch and bound over the input box, for networks of few inputs."""
+"""Branch and bound over the input box, where few inputs vary."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.frontier import Leaves
 from assay.verify.backends.bab.inputs.input_record import InputRecord
 from assay.verify.backends.bab.inputs.input_tree import NOTHING, Boxes, InputTree
+from assay.verify.backends.bab.inputs.prepared import inlet_size, varied
 from assay.verify.backends.bab.search import Limits, search
 from assay.verify.bounds.optimised.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
@@ -25,15 +26,17 @@ from assay.verify.core.region import LpBall
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.programs.hints import recordable
 
+INLET = 1 << 25  # coefficients of the values before all activations that are kept, where inputs are many
+
 
 @dataclass(frozen=True)
 class InputSplit:
     """Inputs are halved until linear bounds decide: complete, but for margins within rounding of zero.
 
     ``batch``: boxes that are bounded together; ``fill``: while fewer are open, boxes are halved several times before
-    they are bounded; ``max_inputs``: networks of more inputs are declined; ``steps``, ``rate``: of the ascent of the
-    slopes that each box's bound is improved by; ``proof``: return the tree, with what proves it, as a certificate,
-    where a box is asked about and all activations are ReLUs.
+    they are bounded; ``max_inputs``: regions in which more inputs vary are declined; ``steps``, ``rate``: of the ascent
+    of the slopes that each box's bound is improved by; ``proof``: return the tree, with what proves it, as a
+    certificate, where a box is asked about and all activations are ReLUs.
     """
 
     batch: int = 1024
@@ -53,12 +56,16 @@ class InputSplit:
                 raise InputError(f"{option} of input-split must be a number of at least {least}, got {value}")
 
     def supports(self, problem: Problem) -> str | None:
-        """Boxes and polytopes of at most ``max_inputs`` inputs, and operations with rules for linear bounds."""
-        inputs, region = problem.network.nodes[0].size, problem.region
-        if inputs > self.max_inputs:
-            return f"{inputs} inputs, more than the {self.max_inputs} that are halved at most"
+        """Boxes and polytopes in which at most ``max_inputs`` inputs vary, and operations with rules for linear
+        bounds."""
+        network, region = problem.network, problem.region
         if isinstance(region, LpBall) and region.p != inf:
             return f"an l{region.p:g} ball, not a box"
+        inputs = len(varied(region.box()))
+        if inputs > self.max_inputs:
+            return f"{inputs} inputs that vary, more than the {self.max_inputs} that are halved at most"
+        if network.nodes[0].size > self.max_inputs and inlet_size(network) > INLET:
+            return f"{network.nodes[0].size} inputs of layers that are too wide to be bounded for many boxes at once"
         return without_bounds(problem.network)
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:

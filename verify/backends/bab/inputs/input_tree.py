@@ -100,7 +100,7 @@ class InputTree:
     def affordable(self, budget: Budget) -> int:
         """How many boxes at a time fit into a quarter of the memory."""
         neurons = sum(node.size for node in self.prepared.network.nodes)
-        return max(1, budget.memory // 4 // (8 * TABLES * neurons))
+        return max(1, budget.memory // 4 // (8 * (TABLES + len(self.prepared.varied)) * neurons))
 
     def root(self) -> Boxes:
         """The region's box, with everything open."""
@@ -196,9 +196,10 @@ class InputTree:
     def _gain(self, relaxed: Relaxed, pairs: Pairs, loss: dict[int, Tensor]) -> Tensor:
         """What halving each input promises: its share of the width of the neurons whose relaxations cost most, and of
         the width of the mixtures themselves: (boxes x inputs)."""
-        width = relaxed.upper - relaxed.lower
+        varied, whole = self.prepared.varied, relaxed.upper - relaxed.lower
+        width = whole[:, varied]
         gain = torch.zeros_like(width)
-        gain.index_add_(0, pairs.box, pairs.forms.coef[:, 0].abs() * width[pairs.box])
+        gain.index_add_(0, pairs.box, pairs.forms.coef[:, 0, varied].abs() * width[pairs.box])
         for position, lost in loss.items():
             node = self.prepared.network.nodes[position]
             reach = relaxed.reach.get(node.inputs[0])
@@ -207,7 +208,7 @@ class InputTree:
             operands = self.prepared.network.nodes[node.inputs[0]].size // node.size
             share = reach.width / reach.width.sum(1, keepdim=True).clamp(min=torch.finfo(width.dtype).tiny)
             gain.index_add_(0, reach.box, share * lost[reach.box, reach.feature // operands][:, None])
-        return gain.nan_to_num(nan=0.0, posinf=0.0)
+        return torch.zeros_like(whole).index_copy_(1, varied, gain.nan_to_num(nan=0.0, posinf=0.0))
 
     def _left(self, boxes: Boxes, pairs: Pairs, signs: Tensor, gain: Tensor) -> Boxes:
         """The boxes around what is left of their pairs."""

@@ -13,6 +13,7 @@ from assay.verify.bounds.optimised.slopes import Functions
 from assay.verify.bounds.relaxations.relax import relaxes
 from assay.verify.core.network import Network
 from assay.verify.core.ops import LeakyRelu, Relu, evaluate
+from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
 
 
@@ -23,7 +24,8 @@ class Prepared:
     ``inlet``: the values that no activation comes before, by position, as affine functions of the input, coefficients
     (features x inputs). ``relus``: operands of the ReLUs, leaky ones too, and their sizes. ``reads``:
     how many features of any one earlier value a feature of each value depends on, at most. ``error``: how far rounding
-    may put the bounds of each value's features off, over any part of a box (features).
+    may put the bounds of each value's features off, over any part of a box (features). ``varied``: the positions of the
+    inputs that vary there by more than rounding: those worth halving.
     """
 
     network: Network
@@ -31,6 +33,7 @@ class Prepared:
     relus: dict[int, int]
     reads: dict[int, int]
     error: list[Tensor]
+    varied: Tensor
 
     @classmethod
     def of(cls, network: Network, box: Bounds) -> Prepared:
@@ -39,12 +42,28 @@ class Prepared:
         sources = [node.inputs[0] for node in network.nodes if isinstance(node.op, (Relu, LeakyRelu))]
         sizes = {source: network.nodes[source].size for source in sources}
         error = [e.flatten() for e in rounding.worst(network, box)]
-        return cls(network, _inlet(network), sizes, _reads(network), error)
+        return cls(network, _inlet(network), sizes, _reads(network), error, varied(box))
 
     @property
     def widest(self) -> int:
         """The most features that any value has."""
         return max(node.size for node in self.network.nodes)
+
+
+def inlet_size(network: Network) -> int:
+    """How many coefficients the values hold that no activation comes before, as functions of the input."""
+    plain = {0}
+    for position, node in enumerate(network.nodes[1:], start=1):
+        if not relaxes(node.op) and plain.issuperset(node.inputs):
+            plain.add(position)
+    return network.nodes[0].size * sum(network.nodes[position].size for position in plain)
+
+
+def varied(box: Bounds | Box) -> Tensor:
+    """The positions of the inputs of one sample that vary by more than float32 rounds them."""
+    lower, upper = box.lower.flatten(), box.upper.flatten()
+    rounded = torch.finfo(torch.float32).eps * torch.maximum(lower.abs(), upper.abs())
+    return (upper - lower > rounded).nonzero().flatten()
 
 
 def _inlet(network: Network) -> dict[int, Functions]:

@@ -34,7 +34,8 @@ COPIES = 8  # of a block that live at once
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """What each input adds to the width of neurons' bounds: box and feature of each, width (neurons x inputs)."""
+    """What each input that varies adds to the width of neurons' bounds: box and feature of each, width (neurons x
+    varied inputs)."""
 
     box: Tensor
     feature: Tensor
@@ -195,14 +196,15 @@ def _tightened(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, b
     """
     feature, box = wanted.flatten(1).T.nonzero(as_tuple=True)
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
-    radius = relaxed.upper / 2 - relaxed.lower / 2
-    lowest, widths = [lower.new_zeros(0, 2)], [lower.new_zeros(0, radius.shape[1])]
+    varied = relaxed.prepared.varied
+    radius = (relaxed.upper / 2 - relaxed.lower / 2)[:, varied]
+    lowest, widths = [lower.new_zeros(0, 2)], [lower.new_zeros(0, len(varied))]
     for block in blocks(len(box), 2 * _width(relaxed.prepared, position, feature), budget):
         who = box[block]
         low, high = relaxed.lower[who], relaxed.upper[who]
         below = _both_sides(relaxed, position, feature[block], who)
         lowest.append(below.minimum(low[:, None], high[:, None]))
-        widths.append(below.coef.abs().sum(1) * radius[who])
+        widths.append(below.coef[..., varied].abs().sum(1) * radius[who])
     relaxed.reach[position] = Reach(box, feature, torch.cat(widths))
     new_lower, new_upper = torch.cat(lowest).T - relaxed.prepared.error[position].index_select(0, feature)
     met = meet(lower[box, feature], upper[box, feature], new_lower, -new_upper)
