@@ -44,10 +44,8 @@ ROUNDS, ENDLESS = 20, 10**9
 
 def attack(
     context: typer.Context,
-    net: Annotated[
-        Path | None, typer.Argument(metavar="NET", help="ONNX file: with PROP, the property is attacked.")
-    ] = None,
-    prop: Annotated[Path | None, typer.Argument(metavar="PROP", help="VNN-LIB file.")] = None,
+    net: options.MaybeNet = None,
+    prop: options.MaybeProperty = None,
     model: options.MaybeModel = None,
     weights: options.Weights = None,
     data: options.Data = "digits",
@@ -55,9 +53,7 @@ def attack(
     domain: options.Domain = None,
     eps_scale: options.EpsScale = None,
     eps: options.MaybeEps = None,
-    attacks: Annotated[
-        str | None, typer.Option(help="Attacks, with commas; options as in 'pgd(steps=100)'; 'foolbox:LinfPGD' too.")
-    ] = None,
+    attacks: options.MaybeAttacks = None,
     n: options.First = None,
     norm: options.NormOrPixels = "inf",
     seed: options.Seed = 0,
@@ -65,9 +61,9 @@ def attack(
     threads: options.Threads = None,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
-    save: Annotated[Path | None, typer.Option(help="Folder for adversarial.npz, sheet.png and summary.json.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for a property, reading included.")] = inf,
-    results: Annotated[Path | None, typer.Option(help="File for the answer to a property, besides stdout.")] = None,
+    save: options.AttackFolder = None,
+    timeout: options.PropertyTimeout = inf,
+    results: options.AnswerFile = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:

@@ -22,30 +22,20 @@ from assay.verify.support.plain import counted, plain
 
 def bench(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of benchmarks, each with its instances.csv.")],
-    benchmarks: Annotated[str | None, typer.Option(help="Only these, with commas; all if not given.")] = None,
-    timeout: Annotated[float, typer.Option(help="Cap on the seconds of each instance.")] = inf,
-    workers: Annotated[int | None, typer.Option(help="Processes, one thread each; one a core if not given.")] = None,
+    folder: options.Benchmarks,
+    benchmarks: options.OnlyBenchmarks = None,
+    timeout: options.CappedTimeout = inf,
+    workers: options.WorkersOrCores = None,
     cluster: options.Cluster = None,
-    method: Annotated[str, typer.Option(help="Method, with options as in 'auto(steps=10)'.")] = "auto",
-    store: Annotated[Path, typer.Option(help="SQLite file of the results; the plot lies beside it.")] = Path(
-        "bench.sqlite"
-    ),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Take decided rows from the store; undecided ones need more time.")
-    ] = False,
-    expected: Annotated[
-        Path | None, typer.Option(help="CSV of expected verdicts: benchmark, onnx, vnnlib, verdict.")
-    ] = None,
-    peers: Annotated[
-        Path | None, typer.Option(help="CSV of published results, by instance and tool or in summary.")
-    ] = None,
+    method: options.Solver = "auto",
+    store: options.StoreFile = Path("bench.sqlite"),
+    resume: options.ResumeRows = False,
+    expected: options.Expected = None,
+    peers: options.Peers = None,
     memory: options.Memory = inf,
     report: options.Report = None,
     seed: options.Seed = 0,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Have verdicts' certificates accepted, or keep them numerical.")
-    ] = True,
+    check: options.Check = True,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:

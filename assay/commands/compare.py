@@ -46,51 +46,27 @@ def compare(
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
     eps_scale: options.EpsScale = None,
-    methods: Annotated[
-        str, typer.Option(help="Methods that certify, with commas; options as in 'crown(dtype=float32)'.")
-    ] = "ibp,crown",
-    attacks: Annotated[str, typer.Option(help="Attacks, likewise: 'fgsm,pgd(steps=100)'.")] = "fgsm,pgd",
+    methods: options.Methods = "ibp,crown",
+    attacks: options.Attacks = "fgsm,pgd",
     n: options.First = None,
-    out: Annotated[Path, typer.Option(help="Folder for results.sqlite, summary.json and bracket.png.")] = Path("out"),
+    out: options.BracketFolder = Path("out"),
     norm: options.NormOrPixels = "inf",
-    perturbation: Annotated[
-        str | None,
-        typer.Option(help=f"Instead of a norm: {options.PERTURBATIONS} --eps is a share of their ranges then, or 1."),
-    ] = None,
-    within: Annotated[
-        str | None,
-        typer.Option(metavar="NORM:R", help="Other balls that what changes lies in, whatever the eps: l2:1.5,l1:8."),
-    ] = None,
+    perturbation: options.MaybePerturbation = None,
+    within: options.Within = None,
     seed: options.Seed = 0,
     batch: options.Batch = 50,
-    timeout: Annotated[float, typer.Option(help="Seconds for each sample and method.")] = inf,
+    timeout: options.EachTimeout = inf,
     threads: options.Threads = None,
     device: options.Device = "cpu",
     workers: options.Workers = None,
     cluster: options.Cluster = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Take finished verdicts from results.sqlite; undecided ones need more time."),
-    ] = False,
-    radius: Annotated[
-        bool, typer.Option("--radius", help="Instead of --eps: how far each sample holds, by everybody, in one table.")
-    ] = False,
-    tolerance: Annotated[
-        float, typer.Option(help="With --radius: how exactly radii are found, in the units of the data, or 2% of them.")
-    ] = 1e-3,
+    resume: options.Resume = False,
+    radius: options.InsteadOfEps = False,
+    tolerance: options.RadiusTolerance = 1e-3,
     report: options.Report = None,
-    require: Annotated[
-        list[str] | None,
-        typer.Option(help="End with 80 unless it holds: 'certified@0.1 >= 0.75', 'empirical@0.1 <= 0.9'. Repeatable."),
-    ] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(help="End with 80 if an accuracy fell below the 95% interval of this earlier results.sqlite."),
-    ] = None,
-    evidence: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Write a certificate or counterexample of each sample, for 'assay check'."),
-    ] = None,
+    require: options.Require = None,
+    baseline: options.Baseline = None,
+    evidence: options.EvidenceFolder = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
@@ -120,6 +96,10 @@ def compare(
         wide(radii, p, samples)
     else:
         verifiers = _by_cells(verifiers)
+    if not radius and any(method.name == "smoothing" for method in verifiers):
+        from assay.benchmarks.harness.beside import attacked
+
+        verifiers = attacked(verifiers)
     asking = Asking(model, weights, options.fitting(model, weights, samples), samples, verifiers, attackers)
     gates = _gates(require, baseline, asking, threat, radii)
     writable_folder(out)

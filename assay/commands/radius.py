@@ -27,27 +27,19 @@ def radius(
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
     eps_scale: options.EpsScale = None,
-    index: Annotated[
-        int | None, typer.Option(help="Position of the sample; 0 if neither this nor --n is given.")
-    ] = None,
-    n: Annotated[int | None, typer.Option("--n", help="How many samples, from the first on, instead of one.")] = None,
-    method: Annotated[
-        str, typer.Option(help="Method that certifies, with options as in 'milp(solver=scip)'.")
-    ] = "crown",
-    attack: Annotated[str, typer.Option(help="Attack, likewise: 'pgd(steps=100)'.")] = "pgd",
+    index: options.Index = None,
+    n: options.HowMany = None,
+    method: options.Method = "crown",
+    attack: options.OneAttack = "pgd",
     norm: options.Norm = "inf",
-    tolerance: Annotated[float, typer.Option(help="How exactly each end is found, in the units of the data.")] = 1e-3,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds for each sample, for the method and as many for the attack.")
-    ] = inf,
+    tolerance: options.Tolerance = 1e-3,
+    timeout: options.SampleTimeout = inf,
     seed: options.Seed = 0,
     threads: options.Threads = 1,
     device: options.Device = "cpu",
     workers: options.Workers = None,
     cluster: options.Cluster = None,
-    out: Annotated[Path, typer.Option(help="Folder for the cases of soundness alarms, if there are any.")] = Path(
-        "out"
-    ),
+    out: options.AlarmFolder = Path("out"),
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:

@@ -496,3 +496,28 @@ def test_a_part_of_a_tensor_travels_without_the_rest():
     whole = torch.rand(1000, 100)
     assert len(dumps([whole[i] for i in range(10)])) < 10 * 100 * 4 + 2000
     assert len(dumps(torch.zeros(1).expand(1000, 1000))) < 1000
+
+
+SERVER = """
+import time
+from assay.verify.support.executors.processes import warm
+warm(["endless"])
+time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes a pipe that sends signals")
+def test_the_server_does_not_outlive_its_driver_while_it_imports(tmp_path):
+    """Nor does it keep the driver's output open, for whose end a pipe in a terminal waits."""
+    begun = tmp_path / "begun"
+    (tmp_path / "endless.py").write_text(
+        f"import os, pathlib, time\npathlib.Path({str(begun)!r}).write_text(str(os.getpid()))\ntime.sleep(1000)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    driver = subprocess.Popen([sys.executable, "-c", SERVER], env=environment, stdout=subprocess.PIPE)
+    while not (begun.exists() and begun.read_text()):
+        assert driver.poll() is None
+        time.sleep(0.01)
+    driver.kill()
+    assert driver.communicate(timeout=60) == (b"", None)
+    assert gone(int(begun.read_text()))
