@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from assay.checks import at_least_one
 from assay.verify.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -144,9 +145,7 @@ Check = Annotated[
     bool, typer.Option("--check/--no-check", help="Have verdicts' certificates accepted, or keep them numerical.")
 ]
 
-MaybeNet = Annotated[
-    Path | None, typer.Argument(metavar="NET", help="ONNX file: with PROP, the property is attacked.")
-]
+MaybeNet = Annotated[Path | None, typer.Argument(metavar="NET", help="ONNX file: with PROP, the property is attacked.")]
 MaybeProperty = Annotated[Path | None, typer.Argument(metavar="PROP", help="VNN-LIB file.")]
 MaybeAttacks = Annotated[
     str | None, typer.Option(help="Attacks, with commas; options as in 'pgd(steps=100)'; 'foolbox:LinfPGD' too.")
@@ -166,15 +165,11 @@ SampleTimeout = Annotated[
 AlarmFolder = Annotated[Path, typer.Option(help="Folder for the cases of soundness alarms, if there are any.")]
 
 Noise = Annotated[str, typer.Option(help="Kind of noise; see assay methods, smoothing.")]
-Sigma = Annotated[
-    float | None, typer.Option(help="Root mean square of the noise in each value; 0.25 if not given.")
-]
+Sigma = Annotated[float | None, typer.Option(help="Root mean square of the noise in each value; 0.25 if not given.")]
 Keep = Annotated[float, typer.Option(help="Share of the pixels that masking and ablation noise keep.")]
 Draws = Annotated[int | None, typer.Option(help="Draws for each sample; 100000 if not given.")]
 Pilot = Annotated[int, typer.Option(help="Draws that choose the class, beforehand.")]
-Alpha = Annotated[
-    float | None, typer.Option(help="Chance that a sample's radius may be wrong; 0.001 if not given.")
-]
+Alpha = Annotated[float | None, typer.Option(help="Chance that a sample's radius may be wrong; 0.001 if not given.")]
 Theorem = Annotated[
     str, typer.Option(help="cohen, pixeldp, renyi, two-class, higher-order, dsrs or soft; see assay methods.")
 ]
@@ -197,6 +192,8 @@ Audit = Annotated[
 def hiring(workers: int | None, cluster: str | None, device: str = "cpu", memory: float = inf) -> Hiring:
     """Where the work is to run; ``memory``: bytes that one process may hold. Asked for early: what processes import
     they import meanwhile."""
+    at_least_one("--workers", workers)
+
     from assay.benchmarks.harness.preloaded import SAMPLES
     from assay.verify.support.executors.chosen import chosen
     from assay.verify.support.executors.processes import warm

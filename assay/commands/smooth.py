@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -65,7 +65,7 @@ def smooth(
         raise typer.Exit(_audit(audit, draws, alpha, sigma, law, json_))
     if model is None:
         raise InputError("expected --model, or --audit with a log")
-    for name, value in (("--n", n), ("--skip", skip), ("--threads", threads), ("--workers", workers)):
+    for name, value in (("--n", n), ("--skip", skip), ("--threads", threads)):
         at_least_one(name, value)
     seed_in_range(seed)
     hiring = options.hiring(workers, cluster)
