@@ -42,7 +42,7 @@ def test_rows_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_json_is_one_document_and_seeds_repeat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     documents = []
     for seed in ("3", "3", "4"):
-        assert main([*MODEL, "--out", str(tmp_path), "--seed", seed, "--json"]) == 0
+        assert main([*MODEL, "--n", "3", "--out", str(tmp_path), "--seed", seed, "--json"]) == 0
         documents.append(json.loads(capsys.readouterr().out))
     counts = [[row["successes"] for row in document["rows"]] for document in documents]
     assert counts[0] == counts[1]
@@ -53,7 +53,7 @@ def test_json_is_one_document_and_seeds_repeat(tmp_path: Path, capsys: pytest.Ca
 def test_certificates_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     documents = {}
     for name in ("cohen", "renyi", "two-class", "soft"):
-        assert main([*MODEL, "--certificate", name, "--out", str(tmp_path), "--json"]) == 0
+        assert main([*MODEL, "--n", "3", "--certificate", name, "--out", str(tmp_path), "--json"]) == 0
         told = capsys.readouterr()
         documents[name] = json.loads(told.out)
         assert documents[name]["certificate"] == name
