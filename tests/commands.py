@@ -1,5 +1,5 @@
-"""The command in a process of its own, as ``python -m assay`` begins one, for a tenth of what that takes: it is forked
-from the server of the executors' processes, which has imported what it needs."""
+"""Commands and functions in processes of their own, for a tenth of what a new interpreter takes: they are forked from
+the server of the executors' processes, which has imported what they need."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import MappingProxyType
+from typing import NoReturn
 
 from assay import __main__
 from assay.benchmarks.harness.preloaded import INSTANCES
@@ -23,10 +23,10 @@ from assay.verify.support.executors import processes
 
 @dataclass(eq=False)
 class Started:
-    """A command that runs, with what it prints in files; the names are those of :class:`subprocess.Popen`."""
+    """What runs, with what it prints in files; the names are those of :class:`subprocess.Popen`."""
 
     process: BaseProcess
-    folder: tempfile.TemporaryDirectory[str] = field(repr=False)
+    folder: Path
 
     @property
     def returncode(self) -> int | None:
@@ -50,42 +50,53 @@ class Started:
         """What it has printed on both streams, once it has ended."""
         self.process.join(timeout)
         assert self.process.exitcode is not None, "it has not ended in time"
-        return self.said("out"), self.said("err")
+        return self.said("stdout"), self.said("stderr")
 
     def said(self, stream: str) -> str:
         """What it has printed so far."""
-        path = Path(self.folder.name, stream)
+        path = self.folder / f"{stream}.txt"
         return path.read_text() if path.is_file() else ""
 
 
 def start(
+    folder: Path,
     arguments: Sequence[str],
-    out: str | None = None,
+    out: str = "",
     encoding: str = "utf-8",
     methods: Mapping[str, str] = MappingProxyType({}),
 ) -> Started:
-    """``assay ARGUMENTS`` in the current folder, with the environment and the path of modules of this process; ``out``:
-    what its standard output is instead of a file; ``methods``: further ones, by name."""
-    folder = tempfile.TemporaryDirectory()
-    ends = out or str(Path(folder.name, "out")), str(Path(folder.name, "err"))
+    """``assay ARGUMENTS`` by :func:`forked`; ``methods``: further ones, by name."""
+    return forked(folder, _command, (list(arguments), dict(methods)), out, encoding)
+
+
+def forked(
+    folder: Path,
+    function: Callable[..., object],
+    arguments: Sequence[object] = (),
+    out: str = "",
+    encoding: str = "utf-8",
+) -> Started:
+    """``function(*arguments)`` in the current folder, with the environment and the path of modules of this process.
+    What it prints goes to stdout.txt and stderr.txt in ``folder``, or to ``out``."""
+    ends = out or str(folder / "stdout.txt"), str(folder / "stderr.txt")
+    here = os.getcwd(), dict(os.environ), list(sys.path)
     context = processes._context(INSTANCES)
-    told = (list(arguments), os.getcwd(), dict(os.environ), list(sys.path), ends, encoding, dict(methods))
-    process = context.Process(target=_run, args=told, daemon=True)
+    process = context.Process(target=_run, args=(function, arguments, *here, ends, encoding), daemon=True)
     with processes._without_main(), processes._uninterrupted():
         process.start()
     return Started(process, folder)
 
 
 def _run(
-    arguments: list[str],
+    function: Callable[..., object],
+    arguments: Sequence[object],
     folder: str,
     environment: dict[str, str],
     path: list[str],
     ends: Sequence[str],
     encoding: str,
-    methods: dict[str, str],
 ) -> None:
-    """What the process does: what an interpreter does at its start, and then the command."""
+    """What an interpreter does at its start, and then the function."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -101,6 +112,10 @@ def _run(
     multiprocessing.current_process()._config["daemon"] = False  # or it could not start processes of its own
     forkserver._forkserver.ensure_running = lambda: None  # the server of this one serves its processes, too
     forkserver.ensure_running = forkserver._forkserver.ensure_running
-    sys.argv = ["assay", *arguments]
+    function(*arguments)
+
+
+def _command(arguments: list[str], methods: dict[str, str]) -> NoReturn:
     registry.VERIFIERS.update(methods)
+    sys.argv = ["assay", *arguments]
     __main__.run()

@@ -43,7 +43,7 @@ def run(folder, capsys):
 
 
 def start(*arguments):
-    return commands.start(["bench", "all", "--workers", "1", *arguments])
+    return commands.start(Path.cwd(), ["bench", "all", "--workers", "1", *arguments])
 
 
 def stored(columns="verdict, reason"):
@@ -56,7 +56,7 @@ def stored(columns="verdict, reason"):
 
 def wait_for(condition, process):
     while not condition():
-        assert process.poll() is None, process.said("err")
+        assert process.poll() is None, process.said("stderr")
         time.sleep(0.02)
 
 

@@ -230,7 +230,7 @@ def test_streams_that_cannot_encode_a_sign_get_the_nearest(encoding, monkeypatch
 def test_tables_are_printed_on_every_stream(folder, encoding):
     asked = ["compare", "--model", "net.py:net", "--eps", "0.1", "--methods", "ibp", "--attacks", "fgsm", "--n", "5"]
     out = folder / "printed"
-    process = commands.start(asked, out=str(out), encoding=encoding)
+    process = commands.start(folder, asked, out=str(out), encoding=encoding)
     process.communicate(timeout=300)
     assert process.returncode == 0
     shown = out.read_bytes().decode(encoding)
@@ -242,8 +242,8 @@ def test_tables_are_printed_on_every_stream(folder, encoding):
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 @pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
-def test_a_full_standard_output_is_told(more):
-    process = commands.start(["models", *more], out="/dev/full")
+def test_a_full_standard_output_is_told(tmp_path, more):
+    process = commands.start(tmp_path, ["models", *more], out="/dev/full")
     _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (60, "assay: error: No space left on device: standard output\n")
 

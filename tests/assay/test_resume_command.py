@@ -48,7 +48,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def start(out, *more):
-    return commands.start(arguments(out, *more), methods={"slow": f"{__name__}:Slow"})
+    return commands.start(Path.cwd(), arguments(out, *more), methods={"slow": f"{__name__}:Slow"})
 
 
 def stored(out, columns):
@@ -67,7 +67,7 @@ def stored(out, columns):
 def wait_for_rows(process, out, count):
     while len(stored(out, "run")) < count and process.poll() is None:
         time.sleep(0.01)
-    assert process.poll() is None, process.said("err")
+    assert process.poll() is None, process.said("stderr")
 
 
 def whole(capsys):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -48,7 +49,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def start(*arguments):
-    return commands.start(["verify", *arguments])
+    return commands.start(Path.cwd(), ["verify", *arguments])
 
 
 def witness(text):
@@ -132,7 +133,7 @@ def test_files_in_the_wrong_order_are_told(folder, capsys):
 @pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
 def test_the_file_has_the_answer_where_stdout_is_full(folder, more):
     asked = ["verify", "net.onnx", "safe.vnnlib", "--results", "answer.txt", *more]
-    process = commands.start(asked, out="/dev/full")
+    process = commands.start(folder, asked, out="/dev/full")
     _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (60, "assay: error: No space left on device: standard output\n")
     assert (folder / "answer.txt").read_text() == "unsat\n"
