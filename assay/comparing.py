@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -82,6 +82,12 @@ class Terms:
         with interruptible(), Store(self.out / "results.sqlite") as store, hint(store):
             survey(store, self.resume)
             yield store
+
+    def watched(self, unit: str) -> AbstractContextManager[Progress]:
+        """Progress, counted in these, on stderr."""
+        from assay.benchmarks.harness.progress import watch
+
+        return watch(unit=unit, quiet=self.quiet)
 
     def judged(self, judge: Callable[..., Told], asking: Asking, store: Store, progress: Progress) -> Told:
         """What ``judge``, a comparison of the harness, says; a run of its own in the store."""

@@ -1,4 +1,4 @@
-"""The options that several commands take: one wording, one type and one reading each."""
+"""The options of commands over data sets and instances: one wording and one type each, and one reading."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from assay.checks import at_least_one
 from assay.verify.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,10 +94,106 @@ Cluster = Annotated[
 ]
 Memory = Annotated[float, typer.Option(help="GiB that a process may hold; one that takes more is ended.")]
 
+# Of one command each, so that its signature is a list of what it takes.
+Methods = Annotated[str, typer.Option(help="Methods that certify, with commas; options as in 'crown(dtype=float32)'.")]
+Attacks = Annotated[str, typer.Option(help="Attacks, likewise: 'fgsm,pgd(steps=100)'.")]
+BracketFolder = Annotated[Path, typer.Option(help="Folder for results.sqlite, summary.json and bracket.png.")]
+MaybePerturbation = Annotated[
+    str | None,
+    typer.Option(help=f"Instead of a norm: {PERTURBATIONS} --eps is a share of their ranges then, or 1."),
+]
+Within = Annotated[
+    str | None,
+    typer.Option(metavar="NORM:R", help="Other balls that what changes lies in, whatever the eps: l2:1.5,l1:8."),
+]
+EachTimeout = Annotated[float, typer.Option(help="Seconds for each sample and method.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Take finished verdicts from results.sqlite; undecided ones need more time."),
+]
+InsteadOfEps = Annotated[
+    bool, typer.Option("--radius", help="Instead of --eps: how far each sample holds, by everybody, in one table.")
+]
+RadiusTolerance = Annotated[
+    float, typer.Option(help="With --radius: how exactly radii are found, in the units of the data, or 2% of them.")
+]
+Require = Annotated[
+    list[str] | None,
+    typer.Option(help="End with 80 unless it holds: 'certified@0.1 >= 0.75', 'empirical@0.1 <= 0.9'. Repeatable."),
+]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(help="End with 80 if an accuracy fell below the 95% interval of this earlier results.sqlite."),
+]
+EvidenceFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Write a certificate or counterexample of each sample, for 'assay check'."),
+]
+
+Benchmarks = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of benchmarks, each with its instances.csv.")]
+OnlyBenchmarks = Annotated[str | None, typer.Option(help="Only these, with commas; all if not given.")]
+CappedTimeout = Annotated[float, typer.Option(help="Cap on the seconds of each instance.")]
+WorkersOrCores = Annotated[int | None, typer.Option(help="Processes, one thread each; one a core if not given.")]
+Solver = Annotated[str, typer.Option(help="Method, with options as in 'auto(steps=10)'.")]
+StoreFile = Annotated[Path, typer.Option(help="SQLite file of the results; the plot lies beside it.")]
+ResumeRows = Annotated[
+    bool, typer.Option("--resume", help="Take decided rows from the store; undecided ones need more time.")
+]
+Expected = Annotated[Path | None, typer.Option(help="CSV of expected verdicts: benchmark, onnx, vnnlib, verdict.")]
+Peers = Annotated[Path | None, typer.Option(help="CSV of published results, by instance and tool or in summary.")]
+Check = Annotated[
+    bool, typer.Option("--check/--no-check", help="Have verdicts' certificates accepted, or keep them numerical.")
+]
+
+MaybeNet = Annotated[Path | None, typer.Argument(metavar="NET", help="ONNX file: with PROP, the property is attacked.")]
+MaybeProperty = Annotated[Path | None, typer.Argument(metavar="PROP", help="VNN-LIB file.")]
+MaybeAttacks = Annotated[
+    str | None, typer.Option(help="Attacks, with commas; options as in 'pgd(steps=100)'; 'foolbox:LinfPGD' too.")
+]
+AttackFolder = Annotated[Path | None, typer.Option(help="Folder for adversarial.npz, sheet.png and summary.json.")]
+PropertyTimeout = Annotated[float, typer.Option(help="Seconds for a property, reading included.")]
+AnswerFile = Annotated[Path | None, typer.Option(help="File for the answer to a property, besides stdout.")]
+
+Index = Annotated[int | None, typer.Option(help="Position of the sample; 0 if neither this nor --n is given.")]
+HowMany = Annotated[int | None, typer.Option("--n", help="How many samples, from the first on, instead of one.")]
+Method = Annotated[str, typer.Option(help="Method that certifies, with options as in 'milp(solver=scip)'.")]
+OneAttack = Annotated[str, typer.Option(help="Attack, likewise: 'pgd(steps=100)'.")]
+Tolerance = Annotated[float, typer.Option(help="How exactly each end is found, in the units of the data.")]
+SampleTimeout = Annotated[
+    float, typer.Option(help="Seconds for each sample, for the method and as many for the attack.")
+]
+AlarmFolder = Annotated[Path, typer.Option(help="Folder for the cases of soundness alarms, if there are any.")]
+
+Noise = Annotated[str, typer.Option(help="Kind of noise; see assay methods, smoothing.")]
+Sigma = Annotated[float | None, typer.Option(help="Root mean square of the noise in each value; 0.25 if not given.")]
+Keep = Annotated[float, typer.Option(help="Share of the pixels that masking and ablation noise keep.")]
+Draws = Annotated[int | None, typer.Option(help="Draws for each sample; 100000 if not given.")]
+Pilot = Annotated[int, typer.Option(help="Draws that choose the class, beforehand.")]
+Alpha = Annotated[float | None, typer.Option(help="Chance that a sample's radius may be wrong; 0.001 if not given.")]
+Theorem = Annotated[
+    str, typer.Option(help="cohen, pixeldp, renyi, two-class, higher-order, dsrs or soft; see assay methods.")
+]
+RadiusNorm = Annotated[
+    str | None,
+    typer.Option(help="Norm of the radii: 2, 1 or inf; l0, the number of changed pixels, under noise that erases."),
+]
+TableRadii = Annotated[
+    str | None, typer.Option(help="Radii of the table, with commas; 0,0.25,0.5,0.75,1, or 0,1,2,3,5 pixels.")
+]
+Samples = Annotated[int | None, typer.Option("--n", help="So many samples; all if not given.")]
+Skip = Annotated[int, typer.Option(help="Take every K-th sample.")]
+SmoothFolder = Annotated[Path, typer.Option(help="Folder for smooth.csv, smooth.json and smooth.png.")]
+Audit = Annotated[
+    Path | None,
+    typer.Option(help="Instead: audit this log of radii against the options that are given, or recover them."),
+]
+
 
 def hiring(workers: int | None, cluster: str | None, device: str = "cpu", memory: float = inf) -> Hiring:
     """Where the work is to run; ``memory``: bytes that one process may hold. Asked for early: what processes import
     they import meanwhile."""
+    at_least_one("--workers", workers)
+
     from assay.benchmarks.harness.preloaded import SAMPLES
     from assay.verify.support.executors.chosen import chosen
     from assay.verify.support.executors.processes import warm

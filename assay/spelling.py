@@ -23,7 +23,8 @@ def spelled(key: str) -> str:
             return key
         module, _, name = _place(call.func.id).partition(":")
         options = {str(given.arg): _value(given.value) for given in call.keywords}
-        return title(getattr(import_module(module), name)(**options))
+        made = getattr(import_module(module), name)(**options)
+        return title(made) if repr(made) == key else key  # a third party's class may have the name of one of ours
     except Exception:  # the repr of whatever a third party made
         return key
 

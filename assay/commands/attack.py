@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from functools import partial
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from assay import options
-from assay.checks import at_least_one, seed_in_range, use_threads
 from assay.commands.verify import verify
+from assay.comparing import limits
 from assay.notes import lost, wide
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import parse_norm
+from assay.verify.support.files import writable_folder
 from assay.verify.support.plain import plain
+from assay.verify.support.signals import interruptible
 from assay.written import numbers
 
 if TYPE_CHECKING:
@@ -44,10 +47,8 @@ ROUNDS, ENDLESS = 20, 10**9
 
 def attack(
     context: typer.Context,
-    net: Annotated[
-        Path | None, typer.Argument(metavar="NET", help="ONNX file: with PROP, the property is attacked.")
-    ] = None,
-    prop: Annotated[Path | None, typer.Argument(metavar="PROP", help="VNN-LIB file.")] = None,
+    net: options.MaybeNet = None,
+    prop: options.MaybeProperty = None,
     model: options.MaybeModel = None,
     weights: options.Weights = None,
     data: options.Data = "digits",
@@ -55,9 +56,7 @@ def attack(
     domain: options.Domain = None,
     eps_scale: options.EpsScale = None,
     eps: options.MaybeEps = None,
-    attacks: Annotated[
-        str | None, typer.Option(help="Attacks, with commas; options as in 'pgd(steps=100)'; 'foolbox:LinfPGD' too.")
-    ] = None,
+    attacks: options.MaybeAttacks = None,
     n: options.First = None,
     norm: options.NormOrPixels = "inf",
     seed: options.Seed = 0,
@@ -65,9 +64,9 @@ def attack(
     threads: options.Threads = None,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
-    save: Annotated[Path | None, typer.Option(help="Folder for adversarial.npz, sheet.png and summary.json.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for a property, reading included.")] = inf,
-    results: Annotated[Path | None, typer.Option(help="File for the answer to a property, besides stdout.")] = None,
+    save: options.AttackFolder = None,
+    timeout: options.PropertyTimeout = inf,
+    results: options.AnswerFile = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
@@ -76,48 +75,37 @@ def attack(
         if prop is None or model is not None or eps is not None:
             raise InputError("expected NET PROP, or --model with --eps: assay attack --help shows both")
         _refuse(context, FOR_DATA, "is for data sets, and means nothing for NET PROP")
-        rounds = ENDLESS if timeout < inf else ROUNDS
-        named = "+".join(_texts(ON_PROPERTY if attacks is None else attacks))
-        method = f"attack(attack={named},rounds={rounds},targeted=true)"
-        return verify(net, prop, method, timeout, results, seed, threads or 1, json_=json_)
+        return verify(net, prop, _method(attacks, timeout), timeout, results, seed, threads or 1, json_=json_)
     if model is None or eps is None:
         raise InputError("expected --model and --eps, or NET PROP: assay attack --help shows both")
     _refuse(context, FOR_PROPERTY, "is for NET PROP, and means nothing for data sets")
     asked, eps_scale = options.eps_map(eps, eps_scale)
     radii, p = numbers("--eps", asked), parse_norm(norm, pixels=True)
-    for name, value in (("--n", n), ("--batch", batch), ("--threads", threads), ("--workers", workers)):
-        at_least_one(name, value)
-    seed_in_range(seed)
     hiring = options.hiring(workers, cluster)
+    limits(n, batch, inf, seed, threads, workers, "cpu")
 
     from assay.benchmarks.harness import attacked
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.sources import Named
-    from assay.verify.support.files import writable_folder
-    from assay.verify.support.signals import interruptible
 
-    use_threads(threads)
     chosen = options.attacks(ON_DATA if attacks is None else attacks)
     samples = options.samples(data, data_dir, domain, n, eps_scale)
     wide(radii, p, samples)
     module = options.fitting(model, weights, samples, whole=True)
     folder = None if save is None else writable_folder(save)
+    by = partial(attacked.attack_all, norm=p, seed=seed, batch=batch, name=model, hiring=hiring)
     with interruptible(), watch(quiet=quiet) as progress:
-        outcome = attacked.attack_all(
-            module,
-            samples,
-            radii,
-            chosen,
-            norm=p,
-            seed=seed,
-            batch=batch,
-            name=model,
-            progress=progress,
-            hiring=hiring,
-            source=Named(model, weights, whole=True),
-        )
+        source = Named(model, weights, whole=True)
+        outcome = by(module, samples, radii, chosen, progress=progress, source=source)
     _tell(outcome, ["assay", *context.obj], folder, json_)
     return lost(outcome.lost)
+
+
+def _method(attacks: str | None, timeout: float) -> str:
+    """The method that looks for a property's counterexample by these attacks."""
+    rounds = ENDLESS if timeout < inf else ROUNDS
+    named = "+".join(_texts(ON_PROPERTY if attacks is None else attacks))
+    return f"attack(attack={named},rounds={rounds},targeted=true)"
 
 
 def _tell(outcome: Attacked, command: list[str], folder: Path | None, as_json: bool) -> None:

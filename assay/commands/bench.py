@@ -6,7 +6,7 @@ import shlex
 import sys
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,36 +16,32 @@ from assay.checks import at_least_one, cores, positive, seed_in_range, writable_
 from assay.commands.report import write
 from assay.notes import hint, survey
 from assay.verify.support.executors.processes import warm
+from assay.verify.support.files import writable_folder
 from assay.verify.support.imports import swift_imports
 from assay.verify.support.plain import counted, plain
+from assay.verify.support.signals import interruptible
+
+if TYPE_CHECKING:
+    from assay.benchmarks.harness.suite import Outcome
+    from assay.benchmarks.report.competition import Peers
 
 
 def bench(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of benchmarks, each with its instances.csv.")],
-    benchmarks: Annotated[str | None, typer.Option(help="Only these, with commas; all if not given.")] = None,
-    timeout: Annotated[float, typer.Option(help="Cap on the seconds of each instance.")] = inf,
-    workers: Annotated[int | None, typer.Option(help="Processes, one thread each; one a core if not given.")] = None,
+    folder: options.Benchmarks,
+    benchmarks: options.OnlyBenchmarks = None,
+    timeout: options.CappedTimeout = inf,
+    workers: options.WorkersOrCores = None,
     cluster: options.Cluster = None,
-    method: Annotated[str, typer.Option(help="Method, with options as in 'auto(steps=10)'.")] = "auto",
-    store: Annotated[Path, typer.Option(help="SQLite file of the results; the plot lies beside it.")] = Path(
-        "bench.sqlite"
-    ),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Take decided rows from the store; undecided ones need more time.")
-    ] = False,
-    expected: Annotated[
-        Path | None, typer.Option(help="CSV of expected verdicts: benchmark, onnx, vnnlib, verdict.")
-    ] = None,
-    peers: Annotated[
-        Path | None, typer.Option(help="CSV of published results, by instance and tool or in summary.")
-    ] = None,
+    method: options.Solver = "auto",
+    store: options.StoreFile = Path("bench.sqlite"),
+    resume: options.ResumeRows = False,
+    expected: options.Expected = None,
+    peers: options.Peers = None,
     memory: options.Memory = inf,
     report: options.Report = None,
     seed: options.Seed = 0,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Have verdicts' certificates accepted, or keep them numerical.")
-    ] = True,
+    check: options.Check = True,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
@@ -57,16 +53,11 @@ def bench(
     if cluster is None:
         warm(INSTANCES)  # while this process imports the same
 
-    from rich.console import Console
-
     with swift_imports():
         from assay.benchmarks.harness import instances, suite
         from assay.benchmarks.harness.progress import watch
         from assay.benchmarks.harness.records.store import Store
-        from assay.benchmarks.report import cactus_figure, competition, instances_run
-    from assay.verify.support.documents import dump
-    from assay.verify.support.files import writable_folder
-    from assay.verify.support.signals import interruptible
+        from assay.benchmarks.report import competition, instances_run
 
     options.method(method)  # one that is none is refused before anything is read
     chosen = None if benchmarks is None else [name.strip() for name in benchmarks.split(",") if name.strip()]
@@ -81,26 +72,40 @@ def bench(
         survey(opened, resume)
         opened.begin(shlex.join(["assay", *context.obj]), method, str(folder))
         outcome = suite.run(
-            listed,
-            method,
-            opened,
-            limits,
-            resume=resume,
-            expected=verdicts,
-            progress=progress,
-            hiring=hiring,
+            listed, method, opened, limits, resume=resume, expected=verdicts, progress=progress, hiring=hiring
         )
         instances_run.keep(opened, method, limits, outcome, published)
+    taken = outcome.resumed if resume else None
+    return _tell(outcome, published, store, report, opened.run, taken, json_)
+
+
+def _tell(
+    outcome: Outcome,
+    published: Peers,
+    store: Path,
+    page: Path | None,
+    run: int | None,
+    taken: int | None,
+    as_json: bool,
+) -> int:
+    """Picture and page, written; the table, or the rows as JSON with the table on stderr; how many rows were ``taken``
+    from the store, if that was asked for; the exit code."""
+    from rich.console import Console
+
+    from assay.benchmarks.harness.records.store import Store
+    from assay.benchmarks.report import cactus_figure, competition
+    from assay.verify.support.documents import dump
+
     picture = store.with_suffix(".png")
     cactus_figure.draw(outcome, published, picture)
-    competition.show(outcome, published, Console(stderr=json_))
-    if json_:
+    competition.show(outcome, published, Console(stderr=as_json))
+    if as_json:
         print(dump([row.to_json() for row in outcome.rows]))
-    if resume:
-        print(f"assay: {counted(outcome.resumed, 'row')} taken from {plain(store)}", file=sys.stderr)
-    if report is not None:
-        with Store(store) as again:
-            write(again, report, opened.run)
-    written = ", ".join(plain(path) for path in (store, picture, report) if path is not None)
-    print(f"{outcome.seconds:.1f} s; wrote {written}", file=sys.stderr if json_ else sys.stdout)
+    if taken is not None:
+        print(f"assay: {counted(taken, 'row')} taken from {plain(store)}", file=sys.stderr)
+    if page is not None:
+        with Store(store) as opened:
+            write(opened, page, run)
+    written = ", ".join(plain(path) for path in (store, picture, page) if path is not None)
+    print(f"{outcome.seconds:.1f} s; wrote {written}", file=sys.stderr if as_json else sys.stdout)
     return outcome.exit_code

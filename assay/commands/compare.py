@@ -9,21 +9,23 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from assay import options
-from assay.checks import at_least_one, positive, writable_file
+from assay.checks import positive, writable_file
 from assay.comparing import Asking, Terms, limits
 from assay.notes import lost, wide
 from assay.told import Told, tell_radii
 from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.norms import SPARSE, norm_name, parse_norm
+from assay.verify.support.files import writable_folder
 from assay.verify.support.plain import plain
 from assay.written import numbers
 
 if TYPE_CHECKING:
+    from assay.attacks.common.interface import Attack
     from assay.benchmarks.harness.asking import Ground
     from assay.benchmarks.harness.compare import Comparison
     from assay.benchmarks.harness.gate import Finding, Requirement
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from assay.portfolio import Portfolio
     from assay.verify.core.verifier import Verifier
     from assay.verify.perturbations import Perturbation
+    from assay.written import Written
 
 
 def compare(
@@ -46,95 +49,55 @@ def compare(
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
     eps_scale: options.EpsScale = None,
-    methods: Annotated[
-        str, typer.Option(help="Methods that certify, with commas; options as in 'crown(dtype=float32)'.")
-    ] = "ibp,crown",
-    attacks: Annotated[str, typer.Option(help="Attacks, likewise: 'fgsm,pgd(steps=100)'.")] = "fgsm,pgd",
+    methods: options.Methods = "ibp,crown",
+    attacks: options.Attacks = "fgsm,pgd",
     n: options.First = None,
-    out: Annotated[Path, typer.Option(help="Folder for results.sqlite, summary.json and bracket.png.")] = Path("out"),
+    out: options.BracketFolder = Path("out"),
     norm: options.NormOrPixels = "inf",
-    perturbation: Annotated[
-        str | None,
-        typer.Option(help=f"Instead of a norm: {options.PERTURBATIONS} --eps is a share of their ranges then, or 1."),
-    ] = None,
-    within: Annotated[
-        str | None,
-        typer.Option(metavar="NORM:R", help="Other balls that what changes lies in, whatever the eps: l2:1.5,l1:8."),
-    ] = None,
+    perturbation: options.MaybePerturbation = None,
+    within: options.Within = None,
     seed: options.Seed = 0,
     batch: options.Batch = 50,
-    timeout: Annotated[float, typer.Option(help="Seconds for each sample and method.")] = inf,
+    timeout: options.EachTimeout = inf,
     threads: options.Threads = None,
     device: options.Device = "cpu",
     workers: options.Workers = None,
     cluster: options.Cluster = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Take finished verdicts from results.sqlite; undecided ones need more time."),
-    ] = False,
-    radius: Annotated[
-        bool, typer.Option("--radius", help="Instead of --eps: how far each sample holds, by everybody, in one table.")
-    ] = False,
-    tolerance: Annotated[
-        float, typer.Option(help="With --radius: how exactly radii are found, in the units of the data, or 2% of them.")
-    ] = 1e-3,
+    resume: options.Resume = False,
+    radius: options.InsteadOfEps = False,
+    tolerance: options.RadiusTolerance = 1e-3,
     report: options.Report = None,
-    require: Annotated[
-        list[str] | None,
-        typer.Option(help="End with 80 unless it holds: 'certified@0.1 >= 0.75', 'empirical@0.1 <= 0.9'. Repeatable."),
-    ] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(help="End with 80 if an accuracy fell below the 95% interval of this earlier results.sqlite."),
-    ] = None,
-    evidence: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Write a certificate or counterexample of each sample, for 'assay check'."),
-    ] = None,
+    require: options.Require = None,
+    baseline: options.Baseline = None,
+    evidence: options.EvidenceFolder = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
     """Bound a model's robust accuracy from above by attacks and from below by certificates."""
     _agree(radius, eps, norm, perturbation, within, require, baseline, evidence)
-    if eps is None and perturbation is not None:
-        eps = "1"
-    if eps is not None:
-        eps, eps_scale = options.eps_map(eps, eps_scale)
-    radii, p = [] if eps is None else numbers("--eps", eps), parse_norm(norm, pixels=not radius)
+    radii, eps_scale = _radii(eps, eps_scale, perturbation)
+    p = parse_norm(norm, pixels=not radius)
     positive("--tolerance", tolerance, "the data's units")
-    at_least_one("--workers", workers)
     hiring = partial(options.hiring, workers, cluster, device)
     hiring()  # what processes import they import from here on, while this one does
     budget = limits(n, batch, timeout, seed, threads, workers, device)
-
-    from assay.benchmarks.harness.progress import watch
-    from assay.benchmarks.harness.radii.radius_table import RadiusTable
-    from assay.verify.support.files import writable_folder
-
-    verifiers, attackers = options.methods(methods), options.attacks(attacks)
-    if not verifiers and not attackers:
-        raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
+    asked = _asked_by(methods, attacks)
     samples = options.samples(data, data_dir, domain, n, eps_scale)
     threat = _threat(p, perturbation, within, samples)
     if threat.change is None:
         wide(radii, p, samples)
-    else:
-        verifiers = _by_cells(verifiers)
-    asking = Asking(model, weights, options.fitting(model, weights, samples), samples, verifiers, attackers)
+    by = _everybody(*asked, threat, radius)
+    asking = Asking(model, weights, options.fitting(model, weights, samples), samples, *by)
     gates = _gates(require, baseline, asking, threat, radii)
     writable_folder(out)
     writable_file("--report", report)
     terms = Terms(out, ["assay", *context.obj], budget, batch, hiring, resume, quiet)
     folder = None if evidence is None else _portfolio(evidence, asking, p, terms)
-
-    with terms.store() as store, watch(unit="bound" if radius else "verdict", quiet=quiet) as progress:
+    with terms.store() as store, terms.watched("bound" if radius else "verdict") as progress:
         outcome = terms.judged(threat.judge(radii, tolerance if radius else None), asking, store, progress)
         if folder is not None:
             _collect(folder, terms.ground(asking, p), radii, store, terms, progress)
-    to = Told(out, report, store.run, resume, json_)
-    if isinstance(outcome, RadiusTable):
-        return tell_radii(outcome, options.told(samples), terms.command, to)
-    return _tell(outcome, gates.found(outcome), options.told(samples), terms.command, to)
+    return _tell(outcome, gates, options.told(samples), terms.command, Told(out, report, store.run, resume, json_))
 
 
 def _agree(
@@ -160,6 +123,16 @@ def _agree(
         raise InputError("--require and --baseline speak of accuracy at an eps: take --eps and not --radius")
     if radius and evidence:
         raise InputError("--evidence speaks of an eps: take --eps and not --radius")
+
+
+def _radii(eps: str | None, scale: str | None, perturbation: str | None) -> tuple[list[Written], str | None]:
+    """The radii, none with --radius, and the scale of eps."""
+    if eps is None and perturbation is not None:
+        eps = "1"
+    if eps is None:
+        return [], scale
+    eps, scale = options.eps_map(eps, scale)
+    return numbers("--eps", eps), scale
 
 
 @dataclass(frozen=True)
@@ -197,11 +170,28 @@ def _threat(norm: float, perturbation: str | None, within: str | None, samples: 
     return Threat(norm, None if perturbation is None else options.perturbation(perturbation, samples), balls)
 
 
-def _by_cells(methods: Sequence[Verifier]) -> list[Verifier]:
-    """The methods, asked about cells of a perturbation's parameters."""
-    from assay.benchmarks.harness.participants import by_cells
+def _asked_by(methods: str, attacks: str) -> tuple[list[Verifier], list[Attack]]:
+    """Who is named. Raises :class:`InputError` where nobody is."""
+    verifiers, attackers = options.methods(methods), options.attacks(attacks)
+    if not verifiers and not attackers:
+        raise InputError("expected at least one method or attack: --methods ibp,crown --attacks fgsm,pgd")
+    return verifiers, attackers
 
-    return by_cells(methods)
+
+def _everybody(
+    methods: list[Verifier], attacks: list[Attack], threat: Threat, radius: bool
+) -> tuple[list[Verifier], list[Attack]]:
+    """Who is named, asked about cells of a perturbation's parameters if there is one, and who attacks smoothed
+    classifiers that nobody named would."""
+    if threat.change is not None:
+        from assay.benchmarks.harness.participants import by_cells
+
+        methods = by_cells(methods)
+    if not radius and any(method.name == "smoothing" for method in methods):
+        from assay.benchmarks.harness.beside import attacked
+
+        methods = attacked(methods)
+    return methods, attacks
 
 
 @dataclass(frozen=True)
@@ -272,18 +262,18 @@ def _baseline(path: Path, data: str, threat: str, radii: Sequence[float]) -> Rec
 
 
 def _tell(
-    comparison: Comparison,
-    found: Sequence[Finding],
-    where: dict[str, Any],
-    command: Sequence[str],
-    to: Told,
+    outcome: Comparison | RadiusTable, gates: Gates, where: dict[str, Any], command: Sequence[str], to: Told
 ) -> int:
     """Summary, picture and page, written; the table, or the summary as JSON with the table on stderr; the exit code."""
     from rich.console import Console
 
     from assay.benchmarks.harness import gate
+    from assay.benchmarks.harness.radii.radius_table import RadiusTable
     from assay.benchmarks.report import bracket_figure, tables
 
+    if isinstance(outcome, RadiusTable):
+        return tell_radii(outcome, where, command, to)
+    comparison, found = outcome, gates.found(outcome)
     stream = sys.stderr if to.as_json else sys.stdout
     try:
         document = tables.summary(comparison, command) | where

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from assay import options
-from assay.checks import at_least_one, positive, seed_in_range, use_threads
+from assay.checks import at_least_one, positive
+from assay.comparing import limits
 from assay.notes import lost
 from assay.verify.core.errors import InputError
 from assay.verify.core.norms import norm_name, parse_norm
+from assay.verify.support.signals import interruptible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,55 +28,34 @@ def radius(
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
     eps_scale: options.EpsScale = None,
-    index: Annotated[
-        int | None, typer.Option(help="Position of the sample; 0 if neither this nor --n is given.")
-    ] = None,
-    n: Annotated[int | None, typer.Option("--n", help="How many samples, from the first on, instead of one.")] = None,
-    method: Annotated[
-        str, typer.Option(help="Method that certifies, with options as in 'milp(solver=scip)'.")
-    ] = "crown",
-    attack: Annotated[str, typer.Option(help="Attack, likewise: 'pgd(steps=100)'.")] = "pgd",
+    index: options.Index = None,
+    n: options.HowMany = None,
+    method: options.Method = "crown",
+    attack: options.OneAttack = "pgd",
     norm: options.Norm = "inf",
-    tolerance: Annotated[float, typer.Option(help="How exactly each end is found, in the units of the data.")] = 1e-3,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds for each sample, for the method and as many for the attack.")
-    ] = inf,
+    tolerance: options.Tolerance = 1e-3,
+    timeout: options.SampleTimeout = inf,
     seed: options.Seed = 0,
     threads: options.Threads = 1,
     device: options.Device = "cpu",
     workers: options.Workers = None,
     cluster: options.Cluster = None,
-    out: Annotated[Path, typer.Option(help="Folder for the cases of soundness alarms, if there are any.")] = Path(
-        "out"
-    ),
+    out: options.AlarmFolder = Path("out"),
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
     """Find the largest eps that is certified and the smallest that is attacked, by bisection."""
     order = parse_norm(norm)
-    if index is not None and n is not None:
-        raise InputError("expected --index or --n, not both")
-    if index is not None and index < 0:
-        raise InputError(f"--index must be at least 0, got {index}")
-    at_least_one("--n", n)
-    at_least_one("--threads", threads)
-    at_least_one("--workers", workers)
+    positions = _positions(index, n)
     positive("--tolerance", tolerance, "the data's units")
-    positive("--timeout", timeout, "seconds")
-    seed_in_range(seed)
     hiring = options.hiring(workers, cluster, device)
-
-    from rich.console import Console
+    budget = limits(n, 1, timeout, seed, threads, workers, device)
 
     from assay.attacks import get_attack
     from assay.benchmarks.harness.progress import watch
     from assay.benchmarks.harness.radii.radius import radii
     from assay.benchmarks.harness.sources import Named
-    from assay.verify.core.budget import Budget
-    from assay.verify.support.documents import dump
-    from assay.verify.support.signals import interruptible
 
-    budget = Budget(timeout, seed=seed, threads=use_threads(threads), device=device)
     verifier, attacker = options.method(method), get_attack(attack)
     samples = options.samples(data, data_dir, domain, n, eps_scale)
     module = options.fitting(model, weights, samples)
@@ -83,7 +63,7 @@ def radius(
         outcome = radii(
             module,
             samples,
-            [index or 0] if n is None else range(n),
+            positions,
             verifier,
             attacker,
             norm=order,
@@ -95,12 +75,31 @@ def radius(
             hiring=hiring,
             source=Named(model, weights),
         )
-    if json_:
-        print(dump(outcome.to_json() | options.told(samples)))
-    else:
-        show(outcome, Console())
+    _tell(outcome, options.told(samples), json_)
     outcome.raise_alarm()
     return lost(outcome.lost)
+
+
+def _positions(index: int | None, n: int | None) -> Sequence[int]:
+    """Of the samples that are asked about."""
+    if index is not None and n is not None:
+        raise InputError("expected --index or --n, not both")
+    if index is not None and index < 0:
+        raise InputError(f"--index must be at least 0, got {index}")
+    at_least_one("--n", n)
+    return [index or 0] if n is None else range(n)
+
+
+def _tell(outcome: Radii, where: dict[str, Any], as_json: bool) -> None:
+    """The brackets as a table, or as a document."""
+    from rich.console import Console
+
+    from assay.verify.support.documents import dump
+
+    if as_json:
+        print(dump(outcome.to_json() | where))
+    else:
+        show(outcome, Console())
 
 
 def show(radii: Radii, console: Console) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -39,37 +39,23 @@ def smooth(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     domain: options.Domain = None,
-    noise: Annotated[str, typer.Option(help="Kind of noise; see assay methods, smoothing.")] = "gaussian",
-    sigma: Annotated[
-        float | None, typer.Option(help="Root mean square of the noise in each value; 0.25 if not given.")
-    ] = None,
-    keep: Annotated[float, typer.Option(help="Share of the pixels that masking and ablation noise keep.")] = 0.1,
-    draws: Annotated[int | None, typer.Option(help="Draws for each sample; 100000 if not given.")] = None,
-    pilot: Annotated[int, typer.Option(help="Draws that choose the class, beforehand.")] = 100,
-    alpha: Annotated[
-        float | None, typer.Option(help="Chance that a sample's radius may be wrong; 0.001 if not given.")
-    ] = None,
-    certificate: Annotated[
-        str, typer.Option(help="cohen, pixeldp, renyi, two-class, higher-order, dsrs or soft; see assay methods.")
-    ] = "cohen",
-    norm: Annotated[
-        str | None,
-        typer.Option(help="Norm of the radii: 2, 1 or inf; l0, the number of changed pixels, under noise that erases."),
-    ] = None,
-    radii: Annotated[
-        str | None, typer.Option(help="Radii of the table, with commas; 0,0.25,0.5,0.75,1, or 0,1,2,3,5 pixels.")
-    ] = None,
-    n: Annotated[int | None, typer.Option("--n", help="So many samples; all if not given.")] = None,
-    skip: Annotated[int, typer.Option(help="Take every K-th sample.")] = 1,
+    noise: options.Noise = "gaussian",
+    sigma: options.Sigma = None,
+    keep: options.Keep = 0.1,
+    draws: options.Draws = None,
+    pilot: options.Pilot = 100,
+    alpha: options.Alpha = None,
+    certificate: options.Theorem = "cohen",
+    norm: options.RadiusNorm = None,
+    radii: options.TableRadii = None,
+    n: options.Samples = None,
+    skip: options.Skip = 1,
     seed: options.Seed = 0,
     threads: options.Threads = 1,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
-    out: Annotated[Path, typer.Option(help="Folder for smooth.csv, smooth.json and smooth.png.")] = Path("out"),
-    audit: Annotated[
-        Path | None,
-        typer.Option(help="Instead: audit this log of radii against the options that are given, or recover them."),
-    ] = None,
+    out: options.SmoothFolder = Path("out"),
+    audit: options.Audit = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
@@ -79,7 +65,7 @@ def smooth(
         raise typer.Exit(_audit(audit, draws, alpha, sigma, law, json_))
     if model is None:
         raise InputError("expected --model, or --audit with a log")
-    for name, value in (("--n", n), ("--skip", skip), ("--threads", threads), ("--workers", workers)):
+    for name, value in (("--n", n), ("--skip", skip), ("--threads", threads)):
         at_least_one(name, value)
     seed_in_range(seed)
     hiring = options.hiring(workers, cluster)
@@ -152,9 +138,13 @@ def _certify(
             hiring,
             Named(asked.model, asked.weights, whole=True),
         )
-        for row in smoothed.certify(module, samples, method, *how):
-            insort(rows, row, key=attrgetter("index"))
-            write_atomic(out / "smooth.csv", smoothed.table_text(rows).encode())
+        try:
+            for row in smoothed.certify(module, samples, method, *how):
+                insort(rows, row, key=attrgetter("index"))
+                write_atomic(out / "smooth.csv", smoothed.table_text(rows).encode())
+        except BaseException:  # an alarm does not hide behind what ends the run before its time
+            smoothed.raise_alarm(rows, method.alpha)
+            raise
     return rows, {
         "model": asked.model,
         "data": f"{samples.name} ({samples.split})",

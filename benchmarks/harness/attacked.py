@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from math import inf
 from typing import Any
@@ -127,11 +128,7 @@ def attack_all(
     Raises :class:`InputError` for no attacks or radii, two attacks of one name, and what attacks and regions raise,
     :class:`UnsupportedError` where no attack can treat the region.
     """
-    if not attacks or not radii:
-        raise InputError("expected at least one attack and one radius")
-    names = [title(attack) for attack in attacks]
-    if repeated := {one for one in names if names.count(one) > 1}:
-        raise InputError(f"{', '.join(sorted(repeated))} is given twice")
+    names = _names(attacks, radii)
     oracle: Model = model if isinstance(model, nn.Module) else (model.oracle or model)
     check_model(oracle, data.x[:1])
     if _outputs(oracle, data.x[:1]) == 1:
@@ -142,44 +139,12 @@ def attack_all(
     progress.begin(len(data) * len(attacks), dict.fromkeys(names, len(data)))
     identity = "" if hiring is here else runnable(model, data.shape).id
     ground = Ground(source or Held(model), identity, data, tuple(radii), tuple(attacks), norm, seed, repeats)
-    shares = [Share(place, start, batch) for place in range(len(attacks)) for start in range(0, len(data), batch)]
-    outcomes: list[Found] = []
-    refused: dict[int, Refused] = {}
-    parts: dict[int, dict[int, Part]] = {place: {} for place in range(len(attacks))}
-    lost: list[Lost] = []
-
-    def tasks() -> Iterator[Task]:
-        for share in shares:
-            if share.attack not in refused:
-                progress.running(names[share.attack])
-                yield Task(share, tag=share)
-
+    under_way = Run(ground, names, right, progress)
     with hiring(Job(_attack, ground, SAMPLES)) as executor:
-        for ended in run_parted(executor, tasks(), partial(_alone, len(data))):
-            share: Share = ended.task.tag
-            place, own, size = share.attack, names[share.attack], len(share.of(data.x))
-            if isinstance(ended.error, UnsupportedError):
-                done = sum(len(part.curve.queries) for part in parts[place].values())
-                if place not in refused:
-                    progress.advance(len(data) - done)
-                refused[place] = Refused(own, repr(attacks[place]), str(ended.error))
-                continue
-            what = f"{own} on samples {share.start} to {share.start + size - 1}"
-            if ended.lost:
-                lost.append(Lost.of(ended, what))
-                whole = unbroken(share.of(data.x), radii)
-                parts[place][share.start] = Part(whole, whole.success, ended.seconds)
-            else:
-                parts[place][share.start] = ended.value(what)
-            progress.running(own)
-            progress.advance(size)
-            if sum(len(part.curve.queries) for part in parts[place].values()) == len(data):
-                outcomes.append(_found(own, repr(attacks[place]), parts[place], right))
-                standing = 1 - torch.stack([each.success for each in outcomes]).any(0).double().mean(1)
-                left = zip(sorted(set(radii)), standing.tolist(), strict=True)
-                progress.so_far(", ".join(f"{share:.1%} standing at eps {eps:g}" for eps, share in left))
-    outcomes.sort(key=lambda each: names.index(each.name))
-    told = tuple(refused[place] for place in sorted(refused))
+        for ended in run_parted(executor, under_way.tasks(batch), partial(_alone, len(data))):
+            under_way.take(ended)
+    outcomes = sorted(under_way.outcomes, key=lambda each: names.index(each.name))
+    told = tuple(under_way.refused[place] for place in sorted(under_way.refused))
     if not outcomes:
         raise UnsupportedError("; ".join(one.why for one in told))
     if line := black_box_ahead({each.name: each.success[-1] for each in outcomes}):
@@ -187,8 +152,79 @@ def attack_all(
     warnings += [
         f"{f.name}: {counted(f.alone, 'success')} did not repeat in a batch of one" for f in outcomes if f.alone
     ]
-    levels = tuple(sorted(set(radii)))
-    return Attacked(name, data, norm, seed, levels, right, tuple(outcomes), tuple(warnings), told, tuple(lost))
+    levels, lost = tuple(sorted(set(radii))), tuple(under_way.lost)
+    return Attacked(name, data, norm, seed, levels, right, tuple(outcomes), tuple(warnings), told, lost)
+
+
+def _names(attacks: Sequence[Attack], radii: Sequence[float]) -> list[str]:
+    """What the attacks' rows are called. Raises :class:`InputError` where nothing is asked, or the same twice."""
+    if not attacks or not radii:
+        raise InputError("expected at least one attack and one radius")
+    names = [title(attack) for attack in attacks]
+    if repeated := {one for one in names if names.count(one) > 1}:
+        raise InputError(f"{', '.join(sorted(repeated))} is given twice")
+    return names
+
+
+@dataclass(eq=False)
+class Run:
+    """Attacks under way: what came of each so far, by its place; ``parts``: of attacks that are not through, by the
+    first sample of each share."""
+
+    ground: Ground
+    names: Sequence[str]
+    right: Tensor
+    progress: Progress
+    parts: dict[int, dict[int, Part]] = field(default_factory=lambda: defaultdict(dict))
+    outcomes: list[Found] = field(default_factory=list)
+    refused: dict[int, Refused] = field(default_factory=dict)
+    lost: list[Lost] = field(default_factory=list)
+
+    def tasks(self, batch: int) -> Iterator[Task]:
+        """All samples, ``batch`` of them at a time, by one attack after another, but for those that are refused."""
+        for place, name in enumerate(self.names):
+            for start in range(0, len(self.ground.data), batch):
+                if place not in self.refused:
+                    self.progress.running(name)
+                    share = Share(place, start, batch)
+                    yield Task(share, tag=share)
+
+    def take(self, ended: Ended) -> None:
+        """What became of a share. Raises what its attack did, but for the region or the model being beyond it."""
+        share: Share = ended.task.tag
+        name, size = self.names[share.attack], len(share.of(self.ground.data.x))
+        if isinstance(ended.error, UnsupportedError):
+            self._refuse(share.attack, str(ended.error))
+            return
+        what = f"{name} on samples {share.start} to {share.start + size - 1}"
+        if ended.lost:
+            self.lost.append(Lost.of(ended, what))
+            whole = unbroken(share.of(self.ground.data.x), self.ground.radii)
+            part = Part(whole, whole.success, ended.seconds)
+        else:
+            part = ended.value(what)
+        self.parts[share.attack][share.start] = part
+        self.progress.running(name)
+        self.progress.advance(size)
+        if self._done(share.attack) == len(self.ground.data):
+            self._end(share.attack)
+
+    def _done(self, place: int) -> int:
+        """Samples that the attack is through with."""
+        return sum(len(part.curve.queries) for part in self.parts[place].values())
+
+    def _refuse(self, place: int, why: str) -> None:
+        if place not in self.refused:
+            self.progress.advance(len(self.ground.data) - self._done(place))
+        self.refused[place] = Refused(self.names[place], repr(self.ground.attacks[place]), why)
+
+    def _end(self, place: int) -> None:
+        """What the attack found in all samples, and what all attacks so far leave standing."""
+        parts, radii = self.parts.pop(place), self.ground.radii
+        self.outcomes.append(_found(self.names[place], repr(self.ground.attacks[place]), parts, self.right))
+        standing = 1 - torch.stack([each.success for each in self.outcomes]).any(0).double().mean(1)
+        left = zip(sorted(set(radii)), standing.tolist(), strict=True)
+        self.progress.so_far(", ".join(f"{share:.1%} standing at eps {eps:g}" for eps, share in left))
 
 
 @dataclass(frozen=True)

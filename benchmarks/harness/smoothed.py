@@ -16,13 +16,13 @@ from typing import Any
 
 from torch import nn
 
+from assay.benchmarks.harness.beside import against
 from assay.benchmarks.harness.bracket import CONFIDENCE
 from assay.benchmarks.harness.lost import Lost
 from assay.benchmarks.harness.preloaded import SAMPLES
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.sources import Held, Source, checked
 from assay.models.data import Dataset
-from assay.verify.backends.smoothing.attack import SmoothingAttack
 from assay.verify.backends.smoothing.confidence import clopper_pearson
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.budget import Budget
@@ -39,7 +39,6 @@ from assay.verify.support.plain import counted
 ABSTAINED = -1
 INSIDE = 1 - 1e-3  # of a radius, where the attack looks: a radius holds for what is nearer
 CHANCE = 0.01  # that so many are broken, below which it is an alarm
-DOUBT = 1e-6  # the chance that an attack calls a tie broken: runs of many samples do not end by it
 
 
 @dataclass(frozen=True)
@@ -155,21 +154,6 @@ def _broken(ground: Ground, problem: Problem, answer: int, radius: float) -> boo
     near = Problem.robustness(problem.network, problem.region.centre, answer, size, ground.norm, ground.data.legal)
     found = against(ground.method).verify(near, Budget(seed=ground.seed))
     return None if found.reason in (Reason.UNSUPPORTED, Reason.VACUOUS) else found.verdict is Verdict.FALSIFIED
-
-
-def against(method: Smoothing) -> SmoothingAttack:
-    """The attack on the classifier that the method certifies, for about a tenth of its draws."""
-    return SmoothingAttack(
-        method.noise,
-        method.sigma,
-        n=max(100, min(1000, method.n // 10)),
-        n0=min(100, method.n0),
-        alpha=DOUBT,
-        steps=max(1, min(10, method.n // 2000)),
-        copies=16,
-        scores=method.scores,
-        keep=method.keep,
-    )
 
 
 def raise_alarm(rows: Sequence[Row], alpha: float) -> None:

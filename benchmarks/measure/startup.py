@@ -29,7 +29,7 @@ from pathlib import Path
 marks = {"interpreter": time.process_time()}
 def mark(what):
     marks[what] = time.process_time() - sum(marks.values())
-import assay.__main__
+import assay.face
 mark("command")
 gc.disable()
 import torch

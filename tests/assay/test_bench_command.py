@@ -3,8 +3,6 @@
 import json
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from assay.__main__ import main
 from assay.benchmarks.harness.records.store import Store
 from assay.verify.support.executors import processes
+from tests import commands
 from tests.benchmarks.instance_files import BROKEN, PROPERTIES, expected, prop, register, suite
 from tests.breadth import slow
 from tests.verify.support.test_executors import gone
@@ -44,8 +43,7 @@ def run(folder, capsys):
 
 
 def start(*arguments):
-    command = [sys.executable, "-m", "assay", "bench", "all", "--workers", "1", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return commands.start(Path.cwd(), ["bench", "all", "--workers", "1", *arguments])
 
 
 def stored(columns="verdict, reason"):
@@ -58,7 +56,7 @@ def stored(columns="verdict, reason"):
 
 def wait_for(condition, process):
     while not condition():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.said("stderr")
         time.sleep(0.02)
 
 

@@ -266,3 +266,18 @@ def test_radii_in_one_table(model, tmp_path, capsys):
 def test_radii_that_cannot_be_asked_for(model, more, words, capsys):
     assert main(["compare", "--model", model, "--n", "2", *more]) in (40, 50)
     assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("methods", "attacks"),
+    [
+        ("smoothing(n=100,n0=20)", ["smoothing-attack(n=100,n0=20,alpha=1e-06,steps=1,copies=16)"]),
+        ("smoothing(n=100,n0=20),smoothing-attack(n=100,steps=1)", ["smoothing-attack(n=100,steps=1)"]),
+        ("crown", []),
+    ],
+)
+def test_no_smoothed_classifier_is_certified_that_nobody_attacks(model, methods, attacks, tmp_path, capsys):
+    command = ["compare", "--model", model, "--n", "2", "--eps", "0.01", "--norm", "2", "--attacks", "", "--json"]
+    assert main([*command, "--methods", methods, "--out", str(tmp_path)]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["attack"] for row in rows if row["key"].startswith("SmoothingAttack")] == attacks

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 import assay
-from assay import __main__ as face
+from assay import face
 from assay.__main__ import main
 from assay.benchmarks.harness.records.origin import version
 from assay.verify.core.errors import AlarmError, InternalError, ResourceError, UnsupportedError
@@ -55,7 +55,7 @@ def test_python_dash_m():
 def test_standard_output_is_the_answers_alone():
     """Solvers and runtimes print on the file descriptor, behind Python's back."""
     code = (
-        "import os; from assay import __main__ as face\n"
+        "import os; from assay import face\n"
         "def main(): os.write(1, b'a banner'); print('{}'); return 20\n"
         "face.main = main; face.run()"
     )
@@ -165,3 +165,17 @@ def test_an_interrupt_that_is_swallowed_is_one_if_what_it_broke_off_fails(ending
     before = signal.getsignal(signal.SIGINT)
     assert main(["models"]) == code
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("door", [["-m", "assay"], ["-c", "from assay.__main__ import run; run()"]])
+def test_an_interrupt_of_the_first_imports_is_no_traceback(door, tmp_path):
+    """A package of ours that never ends being imported stands for those that take their time."""
+    (tmp_path / "typer.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(1000)\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-P", *door, "--version"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **pipes) as started:
+        assert started.stdout.readline() == b"begun\n"
+        started.send_signal(signal.SIGINT)
+        assert started.communicate(timeout=60) == (b"", b"")
+    assert started.returncode == -signal.SIGINT

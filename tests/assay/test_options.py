@@ -21,6 +21,7 @@ from assay.verify.backends.bab.programs import lp_bab
 from assay.verify.core.errors import InputError
 from assay.verify.support.executors import processes
 from assay.written import Written, numbers
+from tests import commands
 from tests.breadth import few
 
 MODEL = """
@@ -228,10 +229,11 @@ def test_streams_that_cannot_encode_a_sign_get_the_nearest(encoding, monkeypatch
 @pytest.mark.parametrize("encoding", few(["ascii", "latin-1", "cp1252"], quick=["ascii"]))
 def test_tables_are_printed_on_every_stream(folder, encoding):
     asked = ["compare", "--model", "net.py:net", "--eps", "0.1", "--methods", "ibp", "--attacks", "fgsm", "--n", "5"]
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    done = subprocess.run([sys.executable, "-m", "assay", *asked], capture_output=True, env=environment)
-    assert done.returncode == 0
-    shown = done.stdout.decode(encoding)
+    out = folder / "printed"
+    process = commands.start(folder, asked, out=str(out), encoding=encoding)
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    shown = out.read_bytes().decode(encoding)
     assert ">=" in shown
     assert "<=" in shown
     assert "?" not in shown
@@ -240,11 +242,10 @@ def test_tables_are_printed_on_every_stream(folder, encoding):
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 @pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
-def test_a_full_standard_output_is_told(more):
-    with open("/dev/full", "w") as full:
-        asked = [sys.executable, "-m", "assay", "methods", *more]
-        done = subprocess.run(asked, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (60, "assay: error: No space left on device: standard output\n")
+def test_a_full_standard_output_is_told(tmp_path, more):
+    process = commands.start(tmp_path, ["models", *more], out="/dev/full")
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (60, "assay: error: No space left on device: standard output\n")
 
 
 def test_what_a_data_set_has_no_use_for_is_refused(folder, capsys):
@@ -303,7 +304,7 @@ def test_a_model_for_other_data_is_told_what_fits(folder, capsys, command):
 @pytest.mark.slow
 @pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
 def test_a_reader_that_has_enough_is_no_error_to_tell(more):
-    asked = [sys.executable, "-m", "assay", "methods", *more]
+    asked = [sys.executable, "-m", "assay", "models", *more]
     with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
         started.stdout.close()
         assert started.stderr.read() == ""

@@ -1,6 +1,5 @@
 """``assay compare --resume`` after a kill, a signal, a full disk, and beside a second run."""
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from assay.__main__ import main
 from assay.verify import registry
 from assay.verify.core.result import Result, Verdict
+from tests import commands
 from tests.assay.test_compare_command import MODEL, Certain
 from tests.breadth import slow
 
@@ -48,11 +48,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def start(out, *more):
-    code = f"import sys; from assay.verify import registry; registry.VERIFIERS['slow'] = '{__name__}:Slow'; "
-    code += "from assay.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, *arguments(out, *more)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return commands.start(Path.cwd(), arguments(out, *more), methods={"slow": f"{__name__}:Slow"})
 
 
 def stored(out, columns):
@@ -71,7 +67,7 @@ def stored(out, columns):
 def wait_for_rows(process, out, count):
     while len(stored(out, "run")) < count and process.poll() is None:
         time.sleep(0.01)
-    assert process.poll() is None, process.stderr.read()
+    assert process.poll() is None, process.said("stderr")
 
 
 def whole(capsys):
@@ -86,9 +82,7 @@ def test_killed_and_resumed_is_as_good_as_undisturbed(folder, capsys):
     process = start("out")
     wait_for_rows(process, "out", len(table) // 3)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    process.stderr.close()
+    process.communicate(timeout=300)
     finished = set(stored("out", "run, decided"))
     assert 0 < len(finished) < len(table)
     assert main(arguments("out", "--resume")) == 0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from assay.__main__ import main
+from assay.benchmarks.harness import smoothed
 from assay.verify.backends.smoothing.method import Smoothing
 
 MODEL = ["smooth", "--model", "zoo:digits-mlp-pgd", "--data", "digits", "--draws", "1000", "--n", "6"]
@@ -39,7 +42,7 @@ def test_rows_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_json_is_one_document_and_seeds_repeat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     documents = []
     for seed in ("3", "3", "4"):
-        assert main([*MODEL, "--out", str(tmp_path), "--seed", seed, "--json"]) == 0
+        assert main([*MODEL, "--n", "3", "--out", str(tmp_path), "--seed", seed, "--json"]) == 0
         documents.append(json.loads(capsys.readouterr().out))
     counts = [[row["successes"] for row in document["rows"]] for document in documents]
     assert counts[0] == counts[1]
@@ -50,7 +53,7 @@ def test_json_is_one_document_and_seeds_repeat(tmp_path: Path, capsys: pytest.Ca
 def test_certificates_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     documents = {}
     for name in ("cohen", "renyi", "two-class", "soft"):
-        assert main([*MODEL, "--certificate", name, "--out", str(tmp_path), "--json"]) == 0
+        assert main([*MODEL, "--n", "3", "--certificate", name, "--out", str(tmp_path), "--json"]) == 0
         told = capsys.readouterr()
         documents[name] = json.loads(told.out)
         assert documents[name]["certificate"] == name
@@ -115,17 +118,37 @@ def test_the_audit_of_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "l0 is for the noises" in capsys.readouterr().err
 
 
-def test_an_answer_that_changes_within_its_radius_ends_with_70(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def swollen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every radius is 5, far more than any of them holds."""
     honest = Smoothing.certify
 
-    def swollen(self: Smoothing, *asked: object) -> object:
+    def certify(self: Smoothing, *asked: object) -> object:
         return replace(honest(self, *asked), radius=5.0)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Smoothing, "certify", swollen)
+    monkeypatch.setattr(Smoothing, "certify", certify)
+
+
+@pytest.mark.usefixtures("swollen")
+def test_an_answer_that_changes_within_its_radius_ends_with_70(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*MODEL[:-4], "--draws", "100", "--n", "2", "--out", str(tmp_path), "--quiet", "--json"]) == 70
     out, err = capsys.readouterr()
     assert any(row["broken"] for row in json.loads(out)["rows"])
     assert "soundness alarm: the vote on sample" in err
     assert (tmp_path / "smooth.csv").exists()
+
+
+@pytest.mark.usefixtures("swollen")
+def test_an_alarm_does_not_hide_behind_an_interrupt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(rows: list[smoothed.Row]) -> str:
+        if len(rows) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return ""
+
+    monkeypatch.setattr(smoothed, "table_text", interrupted)
+    assert main([*MODEL[:-4], "--draws", "100", "--n", "3", "--out", str(tmp_path), "--quiet"]) == 70
+    assert "soundness alarm: the vote on sample 0" in capsys.readouterr().err

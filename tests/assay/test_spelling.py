@@ -27,6 +27,8 @@ def test_what_is_spelled_can_be_given(get, text):
     assert repr(get(spelled(repr(made)))) == repr(made)
 
 
-@pytest.mark.parametrize("key", ["", "mine", "Late(methods=('milp',))", "CROWN(group=1, x)", "CROWN(size=3)", "f(x)"])
+@pytest.mark.parametrize(
+    "key", ["", "mine", "Late(methods=('milp',))", "CROWN(group=1, x)", "CROWN(size=3)", "CROWN(group=1)", "f(x)"]
+)
 def test_others_stay_as_they_are(key):
     assert spelled(key) == key

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -18,6 +19,7 @@ from assay.__main__ import main
 from assay.verify.core.network import chain as network_of
 from assay.verify.core.ops import Linear
 from assay.verify.frontends.onnx import write_onnx
+from tests import commands
 from tests.benchmarks.instance_files import BROKEN, DECLARED, PROPERTIES, SAFE, net, prop, register
 from tests.breadth import few, slow
 from tests.verify.frontends.test_ports import write
@@ -47,8 +49,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def start(*arguments):
-    command = [sys.executable, "-m", "assay", "verify", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return commands.start(Path.cwd(), ["verify", *arguments])
 
 
 def witness(text):
@@ -131,10 +132,10 @@ def test_files_in_the_wrong_order_are_told(folder, capsys):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 @pytest.mark.parametrize("more", few([[], ["--json"]], quick=[[]]))
 def test_the_file_has_the_answer_where_stdout_is_full(folder, more):
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "assay", "verify", "net.onnx", "safe.vnnlib", "--results", "answer.txt", *more]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (60, "assay: error: No space left on device: standard output\n")
+    asked = ["verify", "net.onnx", "safe.vnnlib", "--results", "answer.txt", *more]
+    process = commands.start(folder, asked, out="/dev/full")
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (60, "assay: error: No space left on device: standard output\n")
     assert (folder / "answer.txt").read_text() == "unsat\n"
 
 
@@ -236,7 +237,7 @@ def test_json_says_what_of_the_network_was_left_out(folder, capsys):
 @pytest.mark.parametrize("as_json", [False, True])
 def test_work_that_does_not_come_back_is_a_timeout_in_time(folder, as_json):
     process = start(
-        *("net.onnx", "safe.vnnlib", "--method", "hangs", "--timeout", "15", "--results", "answer.txt"),
+        *("net.onnx", "safe.vnnlib", "--method", "hangs", "--timeout", "5", "--results", "answer.txt"),
         *(["--json"] if as_json else []),
     )
     out, err = process.communicate(timeout=300)
@@ -251,7 +252,7 @@ def test_work_that_does_not_come_back_is_a_timeout_in_time(folder, as_json):
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_was_proved_before_is_told_of_work_that_does_not_come_back(folder, as_json):
     process = start(
-        *("net.onnx", "broken.vnnlib", "--method", "stalls", "--timeout", "20", "--results", "answer.txt"),
+        *("net.onnx", "broken.vnnlib", "--method", "stalls", "--timeout", "6", "--results", "answer.txt"),
         *(["--json"] if as_json else []),
     )
     out, err = process.communicate(timeout=120)

@@ -63,7 +63,13 @@ class Part:
         if share == 1:
             return self
         low, high = (self.still + share * (end - self.still) for end in (self.low, self.high))
-        return Part(self.kind, max(low, self.low), min(high, self.high)) if share < 1 else Part(self.kind, low, high)
+        if share < 1:
+            return Part(self.kind, max(low, self.low), min(high, self.high))
+        least, most = KINDS[self.kind][2]
+        if not least <= low <= high <= most:
+            far = f"{self.kind} from {low:g} to {high:g}, and it goes from {least:g} to {most:g}"
+            raise InputError(f"{share:g} times the range of {self} is {far}: take a smaller eps, a share of the range")
+        return Part(self.kind, low, high)
 
     @classmethod
     def parse(cls, text: str) -> Part:

@@ -30,28 +30,29 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def die_with_other_end(pipe: int) -> None:
-    """Have the system kill this process's group once the pipe's other end is closed: whoever held it is gone, however
-    that came about. The process must lead its group.
+def die_with_other_end(pipe: int, leader: bool = True) -> None:
+    """Have the system kill this process once the pipe's other end is closed: whoever held it is gone, however that came
+    about. ``leader``: the process leads its group, which dies with it.
 
     On Linux the pipe itself sends the signal, whatever this process is doing then; elsewhere a thread waits for it,
     which takes the interpreter's lock.
     """
+    who = -os.getpgrp() if leader else os.getpid()
     if sys.platform != "linux":
-        threading.Thread(target=_kill_at_end_of, args=(pipe,), daemon=True).start()
+        threading.Thread(target=_kill_at_end_of, args=(pipe, who), daemon=True).start()
         return
     import fcntl
 
     fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, who)
     fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
     if wait([pipe], 0):  # it was gone already
-        kill_group(0)
+        os.kill(who, signal.SIGKILL)
 
 
-def _kill_at_end_of(pipe: int) -> None:
+def _kill_at_end_of(pipe: int, who: int) -> None:
     wait([pipe])
-    kill_group(0)
+    os.kill(who, signal.SIGKILL)
 
 
 def death(code: int) -> str:

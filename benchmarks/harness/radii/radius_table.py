@@ -20,7 +20,7 @@ from assay.benchmarks.harness.alarms import Alarm
 from assay.benchmarks.harness.bracket import ALL_ATTACKS, ALL_METHODS, Role, Seat
 from assay.benchmarks.harness.compare import ATTACKS, METHODS, check_asked, rightly_classified
 from assay.benchmarks.harness.outcome import Outcome
-from assay.benchmarks.harness.participants import participants_of
+from assay.benchmarks.harness.participants import Participant, participants_of
 from assay.benchmarks.harness.progress import SILENT, Progress
 from assay.benchmarks.harness.questions import Records
 from assay.benchmarks.harness.radii.radius_search import SHARE, Reach, Sample, Search
@@ -178,15 +178,8 @@ def compare_radii(
     another classifier than the network. Alarms are returned: see :meth:`Outcome.raise_alarm`.
     """
     began = time.monotonic()
-    if not tolerance > 0:
-        raise InputError(f"the tolerance must be above 0, got {tolerance}")
-    if batch < 1:
-        raise InputError(f"the batch must be at least 1, got {batch}")
     check_asked(data, budget)
-    participants = participants_of(methods, attacks)
-    for method in methods:
-        if isinstance(method, OtherSubject):  # and asking again and again would spend its confidence many times
-            raise UnsupportedError(f"{method.name} speaks of {method.subject}, not of the network: take assay smooth")
+    participants = _participants(methods, attacks, tolerance, batch)
     network = to_network(model, data.shape)
     chosen = range(len(data)) if samples is None else samples
     if store is not None:
@@ -227,6 +220,21 @@ def compare_radii(
         resumed=search.recalled,
         lost=tuple(search.lost),
     )
+
+
+def _participants(
+    methods: Sequence[Verifier], attacks: Sequence[Attack], tolerance: float, batch: int
+) -> list[Participant]:
+    """Who takes part, once all that can be refused beforehand was looked at."""
+    if not tolerance > 0:
+        raise InputError(f"the tolerance must be above 0, got {tolerance}")
+    if batch < 1:
+        raise InputError(f"the batch must be at least 1, got {batch}")
+    participants = participants_of(methods, attacks)
+    for method in methods:
+        if isinstance(method, OtherSubject):  # and asking again and again would spend its confidence many times
+            raise UnsupportedError(f"{method.name} speaks of {method.subject}, not of the network: take assay smooth")
+    return participants
 
 
 def _judged(

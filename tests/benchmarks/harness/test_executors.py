@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -34,6 +32,7 @@ from assay.verify.support import devices
 from assay.verify.support.executors import Ended, Fate, Job
 from assay.verify.support.executors.inline import here
 from assay.verify.support.executors.processes import side_by_side
+from tests import commands
 
 NAME = "digits-mlp-pgd"
 METHODS = ["ibp", "lp", "smoothing(n=50,n0=10)"]
@@ -291,28 +290,26 @@ def test_one_question_that_overruns_its_time_costs_no_other_one_its_answer(tmp_p
     assert any(len(samples) > 1 for samples in hired[0].asked)
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from assay.benchmarks.harness.records.store import Store
-from assay.verify.support.executors.processes import side_by_side
-from tests.benchmarks.harness.test_executors import bracket
-put = Store.put
-def last(self, records):
-    put(self, records)
-    if len(self.read()[0]) > 6: os._exit(9)  # as if killed: nothing is closed
-    return []
-Store.put = last
-bracket(Path(sys.argv[1]), side_by_side(2))
-"""
+def killed(path):
+    """A run whose process ends in the midst of it, as if killed: nothing is closed."""
+    put = Store.put
+
+    def last(self, records):
+        put(self, records)
+        if len(self.read()[0]) > 6:
+            os._exit(9)
+        return []
+
+    Store.put = last
+    bracket(path, side_by_side(2))
 
 
 @pytest.mark.slow
 def test_a_run_whose_first_process_is_killed_goes_on_where_it_was(tmp_path, alone):
     path = tmp_path / "s.sqlite"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, check=False)
-    assert done.returncode == 9
+    process = commands.forked(tmp_path, killed, [path])
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 9, err
     one, kept = alone
     with Store(path) as store:
         left = {(r.key, r.sample, r.eps) for r in store.read()[0]}

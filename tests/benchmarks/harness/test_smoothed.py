@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from assay.benchmarks.harness import smoothed
+from assay.benchmarks.harness.beside import against
 from assay.models.data import Dataset
 from assay.verify.backends.smoothing.method import Smoothing
 from assay.verify.core.errors import AlarmError
@@ -90,6 +91,6 @@ def test_pixels_that_may_change_are_attacked(samples: Dataset, monkeypatch: pyte
 
 def test_the_attack_costs_a_part_of_the_certificate() -> None:
     for n in (10_000, 100_000):
-        attack = smoothed.against(Smoothing(n=n))
+        attack = against(Smoothing(n=n))
         passes = 3 * (attack.steps + 1) * attack.copies  # one with gradients costs as three
         assert passes + attack.n0 + attack.n < 0.15 * n

@@ -111,6 +111,8 @@ def test_shares_of_a_perturbation_lie_within_each_other() -> None:
         Perturbation.parse("rotation(5,20)").scaled(0.5)
     with pytest.raises(InputError, match="share"):
         change.scaled(-1.0)
+    with pytest.raises(InputError, match=r"2 times the range of contrast\(0\.4,1\.6\) is contrast from -0\.2 to 2\.2"):
+        Perturbation.parse("contrast(0.6)").scaled(2)
 
 
 def test_what_is_no_question_is_refused() -> None:

@@ -27,6 +27,7 @@ from assay.verify.support.executors.inline import Inline, here
 from assay.verify.support.executors.packing import dumps
 from assay.verify.support.executors.processes import Processes, side_by_side
 from assay.verify.support.processes import resident
+from tests import commands
 
 ROOT = Path(__file__).parents[3]
 
@@ -377,20 +378,15 @@ def test_there_are_no_more_processes_than_accelerators(monkeypatch):
         assert isinstance(executor, Inline)
 
 
-PRINTS = """
-from assay.verify.support.executors import Job, Task, run
-from assay.verify.support.executors.processes import side_by_side
-from tests.verify.support.test_executors import work
-with side_by_side(1)(Job(work)) as executor:
-    for ended in run(executor, [Task(("print", None), 30)]): print(ended.reply)
-"""
+def printing():
+    """A task that prints, and what came of it."""
+    with side_by_side(1)(Job(work)) as executor:
+        for ended in run(executor, [task("print")]):
+            print(ended.reply)
 
 
-@pytest.mark.slow
-def test_what_a_task_prints_is_not_our_output():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, text=True, env=environment)
-    assert (done.stdout, done.stderr) == ("print\n", "noise\n")
+def test_what_a_task_prints_is_not_our_output(tmp_path):
+    assert commands.forked(tmp_path, printing).communicate(timeout=300) == ("print\n", "noise\n")
 
 
 def test_what_a_task_started_dies_with_it(tmp_path, monkeypatch):
@@ -496,3 +492,28 @@ def test_a_part_of_a_tensor_travels_without_the_rest():
     whole = torch.rand(1000, 100)
     assert len(dumps([whole[i] for i in range(10)])) < 10 * 100 * 4 + 2000
     assert len(dumps(torch.zeros(1).expand(1000, 1000))) < 1000
+
+
+SERVER = """
+import time
+from assay.verify.support.executors.processes import warm
+warm(["endless"])
+time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes a pipe that sends signals")
+def test_the_server_does_not_outlive_its_driver_while_it_imports(tmp_path):
+    """Nor does it keep the driver's output open, for whose end a pipe in a terminal waits."""
+    begun = tmp_path / "begun"
+    (tmp_path / "endless.py").write_text(
+        f"import os, pathlib, time\npathlib.Path({str(begun)!r}).write_text(str(os.getpid()))\ntime.sleep(1000)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    driver = subprocess.Popen([sys.executable, "-c", SERVER], env=environment, stdout=subprocess.PIPE)
+    while not (begun.exists() and begun.read_text()):
+        assert driver.poll() is None
+        time.sleep(0.01)
+    driver.kill()
+    assert driver.communicate(timeout=60) == (b"", None)
+    assert gone(int(begun.read_text()))
