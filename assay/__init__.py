@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from assay.verify.backends.smoothing.attack import SmoothingAttack as SmoothingAttack
     from assay.verify.backends.smoothing.derandomized import Derandomized as Derandomized
     from assay.verify.backends.smoothing.layer import LayerSmoothing as LayerSmoothing
+    from assay.verify.backends.smoothing.layer_attack import LayerSmoothingAttack as LayerSmoothingAttack
     from assay.verify.backends.smoothing.method import Smoothing as Smoothing
     from assay.verify.backends.smt.method import SMT as SMT
     from assay.verify.solving.auto import Auto as Auto
@@ -136,6 +137,7 @@ _CLASSES = {
     "assay.verify.backends.smoothing.attack": "SmoothingAttack",
     "assay.verify.backends.smoothing.derandomized": "Derandomized",
     "assay.verify.backends.smoothing.layer": "LayerSmoothing",
+    "assay.verify.backends.smoothing.layer_attack": "LayerSmoothingAttack",
     "assay.verify.backends.smoothing.method": "Smoothing",
     "assay.verify.backends.smt.method": "SMT",
     "assay.verify.solving.auto": "Auto",

@@ -74,6 +74,7 @@ def expected(network: Network, unstable: Mapping[int, int]) -> dict[str, str]:
         "auto": "attacks, bounds and a search in turn, until one decides",
         "smoothing": f"{votes.n0 + votes.n} passes",
         "layer-smoothing": f"{behind.n0 + behind.n} passes, but for the leading affine layers",
+        "layer-smoothing-attack": f"{2 * search.steps * search.copies + search.n0 + search.n} passes",
         "derandomized": "a pass for each band or block that is kept",
         "pieces": "as much as its method for each set of pixels",
         "derandomized-attack": "passes forwards and back for each place of a patch, or choice of pixels, that is tried",

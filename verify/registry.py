@@ -21,6 +21,7 @@ VERIFIERS = {
     "derandomized": "assay.verify.backends.smoothing.derandomized:Derandomized",
     "input-split": "assay.verify.backends.bab.inputs.input_split:InputSplit",
     "layer-smoothing": "assay.verify.backends.smoothing.layer:LayerSmoothing",
+    "layer-smoothing-attack": "assay.verify.backends.smoothing.layer_attack:LayerSmoothingAttack",
     "lipschitz": "assay.verify.backends.lipschitz.method:Lipschitz",
     "lipsdp": "assay.verify.backends.lipschitz.sdp.method:LipSDP",
     "lirpa": "assay.verify.backends.lirpa.method:LiRPA",

@@ -99,11 +99,13 @@ def table(
         "published on": published.data,
         "lines": entries,
     }
-    _show(document, lines, json_)
-    if to is not None:
-        _write(entries, to, json_)
-    for comparison in comparisons:
-        comparison.raise_alarm()
+    try:
+        _show(document, lines, json_)
+        if to is not None:
+            _write(entries, to, json_)
+    finally:  # an alarm does not hide behind a disk that is full
+        for comparison in comparisons:
+            comparison.raise_alarm()
     return UnsupportedError.exit_code if all(comparison.refused for comparison in comparisons) else 0
 
 

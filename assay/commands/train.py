@@ -319,19 +319,18 @@ def _report(card: Card, paths: tuple[Path, Path], as_json: bool) -> None:
 
 
 def _robustness(model: nn.Module, dataset: Dataset, radii: list[float], seed: int) -> tuple[Robustness, ...]:
-    """Robust accuracies at each radius."""
+    """Robust accuracies at each radius. Raises :class:`AlarmError` where the attack breaks what bounds prove."""
     from assay.models.cards import Robustness
-    from assay.models.training import attacked_accuracy, certified_accuracy
+    from assay.models.training import evaluate
 
-    return tuple(
-        Robustness(
-            eps,
-            pgd=attacked_accuracy(model, dataset, eps, ATTACK, seed),
-            ibp=certified_accuracy(model, dataset, eps, linear=False),
-            crown=certified_accuracy(model, dataset, eps, linear=True),
-        )
-        for eps in radii
-    )
+    found = []
+    for eps in radii:
+        attacked = evaluate.attacked(model, dataset, eps, ATTACK, seed)
+        ibp, crown = (evaluate.proven(model, dataset, eps, linear) for linear in (False, True))
+        evaluate.raise_alarm(model, dataset, ibp | crown, attacked)
+        shares = (int(each.sum()) / len(dataset) for each in (attacked.standing, ibp, crown))
+        found.append(Robustness(eps, *shares))
+    return tuple(found)
 
 
 @contextmanager

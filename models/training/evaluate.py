@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 
 import torch
@@ -13,8 +14,11 @@ from assay.models.training.certified import differences
 from assay.verify.bounds import layers
 from assay.verify.bounds.backward.rows import lower_rows
 from assay.verify.bounds.groups import lower_bounds
+from assay.verify.check.replay import replay
 from assay.verify.core.budget import Budget
+from assay.verify.core.errors import AlarmError
 from assay.verify.core.network import Network, to_network
+from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
 from assay.verify.core.spec import strictly_largest
 
@@ -38,16 +42,36 @@ def clean_accuracy(model: nn.Module, dataset: Dataset, batch: int = 1000) -> flo
 
 def attacked_accuracy(model: nn.Module, dataset: Dataset, eps: float, attack: str, seed: int) -> float:
     """Share of the samples classified rightly that an attack, ``pgd(steps=50)``, within linf ``eps`` leaves so."""
-    region = LpBall(dataset.x, eps, inf, dataset.domain)
-    broken = get_attack(attack).run(model, dataset.x, dataset.y, region, seed=seed).success
-    with torch.no_grad():
-        right = strictly_right(model(dataset.x), dataset.y)
-    return int((right & ~broken).sum()) / len(dataset)
+    return _share(attacked(model, dataset, eps, attack, seed).standing)
 
 
 def certified_accuracy(model: nn.Module, dataset: Dataset, eps: float, linear: bool) -> float:
     """Share of the samples whose margin over the linf ball of radius ``eps`` is proven positive, in float64:
     by linear bounds of every layer (CROWN), or by intervals with the last layer merged."""
+    return _share(proven(model, dataset, eps, linear))
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """What an attack within linf ``eps`` left of a data set: which samples are ``standing`` (samples), and the
+    ``points`` that it tried in the end (samples x shape)."""
+
+    eps: float
+    standing: Tensor
+    points: Tensor
+
+
+def attacked(model: nn.Module, dataset: Dataset, eps: float, attack: str, seed: int) -> Attacked:
+    """Which samples are classified rightly, and left so by the attack within linf ``eps``."""
+    region = LpBall(dataset.x, eps, inf, dataset.domain)
+    found = get_attack(attack).run(model, dataset.x, dataset.y, region, seed=seed)
+    with torch.no_grad():
+        right = strictly_right(model(dataset.x), dataset.y)
+    return Attacked(eps, right & ~found.success, found.adversarial)
+
+
+def proven(model: nn.Module, dataset: Dataset, eps: float, linear: bool) -> Tensor:
+    """Which samples :func:`certified_accuracy` counts: (samples), bool."""
 
     def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
         bounder = layers.by_linear_bounds if linear else layers.by_intervals
@@ -57,5 +81,19 @@ def certified_accuracy(model: nn.Module, dataset: Dataset, eps: float, linear: b
     objective = differences(dataset.y, torch.empty(len(dataset), dataset.classes, dtype=torch.float64))
     region = LpBall(dataset.x, eps, inf, dataset.domain)
     lower = lower_bounds(of_group, network, region, objective, Budget().started(), size=8 if linear else 64)
-    proven = (lower > 0) & lower.isfinite()
-    return int(proven.scatter(1, dataset.y[:, None], True).all(1).sum()) / len(dataset)
+    return ((lower > 0) & lower.isfinite()).scatter(1, dataset.y[:, None], True).all(1)
+
+
+def raise_alarm(model: nn.Module, dataset: Dataset, proof: Tensor, broken: Attacked) -> None:
+    """Raise :class:`AlarmError` where a sample is proven (samples, bool), and the attack's point replays against it."""
+    for i in (proof & ~broken.standing).nonzero()[:, 0].tolist():
+        problem = Problem.robustness(model, dataset.x[i], int(dataset.y[i]), broken.eps, inf, dataset.domain)
+        if replay(problem, broken.points[i]).confirmed:
+            raise AlarmError(
+                f"soundness alarm: test sample {i} is certified within {broken.eps:g}, and an attack within it changes "
+                "the answer: please report it"
+            )
+
+
+def _share(chosen: Tensor) -> float:
+    return int(chosen.sum()) / len(chosen)

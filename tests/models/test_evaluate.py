@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -11,6 +12,8 @@ from torch import nn
 from assay.models import data, zoo
 from assay.models.data import Dataset
 from assay.models.training import attacked_accuracy, certified_accuracy, clean_accuracy
+from assay.models.training.evaluate import attacked, proven, raise_alarm
+from assay.verify.core.errors import AlarmError
 
 
 def line() -> tuple[nn.Module, Dataset]:
@@ -54,3 +57,14 @@ def test_bounds_that_are_not_finite_prove_nothing(value: float, linear: bool, mo
         lambda relaxed, objective, linear: torch.full(objective.shape[:2], value),
     )
     assert certified_accuracy(model, dataset, 0.1, linear) == 0
+
+
+def test_what_is_proven_and_broken_is_an_alarm() -> None:
+    model, dataset = line()
+    eps = 0.06  # two of ten are broken
+    broken = attacked(model, dataset, eps, "pgd(steps=20)", seed=0)
+    raise_alarm(model, dataset, proven(model, dataset, eps, linear=True), broken)
+    wrong = proven(model, dataset, 0.04, linear=True)
+    with pytest.raises(AlarmError, match=r"test sample 4 is certified within 0\.06"):
+        raise_alarm(model, dataset, wrong, broken)
+    raise_alarm(model, dataset, wrong, replace(broken, points=dataset.x))  # nothing is broken at the samples themselves

@@ -17,7 +17,7 @@ from assay.__main__ import main
 from assay.commands.train import train
 from assay.models import cards, data
 from assay.models.cards import Card
-from assay.models.training import Training, clean_accuracy
+from assay.models.training import Training, clean_accuracy, evaluate
 from assay.verify.core.errors import InputError
 
 TINY: dict[str, Any] = {
@@ -113,6 +113,16 @@ def test_a_training_goes_on_from_a_stored_network_bit_for_bit(tmp_path: Path) ->
     assert CliRunner().invoke(app, [*words[2:], "--out", str(tmp_path / "again")]).exit_code == 0
     for name in ("tiny.safetensors", "tiny.json"):
         assert (tmp_path / "on" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_no_card_is_written_where_the_attack_breaks_what_is_certified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate, "proven", lambda model, dataset, eps, linear: dataset.y >= 0)
+    asked = ["train", "--name", "wrong", "--arch", "mlp(hidden=8)", "--recipe", "standard", "--epochs", "1"]
+    assert main([*asked, "--eval-eps", "0.3", "--eval-n", "20", "--quiet", "--out", str(tmp_path)]) == 70
+    assert "soundness alarm: test sample" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_standard_training_is_attacked_at_a_radius_all_the_same(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from assay.benchmarks.harness import poisoned
 from assay.models import data
@@ -55,3 +56,16 @@ def test_a_certified_answer_that_changes_is_an_alarm() -> None:
     assert poisoned.check(always(0), always(1), 5, x) == 0  # beyond what is certified
     with pytest.raises(AlarmError, match="certified for 2"):
         poisoned.check(always(0), always(1), 2, x)
+
+
+def test_a_radius_that_is_too_large_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Ensemble.certify
+
+    def swollen(self: Ensemble, x: Tensor) -> tuple[Tensor, Tensor]:
+        answer, radius = honest(self, x)
+        return answer, radius + 99
+
+    monkeypatch.setattr(Ensemble, "certify", swollen)
+    planted = Backdoor(1, 3, 60)
+    with pytest.raises(AlarmError, match="changed training samples, and changes with"):
+        poisoned.poison(few("train"), few("test"), planted, [], None, Perceptron(4, 1), 9, Ridge(), [0], seed=1)

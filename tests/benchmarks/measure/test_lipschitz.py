@@ -67,6 +67,7 @@ def test_every_method_that_certifies_is_measured_on_the_spheres() -> None:
         "smoothing",
         "smoothing-attack",
         "layer-smoothing",
+        "layer-smoothing-attack",
         "derandomized",
         "pieces",
     }

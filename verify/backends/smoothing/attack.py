@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,7 +31,9 @@ from assay.verify.core.result import Guarantee, Reason, Result
 from assay.verify.perturbations import Perturbed
 from assay.verify.support.floats import length
 
-DRAWS = 8  # parameters of a perturbation that are tried at each step
+# Of a perturbation: parameters that are tried at each step, anywhere for a share of the steps, then about the worst few
+# so far, as near to each as this share of the ranges, which shrinks.
+DRAWS, BROAD, PLACES, NEAR, SHRINK = 8, 0.3, 3, 0.3, 0.8
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class SmoothingAttack:
     al. 2019, arXiv:1906.04584), the same ones at each step, or new ones with ``fresh`` (expectation over
     transformation: Athalye et al. 2018, arXiv:1707.07397); among few pixels the steps go to the edge of the domain, in
     those of the largest gain (PGD0: Croce and Hein 2019, arXiv:1909.05040), and parameters are drawn, ever closer about
-    the worst. A point breaks a sample if a rival, chosen on n0 draws at the point, has more votes than the label among
-    n fresh ones by a one-sided binomial test at alpha. With ``scores`` the classifier is that of the largest mean score
-    (``certificate=soft``), and so is what the rival must exceed.
+    the worst few. A point breaks a sample if a rival, chosen on n0 draws at the point, has more votes than the label
+    among n fresh ones by a one-sided binomial test at alpha. With ``scores`` the classifier is that of the largest mean
+    score (``certificate=soft``), and so is what the rival must exceed.
     """
 
     noise: kinds.Name = "gaussian"
@@ -107,7 +110,7 @@ class SmoothingAttack:
             about: dict[str, Any] = {"parameters": problem.named(point)}
         else:
             point = image = self._ascend(problem, noise, clean, problem.label, budget)
-            about = {"distance": _distance(problem.region, point)}
+            about = {"distance": distance(problem.region, point)}
         broken, counts = self._broken(problem, noise, image, problem.label, budget.seed)
         reason = None if broken else Reason.TIMEOUT if budget.expired else Reason.INCOMPLETE
         stats = {"counts": counts, **about}
@@ -115,73 +118,96 @@ class SmoothingAttack:
 
     def _worst(self, problem: Perturbed, noise: Noise, label: int, budget: Budget) -> Tensor:
         """Of some parameters the ones (parameters) at whose image the label's mean probability is least under the same
-        noises: ends, middle and draws, then ever closer about the worst so far."""
+        noises: ends, middle and draws, then ever closer about the worst few so far."""
         low, high = problem.perturbation.low, problem.perturbation.high
         seed = int(content_hash(self.name, budget.seed, problem.clean)[:15], 16)
-        generator, model = torch.Generator().manual_seed(seed), oracle(problem)
-        labels = torch.full((self.copies,), label)
-        at, best, largest = torch.stack([(low + high) / 2, low, high]), (low + high) / 2, -torch.inf
-        for turn in range(self.steps + 1):
-            for one, image in zip(at, problem.images(at), strict=True):
-                if budget.expired:
-                    return best
-                noisy = noise.sample(image, self.copies, torch.Generator().manual_seed(seed))
-                with torch.no_grad():
-                    each = F.cross_entropy(model(noisy).flatten(1), labels, reduction="none")
-                if float(-(-each).logsumexp(0)) > largest:
-                    best, largest = one, float(-(-each).logsumexp(0))
-            near = torch.rand(DRAWS, len(low), dtype=torch.float64, generator=generator) - 0.5
-            wide = 1.0 if turn < self.steps // 2 else 0.5 ** (turn - self.steps // 2)
-            about = (low + high) / 2 if turn < self.steps // 2 else best
-            at = torch.minimum(torch.maximum(about + near * wide * (high - low), low), high)
-        return best
+        generator = torch.Generator().manual_seed(seed)
+
+        def losses(at: Tensor) -> Tensor:
+            copies = [
+                noise.sample(image, self.copies, torch.Generator().manual_seed(seed)) for image in problem.images(at)
+            ]
+            with torch.no_grad():
+                y = oracle(problem)(torch.cat(copies)).flatten(1)
+            each = F.cross_entropy(y, torch.full((len(y),), label), reduction="none").view(len(at), self.copies)
+            return -(-each).logsumexp(1).nan_to_num(nan=-torch.inf)
+
+        found = torch.stack([(low + high) / 2, low, high])
+        loss, wide = losses(found), NEAR
+        for turn in range(self.steps):
+            if budget.expired:
+                break
+            share = torch.rand(DRAWS, len(low), dtype=torch.float64, generator=generator)
+            if turn <= BROAD * self.steps:
+                at = low + share * (high - low)
+            else:
+                worst = found[loss.topk(PLACES).indices]
+                at = worst[torch.arange(DRAWS) % PLACES] + (2 * share - 1) * wide * (high - low)
+                at, wide = torch.minimum(torch.maximum(at, low), high), wide * SHRINK
+            found, loss = torch.cat([found, at]), torch.cat([loss, losses(at)])
+        return found[loss.argmax()]
 
     def _ascend(self, problem: Problem, noise: Noise, clean: Tensor, label: int, budget: Budget) -> Tensor:
         """The member of the region (shape) with the largest loss over the noises of its own step."""
-        region, model = problem.region, oracle(problem)
+        model = oracle(problem)
         if not isinstance(model, nn.Module):  # a runtime gives no gradients
             model = problem.network
         key = content_hash(self.name, budget.seed, clean)
         generator = torch.Generator().manual_seed(int(key[:15], 16))
-        labels = torch.full((self.copies,), label)
         # What erases multiplies by masks, the rest is added.
         blank = torch.ones_like(clean) if self.kind.erases else torch.zeros_like(clean)
         noises = noise.sample(blank, self.copies, generator)
-        x = region.project(clean[None])
-        best, largest = x[0], -torch.inf
-        size = 2 / self.steps
-        for _ in range(self.steps + 1):
-            if budget.expired:
-                break
-            if self.fresh:
-                noises = noise.sample(blank, self.copies, generator)
-            with torch.enable_grad():
-                point = x.detach().requires_grad_()
-                each = F.cross_entropy(
-                    model(point * noises if self.kind.erases else point + noises).flatten(1), labels, reduction="none"
-                )
-                loss = -(-each).logsumexp(0)
-                (grad,) = torch.autograd.grad(loss, point)
-            if float(loss.detach()) > largest:
-                best, largest = x[0], float(loss.detach())
-            x = region.project(x + size * region.steepest(grad.nan_to_num()))
-        return best.detach().clone()
+
+        def outputs(point: Tensor) -> Tensor:
+            drawn = noise.sample(blank, self.copies, generator) if self.fresh else noises
+            return model(point * drawn if self.kind.erases else point + drawn)
+
+        return ascended(problem.region, clean, label, outputs, self.steps, budget)
 
     def _broken(self, problem: Problem, noise: Noise, point: Tensor, label: int, seed: int) -> tuple[bool, list[int]]:
         """Whether a rival beats the label at the point with confidence 1 - alpha, and the votes."""
         classes = problem.network.output_size
         question = Question(oracle(problem), point, classes, noise, n=self.n, n0=self.n0, alpha=self.alpha, seed=seed)
-        pilot = question.draw("attack pilot", self.n0)
-        pilot.counts[label] = pilot.counts[classes] = 0
-        rival = Ledger(self.alpha).choose(pilot)
-        if not pilot.counts[rival]:
-            return False, pilot.counts
+        rival, counts = strongest(question, label)
+        if rival is None:
+            return False, counts
         if self.scores:
-            return exceed(question, "attack scores", rival, [label]), pilot.counts
+            return exceed(question, "attack scores", rival, [label]), counts
         return outvotes(question, "attack vote", rival, label)
 
 
-def _distance(region: Region, point: Tensor) -> float:
+def ascended(
+    region: Region, clean: Tensor, label: int, outputs: Callable[[Tensor], Tensor], steps: int, budget: Budget
+) -> Tensor:
+    """The member of the region (shape) with the largest -log of the label's mean probability on the way of projected
+    ascent from the clean point (shape); ``outputs``: of the noisy copies of a point (1 x shape), (copies x classes)."""
+    x = region.project(clean[None])
+    best, largest = x[0], -torch.inf
+    size = 2 / steps
+    for _ in range(steps + 1):
+        if budget.expired:
+            break
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            y = outputs(point).flatten(1)
+            each = F.cross_entropy(y, torch.full((len(y),), label), reduction="none")
+            loss = -(-each).logsumexp(0)
+            (grad,) = torch.autograd.grad(loss, point)
+        if float(loss.detach()) > largest:
+            best, largest = x[0], float(loss.detach())
+        x = region.project(x + size * region.steepest(grad.nan_to_num()))
+    return best.detach().clone()
+
+
+def strongest(question: Question, label: int) -> tuple[int | None, list[int]]:
+    """The rival of the label that has most votes among n0 draws, None where none has any; and the rivals' votes."""
+    pilot = question.draw("attack pilot", question.n0)
+    pilot.counts[label] = pilot.counts[question.classes] = 0
+    rival = Ledger(question.alpha).choose(pilot)
+    return rival if pilot.counts[rival] else None, pilot.counts
+
+
+def distance(region: Region, point: Tensor) -> float:
     """Of a point (shape) from the centre: in the norm of a ball, or in changed pixels."""
     if isinstance(region, Sparse):
         return float(region.changed(point[None]).sum())

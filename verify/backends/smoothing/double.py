@@ -44,7 +44,7 @@ def dsrs(noise: Exp2, quantile: float, p: float, q_low: float, q_high: float, si
         return plain
     parts = _parts(size, noise.k, noise.j, quantile)
     start = plain / noise.scale or levels.typical_shift(size, noise.k, noise.j)
-    largest = levels.largest(lambda shift: parts.least(shift, p, q_low, q_high) > 0.5, start)
+    largest = levels.largest(lambda shift: parts.least(shift, p, q_low, q_high) - 0.5, start)
     return max(plain, noise.scale * largest)
 
 

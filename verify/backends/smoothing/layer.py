@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import ClassVar, Literal, get_args
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.smoothing import certificates, kinds, named, vote
+from assay.verify.backends.smoothing.deciding import never
 from assay.verify.backends.smoothing.kinds import Kind
 from assay.verify.backends.smoothing.method import beyond, check_options
 from assay.verify.backends.smoothing.question import Certified, Question
@@ -165,20 +166,19 @@ class LayerSmoothing:
         parted = Parted.of(network)
         if parted is None:
             raise InputError("the network does not begin with a linear layer or a convolution")
-        return vote.most_frequent(self._question(parted, x.to(network.dtype), seed, 10 * self.n0))
+        return vote.most_frequent(replace(self.question(parted, x.to(network.dtype), seed), n=10 * self.n0))
 
-    def _question(
-        self, parted: Parted, x: Tensor, seed: int, n: int, expired: Callable[[], bool] = lambda: False
-    ) -> Question:
+    def question(self, parted: Parted, x: Tensor, seed: int, expired: Callable[[], bool] = never) -> Question:
+        """What follows the affine part, at what that makes of x (shape), under the noise."""
         with torch.no_grad():
             z = parted.before(x[None])[0]
         classes, noise = parted.network.output_size, kinds.of_rms(self.noise, self.sigma, z.numel())
         norm = NORMS[self.noise]
-        return Question(parted.after, z, classes, noise, norm, n, self.n0, self.alpha, seed, None, expired)
+        return Question(parted.after, z, classes, noise, norm, self.n, self.n0, self.alpha, seed, None, expired)
 
     def _ask(self, parted: Parted, x: Tensor, seed: int, expired: Callable[[], bool]) -> Certified:
         """The vote's answer, and its radius behind the affine part in the norm of the noise."""
-        question = self._question(parted, x, seed, self.n, expired)
+        question = self.question(parted, x, seed, expired)
         return named.chosen(self.certificate, self.noise, "fixed").certify(question, "fixed")
 
     def _sensitivity(self, parted: Parted, norm: float) -> float:

@@ -2,6 +2,10 @@
 
 Each makes all its draws, pays for every bound through a ledger, and speaks of the vote, as Cohen's does. Several bounds
 from one draw share its alpha (the union bound asks for no independence).
+
+Where the answer is a half-space Cohen's bound is wrong with probability alpha exactly: who claims as much as he does on
+every draw, and more on some, is wrong more often. So none of them is never below his radius at all of alpha; they
+promise his radius at what they leave to p, 1 - ``EXTRA`` of alpha.
 """
 
 from __future__ import annotations
@@ -23,8 +27,8 @@ from assay.verify.backends.smoothing.question import Certified, Question, abstai
 from assay.verify.backends.smoothing.sampling import answers
 from assay.verify.core.errors import InputError
 
-# Of alpha, what the gradient or the second noise gets: little of it widens p's bound by hardly anything.
-EXTRA = 0.1
+# Of alpha, what the gradient or the second noise gets: p's bound must hardly be wider where they buy nothing.
+EXTRA = 0.01
 # What a refined radius must promise beyond the plain one to be worth that.
 WORTH = 0.005
 

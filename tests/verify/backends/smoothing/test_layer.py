@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from assay.benchmarks.harness.compare import compare
+from assay.models.data import Dataset
 from assay.verify.backends.smoothing.certificates import sensitivity
 from assay.verify.backends.smoothing.layer import At, LayerSmoothing, Parted
+from assay.verify.backends.smoothing.layer_attack import LayerSmoothingAttack
 from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import to_network
@@ -98,6 +101,32 @@ def test_no_certified_answer_changes_within_its_radius(noise: At, norm: float) -
         assert method.classify(problem.network, moved, 0) in (label, None)
 
 
+@pytest.mark.parametrize("noise", ["gaussian", "laplace"])
+def test_the_attack_breaks_the_vote_beyond_its_border_and_not_before(noise: At) -> None:
+    attack = LayerSmoothingAttack(noise, 0.5, n=2000, steps=5)
+    near, far = (
+        attack.verify(Problem.robustness(Cut().eval(), torch.zeros(4), 0, eps, 2, (-1, 1)), Budget(seed=1))
+        for eps in (0.29, 0.35)
+    )
+    assert (near.verdict, near.reason) == (Verdict.UNKNOWN, Reason.INCOMPLETE)
+    assert (far.verdict, far.subject) == (Verdict.FALSIFIED, LayerSmoothing(noise, 0.5).subject)
+    assert far.counterexample is not None
+    assert 0.3 < far.counterexample.norm() <= 0.35
+    assert LayerSmoothing(noise, 0.5).classify(to_network(Cut().eval(), (4,)), far.counterexample, 7) == 1
+
+
+def test_a_radius_that_is_too_large_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = Dataset("points", "test", torch.full((1, 4), 0.5), torch.tensor([0]), 2)
+    model = Cut().eval()
+    with torch.no_grad():  # the border is 0.3 from the point
+        model.first.bias.copy_(-model.first.weight @ samples.x[0])
+    both = [LayerSmoothing(sigma=0.5, n=500), LayerSmoothingAttack(sigma=0.5, n=500, steps=3)]
+    assert not compare(model, samples, [0.2, 0.35], both, [], norm=2).alarms
+    monkeypatch.setattr(LayerSmoothing, "_sensitivity", lambda *asked: 0.5)
+    (alarm,) = compare(model, samples, [0.2, 0.35], both, [], norm=2).alarms
+    assert "layer-smoothing" in alarm.explanation
+
+
 def test_what_it_cannot_treat() -> None:
     x = torch.rand(5)
     curved = nn.Sequential(nn.ReLU(), nn.Linear(5, 3)).eval()
@@ -106,6 +135,10 @@ def test_what_it_cannot_treat() -> None:
     assert LayerSmoothing().verify(linear).reason is Reason.UNSUPPORTED
     pixels = Problem.robustness(two_layers(), x, 0, 1, 0)
     assert LayerSmoothing().verify(pixels).reason is Reason.UNSUPPORTED
+    assert "does not begin" in str(LayerSmoothingAttack().supports(Problem.robustness(curved, x, 0, 0.1, 2)))
+    for wrong in ({"noise": "uniform"}, {"sigma": 0.0}, {"steps": 0}, {"copies": 0}):
+        with pytest.raises(InputError):
+            LayerSmoothingAttack(**wrong)  # type: ignore[arg-type]
     for wrong in ({"noise": "uniform"}, {"certificate": "dsrs"}, {"sigma": 0.0}):
         with pytest.raises(InputError):
             LayerSmoothing(**wrong)  # type: ignore[arg-type]

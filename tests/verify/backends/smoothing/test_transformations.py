@@ -27,6 +27,8 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.result import Reason, Verdict
 from assay.verify.perturbations import Perturbation, Perturbed
 from assay.verify.perturbations.enclosures import boxes
+from tests import nets
+from tests.breadth import seeds
 from tests.nets import generator
 
 X = 0.3 + 0.2 * torch.rand(1, 6, 6, dtype=torch.float64, generator=generator(3))
@@ -143,6 +145,27 @@ def test_pixels_certify_whatever_happens(text: str) -> None:
     assert loose.verdict is Verdict.UNKNOWN
     attacked = SmoothingAttack("gaussian", 0.5, n=1_000, steps=3).verify(near, Budget(seed=2))
     assert (attacked.counterexample is not None) is (text == "brightness(0.1)")
+
+
+@seeds(1, of=6)
+def test_the_attack_finds_worse_parameters_than_many_draws(seeds: range) -> None:
+    for seed in seeds:
+        model = nn.Sequential(nn.Flatten(), *nets.random_mlp(seed, (36, 20, 2))).eval()
+        change = Perturbation.parse("rotation(40)+scaling(0.4)+brightness(0.2)")
+        asked = Perturbed.of(to_network(model, (1, 6, 6)), X, 0, change)
+        attack = SmoothingAttack(sigma=0.05, steps=12)
+        noises = Kind("gaussian", 0.05).of(asked.clean).sample(asked.clean * 0, 32, generator(7))
+
+        def label(at: Tensor) -> Tensor:
+            with torch.no_grad():
+                y = model((asked.images(at)[:, None] + noises).flatten(0, 1))  # noqa: B023
+            return y.softmax(1)[:, 0].view(len(at), -1).mean(1)
+
+        low, high = change.low, change.high
+        drawn = low + (high - low) * torch.rand(200, 3, dtype=torch.float64, generator=generator(8))
+        found = attack._worst(asked, Kind("gaussian", 0.05).of(asked.clean), 0, Budget().started())
+        assert bool(((found >= low) & (found <= high)).all())
+        assert float(label(found[None])) < float(label(drawn).min()) + 0.01
 
 
 def test_what_noise_is_not_for_is_declined() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import exp, sqrt
 from typing import Any
 
@@ -65,6 +66,7 @@ class Profile:
         """log mu of the largest set of probability at most ``mass``."""
         from scipy.optimize import brentq
 
+        @cache
         def excess(log_mu: float) -> float:
             return self.kept(shift, log_mu) - mass
 
@@ -134,20 +136,28 @@ def least(whole: Profile, shift: float, p: float) -> float:
     return whole.left(shift, whole.threshold(shift, p - whole.slack)) - whole.slack
 
 
-def largest(certifies: Callable[[float], bool], start: float, tolerance: float = 1e-6) -> float:
-    """The largest shift that is certified, from below, for a test that holds up to it: relative ``tolerance``."""
-    low, high = 0.0, start
-    while certifies(high):
+def largest(excess: Callable[[float], float], start: float, tolerance: float = 1e-6) -> float:
+    """The largest shift at which ``excess``, which falls with the shift, is above 0, from below: relative
+    ``tolerance``; 0 where there is none. ``start``: a first guess."""
+    from scipy.optimize import brentq
+
+    excess = cache(excess)  # the ends of a bracket are asked for again
+    low, high = start, 2 * start
+    while excess(high) > 0:
         low, high = high, 2 * high
-    while high - low > tolerance * high and high > 1e-12 * start:
-        middle = (low + high) / 2
-        low, high = (middle, high) if certifies(middle) else (low, middle)
-    return low
+    while not excess(low) > 0:
+        if low <= 1e-12 * start:
+            return 0.0
+        low, high = low / 2, low
+    near, step = float(brentq(excess, low, high, xtol=tolerance / 8 * low, rtol=1e-14)), tolerance / 8
+    while not excess(near) > 0:
+        near, step = max(low, near * (1 - step)), 2 * step
+    return near
 
 
 def radius(whole: Profile, p: float, start: float) -> float:
     """The largest shift after which every set of probability p keeps more than 1/2; ``start``: a first guess."""
-    return largest(lambda shift: least(whole, shift, p) > 0.5, start)
+    return largest(lambda shift: least(whole, shift, p) - 0.5, start)
 
 
 def power_exponential(
