@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,10 +28,10 @@ from assay.verify.bounds.optimised.slopes import (
     Moving,
     ascend,
     at_rest,
-    moving,
     still_rising,
     taken,
 )
+from assay.verify.bounds.relaxations.parameters import parameters
 from assay.verify.bounds.relaxations.relax import undecided
 from assay.verify.bounds.relaxed import Relaxed, fits_float32, middle_and_radius
 from assay.verify.core.network import Node
@@ -141,13 +142,13 @@ class Kinks:
         """Slopes (moved x rows) as lines about the activations."""
         found = {}
         for i, place in self.places.items():
-            columns, z = self.own[i][: place.stop - place.start], self.relaxed.operand(i)
-            lines = self.relaxed.lines[i].take(sample)
-            moved = moving(self.relaxed.network.nodes[i].op, lines, taken(z, sample), columns, choose=False)
-            assert moved is not None
-            (slope,) = moved.parameters.tensors()
+            columns = self.own[i][: place.stop - place.start]
+            lines, z = self.relaxed.lines[i].take(columns, 1), taken(self.relaxed.operand(i), columns, 1)
+            kept = parameters(self.relaxed.network.nodes[i].op, lines.take(sample), taken(z, sample))
+            assert kept is not None
+            (slope,) = kept.tensors()
             slope.copy_(slopes[place].T)
-            found[i] = moved
+            found[i] = Moving(columns, kept, [])
         return found
 
 
@@ -252,6 +253,11 @@ class Columns:
         first = {i: t.T.float().contiguous() for i, t in start.items()}
         return cls(kinks, first, constant.float(), *moved, fixed, centre, radius, at_rest([moved[0]]))
 
+    @cached_property
+    def way(self) -> _Way:
+        """Where walks put what they find."""
+        return _Way(self.kinks, self.upper, self.fixed, *(torch.zeros_like(self.slope) for _ in range(4)))
+
     def take(self, rows: Tensor) -> Columns:
         """The rows at these positions alone."""
 
@@ -276,15 +282,17 @@ class Columns:
         """The derivative of each row's bound by what is moved: (moved x rows), and where that is asked for the bound
         itself, which is the value on the lines where the row is least: (rows)."""
         kinks, nodes = self.kinks, self.kinks.relaxed.network.nodes
-        way = _Way(self, self.slope - self.upper, torch.zeros_like(self.slope), torch.zeros_like(self.slope))
+        way = self.way
+        torch.sub(self.slope, self.upper, out=way.beyond)
         begun = {i: t.clone() for i, t in self.start.items()}
         resting, _ = propagate_backwards(nodes, way, begun, self.constant)
-        size = self.centre.new_zeros(nodes[0].size, len(self.constant))
-        values = {0: torch.addcmul(self.centre, resting.get(0, size).sign_(), self.radius, value=-1)}
+        # Of what no row sees, any point will do.
+        corner = resting[0].sign_() if 0 in resting else torch.zeros_like(self.constant)
+        values = {0: torch.addcmul(self.centre, corner, self.radius, value=-1)}
         # Of the line that a coefficient takes, slope and height.
         slope = torch.addcmul(self.upper, way.beyond, way.above)
         height = torch.addcmul(self.height, self.height, way.above, value=-1)
-        gradient = torch.zeros_like(self.slope)
+        gradient = way.gradient
         for i in range(1, max(self.start, default=0) + 1):
             node, to = nodes[i], kinks.support[i]
             if i in kinks.own:
@@ -326,29 +334,33 @@ def moved(rows: Tensor, here: Tensor | None, to: Tensor | None, size: int) -> Te
 
 @dataclass(frozen=True, eq=False)
 class _Way:
-    """Rules for columns on their way down, as :mod:`assay.verify.bounds.backward.walk` asks for them. ``beyond``: by
-    how much lower lines are steeper than upper ones; of the coefficients that arrive it notes what is ``positive``, and
-    1 where they are not ``above`` 0 but at least that: (moved x rows) each."""
+    """Rules for columns on their way down, as :mod:`assay.verify.bounds.backward.walk` asks for them, past ``upper``
+    lines and slopes that are ``fixed``. ``beyond``: by how much lower lines are steeper than upper ones. Of the
+    coefficients that arrive it notes what is ``positive``, and in ``above`` 1 where they are at least 0; ``gradient``:
+    room for what is made of these: (moved x rows) each."""
 
-    rows: Columns
+    kinks: Kinks
+    upper: Tensor
+    fixed: Mapping[int, Tensor | None]
     beyond: Tensor
     positive: Tensor
     above: Tensor
+    gradient: Tensor
 
     def pull(self, position: int, rows: Tensor) -> tuple[Sequence[Tensor], None]:
         """See :class:`assay.verify.bounds.backward.walk.Rules`."""
-        kinks = self.rows.kinks
-        node, here = kinks.relaxed.network.nodes[position], kinks.support[position]
+        kinks = self.kinks
         if position in kinks.maps:
             return [kinks.maps[position].back.pull(rows)], None
+        node, here = kinks.relaxed.network.nodes[position], kinks.support[position]
         if position in kinks.own:
             place = kinks.places[position]
             count = place.stop - place.start
             top, positive = rows[:count], self.positive[place]
             torch.clamp(top, min=0, out=positive)
             torch.ge(top, 0, out=self.above[place])
-            top.mul_(self.rows.upper[place]).addcmul_(positive, self.beyond[place])
-            if (fixed := self.rows.fixed[position]) is not None:
+            top.mul_(self.upper[place]).addcmul_(positive, self.beyond[place])
+            if (fixed := self.fixed[position]) is not None:
                 rows[count:].mul_(fixed)
         parts = [moved(rows, here, kinks.support[i], node.size) for i in node.inputs]
         return [part if k == 0 else part.clone() for k, part in enumerate(parts)], None
