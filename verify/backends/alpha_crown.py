@@ -143,12 +143,14 @@ class AlphaCROWN:
 
         @torch.inference_mode()
         def of_group(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor:
-            # The rows of crown themselves, bit for bit: what is raised is never below them.
+            # The rows of crown themselves: what is raised is never below them.
             read = needed(network, objective)
+            chained = None if read else chain.lower_rows(network, region, objective, dtype, budget)
+            if chained is not None and self.inner:
+                return further(network, region, objective, budget, chained)
             plain, lower = layers.rows_by_linear_bounds(
                 network, region, objective, dtype, budget, crowd=layers.MOST_ROWS, asked=read
             )
-            chained = None if read else chain.lower_rows(network, region, objective, dtype, budget)
             if chained is not None:
                 lower = torch.fmax(lower, chained)
             if cut is not None:
@@ -164,9 +166,12 @@ class AlphaCROWN:
                 if self.inner:
                     best = torch.fmax(best, sectors.lower_rows(*question, raise_rows, self._further))
                 return torch.fmax(lower, best.to(lower))
+            if any(node.op.several for node in network.nodes[1:]):  # of which layers may take all of the time
+                lower = torch.maximum(lower, raised.lower_rows(plain, objective, self._ascent))
+            return further(network, region, objective, budget, lower)
+
+        def further(network: Network, region: Region, objective: Tensor, budget: Budget, lower: Tensor) -> Tensor:
             try:
-                if any(node.op.several for node in network.nodes[1:]):  # of which layers may take all of the time
-                    lower = torch.maximum(lower, raised.lower_rows(plain, objective, self._ascent))
                 tight = self._tightened(network, region, objective, dtype, budget)
                 return torch.maximum(lower, raised.lower_rows(tight, objective, self._ascent))
             except Expired:

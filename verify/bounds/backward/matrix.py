@@ -90,13 +90,18 @@ class Sparse:
             row.index_select(0, keep), column.index_select(0, keep), value.index_select(0, keep), (shape[0], shape[1])
         )
 
+    def both_ways(self, inputs: Tensor | None, outputs: Tensor | None, dtype: torch.dtype) -> tuple[Cut, Cut]:
+        """As :meth:`cut`, for features in any order, in another precision; and its transpose, (inputs x rows) to
+        (outputs x rows)."""
+        row, column, value = self.by_input
+        starts = torch.cat([row.new_zeros(1), torch.bincount(row, minlength=self.shape[0]).cumsum(0)])
+        back = _of_rows(starts, column, value.to(dtype), inputs, outputs, self.shape)
+        shape = self.shape[1], self.shape[0]
+        return back, _of_rows(self.starts, self.inputs, self.values.to(dtype), outputs, inputs, shape)
+
     def columns(self, outputs: Tensor, value: Tensor, inputs: Tensor | None) -> Tensor:
         """``value[r]`` times the column of output ``outputs[r]``, at these inputs: (inputs x rows)."""
-        begin = self.starts[outputs]
-        length = self.starts[outputs + 1] - begin
-        row = torch.arange(len(outputs), device=outputs.device).repeat_interleave(length)
-        first = length.cumsum(0) - length
-        entry = torch.arange(len(row), device=outputs.device) + (begin - first).index_select(0, row)
+        row, entry = _entries_of(self.starts, outputs)
         into, worth = self.inputs.index_select(0, entry), self.values.index_select(0, entry)
         worth = worth * value.index_select(0, row)
         new = _renumber(inputs, self.shape[0])
@@ -107,6 +112,31 @@ class Sparse:
         size = self.shape[0] if inputs is None else len(inputs)
         dense = self.values.new_zeros(size * len(outputs))
         return dense.index_add_(0, into * len(outputs) + row, worth).view(size, len(outputs))
+
+
+def _entries_of(starts: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of ``rows`` of a compressed matrix, one after the other, each entry's row, counted among these, and its number:
+    (entries) each."""
+    begin = starts[rows]
+    length = starts[rows + 1] - begin
+    row = torch.arange(len(rows), device=rows.device).repeat_interleave(length)
+    first = length.cumsum(0) - length
+    return row, torch.arange(len(row), device=rows.device) + (begin - first).index_select(0, row)
+
+
+def _of_rows(
+    starts: Tensor, columns: Tensor, values: Tensor, rows: Tensor | None, kept: Tensor | None, shape: tuple[int, int]
+) -> Cut:
+    """These rows of a compressed matrix (rows x columns), and of their columns those that are kept; None is all."""
+    every = torch.arange(shape[0], device=starts.device) if rows is None else rows
+    row, entry = _entries_of(starts, every)
+    column, value = columns.index_select(0, entry), values.index_select(0, entry)
+    new = _renumber(kept, shape[1])
+    if new is not None:
+        column = new.index_select(0, column)
+        inside = torch.nonzero(column >= 0).flatten()
+        row, column, value = (t.index_select(0, inside) for t in (row, column, value))
+    return _ready(row, column, value, (len(every), shape[1] if kept is None else len(kept)))
 
 
 @dataclass(frozen=True, eq=False)

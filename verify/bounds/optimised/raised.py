@@ -17,9 +17,20 @@ from assay.verify.bounds.backward.shares import sums_to_one
 from assay.verify.bounds.backward.walk import propagate_backwards
 from assay.verify.bounds.layers import meet
 from assay.verify.bounds.opposites import partners
+from assay.verify.bounds.optimised.kinks import Kinks
 from assay.verify.bounds.optimised.multipliers import Constraints
 from assay.verify.bounds.optimised.narrow import narrowed
-from assay.verify.bounds.optimised.slopes import Ascent, Climb, Functions, Moving, in_other_precision, taken
+from assay.verify.bounds.optimised.slopes import (
+    FEWER,
+    PATIENCE,
+    Ascent,
+    Climb,
+    Functions,
+    Moving,
+    in_other_precision,
+    still_rising,
+    taken,
+)
 from assay.verify.bounds.relaxations.lines import Lines
 from assay.verify.bounds.relaxed import Relaxed, fits_float32, middle_and_radius
 from assay.verify.bounds.rounding import Rounding
@@ -31,11 +42,7 @@ from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import length
 
 MOST = 512  # rows at a time
-PATIENCE = 5  # steps after which it is seen which rows still rise
 GRAINS = 255  # that slopes are told in, so that a byte holds one
-SHARE = 0.001  # of what a row rose in all: where it changes by less meanwhile, it stops
-NOISE = 1e-6  # of a bound in float32
-FEWER = 0.8  # of the rows at most go on without the others
 TABLES = 16  # numbers that are kept for each neuron of a row while its lines are raised
 # Products of all steps of a layer's rows from which on these are raised in a few large steps: over convolutions that
 # takes a third of the time of twenty, and the bounds of what comes after gain all but some hundredths of as much.
@@ -167,18 +174,20 @@ def _hurried(nodes: Sequence[Node], rows: int, ascent: Ascent) -> Ascent:
 @dataclass(frozen=True, eq=False)
 class Raising:
     """What is worked out once for all rows of the node at ``position``, up to which the network must be relaxed: the
-    ``whole``, it without inactive neurons, and the same in float32."""
+    ``whole``, it without inactive neurons, and what lines are drafted on: the same in float32, or as ``kinks``."""
 
     whole: Relaxed
     relaxed: Relaxed
-    draft: Relaxed
+    draft: Relaxed | Kinks
     position: int
 
     @classmethod
     def of(cls, relaxed: Relaxed, position: int) -> Raising:
         """Work it out."""
         narrow = narrowed(relaxed, position)
-        draft = in_float32(narrow) if fits_float32(narrow.network) else narrow
+        draft: Relaxed | Kinks | None = Kinks.of(narrow, position)
+        if draft is None:
+            draft = in_float32(narrow) if fits_float32(narrow.network) else narrow
         return cls(relaxed, narrow, draft, position)
 
     def lower(
@@ -195,10 +204,13 @@ class Raising:
         return torch.cat([self._block(coef[block], sample[block], ascent, slopes) for block in blocks])
 
     def _block(self, coef: Tensor, sample: Tensor, ascent: Ascent, slopes: list[dict[int, Tensor]] | None) -> Tensor:
-        networks = (self.draft, self.relaxed)
-        trial, here = (OwnRows.of(r, {self.position: coef}, sample) for r in networks)
+        here, draft = OwnRows.of(self.relaxed, {self.position: coef}, sample), self.draft
+        if isinstance(draft, Kinks):
+            found = draft.raised(coef, sample, ascent)
+        else:
+            found = climbed(OwnRows.of(draft, {self.position: coef}, sample), ascent)
         lines = dict(here.lines)
-        for i, moved in climbed(trial, ascent).items():
+        for i, moved in found.items():
             shares = 0 if slopes is None else GRAINS
             lines[i] = in_other_precision(self.relaxed.network, moved, lines[i], here.operands[i], i, shares)
         if slopes is not None:
@@ -227,7 +239,7 @@ def climbed(owners: OwnRows, ascent: Ascent) -> dict[int, Moving]:
             bound = climb.region.minimum(functions)
             if step == 1:
                 first = bound
-            stopped = going & ~_still_rising(first, last, bound)
+            stopped = going & ~still_rising(first, last, bound)
             climb.leave(ends, stopped.nonzero().flatten(), rows)
             going, last = going & ~stopped, bound
             left = going.nonzero().flatten()
@@ -240,12 +252,6 @@ def climbed(owners: OwnRows, ascent: Ascent) -> dict[int, Moving]:
         climb.move(functions, step)
     climb.leave(ends, going.nonzero().flatten(), rows)
     return ends
-
-
-def _still_rising(first: Tensor, last: Tensor, bound: Tensor) -> Tensor:
-    """Which rows changed since the last time by more than a share of what they rose since the first: (rows)."""
-    change, noise = (bound - last).abs(), NOISE * (1 + bound.abs())
-    return ~(change <= torch.maximum(SHARE * (bound - first), noise))
 
 
 @dataclass(frozen=True, eq=False)

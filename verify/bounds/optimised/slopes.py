@@ -27,6 +27,10 @@ from assay.verify.core.verifier import Bounds
 
 DECAY = 0.9  # of the gradient's running mean
 SPREAD = 0.99  # of its running square
+PATIENCE = 5  # steps after which it is seen which rows still rise
+SHARE = 0.001  # of what a row rose in all: where it changes by less meanwhile, it stops
+NOISE = 1e-6  # of a bound in float32
+FEWER = 0.8  # of the rows at most go on without the others
 WORTH = 0.7  # of a layer's features at most are looked at apart from the others
 
 
@@ -186,6 +190,12 @@ def in_other_precision(
             tensor.mul_(grains).round_().div_(grains)
     here.parameters.keep()
     return here.into(lines if here.columns is None else lines.map(torch.clone))
+
+
+def still_rising(first: Tensor, last: Tensor, bound: Tensor) -> Tensor:
+    """Which rows changed since the last time by more than a share of what they rose since the first: (rows)."""
+    change, noise = (bound - last).abs(), NOISE * (1 + bound.abs())
+    return ~(change <= torch.maximum(SHARE * (bound - first), noise))
 
 
 def at_rest(tensors: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from assay.verify.bounds import layers
 from assay.verify.bounds.backward import rows
-from assay.verify.bounds.optimised import raised, slopes
+from assay.verify.bounds.optimised import kinks, raised, slopes
 from assay.verify.bounds.optimised.slopes import Ascent
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
@@ -291,20 +291,24 @@ def test_what_has_no_bounds_gets_none() -> None:
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 4])
-def test_when_the_time_is_over_the_bounds_of_before_stand(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, A = NETWORKS["mlp"], objective(NETWORKS["mlp"], 3)
+@pytest.mark.parametrize("name", ["mlp", "mixed"])
+def test_when_the_time_is_over_the_bounds_of_before_stand(
+    name: str, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, A = NETWORKS[name], objective(NETWORKS[name], 3)
     relaxed = layers.by_linear_bounds(network, ball_about(network, inf), D, UNLIMITED)
     before = rows.lower_rows(relaxed, A, linear=True)
-    original = slopes.Climb.functions
+    climb, step = (kinks.Columns, "gradient") if name == "mlp" else (slopes.Climb, "functions")
+    original = getattr(climb, step)
     calls: list[int] = []
 
-    def functions(self: slopes.Climb) -> slopes.Functions:
+    def counted(self: object, *rest: bool) -> object:
         calls.append(1)
         if len(calls) > rounds:
             raise Expired
-        return original(self)
+        return original(self, *rest)
 
-    monkeypatch.setattr(slopes.Climb, "functions", functions)
+    monkeypatch.setattr(climb, step, counted)
     assert torch.equal(raised.lower_rows(relaxed, A, ASCENT), before)
     assert len(calls) == rounds + 1
 
@@ -330,15 +334,21 @@ def climbed_rows(
     many[:, 0] = 0.0
     relaxed = layers.by_linear_bounds(network, ball_about(network, inf), D)
     counts: list[int] = []
-    original = raised.OwnRows._down
+    original, columns = raised.OwnRows._down, kinks.Columns.gradient
 
     def down(self: raised.OwnRows, rules: rows.RowRules) -> slopes.Functions:
         counts.append(len(self))
         return original(self, rules)
 
-    monkeypatch.setattr(raised, "PATIENCE", patience)
+    def gradient(self: kinks.Columns, bounded: bool) -> tuple[Tensor, Tensor | None]:
+        counts.append(len(self.constant))
+        return columns(self, bounded)
+
     with monkeypatch.context() as patch:
+        patch.setattr(raised, "PATIENCE", patience)
+        patch.setattr(kinks, "PATIENCE", patience)
         patch.setattr(raised.OwnRows, "_down", down)
+        patch.setattr(kinks.Columns, "gradient", gradient)
         return raised.lower_rows(relaxed, many, Ascent(steps, 0.4, 0.9)), counts
 
 
