@@ -1,6 +1,6 @@
-"""Symbols side by side: those that begin at places of an image which reach no value together share one image, as columns
-of a Jacobian that have no row in common are worked out together (Curtis, Powell and Reid 1974, On the estimation of
-sparse Jacobian matrices). Behind few convolutions a place reaches a small window, and nothing is multiplied beside it.
+"""Symbols side by side: those of places of an image that reach no value together share one image, as columns of a
+Jacobian that have no row in common are worked out together (Curtis, Powell and Reid 1974, On the estimation of sparse
+Jacobian matrices). Behind few convolutions a place reaches a small window, and nothing is multiplied beside it.
 """
 
 from __future__ import annotations
@@ -93,12 +93,9 @@ def _through(op: Conv2d, window: Window, shape: tuple[int, ...]) -> Window:
 
 @dataclass(frozen=True, eq=False)
 class Colours:
-    """Symbols, one a place at most, at the rows ``y`` and columns ``x`` (symbols) of an image of this ``height`` and
-    ``width``, the node ``seed``'s: those whose places are the same modulo ``distance`` share an image."""
+    """Symbols, one a place at most, at the rows ``y`` and columns ``x`` (symbols) of an image: those whose places are
+    the same modulo ``distance`` share one."""
 
-    seed: int
-    height: int
-    width: int
     y: Tensor
     x: Tensor
     distance: tuple[int, int] = (1, 1)
@@ -140,10 +137,8 @@ def _regrouped(images: Tensor, axis: int, owners: Tensor, distance: int) -> Tens
     return chosen.movedim((0, 1), (axis, 3 + axis))
 
 
-def side_by_side(
-    seed: int, shape: tuple[int, ...], features: Tensor, enough: int
-) -> tuple[list[tuple[Colours, Tensor]], Tensor]:
-    """Symbols at some features, by number, of the node ``seed``, an image of this ``shape``: those of which at least
+def side_by_side(shape: tuple[int, ...], features: Tensor, enough: int) -> tuple[list[tuple[Colours, Tensor]], Tensor]:
+    """Symbols at some features, by number, of an image of this ``shape``: those of which at least
     ``enough`` are at places of their own, with their features, and the features of the others."""
     _, height, width = shape
     place, order = (features % (height * width)).sort(stable=True)
@@ -153,6 +148,6 @@ def side_by_side(
     parts = []
     for number in range(full):
         here = layer == number
-        colours = Colours(seed, height, width, place[here] // width, place[here] % width)
+        colours = Colours(place[here] // width, place[here] % width)
         parts.append((colours, features[order[here]]))
     return parts, features[order[layer >= full]]

@@ -11,10 +11,10 @@ of tens of thousands and there are few unstable ones. Symbols share images as lo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
-from math import inf, prod
+from math import inf, isfinite, prod
 
 import torch
 from torch import Tensor
@@ -24,10 +24,11 @@ from assay.verify.bounds import rounding
 from assay.verify.bounds.backward.affine import homogeneous
 from assay.verify.bounds.colours import Colours, Window, reaches, side_by_side
 from assay.verify.bounds.interval import radius_map
+from assay.verify.bounds.lengths import SLACK, length, stretch
 from assay.verify.bounds.memo import per_op, remember
 from assay.verify.bounds.relaxations.relax import relax
 from assay.verify.bounds.relaxed import Relaxed, middle_and_radius
-from assay.verify.core.network import Network
+from assay.verify.core.network import Network, Node
 from assay.verify.core.ops import Add, Conv2d, LeakyRelu, Op, Relu, Sub, evaluate
 from assay.verify.core.roundings import magnitude, terms
 from assay.verify.core.verifier import Bounds
@@ -66,9 +67,10 @@ def chord(op: Relu | LeakyRelu, z: Bounds) -> Line:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Some ``symbols``, so many, with the images of their coefficients by position (images x shape), without an entry
-    0: one for each of them, or fewer where they have ``colours``."""
+    """Some ``symbols``, so many, that begin at the node ``seed``, with the images of their coefficients by position
+    (images x shape), without an entry 0: one for each of them, or fewer where they have ``colours``."""
 
+    seed: int
     symbols: int
     images: dict[int, Tensor]
     colours: Colours | None = None
@@ -85,7 +87,7 @@ class Chunk:
 class Zonotopes:
     """The zonotope of one sample, as far as it was carried through the network that ``relaxed`` bounds: ``chunks`` of
     symbols, with their coefficients at the nodes that are still read; ``centre`` and ``rest`` of all nodes, (1 x shape)
-    each; ``size``: the sum of the coefficients' magnitudes."""
+    each; ``size``: the sum of the coefficients' magnitudes; ``length``: of a node's ``e``, which is at most so long."""
 
     relaxed: Relaxed
     position: int = 0
@@ -93,6 +95,7 @@ class Zonotopes:
     centre: list[Tensor] = field(default_factory=list)
     rest: list[Tensor] = field(default_factory=list)
     size: list[Tensor] = field(default_factory=list)
+    length: list[float] = field(default_factory=list)
     reached: dict[int, dict[int, Window]] = field(default_factory=dict)
 
     @classmethod
@@ -107,6 +110,7 @@ class Zonotopes:
         size = middle.abs() + radius
         here.centre, here.size = [middle], [radius]
         here.rest = [here._share(0) * size + relaxed.rounding.precision.dust]
+        here.length = [length(here.rest[0])]
         return here
 
     def pays(self, position: int, rows: int) -> bool:
@@ -130,7 +134,7 @@ class Zonotopes:
 
     def _images(self, position: int) -> int:
         """How many images the symbols that are there take at a node."""
-        return sum(c.count(c.colours and self._windows(c.colours.seed).get(position)) for c in self.chunks)
+        return sum(c.count(c.colours and self._windows(c.seed).get(position)) for c in self.chunks)
 
     def _unstable(self, position: int) -> Tensor:
         """Which neurons of an activation are: (1 x shape)."""
@@ -169,6 +173,14 @@ class Zonotopes:
         is_known = lower.isfinite() & upper.isfinite()
         return Bounds(torch.where(is_known, lower, -inf), torch.where(is_known, upper, inf))
 
+    def unsure(self) -> Tensor:
+        """The share of each radius at the node where it is that is not the input's own, but what lines, and rounding,
+        take on the way: (1 x shape)."""
+        position = self.position
+        own = (c.images[position] for c in self.chunks if c.seed == 0 and position in c.images)
+        radius = self.size[position] + self.rest[position]
+        return 1 - sum((torch.linalg.vector_norm(t, 1, 0) for t in own), torch.zeros_like(radius)) / radius
+
     @property
     def _precision(self) -> rounding.Precision:
         assert self.relaxed.rounding is not None
@@ -189,12 +201,12 @@ class Zonotopes:
         shape)."""
         shape, chunks = self.relaxed.network.nodes[position].shape, list[Chunk]()
         if len(shape) == 3:
-            beside, features = side_by_side(position, shape, features, BESIDE)
+            beside, features = side_by_side(shape, features, BESIDE)
             for colours, some in beside:
                 image = torch.zeros_like(values).flatten().index_copy_(0, some, values.flatten()[some])
-                chunks.append(Chunk(len(some), {position: image.view_as(values)}, colours))
+                chunks.append(Chunk(position, len(some), {position: image.view_as(values)}, colours))
         for some in torch.split(features, self._chunk) if len(features) else []:
-            chunks.append(Chunk(len(some), {position: _images(values, some)}))
+            chunks.append(Chunk(position, len(some), {position: _images(values, some)}))
         return chunks
 
     def _carry(self, position: int) -> None:
@@ -237,9 +249,9 @@ class Zonotopes:
             if not any(k in images for k in nodes[i].inputs):
                 continue
             if colours is not None:
-                windows = self._windows(colours.seed)
+                windows = self._windows(chunk.seed)
                 if chunk.count(windows.get(i)) == chunk.symbols:
-                    apart = self._apart(Chunk(chunk.symbols, images, colours))
+                    apart = self._apart(replace(chunk, images=images, colours=colours))
                     return [c for part in apart for c in self._through(part, i, position, lines, live)]
                 new = colours.within(windows[i])
                 if new is not colours:
@@ -252,14 +264,15 @@ class Zonotopes:
             made = self._made(i, parts, lines.get(i))
             self.size[i] += torch.linalg.vector_norm(made, 1, 0)
             images[i] = made
-        return [Chunk(chunk.symbols, {k: t for k, t in images.items() if k in live}, colours)]
+        return [replace(chunk, images={k: t for k, t in images.items() if k in live}, colours=colours)]
 
     def _apart(self, chunk: Chunk) -> Iterator[Chunk]:
         """The chunk in pieces whose symbols have an image each."""
         assert chunk.colours is not None
-        windows = self._windows(chunk.colours.seed)
+        windows = self._windows(chunk.seed)
         for some in torch.split(torch.arange(chunk.symbols), self._chunk):
-            yield Chunk(len(some), {k: chunk.colours.apart(t, windows[k], some) for k, t in chunk.images.items()})
+            images = {k: chunk.colours.apart(t, windows[k], some) for k, t in chunk.images.items()}
+            yield Chunk(chunk.seed, len(some), images)
 
     def _made(self, position: int, parts: Sequence[Tensor | None], line: Line | None) -> Tensor:
         some = next(p for p in parts if p is not None)
@@ -303,8 +316,9 @@ class Zonotopes:
         if line is None:
             share = self._share(terms(node.op))
             self.centre.append(evaluate(node.op, *(self.centre[i] for i in node.inputs)))
-            rest = evaluate(radius_map(node.op), *(self.rest[i] for i in node.inputs))
-            self.rest.append(rest + share * evaluate(magnitude_map(node.op), *sizes) + dust)
+            fresh = share * evaluate(magnitude_map(node.op), *sizes) + dust
+            rest = evaluate(radius_map(node.op), *(self.rest[i] for i in node.inputs)) + fresh
+            self._note_rest(node, rest, fresh)
             return
         assert boxed is not None
         (source,) = node.inputs
@@ -313,7 +327,21 @@ class Zonotopes:
         ends = rounding.largest(z)
         height = line.low.abs() + line.high.abs() + slope * (sizes[0] + ends)
         height = height + torch.where((line.low == 0) & (line.high == 0), 0.0, ends)
-        self.rest.append(slope * self.rest[source] + boxed + self._share(terms(node.op)) * height + dust)
+        fresh = boxed + self._share(terms(node.op)) * height + dust
+        self.rest.append(slope * self.rest[source] + fresh)
+        passed = float(slope.amax()) * self.length[source] + length(fresh)
+        self.length.append(min(length(self.rest[-1]), passed * SLACK))
+
+    def _note_rest(self, node: Node, rest: Tensor, fresh: Tensor) -> None:
+        """The rest of a node that is no activation, of which ``fresh`` begins there (1 x shape), and its length."""
+        below, known = [self.length[i] for i in node.inputs], stretch(node.op)
+        if known is not None and isfinite(below[0]):
+            rest = torch.minimum(rest, known.each * below[0] + fresh)
+            passed = known.whole * below[0] + length(fresh)
+        else:
+            passed = sum(below) + length(fresh) if isinstance(node.op, (Add, Sub)) else inf
+        self.rest.append(rest)
+        self.length.append(min(length(rest), passed * SLACK))
 
 
 def _convolved(op: Conv2d, images: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -94,7 +94,7 @@ def test_operations_that_are_no_windows_end_it() -> None:
 
 def test_symbols_of_one_place_are_in_different_images() -> None:
     features = torch.tensor([0, 1, 2, 6, 7, 12])  # of an image of 3 x 2 x 3: places 0, 1, 2, 0, 1, 0
-    beside, rest = side_by_side(5, (3, 2, 3), features, 2)
+    beside, rest = side_by_side((3, 2, 3), features, 2)
     assert [some.tolist() for _, some in beside] == [[0, 1, 2], [6, 7]]
     assert rest.tolist() == [12]
     assert [(c.y.tolist(), c.x.tolist()) for c, _ in beside] == [([0, 0, 0], [0, 1, 2]), ([0, 0], [0, 1])]
@@ -111,7 +111,7 @@ def test_symbols_keep_their_coefficients_when_they_move_apart() -> None:
     def images(distance: tuple[int, int]) -> tuple[Colours, Tensor]:
         number = place // 6 % distance[0] * distance[1] + place % 6 % distance[1]
         made = torch.zeros(distance[0] * distance[1], 2, 5, 5).index_add_(0, number, each)
-        return Colours(0, 6, 6, place // 6, place % 6, distance), made
+        return Colours(place // 6, place % 6, distance), made
 
     for near in ((2, 2), (2, 3), (4, 2), (6, 6)):
         colours, made = images(near)

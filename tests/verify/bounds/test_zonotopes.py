@@ -159,3 +159,19 @@ def test_products_of_a_row_are_counted_on_windows() -> None:
     assert products_of_a_row(mlp, last) == 7 * 4 + 5 * 8 + 2 * 6
     first = layers.feeds(mlp)
     assert min(products_of_a_row(mlp, i) for i in first) == 7 * 4
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_has_no_room_grows_as_lengths_do(seed: int) -> None:
+    """Through many dense layers, all neurons of the first of which are in the rest; values lie inside."""
+    network = to_network(nets.random_mlp(seed, (3, *[60] * 6, 2)), (3,))
+    box = Box(torch.full((3,), 0.1), torch.full((3,), 0.4))
+    little = Budget(memory=8 * 60 * 4)
+    _, bounds = carried(network, box, D, little)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zonotopes, "stretch", lambda op: None)
+        _, boxes = carried(network, box, D, little)
+    for value, known in zip(network.values(members(box.lower, box.upper, 256))[1:], bounds, strict=True):
+        assert contained(value, known)
+    widths = [float((each[-1].upper - each[-1].lower).amax()) for each in (bounds, boxes)]
+    assert widths[0] < 0.5 * widths[1]
