@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,12 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.verify.bounds import layers, zonotopes
+from assay.verify.bounds.backward.group import Group
+from assay.verify.bounds.backward.waists import Sides
 from assay.verify.bounds.layers import batch_box, by_intervals, by_linear_bounds
 from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.zonotopes import Zonotopes, products_of_a_row
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import Linear, Relu, Smooth
+from assay.verify.core.ops import Linear, Op, Relu, Smooth
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
 from tests import nets
@@ -159,3 +164,56 @@ def test_products_of_a_row_are_counted_on_windows() -> None:
     assert products_of_a_row(mlp, last) == 7 * 4 + 5 * 8 + 2 * 6
     first = layers.feeds(mlp)
     assert min(products_of_a_row(mlp, i) for i in first) == 7 * 4
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_has_no_room_grows_as_lengths_do(seed: int) -> None:
+    """Through many dense layers, all neurons of the first of which are in the rest; values lie inside."""
+    network = to_network(nets.random_mlp(seed, (3, *[60] * 6, 2)), (3,))
+    box = Box(torch.full((3,), 0.1), torch.full((3,), 0.4))
+    little = Budget(memory=8 * 60 * 4)
+    _, bounds = carried(network, box, D, little)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zonotopes, "stretch", lambda op: None)
+        _, boxes = carried(network, box, D, little)
+    for value, known in zip(network.values(members(box.lower, box.upper, 256))[1:], bounds, strict=True):
+        assert contained(value, known)
+    widths = [float((each[-1].upper - each[-1].lower).amax()) for each in (bounds, boxes)]
+    assert widths[0] < 0.5 * widths[1]
+
+
+def test_what_is_unsure_is_what_lines_leave() -> None:
+    """relu(x) on [-1, 3] is 0.75 x + 0.375 +- 0.375, x being 1 +- 2; x + 10 is sure."""
+    network = chain((1,), [Linear(torch.tensor([[1.0], [1.0]]), torch.tensor([0.0, 10.0])), Relu()])
+    relaxed = by_intervals(network, Box(torch.tensor([[-1.0]]), torch.tensor([[3.0]])), D)
+    zonotope = Zonotopes.of(relaxed)
+    assert zonotope is not None
+    for position, expected in enumerate(([0.0, 0.0], [0.2, 0.0]), start=1):
+        zonotope.bounds(position)
+        torch.testing.assert_close(zonotope.unsure(), torch.tensor([expected], dtype=D), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rows_go_down_only_where_they_can_narrow_it_by_much(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = to_network(nets.random_mlp(seed, (3, *[30] * 4, 2)), (3,))
+    box = Box(torch.full((1, 3), 0.1), torch.full((1, 3), 0.25))
+    rows, lowest = [0], layers.lowest
+    monkeypatch.setattr(Zonotopes, "pays", lambda self, position, rows: True)
+
+    def counted(group: Group, position: int, sides: Sides, readers: Sequence[Op]) -> Tensor:
+        rows[0] += len(sides.sample)
+        return lowest(group, position, sides, readers)
+
+    monkeypatch.setattr(layers, "lowest", counted)
+
+    asked, width = [], []
+    for unsure in (0.0, 0.25, 1.0):
+        rows[0] = 0
+        monkeypatch.setattr(layers, "UNSURE", unsure)
+        bounds = by_linear_bounds(replace(network), box, D).bounds
+        asked.append(rows[0])
+        width.append(float((bounds[-1].upper - bounds[-1].lower).amax()))
+        for value, known in zip(network.values(members(box.lower[0], box.upper[0], 256)), bounds, strict=True):
+            assert contained(value, known)
+    assert asked[0] > asked[1] > asked[2] == 0
+    assert width[0] <= width[1] + 1e-9 <= width[2] + 2e-9
