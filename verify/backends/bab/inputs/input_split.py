@@ -22,7 +22,7 @@ from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import LpBall
+from assay.verify.core.region import LpBall, declared
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.programs.hints import recordable
 
@@ -32,7 +32,7 @@ class InputSplit:
     """Inputs are halved until linear bounds decide: complete, but for margins within rounding of zero.
 
     ``batch``: boxes that are bounded together; ``fill``: while fewer are open, boxes are halved several times before
-    they are bounded; ``max_inputs``: networks of more inputs are declined; ``steps``, ``rate``: of the ascent of the
+    they are bounded; ``max_inputs``: where more inputs vary it declines; ``steps``, ``rate``: of the ascent of the
     slopes that each box's bound is improved by; ``merge``: neurons that read the same number, or opposite ones, into
     one (:mod:`assay.verify.bounds.mirrored`), of which there is no certificate; ``proof``: return the tree, with what
     proves it, as a certificate, where a box is asked about, all activations are ReLUs, and none are merged.
@@ -56,10 +56,12 @@ class InputSplit:
                 raise InputError(f"{option} of input-split must be a number of at least {least}, got {value}")
 
     def supports(self, problem: Problem) -> str | None:
-        """Boxes and polytopes of at most ``max_inputs`` inputs, and operations with rules for linear bounds."""
-        inputs, region = problem.network.nodes[0].size, problem.region
+        """Boxes and polytopes in which at most ``max_inputs`` inputs vary, and operations with rules for linear
+        bounds."""
+        region, box = problem.region, declared(problem.region)
+        inputs = int((box.lower < box.upper).sum())
         if inputs > self.max_inputs:
-            return f"{inputs} inputs, more than the {self.max_inputs} that are halved at most"
+            return f"{inputs} inputs that vary, more than the {self.max_inputs} that are halved at most"
         if isinstance(region, LpBall) and region.p != inf:
             return f"an l{region.p:g} ball, not a box"
         return without_bounds(problem.network)

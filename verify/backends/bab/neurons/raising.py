@@ -80,12 +80,13 @@ ROOTS = Kept[Problem, Root]()
 class Raising:
     """Bounds ``lower`` and ``upper`` of the operands of the unstable neurons of a ``compact`` network (unstable each),
     float64, which are tightened in the layers that are not ``done``: so many are. ``relaxed``: the network that it is
-    of. For a ``proof`` the ``slopes`` of the lines are shares of 255, and are kept; None where they were too large for
-    ``memory``, in bytes."""
+    of; ``hurried``: how rows are raised where that is dear. For a ``proof`` the ``slopes`` of the lines are shares of
+    255, and are kept; None where they were too large for ``memory``, in bytes."""
 
     compact: Compact
     relaxed: Relaxed
     proof: bool = False
+    hurried: Climbing = HURRIED
     lower: Tensor = field(init=False)
     upper: Tensor = field(init=False)
     done: int = 0
@@ -129,7 +130,8 @@ class Raising:
         if not len(wanted):
             return True
         before, index = self.compact.before(number, wanted, self.lower, self.upper)
-        nearer, how = -lower[wanted] < upper[wanted], _pace(before)
+        nearer = -lower[wanted] < upper[wanted]
+        how = self.hurried if _is_dear(before) else LINES
         kept, noted = (lower.clone(), upper.clone()), self._room(number, before, index, budget)
         for group in _places(torch.from_numpy(layer.features)[wanted], self.relaxed.network.nodes[layer.position].shape):
             part, reached = before.reached(group)
@@ -182,12 +184,13 @@ class Raising:
         self.size += sum(shares.nbytes for shares in slopes.values())
 
 
-def _pace(compact: Compact) -> Climbing:
-    """How rows of the output of all of a network are raised, and of parts of it."""
-    matrices = [m for part in (*(layer.operand for layer in compact.layers), compact.output) for m in part.matrices.values()]
+def _is_dear(compact: Compact) -> bool:
+    """Whether raising all rows of the output takes long."""
+    parts = (*(layer.operand for layer in compact.layers), compact.output)
+    matrices = [matrix for part in parts for matrix in part.matrices.values()]
     entries = sum(m.nnz * (DENSE if m.nnz >= FULL * m.shape[0] * m.shape[1] else 1) for m in matrices)
     walks = 4 * LINES.steps * len(compact.output.bias)  # of both sides, each way
-    return HURRIED if walks * entries > DEAR else LINES
+    return walks * entries > DEAR
 
 
 def _places(features: Tensor, shape: Sequence[int]) -> list[Tensor]:
