@@ -14,6 +14,7 @@ from assay.verify.bounds import layers
 from assay.verify.bounds.backward import chain
 from assay.verify.bounds.balls import sectors
 from assay.verify.bounds.groups import lower_bounds
+from assay.verify.bounds.mirrored import merged
 from assay.verify.bounds.needed import needed
 from assay.verify.bounds.verdicts import both_sides, check_dtype, cut_short, finest, verify_by_bounds, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
@@ -79,6 +80,7 @@ class CROWN:
         cut: set[int] | None = None,
     ) -> Tensor:
         """Lower bounds (batch x rows); ``cut`` gets the positions of nodes for which the time did not suffice."""
+        network = merged(network)
 
         @torch.inference_mode()
         def chained(network: Network, region: Region, objective: Tensor, budget: Budget) -> Tensor | None:

@@ -150,7 +150,7 @@ def searched(files: Files, number: int, problem: Problem, budget: Budget) -> tup
 
     methods: list[tuple[Verifier, float]] = [(BaB(proof=True), 0.6), (LPBaB(), 1.0)]
     if len(files.parts[0][0]) <= INPUTS:
-        methods = [(InputSplit(proof=True), 0.6), *methods]
+        methods = [(InputSplit(merge=False, proof=True), 0.6), *methods]
     budget, why = running(budget), MISSING
     for method, share in methods:
         again = method.verify(problem, budget.part(share))

@@ -26,9 +26,9 @@ def test_closed_form() -> None:
     network = chain(
         (1,),
         [
-            Linear(torch.tensor([[1.0], [0.5], [-0.5]], dtype=D), torch.zeros(3, dtype=D)),
+            Linear(torch.tensor([[1.0], [0.5], [-0.25]], dtype=D), torch.zeros(3, dtype=D)),
             Relu(),
-            Linear(torch.tensor([[1.0, -1.0, 1.0]], dtype=D), torch.zeros(1, dtype=D)),
+            Linear(torch.tensor([[1.0, -1.0, 2.0]], dtype=D), torch.zeros(1, dtype=D)),
         ],
     )
     bounds = CROWN().bound(network, Box(torch.tensor([-1.0]), torch.tensor([3.0])), eye(network), Budget())

@@ -17,6 +17,7 @@ from assay.verify.backends.bab.inputs.input_record import InputRecord
 from assay.verify.backends.bab.inputs.input_tree import NOTHING, Boxes, InputTree
 from assay.verify.backends.bab.inputs.prepared import inlet_size, varied
 from assay.verify.backends.bab.search import Limits, search
+from assay.verify.bounds.mirrored import merged
 from assay.verify.bounds.optimised.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
@@ -35,8 +36,9 @@ class InputSplit:
 
     ``batch``: boxes that are bounded together; ``fill``: while fewer are open, boxes are halved several times before
     they are bounded; ``max_inputs``: regions in which more inputs vary are declined; ``steps``, ``rate``: of the ascent
-    of the slopes that each box's bound is improved by; ``proof``: return the tree, with what proves it, as a
-    certificate, where a box is asked about and all activations are ReLUs.
+    of the slopes that each box's bound is improved by; ``merge``: neurons that read the same number, or opposite ones,
+    into one (:mod:`assay.verify.bounds.mirrored`), of which there is no certificate; ``proof``: return the tree, with
+    what proves it, as a certificate, where a box is asked about, all activations are ReLUs, and none are merged.
     """
 
     batch: int = 1024
@@ -44,6 +46,7 @@ class InputSplit:
     max_inputs: int = 16
     steps: int = 5
     rate: float = 0.3
+    merge: bool = True
     proof: bool = False
     name: ClassVar[str] = "input-split"
     complete: ClassVar[bool] = True
@@ -111,8 +114,10 @@ class Course:
     def started(cls, method: InputSplit, problem: Problem, budget: Budget) -> Course:
         """A search from its root on."""
         problem = copy(problem)  # what is kept of a problem must not be what keeps it
-        record = InputRecord(problem, budget.memory // 4) if method.proof and recordable(problem) else None
-        tree = InputTree(problem, Ascent(method.steps, method.rate), record)
+        network = merged(problem.network) if method.merge else problem.network
+        proof = method.proof and network is problem.network and recordable(problem)
+        record = InputRecord(problem, budget.memory // 4) if proof else None
+        tree = InputTree(problem, network, Ascent(method.steps, method.rate), record)
         leaves = Leaves.roots(tree.root())
         return cls(method, tree, leaves, Account(len(leaves.bound)))
 

@@ -24,6 +24,7 @@ from assay.verify.bounds.optimised.slopes import Ascent, Functions
 from assay.verify.bounds.rounding import FEW, STEPS
 from assay.verify.bounds.verdicts import decided
 from assay.verify.core.budget import Budget
+from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region.halfspaces import tightened
 from assay.verify.core.verifier import Bounds
@@ -82,13 +83,15 @@ class Pairs:
 
 
 class InputTree:
-    """The boxes within a problem's region."""
+    """The boxes within a problem's region, over which ``network``, which is the same function, is bounded."""
 
-    def __init__(self, problem: Problem, ascent: Ascent, record: InputRecord | None = None) -> None:
+    def __init__(
+        self, problem: Problem, network: Network, ascent: Ascent, record: InputRecord | None = None
+    ) -> None:
         self.problem, self.ascent, self.record = problem, ascent, record
         self.randomness = torch.Generator().manual_seed(0)
         box = problem.region.box()
-        self.prepared = Prepared.of(problem.network, Bounds(box.lower[None], box.upper[None]))
+        self.prepared = Prepared.of(network, Bounds(box.lower[None], box.upper[None]))
         self.unsafe = Unsafe.of(problem.spec)
         self.lower, self.upper = box.lower.reshape(1, -1), box.upper.reshape(1, -1)
         self.constraints = Constraints.of(problem.region, self.lower.device)

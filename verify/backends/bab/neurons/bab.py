@@ -48,7 +48,7 @@ from assay.verify.support.kept import Kept
 
 ROOT = Ascent(steps=20, rate=0.4, decay=0.9)  # of the lines at the root
 SHARE = 0.6  # of the time may be spent on that
-BOXED = 0.7  # of what is left then, on boxes where these are worth it
+BOXED = 0.9  # of what is left then, on boxes where these are worth it
 NARROW = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)
 OTHERS = 0.25, 4.0  # times the size of multipliers' steps that are tried besides
 PRELOAD = ("assay.verify.backends.bab.neurons.bab",)  # what processes import once

@@ -29,6 +29,7 @@ from assay.verify.support.kept import Kept
 FEW = 32  # inputs that vary, at most
 DEAR = 1 << 30  # products of one row of every unstable neuron, from which on neurons' phases are worth less than boxes
 LINES = Climbing(steps=20, slope=0.2, decay=0.9)
+BRIEF = Climbing(steps=3, slope=0.6, decay=0.7)  # of neurons' bounds where these are dear: a box may be halved again
 MOST = 1000  # boxes; then neurons' phases have the rest, which come to an end where no box is small enough
 COSTLY = 64  # neurons of a layer that are asked which inputs move them
 
@@ -90,7 +91,7 @@ class Boxes:
         if the time was not enough for it, or an error breaks this off."""
         compact = part.compact
         if part.depth:  # the region itself is there to tell which input to begin with
-            raising = part.raising or Raising(compact, self.relaxed)
+            raising = part.raising or Raising(compact, self.relaxed, hurried=BRIEF)
             raising.run(budget)
             if not raising.complete:
                 self.parts[-1] = replace(part, raising=raising)

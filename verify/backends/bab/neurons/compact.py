@@ -44,6 +44,11 @@ class Affine:
         matrices = {j: sparse.csr_array(m[index]) for j, m in self.matrices.items()}
         return Affine(matrices, self.bias[index], self.size[index])
 
+    def reading(self, columns: Sequence[Index]) -> Affine:
+        """The same, of these features of each layer, numbers, which are all that is read; and of all inputs."""
+        matrices = {j: sparse.csr_array(m[:, columns[j - 1]]) if j else m for j, m in self.matrices.items()}
+        return replace(self, matrices=matrices)
+
     def weighed(self, A: Vector, b: Vector) -> Affine:
         """``A @ values - b``: A (rows x values), b (rows)."""
         matrices = {j: sparse.csr_array(sparse.csr_array(A) @ m) for j, m in self.matrices.items()}
@@ -74,6 +79,15 @@ class Layer:
     operand: Affine
     lower: Tensor
     upper: Tensor
+
+    def reached(self, rows: Index, columns: Sequence[Index]) -> Layer:
+        """These of its features, in order, numbers; of the layers before it these are left, see :meth:`reading`."""
+        operand = self.operand.of_features(rows).reading(columns)
+        index = torch.from_numpy(rows)
+        unstable = int((rows < self.unstable).sum())
+        return Layer(
+            self.position, self.features[rows], unstable, self.left, operand, self.lower[index], self.upper[index]
+        )
 
     def half(self, number: int, side: float, share: float) -> Layer:
         """Over a half of the cube. Operands of inputs alone are bounded anew, a ``share`` of their size being lost."""
@@ -177,6 +191,27 @@ class Compact:
         begin, operand = self.starts[number], self.layers[number].operand
         part = replace(self, layers=self.layers[:number], output=operand.of_features(wanted.numpy()))
         return part.cut(lower[:begin], upper[:begin], torch.zeros(begin, dtype=torch.bool))
+
+    def reached(self, wanted: Tensor) -> tuple[Compact, Tensor]:
+        """What these values of the output depend on, by number, which are all of it then; and which of the unstable
+        neurons are left, by number. Of an image a few places of the next one read a window."""
+        output = self.output.of_features(wanted.numpy())
+        read = [np.zeros(len(layer.features), dtype=bool) for layer in self.layers]
+        columns: list[Index] = []
+        for part in (output, *(layer.operand for layer in self.layers[::-1])):
+            rows = columns[0] if len(columns) else slice(None)
+            for j, matrix in part.matrices.items():
+                if j:
+                    read[j - 1][matrix[rows].indices] = True
+            if len(columns) < len(self.layers):
+                columns.insert(0, read[len(self.layers) - 1 - len(columns)].nonzero()[0])
+        if all(part.all() for part in read):
+            return replace(self, output=output), torch.arange(self.unstable)
+        layers = tuple(layer.reached(rows, columns) for layer, rows in zip(self.layers, columns, strict=True))
+        begins = zip(self.layers, self.starts, columns, strict=False)
+        index = [torch.from_numpy(begin + rows[rows < layer.unstable]) for layer, begin, rows in begins]
+        part = replace(self, layers=layers, output=output.reading(columns))
+        return part, torch.cat([*index, torch.zeros(0, dtype=torch.int64)])
 
     def halves(self, number: int) -> tuple[Compact, Compact]:
         """Over both halves of the cube along one of the varied inputs, by number."""

@@ -4,6 +4,7 @@ can matter there. Over convolutions that takes a part of the time of rows that g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -32,6 +33,7 @@ LINES = Climbing(steps=20, slope=0.2, decay=0.9)
 DEAR, HURRIED, DENSE = 1 << 32, Climbing(steps=5, slope=0.6, decay=0.7), 1 / 8
 TOGETHER = 256  # rows at a time, or fewer, so that they take a part of the memory
 COPIES, PART = 16, 4  # of their numbers that live at once; one part in so many
+ENOUGH = 64  # rows of the same places of an image, which are raised apart from others
 
 
 @dataclass(eq=False)
@@ -78,12 +80,13 @@ ROOTS = Kept[Problem, Root]()
 class Raising:
     """Bounds ``lower`` and ``upper`` of the operands of the unstable neurons of a ``compact`` network (unstable each),
     float64, which are tightened in the layers that are not ``done``: so many are. ``relaxed``: the network that it is
-    of. For a ``proof`` the ``slopes`` of the lines are shares of 255, and are kept; None where they were too large for
-    ``memory``, in bytes."""
+    of; ``hurried``: how rows are raised where that is dear. For a ``proof`` the ``slopes`` of the lines are shares of
+    255, and are kept; None where they were too large for ``memory``, in bytes."""
 
     compact: Compact
     relaxed: Relaxed
     proof: bool = False
+    hurried: Climbing = HURRIED
     lower: Tensor = field(init=False)
     upper: Tensor = field(init=False)
     done: int = 0
@@ -127,36 +130,44 @@ class Raising:
         if not len(wanted):
             return True
         before, index = self.compact.before(number, wanted, self.lower, self.upper)
-        rows = _Rows(before, self.lower[index, None], self.upper[index, None], self.proof)
         nearer = -lower[wanted] < upper[wanted]
-        kept, noted = (lower.clone(), upper.clone()), self._room(number, wanted, index, rows, budget)
-        for below in (nearer, ~nearer):
-            left = ((lower[wanted] < 0) & (upper[wanted] > 0)).nonzero().flatten()
-            for some in torch.split(left, rows.together(budget)):
-                if budget.expired:
-                    if noted is not None:  # half of a layer's slopes prove nothing
-                        lower[:], upper[:] = kept
-                    return False
-                least, alpha = rows.least(some, below[some])
-                side = below[some]
-                narrow(lower, upper, wanted[some], side, least)
-                if noted is not None:
-                    noted[torch.where(side, some, len(wanted) + some)] = _shares(alpha)
+        how = self.hurried if _is_dear(before) else LINES
+        kept, noted = (lower.clone(), upper.clone()), self._room(number, before, index, budget)
+        for group in _places(torch.from_numpy(layer.features)[wanted], self.relaxed.network.nodes[layer.position].shape):
+            part, reached = before.reached(group)
+            at = index[reached]
+            rows = _Rows(part, self.lower[at, None], self.upper[at, None], how, self.proof)
+            for below in (nearer[group], ~nearer[group]):
+                left = ((lower[wanted[group]] < 0) & (upper[wanted[group]] > 0)).nonzero().flatten()
+                for some in torch.split(left, rows.together(budget)):
+                    if budget.expired:
+                        if noted is not None:  # half of a layer's slopes prove nothing
+                            lower[:], upper[:] = kept
+                        return False
+                    least, alpha = rows.least(some, below[some])
+                    side, which = below[some], group[some]
+                    narrow(lower, upper, wanted[which], side, least)
+                    if noted is not None:
+                        row = torch.where(side, which, len(wanted) + which)
+                        noted[row[:, None], reached] = _shares(alpha)
         if noted is not None:
             self._note(number, wanted, index, noted)
         return True
 
-    def _room(self, number: int, wanted: Tensor, index: Tensor, rows: _Rows, budget: Budget) -> Tensor | None:
-        """Slopes of the rows of a layer, lower bounds and then upper ones, before any is raised: (rows x unstable).
-        None where there are none to be kept, or not the memory for them any more."""
+    def _room(self, number: int, before: Compact, index: Tensor, budget: Budget) -> Tensor | None:
+        """Slopes of the rows of a layer, lower bounds and then upper ones, before any is raised, of the neurons
+        ``before`` it, by number: (rows x unstable). None where there are none to be kept, or not the memory for them
+        any more."""
         if self.slopes is None:
             return None
         nodes = self.relaxed.network.nodes
-        size = 2 * len(wanted) * sum(nodes[layer.position].size for layer in self.compact.layers[:number])
+        rows = 2 * len(before.output.bias)
+        size = rows * sum(nodes[layer.position].size for layer in self.compact.layers[:number])
         if self.size + size > budget.memory // SHARE:
             self.slopes, self.memory = None, budget.memory
             return None
-        return _shares(rows.start).repeat(2 * len(wanted), 1)
+        left = Tables(before, before.output, torch.float32).left
+        return _shares(_start(self.lower[index, None], self.upper[index, None], left)).repeat(rows, 1)
 
     def _note(self, number: int, wanted: Tensor, index: Tensor, noted: Tensor) -> None:
         """Keep the slopes of the rows of a layer (rows x unstable), of which ``index`` tells the numbers."""
@@ -173,6 +184,34 @@ class Raising:
         self.size += sum(shares.nbytes for shares in slopes.values())
 
 
+def _is_dear(compact: Compact) -> bool:
+    """Whether raising all rows of the output takes long."""
+    parts = (*(layer.operand for layer in compact.layers), compact.output)
+    matrices = [matrix for part in parts for matrix in part.matrices.values()]
+    entries = sum(m.nnz * (DENSE if m.nnz >= FULL * m.shape[0] * m.shape[1] else 1) for m in matrices)
+    walks = 4 * LINES.steps * len(compact.output.bias)  # of both sides, each way
+    return walks * entries > DEAR
+
+
+def _places(features: Tensor, shape: Sequence[int]) -> list[Tensor]:
+    """Features of a node of this ``shape``, in parts, by number: in an image those of the same few places, which read
+    the same window of the image before."""
+    if len(shape) != 3 or len(features) <= ENOUGH:
+        return [torch.arange(len(features))]
+    side = max(1, round((ENOUGH * shape[1] * shape[2] / len(features)) ** 0.5))  # of a square of so many places
+    place = features % (shape[1] * shape[2])
+    tile = torch.div(place, shape[2] * side, rounding_mode="floor") * shape[2] + place % shape[2] // side
+    order = tile.argsort(stable=True)
+    return list(torch.split(order, tile[order].unique_consecutive(return_counts=True)[1].tolist()))
+
+
+def _start(lower: Tensor, upper: Tensor, left: Tensor | None) -> Tensor:
+    """Slopes before they are raised, of neurons within bounds, with the slopes below 0 where there are any: (unstable x
+    1) each."""
+    start = (upper > -lower).float()
+    return start if left is None else left + (1 - left) * start
+
+
 def _shares(alpha: Tensor) -> Tensor:
     """Slopes (unstable x rows) as they are kept: (rows x unstable)."""
     return (alpha.T * GRAINS).round().to(torch.uint8)
@@ -181,33 +220,23 @@ def _shares(alpha: Tensor) -> Tensor:
 @dataclass(eq=False)
 class _Rows:
     """Rows of the output of a ``compact`` network, and their opposites, over bounds ``lower`` and ``upper`` (unstable x
-    1). For a ``proof`` slopes are shares of 255."""
+    1), raised as ``how`` says. For a ``proof`` slopes are shares of 255."""
 
     compact: Compact
     lower: Tensor
     upper: Tensor
+    how: Climbing
     proof: bool
 
     def __post_init__(self) -> None:
         self.single, self.double = (
             Tables(self.compact, self.compact.output, dtype) for dtype in (torch.float32, torch.float64)
         )
-        matrices = [matrix for part in self.single.parts for matrix in part.matrices.values()]
-        entries = sum(m.nnz * (DENSE if m.nnz >= FULL * m.shape[0] * m.shape[1] else 1) for m in matrices)
-        walks = 4 * LINES.steps * len(self.compact.output.bias)  # of both sides, each way
-        self.how = HURRIED if walks * entries > DEAR else LINES
 
     def together(self, budget: Budget) -> int:
         """How many at a time."""
         each = 8 * COPIES * max(1, Room.size(self.compact))
         return max(1, min(TOGETHER, budget.memory // (PART * each)))
-
-    @property
-    def start(self) -> Tensor:
-        """Slopes before they are raised: (unstable x 1)."""
-        start = (self.upper > -self.lower).float()
-        left = self.single.left
-        return start if left is None else left + (1 - left) * start
 
     def least(self, rows: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
         """Lower bounds of some rows, or of their opposites where not ``below``, every rounding charged: (rows), and the
@@ -215,7 +244,7 @@ class _Rows:
         count, owner = len(rows), torch.zeros(len(rows), dtype=torch.int64)
         weight = torch.zeros(len(self.compact.output.bias), count)
         weight[rows, torch.arange(count)] = 2.0 * below - 1.0
-        alpha = self.start.repeat(1, count)
+        alpha = _start(self.lower, self.upper, self.single.left).repeat(1, count)
         own = Multipliers(alpha, torch.zeros_like(alpha), weight)
         phase = torch.zeros(alpha.shape, dtype=torch.int8)
         kinks = Kinks.of(self.single, self.lower, self.upper, phase, owner)
