@@ -6,22 +6,23 @@ import time
 from copy import copy
 from dataclasses import dataclass, replace
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.frontier import Leaves
+from assay.verify.backends.bab.inputs.forward_tree import ForwardTree, dear
 from assay.verify.backends.bab.inputs.input_record import InputRecord
-from assay.verify.backends.bab.inputs.input_tree import NOTHING, Boxes, InputTree
-from assay.verify.backends.bab.search import Limits, search
+from assay.verify.backends.bab.inputs.input_tree import NOTHING, InputTree
+from assay.verify.backends.bab.search import Limits, Tree, search
 from assay.verify.bounds.optimised.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import LpBall
+from assay.verify.core.region import LpBall, Polytope
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.programs.hints import recordable
 
@@ -31,9 +32,9 @@ class InputSplit:
     """Inputs are halved until linear bounds decide: complete, but for margins within rounding of zero.
 
     ``batch``: boxes that are bounded together; ``fill``: while fewer are open, boxes are halved several times before
-    they are bounded; ``max_inputs``: networks of more inputs are declined; ``steps``, ``rate``: of the ascent of the
-    slopes that each box's bound is improved by; ``proof``: return the tree, with what proves it, as a certificate,
-    where a box is asked about and all activations are ReLUs.
+    they are bounded; ``max_inputs``: problems in which more inputs vary are declined; ``steps``, ``rate``: of the
+    ascent of the slopes that each box's bound is improved by; ``proof``: return the tree, with what proves it, as a
+    certificate, where a box is asked about, all activations are ReLUs and boxes are not bounded forwards.
     """
 
     batch: int = 1024
@@ -53,10 +54,12 @@ class InputSplit:
                 raise InputError(f"{option} of input-split must be a number of at least {least}, got {value}")
 
     def supports(self, problem: Problem) -> str | None:
-        """Boxes and polytopes of at most ``max_inputs`` inputs, and operations with rules for linear bounds."""
-        inputs, region = problem.network.nodes[0].size, problem.region
+        """Boxes and polytopes in which at most ``max_inputs`` inputs vary, and operations with rules for linear
+        bounds."""
+        region, box = problem.region, problem.region.box()
+        inputs = int((box.lower < box.upper).sum())
         if inputs > self.max_inputs:
-            return f"{inputs} inputs, more than the {self.max_inputs} that are halved at most"
+            return f"{inputs} inputs vary, more than the {self.max_inputs} that are halved at most"
         if isinstance(region, LpBall) and region.p != inf:
             return f"an l{region.p:g} ball, not a box"
         return without_bounds(problem.network)
@@ -72,7 +75,8 @@ class InputSplit:
             if course is None or replace(course.method, max_inputs=self.max_inputs) != self:
                 course = Course.started(self, problem, budget)
             tree, before = course.tree, course.settled
-            limits = Limits(min(self.batch, tree.affordable(budget)), self.fill, budget.memory // 4)
+            batch = min(self.batch, tree.affordable(budget))
+            limits = Limits(batch, self.fill if batch > 1 else 0, budget.memory // 4)
             outcome = search(tree, limits, budget, course.leaves, course.account)
         if outcome.reason is Reason.TIMEOUT:
             BEGUN[problem] = replace(course, leaves=outcome.open, settled=min(before, outcome.settled))
@@ -89,14 +93,24 @@ class InputSplit:
         return replace(result, certificate=tree.record.document())
 
 
+class BoxTree(Tree[Any], Protocol):
+    """Boxes as domains; ``record``: of what is proved, if it is written down."""
+
+    record: InputRecord | None
+
+    def affordable(self, budget: Budget) -> int:
+        """How many boxes are bounded at a time, at most."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Course:
     """A search by a ``method`` as far as it has come: the open ``leaves`` of its tree, the ``account`` of the closed
     ones, and a lower bound of the margin on these."""
 
     method: InputSplit
-    tree: InputTree
-    leaves: Leaves[Boxes]
+    tree: BoxTree
+    leaves: Leaves[Any]
     account: Account
     settled: float = inf
 
@@ -104,8 +118,11 @@ class Course:
     def started(cls, method: InputSplit, problem: Problem, budget: Budget) -> Course:
         """A search from its root on."""
         problem = copy(problem)  # what is kept of a problem must not be what keeps it
-        record = InputRecord(problem, budget.memory // 4) if method.proof and recordable(problem) else None
-        tree = InputTree(problem, Ascent(method.steps, method.rate), record)
+        if dear(problem.network) and not isinstance(problem.region, Polytope):
+            tree: BoxTree = ForwardTree(problem)
+        else:
+            record = InputRecord(problem, budget.memory // 4) if method.proof and recordable(problem) else None
+            tree = InputTree(problem, Ascent(method.steps, method.rate), record)
         leaves = Leaves.roots(tree.root())
         return cls(method, tree, leaves, Account(len(leaves.bound)))
 
