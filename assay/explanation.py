@@ -162,7 +162,7 @@ def _tree(step: dict[str, Any]) -> str:
         told += f", {step['closed']:.4%} of the tree closed"
     if "depth" in step:
         told += f", depth {step['depth']}"
-    return told + (f", worst open leaf at {step['worst']:g}" if step.get("worst") is not None else "")
+    return told + ("" if step.get("worst") is None else f", worst open leaf at {step['worst']:g}")
 
 
 def _decider(result: Result) -> str:

@@ -100,10 +100,10 @@ class Zonotopes:
 
     @classmethod
     def of(cls, relaxed: Relaxed) -> Zonotopes | None:
-        """At the input's box; None where there are several samples, no host, or operations without a rule."""
-        box, ops = relaxed.bounds[0], [node.op for node in relaxed.network.nodes[1:]]
-        known = all(op.affine or isinstance(op, (Relu, LeakyRelu)) for op in ops)
-        if len(box.lower) > 1 or not devices.is_host(box.lower) or not known or relaxed.rounding is None:
+        """At the input's box; None where there are several samples, no host, or nothing to be bounded before there are
+        operations without a rule."""
+        box = relaxed.bounds[0]
+        if len(box.lower) > 1 or not devices.is_host(box.lower) or relaxed.rounding is None:
             return None
         middle, radius = middle_and_radius(box)
         here = cls(relaxed)
@@ -111,12 +111,23 @@ class Zonotopes:
         here.centre, here.size = [middle], [radius]
         here.rest = [here._share(0) * size + relaxed.rounding.precision.dust]
         here.length = [length(here.rest[0])]
-        return here
+        return here if here.end > 2 or here.end == len(relaxed.network.nodes) else None
+
+    @cached_property
+    def end(self) -> int:
+        """The first node that it cannot be carried to, since the operation there has no rule."""
+        nodes = self.relaxed.network.nodes
+        kinds = (Relu, LeakyRelu)
+        return next((i for i, n in enumerate(nodes) if i and not (n.op.affine or isinstance(n.op, kinds))), len(nodes))
 
     def pays(self, position: int, rows: int) -> bool:
         """Whether it costs clearly less to carry it to the node at ``position`` than as many ``rows`` on their way
         down, and there is room for it."""
-        if rows * self._products[position] <= DEAR or bool((self.rest[-1] >= self.size[-1]).all()):
+        if (
+            position >= self.end
+            or rows * self._products[position] <= DEAR
+            or bool((self.rest[-1] >= self.size[-1]).all())
+        ):
             return False
         work = rows * products_of_a_row(self.relaxed.network, position)
         return work > DEAR and self._work(position) <= FASTER * work and self._images(position) <= self._room(position)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from assay.attacks.fgsm import FGSM
 from assay.attacks.pgd import PGD
 from assay.verify.backends.alpha_crown import AlphaCROWN
+from assay.verify.backends.bab.inputs.forward_tree import dear
 from assay.verify.backends.bab.inputs.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.ibp import IBP
@@ -52,6 +53,11 @@ def attentive(problem: Problem) -> str | None:
     """Why a problem's network is not one with a softmax inside; None if it is."""
     inside = any(isinstance(node.op, InverseSumExp) for node in problem.network.nodes[1:])
     return None if inside else "a network without a softmax"
+
+
+def shallow(problem: Problem) -> str | None:
+    """Why a problem's network is not so deep that a box is bounded sooner than by linear bounds; None if it is."""
+    return None if dear(problem.network) else "a network in which boxes take as long as linear bounds"
 
 
 def single(problem: Problem) -> str | None:
@@ -115,6 +121,7 @@ class Auto:
             Stage(CROWN(), share=0.1, most=1.0),
             Stage(boxes, share=0.1, most=2.0, price=(BOXES, CROWN())),
             Stage(Falsifier(quick), share=0.2),
+            Stage(Early(boxes, shallow), share=0.8, unlimited=HOUR),
             Stage(Early(CROWN(), attentive), share=0.6, unlimited=MINUTE),
             Stage(Early(split, attentive), share=0.8, unlimited=MINUTE),
             Stage(Early(split, curved), share=0.3, unlimited=MINUTE),

@@ -6,24 +6,25 @@ import time
 from copy import copy
 from dataclasses import dataclass, replace
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.frontier import Leaves
+from assay.verify.backends.bab.inputs.forward_tree import ForwardTree, dear
 from assay.verify.backends.bab.inputs.input_record import InputRecord
-from assay.verify.backends.bab.inputs.input_tree import NOTHING, Boxes, InputTree
+from assay.verify.backends.bab.inputs.input_tree import NOTHING, InputTree
 from assay.verify.backends.bab.inputs.prepared import inlet_size, varied
-from assay.verify.backends.bab.search import Limits, search
+from assay.verify.backends.bab.search import Limits, Tree, search
 from assay.verify.bounds.mirrored import merged
 from assay.verify.bounds.optimised.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.problem import Problem
-from assay.verify.core.region import LpBall
+from assay.verify.core.region import LpBall, Polytope
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.programs.hints import recordable
 
@@ -38,7 +39,8 @@ class InputSplit:
     they are bounded; ``max_inputs``: regions in which more inputs vary are declined; ``steps``, ``rate``: of the ascent
     of the slopes that each box's bound is improved by; ``merge``: neurons that read the same number, or opposite ones,
     into one (:mod:`assay.verify.bounds.mirrored`), of which there is no certificate; ``proof``: return the tree, with
-    what proves it, as a certificate, where a box is asked about, all activations are ReLUs, and none are merged.
+    what proves it, as a certificate, where a box is asked about, all activations are ReLUs, none are merged, and boxes
+    are not bounded forwards.
     """
 
     batch: int = 1024
@@ -67,7 +69,7 @@ class InputSplit:
         inputs = len(varied(region.box()))
         if inputs > self.max_inputs:
             return f"{inputs} inputs that vary, more than the {self.max_inputs} that are halved at most"
-        if network.nodes[0].size > self.max_inputs and inlet_size(network) > INLET:
+        if network.nodes[0].size > self.max_inputs and not by_zonotopes(problem) and inlet_size(network) > INLET:
             return f"{network.nodes[0].size} inputs of layers that are too wide to be bounded for many boxes at once"
         return without_bounds(problem.network)
 
@@ -82,7 +84,8 @@ class InputSplit:
             if course is None or replace(course.method, max_inputs=self.max_inputs) != self:
                 course = Course.started(self, problem, budget)
             tree, before = course.tree, course.settled
-            limits = Limits(min(self.batch, tree.affordable(budget)), self.fill, budget.memory // 4)
+            batch = min(self.batch, tree.affordable(budget))
+            limits = Limits(batch, self.fill if batch > 1 else 0, budget.memory // 4)
             outcome = search(tree, limits, budget, course.leaves, course.account)
         if outcome.reason is Reason.TIMEOUT:
             BEGUN[problem] = replace(course, leaves=outcome.open, settled=min(before, outcome.settled))
@@ -99,14 +102,29 @@ class InputSplit:
         return replace(result, certificate=tree.record.document())
 
 
+def by_zonotopes(problem: Problem) -> bool:
+    """Whether boxes are bounded by zonotopes."""
+    return dear(problem.network) and not isinstance(problem.region, Polytope)
+
+
+class BoxTree(Tree[Any], Protocol):
+    """Boxes as domains; ``record``: of what is proved, if it is written down."""
+
+    record: InputRecord | None
+
+    def affordable(self, budget: Budget) -> int:
+        """How many boxes are bounded at a time, at most."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Course:
     """A search by a ``method`` as far as it has come: the open ``leaves`` of its tree, the ``account`` of the closed
     ones, and a lower bound of the margin on these."""
 
     method: InputSplit
-    tree: InputTree
-    leaves: Leaves[Boxes]
+    tree: BoxTree
+    leaves: Leaves[Any]
     account: Account
     settled: float = inf
 
@@ -115,9 +133,12 @@ class Course:
         """A search from its root on."""
         problem = copy(problem)  # what is kept of a problem must not be what keeps it
         network = merged(problem.network) if method.merge else problem.network
-        proof = method.proof and network is problem.network and recordable(problem)
-        record = InputRecord(problem, budget.memory // 4) if proof else None
-        tree = InputTree(problem, network, Ascent(method.steps, method.rate), record)
+        if by_zonotopes(problem):
+            tree: BoxTree = ForwardTree(problem)
+        else:
+            proof = method.proof and network is problem.network and recordable(problem)
+            record = InputRecord(problem, budget.memory // 4) if proof else None
+            tree = InputTree(problem, network, Ascent(method.steps, method.rate), record)
         leaves = Leaves.roots(tree.root())
         return cls(method, tree, leaves, Account(len(leaves.bound)))
 
