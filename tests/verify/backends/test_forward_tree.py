@@ -138,4 +138,4 @@ def test_inputs_that_do_not_vary_are_not_counted() -> None:
         assert InputSplit().verify(Problem(network, Box(low, high), spec), Budget(10.0)).verdict is verdict
     why = InputSplit().supports(Problem(network, Box(low, low + 0.5), spec))
     assert why is not None
-    assert "40 inputs vary" in why
+    assert "40 inputs that vary" in why
