@@ -236,12 +236,11 @@ class Columns:
         for i, place in kinks.places.items():
             z, count = relaxed.operand(i), place.stop - place.start
             z, lines = taken(z, own[i], 1), relaxed.lines[i].take(own[i], 1)
-            slope, op = lines.slope[:, :count], nodes[i].op
+            low, op = lines.slope[:, :count], nodes[i].op
             open_ = undecided(op, taken(z, torch.arange(count), 1))
-            least = torch.where(open_, op.slope if isinstance(op, LeakyRelu) else 0.0, slope)
-            upper = slope + lines.slope_gap[:, :count]
-            most = torch.where(open_, 1.0, slope)
-            tables.append(torch.stack([slope, upper, lines.intercept_gap[:, :count], least, most]))
+            least = torch.where(open_, op.slope if isinstance(op, LeakyRelu) else 0.0, low)
+            high, most = low + lines.slope_gap[:, :count], torch.where(open_, 1.0, low)
+            tables.append(torch.stack([low, high, lines.intercept_gap[:, :count], least, most]))
             rest = lines.slope[:, count:]
             fixed[i] = None if bool((rest == 1).all()) else _beside(rest, sample)
         box = Bounds(relaxed.bounds[0].lower.flatten(1), relaxed.bounds[0].upper.flatten(1))
@@ -249,9 +248,10 @@ class Columns:
         if relaxed.samples > 1:
             centre, radius = (t.index_select(1, sample) for t in (centre, radius))
         all_ = torch.cat(tables, 2).transpose(1, 2).float() if tables else centre.new_zeros(5, 0, relaxed.samples)
-        moved = all_.index_select(2, sample).unbind()
+        slope, upper, height, least, most = all_.index_select(2, sample).unbind()
         first = {i: t.T.float().contiguous() for i, t in start.items()}
-        return cls(kinks, first, constant.float(), *moved, fixed, centre, radius, at_rest([moved[0]]))
+        rows = (kinks, first, constant.float(), slope, upper, height, least, most, fixed, centre, radius)
+        return cls(*rows, at_rest([slope]))
 
     @cached_property
     def way(self) -> _Way:
