@@ -16,18 +16,19 @@ import typer
 from assay import options
 from assay.benchmarks.harness.records.origin import version
 from assay.checks import at_least_one
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import AlarmError, InputError
 from assay.verify.support.files import writable_folder
 from assay.verify.support.plain import counted
 from assay.written import numbers
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from assay.models.architectures import Architecture
     from assay.models.cards import Card, Robustness, Smoothed
     from assay.models.data import Dataset
     from assay.models.training import Epoch, Precision, Training
+    from assay.models.training.evaluate import Attacked
 
 # What measures the card's accuracy under attack; far stronger than the attack inside of the training.
 ATTACK = "pgd(steps=50,restarts=3)"
@@ -327,10 +328,24 @@ def _robustness(model: nn.Module, dataset: Dataset, radii: list[float], seed: in
     for eps in radii:
         attacked = evaluate.attacked(model, dataset, eps, ATTACK, seed)
         ibp, crown = (evaluate.proven(model, dataset, eps, linear) for linear in (False, True))
-        evaluate.raise_alarm(model, dataset, ibp | crown, attacked)
+        raise_alarm(model, dataset, ibp | crown, attacked)
         shares = (int(each.sum()) / len(dataset) for each in (attacked.standing, ibp, crown))
         found.append(Robustness(eps, *shares))
     return tuple(found)
+
+
+def raise_alarm(model: nn.Module, dataset: Dataset, proof: Tensor, broken: Attacked) -> None:
+    """Raise :class:`AlarmError` where a sample is proven (samples, bool), and the attack's point replays against it."""
+    from assay.verify.check.replay import replay
+    from assay.verify.core.problem import Problem
+
+    for i in (proof & ~broken.standing).nonzero()[:, 0].tolist():
+        x, label = dataset.x[i], int(dataset.y[i])
+        if replay(Problem.robustness(model, x, label, broken.eps, domain=dataset.domain), broken.points[i]).confirmed:
+            raise AlarmError(
+                f"soundness alarm: test sample {i} is certified within {broken.eps:g}, and an attack within it changes "
+                "the answer: please report it"
+            )
 
 
 @contextmanager

@@ -14,11 +14,8 @@ from assay.models.training.certified import differences
 from assay.verify.bounds import layers
 from assay.verify.bounds.backward.rows import lower_rows
 from assay.verify.bounds.groups import lower_bounds
-from assay.verify.check.replay import replay
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import AlarmError
 from assay.verify.core.network import Network, to_network
-from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Region
 from assay.verify.core.spec import strictly_largest
 
@@ -82,17 +79,6 @@ def proven(model: nn.Module, dataset: Dataset, eps: float, linear: bool) -> Tens
     region = LpBall(dataset.x, eps, inf, dataset.domain)
     lower = lower_bounds(of_group, network, region, objective, Budget().started(), size=8 if linear else 64)
     return ((lower > 0) & lower.isfinite()).scatter(1, dataset.y[:, None], True).all(1)
-
-
-def raise_alarm(model: nn.Module, dataset: Dataset, proof: Tensor, broken: Attacked) -> None:
-    """Raise :class:`AlarmError` where a sample is proven (samples, bool), and the attack's point replays against it."""
-    for i in (proof & ~broken.standing).nonzero()[:, 0].tolist():
-        problem = Problem.robustness(model, dataset.x[i], int(dataset.y[i]), broken.eps, inf, dataset.domain)
-        if replay(problem, broken.points[i]).confirmed:
-            raise AlarmError(
-                f"soundness alarm: test sample {i} is certified within {broken.eps:g}, and an attack within it changes "
-                "the answer: please report it"
-            )
 
 
 def _share(chosen: Tensor) -> float:

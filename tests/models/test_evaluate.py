@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from assay.commands.train import raise_alarm
 from assay.models import data, zoo
 from assay.models.data import Dataset
 from assay.models.training import attacked_accuracy, certified_accuracy, clean_accuracy
-from assay.models.training.evaluate import attacked, proven, raise_alarm
+from assay.models.training.evaluate import attacked, proven
 from assay.verify.core.errors import AlarmError
 
 

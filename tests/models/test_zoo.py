@@ -101,7 +101,7 @@ def test_certified_accuracies_of_the_smoothed_networks_are_recorded(name: str) -
 
     test = data.load(card.data)
     few = test.indices(None, int(options["--skip"]))[:40]
-    rows = list(smoothed.certify(zoo.load(name), test, Smoothing(sigma=sigma, n=500), 2.0, 0, few))
+    rows = list(smoothed.certify(zoo.load(name), test, Smoothing(sigma=sigma, n=200, n0=50), 2.0, 0, few))
     (near,) = smoothed.curve(rows, [0.25])
     assert near.low <= recorded.certified[recorded.radii.index(0.25)] <= near.high
 

@@ -209,7 +209,7 @@ def test_double_sampling_as_a_whole_overrates_as_rarely_as_alpha_says(
 ) -> None:
     """Pilot, draws, both bounds and the theorem, simulated on classifiers whose exact radius is known: whether the
     certified radius exceeds it, which takes one evaluation where the radius itself takes some forty."""
-    size, trials, alpha = 24, 150 if shape == "half-space" else 50, 0.1
+    size, trials, alpha = 24, 100 if shape == "half-space" else 50, 0.1
     noise = generalised_gaussian(SIGMA, size, k)
     if shape == "half-space":
         exact = edge = SIGMA * float(ndtri(0.9))
