@@ -27,7 +27,6 @@ from assay.verify.support.executors.inline import Inline, here
 from assay.verify.support.executors.packing import dumps
 from assay.verify.support.executors.processes import Processes, side_by_side
 from assay.verify.support.processes import resident
-from tests import commands
 
 ROOT = Path(__file__).parents[3]
 
@@ -378,15 +377,20 @@ def test_there_are_no_more_processes_than_accelerators(monkeypatch):
         assert isinstance(executor, Inline)
 
 
-def printing():
-    """A task that prints, and what came of it."""
-    with side_by_side(1)(Job(work)) as executor:
-        for ended in run(executor, [task("print")]):
-            print(ended.reply)
+PRINTS = """
+from assay.verify.support.executors import Job, Task, run
+from assay.verify.support.executors.processes import side_by_side
+from tests.verify.support.test_executors import work
+with side_by_side(1)(Job(work)) as executor:
+    for ended in run(executor, [Task(("print", None), 30)]): print(ended.reply)
+"""
 
 
-def test_what_a_task_prints_is_not_our_output(tmp_path):
-    assert commands.forked(tmp_path, printing).communicate(timeout=300) == ("print\n", "noise\n")
+@pytest.mark.slow
+def test_what_a_task_prints_is_not_our_output():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == ("print\n", "noise\n")
 
 
 def test_what_a_task_started_dies_with_it(tmp_path, monkeypatch):
