@@ -1,5 +1,5 @@
 """Neurons that read the same number, or opposite ones, as one: ``relu(-s) = relu(s) - s``, where lines about the two,
-each by itself, lose what is known of both. Networks of lattices (Ferlez and Shoukry 2020, arXiv:2004.09628) write
+each by itself, lose what is known of both. Networks of lattices (Ferlez et al. 2020, arXiv:2004.09628) write
 ``min(a, b)`` with four neurons, of ``a + b`` and ``a - b`` and of what is opposite: one is left, and ``a + b`` is kept
 as it is.
 """
@@ -62,11 +62,11 @@ class _Plan:
 
     def write(self, builder: Builder, operand: int) -> int:
         """The layer anew, that reads what the Linear node ``operand`` reads; its position."""
+        op, (source,) = builder.nodes[operand].op, builder.nodes[operand].inputs
+        assert isinstance(op, Linear)
         parts = []
         for neurons in (self.bent, self.plain):
             if len(neurons):
-                op, (source,) = builder.nodes[operand].op, builder.nodes[operand].inputs
-                assert isinstance(op, Linear)
                 rows = Linear(op.weight[neurons], op.bias[neurons])
                 parts.append(builder.add(rows, source, shape=(len(neurons),)))
                 if neurons is self.bent:

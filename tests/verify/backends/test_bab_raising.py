@@ -84,6 +84,31 @@ def test_with_little_memory_rows_go_one_by_one_to_the_same_bounds() -> None:
         assert torch.allclose(wide, narrow, atol=1e-5)
 
 
+@pytest.mark.parametrize("proof", [False, True])
+def test_rows_of_few_places_go_apart_through_what_they_read_to_the_same_bounds(
+    proof: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, parts = made("conv", 1002), list[tuple[int, int]]()
+    original = Compact.reached
+
+    def noted(self: Compact, wanted: Tensor) -> tuple[Compact, Tensor]:
+        part, index = original(self, wanted)
+        parts.append((len(self.layers), sum(len(layer.features) for layer in part.layers)))
+        return part, index
+
+    whole = raised(at, proof=proof)
+    with monkeypatch.context() as patch:
+        patch.setattr(raising, "ENOUGH", 1)
+        patch.setattr(Compact, "reached", noted)
+        some = raised(at, proof=proof)
+    for wide, narrow in zip(whole, some, strict=True):
+        assert torch.allclose(wide, narrow, atol=1e-5)
+    assert bool((at.operands.amin(1) >= some[0]).all() and (at.operands.amax(1) <= some[1]).all())
+    for depth in {depth for depth, _ in parts}:
+        sizes = [size for layers, size in parts if layers == depth]
+        assert min(sizes) < sum(len(layer.features) for layer in at.compact.layers[:depth])
+
+
 def test_dear_layers_have_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     at, asked = made("mlp", 1001), []
     monkeypatch.setattr(raising, "ascend", lambda tables, kinks, own, how, unit: asked.append(how))

@@ -15,7 +15,7 @@ from assay.verify.backends.bab.inputs.input_split import InputSplit
 from assay.verify.backends.bab.inputs.input_tree import Boxes, InputTree
 from assay.verify.backends.bab.search import Bounded
 from assay.verify.core.budget import Budget
-from assay.verify.core.network import Builder, Network
+from assay.verify.core.network import Builder, Network, to_network
 from assay.verify.core.ops import (
     Add,
     Concat,
@@ -39,7 +39,7 @@ from assay.verify.solving.auto import Auto
 from tests.breadth import few, seeds
 from tests.contract.graphs import members, random_graph
 from tests.exact import true_margin, value
-from tests.nets import NEVER_VERIFIED, trap_problem
+from tests.nets import NEVER_VERIFIED, random_mlp, trap_problem
 from tests.verify.solving.clock import Clock
 
 # What rounding may add to a margin, as a share of the magnitudes that it is made of.
@@ -521,3 +521,17 @@ def test_little_memory_changes_no_verdict(memory: int) -> None:
         problem = Problem(network, Box(torch.zeros_like(at), torch.ones_like(at)), below(-0.2))
         result = run(problem, Budget(seconds=5, memory=memory))
         assert result.verdict in (verdict, Verdict.UNKNOWN)
+
+
+def test_inputs_that_are_fixed_do_not_count() -> None:
+    """Of 20 inputs two vary, so that two are halved; where all vary it declines."""
+    network = to_network(random_mlp(3, (20, 8, 2)), (20,))
+    x, wide = torch.full((20,), 0.5, dtype=torch.float64), torch.arange(20) < 2
+    spec = Spec.robust(int(network(x[None]).argmax()), 2)
+    few_ = Problem(network, Box(x - 0.25 * wide, x + 0.25 * wide), spec)
+    assert InputSplit().supports(few_) is None
+    result = InputSplit().verify(few_)
+    assert result.verdict is (Verdict.VERIFIED if true_margin(few_) > 0 else Verdict.FALSIFIED)
+    why = InputSplit().supports(Problem(network, Box(x - 0.25, x + 0.25), spec))
+    assert why is not None
+    assert "20 inputs that vary" in why

@@ -85,9 +85,7 @@ class Pairs:
 class InputTree:
     """The boxes within a problem's region, over which ``network``, which is the same function, is bounded."""
 
-    def __init__(
-        self, problem: Problem, network: Network, ascent: Ascent, record: InputRecord | None = None
-    ) -> None:
+    def __init__(self, problem: Problem, network: Network, ascent: Ascent, record: InputRecord | None = None) -> None:
         self.problem, self.ascent, self.record = problem, ascent, record
         self.randomness = torch.Generator().manual_seed(0)
         box = problem.region.box()

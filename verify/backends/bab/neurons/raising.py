@@ -133,7 +133,9 @@ class Raising:
         nearer = -lower[wanted] < upper[wanted]
         how = self.hurried if _is_dear(before) else LINES
         kept, noted = (lower.clone(), upper.clone()), self._room(number, before, index, budget)
-        for group in _places(torch.from_numpy(layer.features)[wanted], self.relaxed.network.nodes[layer.position].shape):
+        for group in _places(
+            torch.from_numpy(layer.features)[wanted], self.relaxed.network.nodes[layer.position].shape
+        ):
             part, reached = before.reached(group)
             at = index[reached]
             rows = _Rows(part, self.lower[at, None], self.upper[at, None], how, self.proof)
