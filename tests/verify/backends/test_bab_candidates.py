@@ -98,7 +98,7 @@ def test_verdicts_are_the_true_ones_however_many_neurons_are_tried(kind: str, se
             for tried in (1, 8):
                 result = replace(SPLIT, tried=tried).verify(problem)
                 agrees(result, problem, true)
-                split += result.stats["depth"] if "depth" in result.stats else 0
+                split += result.stats.get("depth", 0)
     assert split or len(seeds) < 10
 
 

@@ -7,8 +7,6 @@ an estimate takes for the best one is seldom that.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 

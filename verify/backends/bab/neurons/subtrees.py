@@ -294,8 +294,8 @@ class Subtrees:
         return self._split(found.nodes.take(found.left), found.here.take(found.left), cost, index, found.tables)
 
     def _split(self, nodes: Nodes, here: Nodes, cost: Tensor, index: Tensor, tables: Tables) -> Nodes:
-        """The halves of nodes at neurons of a large ``cost`` (neurons x nodes), of those at ``index``; ``here``: what the
-        nodes say of these."""
+        """The halves of nodes at neurons of a large ``cost`` (neurons x nodes), of those at ``index``, in ``tables``;
+        ``here``: what the nodes say of these."""
         stable = (here.lower >= 0) | (here.upper <= 0)
         cost = cost.masked_fill(stable, -1.0).masked_fill(here.phase != 0, -2.0)
         neuron = index[candidates.best(tables, here, cost, self.plan.tried, self.how)]
