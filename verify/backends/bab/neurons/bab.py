@@ -66,12 +66,13 @@ class BaB:
     multipliers of each; ``first``: domains below a root before anything is tightened; ``race``: on up to a tenth as
     many each, whether other steps are better; ``below``: domains below a node after which it is split and the bounds of
     ``neurons`` of its neurons are tightened, those whose relaxations cost most (0: of none); without an end where it
-    is 0; ``passes``: how often that is done at the root; ``leaves``: the most that the trees have by which bounds of
-    neurons are refined over the whole box, 0: none are; ``output``: where the output is unsafe, which tells no
-    margin; ``together``: nodes that are searched together; ``workers``: processes that share the nodes, none but this
-    one where it is 1; ``cluster``: where they are, as ``--cluster`` takes it, if not on this machine; ``proof``: return
-    the trees, with all that proves them, as a certificate, where a quarter of the memory holds it and the region itself
-    was not halved.
+    is 0; ``tried``: neurons of which both phases are bounded before a node is split at one (1: at the costliest);
+    ``passes``: how often that is done at the root; ``leaves``: the most that the trees have by which bounds of neurons
+    are refined over the whole box, 0: none are; ``output``: where the output is unsafe, which tells no margin;
+    ``together``: nodes that are searched together; ``workers``: processes that share the nodes, none but this one where
+    it is 1; ``cluster``: where they are, as ``--cluster`` takes it, if not on this machine; ``proof``: return the
+    trees, with all that proves them, as a certificate, where a quarter of the memory holds it and the region itself was
+    not halved.
     """
 
     batch: int = 512
@@ -82,6 +83,7 @@ class BaB:
     race: bool = True
     below: int = 150
     neurons: int = 60
+    tried: int = 8
     passes: int = 4
     output: bool = True
     leaves: int = 256
@@ -94,7 +96,7 @@ class BaB:
     guarantee: ClassVar[Guarantee] = Guarantee.NUMERICAL
 
     def __post_init__(self) -> None:
-        least = {"batch": 1, "together": 1, "passes": 1, "workers": 1}
+        least = dict.fromkeys(("batch", "together", "tried", "passes", "workers"), 1)
         for option in (
             "batch",
             "steps",
@@ -103,6 +105,7 @@ class BaB:
             "first",
             "below",
             "neurons",
+            "tried",
             "passes",
             "leaves",
             "together",
@@ -156,6 +159,7 @@ class BaB:
             NARROW,
             self.output,
             self.leaves,
+            self.tried,
         )
 
 

@@ -23,13 +23,15 @@ LEAST = 1e-12  # of what is left open
 @dataclass(eq=False)
 class Race:
     """So many ``trees`` in each of the ``ways``: the copy of a tree has the number way * trees + tree. ``open``: leaves
-    of all copies, of the roots at first; ``spent``: domains of each copy (copies)."""
+    of all copies, of the roots at first; ``spent``: domains of each copy (copies); ``chosen``: the way that is gone on
+    with, by number, once it is."""
 
     ways: Sequence[Climbing]
     trees: int
     open: Leaves[Any]
     account: Account = field(init=False)
     spent: Tensor = field(init=False)
+    chosen: int | None = None
 
     def __post_init__(self) -> None:
         self.account = Account(len(self.ways) * self.trees)
@@ -46,7 +48,9 @@ class Race:
             if any(rates := self.rates):
                 left = sorted(left, key=rates.__getitem__, reverse=True)[: (len(left) + 1) // 2]
         if rest and not self.closed.all():
-            yield self.best, first
+            # What comes first closes most: the rate of a way that goes on gets less, and says nothing of the others.
+            self.chosen = self.best
+            yield self.chosen, first
 
     def take(self, way: int) -> Leaves[Any]:
         """Take out the leaves of a way's copies; those of trees that are closed in another way are dropped."""
@@ -62,8 +66,8 @@ class Race:
 
     @property
     def best(self) -> int:
-        """The way in which the open parts of trees got smaller fastest for what was done."""
-        return self.rates.index(max(self.rates))
+        """The way that was chosen, or in which the open parts of trees got smaller fastest for what was done."""
+        return self.rates.index(max(self.rates)) if self.chosen is None else self.chosen
 
     @property
     def rates(self) -> list[float]:

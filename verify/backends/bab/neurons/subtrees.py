@@ -15,7 +15,7 @@ from torch import Tensor
 
 from assay.verify.backends.bab.account import Account
 from assay.verify.backends.bab.frontier import Leaves
-from assay.verify.backends.bab.neurons import dealt
+from assay.verify.backends.bab.neurons import candidates, dealt
 from assay.verify.backends.bab.neurons.climbing import Climbing, climb, typical
 from assay.verify.backends.bab.neurons.compact import Compact
 from assay.verify.backends.bab.neurons.exact_leaves import Look
@@ -54,7 +54,8 @@ class Plan:
     ``first``: so many below a root before anything is tightened; ``below``: so many below a node, 0: without an end,
     and nodes are not split; ``together``: nodes that are searched together; ``neurons``: so many of a node are
     tightened, ``passes`` times at the root, and ``tightening``: how; ``output``: where the output is unsafe;
-    ``refining``: the most leaves that bounds of neurons have at the root, 0: no trees."""
+    ``refining``: the most leaves that bounds of neurons have at the root, 0: no trees; ``tried``: neurons at which a
+    node may be split."""
 
     batch: int
     raced: tuple[Climbing, ...]
@@ -66,6 +67,7 @@ class Plan:
     tightening: Climbing
     output: bool
     refining: int = 0
+    tried: int = 1
 
     @property
     def starts(self) -> bool:
@@ -85,6 +87,7 @@ class Found:
     hidden: Tensor
     left: Tensor
     worst: float
+    tables: Tables
 
 
 @dataclass(eq=False)
@@ -288,14 +291,14 @@ class Subtrees:
             return None
         # A neuron is worth a split for what its relaxation costs the row, and the bounds of neurons after it, or hides.
         cost = torch.maximum(found.cost + reach, found.hidden)[:, found.left]
-        return self._split(found.nodes.take(found.left), found.here.take(found.left), cost, index)
+        return self._split(found.nodes.take(found.left), found.here.take(found.left), cost, index, found.tables)
 
-    def _split(self, nodes: Nodes, here: Nodes, cost: Tensor, index: Tensor) -> Nodes:
-        """The halves of nodes at the neurons of the largest ``cost`` (neurons x nodes) of those at ``index``; ``here``:
-        what the nodes say of these."""
+    def _split(self, nodes: Nodes, here: Nodes, cost: Tensor, index: Tensor, tables: Tables) -> Nodes:
+        """The halves of nodes at neurons of a large ``cost`` (neurons x nodes), of those at ``index``, in ``tables``;
+        ``here``: what the nodes say of these."""
         stable = (here.lower >= 0) | (here.upper <= 0)
         cost = cost.masked_fill(stable, -1.0).masked_fill(here.phase != 0, -2.0)
-        neuron = index[cost.argmax(0)]
+        neuron = index[candidates.best(tables, here, cost, self.plan.tried, self.how)]
         if self.record is not None:
             self.record.split(nodes, neuron)
         return nodes.split(neuron)
@@ -303,10 +306,11 @@ class Subtrees:
     def below(self, node: Nodes) -> bool:
         """Whether all below a node is closed, which is split at once, where its row says."""
         compact, index = _cut(self.compact, node)
-        kinks, walk, here = self._raised(self._tables(compact)[0], node.of_neurons(index))
+        tables = self._tables(compact)[0]
+        kinks, walk, here = self._raised(tables, node.of_neurons(index))
         if not bool((here.phase == 0).any()):
             return False
-        halves = self._split(node, here, walk.seen.clamp(max=0).neg_() * kinks.height, index)
+        halves = self._split(node, here, walk.seen.clamp(max=0).neg_() * kinks.height, index, tables)
         left = self.work(apart(halves))
         return not left and not self.over
 
@@ -329,7 +333,7 @@ class Subtrees:
         self.account.close(here.depth[closed], here.tree[closed])
         self._note(outcome)
         self._count(0, len(here), int(here.depth.max()))
-        return Found(nodes, here, cost, hidden, (~closed).nonzero().flatten(), worst)
+        return Found(nodes, here, cost, hidden, (~closed).nonzero().flatten(), worst, tables[0])
 
     def _note(self, outcome: Outcome) -> None:
         self.witness, self.reason = outcome.witness, outcome.reason
