@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import PackageNotFoundError
@@ -83,7 +84,9 @@ def write(
         "guarantee": result.guarantee.value,
         "semantics": result.semantics,
         "requirement": words,
-        "mathematics": mathematics(problems),
+        "mathematics": mathematics(certificate.model, certificate.prop)
+        if certificate is not None
+        else question.stated([_part(problem) for problem in problems]),
         "proof": result.stats.get("proof", {}),
         "counterexample": None if result.counterexample is None else result.counterexample.flatten().tolist(),
         "method": result.verifier,
@@ -99,8 +102,8 @@ def write(
     }
     replace_file(folder / "log.txt", "".join(f"{line}\n" for line in log).encode())
     lines = report(told)
-    replace_file(folder / "report.txt", "".join(f"{line}\n" for line in lines).encode())
-    replace_file(folder / "report.html", page(lines).encode())
+    for name, content in zip(REPORTS, (text(lines), page(lines)), strict=True):
+        replace_file(folder / name, content.encode())
     told["reports"] = hashes(folder, REPORTS)
     replace_file(folder / "evidence.json", json.dumps(told, indent=1, default=str).encode())
 
@@ -149,6 +152,14 @@ def again(folder: Path, exact: bool = False) -> int:
     if found["claim"] == "unsat" and told.get("semantics") != found["semantics"]:
         print(f"rejected: the certificate speaks of {found['semantics']!r}, the report of {told.get('semantics')!r}")
         return REJECTED
+    try:
+        faults = list(misstated(told, data, found))
+    except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+        faults = [f"evidence.json cannot be read: {type(error).__name__}: {error}"]
+    for fault in faults:
+        print(f"rejected: {fault}")
+    if faults:
+        return REJECTED
     print(f"accepted: {told['verdict']} (semantics {found['semantics']}, {found['leaves']} leaves)")
     return 0
 
@@ -159,27 +170,50 @@ def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def mathematics(problems: Sequence[Problem]) -> list[str]:
-    """What is claimed, as formulas: for every input x of a region, the output y is in none of the unsafe sets."""
-    lines = []
-    for number, problem in enumerate(problems):
-        box = problem.region.box()
-        lower, upper = box.lower.flatten().tolist(), box.upper.flatten().tolist()
-        if len(problems) > 1:
-            lines.append(f"Case {number + 1} of {len(problems)}:")
-        lines.append(f"For every x of {len(lower)} inputs with")
-        bounds = [f"  {low!r} <= x[{i}] <= {high!r}" for i, (low, high) in enumerate(zip(lower, upper, strict=True))]
-        lines += [
-            *bounds[:SHOWN],
-            *([f"  and {len(bounds) - SHOWN} more (property.vnnlib)"] if len(bounds) > SHOWN else []),
-        ]
-        lines.append("the output y = f(x) of the network is in none of these sets:")
-        for disjunct in problem.spec.disjuncts[:SHOWN]:
-            rows = zip(disjunct.A.tolist(), disjunct.b.tolist(), disjunct.strict.tolist(), strict=True)
-            lines.append("  { " + " and ".join(_row(*row) for row in rows) + " }")
-        if len(problem.spec.disjuncts) > SHOWN:
-            lines.append(f"  and {len(problem.spec.disjuncts) - SHOWN} more (property.vnnlib)")
-    return lines
+def mathematics(model: bytes, prop: bytes) -> list[str]:
+    """What is claimed, as formulas, by how the checker reads the two files."""
+    from assay.verify.check import question
+
+    return question.stated([(*part[:2], part[-1]) for part in question.question(model, prop)[1]])
+
+
+def _part(problem: Problem) -> tuple[list[float], list[float], list[Any]]:
+    box = problem.region.box()
+    tables = [zip(d.A.tolist(), d.b.tolist(), d.strict.tolist(), strict=True) for d in problem.spec.disjuncts]
+    unsafe = [[(dict(enumerate(terms)), -b, strict) for terms, b, strict in table] for table in tables]
+    return box.lower.flatten().tolist(), box.upper.flatten().tolist(), unsafe
+
+
+def misstated(told: Mapping[str, Any], data: Mapping[str, bytes], found: Mapping[str, Any]) -> Iterator[str]:
+    """What a folder says that its files do not: in words, in formulas, of the proof, and on its pages; ``found``: what
+    the checker says. Of another version the pages cannot be told by this one."""
+    from assay.verify.check import question
+    from assay.verify.core import requirement
+
+    prop = data["property.vnnlib"]
+    if told["requirement"]:
+        inputs, _, require = told["requirement"].partition("; ")
+        counts = [len(set(re.findall(rb"declare-const %c_([0-9]+) " % side, prop))) for side in b"XY"]
+        cases = requirement.unsafe(require, counts[1])
+        if requirement.written(*requirement.box(inputs, counts[0]), cases, counts[1]).encode() != prop:
+            yield "the requirement in words is not the property"
+    if told["mathematics"] != mathematics(data["model.onnx"], prop):
+        yield "the formulas are not the property"
+    point = question.opened(data["certificate.zip"])[0].get("point")
+    if told["counterexample"] != (None if point is None else [float.fromhex(v) for v in point]):
+        yield "the counterexample is not that of the certificate"
+    if (told["proof"].get("leaves"), told["proof"].get("bytes")) != (found["leaves"], len(data["certificate.zip"])):
+        yield "the certificate is not as large as is said"
+    if told["versions"]["assay"] != version():
+        print(f"not compared: {', '.join(REPORTS)}, which assay {told['versions']['assay']} wrote")
+        return
+    if told["assumed"] != ASSUMED.get(found["semantics"], []):
+        yield "what is assumed is not what proofs rest on"
+    lines = report(told)
+    pages = zip(REPORTS, (text(lines), page(lines)), strict=True)
+    yield from (
+        f"{name} does not say what evidence.json does" for name, content in pages if data[name] != content.encode()
+    )
 
 
 def report(told: Mapping[str, Any]) -> list[str]:
@@ -215,6 +249,11 @@ def report(told: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def text(lines: Sequence[str]) -> str:
+    """The report as a file."""
+    return "".join(f"{line}\n" for line in lines)
+
+
 def page(lines: Sequence[str]) -> str:
     """The same as one page of HTML."""
     style = (
@@ -233,11 +272,6 @@ def command_line() -> str:
 
 def _is_heading(line: str) -> bool:
     return line.endswith(":") and not line.startswith((" ", "the output", "Case"))
-
-
-def _row(A: Sequence[float], b: float, strict: bool) -> str:
-    terms = [f"{'' if v == 1 else '-' if v == -1 else f'{v!r} '}y[{i}]" for i, v in enumerate(A) if v]
-    return f"{' + '.join(terms).replace('+ -', '- ') or '0'} {'<' if strict else '<='} {b!r}"
 
 
 def _versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from assay import evidence
 from assay.__main__ import main
 from assay.verify.core.network import to_network
 from assay.verify.frontends.onnx.write import write_onnx
@@ -67,6 +68,37 @@ def test_evidence_is_checked_again(net: str, semantics: str, capsys: pytest.Capt
         capsys.readouterr()
         assert main(["check", "folder"]) == 20
         assert f"{name} changed" in capsys.readouterr().out.replace(",", " changed")
+
+
+def test_what_evidence_says_is_held_against_its_files(net: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever changes it, and the hashes with it, is told by what the checker reads."""
+    assert verify(net, SAFE, "--evidence", "folder") == 0
+    told, folder = json.loads(Path("folder/evidence.json").read_text()), Path("folder")
+    pages = {name: Path(folder, name).read_bytes() for name in evidence.REPORTS}
+    formulas = [*told["mathematics"][:-1], "  { y[0] <= 7.0 }"]
+    changes = {
+        "requirement": (told["requirement"].replace("y[0]", "2 * y[0]"), "the requirement in words"),
+        "mathematics": (formulas, "the formulas are not"),
+        "counterexample": ([0.0, 0.0, 0.0], "the counterexample is not"),
+        "proof": (told["proof"] | {"leaves": 0}, "the certificate is not as large"),
+        "assumed": (told["assumed"][:-1], "what is assumed is not"),
+        "method": ("another", "report.txt does not say"),
+    }
+    for key, (value, fault) in changes.items():
+        false = told | {key: value}
+        lines = evidence.report(false)
+        if key != "method":  # pages that agree with what is false
+            for name, content in zip(evidence.REPORTS, (evidence.text(lines), evidence.page(lines)), strict=True):
+                Path(folder, name).write_text(content)
+        false["reports"] = evidence.hashes(folder, evidence.REPORTS)
+        Path(folder, "evidence.json").write_text(json.dumps(false))
+        capsys.readouterr()
+        assert main(["check", "folder"]) == 20
+        assert f"rejected: {fault}" in capsys.readouterr().out
+        for name, content in pages.items():
+            Path(folder, name).write_bytes(content)
+    Path(folder, "evidence.json").write_text(json.dumps(told))
+    assert main(["check", "folder"]) == 0
 
 
 def test_without_checking_it_is_numerical(net: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,12 @@ from numpy.typing import NDArray
 from assay.verify.support.files import replace_file
 
 Arrays = Mapping[str, NDArray[Any]]
-CHECKERS = ("checker.py", "question.py", "norms.py")  # the last for what is not a tree, or a point, about boxes
+CHECKERS = (
+    "checker.py",
+    "bounds.py",
+    "question.py",
+    "norms.py",
+)  # the last for what is not a tree, or a point, about boxes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in it, so that equal proofs are equal bytes
 LONG = 1 << 13  # bytes, below which bzip2 takes longer to begin than it is worth
 
@@ -69,7 +74,7 @@ class Certificate:
         with zipfile.ZipFile(io.BytesIO(self.content)) as file:
             kind = json.loads(file.read("cert.json"))["kind"]
         boxes = self.prop[:1] != b"{" and kind in ("tree", "counterexample")
-        return CHECKERS[:2] if boxes else CHECKERS
+        return CHECKERS[:3] if boxes else CHECKERS
 
     @property
     def of_prop(self) -> str:

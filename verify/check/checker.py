@@ -11,13 +11,10 @@ weak bounds, not false ones. All else, bounds of layers among it, is derived her
 import hashlib
 import json
 import sys
-from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from importlib import import_module
-from math import inf, nextafter, prod
+from math import inf
 from pathlib import Path
-from time import monotonic
 
 try:
     import numpy as np
@@ -28,247 +25,15 @@ except ImportError as missing:
     raise
 
 if __package__:
-    from .question import UNIT, Layer, Rejected, need, numbered, opened, question, told, unpacked
+    from .bounds import Bounder, Floats, Rationals, better, shares
+    from .question import Rejected, need, numbered, opened, question, stated, told, unpacked
 else:
     sys.path.insert(0, str(Path(__file__).parent))
-    from question import UNIT, Layer, Rejected, need, numbered, opened, question, told, unpacked
+    from bounds import Bounder, Floats, Rationals, better, shares
+    from question import Rejected, need, numbered, opened, question, stated, told, unpacked
 
 FORMAT = "assay-certificate-1"
-BLOCK, CACHED, BOXES = 64, 1 << 14, 512  # rows at a time, or more if so many numbers are not exceeded; boxes at a time
-
-
-class Floats:
-    """float64, rounded to nearest: its relative error, and more than an operation loses that underflows."""
-
-    unit, dust = UNIT, 2.0**-900
-
-    def __init__(self, until=inf):
-        self.until = until  # on the monotonic clock
-
-    def of(self, x):
-        return np.asarray(x, dtype=np.float64)
-
-    def cut(self, x, side=0.0):
-        """Any number near, or with a ``side`` one beyond it."""
-        return np.nextafter(x, side) if side else x
-
-    def gamma(self, n, unit=None):
-        """What a sum of n products loses, of the sum of their magnitudes."""
-        share = n * (self.unit if unit is None else unit)
-        return share / (1 - share) if share < 0.1 else inf
-
-
-class Rationals(Floats):
-    """Arrays of fractions: slow, and exact but where any number will do."""
-
-    dust = Fraction(0)
-
-    def of(self, x):
-        return np.frompyfunc(Fraction, 1, 1)(np.asarray(x, dtype=np.float64))
-
-    def cut(self, x, side=0.0):
-        return np.frompyfunc(lambda v: Fraction(nextafter(float(v), side) if side else float(v)), 1, 1)(x)
-
-    def gamma(self, n, unit=0.0):
-        return Fraction(super().gamma(n, unit))
-
-
-# ---- Bounds
-
-
-def lines(low, high, slopes, ar):
-    """Of h = max(z, 0), low <= z <= high: the slopes of a line below it, and of one above it with its height at 0,
-    ``line z <= h <= chord z + top``: any line through 0 of a slope from 0 to 1 is below, and h is convex."""
-    low, high = np.minimum(low, 0), np.maximum(high, 0)
-    chord = ar.cut(high / np.maximum(high - low, 2.0**-900))
-    line = np.where(high > -low, 1, 0) if slopes is None else np.clip(slopes, 0, 1)
-    return line, chord, np.maximum(-chord * low, (1 - chord) * high)
-
-
-def bent(a, line, chord, top):
-    """Coefficients of ReLUs (neurons x rows) as those of their operands, and the least that is left."""
-    return np.where(a < 0, chord, line) * a, (np.minimum(a, 0) * top).sum(0)
-
-
-def better(old, new):
-    """The larger bound; what is not finite is none."""
-    return np.where((new > old) & (new < inf), new, old)
-
-
-def shares(slopes):
-    """Slopes as numbers, transposed: bytes are shares of 255."""
-    return slopes.T / 255 if slopes.dtype == np.uint8 else slopes.T
-
-
-class Bounder:
-    """A network over boxes (boxes x inputs), with the rows of unsafe sets at its end: bounds ``lower``, ``upper`` of
-    all values (values x boxes). ``listed``: the neurons that hints speak of, numbered through the ReLUs in order,
-    rising. ``layers``: by ReLU, what its operands are bounded by beside intervals: lines of slopes 0 or 1 (None), or
-    those in an array of this name. ``least``: of linear functions (inputs x rows), where inputs are in less than the
-    box. ``slants``: coefficients of the inputs that the last rows had, for those who look for proofs."""
-
-    def __init__(
-        self, net, rows, lower, upper, semantics="real", listed=(), layers=(), arrays=None, ar=None, least=None
-    ):
-        self.ar, self.least, listed = ar or Floats(), least, np.asarray(listed, np.int64)
-        self.unsafe = np.arange(net.size, net.size + len(rows))
-        A, c = np.zeros((len(rows), net.output.size)), np.array([float(row[1]) for row in rows])
-        for line, (terms, _, _) in zip(A, rows, strict=True):
-            line[list(terms)] = [float(v) for v in terms.values()]
-        last = Layer(net.output.reshape(1, 1, -1, 1), self.unsafe.reshape(1, -1, 1), A[None, None], c.reshape(1, -1, 1))
-        self.layers = [*map(replace, net.layers), replace(last, loose=2 * UNIT)]
-        self.taps = sum(1 if layer.weight is None else len(layer.weight) for layer in self.layers)
-        self.size, self.inputs = net.size + len(rows), net.input.ravel()
-        self.block = max(BLOCK, CACHED // max(self.inputs.size, *(layer.out.size for layer in self.layers)))
-        self.lower, self.upper, self.centre, self.radius = (
-            self.ar.of(np.zeros((self.size, len(lower)))) for _ in range(4)
-        )
-        self.most = self.ar.of(np.zeros(self.size))
-        self.put(self.inputs, self.ar.of(lower).T, self.ar.of(upper).T)
-        begin = done = number = mixed = 0
-        for k, layer in enumerate(self.layers):
-            if layer.weight is not None:
-                self.enter(layer, semantics == "float32-any-order" and k < len(net.layers))
-                mixed += prod(layer.weight[:, 0].shape) > 1
-                continue
-            z, layer.here = layer.into, listed[(listed >= begin) & (listed < begin + layer.into.size)] - begin
-            layer.columns = slice(done, done + len(layer.here))
-            for name in layers[number] if layers and (least or number or mixed > 1) else ():
-                self.tighten(k, z, name, arrays)
-            self.put(layer.out, np.maximum(self.lower[z], 0), np.maximum(self.upper[z], 0))
-            live = (self.upper[z] > 0).any(1)
-            live[layer.here] = True
-            before = self.layers[k - 1]
-            if np.array_equal(before.out.ravel(), z) and net.read[z].max() == 1:
-                self.thin(before, live)
-            layer.into, layer.out = z[live], layer.out[live]
-            layer.here = np.searchsorted(np.flatnonzero(live), layer.here)
-            layer.lines = lines(self.lower[layer.into], self.upper[layer.into], None, self.ar)
-            begin, done, number = begin + z.size, done + len(layer.here), number + 1
-        need(done == len(listed) and (np.diff(listed) > 0).all(), "the listed neurons are not neurons in order")
-
-    def put(self, at, low, high):
-        """Bounds of some values."""
-        self.lower[at], self.upper[at], self.centre[at] = low, high, (centre := self.ar.cut(low / 2 + high / 2))
-        self.radius[at] = self.ar.cut(np.maximum(high - centre, centre - low), inf)
-        self.most[at] = np.maximum(np.abs(low), np.abs(high)).max(1)
-
-    def loss(self, terms):
-        """What sums of so many terms lose, of their magnitudes; more may be added to each by every tap."""
-        return 4 * self.ar.gamma(4 * (terms + self.taps) + 16)
-
-    def enter(self, layer, deployed):
-        """Its intervals, and what rounding takes: in float64 here, and in float32 where the network is ``deployed``."""
-        ar, bias = self.ar, self.ar.of(layer.bias).ravel()
-        layer.weight, layer.bias, layer.loose = ar.of(layer.weight), bias, ar.of(layer.loose)
-        value, spread = layer.push(self.centre) + bias[:, None], layer.push(self.radius, size=True)
-        size = layer.push(self.most[:, None], size=True)[:, 0] + np.abs(bias)
-        dust = ar.dust or Fraction(Floats.dust) * bool(layer.loose)  # weights that are rounded may have underflowed
-        waste = dust * (1 + self.most[np.unique(layer.into)].sum() * len(layer.into))
-        layer.charge = (self.loss(layer.terms) + 2 * layer.loose) * size + waste
-        if deployed:
-            products = max(4, prod(layer.weight.shape[::3]))
-            layer.charge = layer.charge + 2 * ar.gamma(products + 4, 2.0**-24) * size + ar.of(products * 2.0**-125)
-            layer.charge = np.where(size < 2.0**120, layer.charge, inf)
-        layer.waste = layer.terms * waste
-        spread = spread + layer.charge[:, None]
-        self.put(layer.out.ravel(), ar.cut(value - spread, -inf), ar.cut(value + spread, inf))
-
-    def tighten(self, k, z, name, arrays):
-        """Bounds of the operands ``z`` of a ReLU, layer ``k``, by rows of their own."""
-        feature, domain = np.nonzero((self.lower[z] < 0) & (self.upper[z] > 0))
-        slopes = None
-        if name is not None:
-            feature, slopes = arrays[f"{name}/neurons"], arrays[f"{name}/slopes"]
-            domain = 0 * feature
-            there = ((feature >= 0) & (feature < z.size)).all() and len(slopes) == 2 * len(feature)
-            need(there, "slopes of neurons that there are not")
-        for begin in range(0, len(feature), self.block // 2):
-            some = slice(begin, begin + self.block // 2)
-            f, d = z[feature[some]], domain[some]
-            a = np.zeros((self.size, 2 * len(f)))
-            a[np.tile(f, 2), np.arange(2 * len(f))] = np.repeat([1, -1], len(f))
-            hints = None
-            if slopes is not None:
-                both = np.concatenate([slopes[: len(feature)][some], slopes[len(feature) :][some]])
-                hints = self.ar.of(shares(both)), None, None, None
-            low, high = np.split(self.least_of(self.ar.of(a), hints, np.tile(d, 2), k), 2)
-            self.lower[f, d], self.upper[f, d] = better(self.lower[f, d], low), -better(-self.upper[f, d], high)
-        need(not (self.lower[z] > self.upper[z]).any(), "bounds cross")
-        self.put(z, self.lower[z], self.upper[z])
-
-    def thin(self, before, live):
-        """From now on a matrix that gives what a ReLU alone reads has rows only for its neurons that are not inactive,
-        and columns only for inputs that are not 0."""
-        if before.weight is None or before.into.size > before.into.shape[2]:
-            return
-        x = before.into[0, 0, :, 0]
-        some = (self.lower[x] != 0).any(1) | (self.upper[x] != 0).any(1)
-        before.into, before.out = before.into[:, :, some], before.out[:, live]
-        before.weight = before.weight[:, :, live][..., some]
-        before.bias, before.charge = before.bias[live], before.charge[live]
-
-    def least_of(self, a, hints=None, domain=None, layers=None):
-        """Lower bounds of rows: coefficients (values x rows) of values of the first so many layers; these are lost.
-        ``hints``: slopes of lines, multipliers of splits with their signs, and lower and upper bounds under splits of
-        the listed neurons, or None: (listed neurons x rows) each. ``domain``: the boxes of the rows."""
-        ar, total, lost, size = self.ar, 0, 0, 0
-        need(monotonic() <= ar.until, "the time is over")
-        domain = slice(None) if domain is None or self.lower.shape[1] == 1 else domain
-        for layer in self.layers[:layers][::-1]:
-            mine = a[layer.out.ravel()]
-            if not mine.any():
-                continue
-            if layer.weight is None:
-                mine, term, scale = self.backward(layer, mine, hints, domain)
-                a[layer.into] += mine
-                lost = lost + self.loss(layer.out.size) * scale + ar.dust * (1 + self.most[layer.into].sum())
-            else:
-                term = layer.bias @ mine
-                lost = lost + layer.charge @ np.abs(mine) + layer.waste
-                layer.pull(mine, a)
-            total, size = total + term, size + np.abs(term)
-        self.slants = a = a[self.inputs]
-        slants = np.abs(a)
-        term = (a * self.centre[self.inputs][:, domain] - slants * self.radius[self.inputs][:, domain]).sum(0)
-        if self.least:
-            term = np.maximum(term, self.least(a))
-        lost = lost + self.loss(len(a)) * (self.most[self.inputs] @ slants)
-        total, size = total + term, size + np.abs(term)
-        return ar.cut(total - (lost + lost / 64 + self.loss(len(self.layers)) * size), -inf)
-
-    def alone(self):
-        """Lower bounds of each row of the unsafe sets: (boxes x rows)."""
-        boxes, rows = self.lower.shape[1], self.unsafe.size
-        start = np.zeros((self.size, boxes * rows))
-        start[np.tile(self.unsafe, boxes), np.arange(boxes * rows)] = 1
-        return self.least_of(self.ar.of(start), None, np.repeat(np.arange(boxes), rows)).reshape(boxes, rows)
-
-    def backward(self, layer, a, hints, domain):
-        """Coefficients of the values of a ReLU as those of its operands, the constants, and what these are sums of."""
-        most, own = 3 * self.most[layer.into], a[layer.here]
-        if hints is None:
-            return *bent(a, *(t[:, domain] for t in layer.lines)), most @ np.abs(a)
-        scale = most @ np.abs(a)
-        a[layer.here] = 0
-        a, term = bent(a, *(t[:, domain] for t in layer.lines))
-        slopes, push, low, high = (None if t is None else t[layer.columns] for t in hints)
-        if low is None:
-            low, high = (t[layer.into[layer.here]][:, domain] for t in (self.lower, self.upper))
-        if slopes is not None:
-            need(slopes.shape == own.shape, "not every neuron has its slopes")
-            left = self.ar.of(layer.left)  # they are told of a LeakyReLU
-            slopes = (slopes - left) / (1 - left)
-        own, more = bent(own, *lines(low, high, slopes, self.ar))
-        term = term + more
-        if push is not None:
-            own, term = own - push, term + np.minimum(push * low, push * high).sum(0)
-            scale = scale + most[layer.here] @ np.abs(push)
-        a[layer.here] = own
-        return a, term, scale
-
-
-# ---- The certificate
+BOXES = 512  # at a time
 
 
 class Trees:
@@ -347,19 +112,21 @@ class Trees:
     def bounds(self, rows, slopes, prefix="", codes=None):
         """Of rows, each (unsafe set, path, lower, upper): weights of unsafe rows, and neurons by ``codes``."""
         net, of, size = self.net, self.net.ar.of, len(rows)
-        start, push = np.zeros((net.size, size)), np.zeros((len(self.spots), size))
+        at, push = np.concatenate([net.unsafe, self.spots]), np.zeros((len(self.spots), size))
+        start = np.zeros((len(at), size))
         steps = [(neuron, i, sign) for i, (_, path, _, _) in enumerate(rows) for neuron, sign in path]
         sets = [() if which is None else self.sets[which] for which, *_ in rows]
-        parts = [(net.unsafe[r], i, 1) for i, some in enumerate(sets) for r in some]
+        parts = [(r, i, 1) for i, some in enumerate(sets) for r in some]
         for onto, places, name in ((push, steps, "multipliers"), (start, parts, "weights")):
             begin = self.used.get(prefix + name, 0)
             self.used[prefix + name] = end = begin + len(places)
-            at, column, sign = np.array(places, np.int64).reshape(-1, 3).T
-            onto[at, column] = np.maximum(self.arrays[prefix + name][begin:end], 0) * sign
+            row, column, sign = np.array(places, np.int64).reshape(-1, 3).T
+            onto[row, column] = np.maximum(self.arrays[prefix + name][begin:end], 0) * sign
         if codes is not None:
-            start[self.spots[codes >> 1], np.arange(size)] = np.where(codes & 1, -1, 1)
+            start[net.unsafe.size + (codes >> 1), np.arange(size)] = np.where(codes & 1, -1, 1)
         low, high = (np.stack([row[side] for row in rows], 1) for side in (2, 3))
-        return net.least_of(of(start), (of(shares(slopes)), of(push), low, high))
+        some = start.any(1)
+        return net.least_of(at[some], of(start[some]), (of(shares(slopes)), of(push), low, high))
 
 
 def halves(path, low, high, neuron):
@@ -394,9 +161,8 @@ def over_boxes(net, sets, hints, slopes, weights):
     box, which = np.nonzero(hints >= 0)
     if len(box):
         row, own = hints[box, which], np.array([np.isin(np.arange(rows), some) for some in sets])
-        start = np.zeros((net.size, len(box)))
-        start[net.unsafe] = (np.maximum(weights[row], 0) * own[which]).T
-        found[box, which] = net.least_of(net.ar.of(start), (net.ar.of(shares(slopes[row])), None, None, None), box)
+        start, hint = (np.maximum(weights[row], 0) * own[which]).T, net.ar.of(shares(slopes[row]))
+        found[box, which] = net.least_of(net.unsafe, net.ar.of(start), (hint, None, None, None), box)
     net.slants = slants
     return found
 
@@ -492,6 +258,9 @@ def main(arguments):
         print(f"rejected: {why}")
         return 1
     print(f"accepted: {json.dumps(report)}")
+    if (prop := unpacked(Path(paths[2]).read_bytes()))[:1] != b"{":
+        asked = question(unpacked(Path(paths[1]).read_bytes()), prop)[1]
+        print("what was asked:", *stated([(*part[:2], part[-1]) for part in asked]), sep="\n")
     return 0
 
 

@@ -15,10 +15,12 @@ from time import monotonic
 import numpy as np
 
 if __package__:
-    from .checker import CACHED, Bounder, Floats, better, proved
+    from .bounds import CACHED, Bounder, Floats, better
+    from .checker import proved
     from .question import LARGEST, UNIT, Rejected, need, numbered, question, told
 else:
-    from checker import CACHED, Bounder, Floats, better, proved
+    from bounds import CACHED, Bounder, Floats, better
+    from checker import proved
     from question import LARGEST, UNIT, Rejected, need, numbered, question, told
 
 DENSE = 1 << 23  # numbers of a matrix, at most
@@ -298,7 +300,7 @@ def by_forms(network, rows, low, high, ball, arrays):
         size[1:] += box * (np.abs(ends[0]) + np.abs(ends[1]))
         line[1 : 1 + n] -= 2 * inside * round_.centre
         size[1 : 1 + n] += 2 * inside * np.abs(round_.centre)
-        bias, square = float(net.layers[-1].bias[i]), float(round_.centre @ round_.centre)
+        bias, square = float(net.layers[-1].bias.ravel()[i]), float(round_.centre @ round_.centre)
         corner = bias + float(box @ (ends[0] * ends[1])) + inside * (square - round_.radius**2) - t
         corners = abs(bias) + float(box @ np.abs(ends[0] * ends[1])) + inside * (square + round_.radius**2) + abs(t)
         parts, errors = np.zeros((1 + count,) * 2), np.zeros((1 + count,) * 2)

@@ -11,7 +11,7 @@ import json
 import re
 import struct
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, partialmethod
 from itertools import product
@@ -108,7 +108,7 @@ class Layer:
     error ``loose``. Without weights ReLUs of the values ``into``, of a LeakyReLU of slope ``left`` if that is not 0. In
     no tap a value stands twice, but number 0, which is always 0. ``charge``: what rounding takes of a unit of
     coefficient, and ``waste`` of all of them; ``lines``: of ReLUs, which hints are told of those at ``here``, in
-    ``columns``."""
+    ``columns``; every so many of them, ``places``, have the same place in an image."""
 
     into: object
     out: object
@@ -121,6 +121,7 @@ class Layer:
     lines: tuple = ()
     here: object = None
     columns: object = None
+    places: int = 1
 
     @property
     def terms(self):
@@ -131,16 +132,31 @@ class Layer:
         """(... outs x ins) with (... ins x n); numbers by themselves are faster multiplied one by one."""
         return weight * x if weight.shape[-2:] == (1, 1) else weight @ x
 
+    def within(self, live):
+        """Itself, of those ReLUs, or those places of its values, only where some values are ``live`` (all values)."""
+        some = live[self.out]
+        if some.all():
+            return self
+        if self.weight is None:
+            kept = some[self.here]
+            here, columns = np.cumsum(some)[self.here[kept]] - 1, np.arange(len(self.here))[kept] + self.columns.start
+            lines = tuple(t[some] for t in self.lines)
+            return replace(self, into=self.into[some], out=self.out[some], lines=lines, here=here, columns=columns)
+        parts = ("into", "out", "bias", "charge")
+        return replace(self, **{name: getattr(self, name)[..., some.any((0, 1))] for name in parts})
+
     def push(self, x, size=False):
         """Its values without the bias, or the sums of the magnitudes of their terms: (all values x n) to (outs x n)."""
         parts = (np.abs(w) if size else w for w in self.weight)
         of = (x[at].reshape(*at.shape[:2], prod(at.shape[2:]) * x.shape[1]) for at in self.into)
         return sum(map(self.times, parts, of)).reshape(self.out.size, x.shape[1])
 
-    def pull(self, a, onto):
-        """Add to the coefficients of all values those that coefficients of its own amount to: (outs x n)."""
+    def pull(self, a, onto, place=None):
+        """Add to the coefficients of all values, or of those that have a ``place``, those that coefficients of its own
+        amount to: (outs x n)."""
         a = a.reshape(*self.out.shape[:2], prod(self.out.shape[2:]) * a.shape[1])
         for w, at in zip(self.weight, self.into, strict=True):
+            at = at if place is None else place[at]
             onto[at] += self.times(np.swapaxes(w, 1, 2), a).reshape(*at.shape, onto.shape[1])
 
 
@@ -225,7 +241,7 @@ class Network:
     def on_Relu(self, names, a, left=0.0):
         x = self.values[names[0]]
         out = self.numbers(x.shape)
-        self.layers.append(Layer(x.ravel(), out.ravel(), left=left))
+        self.layers.append(Layer(x.ravel(), out.ravel(), left=left, places=prod(x.shape[2:]) if x.ndim == 4 else 1))
         return out
 
     def on_LeakyRelu(self, names, a):
@@ -388,7 +404,7 @@ def cases(formula):
         return every([cases(part) for part in parts])
     need(head in ("<=", ">=", "<", ">") and len(parts) == 2, "a comparison of this kind is beyond this checker")
     low, high = map(linear, parts if "<" in head else parts[::-1])
-    terms = {k: low.get(k, 0) - high.get(k, 0) for k in low | high}
+    terms = low | {k: low[k] - v if k in low else -v for k, v in high.items()}
     return [[(terms.pop("", Fraction(0)), {k: v for k, v in terms.items() if v}, len(head) == 1)]]
 
 
@@ -409,6 +425,30 @@ def linear(term):
     kept = len(parts) if head == "+" else len(parts) > 1  # so many are added, all others subtracted
     parts = parts[:kept] + [{k: -v for k, v in part.items()} for part in parts[kept:]]
     return {k: sum(part.get(k, 0) for part in parts) for part in parts for k in part}
+
+
+def stated(parts, shown=12):
+    """A property in formulas, line by line: boxes, (lower, upper, unsafe sets), of each what is ``shown`` first."""
+    lines = []
+    for n, (lower, upper, unsafe) in enumerate(parts):
+        lines += [f"Case {n + 1} of {len(parts)}:"] if len(parts) > 1 else []
+        bounds = [
+            f"  {float(a)!r} <= x[{i}] <= {float(b)!r}" for i, (a, b) in enumerate(zip(lower, upper, strict=True))
+        ]
+        sets = ["  { " + " and ".join(row_stated(*row) for row in rows) + " }" for rows in unsafe]
+        for said, some in (
+            (f"For every x of {len(lower)} inputs with", bounds),
+            ("the output y = f(x) of the network is in none of these sets:", sets),
+        ):
+            more = [f"  and {len(some) - shown} more (property.vnnlib)"] if len(some) > shown else []
+            lines += [said, *some[:shown], *more]
+    return lines
+
+
+def row_stated(terms, constant, strict):
+    """A row of an unsafe set."""
+    sums = [f"{'' if v == 1 else '-' if v == -1 else f'{float(v)!r} '}y[{i}]" for i, v in sorted(terms.items()) if v]
+    return f"{' + '.join(sums).replace('+ -', '- ') or '0'} {'<' if strict else '<='} {float(0 - constant)!r}"
 
 
 def bounds_alone(atoms):

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.verify.check import checker, question
+from assay.verify.check import bounds, checker, question
 from assay.verify.check.certificate import Certificate
 from assay.verify.check.replay import withdrawn
 from assay.verify.core.budget import UNLIMITED, Budget, running
@@ -47,8 +47,8 @@ class Refuted(Exception):
     """What was said to be verified has a counterexample."""
 
 
-# What bounds the layers, from the cheapest on: nothing but intervals, and linear bounds besides.
-PLAIN: tuple[list[list[str | None]], ...] = ([], [[None]])
+# What bounds the layers, from the cheapest on: intervals, and linear bounds besides, by few rows or by all.
+PLAIN: tuple[list[list[str | None]], ...] = ([], [[bounds.SIGNS]], [[None]])
 
 
 def proved(

@@ -3,9 +3,9 @@
     python -m tests.verify.check.mutation [--file checker] [--every 1] [--seed 0] [--kept CORPUS]
 
 The quick tests of this folder are run once, and what they ask the checker is kept: certificates with the files they
-speak of, and what was answered. Of every question it is known which lines it runs. A copy of ``checker.py``,
-``question.py`` or ``norms.py`` with one change then answers, in this process, the questions that run the changed line,
-the quickest first, until an answer differs: comparisons and arithmetic are turned into their neighbours, ``min`` into
+speak of, and what was answered. Of every question it is known which lines it runs. A copy of ``checker.py``, or of what
+lies beside it, with one change then answers, in this process, the questions that run the changed line, the quickest
+first, until an answer differs: comparisons and arithmetic are turned into their neighbours, ``min`` into
 ``max``, ``and`` into ``or``, numbers are one larger, signs and ``not`` are left out, and so are statements. Printed
 are the changes that no question notices; each is to be looked at, as some changes change nothing: ``survivors.txt``
 says of those that are known why they are harmless, or what else notices them.
@@ -32,11 +32,11 @@ from typing import Any
 
 import pytest
 
-from assay.verify.check import checker, norms, question
+from assay.verify.check import bounds, checker, norms, question
 
 ROOM = "assay.verify.check"
 FOLDER = Path(question.__file__).parent
-FILES = ("question", "checker", "norms")  # each is read by those behind it
+FILES = ("question", "bounds", "checker", "norms")  # each is read by those behind it
 TESTS = [f"tests/verify/check/test_{name}.py" for name in ("forged", "lines", "read", "checker", "margins", "draws")]
 SEARCHES = "not runs_alone and not any_method and not too_much_memory and not sources"  # of their own, which take long
 LONGEST, SLOW = 5.0, 0.3  # seconds: what takes longer is noticed; questions that take longer are left out
@@ -122,7 +122,7 @@ def questions() -> list[Question]:
 
 def traced(asked: Asked) -> Question:
     """A question, answered twice: for its time, and for its lines."""
-    of = {"checker": checker.main, "question": question.need, "norms": norms.checked}
+    of = {"checker": checker.main, "bounds": bounds.lines, "question": question.need, "norms": norms.checked}
     files = {function.__code__.co_filename: name for name, function in of.items()}
     lines: dict[str, set[int]] = {name: set() for name in FILES}
 

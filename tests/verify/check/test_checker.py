@@ -25,7 +25,7 @@ from assay.benchmarks.measure.proofs import TAMPERS, mutants, told_of
 from assay.verify.backends.bab.inputs.input_split import InputSplit
 from assay.verify.backends.bab.neurons.bab import BaB
 from assay.verify.backends.bab.neurons.compact import unsplit
-from assay.verify.check import checker, question
+from assay.verify.check import bounds, checker, question
 from assay.verify.check.certificate import Certificate, packed, save_checkers
 from assay.verify.check.question import Rejected
 from assay.verify.core.budget import Budget
@@ -142,7 +142,7 @@ def test_lines_are_those_of_the_hints_wherever_the_bounds_lie() -> None:
     low, width, slopes = rng.uniform(-1, 1, 500), rng.random(500), rng.uniform(-0.5, 1.5, 500)
     z = low + width * np.linspace(0, 1, 20)[:, None]
     for told in (slopes, None):
-        line, chord, top = checker.lines(low, low + width, told, checker.Floats())
+        line, chord, top = bounds.lines(low, low + width, told, checker.Floats())
         assert (line * z <= np.maximum(z, 0) + 1e-15).all()
         assert (np.maximum(z, 0) <= chord * z + top + 1e-15).all()
         assert (chord * z + top <= np.maximum(z, 0) + np.maximum(0, np.minimum(-low, low + width)) + 1e-15).all()
@@ -285,8 +285,9 @@ def test_bounds_hold_at_points_that_float32_runs(make: Callable[[int], torch.nn.
     low, high, unsafe = files.parts[0]
     rows, _ = question.numbered(unsafe)
     x = torch.rand(500, *shape, generator=nets.generator(seed)) * 0.3
-    for semantics, y in (("real", network(x.double())), ("float32-any-order", module(x).double())):
-        layers = [[None]] * len(files.relus)
+    real, single = (("real", network(x.double())), ("float32-any-order", module(x).double()))
+    for (semantics, y), name in ((real, None), (real, bounds.SIGNS), (single, None), (single, bounds.SIGNS)):
+        layers = [[name]] * len(files.relus)
         net = checker.Bounder(files.network, rows, [low], [high], semantics, layers=layers)
         seen = np.stack(
             [
@@ -300,6 +301,58 @@ def test_bounds_hold_at_points_that_float32_runs(make: Callable[[int], torch.nn.
         assert (least <= seen.min(0) + slack).all()
         assert (net.lower[net.unsafe, 0] <= seen.min(0) + slack).all()
         assert (net.upper[net.unsafe, 0] >= seen.max(0) - slack).all()
+
+
+@pytest.mark.parametrize("make", [nets.random_mlp, nets.random_cnn, nets.random_resnet])
+def test_signs_are_told_by_fewer_rows_where_both_sides_tell_them(
+    make: Callable[[int], torch.nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All bounds hold at points, whether rows end early or not; a sign that both sides tell is told by one."""
+    shape = (4,) if make is nets.random_mlp else ((1, 6, 6) if make is nets.random_cnn else (1, 4, 4))
+    network = to_network(make(1), shape)
+    files = Files.of_problem(Problem(network, Box(torch.zeros(shape), torch.ones(shape) * 0.3), Spec.robust(0, 3)))
+    low, high, unsafe = files.parts[0]
+    rows, walked = question.numbered(unsafe)[0], []
+    least_of = checker.Bounder.least_of
+
+    def counted(self: Any, at: Any, start: Any, *more: Any) -> Any:
+        walked.append(start.shape[1])
+        return least_of(self, at, start, *more)
+
+    monkeypatch.setattr(checker.Bounder, "least_of", counted)
+    found, counts = [], []
+    for layers in ([], [[None]] * len(files.relus), [[bounds.SIGNS]] * len(files.relus)):
+        walked.clear()
+        found.append(checker.Bounder(files.network, rows, [low], [high], layers=layers))
+        counts.append(sum(walked))
+    u = nets.generator(0)
+    x = [np.array(low) + np.array(high) * torch.rand(len(low), generator=u, dtype=torch.float64).numpy() for _ in "ab"]
+    flat = checker.Bounder(files.network, rows, np.minimum(x, high), np.minimum(x, high))
+    for net in found:
+        assert (net.lower <= flat.upper).all()
+        assert (net.upper >= flat.lower).all()
+    open_ = [(net.lower[:, 0] < 0) & (net.upper[:, 0] > 0) for net in found]
+    assert (open_[2] <= open_[0]).all()
+    assert counts[0] == 0
+    relus = np.concatenate([layer.into for layer in files.network.layers if layer.weight is None])
+    assert open_[2][relus].sum() <= open_[1][relus].sum() + 1
+    assert counts[2] <= 1.2 * counts[1]
+
+
+def test_a_row_may_end_at_any_relu() -> None:
+    """Earlier bounds are weaker here, and all of them hold."""
+    network = to_network(nets.random_cnn(3), (1, 6, 6))
+    box = Box(torch.zeros(1, 6, 6), torch.ones(1, 6, 6) * 0.3)
+    files = Files.of_problem(Problem(network, box, Spec.robust(0, 3)))
+    low, high, unsafe = files.parts[0]
+    net = checker.Bounder(files.network, question.numbered(unsafe)[0], [low], [high], layers=[[None]] * 9)
+    start = np.eye(net.unsafe.size)
+    bound = [net.least_of(net.unsafe, start, None, None, None, depth) for depth in (0, 1, 2, np.inf)]
+    assert (bound[0] <= bound[1] + 1e-9).all()
+    assert (bound[1] < bound[3]).all()
+    y = network(0.3 * torch.rand(400, 1, 6, 6, generator=nets.generator(3), dtype=torch.float64)).flatten(1).numpy()
+    rows = [[float(terms.get(i, 0)) for i in range(y.shape[1])] for terms, _, _ in question.numbered(unsafe)[0]]
+    assert all((some <= (y @ np.array(rows).T).min(0)).all() for some in bound)
 
 
 def test_counterexamples_are_replayed() -> None:
@@ -324,7 +377,10 @@ def test_it_runs_alone(tmp_path: Path) -> None:
 
     accepted = run()
     assert accepted.returncode == 0
-    assert json.loads(accepted.stdout.removeprefix("accepted: "))["claim"] == "unsat"
+    first, *asked = accepted.stdout.splitlines()
+    assert json.loads(first.removeprefix("accepted: "))["claim"] == "unsat"
+    _, parts = question.question(certificate.model, certificate.prop)
+    assert asked == ["what was asked:", *question.stated([(*part[:2], part[-1]) for part in parts])]
     (tmp_path / "property.vnnlib").write_bytes(b"")
     assert run().returncode == 1
     assert run().stdout.startswith("rejected: ")
