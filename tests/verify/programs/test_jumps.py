@@ -22,6 +22,7 @@ from assay.verify.registry import get_verifier
 from tests.breadth import seeds
 
 ROW = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
+METHODS = {"milp": "programs", "smt": "queries"}  # and what tells that they were asked
 BELOW = {"floor": 0.0, "ceil": -1.0, "round": -0.5}  # where the piece of a value begins, seen from it
 
 
@@ -66,8 +67,9 @@ class Stepped:
 
 
 @pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("method", METHODS)
 @seeds(1, of=8, start=2)
-def test_integer_programs_agree_with_enumeration(kind: str, seeds: range) -> None:
+def test_exact_methods_agree_with_enumeration(method: str, kind: str, seeds: range) -> None:
     seen = set()
     for seed in seeds:
         stepped = Stepped(kind, seed)
@@ -75,12 +77,12 @@ def test_integer_programs_agree_with_enumeration(kind: str, seeds: range) -> Non
         assert float(LP().bound(network, stepped.box, ROW).lower) <= true + 1e-7
         for gap in (-0.05, 0.05):
             problem = Problem(network, stepped.box, Spec.halfspaces(ROW.tolist(), [true + gap]))
-            result = get_verifier("milp(steps=0)").verify(problem, Budget(30))
+            result = get_verifier(f"{method}(steps=0)").verify(problem, Budget(30))
             assert result.verdict is (Verdict.VERIFIED if gap < 0 else Verdict.FALSIFIED)
             assert result.margin is None or result.margin <= -gap + 1e-7
             if result.counterexample is not None:
                 assert replay(problem, result.counterexample).confirmed
-            seen.add(result.stats["programs"] > 0)
+            seen.add(result.stats[METHODS[method]] > 0)
     assert True in seen
 
 

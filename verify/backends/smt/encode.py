@@ -1,19 +1,20 @@
-"""From a network and a region to a :class:`Question`: every operation that is affine or piecewise linear, exactly.
+"""From a network and a region to a :class:`Question`: what is affine, or linear or constant in pieces, exactly.
 
 Weights and bounds are float64 numbers, hence dyadic rationals. A node's values are kept as integers with one common
 exponent. What is affine is substituted; a neuron that its bounds prove stable is, too; each other one is a variable.
-A LeakyReLU is ``slope * z + (1 - slope) * relu(z)``, and a maximum ``q + relu(p - q)``, operand by operand.
+A LeakyReLU is ``slope * z + (1 - slope) * relu(z)``, and a maximum ``q + relu(p - q)``, operand by operand; what is
+constant in pieces is its least value and a jump for each step up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import singledispatch
 from itertools import pairwise
-from math import inf
-from typing import Any
+from math import ceil, floor, inf
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -36,6 +37,7 @@ from assay.verify.core.ops import (
     Relu,
     Reshape,
     Scale,
+    Step,
     Sub,
 )
 from assay.verify.core.region import Polytope, Region
@@ -46,6 +48,7 @@ from assay.verify.core.verifier import Bounds
 Integers = np.ndarray[Any, np.dtype[np.object_]]
 
 CELL = 64  # bytes that an entry takes, about
+JUMPS = 64  # that one value may make
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,13 +142,23 @@ class Encoder:
         if upper <= 0 or lower >= 0:
             return z if lower >= 0 else ZERO
         form = z.form()
-        least, greatest = form.range(self._bounds())
-        least = max(least, Fraction(lower)) if lower > -inf else least
-        greatest = min(greatest, Fraction(upper)) if upper < inf else greatest
+        least, greatest = _inside(form, lower, upper, self._bounds())
         if greatest <= 0 or least >= 0:
             return z if least >= 0 else ZERO
         self.neurons.append(Neuron(form, least, greatest))
         return Values(np.array([0] * (len(self.box) + len(self.neurons)) + [1], dtype=object), 0)
+
+    def step(self, kind: str, z: Values, lower: float, upper: float) -> Values:
+        """The step function of one function z that lies within bounds: its least value, and a new variable for each
+        jump that may be passed."""
+        form, low, high = z.form(), *_inside(z.form(), lower, upper, self._bounds())
+        if high - low > JUMPS:
+            raise UnsupportedError(f"more than {JUMPS} steps of one {kind}")
+        value = Values(np.array([STEP[kind](low)], dtype=object), 0)
+        for at, jump in jumps(kind, low, high):
+            self.neurons.append(Neuron(replace(form, constant=form.constant - at), low - at, high - at, jump))
+            value = value + Values(np.array([0] * (len(self.box) + len(self.neurons)) + [1], dtype=object), 0)
+        return value
 
     def room(self, rows: int) -> None:
         """Raise :class:`MemoryError` where so many functions are too many."""
@@ -154,7 +167,37 @@ class Encoder:
             raise MemoryError(f"{rows} functions of {len(self.box)} inputs and {len(self.neurons)} neurons")
 
     def _bounds(self) -> list[tuple[Fraction, Fraction]]:
-        return [*self.box, *((Fraction(0), neuron.upper) for neuron in self.neurons)]
+        return [*self.box, *((Fraction(0), neuron.most) for neuron in self.neurons)]
+
+
+def _inside(
+    form: Form, lower: float, upper: float, bounds: Sequence[tuple[Fraction, Fraction]]
+) -> tuple[Fraction, Fraction]:
+    """The range of a form over the bounds of its variables, within bounds that it has besides."""
+    least, greatest = form.range(bounds)
+    least = max(least, Fraction(lower)) if lower > -inf else least
+    return least, min(greatest, Fraction(upper)) if upper < inf else greatest
+
+
+STEP: Mapping[str, Callable[[Fraction], int]] = {
+    "sign": lambda z: (z > 0) - (z < 0),
+    "floor": floor,
+    "ceil": ceil,
+    "round": round,  # half to even
+}
+
+
+def jumps(kind: str, low: Fraction, high: Fraction) -> list[tuple[Fraction, Literal[">=", ">"]]]:
+    """Where a step function goes up by 1 in [low, high], beyond its value at ``low``: from that point on, or after it.
+    A sign does so twice at 0."""
+    if kind == "sign":
+        return ([(Fraction(0), ">=")] if low < 0 <= high else []) + ([(Fraction(0), ">")] if low <= 0 < high else [])
+    first, last = STEP[kind](low), STEP[kind](high)
+    if kind == "floor":
+        return [(Fraction(k + 1), ">=") for k in range(first, last)]
+    if kind == "ceil":
+        return [(Fraction(k), ">") for k in range(first, last)]
+    return [(k + Fraction(1, 2), ">" if k % 2 == 0 else ">=") for k in range(first, last)]
 
 
 ZERO = Values(np.array([0], dtype=object), 0)
@@ -318,6 +361,19 @@ def _(op: Max, shape: tuple[int, ...], operands: Sequence[Values], known: Sequen
             if j != best and highs[j] > lows[best]:
                 largest = largest + encoder.relu(windows[i, j] - largest, -inf, inf)
         rows.append(largest)
+    return _stacked(rows)
+
+
+@express.register
+def _(
+    op: Step, shape: tuple[int, ...], operands: Sequence[Values], known: Sequence[Bounds], encoder: Encoder
+) -> Values:
+    z = operands[0].flat()
+    lower, upper = known[0].lower.flatten().tolist(), known[0].upper.flatten().tolist()
+    rows = []
+    for i in range(len(lower)):
+        encoder.room(len(lower))
+        rows.append(encoder.step(op.kind, z[i], lower[i], upper[i]))
     return _stacked(rows)
 
 

@@ -23,6 +23,7 @@ from assay.verify.bounds import rigorous
 from assay.verify.bounds.verdicts import concluded, unanswerable
 from assay.verify.core.budget import UNLIMITED, Budget, Expired, running
 from assay.verify.core.errors import InputError, UnsupportedError
+from assay.verify.core.ops import Step
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import Box, LpBall
 from assay.verify.core.result import Guarantee, Reason, Result
@@ -74,9 +75,14 @@ class SMT:
             raise InputError(f"the optimum is found by z3 only, not by {self.solver}")
 
     def supports(self, problem: Problem) -> str | None:
-        """Piecewise linear networks over bounded boxes, and an installed solver."""
+        """Networks linear or constant in pieces over bounded boxes, and an installed solver."""
         if missing := unsupported(problem.network):
-            return f"{', '.join(missing)} is not piecewise linear"
+            return f"{', '.join(missing)} is neither linear nor constant in pieces"
+        if any(isinstance(node.op, Step) for node in problem.network.nodes):
+            if self.solver == "marabou":
+                return "Marabou is not asked about what jumps"
+            if self.optimum:
+                return "what jumps need not have a least margin"
         if isinstance(problem.region, LpBall) and problem.region.p != inf:
             return f"an l{problem.region.p:g} ball is no box"
         box = problem.region.box()

@@ -1,4 +1,4 @@
-"""A verification problem in exact rational numbers, free of tensors: affine functions of inputs and of ReLUs.
+"""A verification problem in exact rational numbers, free of tensors: affine functions of inputs, ReLUs and jumps.
 
 Plain data of the standard library, so that the process that solves it loads nothing else but the solver.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 Point = tuple[Fraction, ...]
 
@@ -34,11 +35,25 @@ class Form:
 
 @dataclass(frozen=True)
 class Neuron:
-    """A variable that is ``max(z, 0)``, where ``lower <= z <= upper`` is proven and ``lower < 0 < upper``."""
+    """A variable that is ``max(z, 0)``, where ``lower <= z <= upper`` is proven and ``lower < 0 < upper``; or a
+    ``jump`` from 0 to 1 where z passes 0, which itself belongs to the upper side (">=") or does not (">"): then one of
+    the bounds may be 0."""
 
     z: Form
     lower: Fraction
     upper: Fraction
+    jump: Literal["", ">=", ">"] = ""
+
+    @property
+    def most(self) -> Fraction:
+        """Its largest value."""
+        return Fraction(1) if self.jump else self.upper
+
+    def of(self, z: Fraction) -> Fraction:
+        """Its value where z is this."""
+        if self.jump:
+            return Fraction(z > 0 or (z == 0 and self.jump == ">="))
+        return max(z, Fraction(0))
 
 
 @dataclass(frozen=True)
@@ -58,13 +73,13 @@ class Question:
     @property
     def bounds(self) -> list[tuple[Fraction, Fraction]]:
         """Proven bounds of every variable."""
-        return [*self.box, *((Fraction(0), neuron.upper) for neuron in self.neurons)]
+        return [*self.box, *((Fraction(0), neuron.most) for neuron in self.neurons)]
 
     def values(self, point: Point) -> list[Fraction]:
         """The value of every variable at a point of the inputs."""
         values = list(point)
         for neuron in self.neurons:
-            values.append(max(neuron.z.at(values), Fraction(0)))
+            values.append(neuron.of(neuron.z.at(values)))
         return values
 
     def margin(self, disjunct: int, point: Point) -> Fraction:

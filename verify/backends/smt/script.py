@@ -1,10 +1,11 @@
 """A :class:`Question` as SMT-LIB: exactly, or relaxed to short numbers.
 
 A ReLU ``a`` of ``z`` is ``a >= 0``, ``a >= z``, ``a <= z or a <= 0``, with the upper line of the triangle (Ehlers 2017,
-arXiv:1705.01320) and its bounds, which are rounded outward to short numbers. In the relaxed form every coefficient is
-rounded to a few bits, every interval of an input outward, and each row is given the room that this may cost at most
-within the bounds: what satisfies the exact form satisfies the relaxed one, so that "unsat" is a proof in either. Short
-numbers stay short for longer in the solver's simplex; it is several times faster on them.
+arXiv:1705.01320) and its bounds, which are rounded outward to short numbers; a jump is on either of its sides. In the
+relaxed form every coefficient is rounded to a few bits, every interval of an input outward, and each row is given the
+room that this may cost at most within the bounds: what satisfies the exact form satisfies the relaxed one, so that
+"unsat" is a proof in either. Short numbers stay short for longer in the solver's simplex; it is several times faster
+on them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ from assay.verify.backends.smt.question import Form, Question, ceil_to, floor_to
 SHORT = 8  # bits of slopes and bounds
 
 
-def script(question: Question, disjunct: int, threshold: Fraction, strict: bool = False, bits: int = 0) -> str:
+def script(
+    question: Question,
+    disjunct: int,
+    threshold: Fraction,
+    strict: bool = False,
+    bits: int = 0,
+    apart: Fraction = Fraction(0),
+) -> str:
     """Is there an input at which all rows of the disjunct are at most ``threshold`` (below it if ``strict``)?
 
-    ``bits``: of the coefficients; 0 is the exact form. Input and neuron j are called ``xj``.
+    ``bits``: of the coefficients; 0 is the exact form. ``apart``: how far from jumps inputs are at least, as a share of
+    what is jumped over. Input and neuron j are called ``xj``.
     """
     rows, bounds, inputs = question.disjuncts[disjunct], question.bounds, len(question.box)
     lines = []
@@ -31,7 +40,7 @@ def script(question: Question, disjunct: int, threshold: Fraction, strict: bool 
             low, high = (floor_to(low, grid), ceil_to(high, grid)) if bits else (low, high)
             lines.append(f"(declare-const x{j} Real)(assert (and (>= x{j} {number(low)}) (<= x{j} {number(high)})))")
         else:
-            lines += _neuron(question, j, bounds, bits)
+            lines += _neuron(question, j, bounds, bits, apart)
     for limit in question.limits:
         form, room = shortened(limit, bounds, bits)
         lines.append(f"(assert (<= {linear(form)} {number(room)}))")
@@ -44,7 +53,7 @@ def script(question: Question, disjunct: int, threshold: Fraction, strict: bool 
 
 def piece(question: Question, disjunct: int, values: Sequence[Fraction]) -> str:
     """The least value ``t`` that bounds the disjunct's rows where every neuron is on the side on which it is at
-    ``values``: one of 0 is active."""
+    ``values``: a ReLU of 0 is active. Both sides of a jump are closed here."""
     rows, inputs = question.disjuncts[disjunct], len(question.box)
     lines = ["(declare-const t Real)"]
     for j in question.concerned([*rows, *question.limits]):
@@ -53,9 +62,10 @@ def piece(question: Question, disjunct: int, values: Sequence[Fraction]) -> str:
             low, high = question.box[j]
             lines.append(f"(assert (and (>= x{j} {number(low)}) (<= x{j} {number(high)})))")
         else:
-            z = question.neurons[j - inputs].z
-            active = z.at(values) >= 0
-            same = f"(and (>= z 0.0) (= x{j} z))" if active else f"(and (<= z 0.0) (= x{j} 0.0))"
+            neuron = question.neurons[j - inputs]
+            z, above = neuron.z, "1.0" if neuron.jump else "z"
+            active = values[j] == 1 if neuron.jump else z.at(values) >= 0
+            same = f"(and (>= z 0.0) (= x{j} {above}))" if active else f"(and (<= z 0.0) (= x{j} 0.0))"
             lines.append(f"(assert (let ((z {linear(z)})) {same}))")
     lines += [f"(assert (<= {linear(limit)} 0.0))" for limit in question.limits]
     lines += [f"(assert (<= {linear(row)} t))" for row in rows]
@@ -86,9 +96,21 @@ def shortened(form: Form, bounds: Sequence[tuple[Fraction, Fraction]], bits: int
     return Form(tuple(terms), middle), ceil_to(room, power_of_two(room) / 2**SHORT) if room else room
 
 
-def _neuron(question: Question, j: int, bounds: Sequence[tuple[Fraction, Fraction]], bits: int) -> list[str]:
+def _neuron(
+    question: Question, j: int, bounds: Sequence[tuple[Fraction, Fraction]], bits: int, apart: Fraction
+) -> list[str]:
     neuron = question.neurons[j - len(question.box)]
     form, room = shortened(neuron.z, bounds, bits)
+    if neuron.jump:
+        # Without room each side is what it is; with some, or apart from the jump, both are closed.
+        closed = bool(bits or apart)
+        above, below = (">=", "<=") if closed else (neuron.jump, "<" if neuron.jump == ">=" else "<=")
+        room -= apart * (neuron.upper - neuron.lower)
+        return [
+            f"(declare-const x{j} Real)",
+            f"(assert (let ((z {linear(form)})) (or",
+            f"  (and (= x{j} 1.0) ({above} z {number(-room)})) (and (= x{j} 0.0) ({below} z {number(room)})))))",
+        ]
     low, high = (r(v, power_of_two(abs(v)) / 2**SHORT) for r, v in ((floor_to, neuron.lower), (ceil_to, neuron.upper)))
     # Any slope in [0, 1] lies above max(z, 0) on [low, high] with this intercept.
     slope = ceil_to(high / (high - low), Fraction(1, 2**SHORT))

@@ -17,6 +17,8 @@ from assay.verify.backends.smt.script import piece, script
 
 ZERO = Fraction(0)
 TIMEOUT = "timeout"
+APART = Fraction(1, 2**10)  # of what is jumped over, how far from the jump a counterexample is looked for
+NEAREST = 2**200  # as a part of what a margin can be, how near to 0 one that is positive is looked for
 
 
 def _z3() -> Any:
@@ -54,13 +56,16 @@ class Search:
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.seconds
 
-    def below(self, disjunct: int, threshold: Fraction, strict: bool = False, relaxed: bool = True) -> Point | None:
-        """An input at which the disjunct's margin is at most the threshold; None if it is proven that none is.
+    def below(
+        self, disjunct: int, threshold: Fraction, strict: bool = False, relaxed: bool = True, apart: Fraction = ZERO
+    ) -> Point | None:
+        """An input at which the disjunct's margin is at most the threshold, so far ``apart`` from jumps; None if it is
+        proven that none is.
 
         A point of the relaxed form that misses the threshold decides nothing: the exact form is asked then.
         """
         for bits in (self.bits, 0) if self.bits and relaxed else (0,):
-            point = self.ask(disjunct, threshold, strict, bits)
+            point = self.ask(disjunct, threshold, strict, bits, apart)
             if point is None:
                 return None
             margin = self.question.margin(disjunct, point)
@@ -68,10 +73,10 @@ class Search:
                 return point
         raise Undecided("a model does not satisfy what was asked")
 
-    def ask(self, disjunct: int, threshold: Fraction, strict: bool, bits: int) -> Point | None:
+    def ask(self, disjunct: int, threshold: Fraction, strict: bool, bits: int, apart: Fraction = ZERO) -> Point | None:
         """A point that z3 finds in one form, or None; it satisfies the exact one up to what was rounded."""
         self.answer.queries += 1
-        text = script(self.question, disjunct, threshold, strict, bits)
+        text = script(self.question, disjunct, threshold, strict, bits, apart)
         return self._model(_z3().SolverFor("QF_LRA", ctx=_z3().Context()), text)
 
     def keep(self, disjunct: int, point: Point) -> Fraction:
@@ -81,9 +86,11 @@ class Search:
         return self.answer.margin
 
     def least_nearby(self, disjunct: int, point: Point) -> Point:
-        """Where the disjunct's margin is least among the inputs that switch no neuron."""
+        """Where the disjunct's margin is least among the inputs that switch no neuron; the point itself where that is
+        at a jump, on whose other side it is worse."""
         optimizer = _z3().Optimize(ctx=_z3().Context())
-        return self._model(optimizer, piece(self.question, disjunct, self.question.values(point))) or point
+        moved = self._model(optimizer, piece(self.question, disjunct, self.question.values(point))) or point
+        return min(point, moved, key=lambda at: self.question.margin(disjunct, at))
 
     def _model(self, solver: Any, text: str) -> Point | None:
         left = self.deadline - time.monotonic()
@@ -154,13 +161,15 @@ def settled(
             edge = search.below(disjunct, ZERO)
             while edge is None and point is not None:  # the least margin is positive, and passed after a few steps
                 threshold = question.margin(disjunct, point) / 2**10
+                if threshold < question.size(disjunct) / NEAREST:  # before a jump there may be no least one
+                    raise Undecided("margins come as near to 0 as was looked")
                 point = search.below(disjunct, threshold)
             point = edge
         if point is None:
             search.answer.proven[disjunct] = threshold
             return False
-        if search.keep(disjunct, point) > -beyond[disjunct]:
-            clear = search.below(disjunct, -beyond[disjunct])
+        if search.keep(disjunct, point) > -beyond[disjunct] or any(neuron.jump for neuron in question.neurons):
+            clear = search.below(disjunct, -beyond[disjunct], apart=APART)
             # What lies so near to 0 may be hidden by rounding, or not: the deepest point of its piece is tried.
             search.keep(disjunct, search.least_nearby(disjunct, point) if clear is None else clear)
             return clear is not None
