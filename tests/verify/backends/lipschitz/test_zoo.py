@@ -30,7 +30,6 @@ NAMES = (
     "digits-cnn-pgd",
     "digits-cnn-crown-ibp",
     "fashion-mlp-lipschitz",
-    "fashion-cnn-lipschitz",
 )
 
 
