@@ -198,14 +198,14 @@ class Compact:
         output = self.output.of_features(wanted.numpy())
         read = [np.zeros(len(layer.features), dtype=bool) for layer in self.layers]
         columns: list[Index] = []
-        for part in (output, *(layer.operand for layer in self.layers[::-1])):
-            rows = columns[0] if len(columns) else slice(None)
-            for j, matrix in part.matrices.items():
+        for values in (output, *(layer.operand for layer in self.layers[::-1])):
+            rows = columns[0] if columns else slice(None)
+            for j, matrix in values.matrices.items():
                 if j:
                     read[j - 1][matrix[rows].indices] = True
             if len(columns) < len(self.layers):
                 columns.insert(0, read[len(self.layers) - 1 - len(columns)].nonzero()[0])
-        if all(part.all() for part in read):
+        if all(features.all() for features in read):
             return replace(self, output=output), torch.arange(self.unstable)
         layers = tuple(layer.reached(rows, columns) for layer, rows in zip(self.layers, columns, strict=True))
         begins = zip(self.layers, self.starts, columns, strict=False)

@@ -190,7 +190,7 @@ def _is_dear(compact: Compact) -> bool:
     """Whether raising all rows of the output takes long."""
     parts = (*(layer.operand for layer in compact.layers), compact.output)
     matrices = [matrix for part in parts for matrix in part.matrices.values()]
-    entries = sum(m.nnz * (DENSE if m.nnz >= FULL * m.shape[0] * m.shape[1] else 1) for m in matrices)
+    entries: float = sum(m.nnz * (DENSE if m.nnz >= FULL * m.shape[0] * m.shape[1] else 1) for m in matrices)
     walks = 4 * LINES.steps * len(compact.output.bias)  # of both sides, each way
     return walks * entries > DEAR
 
