@@ -142,7 +142,8 @@ def side_by_side(shape: tuple[int, ...], features: Tensor, enough: int) -> tuple
     ``enough`` are at places of their own, with their features, and the features of the others."""
     _, height, width = shape
     place, order = (features % (height * width)).sort(stable=True)
-    _, count = place.unique_consecutive(return_counts=True)
+    count = place.bincount()
+    count = count[count > 0]
     layer = torch.arange(len(place)) - (count.cumsum(0) - count).repeat_interleave(count)
     full = int((layer.bincount() >= enough).sum())
     parts = []

@@ -36,7 +36,7 @@ MOST_ROWS = 512
 ENOUGH_ROWS, BLOCK = 64, 1 << 23  # fewer rows than these only where their coefficients in the widest layer are more
 DEAR = 1 << 24  # the price of rows of all neurons of a layer from which on these are bounded on one side first
 COPIES = 6  # of a block of coefficients that live at once while it passes a layer
-UNSURE = 0.25  # of a zonotope's radius comes from lines and rounding: with less, rows narrow it by a tenth at most
+UNSURE = 0.5  # of a zonotope's radius comes from lines and rounding: with less, rows settle few of its neurons more
 SHARE = 0.5  # of the time at most is kept for the rows of a specification
 
 

@@ -46,7 +46,8 @@ def stretch(op: Op) -> Stretch | None:
 
 def _rows(matrix: Tensor) -> Tensor:
     """The rows' lengths, in the matrix's own precision: (rows)."""
-    return (torch.linalg.vector_norm(matrix.double(), dim=1) * SLACK).to(matrix) * SLACK
+    rows: Tensor = torch.linalg.vector_norm(matrix.double(), dim=1)
+    return (rows * SLACK).to(matrix) * SLACK
 
 
 def _largest(matrix: Tensor) -> float:

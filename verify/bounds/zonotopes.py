@@ -145,7 +145,7 @@ class Zonotopes:
 
     def _images(self, position: int) -> int:
         """How many images the symbols that are there take at a node."""
-        return sum(c.count(c.colours and self._windows(c.seed).get(position)) for c in self.chunks)
+        return sum(c.count(self._windows(c.seed).get(position) if c.colours else None) for c in self.chunks)
 
     def _unstable(self, position: int) -> Tensor:
         """Which neurons of an activation are: (1 x shape)."""
