@@ -24,7 +24,6 @@ from assay.verify.core.result import Guarantee, Result, Verdict
 from assay.verify.support.files import replace_file, writable_folder
 
 PACKAGES = ("torch", "numpy", "scipy", "onnx", "onnxruntime", "highspy")
-SHOWN = 12  # inputs, or rows, that are written out
 NAMES = ("certificate.zip", "model.onnx", "property.vnnlib", *CHECKERS)
 REPORTS = ("report.txt", "report.html")
 REJECTED, UNPROVED = 20, 90  # exit codes of a check
@@ -174,7 +173,8 @@ def mathematics(model: bytes, prop: bytes) -> list[str]:
     """What is claimed, as formulas, by how the checker reads the two files."""
     from assay.verify.check import question
 
-    return question.stated([(*part[:2], part[-1]) for part in question.question(model, prop)[1]])
+    lines: list[str] = question.stated([(*part[:2], part[-1]) for part in question.question(model, prop)[1]])
+    return lines
 
 
 def _part(problem: Problem) -> tuple[list[float], list[float], list[Any]]:

@@ -20,6 +20,7 @@ from assay import inputs, portfolio
 from assay.__main__ import main
 from assay.models.data import load
 from assay.verify.check import norms
+from assay.verify.check.certificate import CHECKERS
 from tests.breadth import few
 
 MODEL = "zoo:digits-mlp-pgd"  # misclassifies the second sample
@@ -378,9 +379,7 @@ def test_the_certificate_of_another_sample_is_rejected(run: Path, capsys: pytest
     assert "there is no certificate" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "name", ["model.onnx", "checker.py", "bounds.py", "question.py", "norms.py", "index.txt", "index.html"]
-)
+@pytest.mark.parametrize("name", ["model.onnx", *CHECKERS, "index.txt", "index.html"])
 def test_changed_files_are_told(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (run / name).write_bytes((run / name).read_bytes() + b" ")
     assert main(["check", "ev"]) == 20

@@ -137,6 +137,8 @@ class Layer:
         some = live[self.out]
         if some.all():
             return self
+        if self.weight is None and some.any() and self.lines[0].shape[1] > 1:
+            return self  # of many boxes it is dearer to cut than it saves
         if self.weight is None:
             kept = some[self.here]
             here, columns = np.cumsum(some)[self.here[kept]] - 1, np.arange(len(self.here))[kept] + self.columns.start

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.verify.check import checker, question
+from assay.verify.check import bounds, checker, question
 from assay.verify.solving.parts import TINY, Files, Part
 
 Array = NDArray[Any]
@@ -24,7 +24,7 @@ def halved(
     """A tree of boxes of which the leaves that are ``left`` to be proved, by number, are halved until they are. Raises
     :class:`question.Rejected` where that takes longer than ``until``."""
     low, high, unsafe = files.parts[number]
-    (rows, sets), arithmetic = question.numbered(unsafe), checker.Floats(until)
+    (rows, sets), arithmetic = question.numbered(unsafe), bounds.Floats(until)
     codes, stack = part.arrays["boxes"].tolist(), [(-1, np.array(low), np.array(high))]
     first, second = list(range(1, len(codes) + 1)), [0] * len(codes)  # halves of each box that is halved
     leaves: list[tuple[int, Array, Array, Array]] = []

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.verify.check import bounds, checker, question
+from assay.verify.check import bounds, question
 from assay.verify.check.certificate import Certificate
 from assay.verify.check.replay import withdrawn
 from assay.verify.core.budget import UNLIMITED, Budget, running
@@ -126,11 +126,11 @@ def plain(files: Files, number: int, semantics: str = "real", until: float = inf
     :class:`question.Rejected` where that takes longer than ``until``, on the monotonic clock."""
     low, high, unsafe = files.parts[number]
     rows, sets = question.numbered(unsafe)
-    arithmetic = checker.Floats(until)
+    arithmetic = bounds.Floats(until)
     least = files.least(arithmetic)
     for layers in (kind * len(files.relus) for kind in PLAIN):
         with np.errstate(all="ignore"):
-            net = checker.Bounder(
+            net = bounds.Bounder(
                 files.network, rows, [low], [high], semantics, layers=layers, ar=arithmetic, least=least
             )
             bound = net.alone()[0]
