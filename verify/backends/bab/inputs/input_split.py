@@ -101,7 +101,10 @@ class InputSplit:
 class BoxTree(Tree[Any], Protocol):
     """Boxes as domains; ``record``: of what is proved, if it is written down."""
 
-    record: InputRecord | None
+    @property
+    def record(self) -> InputRecord | None:
+        """Of what is proved."""
+        ...
 
     def affordable(self, budget: Budget) -> int:
         """How many boxes are bounded at a time, at most."""
