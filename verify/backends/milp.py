@@ -58,7 +58,7 @@ class MILP:
         if isinstance(region, LpBall) and region.p == 2:
             return "a ball in l2, which is not linear"
         network = problem.network
-        return without_bounds(network) or without_encoding(network, integer=True) or missing(self.solver, integer=True)
+        return without_bounds(network) or without_encoding(network) or missing(self.solver, integer=True)
 
     def verify(self, problem: Problem, budget: Budget = UNLIMITED) -> Result:
         """Decide every disjunct, the one that linear bounds leave the most room first, until one is within reach."""

@@ -22,12 +22,13 @@ from assay.verify.core.region import LpBall, Polytope, Region
 from assay.verify.core.verifier import Bounds
 from assay.verify.programs import between, jumps
 from assay.verify.programs.expressions import Expression, as_array, express, is_affine, of_columns
+from assay.verify.programs.jumps import Jumps
+from assay.verify.programs.maxima import chord_above, contested, largest
 from assay.verify.programs.program import Ball, Draft, Index, Program, Vector, widened
 from assay.verify.support.floats import TINY, gamma
 
-# Operations that are no more than between lines in any program, and those that are so where nothing is integer.
+# Operations that are no more than between lines in any program.
 LOOSE = (Smooth, Product, InverseSumExp, Normalised)
-JUMPING = (Step,)
 
 # Numbers beyond this may overflow where they are multiplied.
 LARGEST = 1e100
@@ -89,7 +90,7 @@ class Encoding:
     """``draft`` holds the network over the region; ``output`` is its output as a function of the columns.
 
     ``neurons``: the unstable ones; ``operands``: the columns of activations' operands; ``inputs``: the column of each
-    input, -1 where it cannot vary; ``centre``: then its value.
+    input, -1 where it cannot vary; ``centre``: then its value; ``jumps``: those that have columns of their own.
     """
 
     draft: Draft
@@ -98,6 +99,7 @@ class Encoding:
     operands: Operands
     inputs: Index
     centre: Vector
+    jumps: Jumps
 
     def cost(self, row: Vector, side: float = 0.0) -> tuple[Vector, float]:
         """``row @ output - side`` (outputs) as a cost vector and an offset, which is never above the true one."""
@@ -163,9 +165,11 @@ class Encoder:
     exact: bool
     refine: Refine | None
     inset: float = 0.0
+    split: bool = False
     draft: Draft = field(default_factory=Draft)
     neurons: list[tuple[Index, ...]] = field(default_factory=list)
     operands: list[tuple[Index, Index, Index]] = field(default_factory=list)
+    jumps: list[Jumps] = field(default_factory=list)
 
     def note(self, position: int, features: Index, columns: Index) -> None:
         """Remember which columns stand for these operands of the activation at ``position``: (operands) each."""
@@ -228,22 +232,14 @@ class Encoder:
 
     def encoding(self, output: Expression, inputs: Index, centre: Vector) -> Encoding:
         """The finished encoding; the arguments are its fields: ``inputs`` and ``centre`` (inputs)."""
-        return Encoding(self.draft, output, self.unstable, Operands(*_table(self.operands, 3)), inputs, centre)
+        operands, steps = Operands(*_table(self.operands, 3)), Jumps.joined(self.jumps)
+        return Encoding(self.draft, output, self.unstable, operands, inputs, centre, steps)
 
 
 def _table(parts: Sequence[tuple[Index, ...]], width: int) -> list[Index]:
     """Parts of so many fields each as one table."""
     none = (np.zeros(0, dtype=np.int64),) * width
     return [np.concatenate(field).astype(np.int64) for field in zip(none, *parts, strict=True)]
-
-
-def chord_above(low: Vector, high: Vector) -> tuple[Vector, Vector]:
-    """Slope and intercept of a line above ``max(z, 0)`` over [low, high], low < 0 < high (neurons), in the reals.
-
-    A line of any slope s in [0, 1] does with the intercept max(-s low, (1 - s) high), here rounded up.
-    """
-    slope = np.clip(high / (high - low), 0.0, 1.0)
-    return slope, np.nextafter(np.maximum(-slope * low, np.nextafter(1 - slope, 1.0) * high), np.inf)
 
 
 @singledispatch
@@ -278,19 +274,19 @@ def _(op: LeakyRelu, encoder: Encoder, position: int, z: Expression, low: Vector
 def _(op: Max, encoder: Encoder, position: int, z: Expression, low: Vector, high: Vector) -> Expression:
     """Operands that cannot be the largest are left out; one that must be is the value itself."""
     operands = encoder.network.nodes[encoder.network.nodes[position].inputs[0]].shape[-1]
-    contested = _contested(low.reshape(-1, operands), high.reshape(-1, operands))
-    several = contested & (contested.sum(1, keepdims=True) > 1)
+    open_ = contested(low.reshape(-1, operands), high.reshape(-1, operands))
+    several = open_ & (open_.sum(1, keepdims=True) > 1)
     low, high = encoder.tightened(position, z, low, high, np.flatnonzero(several.flatten()))
     low, high = low.reshape(-1, operands), high.reshape(-1, operands)
-    contested = _contested(low, high)
+    open_ = contested(low, high)
     number = np.arange(len(z)).reshape(low.shape)
     columns = np.full(low.shape, -1, dtype=np.int64)
-    used = number[contested]
-    columns[contested] = encoder.named(z.take(used), low[contested], high[contested])
-    encoder.note(position, used, columns[contested])
+    used = number[open_]
+    columns[open_] = encoder.named(z.take(used), low[open_], high[open_])
+    encoder.note(position, used, columns[open_])
     value = columns.max(1)
-    several_ = np.flatnonzero(contested.sum(1) > 1)
-    value[several_] = _largest(encoder, columns[several_], low[several_], high[several_])
+    several_ = np.flatnonzero(open_.sum(1) > 1)
+    value[several_] = largest(encoder.draft, encoder.exact, columns[several_], low[several_], high[several_])
     return of_columns(value, np.zeros(len(value)))
 
 
@@ -325,53 +321,9 @@ def _(op: Step, encoder: Encoder, position: int, z: Expression, low: Vector, hig
         jumps.pieces(encoder.draft, op, columns[open_], low[open_], high[open_], value[open_], encoder.inset)
     else:
         between.between(encoder.draft, op, columns, low, high, 1, value)
+        if encoder.split:
+            encoder.jumps.append(jumps.passed(encoder.draft, op, columns, low, high, value, ends, encoder.inset))
     return of_columns(value, np.zeros(len(value)))
-
-
-def _contested(low: Vector, high: Vector) -> Vector:
-    """Which operands (features x operands) can be the largest: always the one with the largest lower bound."""
-    best = low.max(1, keepdims=True)
-    chosen = np.zeros(low.shape, dtype=bool)
-    np.put_along_axis(chosen, low.argmax(1, keepdims=True), True, axis=1)
-    result: Vector = (high > best) | chosen
-    return result
-
-
-def _largest(encoder: Encoder, z: Index, low: Vector, high: Vector) -> Index:
-    """Columns of the largest of several columns z (features x operands), -1 where an operand does not matter."""
-    draft, here = encoder.draft, z >= 0
-    best, most = np.where(here, low, -np.inf).max(1), np.where(here, high, -np.inf).max(1)
-    a = draft.columns(best, most)
-    feature, operand = np.nonzero(here)
-    each, one, free = np.arange(len(feature)), np.ones(len(feature)), np.full(len(feature), np.inf)
-    at, least, highest = z[feature, operand], low[feature, operand], high[feature, operand]
-    above = draft.rows([(each, a[feature], one), (each, at, -one)], np.zeros(len(feature)), free)
-    if not encoder.exact:
-        # max z <= m + sum of max(z - m, 0), m the largest lower bound; each term lies below its chord.
-        m = best[feature]
-        slope, intercept = _chord_over(least - m, highest - m)
-        total = best + np.bincount(feature, intercept - slope * m, len(a))
-        total += 1e-12 * (np.abs(best) + np.bincount(feature, intercept + np.abs(slope * m), len(a)))
-        own = (np.arange(len(a)), a, np.ones(len(a)))
-        chords = draft.rows([own, (feature, at, -slope)], np.full(len(a), -np.inf), total)
-        floor = np.full(len(a), -1)
-        floor[feature[least == m]] = above[least == m]
-        draft.rest(floor, chords)
-        return a
-    switch = draft.columns(np.zeros(len(feature)), one, integer=True)
-    gap = np.nextafter(most[feature] - least, np.inf)  # a <= z + gap (1 - switch)
-    draft.rows([(each, a[feature], one), (each, at, -one), (each, switch, gap)], -free, gap)
-    draft.rows([(feature, switch, one)], np.ones(len(a)), np.ones(len(a)))
-    return a
-
-
-def _chord_over(low: Vector, high: Vector) -> tuple[Vector, Vector]:
-    """:func:`chord_above` for any interval."""
-    slope, intercept = np.zeros(len(low)), np.zeros(len(low))
-    crossing = (low < 0) & (high > 0)
-    slope[crossing], intercept[crossing] = chord_above(low[crossing], high[crossing])
-    slope[low >= 0] = 1.0
-    return slope, intercept
 
 
 def without_relaxation(network: Network) -> str | None:
@@ -382,11 +334,10 @@ def without_relaxation(network: Network) -> str | None:
     return f"no linear program for {', '.join(missing)}" if missing else None
 
 
-def without_encoding(network: Network, integer: bool = False) -> str | None:
-    """Which operations no program is exact about after splits, or with ``integer`` columns, in one line; None if all
-    are so."""
-    never = LOOSE if integer else LOOSE + JUMPING
-    loose = sorted({n.op.label for n in network.nodes if isinstance(n.op, never)})
+def without_encoding(network: Network) -> str | None:
+    """Which operations no program is exact about after splits, or with integer columns, in one line; None if all are
+    so."""
+    loose = sorted({n.op.label for n in network.nodes if isinstance(n.op, LOOSE)})
     return without_relaxation(network) or (f"no exact program for {', '.join(loose)}" if loose else None)
 
 
@@ -397,17 +348,19 @@ def encode(
     exact: bool = False,
     refine: Refine | None = None,
     inset: float = 0.0,
+    split: bool = False,
 ) -> Encoding:
     """``network`` over a ``region`` of one sample, with proven ``bounds`` of each node (1 x shape of the node).
 
     ``exact``: binaries that make it the network itself, in place of its relaxation; ``refine`` is asked for tighter
     bounds of the operands of each activation that is not decided by those at hand, layer by layer. ``inset``: how far
     from where a piecewise constant function jumps its operand is held, as a part of its interval: then some of the
-    network's points are left out, and those that are found are clear ones.
+    network's points are left out, and those that are found are clear ones. ``split``: columns for each jump, so that
+    splits make the relaxation exact.
 
     Raises :class:`Unbounded` where a bound that matters is not finite.
     """
-    encoder = Encoder(network, exact, refine, inset)
+    encoder = Encoder(network, exact, refine, inset, split)
     box = region.box()
     low, high = as_array(box.lower.flatten()), as_array(box.upper.flatten())
     inputs = _inputs(encoder.draft, region, low, high)

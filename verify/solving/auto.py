@@ -30,17 +30,24 @@ BOXES = 8  # each at the price of linear bounds: with less time few inputs are h
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 
+def plain(problem: Problem) -> bool:
+    """Whether a problem's network is one of ReLUs between affine operations."""
+    return all(isinstance(node.op, Relu) or not relaxes(node.op) for node in problem.network.nodes[1:])
+
+
 def curved(problem: Problem) -> str | None:
-    """Why a problem's network is not one with more than ReLUs between affine operations; None if it is."""
-    plain = all(isinstance(node.op, Relu) or not relaxes(node.op) for node in problem.network.nodes[1:])
-    return "a network of ReLUs" if plain else None
+    """Why a problem's network is not one with more than ReLUs between affine operations, or has so few inputs that
+    these are halved before; None if it is."""
+    if plain(problem):
+        return "a network of ReLUs"
+    return "a network of few inputs" if InputSplit(max_inputs=FEW).supports(problem) is None else None
 
 
 def unraised(problem: Problem) -> str | None:
     """Why lines need not be raised before a search: by phases of neurons it does so itself, over convolutions in a part
     of the time. None if they have to be."""
     convolved = any(isinstance(node.op, Conv2d) for node in problem.network.nodes[1:])
-    return "a network of convolutions and ReLUs" if convolved and curved(problem) else None
+    return "a network of convolutions and ReLUs" if convolved and plain(problem) else None
 
 
 def small(problem: Problem) -> str | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from assay.verify.backends.smt import method
-from assay.verify.backends.smt.encode import Values, constants, encode
+from assay.verify.backends.smt.encode import STEP, Values, constants, encode, jumps
 from assay.verify.backends.smt.method import SMT
 from assay.verify.backends.smt.question import Form, Neuron, Question
 from assay.verify.backends.smt.script import script
@@ -148,6 +148,16 @@ def test_forms_and_neurons() -> None:
     question = Question(((Fraction(-1), Fraction(1)), (Fraction(0), Fraction(3))), (neuron,), rows, ((True,),))
     assert question.values((Fraction(1), Fraction(0))) == [1, 0, Fraction(5, 2)]
     assert not question.unsafe((Fraction(-1), Fraction(3)))  # exactly 0, which is not strictly below
+
+
+@pytest.mark.parametrize("kind", STEP)
+def test_a_step_function_is_its_least_value_and_its_jumps(kind: str) -> None:
+    """At every eighth of intervals that begin and end at halves."""
+    for low, high in ((Fraction(a, 2), Fraction(b, 2)) for a, b in product(range(-5, 6), repeat=2) if a <= b):
+        steps = jumps(kind, low, high)
+        for z in (Fraction(k, 8) for k in range(int(8 * low), int(8 * high) + 1)):
+            passed = sum(z >= at if side == ">=" else z > at for at, side in steps)
+            assert STEP[kind](low) + passed == STEP[kind](z)
 
 
 # Verdicts.

@@ -17,8 +17,9 @@ from assay.verify.core.network import Builder, Network, chain
 from assay.verify.core.ops import Add, Gather, LeakyRelu, Linear, Max, Op, Relu, Reshape, Scale, Smooth, Sub
 from assay.verify.core.region import Box, LpBall, Region
 from assay.verify.core.verifier import Bounds
-from assay.verify.programs.encode import Encoding, Unbounded, chord_above, encode, without_encoding, without_relaxation
+from assay.verify.programs.encode import Encoding, Unbounded, encode, without_encoding, without_relaxation
 from assay.verify.programs.loading import get_solver, load
+from assay.verify.programs.maxima import chord_above
 from assay.verify.programs.program import Program, Status
 from assay.verify.programs.relaxation import known
 from assay.verify.programs.solvers.highs import Highs

@@ -22,7 +22,7 @@ from assay.verify.registry import get_verifier
 from tests.breadth import seeds
 
 ROW = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
-METHODS = {"milp": "programs", "smt": "queries"}  # and what tells that they were asked
+METHODS = {"milp": "programs", "smt": "queries", "lp-bab": "nodes"}  # and what tells that they were asked
 BELOW = {"floor": 0.0, "ceil": -1.0, "round": -0.5}  # where the piece of a value begins, seen from it
 
 

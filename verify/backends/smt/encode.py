@@ -190,9 +190,10 @@ STEP: Mapping[str, Callable[[Fraction], int]] = {
 def jumps(kind: str, low: Fraction, high: Fraction) -> list[tuple[Fraction, Literal[">=", ">"]]]:
     """Where a step function goes up by 1 in [low, high], beyond its value at ``low``: from that point on, or after it.
     A sign does so twice at 0."""
-    if kind == "sign":
-        return ([(Fraction(0), ">=")] if low < 0 <= high else []) + ([(Fraction(0), ">")] if low <= 0 < high else [])
     first, last = STEP[kind](low), STEP[kind](high)
+    if kind == "sign":
+        both: list[tuple[Fraction, Literal[">=", ">"]]] = [(Fraction(0), ">="), (Fraction(0), ">")]
+        return both[first + 1 : last + 1]
     if kind == "floor":
         return [(Fraction(k + 1), ">=") for k in range(first, last)]
     if kind == "ceil":

@@ -93,7 +93,8 @@ class ForwardTree:
     def bound(self, parts: Parts, budget: Budget) -> Bounded[Parts]:
         """Of one box. See :class:`assay.verify.backends.bab.search.Tree`."""
         problem, spec, shape = self.problem, self.problem.spec, self.problem.network.input_shape
-        relaxed = forwards(problem.network, Box(*(t.view(1, *shape) for t in (parts.lower, parts.upper))), budget)
+        box = Box(parts.lower.view(1, *shape), parts.upper.view(1, *shape))
+        relaxed = forwards(problem.network, box, budget)
         rows = directed_sum(lower_rows(relaxed, spec.A[None], linear=True)[0], -spec.b, up=False)
         # A disjunct is met only where all of its rows are; one without rows is met everywhere.
         least = rows.new_full((len(spec.disjuncts),), -inf).scatter_reduce(0, spec.disjunct, rows, "amax")

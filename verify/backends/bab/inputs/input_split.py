@@ -29,18 +29,20 @@ from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.programs.hints import recordable
 
 INLET = 1 << 25  # coefficients of the values before all activations that are kept, where inputs are many
+WIDE = 32  # values of a layer, on average, for which a batch is as large as it is said to be
 
 
 @dataclass(frozen=True)
 class InputSplit:
     """Inputs are halved until linear bounds decide: complete, but for margins within rounding of zero.
 
-    ``batch``: boxes that are bounded together; ``fill``: while fewer are open, boxes are halved several times before
-    they are bounded; ``max_inputs``: regions in which more inputs vary are declined; ``steps``, ``rate``: of the ascent
-    of the slopes that each box's bound is improved by; ``merge``: neurons that read the same number, or opposite ones,
-    into one (:mod:`assay.verify.bounds.mirrored`), of which there is no certificate; ``proof``: return the tree, with
-    what proves it, as a certificate, where a box is asked about, all activations are ReLUs, none are merged, and boxes
-    are not bounded forwards.
+    ``batch``: boxes that are bounded together, and more in proportion where layers are narrow, so that an operation is
+    over before it has begun; ``fill``: while fewer are open, boxes are halved several times before they are bounded;
+    ``max_inputs``: regions in which more inputs vary are declined; ``steps``, ``rate``: of the ascent of the slopes
+    that each box's bound is improved by; ``merge``: neurons that read the same number, or opposite ones, into one
+    (:mod:`assay.verify.bounds.mirrored`), of which there is no certificate; ``proof``: return the tree, with what
+    proves it, as a certificate, where a box is asked about, all activations are ReLUs, none are merged, and boxes are
+    not bounded forwards.
     """
 
     batch: int = 1024
@@ -84,7 +86,9 @@ class InputSplit:
             if course is None or replace(course.method, max_inputs=self.max_inputs) != self:
                 course = Course.started(self, problem, budget)
             tree, before = course.tree, course.settled
-            batch = min(self.batch, tree.affordable(budget))
+            nodes = problem.network.nodes
+            more = max(1, WIDE * len(nodes) // sum(node.size for node in nodes))
+            batch = min(self.batch * more, tree.affordable(budget))
             limits = Limits(batch, self.fill if batch > 1 else 0, budget.memory // 4)
             outcome = search(tree, limits, budget, course.leaves, course.account)
         if outcome.reason is Reason.TIMEOUT:
@@ -110,7 +114,10 @@ def by_zonotopes(problem: Problem) -> bool:
 class BoxTree(Tree[Any], Protocol):
     """Boxes as domains; ``record``: of what is proved, if it is written down."""
 
-    record: InputRecord | None
+    @property
+    def record(self) -> InputRecord | None:
+        """Of what is proved."""
+        ...
 
     def affordable(self, budget: Budget) -> int:
         """How many boxes are bounded at a time, at most."""

@@ -20,7 +20,7 @@ from assay.verify.backends.bab.programs.certificate import Tree, written
 from assay.verify.backends.bab.programs.lp_shared import Parts, Share, Shares, searched
 from assay.verify.backends.bab.programs.lp_tree import Branches, LPTree, Target
 from assay.verify.backends.bab.programs.simplex import Simplex
-from assay.verify.backends.bab.programs.splits import Splits
+from assay.verify.backends.bab.programs.splits import Phases, Splits
 from assay.verify.backends.bab.search import Limits, Outcome, search
 from assay.verify.backends.bab.shared import give_out
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
@@ -34,13 +34,14 @@ from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.programs.encode import Encoding, encode, without_encoding
 from assay.verify.programs.hints import document, leaky, recordable
 from assay.verify.programs.loading import missing
-from assay.verify.programs.program import Program, Vector
+from assay.verify.programs.program import Program, Status, Vector
 from assay.verify.programs.relaxation import Known, attempt, known
 from assay.verify.programs.witness import by_disjunct, confirmed, descend
 from assay.verify.support.executors import Job
 from assay.verify.support.executors.chosen import chosen
 from assay.verify.support.executors.processes import warm
 
+INSET = 1e-4  # of a jump's interval, from which a counterexample keeps away
 GAP = 1e-7  # between an optimum and its bound, relative to 1 and to it
 NODES = 8  # that were looked at for each process before nodes are shared
 PRELOAD = ("assay.verify.backends.bab.programs.lp_bab",)  # what processes import once
@@ -73,7 +74,7 @@ class LPBaB:
             raise InputError(f"workers of lp-bab must be at least 1, got {self.workers}")
 
     def supports(self, problem: Problem) -> str | None:
-        """ReLU and leaky ReLU over boxes and balls in l1 and linf."""
+        """ReLU, leaky ReLU and what is constant in pieces, over boxes and balls in l1 and linf."""
         region, network = problem.region, problem.network
         if isinstance(region, LpBall) and region.p == 2:
             return "a ball in l2, which is not linear"
@@ -106,7 +107,8 @@ class Work:
     """The state of the work on one problem.
 
     ``lower``: a proved bound of each disjunct's least margin; ``seen``: the least that it has at a point of the region
-    that was looked at, and ``at`` the point where the least of all is.
+    that was looked at, and ``at`` the point where the least of all is; ``clear``: the programs of disjuncts by which
+    points away from jumps are found.
     """
 
     method: LPBaB
@@ -121,6 +123,7 @@ class Work:
     encoding: Encoding | None = None
     tree: LPTree | None = None
     outcome: Outcome | None = None
+    clear: dict[int, Simplex] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=lambda: {"domains": 0, "nodes": 0})
 
     def __post_init__(self) -> None:
@@ -139,7 +142,7 @@ class Work:
         wanted = [d for d in order if len(problem.spec.disjuncts[d].b) and (self.method.proof or self._open(d))]
         if not wanted or self.found() is not None:
             return
-        self.encoding = encode(problem.network, problem.region, self.known.bounds)
+        self.encoding = encode(problem.network, problem.region, self.known.bounds, split=True)
         self.tree = self.planted(wanted)
         leaves, account = Leaves.roots(self.tree.root()), Account(len(wanted))
         if self.method.workers > 1 or self.method.cluster is not None:
@@ -196,10 +199,14 @@ class Work:
         else:
             self._see(self.problem.region.project(points))
 
-    def exact(self, disjunct: int, x: Vector) -> float:
-        """A disjunct's margin at a point (columns), and where a short descent leads if that is not enough."""
+    def exact(self, disjunct: int, x: Vector, phases: Phases) -> float:
+        """A disjunct's margin at a point (columns), and where a short descent leads if that is not enough; of a network
+        that jumps at the least point of these phases that is away from jumps, too."""
         point = self.problem.region.project(self._points([x]))
         least = self._see(point)[:, disjunct].min().item()
+        if (least > self.grain or self.witness is None) and (clear := self._clear(disjunct, phases)) is not None:
+            apart = self.problem.region.project(self._points([clear]))
+            least = min(least, self._see(apart)[:, disjunct].min().item())
         if least <= self.grain and not self.method.optimum and self.witness is None:
             self._descend([disjunct], point, 0.02)
         return least
@@ -258,6 +265,24 @@ class Work:
             targets.append(Target(d, splits, simplex, line, cost, offset, simplex.objective(cost, offset)))
         return LPTree(targets, self, [Tree() for _ in targets], self.budget.memory // 2, self.method.proof)
 
+    def _clear(self, disjunct: int, phases: Phases) -> Vector | None:
+        """The least point (columns) of a disjunct's program in these phases that is away from all jumps; None if there
+        is none, or there are no jumps."""
+        if self.encoding is None or self.known is None or not len(self.encoding.jumps):
+            return None
+        if disjunct not in self.clear:
+            problem = self.problem
+            apart = encode(problem.network, problem.region, self.known.bounds, inset=INSET, split=True)
+            part = problem.spec.disjuncts[disjunct]
+            program = apart.disjunct(part.A.numpy(), part.b.numpy())
+            splits, simplex = self._model(program, apart)
+            simplex.aim(simplex.objective(splits.cost(program.cost), program.offset))
+            self.clear[disjunct] = simplex
+        simplex = self.clear[disjunct]
+        simplex.within(phases)
+        found = simplex.solve(None, inf, self.budget.remaining) is Status.OPTIMAL
+        return simplex.solution()[0] if found else None
+
     def _model(self, program: Program, encoding: Encoding) -> tuple[Splits, Simplex]:
         splits = Splits.of(encoding, program)
         return splits, Simplex(splits, self.budget.threads, self.budget.seed)
@@ -298,7 +323,7 @@ class Work:
             seen = self.seen[d].item()
             self.lower[d] = nan if least == inf or least > seen + GAP * (1 + abs(seen)) else least
         self.stats = {**self.outcome.stats, "domains": self.stats["domains"], "nodes": self.tree.programs}
-        self.stats["unstable"] = len(self.encoding.neurons) if self.encoding else 0
+        self.stats["unstable"] = len(self.encoding.neurons) + len(self.encoding.jumps) if self.encoding else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,7 +343,7 @@ class Ground:
         """The work of one process, share by share: its programs are kept."""
         work = Work(self.method, self.problem, Budget(memory=self.memory), lower=list(self.lower))
         work.known, work.grain = self.known, self.known.grain
-        work.encoding = encode(self.problem.network, self.problem.region, self.known.bounds)
+        work.encoding = encode(self.problem.network, self.problem.region, self.known.bounds, split=True)
         work.tree = work.planted(self.wanted)
         return work
 

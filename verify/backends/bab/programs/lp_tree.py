@@ -117,8 +117,9 @@ class Watch(Protocol):
         ``roots``, what descents from there lead to."""
         ...
 
-    def exact(self, disjunct: int, x: Vector) -> float:
-        """The disjunct's margin at a point (columns) where the network is what the program says."""
+    def exact(self, disjunct: int, x: Vector, phases: Phases) -> float:
+        """The disjunct's margin at a point (columns) where the network is what the program says, but for jumps at
+        which it is; its ``phases`` there (splits)."""
         ...
 
 
@@ -282,15 +283,15 @@ class LPTree:
         return self._branched(node, x, Solved(duals, simplex.basis))
 
     def _branched(self, node: Node, x: Vector, solved: Solved) -> Solved:
-        """With the neuron to split: where the chord costs most, dual times intercept, among those that ``x`` is wrong
-        at; none where no split helps, since the network itself has this margin at ``x``."""
+        """With the neuron to split: where the relaxation costs most among those that ``x`` is wrong at; none where no
+        split helps, since the network itself has this margin at ``x``, or next to it on a side of a jump."""
         target, splits, phases = node.target, node.target.splits, node.phases
         wrong = splits.wrong(x)
         unsure = (phases == OPEN) & (wrong > EXACT * splits.width)
         if not unsure.any():
-            helps = self.watch.exact(target.number, x) > self.watch.limit()
+            helps = self.watch.exact(target.number, x, splits.phases(x)) > self.watch.limit()
             return replace(solved, neuron=_any(phases)) if helps else solved
-        score = np.where(unsure, np.abs(solved.duals[splits.chord]) * splits.intercept, -1.0)
+        score = np.where(unsure, splits.costs(solved.duals), -1.0)
         best = int(score.argmax())
         best = best if score[best] > 0 else int(np.where(unsure, wrong, -1.0).argmax())
         return replace(solved, neuron=best, x=x)

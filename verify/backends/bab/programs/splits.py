@@ -2,7 +2,8 @@
 
 The operand of an unstable ReLU is the difference of two parts that are not negative, z = a - p, of which a is the
 value. The triangle over [l, u] is then one row, the chord, a / u - p / l <= 1, and a split fixes one column at 0: p
-where the neuron is active, a where it is not.
+where the neuron is active, a where it is not. A jump is split as a neuron is: its columns a and p, which add up to 1,
+say on which side of it the operand is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from scipy import sparse
 
 from assay.verify.programs.dual import safe_bounds
 from assay.verify.programs.encode import Encoding, UnstableNeurons
+from assay.verify.programs.jumps import Jumps
 from assay.verify.programs.program import Index, Program, Vector
 from assay.verify.programs.start import BASIC, LOWER, Start, start
 
@@ -28,8 +30,8 @@ CHUNK = 1 << 22  # numbers in the largest array of a batch of proofs
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A relaxed ``program`` without rests, and the columns ``a`` and ``p`` and the rows ``chord`` of its unstable
-    neurons, all (neurons); the neurons' phases are all that nodes of a tree differ by.
+    """A relaxed ``program`` without rests, and the columns ``a`` and ``p`` of its unstable neurons and, after them, of
+    its ``jumps`` (splits); their phases are all that nodes of a tree differ by. ``chord``: rows (neurons).
 
     ``source`` is the program of the encoding's ``neurons`` that it was made from, with rows ``above`` that say
     a - z >= 0. An operand that is no
@@ -40,6 +42,7 @@ class Splits:
     program: Program
     source: Program
     neurons: UnstableNeurons
+    jumps: Jumps
     a: Index
     p: Index
     chord: Index
@@ -86,8 +89,10 @@ class Splits:
             cost=cost,
             rests=None,
         )
-        chord = (np.cumsum(~dropped) - 1)[neurons.chord]
-        return cls(program, source, neurons, neurons.a, p, chord, neurons.above, dropped, shared)
+        row, jumps = np.cumsum(~dropped) - 1, encoding.jumps
+        jumps = replace(jumps, over=row[jumps.over], under=row[jumps.under])
+        a, p = np.concatenate([neurons.a, jumps.a]), np.concatenate([p, jumps.p])
+        return cls(program, source, neurons, jumps, a, p, row[neurons.chord], neurons.above, dropped, shared)
 
     def __len__(self) -> int:
         return len(self.a)
@@ -95,14 +100,14 @@ class Splits:
     def cost(self, cost: Vector) -> Vector:
         """A cost vector of the source (its columns) as one of the program: (columns)."""
         changed = np.concatenate([cost, np.zeros(int(self.shared.sum()))])
-        a, p = self.a[~self.shared], self.p[~self.shared]
+        a, p = (columns[: len(self.neurons)][~self.shared] for columns in (self.a, self.p))
         changed[a] += cost[p]
         changed[p] = -cost[p]
         return changed
 
     @cached_property
     def width(self) -> Vector:
-        """The range of each unstable neuron's operand: (neurons)."""
+        """What a and p come to together at most: of a neuron the range of its operand (splits)."""
         range_: Vector = self.program.upper[self.a] + self.program.upper[self.p]
         return range_
 
@@ -112,10 +117,20 @@ class Splits:
         height: Vector = self.program.row_upper[self.chord]
         return height
 
+    def costs(self, duals: Vector) -> Vector:
+        """What ``duals`` (rows) say that each relaxation costs: (splits)."""
+        chords, jumps, size = np.abs(duals[self.chord]) * self.intercept, self.jumps, np.abs(duals)
+        return np.concatenate([chords, size[jumps.over] * jumps.height + size[jumps.under] * jumps.depth])
+
     def wrong(self, x: Vector) -> Vector:
-        """By how much each neuron's value differs from its operand's ReLU at ``x`` (columns): (neurons)."""
+        """By how much each neuron's value differs from its operand's ReLU at ``x`` (columns), and each jump is between
+        its sides: (splits)."""
         difference: Vector = np.minimum(x[self.a], x[self.p])
         return difference
+
+    def phases(self, x: Vector) -> Phases:
+        """The phases at a point (columns) that nothing is wrong at: (splits)."""
+        return np.where(x[self.a] > x[self.p], ACTIVE, INACTIVE).astype(np.int8)
 
     def upper(self, phases: Phases) -> Vector:
         """Upper bounds of the columns where neurons are in these phases: (... x neurons) to (... x columns)."""
@@ -132,7 +147,8 @@ class Splits:
         others = int(self.shared.sum())
         columns = np.concatenate([basis.columns, np.full(others, LOWER, dtype=np.int8)])
         rows = basis.rows.copy()
-        columns[self.p] = np.where(rows[self.above] == BASIC, BASIC, LOWER)  # where a is not z, p is not 0
+        p = self.p[: len(self.neurons)]
+        columns[p] = np.where(rows[self.above] == BASIC, BASIC, LOWER)  # where a is not z, p is not 0
         rows[self.above[self.shared]] = LOWER
         return Start(columns, rows[~self.dropped], basis.duals[~self.dropped])
 
