@@ -256,7 +256,7 @@ class Columns:
     @cached_property
     def way(self) -> _Way:
         """Where walks put what they find."""
-        return _Way(self.kinks, self.upper, self.fixed, *(torch.zeros_like(self.slope) for _ in range(4)))
+        return _Way(self.kinks, self.slope, self.upper, self.fixed, *(torch.zeros_like(self.slope) for _ in range(3)))
 
     def take(self, rows: Tensor) -> Columns:
         """The rows at these positions alone."""
@@ -283,14 +283,13 @@ class Columns:
         itself, which is the value on the lines where the row is least: (rows)."""
         kinks, nodes = self.kinks, self.kinks.relaxed.network.nodes
         way = self.way
-        torch.sub(self.slope, self.upper, out=way.beyond)
         begun = {i: t.clone() for i, t in self.start.items()}
         resting, _ = propagate_backwards(nodes, way, begun, self.constant)
         # Of what no row sees, any point will do.
         corner = resting[0].sign_() if 0 in resting else torch.zeros_like(self.constant)
         values = {0: torch.addcmul(self.centre, corner, self.radius, value=-1)}
         # Of the line that a coefficient takes, slope and height.
-        slope = torch.addcmul(self.upper, way.beyond, way.above)
+        slope = torch.lerp(self.upper, self.slope, way.above)
         height = torch.addcmul(self.height, self.height, way.above, value=-1)
         gradient = way.gradient
         for i in range(1, max(self.start, default=0) + 1):
@@ -334,15 +333,15 @@ def moved(rows: Tensor, here: Tensor | None, to: Tensor | None, size: int) -> Te
 
 @dataclass(frozen=True, eq=False)
 class _Way:
-    """Rules for columns on their way down, as :mod:`assay.verify.bounds.backward.walk` asks for them, past ``upper``
-    lines and slopes that are ``fixed``. ``beyond``: by how much lower lines are steeper than upper ones. Of the
-    coefficients that arrive it notes what is ``positive``, and in ``above`` 1 where they are at least 0; ``gradient``:
-    room for what is made of these: (moved x rows) each."""
+    """Rules for columns on their way down, as :mod:`assay.verify.bounds.backward.walk` asks for them, past lines of
+    this ``slope`` and ``upper`` ones, and slopes that are ``fixed``. Of the coefficients that arrive it notes what is
+    ``positive``, and in ``above`` 1 where they are at least 0; ``gradient``: room for what is made of these: (moved x
+    rows) each. What passes a slope of 0 is 0, and not what rounding leaves of it: slopes below would go after that."""
 
     kinks: Kinks
+    slope: Tensor
     upper: Tensor
     fixed: Mapping[int, Tensor | None]
-    beyond: Tensor
     positive: Tensor
     above: Tensor
     gradient: Tensor
@@ -359,7 +358,7 @@ class _Way:
             top, positive = rows[:count], self.positive[place]
             torch.clamp(top, min=0, out=positive)
             torch.ge(top, 0, out=self.above[place])
-            top.mul_(self.upper[place]).addcmul_(positive, self.beyond[place])
+            top.sub_(positive).mul_(self.upper[place]).addcmul_(positive, self.slope[place])
             if (fixed := self.fixed[position]) is not None:
                 rows[count:].mul_(fixed)
         parts = [moved(rows, here, kinks.support[i], node.size) for i in node.inputs]

@@ -489,6 +489,30 @@ def test_a_path_of_a_sum_that_is_dropped_is_found(name: str, monkeypatch: pytest
         assert lower is None or bool((lower > value + 1e-3).any())
 
 
+def test_a_sum_loses_what_both_of_its_operands_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (box, objective) = summing(1), asked_of_images(1)
+    summed, seen = chain._sum, list[bool]()
+
+    def noted(of: chain.Chain, operands: Sequence[chain.Known]) -> chain.Known:
+        known, (a, b) = summed(of, operands), operands
+        seen.append(bool((known.lost > a.lost + b.lost).all()))
+        return known
+
+    monkeypatch.setattr(chain, "_sum", noted)
+    rows(network, box, objective, D)
+    assert seen == [True] * 4
+
+
+@DTYPES
+def test_intervals_are_charged_for_all_products_of_a_sum(dtype: torch.dtype) -> None:
+    """Those of the middle and of the radius each."""
+    of = layered.chain_of(summing(1).to(dtype))
+    assert of is not None
+    for layer in of.layers.values():
+        products = layer.op.weight[0].numel()
+        assert layer.wide > 2 * products * torch.finfo(dtype).eps / 2
+
+
 def test_a_radius_that_is_too_small_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     network, (box, objective) = made(1, 2.0), asked(1)
     halves = chain.middle_and_radius
