@@ -17,6 +17,7 @@ from assay.verify.bounds.backward import chain
 from assay.verify.bounds.balls import raised_sectors, sectors
 from assay.verify.bounds.balls.sectors import Sectors
 from assay.verify.bounds.groups import lower_bounds, out_of_memory, product_sums
+from assay.verify.bounds.mirrored import merged
 from assay.verify.bounds.needed import needed
 from assay.verify.bounds.optimised import conditional, raised, roots
 from assay.verify.bounds.optimised.slopes import Ascent
@@ -136,6 +137,23 @@ class AlphaCROWN:
         cut: set[int] | None = None,
     ) -> Tensor:
         """Lower bounds (batch x rows); ``cut`` gets the positions of nodes for which the time did not suffice."""
+        fewer = merged(network)
+        rows = self._rows_of(fewer, region, objective, budget, dtype, cut)
+        if not self.proof or fewer is network:
+            return rows
+        # A search is handed what is kept of the network as it is.
+        return torch.fmax(rows, self._rows_of(network, region, objective, budget, dtype, cut))
+
+    def _rows_of(
+        self,
+        network: Network,
+        region: Region,
+        objective: Tensor,
+        budget: Budget,
+        dtype: torch.dtype,
+        cut: set[int] | None,
+    ) -> Tensor:
+        """See :meth:`_rows`; of the network as it is."""
 
         def raise_rows(about: Sectors, objective: Tensor) -> Tensor:
             along = raised.lower_rows(about.relaxed, objective, self._ascent)

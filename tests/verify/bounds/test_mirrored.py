@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from assay.verify.backends.alpha_crown import AlphaCROWN
 from assay.verify.backends.bab.inputs.input_split import InputSplit
 from assay.verify.backends.crown import CROWN
 from assay.verify.backends.smt.method import SMT
@@ -119,3 +120,15 @@ def test_boxes_decide_as_exact_rationals_do(shift: float) -> None:
     assert [result.verdict for result in results] == [wanted] * 3
     assert results[0].stats["domains"] <= results[1].stats["domains"]
     assert InputSplit(proof=True).verify(problem).certificate is None
+
+
+@pytest.mark.parametrize("proof", [False, True])
+def test_raised_bounds_are_never_below_plain_ones(proof: bool) -> None:
+    network, _, _ = lattice(5)
+    region, objective = (
+        Box(torch.tensor([0.1, 0.2], dtype=D), torch.tensor([0.6, 0.5], dtype=D)),
+        torch.ones(1, 1, 1, dtype=D),
+    )
+    plain, raised = (method.bound(network, region, objective) for method in (CROWN(), AlphaCROWN(steps=3, proof=proof)))
+    assert bool((raised.lower >= plain.lower).all())
+    assert bool((raised.upper <= plain.upper).all())
