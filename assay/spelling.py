@@ -14,7 +14,7 @@ from assay.verify.support.options import title
 def spelled(key: str) -> str:
     """A result's ``verifier``, which is a repr, as ``--method`` or ``--attacks`` takes it; others' as they stand.
 
-    >>> spelled("CROWN(dtype='float32', group=32)"), spelled("FGSM(loss='ce')"), spelled("somebody else")
+    >>> spelled("CROWN(dtype='float32', group=32, sectors=True)"), spelled("FGSM(loss='ce')"), spelled("somebody else")
     ('crown(dtype=float32)', 'fgsm', 'somebody else')
     """
     try:

@@ -28,7 +28,9 @@ from tests import nets
 from tests.contract.test_exact_agreement import agrees
 from tests.verify.programs.cases import case
 
-NODES = BaB(neurons=4, passes=1, first=1, below=1, together=1, steps=1, race=False, leaves=0, workers=3, output=False)
+NODES = BaB(
+    neurons=4, passes=1, first=1, below=1, together=1, steps=1, race=False, leaves=0, tried=1, workers=3, output=False
+)
 
 
 class Lost(Exception):

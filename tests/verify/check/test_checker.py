@@ -46,7 +46,7 @@ from tests.verify.check.test_forged import model
 from tests.verify.programs.cases import case
 
 LEAVES = BaB(neurons=0, steps=1, below=0, leaves=0, proof=True)  # many leaves
-NODES = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, leaves=0, proof=True)  # many nodes
+NODES = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, leaves=0, tried=1, proof=True)  # many nodes
 FINER = BaB(first=0, leaves=6, proof=True)  # bounds by trees of their own
 
 

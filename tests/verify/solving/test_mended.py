@@ -16,7 +16,7 @@ from assay.verify.solving.parts import Files, Part
 from tests.breadth import seeds
 from tests.verify.programs.cases import case
 
-NODES = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, leaves=0, proof=True)  # many nodes
+NODES = BaB(neurons=100, passes=1, first=1, below=1, together=3, steps=1, leaves=0, tried=1, proof=True)  # many nodes
 
 
 def spoilt(part: Part, leaf: int) -> Part:

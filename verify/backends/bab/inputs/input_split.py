@@ -23,21 +23,22 @@ from assay.verify.bounds.optimised.slopes import Ascent
 from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
+from assay.verify.core.network import Network
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall, Polytope
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.programs.hints import recordable
 
 INLET = 1 << 25  # coefficients of the values before all activations that are kept, where inputs are many
-WIDE = 32  # values of a layer, on average, for which a batch is as large as it is said to be
+MANY, WIDE = 1024, 32  # boxes that are bounded together, where layers have so many values on average; narrower, more
 
 
 @dataclass(frozen=True)
 class InputSplit:
     """Inputs are halved until linear bounds decide: complete, but for margins within rounding of zero.
 
-    ``batch``: boxes that are bounded together, and more in proportion where layers are narrow, so that an operation is
-    over before it has begun; ``fill``: while fewer are open, boxes are halved several times before they are bounded;
+    ``batch``: boxes that are bounded together; without it as many as pay, the more the narrower layers are;
+    ``fill``: while fewer are open, boxes are halved several times before they are bounded;
     ``max_inputs``: regions in which more inputs vary are declined; ``steps``, ``rate``: of the ascent of the slopes
     that each box's bound is improved by; ``merge``: neurons that read the same number, or opposite ones, into one
     (:mod:`assay.verify.bounds.mirrored`), of which there is no certificate; ``proof``: return the tree, with what
@@ -45,7 +46,7 @@ class InputSplit:
     not bounded forwards.
     """
 
-    batch: int = 1024
+    batch: int | None = None
     fill: int = 32
     max_inputs: int = 16
     steps: int = 5
@@ -59,7 +60,7 @@ class InputSplit:
     def __post_init__(self) -> None:
         for option, least in (("batch", 1), ("fill", 0), ("max_inputs", 1), ("steps", 0), ("rate", 0)):
             value = getattr(self, option)
-            if not least <= value < inf:
+            if value is not None and not least <= value < inf:
                 raise InputError(f"{option} of input-split must be a number of at least {least}, got {value}")
 
     def supports(self, problem: Problem) -> str | None:
@@ -86,9 +87,7 @@ class InputSplit:
             if course is None or replace(course.method, max_inputs=self.max_inputs) != self:
                 course = Course.started(self, problem, budget)
             tree, before = course.tree, course.settled
-            nodes = problem.network.nodes
-            more = max(1, WIDE * len(nodes) // sum(node.size for node in nodes))
-            batch = min(self.batch * more, tree.affordable(budget))
+            batch = min(self.batch or _many(problem.network), tree.affordable(budget))
             limits = Limits(batch, self.fill if batch > 1 else 0, budget.memory // 4)
             outcome = search(tree, limits, budget, course.leaves, course.account)
         if outcome.reason is Reason.TIMEOUT:
@@ -104,6 +103,11 @@ class InputSplit:
         if tree.record is None or not outcome.complete or result.verdict is not Verdict.VERIFIED:
             return result
         return replace(result, certificate=tree.record.document())
+
+
+def _many(network: Network) -> int:
+    """How many boxes pay, so that an operation takes longer than to begin it."""
+    return MANY * max(1, WIDE * len(network.nodes) // sum(node.size for node in network.nodes))
 
 
 def by_zonotopes(problem: Problem) -> bool:
