@@ -40,6 +40,7 @@ from assay.verify.solving.parts import (
 
 INPUTS = 8  # networks of so many inputs at most are proved by halving these
 MISSING = "no proof was found that could be written"
+HALVES = "it was proved by halves of the region, and there is less time than that took to find another proof"
 ROUNDS, SHARE = 3, 0.25  # how often a part is mended, and what of the time that is left a search for that may take
 
 
@@ -70,6 +71,8 @@ def proved(
         return point, point.check(until=until)
     if result.verdict is not Verdict.VERIFIED or len(problems) != len(files.parts):
         raise question.Rejected(MISSING)
+    if _by_halves(result) and until - monotonic() < result.seconds:
+        raise question.Rejected(HALVES)
     records = [part["certificate"] for part in result.stats.get("parts", [{"certificate": result.certificate}])]
     if result.subject != NETWORK:
         drawn = of_draws(files, problems[0], records[0])
@@ -102,6 +105,11 @@ def proved(
             parts[number] = reopened(files, number, parts[number], left, problems[number], budget)
     certificate = files.certificate("tree", semantics, parts)
     return certificate, certificate.check(until=until) | again
+
+
+def _by_halves(result: Result) -> bool:
+    """Whether halves of the region have decided some part, whose bounds no certificate holds."""
+    return any(part["stats"].get("boxes") for part in result.stats.get("parts", [{"stats": result.stats}]))
 
 
 def at_once(files: Files, semantics: str, until: float) -> tuple[Certificate, dict[str, Any]] | None:

@@ -61,6 +61,13 @@ def test_a_claim_that_is_false_is_an_alarm(tmp_path: Path) -> None:
     assert result.verdict is not Verdict.VERIFIED or result.guarantee is Guarantee.NUMERICAL
 
 
+def test_no_other_proof_is_sought_in_less_time_than_halves_took() -> None:
+    result = replace(said(hard()), stats={"boxes": 3}, seconds=1000.0)
+    with pytest.raises(UnsupportedError, match="proved by halves of the region, and there is less time"):
+        proofs.accepted(hard(), result, Budget(500.0))
+    assert proofs.accepted(hard(), replace(result, seconds=0.0), Budget(500.0))[1]["claim"] == "unsat"
+
+
 def test_leaves_of_programs_that_are_spoilt_are_searched_from_where_they_are() -> None:
     problem = hard()
     result = LPBaB().verify(problem, Budget())
