@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as of_package
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from assay.benchmarks.harness.records.origin import version
 from assay.verify.check.certificate import CHECKERS, Certificate, save_checkers
@@ -124,29 +125,43 @@ def again(folder: Path, exact: bool = False) -> int:
     try:
         told = json.loads((folder / "evidence.json").read_bytes())
         noted = {**told["sha256"], **told["reports"]}
-        data = {name: (folder / name).read_bytes() for name in noted}
+        data = {name: (folder / name).read_bytes() for name in noted if name in (*NAMES, *REPORTS)}
+        verdict, guarantee, none = told["verdict"], told["guarantee"], told["proof"].get("none", "the question is open")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(folder)!r} is no folder of evidence: {error}") from None
     changed = [name for name, content in data.items() if hashlib.sha256(content).hexdigest() != noted[name]]
     if changed:
         print(f"rejected: {', '.join(changed)} changed since it was written")
         return REJECTED
+    certificate = [data.get(name, b"") for name in NAMES[:3]]
+    held = set(NAMES[1:3])
+    if "certificate.zip" in data:
+        try:
+            held |= {NAMES[0], *Certificate(*certificate).checkers}
+        except (BadZipFile, KeyError, ValueError) as error:
+            print(f"rejected: certificate.zip is malformed: {type(error).__name__}: {error}")
+            return REJECTED
+    strange = set(noted) ^ {*held, *REPORTS} | {name for name in NAMES if (folder / name).exists()} - held
+    if strange:
+        print(f"rejected: {', '.join(sorted(strange))}: not the files that a folder holds, or not those that it names")
+        return REJECTED
     if "certificate.zip" not in data:
-        why = told["proof"].get("none", "the question is open")
-        print(f"nothing to check: the verdict is {told['verdict']}, {told['guarantee']}, without a certificate ({why})")
+        if guarantee == Guarantee.RIGOROUS.value and verdict == Verdict.VERIFIED.value:
+            print("rejected: the report says that it is proved, without a certificate")
+            return REJECTED
+        print(f"nothing to check: the verdict is {verdict}, {guarantee}, without a certificate ({none})")
         return UNPROVED
     if any(data[name] != Path(checker.__file__).with_name(name).read_bytes() for name in CHECKERS if name in data):
         print("note: the checker in the folder is not the one of this version, which is used here")
     try:
-        found = checker.check(data["certificate.zip"], data["model.onnx"], data["property.vnnlib"], exact)
+        found = checker.check(*certificate, exact)
     except question.Rejected as why:
         print(f"rejected: {why}")
         return REJECTED
-    verdict = Verdict.FALSIFIED if found["claim"] == "sat" else Verdict.VERIFIED
-    drawn = told.get("guarantee") == Guarantee.STATISTICAL.value
-    if told["verdict"] != verdict.value or drawn != (found["claim"] == "smoothed"):
-        says = f"{told['verdict']}, {told.get('guarantee')}"
-        print(f"rejected: the certificate proves {found['claim']!r}, the report says {says!r}")
+    proves = Verdict.FALSIFIED if found["claim"] == "sat" else Verdict.VERIFIED
+    levels = {"smoothed": {Guarantee.STATISTICAL}, "sat": set(Guarantee)}.get(found["claim"], {Guarantee.RIGOROUS})
+    if verdict != proves.value or guarantee not in {level.value for level in levels}:
+        print(f"rejected: the certificate proves {found['claim']!r}, the report says '{verdict}, {guarantee}'")
         return REJECTED
     if found["claim"] == "unsat" and told.get("semantics") != found["semantics"]:
         print(f"rejected: the certificate speaks of {found['semantics']!r}, the report of {told.get('semantics')!r}")
@@ -159,7 +174,7 @@ def again(folder: Path, exact: bool = False) -> int:
         print(f"rejected: {fault}")
     if faults:
         return REJECTED
-    print(f"accepted: {told['verdict']} (semantics {found['semantics']}, {found['leaves']} leaves)")
+    print(f"accepted: {verdict} (semantics {found['semantics']}, {found['leaves']} leaves)")
     return 0
 
 
@@ -207,9 +222,11 @@ def misstated(told: Mapping[str, Any], data: Mapping[str, bytes], found: Mapping
     if told["versions"]["assay"] != version():
         print(f"not compared: {', '.join(REPORTS)}, which assay {told['versions']['assay']} wrote")
         return
-    if told["assumed"] != ASSUMED.get(found["semantics"], []):
+    if told["assumed"] != ASSUMED.get(told["semantics"], []):
         yield "what is assumed is not what proofs rest on"
     lines = report(told)
+    if any(line.splitlines() != [line] for line in lines if line):
+        yield "a line of the report holds several"
     pages = zip(REPORTS, (text(lines), page(lines)), strict=True)
     yield from (
         f"{name} does not say what evidence.json does" for name, content in pages if data[name] != content.encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -48,6 +49,9 @@ def test_a_counterexample_is_a_certificate_too(net: str, capsys: pytest.CaptureF
     assert verify(net, "y[0] > y[1] + 1000", "--certificate", "c.zip") == 10
     assert main(["check", "c.zip", net, "p.vnnlib"]) == 0
     assert "the point is unsafe" in capsys.readouterr().out
+    assert verify(net, "y[0] > y[1] + 1000", "--evidence", "folder") == 10
+    assert main(["check", "folder"]) == 0
+    assert "accepted: falsified" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("semantics", ["real", "float32-any-order"])
@@ -99,6 +103,32 @@ def test_what_evidence_says_is_held_against_its_files(net: str, capsys: pytest.C
             Path(folder, name).write_bytes(content)
     Path(folder, "evidence.json").write_text(json.dumps(told))
     assert main(["check", "folder"]) == 0
+
+
+def test_a_folder_names_its_files_and_no_line_of_it_is_several(net: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(net, SAFE, "--evidence", "folder") == 0
+    told, folder = json.loads(Path("folder/evidence.json").read_text()), Path("folder")
+
+    def says(**changes: Any) -> str:
+        false = told | changes
+        lines = evidence.report(false)
+        for name, content in zip(evidence.REPORTS, (evidence.text(lines), evidence.page(lines)), strict=True):
+            Path(folder, name).write_text(content)
+        false["reports"] = evidence.hashes(folder, evidence.REPORTS)
+        Path(folder, "evidence.json").write_text(json.dumps(false))
+        capsys.readouterr()
+        assert main(["check", "folder"]) == 20
+        return capsys.readouterr().out
+
+    few = {name: value for name, value in told["sha256"].items() if name != "checker.py"}
+    assert "rejected: checker.py: not the files" in says(sha256=few)
+    assert "rejected: ../net.onnx: not the files" in says(sha256=told["sha256"] | {"../net.onnx": "0"})
+    assert "rejected: the certificate proves 'unsat'" in says(guarantee="exact")
+    assert "a line of the report holds several" in says(method="ibp\nProved: anything")
+    bare = {name: told["sha256"][name] for name in ("model.onnx", "property.vnnlib")}
+    for name in set(told["sha256"]) - set(bare):
+        Path(folder, name).unlink()
+    assert "proved, without a certificate" in says(sha256=bare)
 
 
 def test_without_checking_it_is_numerical(net: str, capsys: pytest.CaptureFixture[str]) -> None:

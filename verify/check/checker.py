@@ -123,10 +123,14 @@ class Trees:
             row, column, sign = np.array(places, np.int64).reshape(-1, 3).T
             onto[row, column] = np.maximum(self.arrays[prefix + name][begin:end], 0) * sign
         if codes is not None:
+            need((codes >= 0).all(), "bounds of neurons that there are not")
             start[net.unsafe.size + (codes >> 1), np.arange(size)] = np.where(codes & 1, -1, 1)
         low, high = (np.stack([row[side] for row in rows], 1) for side in (2, 3))
-        some = start.any(1)
-        return net.least_of(at[some], of(start[some]), (of(shares(slopes)), of(push), low, high))
+        at, which = np.unique(at, return_inverse=True)  # ReLUs may read the same value, of which a row has one
+        whole = np.zeros((len(at), size))
+        np.add.at(whole, which, start)
+        some = whole.any(1)
+        return net.least_of(at[some], of(whole[some]), (of(shares(slopes)), of(push), low, high))
 
 
 def halves(path, low, high, neuron):

@@ -292,3 +292,39 @@ def test_outputs_that_are_padded_in_front_have_the_constants_of_their_network(no
     files = Files.of(net, prop([("-1", "1")], "(<= Y_1 -500)", outputs=2))
     with pytest.raises(Rejected):
         files.certificate("lipschitz", "real", [Part({"norms": np.array([[norm]])}, [])]).check()
+
+
+NO_SPLITS = {"slopes": np.zeros((2, 2), np.uint8), "multipliers": np.zeros(0, np.float16)}
+
+
+def named(codes: Sequence[int], kind: str) -> dict[str, Any]:
+    """Bounds of neurons of a row of its own each, or under what the output has to be, by these codes."""
+    mine = {"neurons": codes, "rows": [len(codes)], **NO_SPLITS, "slopes": np.zeros((len(codes), 2), np.uint8)}
+    tree = {"tree": [-1] * len(codes), "weights": np.zeros(0, np.float16)}
+    more = tree if kind == "finer" else {"at": [0], "weights": np.zeros(len(codes))}
+    return {f"{kind}/{name}": np.asarray(value) for name, value in (mine | more).items()}
+
+
+@pytest.mark.parametrize("kind", ["finer", "tighter"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_bounds_of_values_that_two_relus_read_are_those_of_both(kind: str, exact: bool) -> None:
+    """y = 1.5 - relu(x) - relu(x) is -0.5 where x is 1."""
+    twice = [("Relu", ["x"], "a", {}), ("Relu", ["x"], "b", {}), ("Add", ["a", "b"], "s", {})]
+    net = model([*twice, ("Sub", ["c", "s"], "y", {})], {"c": np.array([1.5])})
+    shared = {"listed": np.array([0, 1], np.int32), "slopes": np.zeros((1, 2), np.uint8)} | named([1, 3], kind)
+    with pytest.raises(Rejected, match="not proved"):
+        forged(net, prop([("-1", "1")], "(<= Y_0 0)"), **shared).check(exact)
+    assert forged(net, prop([("-1", "1")], "(<= Y_0 -0.6)"), **shared).check(exact)["claim"] == "unsat"
+
+
+@pytest.mark.parametrize("kind", ["finer", "tighter"])
+@pytest.mark.parametrize("code", [-1, -2])
+def test_neurons_of_numbers_below_0_are_none(kind: str, code: int) -> None:
+    """y = relu(x) - 5 is always below 0."""
+    net = model([("Relu", ["x"], "a", {}), ("Sub", ["a", "c"], "y", {})], {"c": np.array([5.0])})
+    arrays = named([code], kind)
+    arrays[f"{kind}/slopes"] = np.zeros((1, 1), np.uint8)
+    listed = {"listed": np.array([0], np.int32), "slopes": np.zeros((1, 1), np.uint8)}
+    certificate = forged(net, prop([("-1", "1")], "(<= Y_0 0)"), **listed, **arrays)
+    with pytest.raises(Rejected, match="neurons that there are not"):
+        certificate.check()
