@@ -90,7 +90,7 @@ def test_of_one_candidate_it_is_the_costliest_and_what_costs_nothing_is_not_chos
 
 
 @every_kind
-@seeds(2, of=40, start=2000)
+@seeds(2, of=12, start=2000)
 def test_verdicts_are_the_true_ones_however_many_neurons_are_tried(kind: str, seeds: range) -> None:
     split = 0
     for problem, true in (case(kind, seed) for seed in seeds):
@@ -99,10 +99,10 @@ def test_verdicts_are_the_true_ones_however_many_neurons_are_tried(kind: str, se
                 result = replace(SPLIT, tried=tried).verify(problem)
                 agrees(result, problem, true)
                 split += result.stats.get("depth", 0)
-    assert split or len(seeds) < 10
+    assert split or kind != "mlp" or len(seeds) < 10
 
 
-@seeds(3, of=20, start=1000)
+@seeds(3, of=10, start=1000)
 def test_trees_that_are_split_so_are_proved_to_the_checker(seeds: range) -> None:
     checked = 0
     for problem, margin in (case("mlp", seed) for seed in seeds):
