@@ -133,11 +133,11 @@ def again(folder: Path, exact: bool = False) -> int:
     if changed:
         print(f"rejected: {', '.join(changed)} changed since it was written")
         return REJECTED
-    certificate = [data.get(name, b"") for name in NAMES[:3]]
+    content, model, prop = (data.get(name, b"") for name in NAMES[:3])
     held = set(NAMES[1:3])
     if "certificate.zip" in data:
         try:
-            held |= {NAMES[0], *Certificate(*certificate).checkers}
+            held |= {NAMES[0], *Certificate(content, model, prop).checkers}
         except (BadZipFile, KeyError, ValueError) as error:
             print(f"rejected: certificate.zip is malformed: {type(error).__name__}: {error}")
             return REJECTED
@@ -154,7 +154,7 @@ def again(folder: Path, exact: bool = False) -> int:
     if any(data[name] != Path(checker.__file__).with_name(name).read_bytes() for name in CHECKERS if name in data):
         print("note: the checker in the folder is not the one of this version, which is used here")
     try:
-        found = checker.check(*certificate, exact)
+        found = checker.check(content, model, prop, exact)
     except question.Rejected as why:
         print(f"rejected: {why}")
         return REJECTED
