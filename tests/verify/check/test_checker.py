@@ -71,7 +71,7 @@ def all_proved(kinds: tuple[str, ...], numbers: range, method: BaB) -> list[tupl
     return [each for each in found if each is not None]
 
 
-@seeds(6, 24)
+@seeds(6, 14)
 @pytest.mark.parametrize("method", [LEAVES, NODES, FINER], ids=["leaves", "nodes", "finer"])
 @pytest.mark.parametrize("kind", ["mlp", "conv", "residual", "leaky"])
 def test_trees_are_accepted_and_what_they_prove_is_true(kind: str, method: BaB, seeds: range) -> None:
@@ -129,7 +129,7 @@ def test_a_proof_that_takes_too_much_memory_is_given_up_and_the_verdict_stands()
     assert [result.certificate is None for result in results] == [False, True]
 
 
-@seeds(4, 90)
+@seeds(4, 30)
 @pytest.mark.parametrize("method", [LEAVES, NODES, FINER], ids=["leaves", "nodes", "finer"])
 def test_rational_arithmetic_agrees(method: BaB, seeds: range) -> None:
     for _, _, certificate in all_proved(("mlp", "leaky"), seeds, method):

@@ -19,7 +19,7 @@ from assay.verify.core.network import Network, to_network
 from assay.verify.core.region import Box
 from assay.verify.registry import get_bounder
 
-QUICK, MANY = 36, 300
+QUICK, MANY = 36, 150
 Function = Callable[[Tensor], Tensor]
 
 

@@ -188,7 +188,7 @@ def test_bounds_through_convolutions_are_those_by_columns(
 @pytest.mark.parametrize(
     "changes", [{}, {"CUTTING": 0}, {"SMALL": 9.0}, {"SMALL": 0.0, "CUTTING": 0}], ids=["", "cut", "windows", "none"]
 )
-@seeds(2, of=20)
+@seeds(2, of=8)
 def test_bounds_through_sums_are_those_by_columns(
     changes: dict[str, float], dtype: torch.dtype, seeds: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,22 +450,24 @@ SPOILT: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]] = {
 @pytest.mark.parametrize("kind", ["dense", "images", "sums"])
 @pytest.mark.parametrize("name", [*FAULTS, *SPOILT])
 def test_faults_are_found(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def worst() -> float:
-        found = []
+    def worst(enough: float) -> float:
+        found = [-torch.inf]
         for seed, radius in product(range(6), {"dense": (0.2,), "images": (0.02,), "sums": (0.02, 0.15, 0.4)}[kind]):
             network = {"dense": partial(made, scale=2.0), "images": imaged, "sums": summing}[kind](seed)
             box, objective = (asked if kind == "dense" else asked_of_images)(seed, radius=radius)
             lower = chain.lower_rows(network, box, objective, D, Budget())
             # Intervals that cross tell of a fault, too.
             found.append(1.0 if lower is None else excess(network, box, objective, lower, seed))
+            if found[-1] > enough:
+                break
         return max(found)
 
-    assert worst() <= 0
+    assert worst(0) <= 0
     if name in FAULTS:
         monkeypatch.setattr(chain, "Level", lambda *args: FAULTS[name](Level(*args)))
     else:
         monkeypatch.setattr(chain.Below, "_times", SPOILT[name](chain.Below._times))
-    assert worst() > 1e-3
+    assert worst(1e-3) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["lost", "constant"])

@@ -103,7 +103,7 @@ def mixing(seed: int, depth: int = 2) -> Network:
 
 
 @pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown", "crown(dtype=float32)", "alpha-crown"])
-@seeds(1, of=5)
+@seeds(1, of=3)
 def test_bounds_that_know_of_sums_hold_and_are_tighter(method: str, seeds: range) -> None:
     for seed in seeds:
         network = mixing(seed)
