@@ -25,7 +25,7 @@ def question(seed: int, text: str) -> Perturbed:
 
 
 @pytest.mark.parametrize("text", ["rotation(20)", "translation(0.4)", "brightness(0.3)+contrast(0.3)"])
-@seeds(3, of=20)
+@seeds(3, of=9)
 def test_what_is_verified_no_parameter_breaks(text: str, seeds: range) -> None:
     verdicts = []
     for seed in seeds:
