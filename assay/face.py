@@ -154,8 +154,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run() -> NoReturn:
     """The process's own command: ends it without taking the interpreter apart, which takes longer than easy answers."""
     _reserve_stdout()
-    with interruptible():
-        code = main()
+    try:
+        with interruptible():
+            code = main()
+    except KeyboardInterrupt:  # before it listened, or while it told of another one
+        code = INTERRUPTED
     try:
         for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start
             stream.flush()

@@ -149,6 +149,24 @@ def test_a_signal_before_a_command_minds_signals_itself_ends_with_130(monkeypatc
     assert capsys.readouterr().err == "assay: interrupted\n"
 
 
+@pytest.mark.parametrize("where", ["forgiving", "print"])
+def test_an_interrupt_before_and_behind_the_command_is_no_traceback_either(monkeypatch, capsys, where):
+    """Behind it: while another one is told of."""
+    ends = []
+
+    def interrupted(*arguments, **more):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(face, "_reserve_stdout", lambda: None)
+    monkeypatch.setattr(face, "app", interrupted)
+    monkeypatch.setattr(face, where, interrupted, raising=False)
+    monkeypatch.setattr(os, "_exit", ends.append)
+    monkeypatch.setattr(sys, "argv", ["assay", "methods"])
+    face.run()
+    assert ends == [130]
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("then", "code"), [(RecursionError(), 130), (InternalError("x"), 130), (AlarmError("bad"), 70)]
 )
