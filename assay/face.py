@@ -8,9 +8,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from functools import partial
+from itertools import pairwise, takewhile
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from assay.benchmarks.harness.records.origin import version
 from assay.commands.attack import attack
@@ -48,6 +51,21 @@ EPILOG = """Example:
 assay compare --model zoo:digits-mlp-pgd --data digits --eps 0.02,0.05,0.1
 """
 
+
+class Command(TyperCommand):
+    """One that takes no option's name for another's value: in ``--out --json`` a value was forgotten."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments that are left. Raises a usage error for values that are options."""
+        options = [each for each in self.get_params(ctx) if isinstance(each, TyperOption)]
+        names = {name for each in options for name in (*each.opts, *each.secondary_opts)}
+        open_ended = {name for each in options if not each.is_flag for name in each.opts}
+        for name, value in pairwise(takewhile("--".__ne__, args)):
+            if name in open_ended and value in names:
+                ctx.fail(f"Option {name!r} requires a value, and {value!r} is an option.")
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="assay",
     help=(
@@ -59,26 +77,27 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(short_help="Bracket a model's robust accuracy on a data set.")(compare)
-app.command(short_help="Write a page about a run, to look at.")(report)
-app.command(short_help="Show how far a run is that writes to a store.")(watch)
-app.command(short_help="Take the rows of several stores into one.")(merge)
-app.command(short_help="Tell sample by sample what changed between two runs.")(diff)
-app.command(short_help="Show what a model is made of, and what a radius leaves open.")(inspect)
-app.command(short_help="Write a model as an ONNX file.")(export)
-app.command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)
-app.command(short_help="Check a certificate, or a folder of evidence, again.")(check)
-app.command(short_help="Run folders of VNN-COMP instances, beside published results.")(bench)
-app.command(short_help="Bracket the robust radius of samples.")(radius)
-app.command(short_help="Attack a model on a data set, or a VNN-LIB property.")(attack)
-app.command(short_help="Bracket a model against turns, shifts, brightness and the like.")(perturb)
-app.command(short_help="List methods, attacks, their options, and packages.")(methods)
-app.command(short_help="Print whom to cite for methods and attacks.")(cite)
-app.command(short_help="List the trained networks that come with assay.")(models)
-app.command(short_help="Certify a smoothed classifier, or audit a log of its radii.")(smooth)
-app.command(short_help="Train a network reproducibly, with its card.")(train)
-app.command(short_help="Print published figures beside what is measured here.")(table)
-app.command(short_help="Plant a backdoor in training data; detect it, and certify a vote against it.")(poison)
+command = partial(app.command, cls=Command)
+command(short_help="Bracket a model's robust accuracy on a data set.")(compare)
+command(short_help="Write a page about a run, to look at.")(report)
+command(short_help="Show how far a run is that writes to a store.")(watch)
+command(short_help="Take the rows of several stores into one.")(merge)
+command(short_help="Tell sample by sample what changed between two runs.")(diff)
+command(short_help="Show what a model is made of, and what a radius leaves open.")(inspect)
+command(short_help="Write a model as an ONNX file.")(export)
+command(short_help="Answer one VNN-LIB property of one ONNX network.")(verify)
+command(short_help="Check a certificate, or a folder of evidence, again.")(check)
+command(short_help="Run folders of VNN-COMP instances, beside published results.")(bench)
+command(short_help="Bracket the robust radius of samples.")(radius)
+command(short_help="Attack a model on a data set, or a VNN-LIB property.")(attack)
+command(short_help="Bracket a model against turns, shifts, brightness and the like.")(perturb)
+command(short_help="List methods, attacks, their options, and packages.")(methods)
+command(short_help="Print whom to cite for methods and attacks.")(cite)
+command(short_help="List the trained networks that come with assay.")(models)
+command(short_help="Certify a smoothed classifier, or audit a log of its radii.")(smooth)
+command(short_help="Train a network reproducibly, with its card.")(train)
+command(short_help="Print published figures beside what is measured here.")(table)
+command(short_help="Plant a backdoor in training data; detect it, and certify a vote against it.")(poison)
 
 
 def _show_version(wanted: bool) -> None:
@@ -112,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = DEBUG in arguments or os.environ.get("ASSAY_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != DEBUG]
-    as_json = "--json" in arguments
+    as_json = "--json" in takewhile("--".__ne__, arguments)
     arguments = arguments or ["--help"]
     failure: AssayError
     try:

@@ -67,7 +67,11 @@ def test_standard_output_is_the_answers_alone():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], ["compare"], ["compare", "--eps"], ["models", "--nonsense"], ["--nonsense"], ["methods", "extra"]],
+    [
+        *(["nonsense"], ["compare"], ["compare", "--eps"], ["models", "--nonsense"], ["--nonsense"]),
+        *(["methods", "extra"], ["models", "--", "--json", "--"], ["verify", "a", "b", "--results", "--no-check"]),
+        *(["report", "a", "-o", "--help"], ["compare", "--out", "--quiet", "--model", "a"]),
+    ],
 )
 def test_bad_usage_is_one_line_and_40(arguments, capsys):
     assert main(arguments) == 40
