@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = app(arguments, prog_name="assay", standalone_mode=False, obj=arguments)
         if code == INTERRUPTED:  # typer turns an interrupt into this code
             raise KeyboardInterrupt
-        sys.stdout.flush()
+        print(end="", flush=True)
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         if as_json:
@@ -172,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The process's own command: ends it without taking the interpreter apart, which takes longer than easy answers."""
+    _fill_streams()
     _reserve_stdout()
     try:
         with interruptible():
@@ -184,6 +185,16 @@ def run() -> NoReturn:
     except OSError:  # whoever read them is gone
         code = code or ResourceError.exit_code
     os._exit(code)
+
+
+def _fill_streams() -> None:
+    """Of streams that were closed from the start the numbers are taken, or the next files that are opened had them, and
+    what native code prints in them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
 
 
 def _reserve_stdout() -> None:

@@ -61,8 +61,23 @@ def test_standard_output_is_the_answers_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (20, "{}\n", "a banner")
-    closed = subprocess.run(["sh", "-c", f"exec '{sys.executable}' -m assay --nonsense >&-"], capture_output=True)
-    assert (closed.returncode, closed.stderr.count(b"\n")) == (40, 1)
+
+
+def test_a_standard_output_that_is_closed_is_no_file_of_ours():
+    code = (
+        "import os, tempfile\nfrom assay import face\n"
+        "def app(*arguments, **more):\n"
+        "    with tempfile.TemporaryFile() as file:\n"
+        "        os.write(1, b'a banner')\n"
+        "        print('answer')\n"
+        "        return 20 + os.fstat(file.fileno()).st_size\n"
+        "face.app = app; face.run()"
+    )
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code]
+    closed = subprocess.run(shell, capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (20, "")
+    bad = subprocess.run([*shell[:5], "-m", "assay", "--nonsense"], capture_output=True, text=True)
+    assert (bad.returncode, bad.stderr.count("\n")) == (40, 1)
 
 
 @pytest.mark.parametrize(

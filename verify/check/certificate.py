@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ class Certificate:
 def save_checkers(folder: Path, names: Iterable[str] = CHECKERS) -> None:
     """Copy the files that check certificates into a folder that is there."""
     for name in names:
-        shutil.copyfile(Path(__file__).with_name(name), folder / name)
+        replace_file(folder / name, Path(__file__).with_name(name).read_bytes())
 
 
 def packed(claims: Mapping[str, Any], arrays: Arrays) -> bytes:

@@ -121,8 +121,11 @@ class Database:
         self.db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
 
     def _explained(self, error: sqlite3.DatabaseError) -> AssayError:
-        if "full" in str(error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the lowest byte of codes that tell more
+        if code == sqlite3.SQLITE_FULL:
             return ResourceError(f"no space is left on the disk of {str(self.path)!r}; what was finished is in it")
+        if code == sqlite3.SQLITE_IOERR:  # its shared memory that found no space, for one
+            return ResourceError(f"cannot use the store {str(self.path)!r}: {error} (is there space on its disk?)")
         if isinstance(error, sqlite3.OperationalError):
             return InputError(f"cannot use the store {str(self.path)!r}: {error}")
         return self._unsound(str(error))

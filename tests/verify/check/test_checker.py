@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import runpy
 import struct
 import subprocess
@@ -29,7 +30,7 @@ from assay.verify.check import bounds, checker, question
 from assay.verify.check.certificate import Certificate, packed, save_checkers
 from assay.verify.check.question import Rejected
 from assay.verify.core.budget import Budget
-from assay.verify.core.errors import UnsupportedError
+from assay.verify.core.errors import InputError, UnsupportedError
 from assay.verify.core.network import chain, to_network
 from assay.verify.core.ops import Linear, Relu
 from assay.verify.core.problem import Problem
@@ -362,6 +363,12 @@ def test_counterexamples_are_replayed() -> None:
     for point in ([0.5], [1.5], [1.0, 0.0], [float("nan")]):
         with pytest.raises(Rejected):
             parts.counterexample(files, point).check()
+
+
+def test_what_cannot_be_written_is_named_and_not_what_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "checker.py").mkdir()
+    with pytest.raises(InputError, match=f"cannot write {re.escape(str(tmp_path))}"):
+        save_checkers(tmp_path)
 
 
 def test_it_runs_alone(tmp_path: Path) -> None:

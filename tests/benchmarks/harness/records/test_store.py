@@ -13,7 +13,7 @@ import torch
 from assay.benchmarks.harness.records import origin
 from assay.benchmarks.harness.records.origin import source_hash, version
 from assay.benchmarks.harness.records.store import Key, Record, Store
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, ResourceError
 from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 
 POINT = torch.tensor([0.1, 0.7])
@@ -157,6 +157,24 @@ def test_what_is_no_sound_store_is_refused_and_left_as_it_is(tmp_path, damage, m
         Store(path)
     assert "results.sqlite" in str(caught.value)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_FULL, ResourceError),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, ResourceError),
+        (sqlite3.SQLITE_ERROR, InputError),
+        (None, InputError),
+    ],
+)
+def test_a_disk_without_space_is_no_bad_input(tmp_path, code, kind):
+    """The shared memory beside a store is a file, too, of which SQLite says in its own words that it found no space."""
+    error = sqlite3.OperationalError("no such column: full")
+    if code is not None:
+        error.sqlite_errorcode = code
+    with Store(tmp_path / "s") as store, pytest.raises(kind, match="/s'"), store.file.transaction():
+        raise error
 
 
 def test_a_folder_that_is_not_there_is_bad_input(tmp_path):
