@@ -41,6 +41,7 @@ from assay.verify.core.errors import AlarmError, AssayError, InputError, Require
 from assay.verify.support.failures import explained
 from assay.verify.support.files import FULL
 from assay.verify.support.plain import plain
+from assay.verify.support.processes import leave
 from assay.verify.support.signals import interruptible
 
 INTERRUPTED = 130
@@ -171,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> NoReturn:
-    """The process's own command: ends it without taking the interpreter apart, which takes longer than easy answers."""
+    """The process's own command."""
     _fill_streams()
     _reserve_stdout()
     try:
@@ -184,7 +185,7 @@ def run() -> NoReturn:
             stream.flush()
     except OSError:  # whoever read them is gone
         code = code or ResourceError.exit_code
-    os._exit(code)
+    leave(code)
 
 
 def _fill_streams() -> None:

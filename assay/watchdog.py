@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import inf
 from types import TracebackType
 
-from assay.verify.support.processes import POLL, resident
+from assay.verify.support.processes import POLL, leave, resident
 
 TIMEOUT, MEMORY = 30, 60
 
@@ -57,4 +57,4 @@ class Watchdog:
                 try:
                     code = self.last_words(code, why)
                 finally:
-                    os._exit(code)
+                    leave(code)

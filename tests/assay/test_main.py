@@ -161,7 +161,7 @@ def test_a_signal_before_a_command_minds_signals_itself_ends_with_130(monkeypatc
     ends = []
     monkeypatch.setattr(face, "_reserve_stdout", lambda: None)
     monkeypatch.setattr(face, "app", lambda *arguments, **more: os.kill(os.getpid(), number))
-    monkeypatch.setattr(os, "_exit", ends.append)
+    monkeypatch.setattr(face, "leave", ends.append)
     monkeypatch.setattr(sys, "argv", ["assay", "methods"])
     face.run()
     assert ends == [130]
@@ -179,7 +179,7 @@ def test_an_interrupt_before_and_behind_the_command_is_no_traceback_either(monke
     monkeypatch.setattr(face, "_reserve_stdout", lambda: None)
     monkeypatch.setattr(face, "app", interrupted)
     monkeypatch.setattr(face, where, interrupted, raising=False)
-    monkeypatch.setattr(os, "_exit", ends.append)
+    monkeypatch.setattr(face, "leave", ends.append)
     monkeypatch.setattr(sys, "argv", ["assay", "methods"])
     face.run()
     assert ends == [130]

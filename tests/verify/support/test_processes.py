@@ -1,7 +1,9 @@
-"""Tests of verify.support.processes: what is missing on a system is told, and nothing of it is imported before."""
+"""Tests of verify.support.processes: what is missing on a system is told, and nothing of it is imported before; nothing
+of a process stays that ends."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +43,14 @@ def test_a_system_without_groups_of_processes_is_named(monkeypatch: pytest.Monke
 )
 def test_a_death_is_told(code: int, words: str) -> None:
     assert processes.death(code) == f"the process {words}"
+
+
+@pytest.mark.parametrize("begun", ["", "from multiprocessing import util; util.get_temp_dir(); "])
+def test_the_folder_of_the_servers_socket_goes(tmp_path: Path, begun: str) -> None:
+    code = f"{begun}import os; from assay.verify.support.processes import leave; print(os.listdir('.')); leave(20)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-u", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (20, "")
+    assert ("pymp-" in done.stdout) == bool(begun)
+    assert not list(tmp_path.iterdir())
