@@ -68,6 +68,8 @@ def find(folder: Path, benchmarks: Sequence[str] | None = None, most: float | No
         raise InputError(f"expected a folder of benchmarks, each with its {LISTED}, got {str(folder)!r}")
     if unknown := [name for name in benchmarks or () if name not in lists]:
         raise unknown_name("benchmark", unknown[0], lists)
+    if benchmarks is not None and not benchmarks:  # nothing would be asked, and nothing go wrong
+        raise InputError("expected the name of a benchmark, got none")
     chosen = lists if benchmarks is None else dict.fromkeys(benchmarks)
     return [
         Instance(name, onnx, vnnlib, min(seconds, most or seconds), lists[name].parent)

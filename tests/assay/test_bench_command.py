@@ -311,6 +311,7 @@ def test_a_full_disk_is_60_and_the_rows_stay(folder, capsys, monkeypatch):
 BAD = {
     "no folder": (["none"], "expected a folder of benchmarks, each with its instances.csv, got 'none'"),
     "no benchmarks": (["site"], "expected a folder of benchmarks"),
+    "no name": (["all", "--benchmarks", ","], "expected the name of a benchmark, got none"),
     "unknown benchmark": (["all", "--benchmarks", "tin"], "unknown benchmark 'tin'; did you mean 'tiny'?"),
     "unknown method": (["all", "--method", "crwn"], "did you mean 'crown'?"),
     "timeout": (["all", "--timeout", "-1"], "--timeout must be a number of seconds > 0"),
