@@ -192,9 +192,8 @@ def ground(
 
 def check_asked(data: Dataset, budget: Budget) -> None:
     """Raise :class:`InputError` for what is no data set or no budget."""
-    check_type(
-        data, Dataset, "a Dataset", "assay.data.load(name) gives one, and so does Dataset(name, split, x, y, classes)"
-    )
+    made = "assay.data.load(name) gives one, and so does assay.data.Dataset(name, split, x, y, classes)"
+    check_type(data, Dataset, "a Dataset", made)
     check_budget(budget)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from assay.verify.core.errors import InputError
+from assay.verify.core.errors import InputError, check_type
 from assay.verify.core.region import Domain
 
 
@@ -33,6 +33,8 @@ class Dataset:
     eps_scale: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for side, value in (("x", self.x), ("y", self.y)):
+            check_type(value, Tensor, f"{side} as a tensor", "torch.as_tensor(array) makes one")
         if self.x.dtype != torch.float32 or self.y.dtype != torch.int64:
             raise InputError(f"{self.name}: expected x in float32 and y in int64, got {self.x.dtype}, {self.y.dtype}")
         shapes = f"{tuple(self.x.shape)} and {tuple(self.y.shape)}"

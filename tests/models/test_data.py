@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 import torch
@@ -96,8 +97,10 @@ def test_indices_are_those_of_every_so_many_th_sample() -> None:
         (torch.full((2, 3), 1.5), torch.zeros(2, dtype=torch.int64), "values from 0 to 1"),
         (torch.full((2, 3), torch.nan), torch.zeros(2, dtype=torch.int64), "NaN"),
         (torch.zeros(2, 3), torch.tensor([0, 4]), "labels from 0 to 3, got 0 to 4"),
+        (torch.zeros(2, 3).numpy(), torch.tensor([0, 1]), "expected x as a tensor, got ndarray"),
+        (torch.zeros(2, 3), [0, 1], "expected y as a tensor, got list"),
     ],
 )
-def test_damaged_data_is_refused(x: torch.Tensor, y: torch.Tensor, message: str) -> None:
+def test_damaged_data_is_refused(x: Any, y: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Dataset("mine", "test", x, y, classes=4)

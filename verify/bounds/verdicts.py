@@ -47,6 +47,8 @@ def both_sides(
     check_network(network)
     check_region(region)
     objective = as_tensor(objective, "an objective", torch.float64)
+    if objective.dim() not in (2, 3):
+        raise InputError(f"expected an objective of rows x {network.output_size}, got shape {tuple(objective.shape)}")
     rows = torch.cat([objective, -objective], dim=-2)
     lower, upper = finest(bounder, network, region, rows, running(budget), dtype).chunk(2, dim=-1)
     return Bounds(lower, -upper)

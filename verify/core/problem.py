@@ -150,7 +150,11 @@ class Problem:
         one model use :meth:`robustness_many`: it reads the model once. A model of one output answers 1 where it is
         above 0 and 0 where it is below (:mod:`assay.verify.core.binary`).
         """
-        return cls.robustness_many(model, as_tensor(x, "a sample")[None], [label], eps, norm, domain)[0]
+        labels = as_tensor(label, "labels")
+        if labels.dim():
+            got = f"labels of shape {tuple(labels.shape)}"
+            raise InputError(f"expected one sample and its label, got {got}: robustness_many takes a batch")
+        return cls.robustness_many(model, as_tensor(x, "a sample")[None], labels[None], eps, norm, domain)[0]
 
     @classmethod
     def robustness_many(
@@ -203,9 +207,8 @@ class Problem:
 
 def check_problem(value: object) -> None:
     """Raise :class:`InputError` for what is no problem, such as a model, or several of them."""
-    check_type(
-        value, Problem, "a Problem", "Problem.robustness(model, x, label, eps) makes one, and verify_many takes a list"
-    )
+    made = "Problem.robustness(model, x, label, eps) makes one, and verify_many, where a method has it, takes a list"
+    check_type(value, Problem, "a Problem", made)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -44,8 +44,10 @@ def test_the_last_layer_is_merged_with_the_objective() -> None:
 
 
 def test_objectives_of_a_wrong_shape_are_refused() -> None:
-    with pytest.raises(InputError, match="expected an objective"):
-        IBP().bound(NETWORK, UNIT, torch.eye(3, dtype=D), Budget())
+    outputs = NETWORK.output_size
+    for shape in ((3, 3), (outputs,), (), (1, 1, 1, outputs)):
+        with pytest.raises(InputError, match="expected an objective"):
+            IBP().bound(NETWORK, UNIT, torch.ones(shape, dtype=D), Budget())
 
 
 def test_float32_bounds_are_close() -> None:

@@ -145,6 +145,12 @@ def test_as_many_labels_as_samples() -> None:
         Problem.robustness_many(random_mlp(0), torch.zeros(2, 4), [0, 1, 2], 0.1)
 
 
+def test_a_batch_is_not_one_sample() -> None:
+    for labels in ([0, 1], torch.tensor([1])):
+        with pytest.raises(InputError, match="robustness_many takes a batch"):
+            Problem.robustness(random_mlp(0), torch.zeros(2, 4), labels, 0.1)  # type: ignore[arg-type]
+
+
 def test_arrays_make_the_same_problem() -> None:
     given: Any = (X.numpy(), np.int64(1), np.float32(0.25), np.zeros(4), np.ones(4))
     x, label, eps, low, high = given
