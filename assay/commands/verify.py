@@ -117,14 +117,24 @@ def verify(
                     check=check,
                     semantics=semantics,
                 )
-                lines = [*asked.lines, *answer.lines, *answering.kept(answer, certificate, evidence)]
-                if evidence is not None:
-                    answering.keep_evidence(evidence, answer, net, asked, clock, seed)
+                with knowing(answer.text):
+                    lines = [*asked.lines, *answer.lines, *answering.kept(answer, certificate, evidence)]
+                    if evidence is not None:
+                        answering.keep_evidence(evidence, answer, net, asked, clock, seed)
                 asked.close()
             sink.write(answer.text)
         sink.say(answer.text, answer.document)  # the file has the answer, even where stdout is full
     remark(lines)
     return answer.exit_code
+
+
+@contextmanager
+def knowing(answer: str) -> Iterator[None]:
+    """What cannot be written of an answer does not hide it: the error's line tells it, too."""
+    try:
+        yield
+    except (InputError, ResourceError) as error:
+        raise type(error)(f"{error} (the answer is {answer.partition(chr(10))[0]})") from error
 
 
 def further(networks: Sequence[str]) -> dict[str, Path]:
@@ -200,4 +210,5 @@ class Output:
                 write_atomic(self.results, f"{text}\n".encode())
             except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
                 why = f"cannot write {str(self.results)!r}: {getattr(error, 'strerror', None) or error}"
-                raise ResourceError(f"{why} (the answer is {text.partition(chr(10))[0]})") from error
+                with knowing(text):
+                    raise ResourceError(why) from error

@@ -293,17 +293,22 @@ def test_a_signal_ends_with_130(folder, number, as_json):
     assert json.loads(out)["exit_code"] == 130 if as_json else out == ""
 
 
-def test_a_full_disk_is_60_and_the_answer_is_told(folder, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("option", "named"), [("--results", "'answer.txt'"), ("--certificate", "answer.txt"), ("--evidence", "evidence/")]
+)
+def test_a_full_disk_is_60_and_the_answer_is_told(folder, capsys, monkeypatch, option, named):
     (folder / "answer.txt").write_text("old")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    assert main(["verify", "net.onnx", "safe.vnnlib", "--results", "answer.txt"]) == 60
+    kept = "evidence" if option == "--evidence" else "answer.txt"
+    assert main(["verify", "net.onnx", "safe.vnnlib", option, kept]) == 60
     out, err = capsys.readouterr()
     assert out == "error\n"
-    assert "cannot write 'answer.txt': No space left on device (the answer is unsat)" in err
+    assert f"cannot write {named}" in err
+    assert err.endswith(": No space left on device (the answer is unsat)\n")
     assert (folder / "answer.txt").read_text() == "old"
 
 
