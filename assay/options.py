@@ -164,15 +164,17 @@ SampleTimeout = Annotated[
 ]
 AlarmFolder = Annotated[Path, typer.Option(help="Folder for the cases of soundness alarms, if there are any.")]
 
-Noise = Annotated[str, typer.Option(help="Kind of noise; see assay methods, smoothing.")]
+NOISES = (
+    *("gaussian", "laplace", "uniform", "pareto", "uniform-ball", "exp1", "exp2", "expinf", "expp", "powinf"),
+    *("generalised-gaussian", "masking", "ablation"),
+)
+Noise = Annotated[str, typer.Option(help=f"Kind of noise: {', '.join(NOISES)}.")]
 Sigma = Annotated[float | None, typer.Option(help="Root mean square of the noise in each value; 0.25 if not given.")]
 Keep = Annotated[float, typer.Option(help="Share of the pixels that masking and ablation noise keep.")]
 Draws = Annotated[int | None, typer.Option(help="Draws for each sample; 100000 if not given.")]
 Pilot = Annotated[int, typer.Option(help="Draws that choose the class, beforehand.")]
 Alpha = Annotated[float | None, typer.Option(help="Chance that a sample's radius may be wrong; 0.001 if not given.")]
-Theorem = Annotated[
-    str, typer.Option(help="cohen, pixeldp, renyi, two-class, higher-order, dsrs or soft; see assay methods.")
-]
+Theorem = Annotated[str, typer.Option(help="cohen, pixeldp, renyi, two-class, higher-order, dsrs or soft.")]
 RadiusNorm = Annotated[
     str | None,
     typer.Option(help="Norm of the radii: 2, 1 or inf; l0, the number of changed pixels, under noise that erases."),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from assay import options
 from assay.benchmarks.harness.records.origin import package_version
+from assay.verify.core.errors import unknown_name
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -34,21 +37,30 @@ PACKAGES = {
 }
 
 
-def methods(json_: options.Json = False) -> None:
+def methods(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Only these methods and attacks; all if not given.")
+    ] = None,
+    json_: options.Json = False,
+) -> None:
     """List the methods, the attacks and their options, and the packages that they can use."""
     from assay.attacks import get_attack, list_attacks
     from assay.benchmarks.report.tables import dump
     from assay.verify.programs.loading import listed
     from assay.verify.registry import get_verifier, list_verifiers
 
+    verifiers, attacks = list_verifiers(), list_attacks()
+    if unknown := sorted({*(names or ())} - {*verifiers, *attacks}):
+        raise unknown_name("method or attack", unknown[0], [*verifiers, *attacks])
     document = {
-        "methods": _listed(list_verifiers(), get_verifier),
-        "attacks": _listed(list_attacks(), get_attack),
-        "solvers": listed(),
-        "packages": [
-            {"name": name, "version": package_version(name), "install": install} for name, install in PACKAGES.items()
-        ],
+        "methods": _listed([each for each in verifiers if not names or each in names], get_verifier),
+        "attacks": _listed([each for each in attacks if not names or each in names], get_attack),
     }
+    if not names:
+        document["solvers"] = listed()
+        document["packages"] = [
+            {"name": name, "version": package_version(name), "install": install} for name, install in PACKAGES.items()
+        ]
     if json_:
         print(dump(document))
     else:
@@ -98,11 +110,13 @@ def _show(document: dict[str, list[dict[str, Any]]]) -> None:
     from assay.verify.support.plain import plain
 
     console = Console()
-    for kind in ("methods", "attacks"):
+    for kind in [kind for kind in ("methods", "attacks") if document[kind]]:
         grid = layout.grid(layout.word("name"), layout.text(WHAT), title=kind)
         for entry in document[kind]:
             grid.add_row(Text(plain(entry["name"]), "bold"), _what(entry))
         layout.show(grid, console)
+    if "solvers" not in document:
+        return
     grid = layout.grid(layout.word("solver"), "for methods", "here", title="solvers of programs")
     for solver in document["solvers"]:
         here = Text("yes") if solver["missing"] is None else Text(f"missing: {solver['missing']}", "yellow")

@@ -29,6 +29,18 @@ def test_methods_lists_everything_with_options_and_defaults(capsys):
     assert (crown["complete"], crown["guarantee"]) == (False, "numerical")
 
 
+def test_methods_lists_those_that_are_named(capsys):
+    listed = document(capsys, "methods", "pgd", "crown")
+    assert {kind: [entry["name"] for entry in entries] for kind, entries in listed.items()} == {
+        "methods": ["crown"],
+        "attacks": ["pgd"],
+    }
+    assert main(["methods", "crown"]) == 0
+    assert not {"ibp", "pgd", "torch"} & {*capsys.readouterr().out.split()}
+    assert main(["methods", "crwn"]) == 40
+    assert "did you mean 'crown'?" in capsys.readouterr().err
+
+
 def test_packages_are_probed_and_the_missing_have_their_command(capsys, monkeypatch):
     missing = {"auto_LiRPA"}
     real = command.package_version

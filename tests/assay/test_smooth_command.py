@@ -8,14 +8,21 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from assay import options
 from assay.__main__ import main
 from assay.benchmarks.harness import smoothed
+from assay.verify.backends.smoothing import kinds
 from assay.verify.backends.smoothing.method import Smoothing
 
 MODEL = ["smooth", "--model", "zoo:digits-mlp-pgd", "--data", "digits", "--draws", "1000", "--n", "6"]
+
+
+def test_help_names_every_noise_that_certifies_balls() -> None:
+    assert set(options.NOISES) == set(get_args(kinds.Name)) - set(kinds.OF_PARAMETER)
 
 
 @pytest.mark.slow
