@@ -122,7 +122,7 @@ class Database:
 
     def _explained(self, error: sqlite3.DatabaseError) -> AssayError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the lowest byte of codes that tell more
-        if code == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_FULL or "disk is full" in str(error):
             return ResourceError(f"no space is left on the disk of {str(self.path)!r}; what was finished is in it")
         if code == sqlite3.SQLITE_IOERR:  # its shared memory that found no space, for one
             return ResourceError(f"cannot use the store {str(self.path)!r}: {error} (is there space on its disk?)")
