@@ -639,3 +639,12 @@ def test_what_intervals_prove_has_no_root(monkeypatch: pytest.MonkeyPatch) -> No
     assert asked == [far]
     assert BaB(proof=True).verify(near).certificate is not None
     assert asked == [far, near]
+
+
+def test_what_has_no_bounds_is_left_unstable_when_a_network_is_cut() -> None:
+    at = made("mlp", 1003)
+    lower, upper = at.compact.bounds()
+    lower[0], upper[0] = torch.nan, torch.nan
+    rest, left = at.compact.cut(lower, upper, torch.zeros(len(lower), dtype=torch.bool))
+    assert left.tolist() == list(range(at.compact.unstable))
+    assert bool(rest.bounds()[0][0].isnan())

@@ -104,6 +104,8 @@ def test_sums_that_would_be_rounded_and_rows_that_are_nearly_alike_are_left() ->
     assert merged(network := chained(2, (rows, torch.zeros(2, dtype=D)), (tiny, zero))) is network
     near = rows * torch.tensor([[1.0], [1 + 1e-14]], dtype=D)
     assert merged(network := chained(2, (near, torch.zeros(2, dtype=D)), (tiny.round(), zero))) is network
+    beyond = torch.tensor([[1.0, 0.125]], dtype=D) * (1 + 2.0**-52) * 2.0**-1000  # a sum of 56 digits
+    assert merged(network := chained(2, (rows, torch.zeros(2, dtype=D)), (beyond, zero))) is network
     apart = torch.tensor([0.0, 1.0], dtype=D)
     assert merged(network := chained(2, (rows, apart), (tiny.round(), zero))) is network
 

@@ -235,7 +235,7 @@ class Compact:
         for layer, begin in zip(self.layers, self.starts, strict=False):
             here = slice(begin, begin + layer.unstable)
             low, high, held = lower[here], upper[here], kept[here]
-            open_ = (low < 0) & (high > 0) | held
+            open_ = ~((low >= 0) | (high <= 0)) | held  # what has no bounds is unstable
             active = ~open_ & ((low >= 0) if layer.left == 0.0 else torch.ones_like(open_))
             first, second = (t.nonzero().flatten() for t in (open_, active))
             rest = torch.arange(layer.unstable, len(layer.features))
