@@ -489,7 +489,20 @@ def test_in_a_race_each_way_has_copies_and_what_one_has_closed_is_left_out_of_th
     assert next(heats) == (1, 2)
     assert race.take(1).tree.tolist() == [3]
     assert race.best == 0
-    assert next(heats) == (0, 80)
+    assert next(heats) == (0, 10), "one slice of eight"
+
+
+@pytest.mark.parametrize(("other", "slices"), [(float("inf"), 8), (1e6, 8), (10.0, 2)])
+def test_a_way_is_given_up_where_trees_are_closed_sooner_otherwise(other: float, slices: int) -> None:
+    """Of each tree half of what is open is closed by as many domains: that is given up for a way that takes few."""
+    race = Race((Climbing(5),), 1, Leaves.roots(Rising(torch.zeros(1, dtype=torch.int64))))
+    given = 0
+    for depth, (way, domains) in enumerate(race.heats(800, other=other), start=1):
+        assert (way, domains) == (0, 100)
+        race.account.close(torch.tensor([depth]))
+        race.spent += domains
+        given += 1
+    assert given == slices
 
 
 def test_a_race_is_counted_among_the_domains_and_its_roots_once() -> None:

@@ -15,7 +15,7 @@ from assay.verify.backends.bab.neurons.bab import BaB
 from assay.verify.backends.bab.neurons.climbing import Climbing
 from assay.verify.backends.bab.neurons.multipliers import backward
 from assay.verify.backends.bab.neurons.record import Record, preorder
-from assay.verify.backends.bab.neurons.refined import Leaves, Passes, Refining, refine
+from assay.verify.backends.bab.neurons.refined import Leaves, Passes, Refining, price, refine
 from assay.verify.bounds.optimised.raised import GRAINS
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.network import Network
@@ -149,6 +149,14 @@ def test_of_each_side_of_a_neuron_the_best_tree_is_written() -> None:
     assert all((lower, -upper)[n % 2][n // 2].item() >= b for n, b in best.items())
 
 
+def test_the_price_of_a_pass_grows_with_its_trees_and_is_that_of_what_is_open() -> None:
+    compact = made("mlp", 1001).compact
+    lower, upper = compact.bounds()
+    prices = [price(compact, lower, upper, Refining(leaves, 64, HOW)) for leaves in (1, 4, 16)]
+    assert 0 < prices[0] < prices[1] < prices[2]
+    assert price(compact, lower.abs(), upper.abs() + lower.abs(), Refining(4, 64, HOW)) == 0.0
+
+
 def test_passes_grow_while_they_pay_and_go_on_where_they_were() -> None:
     passes = Passes.begun(made("mlp", 1001).compact, proof=False)
     told = []
@@ -157,7 +165,7 @@ def test_passes_grow_while_they_pay_and_go_on_where_they_were() -> None:
         passes.note(short, 4096, took=1.0)
         assert passes.worth(4.0) == (short > 29.8)
         assert passes.worth(3.9) == (short not in (49.0, 29.9, 29.8)), "after one in vain time counts"
-    assert told == [1, 4, 16, 64, 256, 1024]
+    assert told == [2, 8, 32, 128, 512, 2048]
     assert passes.leaves == 0
     assert passes.serves(made("mlp", 1001).compact, proof=False)
     assert not passes.serves(made("mlp", 1001).compact, proof=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import log
+from math import inf, log
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ from assay.verify.backends.bab.search import Outcome
 SHARE = 40  # a way takes one in so many of the domains that come first in each turn
 TURNS = 4  # at most; after each the better half of the ways goes on, as soon as anything is closed
 LEAST = 1e-12  # of what is left open
+SLICES = 8  # in which the domains come that the best way is given; after each it is seen whether they are worth it
+LAST = 1e-5  # share of a tree that is its last leaf, about
+HOPE = 0.5  # of what another way takes: the last leaves of a tree take longer than those before say
 
 
 @dataclass(eq=False)
@@ -37,9 +40,10 @@ class Race:
         self.account = Account(len(self.ways) * self.trees)
         self.spent = torch.zeros(len(self.ways), self.trees, dtype=torch.int64)
 
-    def heats(self, first: int, rest: bool = True) -> Iterator[tuple[int, int]]:
+    def heats(self, first: int, rest: bool = True, other: float = inf) -> Iterator[tuple[int, int]]:
         """What is to be searched next, while anything is open: in which way, by number, and how many domains; at last,
-        if the ``rest`` is asked for, ``first`` ones in the best way."""
+        if the ``rest`` is asked for, ``first`` ones in the best way; or fewer, where by what these close it would take
+        much of what the ``other`` way to close trees does, which takes as long as so many."""
         left = list(range(len(self.ways)))
         for _ in range(TURNS):
             for way in left if len(left) > 1 else ():
@@ -47,10 +51,32 @@ class Race:
                     yield way, max(1, first // SHARE)
             if any(rates := self.rates):
                 left = sorted(left, key=rates.__getitem__, reverse=True)[: (len(left) + 1) // 2]
-        if rest and not self.closed.all():
-            # What comes first closes most: the rate of a way that goes on gets less, and says nothing of the others.
-            self.chosen = self.best
-            yield self.chosen, first
+        if not rest or self.closed.all():
+            return
+        # What comes first closes most: the rate of a way that goes on gets less, and says nothing of the others.
+        self.chosen = self.best
+        for number in range(SLICES):
+            before = self._left
+            yield self.chosen, max(1, first // SLICES)
+            if self.closed.all():
+                return
+            if number and self._to_come(before) > HOPE * other:
+                return
+
+    @property
+    def _left(self) -> tuple[Tensor, Tensor]:
+        """The share of each tree that is open in the chosen way, and the domains of each there: (trees) each."""
+        assert self.chosen is not None
+        shares = torch.tensor([float(share) for share in self.account.shares]).view(self.spent.shape)
+        return 1 - shares[self.chosen], self.spent[self.chosen].clone()
+
+    def _to_come(self, before: tuple[Tensor, Tensor]) -> float:
+        """How many domains it takes to close all trees, if what is left of each goes on to fall by the same share for
+        each domain as it did since."""
+        (old, begun), (new, now) = before, self._left
+        open_ = ~self.closed
+        fallen = torch.log(old[open_].clamp(min=LAST) / new[open_].clamp(min=LAST)) / (now - begun)[open_]
+        return float((torch.log(new[open_].clamp(min=2 * LAST) / LAST) / fallen).sum().nan_to_num(nan=inf))
 
     def take(self, way: int) -> Leaves[Any]:
         """Take out the leaves of a way's copies; those of trees that are closed in another way are dropped."""

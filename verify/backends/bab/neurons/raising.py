@@ -15,7 +15,8 @@ from assay.verify.backends.bab.neurons.climbing import Climbing, ascend
 from assay.verify.backends.bab.neurons.compact import Compact, narrow
 from assay.verify.backends.bab.neurons.multipliers import Kinks, Multipliers, backward
 from assay.verify.backends.bab.neurons.phases import rounded
-from assay.verify.backends.bab.neurons.tables import FULL, Room, Tables
+from assay.verify.backends.bab.neurons.products import FULL
+from assay.verify.backends.bab.neurons.tables import Room, Tables
 from assay.verify.bounds import layers
 from assay.verify.bounds.optimised.raised import GRAINS
 from assay.verify.bounds.optimised.roots import SHARE, Slopes

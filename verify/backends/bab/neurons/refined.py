@@ -27,7 +27,7 @@ from assay.verify.core.budget import Budget
 FIRST = Climbing(steps=20, slope=0.2, multiplier=0.5, decay=0.9)  # of a tree's root
 TOGETHER = 256  # trees that grow together, or fewer, so that they take a part of the memory
 BYTES, PART = 32, 4  # that a neuron of a leaf takes, copies included; one part in so many
-FEWEST, MORE = 1, 4  # leaves of the first pass, and times as many in each one after it
+FEWEST, MORE = 2, 4  # leaves of the first pass, and times as many in each one after it
 EARLY = 1.5  # the power of what a layer has less to do than another one that its trees are larger by
 GAIN, VAIN = 0.95, 2  # of what rows were short of zero a pass leaves at most, or it was in vain; so many end it
 WORST = 4  # one in so many leaves of a tree, those with the worst bounds, may be split at once
@@ -174,6 +174,21 @@ def refine(
                 note(lower, done.index, 2 * at + done.rows % 2, done.bounds, done.leaves)
             narrow(lower, upper, at, ~opposite, done.bounds)
     return lower, upper
+
+
+def price(compact: Compact, lower: Tensor, upper: Tensor, refining: Refining) -> float:
+    """How many domains of the whole network take as long as such a pass, about."""
+    entries = np.cumsum([sum(m.nnz for m in layer.operand.matrices.values()) for layer in compact.layers])
+    live = (lower < 0) & (upper > 0)
+    root = (FIRST.steps + 1) / (refining.how.steps + 1)
+    total = 0.0
+    for layer, begin, leaves, before in zip(
+        compact.layers, compact.starts, _sizes(compact, live, refining), entries, strict=False
+    ):
+        if not set(layer.operand.matrices) <= {0}:
+            rows = 2 * int(live[begin : begin + layer.unstable].sum())
+            total += rows * (root + 2 * (leaves - 1)) * float(before / entries[-1])
+    return total
 
 
 def _sizes(compact: Compact, live: Tensor, refining: Refining) -> list[int]:

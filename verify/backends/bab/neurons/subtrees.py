@@ -24,7 +24,7 @@ from assay.verify.backends.bab.neurons.nodes import Nodes
 from assay.verify.backends.bab.neurons.phases import PhaseTree, pooled
 from assay.verify.backends.bab.neurons.race import Race
 from assay.verify.backends.bab.neurons.record import Record
-from assay.verify.backends.bab.neurons.refined import Passes, Refining, grown, refine
+from assay.verify.backends.bab.neurons.refined import Passes, Refining, grown, price, refine
 from assay.verify.backends.bab.neurons.tables import Tables
 from assay.verify.backends.bab.neurons.tightened import Reach, tighten
 from assay.verify.backends.bab.search import Limits, Outcome, search
@@ -213,7 +213,7 @@ class Subtrees:
         tree = self._tree(tables, here.take(each), walk, whole.take(each), index)
         race = Race(ways, count, Leaves.roots(tree.root()))
         batch, memory = self._batch(compact), self.budget.memory // 4
-        for way, domains in race.heats(self.plan.first * count, rest):
+        for way, domains in race.heats(self.plan.first * count, rest, self._other):
             tree.how = ways[way]
             limits = Limits(batch, 0, memory, domains, "shallow")
             outcome = search(tree, limits, self.budget, race.take(way), race.account)
@@ -232,6 +232,14 @@ class Subtrees:
         closed = race.closed
         self.account.close(nodes.depth[closed], nodes.tree[closed])
         return nodes.take((~closed).nonzero().flatten())
+
+    @property
+    def _other(self) -> float:
+        """How many domains take as long as the next pass by which bounds of neurons are refined; inf: there is none."""
+        passes = self.passes
+        if not self.plan.refining or not passes.worth(self.budget.remaining):
+            return inf
+        return price(self.compact, passes.lower, passes.upper, Refining(passes.leaves, self.plan.refining, self.how))
 
     def _refined(self, nodes: Nodes) -> Nodes:
         """The roots that are left with bounds of neurons over the box by trees of their own, which grow from pass to

@@ -3,54 +3,50 @@ them put what they find."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
 from assay.verify.backends.bab.neurons.compact import Affine, Compact, Layer
+from assay.verify.backends.bab.neurons.products import Product, Space
 from assay.verify.programs.program import Matrix, Vector
 
-FULL = 0.25  # with at least this share of entries other than zero a matrix is multiplied faster as a dense one
-NEAR = 5 << 17  # numbers of a walk that stay near while it is repeated: with more, memory takes most of the time
+NEAR = 5 << 19  # numbers of a walk that stay near while it is repeated: with more, memory takes most of the time
 
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """A matrix (values x operands) and its transpose, dense or compressed; the rows of each in two parts, those of
-    unstable neurons and the rest. Of ``signs`` operands are less what is given."""
+    """A matrix (values x operands) and its transpose; the rows of each in two parts, those of unstable neurons and the
+    rest. Of ``signs`` operands are less what is given."""
 
-    forward: tuple[Tensor, Tensor]
-    backward: tuple[Tensor, Tensor]
+    forward: tuple[Product, Product]
+    backward: tuple[Product, Product]
     signs: bool
 
     @classmethod
-    def of(cls, matrix: Matrix, values: int, operands: int, signs: bool, dtype: torch.dtype) -> Map:
+    def of(cls, matrix: Matrix, values: int, operands: int, signs: bool, dtype: torch.dtype, space: Space) -> Map:
         """Of a sparse matrix; of its values so many are unstable neurons', and of its operands."""
-        back = sparse.csr_array(matrix.T)
-        forward = _tensor(matrix[:values], dtype), _tensor(matrix[values:], dtype)
-        return cls(forward, (_tensor(back[:operands], dtype), _tensor(back[operands:], dtype)), signs)
+
+        def parts(whole: Matrix, count: int) -> tuple[Product, Product]:
+            return Product(whole[:count], dtype, space), Product(whole[count:], dtype, space)
+
+        return cls(parts(matrix, values), parts(sparse.csr_array(matrix.T), operands), signs)
 
     def push(self, x: Tensor, into: tuple[Tensor, Tensor]) -> None:
         """Add the values of ``x`` (operands x domains) to those in ``into`` (values x domains), in parts."""
         for part, values in zip(self.forward, into, strict=True):
-            if part.shape[0]:
-                torch.addmm(values, part, x, alpha=-1.0 if self.signs else 1.0, out=values)
+            if len(part):
+                part.add(x, values, -1.0 if self.signs else 1.0)
 
     def pull(self, coef: Tensor, into: tuple[Tensor, Tensor], first: bool) -> None:
         """Coefficients of values (values x domains) as those of operands, in parts, added to ``into`` unless they are
         the ``first``."""
         for part, operands in zip(self.backward, into, strict=True):
-            if not part.shape[0]:
-                continue
-            if first and part.layout == torch.strided:
-                torch.mm(part, coef, out=operands)
-            else:
-                torch.addmm(operands, part, coef, beta=0.0 if first else 1.0, out=operands)
+            if len(part):
+                (part.put if first else part.add)(coef, operands)
 
 
 class Room:
@@ -96,6 +92,7 @@ class Tables:
     dtype: torch.dtype
     _memory: list[Tensor] = field(default_factory=list, repr=False)
     _rooms: dict[int, Room] = field(default_factory=dict, repr=False)
+    _space: Space = field(default_factory=Space, repr=False)
 
     @cached_property
     def maps(self) -> list[dict[int, Map]]:
@@ -103,7 +100,7 @@ class Tables:
         take signs of coefficients there for the corner that is least, which is opposite."""
         counts = [len(self.compact.varied), *(layer.unstable for layer in self.compact.layers), 0]
         return [
-            {j: Map.of(m, counts[k], counts[j], j == 0, self.dtype) for j, m in part.matrices.items()}
+            {j: Map.of(m, counts[k], counts[j], j == 0, self.dtype, self._space) for j, m in part.matrices.items()}
             for k, part in enumerate(self.parts, start=1)
         ]
 
@@ -178,13 +175,3 @@ class Tables:
 
     def _column(self, values: Vector) -> Tensor:
         return torch.from_numpy(values).to(self.dtype)[:, None]
-
-
-def _tensor(matrix: Matrix, dtype: torch.dtype) -> Tensor:
-    if matrix.nnz >= FULL * matrix.shape[0] * matrix.shape[1] or 0 in matrix.shape:
-        return torch.from_numpy(matrix.toarray()).to(dtype)
-    starts, columns = (torch.from_numpy(index.astype(np.int32)) for index in (matrix.indptr, matrix.indices))
-    values = torch.from_numpy(matrix.data).to(dtype)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse")
-        return torch.sparse_csr_tensor(starts, columns, values, matrix.shape, check_invariants=False)
