@@ -71,12 +71,13 @@ class Race:
         return 1 - shares[self.chosen], self.spent[self.chosen].clone()
 
     def _to_come(self, before: tuple[Tensor, Tensor]) -> float:
-        """How many domains it takes to close all trees, if what is left of each goes on to fall by the same share for
-        each domain as it did since."""
+        """How many domains it takes to close all trees that had some since, if what is left of each goes on to fall by
+        the same share for each domain as it did."""
         (old, begun), (new, now) = before, self._left
-        open_ = ~self.closed
-        fallen = torch.log(old[open_].clamp(min=LAST) / new[open_].clamp(min=LAST)) / (now - begun)[open_]
-        return float((torch.log(new[open_].clamp(min=2 * LAST) / LAST) / fallen).sum().nan_to_num(nan=inf))
+        some = ~self.closed & (now > begun)
+        old, new, domains = old[some].clamp(min=LAST), new[some].clamp(min=LAST), (now - begun)[some]
+        fallen = torch.log(old / new) / domains
+        return float((torch.log(2 * new / LAST) / fallen).sum())
 
     def take(self, way: int) -> Leaves[Any]:
         """Take out the leaves of a way's copies; those of trees that are closed in another way are dropped."""

@@ -187,7 +187,7 @@ def price(compact: Compact, lower: Tensor, upper: Tensor, refining: Refining) ->
     ):
         if not set(layer.operand.matrices) <= {0}:
             rows = 2 * int(live[begin : begin + layer.unstable].sum())
-            total += rows * (root + 2 * (leaves - 1)) * float(before / entries[-1])
+            total += rows * (root + 2 * (leaves - 1)) * float(before / max(1, entries[-1]))
     return total
 
 
