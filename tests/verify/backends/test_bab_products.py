@@ -36,7 +36,7 @@ def test_products_are_those_of_dense_matrices(dtype: torch.dtype, columns: int, 
     product, space = Product(matrix, dtype, Space()), Space()
     assert (product.blocks(columns) is not None) == blocked
     for again in (product, Product(windows(5, 50, 2), dtype, space), Product(windows(6, 40, 3), dtype, space)):
-        x, held = torch.randn(400, columns, dtype=dtype), torch.randn(len(again), columns, dtype=dtype)
+        x, held = torch.randn(400, columns, dtype=dtype), torch.randn(again.rows, columns, dtype=dtype)
         true = dense(again.matrix).to(dtype) @ x
         into = torch.full_like(held, torch.nan)
         again.put(x, into)
@@ -66,6 +66,6 @@ def test_dense_matrices_and_those_without_rows_are_no_blocks() -> None:
     for matrix in (sparse.csr_array(np.ones((50, 40))), sparse.csr_array((0, 40)), sparse.csr_array((50, 40))):
         product = Product(matrix, torch.float32, Space())
         assert product.blocks(10_000) is None
-        into = torch.ones(len(product), 3)
+        into = torch.ones(product.rows, 3)
         product.put(torch.ones(40, 3), into)
         assert torch.equal(into, torch.full_like(into, 40.0 if matrix.nnz else 0.0))

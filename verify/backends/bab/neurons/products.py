@@ -6,6 +6,8 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
+from math import inf
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from assay.verify.programs.program import Index, Matrix
 
 FULL = 0.25  # with at least this share of entries other than zero a matrix is multiplied faster as a dense one
-FEWEST = 64  # columns for which blocks are thought of
+LITTLE = 4_000_000  # products of numbers that are done before blocks are thought of
 STARTING = 3.5e-6  # seconds that a block takes beside its arithmetic
 COMPRESSED, DENSE, COPIED = 7e-11, 2.2e-11, 1.5e-10  # seconds that an entry of a matrix takes, a number that is copied
 
@@ -52,15 +54,15 @@ class Blocks:
     order: Tensor
 
     @classmethod
-    def of(cls, matrix: Matrix, groups: list[Index], dtype: torch.dtype) -> Blocks:
-        """Of the rows in these groups, by number; those of one group read the same operands."""
-        parts, begin = [], 0
-        for rows in groups:
-            at = _entries(matrix, rows)
+    def of(cls, matrix: Matrix, groups: Groups, dtype: torch.dtype) -> Blocks:
+        """Of a matrix whose rows are in these groups."""
+        parts = []
+        for begin, end in pairwise([*groups.begins.tolist(), len(groups.order)]):
+            rows = groups.order[begin:end]
+            at = matrix.indptr[rows][:, None] + np.arange(matrix.indptr[rows[0] + 1] - matrix.indptr[rows[0]])
             entries, reads = torch.from_numpy(matrix.data[at]).to(dtype), torch.from_numpy(matrix.indices[at[0]])
-            parts.append(Block(entries, reads.long(), begin, begin + len(rows)))
-            begin += len(rows)
-        return cls(tuple(parts), torch.from_numpy(np.concatenate(groups)))
+            parts.append(Block(entries, reads.long(), begin, end))
+        return cls(tuple(parts), torch.from_numpy(groups.order))
 
     def times(self, x: Tensor, space: Space) -> Tensor:
         """The rows of all blocks times ``x`` (operands x columns), in ``space``: (rows x columns)."""
@@ -73,6 +75,38 @@ class Blocks:
 
 
 @dataclass(frozen=True, eq=False)
+class Groups:
+    """Rows that read the same operands, group after group: ``order``, all rows that read any, by number, and where in
+    it groups begin, ``begins``; ``reads``: how many operands those of each group read (groups)."""
+
+    order: Index
+    begins: Index
+    reads: Index
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> Groups:
+        """Of a matrix whose rows have their entries in order."""
+        lengths = np.diff(matrix.indptr)
+        some = np.flatnonzero(lengths)
+        if not len(some):
+            return cls(some, some, some)
+        # A sum of marks over what rows read brings those together that read the same; then they are compared.
+        marks = np.random.default_rng(0).integers(1, 2**62, matrix.shape[1], dtype=np.int64)
+        keys = np.add.reduceat(marks[matrix.indices], matrix.indptr[some])
+        order = some[np.lexsort((keys, lengths[some]))]
+        sizes, starts = lengths[order], matrix.indptr[order]
+        later = np.flatnonzero(sizes[1:] == sizes[:-1]) + 1
+        first = np.ones(len(order), dtype=bool)
+        if len(later):
+            ends = np.cumsum(sizes[later])
+            within = np.arange(ends[-1]) - np.repeat(ends - sizes[later], sizes[later])
+            mine, before = (matrix.indices[np.repeat(starts[at], sizes[later]) + within] for at in (later, later - 1))
+            first[later] = np.logical_or.reduceat(mine != before, ends - sizes[later])
+        begins = np.flatnonzero(first)
+        return cls(order, begins, sizes[begins])
+
+
+@dataclass(frozen=True, eq=False)
 class Product:
     """A ``matrix`` (rows x operands) as a factor in one precision."""
 
@@ -80,17 +114,14 @@ class Product:
     dtype: torch.dtype
     space: Space = field(repr=False)
 
-    def __len__(self) -> int:
-        return int(self.matrix.shape[0])
-
     def put(self, x: Tensor, into: Tensor) -> None:
         """The product with ``x`` (operands x columns) into (rows x columns)."""
         blocks = self.blocks(x.shape[1])
         if blocks is not None:
-            into.index_copy_(0, blocks.order, blocks.times(x, self.space))
             if len(blocks.order) < len(into):
-                into.index_fill_(0, self._grouped[1], 0.0)
-        elif self.factor.layout == torch.strided:
+                into.zero_()
+            into.index_copy_(0, blocks.order, blocks.times(x, self.space))
+        elif self.full:
             torch.mm(self.factor, x, out=into)
         else:
             torch.addmm(into, self.factor, x, beta=0.0, out=into)
@@ -103,11 +134,28 @@ class Product:
         else:
             torch.addmm(into, self.factor, x, alpha=sign, out=into)
 
+    def blocks(self, columns: int) -> Blocks | None:
+        """The matrix in blocks where these are the faster way for so many columns."""
+        if self.full or columns * self.matrix.nnz < LITTLE or columns < self._least:
+            return None
+        return self._as_blocks
+
+    @cached_property
+    def rows(self) -> int:
+        """How many there are."""
+        return int(self.matrix.shape[0])
+
+    @cached_property
+    def full(self) -> bool:
+        """Whether it is multiplied as a dense matrix."""
+        rows, operands = self.matrix.shape
+        return bool(self.matrix.nnz >= FULL * rows * operands)
+
     @cached_property
     def factor(self) -> Tensor:
         """The matrix, dense or compressed."""
         matrix = self.matrix
-        if self._full:
+        if self.full:
             return torch.from_numpy(matrix.toarray()).to(self.dtype)
         starts, columns = (torch.from_numpy(index.astype(np.int32)) for index in (matrix.indptr, matrix.indices))
         values = torch.from_numpy(matrix.data).to(self.dtype)
@@ -115,54 +163,19 @@ class Product:
             warnings.filterwarnings("ignore", message="Sparse")
             return torch.sparse_csr_tensor(starts, columns, values, matrix.shape, check_invariants=False)
 
-    @property
-    def _full(self) -> bool:
-        rows, operands = self.matrix.shape
-        return bool(self.matrix.nnz >= FULL * rows * operands) or 0 in self.matrix.shape
-
-    def blocks(self, columns: int) -> Blocks | None:
-        """The matrix in blocks where these are the faster way for so many columns."""
-        return self._as_blocks if columns >= FEWEST and columns >= self._least else None
-
     @cached_property
     def _least(self) -> float:
         """From how many columns on blocks take less."""
-        if self._full:
-            return np.inf
-        groups, lengths = self._grouped[0], np.diff(self.matrix.indptr)
-        copied = sum(int(lengths[rows[0]]) for rows in groups) + 2 * len(self)
+        groups = self._groups
+        copied = int(groups.reads.sum()) + 2 * self.rows
         saved = self.matrix.nnz * (COMPRESSED - DENSE) - copied * COPIED
-        return len(groups) * STARTING / saved if saved > 0 else np.inf
+        return len(groups.begins) * STARTING / saved if saved > 0 else inf
 
     @cached_property
     def _as_blocks(self) -> Blocks:
-        return Blocks.of(self.matrix, self._grouped[0], self.dtype)
+        return Blocks.of(self.matrix, self._groups, self.dtype)
 
     @cached_property
-    def _grouped(self) -> tuple[list[Index], Tensor]:
-        """The rows by what they read, and those that read nothing."""
-        matrix = self.matrix
-        matrix.sort_indices()  # in place, of what is this product's alone
-        lengths = np.diff(matrix.indptr)
-        some = np.flatnonzero(lengths)
-        none = torch.from_numpy(np.flatnonzero(lengths == 0))
-        if not len(some):
-            return [], none
-        # Rows of one key, which is a sum over what they read, are one group where they do read the same.
-        marks = np.random.default_rng(0).integers(1, 2**62, matrix.shape[1], dtype=np.int64)
-        keys = np.add.reduceat(marks[matrix.indices], matrix.indptr[some])
-        order = np.lexsort((keys, lengths[some]))
-        changes = np.flatnonzero(np.diff(keys[order]) | np.diff(lengths[some][order])) + 1
-        return [group for part in np.split(some[order], changes) for group in _same(matrix, part)], none
-
-
-def _same(matrix: Matrix, rows: Index) -> list[Index]:
-    """Rows of as many entries in groups that read the same: one, as a rule."""
-    reads = matrix.indices[_entries(matrix, rows)]
-    return [rows] if (reads == reads[0]).all() else [row[None] for row in rows]
-
-
-def _entries(matrix: Matrix, rows: Index) -> Index:
-    """Where the entries of rows are that have as many each: (rows x entries)."""
-    starts: Index = matrix.indptr[rows]
-    return starts[:, None] + np.arange(matrix.indptr[rows[0] + 1] - starts[0])
+    def _groups(self) -> Groups:
+        self.matrix.sort_indices()  # in place, of what is this product's alone
+        return Groups.of(self.matrix)

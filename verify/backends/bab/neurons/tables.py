@@ -38,14 +38,14 @@ class Map:
     def push(self, x: Tensor, into: tuple[Tensor, Tensor]) -> None:
         """Add the values of ``x`` (operands x domains) to those in ``into`` (values x domains), in parts."""
         for part, values in zip(self.forward, into, strict=True):
-            if len(part):
+            if part.rows:
                 part.add(x, values, -1.0 if self.signs else 1.0)
 
     def pull(self, coef: Tensor, into: tuple[Tensor, Tensor], first: bool) -> None:
         """Coefficients of values (values x domains) as those of operands, in parts, added to ``into`` unless they are
         the ``first``."""
         for part, operands in zip(self.backward, into, strict=True):
-            if len(part):
+            if part.rows:
                 (part.put if first else part.add)(coef, operands)
 
 
