@@ -25,7 +25,7 @@ from assay.verify.core.result import Guarantee, Result, Verdict
 from assay.verify.support.files import replace_file, writable_folder
 
 PACKAGES = ("torch", "numpy", "scipy", "onnx", "onnxruntime", "highspy")
-NAMES = ("certificate.zip", "model.onnx", "property.vnnlib", *CHECKERS)
+NAMES = ("certificate.zip", "model.onnx", "property.vnnlib", "log.txt", *CHECKERS)
 REPORTS = ("report.txt", "report.html")
 REJECTED, UNPROVED = 20, 90  # exit codes of a check
 
@@ -79,6 +79,7 @@ def write(
         (folder / "certificate.zip").unlink(missing_ok=True)
         for name, path in (("model.onnx", files["model"]), ("property.vnnlib", files["property"])):
             replace_file(folder / name, question.unpacked(path.read_bytes()))
+    replace_file(folder / "log.txt", "".join(f"{line}\n" for line in log).encode())
     told = {
         "verdict": result.verdict.value,
         "guarantee": result.guarantee.value,
@@ -100,7 +101,6 @@ def write(
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "assumed": ASSUMED.get(result.semantics, []),
     }
-    replace_file(folder / "log.txt", "".join(f"{line}\n" for line in log).encode())
     lines = report(told)
     for name, content in zip(REPORTS, (text(lines), page(lines)), strict=True):
         replace_file(folder / name, content.encode())
@@ -134,7 +134,7 @@ def again(folder: Path, exact: bool = False) -> int:
         print(f"rejected: {', '.join(changed)} changed since it was written")
         return REJECTED
     content, model, prop = (data.get(name, b"") for name in NAMES[:3])
-    held = set(NAMES[1:3])
+    held = set(NAMES[1:4])
     if "certificate.zip" in data:
         try:
             held |= {NAMES[0], *Certificate(content, model, prop).checkers}
@@ -220,7 +220,7 @@ def misstated(told: Mapping[str, Any], data: Mapping[str, bytes], found: Mapping
     if (told["proof"].get("leaves"), told["proof"].get("bytes")) != (found["leaves"], len(data["certificate.zip"])):
         yield "the certificate is not as large as is said"
     if told["versions"]["assay"] != version():
-        print(f"not compared: {', '.join(REPORTS)}, which assay {told['versions']['assay']} wrote")
+        print(another(told["versions"]["assay"], REPORTS))
         return
     if told["assumed"] != ASSUMED.get(told["semantics"], []):
         yield "what is assumed is not what proofs rest on"
@@ -231,6 +231,12 @@ def misstated(told: Mapping[str, Any], data: Mapping[str, bytes], found: Mapping
     yield from (
         f"{name} does not say what evidence.json does" for name, content in pages if data[name] != content.encode()
     )
+
+
+def another(wrote: str, names: Sequence[str]) -> str:
+    """What is said of files that another version wrote, which this one would write otherwise."""
+    files = f"{', '.join(names)}: written by assay {wrote}, and this is assay {version()}"
+    return f"note: {files}, so that their hashes were checked, and not what they say"
 
 
 def report(told: Mapping[str, Any]) -> list[str]:

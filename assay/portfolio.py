@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay import inputs
+from assay import evidence, inputs
 from assay.benchmarks.harness.records.origin import version
 from assay.verify.check import checker
 from assay.verify.check.certificate import CHECKERS, save_checkers
@@ -264,7 +264,7 @@ def _pages(index: Mapping[str, Any], data: Mapping[str, bytes]) -> Iterator[str]
     """Which pages do not say what the index does, and which checkers are not what they are called; of what another
     version has written that cannot be told by this one."""
     if index["versions"]["assay"] != version():
-        print(f"not compared: {', '.join((*REPORTS, *CHECKERS))}, which assay {index['versions']['assay']} wrote")
+        print(evidence.another(index["versions"]["assay"], (*REPORTS, *CHECKERS)))
         return
     yield from (f"{name} does not say what the index does" for name, page in pages(index).items() if data[name] != page)
     installed = Path(checker.__file__).parent

@@ -66,7 +66,8 @@ def test_evidence_is_checked_again(net: str, semantics: str, capsys: pytest.Capt
         Path("folder/evidence.json").write_text(json.dumps(told | false))
         assert main(["check", "folder"]) == 20
     Path("folder/evidence.json").write_text(json.dumps(told))
-    for name in ("report.txt", "property.vnnlib"):
+    assert told["sha256"]["log.txt"] in Path("folder/report.txt").read_text()
+    for name in ("report.txt", "property.vnnlib", "log.txt"):
         with Path("folder", name).open("a") as file:
             file.write("\n")
         capsys.readouterr()
@@ -103,6 +104,12 @@ def test_what_evidence_says_is_held_against_its_files(net: str, capsys: pytest.C
             Path(folder, name).write_bytes(content)
     Path(folder, "evidence.json").write_text(json.dumps(told))
     assert main(["check", "folder"]) == 0
+    assert "note: " not in capsys.readouterr().out
+    older = told | {"versions": told["versions"] | {"assay": "0.0"}}  # of which pages may say it in other words
+    Path(folder, "evidence.json").write_text(json.dumps(older))
+    assert main(["check", "folder"]) == 0
+    note = "note: report.txt, report.html: written by assay 0.0, and this is assay"
+    assert note in capsys.readouterr().out
 
 
 def test_a_folder_names_its_files_and_no_line_of_it_is_several(net: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,12 +127,13 @@ def test_a_folder_names_its_files_and_no_line_of_it_is_several(net: str, capsys:
         assert main(["check", "folder"]) == 20
         return capsys.readouterr().out
 
-    few = {name: value for name, value in told["sha256"].items() if name != "checker.py"}
-    assert "rejected: checker.py: not the files" in says(sha256=few)
+    for left_out in ("checker.py", "log.txt"):
+        few = {name: value for name, value in told["sha256"].items() if name != left_out}
+        assert f"rejected: {left_out}: not the files" in says(sha256=few)
     assert "rejected: ../net.onnx: not the files" in says(sha256=told["sha256"] | {"../net.onnx": "0"})
     assert "rejected: the certificate proves 'unsat'" in says(guarantee="exact")
     assert "a line of the report holds several" in says(method="ibp\nProved: anything")
-    bare = {name: told["sha256"][name] for name in ("model.onnx", "property.vnnlib")}
+    bare = {name: told["sha256"][name] for name in ("model.onnx", "property.vnnlib", "log.txt")}
     for name in set(told["sha256"]) - set(bare):
         Path(folder, name).unlink()
     assert "proved, without a certificate" in says(sha256=bare)

@@ -208,8 +208,8 @@ def test_pages_say_what_the_index_does(run: Path, name: str, capsys: pytest.Capt
     resealed(run, other)
     assert main(["check", "ev"]) == 0
     out = capsys.readouterr().out
-    assert "not compared: index.txt, index.html, checker.py, " in out
-    assert "which assay 0.0 wrote" in out
+    assert "note: index.txt, index.html, checker.py, " in out
+    assert "written by assay 0.0, and this is assay" in out
     assert "regions: linf, of 1.0 times eps, in a domain of at least 0.0, at most 1.0" in out
     del told["sha256"][name]
     resealed(run, told)

@@ -71,6 +71,11 @@ def bent(a, line, chord, top):
     return np.where(a < 0, chord, line) * a, (np.minimum(a, 0) * top).sum(0)
 
 
+def of_boxes(t, boxes):
+    """What rows have of values by their boxes, (values x boxes) to (values x rows), or None: all have the same."""
+    return t if boxes is None else np.take(t, boxes, 1)  # a third of what it takes by an index
+
+
 def better(old, new):
     """The larger bound; what is not finite is none."""
     return np.where((new > old) & (new < inf), new, old)
@@ -244,7 +249,7 @@ class Bounder:
         a, live[:] = ar.of(np.zeros((place[-1] + 1, rows))), False
         a[place[at]], live[at] = start, True
         total = lost = size = ar.of(np.zeros(rows))
-        boxes = slice(None) if domain is None or self.lower.shape[1] == 1 else domain
+        boxes = None if self.lower.shape[1] == 1 else domain
         for layer in walk:
             out = layer.out.ravel()
             mine = a[place[out]]
@@ -268,7 +273,7 @@ class Bounder:
         if self.lower.shape[1] == 1:
             term = self.centre[at, 0] @ a - self.radius[at, 0] @ slants
         else:
-            term = (a * self.centre[at][:, boxes] - slants * self.radius[at][:, boxes]).sum(0)
+            term = (a * of_boxes(self.centre[at], boxes) - slants * of_boxes(self.radius[at], boxes)).sum(0)
         if whole and self.least:
             term = np.maximum(term, self.least(a))
         lost = lost + self.loss(len(a)) * (self.most[at] @ slants)
@@ -287,13 +292,13 @@ class Bounder:
         """Coefficients of the values of a ReLU as those of its operands, the constants, and what these are sums of."""
         most, own = 3 * self.most[layer.into], a[layer.here]
         if hints is None:
-            return *bent(a, *(t[:, domain] for t in layer.lines)), most @ np.abs(a)
+            return *bent(a, *(of_boxes(t, domain) for t in layer.lines)), most @ np.abs(a)
         scale = most @ np.abs(a)
         a[layer.here] = 0
-        a, term = bent(a, *(t[:, domain] for t in layer.lines))
+        a, term = bent(a, *(of_boxes(t, domain) for t in layer.lines))
         slopes, push, low, high = (None if t is None else t[layer.columns] for t in hints)
         if low is None:
-            low, high = (t[layer.into[layer.here]][:, domain] for t in (self.lower, self.upper))
+            low, high = (of_boxes(t[layer.into[layer.here]], domain) for t in (self.lower, self.upper))
         if slopes is not None:
             need(slopes.shape == own.shape, "not every neuron has its slopes")
             left = self.ar.of(layer.left)  # they are told of a LeakyReLU

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assay.verify.check import norms, question
+from assay.verify.check import bounds, norms, question
 from assay.verify.check.certificate import Certificate
 from assay.verify.core.problem import Problem
 from assay.verify.core.region import LpBall
@@ -91,6 +91,14 @@ class Part:
     arrays: dict[str, Array]
     layers: list[list[str | None]]
 
+    @property
+    def fuller(self) -> Part | None:
+        """The same with both bounds of every neuron, as a search has them, before those by slopes of its own; None
+        where there are already."""
+        if not any(bounds.SIGNS in some for some in self.layers):
+            return None
+        return Part(self.arrays, [[None, *(name for name in some if name != bounds.SIGNS)] for some in self.layers])
+
 
 def counterexample(files: Files, point: Sequence[float]) -> Certificate:
     """The certificate of a point of the region of which the output is unsafe."""
@@ -129,9 +137,9 @@ def of_record(files: Files, number: int, spec: Spec, record: Mapping[str, Any]) 
     arrays["tighter/at"] = np.concatenate(at).astype(np.int32)
     arrays["slopes"] = differences(arrays["slopes"])
     arrays["listed"] = record["listed"].numpy()
-    layers: list[list[str | None]] = [[None] for _ in files.relus]
+    layers: list[list[str | None]] = [[bounds.SIGNS] for _ in files.relus]
     for relu, rows in record["layers"].items():
-        layers[int(relu)] = [None, f"layer{relu}"]
+        layers[int(relu)] = [f"layer{relu}", bounds.SIGNS]
         arrays |= {f"layer{relu}/{name}": rows[name].numpy() for name in ("neurons", "slopes")}
     finer = {f"finer/{name}": array.numpy() for name, array in record["finer"].items()}
     if finer:

@@ -91,7 +91,7 @@ def proved(
             how.add(by)
         parts.append(part)
     again = {"by": ", ".join(sorted(how))} if how else {}
-    for _ in range(len(parts) * ROUNDS):
+    for _ in range(len(parts) * (ROUNDS + 1)):
         certificate = files.certificate("tree", semantics, parts)
         try:
             return certificate, certificate.check(until=until) | again
@@ -99,7 +99,9 @@ def proved(
             if not why.left:
                 raise
             number, left = why.left
-        if "boxes" in parts[number].arrays:
+        if fuller := parts[number].fuller:
+            parts[number] = fuller
+        elif "boxes" in parts[number].arrays:
             parts[number] = halved(files, number, parts[number], left, semantics, until)
         else:
             parts[number] = reopened(files, number, parts[number], left, problems[number], budget)
@@ -179,7 +181,7 @@ def reopened(files: Files, number: int, part: Part, left: Sequence[int], problem
 
     order, budget = order_of(files, files.parts[number][2], problem.spec), running(budget)
     share = budget.part(SHARE)
-    crown = all(layer == [None] for layer in part.layers)
+    crown = not any(set(layer) - {None, bounds.SIGNS} for layer in part.layers)
     arrays = None if order is None else mended(part.arrays, left, problem, order, share, crown)
     return searched(files, number, problem, budget)[0] if arrays is None else Part(arrays, part.layers)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
 
 from assay.verify.backends.bab.neurons.bab import BaB
-from assay.verify.check.question import Rejected
+from assay.verify.check import bounds
+from assay.verify.check.certificate import Certificate
+from assay.verify.check.question import Rejected, opened
 from assay.verify.core.budget import Budget
 from assay.verify.solving import parts, proofs
 from assay.verify.solving.mended import placed
@@ -69,3 +73,23 @@ def test_what_cannot_be_proved_is_not_mended() -> None:
     part = Part(parts.trees(len(files.parts[0][2]), [1.0] * sum(map(len, files.parts[0][2]))), [])
     with pytest.raises(proofs.Refuted, match="has found a counterexample"):
         proofs.reopened(files, 0, part, [0], problem, Budget(10).started())
+
+
+def test_layers_are_bounded_in_full_before_leaves_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, _ = case("mlp", 4)
+    result, files, check = NODES.verify(problem), Files.of_problem(problem), Certificate.check
+    part = parts.of_record(files, 0, problem.spec, result.certificate)
+    assert part is not None
+    assert [bounds.SIGNS] in part.layers
+    assert ["layer1", bounds.SIGNS] in part.layers
+
+    def strict(self: Certificate, exact: bool = False, until: float = inf) -> dict[str, Any]:
+        if any(bounds.SIGNS in some for some in opened(self.content)[0]["parts"][0]["layers"]):
+            raise Rejected("as though a leaf were not proved so", (0, [0]))
+        return check(self, exact, until)
+
+    monkeypatch.setattr(Certificate, "check", strict)
+    monkeypatch.setattr(proofs, "reopened", None)
+    certificate, report = proofs.proved(files, [problem], result)
+    assert report["claim"] == "unsat"
+    assert opened(certificate.content)[0]["parts"][0]["layers"] == [[None], [None, "layer1"]]
