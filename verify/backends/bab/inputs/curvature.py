@@ -21,7 +21,7 @@ from assay.verify.bounds.relaxations.lines import Lines
 from assay.verify.core.verifier import Bounds
 from assay.verify.support.floats import UNIT, gamma
 
-SWEEPS = 2  # over the coordinates in search of where a convex function is least
+SWEEPS = 8  # over the coordinates in search of where a convex function is least: a box that is not closed is dear
 WORTH = 0.5  # of a neuron's interval: a linear function that it is not this near to says no more than the interval
 OPERATIONS = 64  # that a term passes at most, beside the sum that it belongs to
 
