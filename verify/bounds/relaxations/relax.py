@@ -37,6 +37,7 @@ from assay.verify.core.roundings import noise
 from assay.verify.core.verifier import Bounds
 
 PAIRED = (Product, Normalised)  # of pairs of values of two nodes
+MOVERS = (Gather, Reshape, Concat)  # they only move numbers about
 
 
 @singledispatch
@@ -174,16 +175,20 @@ def feeds(network: Network) -> dict[int, list[Op]]:
     readers: dict[int, list[Op]] = {}
     for node in network.nodes:
         if relaxes(node.op):
-            for source in _sources(network, node.inputs[0]) if isinstance(node.op, PAIRED) else node.inputs:
+            paired = isinstance(node.op, PAIRED)
+            for source in moved_from(network, node.inputs[0]) if paired else node.inputs:
+                if paired and (source == 0 or relaxes(network.nodes[source].op)):
+                    continue
                 readers.setdefault(source, []).append(node.op)
     return readers
 
 
-def _sources(network: Network, position: int) -> set[int]:
+def moved_from(network: Network, position: int) -> tuple[int, ...]:
+    """The nodes, by position, that a node's numbers come from unchanged, through what only moves them about."""
     node = network.nodes[position]
-    if isinstance(node.op, (Gather, Reshape, Concat)):
-        return set().union(*(_sources(network, i) for i in node.inputs))
-    return set() if position == 0 or relaxes(node.op) else {position}
+    if not isinstance(node.op, MOVERS):
+        return (position,)
+    return tuple(dict.fromkeys(source for i in node.inputs for source in moved_from(network, i)))
 
 
 def undecided_by_any(ops: Sequence[Op], z: Bounds) -> Tensor:

@@ -31,6 +31,8 @@ def weigh(forms: Functions, lower: Tensor, upper: Tensor, rounds: int) -> tuple[
     weights = torch.zeros_like(lowest).scatter_(1, chosen[:, None], 1.0)
     if lowest.shape[1] == 1:
         return best, weights
+    if lowest.shape[1] == 2:
+        return _between(forms, lower, upper)
     trial = (2 * weights + 1) / (2 + lowest.shape[1])
     for step in range(rounds):
         corner = mix(forms, trial).corner(lower, upper)
@@ -44,6 +46,18 @@ def weigh(forms: Functions, lower: Tensor, upper: Tensor, rounds: int) -> tuple[
         trial = trial * (2 / (step + 1) ** 0.5 * slope).exp()
         trial = trial / trial.sum(1, keepdim=True)
     return best, weights
+
+
+def _between(forms: Functions, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Of two forms exactly: the best weights are those of one alone, or make a coefficient of the mixture zero."""
+    first, second = forms.coef.unbind(1)
+    turn = -second / (first - second)
+    ends = turn.new_tensor([0.0, 1.0]).expand(len(turn), 2)
+    share = torch.cat([ends, turn.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).clamp(0, 1)], 1)
+    weights = torch.stack([share, 1 - share], 2)  # problems x candidates x 2
+    mixed = Functions(weights @ forms.coef, (weights * forms.constant[:, None]).sum(2))
+    best, chosen = mixed.minimum(lower[:, None], upper[:, None]).nan_to_num(nan=-torch.inf).max(1)
+    return best, weights.gather(1, chosen[:, None, None].expand(-1, 1, 2))[:, 0]
 
 
 def mix(forms: Functions, weights: Tensor) -> Functions:

@@ -34,6 +34,7 @@ WEIGHINGS = 12  # steps in search of the best weights of a disjunct's rows
 SAMPLES = 1024
 BEYOND = 0.5
 TABLES = 24  # numbers that are kept for each neuron of a box while it is bounded
+STEEPER = 4  # than planes between the bounds of the operands are those about products, at most
 NOTHING = torch.finfo(torch.float64).max  # the least margin of a box without points
 FAIRNESS = 1e-3  # of the best gain, promised to an input as wide as at the root: each is halved in the end
 
@@ -96,12 +97,15 @@ class InputTree:
         # What rounding may take of each row, weighed with the others of a disjunct or alone: (rows).
         count, (A, b) = FEW + self.unsafe.members.shape[1], (self.unsafe.A.abs(), self.unsafe.b.abs())
         steps = STEPS * len(self.prepared.network.nodes)
+        # Planes about products together are a few times as steep as those about each (``WORTH``).
+        count *= STEEPER if self.prepared.factors else 1
         self.slack = A @ self.prepared.error[-1] * (count / FEW) + 2 * gamma(count + steps) * b
 
     def affordable(self, budget: Budget) -> int:
         """How many boxes at a time fit into a quarter of the memory."""
-        neurons = sum(node.size for node in self.prepared.network.nodes)
-        return max(1, budget.memory // 4 // (8 * (TABLES + len(self.prepared.varied)) * neurons))
+        neurons, varied = sum(node.size for node in self.prepared.network.nodes), len(self.prepared.varied)
+        operands = sum(factors.index.numel() for factors in self.prepared.factors.values())
+        return max(1, budget.memory // 4 // (8 * ((TABLES + varied) * neurons + 2 * (TABLES + varied) * operands)))
 
     def root(self) -> Boxes:
         """The region's box, with everything open."""
@@ -120,8 +124,8 @@ class InputTree:
         signs = boxes.signs if self.record is None else torch.zeros_like(boxes.signs)
         relaxed, signs = bound_layers(self.prepared, boxes.lower, boxes.upper, signs, budget)
         pairs = self._pairs(relaxed, boxes, budget).sift(lowest)
-        pairs, loss = self._raised(relaxed, pairs, boxes.node, budget)
-        gain = self._gain(relaxed, pairs, loss)
+        pairs, loss, bent = self._raised(relaxed, pairs, boxes.node, budget)
+        gain = self._gain(relaxed, pairs, loss, bent)
         pairs, cleared = pairs.sift(lowest), inf
         if self.record is None:  # a tree is written of halves alone: clipping spares few boxes
             pairs, cleared = _clipped(pairs)
@@ -165,19 +169,23 @@ class InputTree:
         bound = torch.fmax(bound, self._tied(forms, lower[:, None], upper[:, None]).amax(1))
         return Pairs(box, disjunct, lower, upper, bound, forms, weights)
 
-    def _raised(self, relaxed: Relaxed, pairs: Pairs, node: Tensor, budget: Budget) -> tuple[Pairs, dict[int, Tensor]]:
+    def _raised(
+        self, relaxed: Relaxed, pairs: Pairs, node: Tensor, budget: Budget
+    ) -> tuple[Pairs, dict[int, Tensor], Tensor]:
         """The pairs with the bounds of their mixtures raised, and the mixtures' forms before the others; for each
-        activation, by position, what its relaxation may cost the pairs that stay open (boxes x features)."""
+        activation, by position, what its relaxation may cost the pairs that stay open (boxes x features), and what all
+        products together may along each input (boxes x varied inputs)."""
         members = self.unsafe.members[pairs.disjunct]
         objective = torch.einsum("pr,pro->po", pairs.weights, self.unsafe.A[members])
         constant = -torch.linalg.vecdot(pairs.weights, self.unsafe.b[members] + self.slack[members])
         loss = {i: torch.zeros_like(lines.intercept_gap) for i, lines in relaxed.lines.items()}
+        bent = relaxed.lower.new_zeros(len(relaxed.lower), len(self.prepared.varied))
         bound, coef, offset = pairs.bound.clone(), pairs.lower.clone(), pairs.bound.clone()
-        for block in blocks(len(pairs.box), self.prepared.widest, budget):
+        for block in blocks(len(pairs.box), self.prepared.heaviest, budget):
             box = pairs.box[block]
             here = relaxed.take(box)
             slopes: dict[int, Tensor] | None = None if self.record is None else {}
-            raised, lost_at = raise_rows(here, objective[block], constant[block], self.ascent, slopes)
+            raised, lost_at, bent_at = raise_rows(here, objective[block], constant[block], self.ascent, slopes)
             if self.record is not None and slopes is not None:
                 done = decided(raised.bound).nonzero().flatten()
                 mine = torch.arange(len(pairs.box))[block][done]
@@ -186,21 +194,25 @@ class InputTree:
             bound[block] = torch.fmax(bound[block], raised.bound)
             coef[block], offset[block] = raised.function.coef, raised.function.constant
             open_ = ~decided(bound[block])
+            if bent_at is not None:
+                bent.index_add_(0, box, bent_at * open_[:, None])
             for position, lost in lost_at.items():
                 loss[position].index_add_(0, box, lost * open_[:, None])
         bound = torch.fmax(bound, self._tied(Functions(coef, offset), pairs.lower, pairs.upper))
         forms = Functions(
             torch.cat([coef[:, None], pairs.forms.coef], 1), torch.cat([offset[:, None], pairs.forms.constant], 1)
         )
-        return replace(pairs, bound=bound, forms=forms), loss
+        return replace(pairs, bound=bound, forms=forms), loss, bent
 
-    def _gain(self, relaxed: Relaxed, pairs: Pairs, loss: dict[int, Tensor]) -> Tensor:
-        """What halving each input promises: its share of the width of the neurons whose relaxations cost most, and of
-        the width of the mixtures themselves: (boxes x inputs)."""
+    def _gain(self, relaxed: Relaxed, pairs: Pairs, loss: dict[int, Tensor], bent: Tensor) -> Tensor:
+        """What halving each input promises: its share of the width of the neurons whose relaxations cost most, and what
+        is not convex along it, or without products of the width of the mixtures themselves: (boxes x inputs). With
+        products, where they lose most is known, and the mixtures are steep elsewhere."""
         varied, whole = self.prepared.varied, relaxed.upper - relaxed.lower
         width = whole[:, varied]
-        gain = torch.zeros_like(width)
-        gain.index_add_(0, pairs.box, pairs.forms.coef[:, 0, varied].abs() * width[pairs.box])
+        gain = bent.clone()
+        if relaxed.curvature is None:
+            gain.index_add_(0, pairs.box, pairs.forms.coef[:, 0, varied].abs() * width[pairs.box])
         for position, lost in loss.items():
             node = self.prepared.network.nodes[position]
             reach = relaxed.reach.get(node.inputs[0])

@@ -13,19 +13,29 @@ from math import inf
 import torch
 from torch import Tensor
 
+from assay.verify.backends.bab.inputs.curvature import Curvature, Enclosure, Planes
 from assay.verify.backends.bab.inputs.prepared import Prepared
 from assay.verify.bounds.backward import walk
 from assay.verify.bounds.backward.affine import Part, entries
 from assay.verify.bounds.backward.rows import RowRules
 from assay.verify.bounds.interval import step
 from assay.verify.bounds.layers import meet
-from assay.verify.bounds.optimised.slopes import Ascent, Climb, Functions, Raised, raise_lines
+from assay.verify.bounds.optimised.slopes import (
+    Ascent,
+    Climb,
+    Functions,
+    Moving,
+    Raised,
+    at_rest,
+    raise_lines,
+)
 from assay.verify.bounds.relaxations.lines import Lines
 from assay.verify.bounds.relaxations.relax import feeds, relax, relaxes, undecided_by_any
 from assay.verify.core.budget import Budget
 from assay.verify.core.ops import Linear
 from assay.verify.core.roundings import terms
 from assay.verify.core.verifier import Bounds
+from assay.verify.support.floats import UNIT
 
 # Numbers in a block of coefficients that are propagated together: it should stay in cache.
 BLOCK = 1 << 17
@@ -45,7 +55,8 @@ class Reach:
 @dataclass(frozen=True, eq=False)
 class Relaxed:
     """A network over a batch of boxes, ``lower`` and ``upper`` (boxes x inputs), with every activation, by position,
-    between two lines over the bounds of its operand, (boxes x features [x operands])."""
+    between two lines over the bounds of its operand, (boxes x features [x operands]); ``enclosed``: the values that
+    operands of products are among, by position; ``curvature``: of all products, if there are any."""
 
     prepared: Prepared
     lower: Tensor
@@ -53,6 +64,8 @@ class Relaxed:
     lines: dict[int, Lines] = field(default_factory=dict)
     operands: dict[int, Bounds] = field(default_factory=dict)
     reach: dict[int, Reach] = field(default_factory=dict)
+    enclosed: dict[int, Enclosure] = field(default_factory=dict)
+    curvature: Curvature | None = None
 
     def relax(self, position: int, z: Bounds) -> None:
         """Relax the activation at ``position``, whose operand lies within ``z`` (boxes x shape)."""
@@ -60,6 +73,14 @@ class Relaxed:
         shape = (len(z.lower), node.size, *([-1] if node.op.several else []))
         self.operands[position] = Bounds(z.lower.reshape(shape), z.upper.reshape(shape))
         self.lines[position] = relax(node.op, self.operands[position])
+
+    def planes(self) -> dict[int, Planes]:
+        """Planes about all products, to be moved, by position."""
+        return {} if self.curvature is None else self.curvature.planes()
+
+    def on(self, planes: Mapping[int, Planes]) -> Relaxed:
+        """The same with products on these planes."""
+        return replace(self, lines=self.lines | {position: p.lines() for position, p in planes.items()})
 
     def minimum(self, functions: Functions) -> Tensor:
         """The least values of functions, one a box, over their boxes: (boxes)."""
@@ -76,7 +97,8 @@ class Relaxed:
             position: Bounds(z.lower.index_select(0, box), z.upper.index_select(0, box))
             for position, z in self.operands.items()
         }
-        return Relaxed(self.prepared, self.lower[box], self.upper[box], lines, operands)
+        curvature = None if self.curvature is None else self.curvature.take(box)
+        return Relaxed(self.prepared, self.lower[box], self.upper[box], lines, operands, curvature=curvature)
 
 
 def bound_layers(
@@ -93,6 +115,8 @@ def bound_layers(
     shape = (-1, *network.input_shape)
     bounds = [Bounds(lower.view(shape), upper.view(shape))]
     readers = feeds(network)
+    if 0 in prepared.factored:
+        relaxed.enclosed[0] = _inputs(relaxed)
     known = dict(zip(sizes, torch.split(signs, list(sizes.values()), 1), strict=True))
     for position, node in enumerate(network.nodes[1:], start=1):
         if relaxes(node.op):
@@ -107,7 +131,10 @@ def bound_layers(
             here = _tightened(relaxed, position, here, undecided_by_any(readers[position], here), budget)
         if position in known:
             known[position] = _signs(here)
+        if position in prepared.factored and position not in relaxed.enclosed:
+            relaxed.enclosed[position] = Enclosure.within(_flat(here), len(prepared.varied))
         bounds.append(here)
+    relaxed = replace(relaxed, curvature=_curvature(relaxed))
     return relaxed, torch.cat([known[source] for source in sizes], 1) if sizes else signs
 
 
@@ -137,27 +164,42 @@ def propagate_backwards(
 def rows_of(relaxed: Relaxed, objective: Tensor, constant: Tensor, box: Tensor, budget: Budget) -> Functions:
     """Linear functions below ``objective @ output + constant``: objective (rows x outputs), constant and box (rows)."""
     last = len(relaxed.prepared.network.nodes) - 1
-    parts = [
-        propagate_backwards(relaxed, {last: Part(objective[block])}, constant[block], box[block])
-        for block in blocks(len(box), relaxed.prepared.widest, budget)
-    ]
+    parts = []
+    for block in blocks(len(box), relaxed.prepared.heaviest, budget):
+        pending, where = {last: Part(objective[block])}, box[block]
+        if relaxed.curvature is None:
+            parts.append(propagate_backwards(relaxed, pending, constant[block], where))
+            continue
+        here, seen = relaxed.take(where), dict[int, Tensor]()
+        planes, curvature = here.planes(), relaxed.curvature.take(where)
+        functions = propagate_backwards(here.on(planes), pending, constant[block], seen=seen)
+        parts.append(curvature.below(functions, seen, planes))
     return Functions(torch.cat([f.coef for f in parts]), torch.cat([f.constant for f in parts]))
 
 
 def raise_rows(
     relaxed: Relaxed, objective: Tensor, constant: Tensor, ascent: Ascent, slopes: dict[int, Tensor] | None = None
-) -> tuple[Raised, dict[int, Tensor]]:
+) -> tuple[Raised, dict[int, Tensor], Tensor | None]:
     """Rows ``objective @ output + constant`` (boxes x outputs), one a box, with lines of their own raised; and for each
-    activation, by position, what its relaxation may cost the row (boxes x features).
+    activation, by position, what its relaxation may cost the row (boxes x features), and what all products together may
+    along each input (boxes x varied inputs), if there are any.
 
     ``slopes`` gets those of the lower lines that the best bounds are by, by position (boxes x features).
     """
     last = len(relaxed.prepared.network.nodes) - 1
     best = torch.full((len(constant),), -inf, dtype=constant.dtype)
 
+    curvature = relaxed.curvature
+    planes = relaxed.planes()
+    relaxed = relaxed.on(planes)
+
     def backward(lines: Mapping[int, Lines], seen: dict[int, Tensor]) -> Functions:
         trial = replace(relaxed, lines=dict(lines))
         functions = propagate_backwards(trial, {last: Part(objective)}, constant, seen=seen)
+        if curvature is not None:
+            functions = curvature.below(functions, seen, planes)
+            for p in planes.values():
+                p.at = relaxed.minimiser(functions)[:, curvature.varied] - curvature.centre
         if slopes is not None:
             bound = relaxed.minimum(functions)
             better = (bound > best)[:, None]
@@ -167,8 +209,13 @@ def raise_rows(
         return functions
 
     climb = Climb(relaxed.prepared.network, backward, relaxed, relaxed.lines, relaxed.operands, ascent)
+    climb.free |= {i: Moving(None, p, at_rest(p.tensors())) for i, p in planes.items()}
     raised = raise_lines(climb, ascent.steps)
-    return raised, {i: coef.abs() * _gap(relaxed, i) for i, coef in raised.seen.items()}
+    lost = {i: coef.abs() * _gap(relaxed, i) for i, coef in raised.seen.items() if i not in planes}
+    if curvature is None:
+        return raised, lost, None
+    bent, besides = curvature.lost(raised.seen, planes)
+    return raised, lost | besides, bent
 
 
 def _gap(relaxed: Relaxed, position: int) -> Tensor:
@@ -198,18 +245,53 @@ def _tightened(relaxed: Relaxed, position: int, known: Bounds, wanted: Tensor, b
     lower, upper = known.lower.flatten(1), known.upper.flatten(1)
     varied = relaxed.prepared.varied
     radius = (relaxed.upper / 2 - relaxed.lower / 2)[:, varied]
+    enclosed = None
+    if position in relaxed.prepared.factored:
+        enclosed = relaxed.enclosed[position] = Enclosure.within(_flat(known), len(varied))
     lowest, widths = [lower.new_zeros(0, 2)], [lower.new_zeros(0, len(varied))]
     for block in blocks(len(box), 2 * _width(relaxed.prepared, position, feature), budget):
         who = box[block]
         low, high = relaxed.lower[who], relaxed.upper[who]
         below = _both_sides(relaxed, position, feature[block], who)
         lowest.append(below.minimum(low[:, None], high[:, None]))
+        if enclosed is not None:
+            error = relaxed.prepared.error[position].index_select(0, feature[block])
+            enclosed.put(who, feature[block], Enclosure.between(below, error, low, high, varied))
         widths.append(below.coef[..., varied].abs().sum(1) * radius[who])
     relaxed.reach[position] = Reach(box, feature, torch.cat(widths))
     new_lower, new_upper = torch.cat(lowest).T - relaxed.prepared.error[position].index_select(0, feature)
     met = meet(lower[box, feature], upper[box, feature], new_lower, -new_upper)
     index = (box, feature)
     return Bounds(*(t.index_put(index, new).view_as(known.lower) for t, new in zip((lower, upper), met, strict=True)))
+
+
+def _inputs(relaxed: Relaxed) -> Enclosure:
+    """Of the inputs themselves: those that vary are linear, and nothing else."""
+    varied = relaxed.prepared.varied
+    enclosed = Enclosure.within(Bounds(relaxed.lower, relaxed.upper), len(varied))
+    enclosed.slope[:, varied] = torch.eye(len(varied), dtype=enclosed.slope.dtype)
+    # The middle of a box is not a number always: what its nearest one differs by remains.
+    enclosed.radius[:, varied] = enclosed.mid[:, varied].abs() * 2 * UNIT
+    return enclosed
+
+
+def _curvature(relaxed: Relaxed) -> Curvature | None:
+    """Of all products over the boxes, once all that they read is enclosed."""
+    prepared, varied = relaxed.prepared, relaxed.prepared.varied
+    if not prepared.factors:
+        return None
+    sides: tuple[dict[int, Enclosure], dict[int, Enclosure]] = {}, {}
+    for position, factors in prepared.factors.items():
+        joined = Enclosure.join([relaxed.enclosed[source] for source in factors.sources])
+        for side, index in zip(sides, factors.index.unbind(1), strict=True):
+            side[position] = joined.take(index, 1)
+    lower, upper = relaxed.lower[:, varied], relaxed.upper[:, varied]
+    centre = lower / 2 + upper / 2
+    return Curvature(*sides, centre, torch.maximum(upper - centre, centre - lower), varied)
+
+
+def _flat(z: Bounds) -> Bounds:
+    return Bounds(z.lower.flatten(1), z.upper.flatten(1))
 
 
 def _width(prepared: Prepared, position: int, feature: Tensor) -> float:
