@@ -3,16 +3,17 @@ other, would make as large as the values themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, exp, gcd, inf, log, prod
+from math import exp, inf, isnan, pi
 
 import torch
 from torch import Tensor
 
-from assay.verify.bounds.memo import per_op
+from assay.verify.bounds.memo import per_op, remember
 from assay.verify.core.ops import Conv2d, Linear, Op
 
-SQUARINGS = 5  # of a matrix, after which its largest singular value is known to a few percent
+SQUARINGS = 4  # of a matrix, after which its largest singular value is known to a few percent
 SLACK = 1 + 2.0**-20  # more than all sums here lose, which are made in float64
 
 
@@ -30,18 +31,46 @@ def length(values: Tensor) -> float:
     return float(torch.linalg.vector_norm(values.double())) * SLACK
 
 
+def stretch(op: Op, shape: tuple[int, ...]) -> Stretch | None:
+    """Of a dense layer, or a convolution that reads all channels, of an operand of this ``shape``; None of others."""
+    return remember(_stretches(op), shape, lambda: _stretch(op, shape))
+
+
 @per_op
-def stretch(op: Op) -> Stretch | None:
-    """Of a dense layer, or a convolution that reads all channels; None of others."""
+def _stretches(op: Op) -> dict[tuple[int, ...], Stretch | None]:
+    return {}
+
+
+def _stretch(op: Op, shape: tuple[int, ...]) -> Stretch | None:
     if isinstance(op, Linear):
-        return Stretch(_rows(op.weight), _largest(op.weight))
+        return Stretch(_rows(op.weight), _largest(op.weight.double()[None]))
     if not isinstance(op, Conv2d) or op.groups > 1:
         return None
-    # A convolution is a matrix times all windows, which hold each element so many times.
-    axes = zip(op.weight.shape[2:], op.stride, op.dilation, strict=True)
-    times = prod(ceil(k * gcd(s, d) / s) for k, s, d in axes)
-    matrix = op.weight.flatten(1)
-    return Stretch(_rows(matrix)[:, None, None], _largest(matrix) * times**0.5 * SLACK)
+    whole = max(_largest(matrices) for matrices in _by_waves(op, shape))
+    return Stretch(_rows(op.weight.flatten(1))[:, None, None], whole)
+
+
+def _by_waves(op: Conv2d, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """A convolution of images of this ``shape`` is part of one on a torus, where they have their margins about them.
+    That takes each wave to a wave, channel by channel (Sedghi, Gupta and Long 2019, arXiv:1805.10408): by these
+    matrices (waves x outputs x inputs), without those of which others are the complex conjugates."""
+    axes = zip(shape[1:], op.weight.shape[2:], op.stride, op.padding, op.dilation, strict=True)
+    vertical, horizontal = (_waves(*axis) for axis in axes)
+    weight = op.weight.to(torch.complex128)
+    for wave in vertical[: len(vertical) // 2 + 1]:
+        rows = torch.einsum("ocyx,yv->ocvx", weight, wave)
+        yield torch.einsum("ocvx,kxh->kocvh", rows, horizontal).flatten(2)
+
+
+def _waves(size: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """Of an axis of a torus, the waves at the kernel's elements, each as one of those of the places between two steps,
+    which are inputs of their own: (waves x kernel x stride)."""
+    reach = torch.arange(kernel, dtype=torch.float64) * dilation
+    outputs = (size + 2 * padding - (kernel - 1) * dilation - 1) // stride + 1
+    count = max(outputs, -(-(size + padding) // stride))  # no margin meets the image, and no two outputs are one
+    angle = torch.arange(count, dtype=torch.float64)[:, None] * reach * (2 * pi / (count * stride))
+    place = torch.nn.functional.one_hot(reach.long() % stride, stride)
+    return torch.polar(torch.ones_like(angle), angle)[:, :, None] * place
 
 
 def _rows(matrix: Tensor) -> Tensor:
@@ -50,16 +79,18 @@ def _rows(matrix: Tensor) -> Tensor:
     return (rows * SLACK).to(matrix) * SLACK
 
 
-def _largest(matrix: Tensor) -> float:
-    """At least the largest singular value, and few percent more at most: a root of the size of a high power."""
-    matrix = matrix.double()
-    square = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
-    root = 0.0  # the logarithm of the largest eigenvalue
+def _largest(matrices: Tensor) -> float:
+    """At least the largest singular value of any of some matrices (n x rows x columns), and few percent more at most: a
+    root of the size of a high power."""
+    scale = matrices.abs().amax((1, 2), keepdim=True)
+    matrices = matrices / torch.where(scale > 0, scale, 1.0)
+    square = matrices @ matrices.mH if matrices.shape[1] <= matrices.shape[2] else matrices.mH @ matrices
+    root = scale.flatten().log()  # the logarithm of the largest singular value
     for number in range(SQUARINGS + 1):
-        size = float(torch.linalg.matrix_norm(square))
-        if not 0 < size < inf:
-            return size
-        root += log(size) / 2**number
-        square = square / size
-        square = square @ square
-    return exp(root / 2) * SLACK
+        if number:
+            square = square @ square
+        size = torch.linalg.matrix_norm(square)
+        root = root + size.log() / 2 ** (number + 1)
+        square = square / torch.where(size > 0, size, 1.0)[:, None, None]
+    largest = exp(float(root.amax())) * SLACK
+    return inf if isnan(largest) else largest
