@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import exp, inf, isnan, pi
+from math import inf, isnan, pi
 
 import torch
 from torch import Tensor
 
 from assay.verify.bounds.memo import per_op, remember
 from assay.verify.core.ops import Conv2d, Linear, Op
+from assay.verify.support.floats import gamma
 
-SQUARINGS = 4  # of a matrix, after which its largest singular value is known to a few percent
+SQUARINGS = 3  # of a matrix, after which its largest singular value is known to a few percent
+FEW = 32  # more roundings than what is done beside a product takes
 SLACK = 1 + 2.0**-20  # more than all sums here lose, which are made in float64
 
 
@@ -81,16 +83,20 @@ def _rows(matrix: Tensor) -> Tensor:
 
 def _largest(matrices: Tensor) -> float:
     """At least the largest singular value of any of some matrices (n x rows x columns), and few percent more at most: a
-    root of the size of a high power."""
+    root of the length of a high power, whose products are made in float32 and charged for that."""
     scale = matrices.abs().amax((1, 2), keepdim=True)
-    matrices = matrices / torch.where(scale > 0, scale, 1.0)
-    square = matrices @ matrices.mH if matrices.shape[1] <= matrices.shape[2] else matrices.mH @ matrices
-    root = scale.flatten().log()  # the logarithm of the largest singular value
-    for number in range(SQUARINGS + 1):
+    square = (matrices / torch.where(scale > 0, scale, 1.0)).to(torch.complex64)
+    if square.shape[1] > square.shape[2]:
+        square = square.mH
+    lost = 4 * gamma(square.shape[2] + FEW, 2.0**-24)
+    sizes = []
+    for number in range(SQUARINGS + 2):
         if number:
-            square = square @ square
-        size = torch.linalg.matrix_norm(square)
-        root = root + size.log() / 2 ** (number + 1)
-        square = square / torch.where(size > 0, size, 1.0)[:, None, None]
-    largest = exp(float(root.amax())) * SLACK
+            square = square @ square.mH
+        sizes.append(torch.linalg.vector_norm(square, dim=(1, 2), dtype=torch.complex128).to(torch.float64))
+        square = square / torch.where(sizes[-1] > 0, sizes[-1], 1.0).to(torch.float32)[:, None, None]
+    known = torch.ones_like(sizes[-1])  # of the power, as it is divided by its size
+    for size in reversed(sizes[1:]):
+        known = (known * size + lost).sqrt().clamp(max=1)
+    largest = float((scale.flatten() * sizes[0] * known).amax()) * (1 + lost)
     return inf if isnan(largest) else largest
