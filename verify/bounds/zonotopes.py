@@ -189,7 +189,7 @@ class Zonotopes:
         position = self.position
         own = (c.images[position] for c in self.chunks if c.seed == 0 and position in c.images)
         radius = self.size[position] + self.rest[position]
-        return 1 - sum((torch.linalg.vector_norm(t, 1, 0) for t in own), torch.zeros_like(radius)) / radius
+        return 1 - sum((_magnitude(t) for t in own), torch.zeros_like(radius)) / radius
 
     @property
     def _precision(self) -> rounding.Precision:
@@ -245,6 +245,8 @@ class Zonotopes:
             for seeded in self._seeded(i, half, fresh):
                 self.size[i] += seeded.images[i].sum(0)
                 self.chunks += self._through(seeded, i + 1, position, lines, live)
+        for i, line in lines.items():
+            self.size[i] += line.slope.abs() * self.size[nodes[i].inputs[0]]
         for i in range(begin, position + 1):
             self._note(i, lines.get(i), boxed.get(i))
         self.position = position
@@ -272,7 +274,8 @@ class Zonotopes:
                 if k not in live and not any(k in node.inputs for node in nodes[i + 1 : position + 1]):
                     images.pop(k, None)
             made = self._made(i, parts, lines.get(i))
-            self.size[i] += torch.linalg.vector_norm(made, 1, 0)
+            if i not in lines:
+                self.size[i] += _magnitude(made)
             images[i] = made
         return [replace(chunk, images={k: t for k, t in images.items() if k in live}, colours=colours)]
 
@@ -348,6 +351,14 @@ class Zonotopes:
             passed = sum(below) + length(fresh) if isinstance(node.op, (Add, Sub)) else inf
         self.rest.append(rest)
         self.length.append(min(length(rest), passed * SLACK))
+
+
+def _magnitude(images: Tensor) -> Tensor:
+    """The sum of the magnitudes of some images: (images x shape) to (shape)."""
+    total = torch.zeros_like(images[0])
+    for part in torch.split(images, max(1, CACHED // total.numel())):
+        total += part.abs().sum(0)
+    return total
 
 
 def _convolved(op: Conv2d, images: Tensor, shape: tuple[int, ...]) -> Tensor:
