@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
-from math import inf, isfinite, prod
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
@@ -36,8 +36,7 @@ from assay.verify.support import devices
 from assay.verify.support.floats import gamma
 
 BLOCK = 1 << 22  # coefficients of the symbols that are kept together, at a node
-CACHED = 1 << 20  # numbers that an operation multiplies at a time, about
-FEW_PLACES = 64  # up to which the library's convolution, image by image, is slower than one product of all
+CACHED = 1 << 19  # numbers that an operation reads, or makes, at a time, about
 FEW = 32  # more roundings than what is done beside an operation's own sums takes
 DEAR = 1 << 31  # products of rows that take half a second or so: for less it is not worth while
 FASTER = 3.0  # so many products forwards, of images, take as long as one of rows backwards, of windows
@@ -190,7 +189,7 @@ class Zonotopes:
         position = self.position
         own = (c.images[position] for c in self.chunks if c.seed == 0 and position in c.images)
         radius = self.size[position] + self.rest[position]
-        return 1 - sum((torch.linalg.vector_norm(t, 1, 0) for t in own), torch.zeros_like(radius)) / radius
+        return 1 - sum((_magnitude(t) for t in own), torch.zeros_like(radius)) / radius
 
     @property
     def _precision(self) -> rounding.Precision:
@@ -246,6 +245,8 @@ class Zonotopes:
             for seeded in self._seeded(i, half, fresh):
                 self.size[i] += seeded.images[i].sum(0)
                 self.chunks += self._through(seeded, i + 1, position, lines, live)
+        for i, line in lines.items():
+            self.size[i] += line.slope.abs() * self.size[nodes[i].inputs[0]]
         for i in range(begin, position + 1):
             self._note(i, lines.get(i), boxed.get(i))
         self.position = position
@@ -273,7 +274,8 @@ class Zonotopes:
                 if k not in live and not any(k in node.inputs for node in nodes[i + 1 : position + 1]):
                     images.pop(k, None)
             made = self._made(i, parts, lines.get(i))
-            self.size[i] += torch.linalg.vector_norm(made, 1, 0)
+            if i not in lines:
+                self.size[i] += _magnitude(made)
             images[i] = made
         return [replace(chunk, images={k: t for k, t in images.items() if k in live}, colours=colours)]
 
@@ -304,9 +306,9 @@ class Zonotopes:
             like.new_zeros(symbols, *nodes[k].shape) if part is None else part
             for k, part in zip(node.inputs, parts, strict=True)
         ]
-        op, count = linear_map(node.op), self._at_once(node.shape, node.op)
+        op, count = linear_map(node.op), max(1, CACHED // max(nodes[i].size for i in (position, *node.inputs)))
         blocks = zip(*(torch.split(part, count) for part in full), strict=True)
-        if isinstance(op, Conv2d) and op.groups == 1 and prod(node.shape[1:]) <= FEW_PLACES:
+        if isinstance(op, Conv2d) and op.groups == 1 and like.dtype == torch.float64:
             return torch.cat([_convolved(op, images, node.shape) for (images,) in blocks])
         return torch.cat([evaluate(op, *some) for some in blocks])
 
@@ -314,11 +316,6 @@ class Zonotopes:
     def _chunk(self) -> int:
         """Symbols that are kept together."""
         return max(1, BLOCK // max(node.size for node in self.relaxed.network.nodes))
-
-    def _at_once(self, shape: tuple[int, ...], op: Op) -> int:
-        """Images that an operation makes at a time."""
-        spread = op.weight[0].numel() * prod(shape[1:]) if isinstance(op, Conv2d) else 0
-        return max(1, CACHED // max(spread, prod(shape), 1))
 
     def _note(self, position: int, line: Line | None, boxed: Tensor | None) -> None:
         """Centre and rest of a node, whose size is known."""
@@ -345,7 +342,8 @@ class Zonotopes:
 
     def _note_rest(self, node: Node, rest: Tensor, fresh: Tensor) -> None:
         """The rest of a node that is no activation, of which ``fresh`` begins there (1 x shape), and its length."""
-        below, known = [self.length[i] for i in node.inputs], stretch(node.op)
+        read = self.relaxed.network.nodes[node.inputs[0]].shape
+        below, known = [self.length[i] for i in node.inputs], stretch(node.op, read)
         if known is not None and isfinite(below[0]):
             rest = torch.minimum(rest, known.each * below[0] + fresh)
             passed = known.whole * below[0] + length(fresh)
@@ -355,11 +353,33 @@ class Zonotopes:
         self.length.append(min(length(rest), passed * SLACK))
 
 
+def _magnitude(images: Tensor) -> Tensor:
+    """The sum of the magnitudes of some images: (images x shape) to (shape)."""
+    total = torch.zeros_like(images[0])
+    for part in torch.split(images, max(1, CACHED // total.numel())):
+        total += part.abs().sum(0)
+    return total
+
+
 def _convolved(op: Conv2d, images: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A convolution without its constant as one product for all images, (images x shape): the sums are the same."""
-    read = F.unfold(images, tuple(op.weight.shape[2:]), op.dilation, op.padding, op.stride)
-    made = op.weight.flatten(1) @ read.transpose(0, 1).reshape(read.shape[1], -1)
-    return made.view(shape[0], len(images), *shape[1:]).transpose(0, 1)
+    """A convolution of all channels without its constant, (images x shape): one product of all images for each element
+    of the kernel."""
+    (down, across), (dy, dx), (top, left), (_, height, width) = op.stride, op.dilation, op.padding, shape
+    read = F.pad(images.transpose(0, 1), (left, left, top, top))
+    made = images.new_zeros(shape[0], len(images) * height * width)
+    for y, row in enumerate(_taps(op)):
+        for x, tap in enumerate(row):
+            rows = slice(y * dy, y * dy + down * (height - 1) + 1, down)
+            columns = slice(x * dx, x * dx + across * (width - 1) + 1, across)
+            made.addmm_(tap, read[:, :, rows, columns].reshape(len(read), -1))
+    return made.view(shape[0], len(images), height, width).transpose(0, 1)
+
+
+@per_op
+def _taps(op: Op) -> Tensor:
+    """The kernel, element by element: (height x width x outputs x inputs)."""
+    assert isinstance(op, Conv2d)
+    return op.weight.permute(2, 3, 0, 1).contiguous()
 
 
 def _images(values: Tensor, features: Tensor) -> Tensor:
