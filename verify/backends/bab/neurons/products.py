@@ -16,7 +16,7 @@ from torch import Tensor
 from assay.verify.programs.program import Index, Matrix
 
 FULL = 0.25  # with at least this share of entries other than zero a matrix is multiplied faster as a dense one
-LITTLE = 4_000_000  # products of numbers that are done before blocks are thought of
+LITTLE = 16_000_000  # products of numbers that are done before blocks are thought of
 STARTING = 3.5e-6  # seconds that a block takes beside its arithmetic
 COMPRESSED, DENSE, COPIED = 7e-11, 2.2e-11, 1.5e-10  # seconds that an entry of a matrix takes, a number that is copied
 
