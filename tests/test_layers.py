@@ -57,7 +57,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     CLUSTER: ("torch", "numpy", "ray"),  # the last two on use
     "assay.attacks": ("torch",),
     # onnx: the checker opens models itself; its own files, by their bare names where they run without this package
-    "assay.verify.check": ("torch", "numpy", "onnx", "question", "bounds", "checker"),
+    "assay.verify.check": ("torch", "numpy", "onnx", "property", "question", "bounds", "checker"),
 }
 
 # Too heavy for ``import assay.verify``.

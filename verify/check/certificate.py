@@ -1,7 +1,7 @@
 """A certificate: one zip of claims in ``cert.json`` and plain arrays, with the two files that it speaks of.
 
-Whoever does not trust this package runs :mod:`assay.verify.check.checker`, which with ``question.py`` beside it, and
-for some ``norms.py``, needs nothing of it.
+Whoever does not trust this package runs :mod:`assay.verify.check.checker`, which with the files that lie beside it,
+``CHECKERS``, needs nothing of it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ CHECKERS = (
     "checker.py",
     "bounds.py",
     "question.py",
+    "property.py",
     "norms.py",
 )  # the last for what is not a tree, or a point, about boxes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in it, so that equal proofs are equal bytes
@@ -73,7 +74,7 @@ class Certificate:
         with zipfile.ZipFile(io.BytesIO(self.content)) as file:
             kind = json.loads(file.read("cert.json"))["kind"]
         boxes = self.prop[:1] != b"{" and kind in ("tree", "counterexample")
-        return CHECKERS[:3] if boxes else CHECKERS
+        return CHECKERS[:-1] if boxes else CHECKERS
 
     @property
     def of_prop(self) -> str:

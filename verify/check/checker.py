@@ -1,11 +1,12 @@
 """Check a certificate of assay: python checker.py CERTIFICATE MODEL.onnx PROPERTY [--exact]
 
 It shares no code with what it checks, and needs numpy, the standard library, onnx to open the model, and beside it
-``question.py``, which reads the two files; and ``norms.py`` for what is not about boxes. It believes nothing that a
-certificate holds. Slopes, multipliers and weights are hints: lines whose slopes are forced between 0 and 1 lie below a
-ReLU, and weights of splits and rows that are not negative bound the least value from below, so that wrong hints give
-weak bounds, not false ones. All else, bounds of layers among it, is derived here, in float64 with all rounding charged
-(Higham 2002, chapter 3), or with ``--exact`` in fractions. Exit code 0: accepted; 1: rejected.
+``bounds.py``, ``question.py`` and ``property.py``, which read the two files, and ``norms.py`` for what is not about
+boxes. It believes nothing that a certificate holds. Slopes, multipliers and weights are hints: lines whose slopes are
+forced between 0 and 1 lie below a ReLU, and weights of splits and rows that are not negative bound the least value from
+below, so that wrong hints give weak bounds, not false ones. All else, bounds of layers among it, is derived here, in
+float64 with all rounding charged (Higham 2002, chapter 3), or with ``--exact`` in fractions. Exit code 0: accepted; 1:
+rejected.
 """
 
 import hashlib

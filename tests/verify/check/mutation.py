@@ -36,7 +36,7 @@ from assay.verify.check import bounds, checker, norms, question
 
 ROOM = "assay.verify.check"
 FOLDER = Path(question.__file__).parent
-FILES = ("question", "bounds", "checker", "norms")  # each is read by those behind it
+FILES = ("property", "question", "bounds", "checker", "norms")  # each is read by those behind it
 TESTS = [f"tests/verify/check/test_{name}.py" for name in ("forged", "lines", "read", "checker", "margins", "draws")]
 SEARCHES = "not runs_alone and not any_method and not too_much_memory and not sources"  # of their own, which take long
 LONGEST, SLOW = 5.0, 0.3  # seconds: what takes longer is noticed; questions that take longer are left out
@@ -122,7 +122,13 @@ def questions() -> list[Question]:
 
 def traced(asked: Asked) -> Question:
     """A question, answered twice: for its time, and for its lines."""
-    of = {"checker": checker.main, "bounds": bounds.lines, "question": question.need, "norms": norms.checked}
+    of = {
+        "checker": checker.main,
+        "bounds": bounds.lines,
+        "question": question.opened,
+        "property": question.need,
+        "norms": norms.checked,
+    }
     files = {function.__code__.co_filename: name for name, function in of.items()}
     lines: dict[str, set[int]] = {name: set() for name in FILES}
 
