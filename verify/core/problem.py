@@ -117,11 +117,13 @@ class Problem:
         """Hash of the content of network, region and specification."""
         return content_hash("problem", self.network.id, self.region.id, self.spec.id)
 
-    def with_parts(self, *, network: Network | None = None, spec: Spec | None = None) -> Problem:
-        """The problem with another network or unsafe set; what was warned of is not warned of again."""
+    def with_parts(
+        self, *, network: Network | None = None, region: Region | None = None, spec: Spec | None = None
+    ) -> Problem:
+        """The problem with another network, region or unsafe set; what was warned of is not warned of again."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return replace(self, network=network or self.network, spec=spec or self.spec)
+            return replace(self, network=network or self.network, region=region or self.region, spec=spec or self.spec)
 
     @classmethod
     def of_parts(cls, network: Network, regions: Mapping[str, Region], spec: Spec) -> Problem:

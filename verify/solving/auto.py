@@ -20,6 +20,7 @@ from assay.verify.core.problem import Problem
 from assay.verify.core.result import Guarantee, Result
 from assay.verify.core.verifier import Verifier
 from assay.verify.solving import stages
+from assay.verify.solving.crowds import Crowd
 from assay.verify.solving.falsifier import Falsifier
 from assay.verify.solving.stages import Late, Stage
 
@@ -27,6 +28,7 @@ MINUTE, HOUR = 60.0, 3600.0
 FEW = 8  # inputs of networks whose boxes are halved before lines are raised and attacks take many steps
 HANDFUL = 400  # ReLUs of networks in which linear programs come before other searches
 BOXES = 8  # each at the price of linear bounds: with less time few inputs are halved after lines are raised, more never
+CROWD = 16  # problems of few inputs whose boxes are halved together before any of them is searched by itself
 ENDLESS = 10**9  # rounds of an attack that goes on for as long as there is time
 
 
@@ -126,6 +128,7 @@ class Auto:
             Stage(Falsifier(FGSM()), share=0.1),
             Stage(IBP(), share=0.25),
             Stage(CROWN(), share=0.1, most=1.0),
+            Stage(Crowd(), share=0.8, unlimited=HOUR, crowd=CROWD),
             Stage(boxes, share=0.1, most=2.0, price=(BOXES, CROWN())),
             Stage(Falsifier(quick), share=0.2),
             Stage(Early(boxes, shallow), share=0.8, unlimited=HOUR),

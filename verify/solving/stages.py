@@ -28,7 +28,7 @@ class Stage:
 
     ``unlimited``: the seconds that it gets where there is no limit of time, for what might not end by itself; with 0 it
     is not asked then. ``price``: it is asked only where that is at least so many times what the verifier that measures
-    the price of one step of its own has taken.
+    the price of one step of its own has taken; ``crowd``: and only where so many problems wait for it.
     """
 
     verifier: Verifier
@@ -36,6 +36,7 @@ class Stage:
     most: float = inf
     unlimited: float = inf
     price: tuple[float, Verifier] | None = None
+    crowd: int = 1
 
     def budget(self, whole: Budget) -> Budget:
         """What the stage gets of the ``whole``, its clock running."""
@@ -143,7 +144,7 @@ def run(
         if union and any(course.falsified for course in courses):
             break
         waiting = [c for c in courses if c.awaits(stage.verifier) and stage.affords(c, budget)]
-        if not waiting:
+        if len(waiting) < stage.crowd:
             continue
         answers = _asked(stage.verifier, [course.problem for course in waiting], stage.budget(budget), union)
         for course, result in zip(waiting, answers, strict=True):

@@ -14,7 +14,7 @@ from assay.verify.core.budget import Budget
 from assay.verify.core.errors import InputError, ResourceError
 from assay.verify.core.network import to_network
 from assay.verify.core.result import Reason, Verdict
-from assay.verify.frontends.vnnlib import Property, cases, parse_vnnlib
+from assay.verify.frontends.vnnlib import Property, cases, parse_vnnlib, version1
 from assay.verify.frontends.vnnlib.formula import Row
 from assay.verify.frontends.vnnlib.rounding import half_space, neighbours
 from assay.verify.registry import get_verifier, list_verifiers
@@ -323,3 +323,14 @@ def test_a_network_of_other_sizes_is_refused(sizes: tuple[int, ...]) -> None:
     network = to_network(random_mlp(0, sizes), sizes[:1])
     with pytest.raises(InputError, match=rf"2 inputs and 3 outputs; the network takes {sizes[0]}.* gives {sizes[-1]}"):
         read("").problems(network)
+
+
+@pytest.mark.parametrize("known", [0, 3, 10_000])
+def test_bounds_that_boxes_have_in_common(known: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read once by its text says the same each time, and so do texts that differ in a sign or a blank."""
+    monkeypatch.setattr(version1, "MAX_KNOWN", known)
+    fixed = "(>= X_0 0.25) (<= X_0 0.25) (<= Y_0 5)"
+    boxes = [f"(and {fixed} (>= X_1 {low}) (<= X_1  {low + 1}))" for low in (0, -1, 0.25)]
+    prop = read(f"(assert (or {' '.join(boxes)}))", box="")
+    expected = [([0.25, low], [0.25, low + 1], [[Y0]]) for low in (0.0, -1.0, 0.25)]
+    assert sorted(summary(prop)) == sorted(expected)

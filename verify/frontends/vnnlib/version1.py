@@ -12,6 +12,7 @@ from assay.verify.frontends.vnnlib.operators import MAX_DEPTH, OVER_FORMULAS, OV
 from assay.verify.frontends.vnnlib.text import Text, shown
 
 MAX_TOKENS = 5_000_000  # a plain bound counts as one, and so does a declaration
+MAX_KNOWN = 10_000  # bounds that are not read again
 
 # Commands of SMT-LIB that say nothing about the question; after some of them it is complete.
 SILENT = ("set-logic", "set-info", "set-option", "get-info", "get-option", "get-model", "get-value", "echo")
@@ -47,6 +48,7 @@ class Parser:
     def __init__(self, text: Text, start: int = 0) -> None:
         self.text, self.content, self.position, self.tokens = text, text.content, start, 0
         self.declared: dict[str, set[int]] = {"X": set(), "Y": set()}
+        self.known: dict[str, Formula] = {}  # bounds that boxes have in common, by their text
         self.complete = ""  # the command after which nothing may be asserted
 
     def parse(self) -> tuple[Formula, int, int]:
@@ -123,7 +125,12 @@ class Parser:
         while True:
             value: Formula | Linear
             if self.skip() and (match := self.match(_BOUND)):
-                value, place = Formula(self.bound(match)), match.start()
+                known = self.known.get(match[0])
+                if known is None:
+                    known = Formula(self.bound(match))
+                    if len(self.known) < MAX_KNOWN:
+                        self.known[match[0]] = known
+                value, place = known, match.start()
             else:
                 token, place = self.token()
                 if token == "(":
