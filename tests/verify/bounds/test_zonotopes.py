@@ -19,7 +19,7 @@ from assay.verify.bounds.relaxed import Relaxed
 from assay.verify.bounds.zonotopes import Zonotopes, products_of_a_row
 from assay.verify.core.budget import UNLIMITED, Budget, Expired
 from assay.verify.core.network import Network, chain, to_network
-from assay.verify.core.ops import Linear, Op, Relu, Smooth
+from assay.verify.core.ops import Conv2d, Linear, Op, Relu, Smooth, evaluate
 from assay.verify.core.region import Box
 from assay.verify.core.verifier import Bounds
 from tests import nets
@@ -146,6 +146,18 @@ def test_what_it_has_no_rule_for_goes_without() -> None:
     assert Zonotopes.of(by_intervals(curved, box, D)) is None
     several = Box(torch.zeros(2, 2), torch.ones(2, 2))
     assert Zonotopes.of(by_intervals(chain((2,), [Relu()]), several, D)) is None
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+@pytest.mark.parametrize(("padding", "dilation"), [((0, 0), (1, 1)), ((2, 1), (1, 2)), ((1, 2), (2, 1))])
+def test_a_convolution_of_many_images_is_the_convolution(
+    stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    images, weight = (torch.randn(shape, dtype=D, generator=drawn) for shape in ((5, 3, 8, 7), (4, 3, 3, 2)))
+    op = Conv2d(weight, torch.zeros(4, dtype=D), stride, padding, dilation)
+    expected = evaluate(op, images)
+    torch.testing.assert_close(zonotopes._convolved(op, images, tuple(expected.shape[1:])), expected)
 
 
 def test_the_time_is_asked_at_each_node() -> None:
