@@ -96,7 +96,7 @@ TOUCHED = {
 def test_a_strict_unsafe_set_that_is_only_touched_is_not_met(name: str, method: str) -> None:
     network, box, A, b = TOUCHED[name]
     strict, closed = (Problem(network, box, Spec((unsafe(A, b, s),))) for s in (True, False))
-    (safe,) = stages.decide(get_verifier(method), [strict], BRIEF)
+    (safe,) = stages.decide(get_verifier(method), [strict], Budget())
     assert (safe.verdict, safe.margin) == (Verdict.VERIFIED, 0.0)
     assert get_verifier(method).verify(closed, BRIEF).verdict is not Verdict.VERIFIED
 

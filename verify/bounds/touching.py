@@ -32,6 +32,7 @@ from assay.verify.core.region import Box, Polytope
 from assay.verify.core.verifier import Bounds
 
 MOST = 3_000_000  # products of integers, a few seconds' worth
+CHEAP = 100_000  # a few hundredths of one
 SECONDS = 5.0  # for the intervals
 
 # Coefficients of the operands, each (rows x features), and the constant that is left (rows x 1).
@@ -89,11 +90,11 @@ class Exact:
     unattained: Tensor
 
 
-def lower_rows(problem: Problem) -> Exact | None:
-    """Lower bounds of ``A y - b`` over the region's box, or a polytope, rounded down alone; None where the network
-    is too large for that, or holds what cannot be bounded so."""
+def lower_rows(problem: Problem, most: int = MOST) -> Exact | None:
+    """Lower bounds of ``A y - b`` over the region's box, or a polytope, rounded down alone; None where that takes more
+    than ``most`` products, or the network holds what cannot be bounded so."""
     network = problem.network.to(torch.float64)
-    if len(problem.spec.b) * sum(_products(network, i) for i in range(1, len(network.nodes))) > MOST:
+    if len(problem.spec.b) * sum(_products(network, i) for i in range(1, len(network.nodes))) > most:
         return None
     box = batch_box(problem.region.box(), network.input_shape)
     assert isinstance(box, Box)

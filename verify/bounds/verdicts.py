@@ -220,9 +220,9 @@ def concluded(
     """
     safe = isfinite(margin) and margin > 0
     if not safe and counterexample is None and problem.is_strict and _is_near(problem, margin, reason):
-        exact = touching.lower_rows(problem)
-        if exact is not None and bool(problem.spec.avoided(exact.rows, exact.unattained)):
-            safe, margin = True, problem.spec.margin(exact.rows).item()
+        exact = touched(problem)
+        if exact is not None:
+            safe, margin = True, exact
             stats = {**stats, "touched": "strict rows hold with equality at most: proved without rounding"}
     verdict = Verdict.FALSIFIED if counterexample is not None else Verdict.VERIFIED if safe else Verdict.UNKNOWN
     return Result(
@@ -237,6 +237,15 @@ def concluded(
         seconds=seconds,
         stats=dict(stats),
     )
+
+
+def touched(problem: Problem, most: int = touching.MOST) -> float | None:
+    """The margin of a strict unsafe set that is touched at most, as bounds without rounding prove in up to ``most``
+    products; None where they do not."""
+    exact = touching.lower_rows(problem, most) if problem.is_strict else None
+    if exact is None or not bool(problem.spec.avoided(exact.rows, exact.unattained)):
+        return None
+    return problem.spec.margin(exact.rows).item()
 
 
 def _is_near(problem: Problem, margin: float, reason: Reason) -> bool:

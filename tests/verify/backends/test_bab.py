@@ -147,6 +147,8 @@ def test_no_point_of_the_unsafe_set_lies_outside_of_tightened_bounds(kind: str, 
                 unsafe = at.rows[None].masked_fill(member.T[:, :, None] == 0, -torch.inf).amax(1) <= 0
                 here = here & unsafe
             assert not bool((here.any(1) & empty).any())
+            assert bool((found.lower >= lower).all())
+            assert bool((found.upper <= upper).all())
             outside = (at.operands[:, None] < found.lower[..., None]) | (at.operands[:, None] > found.upper[..., None])
             assert not bool((outside.any(0) & here & ~empty[:, None]).any())
             tighter += int((found.upper - found.lower < upper - lower - 1e-6).sum())

@@ -18,6 +18,7 @@ from assay.verify.backends.bab.neurons.multipliers import Walk
 from assay.verify.backends.bab.neurons.tables import Tables
 from assay.verify.core.budget import UNLIMITED, Budget
 from assay.verify.core.problem import Problem
+from assay.verify.core.spec import Spec
 from tests.breadth import seeds
 from tests.contract.test_exact_agreement import agrees
 from tests.verify.backends.test_bab import KINDS, Made, made, supported
@@ -87,6 +88,17 @@ def test_no_point_of_the_region_lies_below_what_boxes_prove(kind: str, seeds: ra
                 assert low <= worst.min() + EASIER
                 closed += 1
     assert closed > 0
+
+
+@pytest.mark.parametrize("met", [0, 1])
+def test_a_disjunct_is_closed_by_rows_of_its_own_alone(met: int) -> None:
+    """One of the two is far away, and the other is all that there is."""
+    at = made("mlp", 1002)
+    far = (100.0, -100.0) if met == 0 else (-100.0, 100.0)
+    sets = tuple(replace(d, b=d.b + away) for d, away in zip(at.problem.spec.disjuncts, far, strict=True))
+    of = begun(replace(at, problem=at.problem.with_parts(spec=Spec(sets))))
+    of.run(UNLIMITED, after(3)[1])
+    assert of.account.closed == [met == 1, met == 0]
 
 
 @every_kind

@@ -20,7 +20,7 @@ from assay.verify.backends.bab.neurons.bab import BaB
 from assay.verify.backends.bab.shared import Done, Share
 from assay.verify.core.errors import InternalError
 from assay.verify.core.problem import Problem
-from assay.verify.core.result import Result, Verdict
+from assay.verify.core.result import Reason, Result, Verdict
 from assay.verify.solving import parts
 from assay.verify.solving.parts import Files
 from assay.verify.support.executors import Ended, Fate, Job, Task, processes
@@ -114,6 +114,22 @@ def test_where_all_processes_die_the_work_is_done_here(monkeypatch: pytest.Monke
     crew.put(monkeypatch)
     assert NODES.verify(narrow(0.2)).verdict is Verdict.VERIFIED
     assert 0 < crew.begun < 10
+
+
+def test_a_reason_to_stop_is_not_forgotten_for_what_comes_in_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fate(number: int, done: Done) -> Done:
+        return replace(done, reason=Reason.NUMERICAL, left=[]) if number == stopped else done
+
+    class AllAtOnce(Here):
+        def ended(self, seconds: float = inf) -> list[Ended]:
+            return [ended for _ in range(len(self.waiting)) for ended in Here.ended(self, seconds)]
+
+    stopped = 2  # the halves of the root are 1 and 2, of which the last one is the first to be taken
+    crew = AllAtOnce(fate)
+    crew.put(monkeypatch)
+    result = NODES.verify(narrow(0.2))
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, Reason.NUMERICAL)
+    assert crew.begun == 3
 
 
 def without_a_node(done: Done) -> Done:

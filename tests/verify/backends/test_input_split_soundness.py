@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.verify.backends.bab.inputs.input_split import InputSplit
+from assay.verify.backends.bab.inputs import input_split
+from assay.verify.backends.bab.inputs.input_split import EARLY, InputSplit
 from assay.verify.backends.bab.inputs.input_tree import Boxes, InputTree
 from assay.verify.backends.bab.search import Bounded
 from assay.verify.core.budget import Budget
@@ -340,9 +341,35 @@ def test_touching_the_threshold_is_verified_of_strict_sets_alone(strict: bool) -
     """y >= 0 and unsafe y <= 0 or y < 0: the first is false, the second true, and the margin 0 in both."""
     spec = Spec((Polyhedron(t([[1.0]]), t([0.0]), torch.tensor([strict])),))
     network = float64(1, [Relu()])
-    result = run(Problem(network, box([-1], [1]), spec), Budget(seconds=0.5))
+    result = run(Problem(network, box([-1], [1]), spec))
     assert result.verdict is (Verdict.VERIFIED if strict else Verdict.FALSIFIED)
     assert not strict or (result.margin == 0 and "touched" in result.stats)
+    assert result.stats["domains"] <= EARLY
+
+
+def test_a_strict_set_that_is_not_touched_is_searched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two parts, which together are as large as one and prove the same."""
+    monkeypatch.setattr(input_split, "EARLY", 3)
+    network, at = peak(2, 25.0, 0.625, 7)
+    for bound in (0.375 - 1e-3, 0.375 + 1e-3):
+        results = [
+            run(
+                Problem(
+                    network,
+                    Box(torch.zeros_like(at), torch.ones_like(at)),
+                    Spec((Polyhedron(t([[1.0]]), t([bound]), torch.tensor([strict])),)),
+                ),
+                batch=1,
+            )
+            for strict in (False, True)
+        ]
+        plain, strict = results
+        assert plain.verdict is strict.verdict is (Verdict.VERIFIED if bound < 0.375 else Verdict.FALSIFIED)
+        if strict.verdict is Verdict.VERIFIED:
+            assert strict.stats["domains"] > 3
+            assert strict.stats["leaves"] == (strict.stats["domains"] + 1) // 2
+            assert strict.margin is not None
+            assert strict.margin <= 1e-3 + 1e-9
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from assay.verify.backends.bab.inputs.prepared import inlet_size, varied
 from assay.verify.backends.bab.search import Limits, Tree, search
 from assay.verify.bounds.mirrored import merged
 from assay.verify.bounds.optimised.slopes import Ascent
-from assay.verify.bounds.verdicts import concluded, unanswerable, without_bounds
+from assay.verify.bounds.touching import CHEAP
+from assay.verify.bounds.verdicts import concluded, touched, unanswerable, without_bounds
 from assay.verify.core.budget import UNLIMITED, Budget, running
 from assay.verify.core.errors import InputError
 from assay.verify.core.network import Network
@@ -30,6 +31,7 @@ from assay.verify.core.result import Guarantee, Reason, Result, Verdict
 from assay.verify.programs.hints import recordable
 
 INLET = 1 << 25  # coefficients of the values before all activations that are kept, where inputs are many
+EARLY = 2000  # boxes after which it is asked whether a strict unsafe set is only touched
 MANY, WIDE = 1024, 32  # boxes that are bounded together, where layers have so many values on average; narrower, more
 
 
@@ -88,8 +90,18 @@ class InputSplit:
                 course = Course.started(self, problem, budget)
             tree, before = course.tree, course.settled
             batch = min(self.batch or _many(problem.network), tree.affordable(budget))
-            limits = Limits(batch, self.fill if batch > 1 else 0, budget.memory // 4)
+            most = EARLY if problem.is_strict else inf
+            limits = Limits(batch, self.fill if batch > 1 else 0, budget.memory // 4, most)
             outcome = search(tree, limits, budget, course.leaves, course.account)
+            if outcome.witness is None and outcome.reason is None and not outcome.complete:
+                # About a point where strict rows are 0 boxes are halved without an end.
+                if touched(problem, CHEAP) == 0:
+                    return concluded(
+                        self, problem, 0.0, Reason.NUMERICAL, time.monotonic() - begun, None, outcome.stats
+                    )
+                first, before = outcome.stats, min(before, outcome.settled)
+                outcome = search(tree, replace(limits, domains=inf), budget, outcome.open, course.account)
+                outcome.stats.update({name: first[name] + outcome.stats[name] for name in ("domains", "rounds")})
         if outcome.reason is Reason.TIMEOUT:
             BEGUN[problem] = replace(course, leaves=outcome.open, settled=min(before, outcome.settled))
         seconds = time.monotonic() - begun

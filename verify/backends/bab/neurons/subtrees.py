@@ -175,7 +175,7 @@ class Subtrees:
         self.account.join(done.account)
         if self.record is not None:
             self.record.join(done.found)
-        self.margin, self.reason = min(self.margin, done.margin), done.reason
+        self.margin, self.reason = min(self.margin, done.margin), self.reason or done.reason
         self.stats["raced"] += done.stats["raced"]
         self._count(done.stats["domains"], done.stats["nodes"], done.stats["depth"])
         return True
