@@ -27,7 +27,7 @@ class Stretch:
 
 def length(values: Tensor) -> float:
     """At least the Euclidean length of all of a tensor."""
-    return float(torch.linalg.vector_norm(values.double())) * SLACK
+    return float(_norms(values.double().flatten()[None]))
 
 
 @per_op
@@ -46,13 +46,28 @@ def stretch(op: Op) -> Stretch | None:
 
 def _rows(matrix: Tensor) -> Tensor:
     """The rows' lengths, in the matrix's own precision: (rows)."""
-    rows: Tensor = torch.linalg.vector_norm(matrix.double(), dim=1)
-    return (rows * SLACK).to(matrix) * SLACK
+    rows = (_norms(matrix.double()) * SLACK).to(matrix)
+    return torch.where(rows == 0, rows, torch.nextafter(rows, torch.full_like(rows, inf)))
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """At least the lengths of rows in float64, whose squares may be too small for it: (rows)."""
+    scale = _scale(rows.abs().amax(1) if rows.shape[1] else rows.new_zeros(len(rows)))
+    norms = torch.linalg.vector_norm(rows / scale[:, None], dim=1) * SLACK * scale
+    return torch.where(norms == 0, norms, torch.nextafter(norms, torch.full_like(norms, inf)))
+
+
+def _scale(largest: Tensor) -> Tensor:
+    """By what numbers are divided of which this is the largest magnitude."""
+    return torch.where((largest > 0) & (largest < inf), largest, 1.0)
 
 
 def _largest(matrix: Tensor) -> float:
     """At least the largest singular value, and few percent more at most: a root of the size of a high power."""
-    matrix = matrix.double()
+    if not matrix.numel():
+        return 0.0
+    scale = _scale(matrix.double().abs().amax())
+    matrix = matrix.double() / scale  # squares of squares would be too small
     square = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
     root = 0.0  # the logarithm of the largest eigenvalue
     for number in range(SQUARINGS + 1):
@@ -62,4 +77,4 @@ def _largest(matrix: Tensor) -> float:
         root += log(size) / 2**number
         square = square / size
         square = square @ square
-    return exp(root / 2) * SLACK
+    return exp(root / 2) * SLACK * float(scale)
