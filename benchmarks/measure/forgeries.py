@@ -1,9 +1,10 @@
 """Forged certificates: thousands of mutants of proofs, told of what is false; none may be accepted.
 
-    python -m assay.benchmarks.measure.forgeries [--mutants 10000] [--nets 6] [--seed 0]
+    python -m assay.benchmarks.measure.forgeries [--mutants 10000] [--nets 8] [--seed 0]
 
-Small networks of random weights, some of layers of one neuron, have a property that is proved, by a tree of splits,
-with bounds of neurons by trees of their own too, by one of boxes, or by a point. Mutants of each proof are told of a
+Small networks of random weights, some of layers of one neuron, some of convolutions or with sums of values that are
+read twice, have a property that is proved, by a tree of splits, with bounds of neurons by trees of their own too, by
+one of boxes, or by a point. Mutants of each proof are told of a
 property that is false by a little, of which the same network is the model, or of another network's. They are made of
 the zip's bytes, of the bytes in its files with their checksums mended, of the claims, and of the arrays. One line a
 kind: how many were made, how many were accepted (none may be), and of the same mutants told of what is true, of which
@@ -18,12 +19,13 @@ import io
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from assay.benchmarks.measure.proofs import TAMPERS, told_of
 from assay.verify.backends.bab.inputs.input_split import InputSplit
@@ -58,16 +60,19 @@ class Case:
 
 def cases(seed: int) -> list[Case]:
     """Of one network: proofs that an output stays above a threshold, and that a point falls below a higher one."""
-    sizes = SIZES[seed % len(SIZES)]
-    network = to_network(mlp(seed, sizes), (sizes[0],))
-    other = to_network(mlp(seed + 1000, sizes), (sizes[0],))
-    box = Box(torch.zeros(sizes[0]), 0.6 * torch.ones(sizes[0]))
-    points = 0.6 * torch.rand(POINTS, sizes[0], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    shape, build = NETS[seed % len(NETS)]
+    torch.manual_seed(seed)
+    network = to_network(build().double().eval(), shape)
+    torch.manual_seed(seed + 1000)
+    other = to_network(build().double().eval(), shape)
+    box = Box(torch.zeros(shape), 0.6 * torch.ones(shape))
+    spread = torch.rand(POINTS, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    points = 0.6 * (2 * spread - 0.5).clamp(0, 1)  # many of them at faces, where the least values are
     y = network(points)[:, 0]
-    least, wide = float(y.min()), float(y.max() - y.min())
+    least, wide, outputs = float(y.min()), float(y.max() - y.min()), network(points[:1]).shape[1]
 
     def above(threshold: float, model: Any = network) -> Problem:
-        return Problem(model, box, Spec.halfspaces([[1.0] + [0.0] * (sizes[-1] - 1)], [threshold]))
+        return Problem(model, box, Spec.halfspaces([[1.0] + [0.0] * (outputs - 1)], [threshold]))
 
     true, false = above(least - 0.02 * wide), above(least + 1e-9 + 1e-6 * wide)
     lower = float(other(points)[:, 0].min())
@@ -80,16 +85,47 @@ def cases(seed: int) -> list[Case]:
         if part is not None:
             found.append(Case("unsat", files.certificate("tree", "real", [part]), wrong))
     if found:  # otherwise the property may be false
-        point = points[int(y.argmin())].tolist()
+        point = points[int(y.argmin())].flatten().tolist()
         found.append(Case("sat", parts.counterexample(wrong[0], point), (files,)))
     return found
 
 
-def mlp(seed: int, sizes: Sequence[int]) -> nn.Module:
+def mlp(*sizes: int) -> nn.Module:
     """Random weights, ReLUs between."""
-    torch.manual_seed(seed)
     layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
-    return nn.Sequential(*layers[:-1]).double().eval()
+    return nn.Sequential(*layers[:-1])
+
+
+class Sum(nn.Module):
+    """What a ``body`` makes of values, added to these."""
+
+    def __init__(self, *body: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch x features) to as many features."""
+        y: Tensor = self.body(x)
+        return y + x
+
+
+def residual() -> nn.Module:
+    """Sums of which both parts are read, and a ReLU of a ReLU."""
+    first = Sum(nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.ReLU())
+    return nn.Sequential(nn.Linear(3, 4), first, nn.ReLU(), Sum(mlp(4, 3, 4)), nn.ReLU(), nn.Linear(4, 2))
+
+
+def convolutional() -> nn.Module:
+    """Strides and padding, a sum, and slopes below 0."""
+    first = nn.Conv2d(1, 2, (2, 3), stride=(2, 1), padding=(0, 1))
+    block = Sum(nn.ReLU(), nn.Conv2d(2, 2, 3, padding=1))
+    return nn.Sequential(first, block, nn.LeakyReLU(0.25), nn.Flatten(), nn.Linear(4, 2))
+
+
+NETS: tuple[tuple[tuple[int, ...], Callable[[], nn.Module]], ...] = (
+    *(((sizes[0],), partial(mlp, *sizes)) for sizes in SIZES),
+    *(((3,), residual), ((1, 2, 2), convolutional)),
+)
 
 
 def region(content: bytes, rng: np.random.Generator) -> bytes:
@@ -137,9 +173,9 @@ def swapped(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def claimed(content: bytes, rng: np.random.Generator) -> bytes:
-    """Another kind, other semantics, boxes or points."""
+    """Another kind, other semantics, boxes or points; or layers are bounded as far as their signs ask for it."""
     claims, arrays = question.opened(content)
-    kind = rng.integers(4)
+    kind = rng.integers(5)
     if kind == 0:
         claims["kind"] = ("tree", "counterexample")[rng.integers(2)]
         claims.setdefault("point", [(0.3).hex()] * int(rng.integers(1, 5)))
@@ -150,6 +186,8 @@ def claimed(content: bytes, rng: np.random.Generator) -> bytes:
         claims["point"] = [float(v).hex() for v in rng.uniform(-0.1, 0.7, len(claims["point"]))]
     elif claims["parts"] and kind == 2:
         claims["parts"] = claims["parts"][: rng.integers(2)] * int(rng.integers(1, 3))
+    elif claims["parts"] and kind == 3:
+        claims["parts"][0]["layers"] = [["signs"] for _ in claims["parts"][0]["layers"]]
     elif claims["parts"]:
         sides = claims["parts"][0]
         sides["lower"], sides["upper"] = [(0.1).hex()] * len(sides["lower"]), [(0.2).hex()] * len(sides["lower"])
@@ -248,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the options, measure, print; 1 if a mutant was accepted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--mutants", type=int, default=10_000)
-    parser.add_argument("--nets", type=int, default=6)
+    parser.add_argument("--nets", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     table = measured(options.mutants, options.nets, options.seed)

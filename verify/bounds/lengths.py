@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf, isnan, pi
+from math import inf, isnan, nextafter, pi
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Stretch:
 
 def length(values: Tensor) -> float:
     """At least the Euclidean length of all of a tensor."""
-    return float(torch.linalg.vector_norm(values.double())) * SLACK
+    return float(_norms(values.double().flatten()[None]))
 
 
 def stretch(op: Op, shape: tuple[int, ...]) -> Stretch | None:
@@ -77,13 +77,27 @@ def _waves(size: int, kernel: int, stride: int, padding: int, dilation: int) -> 
 
 def _rows(matrix: Tensor) -> Tensor:
     """The rows' lengths, in the matrix's own precision: (rows)."""
-    rows: Tensor = torch.linalg.vector_norm(matrix.double(), dim=1)
-    return (rows * SLACK).to(matrix) * SLACK
+    rows = (_norms(matrix.double()) * SLACK).to(matrix)
+    return torch.where(rows == 0, rows, torch.nextafter(rows, torch.full_like(rows, inf)))
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """At least the lengths of rows in float64, whose squares may be too small for it: (rows)."""
+    scale = _scale(rows.abs().amax(1) if rows.shape[1] else rows.new_zeros(len(rows)))
+    norms = torch.linalg.vector_norm(rows / scale[:, None], dim=1) * SLACK * scale
+    return torch.where(norms == 0, norms, torch.nextafter(norms, torch.full_like(norms, inf)))
+
+
+def _scale(largest: Tensor) -> Tensor:
+    """By what numbers are divided of which this is the largest magnitude."""
+    return torch.where((largest > 0) & (largest < inf), largest, 1.0)
 
 
 def _largest(matrices: Tensor) -> float:
     """At least the largest singular value of any of some matrices (n x rows x columns), and few percent more at most: a
     root of the length of a high power, whose products are made in float32 and charged for that."""
+    if not matrices.numel():
+        return 0.0
     scale = matrices.abs().amax((1, 2), keepdim=True)
     square = (matrices / torch.where(scale > 0, scale, 1.0)).to(torch.complex64)
     if square.shape[1] > square.shape[2]:
@@ -99,4 +113,4 @@ def _largest(matrices: Tensor) -> float:
     for size in reversed(sizes[1:]):
         known = (known * size + lost).sqrt().clamp(max=1)
     largest = float((scale.flatten() * sizes[0] * known).amax()) * (1 + lost)
-    return inf if isnan(largest) else largest
+    return inf if isnan(largest) else nextafter(largest, inf) if largest > 0 else 0.0

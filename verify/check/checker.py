@@ -226,6 +226,7 @@ def proved(claims, arrays, network, parts, ar, ball=None):
     for n, part, low, high, unsafe, mine in told(claims, arrays, parts):
         lists = [k for k in mine if k == "boxes" or ("boxes" not in mine and not k.endswith("slopes"))]
         need(all(v.ndim == 2 - (k in lists) for k, v in mine.items()), "an array of another rank than is expected")
+        need(all(np.isfinite(v).all() for v in mine.values()), "an array holds what is no finite number")
         rows, sets = numbered(unsafe)
         if "boxes" in mine:
             leaves, left = box_tree(partial(boxed, network, rows, semantics, ar, least=least), mine, low, high, sets)

@@ -84,6 +84,24 @@ def test_what_is_out_of_the_ordinary() -> None:
         assert known is not None
         assert known.whole == pytest.approx(expected, rel=0.01)
         assert known.whole >= expected * (1 - 1e-12)
+    assert not length(torch.tensor([inf, 1.0])) < inf
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e-160, 1e-82, 1e-79, 1e200])
+def test_numbers_whose_squares_are_none_have_their_lengths(scale: float) -> None:
+    """(3, 4) is of length 5, and so is the matrix with it as its only row that is not 0."""
+    row = scale * torch.tensor([3.0, 4.0], dtype=D)
+    known = stretch(Linear(torch.stack([row, 0 * row]), torch.zeros(2, dtype=D)), (2,))
+    assert known is not None
+    for found in (length(row), known.whole, float(known.each[0])):
+        assert row.norm(p=inf) * 1.2499 <= found <= 5.3 * scale + 1e-323
+    assert known.each[1] == 0
+
+
+def test_rows_of_the_least_numbers_of_float32_are_no_shorter() -> None:
+    known = stretch(Linear(torch.full((1, 2), 1e-45), torch.zeros(1)), (2,))
+    assert known is not None
+    assert float(known.each) >= 2**0.5 * 2.0**-149
 
 
 def test_a_length_is_no_less_than_it_is() -> None:

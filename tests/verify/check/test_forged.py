@@ -328,3 +328,20 @@ def test_neurons_of_numbers_below_0_are_none(kind: str, code: int) -> None:
     certificate = forged(net, prop([("-1", "1")], "(<= Y_0 0)"), **listed, **arrays)
     with pytest.raises(Rejected, match="neurons that there are not"):
         certificate.check()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("name", ["slopes", "multipliers", "weights", "finer/multipliers", "tighter/weights"])
+def test_hints_that_are_no_finite_numbers_are_refused_in_words(name: str, value: float) -> None:
+    """In fractions, which there are none of, as in float64, where a tree that needs no such hint would be accepted."""
+    net = model([("Relu", ["x"], "a", {}), ("Add", ["a", "c"], "y", {})], {"c": np.array([5.0])})
+    arrays = {"listed": [0], "tree": [0, -1, -1], "slopes": np.zeros((2, 1)), "multipliers": [0.0] * 2}
+    arrays |= {"weights": [1.0] * 2, **named([0], "finer"), **named([0], "tighter")}
+    arrays |= {f"{kind}/slopes": np.zeros((1, 1), np.uint8) for kind in ("finer", "tighter")}
+    arrays |= {"finer/tree": [0, -1, -1], "finer/multipliers": [0.0] * 2, "finer/slopes": np.zeros((2, 1), np.uint8)}
+    said = prop([("-1", "1")], "(<= Y_0 0)")
+    assert forged(net, said, **arrays).check()["claim"] == "unsat"
+    arrays[name] = np.full_like(np.asarray(arrays[name], np.float64), value)
+    for exact in (False, True):
+        with pytest.raises(Rejected, match="finite"):
+            forged(net, said, **arrays).check(exact)
