@@ -136,6 +136,15 @@ def test_what_is_taken_of_forms_makes_them_convex() -> None:
     assert bool((at.abs() <= 1).all())
 
 
+def test_forms_of_numbers_that_are_none_or_nothing_are_no_error() -> None:
+    form = torch.eye(3, dtype=D)[None].repeat(6, 1, 1) * -1.0
+    form[0, 0, 1], form[1, 2, 2] = torch.nan, torch.inf
+    form[2], form[3], form[4] = 1e200 * form[2], 1e-200 * form[3], 0.0
+    taken, convex = split(form)
+    assert not bool((taken[:2].isfinite() & convex[:2].diagonal(dim1=1, dim2=2).isfinite()).all())
+    torch.testing.assert_close(taken[2:], torch.tensor([[1e200], [1e-200], [0.0], [1.0]], dtype=D).expand(4, 3))
+
+
 def test_two_forms_are_weighed_exactly() -> None:
     rng = generator(4)
     forms = Functions(torch.randn(30, 2, 5, generator=rng, dtype=D), torch.randn(30, 2, generator=rng, dtype=D))

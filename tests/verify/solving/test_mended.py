@@ -49,7 +49,7 @@ def test_leaves_that_are_not_proved_are_searched_again(seeds: range) -> None:
         assert part is not None
         leaves = int((part.arrays["tree"] == -1).sum())
         for leaf in range(leaves):  # the first one that is missed
-            wrong = spoilt(part, leaf)
+            wrong = spoilt(part.fuller or part, leaf)
             try:
                 files.certificate("tree", "real", [wrong]).check()
                 continue
@@ -59,8 +59,9 @@ def test_leaves_that_are_not_proved_are_searched_again(seeds: range) -> None:
             assert wrong.arrays["tree"][left[0]] == -1
             mended = proofs.reopened(files, 0, wrong, left, problem, Budget(60).started())
             assert files.certificate("tree", "real", [mended]).check()["claim"] == "unsat"
-            assert len(mended.arrays["tree"]) > len(wrong.arrays["tree"])
-            count += 1
+            if "tree" in mended.arrays:  # a leaf whose every neuron is split may need boxes instead
+                assert len(mended.arrays["tree"]) > len(wrong.arrays["tree"])
+                count += 1
             break
     assert count > 0
 

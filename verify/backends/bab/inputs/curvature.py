@@ -12,6 +12,7 @@ al. 1998, doi:10.1016/S0098-1354(98)00027-1, with enclosures in place of second 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from assay.verify.support.floats import UNIT, gamma
 
 SWEEPS = 8  # over the coordinates in search of where a convex function is least: a box that is not closed is dear
 WORTH = 0.5  # of a neuron's interval: a linear function that it is not this near to says no more than the interval
+LEAST, MOST = 1e-100, 1e100  # sizes of a form of which eigenvalues are asked
 OPERATIONS = 64  # that a term passes at most, beside the sum that it belongs to
 
 
@@ -210,7 +212,11 @@ def split(form: Tensor) -> tuple[Tensor, Tensor]:
     n, size = form.shape[-1], form.abs().sum(2)
     diagonal = form.diagonal(dim1=1, dim2=2)
     lacking = (size - diagonal.abs() - diagonal).clamp(min=0)
-    least = torch.linalg.eigvalsh(form)[:, :1] - 4 * n * UNIT * size.sum(1, keepdim=True)
+    whole = size.sum(1, keepdim=True)
+    # Numbers whose squares are none, or that are none themselves, have no eigenvalues that anything could rely on.
+    sound = ((whole > LEAST) & (whole < MOST)).all(1)
+    least = torch.full_like(whole, -inf)
+    least[sound] = torch.linalg.eigvalsh(form[sound])[:, :1] - 4 * n * UNIT * whole[sound]
     even = (-least).clamp(min=0).expand_as(lacking)
     taken = torch.where(lacking.sum(1, keepdim=True) < even.sum(1, keepdim=True), lacking, even)
     return taken, form + torch.diag_embed(taken)
