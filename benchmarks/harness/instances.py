@@ -61,7 +61,8 @@ def find(folder: Path, benchmarks: Sequence[str] | None = None, most: float | No
     """The instances of the benchmarks in ``folder``, or of ``folder`` itself if it is one, in the order of their lists.
 
     ``benchmarks``: only these, in this order; ``most``: a cap on each instance's seconds. Raises
-    :class:`InputError` for a folder without benchmarks, an unknown benchmark or a line that cannot be read.
+    :class:`InputError` for a folder without benchmarks, an unknown one, a list without instances or a line that cannot
+    be read.
     """
     lists = _lists(folder)
     if not lists:
@@ -71,11 +72,14 @@ def find(folder: Path, benchmarks: Sequence[str] | None = None, most: float | No
     if benchmarks is not None and not benchmarks:  # nothing would be asked, and nothing go wrong
         raise InputError("expected the name of a benchmark, got none")
     chosen = lists if benchmarks is None else dict.fromkeys(benchmarks)
-    return [
+    found = [
         Instance(name, onnx, vnnlib, min(seconds, most or seconds), lists[name].parent)
         for name in chosen
         for onnx, vnnlib, seconds in _read_list(lists[name])
     ]
+    if not found:  # likewise
+        raise InputError(f"expected instances in {', '.join(str(lists[name]) for name in chosen)}, found none")
+    return found
 
 
 def rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -312,6 +312,7 @@ BAD = {
     "no folder": (["none"], "expected a folder of benchmarks, each with its instances.csv, got 'none'"),
     "no benchmarks": (["site"], "expected a folder of benchmarks"),
     "no name": (["all", "--benchmarks", ","], "expected the name of a benchmark, got none"),
+    "no instances": (["empty"], "expected instances in empty/instances.csv, found none"),
     "unknown benchmark": (["all", "--benchmarks", "tin"], "unknown benchmark 'tin'; did you mean 'tiny'?"),
     "unknown method": (["all", "--method", "crwn"], "did you mean 'crown'?"),
     "timeout": (["all", "--timeout", "-1"], "--timeout must be a number of seconds > 0"),
@@ -333,7 +334,9 @@ BAD = {
 
 @pytest.mark.parametrize(("arguments", "line"), BAD.values(), ids=BAD.keys())
 def test_bad_input_is_one_line_and_40_before_any_work(folder, capsys, arguments, line):
-    (folder / "bad").mkdir()
+    for name in ("bad", "empty"):
+        (folder / name).mkdir()
+    (folder / "empty" / "instances.csv").write_text("")
     (folder / "bad" / "instances.csv").write_text("net.onnx,p.vnnlib,5\na,b\n")
     (folder / "odd.csv").write_text("benchmark,onnx,vnnlib,verdict\n" + "tiny,net.onnx,a.vnnlib,maybe\n" * 50)
     assert main(["bench", *arguments, "--json"]) == 40

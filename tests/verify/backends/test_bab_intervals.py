@@ -147,7 +147,7 @@ def test_verdicts_are_those_of_enumeration(kind: str, seeds: range) -> None:
 
 
 @pytest.mark.parametrize("name", few(ALL, ["Smooth(sigmoid)", "gated"]))
-@pytest.mark.parametrize("seed", few(range(3), [0]))
+@pytest.mark.parametrize("seed", few(range(2), [0]))
 def test_verdicts_are_those_of_input_splitting(name: str, seed: int) -> None:
     for short, verdict in ((0.1, Verdict.VERIFIED), (-0.05, Verdict.FALSIFIED)):
         problem, _ = asked(name, seed, short)
